@@ -1,0 +1,140 @@
+# Everything a contributor and CI run.  git, make and Python are enough: where
+# uv is missing, or too old to read uv.lock, it is installed into .uv/.
+#
+#   make test                        with the default interpreter, in .venv/
+#   make test PYTHON=3.13            with another one, in .venv-3.13/
+#   make test ARGS="-k retry" COVERAGE=    a part of the tests, without coverage
+
+PYTHON =
+ARGS =
+COVERAGE = --cov --cov-report=term-missing:skip-covered
+UV_VERSION = 0.13.9
+OCB_VERSION = v0.159.0
+FASTAPI = integrations/fapilog-fastapi
+COLLECTOR = collector-config/build/otelcol-fapilog
+
+VENV = .venv
+export UV_PROJECT_ENVIRONMENT = $(VENV)
+ifneq ($(PYTHON),)
+VENV = .venv-$(notdir $(PYTHON))
+# uv finds pyenv's shims on PATH, which fail for versions that are not active;
+# ask pyenv for the interpreter itself.
+PYENV_PREFIX := $(shell pyenv prefix $(PYTHON) 2>/dev/null)
+export UV_PYTHON = $(if $(PYENV_PREFIX),$(PYENV_PREFIX)/bin/python,$(PYTHON))
+endif
+
+UV_OWN = .uv/$(UV_VERSION)/bin/uv
+UV := $(shell uv export --frozen --quiet --only-group lint >/dev/null 2>&1 && echo uv || echo $(UV_OWN))
+UV_READY = $(filter $(UV_OWN),$(UV))
+RUN = $(UV) run --no-sync
+PYTEST = pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
+# The tests of the repository itself need the linters and the source tree.
+PYTEST_INSTALLED = bin/$(PYTEST) --ignore=tests/test_repository.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test thorough check lint types layers docs snippets lock fmt golden bench \
+	bench-fastapi ids faults soak collector \
+	wheel test-wheel test-oldest interpreter sync clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(UV_READY) ## See fapilog work: an application, its logs and traces, and where they arrive
+	@$(UV) sync --locked --quiet --inexact --no-default-groups --extra demo
+	@$(RUN) fapilog demo $(ARGS)
+
+test: sync ## Run the tests with coverage; fails under 95 %
+	$(RUN) $(PYTEST) $(COVERAGE)
+
+thorough: sync ## Run the tests with a thousand examples of each property
+	HYPOTHESIS_PROFILE=thorough $(RUN) $(PYTEST)
+
+check: lint types layers lock docs snippets ## Run every check that is not a test
+
+lint: sync ## Lint, and check the formatting
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+types: sync ## Type-check the package and the tests
+	$(RUN) mypy
+
+layers: sync ## Check that imports go down only
+	$(RUN) lint-imports --no-logo --no-cache
+
+lock: $(UV_READY) ## Check that uv.lock belongs to pyproject.toml
+	$(UV) lock --check
+
+docs: sync ## Build the documentation; warnings are errors
+	$(RUN) sphinx-build -W -n --keep-going -q -b html docs docs/_build/html
+
+snippets: sync ## Run the Python snippets of README.md and docs/
+	$(RUN) pytest -q README.md docs
+
+fmt: sync ## Format the code and fix what the linter can
+	$(RUN) ruff check --fix-only
+	$(RUN) ruff format
+
+golden: sync ## Print the table of golden cases; fails where a bridge makes another record
+	@$(RUN) python -m tests.golden
+
+bench: sync ## Print the performance figures
+	$(RUN) python benchmarks/run.py $(ARGS)
+
+bench-fastapi: sync ## Print what logging costs a FastAPI application (needs wrk)
+	$(RUN) python benchmarks/web/run.py $(ARGS)
+
+ids: sync ## Print which ids the records of 1,000 requests at once have, from nine places
+	$(RUN) python -m tests.fastapi.ids
+
+faults: sync ## Play every fault against every remote sink; fails where a record is unaccounted for
+	$(RUN) python -m tests.faults $(ARGS)
+
+soak: sync ## Ten minutes of load with outages, a SIGKILL and refused credentials
+	$(RUN) python -m tests.faults.soak $(ARGS)
+
+collector: $(COLLECTOR) ## Build the OpenTelemetry Collector that some tests use (Go, some minutes)
+
+$(COLLECTOR): collector-config/builder.yaml
+	@command -v go >/dev/null || { echo "make collector needs Go: https://go.dev/dl/" >&2; exit 1; }
+	GOBIN=$(CURDIR)/collector-config/build go install go.opentelemetry.io/collector/cmd/builder@$(OCB_VERSION)
+	cd collector-config && CGO_ENABLED=0 build/builder \
+		--config builder.yaml --skip-strict-versioning --ldflags="-s -w"
+	$(COLLECTOR) validate --config collector-config/test.yaml
+
+wheel: $(UV_READY) ## Build the wheel and try it without extras in an environment of its own
+	rm -rf dist
+	$(UV) build --quiet --all-packages --out-dir dist
+	$(UV) venv --quiet --clear .venv-wheel
+	$(UV) pip install --quiet --python .venv-wheel dist/fapilog-[0-9]*.whl
+	.venv-wheel/bin/python -I .ci/smoke.py
+
+test-wheel: wheel ## Run the tests against the built wheel
+	$(UV) pip install --quiet --python .venv-wheel --group test \
+		"$$(echo dist/fapilog-[0-9]*.whl)[all,demo]" dist/fapilog_fastapi-*.whl
+	PYTHONSAFEPATH=1 .venv-wheel/$(PYTEST_INSTALLED)
+
+test-oldest: $(UV_READY) ## Run the tests with the oldest dependencies that pyproject.toml allows
+	$(UV) venv --quiet --clear .venv-oldest
+	$(UV) pip compile --quiet --python .venv-oldest --resolution lowest-direct --all-extras \
+		--no-emit-package fapilog --output-file .venv-oldest/oldest.txt \
+		pyproject.toml $(FASTAPI)/pyproject.toml
+	$(UV) pip install --quiet --python .venv-oldest --constraint .venv-oldest/oldest.txt \
+		--group test --editable ".[all,demo]" --editable $(FASTAPI)
+	.venv-oldest/$(PYTEST_INSTALLED)
+
+# Prints the interpreter that PYTHON= names, or fails where it is not installed.
+interpreter: $(UV_READY)
+	@$(UV) python find --no-project --no-python-downloads $(UV_PYTHON)
+
+sync: $(UV_READY)
+	@$(UV) sync --locked --quiet --all-packages --all-extras
+
+$(UV_OWN):
+	@python3 -m venv --clear .uv/$(UV_VERSION) || { \
+		echo "python3 cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		rm -rf .uv/$(UV_VERSION); exit 1; }
+	@.uv/$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+clean: ## Remove what make has made, except the collector
+	rm -rf .uv .venv .venv-* dist docs/_build htmlcov .coverage .coverage.* \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
