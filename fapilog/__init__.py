@@ -1,0 +1,85 @@
+"""fapilog: every application event is an OpenTelemetry LogRecord from the moment it is logged.
+
+The public names, and nothing else.  What is not needed to log is loaded on
+first use, so importing the package costs little more than importing
+OpenTelemetry's API.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fapilog.context import bind, collect
+from fapilog.default import (
+    configure,
+    flush,
+    get_async_logger,
+    get_logger,
+    install_stdlib,
+    set_level,
+    shutdown,
+    stats,
+    uninstall_stdlib,
+)
+from fapilog.errors import ConfigurationError, FapilogError
+from fapilog.holding import hold
+from fapilog.logger import AsyncLogger, Logger
+from fapilog.record import LogRecord
+
+if TYPE_CHECKING:
+    from fapilog.bridges.hooks import install_hooks, uninstall_hooks
+    from fapilog.bridges.stdlib import Handler
+    from fapilog.runtime import Runtime
+    from fapilog.settings import Settings
+
+__version__ = "1.0.0.dev0"
+
+__all__ = [
+    "AsyncLogger",
+    "ConfigurationError",
+    "FapilogError",
+    "Handler",
+    "LogRecord",
+    "Logger",
+    "Runtime",
+    "Settings",
+    "__version__",
+    "bind",
+    "collect",
+    "configure",
+    "flush",
+    "get_async_logger",
+    "get_logger",
+    "hold",
+    "install_hooks",
+    "install_stdlib",
+    "set_level",
+    "shutdown",
+    "stats",
+    "uninstall_hooks",
+    "uninstall_stdlib",
+]
+
+_LAZY = {
+    "Handler": "fapilog.bridges.stdlib",
+    "Runtime": "fapilog.runtime",
+    "Settings": "fapilog.settings",
+    "install_hooks": "fapilog.bridges.hooks",
+    "uninstall_hooks": "fapilog.bridges.hooks",
+}
+
+
+if not TYPE_CHECKING:  # or a misspelled name would be of any type
+
+    def __getattr__(name: str) -> Any:
+        module = _LAZY.get(name)
+        if module is None:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        value = globals()[name] = getattr(import_module(module), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,230 @@
+"""Warnings and uncaught exceptions into the pipeline.
+
+Python calls a hook for each of them.  ``install_hooks`` puts one in front of
+what is there - the interpreter's own, or the application's - which reports
+and then calls what was there; ``uninstall_hooks`` undoes it.
+"""
+
+from __future__ import annotations
+
+import asyncio as aio
+import contextlib
+import sys
+import threading
+import warnings as python_warnings
+import weakref
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog import bridges
+from fapilog.bridges.foreign import Event, take
+from fapilog.bridges.patching import Patch, SetupLock
+from fapilog.severity import ERROR, FATAL, WARN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Hook = Callable[..., Any]
+
+# Named as by logging.captureWarnings() and by asyncio itself, so that one
+# level holds for a warning whichever way it comes.
+_WARNINGS: Final = "py.warnings"
+_ASYNCIO: Final = "asyncio"
+
+_feed: Final = bridges.Feed()
+_lock: Final = SetupLock()
+_loops: Final[weakref.WeakKeyDictionary[aio.AbstractEventLoop, tuple[Hook, Hook | None]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def install_hooks(
+    *,
+    warnings: bool = True,
+    uncaught: bool = True,
+    threads: bool = True,
+    asyncio: bool = True,
+    loop: aio.AbstractEventLoop | None = None,
+) -> None:
+    """Log warnings and uncaught exceptions, beside what is done with them already.
+
+    The hooks that were there are still called.  What one of them gives to
+    :mod:`logging` - ``logging.captureWarnings``, asyncio's default handler -
+    is not logged a second time.  Calling it again changes what is hooked and
+    adds nothing.  Undone by :func:`uninstall_hooks` and by
+    :func:`fapilog.shutdown`.  Thread-safe; does not block.
+
+    Args:
+        warnings: warnings that the filters let through, at WARN, as logger
+            ``py.warnings``.
+        uncaught: the exception that ends the main thread, at FATAL, as logger
+            ``sys``; a KeyboardInterrupt is none.
+        threads: exceptions that end a thread, at ERROR, as logger ``threading``.
+        asyncio: what an event loop's exception handler is called with (task
+            exceptions that nobody retrieved, failed callbacks), at ERROR, as
+            logger ``asyncio``, with the ids of the task.  It holds for every
+            loop of the standard library, and for the running one.
+        loop: a loop of another library (uvloop) that does not run yet.
+    """
+    wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
+    with _lock:
+        _feed.follow(None)
+        for name, patch in _patches.items():
+            if wanted[name]:
+                patch.apply()
+            else:
+                patch.undo()
+        if asyncio:
+            _hook_loop(loop or _running_loop())
+        else:
+            _unhook_loops()
+
+
+def uninstall_hooks() -> None:
+    """Undo :func:`install_hooks`: every hook is what it was.
+
+    One that somebody has replaced since stays as it is, and fapilog's no
+    longer reports.  Does nothing where nothing is installed.  Thread-safe.
+    """
+    with _lock:
+        for patch in _patches.values():
+            patch.undo()
+        _unhook_loops()
+
+
+def _report(event: Event) -> None:
+    take(_feed, event.name, event.number, lambda: event)
+
+
+@contextlib.contextmanager
+def _reported(exception: BaseException | None) -> Iterator[None]:
+    """Leave out what the hook before ours gives to :mod:`logging` of the same."""
+    passing = bridges.PASSING
+    outer, passing.reported = passing.reported, exception or True
+    try:
+        yield
+    finally:
+        passing.reported = outer
+
+
+def _around_warnings(found: Hook) -> Hook:
+    def showwarning(  # noqa: PLR0917 - Python's signature
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        # With a file it is to be written there, and is no event.
+        if not _patches["warnings"].active or file is not None:
+            found(message, category, filename, lineno, file, line)
+            return
+        attributes = {
+            "warning.category": category.__name__,
+            "code.file.path": filename,
+            "code.line.number": lineno,
+        }
+        with _reported(None):
+            _report(Event(_WARNINGS, WARN, "WARNING", str(message), attributes))
+            found(message, category, filename, lineno, file, line)
+
+    return showwarning
+
+
+def _around_excepthook(found: Hook) -> Hook:
+    def excepthook(kind: type[BaseException], value: BaseException, traceback: Any) -> None:
+        if not _patches["uncaught"].active or issubclass(kind, KeyboardInterrupt):
+            found(kind, value, traceback)
+            return
+        _report(Event("sys", FATAL, "CRITICAL", "uncaught exception", {}, exception=value))
+        with _reported(value):
+            found(kind, value, traceback)
+
+    return excepthook
+
+
+def _around_thread_hook(found: Hook) -> Hook:
+    def excepthook(args: threading.ExceptHookArgs) -> None:
+        # SystemExit is how a thread ends itself.
+        if not _patches["threads"].active or issubclass(args.exc_type, SystemExit):
+            found(args)
+            return
+        thread, value = args.thread, args.exc_value
+        attributes = (
+            {} if thread is None else {"thread.id": thread.ident, "thread.name": thread.name}
+        )
+        body = "uncaught exception in a thread"
+        _report(Event("threading", ERROR, "ERROR", body, attributes, exception=value))
+        with _reported(value):
+            found(args)
+
+    return excepthook
+
+
+def _around_loops(found: Hook) -> Hook:
+    def call_exception_handler(loop: aio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not _patches["asyncio"].active:
+            found(loop, context)
+            return
+        _report_loop(context)
+        with _reported(context.get("exception")):
+            found(loop, context)
+
+    return call_exception_handler
+
+
+def _report_loop(context: dict[str, Any]) -> None:
+    task = context.get("task") or context.get("future")
+    attributes = {"asyncio.task.name": task.get_name()} if isinstance(task, aio.Task) else {}
+    body = context.get("message") or "unhandled exception in an event loop"
+    event = Event(_ASYNCIO, ERROR, "ERROR", body, attributes, exception=context.get("exception"))
+    _context_of(task, context.get("handle")).run(_report, event)
+
+
+def _context_of(task: Any, handle: Any) -> Context:
+    """Return the context that failed, or an empty one.
+
+    asyncio calls its handler wherever it finds out, which for a task is in
+    the midst of whatever code the garbage collector interrupts.
+    """
+    get_context = getattr(task, "get_context", None)  # of tasks, since Python 3.12
+    found = get_context() if get_context is not None else getattr(handle, "_context", None)
+    # A copy: the context itself may be entered at the moment.
+    return found.copy() if isinstance(found, Context) else Context()
+
+
+def _running_loop() -> aio.AbstractEventLoop | None:
+    try:
+        return aio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _hook_loop(loop: aio.AbstractEventLoop | None) -> None:
+    """Hook a loop that is not made of the standard library's."""
+    if loop is None or isinstance(loop, aio.BaseEventLoop) or loop in _loops:
+        return
+    found = loop.get_exception_handler()
+
+    def default(loop: aio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+
+    handler = _around_loops(found or default)
+    loop.set_exception_handler(handler)
+    _loops[loop] = (handler, found)
+
+
+def _unhook_loops() -> None:
+    for loop, (handler, found) in list(_loops.items()):
+        if loop.get_exception_handler() is handler:
+            loop.set_exception_handler(found)
+    _loops.clear()
+
+
+_patches: Final = {
+    "warnings": Patch(python_warnings, "showwarning", _around_warnings),
+    "uncaught": Patch(sys, "excepthook", _around_excepthook),
+    "threads": Patch(threading, "excepthook", _around_thread_hook),
+    "asyncio": Patch(aio.BaseEventLoop, "call_exception_handler", _around_loops),
+}

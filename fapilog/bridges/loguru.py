@@ -1,0 +1,177 @@
+"""Messages of loguru into the pipeline.
+
+``LoguruSink`` takes loguru's record, not the text that loguru makes of it, so
+nothing is formatted or serialised twice.  ``install`` adds one to loguru's
+logger and ``uninstall`` removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
+
+import loguru
+
+from fapilog import bridges
+from fapilog.bridges.event_dict import from_traceback
+from fapilog.bridges.foreign import Caller, Event, here, nanoseconds, take
+from fapilog.bridges.patching import SetupLock
+from fapilog.severity import TRACE, from_stdlib
+from fapilog.tracebacks import qualified_name
+
+if TYPE_CHECKING:
+    from fapilog.protocols import RecordTarget
+
+#: In loguru's record: the caller, where a sink's format() was asked on its thread.
+_CALLER: Final = "fapilog.caller"
+#: In loguru's record: which sink takes it for which target.
+_CLAIMS: Final = "fapilog.sinks"
+_HEADER: Final = "Traceback (most recent call last)"
+_TRACE: Final = 5
+
+
+class LoguruSink:
+    """A sink for ``loguru.logger.add``.
+
+    The message becomes the body, ``extra`` typed attributes above the bound
+    context, the level's number the severity and its name the severity text,
+    an exception the ``exception.*`` attributes, ``otel.event.name`` among the
+    extras the event name, ``name`` the scope; the time is loguru's.
+
+    Add it with ``format=sink.format``: loguru then formats nothing, and with
+    ``enqueue=True`` the ids and the bound context are still the caller's.
+    With ``enqueue=True`` loguru hands over no frames: the stack trace is the
+    text that loguru has made of it.
+
+    Thread-safe; does not raise.  Waits only as ``RecordTarget.offer`` does.
+
+    Args:
+        runtime: what to feed, by default the default runtime at the time of
+            each message.
+        code_attributes: add ``code.file.path``, ``code.line.number`` and
+            ``code.function.name``.
+    """
+
+    def __init__(
+        self, runtime: RecordTarget | None = None, *, code_attributes: bool = False
+    ) -> None:
+        self.feed = bridges.Feed.of(runtime)
+        self._code_attributes = code_attributes
+        bridges.Passing.watched = True
+
+    def format(self, record: Any) -> str:
+        """Note on the caller's thread what the record does not tell; return a format.
+
+        Only the exception is in it: all else is taken from the record.
+        """
+        fields: dict[str, Any] = record
+        if _CALLER not in fields:
+            caller = None if bridges.is_suppressed() else here()
+            fields[_CALLER] = caller and (dict(caller.bound), *caller[1:])
+        self._claim(fields)
+        return "{exception}"
+
+    def __call__(self, message: loguru.Message) -> None:
+        """Take a message."""
+        fields: dict[str, Any] = message.record  # type: ignore[assignment]
+        name = fields["name"] or ""
+        if (
+            name.partition(".")[0] == "fapilog"
+            or fields.get(_CALLER, ()) is None  # logged inside a delivery
+            or not self._claim(fields)
+            or _is_passing(fields)
+        ):
+            return
+        level = fields["level"]
+        number = from_stdlib(level.no)
+        if level.no == _TRACE and level.name == "TRACE":
+            number = TRACE
+        take(self.feed, name, number, lambda: self._event(message, fields, name, number))
+
+    def _claim(self, fields: dict[str, Any]) -> bool:
+        """Whether this sink is the one that takes the record for its target."""
+        # Numbers, because loguru pickles the record for its queue.
+        claims: dict[int, int] = fields.setdefault(_CLAIMS, {})
+        return claims.setdefault(id(self.feed.target()), id(self)) == id(self)
+
+    def _event(self, message: str, fields: dict[str, Any], name: str, number: int) -> Event:
+        attributes = dict(fields["extra"])
+        if self._code_attributes:
+            attributes["code.file.path"] = fields["file"].path
+            attributes["code.line.number"] = fields["line"]
+            attributes["code.function.name"] = f"{name}.{fields['function']}"
+        found = fields["exception"]
+        exception = None
+        if found is not None:
+            exception = found.value
+            if exception is None or fields["thread"].id != get_ident():
+                exception = None  # it came by the queue, without its frames
+                attributes.update(_exception_attributes(str(message), found.type))
+        noted = fields.get(_CALLER)
+        return Event(
+            name,
+            number,
+            fields["level"].name,
+            fields["message"],
+            attributes,
+            nanoseconds(fields["time"]),
+            exception,
+            None if noted is None else Caller(*noted),
+        )
+
+
+def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[str, Any]:
+    """Return ``exception.*`` of what loguru has formatted before its queue."""
+    attributes = from_traceback(text[max(text.find(_HEADER), 0) :].strip("\n") + "\n")
+    if kind is not None:
+        attributes["exception.type"] = qualified_name(kind)
+    return attributes
+
+
+def _is_passing(fields: dict[str, Any]) -> bool:
+    """Whether a handler of ``logging`` gives loguru a record that fapilog has already."""
+    record = bridges.PASSING.taken
+    return record is not None and record.getMessage() == fields["message"]
+
+
+_lock = SetupLock()
+_installed: int | None = None
+
+
+def install(level: int | str = 0, *, code_attributes: bool = False) -> None:
+    """Send loguru's messages to fapilog's default runtime.
+
+    Other handlers of loguru stay.  Doing it again changes the options and adds
+    nothing.  Thread-safe; does not block.
+
+    Args:
+        level: lowest level taken, as for ``loguru.logger.add``; fapilog's own
+            levels decide above it.
+        code_attributes: as for :class:`LoguruSink`.
+
+    Raises:
+        ValueError: loguru does not know ``level``.
+    """
+    global _installed  # noqa: PLW0603 - what install() has to undo
+    sink = LoguruSink(code_attributes=code_attributes)
+    with _lock:
+        added = loguru.logger.add(
+            sink, level=level, format=sink.format, backtrace=False, diagnose=False
+        )
+        _remove()
+        _installed = added
+
+
+def uninstall() -> None:
+    """Undo :func:`install`; does nothing where it was not called.  Thread-safe."""
+    global _installed  # noqa: PLW0603 - as above
+    with _lock:
+        _remove()
+        _installed = None
+
+
+def _remove() -> None:
+    if _installed is not None:
+        with contextlib.suppress(ValueError):  # the application has removed it
+            loguru.logger.remove(_installed)

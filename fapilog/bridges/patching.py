@@ -1,0 +1,81 @@
+"""Replacing what belongs to other libraries, and putting it back.
+
+The bridges that listen where no library offers a place to register use it:
+an attribute is wrapped while a bridge is installed, and is afterwards exactly
+what was found.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+
+class Patch:
+    """One attribute of somebody else's object, wrapped while it is applied.
+
+    Not thread-safe: hold a :class:`SetupLock`.
+
+    Args:
+        place: the object, class or module.
+        name: of the attribute, a function.
+        around: makes the wrapper of what was found.  Where somebody wraps the
+            attribute in turn, the wrapper stays behind, so it has to look at
+            ``active`` and call what was found.
+
+    Attributes:
+        active: whether the patch is applied.
+    """
+
+    def __init__(
+        self, place: object, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
+        self.active = False
+        self._place = place
+        self._name = name
+        self._around = around
+        self._found: Callable[..., Any] | None = None
+        self._wrapper: Callable[..., Any] | None = None
+
+    def apply(self) -> None:
+        """Wrap the attribute, unless that is done already."""
+        self.active = True
+        found = getattr(self._place, self._name)
+        if found is not self._wrapper:
+            self._found, self._wrapper = found, self._around(found)
+            setattr(self._place, self._name, self._wrapper)
+
+    def undo(self) -> None:
+        """Put back what was found, unless somebody has replaced the wrapper since."""
+        self.active = False
+        if self._wrapper is not None and getattr(self._place, self._name) is self._wrapper:
+            setattr(self._place, self._name, self._found)
+            self._found = self._wrapper = None
+
+
+class SetupLock:
+    """A lock that a forked child finds open, whichever thread of the parent held it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()

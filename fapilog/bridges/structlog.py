@@ -1,0 +1,165 @@
+"""Events of structlog into the pipeline.
+
+``StructlogProcessor`` is the last processor of a structlog configuration: it
+takes the event dict with its values as they are, in place of a renderer.
+``install`` is a whole configuration with it, and ``uninstall`` undoes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import structlog
+
+from fapilog import bridges
+from fapilog.bridges import event_dict as event_dicts
+from fapilog.bridges.foreign import Event, take
+from fapilog.bridges.patching import SetupLock
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping, Sequence
+    from types import FrameType
+
+    from structlog.typing import Processor
+
+    from fapilog.protocols import RecordTarget
+
+_OWN: Final = ("structlog", "fapilog")
+
+
+class StructlogProcessor:
+    """The last processor: gives the event to fapilog and ends structlog's part.
+
+    The event becomes the body, the event dict typed attributes, ``exc_info``
+    the ``exception.*`` attributes (what ``format_exc_info`` or
+    ``dict_tracebacks`` has made of it is taken as well), ``stack`` the
+    attribute ``code.stacktrace``, a ``timestamp`` the event's time, ``logger``
+    or the wrapped logger's name the scope, ``otel.event.name`` the event name.
+    The severity is that of the method, or of ``level``.  Ids are those of the
+    active span, also in the ``a…`` methods.
+
+    It raises ``structlog.DropEvent``, which structlog takes as "nothing more
+    to do": the wrapped logger is not called, so any will do.  Thread-safe;
+    nothing else is raised.  Waits only as ``RecordTarget.offer`` does.
+
+    Args:
+        runtime: what to feed, by default the default runtime at the time of
+            each event.
+    """
+
+    def __init__(self, runtime: RecordTarget | None = None) -> None:
+        self.feed = bridges.Feed.of(runtime)
+
+    def __call__(
+        self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
+    ) -> NoReturn:
+        """Offer the event, and drop it from structlog's view.
+
+        Raises:
+            DropEvent: always.
+        """
+        fields = dict(event_dict)
+        name = _name(logger, fields)
+        number, text = event_dicts.level_of(method_name, fields)
+
+        def describe() -> Event:
+            return event_dicts.event_of(fields, name, number, text)
+
+        if name.partition(".")[0] != "fapilog":
+            take(self.feed, name, number, describe)
+        raise structlog.DropEvent
+
+
+def _name(logger: Any, fields: dict[str, Any]) -> str:
+    name = fields.get("logger") or getattr(logger, "name", "")
+    return name if isinstance(name, str) else ""
+
+
+class NamedLogger:
+    """What structlog wraps where nothing is printed: a name.
+
+    Attributes:
+        name: what ``structlog.get_logger`` was given, else the module that
+            first used the logger.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, *args: Any) -> None:
+        self.name = args[0] if args and isinstance(args[0], str) else _calling_module()
+
+
+def _calling_module() -> str:
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as structlog's own factory does
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name.partition(".")[0] not in _OWN:
+            return name
+        frame = frame.f_back
+    return ""
+
+
+_lock = SetupLock()
+# The processors that are in force by install(), and the configuration before.
+_installed: tuple[list[Processor], dict[str, Any] | None] | None = None
+
+
+def install(
+    processors: Sequence[Processor] = (), *, cache_logger_on_first_use: bool = False
+) -> None:
+    """Configure structlog to log through fapilog's default runtime.
+
+    Context variables of structlog are merged, stacks rendered on request, and
+    fapilog's levels decide.  Doing it again changes the processors and adds
+    nothing.  Thread-safe; does not block.
+
+    Args:
+        processors: structlog processors to run before the event is taken.
+        cache_logger_on_first_use: structlog's option: quicker, but a logger
+            that was used once keeps this configuration after ``uninstall()``.
+    """
+    global _installed  # noqa: PLW0603 - what install() has to undo
+    with _lock:
+        before = _before()
+        chain: list[Processor] = [
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.StackInfoRenderer(),
+            *processors,
+            StructlogProcessor(),
+        ]
+        structlog.configure(
+            processors=chain,
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+            context_class=dict,
+            logger_factory=NamedLogger,
+            cache_logger_on_first_use=cache_logger_on_first_use,
+        )
+        _installed = (chain, before)
+
+
+def uninstall() -> None:
+    """Put back the configuration that :func:`install` found.
+
+    Does nothing where it is not in force, or somebody has configured structlog
+    since.  Thread-safe; does not block.
+    """
+    global _installed  # noqa: PLW0603 - as above
+    with _lock:
+        if _installed is not None and _is_in_force():
+            before = _installed[1]
+            structlog.reset_defaults()
+            if before is not None:
+                structlog.configure(**before)
+        _installed = None
+
+
+def _is_in_force() -> bool:
+    return _installed is not None and structlog.get_config()["processors"] is _installed[0]
+
+
+def _before() -> dict[str, Any] | None:
+    """Return the application's own configuration, None where it has none."""
+    if _installed is not None and _is_in_force():
+        return _installed[1]
+    return structlog.get_config() if structlog.is_configured() else None

@@ -1,0 +1,172 @@
+"""``fapilog config``: what is in force, and where each value comes from.
+
+It reads the same settings, sinks and resource that ``fapilog.configure()``
+would, here and now, and sends nothing.  Secrets are masked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from pydantic import BaseModel, ByteSize
+
+from fapilog.cli.terminal import BOLD, DIM, Terminal, Text, mask_url
+from fapilog.otel.resource import detect_resource
+from fapilog.processors.redact import MASK, RedactProcessor
+from fapilog.settings import Settings
+from fapilog.severity import OFF, SHORT_NAMES
+from fapilog.sinks.factory import sink_of
+
+DEFAULT: Final = "default"
+
+_RESOURCE_VARIABLE: Final = "OTEL_RESOURCE_ATTRIBUTES"
+_SERVICE_VARIABLE: Final = "OTEL_SERVICE_NAME"
+
+
+class Entry(NamedTuple):
+    """One option in force: its value, masked, and its origin."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every option and where it comes from.
+
+    Also those of OTLP sinks, and the resource.  Secrets are masked; nothing is
+    sent.
+    """
+    settings = Settings()
+    sections = {
+        "settings": list(settings_entries(settings)),
+        **dict(otlp_sections(settings)),
+        "resource": list(resource_entries(settings)),
+    }
+    if as_json:
+        document = {
+            title: {name: {"value": value, "from": origin} for name, value, origin in entries}
+            for title, entries in sections.items()
+        }
+        typer.echo(json.dumps(document, indent=2, default=str))
+        return
+    terminal = Terminal()
+    for title, entries in sections.items():
+        terminal.heading(title)
+        terminal.table([_row(entry) for entry in entries])
+
+
+def settings_entries(settings: Settings) -> Iterator[Entry]:
+    """Yield the options of fapilog, nested ones by their dotted name."""
+    origins = Settings.origins()
+    for option, value in _options(settings):
+        source = origins.source(option)
+        origin = DEFAULT if source is None else source.origin(option)
+        yield Entry(option, _plain(option, value), origin)
+
+
+def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every option with its dotted name; of groups by name only what was set."""
+    for name, value in group:
+        option = prefix + name
+        if isinstance(value, BaseModel):
+            yield from _options(value, f"{option}.")
+        elif isinstance(value, Mapping) and any(isinstance(v, BaseModel) for v in value.values()):
+            for key, inner in value.items():
+                yield from (
+                    (f"{option}.{key}.{one}", getattr(inner, one))
+                    for one in type(inner).model_fields
+                    if one in inner.model_fields_set
+                )
+        else:
+            yield option, value
+
+
+def otlp_sections(settings: Settings) -> Iterator[tuple[str, list[Entry]]]:
+    """Yield a title and the options of each OTLP sink; they are OpenTelemetry's own."""
+    for spec in settings.sinks or ():
+        if spec.partition(":")[0].lower() == "otlp":
+            yield f"sink {mask_url(spec)}", list(_otlp_entries(spec, settings))
+
+
+def _otlp_entries(spec: str, settings: Settings) -> Iterator[Entry]:
+    sink: Any = sink_of(spec, settings)
+    in_force = vars(sink.options)
+    safe = {
+        "endpoint": mask_url(in_force["endpoint"]),
+        "headers": dict.fromkeys(in_force["headers"], MASK),
+        "timeout": None if math.isinf(in_force["timeout"]) else in_force["timeout"],
+    }
+    for name, value in {**in_force, **safe}.items():
+        given = name == "endpoint" and ":" in spec
+        yield Entry(name, value, "sinks" if given else _otlp_origin(name))
+
+
+def _otlp_origin(option: str) -> str:
+    for prefix in ("OTEL_EXPORTER_OTLP_LOGS_", "OTEL_EXPORTER_OTLP_"):
+        if os.environ.get(prefix + option.upper(), "").strip():
+            return prefix + option.upper()
+    return DEFAULT
+
+
+def resource_entries(settings: Settings) -> Iterator[Entry]:
+    """Yield the resource's attributes as they would be sent."""
+    attributes = detect_resource().attributes
+    redact = RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
+    given = os.environ.get(_RESOURCE_VARIABLE, "").split(",")
+    names = {pair.partition("=")[0].strip() for pair in given}
+    for name, value in redact.redact_mapping(attributes).items():
+        origin = _RESOURCE_VARIABLE if name in names else "detected"
+        if name == "service.name" and os.environ.get(_SERVICE_VARIABLE):
+            origin = _SERVICE_VARIABLE
+        yield Entry(name, value, origin)
+
+
+def _plain(option: str, value: Any) -> Any:
+    """Return a setting as JSON has it: severities by name, URLs without credentials."""
+    if isinstance(value, int) and option.endswith("level"):
+        return _severity(value)
+    if option == "file.mode":
+        return f"{value:04o}"
+    if option in ("levels", "severities"):
+        return {name: _severity(number) for name, number in value.items()}
+    if option == "sinks":
+        return [mask_url(spec) for spec in (("console",) if value is None else value)]
+    if isinstance(value, Path) or (option == "loki.url" and value is not None):
+        return mask_url(str(value))
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _severity(number: int) -> str:
+    return "OFF" if number >= OFF else SHORT_NAMES[number]
+
+
+def _row(entry: Entry) -> list[Text | str]:
+    changed = entry.origin not in (DEFAULT, "detected")
+    return [
+        entry.name,
+        Text(_shown(entry.value), BOLD if changed else ""),
+        Text(entry.origin, "" if changed else DIM),
+    ]
+
+
+def _shown(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, ByteSize):
+        return value.human_readable()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={inner}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,167 @@
+"""The demo's application: a small shop on FastAPI that logs through fapilog.
+
+``fapilog demo`` serves it, and ``examples/demo.py`` makes it an application of
+its own.  It logs as applications do: values as attributes, an exception where
+it is caught, one module through the standard library, and a few secrets by
+mistake.  Nothing in it knows where the records go.
+"""
+# FastAPI reads annotations at run time, so they are not postponed here.
+
+import asyncio
+import itertools
+import logging
+from typing import Final
+from uuid import uuid4
+
+from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+from opentelemetry import trace
+from pydantic import BaseModel
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+
+import fapilog
+
+#: The attribute that a request's records and its span share.
+REQUEST_ID: Final = "request.id"
+#: Seconds the warehouse takes.
+RESERVING: Final = {"teapot": 0.003, "piano": 0.22}
+#: Seconds after which the payment gateway is given up.
+PATIENCE: Final = 0.06
+LAST_ORDER: Final = 1999
+DATABASE: Final = "postgresql://shop:open-sesame@db.internal/shop"
+
+log = fapilog.get_async_logger("shop.orders")
+payments = fapilog.get_async_logger("shop.payments")
+accounts = fapilog.get_async_logger("shop.accounts")
+stock = logging.getLogger("shop.stock")  # stands for a library that knows nothing of fapilog
+tracer = trace.get_tracer("shop")
+
+router = APIRouter()
+_numbers = itertools.count(1001)
+
+
+class Order(BaseModel):
+    """What a customer orders, and how it is paid."""
+
+    item: str
+    quantity: int = 1
+    payment: str = "card"
+
+
+class Login(BaseModel):
+    """A form with a secret in it."""
+
+    user: str
+    password: str
+
+
+class PaymentFailedError(Exception):
+    """The order cannot be paid now."""
+
+
+class RequestId:
+    """ASGI middleware: one id on the request's span and on all it logs.
+
+    Pure ASGI, because a context variable set here has to reach the endpoint.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request with its id bound."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given or uuid4().hex
+        trace.get_current_span().set_attribute(REQUEST_ID, request_id)
+        with fapilog.bind(**{REQUEST_ID: request_id}):
+            await self.app(scope, receive, send)
+
+
+def create_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """Return the shop, neither instrumented nor served.
+
+    Args:
+        lifespan: what the server runs around its service, as for ``FastAPI``.
+    """
+    app = FastAPI(title="fapilog demo shop", lifespan=lifespan)
+    app.add_middleware(RequestId)
+    app.add_exception_handler(PaymentFailedError, payment_failed)
+    app.include_router(router)
+    return app
+
+
+async def payment_failed(_request: Request, error: Exception) -> JSONResponse:
+    """Answer 502: the fault is the gateway's."""
+    return JSONResponse({"detail": str(error)}, status_code=502)
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Say that the shop is open."""
+    return {"status": "ok"}
+
+
+@router.get("/orders/{number}")
+async def read_order(number: int) -> dict[str, int]:
+    """Return an order."""
+    if number > LAST_ORDER:
+        await log.warning("no such order", order=number)
+        raise HTTPException(404)
+    await log.info("order read", order=number)
+    return {"order": number}
+
+
+@router.post("/orders", status_code=201)
+async def place_order(order: Order) -> dict[str, int]:
+    """Reserve the goods, then charge the customer."""
+    number = next(_numbers)
+    with fapilog.bind(order=number):
+        await log.info("order received", item=order.item, quantity=order.quantity)
+        await reserve(order)
+        await charge(order)
+        await log.event("shop.order.placed", item=order.item)
+    return {"order": number}
+
+
+async def reserve(order: Order) -> None:
+    """Take the goods from the warehouse, which is slow for some."""
+    with tracer.start_as_current_span("reserve stock"):
+        seconds = RESERVING.get(order.item, 0.003)
+        await asyncio.sleep(seconds)
+        if seconds > PATIENCE:
+            stock.warning("the warehouse took %d ms", seconds * 1000, extra={"warehouse": "north"})
+        stock.info("reserved %d of %s", order.quantity, order.item, extra={"warehouse": "north"})
+
+
+async def charge(order: Order) -> None:
+    """Ask the payment gateway, which answers for cards only."""
+    with tracer.start_as_current_span("charge customer"):
+        await payments.info("asking the gateway", method=order.payment, patience_ms=PATIENCE * 1000)
+        try:
+            await ask_gateway(order.payment)
+        except TimeoutError as error:
+            await payments.exception("payment failed", method=order.payment)
+            msg = "the payment gateway did not answer"
+            raise PaymentFailedError(msg) from error
+
+
+async def ask_gateway(method: str) -> None:
+    """Stand for a service elsewhere."""
+    if method != "card":
+        await asyncio.sleep(PATIENCE)
+        msg = f"no answer within {PATIENCE * 1000:.0f} ms"
+        raise TimeoutError(msg)
+    await asyncio.sleep(0.005)
+
+
+@router.post("/login")
+async def login(form: Login, request: Request) -> dict[str, str]:
+    """Log what nobody should: fapilog masks it before it leaves the process."""
+    await accounts.info("login", form=form.model_dump(), headers=dict(request.headers))
+    token = request.headers.get("authorization", "").rpartition(" ")[2]
+    await accounts.info(f"session {token} opened", user=form.user)
+    await accounts.info("profile loaded", database=DATABASE)
+    return {"user": form.user}

@@ -1,0 +1,155 @@
+"""``fapilog receive``: a small OTLP receiver that shows on the terminal what arrives.
+
+For the time before there is a collector: each trace is drawn once it is whole,
+its spans as a tree and its records under them, whichever services they come
+from.  Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from fapilog.cli import quiet_interrupt
+from fapilog.cli.terminal import CYAN, Terminal, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fapilog.receiver import ReceivedLog, ReceivedSpan, Receiver
+
+#: Seconds without news after which a trace is drawn: one that has its root
+#: span, and one that has not, as its services may send spans every 5 seconds.
+_WHOLE: Final = 1.0
+_PATIENCE: Final = 10.0
+#: Seconds between two looks.
+_TICK: Final = 0.2
+#: Records and spans that wait to be drawn; the oldest go first.
+_KEEP: Final = 20_000
+
+
+def receive(
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="TCP port for OTLP/HTTP; 0 takes a free one.")
+    ] = 4318,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="TCP port for OTLP/gRPC; 0 takes a free one.")
+    ] = 4317,
+    traces: Annotated[
+        int, typer.Option(min=0, help="End after so many traces; 0 goes on until Ctrl-C.")
+    ] = 0,
+) -> None:
+    """Show logs and traces as they arrive by OTLP.
+
+    Listens on this machine only.  A trace is drawn one second after its last
+    news, or ten where its first span is missing.
+    """
+    terminal = Terminal()
+    try:
+        with quiet_interrupt():
+            from fapilog.receiver import Receiver  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        typer.echo(f"fapilog: receive needs: pip install 'fapilog[demo]' ({error})", err=True)
+        raise typer.Exit(1) from None
+    receiver = Receiver(http_port=port, grpc_port=grpc_port, keep=_KEEP)
+    try:
+        receiver.start()
+    except (OSError, RuntimeError) as error:
+        fix = "choose another port with --port or --grpc-port, or 0"
+        typer.echo(f"fapilog: {fix} ({error})", err=True)
+        raise typer.Exit(1) from None
+    try:
+        show(terminal, receiver, traces)
+    except KeyboardInterrupt:
+        terminal.line()
+    finally:
+        receiver.stop()
+
+
+def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
+    """Draw what arrives until ``most`` traces are drawn, or for ever where it is 0.  Blocks."""
+    terminal.heading("fapilog receive", "Ctrl-C ends it")
+    ways = [("OTLP/HTTP", receiver.http_endpoint), ("OTLP/gRPC", receiver.grpc_endpoint)]
+    terminal.table(
+        [[way, Text(f"OTEL_EXPORTER_OTLP_ENDPOINT={url}", CYAN)] for way, url in ways if url]
+    )
+    waiting = Waiting()
+    drawn = 0
+    while not most or drawn < most:
+        time.sleep(_TICK)
+        untraced = waiting.add(*receiver.take(), now=time.monotonic())
+        show_untraced(terminal, untraced)
+        for trace in waiting.whole(time.monotonic()):
+            trace.draw(terminal)
+            drawn += 1
+
+
+@dataclass
+class Trace:
+    """What has arrived of one trace, and when the last of it did (``time.monotonic``)."""
+
+    trace_id: str
+    logs: list[ReceivedLog] = field(default_factory=list)
+    spans: list[ReceivedSpan] = field(default_factory=list)
+    news: float = 0.0
+
+    def is_whole(self, now: float) -> bool:
+        """Whether nothing more is to be expected."""
+        has_root = any(not span.span.parent_span_id for span in self.spans)
+        return now - self.news >= (_WHOLE if has_root else _PATIENCE)
+
+    def draw(self, terminal: Terminal) -> None:
+        """Write its timeline under a heading."""
+        from fapilog.cli.demo_timeline import Timeline  # noqa: PLC0415 - an extra
+
+        terminal.heading("trace", self.trace_id)
+        Timeline(terminal, self.logs, self.spans).draw()
+
+
+class Waiting:
+    """The traces that are not whole yet, by id, the oldest first."""
+
+    def __init__(self) -> None:
+        self._traces: dict[str, Trace] = {}
+
+    def add(
+        self, logs: Iterable[ReceivedLog], spans: Iterable[ReceivedSpan], now: float
+    ) -> list[ReceivedLog]:
+        """Sort in what has arrived; returns the records that belong to no trace."""
+        untraced: list[ReceivedLog] = []
+        for log in logs:
+            if log.trace_id:
+                self._trace(log.trace_id, now).logs.append(log)
+            else:
+                untraced.append(log)
+        for span in spans:
+            self._trace(span.trace_id, now).spans.append(span)
+        return untraced
+
+    def _trace(self, trace_id: str, now: float) -> Trace:
+        trace = self._traces.setdefault(trace_id, Trace(trace_id))
+        trace.news = now
+        return trace
+
+    def whole(self, now: float) -> list[Trace]:
+        """Take out the traces that are whole, and the oldest where too many wait."""
+        size = sum(len(trace.logs) + len(trace.spans) for trace in self._traces.values())
+        taken: list[Trace] = []
+        for trace_id, trace in list(self._traces.items()):
+            if size > _KEEP or trace.is_whole(now):
+                taken.append(self._traces.pop(trace_id))
+                size -= len(trace.logs) + len(trace.spans)
+        return taken
+
+
+def show_untraced(terminal: Terminal, logs: Iterable[ReceivedLog]) -> None:
+    """Write the records that belong to no trace, with the time of day."""
+    from fapilog.cli.demo_timeline import draw_log  # noqa: PLC0415 - an extra
+
+    for log in logs:
+        when = datetime.fromtimestamp(log.record.time_unix_nano / 1e9).astimezone()
+        draw_log(terminal, log, f"{when:%H:%M:%S}  ")

@@ -1,0 +1,110 @@
+"""How the commands write to standard output: colours, columns, safe characters.
+
+Colours are for terminals and obey ``NO_COLOR`` and ``FORCE_COLOR``; where the
+output's encoding has no box-drawing characters, plain ones take their place.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fapilog.processors.redact import MASK
+from fapilog.sinks.pretty import wants_color
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The 16 colours every theme defines.
+BOLD: Final = "1"
+DIM: Final = "2"
+RED: Final = "31"
+GREEN: Final = "32"
+YELLOW: Final = "33"
+CYAN: Final = "36"
+
+_MIN_WIDTH: Final = 80
+_MAX_WIDTH: Final = 100
+_ELLIPSIS: Final = "…"
+# What may be secret in a URL: user and password, and the query.
+_CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\?).+")
+_PLAIN: Final = str.maketrans("│├┤└─·✓✗…", "|||`--+x~")
+
+
+class Text(NamedTuple):
+    """A piece of a line and the ANSI codes it is shown with, if any."""
+
+    text: str
+    style: str = ""
+
+
+class Terminal:
+    """Writes lines to ``sys.stdout`` as it is at the time of construction.
+
+    Attributes:
+        width: columns to use, 80 to 100.
+    """
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout
+        self._color = wants_color(self._stream)
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            "├✓…".encode(encoding)
+            self._plain = False
+        except (UnicodeError, LookupError):
+            self._plain = True
+        columns = shutil.get_terminal_size((_MAX_WIDTH, 24)).columns
+        self.width = min(max(columns, _MIN_WIDTH), _MAX_WIDTH)
+
+    def line(self, *pieces: Text | str) -> None:
+        """Write one line and flush it; control characters are escaped."""
+        self._stream.write("".join(self._shown(piece) for piece in pieces).rstrip() + "\n")
+        self._stream.flush()
+
+    def heading(self, text: str, note: str = "") -> None:
+        """Write an empty line, then ``text`` and a note beside it."""
+        self.line()
+        self.line(Text(text, BOLD), "  " if note else "", Text(note, DIM))
+
+    def table(self, rows: Sequence[Sequence[Text | str]], indent: int = 2) -> None:
+        """Write rows of one length in aligned columns; the last column is never padded."""
+        cells = [[_text(cell) for cell in row] for row in rows]
+        widths = [max(len(cell.text) for cell in column) for column in zip(*cells, strict=True)]
+        for row in cells:
+            padded = [
+                Text(cell.text.ljust(width) + "  ", cell.style)
+                for cell, width in zip(row[:-1], widths[:-1], strict=True)
+            ]
+            self.line(" " * indent, *padded, row[-1])
+
+    def _shown(self, piece: Text | str) -> str:
+        text, style = _text(piece)
+        text = printable(text)
+        if self._plain:
+            text = text.translate(_PLAIN).encode("ascii", "backslashreplace").decode()
+        return f"\x1b[{style}m{text}\x1b[0m" if self._color and style and text else text
+
+
+def _text(piece: Text | str) -> Text:
+    return piece if isinstance(piece, Text) else Text(piece)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with escapes for all that would command a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return ``text`` in at most ``width`` columns, the loss marked by an ellipsis."""
+    text = printable(text)
+    if len(text) <= width:
+        return text
+    return text[: width - 1] + _ELLIPSIS if width > 0 else ""
+
+
+def mask_url(text: str) -> str:
+    """Return ``text`` with the credentials and the query of a URL in it masked."""
+    return _CREDENTIALS.sub(lambda match: MASK + "@" * match[0].endswith("@"), text)

@@ -1,0 +1,1 @@
+"""What surrounds one ``send(batch)``: how an answer is read and what follows from it."""

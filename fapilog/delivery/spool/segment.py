@@ -1,0 +1,169 @@
+"""What a store counts and hands around: amounts, segments, frames."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fapilog.delivery.spool.format import SegmentFile
+from fapilog.delivery.spool.scan import Damage, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fapilog.delivery.spool.files import SyncedFile
+    from fapilog.delivery.spool.format import Layout
+    from fapilog.delivery.spool.scan import Found
+    from fapilog.delivery.spool.store import Store
+
+
+@dataclass(eq=False)
+class Amount:
+    """How much is somewhere; size in bytes."""
+
+    frames: int = 0
+    records: int = 0
+    size: int = 0
+
+    def add(self, other: Amount) -> None:
+        """Add what ``other`` has."""
+        self.frames += other.frames
+        self.records += other.records
+        self.size += other.size
+
+    def take(self, other: Amount) -> None:
+        """Take away what ``other`` has."""
+        self.frames -= other.frames
+        self.records -= other.records
+        self.size -= other.size
+
+
+@dataclass(eq=False)
+class Corruption:
+    """What could not be read back; plain counts, readable from any thread.
+
+    Attributes:
+        frames: damaged frames that were skipped, as far as they can be counted.
+        records: records among them that had counted as pending.
+        segments: segments left alone: of a later format, or unreadable.
+    """
+
+    frames: int = 0
+    records: int = 0
+    segments: int = 0
+
+
+@dataclass(eq=False)
+class Tally:
+    """What all stores of one kind hold; plain counts, readable from any thread.
+
+    Attributes:
+        waiting: what is not settled.
+        unread: what has not been given out.
+        disk: bytes of all segments.
+    """
+
+    waiting: Amount = field(default_factory=Amount)
+    unread: Amount = field(default_factory=Amount)
+    disk: int = 0
+
+
+@dataclass(eq=False)
+class Segment:
+    """One file of frames.
+
+    Attributes:
+        path: the file.
+        layout: reads its frames.
+        position: where the first frame begins that was not read.
+        end: where its last whole frame ends.
+        size: bytes it counts for on the disk.
+        sealed: whether nothing more is written to it.
+        unread: its frames that have not been given out.
+        waiting: its frames that are not settled.
+        writer: open for writing, or None.
+    """
+
+    path: Path
+    layout: Layout
+    position: int
+    end: int
+    size: int
+    sealed: bool
+    unread: Amount = field(default_factory=Amount)
+    waiting: Amount = field(default_factory=Amount)
+    writer: SyncedFile | None = None
+    file: SegmentFile | None = None
+    found: Iterator[Found | Damage] | None = None
+    found_end: int = 0  # the end as it was when the walk began
+
+    def next_found(self) -> Found | None:
+        """Return the next whole frame from ``position`` on; None at the end.
+
+        Raises:
+            OSError: the segment cannot be read.
+        """
+        while self.position < self.end:
+            if self.file is None:
+                self.file = SegmentFile(self.path)
+            if self.found is None:
+                self.found_end = self.end
+                end = min(self.end, self.file.size())  # somebody may have cut it
+                self.found = walk(self.file, self.layout, self.position, end, last=None, load=True)
+            one = next(self.found, None)
+            if one is None:
+                self.skip_to(self.found_end)
+            elif isinstance(one, Damage):
+                self.position = one.end
+            else:
+                self.position = one.header.end
+                return one
+        return None
+
+    def skip_to(self, position: int) -> None:
+        """Go on reading at ``position``."""
+        self.position = position
+        self.found = None
+
+    def close_reader(self) -> None:
+        """Close what was opened to read."""
+        self.found = None
+        if self.file is not None:
+            with contextlib.suppress(OSError):
+                self.file.close()
+            self.file = None
+
+
+@dataclass(eq=False, slots=True)
+class Frame:
+    """One batch of the spool.
+
+    Attributes:
+        sequence: its place in its directory.
+        time_ns: when it was written, nanoseconds since the Unix epoch.
+        severities: the severity number of each record.
+        body: the batch, as the sink packed it.
+        item: what :meth:`Spool.append` was given beside it, if that is still
+            in memory, else None.
+        is_adopted: whether a dead process wrote it.
+        size: bytes it takes on the disk.
+        end, segment, store: where it is; the spool's own business.
+    """
+
+    sequence: int
+    time_ns: int
+    severities: bytes
+    body: bytes
+    item: object
+    is_adopted: bool
+    size: int
+    end: int
+    segment: Segment
+    store: Store
+
+    @property
+    def amount(self) -> Amount:
+        """What it counts for."""
+        return Amount(1, len(self.severities), self.size)

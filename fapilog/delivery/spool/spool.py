@@ -1,0 +1,312 @@
+"""The spool of one sink: its own directory, and those it adopted.
+
+The top of the package; everything the delivery needs is a method here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from fapilog.delivery.spool.adopted import AdoptedStores
+from fapilog.delivery.spool.directory import create, file_name
+from fapilog.delivery.spool.files import make_private_directory, sync_directory
+from fapilog.delivery.spool.format import (
+    FRAME_HEADER_SIZE,
+    MAX_FRAME,
+    WIRE_FORMAT_SIZE,
+    severity_bytes,
+)
+from fapilog.delivery.spool.options import SpoolFullError
+from fapilog.delivery.spool.own import OwnStore
+from fapilog.delivery.spool.segment import Corruption, Tally
+from fapilog.delivery.spool.space import Space
+from fapilog.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from fapilog.delivery.spool.options import SpoolOptions
+    from fapilog.delivery.spool.segment import Frame
+
+
+class Spool:
+    """A queue of batches on disk, first in, first out, that outlives the process.
+
+    All methods but :meth:`sync` and :meth:`flush` are called under one lock of
+    the caller's; those two and the properties may be used from any thread.
+
+    Args:
+        sink_name: of the sink; names its directory.
+        wire_format: of the bodies, 1 to 48 bytes; what another format has
+            written is neither adopted nor touched.
+        options: the user's.
+        cache_bytes: bytes of bodies kept in memory until they are read, so
+            that a reader that keeps up reads nothing from the disk.
+        now_ns: nanoseconds since the Unix epoch, for tests.
+        monotonic: seconds of a clock, for tests.
+
+    Attributes:
+        corrupt: what could not be read back.  Its ``records`` had counted as
+            pending (and adopted ones as adopted) and no longer do.
+
+    Raises:
+        ConfigurationError: the sink's or the format's name cannot be used.
+    """
+
+    def __init__(
+        self,
+        sink_name: str,
+        wire_format: str,
+        options: SpoolOptions,
+        *,
+        cache_bytes: int = 4 << 20,
+        now_ns: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not 1 <= len(wire_format.encode()) <= WIRE_FORMAT_SIZE:
+            msg = f"wire_format={wire_format!r} of sink {sink_name!r}: 1 to 48 bytes are possible"
+            raise ConfigurationError(msg)
+        self._sink_name = sink_name
+        self._wire_format = wire_format
+        self._options = options
+        self._cache_bytes = cache_bytes
+        self._now_ns = now_ns
+        self._monotonic = monotonic
+        self._path = options.directory.absolute() / file_name(sink_name)
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        options = self._options
+        self.corrupt = Corruption()
+        self._own: OwnStore | None = None
+        self._tally = Tally()
+        self._adopted = AdoptedStores(self._sink_name, self._wire_format, self._path, self.corrupt)
+        self._space = Space(self._path, options.max_bytes, options.min_free, self._monotonic)
+        self._is_adopted_turn = True
+        self._synced_at = self._monotonic()
+
+    def open(self) -> None:
+        """Make the sink's directory where missing, and check that it can be used.
+
+        A directory for this process is made, locked and removed again; the
+        one to keep comes with the first append.  Adopts nothing yet.
+
+        Raises:
+            ConfigurationError: it cannot be written or locked, is a symbolic
+                link, or belongs to another user.
+        """
+        try:
+            make_private_directory(self._path)
+            create(self._path, self._now_ns()).remove()
+            with contextlib.suppress(PermissionError):  # to read what is above is not needed
+                sync_directory(self._path.parent)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            msg = (
+                f"spool.directory={str(self._options.directory)!r}: {self._path}: {reason}; "
+                "it must be a directory of this user's on a local file system with locks"
+            )
+            raise ConfigurationError(msg) from error
+
+    # ---- what waits; any thread
+
+    @property
+    def directory(self) -> Path | None:
+        """This process's directory; None before the first append."""
+        own = self._own
+        return None if own is None else own.directory.path
+
+    @property
+    def pending_records(self) -> int:
+        """Records on disk that are not settled, adopted ones among them."""
+        return self._tally.waiting.records + self._adopted.tally.waiting.records
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of their frames."""
+        return self._tally.waiting.size + self._adopted.tally.waiting.size
+
+    @property
+    def unread_records(self) -> int:
+        """Records of them that :meth:`read` has not returned; 0 once closed."""
+        if self._closed:
+            return 0
+        return self._tally.unread.records + self._adopted.tally.unread.records
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all segments, which the cap is about."""
+        return self._tally.disk + self._adopted.tally.disk + self._adopted.waiting_disk
+
+    @property
+    def adopted(self) -> int:
+        """Records taken over from dead processes so far."""
+        return self._adopted.records
+
+    # ---- in and out
+
+    def append(
+        self, body: bytes, severities: Sequence[int], item: object = None, *, read: bool = False
+    ) -> Frame:
+        """Write a batch.
+
+        Blocks for a write to the page cache, and for the disk with
+        ``sync="always"``, a severity number of 21 or more, or a disk that
+        falls five segments behind.  After an error the spool is as before.
+
+        Args:
+            body: the batch, packed.
+            severities: the severity number of each of its records.
+            item: any object for the reader, kept while the body is in memory.
+            read: whether the batch is being sent already: :meth:`read` does
+                not return it, and it waits for its :meth:`ack` all the same.
+
+        Raises:
+            SpoolFullError: the cap or the free space is reached, the batch is
+                larger than 64 MiB, or the spool is closed.
+            OSError: the disk failed or is full.
+        """
+        if self._closed:
+            msg = "the spool is closed"
+            raise SpoolFullError(msg)
+        marks = severity_bytes(severities)
+        size = FRAME_HEADER_SIZE + len(marks) + len(body)
+        if size > MAX_FRAME:
+            msg = f"a batch of {size} bytes is more than a frame can hold ({MAX_FRAME})"
+            raise SpoolFullError(msg)
+        own = self._own or self._make_own(size)
+        try:
+            return own.append(body, marks, self._now_ns(), item, read=read)
+        except FileNotFoundError:
+            # The directory was removed from outside.  What can still be read
+            # of it will be, and another one is made.
+            own.seal()
+            self._own = None
+            self._adopted.stores.insert(0, own)
+        own = self._make_own(size)
+        return own.append(body, marks, self._now_ns(), item, read=read)
+
+    def _make_own(self, size: int) -> OwnStore:
+        if self._path.exists():
+            self._check_room(size)
+        directory = create(self._path, self._now_ns())
+        try:
+            self._own = OwnStore(
+                self._sink_name,
+                self._wire_format,
+                directory,
+                self._tally,
+                self.corrupt,
+                segment_size=self._options.segment_size,
+                always_sync=self._options.sync == "always",
+                cache_bytes=self._cache_bytes,
+                check_room=self._check_room,
+            )
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                directory.remove()
+            raise
+        return self._own
+
+    def _check_room(self, size: int) -> None:
+        self._space.check(self.disk_bytes, size)
+
+    def read(self) -> Frame | None:
+        """Return the next batch that was not read; None if there is none now.
+
+        Own batches come first in, first out; adopted ones in between, one for
+        one, those of the oldest directory first.  Blocks for the disk where
+        the reader has fallen behind.
+        """
+        if self._closed:
+            return None
+        for is_adopted in (self._is_adopted_turn, not self._is_adopted_turn):
+            store = self._adopted if is_adopted else self._own
+            frame = None if store is None else store.read()
+            if frame is not None:
+                self._is_adopted_turn = not is_adopted
+                return frame
+        return None
+
+    def ack(self, frame: Frame) -> None:
+        """Settle a batch, in any order; once more does nothing.  Never raises.
+
+        A batch that never is settled comes back in the process that adopts
+        its directory.  Segments of settled batches are deleted, and adopted
+        directories with the last of theirs.
+        """
+        frame.store.ack(frame)
+        self._adopted.retire(frame.store)
+
+    # ---- the disk
+
+    def sync(self) -> None:
+        """Have everything survive a power failure, if it is time.
+
+        That is when ``sync_interval`` has passed, or a segment is full.
+        Blocks for the disk; never raises.  Thread-safe.
+        """
+        now = self._monotonic()
+        own = self._own
+        has_sealed = own is not None and own.has_sealed
+        if has_sealed or now - self._synced_at >= self._options.sync_interval:
+            self._synced_at = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Have everything survive a power failure, now.
+
+        Blocks for the disk; never raises.  Thread-safe.
+        """
+        own = self._own
+        for store in (*([own] if own else []), *self._adopted.stores):
+            store.sync()
+
+    # ---- directories of dead processes
+
+    def adopt(self) -> int:
+        """Take over directories of dead processes, the oldest first.
+
+        Blocks while their frames are counted, for about a second at most;
+        what is left over then, or has no room under the cap, is for a later
+        call.  Never raises.
+
+        Returns:
+            Records found in them.
+        """
+        if self._closed:
+            return 0
+        most = self._options.max_bytes
+        return self._adopted.adopt(self.directory, lambda: self.disk_bytes < most, self._monotonic)
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Sync, and give all directories up; those that are empty are removed.
+
+        What was not settled stays on disk and in :attr:`pending_records`.
+        Blocks for the disk; never raises; once more does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self.flush()
+        self._adopted.close()
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
+
+    def after_fork(self) -> None:
+        """Forget everything in a forked child; the files and locks are the parent's.
+
+        Closes the inherited descriptors and touches no file.  The child gets
+        a directory of its own with its first append.
+        """
+        self._adopted.abandon()
+        if self._own is not None:
+            self._own.abandon()
+        self._reset()

@@ -1,0 +1,63 @@
+"""Errors of fapilog.
+
+::
+
+    FapilogError
+    ├── ConfigurationError (also a ValueError)   raised at start-up only
+    └── SendError                                raised by a sink's send()
+        ├── RetryableError                       the same batch may succeed later
+        │   └── AccessDeniedError                once somebody mends the credentials
+        └── PermanentError                       it never will
+            ├── TooLargeError                    smaller batches may
+            └── InvalidDataError                 some records of it may
+
+After start-up no error of fapilog reaches the application: a sink raises
+``SendError`` to the delivery around it, which retries, counts and announces.
+"""
+
+from __future__ import annotations
+
+
+class FapilogError(Exception):
+    """Base of every error this package raises."""
+
+
+class ConfigurationError(FapilogError, ValueError):
+    """An option is wrong, or something it needs is not installed.
+
+    Raised while a runtime is configured, never later.  The message names the
+    option and the fix and never contains the value of a secret option.
+    """
+
+
+class SendError(FapilogError):
+    """A sink could not deliver a batch."""
+
+
+class RetryableError(SendError):
+    """The backend may accept the same batch later.
+
+    Args:
+        message: what happened, for the announcement on stderr.
+        retry_after: seconds the backend asked to wait, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AccessDeniedError(RetryableError):
+    """The backend refuses our credentials; the data is kept until it takes them."""
+
+
+class PermanentError(SendError):
+    """The backend will never accept this batch; retrying is useless."""
+
+
+class TooLargeError(PermanentError):
+    """The request exceeds a limit of the backend; the delivery splits the batch."""
+
+
+class InvalidDataError(PermanentError):
+    """The backend refuses some records of the batch; the delivery finds out which."""

@@ -1,0 +1,183 @@
+"""What is said of a wrong option: where it was written, what is allowed, what was probably meant.
+
+Values are compared with what is allowed and never shown, because one of them
+may be a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from fapilog.options.schema import (
+    field_at,
+    inside,
+    is_group,
+    kind_at,
+    kind_of,
+    option_names,
+    path_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+    from fapilog.options.sources import Origins, Source
+
+# How alike two names are that may be one misspelt: within a group, and elsewhere.
+_ALIKE: Final = 0.6
+_MUCH_ALIKE: Final = 0.85
+_GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
+# What is allowed, by pydantic's types of errors; {} are their own limits.
+_ALLOWED: Final[Mapping[str, str]] = {
+    "literal_error": "{expected}",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "byte_size": "bytes, such as 10MB or 64MiB",
+    "byte_size_unit": "bytes, such as 10MB or 64MiB",
+    "path_type": "a path",
+    "string_type": "text",
+    "tuple_type": "a list of names",
+    "dict_type": "a table of names and values",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], origins: Origins) -> str:
+    """Return a line for each wrong option: its place, the fix, what the option is.
+
+    Args:
+        error: what validation of ``model`` raised.
+        model: the settings.
+        origins: where their values came from, arguments first.
+    """
+    wrong: dict[str, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        wrong.setdefault(".".join(path_of(model, detail["loc"])), []).append(detail)
+    return "\n".join(
+        _explain_one(option, details, model, origins.source(option))
+        for option, details in wrong.items()
+    )
+
+
+def _explain_one(
+    option: str, details: Sequence[ErrorDetails], model: type[BaseModel], source: Source | None
+) -> str:
+    place = source.place(option) if source else f"option {option!r}"
+    spelling = source.spelling if source else repr
+    first = details[0]
+    if first["type"] == "extra_forbidden":
+        return f"{place}: {unknown(option, model, spelling)}"
+    kind = kind_at(model, option)
+    if first["type"] in _GROUP_ERRORS and is_group(kind):
+        return f"{place}: {_not_a_group(option, kind, first['input'], spelling)}"
+    if first["type"] in _GROUP_ERRORS and is_group(inside(kind, "")):
+        example = spelling(f"{option}.NAME.{next(iter(inside(kind, '').model_fields))}")
+        return f"{place}: {option!r} holds groups of options by name; write {example}, for example"
+    field = field_at(model, option)
+    about = f" ({field.description})" if field is not None and field.description else ""
+    return f"{place}: {_fix(details)}{about}"
+
+
+def _fix(details: Sequence[ErrorDetails]) -> str:
+    """Return what is allowed; where there are several ways to be right, all of them."""
+    allowed = [
+        _ALLOWED[detail["type"]].format(**_plain_numbers(detail.get("ctx", {})))
+        for detail in details
+        if detail["type"] in _ALLOWED
+    ]
+    if not allowed:
+        return details[0]["msg"].removeprefix("Value error, ")
+    choices = re.findall("'([^']*)'", " ".join(allowed))
+    near = closest(str(details[0]["input"]), choices)
+    hint = f"; did you mean {near!r}?" if near and len(choices) > 1 else ""
+    return f"use {' or '.join(dict.fromkeys(allowed))}{hint}"
+
+
+def _plain_numbers(limits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return limits as people write them: 0, not 0.0."""
+    return {
+        name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+        for name, limit in limits.items()
+    }
+
+
+def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] = repr) -> str:
+    """Return what to say of an option that ``model`` does not have.
+
+    Args:
+        option: its dotted name.
+        model: the settings.
+        spelling: how options are written where it was found.
+    """
+    group, _, name = option.rpartition(".")
+    kind = kind_at(model, group) if group else model
+    names = list(kind.model_fields) if is_group(kind) else []
+    prefix = f"{group}." if group else ""
+    own = {one: prefix + one for one in names}
+    everywhere = {one.rpartition(".")[2]: one for one in reversed(list(option_names(model)))}
+    # An option in the wrong group is more likely than one that is only a little alike.
+    for known, alike in ((own, _MUCH_ALIKE), (everywhere, _MUCH_ALIKE), (own, _ALIKE)):
+        near = closest(name, known, alike)
+        if near:
+            return f"there is no such option; did you mean {spelling(known[near])}?"
+    return f"there is no such option; options are: {', '.join(map(spelling, own.values()))}"
+
+
+def _not_a_group(
+    option: str, group: type[BaseModel], value: object, spelling: Callable[[str], str]
+) -> str:
+    """Say which option of the group a bare value was probably meant for."""
+    likely = [name for name, field in group.model_fields.items() if _takes(field, value)]
+    names = likely[:2] or list(group.model_fields)
+    meant = " or ".join(spelling(f"{option}.{name}") for name in names)
+    hint = f"did you mean {meant}?" if likely else f"its options are: {meant.replace(' or', ',')}"
+    return f"{option!r} is a group of options, not an option; {hint}"
+
+
+def _takes(field: FieldInfo, value: object) -> bool:
+    """Whether ``value`` is right for ``field``, and would not be for just any."""
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind_of(field))
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    try:
+        adapter.validate_python("\0 no option means this")
+    except ValidationError:
+        return True
+    return isinstance(value, str) and ("/" in value or "\\" in value or "." in value)
+
+
+def closest(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
+    """Return which of the known names was probably meant, or "".
+
+    Args:
+        name: as it was written; capitals, ``-`` and ``_`` make no difference.
+        known: names.
+        alike: from 0 to 1, how much alike they must be.
+    """
+    plain = {_plain(one): one for one in known}
+    near = difflib.get_close_matches(_plain(name), plain, 1, cutoff=alike)
+    return plain[near[0]] if near else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

@@ -1,0 +1,95 @@
+"""The shape of a model of options: which there are, in which group, of which type.
+
+Options are named by their dotted path, ``file.max_bytes``, ``routes.otlp.level``.
+"""
+
+from __future__ import annotations
+
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydantic.fields import FieldInfo
+
+
+def path_of(model: type[BaseModel], location: Iterable[int | str]) -> Iterator[str]:
+    """Yield the parts of an error's location that name options and keys, not branches of types."""
+    kind: Any = model
+    for part in location:
+        if kind is None or part == "[key]":
+            return
+        yield str(part)
+        kind = inside(kind, str(part))
+
+
+def kind_at(model: type[BaseModel], option: str) -> Any:
+    """Return the type of an option that has parts: a group, a mapping, a list; else None."""
+    kind: Any = model
+    for part in option.split("."):
+        kind = inside(kind, part)
+    return kind
+
+
+def inside(kind: Any, part: str) -> Any:
+    """Return the type of a part of ``kind`` where that has parts in turn, else None."""
+    if is_group(kind):
+        field = kind.model_fields.get(part)
+        kind = None if field is None else field.annotation
+    elif get_origin(kind) is dict:
+        kind = get_args(kind)[1]
+    elif get_origin(kind) in (list, tuple):
+        kind = get_args(kind)[0]
+    else:
+        return None
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        kinds = [one for one in get_args(kind) if one is not NoneType]
+        if get_origin(kind) is not Annotated and len(kinds) > 1:
+            return None
+        kind = kinds[0]
+    return kind if is_group(kind) or get_origin(kind) in (dict, list, tuple) else None
+
+
+def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
+    """Return the innermost option on the way to ``option``."""
+    found, kind = None, model
+    for part in option.split("."):
+        if is_group(kind):
+            found = kind.model_fields.get(part, found)
+        kind = inside(kind, part)
+    return found
+
+
+def is_group(kind: Any) -> bool:
+    """Whether a type is a group of options."""
+    # On Python 3.10 a generic alias passes for a class.
+    return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all options, those of groups without the groups themselves."""
+    for name, field in model.model_fields.items():
+        kind: Any = field.annotation
+        if is_group(kind):
+            yield from option_names(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def containers(model: type[BaseModel]) -> Iterator[str]:
+    """Yield the groups, and the options that hold groups by name."""
+    for name in model.model_fields:
+        kind = inside(model, name)
+        if is_group(kind) or is_group(inside(kind, "")):
+            yield name
+
+
+def kind_of(field: FieldInfo) -> Any:
+    """Return the type of an option with all its constraints."""
+    kind: Any = field.annotation
+    for part in field.metadata:
+        kind = Annotated[kind, part]
+    return kind

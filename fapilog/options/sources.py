@@ -1,0 +1,279 @@
+"""Where values of options come from: variables of the environment, and two files.
+
+Each source can say how it names an option, so that what is shown to the user
+is what the user wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from pydantic_settings import (
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+)
+from typing_extensions import override
+
+from fapilog.errors import ConfigurationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from pydantic.fields import FieldInfo
+    from pydantic_settings import BaseSettings
+
+    #: What reads values besides arguments.
+    AnySource: TypeAlias = "EnvironmentSource | OTelEnvironmentSource | FileSource"
+
+ENV_PREFIX: Final = "FAPILOG_"
+
+#: OpenTelemetry's variables and the options they set; ``True`` are milliseconds.
+OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
+    "OTEL_BLRP_MAX_QUEUE_SIZE": ("queue_size", False),
+    "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": ("batch_size", False),
+    "OTEL_BLRP_SCHEDULE_DELAY": ("schedule_delay", True),
+    "OTEL_BLRP_EXPORT_TIMEOUT": ("export_timeout", True),
+    "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT": ("attribute_count_limit", False),
+    "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": ("attribute_value_length_limit", False),
+    "OTEL_SDK_DISABLED": ("otel_disabled", False),
+    "OTEL_LOGS_EXPORTER": ("sinks", False),
+}
+#: Either of them makes ``otlp`` the sink where no option names one.
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_OTEL_NAMES: Final = {option: variable for variable, (option, _) in OTEL_VARIABLES.items()}
+
+
+class Source(Protocol):
+    """Where values come from.  Options are named by their dotted path, ``file.max_bytes``."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values, those of a group in a mapping of their own."""
+        ...
+
+    def origin(self, option: str) -> str:
+        """Return the variable or the file that set ``option``."""
+        ...
+
+    def place(self, option: str) -> str:
+        """Return the same for an error, with the key where there is one."""
+        ...
+
+    def spelling(self, option: str) -> str:
+        """Return how ``option`` would be written here."""
+        ...
+
+
+class ArgumentSource(InitSettingsSource):
+    """Arguments of a call."""
+
+    def origin(self, option: str) -> str:  # noqa: ARG002 - as Source has it
+        """Return what arguments are called."""
+        return "argument"
+
+    def place(self, option: str) -> str:
+        """Return the argument's name."""
+        return f"option {option!r}"
+
+    def spelling(self, option: str) -> str:
+        """Return the option's name."""
+        return repr(option)
+
+
+class EnvironmentSource(EnvSettingsSource):
+    """Variables that begin with ``FAPILOG_``."""
+
+    @override
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value  # no JSON; the model finds out, and where it was is told then
+
+    @override
+    def explode_env_vars(
+        self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
+    ) -> dict[str, Any]:
+        # Pairs are written in one variable; versions differ in what they make of more.
+        if NoDecode in field.metadata:
+            return {}
+        return super().explode_env_vars(field_name, field, env_vars)
+
+    def origin(self, option: str) -> str:
+        """Return the variable that is set: the option's own, or one for all around it."""
+        return self._split(option)[0]
+
+    def place(self, option: str) -> str:
+        """Return the same, with what is meant inside of it."""
+        return ": ".join(self._split(option))
+
+    def spelling(self, option: str) -> str:
+        """Return the option's own variable."""
+        return own_variable(option)
+
+    def _split(self, option: str) -> list[str]:
+        parts = option.split(".")
+        for count in range(len(parts), 0, -1):
+            name = own_variable(".".join(parts[:count]))
+            if self.env_vars.get(name if self.case_sensitive else name.lower()) is not None:
+                inside = ".".join(parts[count:])
+                return [name, inside] if inside else [name]
+        deeper = f"{own_variable(option)}__"
+        found = (name for name in map(str.upper, self.env_vars) if name.startswith(deeper))
+        return [next(found, own_variable(option))]
+
+
+class OTelEnvironmentSource(PydanticBaseSettingsSource):
+    """Options that OpenTelemetry's own environment variables set.
+
+    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+
+    @override
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = _OTEL_NAMES.get(field_name, "")
+        text = os.environ.get(variable, "").strip()
+        if not text:
+            return None, field_name, False
+        if OTEL_VARIABLES[variable][1]:
+            # What is no number is left for the model to refuse.
+            with contextlib.suppress(ValueError):
+                return float(text) / 1000, field_name, False
+        if field_name == "otel_disabled":
+            return text.lower() == "true", field_name, False
+        return text, field_name, False
+
+    @override
+    def __call__(self) -> dict[str, Any]:
+        values = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+            if name in _OTEL_NAMES
+        }
+        if values.get("otel_disabled"):
+            values["sinks"] = None
+        elif values.get("sinks") is None and any(os.environ.get(name) for name in _ENDPOINTS):
+            values["sinks"] = "otlp"
+        return {name: value for name, value in values.items() if value is not None}
+
+    def origin(self, option: str) -> str:
+        """Return the variable that set ``option``."""
+        option = option.partition(".")[0]
+        candidates = (_OTEL_NAMES[option], *_ENDPOINTS)
+        return next((name for name in candidates if os.environ.get(name)), candidates[0])
+
+    def place(self, option: str) -> str:
+        """Return the same, with the unit where it is not that of the option."""
+        variable = self.origin(option)
+        milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
+        return f"{variable}, in milliseconds" if milliseconds else variable
+
+    def spelling(self, option: str) -> str:
+        """Return OpenTelemetry's variable, or fapilog's where it has none."""
+        return _OTEL_NAMES.get(option) or own_variable(option)
+
+
+class FileSource(InitSettingsSource):
+    """Keys of a TOML file in the working directory, or of a table in it.
+
+    Raises:
+        ConfigurationError: the file is there and cannot be read.
+    """
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], path: str, table: tuple[str, ...] = ()
+    ) -> None:
+        self._name = f"[{'.'.join(table)}] in {path}" if table else path
+        self._key = "key {!r} of " if table else "key {!r} in "
+        super().__init__(settings_cls, _read(Path(path), table))
+
+    def origin(self, option: str) -> str:  # noqa: ARG002 - as Source has it
+        """Return the file, and the table in it."""
+        return self._name
+
+    def place(self, option: str) -> str:
+        """Return key and file."""
+        return self._key.format(option) + self._name
+
+    def spelling(self, option: str) -> str:
+        """Return the key."""
+        return repr(option)
+
+
+def _read(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        found: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{path} cannot be read: {reason}; mend it, or remove it"
+        raise ConfigurationError(msg) from None
+    tool = found.get("tool")
+    if not table and isinstance(tool, dict) and "fapilog" in tool:
+        msg = f"[tool.fapilog] in {path}: write its options at the top, without a table around them"
+        raise ConfigurationError(msg)
+    for name in table:
+        found = found.get(name, {})
+        if not isinstance(found, dict):
+            msg = f"{name!r} in {path} is no table; write [{'.'.join(table)}] above the options"
+            raise ConfigurationError(msg)
+    return cast("dict[str, Any]", found)
+
+
+def own_variable(option: str) -> str:
+    """Return fapilog's variable of an option."""
+    return ENV_PREFIX + option.upper().replace(".", "__")
+
+
+def readers(settings_cls: type[BaseSettings]) -> tuple[Callable[[], AnySource], ...]:
+    """Return what reads each source but the arguments, the one that wins first.
+
+    Each of them raises ConfigurationError where its source cannot be read.
+    """
+    return (
+        partial(EnvironmentSource, settings_cls),
+        partial(OTelEnvironmentSource, settings_cls),
+        partial(FileSource, settings_cls, "fapilog.toml"),
+        partial(FileSource, settings_cls, "pyproject.toml", ("tool", "fapilog")),
+    )
+
+
+class Origins:
+    """Tells which source an option comes from.
+
+    Args:
+        sources: the one that wins first.
+    """
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._names = [(source, tuple(_names(source()))) for source in sources]
+
+    def source(self, option: str) -> Source | None:
+        """Return the source that sets ``option`` or a part of it; None for a default."""
+        for source, names in self._names:
+            for name in names:
+                if f"{name}.".startswith(f"{option}.") or f"{option}.".startswith(f"{name}."):
+                    return source
+        return None
+
+
+def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all that ``values`` hold."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,106 @@
+"""How values of options are written, in code, in the environment and in a file alike.
+
+Lists and pairs have a plain form, ``a, b`` and ``a=1, b=2``, because nobody
+writes JSON into a variable by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+)
+from pydantic_settings import NoDecode
+
+from fapilog.severity import FATAL, parse_severity
+
+_EVERYTHING: Final = 0o777
+
+
+class OptionGroup(BaseModel):
+    """Base of a group of options: a table in a file, ``FAPILOG_GROUP__OPTION`` as variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _split(value: object) -> object:
+    """``"a, b"`` is the list ``["a", "b"]``."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _pairs(value: object) -> object:
+    """``"a=1, b=2"`` is the mapping ``{"a": "1", "b": "2"}``."""
+    if isinstance(value, str):
+        parts = [part.partition("=") for part in value.split(",") if part.strip()]
+        if any(not equals for _, equals, _ in parts):
+            msg = "use name=value pairs separated by commas"
+            raise ValueError(msg)
+        return {name.strip(): text.strip() for name, _, text in parts}
+    return dict(_flattened(value)) if isinstance(value, Mapping) else value
+
+
+def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Undo TOML's reading of ``app.db = ...`` as a table ``app`` with a key ``db``."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _severity(value: object) -> int:
+    if not isinstance(value, (int, str)):
+        msg = f"{value!r} is not a severity: use a name or a number from 1 to 24"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueErrors
+    return parse_severity(value)
+
+
+def _at_most_fatal(value: int) -> int:
+    if value > FATAL + 3:
+        msg = "a severity number is at most 24"
+        raise ValueError(msg)
+    return value
+
+
+def _upper_keys(value: dict[str, int]) -> dict[str, int]:
+    return {name.upper(): number for name, number in value.items()}
+
+
+def _permissions(value: object) -> object:
+    """``"640"``, ``"0640"`` and ``"0o640"`` are octal, as for chmod; numbers are numbers."""
+    try:
+        number = int(value.strip(), 8) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= _EVERYTHING:
+        msg = "use octal digits from 0 to 0777"
+        raise ValueError(msg)
+    return number
+
+
+Level = Annotated[int, BeforeValidator(_severity)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Pairs = Annotated[dict[str, Any], NoDecode, BeforeValidator(_pairs)]
+SecretPairs = Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_pairs)]
+Levels = Annotated[dict[str, Level], NoDecode, BeforeValidator(_pairs)]
+Severities = Annotated[
+    dict[str, Annotated[Level, AfterValidator(_at_most_fatal)]],
+    NoDecode,
+    BeforeValidator(_pairs),
+    AfterValidator(_upper_keys),
+]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=86_400)]
+#: A number of bytes above 0, also as ``10MB`` or ``64MiB``.
+Bytes = Annotated[ByteSize, Field(gt=0)]
+#: Permission bits of a file.
+Mode = Annotated[int, BeforeValidator(_permissions)]

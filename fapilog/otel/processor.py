@@ -1,0 +1,62 @@
+"""fapilog's pipeline as a processor of an OpenTelemetry SDK.
+
+For applications that keep their SDK ``LoggerProvider``: added to it, the
+processor converts each record on the emitting thread and offers it to a
+runtime, which delivers it as if it had been logged there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk._logs import LogRecordProcessor
+
+from fapilog import bridges
+from fapilog.otel.convert import from_sdk_resource, from_sdk_scope
+from fapilog.otel.provider import SHUTDOWN_TIMEOUT, offer
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import ReadWriteLogRecord
+
+    from fapilog.protocols import RecordTarget
+
+
+class FapilogLogRecordProcessor(LogRecordProcessor):
+    """Offers the records of an SDK provider, with its resource, to fapilog.
+
+    Thread-safe; no method raises.  Values are copied, so what later
+    processors do to a record does not reach fapilog.
+
+    Args:
+        target: the runtime to feed, by default the default runtime.
+    """
+
+    def __init__(self, target: RecordTarget | None = None) -> None:
+        self._feed = bridges.Feed.of(target)
+        bridges.Passing.watched = True
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Take a record.  Waits only as ``RecordTarget.offer`` does."""
+        target = None if bridges.is_suppressed() else self._feed.target()
+        if target is None:
+            return
+        scope = from_sdk_scope(log_record.instrumentation_scope)
+        if bridges.is_passing(target, scope.name, log_record.log_record.timestamp):
+            return
+        offer(target, log_record.log_record, scope, from_sdk_resource(log_record.resource))
+
+    def shutdown(self) -> None:
+        """Flush for up to 5 s and take no further records; the runtime goes on."""
+        self._feed.stop()
+        self._feed.flush(SHUTDOWN_TIMEOUT)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Wait until the records taken so far are delivered or given up.
+
+        Args:
+            timeout_millis: the longest wait, milliseconds.
+
+        Returns:
+            False at the time limit.
+        """
+        return self._feed.flush(timeout_millis / 1000)

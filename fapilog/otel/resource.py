@@ -1,0 +1,104 @@
+"""The resource of a runtime: service, process, host, as the SDK's detectors see them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.sdk import resources as sdk
+from opentelemetry.sdk.resources import (
+    OTELResourceDetector,
+    ResourceDetector,
+    get_aggregated_resources,
+)
+from opentelemetry.sdk.resources import Resource as SDKResource
+
+from fapilog.diagnostics import announce
+from fapilog.record import Resource
+from fapilog.values import snapshot_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DETECTORS: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
+_DEFAULT_DETECTORS: Final = "process,host"
+#: Command lines carry secrets in ways no pattern tells from other words, so
+#: they are left out unless the ``resource`` argument names them.
+_LEFT_OUT: Final = frozenset({"process.command", "process.command_args", "process.command_line"})
+_of_auto_instrumentation: Final[dict[str, Any]] = {}
+
+
+def name_auto_instrumentation(version: str) -> None:
+    """Put ``telemetry.auto.version`` on every resource detected from now on.
+
+    The SDK puts it on the resource of spans and metrics.
+    """
+    _of_auto_instrumentation["telemetry.auto.version"] = version
+
+
+def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = None) -> Resource:
+    """Return the resource: detected, then the environment's, then what is given.
+
+    ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
+    ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS`` are obeyed; without the last, the
+    process and host detectors run.  Blocks for some milliseconds, at start-up.
+
+    Args:
+        given: attributes that win over detected ones, or a whole resource.
+    """
+    if isinstance(given, (Resource, SDKResource)):
+        return Resource(snapshot_attributes(dict(given.attributes)), given.schema_url)
+    extra = snapshot_attributes(dict(given or {}))
+    names = os.environ.get(_DETECTORS) or _DEFAULT_DETECTORS
+    try:
+        detected = get_aggregated_resources(_load(names), SDKResource.create())
+    except RuntimeError:
+        # The SDK detects in threads, and the interpreter is shutting down.
+        detected = OTELResourceDetector().detect()
+    attributes = {
+        name: value for name, value in detected.attributes.items() if name not in _LEFT_OUT
+    }
+    attributes.update(_of_auto_instrumentation)
+    return Resource({**snapshot_attributes(attributes), **extra}, detected.schema_url)
+
+
+def process_attributes() -> dict[str, Any]:
+    """Return what tells this process from one that it forks.
+
+    ``service.instance.id`` is the SDK's random one, the same as in the spans
+    of this process; older SDKs have none.
+    """
+    found: dict[str, Any] = {"process.pid": os.getpid(), "process.parent_pid": os.getppid()}
+    detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)
+    if detector is not None:
+        found.update(detector().detect().attributes)
+    return found
+
+
+def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, Any]) -> Resource:
+    """Return the resource of a forked child; attributes that were given stay.
+
+    Args:
+        resource: the parent's.
+        before: :func:`process_attributes` of the parent.
+        now: the same of the child.
+    """
+    changed = {
+        name: value
+        for name, value in now.items()
+        if name in before and resource.attributes.get(name) == before[name]
+    }
+    return replace(resource, attributes={**resource.attributes, **changed})
+
+
+def _load(names: str) -> list[ResourceDetector]:
+    detectors: list[ResourceDetector] = []
+    for name in dict.fromkeys(part.strip() for part in names.split(",")):
+        for point in entry_points(group="opentelemetry_resource_detector", name=name):
+            try:
+                detectors.append(point.load()())
+            except Exception as error:  # noqa: BLE001, PERF203 - a detector must not stop a start
+                announce(f"detector {name}", f"resource detector {name} failed: {error!r}")
+    return detectors

@@ -1,0 +1,480 @@
+"""The pipeline: a bounded queue, one worker, processors, and the way to every sink.
+
+Loggers append to ``queue`` on the caller's thread and return; everything that
+costs time happens on the worker, in small slices, so that it never keeps the
+interpreter from the application for long.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog import diagnostics
+from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
+from fapilog.delivery.overflow import Admission
+from fapilog.delivery.worker import Worker
+from fapilog.diagnostics import announce, kind_of
+from fapilog.held import drop_held_for
+from fapilog.logger_core import build, withdraw
+from fapilog.processors import LevelFilter, RedactProcessor
+from fapilog.processors.redact import mask_record
+from fapilog.severity import WARN
+from fapilog.values import DEFAULT_LIMITS, Limits, normalise, normalise_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from fapilog.delivery.overflow import OverflowPolicy
+    from fapilog.delivery.sending_queue import SendingQueue
+    from fapilog.protocols import Processor
+    from fapilog.record import LogRecord, Resource
+
+# A slice is what the worker takes at once.  The small one keeps the
+# interpreter for about 0.2 ms; the large one serves a burst, where waiting
+# callers need throughput more than they need the interpreter.
+_SLICE: Final = 32
+_BURST_SLICE: Final = 256
+_BURST: Final = 1024
+#: Seconds between slices: real sleep, because only that lets a waiting
+#: thread take the interpreter at once.
+_YIELD: Final = 0.00005
+#: Seconds the worker waits for company before it takes a slice.
+_LINGER: Final = 0.005
+#: How often a count is tried again that the worker is just changing: what
+#: suspends it, a signal handler for one, may be the one who counts.
+_LOOKS: Final = 200
+_POLL: Final = 0.002
+
+#: Policies under which a caller waits for room.
+_WAITING: Final = ("block", "spill")
+#: Processors that change nothing but body and attributes.
+_OWN: Final = (RedactProcessor, LevelFilter)
+
+#: What waits in the queue: a function that makes the record of the entry and
+#: the time it was taken over (ns), the severity number, and that function's own
+#: fields.  A record is built on the worker, not by the caller.
+Entry = tuple[Any, ...]
+
+
+class Pipeline:
+    """Queue, worker, processors and sending queues of one runtime.
+
+    Thread-safe, except for ``_``-methods, which belong to the worker.
+
+    Attributes:
+        closed: set when nothing is taken any more.  Whoever appends to
+            ``queue`` without :meth:`put` looks afterwards whether that has
+            happened meanwhile, and calls :func:`withdraw` if so.
+        patience: seconds a caller may wait for room.
+        successor: the pipeline that has taken over the loggers of this one.
+        admission: how full the queue may be for which severity.
+
+    Args:
+        sinks: the ways out, opened.
+        processors: called in order for each record.
+        resource: of records that are offered without one.
+        capacity: records the queue holds.
+        overflow: what a full queue does to the caller: ``block`` waits for
+            room, at most ``block_timeout`` seconds and never in a thread that
+            runs an event loop; ``spill`` waits as well, for what is less
+            severe earlier, while the backlogs empty to disk; ``drop_newest``
+            and ``drop_lowest`` do not wait.  What finds no room is dropped and
+            counted as ``queue_full``.
+        block_timeout: seconds.
+        protect: severity number from which the whole queue may be used.
+        limits: bounds of one record.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[SendingQueue],
+        processors: Sequence[Processor] = (),
+        *,
+        resource: Resource,
+        capacity: int = 32_768,
+        overflow: OverflowPolicy = "block",
+        block_timeout: float = 1.0,
+        protect: int = WARN,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.resource = resource
+        self.admission = Admission(capacity, overflow, protect)
+        self.limits = limits
+        self.queue: deque[Entry] = deque()
+        self.worker = Worker("fapilog-pipeline", self._run)
+        self._sinks = tuple(sinks)
+        self._may_have_no_sink = not any(sink.takes_all for sink in self._sinks)
+        self._processors = tuple(processors)
+        self._own_processors_only = all(type(p) in _OWN for p in self._processors)
+        self.patience = block_timeout if overflow in _WAITING else 0.0
+        self._deadline: float | None = None
+        self.closed = False
+        self.successor: Pipeline | None = None
+        self._reset()
+        _pipelines.add(self)
+
+    def _reset(self) -> None:
+        self.queue.clear()
+        self.processor_errors = 0
+        self._taken = 0
+        self._version = 0  # odd while records are between queue and _taken
+        self._handed = 0
+        self._refused = Drops()
+        self._dropped = Drops()
+        self._refusing = threading.RLock()  # a signal handler may log while a record is refused
+        self._hurry = False
+
+    # ---- any thread
+
+    def has_room(self, severity_number: int) -> bool:
+        """Whether a record of this severity may enter the queue now."""
+        return not self.closed and len(self.queue) < self.admission.limit(severity_number)
+
+    def make_room(self, severity_number: int, deadline: float | None = None) -> bool:
+        """Wait for room in a full queue as the overflow policy allows.
+
+        Args:
+            severity_number: of the record that needs it.
+            deadline: ``time.monotonic()`` until which to wait at most; None
+                waits as long as a call may.
+
+        Returns:
+            True when there is room; False when the caller has to give up.
+        """
+        if self.has_room(severity_number):
+            return True
+        if self.closed or not self.patience or not _may_wait() or self._is_own_thread():
+            return False
+        if deadline is None:
+            deadline = time.monotonic() + self.patience
+        while not self.has_room(severity_number):
+            if self.closed or time.monotonic() >= deadline:
+                return False
+            if self.worker.idle and not self.worker.wake():
+                return False
+            time.sleep(_POLL / 2)
+        return True
+
+    def put(self, entry: Entry) -> None:
+        """Append an entry, or refuse and count it.  Never raises.
+
+        Loggers do the same in line (``fapilog.logger``); this is for bridges.
+        """
+        self._put(entry, None)
+
+    def put_all(self, entries: Iterable[Entry]) -> None:
+        """Do so with each, in order; wait for room as long as for one, in all."""
+        deadline = time.monotonic() + self.patience
+        for entry in entries:
+            self._put(entry, deadline)
+
+    def _put(self, entry: Entry, deadline: float | None) -> None:
+        full = len(self.queue) >= self.admission.lowest
+        if (self.closed or full) and not self.make_room(entry[1], deadline):
+            self.refuse(entry[1])
+            return
+        self.queue.append(entry)
+        if self.closed and withdraw(self.queue, entry):
+            self.refuse(entry[1])
+        elif self.worker.idle:
+            self.worker.wake()
+
+    def refuse(self, severity_number: int, reason: str = "") -> None:
+        """Count a record that found no room, or came after the end.
+
+        Args:
+            severity_number: of the record.
+            reason: what else there was no room in.
+        """
+        reason = reason or ("closed" if self.closed else "queue_full")
+        with self._refusing:
+            self._refused.add(reason, severity_number)
+        if reason == "closed":
+            announce("closed", "a record was logged after shutdown() and dropped")
+        elif reason != "queue_full":
+            announce(reason, f"a record was dropped: {reason}")
+        else:
+            capacity = self.admission.capacity
+            announce("queue", f"the queue of {capacity} records is full; records are dropped")
+
+    def refuse_all(self, reason: str, counts: Mapping[int, int]) -> None:
+        """Count records that a hold has dropped.
+
+        Args:
+            reason: why; all but ``not_released`` is announced.
+            counts: how many, by severity number.
+        """
+        with self._refusing:
+            for number, count in counts.items():
+                self._refused.add(reason, number, count)
+        if reason != "not_released":
+            announce(reason, f"a hold was full: its oldest records are dropped ({reason})")
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until every record accepted so far is settled by every sink.
+
+        Blocks up to ``timeout`` seconds (None: 30).  False at the time limit,
+        and at once on one of the pipeline's own threads.
+        """
+        if self._is_own_thread():
+            return False
+        deadline = time.monotonic() + (30.0 if timeout is None else timeout)
+        target = self._entered()
+        self._hurry = True
+        if target > self._handed and not self.worker.wake():
+            return False
+        if not _wait_until(lambda: self._handed >= target, deadline):
+            return False
+        targets = [(sink, sink.start_flush()) for sink in self._sinks]
+        return _wait_until(lambda: all(s.flush_done(t) for s, t in targets), deadline)
+
+    def close(self, deadline: float) -> None:
+        """Take nothing more, deliver what there is, end all threads.
+
+        Blocks until ``deadline`` (``time.monotonic()``) at most; what is not
+        settled then is dropped and counted as ``shutdown``.  A further call,
+        from another thread or from a signal handler that interrupts this one,
+        waits for the same end; the earliest deadline counts.
+        """
+        self.closed = True
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+        for sink in self._sinks:
+            sink.start_end()
+        if self.worker.is_alive:
+            self.worker.wake()
+        elif self.queue and not self.worker.ended:
+            self.worker.run_inline()
+        self.worker.join(deadline - time.monotonic())
+        for sink in self._sinks:
+            sink.start_close(deadline)
+        for sink in self._sinks:
+            sink.finish_close()
+        self._drop_rest()
+        if self.successor is None:
+            drop_held_for(self)
+
+    def stats(self) -> Stats:
+        """Return the ledger.  Does not block.
+
+        The totals are those of the sink that has delivered least: a record
+        counts as delivered once the slowest has it.  What the sink skipped
+        does not concern it, nor what another one has adopted: in the totals
+        these count as delivered.
+        """
+        shared = Drops()
+        shared.merge(self._refused)
+        shared.merge(self._dropped)
+        by_name = {sink.name: sink.stats(self._accepted, shared) for sink in self._sinks}
+        adopted = sum(stats.adopted for stats in by_name.values())
+        totals = [_seen_from(stats, adopted) for stats in by_name.values()]
+        if not totals:
+            dropped, drops = sum_of_drops([shared])
+            accepted = self._accepted()
+            totals = [Stats(accepted, dropped=dropped, pending=accepted - dropped, drops=drops)]
+        total = min(totals, key=lambda stats: (stats.delivered, -stats.pending))
+        return replace(total, sinks=by_name, processor_errors=self.processor_errors)
+
+    def sending_queues(self) -> tuple[SendingQueue, ...]:
+        """Return the ways out, for the metrics."""
+        return self._sinks
+
+    def after_fork(self) -> None:
+        """Begin afresh in a forked child: the parent delivers what it accepted."""
+        self._reset()
+        self.worker.after_fork()
+        for sink in self._sinks:
+            sink.after_fork()
+
+    def _is_own_thread(self) -> bool:
+        return self.worker.is_current or any(sink.is_current for sink in self._sinks)
+
+    def _accepted(self) -> int:
+        return self._refused.total + self._entered()
+
+    def _entered(self) -> int:
+        """Records that ever entered the queue."""
+        for _ in range(_LOOKS):
+            version = self._version
+            entered = self._taken + len(self.queue)
+            if version == self._version and not version & 1:
+                break
+            time.sleep(_YIELD)
+        return entered
+
+    # ---- the worker
+
+    def _run(self) -> None:
+        while True:
+            if self.queue:
+                self._step()
+                time.sleep(_YIELD if len(self.queue) >= _SLICE or self._in_a_hurry() else _LINGER)
+            elif self._deadline is not None:
+                return
+            else:
+                self._hurry = False
+                self.worker.idle = True
+                if not self.queue and self._deadline is None:
+                    self.worker.sleep(None)
+                self.worker.idle = False
+                if not self._in_a_hurry():
+                    time.sleep(_LINGER)
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                return
+
+    def _in_a_hurry(self) -> bool:
+        return self._hurry or self._deadline is not None
+
+    def _step(self) -> None:
+        queue = self.queue
+        waiting = len(queue)
+        count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
+        popleft = queue.popleft
+        # The memory that counting takes is asked for first: where there is none,
+        # nothing has been taken yet, and nothing is lost between two counters.
+        entries: list[Entry] = [()] * count
+        before, version = self._dropped.total, self._version
+        taken, handed = self._taken + count, self._handed + count
+        busy, done, places = version + 1, version + 2, iter(range(count))
+        self._version = busy
+        try:
+            for place in places:  # no object is made anew: these numbers exist
+                entries[place] = popleft()
+        except IndexError:  # close() has emptied the queue meanwhile
+            entries = entries[:place]
+            taken, handed = self._taken + place, self._handed + place
+        finally:
+            self._taken = taken
+            self._version = done
+        try:
+            self._fan_out(self._process(entries))
+        except BaseException as error:  # noqa: BLE001 - no memory: the worker goes on
+            counted = self._dropped.total - before
+            _count_lost(self._dropped, [entry[1] for entry in entries[counted:]], error)
+        finally:
+            self._handed = handed
+
+    def _fan_out(self, records: Sequence[LogRecord]) -> None:
+        # Each route is asked once: a function of the application's own may
+        # answer otherwise the next time.
+        meant = [sink.meant(records) for sink in self._sinks]
+        if self._may_have_no_sink:
+            records = self._routed(records, meant)
+        before = [sink.ledger.taken + sink.ledger.overflow.total for sink in self._sinks]
+        for sink, some, start in zip(self._sinks, meant, before, strict=True):
+            try:
+                sink.offer(some, len(records) - len(some))
+            except BaseException as error:  # noqa: BLE001, PERF203 - the other sinks get theirs
+                ledger = sink.ledger
+                counted = ledger.taken + ledger.overflow.total - start
+                left = [record.severity_number for record in some[counted:]]
+                _count_lost(ledger.overflow, left, error)
+
+    def _routed(
+        self, records: Sequence[LogRecord], meant: Sequence[Sequence[LogRecord]]
+    ) -> list[LogRecord]:
+        """Return the records that some sink gets; count the others."""
+        known = {id(record) for some in meant for record in some}
+        lost = [record.severity_number for record in records if id(record) not in known]
+        self._dropped.add_all("not_routed", lost)
+        return [record for record in records if id(record) in known]
+
+    def _process(self, entries: list[Entry]) -> list[LogRecord]:
+        now = time.time_ns()
+        limits = self.limits
+        # Nobody but fapilog touches the ids, times and severity of a record that
+        # a logger made, unless there are processors of the application.
+        made_here = build if self._own_processors_only else None
+        records: list[LogRecord] = []
+        for entry in entries:
+            try:
+                record = self._apply(entry[0](entry, now))
+                if record is None:
+                    continue
+                if entry[0] is made_here and not record.event_name:
+                    normalise_values(record, limits)
+                else:
+                    normalise(record, limits)
+                records.append(record)
+            except BaseException as error:  # noqa: BLE001 - the worker outlives hostile values
+                _count_lost(self._dropped, [entry[1]], error)
+        return records
+
+    def _apply(self, record: LogRecord) -> LogRecord | None:
+        current: LogRecord | None = record
+        for processor in self._processors:
+            try:
+                current = processor(record)
+            except BaseException as error:  # noqa: BLE001 - user code; masked, counted, announced
+                self.processor_errors += 1
+                name = getattr(processor, "__name__", type(processor).__name__)
+                kind = kind_of(error)
+                announce(f"processor {name}", f"processor {name} raised {kind}; record masked")
+                mask_record(record, f"{name} raised {kind}")
+                return record
+            if current is None:
+                self._dropped.add("filtered", record.severity_number)
+                return None
+            record = current
+        return record
+
+    def _drop_rest(self) -> None:
+        """Count what the worker did not get to before the deadline."""
+        left = len(self.queue)
+        while self.queue:
+            entry = self.queue.popleft()
+            self._taken += 1
+            self._dropped.add("shutdown", entry[1])
+        if left:
+            announce("shutdown", f"{left} records were still queued at the deadline")
+
+
+def _seen_from(stats: Stats, adopted: int) -> Stats:
+    """Return the totals as one sink's ledger has them."""
+    others = stats.skipped + adopted - stats.adopted
+    return replace(
+        stats,
+        accepted=stats.accepted + others,
+        delivered=stats.delivered + others,
+        adopted=adopted,
+        skipped=0,
+    )
+
+
+def _count_lost(drops: Drops, severities: Sequence[int], error: BaseException) -> None:
+    drops.add_all("internal_error", severities)
+    announce("internal", f"a record was dropped: {kind_of(error)}")
+
+
+def _may_wait() -> bool:
+    """Whether the calling thread may block: not when it runs an event loop."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is None or asyncio._get_running_loop() is None  # noqa: SLF001 - raises nothing
+
+
+def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
+    # Polling survives forks and signal handlers, and costs nothing per record.
+    while not condition():
+        if not time.monotonic() < deadline:  # NaN is no deadline
+            return False
+        time.sleep(_POLL)
+    return True
+
+
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    diagnostics.reset()
+    for pipeline in list(_pipelines):
+        pipeline.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,7 @@
+"""Processors: what changes or drops a record between the queue and the sinks."""
+
+from fapilog.processors.levels import LevelFilter
+from fapilog.processors.redact import RedactProcessor
+from fapilog.protocols import Processor
+
+__all__ = ["LevelFilter", "Processor", "RedactProcessor"]

@@ -1,0 +1,138 @@
+"""Names of fields that hold secrets: how redaction tells ``db.password`` from ``password_policy``.
+
+A name is split into words - at case changes, digits and anything that is no
+letter - and secret when a run of whole words is on the list.  That holds
+wherever a name stands: an attribute, a key further inside, ``name=value`` in
+a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Names masked by default, by their words.  Not on it, because they are more
+#: often something else: pin, key, session, signature, tokens (which are counted).
+DEFAULT_FIELDS: Final = (
+    "password", "passwords", "passwd", "pwd", "passphrase", "passcode", "db pass", "user pass",
+    "secret", "secrets", "secret id", "credential", "credentials", "creds",
+    "token", "access tokens", "refresh tokens", "auth tokens", "api tokens", "jwt", "bearer",
+    "auth", "authorization", "api key", "api keys", "access key", "access keys", "account key",
+    "private key", "private keys", "secret key", "shared key", "signing key", "encryption key",
+    "master key", "ssh key",
+    "cookie", "cookies", "session id", "session key", "sessid", "phpsessid", "jsessionid",
+    "csrf", "xsrf", "otp", "totp",
+    "card number", "credit card", "debit card", "cvv", "cvc",
+    "security code", "ssn", "social security",
+)  # fmt: skip
+
+# A name that ends in one of these describes a secret but does not hold it:
+# token_count, password_reset_required, cookie_consent, secret_name.
+_DESCRIPTIONS: Final = frozenset(
+    """
+    count counts total size length len limit max min budget usage used cost price rate index
+    position type kind format algorithm alg version status state result reason error errors
+    policy strength rules required enabled disabled expired expires expiry expiration ttl age
+    at on date time timeout timestamp created updated changed rotated attempt attempts retries
+    failures failed valid invalid verified present missing exists empty id name provider method
+    mode scheme strategy backend service server host endpoint url uri path file filename dir
+    directory location source manager store vault ref reference arn user username owner realm
+    scope scopes issuer audience consent domain banner field fields label prompt placeholder
+    column parser handler class module level ms seconds duration latency flow step event action
+    """.split()  # noqa: SIM905 - a list of eighty quoted words is harder to read
+)
+
+#: Standard attributes that are meant to be kept, though their words are on the list.
+#: Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/session/
+_STANDARD: Final = frozenset({"session.id", "session.previous_id"})
+
+_MAX_RUN: Final = 4
+_MAX_CACHED: Final = 4096
+_LONG_WORD: Final = 5
+_case_change: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_word: Final = re.compile(r"[^\W\d_]+")
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name in lower case: ``X-Api2Key`` has x, api, key."""
+    return _word.findall(_case_change.sub(" ", name).lower())
+
+
+class FieldNames:
+    """Decides by its name whether a field holds a secret.
+
+    The rules:
+
+    - a run of whole words must be on the list: ``client_secret``,
+      ``X-Api-Key`` and ``accessToken`` are, ``author`` is not ``auth``;
+      words may be written as one (``apikey``);
+    - a listed word of five letters or more may also end a longer one:
+      ``dbpassword``;
+    - a name that goes on to a description of the secret does not hold it:
+      ``token_count``, ``password_policy``, ``cookie_consent``.
+
+    Thread-safe; decisions are kept, within bounds.
+
+    Args:
+        fields: names that hold secrets, in any spelling that shows the words.
+        allow: names that never do, compared whole.
+    """
+
+    def __init__(self, fields: Iterable[str], allow: Iterable[str] = ()) -> None:
+        listed = [words for words in map(words_of, fields) if words]
+        self._runs = frozenset("".join(words) for words in listed)
+        self._endings = tuple(run for run in self._runs if len(run) >= _LONG_WORD)
+        self._allowed = frozenset("".join(words_of(name)) for name in allow)
+        self._decisions: dict[str, bool] = {}
+        self._distinctive = _distinctive_words(listed)
+
+    def may_occur_in(self, lowered: str) -> bool:
+        """Whether a text in lower case may hold a name of the list, or that of a signature."""
+        for word in self._distinctive:  # noqa: SIM110 - any() with a generator takes twice as long
+            if word in lowered:
+                return True
+        return False
+
+    def is_secret(self, name: str) -> bool:
+        """Return whether the field of this name holds a secret."""
+        decision = self._decisions.get(name)
+        if decision is None:
+            decision = self._decide(name)
+            if len(self._decisions) >= _MAX_CACHED:
+                self._decisions.clear()
+            if len(name) <= _MAX_NAME:
+                self._decisions[name] = decision
+        return decision
+
+    def _decide(self, name: str) -> bool:
+        words = words_of(name)
+        if name in _STANDARD or "".join(words) in self._allowed:
+            return False
+        described = bool(words) and words[-1] in _DESCRIPTIONS
+        last = len(words)
+        for start in range(last):
+            for end in range(start + 1, min(start + _MAX_RUN, last) + 1):
+                run = "".join(words[start:end])
+                listed = run in self._runs or (end == start + 1 and run.endswith(self._endings))
+                if listed and (end == last or not described):
+                    return True
+        return False
+
+
+#: Characters of a name worth a place among the decisions.
+_MAX_NAME: Final = 128
+
+
+def _distinctive_words(listed: list[list[str]]) -> list[str]:
+    """Return few words, at least one of which each listed name contains."""
+    words = {"sig", *(name[0] for name in listed if len(name) == 1)}
+    occurrences = Counter(chain.from_iterable(listed))
+    for name in listed:
+        if not any(word in part for part in name for word in words):
+            words.add(max(name, key=lambda part: (occurrences[part], len(part))))
+    return sorted(word for word in words if not any(o in word for o in words - {word}))

@@ -1,0 +1,134 @@
+"""Secrets that stand after their names in text: ``password=...``, ``"token": "..."``.
+
+One reader for query strings, JSON, Python reprs, connection strings, headers
+and command lines: it looks for names, and where a name is secret by
+:mod:`fapilog.processors.field_names`, for the end of the value.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fapilog.processors.secrets import Span
+
+# A name, perhaps with a word before it ("api key"); what closes a quote or a
+# bracket around it; and what stands between it and its value.
+_name: Final = re.compile(
+    r"""(?<![\w.-]) (?:(?P<dashes>--) | (?P<word>[A-Za-z]{2,12})[ ])? (?P<name>[\w.-]{2,})
+    (?:%5[Dd] | [\\"'\]]){0,4}
+    (?: [ \t]{0,4} (?:=> | :=(?!=) | [=:](?![=:]) | %3[AaDd]) [ \t]{0,4}
+      | (?P<comma>(?<=["']),) [ \t]{0,4}
+      | (?(dashes) [ \t]{1,4}(?!-) | (?!)) )""",
+    re.VERBOSE,
+)
+_quote: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\*(?:\"""|'''|["']))""")
+_literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
+_brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
+# The rest of a line, or of a quotation that began before the name.
+_rest: Final = {quote: re.compile(rf"[^\r\n\\{quote}]*") for quote in ("", "'", '"')}
+# To the next blank, quote or delimiter; a comma is one where a name follows.
+_unquoted: Final = re.compile(r"""[^\s,;&"']*(?:,(?![\w.-]{1,64}[=:])[^\s,;&"']+)*""")
+_scheme: Final = re.compile(r"(?i)(?:basic|bearer|digest|negotiate|token|apikey)[ \t]+")
+_header: Final = re.compile(r"(?i)(?:authorization|cookies?)\Z")
+_signature: Final = re.compile(r"(?i)(?:signature|sig)\Z")
+_tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
+_tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
+
+
+def may_hold_pair(text: str) -> bool:
+    """Whether something stands between names and values; told in a tenth of a microsecond."""
+    return (
+        "=" in text
+        or ":" in text
+        or ("%" in text and "%3" in text)
+        or ("-" in text and "--" in text)
+        or ("," in text and ("'," in text or '",' in text))
+    )
+
+
+def find_pairs(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
+    """Return where the values of secret names are, in order and without overlap.
+
+    Args:
+        text: any text.
+        is_secret: whether a name is one of a secret.
+    """
+    spans: list[Span] = []
+    last = 0
+    for match in _name.finditer(text):
+        if match.start() >= last and _is_secret(match, is_secret):
+            start, end = _value(text, match)
+            if start < end:
+                spans.append((start, end))
+                last = end
+    return spans
+
+
+def _is_secret(match: re.Match[str], is_secret: Callable[[str], bool]) -> bool:
+    name, word = match["name"], match["word"]
+    if is_secret(name):
+        return True
+    if word:  # "api key" is secret, "auth failed" is not
+        return not is_secret(word) and is_secret(f"{word} {name}")
+    in_query = match.string[max(match.start() - 1, 0) : match.start()] in {"?", "&"}
+    return in_query and _signature.search(name) is not None
+
+
+def _value(text: str, match: re.Match[str]) -> Span:
+    """Return what to mask after a name; an empty span for nothing."""
+    start = match.end()
+    quoted = _quote.match(text, start)
+    if quoted:
+        start, end = quoted.end(), _closing(text, quoted["quote"], quoted.end())
+        if match["comma"] and not (match["dashes"] or _is_tuple(text, match, end)):
+            return start, start
+    elif match["comma"] or _literal.match(text, start):
+        return start, start
+    scheme = _scheme.match(text, start)
+    if scheme and (not quoted or scheme.end() < end):
+        start = scheme.end()
+    if not quoted:
+        whole_line = _header.search(match["name"]) and (
+            scheme is None or scheme[0].lower().startswith("digest")
+        )
+        end = _end_of_header(text, match, start) if whole_line else _end_unquoted(text, start)
+    return start, end
+
+
+def _end_of_header(text: str, match: re.Match[str], start: int) -> int:
+    opening = text[max(match.start() - 1, 0) : match.start()]
+    rest = _rest.get(opening, _rest[""]).match(text, start)
+    return rest.end() if rest else start
+
+
+def _closing(text: str, quote: str, position: int) -> int:
+    """Return where a quotation ends; one that does not, because it was cut, ends with the text."""
+    while (found := text.find(quote, position)) >= 0:
+        before = found
+        while text[before - 1] == "\\":
+            before -= 1
+        escapes = found - before
+        # Quotes that are escaped themselves (JSON in JSON) close only where no
+        # further escape precedes them.
+        if (escapes if "\\" in quote else escapes % 2) == 0:
+            return found
+        position = found + 1
+    return len(text)
+
+
+def _end_unquoted(text: str, start: int) -> int:
+    brackets = _brackets.match(text, start)
+    least = brackets.end() if brackets else start
+    rest = _unquoted.match(text, least)
+    end = rest.end() if rest else least
+    return least + len(text[least:end].rstrip(")]}>|.:,"))
+
+
+def _is_tuple(text: str, match: re.Match[str], end: int) -> bool:
+    """Whether name and value make a pair in brackets, as headers do: ``(b'cookie', b'a=b')``."""
+    before = text[max(match.start() - 8, 0) : match.start()]
+    return bool(_tuple_start.search(before) and _tuple_end.match(text, end))

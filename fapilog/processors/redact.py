@@ -1,0 +1,325 @@
+"""Redaction: masks secrets in a record, on the worker, before any sink sees it.
+
+Names tell most secrets (:mod:`fapilog.processors.field_names`), shapes in text
+the others (:mod:`fapilog.processors.secrets`).  Nearly all records hold none:
+they are told apart by one look at all of their texts together.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.errors import ConfigurationError
+from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
+from fapilog.processors.pairs import find_pairs, may_hold_pair
+from fapilog.processors.secrets import RULES, may_hold_secret
+from fapilog.values import SCALARS, Limits, snapshot
+from fapilog.values.plain import NotPlainError, measure
+from fapilog.values.text import free_name, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from fapilog.processors.secrets import Span
+    from fapilog.record import AnyValue, LogRecord
+
+MASK: Final = "[REDACTED]"
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+#: Takes any plain value, whatever the limits of the pipeline are.
+_UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
+#: Characters of the shortest text that may hold a secret with its name: ``pwd=x``.
+_SHORTEST: Final = 5
+_MAX_NAMES: Final = 4096
+_MAX_NAME: Final = 128
+# {"name": "authorization", "value": "..."}: a name and its value side by side.
+_LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
+_VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
+
+
+class RedactProcessor:
+    """Masks secrets in the body and the attributes of a record.
+
+    Masked are the values of secret names at any depth, also in lists of pairs
+    and of ``{"name": ..., "value": ...}``; and in texts, exception messages and
+    stack traces included, credentials in URLs and headers, tokens and keys of
+    known shapes, private keys, and values after secret names.  Only the secret
+    part of a text is masked.  None and booleans are no secrets.
+
+    Does not block; raises only on an internal failure, on which the pipeline
+    masks the whole record.  Belongs to one worker; the counts may be read from
+    any thread.
+
+    Args:
+        fields: names that hold secrets, in any spelling that shows the words,
+            instead of :data:`~fapilog.processors.field_names.DEFAULT_FIELDS`.
+        extra_fields: names in addition to ``fields``.
+        patterns: regular expressions of further secrets.  A group named
+            ``secret`` is masked alone, else the whole match.  Each costs a
+            search through every text, and must not backtrack without bound.
+        allow: names that are never masked by name; their values are still
+            searched for the known shapes.
+        mask: ASCII text put in place of a secret.
+
+    Raises:
+        ConfigurationError: an option is wrong.
+    """
+
+    def __init__(
+        self,
+        fields: Iterable[str] = DEFAULT_FIELDS,
+        *,
+        extra_fields: Iterable[str] = (),
+        patterns: Iterable[str | re.Pattern[str]] = (),
+        allow: Iterable[str] = (),
+        mask: str = MASK,
+    ) -> None:
+        names = [*_names("fields", fields), *_names("extra_fields", extra_fields)]
+        self._fields = FieldNames(names, _names("allow", allow))
+        self._patterns = _compiled(patterns)
+        if not (isinstance(mask, str) and mask and mask.isascii()):
+            msg = "mask must be ASCII text and not empty"
+            raise ConfigurationError(msg)
+        self._mask = mask
+        self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
+        # Names of attributes and keys that neither are nor hold a secret.
+        self._harmless: set[str] = set()
+        self._clear_bodies: set[str] = set()
+
+    @property
+    def redacted(self) -> int:
+        """How many values have been masked."""
+        return sum(self._counts.values())
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many values have been masked, by rule."""
+        return self._counts.copy()
+
+    def __call__(self, record: LogRecord) -> LogRecord:  # noqa: C901 - in line, for speed
+        """Mask what is secret in ``record``, in place, and return it."""
+        body = record.body
+        clear = not self._patterns
+        texts: list[str] = []
+        if type(body) is str:
+            if body not in self._clear_bodies:
+                texts.append(body)
+        elif body is not None:
+            clear = False
+        harmless = self._harmless
+        for name, value in record.attributes.items():
+            kind = type(value)
+            if kind is str:
+                if len(value) >= _SHORTEST:
+                    texts.append(value)
+            elif kind not in _NUMBERS:
+                clear = False
+            if name not in harmless:
+                clear = False
+        if not clear or (texts and self._is_suspect("\n".join(texts))):
+            self._look_closer(record)
+        elif texts and texts[0] is body:
+            self._remember(body)
+        return record
+
+    def _remember(self, body: str) -> None:
+        """Note a message that holds no secret: applications log the same few again and again."""
+        if len(body) <= _MAX_NAME:
+            if len(self._clear_bodies) >= _MAX_NAMES:
+                self._clear_bodies.clear()
+            self._clear_bodies.add(body)
+
+    def redact_mapping(self, mapping: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
+        """Return a copy of the attributes of a resource or a scope with secrets masked."""
+        return self._mapping(_plain_attributes(mapping))
+
+    # ---- is there anything to do?
+
+    def _look_closer(self, record: LogRecord) -> None:
+        record.body = _plain(record.body)
+        record.attributes = _plain_attributes(record.attributes)
+        if self._patterns or not self._is_clear(record.body, record.attributes):
+            record.body = self._value(record.body)
+            record.attributes = self._mapping(record.attributes)
+
+    def _is_clear(self, *values: AnyValue) -> bool:
+        """Whether plain values hold no secret, by one look at all their texts together."""
+        texts: list[str] = []
+        rest: list[Any] = [*values]
+        while rest:
+            value = rest.pop()
+            kind = type(value)
+            if kind is str:
+                texts.append(value)
+            elif kind is bytes:
+                texts.append(value.decode("latin-1"))
+            elif kind is dict:
+                if not _VALUE_KEYS.isdisjoint(value) or not self._are_harmless(value):
+                    return False
+                rest += value.values()
+            elif kind is list:
+                if self._is_secret_pair(value) or any(map(self._is_secret_option, value)):
+                    return False
+                rest += value
+        return not self._is_suspect("\n".join(texts))
+
+    def _is_suspect(self, text: str) -> bool:
+        lowered = text.lower()
+        return may_hold_secret(text, lowered) or (
+            may_hold_pair(text) and self._fields.may_occur_in(lowered)
+        )
+
+    def _are_harmless(self, names: Iterable[str]) -> bool:
+        """Whether no name is one of a secret, or holds one itself."""
+        if self._harmless.issuperset(names):
+            return True
+        for name in names:
+            if self._fields.is_secret(name) or self._is_suspect(name):
+                return False
+            if len(self._harmless) >= _MAX_NAMES:
+                self._harmless.clear()
+            if len(name) <= _MAX_NAME:
+                self._harmless.add(name)
+        return True
+
+    def _is_secret_pair(self, value: list[Any]) -> bool:
+        return len(value) == 2 and self._is_secret_name(value[0])  # noqa: PLR2004 - name, value
+
+    def _is_secret_option(self, item: object) -> bool:
+        return (
+            type(item) is str and item[:1] == "-" and "=" not in item and self._is_secret_name(item)
+        )
+
+    def _is_secret_name(self, name: object) -> bool:
+        if type(name) is bytes:
+            name = name.decode("latin-1")
+        return type(name) is str and self._fields.is_secret(name)
+
+    # ---- masking: always a new value, the old one may be shared
+
+    def _value(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is str:
+            return self._text(value)
+        if kind is bytes:
+            return self._text(value.decode("latin-1")).encode("latin-1")
+        if kind is dict:
+            return self._mapping(value)
+        if kind is list:
+            return self._list(value)
+        return value
+
+    def _list(self, items: list[Any]) -> list[Any]:
+        """Mask in the items, and what follows a name: in pairs and on command lines."""
+        masked: list[Any] = []
+        named = False
+        for item in items:
+            is_value = named and type(item) not in (dict, list)
+            named = not is_value and self._is_secret_option(item)
+            if type(item) is list and self._is_secret_pair(item):
+                masked.append([item[0], self._masked(item[1])])
+            else:
+                masked.append(self._masked(item) if is_value else self._value(item))
+        return masked
+
+    def _mapping(self, mapping: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
+        is_labelled = any(
+            name.lower() in _LABEL_KEYS and self._is_secret_name(label)
+            for name, label in mapping.items()
+        )
+        masked: dict[str, AnyValue] = {}
+        for name, value in mapping.items():
+            secret = self._fields.is_secret(name) or (is_labelled and name in _VALUE_KEYS)
+            new_name = free_name(self._text(name), masked)
+            masked[new_name] = self._masked(value) if secret else self._value(value)
+        return masked
+
+    def _masked(self, value: AnyValue) -> AnyValue:
+        if value is None or isinstance(value, bool) or value == self._mask:
+            return value
+        self._counts["field"] += 1
+        return self._mask
+
+    def _text(self, text: str) -> str:
+        if self._is_suspect(text):
+            lowered = text.lower()
+            for rule in RULES:
+                text = self._mask_spans(text, rule.find(text, lowered), rule.name)
+            text = self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
+        for pattern in self._patterns:
+            group = "secret" if "secret" in pattern.groupindex else 0
+            spans = [match.span(group) for match in pattern.finditer(text)]
+            text = self._mask_spans(text, spans, "custom")
+        return text
+
+    def _mask_spans(self, text: str, spans: Iterable[Span], rule: str) -> str:
+        parts: list[str] = []
+        last = 0
+        for start, end in spans:
+            if start < end and text[start:end] != self._mask:
+                parts += (text[last:start], self._mask)
+                last = end
+        self._counts[rule] += len(parts) // 2
+        return "".join((*parts, text[last:])) if parts else text
+
+
+def mask_record(record: LogRecord, reason: str) -> None:
+    """Replace the body and every attribute value of a record by the mask.
+
+    Timestamps, severity, ids, scope, resource, event name and the names of the
+    attributes stay.  For a record that a processor failed on: nobody knows
+    what it still holds.  Never raises.
+
+    Args:
+        record: changed in place.
+        reason: put in the attribute ``fapilog.masked``; must hold no value of
+            the record.
+    """
+    record.body = MASK
+    names = record.attributes if isinstance(record.attributes, dict) else ()
+    record.attributes = {**dict.fromkeys(names, MASK), "fapilog.masked": reason}
+
+
+def _plain(value: Any) -> AnyValue:
+    """Return ``value``, or a snapshot of it if it is of a type in which something could hide."""
+    if type(value) in SCALARS:
+        return value  # type: ignore[no-any-return]
+    try:
+        measure(value, _UNLIMITED)
+    except NotPlainError:
+        return snapshot(value)
+    return value  # type: ignore[no-any-return]
+
+
+def _plain_attributes(attributes: Mapping[Any, Any]) -> dict[str, AnyValue]:
+    plain: dict[str, AnyValue] = {}
+    for name, value in attributes.items():
+        text = name if type(name) is str else name_of(snapshot(name), plain)
+        plain[text] = _plain(value)
+    return plain
+
+
+def _names(option: str, names: Any) -> list[str]:
+    listed = [] if isinstance(names, (str, bytes)) else list(names)
+    if isinstance(names, (str, bytes)) or not all(isinstance(name, str) for name in listed):
+        msg = f"{option} must be a list of field names, such as ['password', 'api_key']"
+        raise ConfigurationError(msg)
+    return listed
+
+
+def _compiled(patterns: Any) -> tuple[re.Pattern[str], ...]:
+    if isinstance(patterns, (str, bytes, re.Pattern)):
+        msg = "patterns must be a list of regular expressions, not a single one"
+        raise ConfigurationError(msg)
+    compiled = []
+    for pattern in patterns:
+        try:
+            made = re.compile(pattern)
+        except (re.error, TypeError) as error:
+            msg = f"patterns: {pattern!r} is no regular expression: {error}"
+            raise ConfigurationError(msg) from error
+        if isinstance(made.pattern, bytes):
+            msg = f"patterns: {pattern!r} is for bytes; give one for str, bytes are searched too"
+            raise ConfigurationError(msg)
+        compiled.append(made)
+    return tuple(compiled)

@@ -1,0 +1,62 @@
+"""Sinks: where records go.
+
+Each name is imported when it is first used, so a program that writes to the
+console loads neither an HTTP client nor gRPC nor the OpenTelemetry SDK.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from fapilog.protocols import BatchLimits, Outcome, Sink
+    from fapilog.routes import Route
+    from fapilog.sinks.console import ConsoleSink
+    from fapilog.sinks.exporter import ExporterSink
+    from fapilog.sinks.file import FileSink
+    from fapilog.sinks.loki import LokiSink
+    from fapilog.sinks.memory import MemorySink
+    from fapilog.sinks.otlp import OTLPSink
+
+__all__ = [
+    "BatchLimits",
+    "ConsoleSink",
+    "ExporterSink",
+    "FileSink",
+    "LokiSink",
+    "MemorySink",
+    "OTLPSink",
+    "Outcome",
+    "Route",
+    "Sink",
+]
+
+_MODULES: Final = {
+    "BatchLimits": "fapilog.protocols",
+    "ConsoleSink": "fapilog.sinks.console",
+    "ExporterSink": "fapilog.sinks.exporter",
+    "FileSink": "fapilog.sinks.file",
+    "LokiSink": "fapilog.sinks.loki",
+    "MemorySink": "fapilog.sinks.memory",
+    "OTLPSink": "fapilog.sinks.otlp",
+    "Outcome": "fapilog.protocols",
+    "Route": "fapilog.routes",
+    "Sink": "fapilog.protocols",
+}
+
+
+if not TYPE_CHECKING:  # or a misspelled name would be of any type
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use (PEP 562)."""
+        if name not in _MODULES:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,225 @@
+"""An httpx transport whose requests end at a deadline, whatever the server does.
+
+Below the HTTP sinks.  The timeouts of httpx hold for one read, so a server
+that sends a byte now and then keeps a request alive for ever; here every wait
+for the network is cut to what is left of the request's time.
+
+Python imports the codec of host names when it first resolves one.  A process
+forked in the midst of that, on a delivery thread, would inherit the module's
+lock, which nobody releases, or half of the module, and could never connect.
+So it is looked up here, where no thread is at work yet.
+"""
+
+from __future__ import annotations
+
+import codecs
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+from weakref import WeakSet
+
+import httpcore
+import httpx
+
+from fapilog.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Iterator
+
+codecs.lookup("idna")
+
+#: Seconds an unused connection is kept.
+KEEP_ALIVE: Final = 30.0
+_WRITE_SIZE: Final = 1 << 16  # bytes written between two looks at the clock
+_PROXY_SCHEMES: Final = ("http", "https")
+
+#: What sending a request or reading its answer raises when the network fails.
+NETWORK_ERRORS: Final = (
+    OSError,
+    httpx.TransportError,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+)
+#: Those of them that mean the time was over.
+TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
+
+
+class DeadlineTransport(httpx.BaseTransport):
+    """Sends requests over kept connections.  Used by one thread; not thread-safe.
+
+    A request carries its deadline, in seconds of the monotonic clock, as the
+    extension ``"deadline"``.  Only two waits are not cut: name resolution,
+    which the system does, and connecting to a name with several addresses,
+    each of which may take the whole time.  Raises one of
+    :data:`NETWORK_ERRORS`, also while the answer is read.
+
+    Args:
+        tls: for https.
+        proxy: URL of an HTTP proxy, or None.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None, proxy: str | None = None) -> None:
+        self._tls = tls
+        self._proxy = proxy
+        self._backend = _Backend()
+        self._pool = self._open()
+
+    def _open(self) -> httpcore.ConnectionPool:
+        common: dict[str, Any] = {
+            "ssl_context": self._tls,
+            "keepalive_expiry": KEEP_ALIVE,
+            "network_backend": self._backend,
+        }
+        if self._proxy is None:
+            return httpcore.ConnectionPool(**common)
+        url = urlsplit(self._proxy)
+        auth = (
+            (unquote(url.username).encode(), unquote(url.password or "").encode())
+            if url.username
+            else None
+        )
+        address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+        return httpcore.HTTPProxy(address, proxy_auth=auth, **common)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request``; the answer's body is read from its stream."""
+        self._backend.deadline = request.extensions["deadline"]
+        url = request.url
+        response = self._pool.handle_request(
+            httpcore.Request(
+                request.method,
+                httpcore.URL(
+                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                ),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions={"timeout": {"pool": self._backend.left()}},
+            )
+        )
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_Body(response.stream)
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    def after_fork(self) -> None:
+        """Give up the parent's connections, which stay as they are for the parent.
+
+        The pool is not asked: the parent may have held its lock while forking.
+        """
+        self._backend.close_sockets()
+        self._pool = self._open()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Backend(httpcore.SyncBackend):
+    """Opens connections that obey the deadline of the current request."""
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        self._streams: WeakSet[httpcore.NetworkStream] = WeakSet()
+
+    def left(self) -> float:
+        """Return the seconds left.
+
+        Raises:
+            TimeoutError: there are none.
+        """
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002 - the deadline counts
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = super().connect_tcp(host, port, self.left(), local_address, socket_options)
+        return self.watch(stream)
+
+    def watch(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
+        self._streams.add(stream)
+        return _Stream(stream, self)
+
+    def close_sockets(self) -> None:
+        for stream in list(self._streams):
+            stream.close()
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection each of whose waits ends at the deadline."""
+
+    def __init__(self, stream: httpcore.NetworkStream, backend: _Backend) -> None:
+        self._stream = stream
+        self._backend = backend
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        return self._stream.read(max_bytes, self._backend.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        for start in range(0, len(buffer), _WRITE_SIZE):
+            self._stream.write(buffer[start : start + _WRITE_SIZE], self._backend.left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002
+    ) -> httpcore.NetworkStream:
+        left = self._backend.left()
+        return self._backend.watch(self._stream.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def environment_proxy(url: str) -> str | None:
+    """Return the proxy that environment or system name for ``url``, or None.
+
+    By the usual variables ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and
+    ``NO_PROXY``, as :func:`urllib.request.getproxies` reads them.
+
+    Raises:
+        ConfigurationError: it is not the URL of an HTTP proxy.
+    """
+    target = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(target.netloc):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(proxy)
+        valid = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        msg = (
+            f"the environment's proxy for {target.scheme} is not of the form http://host:port: "
+            f"give one, or name {target.hostname} in NO_PROXY"
+        )
+        raise ConfigurationError(msg)
+    return proxy

@@ -1,0 +1,193 @@
+"""Any exporter of an OpenTelemetry SDK as a sink.
+
+Records leave the pipeline as the SDK's own ``ReadableLogRecord``, so what
+exists for the SDK - vendor exporters, the official OTLP ones - can be used
+behind fapilog's queue, redaction and ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import _logs as api
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk.resources import Resource as SDKResource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from fapilog.context import suppressed
+from fapilog.diagnostics import announce
+from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
+from fapilog.protocols import BatchLimits, Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk._logs.export import LogRecordExporter
+
+    from fapilog.record import LogRecord, Resource, Scope
+
+_SEVERITIES: Final = tuple(api.SeverityNumber(number) for number in range(25))
+# A record of the API takes the ids of the active span unless its context says
+# that there is none.
+_NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+
+# What an exporter raises when it cannot encode a record: trying again is useless.
+_DEFECTS: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+
+
+@dataclass(frozen=True)
+class _Truncated(ReadableLogRecord):
+    """A record of which attributes were dropped before it became the SDK's."""
+
+    dropped: int = 0
+
+    @property
+    def dropped_attributes(self) -> int:
+        return self.dropped
+
+
+class ExporterSink(Sink[ReadableLogRecord]):
+    """Delivers to an SDK ``LogRecordExporter``.
+
+    An exporter's FAILURE does not tell whether trying again can help, and it
+    has been preceded by the exporter's own retries; so a batch that fails
+    ``attempts`` times counts as rejected.  The same holds for exceptions of
+    unknown meaning; ``OSError``, which connections raise, is retried for as
+    long as the pipeline does.  An attempt lasts as long as the exporter's own
+    time limit lets it: ``export`` takes none.
+
+    Args:
+        exporter: called by one thread; shut down when the sink is closed.
+        name: of the sink in the ledger and in messages, by default the
+            exporter's class name.
+        limits: when a batch is sent.
+        attempts: exports of one batch, at least 1.
+        timeout: seconds the exporter may take to flush when the sink closes.
+    """
+
+    def __init__(
+        self,
+        exporter: LogRecordExporter,
+        *,
+        name: str | None = None,
+        limits: BatchLimits | None = None,
+        attempts: int = 3,
+        timeout: float = 5.0,
+    ) -> None:
+        self._exporter = exporter
+        self.name = name or type(exporter).__name__
+        self.limits = limits or BatchLimits()
+        self._attempts = attempts
+        self._timeout = timeout
+        self._failing: tuple[ReadableLogRecord | None, int] = (None, 0)
+
+    def open(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigurationError: one of them is wrong.
+        """
+        missing = [m for m in ("export", "shutdown") if not callable(getattr(self._exporter, m, 0))]
+        if missing:
+            msg = (
+                f"ExporterSink: exporter has no {missing[0]}(); "
+                "pass an instance of an opentelemetry.sdk._logs.export.LogRecordExporter"
+            )
+            raise ConfigurationError(msg)
+        if self._attempts < 1 or self._timeout <= 0:
+            msg = "ExporterSink: attempts must be at least 1 and timeout above 0 seconds"
+            raise ConfigurationError(msg)
+
+    def encode(self, record: LogRecord) -> ReadableLogRecord:
+        """Return the record in the SDK's form.
+
+        The exporter gets attributes of its own; nested values are shared and
+        must not be changed, as in the SDK.
+        """
+        made = api.LogRecord(
+            timestamp=record.timestamp,
+            observed_timestamp=record.observed_timestamp,
+            context=_NO_SPAN,
+            severity_text=record.severity_text,
+            severity_number=_SEVERITIES[record.severity_number],
+            body=record.body,
+            attributes=dict(record.attributes),
+            event_name=record.event_name or None,
+        )
+        if record.trace_id:
+            made.trace_id = int(record.trace_id, 16)
+            made.span_id = int(record.span_id or "0", 16)
+            made.trace_flags = trace.TraceFlags(record.trace_flags)
+        resource, scope = _resource(record.resource), _scope(record.scope)
+        if record.dropped_attributes_count:
+            return _Truncated(made, resource, scope, dropped=record.dropped_attributes_count)
+        return ReadableLogRecord(made, resource, scope)
+
+    def send(self, batch: Sequence[ReadableLogRecord], timeout: float) -> None:  # noqa: ARG002 - see the class
+        """Export a batch; blocks for as long as the exporter does.
+
+        Raises:
+            RetryableError: the exporter failed, or raised ``OSError``.
+            PermanentError: it failed ``attempts`` times, or the batch cannot
+                be encoded.
+        """
+        try:
+            with suppressed():
+                result: Any = self._exporter.export(batch)
+        except SendError:
+            raise
+        except OSError as error:
+            raise RetryableError(_describe(error)) from error
+        except _DEFECTS as error:
+            raise PermanentError(_describe(error)) from error
+        except Exception as error:
+            raise self._failure(batch[0], _describe(error)) from error
+        # By name: older exporters return an enumeration of their own, and one
+        # that returns nothing is taken at its word, as the SDK does.
+        if getattr(result, "name", "") == "FAILURE":
+            raise self._failure(batch[0], "the exporter reported FAILURE")
+        self._failing = (None, 0)
+
+    def _failure(self, head: ReadableLogRecord, message: str) -> SendError:
+        failing, count = self._failing
+        count = count + 1 if failing is head else 1
+        if count < self._attempts:
+            self._failing = (head, count)
+            return RetryableError(message)
+        self._failing = (None, 0)
+        return PermanentError(f"{message}, {count} times")
+
+    def close(self) -> None:
+        """Flush the exporter, which may take ``timeout`` seconds, and shut it down."""
+        # force_flush is part of the interface since 1.40 only.
+        flush = getattr(self._exporter, "force_flush", None)
+        with suppressed():
+            try:
+                if flush is not None:
+                    flush(int(self._timeout * 1000))
+            except Exception as error:  # noqa: BLE001 - announced; the shutdown has to follow
+                announce(f"close {self.name}", f"{self.name}: flush failed: {_describe(error)}")
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+@lru_cache(maxsize=64)
+def _resource(resource: Resource) -> SDKResource:
+    return SDKResource(dict(resource.attributes), resource.schema_url)
+
+
+@lru_cache(maxsize=4096)
+def _scope(scope: Scope) -> InstrumentationScope:
+    return InstrumentationScope(
+        scope.name,
+        scope.version,
+        scope.schema_url,
+        dict(scope.attributes),
+    )
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,261 @@
+"""Sinks by name: what the option ``sinks`` and ``OTEL_LOGS_EXPORTER`` mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from fapilog.diagnostics import announce, describe
+from fapilog.errors import ConfigurationError
+from fapilog.options.explain import closest
+from fapilog.protocols import BatchLimits, Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
+
+    from fapilog.settings import Settings
+
+_NAMES = (
+    "console, otlp, otlp:URL, loki:URL, file:PATH, memory, none, or an OpenTelemetry logs exporter"
+)
+
+# Sinks with a group of options, and the one of them that may follow their name.
+_ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
+_OPTION: Final = re.compile(r"[a-z_]+")
+_VARIABLE: Final = re.compile(r"[A-Z]+_[A-Z_]+")
+# The names sinks were made by: what is wrong may be found only when they are opened.
+_specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
+
+_PARTS = ("name", "limits", "open", "encode", "send", "close", "after_fork")
+
+
+def make_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]:
+    """Return the opened sinks by a unique name.
+
+    Args:
+        settings: their options, and their names where ``given`` is None.
+        given: a sink, a name, or an iterable of both.
+
+    Raises:
+        ConfigurationError: an unknown name, or a sink's wrong option.
+    """
+    sinks = name_sinks(settings, given)
+    _open_all(sinks, settings)
+    return sinks
+
+
+def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]:
+    """Return the sinks as :func:`make_sinks` does, not opened.
+
+    Raises:
+        ConfigurationError: as there.
+    """
+    sinks: dict[str, Sink[Any]] = {}
+    for one in wanted_sinks(settings, given):
+        sink: Any = sink_of(one, settings) if isinstance(one, str) else one
+        if sink is None:
+            continue
+        _check(sink)
+        if any(sink is other for other in sinks.values()):
+            msg = f"option 'sinks': {sink!r} is there twice; make a second one"
+            raise ConfigurationError(msg)
+        name = str(sink.name)
+        number = 2
+        while name in sinks:
+            name, number = f"{sink.name}-{number}", number + 1
+        sinks[name] = sink
+    return sinks
+
+
+def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
+    """Return what ``given`` or else the settings ask for, names and sinks as they are.
+
+    Raises:
+        ConfigurationError: one of them is None.
+    """
+    option: object = given if given is not None else settings.sinks
+    if option is None:
+        return ("console",)
+    if isinstance(option, str) or not isinstance(option, Iterable):
+        return (option,)
+    wanted = tuple(option)
+    if any(one is None for one in wanted):
+        msg = f"option 'sinks': None is no sink; give names ({_NAMES}) or instances of Sink"
+        raise ConfigurationError(msg)
+    return wanted
+
+
+def _check(sink: Any) -> None:
+    if isinstance(sink, type) or not all(hasattr(sink, name) for name in _PARTS):
+        msg = f"option 'sinks': {sink!r} is no sink; give names ({_NAMES}) or instances of Sink"
+        raise ConfigurationError(msg)
+    if iscoroutinefunction(sink.send):
+        msg = f"option 'sinks': send() of {sink!r} is a coroutine function; it runs on a thread"
+        raise ConfigurationError(msg)
+
+
+def _open_all(sinks: Mapping[str, Sink[Any]], settings: Settings) -> None:
+    """Open all, or none: those before one that fails are closed again, the last one first."""
+    opened: list[tuple[str, Sink[Any]]] = []
+    try:
+        for name, sink in sinks.items():
+            _open(name, sink, settings)
+            opened.append((name, sink))
+    except BaseException:
+        for name, sink in reversed(opened):
+            _close(name, sink)
+        raise
+
+
+def _close(name: str, sink: Sink[Any]) -> None:
+    try:
+        sink.close()
+    except Exception as error:  # noqa: BLE001 - a sink's own code; what failed first is raised
+        announce(f"close {name}", f"sink {name!r} cannot be closed: {describe(error)}")
+
+
+def _open(name: str, sink: Sink[Any], settings: Settings) -> None:
+    try:
+        sink.open()
+    except ConfigurationError as error:
+        if sink not in _specs:
+            raise
+        raise _placed(error, _specs[sink], settings) from error
+    except Exception as error:
+        msg = f"sink {name!r} cannot be opened: {describe(error)}"
+        raise ConfigurationError(msg) from error
+
+
+def _placed(error: ConfigurationError, spec: str, settings: Settings) -> ConfigurationError:
+    """Return ``error`` with the variable, key or argument in front that ``spec`` came from."""
+    if _VARIABLE.match(str(error)):
+        return error  # it was found in another one, and says so
+    kind, _, argument = spec.partition(":")
+    fallbacks = (f"routes.{n}.fallback" for n, r in settings.routes.items() if r.fallback == spec)
+    if spec in (settings.sinks or ()):
+        place = settings.place("sinks")
+    else:
+        place = next(map(settings.place, fallbacks), "option 'sinks'")
+    kind = kind.strip().lower()
+    named = _OPTION.match(str(error))  # errors of a sink begin with its option
+    group = getattr(settings, kind).model_dump() if kind in _ARGUMENTS else {}
+    given = argument and named and named[0] == _ARGUMENTS.get(kind)
+    if named and not given and group.get(named[0]) is not None:
+        place = settings.place(f"{kind}.{named[0]}")
+    return ConfigurationError(f"{place}: {error}")
+
+
+def sink_of(spec: str, settings: Settings) -> Sink[Any] | None:
+    """Return the sink that ``spec`` names, not opened; None for ``none``.
+
+    Raises:
+        ConfigurationError: it names none, or an option of the sink is wrong.
+    """
+    try:
+        sink = _make(spec, settings)
+    except ConfigurationError as error:
+        raise _placed(error, spec, settings) from error
+    if sink is not None:
+        _specs[sink] = spec
+    return sink
+
+
+def _make(spec: str, settings: Settings) -> Sink[Any] | None:
+    kind, _, argument = spec.strip().partition(":")
+    kind = kind.lower().removeprefix("fapilog_")
+    if kind == "none":
+        return None
+    make = _MAKERS.get(kind)
+    return _exporter(spec) if make is None else make(settings, argument)
+
+
+def _console(settings: Settings, stream: str) -> Sink[Any]:
+    from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - loaded when asked for
+
+    options = settings.console.model_dump()
+    default = options.pop("stream")
+    return ConsoleSink(stream or default, **options)
+
+
+def _otlp(settings: Settings, endpoint: str) -> Sink[Any]:
+    from fapilog.sinks.otlp import OTLPSink  # noqa: PLC0415 - loaded when asked for
+
+    limits = BatchLimits(count=settings.batch_size, delay=settings.schedule_delay)
+    return OTLPSink(endpoint or None, limits=limits)
+
+
+def _loki(settings: Settings, url: str) -> Sink[Any]:
+    from fapilog.sinks.loki import LIMITS, LokiSink  # noqa: PLC0415 - loaded when asked for
+
+    options = {name: value for name, value in settings.loki if value is not None}
+    default = options.pop("url", None)
+    if not url and default is None:
+        msg = "'loki' needs a URL: loki:http://localhost:3100, or the option loki.url"
+        raise ConfigurationError(msg)
+    for name in options.keys() & {"password", "token"}:
+        options[name] = options[name].get_secret_value()
+    options["headers"] = {
+        name: one.get_secret_value() for name, one in settings.loki.headers.items()
+    }
+    count = min(settings.batch_size, LIMITS.count)
+    limits = BatchLimits(count, LIMITS.size, settings.schedule_delay)
+    return LokiSink(url or default, limits=limits, **options)
+
+
+def _file(settings: Settings, path: str) -> Sink[Any]:
+    from fapilog.sinks.file import FileSink  # noqa: PLC0415 - loaded when asked for
+
+    options = settings.file.model_dump()
+    default = options.pop("path")
+    if not path and default is None:
+        msg = "'file' needs a path: file:/var/log/app.jsonl, or the option file.path"
+        raise ConfigurationError(msg)
+    return FileSink(str(Path(path or default).expanduser()), **options)
+
+
+def _memory(settings: Settings, argument: str) -> Sink[Any]:  # noqa: ARG001 - it has no options
+    from fapilog.sinks.memory import MemorySink  # noqa: PLC0415 - loaded when asked for
+
+    return MemorySink()
+
+
+_MAKERS: Final[Mapping[str, Callable[[Settings, str], Sink[Any]]]] = {
+    "console": _console,
+    "otlp": _otlp,
+    "loki": _loki,
+    "file": _file,
+    "memory": _memory,
+}
+
+
+def _exporter(name: str) -> Sink[Any]:
+    """Any logs exporter that is installed, by its OpenTelemetry entry point."""
+    points = {point.name: point for point in entry_points(group="opentelemetry_logs_exporter")}
+    if name not in points:
+        raise ConfigurationError(_unknown(name, points))
+    from fapilog.sinks.exporter import ExporterSink  # noqa: PLC0415 - loads the SDK
+
+    try:
+        exporter = points[name].load()()
+    except Exception as error:
+        msg = f"the exporter {name!r} cannot be made: {describe(error)}"
+        raise ConfigurationError(msg) from error
+    return ExporterSink(exporter, name=name)
+
+
+def _unknown(name: str, exporters: Iterable[str]) -> str:
+    """Say that there is no such sink; of a URL only what is no secret."""
+    kind, colon, _ = name.partition(":")
+    known = [word.partition(":")[0] for word in _NAMES.split(", ") if " " not in word]
+    near = closest(kind, [*known, *exporters])
+    hint = f"did you mean {near!r}?" if near else f"use {_NAMES}"
+    if colon and kind in ("http", "https"):
+        hint = "for a URL write otlp:URL or loki:URL"
+    elif "," in name:
+        hint = "give several names as a list"
+    return f"{kind!r} is not known; {hint}"

@@ -1,0 +1,265 @@
+"""Appends records to a file that rotates.
+
+A sink at the end of the record's way.  It may share its file with other
+processes and with logrotate: whatever it needs to know it asks the file under
+its lock, batch by batch, and keeps no copy that could be out of date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.diagnostics import announce
+from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.protocols import BatchLimits, Sink
+from fapilog.sinks.file_options import PERIODS, check_options, explain
+from fapilog.sinks.lines import Progress, json_line, portions, split_written
+from fapilog.sinks.rotation import Archive, Retention, Rotation
+from fapilog.sinks.shared_file import (
+    create_file,
+    ends_line,
+    is_at,
+    make_directory,
+    open_file,
+    sync_directory,
+    try_lock,
+    unlock,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
+
+    from fapilog.record import LogRecord, Resource, Scope
+
+    #: What ``encode`` returns: a JSON line, or for OTLP where a record belongs and its JSON.
+    Item: TypeAlias = bytes | tuple[Resource, Scope, bytes]
+
+_OPEN_ATTEMPTS: Final = 10
+_PAUSE: Final = 0.001  # seconds between two looks at another process's lock
+_NEXT_TRY: Final = 30.0  # seconds until a rotation that failed is tried again
+
+
+class FileSink(Sink["Item"]):
+    """Records appended to a file, one line each (JSON) or one line a batch (OTLP).
+
+    Every write is whole lines in one call, under an advisory lock of the file:
+    processes may share it, and exactly one of them rotates it.  A file that
+    was renamed, removed or truncated from outside is noticed at the next
+    batch.  A line that a full disk or a crash cut short stays alone on its
+    line.  On Windows there is no lock: one process a file.
+
+    Args:
+        path: the file.  Missing directories are made, for this user only
+            (0700).  It must not be a symbolic link; its directory may be.
+        format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), or
+            ``"otlp"``, the OTLP file format
+            (https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/).
+        max_bytes: rotate before a line would take the file past so many
+            bytes; None for no limit.  Only a longer line makes a larger file.
+        rotate_every: rotate when a period has begun since the last write:
+            seconds counted from the Unix epoch, or ``"hour"`` or ``"day"`` of
+            UTC; None for never.  It happens with the next record.
+        compress: ``"gzip"`` to compress rotated files, on a thread of its own.
+        keep_count: rotated files kept, the newest; None for all.
+        keep_age: seconds a rotated file is kept; None for ever.
+        keep_bytes: bytes of rotated files kept; None for any.
+        mode: permission bits of files this sink creates, whatever the umask;
+            those of an existing file stay.
+        fsync: whether a batch counts as delivered only when it is on the disk.
+        name: the sink's name in counts and announcements.
+        clock: seconds since the Unix epoch, for tests.
+
+    A rotated file is named by its time, ``app-20261123T101500.123456Z.jsonl``;
+    only files of exactly that form are compressed and deleted.
+    """
+
+    limits = BatchLimits(delay=0.1)
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str = "json",  # noqa: A002 - the option's usual name
+        max_bytes: int | None = None,
+        rotate_every: float | str | None = None,
+        compress: str | None = None,
+        keep_count: int | None = None,
+        keep_age: float | None = None,
+        keep_bytes: int | None = None,
+        mode: int = 0o600,
+        fsync: bool = False,
+        name: str = "file",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self._options = {
+            "path": path,
+            "format": format,
+            "max_bytes": max_bytes,
+            "rotate_every": rotate_every,
+            "compress": compress,
+            "keep_count": keep_count,
+            "keep_age": keep_age,
+            "keep_bytes": keep_bytes,
+            "mode": mode,
+        }
+        self._path = Path(path).absolute()
+        self._is_otlp = format == "otlp"
+        self._mode = mode
+        self._fsync = fsync
+        self._clock = clock
+        every = PERIODS.get(rotate_every) if isinstance(rotate_every, str) else rotate_every
+        self._rotation = Rotation(max_bytes, every)
+        self._archive = Archive(
+            self._path,
+            compress=compress == "gzip",
+            retention=Retention(keep_count, keep_age, keep_bytes),
+            clock=clock,
+        )
+        self._progress: Progress[Item] = Progress()
+        self._otlp: Any = None
+        self._fd: int | None = None
+        self._written = 0
+        self._no_rotation_before = 0.0
+
+    def open(self) -> None:
+        """Check the options, open the file, and have older files tidied.
+
+        Raises:
+            ConfigurationError: an option is wrong, or the file or its
+                directory cannot be written.
+        """
+        check_options(self.name, self._options)
+        if self._is_otlp:
+            from fapilog.otel import encode_json  # noqa: PLC0415 - needed by this format only
+
+            self._otlp = encode_json
+        try:
+            self._fd = self._open_file()
+            if self._rotation != Rotation() and not os.access(self._path.parent, os.W_OK):
+                raise PermissionError(errno.EACCES, "rotation must rename files in its directory")
+        except (OSError, ValueError) as error:
+            self._close_file()
+            msg = f"path={str(self._path)!r} of sink {self.name!r}: {explain(error)}"
+            raise ConfigurationError(msg) from error
+        self._archive.wake()
+
+    def encode(self, record: LogRecord) -> Item:
+        """Return the record's line, or for OTLP what its batch's line is made of."""
+        if self._is_otlp:
+            return record.resource, record.scope, self._otlp.encode_record_json(record)
+        return json_line(record)
+
+    def send(self, batch: Sequence[Item], timeout: float) -> None:
+        """Append the lines.  Blocks for the disk, and ``timeout`` seconds for the lock.
+
+        Raises:
+            RetryableError: the disk is full, the file cannot be opened, or
+                another process kept its lock.  A retry of the same batch goes
+                on where this one stopped.
+        """
+        deadline = time.monotonic() + timeout
+        rest = self._progress.rest(batch)
+        lines: Any = [self._otlp.logs_data_line(rest)] if self._is_otlp else rest
+        self._written = 0
+        try:
+            for data in portions(lines, self._rotation.max_bytes):
+                self._append(data, deadline)
+        except OSError as error:
+            self._close_file()
+            if not self._is_otlp:  # there the batch is one line, out or not
+                whole, missing = split_written(lines, self._written)
+                # Where only the newline is missing, the next write puts it.
+                self._progress.advance(batch, whole + (missing == b"\n"))
+            msg = f"cannot write {self._path}: {error.strerror or error}"
+            raise RetryableError(msg) from error
+        self._progress.clear()
+
+    def close(self) -> None:
+        """Close the file and let compression finish, for up to 5 s."""
+        self._close_file()
+        self._archive.close()
+
+    def after_fork(self) -> None:
+        """Open the file anew at the next batch: locks belong to open files."""
+        self._close_file()
+        self._archive.after_fork()
+        self._progress.clear()
+
+    def _append(self, data: bytes, deadline: float) -> None:
+        fd = self._lock(len(data), deadline)
+        try:
+            if not ends_line(fd):
+                os.write(fd, b"\n")
+            before = self._written
+            while self._written < before + len(data):
+                self._written += os.write(fd, data[self._written - before :])
+            if self._fsync:
+                self._written = before  # nothing is out until it is on the disk
+                os.fsync(fd)
+                self._written = before + len(data)
+        finally:
+            unlock(fd)
+        self._rotation.note_write(self._clock())
+
+    def _lock(self, incoming: int, deadline: float) -> int:
+        """Return the file at the path with its lock taken, rotated first if it is due."""
+        while True:
+            if self._fd is None:
+                self._fd = self._open_file()
+            locked = try_lock(self._fd)
+            file = os.fstat(self._fd)
+            if not is_at(self._path, file):  # rotated by another process, moved or removed
+                self._close_file()
+            elif locked and self._is_due(file, incoming):
+                self._rotate()
+            elif locked:
+                return self._fd
+            else:
+                time.sleep(_PAUSE)
+            if time.monotonic() >= deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "other processes kept its lock for too long")
+
+    def _is_due(self, file: os.stat_result, incoming: int) -> bool:
+        return (
+            self._rotation.is_due(file, incoming, self._clock())
+            and time.monotonic() >= self._no_rotation_before
+        )
+
+    def _rotate(self) -> None:
+        """Rename the file; its lock, given up last, keeps other processes from it till then."""
+        if sys.platform == "win32":
+            self._close_file()  # Windows renames no open file
+        try:
+            self._path.rename(self._archive.new_path())
+        except OSError as error:
+            self._no_rotation_before = time.monotonic() + _NEXT_TRY
+            announce(f"rotate {self._path}", f"cannot rotate {self._path}, it goes on: {error}")
+        else:
+            self._archive.wake()
+        self._close_file()
+
+    def _open_file(self) -> int:
+        make_directory(self._path.parent)
+        for _ in range(_OPEN_ATTEMPTS):
+            with contextlib.suppress(FileExistsError):
+                fd = create_file(self._path, self._mode)
+                if self._fsync:
+                    sync_directory(self._path.parent)
+                return fd
+            with contextlib.suppress(FileNotFoundError):  # another process rotated it just now
+                return open_file(self._path)
+        raise FileNotFoundError(errno.ENOENT, "something is there that cannot be opened")
+
+    def _close_file(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):  # every write has been answered already
+                os.close(fd)

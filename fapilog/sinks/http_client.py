@@ -1,0 +1,233 @@
+"""One POST within a deadline: what every HTTP sink sends its batches with.
+
+Below the OTLP and Loki sinks.  It works on httpx's transport interface without
+a client on top: a sink needs no cookies, redirects or authentication flows,
+and the client would log every request at INFO into the application's own logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import ssl
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import httpx
+
+from fapilog.delivery.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
+from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
+from fapilog.sinks.deadline import (
+    NETWORK_ERRORS,
+    TIMEOUT_ERRORS,
+    DeadlineTransport,
+    environment_proxy,
+)
+from fapilog.sinks.tls import client_context, untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from fapilog.sinks.http_options import HTTPOptions
+
+#: Bytes of an answer; OTLP's recommended limit.
+MAX_RESPONSE: Final = 4 << 20
+
+_HOST: Final = re.compile(r"\w*:?//(?:[^/?#]*@)?([^/?#@]+)")
+
+
+class Answer(NamedTuple):
+    """What came back.
+
+    Attributes:
+        status: of HTTP, no redirect.
+        headers: by their name in any case.
+        body: up to :data:`MAX_RESPONSE` bytes; empty when compressed, which
+            nobody asked for and which unpacked may fill the memory.
+        is_cut: whether the body is longer.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    is_cut: bool
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the backend took the request."""
+        return httpx.codes.is_success(self.status)
+
+    @property
+    def content_type(self) -> str:
+        """The media type, in lower case, with its parameters."""
+        return self.headers.get("content-type", "").lower()
+
+
+class HTTPClient:
+    """Posts to one URL.  Thread-safe: each thread that posts has a connection of its own.
+
+    Args:
+        options: checked; TLS follows the scheme of their endpoint.
+        agent: names us to the backend, unless a header of the options does.
+        headers: of the protocol; they win over those of the options.
+        transport: used in place of the network, for tests.
+
+    Raises:
+        ConfigurationError: the endpoint, a certificate or the environment's
+            proxy cannot be used.
+    """
+
+    def __init__(
+        self,
+        options: HTTPOptions,
+        agent: str,
+        headers: Mapping[str, str],
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._options = options
+        self._headers = {"user-agent": agent, **options.headers, **headers}
+        self._given = transport
+        self._tls = _tls(options) if transport is None else None
+        self._proxy = environment_proxy(options.endpoint) if transport is None else None
+        # As many as there were posts at one time; those not in use are idle.
+        self._connections: list[DeadlineTransport] = []
+        self._idle: list[DeadlineTransport] = []
+        try:
+            self._url = httpx.URL(options.endpoint)
+        except httpx.InvalidURL as error:
+            msg = f"endpoint={options.shown!r}: {error}; give it in the form http://host:port"
+            raise ConfigurationError(msg) from None
+
+    def post(self, body: bytes, timeout: float) -> Answer:
+        """Post ``body``; blocks up to ``timeout`` seconds.
+
+        Raises:
+            RetryableError: there is no complete answer: the network, TLS, a
+                proxy, or the time.
+            PermanentError: the answer is a redirect, which is not followed.
+        """
+        deadline = time.monotonic() + timeout
+        request = httpx.Request(
+            "POST",
+            self._url,
+            headers=self._headers,
+            content=body,
+            extensions={"deadline": deadline},
+        )
+        source = self._options.shown
+        try:
+            with self._connection() as connection:
+                response = connection.handle_request(request)
+                try:
+                    answer, is_cut = _read(response, deadline)
+                finally:
+                    response.close()
+        except TIMEOUT_ERRORS as error:
+            msg = f"{source}: no complete answer within {timeout:g} s"
+            raise RetryableError(msg) from error
+        except NETWORK_ERRORS as error:
+            msg = f"{source}: {self._explain(error)}"
+            raise RetryableError(msg) from error
+        if response.has_redirect_location:
+            raise self._redirected(response)
+        if "content-encoding" in response.headers:
+            answer = b""
+        return Answer(response.status_code, response.headers, answer, is_cut)
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[httpx.BaseTransport]:
+        """Lend a connection that no other thread has."""
+        if self._given is not None:
+            yield self._given
+            return
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = DeadlineTransport(self._tls, self._proxy)
+            self._connections.append(connection)
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
+
+    @staticmethod
+    def _explain(error: BaseException) -> str:
+        """Return what went wrong on the network, or with the certificate of the other end."""
+        words = printable(str(error)) or type(error).__name__
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+            cause = cause.__cause__ or cause.__context__
+        return words if cause is None else untrusted(words)
+
+    def _redirected(self, response: httpx.Response) -> PermanentError:
+        host = _HOST.match(response.headers["location"])
+        return PermanentError(
+            f"{self._options.shown}: HTTP {response.status_code} leads to "
+            f"{self.clean(host[1]) if host else 'itself'}; "
+            "redirects are not followed, set the endpoint to the final URL"
+        )
+
+    def error_of(
+        self, answer: Answer, retryable: Collection[int] = RETRYABLE_STATUSES
+    ) -> SendError:
+        """Return the error that an answer without success stands for.
+
+        Args:
+            answer: its words are shown without our credentials.
+            retryable: the statuses after which the same request may succeed.
+        """
+        return http_error(
+            answer.status,
+            answer.body,
+            content_type=answer.content_type,
+            wait=retry_after(answer.headers.get("retry-after"), time.time()),
+            source=self._options.shown,
+            clean=self.clean,
+            retryable=retryable,
+        )
+
+    def clean(self, words: str) -> str:
+        """Return a backend's words fit to be shown."""
+        return printable(self._options.conceal(words))
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._connections:
+            connection.close()
+        if self._given is not None:
+            self._given.close()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections to the parent; a transport of the user's is kept."""
+        for connection in self._connections:
+            connection.after_fork()
+        # Those in use were lent to threads that only the parent has.
+        self._idle = self._connections.copy()
+
+
+def _tls(options: HTTPOptions) -> ssl.SSLContext | None:
+    if not options.is_secure:
+        return None
+    return client_context(
+        httpx.create_ssl_context,
+        certificate=options.certificate,
+        client_certificate=options.client_certificate,
+        client_key=options.client_key,
+    )
+
+
+def _read(response: httpx.Response, deadline: float) -> tuple[bytes, bool]:
+    """Return the answer's body, and whether it was cut at :data:`MAX_RESPONSE`.
+
+    Raises:
+        TimeoutError: it is not complete at ``deadline``.
+    """
+    body = bytearray()
+    assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the type checker
+    for chunk in response.stream:
+        body += chunk
+        if len(body) > MAX_RESPONSE:
+            return bytes(body[:MAX_RESPONSE]), True
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return bytes(body), False

@@ -1,0 +1,160 @@
+"""OTLP over gRPC: one unary call a batch, over one channel.
+
+Below the OTLP sink.  Requests are bytes already, so the call is a generic one
+and no generated code is loaded.  The channel is made by the first call: gRPC's
+threads do not survive a fork, and a process that forks before it logs is not
+to have any.  Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.delivery.classify import grpc_error, outcome, printable
+from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.sinks.grpc_forks import gate
+from fapilog.sinks.otlp_options import USER_AGENT
+from fapilog.sinks.tls import client_context, untrusted
+
+try:
+    import grpc
+    import grpc._channel  # else by the first call: a child forked just then would lack half of it
+except ImportError as error:
+    msg = "protocol='grpc' needs gRPC: pip install 'fapilog[grpc]', or use protocol='http/protobuf'"
+    raise ConfigurationError(msg) from error
+
+if TYPE_CHECKING:
+    from fapilog.protocols import Outcome
+    from fapilog.sinks.otlp_options import OTLPOptions
+
+EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+_DETAILS: Final = "grpc-status-details-bin"
+#: OpenSSL's name of the error, in the details of a call that got no connection.
+_UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+
+_CHANNEL_OPTIONS: Final = [
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.primary_user_agent", USER_AGENT),
+    # The delivery retries; and it asks in vain as long as the channel itself
+    # waits to reconnect, by default up to two minutes.
+    ("grpc.enable_retries", 0),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+    # Or a forked child's channel would share its parent's connection.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+# https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html: names that
+# end in -bin have binary values, which no option can give.
+_METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
+
+# Channels of a parent process: destroying one would act on its connections.
+_inherited: list[Any] = []
+
+
+class GRPCTransport:
+    """Calls ``LogsService/Export``.  Thread-safe: all threads share the channel.
+
+    Args:
+        options: checked.
+
+    Raises:
+        ConfigurationError: a header or a certificate cannot be used.
+    """
+
+    def __init__(self, options: OTLPOptions) -> None:
+        for name in options.headers:
+            if not _METADATA_KEY.fullmatch(name):
+                msg = f"headers: {name!r} cannot be sent over gRPC; leave it out"
+                raise ConfigurationError(msg)
+        self._options = options
+        self._metadata = tuple(options.headers.items())
+        self._compression = (
+            grpc.Compression.Gzip
+            if options.compression == "gzip"
+            else grpc.Compression.NoCompression
+        )
+        self._channel: grpc.Channel | None = None
+        self._call: Any = None
+        self._connecting = threading.Lock()
+        if options.is_secure:
+            client_context(  # gRPC itself would tell of a wrong file by failing calls only
+                ssl.create_default_context,
+                certificate=options.certificate,
+                client_certificate=options.client_certificate,
+                client_key=options.client_key,
+            )
+
+    def _connected(self) -> Any:
+        """Return the call, on a channel that the first thread to come makes."""
+        with self._connecting:
+            if self._call is None:
+                self._channel = self._open()
+                self._call = self._channel.unary_unary(EXPORT, None, None)
+            return self._call
+
+    def _open(self) -> grpc.Channel:
+        options = self._options
+        if options.is_secure:
+            credentials = grpc.ssl_channel_credentials(
+                _read(options.certificate),
+                _read(options.client_key or options.client_certificate),
+                _read(options.client_certificate),
+            )
+            return grpc.secure_channel(options.target, credentials, _CHANNEL_OPTIONS)
+        return grpc.insecure_channel(options.target, _CHANNEL_OPTIONS)
+
+    def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
+        """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
+        try:
+            with gate.call():
+                call = self._call or self._connected()
+                answer = call(
+                    body, timeout=timeout, metadata=self._metadata, compression=self._compression
+                )
+        except grpc.RpcError as error:
+            trailers = {item.key: item.value for item in error.trailing_metadata() or ()}
+            details = error.details() or ""
+            raise grpc_error(
+                error.code().name,
+                untrusted(details) if _UNTRUSTED in details else details,
+                trailers.get(_DETAILS, b""),
+                is_compressed=self._options.compression == "gzip",
+                source=self._options.shown,
+                clean=self._clean,
+            ) from error
+        return outcome(answer, count, clean=self._clean)
+
+    def _clean(self, words: str) -> str:
+        return printable(self._options.conceal(words))
+
+    def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = self._call = None
+
+    def after_fork(self) -> None:
+        """Leave the parent's channel alone; the next call makes a new one."""
+        gate.after_fork_in_child()
+        self._connecting = threading.Lock()
+        if self._channel is not None:
+            _inherited.append((self._channel, self._call))
+            self._channel = self._call = None
+
+
+def _read(path: str | None) -> bytes | None:
+    """Return what is in a file that was there when the sink was opened.
+
+    Raises:
+        RetryableError: it is not, at the moment.
+    """
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        msg = f"{path}: {error.strerror or error}"
+        raise RetryableError(msg) from error

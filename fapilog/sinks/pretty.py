@@ -1,0 +1,230 @@
+"""One record as lines for a person at a terminal.
+
+The console sink encodes with it when its stream is a terminal.  A record
+starts at column 0 and everything below it stands behind a gutter, so no value
+can pass for a record of its own; control characters are shown, never sent.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.severity import range_name
+from fapilog.sinks.lines import COMMANDS_IN_TEXT, json_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fapilog.record import LogRecord
+
+_SECOND: Final = 1_000_000_000  # nanoseconds
+_MILLISECOND: Final = 1_000_000
+_BODY_WIDTH: Final = 32  # columns the message takes before the attributes begin
+_MAX_SCOPE_WIDTH: Final = 24
+_SHORT_TRACE: Final = 8  # digits: enough to tell traces on one screen apart
+
+# The 16 colours every theme defines; no background, no absolute colours.
+_DIM: Final = "2"
+_BOLD: Final = "1"
+_ERROR: Final = "1;31"
+_NAME: Final = "36"
+_SEVERITY: Final = {
+    "TRACE": "2",
+    "DEBUG": "34",
+    "INFO": "32",
+    "WARN": "33",
+    "ERROR": "31",
+    "FATAL": "1;7;31",
+}
+
+_EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
+_BARE: Final = re.compile(r"[^\s\"'=,{}\[\]\\]+")
+# What the traceback module draws left of the members of an exception group.
+_GROUP_MARGIN: Final = re.compile(r"(?: *\+-[-+ .\d]*$| *[|+] ?)*")
+_FRAME: Final = re.compile(r'( *File )("[^"]*", line \d+)(, in )(.*)')
+_HEADINGS: Final = ("Traceback (most", "Exception Group Traceback", "During handling", "The above")
+
+
+class PrettyFormatter:
+    """Formats records for one terminal.
+
+    Args:
+        color: whether to use ANSI colours.
+        unicode: whether the terminal's encoding has the box-drawing gutter.
+
+    Columns widen to the longest logger name seen, so one formatter belongs to
+    one stream and one thread.
+    """
+
+    def __init__(self, *, color: bool, unicode: bool = True) -> None:
+        self._color = color
+        self._gutter = "    " + self._paint(_DIM, "│" if unicode else "|")
+        self._scope_width = 0
+
+    def format(self, record: LogRecord) -> str:
+        """Return ``record`` as one or more lines, each ended by a newline."""
+        severity = range_name(record.severity_number) if record.severity_number else "-"
+        first, below = self._body(record)
+        inline, blocks = self._attributes(record)
+        if record.trace_id:
+            inline.append(self._paint(_DIM, f"trace={_shown(record.trace_id[:_SHORT_TRACE])}"))
+        if inline:
+            first = first.ljust(_BODY_WIDTH)
+        head = (
+            self._paint(_DIM, _local_time(record.timestamp or record.observed_timestamp)),
+            self._paint(_SEVERITY.get(severity, _DIM), severity.ljust(5)),
+            self._scope(record.scope.name),
+            self._paint(_BOLD, first) if severity in {"ERROR", "FATAL"} else first,
+            " ".join(inline),
+        )
+        lines = ["  ".join(part for part in head if part)]
+        lines += [f"{self._gutter} {line}".rstrip() for line in (*below, *blocks)]
+        return "\n".join(lines) + "\n"
+
+    def _paint(self, codes: str, text: str) -> str:
+        return f"\x1b[{codes}m{text}\x1b[0m" if self._color and text else text
+
+    def _scope(self, name: str) -> str:
+        shown = _shown(name)
+        self._scope_width = max(self._scope_width, min(len(shown), _MAX_SCOPE_WIDTH))
+        return self._paint(_NAME, shown.ljust(self._scope_width)) if self._scope_width else ""
+
+    def _body(self, record: LogRecord) -> tuple[str, list[str]]:
+        body = record.body
+        if body is None:
+            text = record.event_name
+        else:
+            text = body if isinstance(body, str) else json_text(body)
+        first, *below = _lines(text)
+        return first, below
+
+    def _attributes(self, record: LogRecord) -> tuple[list[str], list[str]]:
+        """Return what stands behind the message, and the lines below it."""
+        inline: list[str] = []
+        blocks: list[str] = []
+        attributes = record.attributes
+        if record.event_name and record.body is not None:
+            inline.append(self._pair("event", record.event_name))
+        error, handled = self._exception(attributes)
+        for name, value in attributes.items():
+            if name in handled:
+                continue
+            if isinstance(value, str) and "\n" in value:
+                blocks.append(self._paint(_NAME, _shown(name)) + self._paint(_DIM, ":"))
+                blocks += [f"  {line}" for line in _lines(value)]
+            else:
+                inline.append(self._pair(name, value))
+        return inline, blocks + error
+
+    def _pair(self, name: str, value: Any) -> str:
+        text = value if isinstance(value, str) else json_text(value)
+        if isinstance(value, str) and not _BARE.fullmatch(text):
+            text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return self._paint(_NAME, _shown(name)) + self._paint(_DIM, "=") + _shown(text)
+
+    def _exception(self, attributes: dict[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+        """Return the lines of an exception, and the attributes they show."""
+        kind, message, stacktrace = (attributes.get(name) for name in _EXCEPTION)
+        if isinstance(stacktrace, str) and stacktrace.strip():
+            told = str(message or "") in stacktrace and str(kind or "").split(".")[-1] in stacktrace
+            return (
+                list(self._stacktrace(stacktrace)),
+                _EXCEPTION if told else ("exception.stacktrace",),
+            )
+        if isinstance(kind, str):
+            text = f"{kind}: {message}" if message else kind
+            return [self._paint(_ERROR, line) for line in _lines(text)], _EXCEPTION[:2]
+        return [], ()
+
+    def _stacktrace(self, text: str) -> Iterator[str]:
+        for line in _lines(text):
+            margin = _GROUP_MARGIN.match(line)
+            left = margin.end() if margin else 0
+            rest = line[left:]
+            frame = _FRAME.fullmatch(rest)
+            if frame:
+                before, place, within, function = frame.groups()
+                shown = (
+                    self._paint(_DIM, before)
+                    + place
+                    + self._paint(_DIM, within)
+                    + self._paint(_NAME, function)
+                )
+            elif rest.strip().startswith(_HEADINGS) or not rest.strip(" ^~"):
+                shown = self._paint(_DIM, rest)
+            elif rest.startswith(" "):
+                shown = rest
+            else:
+                shown = self._paint(_ERROR, rest)
+            yield self._paint(_DIM, line[:left]) + shown
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether ``stream`` is a terminal."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):  # no such method, or closed
+        return False
+
+
+def wants_color(stream: Any) -> bool:
+    """Whether the environment and the stream ask for colours.
+
+    ``NO_COLOR`` (https://no-color.org) goes before ``FORCE_COLOR``
+    (https://force-color.org); both count when not empty.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return is_terminal(stream) and os.environ.get("TERM") != "dumb" and _obeys_ansi(stream)
+
+
+def _obeys_ansi(stream: Any) -> bool:
+    """Whether the terminal understands ANSI colours; on Windows, ask it to."""
+    if sys.platform == "win32":
+        import ctypes  # noqa: PLC0415 - Windows only
+        import msvcrt  # noqa: PLC0415 - Windows only
+
+        virtual_terminal = 4
+        console = ctypes.windll.kernel32
+        handle = msvcrt.get_osfhandle(stream.fileno())
+        mode = ctypes.c_ulong()
+        return bool(
+            console.GetConsoleMode(handle, ctypes.byref(mode))
+            and console.SetConsoleMode(handle, mode.value | virtual_terminal)
+        )
+    return True
+
+
+def _lines(text: str) -> list[str]:
+    """Split ``text`` into lines that are safe to show; at least one."""
+    text = text.replace("\r\n", "\n").rstrip("\n")
+    return [_shown(line.expandtabs(4)) for line in text.split("\n")]
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` with escapes for all that would command a terminal."""
+    return text if text.isprintable() else COMMANDS_IN_TEXT.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]
+
+
+def _local_time(nanoseconds: int) -> str:
+    seconds, fraction = divmod(nanoseconds, _SECOND)
+    return f"{_local_second(seconds)}.{fraction // _MILLISECOND:03d}"
+
+
+@functools.lru_cache(maxsize=64)
+def _local_second(seconds: int) -> str:
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):  # beyond what the platform's clock can say
+        return "--:--:--"

@@ -1,0 +1,267 @@
+"""When a log file rotates, and what becomes of the rotated files.
+
+The file sink renames its file to a name from here and forgets it; compression
+and retention run on a thread of their own, off the record's way.  All their
+state is the directory itself, so the next start finishes what a crash left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import re
+import stat
+import sys
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fapilog.diagnostics import announce
+from fapilog.sinks.shared_file import create_file, is_at, open_file, try_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import BinaryIO
+
+_CHUNK: Final = 1 << 18  # bytes compressed between two looks at close()
+_CLOSE_WAIT: Final = 5.0  # seconds close() lets compression go on
+
+
+@dataclass
+class Rotation:
+    """When a file is due.
+
+    Args:
+        max_bytes: the size a write must not take the file past, or None.
+        every: length of a period in seconds, or None.  Periods are counted
+            from the Unix epoch, so hours and days are those of UTC.
+    """
+
+    max_bytes: int | None = None
+    every: float | None = None
+    _period: float = 0  # of this process's last write
+
+    def is_due(self, file: os.stat_result, incoming: int, now: float) -> bool:
+        """Whether ``file`` must rotate before ``incoming`` bytes are written to it.
+
+        When it was last written its modification time says, which other
+        processes and the next start know too.
+        """
+        if file.st_size == 0:
+            return False
+        if self.max_bytes is not None and file.st_size + incoming > self.max_bytes:
+            return True
+        # A file server's clock may be behind: what this process wrote counts too.
+        return self.every is not None and now // self.every > max(
+            file.st_mtime // self.every, self._period
+        )
+
+    def note_write(self, now: float) -> None:
+        """Note that the file was written at ``now``."""
+        if self.every is not None:
+            self._period = now // self.every
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is kept of rotated files; None keeps all.
+
+    Args:
+        count: how many files, the newest.
+        age: seconds since a file's rotation.
+        size: bytes of all files together.
+    """
+
+    count: int | None = None
+    age: float | None = None
+    size: int | None = None
+
+
+class RotatedFile(NamedTuple):
+    """A rotated file: when (UTC, sorts by time), where, and its bytes."""
+
+    stamp: str
+    path: Path
+    size: int
+
+
+class Archive:
+    """The rotated files of one log file: ``app-20261123T101500.123456Z.jsonl[.gz]``.
+
+    Only regular files of exactly such a name count; nothing else in the
+    directory is ever touched.
+
+    Args:
+        path: the log file, absolute.
+        compress: whether rotated files are compressed with gzip.
+        retention: which rotated files are deleted.
+        clock: seconds since the Unix epoch.
+
+    ``tidy`` runs on the thread that ``wake`` starts; all else belongs to the
+    sink's thread.
+    """
+
+    def __init__(
+        self, path: Path, *, compress: bool, retention: Retention, clock: Callable[[], float]
+    ) -> None:
+        self._path = path
+        self._name = re.compile(
+            re.escape(path.stem)
+            + r"-([0-9]{8}T[0-9]{6}\.[0-9]{6}Z)"
+            + re.escape(path.suffix)
+            + r"(|\.gz|\.gz\.tmp)"
+        )
+        self._compress = compress
+        self._retention = retention
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._new_events()
+
+    def new_path(self) -> Path:
+        """Return a path for a file rotated now, where no file is."""
+        moment = self._clock()
+        while True:
+            path = self._path.with_name(f"{self._path.stem}-{_stamp(moment)}{self._path.suffix}")
+            if not os.path.lexists(path) and not os.path.lexists(_with(path, ".gz")):
+                return path
+            moment += 1e-6
+
+    def files(self, *endings: str) -> list[RotatedFile]:
+        """Return the rotated files with one of ``endings``, oldest first."""
+        found = []
+        for path in self._path.parent.iterdir():
+            match = self._name.fullmatch(path.name)
+            if match is None or match[2] not in endings:
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another process tidies too
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    found.append(RotatedFile(match[1], path, status.st_size))
+        return sorted(found)
+
+    def wake(self) -> None:
+        """Have the rotated files tidied soon.  Does not block."""
+        if not self._compress and self._retention == Retention():
+            return
+        self._work.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="fapilog-archive", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Tidy once more and stop; blocks up to 5 s, or little longer on a slow disk.
+
+        A compression that takes longer is left to the next start.
+        """
+        if self._thread is None:
+            return
+        self._closing.set()
+        self._work.set()
+        self._thread.join(_CLOSE_WAIT)
+        self._abandoned.set()
+        self._thread.join(_CLOSE_WAIT)
+        self._thread = None
+
+    def after_fork(self) -> None:
+        """Forget the thread, which is the parent's."""
+        self._thread = None
+        self._new_events()
+
+    def _new_events(self) -> None:
+        self._work = threading.Event()
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
+
+    def tidy(self) -> None:
+        """Compress what is not compressed, then delete what is not to be kept.
+
+        Blocks for as long as compression takes.  Never raises: failures are
+        announced and tried again next time.
+        """
+        self._attempt(self._remove_leftovers)
+        if self._compress:
+            self._attempt(self._compress_files)
+        self._attempt(self._expire)
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            self._work.wait()
+            self._work.clear()
+            is_last = self._closing.is_set()
+            self.tidy()
+
+    def _attempt(self, action: Callable[..., None], *args: Path) -> None:
+        try:
+            action(*args)
+        except OSError as error:
+            announce(f"archive {self._path}", f"rotated files of {self._path}: {error}")
+
+    def _remove_leftovers(self) -> None:
+        """Delete compressions a crash cut short whose source is gone."""
+        for file in self.files(".gz.tmp"):
+            if not os.path.lexists(file.path.with_suffix("").with_suffix("")):
+                file.path.unlink(missing_ok=True)
+
+    def _compress_files(self) -> None:
+        for file in self.files(""):
+            self._attempt(self._compress_file, file.path)
+
+    def _compress_file(self, path: Path) -> None:
+        try:
+            fd = open_file(path)
+        except FileNotFoundError:  # another process was quicker
+            return
+        with os.fdopen(fd, "rb") as source:
+            # Of the processes that share the log file one compresses; the
+            # name tells whether another is done with it already.
+            if not try_lock(fd) or not is_at(path, os.fstat(fd)):
+                return
+            partial = _with(path, ".gz.tmp")
+            try:
+                if self._write_gzip(source, partial):
+                    partial.replace(_with(path, ".gz"))
+                    if sys.platform == "win32":
+                        source.close()  # Windows removes no open file
+                    path.unlink(missing_ok=True)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def _write_gzip(self, source: BinaryIO, path: Path) -> bool:
+        """Compress ``source`` to ``path``; False if abandoned on the way."""
+        path.unlink(missing_ok=True)  # a crash left it: we have the lock of its source
+        status = os.fstat(source.fileno())
+        fd = create_file(path, stat.S_IMODE(status.st_mode))
+        with os.fdopen(fd, "wb") as target:
+            with gzip.GzipFile("", "wb", fileobj=target, mtime=status.st_mtime) as compressed:
+                while chunk := source.read(_CHUNK):
+                    if self._abandoned.is_set():
+                        return False
+                    compressed.write(chunk)
+            target.flush()
+            os.fsync(fd)
+        return True
+
+    def _expire(self) -> None:
+        keep = self._retention
+        oldest = "" if keep.age is None else _stamp(max(self._clock() - keep.age, 0))
+        total = 0
+        for number, file in enumerate(reversed(self.files("", ".gz")), start=1):
+            total += file.size
+            if (
+                file.stamp < oldest
+                or (keep.count is not None and number > keep.count)
+                or (keep.size is not None and total > keep.size)
+            ):
+                self._attempt(file.path.unlink)
+
+
+def _stamp(moment: float) -> str:
+    return datetime.fromtimestamp(moment, tz=timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def _with(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)

@@ -1,0 +1,155 @@
+"""Exceptions as attributes: captured on the caller's thread, formatted on the worker.
+
+Capturing reads frames into a summary and keeps no frame alive; the costly
+part, reading source lines and laying out the text, waits for the worker.
+Chained causes, groups and notes are laid out as the interpreter does.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, cast
+
+from fapilog.values import snapshot
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: Frames kept of each exception of a chain, the newest ones.
+MAX_FRAMES: Final = 100
+_MAX_WALK: Final = 5_000
+#: Characters of a stack trace; a longer one loses its middle.
+MAX_TEXT: Final = 32_768
+
+# Set while an exception's own code runs: one whose __str__ logs that very
+# exception would be captured again and again without end.
+_capturing: ContextVar[bool] = ContextVar("fapilog_capturing", default=False)
+
+
+class Capture:
+    """An exception as it was when it was logged.  Immutable, safe to pass on."""
+
+    __slots__ = ("_summary", "message", "type_name")
+
+    def __init__(self, exception: BaseException) -> None:
+        self.type_name = qualified_name(type(exception))
+        self.message = "(logged while an exception was being read)"
+        self._summary: traceback.TracebackException | None = None
+        if _capturing.get():
+            return
+        token = _capturing.set(True)
+        try:
+            self._capture(exception)
+        finally:
+            _capturing.reset(token)
+
+    def _capture(self, exception: BaseException) -> None:
+        try:
+            self.message = _shorten(str.__str__(str(exception)))
+        except Exception as error:  # noqa: BLE001 - user code; what failed is the message
+            self.message = f"<str() of the exception raised {qualified_name(type(error))}>"
+        try:
+            entries, limit = _bounded(exception.__traceback__)
+            self._summary = traceback.TracebackException(
+                type(exception),
+                exception,
+                entries,
+                limit=limit,
+                lookup_lines=False,
+                compact=True,
+            )
+            _keep_notes(self._summary)
+        except Exception:  # noqa: BLE001 - hostile __cause__ or __notes__: type and message remain
+            self._summary = None
+
+    def attributes(self) -> dict[str, str]:
+        """Return ``exception.type``, ``.message`` and ``.stacktrace``.
+
+        Reads source files, so it belongs on the worker.  Never raises.
+
+        Source: https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-logs/
+        """
+        return {
+            "exception.type": self.type_name,
+            "exception.message": self.message,
+            "exception.stacktrace": self._format(),
+        }
+
+    def _format(self) -> str:
+        if self._summary is not None:
+            try:
+                return _shorten("".join(self._summary.format()))
+            except Exception as error:  # noqa: BLE001 - hostile names and notes end up here
+                return (
+                    f"{self.type_name}: {self.message}\n<traceback: {qualified_name(type(error))}>"
+                )
+        return f"{self.type_name}: {self.message}"
+
+
+def qualified_name(kind: type) -> str:
+    """Return ``module.QualName`` of a type; built-in types have no module prefix."""
+    try:
+        module, name = kind.__module__, kind.__qualname__
+    except Exception:  # noqa: BLE001 - a metaclass may make both of them raise
+        return "object"
+    return name if module == "builtins" or not isinstance(module, str) else f"{module}.{name}"
+
+
+def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
+    """Return a traceback and the limit that makes :data:`MAX_FRAMES` entries of it.
+
+    The innermost ones, as a deep recursion needs it.  A traceback that is longer
+    than any recursion belongs to an exception object that is raised again and
+    again and collects an entry each time: its newest raise is outermost.
+    """
+    first, ahead = entries, entries
+    for walked in range(_MAX_WALK):
+        if ahead is None:
+            return first, -MAX_FRAMES
+        ahead = ahead.tb_next
+        if walked >= MAX_FRAMES and first is not None:
+            first = first.tb_next
+    return entries, MAX_FRAMES
+
+
+def _keep_notes(summary: traceback.TracebackException) -> None:
+    """Put copies in the place of the notes, which may be anything, endless, and may change."""
+    waiting = [summary]
+    while waiting:
+        one = waiting.pop()
+        notes = getattr(one, "__notes__", None)  # from Python 3.11 on
+        if notes is not None:
+            one.__notes__ = snapshot(notes)  # type: ignore[attr-defined,unused-ignore]
+        groups = getattr(one, "exceptions", None) or ()
+        waiting += [part for part in (one.__cause__, one.__context__, *groups) if part is not None]
+
+
+def resolve(exc_info: object) -> BaseException | None:
+    """Return the exception that an ``exc_info`` argument means.
+
+    Args:
+        exc_info: an exception, a ``sys.exc_info()`` tuple, or a truth value
+            asking for the exception being handled.  Of any other object the
+            truth value counts, and where it has none it counts as true.
+    """
+    if issubclass(type(exc_info), BaseException):
+        return cast("BaseException", exc_info)
+    if type(exc_info) is tuple:
+        found = exc_info[1] if len(exc_info) > 1 else None
+        return found if issubclass(type(found), BaseException) else None
+    try:
+        wanted = bool(exc_info)
+    except Exception:  # noqa: BLE001 - an array, for one, is neither true nor false
+        wanted = True
+    return sys.exc_info()[1] if wanted else None
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= MAX_TEXT:
+        return text
+    head = MAX_TEXT // 4
+    tail = MAX_TEXT - head
+    left_out = len(text) - head - tail
+    return f"{text[:head]}\n… ({left_out} characters left out)\n{text[-tail:]}"

@@ -1,0 +1,227 @@
+"""Normal records: what encoders rely on, made true on the worker.
+
+The last step before fan-out.  A record that needs no change, as nearly all,
+is looked at once and measured; only another one gets the closer look.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.values.limits import DEFAULT_LIMITS, Limits
+from fapilog.values.plain import INT64_MAX, INT64_MIN, NotPlainError, measure, names_size
+from fapilog.values.snapshots import MARK_CHARGE, Walk, snapshot
+from fapilog.values.text import name_of
+
+if TYPE_CHECKING:
+    from fapilog.record import AnyValue, LogRecord
+
+# What a record and an attribute count for, in bytes, beside their texts: about
+# their share of an encoded batch.
+_RECORD_SIZE: Final = 64
+_ATTRIBUTE_SIZE: Final = 16
+
+_MAX_COUNT: Final = (1 << 32) - 1
+_MAX_SEVERITY: Final = 24
+_MAX_FLAGS: Final = 255
+
+# Applications use few names again and again: those found valid, each with what
+# an attribute of that name counts for beside its value.
+_name_sizes: dict[str, int] = {}
+_MAX_NAMES: Final = 4096
+
+
+def normalise(record: LogRecord, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Make true, in place, what encoders rely on, and set ``record.size``.
+
+    Afterwards the body and the attributes are as :func:`snapshot` makes them
+    and within ``limits``, names are non-empty, ids are valid or empty, and the
+    other fields are in the ranges of the log data model
+    (https://opentelemetry.io/docs/specs/otel/logs/data-model/).  A record that
+    is so already is only measured.  Attributes beyond the limits are dropped
+    and counted in ``dropped_attributes_count``.
+
+    Total.  Belongs to the record's owner; does not block.
+    """
+    try:
+        size = _header_size(record) + _values_size_if_ordinary(record, limits)
+    except Exception:  # noqa: BLE001 - whatever is wrong, the closer look puts it right
+        size = _make_normal(record, limits)
+    record.size = size
+
+
+def normalise_values(record: LogRecord, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Do the same for a record whose other fields fapilog itself has just made."""
+    try:
+        size = _RECORD_SIZE + _values_size_if_ordinary(record, limits)
+    except Exception:  # noqa: BLE001 - as above
+        size = _make_normal(record, limits)
+    record.size = size
+
+
+def _make_normal(record: LogRecord, limits: Limits) -> int:
+    _clean_header(record)
+    _clean_values(record, limits)
+    return _fit_values(record, limits)
+
+
+def _values_size_if_ordinary(record: LogRecord, limits: Limits) -> int:
+    """Return the size of body and attributes that need no change.
+
+    An ordinary record holds no more text than one string may, so that no
+    string has to be compared with its limit.
+
+    Raises:
+        NotPlainError: or another error; the record needs a closer look.
+    """
+    attributes, body = record.attributes, record.body
+    if type(attributes) is not dict or len(attributes) > limits.attributes:
+        raise NotPlainError
+    size = len(body) if type(body) is str and body.isascii() else measure(body, limits)
+    for name, value in attributes.items():
+        if type(name) is not str:
+            raise NotPlainError
+        kind = type(value)
+        if kind is str and value.isascii():
+            size += _name_sizes[name] + len(value)
+        elif (
+            (kind is int and INT64_MIN <= value <= INT64_MAX)
+            or (kind is float and isfinite(value))
+            or kind is bool
+            or value is None
+        ):
+            size += _name_sizes[name]
+        else:
+            size += _name_sizes[name] + measure(value, limits)
+    if size > limits.text:
+        raise NotPlainError
+    return size
+
+
+def _header_size(record: LogRecord) -> int:
+    number, flags = record.severity_number, record.trace_flags
+    text, event, dropped = record.severity_text, record.event_name, record.dropped_attributes_count
+    together = record.timestamp | record.observed_timestamp | number | flags | dropped
+    if type(together) is not int or type(number) is not int or not 0 <= together <= INT64_MAX:
+        raise NotPlainError
+    if number > _MAX_SEVERITY or flags > _MAX_FLAGS or dropped > _MAX_COUNT:
+        raise NotPlainError
+    if type(text) is not str or type(event) is not str:
+        raise NotPlainError
+    return _header_text_size(text, event, record.trace_id, record.span_id)
+
+
+@lru_cache(maxsize=1024)
+def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_id: str) -> int:
+    """Return what a record counts for without its values; many in a row share these texts."""
+    if trace_id != _id(trace_id, 32) or span_id != _id(span_id, 16):
+        raise NotPlainError
+    return _RECORD_SIZE + names_size([text for text in (severity_text, event_name) if text])
+
+
+# ---- the closer look
+
+
+def _clean_header(record: LogRecord) -> None:
+    record.timestamp = _integer(record.timestamp)
+    record.observed_timestamp = _integer(record.observed_timestamp) or record.timestamp
+    record.severity_number = min(_integer(record.severity_number), _MAX_SEVERITY)
+    record.trace_flags = _integer(record.trace_flags) & _MAX_FLAGS
+    record.dropped_attributes_count = min(_integer(record.dropped_attributes_count), _MAX_COUNT)
+    record.severity_text = _header_text(record.severity_text)
+    record.event_name = _header_text(record.event_name)
+    record.trace_id = _id(record.trace_id, 32)
+    record.span_id = _id(record.span_id, 16)
+
+
+def _integer(value: object) -> int:
+    """Return an integer of 0 to 2**63 - 1; what is none becomes 0."""
+    plain = snapshot(value)
+    number = int(plain) if isinstance(plain, (int, float)) else 0
+    return number if 0 <= number <= INT64_MAX else 0
+
+
+def _header_text(value: object) -> str:
+    plain = snapshot(value)
+    return "" if plain is None or plain == "" else name_of(plain, ())
+
+
+_is_hex: Final = re.compile("[0-9a-f]+").fullmatch
+
+
+def _id(value: object, digits: int) -> str:
+    """Return a valid id in lower case, else "".
+
+    Source: https://www.w3.org/TR/trace-context/#trace-id and #parent-id
+    """
+    plain = snapshot(value)
+    text = plain.lower() if isinstance(plain, str) else ""
+    return text if len(text) == digits and _is_hex(text) and text.strip("0") else ""
+
+
+def _clean_values(record: LogRecord, limits: Limits) -> None:
+    record.body = _clean(record.body, limits)
+    attributes: Any = {} if record.attributes is None else record.attributes
+    if type(attributes) is not dict:
+        plain = snapshot(attributes, limits)
+        attributes = plain if isinstance(plain, dict) else {"attributes": plain}
+    clean: dict[str, AnyValue] = {}
+    for name, value in attributes.items():
+        if len(clean) >= limits.attributes:
+            break
+        clean[name_of(snapshot(name), clean)] = _clean(value, limits)
+    record.dropped_attributes_count += len(attributes) - len(clean)
+    record.attributes = clean
+
+
+def _clean(value: Any, limits: Limits) -> AnyValue:
+    try:
+        measure(value, limits)
+    except NotPlainError:
+        return snapshot(value, limits)
+    return value  # type: ignore[no-any-return]
+
+
+def _attribute_size(name: str) -> int:
+    """Return what an attribute of a valid name counts for beside its value, and note it."""
+    if len(_name_sizes) >= _MAX_NAMES:
+        _name_sizes.clear()
+    size = _name_sizes[name] = _ATTRIBUTE_SIZE + names_size([name])
+    return size
+
+
+def _fit_values(record: LogRecord, limits: Limits) -> int:
+    """Cut the largest values until the record is within its limit; return its size.
+
+    The body and every attribute may take an equal share; what small ones leave
+    of theirs is for the large ones.
+    """
+    sizes: dict[str | None, int] = {None: measure(record.body, limits)}
+    for name, value in record.attributes.items():
+        sizes[name] = _attribute_size(name) + measure(value, limits)
+    left = limits.record - _header_size(record)
+    if sum(sizes.values()) > left:
+        smallest_first = sorted(sizes, key=sizes.__getitem__)
+        for done, key in enumerate(smallest_first):
+            share = left // (len(sizes) - done)
+            if sizes[key] > share:
+                sizes[key] = _cut(record, key, share, limits)
+            left -= sizes[key]
+    return _header_size(record) + sum(sizes.values())
+
+
+def _cut(record: LogRecord, name: str | None, share: int, limits: Limits) -> int:
+    """Cut an attribute (None: the body) to ``share`` bytes, or drop it; return its size."""
+    if name is None:
+        record.body = Walk(limits, share).value(record.body) if share >= MARK_CHARGE else "…"
+        return measure(record.body, limits)
+    room = share - _attribute_size(name)
+    if room < MARK_CHARGE:
+        del record.attributes[name]
+        record.dropped_attributes_count += 1
+        return 0
+    value = record.attributes[name] = Walk(limits, room).value(record.attributes[name])
+    return share - room + measure(value, limits)

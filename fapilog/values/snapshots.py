@@ -1,0 +1,207 @@
+"""Snapshots: a walk through a value that copies it within bounds.
+
+One walk copies one body or one attribute, on the caller's thread, and spends a
+budget of nodes and of bytes while it does.  What the budget does not reach is
+cut off and marked, never silently left out.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.values.limits import DEFAULT_LIMITS, Limits
+from fapilog.values.objects import Items, Pairs, read
+from fapilog.values.plain import INT64_MAX, INT64_MIN, MAX_NAME, copy_plain, measure
+from fapilog.values.text import fit, free_name, integer_text, name_of, non_finite_text, utf8_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fapilog.record import AnyValue
+
+#: What a node is charged: more than it counts for (``plain.NODE_SIZE``), so that
+#: there is room to mark even a text that found none.
+_NODE_CHARGE: Final = 12
+#: Bytes put aside in every container for the mark that something is missing.
+MARK_CHARGE: Final = 64
+
+
+def snapshot(value: Any, limits: Limits = DEFAULT_LIMITS) -> AnyValue:
+    """Return a bounded copy of ``value`` made of plain types only.
+
+    The result consists of None, bool, int of 64 bits, finite float, str that
+    UTF-8 can encode, bytes, list, and dict with non-empty str keys, and shares
+    nothing that can change with ``value``.  Other objects become what they
+    consist of, or their ``repr``: a snapshot shows no field that an object
+    keeps out of its ``repr``, and consumes no iterator.  NaN and the
+    infinities become the strings of the proto3 JSON mapping
+    (https://protobuf.dev/programming-guides/json/), the same for every sink.
+
+    Total: it never raises, whatever the value's own code does.  It does not
+    block, but that code runs on the calling thread.  Thread-safe.
+    """
+    try:
+        return _snapshot(value, limits)
+    except Exception:  # noqa: BLE001 - stack or memory is used up: told where the value would be
+        return "<snapshot failed>"
+
+
+def _snapshot(value: Any, limits: Limits) -> AnyValue:
+    copy = None
+    if type(value) is dict or type(value) is list or type(value) is tuple:
+        copy = _copy_if_plain(value, limits)
+    return Walk(limits, limits.record).value(value) if copy is None else copy
+
+
+def _copy_if_plain(value: Any, limits: Limits) -> AnyValue:
+    try:
+        copy: AnyValue = copy_plain(value, limits)
+        return copy if measure(copy, limits) <= limits.record else None
+    except Exception:  # noqa: BLE001 - not plain, or of a class that cannot even be compared
+        return None
+
+
+def snapshot_attributes(
+    fields: dict[str, Any], limits: Limits = DEFAULT_LIMITS
+) -> dict[str, AnyValue]:
+    """Return a copy of a call's keyword arguments with every value a snapshot.
+
+    Beyond the limit of attributes only names are kept: :func:`normalise` drops
+    and counts them.  Total and thread-safe, as :func:`snapshot` is.
+    """
+    attributes: dict[str, AnyValue] = {}
+    for name, value in fields.copy().items():
+        if not _is_ordinary_name(name):
+            name = name_of(snapshot(name), attributes)  # noqa: PLW2901 - a better one
+        if len(attributes) >= limits.attributes:
+            attributes[name] = "…(too many attributes)"
+        elif type(value) is str and value.isascii() and len(value) <= limits.text:
+            attributes[name] = value
+        else:
+            attributes[name] = snapshot(value, limits)
+    return attributes
+
+
+def _is_ordinary_name(name: object) -> bool:
+    return type(name) is str and name.isascii() and 0 < len(name) <= MAX_NAME
+
+
+class Walk:
+    """Copies one value.  Not thread-safe, and of no use after an exception.
+
+    Args:
+        limits: bounds of depth, of nodes, and of one text.
+        room: UTF-8 bytes the copy may take.
+    """
+
+    __slots__ = ("_limits", "_nodes", "_path", "_room")
+
+    def __init__(self, limits: Limits, room: int) -> None:
+        self._limits = limits
+        self._nodes = limits.nodes
+        self._room = room
+        self._path: set[int] = set()  # ids of the containers around the current value
+
+    def value(self, value: Any, depth: int = 0) -> AnyValue:  # noqa: C901 - one branch a type
+        """Copy a value that lies inside ``depth`` containers."""
+        kind = type(value)
+        copy: AnyValue = value
+        if kind is str:
+            if value.isascii() and len(value) <= self._limits.text and len(value) <= self._room:
+                self._room -= len(value)
+            else:
+                copy = self._text(value)
+        elif kind is int:
+            if not INT64_MIN <= value <= INT64_MAX:
+                copy = self._text(integer_text(value, self._limits.text))
+        elif kind is float:
+            if not isfinite(value):
+                copy = self._text(non_finite_text(value))
+        elif kind is dict:
+            # Another thread may change the original: work on a copy of its surface.
+            fits = len(value) <= self._nodes
+            pairs = value.copy().items() if fits else list(islice(value.items(), self._nodes))
+            copy = self._container(value, Pairs(pairs, len(value)), depth)
+        elif kind is list or kind is tuple:
+            copy = self._container(value, Items(value[: self._nodes], len(value)), depth)
+        elif kind is bytes:
+            copy = self._bytes(value)
+        elif value is not None and kind is not bool:
+            copy = self._object(value, depth)
+        return copy
+
+    def _container(self, value: object, found: Pairs | Items, depth: int) -> AnyValue:
+        if id(value) in self._path:
+            return self._text("…(cycle)")
+        if depth >= self._limits.depth:
+            return self._text("…(too deep)")
+        total = found.total
+        count = min(total, self._nodes, max(self._room - MARK_CHARGE, 0) // _NODE_CHARGE)
+        if count < total:
+            count -= 1  # the mark takes the place of one
+            if count < 1:
+                return self._text(_missing(found))
+        # All parts are paid before any of them is entered: a large one must
+        # not take what its neighbours need.
+        self._nodes -= min(count + 1, total)
+        self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)
+        self._path.add(id(value))
+        copy: Any
+        if isinstance(found, Pairs):
+            copy = self._mapping(islice(found.parts, count), depth + 1)
+            if len(copy) < total:
+                copy[free_name("…", copy)] = fit(_missing(found), self._limits.text)
+        else:
+            copy = [self.value(part, depth + 1) for part in islice(found.parts, count)]
+            if count < total:
+                copy.append(fit(_missing(found), self._limits.text))
+        self._path.discard(id(value))
+        return copy  # type: ignore[no-any-return]
+
+    def _mapping(self, pairs: Iterable[tuple[Any, Any]], depth: int) -> dict[str, AnyValue]:
+        copy: dict[str, Any] = {}
+        for key, value in pairs:
+            if _is_ordinary_name(key) and key not in copy:
+                name = key
+            else:
+                name = name_of(key if type(key) is str else self.value(key, depth), copy)
+            self._room -= utf8_size(name)
+            if self._room < 0:
+                break
+            copy[name] = value
+        for name, value in copy.items():
+            copy[name] = self.value(value, depth)
+        return copy
+
+    def _object(self, value: Any, depth: int) -> AnyValue:
+        if id(value) in self._path:
+            return self._text("…(cycle)")
+        if depth > self._limits.depth:
+            return self._text("…(too deep)")
+        found = read(value, self._nodes)
+        if isinstance(found, (Pairs, Items)):
+            return self._container(value, found, depth)
+        self._path.add(id(value))
+        copy = self.value(found, depth + 1)
+        self._path.discard(id(value))
+        return copy
+
+    def _text(self, text: str) -> str:
+        text = fit(text, self._limits.text, self._room)
+        self._room -= utf8_size(text)
+        return text
+
+    def _bytes(self, value: bytes) -> bytes:
+        limit = min(self._limits.text, max(self._room, 3))
+        if len(value) > limit:
+            mark = f"…(truncated, {len(value)} bytes)".encode()
+            mark = mark if len(mark) <= limit else "…".encode()[:limit]
+            value = value[: limit - len(mark)] + mark
+        self._room -= len(value)
+        return value
+
+
+def _missing(found: Pairs | Items) -> str:
+    return f"…(truncated, {found.total} items)"

@@ -1,0 +1,86 @@
+"""Texts within bounds: of strings, of names, of numbers that OTLP has no type for.
+
+Whatever a snapshot writes as text goes through ``fit``, so that there is one
+way to cut and to mark it.
+"""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import TYPE_CHECKING, Final
+
+from fapilog.values.plain import MAX_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from fapilog.record import AnyValue
+
+#: Bits of the longest integer that Python writes in decimal (4,300 digits).
+_DECIMAL_BITS: Final = 14_280
+_JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
+
+
+def utf8_size(text: str) -> int:
+    """Return how many bytes an encodable text takes in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def fit(text: str, limit: int, room: int | None = None) -> str:
+    """Return ``text`` encodable, within ``limit`` characters and ``room`` bytes.
+
+    Lone surrogates are escaped.  Where there is no room for anything, the
+    result is one ``…`` (three bytes) all the same.
+    """
+    head = text[:limit]
+    if not head.isascii():
+        head = head.encode("utf-8", "backslashreplace").decode()
+    if len(text) <= limit >= len(head) and (room is None or utf8_size(head) <= room):
+        return head
+    mark = f"…(truncated, {len(text)} characters)"
+    if len(mark) > limit or (room is not None and len(mark.encode()) > room):
+        mark = "…"
+    head = head[: max(limit - len(mark), 0)]
+    if room is not None:
+        head = head.encode()[: max(room - len(mark.encode()), 0)].decode("utf-8", "ignore")
+    return (head + mark)[:limit]
+
+
+def name_of(key: AnyValue, taken: Collection[str]) -> str:
+    """Return the name that stands for a key, one that is not ``taken``.
+
+    None and booleans are written as in JSON, bytes as text.  Of two keys with
+    the same text the second gets ``#`` and its place.
+    """
+    if key is None or isinstance(key, bool):
+        key = _JSON_NAMES[key]
+    elif isinstance(key, bytes):
+        key = key.decode("utf-8", "backslashreplace")
+    return free_name(fit(str(key), MAX_NAME) or "(empty)", taken)
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return ``name``, with ``#`` and a number if it is ``taken``."""
+    number, free = len(taken) + 1, name
+    while free in taken:
+        free = f"{name[: MAX_NAME - 8]}#{number}"
+        number += 1
+    return free
+
+
+def non_finite_text(value: float) -> str:
+    """Return what the proto3 JSON mapping calls NaN and the infinities."""
+    return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def integer_text(value: int, limit: int) -> str:
+    """Return decimal digits, or hexadecimal ones where decimal would take too long."""
+    bits = value.bit_length()
+    if bits <= _DECIMAL_BITS:
+        try:
+            return str(value)
+        except ValueError:  # the application has lowered sys.set_int_max_str_digits()
+            return hex(value)
+    if bits <= 4 * limit:
+        return hex(value)
+    return f"{hex(value >> (bits - 256))}…(truncated, {bits} bits)"
