@@ -1,0 +1,81 @@
+"""What a request is called in a record: attributes by the HTTP semantic conventions.
+
+Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/ and
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import Scope
+
+METHODS: Final = "CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE"
+_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+#: Digits of a length that is believed: sizes up to a petabyte.
+_MAX_DIGITS: Final = 15
+
+
+def known_methods() -> frozenset[str]:
+    """Return the methods that keep their name, as the standard's variable may widen them."""
+    given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "").strip()
+    names = given.split(",") if given else METHODS.split()
+    return frozenset(name.strip() for name in names if name.strip())
+
+
+def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Return the attributes that HTTP requests and WebSockets have in common.
+
+    Args:
+        scope: the ASGI scope.
+        headers: its headers by lower-case name.
+    """
+    scheme = scope.get("scheme", "http")
+    attributes: dict[str, Any] = {"url.path": scope["path"], "url.scheme": scheme}
+    client = scope.get("client")
+    if client:
+        attributes["client.address"] = client[0]
+    agent = headers.get(b"user-agent")
+    if agent:
+        attributes["user_agent.original"] = agent.decode("latin-1")
+    version = scope.get("http_version")
+    if version:
+        attributes["network.protocol.version"] = version
+    host = headers.get(b"host")
+    address, port = _authority(host, scheme) if host else scope.get("server") or (None, None)
+    if address:
+        attributes["server.address"] = address
+        if port:
+            attributes["server.port"] = port
+    return attributes
+
+
+@lru_cache(maxsize=256)
+def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
+    """Return name and port of a ``Host`` header; nothing of one that is malformed."""
+    try:
+        parts = urlsplit("//" + host.decode("latin-1"))
+        if parts.username is not None or parts.path or parts.query or parts.fragment:
+            return None, None
+        return parts.hostname, parts.port or _PORTS.get(scheme)
+    except ValueError:
+        return None, None
+
+
+def length(value: bytes | None) -> int | None:
+    """Return what a ``Content-Length`` header says, None where it says nothing."""
+    if value is None or not value.isdigit() or len(value) > _MAX_DIGITS:
+        return None
+    return int(value)
+
+
+def type_name(kind: type[BaseException]) -> str:
+    """Return the qualified name of an exception's type, for ``error.type``."""
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"

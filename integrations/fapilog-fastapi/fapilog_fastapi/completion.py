@@ -1,0 +1,319 @@
+"""The completion record: what is logged of a request when it has come to its end.
+
+A recorder belongs to one middleware.  What options mean for each request is
+worked out when it is made; for a request it reads what an exchange noted,
+decides severity and sampling, and logs with the ids of the request's span.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import get_current_span, set_span_in_context
+from starlette.exceptions import HTTPException
+
+import fapilog
+from fapilog.severity import ERROR, INFO, WARN
+from fapilog_fastapi.attributes import known_methods, length, request_attributes, type_name
+from fapilog_fastapi.correlation import REQUEST_ID
+from fapilog_fastapi.exchange import (
+    CANCELLED,
+    DISCONNECTED,
+    DISCONNECTS,
+    FAILED,
+    Exchange,
+    WebSocketExchange,
+)
+from fapilog_fastapi.failures import (
+    is_validation_error,
+    mark_as_logged,
+    validation_errors,
+)
+from fapilog_fastapi.metrics import RequestMetrics
+from fapilog_fastapi.options import Options, severity_table
+from fapilog_fastapi.queries import redact_query
+from fapilog_fastapi.routes import route_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.trace import Span
+
+#: Name of the logger, and so of the scope of these records.
+LOGGER: Final = "fapilog_fastapi"
+#: Event names; OpenTelemetry's conventions have none for these yet.
+REQUEST_COMPLETED: Final = "http.server.request.completed"
+WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
+EXCEPTION: Final = "http.server.request.exception"
+#: Fields that handlers can put on the completion record, as many as a record has attributes.
+MAX_FIELDS: Final = 128
+
+_FAILURE: Final = 500
+_REFUSAL: Final = 400
+_INTERNAL_ERROR: Final = 1011  # https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
+_QUIET: Final = 30.0
+
+
+class Recorder:
+    """Writes the records of one middleware.  Nothing here raises or blocks.
+
+    Attributes:
+        options: as given.
+        header: name of the header with the request id, lower case, or b"".
+        adds_headers: whether responses get headers.
+        metrics: counts the requests, None where nobody wants that.
+        releases_sampled: whether a sampled trace lets debug records through.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.header = (options.request_id_header or "").lower().encode()
+        self.adds_headers = bool(self.header) or options.trace_headers
+        self.hold = options.hold
+        self.releases_sampled = self.hold is not None and self.hold.sampled
+        self.metrics = RequestMetrics() if options.metrics is True else options.metrics or None
+        self._log = fapilog.get_logger(LOGGER)
+        self._severities = severity_table(options.severity)
+        self._methods = known_methods()
+        self._slow = float("inf") if options.slow is None else float(options.slow)
+        self._failing = _FAILURE if self.hold is None else self.hold.status
+        self._sampled_ids = round(options.sample * (1 << 64))
+        self._troubles: dict[str, tuple[float, int]] = {}
+
+    def complete(self, exchange: Exchange, duration: float) -> None:
+        """Log the completion record of an exchange that took ``duration`` seconds.
+
+        With the ids of its span, also where that has ended or another is current.
+        """
+        try:
+            span = exchange.span
+            if span is None or span is get_current_span():
+                self._complete(exchange, duration)
+                return
+            with _within(span):
+                self._complete(exchange, duration)
+        except Exception as error:  # noqa: BLE001 - objects of the application are looked at
+            self.trouble("the completion record", error)
+
+    def _complete(self, exchange: Exchange, duration: float) -> None:
+        status = self._status(exchange)
+        code = status or 0
+        failed = exchange.outcome == FAILED or code >= _FAILURE
+        is_slow = duration >= self._slow
+        if exchange.hold is not None and (failed or is_slow or code >= self._failing):
+            exchange.hold.release()
+        route = route_template(exchange.scope)
+        if self.metrics is not None:
+            self._measure(self.metrics, exchange, route, status, duration, failed)
+        is_success = not (failed or is_slow or exchange.outcome or code >= _REFUSAL)
+        if is_success and not self._is_sampled(exchange.span):
+            return
+        attributes = dict(exchange.fields)
+        attributes.update(request_attributes(exchange.scope, exchange.headers))
+        if route is not None:
+            attributes["http.route"] = route
+        if isinstance(exchange, WebSocketExchange):
+            name, event = "WebSocket", WEBSOCKET_CLOSED
+            severity = self._websocket_attributes(exchange, attributes)
+        else:
+            name, event = self._method(exchange.scope["method"], attributes), REQUEST_COMPLETED
+            severity = self._http_attributes(exchange, status, attributes)
+        attributes[REQUEST_ID] = exchange.request_id
+        attributes["http.server.request.duration"] = duration
+        if query := exchange.scope.get("query_string"):
+            attributes["url.query"] = redact_query(query)
+        self._ending(exchange, status, failed, attributes)
+        # A failure that has a status of its own needs no word for it.
+        ending = "" if exchange.status is None and failed else exchange.outcome
+        words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
+        body = " ".join(filter(None, words))
+        self._log.log(severity, body, event_name=event, **attributes)
+
+    def _ending(
+        self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
+    ) -> None:
+        """Add what only some requests have: an outcome, payloads, an error."""
+        if exchange.outcome:
+            attributes["request.outcome"] = exchange.outcome
+        if isinstance(exchange.error, DISCONNECTS):
+            mark_as_logged(exchange.error)
+        if exchange.capture is not None:
+            attributes.update(exchange.capture.attributes(status))
+        if exchange.error is not None:
+            self._error_attributes(exchange, exchange.error, failed, attributes)
+        elif failed:
+            attributes["error.type"] = str(status)
+
+    @staticmethod
+    def _measure(  # noqa: PLR0917 - what a measurement needs
+        metrics: RequestMetrics,
+        exchange: Exchange,
+        route: str | None,
+        status: int | None,
+        duration: float,
+        failed: bool,
+    ) -> None:
+        error = exchange.error if failed else None
+        metrics.finished(
+            exchange.scope,
+            route,
+            status,
+            duration,
+            None if error is None or isinstance(error, HTTPException) else type_name(type(error)),
+            request_size=request_size(exchange),
+            response_size=None if exchange.status is None else exchange.response_size,
+        )
+
+    def _status(self, exchange: Exchange) -> int | None:
+        """Return the status the client got; an exception before any is answered by the server."""
+        if exchange.status is None and exchange.outcome == FAILED:
+            return None if isinstance(exchange, WebSocketExchange) else _FAILURE
+        return exchange.status
+
+    def _http_attributes(
+        self, exchange: Exchange, status: int | None, attributes: dict[str, Any]
+    ) -> int:
+        """Add what only HTTP has, and return the severity."""
+        if status is not None:
+            attributes["http.response.status_code"] = status
+        if (size := request_size(exchange)) is not None:
+            attributes["http.request.body.size"] = size
+        if exchange.status is not None and exchange.scope["method"] != "HEAD":
+            attributes["http.response.body.size"] = exchange.response_size
+        if exchange.outcome == FAILED:
+            return max(ERROR, self._severities.get(status or _FAILURE, ERROR))
+        if exchange.outcome == DISCONNECTED:
+            return INFO
+        if exchange.outcome:
+            return WARN
+        return self._severities.get(status or 0, INFO)
+
+    def _websocket_attributes(self, exchange: WebSocketExchange, attributes: dict[str, Any]) -> int:
+        """Add what only WebSockets have, and return the severity."""
+        attributes["network.protocol.name"] = "websocket"
+        attributes["websocket.accepted"] = exchange.accepted
+        if exchange.status is not None:
+            attributes["http.response.status_code"] = exchange.status
+        if exchange.code is not None and exchange.accepted:
+            attributes["websocket.close.code"] = exchange.code
+            attributes["websocket.closed_by"] = exchange.closed_by
+        if exchange.outcome == FAILED or (
+            exchange.code == _INTERNAL_ERROR and exchange.closed_by == "server"
+        ):
+            return ERROR
+        if exchange.outcome == CANCELLED:
+            return WARN
+        return self._severities.get(exchange.status or 0, INFO)
+
+    @staticmethod
+    def _code(exchange: Exchange, status: int | None) -> str:
+        if isinstance(exchange, WebSocketExchange) and exchange.accepted:
+            return str(exchange.code or "")
+        return str(status or "")
+
+    def _method(self, method: str, attributes: dict[str, Any]) -> str:
+        """Add the method; one that is not known must not become a label."""
+        if method in self._methods:
+            attributes["http.request.method"] = method
+            return method
+        attributes["http.request.method"] = "_OTHER"
+        attributes["http.request.method_original"] = method
+        return "HTTP"
+
+    def _error_attributes(
+        self,
+        exchange: Exchange,
+        error: BaseException,
+        failed: bool,
+        attributes: dict[str, Any],
+    ) -> None:
+        """Add what is known of an exception: its stack trace where the request failed by it."""
+        if is_validation_error(error):
+            attributes.update(validation_errors(error, inputs=self.options.validation_inputs))
+            return
+        if exchange.outcome == CANCELLED:
+            attributes["error.type"] = type_name(type(error))
+            return
+        if not failed:
+            return
+        if isinstance(error, HTTPException):
+            # The application's answer, not a fault in it - unless it says what led there.
+            attributes["error.type"] = str(error.status_code)
+            if error.__cause__ is None:
+                return
+        else:
+            attributes["error.type"] = type_name(type(error))
+        attributes["exc_info"] = error
+        exchange.logged = id(error)
+        if self._log.is_enabled(ERROR):
+            mark_as_logged(error)
+
+    def late(self, exchange: Exchange, error: Exception) -> None:
+        """Log an exception that came after the response: of a background task, for one.
+
+        Does nothing where the completion record has it already.
+        """
+        if id(error) == exchange.logged:
+            return
+        if isinstance(error, DISCONNECTS):
+            mark_as_logged(error)  # the record says so
+            return
+        try:
+            if exchange.hold is not None:
+                exchange.hold.release()
+            route = route_template(exchange.scope)
+            name = exchange.scope.get("method", "WebSocket")
+            attributes = {REQUEST_ID: exchange.request_id, "error.type": type_name(type(error))}
+            if route is not None:
+                attributes["http.route"] = route
+            body = f"exception after the response of {name} {route or exchange.scope['path']}"
+            with _within(exchange.span):
+                self._log.log(ERROR, body, event_name=EXCEPTION, exc_info=error, **attributes)
+            if self._log.is_enabled(ERROR):
+                mark_as_logged(error)
+        except Exception as failure:  # noqa: BLE001 - as in complete()
+            self.trouble("an exception after a response", failure)
+
+    def _is_sampled(self, span: Span | None) -> bool:
+        """Whether a success is logged: the same answer for all of a trace, in every process.
+
+        Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#traceidratiobased
+        """
+        if self._sampled_ids >> 64:
+            return True
+        if span is None:
+            return random.random() < self.options.sample  # noqa: S311 - nothing secret
+        return span.get_span_context().trace_id & ((1 << 64) - 1) < self._sampled_ids
+
+    def trouble(self, what: str, error: Exception) -> None:
+        """Log that something failed which no request may fail by; at most once in 30 s each."""
+        now = time.monotonic()
+        last, count = self._troubles.get(what, (-_QUIET, 0))
+        if now - last < _QUIET:
+            self._troubles[what] = (last, count + 1)
+            return
+        self._troubles[what] = (now, 0)
+        self._log.log(WARN, f"{what} failed", exc_info=error, failures=count + 1)
+
+
+def request_size(exchange: Exchange) -> int | None:
+    """Return the size of the request's body, declared or counted; None where it has none."""
+    declared = length(exchange.headers.get(b"content-length"))
+    return (exchange.request_size or None) if declared is None else declared
+
+
+@contextlib.contextmanager
+def _within(span: Span | None) -> Iterator[None]:
+    """Have a span current, also one that has ended; None changes nothing."""
+    if span is None:
+        yield
+        return
+    token = attach(set_span_in_context(span))
+    try:
+        yield
+    finally:
+        detach(token)

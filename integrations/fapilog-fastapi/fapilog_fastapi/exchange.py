@@ -1,0 +1,325 @@
+"""One request and its answer: what passes between server and application, noted.
+
+An exchange stands in for ``receive`` and ``send`` of one request.  It changes
+nothing but the headers of the response, and hands itself to the recorder when
+the response has ended, whichever way that was.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextvars import ContextVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.websockets import WebSocketDisconnect
+
+import fapilog
+from fapilog_fastapi.correlation import active_span, request_id, trace_headers
+from fapilog_fastapi.payloads import PayloadCapture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from opentelemetry.trace import Span
+    from starlette.types import Message, Receive, Scope, Send
+
+    from fapilog_fastapi.completion import Recorder
+
+#: Where a scope has its exchange; a mounted application finds it there.
+KEY: Final = "fapilog_fastapi"
+
+#: How a request came to its end, when it is not that its response was sent.
+DISCONNECTED: Final = "disconnected"
+CANCELLED: Final = "cancelled"
+FAILED: Final = "failed"
+INCOMPLETE: Final = "incomplete"
+#: What is raised when the client has gone.
+DISCONNECTS: Final = (ClientDisconnect, WebSocketDisconnect)
+
+
+class Passing:
+    """What the context holds during a request that is left out."""
+
+    __slots__ = ("hides_access_log",)
+
+    def __init__(self, hides_access_log: bool) -> None:
+        self.hides_access_log = hides_access_log
+
+
+#: The request that the running code belongs to.
+CURRENT: Final[ContextVar[Exchange | Passing | None]] = ContextVar("fapilog_fastapi", default=None)
+
+
+def current() -> Exchange | None:
+    """Return the exchange that the running code belongs to."""
+    found = CURRENT.get()
+    return found if isinstance(found, Exchange) else None
+
+
+class Exchange:
+    """State of one request.  Made and used on its event loop; threads only add fields.
+
+    Attributes:
+        fields: bound during the request, for the completion record.
+        span: the server's span, or the caller's where this process has none.
+        status: of the response, None before it starts.
+        error: the exception that this request failed with, handled or not.
+        logged: identity of the exception whose stack trace the record has.
+        outcome: "" when the response was sent in whole.
+        ended: whether the completion record has been written.
+    """
+
+    __slots__ = (
+        "_hook",
+        "_receive",
+        "_send",
+        "capture",
+        "ended",
+        "error",
+        "fields",
+        "headers",
+        "hides_access_log",
+        "hold",
+        "logged",
+        "logger",
+        "outcome",
+        "recorder",
+        "request_id",
+        "request_size",
+        "response_size",
+        "scope",
+        "span",
+        "started",
+        "status",
+        "was_disconnected",
+    )
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Mapping[bytes, bytes],
+    ) -> None:
+        options = recorder.options
+        self.started = perf_counter()
+        self.recorder = recorder
+        self.scope = scope
+        self.headers = headers
+        self.request_id = request_id(headers.get(recorder.header))
+        self.hides_access_log = options.replace_access_log
+        self.fields: dict[str, Any] = {}
+        self.logger: fapilog.Logger | None = None
+        self.span: Span | None = None
+        self.hold: Any = None
+        self.status: int | None = None
+        self.error: BaseException | None = None
+        self.logged = 0
+        self.outcome = ""
+        self.ended = self.was_disconnected = False
+        self.request_size = self.response_size = 0
+        self._hook: Callable[[Any], Any] | None = options.context
+        self.capture: PayloadCapture | None = None
+        if options.payloads is not None:
+            self.capture = PayloadCapture(options.payloads, scope)
+            receive, send = self.capture.receive(receive), self.capture.send(send)
+        self._receive = receive
+        self._send = send
+
+    def note_span(self) -> None:
+        """Take the current span for this request's, as seen by the innermost that looks."""
+        span = active_span()
+        if span is None:
+            return
+        self.span = span
+        if self.recorder.releases_sampled and span.get_span_context().trace_flags.sampled:
+            self.hold.release()
+
+    async def add_context(self) -> dict[str, Any]:
+        """Bind what the application's hook says of the request, the first time this is called.
+
+        A hook that fails is reported and changes nothing else.
+
+        Returns:
+            What it said.
+        """
+        hook, self._hook = self._hook, None
+        if hook is None:
+            return {}
+        try:
+            found = hook(HTTPConnection(self.scope))
+            if inspect.isawaitable(found):
+                found = await found
+            fields = {str(name): value for name, value in dict(found or {}).items()}
+        except Exception as error:  # noqa: BLE001 - the application's own code; counted and told
+            self.recorder.trouble("the context hook", error)
+            return {}
+        self.bind(fields)
+        return fields
+
+    @staticmethod
+    def bind(fields: dict[str, Any]) -> None:
+        """Bind fields to what is logged from here on, and to the completion record."""
+        # Not left again: it lasts as long as the context, and the middleware resets that.
+        fapilog.bind(**fields).__enter__()
+
+    def note_error(self, error: BaseException) -> None:
+        """Note an exception on its way to whoever answers it."""
+        self.error = error
+
+    def fail(self, error: BaseException) -> None:
+        """The application raised ``error``, which goes on to the server."""
+        if self.ended:
+            if isinstance(error, Exception):
+                self.recorder.late(self, error)
+            return
+        if self.was_disconnected or isinstance(error, DISCONNECTS):
+            self.outcome = DISCONNECTED
+        elif isinstance(error, Exception):
+            self.outcome = FAILED
+        else:
+            self.outcome = CANCELLED
+        self.error = error
+        self.end()
+
+    def finish(self) -> None:
+        """The application returned."""
+        raise NotImplementedError
+
+    async def receive(self) -> Message:
+        """Stand in for the server's ``receive``."""
+        raise NotImplementedError
+
+    async def send(self, message: Message) -> None:
+        """Stand in for the server's ``send``."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Write the completion record, once.  Never raises."""
+        if not self.ended:
+            self.ended = True
+            self.recorder.complete(self, perf_counter() - self.started)
+            self.error = None  # its frames hold this object
+
+    def response_headers(self, present: Any) -> list[tuple[bytes, bytes]]:
+        """Return the response's headers with those that the options ask for."""
+        headers = list(present)
+        recorder = self.recorder
+        added = [(recorder.header, self.request_id.encode())] if recorder.header else []
+        if recorder.options.trace_headers and self.span is not None:
+            added += trace_headers(self.span)
+        names = {name.lower() for name, _ in headers}
+        return headers + [pair for pair in added if pair[0] not in names]
+
+
+class HTTPExchange(Exchange):
+    """An HTTP request; its record is written when the last piece of the response was sent."""
+
+    __slots__ = ("_trailers",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._trailers = False
+
+    async def receive(self) -> Message:
+        """Receive, counting the request's body and noting that the client has gone."""
+        message = await self._receive()
+        kind = message["type"]
+        if kind == "http.request":
+            self.request_size += len(message.get("body", b""))
+        elif kind == "http.disconnect" and not self.ended:
+            self.was_disconnected = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send, with the headers added; the end of the response ends the exchange."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            await self._start(message)
+            return
+        await self._send(message)
+        if kind == "http.response.body":
+            self.response_size += len(message.get("body", b""))
+            if not (message.get("more_body", False) or self._trailers):
+                self._sent()
+        elif kind == "http.response.pathsend" or (
+            kind == "http.response.trailers" and not message.get("more_trailers", False)
+        ):
+            self._sent()
+
+    def finish(self) -> None:
+        """The application returned."""
+        if not self.ended:
+            self.outcome = DISCONNECTED if self.was_disconnected else INCOMPLETE
+            self.end()
+
+    async def _start(self, message: Message) -> None:
+        if self._hook is not None:
+            await self.add_context()
+        if not self.was_disconnected:  # or nobody gets to see it
+            self.status = message["status"]
+        self._trailers = message.get("trailers", False)
+        if self.recorder.adds_headers:
+            headers = self.response_headers(message.get("headers", ()))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    def _sent(self) -> None:
+        if self.was_disconnected:
+            self.outcome = DISCONNECTED
+        self.end()
+
+
+class WebSocketExchange(Exchange):
+    """A WebSocket; its record is written when the application has returned.
+
+    Attributes:
+        accepted: whether the handshake was answered with 101.
+        code: of the close message, whoever sent the first.
+        closed_by: ``"client"``, ``"server"``, or "" where nobody closed.
+    """
+
+    __slots__ = ("accepted", "closed_by", "code")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.accepted = False
+        self.code: int | None = None
+        self.closed_by = ""
+
+    async def receive(self) -> Message:
+        """Receive, noting how the client closes."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect" and not self.closed_by:
+            self.closed_by, self.code = "client", message.get("code", 1005)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send, with the headers added to the handshake, noting how the server closes."""
+        kind = message["type"]
+        if kind in {"websocket.accept", "websocket.http.response.start"}:
+            if self._hook is not None:
+                await self.add_context()
+            self.accepted = kind == "websocket.accept"
+            self.status = 101 if self.accepted else message["status"]
+            if self.recorder.adds_headers:
+                headers = self.response_headers(message.get("headers", ()))
+                message = {**message, "headers": headers}
+        elif kind == "websocket.close" and not self.closed_by:
+            self.closed_by, self.code = "server", message.get("code", 1000)
+            if not self.accepted:
+                self.status = 403
+        await self._send(message)
+
+    def finish(self) -> None:
+        """The application returned."""
+        self.end()
+
+    def fail(self, error: BaseException) -> None:
+        """As of HTTP; a client that closes normally is no failure."""
+        if isinstance(error, WebSocketDisconnect) and self.code is None:
+            self.closed_by, self.code = "client", error.code
+        super().fail(error)

@@ -1,0 +1,99 @@
+"""Exceptions on their way out of the application, noted once.
+
+Exception handlers turn exceptions into responses and servers log what they
+are raised, so an exception can be seen by several.  Here is how the exchange
+hears of those that are handled, and how the server's own report is known to be
+a second one.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+
+from fapilog_fastapi.exchange import KEY, Exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Errors of one request that are logged at most.
+MAX_ERRORS: Final = 20
+_MARK: Final = "_fapilog_fastapi_logged"
+_WRAPPED: Final = "_fapilog_fastapi_wrapped"
+
+
+def mark_as_logged(error: BaseException) -> None:
+    """Note on an exception that its stack trace has been logged."""
+    try:
+        vars(error)[_MARK] = True
+    except Exception:  # noqa: BLE001 - a class of its own kind: the server logs it again
+        return
+
+
+def is_logged(error: object) -> bool:
+    """Whether the stack trace of ``error`` has been logged."""
+    try:
+        return isinstance(error, BaseException) and _MARK in vars(error)
+    except Exception:  # noqa: BLE001 - as above
+        return False
+
+
+def is_validation_error(error: object) -> bool:
+    """Whether FastAPI raised ``error`` because the request does not fit the endpoint."""
+    return isinstance(error, (RequestValidationError, WebSocketRequestValidationError))
+
+
+def validation_errors(error: Any, *, inputs: bool) -> dict[str, Any]:
+    """Return where a request did not fit and how, and how often.
+
+    Args:
+        error: of FastAPI; its messages may quote what the client sent.
+        inputs: whether messages and the values themselves are told.
+    """
+    found = error.errors()
+    names = ("loc", "type", *(("msg", "input") if inputs else ()))
+    listed = [
+        {name: _path(e[name]) if name == "loc" else e[name] for name in names if name in e}
+        for e in found[:MAX_ERRORS]
+    ]
+    return {"validation.errors": listed, "validation.error_count": len(found)}
+
+
+def _path(location: Any) -> str:
+    return ".".join(map(str, location))
+
+
+def noting(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an exception handler that tells the exchange of the exception.
+
+    A coroutine function stays one: others are run in a thread.
+    """
+    if getattr(handler, _WRAPPED, False):
+        return handler
+    wrapper: Callable[..., Any]
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - an object may be one as well
+    ):
+
+        async def wrapper(connection: Any, error: BaseException) -> Any:
+            _note(connection, error)
+            return await handler(connection, error)
+
+    else:
+
+        def wrapper(connection: Any, error: BaseException) -> Any:
+            _note(connection, error)
+            return handler(connection, error)
+
+    functools.update_wrapper(wrapper, handler, updated=())
+    setattr(wrapper, _WRAPPED, True)
+    return wrapper
+
+
+def _note(connection: Any, error: BaseException) -> None:
+    exchange = connection.scope.get(KEY)
+    if isinstance(exchange, Exchange):
+        exchange.note_error(error)

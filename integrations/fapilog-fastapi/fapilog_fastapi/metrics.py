@@ -1,0 +1,247 @@
+"""Request metrics by the stable semantic conventions: to OpenTelemetry, and as ``/metrics``.
+
+The middleware tells a :class:`RequestMetrics` of every request.  It feeds the
+instruments of OpenTelemetry's metrics API, and a table in this process once
+:func:`add_metrics_route` serves it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import metrics, trace
+from starlette.responses import Response
+
+from fapilog import ConfigurationError
+from fapilog_fastapi.request_labels import LabelMaker
+from fapilog_fastapi.request_table import BYTES, PROCESS_TABLE, SECONDS, Example, RequestTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Meter
+    from prometheus_client import CollectorRegistry
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.types import Scope
+
+__all__ = ["RequestMetrics", "add_metrics_route", "metrics_endpoint"]
+
+_logger: Final = logging.getLogger(__name__)
+_SCHEMA: Final = "https://opentelemetry.io/schemas/1.37.0"
+# Where a scope keeps what was counted when its request began.
+_BEGUN: Final = "fapilog_fastapi.metrics"
+
+
+class _Instruments:
+    """The four of an HTTP server; sizes and active requests are not yet stable in the standard.
+
+    Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self.duration = meter.create_histogram(
+            "http.server.request.duration",
+            "s",
+            "Duration of HTTP server requests.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        self.active = meter.create_up_down_counter(
+            "http.server.active_requests", "{request}", "Number of active HTTP server requests."
+        )
+        self.request_size = meter.create_histogram(
+            "http.server.request.body.size",
+            "By",
+            "Size of HTTP server request bodies.",
+            explicit_bucket_boundaries_advisory=BYTES,
+        )
+        self.response_size = meter.create_histogram(
+            "http.server.response.body.size",
+            "By",
+            "Size of HTTP server response bodies.",
+            explicit_bucket_boundaries_advisory=BYTES,
+        )
+
+
+class RequestMetrics:
+    """Counts the requests of one app.
+
+    Thread-safe; neither blocks nor raises: what an instrument raises is counted
+    and said once through the logger ``fapilog_fastapi.metrics``.
+
+    Args:
+        meter: takes the measurements; None is the global provider's, asked for
+            at the first request.
+        opentelemetry: whether there are measurements at all.  False where
+            OpenTelemetry's own instrumentation makes them already.
+        table: added up for ``/metrics`` while that is served.
+
+    Attributes:
+        failures: measurements that failed.
+    """
+
+    def __init__(
+        self,
+        meter: Meter | None = None,
+        *,
+        opentelemetry: bool = True,
+        table: RequestTable = PROCESS_TABLE,
+    ) -> None:
+        self._meter = meter
+        self._opentelemetry = opentelemetry
+        self._table = table
+        self._labels = LabelMaker()
+        self.failures = 0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anybody takes the measurements."""
+        return self._opentelemetry or self._table.is_served
+
+    def started(self, scope: Scope) -> None:
+        """Count a request as active; nothing for other scopes than HTTP.
+
+        Args:
+            scope: the request's ASGI scope, in which a note is left.
+        """
+        if scope["type"] != "http" or not self.is_active:
+            return
+        begun = self._labels.method_and_scheme(scope)
+        in_table = self._table.is_served
+        scope[_BEGUN] = begun, in_table
+        self._count_active(begun, 1, in_table=in_table)
+
+    def finished(
+        self,
+        scope: Scope,
+        route: str | None,
+        status: int | None,
+        duration: float,
+        error_type: str | None = None,
+        *,
+        request_size: int | None = None,
+        response_size: int | None = None,
+        context: Context | None = None,
+    ) -> None:
+        """Measure a request that :meth:`started`, once; nothing otherwise.
+
+        Args:
+            scope: the one that was given to :meth:`started`.
+            route: the template, such as ``/orders/{id}``, never a path; None
+                where none matched.
+            status: of the response; None where there was none.
+            duration: in seconds.
+            error_type: name of the exception's class, where one was raised.
+            request_size: bytes of the request's body; None where unknown.
+            response_size: bytes of the response's body; None where unknown.
+            context: has the request's span, for exemplars; None is the current.
+        """
+        begun, in_table = scope.pop(_BEGUN, (None, False))
+        if begun is None:
+            return
+        self._count_active(begun, -1, in_table=in_table)
+        labels = self._labels.finished(begun, scope, route, status, error_type)
+        if in_table:
+            sizes = request_size, response_size
+            self._table.add(labels, duration, sizes, _example(duration, context))
+        if self._opentelemetry:
+            attributes = labels.attributes()
+            self._measure(lambda to: to.duration.record(duration, attributes, context))
+            if request_size is not None:
+                self._measure(lambda to: to.request_size.record(request_size, attributes, context))
+            if response_size is not None:
+                self._measure(
+                    lambda to: to.response_size.record(response_size, attributes, context)
+                )
+
+    def _count_active(self, begun: tuple[str, str], change: int, *, in_table: bool) -> None:
+        if in_table:
+            self._table.count_active(begun, change)
+        if self._opentelemetry:
+            attributes = {"http.request.method": begun[0], "url.scheme": begun[1]}
+            self._measure(lambda to: to.active.add(change, attributes))
+
+    @cached_property
+    def _instruments(self) -> _Instruments:
+        meter = self._meter or metrics.get_meter("fapilog_fastapi", schema_url=_SCHEMA)
+        return _Instruments(meter)
+
+    def _measure(self, take: Callable[[_Instruments], None]) -> None:
+        try:
+            take(self._instruments)
+        except Exception:
+            self.failures += 1
+            if self.failures == 1:
+                _logger.warning("Request metrics fail; this is said once.", exc_info=True)
+
+
+def _example(duration: float, context: Context | None) -> Example | None:
+    span = trace.get_current_span(context).get_span_context()
+    if not (span.is_valid and span.trace_flags.sampled):
+        return None  # the trace cannot be looked at
+    return Example(duration, f"{span.trace_id:032x}", f"{span.span_id:016x}", time.time())
+
+
+def metrics_endpoint(
+    registry: CollectorRegistry | None = None, *, requests: bool = True
+) -> Callable[[Request], Response]:
+    """Return an endpoint for Starlette or FastAPI that shows metrics as Prometheus text.
+
+    Answers in the OpenMetrics format, with exemplars, where the request accepts
+    that.  Frameworks run it in a thread, so that a scrape does not block the
+    event loop.  Does not block.
+
+    Args:
+        registry: shows its other metrics as well; None shows those of fapilog
+            alone.
+        requests: whether the metrics of requests are shown.  False where
+            another collector of the registry has them already.
+
+    Raises:
+        ConfigurationError: prometheus-client is not installed, or the registry
+            has metrics of the same names.
+    """
+    try:
+        from fapilog_fastapi.prometheus import Exposition  # noqa: PLC0415 - extra
+    except ImportError as error:
+        msg = f"request metrics need: pip install 'fapilog-fastapi[metrics]' ({error})"
+        raise ConfigurationError(msg) from None
+    exposition = Exposition(registry, PROCESS_TABLE if requests else None)
+
+    def endpoint(request: Request) -> Response:
+        content, content_type = exposition.render(request.headers.get("accept", ""))
+        return Response(content, headers={"content-type": content_type})
+
+    return endpoint
+
+
+def add_metrics_route(
+    app: Starlette,
+    path: str = "/metrics",
+    registry: CollectorRegistry | None = None,
+    *,
+    requests: bool = True,
+) -> None:
+    """Serve fapilog's ledger and the metrics of requests as Prometheus text.
+
+    The values are those of this process: with several workers behind a port a
+    scrape sees whichever answers.  For start-up; does not block.
+
+    Args:
+        app: FastAPI or Starlette; the route is not in its schema.
+        path: of the route.
+        registry: see :func:`metrics_endpoint`.
+        requests: see :func:`metrics_endpoint`.
+
+    Raises:
+        ConfigurationError: an option is wrong, or prometheus-client is missing.
+    """
+    if not (isinstance(path, str) and path.startswith("/")):
+        msg = f"path must be text that begins with '/', such as '/metrics', not {path!r}"
+        raise ConfigurationError(msg)
+    endpoint: Any = metrics_endpoint(registry, requests=requests)
+    app.router.add_route(path, endpoint, methods=["GET"], include_in_schema=False)

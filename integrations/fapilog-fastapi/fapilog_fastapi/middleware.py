@@ -1,0 +1,171 @@
+"""The middleware: pure ASGI, one exchange a request.
+
+It binds the request's id, takes over the caller's trace where no span is
+active, and lets the exchange see what passes.  Whatever the request comes to,
+its completion record is written and exceptions go on unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import attach, detach
+
+import fapilog
+from fapilog_fastapi import server_logs
+from fapilog_fastapi.completion import Recorder
+from fapilog_fastapi.correlation import (
+    REQUEST_ID,
+    active_span,
+    carrier_names,
+    remote_context,
+)
+from fapilog_fastapi.exchange import (
+    CURRENT,
+    KEY,
+    Exchange,
+    HTTPExchange,
+    Passing,
+    WebSocketExchange,
+)
+from fapilog_fastapi.metrics import RequestMetrics
+from fapilog_fastapi.options import exclude_pattern, make_options
+from fapilog_fastapi.probe import quieten
+from fapilog_fastapi.stack import look_through
+
+if TYPE_CHECKING:
+    from contextvars import Token
+
+    from opentelemetry.context import Context
+    from starlette.types import ASGIApp, Receive, Scope, Send
+    from typing_extensions import Unpack
+
+    from fapilog_fastapi.options import OptionNames
+
+_UNSEEN = object()
+
+
+class FapilogMiddleware:
+    """Logs each request once, at its end, and ties together what is logged during it.
+
+    :func:`fapilog_fastapi.install` adds it outside of everything else, which
+    is where it sees most.  Use it by hand around other ASGI applications, or
+    with ``add_middleware``.  Of several around one request the outermost works
+    and the others pass it through.
+
+    Does not block and raises nothing of its own after construction.
+
+    Args:
+        app: what is inside.
+        **options: as for :func:`fapilog_fastapi.install`.
+
+    Raises:
+        ConfigurationError: an option is wrong; names it and the fix.
+    """
+
+    def __init__(self, app: ASGIApp, **options: Unpack[OptionNames]) -> None:
+        self.app = app
+        self.watched: Any = app
+        self.options = make_options(options)
+        self._recorder = Recorder(self.options)
+        self._exclude = exclude_pattern(self.options.exclude)
+        self._passing = Passing(self.options.replace_access_log)
+        self._stack: Any = _UNSEEN
+        self._carriers: frozenset[bytes] = frozenset()
+        server_logs.install()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        kind = scope["type"]
+        if (kind != "http" and kind != "websocket") or KEY in scope:  # noqa: PLR1714 - quicker so
+            await self.app(scope, receive, send)
+            return
+        if self._exclude is not None and self._is_excluded(scope):
+            await self._pass_by(scope, receive, send)
+            return
+        if getattr(self.watched, "middleware_stack", None) is not self._stack:
+            self._look_through()
+        headers = dict(scope["headers"])
+        made = HTTPExchange if kind == "http" else WebSocketExchange
+        recorder = self._recorder
+        exchange = scope[KEY] = made(recorder, scope, receive, send, headers)
+        if recorder.metrics is not None:
+            recorder.metrics.started(scope)
+        hold = recorder.hold
+        if hold is None:
+            await self._serve(exchange)
+            return
+        with fapilog.hold(
+            hold.level, records=hold.records, size=hold.size, seconds=hold.seconds
+        ) as exchange.hold:
+            await self._serve(exchange)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        current = CURRENT.set(exchange)
+        exchange.note_span()
+        quieten(exchange.scope)
+        remote = None
+        if exchange.span is None and not self._carriers.isdisjoint(exchange.headers):
+            remote = self._attach(exchange)
+        try:
+            with fapilog.bind(**{REQUEST_ID: exchange.request_id}), fapilog.collect() as fields:
+                exchange.fields = fields
+                try:
+                    await self.app(exchange.scope, exchange.receive, exchange.send)
+                except BaseException as error:
+                    exchange.fail(error)
+                    if isinstance(error, GeneratorExit):
+                        remote = None  # closed by the garbage collector, in another context
+                    raise
+                exchange.finish()
+        finally:
+            exchange.scope.pop(KEY, None)  # or the two would hold each other until they are found
+            if remote is not None:
+                detach(remote)
+            with contextlib.suppress(ValueError):  # another context, as above
+                CURRENT.reset(current)
+
+    def _attach(self, exchange: Exchange) -> Token[Context] | None:
+        try:
+            token = attach(remote_context(exchange.headers))
+        except Exception as error:  # noqa: BLE001 - a propagator of the application's own
+            self._recorder.trouble("reading the caller's trace", error)
+            return None
+        exchange.span = active_span()
+        return token
+
+    def _look_through(self) -> None:
+        """Look at how the application is built; it is when the first request comes."""
+        try:
+            has_spans, has_metrics = look_through(self.watched)
+        except Exception as error:  # noqa: BLE001 - objects of the application's own
+            has_spans = has_metrics = False
+            self._recorder.trouble("looking through the application's middleware", error)
+        self._stack = getattr(self.watched, "middleware_stack", None)
+        if has_metrics and self.options.metrics is True:
+            # The same measurements twice would count every request twice.
+            self._recorder.metrics = RequestMetrics(opentelemetry=False)
+        # A remote span that is current already would make OpenTelemetry's
+        # middleware start an internal span where a server's belongs.
+        reads = self.options.trace_context and not has_spans
+        self._carriers = carrier_names() if reads else frozenset()
+
+    def _is_excluded(self, scope: Scope) -> bool:
+        """Whether the URL matches, put together as OpenTelemetry's instrumentation does."""
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if not host:
+            name, port = scope.get("server") or ("", None)
+            host = f"{name}:{port}" if port else str(name)
+        url = f"{scope.get('scheme', 'http')}://{host}{scope['path']}"
+        return self._exclude is not None and self._exclude.search(url) is not None
+
+    async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is left out: a mounted application leaves it out as well."""
+        scope[KEY] = self._passing
+        current = CURRENT.set(self._passing)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            with contextlib.suppress(ValueError):  # another context
+                CURRENT.reset(current)

@@ -1,0 +1,229 @@
+"""Request and response logging: what passes through ASGI, copied for the completion record.
+
+A :class:`PayloadCapture` stands between server and application for one
+request.  Every message is passed on as it is and at once; of bodies that
+were opted in, the first bytes are copied, up to a limit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog_fastapi.body_content import NOTHING, content_of
+from fapilog_fastapi.payload_options import BODY_TYPES, MAX_BODY, PayloadLogging
+from fapilog_fastapi.queries import redact_query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Message, Receive, Scope, Send
+
+__all__ = ["BODY_TYPES", "MAX_BODY", "PayloadCapture", "PayloadLogging", "redact_query"]
+
+_FORM: Final = "application/x-www-form-urlencoded"
+# Statuses whose responses have no body: https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
+_BODILESS: Final = frozenset({204, 205, 304})
+
+
+class BodyCapture:
+    """One body: how it is declared, how large it is, and how it begins.
+
+    Args:
+        name: ``http.request.body`` or ``http.response.body``.
+        options: which bodies are recorded, and how much of them.
+    """
+
+    __slots__ = ("_charset", "_declared", "_kind", "_name", "_options", "held", "is_whole",
+                 "refusal", "size")  # fmt: skip
+
+    def __init__(self, name: str, options: PayloadLogging) -> None:
+        self._name = name
+        self._options = options
+        self._kind = self._charset = ""
+        self._declared: int | None = None
+        self.held = bytearray()
+        self.size = 0
+        self.is_whole = False
+        self.refusal = ""
+
+    def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Read from the headers whether the body can be recorded, and as what."""
+        content_type, encoding = "", ""
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == b"content-type":
+                content_type = value.decode("latin-1")
+            elif lowered == b"content-encoding":
+                encoding = value.decode("latin-1").strip().lower()
+            elif lowered == b"content-length" and value.isdigit() and len(value) < 16:  # noqa: PLR2004
+                self._declared = int(value)
+        media_type, _, parameters = content_type.partition(";")
+        media_type = media_type.strip().lower()
+        self._charset = _parameter(parameters, "charset")
+        if media_type.startswith("multipart/"):  # parts hold files
+            self.refusal = "multipart"
+        elif not self._options.wants_type(media_type):
+            self.refusal = "content_type"
+        elif encoding not in {"", "identity"}:  # not decoded: a kilobyte can hold a gigabyte
+            self.refusal = "content_encoding"
+        elif media_type == _FORM:
+            self._kind = "form"
+        else:
+            is_json = media_type.endswith(("/json", "+json"))
+            self._kind = "json" if is_json else "text"
+
+    def add(self, body: object, *, more: object) -> None:
+        """Note the next piece of the body, copying what there is still room for."""
+        if isinstance(body, (bytes, bytearray, memoryview)):
+            view = memoryview(body)
+            self.size += view.nbytes
+            room = self._options.body_limit - len(self.held)
+            if room > 0 and not self.refusal:
+                self.held += bytes(body) if view.nbytes <= room else view.cast("B")[:room]
+        if not more:
+            self.is_whole = True
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the body's attributes: size, content, and what is missing of it."""
+        attributes: dict[str, Any] = {}
+        size = self.size if self.is_whole or self._declared is None else self._declared
+        if size or self.is_whole:
+            attributes[f"{self._name}.size"] = size
+        omitted = self.refusal
+        if not size and omitted != "file":
+            return attributes
+        if not omitted and not self.held:
+            omitted = "not_read"
+        if not omitted:
+            whole = self.is_whole and self.size == len(self.held)
+            content, complete = content_of(bytes(self.held), self._kind, self._charset, whole=whole)
+            if content is NOTHING:
+                omitted = "truncated" if not whole else "unreadable"
+            else:
+                attributes[f"{self._name}.content"] = content
+                if not complete:
+                    attributes[f"{self._name}.truncated"] = True
+        if omitted:
+            attributes[f"{self._name}.omitted"] = omitted
+        return attributes
+
+
+class PayloadCapture:
+    """Copies what was opted in of one request and its response.
+
+    Made and used for one request on its event loop; neither blocks nor raises.
+    WebSockets pass untouched.  Messages reach the other side as they are, in
+    order and without delay; one body keeps at most ``options.body_limit`` bytes.
+
+    Args:
+        options: what to record.
+        scope: the request's ASGI scope.
+    """
+
+    def __init__(self, options: PayloadLogging, scope: Scope) -> None:
+        self._options = options
+        self._is_http = scope["type"] == "http"
+        self._status: int | None = None
+        self._headers: dict[str, Any] = {}
+        self._request: BodyCapture | None = None
+        self._response: BodyCapture | None = None
+        if not self._is_http:
+            return
+        headers = scope.get("headers", ())
+        self._note_headers("http.request.header.", options.request_headers, headers)
+        if options.wants_request_body(scope):
+            self._request = BodyCapture("http.request.body", options)
+            self._request.begin(headers)
+        if scope.get("method") != "HEAD" and options.wants_response_body(scope):
+            self._response = BodyCapture("http.response.body", options)
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held at the moment, of both bodies together."""
+        return sum(len(body.held) for body in (self._request, self._response) if body)
+
+    def receive(self, receive: Receive) -> Receive:
+        """Return ``receive``, or a function that copies pieces of the request body as well."""
+        body = self._request
+        if body is None:
+            return receive
+
+        async def receive_and_copy() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                body.add(message.get("body", b""), more=message.get("more_body", False))
+            return message
+
+        return receive_and_copy
+
+    def send(self, send: Send) -> Send:
+        """Return ``send``, or a function that reads status, headers and pieces of the body too."""
+        if not self._is_http:
+            return send
+
+        async def send_and_copy(message: Message) -> None:
+            kind = message["type"]
+            if kind == "http.response.start":
+                # Before it is sent: middleware further out may change the message.
+                self._begin_response(message)
+                await send(message)
+                return
+            await send(message)
+            body = self._response
+            if body is not None:
+                if kind == "http.response.body":
+                    body.add(message.get("body", b""), more=message.get("more_body", False))
+                elif kind in {"http.response.pathsend", "http.response.zerocopysend"}:
+                    body.refusal = body.refusal or "file"
+
+        return send_and_copy
+
+    def attributes(self, status: int | None = None) -> dict[str, Any]:
+        """Return the attributes for the completion record, not yet redacted.
+
+        Args:
+            status: of the response, where it is not the one that was sent
+                through :meth:`send`: 500 for an exception that passes by.
+        """
+        attributes = dict(self._headers)
+        if status is None:
+            status = self._status
+        if self._options.wants_status(status):
+            for body in (self._request, self._response):
+                if body is not None:
+                    attributes.update(body.attributes())
+        return attributes
+
+    def _begin_response(self, message: Message) -> None:
+        self._status = status = message.get("status")
+        headers = message.get("headers", ())
+        if not isinstance(headers, (list, tuple)):  # reading an iterator would use it up
+            headers = ()
+        self._note_headers("http.response.header.", self._options.response_headers, headers)
+        if self._response is not None:
+            if status in _BODILESS or not self._options.wants_status(status):
+                self._response = None
+            else:
+                self._response.begin(headers)
+
+    def _note_headers(
+        self, prefix: str, names: Iterable[str], headers: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Note the values of listed headers, as lists.
+
+        Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/
+        """
+        if not names:
+            return
+        for raw, value in headers:
+            name = raw.decode("latin-1").lower()
+            if name in names:
+                self._headers.setdefault(prefix + name, []).append(value.decode("latin-1"))
+
+
+def _parameter(parameters: str, wanted: str) -> str:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == wanted:
+            return value
+    return ""

@@ -1,0 +1,149 @@
+"""The table of requests and fapilog's ledger as Prometheus text; loads prometheus_client."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+
+from fapilog import ConfigurationError
+from fapilog.core.observability import (
+    ObservabilitySettings,
+    create_metrics_collector_from_settings,
+)
+from fapilog_fastapi.request_table import BYTES, SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fapilog_fastapi.request_labels import Labels
+    from fapilog_fastapi.request_table import Distribution, Example, RequestTable
+
+_ACTIVE: Final = ["http_request_method", "url_scheme"]
+_LABELS: Final = [
+    *_ACTIVE,
+    "http_route",
+    "http_response_status_code",
+    "error_type",
+    "network_protocol_version",
+]
+# Registries that show a table already: two apps may share one.
+_shown_in: Final[weakref.WeakSet[CollectorRegistry]] = weakref.WeakSet()
+
+
+class RequestCollector(Collector):
+    """Shows a table of requests at each scrape.  Thread-safe."""
+
+    def __init__(self, table: RequestTable) -> None:
+        self._table = table
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the families, so that a registry refuses them twice."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families, by the names OpenTelemetry's metrics have in Prometheus.
+
+        Source: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
+        """
+        duration = HistogramMetricFamily(
+            "http_server_request_duration_seconds",
+            "Duration of HTTP server requests.",
+            labels=_LABELS,
+        )
+        request_size = HistogramMetricFamily(
+            "http_server_request_body_size_bytes",
+            "Size of HTTP server request bodies.",
+            labels=_LABELS,
+        )
+        response_size = HistogramMetricFamily(
+            "http_server_response_body_size_bytes",
+            "Size of HTTP server response bodies.",
+            labels=_LABELS,
+        )
+        for labels, series in self._table.series():
+            _add(duration, labels, series.duration, SECONDS)
+            _add(request_size, labels, series.request_size, BYTES)
+            _add(response_size, labels, series.response_size, BYTES)
+        active = GaugeMetricFamily(
+            "http_server_active_requests", "Number of active HTTP server requests.", labels=_ACTIVE
+        )
+        for begun, count in self._table.active().items():
+            active.add_metric(begun, count)
+        yield from (duration, request_size, response_size, active)
+
+
+def _add(
+    family: HistogramMetricFamily,
+    labels: Labels,
+    distribution: Distribution,
+    bounds: Sequence[float],
+) -> None:
+    if not any(distribution.counts):
+        return
+    buckets = [
+        (bound, count) if example is None else (bound, count, _exemplar(example))
+        for bound, count, example in zip(
+            [*map(str, bounds), "+Inf"],
+            accumulate(distribution.counts),
+            distribution.examples,
+            strict=True,
+        )
+    ]
+    values = [str(label) if label else "" for label in labels]
+    family.add_metric(values, buckets, distribution.sum)
+
+
+def _exemplar(example: Example) -> Exemplar:
+    labels = {"trace_id": example.trace_id, "span_id": example.span_id}
+    return Exemplar(labels, example.value, example.time)
+
+
+class Exposition:
+    """A registry as text, in the format that a scraper accepts.  Thread-safe.
+
+    Args:
+        registry: to which the metrics are added; None is one of its own.
+        table: the requests to show; None shows none.
+
+    Raises:
+        ConfigurationError: the registry has metrics of the same names.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None, table: RequestTable | None) -> None:
+        enabled = ObservabilitySettings.model_validate({"metrics": {"enabled": True}})
+        ledger = create_metrics_collector_from_settings(enabled)
+        if registry is None:
+            registry = ledger.registry or CollectorRegistry()
+        else:
+            # The names are fapilog's alone: where there are some, it is shown already.
+            with contextlib.suppress(ValueError):
+                ledger.register(registry)
+        self._registry = registry
+        if table is None:
+            return
+        table.is_served = True
+        if registry in _shown_in:
+            return
+        try:
+            registry.register(RequestCollector(table))
+        except ValueError as error:
+            msg = f"registry has metrics of requests already; pass requests=False ({error})"
+            raise ConfigurationError(msg) from None
+        _shown_in.add(registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the text and its content type.
+
+        Args:
+            accept: the request's ``Accept``; exemplars need the OpenMetrics format.
+        """
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type

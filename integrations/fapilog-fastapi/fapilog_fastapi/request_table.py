@@ -1,0 +1,150 @@
+"""Request metrics added up in this process, for those who scrape it.
+
+Kept apart from OpenTelemetry's metrics, so that ``/metrics`` needs no
+MeterProvider, and from prometheus_client, so that only a scrape needs that.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fapilog_fastapi.request_labels import OTHER, Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Upper bounds in seconds, which the semantic conventions advise.
+#: Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
+SECONDS: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0
+)  # fmt: skip
+#: Upper bounds in bytes; the conventions advise none, and the default suits milliseconds.
+BYTES: Final = (100.0, 1_000.0, 10_000.0, 100_000.0, 1e6, 1e7, 1e8)
+
+#: Combinations of labels that are told apart, as in OpenTelemetry's SDK.
+_MAX_SERIES: Final = 2000
+_OVERFLOW: Final = Labels(OTHER, OTHER, OTHER, 0, OTHER, "")
+
+
+class Example(NamedTuple):
+    """One observed value and the trace it belongs to (an exemplar)."""
+
+    value: float
+    trace_id: str
+    span_id: str
+    time: float
+
+
+class Distribution:
+    """A histogram: counts by upper bound, the sum, and the last example in each bucket."""
+
+    __slots__ = ("_bounds", "counts", "examples", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.examples: list[Example | None] = [None] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float, example: Example | None = None) -> None:
+        """Count a value; one that equals a bound belongs below it."""
+        bucket = bisect_left(self._bounds, value)
+        self.counts[bucket] += 1
+        self.sum += value
+        if example is not None:
+            self.examples[bucket] = example
+
+    def copy(self) -> Distribution:
+        """Return what it is at this moment."""
+        copied = Distribution(self._bounds)
+        copied.counts = self.counts.copy()
+        copied.examples = self.examples.copy()
+        copied.sum = self.sum
+        return copied
+
+
+@dataclass
+class Series:
+    """The distributions of the requests with the same labels."""
+
+    duration: Distribution = field(default_factory=lambda: Distribution(SECONDS))
+    request_size: Distribution = field(default_factory=lambda: Distribution(BYTES))
+    response_size: Distribution = field(default_factory=lambda: Distribution(BYTES))
+
+
+class RequestTable:
+    """Adds requests up by their labels.  Thread-safe; blocks for the time of an addition at most.
+
+    Attributes:
+        is_served: whether anybody reads it; until then nothing is added.
+    """
+
+    def __init__(self) -> None:
+        self.is_served = False
+        self._lock = threading.Lock()
+        self._active: dict[tuple[str, str], int] = {}
+        self._series: dict[Labels, Series] = {}
+
+    def count_active(self, begun: tuple[str, str], change: int) -> None:
+        """Note that a request began (1) or ended (-1)."""
+        with self._lock:
+            self._active[begun] = self._active.get(begun, 0) + change
+
+    def add(
+        self,
+        labels: Labels,
+        duration: float,
+        sizes: tuple[int | None, int | None],
+        example: Example | None = None,
+    ) -> None:
+        """Add a finished request.
+
+        Args:
+            labels: of the request.
+            duration: in seconds.
+            sizes: bytes of the bodies of request and response; None where unknown.
+            example: shown with the bucket that the duration falls in.
+        """
+        with self._lock:
+            series = self._series.get(labels)
+            if series is None:
+                if len(self._series) >= _MAX_SERIES:
+                    labels = _OVERFLOW
+                series = self._series.setdefault(labels, Series())
+            series.duration.add(duration, example)
+            for distribution, size in zip(
+                (series.request_size, series.response_size), sizes, strict=True
+            ):
+                if size is not None:
+                    distribution.add(size)
+
+    def active(self) -> dict[tuple[str, str], int]:
+        """Return how many requests are being served, by method and scheme."""
+        with self._lock:
+            return self._active.copy()
+
+    def series(self) -> list[tuple[Labels, Series]]:
+        """Return a copy of all series; the lock is held for one of them at a time."""
+        with self._lock:
+            listed = list(self._series.items())
+        copied = []
+        for labels, series in listed:
+            with self._lock:
+                copied.append(
+                    (
+                        labels,
+                        Series(
+                            series.duration.copy(),
+                            series.request_size.copy(),
+                            series.response_size.copy(),
+                        ),
+                    )
+                )
+        return copied
+
+
+#: That of this process, which ``/metrics`` shows.
+PROCESS_TABLE: Final = RequestTable()

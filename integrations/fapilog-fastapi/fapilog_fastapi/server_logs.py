@@ -1,0 +1,57 @@
+"""What servers log of requests by themselves, left out where it is a second copy.
+
+Filters on the servers' loggers: a logger keeps its filters through
+``dictConfig``, so it does not matter whether the server configures logging
+before or after.  They look at each record, and touch nothing that belongs to
+an application without this package.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from fapilog_fastapi.exchange import CURRENT
+from fapilog_fastapi.failures import is_logged
+
+#: Lines of uvicorn about a WebSocket's handshake come from its error logger.
+_HANDSHAKE: Final = '%s - "WebSocket %s"'
+
+
+class _AccessFilter(logging.Filter):
+    """Drops access lines of requests that get a completion record, or are left out."""
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - where it is logged counts
+        exchange = CURRENT.get()
+        return exchange is None or not exchange.hides_access_log
+
+
+class _ErrorFilter(_AccessFilter):
+    """Drops stack traces that have been logged, and access lines about WebSockets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and is_logged(record.exc_info[1]):
+            return False
+        if isinstance(record.msg, str) and record.msg.startswith(_HANDSHAKE):
+            return super().filter(record)
+        return True
+
+
+_FILTERS: Final = {
+    "uvicorn.access": _AccessFilter(),
+    "uvicorn.error": _ErrorFilter(),
+    "hypercorn.access": _AccessFilter(),
+    "hypercorn.error": _ErrorFilter(),
+}
+
+
+def install() -> None:
+    """Put the filters on the servers' loggers.  Twice is the same as once."""
+    for name, server_filter in _FILTERS.items():
+        logging.getLogger(name).addFilter(server_filter)
+
+
+def uninstall() -> None:
+    """Take the filters away."""
+    for name, server_filter in _FILTERS.items():
+        logging.getLogger(name).removeFilter(server_filter)

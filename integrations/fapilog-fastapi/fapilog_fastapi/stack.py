@@ -1,0 +1,85 @@
+"""The middleware that an application is built of, looked through once.
+
+The server's span is started further in than this package's middleware stands,
+by OpenTelemetry's middleware or by FastAPI itself, and exceptions become
+responses there.  A probe is put where both can be seen, and exception handlers
+are wrapped.  The built stack is looked at, not flags: it is what runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from opentelemetry._logs import get_logger_provider
+from starlette.applications import Starlette
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Mount
+
+from fapilog_fastapi.failures import noting
+from fapilog_fastapi.probe import Probe, is_of_fapilog
+
+_OTEL: Final = ("opentelemetry.instrumentation.asgi", "OpenTelemetryMiddleware")
+#: Layers looked through at most: a chain may lead back to itself.
+_MAX_LAYERS: Final = 1000
+
+
+def look_through(app: Any) -> tuple[bool, bool]:
+    """Put probes into what ``app`` is built of, and into what is mounted on it.
+
+    Doing it again adds nothing.  An application whose middleware has not been
+    built yet is built now, as its first request would.
+
+    Returns:
+        Whether OpenTelemetry's middleware is in it, mounts left aside; and
+        whether that, or FastAPI itself, measures requests already.
+    """
+    telemetry = getattr(app, "_telemetry", None)
+    measures = isinstance(telemetry, dict) and bool(telemetry.get("metrics"))
+    has_spans = _look_through(app, set())
+    return has_spans, has_spans or measures
+
+
+def _look_through(app: Any, seen: set[int]) -> bool:
+    innermost: Any = None
+    has_spans = False
+    layer, routes = app, []
+    while layer is not None and id(layer) not in seen and len(seen) < _MAX_LAYERS:
+        seen.add(id(layer))
+        if isinstance(layer, Starlette):
+            routes += layer.routes
+            layer = _built(layer)
+            continue
+        if (type(layer).__module__, type(layer).__name__) == _OTEL:
+            has_spans, innermost = True, layer
+        elif isinstance(layer, ServerErrorMiddleware):
+            innermost = layer
+        elif isinstance(layer, ExceptionMiddleware):
+            _wrap_handlers(layer)
+        layer = getattr(layer, "app", None)
+    if innermost is not None and not isinstance(innermost.app, Probe):
+        innermost.app = Probe(innermost.app)
+    for route in routes:
+        if isinstance(route, Mount):
+            _look_through(route.app, seen)
+    return has_spans
+
+
+def _built(app: Starlette) -> Any:
+    # From some version on FastAPI logs exceptions and refused requests through
+    # OpenTelemetry.  Where fapilog is what it logs to, its records are a second
+    # copy of what the middleware logs.
+    telemetry = getattr(app, "_telemetry", None)
+    follows_global = isinstance(telemetry, dict) and telemetry.get("logger_provider") is None
+    if follows_global and is_of_fapilog(get_logger_provider()):
+        telemetry["logs"] = False  # type: ignore[index]
+    if app.middleware_stack is None:
+        app.middleware_stack = app.build_middleware_stack()
+    return app.middleware_stack
+
+
+def _wrap_handlers(layer: ExceptionMiddleware) -> None:
+    for name in ("_exception_handlers", "_status_handlers"):
+        handlers = getattr(layer, name, None)
+        if isinstance(handlers, dict):
+            handlers.update({key: noting(handler) for key, handler in handlers.items()})
