@@ -1,0 +1,41 @@
+"""Shared fixtures: every test starts and ends with nothing configured."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+import fapilog
+from fapilog import default, diagnostics, holding
+
+# A property is looked at closely by `make thorough`, and quickly by all other runs.
+settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+@pytest.fixture(autouse=True)
+def clean_process(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """No variables, no default runtime, no thread of fapilog left behind."""
+    if request.node.get_closest_marker("measured") is None:
+        # Coverage makes child processes slow, and those hang that are forked
+        # while another thread holds its lock.
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    for name in list(os.environ):
+        if name.startswith(("FAPILOG_", "OTEL_")):
+            monkeypatch.delenv(name)
+    diagnostics.reset()
+    yield
+    fapilog.shutdown(2)
+    holding.reset_floor()
+    default._registry.detach()
+    default._runtime = None
+    default._made_from = ()
+    left = [t.name for t in threading.enumerate() if t.name.startswith("fapilog-")]
+    assert not left, f"threads left behind: {left}"

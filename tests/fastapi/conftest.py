@@ -1,0 +1,84 @@
+"""Fixtures of the tests of fapilog-fastapi."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from fapilog_fastapi import installation, server_logs
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import fapilog
+from fapilog.record import LogRecord
+from fapilog.sinks import MemorySink
+
+
+class Logged:
+    """What has been logged so far."""
+
+    def __init__(self, sink: MemorySink) -> None:
+        self.sink = sink
+
+    def __call__(self, event: str | None = None) -> list[LogRecord]:
+        """Return the records, or those of one event."""
+        assert fapilog.flush(30)
+        return [r for r in self.sink.records if event is None or r.event_name == event]
+
+    def completed(self) -> LogRecord:
+        """Return the one completion record."""
+        (record,) = self("http.server.request.completed")
+        return record
+
+    def closed(self) -> LogRecord:
+        """Return the one record of a WebSocket."""
+        (record,) = self("http.server.websocket.closed")
+        return record
+
+    def bodies(self) -> list[object]:
+        return [record.body for record in self()]
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    sink = MemorySink()
+    fapilog.configure(sinks=[sink], level="info")
+    yield Logged(sink)
+    for app in list(installation._installed):
+        installation.uninstall(app)
+    server_logs.uninstall()
+
+
+class Traces:
+    """A tracer provider, and the spans it has made."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+
+    def server_ids(self) -> tuple[str, str]:
+        """Return trace and span id of the one server span."""
+        (span,) = [s for s in self.exporter.get_finished_spans() if s.kind.name == "SERVER"]
+        assert span.context
+        return format(span.context.trace_id, "032x"), format(span.context.span_id, "016x")
+
+
+@pytest.fixture
+def traces() -> Iterator[Traces]:
+    made = Traces()
+    yield made
+    made.provider.shutdown()
+
+
+@pytest.fixture
+def client() -> Callable[..., httpx.AsyncClient]:
+    """Make clients that call an application directly; its exceptions become its 500s."""
+
+    def make(app: object, *, raising: bool = False) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=raising)  # type: ignore[arg-type]
+        return httpx.AsyncClient(transport=transport, base_url="http://shop.example:8080")
+
+    return make

@@ -1,0 +1,271 @@
+"""Exceptions: logged once, with their stack trace, and passed on unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from fapilog_fastapi import FapilogMiddleware, install
+from fastapi import BackgroundTasks, FastAPI
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, field_validator
+
+import fapilog
+from tests.fastapi.serving import TestClient, fetch, serving
+
+
+class Order(BaseModel):
+    item: str
+    count: int
+
+    @field_validator("item")
+    @classmethod
+    def known(cls, item):
+        if item == "s3cret":
+            raise ValueError(f"there is no {item}")
+        return item
+
+
+class PaymentError(Exception):
+    pass
+
+
+def shop(**options):
+    app = FastAPI()
+    install(app, **options)
+
+    @app.get("/boom/{number}")
+    async def boom(number: int):
+        raise ValueError("boom")
+
+    @app.post("/orders")
+    async def place(order: Order):
+        return {}
+
+    @app.get("/pay")
+    async def pay():
+        raise PaymentError("card 4")
+
+    return app
+
+
+def traced(records):
+    return [r for r in records if "exception.stacktrace" in r.attributes]
+
+
+def test_an_unhandled_exception_is_on_the_completion_record_and_goes_on(logged):
+    http = TestClient(shop())
+    with pytest.raises(ValueError, match="boom"):
+        http.get("/boom/1", headers={"x-request-id": "r-1"})
+    (record,) = logged()
+    assert (record.severity_text, record.body) == ("ERROR", "GET /boom/{number} 500")
+    assert record.attributes["error.type"] == record.attributes["exception.type"] == "ValueError"
+    assert "in boom" in record.attributes["exception.stacktrace"]
+
+
+def test_the_response_of_an_unhandled_exception_has_the_id_too(logged):
+    http = TestClient(shop(), raise_server_exceptions=False)
+    response = http.get("/boom/1", headers={"x-request-id": "r-1"})
+    assert (response.status_code, response.headers["x-request-id"]) == (500, "r-1")
+
+
+def test_a_handler_of_every_exception_has_the_fields_and_makes_no_second_trace(logged):
+    app = shop()
+
+    @app.exception_handler(Exception)
+    async def sorry(request, error):
+        fapilog.get_logger("shop").info("sorry")
+        return JSONResponse({"sorry": True}, status_code=503)
+
+    http = TestClient(app, raise_server_exceptions=False)
+    assert http.get("/boom/1", headers={"x-request-id": "r-1"}).status_code == 503
+    sorry_record, completion = logged()
+    assert sorry_record.attributes["request.id"] == "r-1"
+    assert completion.attributes["http.response.status_code"] == 503
+    assert len(traced(logged())) == 1
+
+
+@pytest.mark.parametrize(("status", "traces"), [(502, 1), (409, 0)])
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+def test_a_handled_exception_has_a_trace_where_the_answer_is_a_failure(
+    logged, status, traces, kind
+):
+    app = shop()
+
+    async def coroutine(request, error):
+        return JSONResponse({}, status_code=status)
+
+    def function(request, error):
+        return JSONResponse({}, status_code=status)
+
+    app.add_exception_handler(PaymentError, coroutine if kind == "coroutine" else function)
+    assert TestClient(app).get("/pay").status_code == status
+    (record,) = logged()
+    assert len(traced([record])) == traces
+    if traces:
+        assert record.attributes["exception.message"] == "card 4"
+
+
+def test_an_exception_raised_in_an_exception_handler_shows_both(logged):
+    app = shop()
+
+    @app.exception_handler(PaymentError)
+    async def answer(request, error):
+        raise RuntimeError("worse")
+
+    TestClient(app, raise_server_exceptions=False).get("/pay")
+    (record,) = logged()
+    trace = record.attributes["exception.stacktrace"]
+    assert "PaymentError: card 4" in trace
+    assert "RuntimeError: worse" in trace
+
+
+def test_an_exception_in_the_midst_of_the_response_keeps_the_status(logged):
+    app = shop()
+
+    @app.get("/stream")
+    async def stream():
+        async def pieces():
+            yield b"x"
+            raise ValueError("in the midst")
+
+        return StreamingResponse(pieces())
+
+    with pytest.raises(BaseException, match=r"in the midst|TaskGroup"):
+        TestClient(app).get("/stream")
+    record = logged.completed()
+    assert (record.severity_text, record.body) == ("ERROR", "GET /stream 200 failed")
+    assert record.attributes["request.outcome"] == "failed"
+    assert "in the midst" in record.attributes["exception.stacktrace"]
+
+
+def test_an_exception_of_a_background_task_is_a_record_of_its_own(logged):
+    app = shop()
+
+    @app.get("/work")
+    async def work(tasks: BackgroundTasks):
+        def fail():
+            raise ValueError("too late")
+
+        tasks.add_task(fail)
+
+    with pytest.raises(ValueError, match="too late"):
+        TestClient(app).get("/work", headers={"x-request-id": "r-1"})
+    completion, late = logged()
+    assert completion.severity_text == "INFO"
+    assert late.severity_text == "ERROR"
+    assert late.event_name == "http.server.request.exception"
+    assert late.attributes["request.id"] == "r-1"
+    assert late.attributes["http.route"] == "/work"
+    assert "too late" in late.attributes["exception.stacktrace"]
+
+
+def test_what_did_not_validate_is_named_without_its_value(logged):
+    http = TestClient(shop())
+    http.post("/orders", json={"item": "s3cret", "count": "many"})
+    (record,) = logged()
+    assert (record.severity_text, record.body) == ("WARN", "POST /orders 422")
+    assert record.attributes["validation.errors"] == [
+        {"loc": "body.item", "type": "value_error"},
+        {"loc": "body.count", "type": "int_parsing"},
+    ]
+    assert record.attributes["validation.error_count"] == 2
+    assert "s3cret" not in repr(record)
+
+
+def test_the_values_are_told_when_asked_for(logged):
+    TestClient(shop(validation_inputs=True)).post("/orders", json={"item": "x", "count": "many"})
+    (error,) = logged.completed().attributes["validation.errors"]
+    assert error["input"] == "many"
+    assert "integer" in error["msg"]
+
+
+def test_a_thousand_validation_errors_are_counted_and_a_few_told(logged):
+    app = shop()
+
+    @app.post("/numbers")
+    async def numbers(numbers: list[int]):
+        return {}
+
+    TestClient(app).post("/numbers", json=["x"] * 1000)
+    record = logged.completed()
+    assert record.attributes["validation.error_count"] == 1000
+    assert len(record.attributes["validation.errors"]) == 20
+
+
+def test_a_mounted_application_has_its_validation_errors_told(logged):
+    app, admin = FastAPI(), FastAPI()
+
+    @admin.get("/{number}")
+    async def read(number: int):
+        return {}
+
+    app.mount("/admin", admin)
+    install(app)
+    TestClient(app).get("/admin/x")
+    assert logged.completed().attributes["validation.error_count"] == 1
+
+
+@pytest.mark.parametrize("arrange", ["install", "add_middleware"])
+def test_the_servers_own_report_of_an_exception_is_no_second_copy(logged, arrange):
+    app = shop() if arrange == "install" else FastAPI()
+    if arrange == "add_middleware":
+        app.add_middleware(FapilogMiddleware)
+
+        @app.get("/boom/{number}")
+        async def boom(number: int):
+            raise ValueError("boom")
+
+    fapilog.install_stdlib()
+    with serving(app) as port:
+        answer = asyncio.run(fetch(port, "/boom/1"))
+    assert answer.startswith(b"HTTP/1.1 500")
+    assert len(traced(logged())) == 1
+    assert not [r for r in logged() if "Exception in ASGI" in str(r.body)]
+
+
+def test_an_exception_of_another_application_is_still_the_servers_to_report(logged, caplog):
+    install(FastAPI())
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            raise ValueError("boom")
+
+    with caplog.at_level(logging.ERROR), serving(app, lifespan="off") as port:
+        asyncio.run(fetch(port, "/"))
+    assert [r.message.strip() for r in caplog.records] == ["Exception in ASGI application"]
+
+
+def test_one_exception_object_raised_by_two_requests_is_logged_by_both(logged):
+    error = ValueError("the same")
+    app = shop()
+
+    @app.get("/same")
+    async def same(tasks: BackgroundTasks):
+        async def fail():
+            raise error
+
+        tasks.add_task(fail)
+
+    http = TestClient(app, raise_server_exceptions=False)
+    http.get("/same")
+    http.get("/same")
+    assert len(traced(logged())) == 2
+
+
+def test_an_exception_that_takes_no_attributes_is_logged_all_the_same(logged):
+    class StubbornError(Exception):
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError
+
+    app = shop()
+
+    @app.get("/stubborn")
+    async def stubborn():
+        raise StubbornError
+
+    TestClient(app, raise_server_exceptions=False).get("/stubborn")
+    assert len(traced(logged())) == 1

@@ -1,0 +1,275 @@
+"""The one line, its options, and the lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import Any, cast
+
+import pytest
+from fapilog_fastapi import (
+    DebugOnError,
+    FapilogMiddleware,
+    PayloadLogging,
+    RequestMetrics,
+    install,
+    lifespan,
+)
+from fapilog_fastapi.request_table import RequestTable
+from fastapi import FastAPI, Request
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+import fapilog
+from fapilog import ConfigurationError
+from fapilog.sinks import MemorySink
+from tests.fastapi.serving import TestClient
+
+
+def test_installing_twice_is_the_same_as_once_with_the_newer_options(logged):
+    app = FastAPI()
+    install(app, request_id_header="X-One")
+    install(app, request_id_header="X-Two")
+    app.add_middleware(FapilogMiddleware)
+    response = TestClient(app).get("/")
+    assert "x-two" in response.headers
+    assert "x-one" not in response.headers
+    assert len(logged()) == 1
+
+
+def test_an_installed_application_stays_what_it_was(logged):
+    class Shop(FastAPI):
+        async def __call__(self, scope, receive, send):
+            scope["seen"] = True
+            await super().__call__(scope, receive, send)
+
+    app, other = Shop(title="shop"), Shop()
+    install(app)
+    install(other)
+    app.add_middleware(FapilogMiddleware)  # middleware can be added afterwards
+
+    @app.get("/")
+    async def root(request: Request):
+        return [request.scope["seen"], request.app.title]
+
+    assert isinstance(app, Shop)
+    assert type(app).__name__ == "Shop"
+    assert TestClient(app).get("/").json() == [True, "shop"]
+
+
+def test_installing_after_the_first_request_works_as_well(logged):
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("x"))])
+    http = TestClient(app)
+    http.get("/")
+    install(app)
+    http.get("/")
+    assert logged.completed().body == "GET / 200"
+
+
+def test_only_starlettes_applications_can_be_installed_on():
+    with pytest.raises(ConfigurationError, match="FapilogMiddleware"):
+        install(cast("Any", object()))
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("request_id_header", "X Request"),
+    ("request_id_header", 7),
+    ("trace_headers", 1),
+    ("trace_context", "no"),
+    ("context", {"user": 1}),
+    ("exclude", "("),
+    ("exclude", [7]),
+    ("sample", 1.1),
+    ("sample", "half"),
+    ("sample", float("nan")),
+    ("slow", 0),
+    ("slow", True),
+    ("severity", "INFO"),
+    ("severity", {"6xx": "INFO"}),
+    ("severity", {99: "INFO"}),
+    ("severity", {404: "LOUD"}),
+    ("replace_access_log", None),
+    ("validation_inputs", "yes"),
+    ("debug_on_error", "always"),
+    ("payloads", True),
+    ("metrics", "prometheus"),
+    ("no_such_option", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG, ids=str)
+def test_a_wrong_option_fails_at_once_and_is_named(name, value):
+    with pytest.raises(ConfigurationError, match=f"^{name}"):
+        install(FastAPI(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    "options", [{"level": "loud"}, {"records": 0}, {"size": "big"}, {"seconds": -1}]
+)
+def test_a_wrong_way_to_hold_debug_records_fails_at_once(options):
+    with pytest.raises(ConfigurationError, match=f"debug_on_error: {next(iter(options))}"):
+        DebugOnError(**options)
+
+
+def test_headers_and_bodies_are_on_the_completion_record(logged):
+    app = FastAPI()
+    install(
+        app,
+        payloads=PayloadLogging(
+            request_headers=["x-client"],
+            response_headers=["x-request-id"],
+            request_bodies=["/orders"],
+            response_bodies=["/orders"],
+        ),
+    )
+
+    @app.post("/orders")
+    async def place(order: dict[str, str]):
+        return order
+
+    TestClient(app).post(
+        "/orders", json={"item": "tea", "password": "hunter2"}, headers={"x-client": "ios"}
+    )
+    attributes = logged.completed().attributes
+    assert attributes["http.request.header.x-client"] == ["ios"]
+    assert attributes["http.response.header.x-request-id"] == [attributes["request.id"]]
+    assert attributes["http.request.body.content"] == {"item": "tea", "password": "[REDACTED]"}
+    assert attributes["http.response.body.content"]["item"] == "tea"
+    assert attributes["http.request.body.size"] > 30
+
+
+def test_requests_are_counted_by_route_and_status_also_those_not_sampled(logged):
+    table = RequestTable()
+    table.is_served = True
+    app = FastAPI()
+    metrics = RequestMetrics(opentelemetry=False, table=table)
+    install(app, metrics=metrics, sample=0, exclude="health")
+
+    @app.get("/orders/{number}")
+    async def read(number: int):
+        if number == 0:
+            raise ValueError
+
+    http = TestClient(app, raise_server_exceptions=False)
+    for path in ("/orders/1", "/orders/2", "/orders/0", "/health"):
+        http.get(path)
+    counted = {
+        (labels.route, labels.status, labels.error): sum(series.duration.counts)
+        for labels, series in table.series()
+    }
+    assert counted == {
+        ("/orders/{number}", 200, ""): 2,
+        ("/orders/{number}", 500, "ValueError"): 1,
+    }
+
+
+def test_metrics_can_be_switched_on_by_a_word(logged):
+    app = FastAPI()
+    install(app, metrics=True)
+    assert TestClient(app).get("/").status_code == 404
+    assert logged.completed()
+
+
+# ---- the lifespan
+
+
+def test_the_lifespan_configures_delivers_and_shuts_down_what_it_configured():
+    sink = MemorySink()
+    app = FastAPI(lifespan=lifespan(sinks=[sink], level="debug"))
+    install(app)
+
+    @app.get("/")
+    async def root():
+        fapilog.get_logger("shop").debug("x")
+
+    with TestClient(app) as http:
+        http.get("/")
+    assert [r.body for r in sink.records] == ["x", "GET / 200"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("fapilog-")]
+
+
+def test_without_options_the_lifespan_leaves_the_configuration_and_flushes(logged):
+    with TestClient(FastAPI(lifespan=lifespan())):
+        fapilog.get_logger("shop").info("x")
+    assert [r.body for r in logged.sink.records] == ["x"]
+    fapilog.get_logger("shop").info("still there")
+    assert logged.bodies() == ["x", "still there"]
+
+
+def test_the_applications_own_lifespan_runs_inside_with_its_state(logged):
+    steps = []
+
+    @contextlib.asynccontextmanager
+    async def own(app):
+        steps.append(f"start {app.title}")
+        yield {"database": "connected"}
+        fapilog.get_logger("shop").info("closing")
+        steps.append("stop")
+
+    app = FastAPI(title="shop", lifespan=lifespan(own))
+
+    @app.get("/")
+    async def root(request: Request):
+        return request.state.database
+
+    with TestClient(app) as http:
+        assert http.get("/").json() == "connected"
+    assert steps == ["start shop", "stop"]
+    assert [r.body for r in logged.sink.records] == ["closing"]
+
+
+def test_a_wrong_option_of_the_lifespan_stops_the_start():
+    with (
+        pytest.raises(ConfigurationError, match="level"),
+        TestClient(FastAPI(lifespan=lifespan(level="loud"))),
+    ):
+        pass
+    with pytest.raises(ConfigurationError, match="timeout"):
+        lifespan(timeout=0)
+    with pytest.raises(ConfigurationError, match="inner"):
+        lifespan(cast("Any", "own"))
+
+
+def test_an_application_that_fails_to_start_still_delivers(logged):
+    @contextlib.asynccontextmanager
+    async def own(app):
+        fapilog.get_logger("shop").error("no database")
+        if app:
+            raise RuntimeError("no database")
+        yield
+
+    with (
+        pytest.raises(RuntimeError, match="no database"),
+        TestClient(FastAPI(lifespan=lifespan(own))),
+    ):
+        pass
+    assert [r.body for r in logged.sink.records] == ["no database"]
+
+
+def test_the_end_of_the_lifespan_does_not_block_the_loop():
+    entered, leave = threading.Event(), threading.Event()
+
+    class Stuck(MemorySink):
+        def send(self, batch, timeout):
+            entered.set()
+            leave.wait(20)
+            super().send(batch, timeout)
+
+    sink = Stuck()
+    app = FastAPI(lifespan=lifespan(sinks=[sink], timeout=20))
+
+    async def main():
+        manager = app.router.lifespan_context(app)
+        await manager.__aenter__()
+        fapilog.get_logger("shop").info("x")
+        await asyncio.to_thread(entered.wait, 20)
+        end = asyncio.create_task(manager.__aexit__(None, None, None))
+        await asyncio.sleep(0)  # runs while the delivery is stuck
+        assert not end.done()
+        leave.set()
+        await end
+
+    asyncio.run(main())
+    assert [r.body for r in sink.records] == ["x"]

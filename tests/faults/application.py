@@ -1,0 +1,156 @@
+"""The application of a row: logs numbered records through the public API, then ends.
+
+    python tests/faults/application.py '{"sink": ..., "records": 3000, ...}'
+
+It imports nothing of the suite, so that it runs against an installed fapilog
+too.  What it tells the suite are lines of JSON on standard output: ``logged``
+when the last call has returned, ``ledger`` while it waits to be killed, and
+``report`` when fapilog has done with the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+CALLS_A_PAUSE = 20
+
+
+class Application:
+    """Logs, and keeps count of what must not happen."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.calls: list[int] = []  # nanoseconds each
+        self.exceptions: list[str] = []
+        self.drained: bool | None = None
+        threading.excepthook = lambda hook: self.exceptions.append(repr(hook.exc_value))
+        sys.unraisablehook = lambda hook: self.exceptions.append(repr(hook.exc_value))
+
+    def log(self) -> None:
+        log = fapilog.get_logger("faults")
+        first, count = self.options["first"], self.options["records"]
+        bad_every = self.options["bad_every"]
+        padding = "x" * self.options["padding"]
+        tell("logging")
+        due = time.monotonic()  # a machine that is late catches up, so the rate holds
+        for n in range(first, first + count):
+            call: Callable[..., None] = log.info
+            if n % 200 == 199:
+                call = log.critical
+            elif n % 50 == 49:
+                call = log.error
+            more: dict[str, Any] = {"padding": padding}
+            if bad_every and n % bad_every == bad_every - 1:
+                more["bad"] = True
+            began = time.perf_counter_ns()
+            try:
+                call("order placed", n=n, customer=f"c-{n:06}", **more)
+            except BaseException as error:
+                self.exceptions.append(repr(error))
+            self.calls.append(time.perf_counter_ns() - began)
+            if n % CALLS_A_PAUSE == 0:
+                due += self.options["pause"]
+                time.sleep(max(due - time.monotonic(), 0.0))
+                if self.options["end"] == "killed logging":
+                    tell("ledger", **ledger())
+        tell("logged", at=time.monotonic())
+
+    def end(self) -> None:
+        """Wait, end or be killed, as the row wants it."""
+        deadline = time.monotonic() + self.options["deadline"]
+        try:
+            if self.options["end"] in {"terminated", "killed", "killed logging"}:
+                self.wait_to_be_killed()
+            elif self.options["end"] == "drained":
+                self.drained = self.wait_until_drained(deadline)
+            elif self.options["end"] == "flush":
+                self.drained = fapilog.flush(self.options["deadline"])
+            if self.options["end"] != "exit":
+                fapilog.shutdown(max(deadline - time.monotonic(), 0.1))
+        except BaseException as error:
+            self.exceptions.append(repr(error))
+
+    def wait_to_be_killed(self) -> None:
+        while True:
+            tell("ledger", **ledger())
+            time.sleep(0.05)
+
+    def wait_until_drained(self, deadline: float) -> bool:
+        """Wait until nothing is left in memory and on disk, without asking for it."""
+        while time.monotonic() < deadline:
+            now = ledger()
+            if not now["pending"] and not now["spooled"]:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def report(self) -> None:
+        last: dict[str, Any] = {}
+        try:
+            last = ledger()
+        except BaseException as error:
+            self.exceptions.append(repr(error))
+        tell(
+            "report",
+            **last,
+            exceptions=self.exceptions,
+            drained=self.drained,
+            call=percentile(self.calls, 0.999) / 1000,  # microseconds
+            memory=peak_memory(),
+        )
+
+
+def tell(event: str, **values: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
+    sys.stdout.flush()
+
+
+def ledger() -> dict[str, Any]:
+    stats = asdict(fapilog.stats())
+    del stats["sinks"]
+    return {"spooled": 0, "quarantined": 0, "adopted": 0, **stats}
+
+
+def percentile(values: list[int], share: float) -> float:
+    """Return the value that ``share`` of them do not exceed; 0 where they are too few to tell."""
+    position = int(len(values) * share)
+    return sorted(values)[position] if position < len(values) - 1 else 0.0
+
+
+def peak_memory() -> float:
+    """MiB of this program.  ``ru_maxrss`` would include the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # macOS has bytes
+
+
+def make_sink(sink: dict[str, Any]) -> Any:
+    from fapilog import sinks
+
+    kind = {"otlp": "OTLPSink", "loki": "LokiSink"}[sink.pop("kind")]
+    limits = sinks.BatchLimits(**sink.pop("limits"))
+    return getattr(sinks, kind)(sink.pop("url"), limits=limits, **sink)
+
+
+options = json.loads(sys.argv[1])
+application = Application(options)
+# Registered before fapilog's own, so it runs after that has ended.
+atexit.register(application.report)
+
+import fapilog  # noqa: E402 - see above
+
+fapilog.configure(sinks=[make_sink(options["sink"])], **options["settings"])
+application.log()
+application.end()

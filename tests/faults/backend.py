@@ -1,0 +1,63 @@
+"""The scripted backend: a process of its own that a row's application sends to.
+
+    python -m tests.faults.backend '{"protocol": "http", "port": 40000, "journal": "...", ...}'
+
+It is told what to do line by line on standard input, ends with it, and so
+cannot outlive the suite: ``{"play": [steps]}`` gives it another script and
+``{"open": true}`` lets it listen.  It answers each line with ``{"done": ...}``.
+What it holds is in its journal, a file, because it is killed in some rows.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.faults.http_backend import HTTPBackend
+from tests.faults.script import Journal, Script
+
+#: Bytes that gRPC's server takes where the script sets no limit.
+_LARGEST = 64 << 20
+
+
+def main() -> None:
+    options: dict[str, Any] = json.loads(sys.argv[1])
+    server: Any = None
+    steps: list[dict[str, Any]] = []
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "play" in command:
+            steps = command["play"]
+        elif "open" in command:
+            server = make_server(options, steps)
+            server.start()
+        print(json.dumps({"done": list(command)}), flush=True)
+
+
+def make_server(options: dict[str, Any], steps: list[dict[str, Any]]) -> Any:
+    journal = Journal(Path(options["journal"]))
+    script = Script.from_json(steps)
+    certificate = options["certificate"]  # PEM file of the key and the chain, or ""
+    if options["protocol"] == "grpc":
+        from tests.faults.grpc_backend import GRPCBackend, server_credentials
+
+        pem = Path(certificate).read_bytes() if certificate else b""
+        return GRPCBackend(
+            options["port"],
+            script,
+            journal,
+            largest=max((step["size"] for step in steps), default=0) or _LARGEST,
+            credentials=server_credentials(pem, pem) if certificate else None,
+        )
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+    return HTTPBackend(options["port"], script, journal, tls)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The gRPC side of the scripted backend: a LogsService, and a relay that breaks its connections.
+
+gRPC's own server does not let a handler reset a connection, slow an answer down
+or write noise.  So the port that clients know belongs to a relay of plain
+sockets, which passes bytes to the server and plays what the server cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from tests.faults.decode import read_otlp
+from tests.faults.http_backend import (
+    BAD,
+    BOMB,
+    GARBAGE,
+    HUGE,
+    SOME,
+    kill_this_process,
+    partial_success,
+    reset,
+)
+from tests.faults.script import Journal, Script, Step, Verdict, judge
+
+SERVICE: Final = "opentelemetry.proto.collector.logs.v1.LogsService"
+#: Seconds for which answers come a byte a second, longer than a client's time limit.
+DRIBBLE: Final = 2.5
+
+#: The code that means the same as an HTTP status.
+_CODES: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.UNIMPLEMENTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+class Relay:
+    """Passes bytes between clients and a server, or breaks all connections at once."""
+
+    def __init__(self, port: int, script: Script, journal: Journal) -> None:
+        self._script = script
+        self._journal = journal
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._address = ("127.0.0.1", port)
+        self._clients: set[socket.socket] = set()
+        self._slow_until = 0.0
+
+    def start(self, server_port: int) -> None:
+        self._listener.bind(self._address)
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, args=(server_port,), daemon=True).start()
+
+    def _accept(self, server_port: int) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            server = socket.create_connection(("127.0.0.1", server_port))
+            self._clients.add(client)
+            for passing in (self._requests, self._answers):
+                threading.Thread(target=passing, args=(client, server), daemon=True).start()
+
+    def _requests(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError), server:
+            while data := client.recv(1 << 16):
+                # What is smaller belongs to HTTP/2, not to a request.
+                if len(data) >= SOME and self._script.takes("reset writing"):
+                    self._journal.note("reset writing")
+                    self.reset()
+                    return
+                server.sendall(data)
+
+    def _answers(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(1 << 16):
+                while data and time.monotonic() < self._slow_until:
+                    time.sleep(1)
+                    client.sendall(data[:1])
+                    data = data[1:]
+                client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+        self._clients.discard(client)
+
+    def slow_down(self) -> None:
+        """Let answers pass a byte a second for :data:`DRIBBLE` seconds."""
+        self._slow_until = time.monotonic() + DRIBBLE
+
+    def reset(self) -> None:
+        """Reset every client's connection."""
+        for client in list(self._clients):
+            self._clients.discard(client)
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
+                reset(client)
+
+    def write_noise(self) -> None:
+        """Write what is no HTTP/2 to every client, and close."""
+        for client in list(self._clients):
+            self._clients.discard(client)
+            with contextlib.suppress(OSError):
+                client.sendall(GARBAGE)
+                client.shutdown(socket.SHUT_RDWR)
+
+
+class GRPCBackend:
+    """A LogsService behind a relay on a port that the suite keeps reserved."""
+
+    def __init__(
+        self,
+        port: int,
+        script: Script,
+        journal: Journal,
+        *,
+        largest: int,
+        credentials: grpc.ServerCredentials | None,
+    ) -> None:
+        self._script = script
+        self._journal = journal
+        self._relay = Relay(port, script, journal)
+        options = [("grpc.max_receive_message_length", largest)]
+        self._server = grpc.server(ThreadPoolExecutor(8), options=options)
+        handler = grpc.unary_unary_rpc_method_handler(self._export)
+        service = grpc.method_handlers_generic_handler(SERVICE, {"Export": handler})
+        self._server.add_generic_rpc_handlers((service,))
+        if credentials is None:
+            self._port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            self._port = self._server.add_secure_port("127.0.0.1:0", credentials)
+
+    def start(self) -> None:
+        self._server.start()
+        self._relay.start(self._port)
+
+    def _export(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+        step = self._script.next()
+        verdict = judge(step, read_otlp(body), len(body), "grpc")
+        self._journal.note(step.fault, verdict)
+        return self._play(step, verdict, context)
+
+    def _play(self, step: Step, verdict: Verdict, context: grpc.ServicerContext) -> bytes:
+        match verdict.act:
+            case "die":
+                kill_this_process()
+            case "silence":
+                while context.is_active():  # until the client gives up
+                    time.sleep(0.05)
+            case "dribble":
+                self._relay.slow_down()
+            case "reset reading":
+                self._relay.reset()
+            case "noise":
+                self._relay.write_noise()
+            case "status":
+                _refuse(step, verdict, context)
+            case "partial":
+                return partial_success(len(verdict.refused))
+            case "bomb":
+                context.set_compression(grpc.Compression.Gzip)
+                return bytes(BOMB)
+            case "huge":
+                return bytes(HUGE)
+            case "garbage":
+                return GARBAGE
+        return b""
+
+
+def _refuse(step: Step, verdict: Verdict, context: grpc.ServicerContext) -> None:
+    if step.retry_after:
+        seconds = duration_pb2.Duration(seconds=int(step.retry_after))
+        detail = any_pb2.Any()
+        detail.Pack(error_details_pb2.RetryInfo(retry_delay=seconds))
+        status = status_pb2.Status(code=8, message=BAD, details=[detail])
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(_CODES[verdict.status], "refused by the script")
+
+
+def server_credentials(key: bytes, chain: bytes) -> grpc.ServerCredentials:
+    """Return what makes the server use TLS."""
+    return grpc.ssl_server_credentials([(key, chain)])

@@ -1,0 +1,213 @@
+"""The HTTP side of the scripted backend: OTLP/HTTP and Loki's push, and every fault of both."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import signal
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+from tests.faults.decode import DECODE_ERRORS, LOKI_PATH, read_loki, read_otlp, unpacked
+from tests.faults.script import DATE, Journal, Script, Step, Verdict, judge
+
+#: Bytes that a bomb unpacks to, and those of an answer over the protocol's limit of 4 MiB.
+BOMB: Final = 16 << 20
+HUGE: Final = 5 << 20
+GARBAGE: Final = b"\xff\x00no answer of any protocol\x00\xff"
+BAD: Final = "records that the script calls bad"
+#: Bytes of a request that are read before the connection is reset.
+SOME: Final = 4096
+
+_MEMBER: Final = 1 << 20
+_PROTOBUF: Final = "application/x-protobuf"
+
+
+def reset(connection: socket.socket) -> None:
+    """Close a connection so that the other side gets a reset."""
+    # SO_LINGER with a time of 0; close() is not enough while a buffered file holds the socket.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(connection.detach())
+
+
+def partial_success(rejected: int) -> bytes:
+    """Return an answer that takes a request but for ``rejected`` records."""
+    answer = ExportLogsServiceResponse()
+    answer.partial_success.rejected_log_records = rejected
+    answer.partial_success.error_message = BAD
+    return bytes(answer.SerializeToString())
+
+
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HTTPBackend(ThreadingHTTPServer):
+    """Listens on a port that the suite keeps reserved, and plays a script."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(
+        self, port: int, script: Script, journal: Journal, tls: ssl.SSLContext | None
+    ) -> None:
+        super().__init__(("127.0.0.1", port), _Handler, bind_and_activate=False)
+        self.script = script
+        self.journal = journal
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+
+    def start(self) -> None:
+        self.server_bind()
+        self.server_activate()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: connections break on purpose."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # an answer is one write
+    server: HTTPBackend
+    connection: socket.socket
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        if self.server.script.takes("reset writing"):
+            self.server.journal.note("reset writing")
+            self.rfile.read(min(length // 2, SOME))
+            reset(self.connection)
+            self.close_connection = True
+            return
+        body = unpacked(self.rfile.read(length), self.headers.get("Content-Encoding", ""))
+        kind = self.headers.get("Content-Type", "")
+        try:
+            read = read_loki if self._is_loki else read_otlp
+            records = read(body, kind)
+        except DECODE_ERRORS as error:
+            self._answer(400, repr(error).encode(), "text/plain")
+            raise
+        step = self.server.script.next()
+        verdict = judge(step, records, len(body), "loki" if self._is_loki else "http")
+        self.server.journal.note(step.fault, verdict)
+        _PLAY[verdict.act](self, step, verdict)
+
+    @property
+    def _is_loki(self) -> bool:
+        return self.path == LOKI_PATH
+
+    # ---- what the script wants
+
+    def _die(self, _step: Step, _verdict: Verdict) -> None:
+        kill_this_process()
+
+    def _stay_silent(self, _step: Step, _verdict: Verdict) -> None:
+        while self.rfile.read(1):  # until the client gives up
+            continue
+        self.close_connection = True
+
+    def _dribble(self, _step: Step, _verdict: Verdict) -> None:
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":
+            time.sleep(1)
+            self.connection.sendall(bytes([byte]))
+
+    def _reset(self, _step: Step, _verdict: Verdict) -> None:
+        self.close_connection = True
+        reset(self.connection)
+
+    def _refuse(self, step: Step, verdict: Verdict) -> None:
+        wish = step.retry_after
+        if wish == DATE:
+            wish = formatdate(time.time() + 2, usegmt=True)
+        headers = {"Retry-After": wish} if wish else {}
+        self._answer(verdict.status, b"refused by the script", "text/plain", headers)
+
+    def _refuse_in_part(self, _step: Step, verdict: Verdict) -> None:
+        rejected = len(verdict.refused)
+        if self._is_json:
+            partial = {"rejectedLogRecords": str(rejected), "errorMessage": BAD}
+            self._succeed(json.dumps({"partialSuccess": partial}).encode())
+        else:
+            self._succeed(partial_success(rejected))
+
+    def _bomb(self, _step: Step, _verdict: Verdict) -> None:
+        # Members of a gzip file follow one another: this is made in a moment.
+        packed = gzip.compress(bytes(_MEMBER), 9) * (BOMB // _MEMBER)
+        self._answer(200, packed, _PROTOBUF, {"Content-Encoding": "gzip"})
+
+    def _huge(self, _step: Step, _verdict: Verdict) -> None:
+        self._answer(200, bytes(HUGE), _PROTOBUF)
+
+    def _garbage(self, _step: Step, _verdict: Verdict) -> None:
+        self._answer(200, GARBAGE, _PROTOBUF)
+
+    def _noise(self, _step: Step, _verdict: Verdict) -> None:
+        self.connection.sendall(GARBAGE)
+        self.close_connection = True
+
+    def _take(self, _step: Step, _verdict: Verdict) -> None:
+        self._succeed()
+
+    # ---- answers
+
+    @property
+    def _is_json(self) -> bool:
+        return self.headers.get("Content-Type", "").startswith("application/json")
+
+    def _succeed(self, body: bytes = b"") -> None:
+        if self._is_loki:
+            self._answer(204, b"", "")
+        elif self._is_json:
+            self._answer(200, body or b"{}", "application/json")
+        else:
+            self._answer(200, body, _PROTOBUF)
+
+    def _answer(
+        self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # what was reset cannot be flushed
+            super().finish()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        """Say nothing."""
+
+
+_PLAY: Final[dict[str, Callable[[_Handler, Step, Verdict], None]]] = {
+    "succeed": _Handler._take,
+    "die": _Handler._die,
+    "silence": _Handler._stay_silent,
+    "dribble": _Handler._dribble,
+    "reset reading": _Handler._reset,
+    "status": _Handler._refuse,
+    "partial": _Handler._refuse_in_part,
+    "bomb": _Handler._bomb,
+    "huge": _Handler._huge,
+    "garbage": _Handler._garbage,
+    "noise": _Handler._noise,
+}

@@ -1,0 +1,234 @@
+"""The processes of a row: the backend's lives, one after the other, and the application's runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tests.faults.rows import Life, Row, Run, Sink
+from tests.faults.script import as_json
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+#: Seconds beyond its deadline after which an application is killed: it hangs.
+HANGS: Final = 40.0
+#: What the suite sends to a process that does not end by itself.
+SIGNALS: Final = {
+    "terminated": signal.SIGTERM,
+    "killed": signal.SIGKILL,
+    "killed logging": signal.SIGKILL,
+}
+
+
+def reserve_port() -> socket.socket:
+    """Return a socket that keeps a port for a backend, which nobody can connect to meanwhile.
+
+    It does not listen; a backend binds beside it, again after it was killed.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This environment without anybody's options and proxies."""
+    foreign = ("OTEL_", "FAPILOG_", "GRPC_")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(foreign) and not name.lower().endswith("_proxy")
+    }
+    return {**kept, **more}
+
+
+class Backend:
+    """One process that plays a script on a port."""
+
+    def __init__(self, sink: Sink, port: int, journal: Path, life: Life, certificate: str) -> None:
+        options = {
+            "protocol": sink.protocol,
+            "port": port,
+            "journal": str(journal),
+            "certificate": certificate,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.backend", json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean_environment(PYTHONPATH=str(ROOT)),
+        )
+        self.tell({"play": as_json(life.steps)})
+
+    def tell(self, command: dict[str, Any]) -> None:
+        """Send a command and wait until it was obeyed."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        if not self.process.stdout.readline():
+            message = f"the backend ended ({self.process.wait()}) instead of obeying {command}"
+            raise RuntimeError(message)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+class Lives:
+    """Runs a row's backends on a thread of its own, from the first to the last."""
+
+    def __init__(
+        self, row: Row, sink: Sink, port: int, journal: Path, certificates: Mapping[bool, str]
+    ) -> None:
+        self._row = row
+        self._sink = sink
+        self._port = port
+        self._journal = journal
+        self._certificates = certificates
+        self._thread = threading.Thread(target=self._run)
+        self._stop = threading.Event()
+        self.error: BaseException | None = None
+        self.ready = threading.Event()  # the first backend is there, its port open or about to be
+        self.logging = threading.Event()  # the application has begun
+        self.ended = [threading.Event() for _ in row.runs]
+
+    def start(self) -> None:
+        self._thread.start()
+        self.ready.wait()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for event in (self.logging, *self.ended):
+            event.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for life in self._row.lives:
+                self._live(life)
+                if self._stop.is_set():
+                    break
+        except BaseException as error:  # handed to whoever reads the row's result
+            self.error = error
+        finally:
+            self.ready.set()
+
+    def _live(self, life: Life) -> None:
+        certificate = "" if life.trusted is None else self._certificates[life.trusted]
+        backend = Backend(self._sink, self._port, self._journal, life, certificate)
+        try:
+            if life.after_run is not None:
+                self.ended[life.after_run].wait()
+            if life.after:
+                self.ready.set()
+                self.logging.wait()
+                self._stop.wait(life.after)
+            backend.tell({"open": True})
+            self.ready.set()
+            until = time.monotonic() + life.lasts if life.lasts else float("inf")
+            while not self._stop.is_set() and time.monotonic() < until:
+                try:
+                    backend.process.wait(0.05)
+                    break  # its script has killed it
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            backend.end()
+
+
+@dataclass
+class Ended:
+    """How one process of the application has ended, and what it told.
+
+    Attributes:
+        report: its last words; of one that was killed, its last ledger.
+        exit: seconds from its last log call to its end; None when killed.
+        code: its exit code; the negative number of the signal that ended it.
+        stderr: all that it has written there.
+    """
+
+    report: dict[str, Any] = field(default_factory=dict)
+    exit: float | None = None
+    code: int = 0
+    stderr: str = ""
+
+
+def run_application(
+    run: Run, options: dict[str, Any], directory: Path, logging: threading.Event
+) -> Ended:
+    """Run one process of the application, kill it if the row says so, and wait for its end.
+
+    Args:
+        run: what it does.
+        options: the same and more, as the process reads it.
+        directory: where it runs and its standard error goes.
+        logging: set when it has begun to log.
+    """
+    ended = Ended()
+    logged = time.monotonic()  # if it ends before it says when
+    stderr = directory / f"stderr-{options['first']}"
+    command = [sys.executable, str(ROOT / "tests/faults/application.py"), json.dumps(options)]
+    with (
+        stderr.open("wb") as file,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            cwd=directory,
+            env=clean_environment(),
+        ) as process,
+        _killed_after(process, run.deadline + HANGS),
+    ):
+        assert process.stdout
+        is_told = False  # to end
+        for line in process.stdout:
+            told = json.loads(line)
+            event = told.pop("event")
+            if event == "logging":
+                logging.set()
+            elif event == "logged":
+                logged = told["at"]
+            else:
+                ended.report = told
+                if event == "ledger" and not is_told and _is_time_to_end(run, told):
+                    is_told = True
+                    process.send_signal(SIGNALS[run.end])
+        ended.code = process.wait()
+        if not run.is_killed:
+            ended.exit = time.monotonic() - logged
+    ended.stderr = stderr.read_text(encoding="utf-8", errors="replace")
+    return ended
+
+
+@contextlib.contextmanager
+def _killed_after(process: subprocess.Popen[str], seconds: float) -> Iterator[None]:
+    watchdog = threading.Timer(seconds, process.kill)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+        process.kill()  # whatever went wrong, nothing outlives the row
+
+
+def _is_time_to_end(run: Run, ledger: Mapping[str, Any]) -> bool:
+    """Whether a process that the suite ends is at the point where it does."""
+    accepted: int = ledger["accepted"] - ledger["adopted"]
+    if run.end == "killed logging":
+        return accepted >= run.records // 2
+    if run.end == "terminated":
+        return accepted >= run.records
+    return accepted >= run.records and not ledger["pending"]

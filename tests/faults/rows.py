@@ -1,0 +1,406 @@
+"""The rows: which fault is played, against which sinks, and where the records must end.
+
+A row is data; ``suite.py`` plays it.  Times are chosen so that the fault is in
+full swing while the application logs, and that the whole fits in some minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from tests.faults.script import ALWAYS, DATE, Fault, Step
+
+#: Where records may end; ``lost`` are those that the application counts as dropped.
+Place = Literal["arrived", "rejected", "lost", "quarantined", "spooled"]
+
+SpoolMode = Literal["overflow", "always"]
+
+#: How a process of the application ends; see :class:`Run`.
+End = Literal["flush", "shutdown", "exit", "drained", "terminated", "killed", "killed logging"]
+
+TEN_YEARS: Final = 10 * 365 * 86_400
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A remote sink: how the application makes it, and what the backend speaks.
+
+    Attributes:
+        name: in the table and on the command line.
+        protocol: of the backend, ``"http"`` or ``"grpc"``.
+        options: of the sink's constructor.
+    """
+
+    name: str
+    protocol: str
+    options: dict[str, Any]
+
+
+SINKS: Final = {
+    sink.name: sink
+    for sink in (
+        Sink("otlp-http", "http", {"kind": "otlp", "protocol": "http/protobuf"}),
+        Sink("otlp-json", "http", {"kind": "otlp", "protocol": "http/json"}),
+        Sink("otlp-grpc", "grpc", {"kind": "otlp", "protocol": "grpc"}),
+        Sink("loki-json", "http", {"kind": "loki", "format": "json"}),
+        Sink("loki-protobuf", "http", {"kind": "loki", "format": "protobuf"}),
+    )
+}
+REMOTE: Final = ("otlp-http", "otlp-grpc", "loki-json")
+HTTP: Final = ("otlp-http", "loki-json")
+GRPC_TOO: Final = ("otlp-http", "otlp-grpc")
+OTLP: Final = ("otlp-http", "otlp-json", "otlp-grpc")
+
+
+@dataclass(frozen=True)
+class Life:
+    """A backend from when it opens its port until it is killed, by its script or the suite.
+
+    Attributes:
+        steps: its script.
+        after: seconds its port stays closed before.
+        after_run: index of the application's process that has to end before that.
+        trusted: whether its certificate is the one that the application trusts;
+            None without TLS.
+        lasts: seconds after which the suite kills it; None lets it live.
+    """
+
+    steps: tuple[Step, ...] = ()
+    after: float = 0.0
+    after_run: int | None = None
+    trusted: bool | None = None
+    lasts: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process of the application.
+
+    Attributes:
+        records: how many it logs.
+        end: how it ends: ``flush`` waits for everything, then shuts down;
+            ``shutdown`` does only that; ``exit`` lets the interpreter end;
+            ``drained`` waits, without a flush, until memory and disk hold
+            nothing any more, then shuts down; ``terminated`` gets SIGTERM;
+            ``killed`` is killed once nothing is left in its memory;
+            ``killed logging`` is killed in the midst.
+        deadline: seconds it may take to end.
+    """
+
+    records: int = 3000
+    end: End = "flush"
+    deadline: float = 20.0
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether the suite kills it."""
+        return self.end.startswith("killed")
+
+    @property
+    def reports(self) -> bool:
+        """Whether it lives to tell its last ledger."""
+        return not self.is_killed and self.end != "terminated"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault as it is played against each of ``sinks``.
+
+    Attributes:
+        name: in the table and on the command line.
+        sinks: names of :data:`SINKS`.
+        lives: of the backend, one after the other; none at all keeps its port closed.
+        runs: of the application, one after the other.
+        bad_every: each so manyth record is one that the backend calls bad.
+        good, bad: where records must end, ordinary ones and bad ones.
+        spool: mode of the spool; None without one.
+        spool_options: further options of the spool.
+        disk: bytes of the file system that holds the spool; None is the usual one.
+        padding: characters that each record carries besides.
+        pause: seconds from every 20 calls to the next; who is late catches up.
+        settings: further options of the application.
+        sink: further options of the sink.
+    """
+
+    name: str
+    sinks: tuple[str, ...] = REMOTE
+    lives: tuple[Life, ...] = (Life(),)
+    runs: tuple[Run, ...] = (Run(),)
+    bad_every: int = 0
+    good: tuple[Place, ...] = ("arrived",)
+    bad: tuple[Place, ...] = ()
+    spool: SpoolMode | None = None
+    spool_options: dict[str, Any] = field(default_factory=dict)
+    disk: int | None = None
+    padding: int = 0
+    pause: float = 0.008
+    settings: dict[str, Any] = field(default_factory=dict)
+    sink: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the backend uses TLS."""
+        return any(life.trusted is not None for life in self.lives)
+
+    def is_bad(self, n: int) -> bool:
+        """Whether record ``n`` is one that the backend calls bad."""
+        return bool(self.bad_every) and n % self.bad_every == self.bad_every - 1
+
+
+def once(fault: Fault, times: int = 2, **options: Any) -> tuple[Life, ...]:
+    """A backend that plays ``fault`` after its first request, then takes everything."""
+    return (Life((Step("none"), Step(fault, times, **options))),)
+
+
+def always(fault: Fault, **options: Any) -> tuple[Life, ...]:
+    return (Life((Step(fault, ALWAYS, **options),)),)
+
+
+def window(status: int) -> tuple[Life, ...]:
+    """A backend that refuses by ``status`` for a while."""
+    return once("status", seconds=1.5, status=status)
+
+
+#: A backend that goes away while the application logs, and does not come back.
+GONE: Final = (Life((Step("none", seconds=0.6), Step("die"))),)
+GIVES_UP: Final = (Run(end="shutdown", deadline=2.0),)
+EXITS: Final = (Run(end="exit", deadline=2.0),)
+QUARANTINES: Final[SpoolMode] = "overflow"
+#: For answers that take their time on a busy machine: one that came too late is
+#: no answer, and the batch would be sent again.
+PATIENT: Final = {"timeout": 10.0}
+
+
+def rows() -> list[Row]:
+    return [*_healthy(), *_connections(), *_answers(), *_refusals(), *_ends()]
+
+
+def _healthy() -> Iterator[Row]:
+    yield Row("healthy", tuple(SINKS))
+    yield Row("healthy, four senders", HTTP, sink={"concurrency": 4})
+
+
+def _connections() -> Iterator[Row]:
+    yield Row("down at start", lives=(Life(after=2.5),))
+    yield Row(
+        "killed after reading, restarted",
+        lives=(Life((Step("none", 2), Step("die"))), Life(after=1.0)),
+    )
+    yield Row(
+        "killed after reading, four senders",
+        GRPC_TOO,
+        lives=(Life((Step("none", 2), Step("die"))), Life(after=1.0)),
+        sink={"concurrency": 4},
+    )
+    yield Row("black hole", lives=once("silence"))
+    yield Row("slow answer", lives=once("dribble"))
+    yield Row("reset while writing", lives=once("reset writing", 3))
+    yield Row("reset after reading", lives=once("reset reading", 3))
+    yield Row(
+        "wrong certificate, then the right one",
+        lives=(Life(trusted=False, lasts=2.0), Life(trusted=True, after=0.3)),
+    )
+
+
+def _answers() -> Iterator[Row]:
+    yield Row("429, Retry-After 1", lives=once("status", status=429, retry_after="1"))
+    yield Row("429, Retry-After date", HTTP, lives=once("status", 1, status=429, retry_after=DATE))
+    yield Row(
+        "429, Retry-After ten years",
+        lives=once("status", 1, status=429, retry_after=str(TEN_YEARS)),
+    )
+    yield Row("503", lives=once("status", 4, status=503))
+    yield Row("500", ("loki-json",), lives=once("status", 4, status=500))
+    yield Row("401 for a while", lives=window(401))
+    yield Row("403 for a while", lives=window(403))
+    yield Row("gzip bomb", HTTP, lives=once("bomb"))
+    yield Row(
+        "gzip bomb",
+        ("otlp-grpc",),
+        lives=once("bomb"),
+        good=("arrived", "rejected"),
+        sink=PATIENT,
+    )
+    yield Row("huge answer", ("loki-json",), lives=once("huge"))
+    yield Row(
+        "huge answer", GRPC_TOO, lives=once("huge"), good=("arrived", "rejected"), sink=PATIENT
+    )
+    yield Row(
+        "huge answer, spool",
+        GRPC_TOO,
+        lives=once("huge"),
+        good=("arrived", "quarantined"),
+        spool=QUARANTINES,
+        sink=PATIENT,
+    )
+    yield Row("garbage answer", lives=once("garbage"))
+    yield Row("noise for an answer", HTTP, lives=once("noise", 3))
+    yield Row(
+        "noise for an answer",
+        ("otlp-grpc",),
+        lives=once("noise", 3),
+        good=("arrived", "rejected"),
+    )
+
+
+def _refusals() -> Iterator[Row]:
+    yield Row(
+        "400 for bad records",
+        ("otlp-http", "otlp-json", "otlp-grpc", "loki-json", "loki-protobuf"),
+        lives=always("bad"),
+        bad_every=400,
+        bad=("rejected",),
+    )
+    yield Row(
+        "400 for bad records, spool",
+        lives=always("bad"),
+        bad_every=400,
+        bad=("quarantined",),
+        spool=QUARANTINES,
+    )
+    yield Row(
+        "partial success",
+        OTLP,
+        lives=always("partial"),
+        bad_every=50,
+        bad=("rejected",),
+    )
+    yield Row("413 above 16 KiB", lives=always("too large", size=16 << 10))
+    yield Row(
+        "404",
+        lives=always("status", status=404),
+        good=("rejected",),
+    )
+    yield Row(
+        "404, spool",
+        lives=always("status", status=404),
+        good=("quarantined",),
+        spool=QUARANTINES,
+    )
+
+
+def _ends() -> Iterator[Row]:
+    yield Row(
+        "shutdown while down",
+        lives=GONE,
+        runs=GIVES_UP,
+        good=("arrived", "lost"),
+    )
+    yield Row("exit while down", lives=GONE, runs=EXITS, good=("arrived", "lost"))
+    yield Row(
+        "exit while down, spool",
+        lives=GONE,
+        runs=EXITS,
+        good=("arrived", "spooled"),
+        spool="overflow",
+    )
+    yield Row(
+        "exit in a black hole",
+        lives=always("silence"),
+        runs=EXITS,
+        good=("lost",),
+    )
+    yield Row(
+        "exit in a black hole, spool",
+        lives=always("silence"),
+        runs=EXITS,
+        good=("spooled",),
+        spool="overflow",
+    )
+    yield Row(
+        "exit in a black hole, four senders, spool",
+        HTTP,
+        lives=always("silence"),
+        runs=EXITS,
+        good=("spooled",),
+        spool="overflow",
+        sink={"concurrency": 4},
+    )
+    modes: tuple[SpoolMode, ...] = ("overflow", "always")
+    for mode in modes:
+        yield Row(
+            f"exit while down and bisecting, spool {mode}",
+            GRPC_TOO,
+            lives=(Life((Step("bad", 14), Step("die"))),),
+            runs=EXITS,
+            bad_every=100,
+            good=("arrived", "spooled"),
+            bad=("quarantined", "spooled"),
+            spool=mode,
+        )
+    yield Row(
+        "SIGTERM while down, spool",
+        lives=GONE,
+        runs=(Run(end="terminated", deadline=2.0),),
+        good=("arrived", "spooled"),
+        spool="overflow",
+    )
+    yield Row(
+        "exit while down, next start delivers",
+        lives=(*GONE, Life(after_run=0)),
+        runs=(*EXITS, Run(records=500, end="drained")),
+        spool="overflow",
+    )
+    yield Row(
+        "SIGKILL, next start delivers",
+        lives=(*GONE, Life(after_run=0)),
+        runs=(Run(end="killed"), Run(records=500, end="drained")),
+        spool="always",
+    )
+    yield Row(
+        "SIGKILL while logging, next start delivers",
+        lives=(*GONE, Life(after_run=0)),
+        runs=(Run(end="killed logging"), Run(records=500, end="drained")),
+        spool="always",
+    )
+    yield Row(
+        "SIGKILL while adopting, next start delivers",
+        lives=(*GONE, Life(once("reset reading", 4)[0].steps, after_run=0)),
+        runs=(Run(end="killed"), Run(end="killed logging"), Run(records=500, end="drained")),
+        spool="always",
+    )
+    yield Row(
+        "exit while down, twice, next start delivers",
+        lives=(*GONE, Life(after_run=1)),
+        runs=(*EXITS, Run(records=500, end="exit", deadline=2.0), Run(records=500, end="drained")),
+        spool="overflow",
+    )
+    yield Row(
+        "backlog too small",
+        lives=(),
+        runs=GIVES_UP,
+        good=("lost",),
+        settings={"backlog_bytes": 65_536},
+    )
+    yield Row(
+        "backlog too small, spool",
+        lives=(Life(after=2.5),),
+        runs=(Run(end="drained"),),
+        spool="overflow",
+        settings={"backlog_bytes": 65_536},
+    )
+    yield Row(
+        "spool at its cap, exit while down",
+        lives=(),
+        runs=EXITS,
+        good=("spooled", "lost"),
+        spool="always",
+        spool_options={"max_bytes": 1 << 20, "segment_bytes": 1 << 16},
+        padding=500,
+    )
+    yield Row(
+        "disk full, backend up, few records",
+        runs=(Run(records=40, end="drained", deadline=4.0),) * 3,  # a race: three chances
+        spool="always",
+        spool_options={"min_free": 1 << 50},
+        pause=1.2,
+    )
+    yield Row(
+        "disk full, down at start",
+        lives=(Life(after=2.5),),
+        runs=(Run(end="drained"),),
+        spool="always",
+        disk=128 << 10,
+    )

@@ -1,0 +1,122 @@
+"""Plays one row against one sink: processes, a port, a directory, and the balance at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import trustme
+
+from tests.faults.balance import Result, balance
+from tests.faults.disk import on_disk
+from tests.faults.processes import Lives, reserve_port, run_application
+from tests.faults.rows import SINKS, Row, Run, Sink
+from tests.faults.script import Books
+
+#: Options under which a row shows its fault in seconds: small batches, short waits.
+LIMITS: Final = {"count": 256, "delay": 0.2}
+TIME_LIMIT: Final = 1.0
+SETTINGS: Final = {"retry_initial": 0.2, "retry_maximum": 1.0}
+
+
+class NotPossibleError(Exception):
+    """The machine does not let a row be played; says why."""
+
+
+def play(row: Row, sink_name: str) -> Result:
+    """Play a row; blocks for some seconds.
+
+    Raises:
+        NotPossibleError: the machine does not allow what the row needs.
+    """
+    sink = SINKS[sink_name]
+    with (
+        tempfile.TemporaryDirectory(prefix="fapilog-faults-") as name,
+        reserve_port() as port,
+        _spool(row, Path(name)) as spool,
+    ):
+        directory = Path(name)
+        journal = directory / "journal"
+        number: int = port.getsockname()[1]
+        certificates = _certificates(directory) if row.is_secure else {}
+        lives = Lives(row, sink, number, journal, certificates)
+        lives.start()
+        try:
+            first, runs = 0, []
+            for run, over in zip(row.runs, lives.ended, strict=True):
+                options = options_of(row, sink, run, number, directory, spool)
+                options["first"] = first
+                runs.append(run_application(run, options, directory, lives.logging))
+                over.set()
+                first += run.records
+        finally:
+            lives.stop()
+        if lives.error is not None:
+            raise lives.error
+        return balance(row, sink_name, runs, Books.read(journal), on_disk(spool))
+
+
+def options_of(
+    row: Row, sink: Sink, run: Run, port: int, directory: Path, spool: Path | None
+) -> dict[str, Any]:
+    """Return what a process of the application is told."""
+    own: dict[str, Any] = {
+        **sink.options,
+        "url": f"{'https' if row.is_secure else 'http'}://127.0.0.1:{port}",
+        "timeout": TIME_LIMIT,
+        "limits": LIMITS,
+        **row.sink,
+    }
+    if row.is_secure:
+        own["certificate"] = str(directory / "authority.pem")
+    settings = {**SETTINGS, "shutdown_timeout": run.deadline, **row.settings}
+    if spool is not None:
+        group = {"directory": str(spool), "mode": row.spool, "min_free": 0}
+        settings["spool"] = {**group, **row.spool_options}
+    return {
+        "sink": own,
+        "settings": settings,
+        "records": run.records,
+        "bad_every": row.bad_every,
+        "padding": row.padding,
+        "pause": row.pause,
+        "end": run.end,
+        "deadline": run.deadline,
+    }
+
+
+def _certificates(directory: Path) -> dict[bool, str]:
+    """Write an authority's certificate, and server certificates of it and of another one."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(directory / "authority.pem"))
+    written = {}
+    for trusted, issuer in ((True, authority), (False, trustme.CA())):
+        path = written[trusted] = str(directory / f"server-{trusted}.pem")
+        issuer.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(path)
+    return written
+
+
+@contextlib.contextmanager
+def _spool(row: Row, directory: Path) -> Iterator[Path | None]:
+    """Yield the directory of the spool, on a small file system of its own if the row wants one."""
+    if row.spool is None:
+        yield None
+        return
+    spool = directory / "spool"
+    spool.mkdir(mode=0o700)
+    if row.disk is None:
+        yield spool
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={row.disk},mode=0700", "tmpfs", str(spool)]
+    mounted = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        message = f"a small file system cannot be mounted: {mounted.stderr.strip()}"
+        raise NotPossibleError(message)
+    try:
+        yield spool
+    finally:
+        subprocess.run(["umount", str(spool)], check=True)

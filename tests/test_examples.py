@@ -1,0 +1,172 @@
+"""The programs in ``examples/``: each starts as its page says, and what it logs arrives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fapilog.receiver import ReceivedLog, Receiver
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 90  # until a child counts as stuck
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets and SIGTERM")
+
+
+def environment(receiver: Receiver) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+    return {**kept, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint, "COLUMNS": "100"}
+
+
+def run(receiver: Receiver, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        env={**environment(receiver), "PYTHONIOENCODING": "utf-8"},
+        timeout=SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def find(receiver: Receiver, body: str) -> ReceivedLog:
+    (log,) = [log for log in receiver.logs if log.body == body]
+    return log
+
+
+def serve(receiver: Receiver, module: str, address: Path, path: str) -> httpx.Response:
+    """Serve an example on a Unix socket, send one request, and end it by SIGTERM."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", f"{module}:app", "--uds", str(address)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=environment(receiver),
+    )
+    try:
+        answer = get(address, path)
+        child.terminate()
+        child.wait(SECONDS)
+    finally:
+        child.kill()
+    return answer
+
+
+def get(address: Path, path: str) -> httpx.Response:
+    """Ask the server as soon as it listens."""
+    deadline = time.monotonic() + SECONDS
+    with socket.socket(socket.AF_UNIX) as probe:
+        while probe.connect_ex(str(address)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(address)), timeout=SECONDS) as client:
+        return client.get(f"http://shop{path}")
+
+
+def test_the_demos_application_serves_by_itself(tmp_path):
+    with Receiver(grpc_port=None) as receiver:
+        answer = serve(receiver, "examples.demo", tmp_path / "s", "/orders/1001")
+        log = find(receiver, "order read")
+    assert answer.status_code == 200
+    (span,) = [span for span in receiver.spans if span.span_id == log.span_id]
+    assert (span.trace_id, span.name) == (log.trace_id, "GET /orders/{number}")
+
+
+def test_fastapi_in_ten_lines_gives_two_records_of_one_request(tmp_path):
+    with Receiver(grpc_port=None) as receiver:
+        answer = serve(receiver, "examples.fastapi_ten_lines", tmp_path / "s", "/hello/ada")
+        greeting = find(receiver, "greeting")
+        completion = find(receiver, "GET /hello/{name} 200")
+    assert answer.json() == {"hello": "ada"}
+    assert greeting.attributes["visitor"] == "ada"
+    assert greeting.attributes["request.id"] == answer.headers["x-request-id"]
+    assert completion.attributes["request.id"] == answer.headers["x-request-id"]
+    assert completion.attributes["http.route"] == "/hello/{name}"
+
+
+def test_what_a_structlog_user_logs_arrives_typed_traced_and_redacted():
+    with Receiver(grpc_port=None) as receiver:
+        assert run(receiver, "examples/structlog_app.py") == ""
+    received, charging, failed = (
+        find(receiver, body) for body in ("order received", "charging", "payment failed")
+    )
+    assert received.attributes == {"quantity": 2, "item": "teapot", "shop.version": "1.2"}
+    assert charging.attributes["card"]["token"] == "[REDACTED]"
+    assert failed.attributes["exception.type"] == "TimeoutError"
+    assert {log.scope.name for log in receiver.logs} == {"shop.orders"}
+    assert len({log.span_id for log in receiver.logs} - {""}) == 1
+
+
+def test_what_a_loguru_user_logs_arrives_typed_traced_and_redacted():
+    with Receiver(grpc_port=None) as receiver:
+        assert run(receiver, "examples/loguru_app.py") == ""
+    first = find(receiver, "order of 2 received")
+    assert (first.attributes["quantity"], first.attributes["item"]) == (2, "teapot")
+    charged = find(receiver, "charged 19.98")
+    assert (charged.severity_text, charged.attributes["amount"]) == ("SUCCESS", 19.98)
+    failed = find(receiver, "order failed")
+    assert failed.attributes["exception.type"] == "LookupError"
+    tokens = {log.attributes["card"]["token"] for log in receiver.logs if log.body == "charging"}
+    assert tokens == {"[REDACTED]"}
+    assert first.trace_id == charged.trace_id != ""
+
+
+def test_an_asynchronous_service_has_a_span_and_a_context_for_each_job():
+    with Receiver(grpc_port=None) as receiver:
+        assert run(receiver, "examples/async_service.py", "9") == ""
+    jobs = [log for log in receiver.logs if "job" in log.attributes]
+    assert sorted(log.attributes["job"] for log in jobs) == list(range(9))
+    assert {log.span_id for log in jobs} == {span.span_id for span in receiver.spans}
+    assert len({log.span_id for log in jobs}) == 9
+    failed = [log.attributes["job"] for log in jobs if log.body == "mail failed"]
+    assert sorted(failed) == [0, 5]
+    assert {log.attributes["worker"] for log in jobs} <= {"w0", "w1", "w2"}
+
+
+@pytest.mark.slow
+def test_an_asynchronous_service_that_is_asked_to_end_delivers_what_it_logged():
+    with Receiver(grpc_port=None) as receiver:
+        child = subprocess.Popen(
+            [sys.executable, "examples/async_service.py", "100000"],
+            cwd=ROOT,
+            env=environment(receiver),
+        )
+        try:
+            assert receiver.wait_for(20, SECONDS)
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(SECONDS) == 0
+        finally:
+            child.kill()
+    assert find(receiver, "stopped").attributes["left"] > 0
+    spans = {span.span_id for span in receiver.spans}
+    assert {log.span_id for log in receiver.logs if log.body == "mail sent"} <= spans
+
+
+@pytest.mark.slow
+def test_two_services_draw_one_trace_with_the_logs_of_both():
+    with Receiver(grpc_port=None) as receiver:  # only for the environment: they bring their own
+        shown = run(receiver, "-m", "examples.two_services", "piano", "2")
+    lines = [line.split() for line in shown.splitlines()]
+    assert shown.startswith('POST /orders/piano?quantity=2 -> 409 {"detail":"out of stock"}\n')
+    assert sum(line[0] == "trace" for line in lines) == 1
+    assert any(line[1:4] == ["orders", "POST", "/orders/{item}"] for line in lines)
+    assert any("stock" in line and "/stock/{item}" in line for line in lines)
+    for record in (
+        ["INFO", "orders", "order", "received"],
+        ["ERROR", "stock", "cannot", "reserve", "2", "of", "piano"],
+        ["WARN", "orders", "order", "refused"],
+    ):
+        assert any(
+            line[n : n + len(record)] == record for line in lines for n in range(len(line))
+        ), record

@@ -1,0 +1,318 @@
+"""OTLP over HTTP when the network is bad, encrypted or behind a proxy, and after a fork."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.receiver import Receiver
+from fapilog.sinks.deadline import NETWORK_ERRORS
+from fapilog.sinks.otlp import OTLPSink
+from tests.otlp_servers import (
+    EMPTY_OK,
+    Certificates,
+    SocketServer,
+    answer_all,
+    deliver,
+    opened,
+    read_request,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+# -- trouble on the network -----------------------------------------------------
+
+
+def dribble(answer: bytes) -> Callable[[socket.socket], None]:
+    """Answer correctly, but so slowly that it takes far longer than the time limit."""
+
+    def script(connection: socket.socket) -> None:
+        read_request(connection)
+        for index in range(len(answer)):
+            connection.sendall(answer[index : index + 1])
+            time.sleep(0.05)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        EMPTY_OK,
+        EMPTY_OK[:-2] + b"X: y\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + bytes(99),
+    ],
+    ids=["headers", "more headers", "body"],
+)
+def test_a_server_that_sends_a_byte_now_and_then_does_not_stretch_the_time(answer):
+    with SocketServer(dribble(answer)) as server, opened(OTLPSink(server.url)) as sink:
+        with pytest.raises(RetryableError, match=r"no complete answer within 0\.3 s"):
+            deliver(sink, timeout=0.3)
+
+
+def test_a_server_that_does_not_read_does_not_stretch_the_time():
+    def ignore(connection: socket.socket) -> None:
+        server.stopping.wait()
+
+    with SocketServer(ignore) as server, opened(OTLPSink(server.url)) as sink:
+        with pytest.raises(RetryableError, match=r"no complete answer within 0\.3 s"):
+            deliver(sink, "x" * 20_000_000, timeout=0.3)
+        server.stopping.set()
+
+
+def test_the_sinks_own_time_limit_holds_where_it_is_the_shorter_one():
+    with SocketServer(dribble(EMPTY_OK)) as server:
+        with opened(OTLPSink(server.url, timeout=0.2)) as sink:
+            with pytest.raises(RetryableError, match=r"within 0\.2 s"):
+                deliver(sink, timeout=60)
+
+
+def test_time_that_is_over_before_the_request_starts_makes_no_connection():
+    with Receiver(grpc_port=None) as receiver, opened(OTLPSink(receiver.http_endpoint)) as sink:
+        with pytest.raises(RetryableError, match="no complete answer"):
+            deliver(sink, timeout=1e-9)
+        assert receiver.requests == 0
+
+
+def test_a_stream_of_an_injected_transport_is_held_to_the_time_too():
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b"x"
+
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=endless()))
+    with opened(OTLPSink(transport=transport)) as sink:
+        with pytest.raises(RetryableError, match="no complete answer"):
+            deliver(sink, timeout=0.05)
+
+
+def test_a_connection_that_breaks_is_worth_another_try():
+    def reset(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def hang_up(connection: socket.socket) -> None:
+        read_request(connection)
+
+    def half_an_answer(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
+
+    def nonsense(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+
+    for script in (reset, hang_up, half_an_answer, nonsense):
+        with SocketServer(script) as server, opened(OTLPSink(server.url)) as sink:
+            for _ in range(2):
+                with pytest.raises(RetryableError, match=rf"^{server.url}: .") as caught:
+                    deliver(sink)
+                assert caught.value.retry_after is None
+            assert server.connections == 2
+
+
+def test_nobody_listening_is_worth_another_try_and_a_later_one_succeeds():
+    with Receiver(grpc_port=None) as receiver:
+        endpoint = receiver.http_endpoint
+    port = int(endpoint.rpartition(":")[2])
+    with opened(OTLPSink(endpoint)) as sink:
+        with pytest.raises(RetryableError, match=r"127\.0\.0\.1.*refused"):
+            deliver(sink)
+        with Receiver(http_port=port, grpc_port=None) as receiver:
+            assert deliver(sink) is None
+            sink.close()
+
+
+def test_a_name_that_does_not_resolve_is_worth_another_try():
+    with opened(OTLPSink("http://no-such-host.invalid:4318")) as sink:
+        with pytest.raises(RetryableError, match=r"no-such-host\.invalid"):
+            deliver(sink)
+
+
+@pytest.mark.parametrize("error", [e for e in NETWORK_ERRORS if e is not OSError])
+def test_every_error_of_the_client_library_is_worth_another_try(error):
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise error("broken")
+
+    with opened(OTLPSink(transport=httpx.MockTransport(fail))) as sink:
+        with pytest.raises(RetryableError):
+            deliver(sink)
+
+
+# -- TLS ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path)
+
+
+def test_https_trusts_the_given_authority_only(certificates):
+    tls = certificates.server_context()
+    with Receiver("localhost", grpc_port=None, ssl_context=tls) as receiver:
+        assert receiver.http_endpoint.startswith("https://")
+        with opened(OTLPSink(receiver.http_endpoint, certificate=certificates.ca)) as sink:
+            assert deliver(sink) is None
+            assert deliver(sink, compression_probe()) is None
+        with opened(OTLPSink(receiver.http_endpoint)) as sink:
+            with pytest.raises(RetryableError, match=r"not trusted.*certificate verify failed"):
+                deliver(sink)
+        assert receiver.requests == 2
+
+
+def compression_probe() -> str:
+    """A body of several TLS records."""
+    return "0123456789abcdef" * 20_000
+
+
+def test_a_certificate_for_another_host_is_refused(certificates, tmp_path):
+    import ssl
+
+    other = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificates.authority.issue_cert("other.example").configure_cert(other)
+    with Receiver(grpc_port=None, ssl_context=other) as receiver:
+        with opened(OTLPSink(receiver.http_endpoint, certificate=certificates.ca)) as sink:
+            with pytest.raises(RetryableError, match="certificate verify failed"):
+                deliver(sink)
+        assert receiver.requests == 0
+
+
+def test_mutual_tls_needs_the_clients_certificate(certificates):
+    tls = certificates.server_context(mutual=True)
+    with Receiver(grpc_port=None, ssl_context=tls) as receiver:
+        with opened(
+            OTLPSink(
+                receiver.http_endpoint,
+                certificate=certificates.ca,
+                client_certificate=certificates.chain,
+                client_key=certificates.key,
+            )
+        ) as sink:
+            assert deliver(sink) is None
+        with opened(OTLPSink(receiver.http_endpoint, certificate=certificates.ca)) as sink:
+            with pytest.raises(RetryableError):
+                deliver(sink)
+        assert receiver.requests == 1
+
+
+def test_https_is_never_given_up_for_plain_http():
+    with Receiver(grpc_port=None) as plain:
+        with opened(OTLPSink(plain.http_endpoint.replace("http://", "https://"))) as sink:
+            with pytest.raises(RetryableError):
+                deliver(sink)
+        assert plain.requests == 0
+
+
+# -- proxies --------------------------------------------------------------------
+
+
+def test_the_environments_proxy_is_used_with_its_credentials(monkeypatch):
+    heads: list[bytes] = []
+
+    def proxy(connection: socket.socket) -> None:
+        heads.append(read_request(connection)[0])
+        connection.sendall(EMPTY_OK)
+
+    with SocketServer(proxy) as server:
+        monkeypatch.setenv("http_proxy", f"http://user:p%40ss@{server.address}")
+        with opened(OTLPSink("http://collector.example:4318")) as sink:
+            assert deliver(sink) is None
+    lines = heads[0].split(b"\r\n")
+    assert lines[0] == b"POST http://collector.example:4318/v1/logs HTTP/1.1"
+    assert b"proxy-authorization: basic dxnlcjpwqhnz" in [line.lower() for line in lines]
+
+
+def test_no_proxy_leads_past_the_proxy(monkeypatch):
+    with Receiver(grpc_port=None) as receiver:
+        monkeypatch.setenv("http_proxy", "127.0.0.1:1")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with opened(OTLPSink(receiver.http_endpoint)) as sink:
+            assert deliver(sink) is None
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "http://:80", "http://host:port"])
+def test_a_proxy_that_is_no_http_proxy_fails_at_start(monkeypatch, proxy):
+    monkeypatch.setenv("all_proxy", proxy)
+    with pytest.raises(
+        ConfigurationError, match=r"http://host:port: .* name collector in NO_PROXY"
+    ):
+        OTLPSink("http://collector:4318").open()
+
+
+# -- fork -----------------------------------------------------------------------
+
+
+def test_after_a_fork_the_childs_copy_of_the_connection_is_closed_and_a_new_one_made():
+    with SocketServer(answer_all) as server, opened(OTLPSink(server.url)) as sink:
+        assert deliver(sink) is None
+        sink.after_fork()
+        assert deliver(sink) is None
+        assert server.connections == 2
+        sink.close()
+
+
+def test_a_transport_of_the_users_and_an_unopened_sink_outlive_a_fork():
+    sink = OTLPSink(transport=httpx.MockTransport(lambda request: httpx.Response(200)))
+    sink.after_fork()
+    with opened(sink):
+        sink.after_fork()
+        assert deliver(sink) is None
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="the platform has no fork")
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_parent_and_child_go_on_sending_after_a_fork(protocol):
+    code = """
+import os, sys
+from fapilog.sinks.otlp import OTLPSink
+from fapilog.record import LogRecord
+endpoint, protocol = sys.argv[1:]
+sink = OTLPSink(endpoint, protocol)
+sink.open()
+def send(body):
+    sink.send([sink.encode(LogRecord(1, 2, body=body))], 10)
+send("before")
+child = os.fork()
+if child == 0:
+    sink.after_fork()
+    send("child")
+    sink.close()
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+send("parent")
+sink.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    with Receiver() as receiver:
+        endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-W",
+                "ignore::DeprecationWarning",
+                "-c",
+                code,
+                str(endpoint),
+                protocol,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sorted(log.body for log in receiver.logs) == ["before", "child", "parent"]

@@ -1,0 +1,195 @@
+"""What the repository promises about itself: its files parse, versions are pinned, layers hold."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+COLLECTOR = ROOT / "collector-config" / "build" / "otelcol-fapilog"
+
+MODULES = sorted((ROOT / "fapilog").rglob("*.py"))
+SOURCES = [
+    path
+    for folder in ("fapilog", "tests", "docs", "examples", "benchmarks", "integrations")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+YAML_FILES = [
+    *sorted(ROOT.glob("*.y*ml")),
+    *sorted(ROOT.glob(".*.y*ml")),
+    *sorted((ROOT / ".github").rglob("*.y*ml")),
+    *sorted((ROOT / "collector-config").rglob("*.y*ml")),
+]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def load_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    services: dict[str, Any] = load_yaml(ROOT / "docker-compose.yml")["services"]
+    return services
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=name_of)
+def test_yaml_file_parses_to_something(path: Path) -> None:
+    assert load_yaml(path)
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "uv.lock"])
+def test_toml_file_parses(name: str) -> None:
+    assert tomllib.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_every_compose_image_is_pinned_to_a_full_version(services: dict[str, Any]) -> None:
+    dockerfiles = [
+        service["build"]["dockerfile_inline"] for service in services.values() if "build" in service
+    ]
+    images = [service["image"] for service in services.values() if "image" in service]
+    images += [
+        image for text in dockerfiles for image in re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    ]
+    assert len(images) == len(services)
+    assert [image for image in images if not re.search(r":v?\d+\.\d+\.\d+(-[a-z]+)?$", image)] == []
+
+
+def test_every_compose_port_is_bound_to_loopback(services: dict[str, Any]) -> None:
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_every_compose_service_has_a_health_check_where_its_image_allows_one(
+    services: dict[str, Any],
+) -> None:
+    without = {name for name, service in services.items() if "healthcheck" not in service}
+    assert without == {"collector"}, "the collector's image holds nothing that could run one"
+
+
+def test_compose_waits_only_for_health_that_is_checked(services: dict[str, Any]) -> None:
+    for service in services.values():
+        for name, dependency in service.get("depends_on", {}).items():
+            if dependency["condition"] == "service_healthy":
+                assert "healthcheck" in services[name]
+
+
+def test_compose_mounts_only_files_of_the_repository(services: dict[str, Any]) -> None:
+    mounts = [
+        volume.split(":")[0]
+        for service in services.values()
+        for volume in service.get("volumes", [])
+    ]
+    files = [mount for mount in mounts if mount.startswith("./")]
+    assert files
+    assert [mount for mount in files if not (ROOT / mount).exists()] == []
+
+
+def test_collector_versions_agree_in_every_file(services: dict[str, Any]) -> None:
+    version = load_yaml(ROOT / "collector-config" / "builder.yaml")["dist"]["version"]
+    assert services["collector"]["image"].endswith(f":{version}")
+    assert f"OCB_VERSION = v{version}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_uv_version_agrees_in_every_file(services: dict[str, Any]) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (version,) = re.findall(r"^UV_VERSION = (\S+)$", makefile, re.MULTILINE)
+    assert load_yaml(ROOT / ".github" / "workflows" / "ci.yml")["env"]["UV_VERSION"] == version
+    assert f"uv=={version}" in services["demo"]["build"]["dockerfile_inline"]
+
+
+def test_workflow_actions_are_pinned_to_a_commit() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    actions = re.findall(r"uses: (.+)", text)
+    assert actions
+    assert [
+        action for action in actions if not re.fullmatch(r"\S+@[0-9a-f]{40} # v\d\S*", action)
+    ] == []
+
+
+@pytest.mark.collector
+@pytest.mark.skipif(not COLLECTOR.exists(), reason="no collector: run `make collector`")
+@pytest.mark.parametrize("config", ["config.yaml", "test.yaml"])
+def test_collector_accepts_its_configuration(config: str) -> None:
+    result = subprocess.run(
+        [COLLECTOR, "validate", "--config", COLLECTOR.parents[1] / config],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("document", [ROOT / "CONTRIBUTING.md", *DOCUMENTS], ids=name_of)
+def test_every_make_target_a_document_names_exists(document: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    # In prose a command stands between backquotes, in a block on a line of its own.
+    named = re.findall(r"(?:`|^)make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(named) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_a_snippet_is_skipped_only_with_a_reason(document: Path) -> None:
+    skips = re.findall(r"skip: (?:next|start)(.*)", document.read_text(encoding="utf-8"))
+    assert [skip for skip in skips if not re.match(r' ".{10,}"', skip)] == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_module_says_what_it_is(module: Path) -> None:
+    assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name_of)
+def test_file_has_at_most_500_lines(source: Path) -> None:
+    assert len(source.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_imports_go_down_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = pytest.importorskip("importlinter.cli", reason="needs the dependency group `lint`")
+    monkeypatch.chdir(ROOT)
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):  # the linter configures logging, and disables them
+            monkeypatch.setattr(logger, "disabled", logger.disabled)
+    assert cli.lint_imports(no_cache=True) == 0, capsys.readouterr().out
+
+
+def test_architecture_names_the_modules_of_every_layer() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / ".importlinter", encoding="utf-8")
+    layers = config["importlinter:contract:layers"]["layers"]
+    required = set(re.findall(r"(?<![\w.(])[a-z_][\w.]*(?![\w.)])", layers))
+    assert {"cli", "otel.encode", "record"} <= required
+    table = re.findall(r"^\|.*\|$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    named = {name for row in table[3:] for name in re.findall(r"`([\w.]+)`", row)}
+    assert named == required
+
+
+def test_license_is_the_whole_text_of_apache_2() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert "9. Accepting Warranty or Additional Liability." in text

@@ -1,0 +1,106 @@
+"""What users write, type-checked in strict mode: every line here must pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from typing_extensions import assert_type
+
+import fapilog
+from fapilog import AsyncLogger, Handler, Logger, LogRecord, Runtime, Settings, bind
+from fapilog.protocols import BatchLimits, Outcome, Processor, Sink
+from fapilog.sinks import ConsoleSink, FileSink, MemorySink, OTLPSink
+from fapilog.testing import CapturedLogs, capture_logs
+
+log = fapilog.get_logger(__name__, component="shop")
+assert_type(log, Logger)
+log.info("order placed", order=7, items=[1, 2], total=9.5)
+log.warning({"structured": "body"})
+log.error("failed", exc_info=ValueError("x"))
+log.log("INFO2", "a severity by name")
+log.log(10, "a severity by number", event_name="shop.order")
+log.event("shop.order.placed", order=7)
+log.info("any name", self=1, message="m", name="n")
+assert_type(log.bind(user="ada"), Logger)
+assert_type(log.unbind("user"), Logger)
+assert_type(log.is_enabled("debug"), bool)
+try:
+    raise ValueError
+except ValueError:
+    log.exception("caught")
+
+runtime = fapilog.configure(
+    sinks=["console", "otlp:https://collector:4318"], level="debug", resource={"service.name": "s"}
+)
+assert_type(runtime, Runtime)
+fapilog.configure(Settings(level=9), sinks=MemorySink(), queue_size=10, redact_fields=("iban",))
+fapilog.install_stdlib("info")
+fapilog.set_level(None, "shop")
+assert_type(fapilog.flush(5), bool)
+assert_type(fapilog.stats().delivered, int)
+with fapilog.collect() as fields, fapilog.hold("debug", records=10, seconds=5) as held:
+    assert_type(fields, dict[str, Any])
+    assert_type(held, fapilog.hold)
+    held.release()
+with capture_logs() as logs:
+    assert_type(logs, CapturedLogs)
+    assert_type(logs.one("order placed", severity="INFO", order=7), LogRecord)
+logging.getLogger().addHandler(Handler())
+fapilog.shutdown(1.5)
+
+
+def drop_health_checks(record: LogRecord) -> LogRecord | None:
+    """A processor is any function of this form."""
+    return None if record.attributes.get("url.path") == "/health" else record
+
+
+class Shouting:
+    """Or an object that can be called."""
+
+    def __call__(self, record: LogRecord) -> LogRecord:
+        """Change the record and return it."""
+        record.body = str(record.body).upper()
+        return record
+
+
+class Lines(Sink[str]):
+    """A sink is an encode and a send; the rest is inherited."""
+
+    name = "lines"
+    limits = BatchLimits(count=10)
+
+    def encode(self, record: LogRecord) -> str:
+        """Return the item that send gets."""
+        return str(record.body)
+
+    def send(self, batch: Sequence[str], timeout: float) -> Outcome | None:
+        """Deliver, or say how many were refused."""
+        return Outcome(rejected=len(batch))
+
+
+processors: list[Processor] = [drop_health_checks, Shouting()]
+sinks: list[Sink[Any]] = [ConsoleSink(), FileSink("app.jsonl"), OTLPSink(protocol="grpc"), Lines()]
+
+with Runtime(sinks=sinks, processors=processors, level=9) as own:
+    assert_type(own.get_logger("tenant"), Logger)
+    assert_type(own.get_async_logger("tenant", tenant=1), AsyncLogger)
+
+
+@bind(job="nightly")
+def work(count: int) -> str:
+    """A decorated function keeps its type."""
+    return "x" * count
+
+
+@bind(job="nightly")
+async def work_async(count: int) -> str:
+    """So does a coroutine function."""
+    await fapilog.get_async_logger().info("working", count=count)
+    return work(count)
+
+
+assert_type(work(2), str)
+with bind(request_id="r1"):
+    work(1)
