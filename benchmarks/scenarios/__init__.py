@@ -1,0 +1,1 @@
+"""One scenario a module; each runs in a fresh process, once for every contestant."""

@@ -1,0 +1,60 @@
+"""Records delivered a second and CPU a record, from first call to last delivery.
+
+One thread logs as fast as it can; the clock stops when ``flush`` returned.
+Nobody loses a record: fapilog waits for room in its queue by default, the
+others get a queue that holds everything.  Delivered is what the receiver
+parsed or the file holds, not what the library says.  CPU is user and system
+time of this whole process, after a warm-up.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Any
+
+from child import Run, report, run
+from contestants import ATTRIBUTES
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def check_sample(seen: dict[str, Any]) -> None:
+    """A contestant that delivers less than the whole event is not comparable."""
+    sample = seen.get("sample")
+    if sample and not (
+        sample["traced"] and sample["timed"] and set(sample["attributes"]) >= ATTRIBUTES
+    ):
+        raise SystemExit(f"incomplete record: {sample}")
+    if seen.get("incomplete"):
+        raise SystemExit(f"{seen['incomplete']} incomplete records")
+
+
+def measure(current: Run) -> dict[str, float]:
+    current.warm_up()
+    before = current.seen()
+    call = current.contestant.call
+    start, cpu = time.perf_counter(), cpu_seconds()
+    for i in range(current.options["records"]):
+        call(i)
+    current.finish(before["records"] + current.options["records"])
+    elapsed, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+    after = current.seen()
+    check_sample(after)
+    delivered = after["records"] - before["records"]
+    return {
+        "delivered": delivered,
+        "oversized": after.get("oversized", 0),
+        "requests": after.get("requests", 0) - before.get("requests", 0),
+        "records_per_s": delivered / elapsed,
+        "cpu_us": cpu / delivered * 1e6,
+        "receiver_busy": (after.get("cpu", 0) - before.get("cpu", 0)) / elapsed,
+    }
+
+
+if __name__ == "__main__":
+    with run() as current_run:
+        report(**measure(current_run))
