@@ -1,0 +1,39 @@
+"""The demo's shop as an application of its own, told by OpenTelemetry's variables where to send.
+
+    pip install 'fapilog[demo]'
+    OTEL_SERVICE_NAME=shop OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 \
+        uvicorn examples.demo:app
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+import fapilog
+from fapilog.cli.demo_app import create_app
+
+fapilog.configure()
+fapilog.install_stdlib("info")
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    """Deliver everything before the server ends: SIGTERM may leave no other moment."""
+    yield
+    await asyncio.to_thread(provider.shutdown)
+    await asyncio.to_thread(fapilog.flush, 5)
+
+
+app = create_app(lifespan)
+FastAPIInstrumentor.instrument_app(app)

@@ -1,0 +1,1 @@
+"""Two FastAPI services, one trace across both: see ``python -m examples.two_services``."""

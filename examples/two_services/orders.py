@@ -1,0 +1,29 @@
+"""Takes orders, and asks the stock service for the goods.  Logs with fapilog."""
+
+import os
+
+import fapilog_fastapi
+import httpx
+from fastapi import FastAPI, HTTPException
+
+import fapilog
+
+STOCK_URL = os.environ.get("STOCK_URL", "http://127.0.0.1:8002")
+
+log = fapilog.get_logger("orders")
+app = FastAPI()
+fapilog_fastapi.install(app)
+
+
+@app.post("/orders/{item}")
+async def place_order(item: str, quantity: int = 1) -> dict[str, str]:
+    with fapilog.bind(item=item):
+        log.info("order received", quantity=quantity)
+        async with httpx.AsyncClient(base_url=STOCK_URL) as stock:
+            answer = await stock.post(f"/stock/{item}", params={"quantity": quantity})
+        if answer.status_code == httpx.codes.CONFLICT:
+            log.warning("order refused", reason="out of stock")
+            raise HTTPException(409, "out of stock")
+        answer.raise_for_status()
+        log.event("order.placed", quantity=quantity)
+    return {"order": "placed"}
