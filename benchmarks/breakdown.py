@@ -25,15 +25,13 @@ from measure import backend
 
 import fapilog
 from fapilog.sinks import FileSink, LokiSink, OTLPSink, Sink
-from fapilog.values import normalise_values
 
 BATCH = 512
 
 STAGES = {
     "front end": "the log call: level, time, span, snapshot of values, queue",
     "build": "the record is made of the queue's entry",
-    "redact": "the default redaction",
-    "normalise": "values are checked, limits applied, the size is taken",
+    "look": "for secrets (the default redaction) and limits; the size is taken",
     "encode": "the record becomes OTLP bytes, or a line",
     "send": "the batch is framed and posted, or written",
 }
@@ -66,12 +64,9 @@ def one_batch(watch: Stopwatch, runtime: fapilog.Runtime, sink: Sink[Any]) -> No
     now = time.time_ns()
     with watch.stage("build"):
         records = [entry[0](entry, now) for entry in entries]
-    with watch.stage("redact"):
-        for processor in pipeline._processors:
-            records = [processor(record) for record in records]
-    with watch.stage("normalise"):
-        for record in records:
-            normalise_values(record, pipeline.limits)
+    headers = [0] * BATCH
+    with watch.stage("look"):
+        pipeline._redactor.glance(records, headers, pipeline.limits)
     with watch.stage("encode"):
         items = [sink.encode(record) for record in records]
     with watch.stage("send"):

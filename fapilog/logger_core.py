@@ -12,7 +12,7 @@ from functools import lru_cache
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import get_value
+from opentelemetry.context import get_current
 from opentelemetry.trace.propagation import _SPAN_KEY
 
 from fapilog.context import BOUND, SUPPRESSED
@@ -155,7 +155,7 @@ class LoggerCore:
                 attributes = snapshot_attributes(attributes)
             if type(body) is not str or len(body) > _MAX_TEXT:
                 body = snapshot(body)
-            span: Any = get_value(_SPAN_KEY)
+            span: Any = get_current().get(_SPAN_KEY)
             if span is not None:
                 try:
                     span = span.get_span_context()

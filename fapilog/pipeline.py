@@ -23,10 +23,11 @@ from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, kind_of
 from fapilog.held import drop_held_for
 from fapilog.logger_core import build, withdraw
-from fapilog.processors import LevelFilter, RedactProcessor
+from fapilog.processors import RedactProcessor
 from fapilog.processors.redact import mask_record
 from fapilog.severity import WARN
-from fapilog.values import DEFAULT_LIMITS, Limits, normalise, normalise_values
+from fapilog.values import DEFAULT_LIMITS, Limits, normalise
+from fapilog.values.normal import header_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,8 +55,6 @@ _POLL: Final = 0.002
 
 #: Policies under which a caller waits for room.
 _WAITING: Final = ("block", "spill")
-#: Processors that change nothing but body and attributes.
-_OWN: Final = (RedactProcessor, LevelFilter)
 
 #: What waits in the queue: a function that makes the record of the entry and
 #: the time it was taken over (ns), the severity number, and that function's own
@@ -112,7 +111,9 @@ class Pipeline:
         self._sinks = tuple(sinks)
         self._may_have_no_sink = not any(sink.takes_all for sink in self._sinks)
         self._processors = tuple(processors)
-        self._own_processors_only = all(type(p) in _OWN for p in self._processors)
+        # Where nothing else is done to a record, most are known at a glance to be clear.
+        redactor = self._processors[0] if len(self._processors) == 1 else None
+        self._redactor = redactor if type(redactor) is RedactProcessor else None
         self.patience = block_timeout if overflow in _WAITING else 0.0
         self._deadline: float | None = None
         self.closed = False
@@ -385,26 +386,41 @@ class Pipeline:
         self._dropped.add_all("not_routed", lost)
         return [record for record in records if id(record) in known]
 
-    def _process(self, entries: list[Entry]) -> list[LogRecord]:
+    def _process(self, entries: Sequence[Entry]) -> list[LogRecord]:
         now = time.time_ns()
-        limits = self.limits
-        # Nobody but fapilog touches the ids, times and severity of a record that
-        # a logger made, unless there are processors of the application.
-        made_here = build if self._own_processors_only else None
+        # Lists side by side: tuples would be one more object a record for the garbage collector.
         records: list[LogRecord] = []
+        numbers: list[int] = []
+        headers: list[int] = []
         for entry in entries:
             try:
-                record = self._apply(entry[0](entry, now))
-                if record is None:
-                    continue
-                if entry[0] is made_here and not record.event_name:
-                    normalise_values(record, limits)
-                else:
-                    normalise(record, limits)
-                records.append(record)
+                record = entry[0](entry, now)
+                # What logger_core has built is in order: nobody has touched its ids and times.
+                is_ours = entry[0] is build and not record.event_name
+                header = 0 if is_ours else _header_size(record)
             except BaseException as error:  # noqa: BLE001 - the worker outlives hostile values
                 _count_lost(self._dropped, [entry[1]], error)
-        return records
+                continue
+            records.append(record)
+            numbers.append(entry[1])
+            headers.append(header)
+        if self._redactor is not None:
+            self._redactor.glance(records, headers, self.limits)
+        finished = map(self._finished, records, numbers)
+        return [record for record in finished if record is not None]
+
+    def _finished(self, record: LogRecord, number: int) -> LogRecord | None:
+        """Return a record processed and made normal; None where that is its end."""
+        if record.size:  # at a glance
+            return record
+        try:
+            finished = self._apply(record)
+            if finished is not None:
+                normalise(finished, self.limits)
+        except BaseException as error:  # noqa: BLE001 - as above
+            _count_lost(self._dropped, [number], error)
+            return None
+        return finished
 
     def _apply(self, record: LogRecord) -> LogRecord | None:
         current: LogRecord | None = record
@@ -433,6 +449,15 @@ class Pipeline:
             self._dropped.add("shutdown", entry[1])
         if left:
             announce("shutdown", f"{left} records were still queued at the deadline")
+
+
+def _header_size(record: LogRecord) -> int:
+    """Return :func:`header_size` of a record from elsewhere, -1 where a field needs a closer look."""
+    record.size = 0
+    try:
+        return header_size(record)
+    except Exception:  # noqa: BLE001 - whatever is wrong, normalise() puts it right
+        return -1
 
 
 def _seen_from(stats: Stats, adopted: int) -> Stats:

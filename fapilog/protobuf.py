@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MORE: Final = 0x80  # this bit of a varint's byte says that another follows
 _TWO_DIGITS: Final = 1 << 14
+_THREE_DIGITS: Final = 1 << 21
 _MAX_VARINT: Final = 10  # bytes
 _UINT64: Final = (1 << 64) - 1
 _INT64_END: Final = 1 << 63
@@ -25,8 +26,11 @@ _FIXED_SIZES: Final = {1: 8, 5: 4}
 
 def make_varint(number: int) -> bytes:
     """Return ``number``, 0 or more, in base 128, the lowest digits first."""
+    # Lengths and most numbers of applications are among these.
     if _MORE <= number < _TWO_DIGITS:
         return bytes((number & 0x7F | _MORE, number >> 7))
+    if _TWO_DIGITS <= number < _THREE_DIGITS:
+        return bytes((number & 0x7F | _MORE, number >> 7 & 0x7F | _MORE, number >> 14))
     digits = bytearray()
     while number >= _MORE:
         digits.append(number & 0x7F | _MORE)

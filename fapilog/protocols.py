@@ -50,7 +50,7 @@ class BatchLimits:
         ConfigurationError: a limit is out of range.
     """
 
-    count: int = 512
+    count: int = 1024
     size: int = 1 << 20
     delay: float = 1.0
 

@@ -177,46 +177,33 @@ def _encode(record: LogRecord) -> bytes:
         _time_field(0x09, record.timestamp),
         _severities[record.severity_number, record.severity_text],
     ]
-    append = parts.append
     body = record.body
     if type(body) is str:
         raw = body.encode()
-        append(_body_heads[len(raw)])
-        append(raw)
+        parts += (_body_heads[len(raw)], raw)
     elif body is not None:
-        append(delimited(b"\x2a", _any_value(body, _VALUE_LEVEL - 1)))
+        parts.append(delimited(b"\x2a", _any_value(body, _VALUE_LEVEL - 1)))
     for key, value in record.attributes.items():
         kind = type(value)
         if kind is str:
             raw = value.encode()
-            append(_text_heads[key][len(raw)])
-            append(raw)
+            parts += (_text_heads[key][len(raw)], raw)
         elif kind is float:
-            append(_double_heads[key])
-            append(_double(value))
+            parts += (_double_heads[key], _double(value))
         elif kind is int and 0 <= value < _INT64_END:
             raw = varint(value)
-            append(_int_heads[key][len(raw)])
-            append(raw)
+            parts += (_int_heads[key][len(raw)], raw)
         else:
-            append(_key_value(b"\x32", key, value))
-    append(_tail(record))
-    return b"".join(parts)
-
-
-def _tail(record: LogRecord) -> bytes:
-    """Return the fields after the attributes: counts, ids, observed time, event name.
-
-    The data model wants the observed time always set.
-    """
+            parts.append(_key_value(b"\x32", key, value))
+    if record.dropped_attributes_count:
+        parts.append(b"\x38" + varint(record.dropped_attributes_count))
+    # The data model wants the observed time always set.
     observed = record.observed_timestamp or record.timestamp or time.time_ns()
     correlation = _correlation(record.trace_id, record.span_id, record.trace_flags)
-    tail = correlation + _time_field(0x59, observed)
-    if record.dropped_attributes_count:
-        tail = b"\x38" + varint(record.dropped_attributes_count) + tail
+    parts += (correlation, _time_field(0x59, observed))
     if record.event_name:
-        tail += _string(b"\x62", record.event_name)
-    return tail
+        parts.append(_string(b"\x62", record.event_name))
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=1024)

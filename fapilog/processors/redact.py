@@ -8,6 +8,7 @@ they are told apart by one look at all of their texts together.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.errors import ConfigurationError
@@ -15,11 +16,12 @@ from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
 from fapilog.processors.pairs import find_pairs, may_hold_pair
 from fapilog.processors.secrets import RULES, may_hold_secret
 from fapilog.values import SCALARS, Limits, snapshot
+from fapilog.values.normal import attribute_size, ordinary_size
 from fapilog.values.plain import NotPlainError, measure
 from fapilog.values.text import free_name, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fapilog.processors.secrets import Span
     from fapilog.record import AnyValue, LogRecord
@@ -82,9 +84,9 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # Names of attributes and keys that neither are nor hold a secret.
-        self._harmless: set[str] = set()
-        self._clear_bodies: set[str] = set()
+        # Names of attributes and keys that neither are nor hold a secret, each with
+        # what an attribute of that name counts for beside its value.
+        self._harmless: dict[str, int] = {}
 
     @property
     def redacted(self) -> int:
@@ -96,14 +98,13 @@ class RedactProcessor:
         """How many values have been masked, by rule."""
         return self._counts.copy()
 
-    def __call__(self, record: LogRecord) -> LogRecord:  # noqa: C901 - in line, for speed
+    def __call__(self, record: LogRecord) -> LogRecord:
         """Mask what is secret in ``record``, in place, and return it."""
         body = record.body
         clear = not self._patterns
         texts: list[str] = []
         if type(body) is str:
-            if body not in self._clear_bodies:
-                texts.append(body)
+            texts.append(body)
         elif body is not None:
             clear = False
         harmless = self._harmless
@@ -116,18 +117,41 @@ class RedactProcessor:
                 clear = False
             if name not in harmless:
                 clear = False
-        if not clear or (texts and self._is_suspect("\n".join(texts))):
+        if not clear or self._is_suspect("\n".join(texts)):
             self._look_closer(record)
-        elif texts and texts[0] is body:
-            self._remember(body)
         return record
 
-    def _remember(self, body: str) -> None:
-        """Note a message that holds no secret: applications log the same few again and again."""
-        if len(body) <= _MAX_NAME:
-            if len(self._clear_bodies) >= _MAX_NAMES:
-                self._clear_bodies.clear()
-            self._clear_bodies.add(body)
+    def glance(
+        self, records: Sequence[LogRecord], headers: Sequence[int], limits: Limits
+    ) -> None:
+        """Set the ``size`` of those records that may stay as they are; 0 asks for a closer look.
+
+        Quick, because all their texts are searched together.  The size is what
+        :func:`~fapilog.values.normalise` would set.  Never raises.
+
+        Args:
+            records: whose size is 0.
+            headers: bytes of text in the other fields of each record, beside
+                body and attributes; -1 where those need a closer look.
+            limits: bounds of one record.
+        """
+        if self._patterns:
+            return
+        texts: set[str] = set()
+        sizes: list[int] = []
+        try:
+            for record, header in zip(records, headers, strict=True):
+                try:
+                    size = ordinary_size(record, limits, self._harmless, texts, flat=True)
+                except Exception:  # noqa: BLE001 - the closer look finds out
+                    size = 0
+                sizes.append(header + size if size and header >= 0 else 0)
+            if self._is_suspect("\n".join(texts)):
+                return
+        except Exception:  # noqa: BLE001 - no memory for it: each gets a closer look
+            return
+        for record, size in zip(records, sizes, strict=True):
+            record.size = size
 
     def redact_mapping(self, mapping: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
         """Return a copy of the attributes of a resource or a scope with secrets masked."""
@@ -171,15 +195,17 @@ class RedactProcessor:
 
     def _are_harmless(self, names: Iterable[str]) -> bool:
         """Whether no name is one of a secret, or holds one itself."""
-        if self._harmless.issuperset(names):
-            return True
+        harmless = self._harmless
         for name in names:
+            if name in harmless:
+                continue
             if self._fields.is_secret(name) or self._is_suspect(name):
                 return False
-            if len(self._harmless) >= _MAX_NAMES:
-                self._harmless.clear()
+            if len(harmless) >= _MAX_NAMES:
+                harmless.clear()
             if len(name) <= _MAX_NAME:
-                self._harmless.add(name)
+                with suppress(NotPlainError):
+                    harmless[name] = attribute_size(name)
         return True
 
     def _is_secret_pair(self, value: list[Any]) -> bool:

@@ -7,7 +7,7 @@ left nothing behind that an encoder could stumble over.
 """
 
 from fapilog.values.limits import DEFAULT_LIMITS, SCALARS, Limits
-from fapilog.values.normal import normalise, normalise_values
+from fapilog.values.normal import normalise
 from fapilog.values.snapshots import snapshot, snapshot_attributes
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "SCALARS",
     "Limits",
     "normalise",
-    "normalise_values",
     "snapshot",
     "snapshot_attributes",
 ]

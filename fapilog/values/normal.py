@@ -17,6 +17,8 @@ from fapilog.values.snapshots import MARK_CHARGE, Walk, snapshot
 from fapilog.values.text import name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fapilog.record import AnyValue, LogRecord
 
 # What a record and an attribute count for, in bytes, beside their texts: about
@@ -47,17 +49,8 @@ def normalise(record: LogRecord, limits: Limits = DEFAULT_LIMITS) -> None:
     Total.  Belongs to the record's owner; does not block.
     """
     try:
-        size = _header_size(record) + _values_size_if_ordinary(record, limits)
+        size = header_size(record) + ordinary_size(record, limits, _name_sizes, set())
     except Exception:  # noqa: BLE001 - whatever is wrong, the closer look puts it right
-        size = _make_normal(record, limits)
-    record.size = size
-
-
-def normalise_values(record: LogRecord, limits: Limits = DEFAULT_LIMITS) -> None:
-    """Do the same for a record whose other fields fapilog itself has just made."""
-    try:
-        size = _RECORD_SIZE + _values_size_if_ordinary(record, limits)
-    except Exception:  # noqa: BLE001 - as above
         size = _make_normal(record, limits)
     record.size = size
 
@@ -68,11 +61,25 @@ def _make_normal(record: LogRecord, limits: Limits) -> int:
     return _fit_values(record, limits)
 
 
-def _values_size_if_ordinary(record: LogRecord, limits: Limits) -> int:
-    """Return the size of body and attributes that need no change.
+def ordinary_size(
+    record: LogRecord,
+    limits: Limits,
+    name_sizes: Mapping[str, int],
+    texts: set[str],
+    *,
+    flat: bool = False,
+) -> int:
+    """Return the size of a record whose body and attributes need no change.
 
     An ordinary record holds no more text than one string may, so that no
     string has to be compared with its limit.
+
+    Args:
+        record: of its other fields only the overhead is counted; see :func:`header_size`.
+        limits: bounds of one record.
+        name_sizes: names that need no change, with their :func:`attribute_size`.
+        texts: the texts of the record are added, but for those inside containers.
+        flat: containers and bytes are not ordinary.
 
     Raises:
         NotPlainError: or another error; the record needs a closer look.
@@ -80,28 +87,47 @@ def _values_size_if_ordinary(record: LogRecord, limits: Limits) -> int:
     attributes, body = record.attributes, record.body
     if type(attributes) is not dict or len(attributes) > limits.attributes:
         raise NotPlainError
-    size = len(body) if type(body) is str and body.isascii() else measure(body, limits)
+    size = _RECORD_SIZE
+    if type(body) is str:
+        size += len(body) if body.isascii() else measure(body, limits)
+        texts.add(body)
+    elif body is not None:
+        size += _rare_size(body, limits, flat=flat)
     for name, value in attributes.items():
         if type(name) is not str:
             raise NotPlainError
         kind = type(value)
         if kind is str and value.isascii():
-            size += _name_sizes[name] + len(value)
+            size += name_sizes[name] + len(value)
+            texts.add(value)
         elif (
             (kind is int and INT64_MIN <= value <= INT64_MAX)
             or (kind is float and isfinite(value))
             or kind is bool
             or value is None
         ):
-            size += _name_sizes[name]
+            size += name_sizes[name]
         else:
-            size += _name_sizes[name] + measure(value, limits)
+            if kind is str:
+                texts.add(value)
+            size += name_sizes[name] + _rare_size(value, limits, flat=flat)
     if size > limits.text:
         raise NotPlainError
     return size
 
 
-def _header_size(record: LogRecord) -> int:
+def _rare_size(value: object, limits: Limits, *, flat: bool) -> int:
+    if flat and type(value) is not str:
+        raise NotPlainError
+    return measure(value, limits)
+
+
+def header_size(record: LogRecord) -> int:
+    """Return the bytes of the texts of a record beside its values, if all its fields are in order.
+
+    Raises:
+        NotPlainError: or another error; the record needs a closer look.
+    """
     number, flags = record.severity_number, record.trace_flags
     text, event, dropped = record.severity_text, record.event_name, record.dropped_attributes_count
     together = record.timestamp | record.observed_timestamp | number | flags | dropped
@@ -116,10 +142,10 @@ def _header_size(record: LogRecord) -> int:
 
 @lru_cache(maxsize=1024)
 def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_id: str) -> int:
-    """Return what a record counts for without its values; many in a row share these texts."""
+    """Check the texts of a record beside its values; many in a row share them."""
     if trace_id != _id(trace_id, 32) or span_id != _id(span_id, 16):
         raise NotPlainError
-    return _RECORD_SIZE + names_size([text for text in (severity_text, event_name) if text])
+    return names_size([text for text in (severity_text, event_name) if text])
 
 
 # ---- the closer look
@@ -185,11 +211,20 @@ def _clean(value: Any, limits: Limits) -> AnyValue:
     return value  # type: ignore[no-any-return]
 
 
-def _attribute_size(name: str) -> int:
-    """Return what an attribute of a valid name counts for beside its value, and note it."""
+def attribute_size(name: str) -> int:
+    """Return what an attribute of a valid name counts for beside its value.
+
+    Raises:
+        NotPlainError: the name is no valid one.
+    """
+    return _ATTRIBUTE_SIZE + names_size([name])
+
+
+def _noted_size(name: str) -> int:
+    """Return the same, and note it."""
     if len(_name_sizes) >= _MAX_NAMES:
         _name_sizes.clear()
-    size = _name_sizes[name] = _ATTRIBUTE_SIZE + names_size([name])
+    size = _name_sizes[name] = attribute_size(name)
     return size
 
 
@@ -201,8 +236,9 @@ def _fit_values(record: LogRecord, limits: Limits) -> int:
     """
     sizes: dict[str | None, int] = {None: measure(record.body, limits)}
     for name, value in record.attributes.items():
-        sizes[name] = _attribute_size(name) + measure(value, limits)
-    left = limits.record - _header_size(record)
+        sizes[name] = _noted_size(name) + measure(value, limits)
+    taken = _RECORD_SIZE + header_size(record)
+    left = limits.record - taken
     if sum(sizes.values()) > left:
         smallest_first = sorted(sizes, key=sizes.__getitem__)
         for done, key in enumerate(smallest_first):
@@ -210,7 +246,7 @@ def _fit_values(record: LogRecord, limits: Limits) -> int:
             if sizes[key] > share:
                 sizes[key] = _cut(record, key, share, limits)
             left -= sizes[key]
-    return _header_size(record) + sum(sizes.values())
+    return taken + sum(sizes.values())
 
 
 def _cut(record: LogRecord, name: str | None, share: int, limits: Limits) -> int:
@@ -218,7 +254,7 @@ def _cut(record: LogRecord, name: str | None, share: int, limits: Limits) -> int
     if name is None:
         record.body = Walk(limits, share).value(record.body) if share >= MARK_CHARGE else "…"
         return measure(record.body, limits)
-    room = share - _attribute_size(name)
+    room = share - _noted_size(name)
     if room < MARK_CHARGE:
         del record.attributes[name]
         record.dropped_attributes_count += 1
