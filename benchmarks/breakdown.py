@@ -55,6 +55,7 @@ class Stopwatch:
 
 def one_batch(watch: Stopwatch, runtime: fapilog.Runtime, sink: Sink[Any]) -> None:
     pipeline = runtime.pipeline
+    processing = pipeline.processing
     log = runtime.get_logger("bench")
     with watch.stage("front end"):
         for i in range(BATCH):
@@ -66,7 +67,7 @@ def one_batch(watch: Stopwatch, runtime: fapilog.Runtime, sink: Sink[Any]) -> No
         records = [entry[0](entry, now) for entry in entries]
     headers = [0] * BATCH
     with watch.stage("look"):
-        pipeline._redactor.glance(records, headers, pipeline.limits)
+        processing.redactor.glance(records, headers, processing.limits)
     with watch.stage("encode"):
         items = [sink.encode(record) for record in records]
     with watch.stage("send"):

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from fapilog.held import Buffer
-    from fapilog.pipeline import Entry, Pipeline
+    from fapilog.pipeline import Pipeline
+    from fapilog.processing import Entry
 
 _MAX_TEXT: Final = DEFAULT_LIMITS.text
 #: Immutable values of bounded size, which need no snapshot.

@@ -14,26 +14,25 @@ import time
 import weakref
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fapilog import diagnostics
 from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
 from fapilog.delivery.overflow import Admission
 from fapilog.delivery.worker import Worker
-from fapilog.diagnostics import announce, kind_of
+from fapilog.diagnostics import announce
 from fapilog.held import drop_held_for
-from fapilog.logger_core import build, withdraw
-from fapilog.processors import RedactProcessor
-from fapilog.processors.redact import mask_record
+from fapilog.logger_core import withdraw
+from fapilog.processing import Processing, count_lost
 from fapilog.severity import WARN
-from fapilog.values import DEFAULT_LIMITS, Limits, normalise
-from fapilog.values.normal import header_size
+from fapilog.values import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fapilog.delivery.overflow import OverflowPolicy
     from fapilog.delivery.sending_queue import SendingQueue
+    from fapilog.processing import Entry
     from fapilog.protocols import Processor
     from fapilog.record import LogRecord, Resource
 
@@ -56,11 +55,6 @@ _POLL: Final = 0.002
 #: Policies under which a caller waits for room.
 _WAITING: Final = ("block", "spill")
 
-#: What waits in the queue: a function that makes the record of the entry and
-#: the time it was taken over (ns), the severity number, and that function's own
-#: fields.  A record is built on the worker, not by the caller.
-Entry = tuple[Any, ...]
-
 
 class Pipeline:
     """Queue, worker, processors and sending queues of one runtime.
@@ -74,6 +68,7 @@ class Pipeline:
         patience: seconds a caller may wait for room.
         successor: the pipeline that has taken over the loggers of this one.
         admission: how full the queue may be for which severity.
+        processing: what the worker does to entries before fan-out.
 
     Args:
         sinks: the ways out, opened.
@@ -105,15 +100,11 @@ class Pipeline:
     ) -> None:
         self.resource = resource
         self.admission = Admission(capacity, overflow, protect)
-        self.limits = limits
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
         self._sinks = tuple(sinks)
         self._may_have_no_sink = not any(sink.takes_all for sink in self._sinks)
-        self._processors = tuple(processors)
-        # Where nothing else is done to a record, most are known at a glance to be clear.
-        redactor = self._processors[0] if len(self._processors) == 1 else None
-        self._redactor = redactor if type(redactor) is RedactProcessor else None
+        self.processing = Processing(processors, limits)
         self.patience = block_timeout if overflow in _WAITING else 0.0
         self._deadline: float | None = None
         self.closed = False
@@ -123,7 +114,7 @@ class Pipeline:
 
     def _reset(self) -> None:
         self.queue.clear()
-        self.processor_errors = 0
+        self.processing.errors = 0
         self._taken = 0
         self._version = 0  # odd while records are between queue and _taken
         self._handed = 0
@@ -280,7 +271,7 @@ class Pipeline:
             accepted = self._accepted()
             totals = [Stats(accepted, dropped=dropped, pending=accepted - dropped, drops=drops)]
         total = min(totals, key=lambda stats: (stats.delivered, -stats.pending))
-        return replace(total, sinks=by_name, processor_errors=self.processor_errors)
+        return replace(total, sinks=by_name, processor_errors=self.processing.errors)
 
     def sending_queues(self) -> tuple[SendingQueue, ...]:
         """Return the ways out, for the metrics."""
@@ -354,10 +345,10 @@ class Pipeline:
             self._taken = taken
             self._version = done
         try:
-            self._fan_out(self._process(entries))
+            self._fan_out(self.processing.records(entries, self._dropped))
         except BaseException as error:  # noqa: BLE001 - no memory: the worker goes on
             counted = self._dropped.total - before
-            _count_lost(self._dropped, [entry[1] for entry in entries[counted:]], error)
+            count_lost(self._dropped, [entry[1] for entry in entries[counted:]], error)
         finally:
             self._handed = handed
 
@@ -375,7 +366,7 @@ class Pipeline:
                 ledger = sink.ledger
                 counted = ledger.taken + ledger.overflow.total - start
                 left = [record.severity_number for record in some[counted:]]
-                _count_lost(ledger.overflow, left, error)
+                count_lost(ledger.overflow, left, error)
 
     def _routed(
         self, records: Sequence[LogRecord], meant: Sequence[Sequence[LogRecord]]
@@ -385,60 +376,6 @@ class Pipeline:
         lost = [record.severity_number for record in records if id(record) not in known]
         self._dropped.add_all("not_routed", lost)
         return [record for record in records if id(record) in known]
-
-    def _process(self, entries: Sequence[Entry]) -> list[LogRecord]:
-        now = time.time_ns()
-        # Lists side by side: tuples would be one more object a record for the garbage collector.
-        records: list[LogRecord] = []
-        numbers: list[int] = []
-        headers: list[int] = []
-        for entry in entries:
-            try:
-                record = entry[0](entry, now)
-                # What logger_core has built is in order: nobody has touched its ids and times.
-                is_ours = entry[0] is build and not record.event_name
-                header = 0 if is_ours else _header_size(record)
-            except BaseException as error:  # noqa: BLE001 - the worker outlives hostile values
-                _count_lost(self._dropped, [entry[1]], error)
-                continue
-            records.append(record)
-            numbers.append(entry[1])
-            headers.append(header)
-        if self._redactor is not None:
-            self._redactor.glance(records, headers, self.limits)
-        finished = map(self._finished, records, numbers)
-        return [record for record in finished if record is not None]
-
-    def _finished(self, record: LogRecord, number: int) -> LogRecord | None:
-        """Return a record processed and made normal; None where that is its end."""
-        if record.size:  # at a glance
-            return record
-        try:
-            finished = self._apply(record)
-            if finished is not None:
-                normalise(finished, self.limits)
-        except BaseException as error:  # noqa: BLE001 - as above
-            _count_lost(self._dropped, [number], error)
-            return None
-        return finished
-
-    def _apply(self, record: LogRecord) -> LogRecord | None:
-        current: LogRecord | None = record
-        for processor in self._processors:
-            try:
-                current = processor(record)
-            except BaseException as error:  # noqa: BLE001 - user code; masked, counted, announced
-                self.processor_errors += 1
-                name = getattr(processor, "__name__", type(processor).__name__)
-                kind = kind_of(error)
-                announce(f"processor {name}", f"processor {name} raised {kind}; record masked")
-                mask_record(record, f"{name} raised {kind}")
-                return record
-            if current is None:
-                self._dropped.add("filtered", record.severity_number)
-                return None
-            record = current
-        return record
 
     def _drop_rest(self) -> None:
         """Count what the worker did not get to before the deadline."""
@@ -451,15 +388,6 @@ class Pipeline:
             announce("shutdown", f"{left} records were still queued at the deadline")
 
 
-def _header_size(record: LogRecord) -> int:
-    """Return :func:`header_size` of a record from elsewhere, -1 where a field needs a closer look."""
-    record.size = 0
-    try:
-        return header_size(record)
-    except Exception:  # noqa: BLE001 - whatever is wrong, normalise() puts it right
-        return -1
-
-
 def _seen_from(stats: Stats, adopted: int) -> Stats:
     """Return the totals as one sink's ledger has them."""
     others = stats.skipped + adopted - stats.adopted
@@ -470,11 +398,6 @@ def _seen_from(stats: Stats, adopted: int) -> Stats:
         adopted=adopted,
         skipped=0,
     )
-
-
-def _count_lost(drops: Drops, severities: Sequence[int], error: BaseException) -> None:
-    drops.add_all("internal_error", severities)
-    announce("internal", f"a record was dropped: {kind_of(error)}")
 
 
 def _may_wait() -> bool:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource as SDKResource
 
     from fapilog.delivery.ledger import Stats
-    from fapilog.pipeline import Entry
+    from fapilog.processing import Entry
     from fapilog.processors import RedactProcessor
     from fapilog.protocols import Processor, Sink
     from fapilog.routes import Route

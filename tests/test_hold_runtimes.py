@@ -105,16 +105,16 @@ def test_a_shutdown_leaves_alone_what_is_held_for_another_runtime(runtime, sink)
 
 
 def test_what_finds_no_room_in_the_queue_is_counted_and_waited_for_once(sink):
-    with Runtime(sinks=[sink], queue_size=20, overflow="block", block_timeout=0.05) as runtime:
+    entered, go = threading.Event(), threading.Event()
+
+    def stuck(record: Any) -> Any:
+        entered.set()
+        assert go.wait(20)
+        return record
+
+    options: dict[str, Any] = {"queue_size": 20, "overflow": "block", "block_timeout": 0.05}
+    with Runtime(sinks=[sink], processors=[stuck], **options) as runtime:
         log = runtime.get_logger("t")
-        entered, go = threading.Event(), threading.Event()
-
-        def stuck(record: Any) -> Any:
-            entered.set()
-            assert go.wait(20)
-            return record
-
-        runtime.pipeline._processors = (stuck,)
         log.info("stuck")
         assert entered.wait(20)
         with fapilog.hold() as block:
@@ -130,15 +130,14 @@ def test_what_finds_no_room_in_the_queue_is_counted_and_waited_for_once(sink):
 
 
 def test_a_coroutine_does_not_wait_for_room_that_its_disabled_record_does_not_need(sink):
-    with Runtime(sinks=[sink], queue_size=20, block_timeout=1000) as runtime:
-        entered, go = threading.Event(), threading.Event()
+    entered, go = threading.Event(), threading.Event()
 
-        def stuck(record: Any) -> Any:
-            entered.set()
-            assert go.wait(20)
-            return record
+    def stuck(record: Any) -> Any:
+        entered.set()
+        assert go.wait(20)
+        return record
 
-        runtime.pipeline._processors = (stuck,)
+    with Runtime(sinks=[sink], processors=[stuck], queue_size=20, block_timeout=1000) as runtime:
         log, alog = runtime.get_logger("t"), runtime.get_async_logger("t")
 
         async def main() -> None:
@@ -262,6 +261,7 @@ def test_threads_that_enter_and_leave_one_hold_all_the_time_lose_nothing(runtime
 
     run_at_once(work)
     assert block._depth == 0
+    assert block._buffer is not None
     assert not block._buffer.is_open
     assert not block._tokens
     stats = runtime.stats()

@@ -88,7 +88,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     ),
     (testing.CapturedLogs.one, "(self, body=Ellipsis, /, **patterns)"),
     (testing.capture_logs, "(level=None)"),
-    (protocols.BatchLimits, "(count=512, size=1048576, delay=1.0)"),
+    (protocols.BatchLimits, "(count=1024, size=1048576, delay=1.0)"),
     (protocols.Outcome, "(rejected=0, message='')"),
     (protocols.Sink.encode, "(self, record)"),
     (protocols.Sink.send, "(self, batch, timeout)"),

@@ -121,9 +121,7 @@ class RedactProcessor:
             self._look_closer(record)
         return record
 
-    def glance(
-        self, records: Sequence[LogRecord], headers: Sequence[int], limits: Limits
-    ) -> None:
+    def glance(self, records: Sequence[LogRecord], headers: Sequence[int], limits: Limits) -> None:
         """Set the ``size`` of those records that may stay as they are; 0 asks for a closer look.
 
         Quick, because all their texts are searched together.  The size is what
