@@ -125,7 +125,9 @@ class RedactProcessor:
         """Set the ``size`` of those records that may stay as they are; 0 asks for a closer look.
 
         Quick, because all their texts are searched together.  The size is what
-        :func:`~fapilog.values.normalise` would set.  Never raises.
+        ``values.normalise`` would set.  Never raises.  For the pipeline.
+
+        :meta private:
 
         Args:
             records: whose size is 0.
