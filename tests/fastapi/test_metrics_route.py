@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fapilog_fastapi
 import fastapi
 import httpx
 import pytest
@@ -48,6 +49,20 @@ def request(route: str, duration: float = 0.02, **sizes: int) -> None:
     scope = http_scope()
     metrics.started(scope)
     metrics.finished(scope, route, 200, duration, **sizes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{}, {"metrics": False}, {"metrics": True}])
+def test_requests_of_an_installed_application_are_shown_whatever_goes_to_opentelemetry(options):
+    app = fastapi.FastAPI()
+    fapilog_fastapi.install(app, **options)
+    path = f"/options/{len(options)}/{options.get('metrics')}"
+    app.add_api_route(path, lambda: "x")
+    add_metrics_route(app)
+    assert get(app, path).status_code == 200
+    line = re.compile(
+        rf"^http_server_request_duration_seconds_count{{.*{path}.*}} 1.0$", re.MULTILINE
+    )
+    assert line.search(get(app).text)
 
 
 @pytest.mark.parametrize("framework", [fastapi.FastAPI, Starlette])

@@ -65,7 +65,7 @@ class Recorder:
         options: as given.
         header: name of the header with the request id, lower case, or b"".
         adds_headers: whether responses get headers.
-        metrics: counts the requests, None where nobody wants that.
+        metrics: counts the requests.
         releases_sampled: whether a sampled trace lets debug records through.
     """
 
@@ -75,7 +75,9 @@ class Recorder:
         self.adds_headers = bool(self.header) or options.trace_headers
         self.hold = options.hold
         self.releases_sampled = self.hold is not None and self.hold.sampled
-        self.metrics = RequestMetrics() if options.metrics is True else options.metrics or None
+        wanted = options.metrics
+        # Without the instruments it still adds up what /metrics shows, where that is served.
+        self.metrics = RequestMetrics(opentelemetry=wanted) if isinstance(wanted, bool) else wanted
         self._log = fapilog.get_logger(LOGGER)
         self._severities = severity_table(options.severity)
         self._methods = known_methods()
@@ -107,8 +109,7 @@ class Recorder:
         if exchange.hold is not None and (failed or is_slow or code >= self._failing):
             exchange.hold.release()
         route = route_template(exchange.scope)
-        if self.metrics is not None:
-            self._measure(self.metrics, exchange, route, status, duration, failed)
+        self._measure(exchange, route, status, duration, failed)
         is_success = not (failed or is_slow or exchange.outcome or code >= _REFUSAL)
         if is_success and not self._is_sampled(exchange.span):
             return
@@ -148,9 +149,8 @@ class Recorder:
         elif failed:
             attributes["error.type"] = str(status)
 
-    @staticmethod
-    def _measure(  # noqa: PLR0917 - what a measurement needs
-        metrics: RequestMetrics,
+    def _measure(
+        self,
         exchange: Exchange,
         route: str | None,
         status: int | None,
@@ -158,7 +158,7 @@ class Recorder:
         failed: bool,
     ) -> None:
         error = exchange.error if failed else None
-        metrics.finished(
+        self.metrics.finished(
             exchange.scope,
             route,
             status,

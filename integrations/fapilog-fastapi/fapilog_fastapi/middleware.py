@@ -90,8 +90,7 @@ class FapilogMiddleware:
         made = HTTPExchange if kind == "http" else WebSocketExchange
         recorder = self._recorder
         exchange = scope[KEY] = made(recorder, scope, receive, send, headers)
-        if recorder.metrics is not None:
-            recorder.metrics.started(scope)
+        recorder.metrics.started(scope)
         hold = recorder.hold
         if hold is None:
             await self._serve(exchange)
