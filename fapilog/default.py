@@ -154,6 +154,7 @@ def set_aside(level: int | str | None = None) -> Iterator[None]:
     with _lock:
         before, made_from = _runtime, _made_from
         levels, floor, installed = _registry.levels, holding.floor, _installed()
+        hooks = _hooks()
         _runtime, _made_from = _like(before, level), ()
     _follow_levels()
     try:
@@ -169,6 +170,7 @@ def set_aside(level: int | str | None = None) -> Iterator[None]:
                 _registry.attach(before.pipeline, before.settings)
                 _registry.restore(levels)
         _reinstall(installed)
+        _hook_again(hooks)
         _follow_levels()
 
 
@@ -201,6 +203,22 @@ def _reinstall(installed: dict[logging.Logger, int | None]) -> None:
     for logger, level in installed.items():
         if logger not in now:
             module.install(target, level, logger)
+
+
+def _hooks() -> dict[str, bool]:
+    module = sys.modules.get("fapilog.bridges.hooks")
+    return {} if module is None else module.installed()
+
+
+def _hook_again(hooks: dict[str, bool]) -> None:
+    """Undo what has become of the hooks for warnings and exceptions."""
+    module = sys.modules.get("fapilog.bridges.hooks")
+    if module is None or module.installed() == hooks:
+        return
+    if any(hooks.values()):
+        module.install_hooks(**hooks)
+    else:
+        module.uninstall_hooks()
 
 
 def get_logger(name: str = "", /, **bound: Any) -> Logger:

@@ -231,9 +231,9 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
     looked at, nor is anything sent, written or spooled.
 
     What was there before is there again afterwards: the default runtime, its
-    levels, what ``install_stdlib`` has installed.  A runtime of your own that
-    was made before keeps its sinks.  Not to be used by two threads at once;
-    blocks may be nested.
+    levels, what ``install_stdlib`` and ``install_hooks`` have installed.  A
+    runtime of your own that was made before keeps its sinks.  Not to be used
+    by two threads at once; blocks may be nested.
 
     Args:
         level: lowest enabled severity, until the application configures

@@ -312,6 +312,24 @@ def test_installations_at_loggers_of_logging_are_as_they_were():
     fapilog.uninstall_stdlib()
 
 
+def test_hooks_are_as_they_were():
+    fapilog.configure(sinks="none", otel_provider=False)
+    untouched = warnings.showwarning, sys.excepthook, threading.excepthook
+    with capture_logs() as logs:
+        fapilog.install_hooks(threads=False)
+        warnings.showwarning(UserWarning("seen"), UserWarning, __file__, 1)
+        assert logs.one(re.compile("seen"))
+    assert (warnings.showwarning, sys.excepthook, threading.excepthook) == untouched
+    fapilog.install_hooks(warnings=False)
+    with capture_logs():
+        fapilog.shutdown()  # takes them away
+        assert (sys.excepthook, threading.excepthook) == untouched[1:]
+    assert sys.excepthook is not untouched[1]
+    assert threading.excepthook is not untouched[2]
+    assert warnings.showwarning is untouched[0]
+    fapilog.uninstall_hooks()
+
+
 def test_a_hold_of_the_application_lowers_thresholds_only_for_the_test():
     before = fapilog.configure(sinks="none", otel_provider=False)
     with capture_logs() as logs:

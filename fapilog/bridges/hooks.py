@@ -92,6 +92,12 @@ def uninstall_hooks() -> None:
         _unhook_loops()
 
 
+def installed() -> dict[str, bool]:
+    """Return which hooks are in force: the arguments that install them."""
+    with _lock:
+        return {name: patch.active for name, patch in _patches.items()}
+
+
 def _report(event: Event) -> None:
     take(_feed, event.name, event.number, lambda: event)
 

@@ -120,24 +120,27 @@ class SendingQueue:
             keep=self._keep if options.quarantine else None,
         )
         self._lock = self._sender.lock
-        self._spooling: Spooling | None = None
-        durable = as_durable(self.sink)
-        if durable is not None and options.spool is not None and options.spool_mode != "never":
-            self._spooling = Spooling(
-                self.name,
-                durable,
-                options.spool,
-                self._backlog,
-                self._limits,
-                always=options.spool_mode == "always",
-                capacity=options.capacity,
-                circuit=self.circuit,
-                ledger=self.ledger,
-                lock=self._lock,
-                in_flight=self._in_flight,
-                wake=self._worker.wake,
-            )
-            self._sender.rest_is_safe = True
+        self._spooling = self._make_spooling()
+
+    def _make_spooling(self) -> Spooling | None:
+        durable, options = as_durable(self.sink), self._options
+        if durable is None or options.spool is None or options.spool_mode == "never":
+            return None
+        self._sender.rest_is_safe = True
+        return Spooling(
+            self.name,
+            durable,
+            options.spool,
+            self._backlog,
+            self._limits,
+            always=options.spool_mode == "always",
+            capacity=options.capacity,
+            circuit=self.circuit,
+            ledger=self.ledger,
+            lock=self._lock,
+            in_flight=self._in_flight,
+            wake=self._worker.wake,
+        )
 
     # ---- the pipeline's worker
 

@@ -212,7 +212,7 @@ def _is_mine(path: Path, fd: int) -> bool:
         if try_lock(fd) and os.path.samestat((path / LOCK).lstat(), os.fstat(fd)):
             return True
     except FileNotFoundError:
-        pass
+        pass  # another process has removed the directory
     except OSError:
         os.close(fd)
         raise
