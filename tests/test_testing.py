@@ -312,7 +312,8 @@ def test_installations_at_loggers_of_logging_are_as_they_were():
     fapilog.uninstall_stdlib()
 
 
-def test_hooks_are_as_they_were():
+def test_hooks_are_as_they_were(monkeypatch):
+    monkeypatch.setattr(warnings, "showwarning", lambda *given: None)
     fapilog.configure(sinks="none", otel_provider=False)
     untouched = warnings.showwarning, sys.excepthook, threading.excepthook
     with capture_logs() as logs:
