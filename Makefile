@@ -37,7 +37,7 @@ PYTEST_INSTALLED = bin/$(PYTEST) --ignore=tests/test_repository.py
 	wheel test-wheel test-oldest interpreter sync clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(UV_READY) ## See fapilog work: an application, its logs and traces, and where they arrive
 	@$(UV) sync --locked --quiet --inexact --no-default-groups --extra demo
@@ -126,7 +126,7 @@ test-oldest: $(UV_READY) ## Run the tests with the oldest dependencies that pypr
 interpreter: $(UV_READY)
 	@$(UV) python find --no-project --no-python-downloads $(UV_PYTHON)
 
-sync: $(UV_READY)
+sync: $(UV_READY) ## Install everything into .venv: all extras, fapilog-fastapi, what examples and tests use
 	@$(UV) sync --locked --quiet --all-packages --all-extras
 
 $(UV_OWN):

@@ -182,6 +182,18 @@ def test_config_shows_each_value_and_where_it_comes_from(shell, monkeypatch):
     assert has_row(out, "sinks", "console", "default")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("FAPILOG_SINKS", "kafka"), ("FAPILOG_SINKS", "file"), ("OTEL_LOGS_EXPORTER", "foo")],
+)
+def test_config_refuses_a_sink_that_cannot_be(shell, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    code, out, err = shell("config")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert value in err
+
+
 def test_config_aligns_its_columns(shell):
     _, out, _ = shell("config")
     rows = [line for line in out.splitlines() if line.endswith("default")]
@@ -300,6 +312,15 @@ def test_check_names_the_address_nobody_listens_at_and_the_fix(shell):
     assert f"http://127.0.0.1:{port}/v1/logs" in out
     assert "refused" in out
     assert "is a backend listening there?" in out
+
+
+def test_check_tells_how_to_mend_a_sink_in_its_own_options(shell):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    code, out, _ = shell("check", "--sinks", f"loki:http://127.0.0.1:{port}")
+    assert code == 1
+    assert "set FAPILOG_LOKI__URL" in out
+    assert "OTEL_" not in out
 
 
 def test_check_gives_up_after_the_timeout(shell):

@@ -34,10 +34,10 @@ def start(stack: ExitStack, *command: str, **options: Any) -> "subprocess.Popen[
 
 
 def serve(stack: ExitStack, name: str, port: int, **variables: str) -> str:
-    """Start a service as its users would; returns its URL once it listens."""
+    """Start a service as its users would; return its URL once it listens."""
     environment = {**os.environ, "OTEL_SERVICE_NAME": name, "OTEL_PYTHON_DISTRO": "fapilog"}
     environment |= {"OTEL_BSP_SCHEDULE_DELAY": "200", "OTEL_METRICS_EXPORTER": "none", **variables}
-    start(
+    process = start(
         stack,
         str(Path(sys.executable).with_name("opentelemetry-instrument")),
         *(sys.executable, "-m", "uvicorn", f"examples.two_services.{name}:app"),
@@ -47,7 +47,7 @@ def serve(stack: ExitStack, name: str, port: int, **variables: str) -> str:
     deadline = time.monotonic() + SECONDS
     with socket.socket() as probe:
         while probe.connect_ex(("127.0.0.1", port)):
-            if time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit(f"{name} does not listen")
             time.sleep(0.05)
     return f"http://127.0.0.1:{port}"

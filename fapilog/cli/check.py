@@ -21,6 +21,7 @@ from fapilog.settings import Settings
 from fapilog.severity import INFO
 from fapilog.sinks.console import ConsoleSink
 from fapilog.sinks.factory import make_sinks
+from fapilog.sinks.loki import LokiSink
 from fapilog.sinks.memory import MemorySink
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ _FIXES: Final = (
         ("HTTP 404", "HTTP 405", "UNIMPLEMENTED"),
         "nothing takes OTLP logs at this address; over HTTP the usual path is /v1/logs",
     ),
+)
+
+_LOKI_FIXES: Final = (
+    (("WRONG_VERSION",), "the backend does not speak TLS there: http:// instead of https://?"),
+    (("CERTIFICATE_VERIFY",), "trust its authority: FAPILOG_LOKI__CERTIFICATE=FILE"),
+    (("not known", "lookup"), "is the name of the host right?"),
+    (("refused",), "is Loki listening there? If it is elsewhere, set FAPILOG_LOKI__URL"),
+    (("no complete answer",), "is a firewall in between, or Loki slow?"),
+    (
+        ("HTTP 401", "HTTP 403"),
+        "set FAPILOG_LOKI__TOKEN, or FAPILOG_LOKI__USERNAME and _PASSWORD, and a TENANT if need be",
+    ),
+    (("HTTP 404", "HTTP 405"), "nothing takes a push at this address; Loki's port is 3100"),
 )
 
 # What errors of a sink mean: the first row that fits.
@@ -145,15 +159,16 @@ def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
             took = f"delivered in {(time.monotonic() - began) * 1000:.0f} ms"
     except Exception as error:  # noqa: BLE001 - a sink's own code; shown to the user
         what = next((words for kind, words in _FAILURES if isinstance(error, kind)), "failed")
-        return _failed(what, error)
+        return _failed(sink, what, error)
     if outcome is None:
         return Verdict(delivered=True, text=took)
     if outcome.rejected:
-        return _failed("rejected", outcome.message)
+        return _failed(sink, "rejected", outcome.message)
     return Verdict(delivered=True, text=f"{took}; the backend says: {outcome.message}")
 
 
-def _failed(what: str, answer: object) -> Verdict:
+def _failed(sink: Sink[Any], what: str, answer: object) -> Verdict:
     text = str(answer) or type(answer).__name__
-    fixes = (fix for words, fix in _FIXES if any(word in text for word in words))
+    known = _LOKI_FIXES if isinstance(sink, LokiSink) else _FIXES
+    fixes = (fix for words, fix in known if any(word in text for word in words))
     return Verdict(delivered=False, text=f"{what}: {text}", fix=next(fixes, ""))

@@ -46,6 +46,8 @@ def config(
     sent.
     """
     settings = Settings()
+    for spec in settings.sinks or ():
+        sink_of(spec, settings)  # says what is wrong with it
     sections = {
         "settings": list(settings_entries(settings)),
         **dict(otlp_sections(settings)),

@@ -46,12 +46,17 @@ def show_requests(terminal: Terminal, exchanges: Sequence[Exchange]) -> None:
                 call.method,
                 call.path,
                 Text(str(status), RED if status >= _SERVER_ERROR else ""),
-                f"{min(took):.0f} to {max(took):.0f} ms",
+                _span_of(took),
                 Text(call.note, DIM),
             ]
             for (call, status), took in kinds.items()
         ]
     )
+
+
+def _span_of(took: Sequence[float]) -> str:
+    least, most = f"{min(took):.0f}", f"{max(took):.0f}"
+    return f"{most} ms" if least == most else f"{least} to {most} ms"
 
 
 def show_failure(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fapilog.cli.terminal import BOLD, CYAN, DIM, GREEN, RED, YELLOW, Terminal, Text, cut
 from fapilog.receiver import ReceivedSpan
 from fapilog.severity import ERROR, INFO, WARN, range_name
+from fapilog.sinks.lines import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -175,4 +176,8 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in attributes.items() if name not in hidden)
+    return " ".join(
+        f"{name}={value if isinstance(value, str) else json_text(value)}"
+        for name, value in attributes.items()
+        if name not in hidden
+    )

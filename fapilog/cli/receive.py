@@ -59,8 +59,8 @@ def receive(
     try:
         receiver.start()
     except (OSError, RuntimeError) as error:
-        fix = "choose another port with --port or --grpc-port, or 0"
-        typer.echo(f"fapilog: {fix} ({error})", err=True)
+        ports = f"--port {port} or --grpc-port {grpc_port}"
+        typer.echo(f"fapilog: {ports} cannot be had; choose another, or 0 ({error})", err=True)
         raise typer.Exit(1) from None
     try:
         show(terminal, receiver, traces)
