@@ -19,11 +19,11 @@ bridge.install(code_attributes=True)
 trace.set_tracer_provider(TracerProvider())
 
 
-@logger.catch(message="order failed")
 def place_order(item: str, quantity: int) -> None:
     with (
         trace.get_tracer("shop").start_as_current_span("place order"),
         logger.contextualize(item=item),
+        logger.catch(message="order failed"),
     ):
         logger.info("order of {} received", quantity, quantity=quantity)
         # The token does not leave the process.

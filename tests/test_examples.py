@@ -117,6 +117,8 @@ def test_what_a_loguru_user_logs_arrives_typed_traced_and_redacted():
     assert (charged.severity_text, charged.attributes["amount"]) == ("SUCCESS", 19.98)
     failed = find(receiver, "order failed")
     assert failed.attributes["exception.type"] == "LookupError"
+    assert failed.attributes["item"] == "piano"
+    assert failed.trace_id not in {"", first.trace_id}
     tokens = {log.attributes["card"]["token"] for log in receiver.logs if log.body == "charging"}
     assert tokens == {"[REDACTED]"}
     assert first.trace_id == charged.trace_id != ""
