@@ -106,7 +106,20 @@ def test_a_wrong_option_fails_at_once_and_is_named(name, value):
 
 
 @pytest.mark.parametrize(
-    "options", [{"level": "loud"}, {"records": 0}, {"size": "big"}, {"seconds": -1}]
+    "options",
+    [
+        {"level": "loud"},
+        {"records": 0},
+        {"records": 100.0},
+        {"size": "big"},
+        {"size": 1e6},
+        {"seconds": -1},
+        {"seconds": float("inf")},
+        {"status": 499.5},
+        {"status": 600},
+        {"status": True},
+    ],
+    ids=str,
 )
 def test_a_wrong_way_to_hold_debug_records_fails_at_once(options):
     with pytest.raises(ConfigurationError, match=f"debug_on_error: {next(iter(options))}"):

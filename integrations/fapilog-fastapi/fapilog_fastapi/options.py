@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 
 from fapilog import ConfigurationError
@@ -63,10 +64,17 @@ class DebugOnError:
         except ValueError as error:
             msg = f"debug_on_error: level: {error}"
             raise ConfigurationError(msg) from None
-        for name in ("records", "size", "seconds", "status"):
-            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
-                msg = f"debug_on_error: {name}={getattr(self, name)!r}: use a number above 0"
-                raise ConfigurationError(msg)
+        # As fapilog.hold() has them: what that refuses would fail with each request.
+        for name in ("records", "size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                _refuse(f"debug_on_error: {name}", value, "a whole number above 0")
+        seconds = self.seconds
+        if type(seconds) not in {int, float} or not isfinite(seconds) or seconds <= 0:
+            _refuse("debug_on_error: seconds", seconds, "a number of seconds above 0")
+        status: object = self.status
+        if not isinstance(status, int) or status not in _STATUSES:
+            _refuse("debug_on_error: status", status, "a status from 100 to 599")
 
 
 class OptionNames(TypedDict, total=False):
