@@ -90,6 +90,8 @@ WRONG: list[tuple[str, Any]] = [
     ("severity", {"6xx": "INFO"}),
     ("severity", {99: "INFO"}),
     ("severity", {404: "LOUD"}),
+    ("severity", {404: "OFF"}),
+    ("severity", {404: 25}),
     ("replace_access_log", None),
     ("validation_inputs", "yes"),
     ("debug_on_error", "always"),

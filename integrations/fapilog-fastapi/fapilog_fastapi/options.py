@@ -14,7 +14,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 
 from fapilog import ConfigurationError
-from fapilog.severity import SHORT_NAMES, parse_severity
+from fapilog.severity import OFF, parse_severity
 from fapilog_fastapi.metrics import RequestMetrics
 from fapilog_fastapi.payloads import PayloadLogging
 
@@ -177,13 +177,19 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
             covered = range(int(key), int(key) + 1)
         else:
             _refuse("severity", key, "a status from 100 to 599, or 1xx to 5xx, as a key")
-        try:
-            number = min(parse_severity(severity), len(SHORT_NAMES) - 1)
-        except ValueError as error:
-            msg = f"severity: {key}: {error}"
-            raise ConfigurationError(msg) from None
-        table.update(dict.fromkeys(covered, number))
+        table.update(dict.fromkeys(covered, _severity(key, severity)))
     return table
+
+
+def _severity(key: int | str, given: int | str) -> int:
+    try:
+        number = parse_severity(given)
+    except ValueError:
+        number = OFF
+    if number >= OFF:
+        fix = "trace, debug, info, warn, error, fatal, or a number from 1 to 24"
+        _refuse(f"severity: {key}", given, f"{fix}; `exclude` leaves requests out")
+    return number
 
 
 def exclude_pattern(given: str | Iterable[str] | None) -> re.Pattern[str] | None:
