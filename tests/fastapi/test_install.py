@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from typing import Any, cast
 
@@ -81,6 +82,9 @@ WRONG: list[tuple[str, Any]] = [
     ("context", {"user": 1}),
     ("exclude", "("),
     ("exclude", [7]),
+    ("exclude", 5),
+    ("exclude", False),
+    ("exclude", [re.compile(b"/health")]),
     ("sample", 1.1),
     ("sample", "half"),
     ("sample", float("nan")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import logging.config
+import re
 
 import pytest
 import uvicorn.config
@@ -41,7 +42,17 @@ def completed(logged):
 
 
 @pytest.mark.parametrize(
-    "exclude", ["/health$", ["/health$"], "nothing , health", r"shop\.example"]
+    "exclude",
+    [
+        "/health$",
+        ["/health$"],
+        "nothing , health",
+        r"shop\.example",
+        "//shop",
+        re.compile("/HEALTH", re.IGNORECASE),
+        ["nothing", re.compile("^http://shop.example/")],
+    ],
+    ids=str,
 )
 def test_excluded_requests_are_not_logged_and_what_they_log_is(logged, exclude):
     http = TestClient(shop(exclude=exclude), base_url="http://shop.example")
@@ -49,6 +60,12 @@ def test_excluded_requests_are_not_logged_and_what_they_log_is(logged, exclude):
     http.get("/inner/health")
     assert completed(logged) == []
     assert logged.bodies() == ["healthy"]
+
+
+@pytest.mark.parametrize("host", ["health", "health.evil", "x/health"])
+def test_a_client_cannot_switch_its_records_off_by_the_host_it_names(logged, host):
+    TestClient(shop(exclude="/health")).get("/status/200", headers={"host": host})
+    assert completed(logged) == ["/status/200"]
 
 
 @pytest.mark.parametrize("name", ["OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS"])

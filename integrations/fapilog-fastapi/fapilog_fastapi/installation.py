@@ -48,7 +48,8 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
             - ``context``: function ``(connection) -> mapping``, or a coroutine
               function; its fields are bound once a request.
             - ``exclude``: URLs to leave out: regular expressions, separated by
-              commas or in a list.  None reads
+              commas or in a list.  Those that start with ``/`` are for the
+              path, others for scheme, host and path.  None reads
               ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` and
               ``OTEL_PYTHON_EXCLUDED_URLS``.
             - ``sample`` (1.0): ratio of successful requests that are logged.

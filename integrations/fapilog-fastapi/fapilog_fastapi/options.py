@@ -6,7 +6,6 @@ request reads attributes that are known to be right.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
+    from fapilog_fastapi.exclusion import Expression
+
     Fields: TypeAlias = Mapping[str, Any] | None
     Hook: TypeAlias = Callable[[HTTPConnection], Fields | Awaitable[Fields]]
 
-#: Where OpenTelemetry's own instrumentation looks for URLs to leave out, in this order.
-EXCLUDED_URLS: Final = ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS")
 _CLASSES: Final = {"1xx": 100, "2xx": 200, "3xx": 300, "4xx": 400, "5xx": 500}
 _STATUSES: Final = range(100, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -84,7 +83,7 @@ class OptionNames(TypedDict, total=False):
     trace_headers: bool
     trace_context: bool
     context: Hook | None
-    exclude: str | Iterable[str] | None
+    exclude: Expression | Iterable[Expression] | None
     sample: float
     slow: float | None
     severity: Mapping[int | str, int | str] | None
@@ -103,7 +102,7 @@ class Options:
     trace_headers: bool = False
     trace_context: bool = True
     context: Hook | None = None
-    exclude: str | Iterable[str] | None = None
+    exclude: Expression | Iterable[Expression] | None = None
     sample: float = 1.0
     slow: float | None = None
     severity: Mapping[int | str, int | str] | None = None
@@ -190,34 +189,6 @@ def _severity(key: int | str, given: int | str) -> int:
         fix = "trace, debug, info, warn, error, fatal, or a number from 1 to 24"
         _refuse(f"severity: {key}", given, f"{fix}; `exclude` leaves requests out")
     return number
-
-
-def exclude_pattern(given: str | Iterable[str] | None) -> re.Pattern[str] | None:
-    """Return what matches the URLs to leave out, None for none.
-
-    The rule is that of OpenTelemetry's instrumentation: regular expressions,
-    separated by commas, searched for anywhere in scheme, host and path.
-
-    Args:
-        given: such a string, or the expressions; None reads the variables of
-            :data:`EXCLUDED_URLS`.
-
-    Raises:
-        ConfigurationError: ``exclude`` is no regular expression.
-    """
-    if given is None:
-        given = next((os.environ[name] for name in EXCLUDED_URLS if name in os.environ), "")
-    parts = given.split(",") if isinstance(given, str) else list(given)
-    if not all(isinstance(part, str) for part in parts):
-        _refuse("exclude", given, "regular expressions")
-    expressions = [part.strip() for part in parts if part.strip()]
-    if not expressions:
-        return None
-    try:
-        return re.compile("|".join(expressions))
-    except re.error as error:
-        msg = f"exclude: {expressions!r} is no regular expression: {error}"
-        raise ConfigurationError(msg) from None
 
 
 def _is_number(value: object) -> bool:
