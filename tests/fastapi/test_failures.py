@@ -249,6 +249,16 @@ def test_the_servers_own_report_of_an_exception_is_no_second_copy(logged, arrang
     assert not [r for r in logged() if "Exception in ASGI" in str(r.body)]
 
 
+def test_after_a_shutdown_the_servers_own_report_and_access_line_stay(logged, caplog):
+    app = shop()
+    with caplog.at_level(logging.INFO), serving(app) as port:
+        fapilog.shutdown(10)
+        asyncio.run(fetch(port, "/boom/1"))
+    own = [r for r in caplog.records if r.name in {"uvicorn.access", "uvicorn.error"}]
+    assert [r.exc_info[0] for r in own if r.exc_info] == [ValueError]
+    assert sum(r.name == "uvicorn.access" for r in own) == 1
+
+
 def test_an_exception_of_another_application_is_still_the_servers_to_report(logged, caplog):
     install(FastAPI())
 
