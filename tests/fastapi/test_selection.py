@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import logging.config
 import re
 
 import pytest
 import uvicorn.config
-from fapilog_fastapi import install, uninstall
+from fapilog_fastapi import FapilogMiddleware, install, uninstall
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
@@ -195,3 +196,18 @@ def test_uninstalling_the_last_application_gives_everything_back(logged, caplog)
     assert not access.filters
     TestClient(apps[0]).get("/")
     assert logged() == []
+
+
+def test_uninstalling_leaves_what_another_middleware_needs(logged):
+    access = logging.getLogger("uvicorn.access")
+    served = FapilogMiddleware(FastAPI())
+    app = FastAPI()
+    install(app)
+    install(app, sample=0.5)
+    uninstall(app)
+    assert access.filters
+    del served
+    gc.collect()
+    install(app)
+    uninstall(app)
+    assert not access.filters

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from starlette.applications import Starlette
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from fapilog_fastapi.options import OptionNames
 
 _ATTRIBUTE: Final = "_fapilog_middleware"
-_installed: WeakSet[Starlette] = WeakSet()
 _classes: WeakKeyDictionary[type[Starlette], type[Starlette]] = WeakKeyDictionary()
 
 
@@ -74,23 +73,22 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
     plain: type[Starlette] = getattr(type(app), "_fapilog_plain", type(app))
     middleware = FapilogMiddleware(partial(plain.__call__, app), **options)
     middleware.watched = app
+    if _ATTRIBUTE in vars(app):
+        server_logs.release(vars(app)[_ATTRIBUTE])
     vars(app)[_ATTRIBUTE] = middleware
     app.__class__ = _installed_class(plain)
-    _installed.add(app)
 
 
 def uninstall(app: Starlette) -> None:
     """Undo :func:`~fapilog_fastapi.install`; does nothing where it was not called.
 
-    The servers' own access logs come back with the last application.
+    The servers' own access logs come back with the last application, and no
+    :class:`FapilogMiddleware` elsewhere.
     """
     plain = getattr(type(app), "_fapilog_plain", None)
     if plain is not None:
         app.__class__ = plain
-        vars(app).pop(_ATTRIBUTE, None)
-        _installed.discard(app)
-    if not _installed:
-        server_logs.uninstall()
+        server_logs.release(vars(app).pop(_ATTRIBUTE))
 
 
 def _installed_class(plain: type[Starlette]) -> type[Starlette]:

@@ -74,7 +74,7 @@ class FapilogMiddleware:
         self._passing = Passing(self.options.replace_access_log)
         self._stack: Any = _UNSEEN
         self._carriers: frozenset[bytes] = frozenset()
-        server_logs.install()
+        server_logs.install(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from typing import Final
+from weakref import WeakSet
 
 import fapilog
 from fapilog.severity import FATAL
@@ -55,13 +56,26 @@ _FILTERS: Final = {
 }
 
 
-def install() -> None:
-    """Put the filters on the servers' loggers.  Twice is the same as once."""
+# The middlewares that are in use; what keeps one alive is its application.
+_users: Final[WeakSet[object]] = WeakSet()
+
+
+def install(user: object) -> None:
+    """Put the filters on the servers' loggers for a middleware.  Twice is the same as once."""
+    _users.add(user)
     for name, server_filter in _FILTERS.items():
         logging.getLogger(name).addFilter(server_filter)
 
 
+def release(user: object) -> None:
+    """Take the filters away with the last middleware that is in use."""
+    _users.discard(user)
+    if not _users:
+        uninstall()
+
+
 def uninstall() -> None:
-    """Take the filters away."""
+    """Take the filters away, whoever uses them."""
+    _users.clear()
     for name, server_filter in _FILTERS.items():
         logging.getLogger(name).removeFilter(server_filter)
