@@ -74,6 +74,19 @@ def test_only_starlettes_applications_can_be_installed_on():
         install(cast("Any", object()))
 
 
+def test_an_application_whose_class_takes_no_subclass_is_refused_with_the_way_out(logged):
+    class Shop(FastAPI):
+        def __init_subclass__(cls, *, region: str) -> None:
+            super().__init_subclass__()
+
+    app = Shop()
+    with pytest.raises(ConfigurationError, match=r"^app: Shop .*region.*FapilogMiddleware"):
+        install(app)
+    assert type(app) is Shop
+    assert TestClient(FapilogMiddleware(app)).get("/").status_code == 404
+    assert logged.completed()
+
+
 WRONG: list[tuple[str, Any]] = [
     ("request_id_header", "X Request"),
     ("request_id_header", 7),
@@ -249,6 +262,25 @@ def test_a_wrong_option_of_the_lifespan_stops_the_start():
         lifespan(timeout=0)
     with pytest.raises(ConfigurationError, match="inner"):
         lifespan(cast("Any", "own"))
+
+
+async def generator(app):
+    yield
+
+
+async def coroutine(app):
+    return
+
+
+def plain_generator(app):
+    yield
+
+
+@pytest.mark.parametrize("inner", [generator, coroutine, plain_generator])
+def test_a_lifespan_without_its_decorator_is_refused_at_once(inner):
+    with pytest.raises(ConfigurationError, match=r"^inner=.*asynccontextmanager"):
+        lifespan(inner)
+    lifespan(contextlib.asynccontextmanager(generator))
 
 
 def test_an_application_that_fails_to_start_still_delivers(logged):

@@ -71,12 +71,13 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
         msg = f"app={app!r} is no FastAPI or Starlette application: use FapilogMiddleware(app)"
         raise ConfigurationError(msg)
     plain: type[Starlette] = getattr(type(app), "_fapilog_plain", type(app))
+    made = _installed_class(plain)
     middleware = FapilogMiddleware(partial(plain.__call__, app), **options)
     middleware.watched = app
     if _ATTRIBUTE in vars(app):
         server_logs.release(vars(app)[_ATTRIBUTE])
     vars(app)[_ATTRIBUTE] = middleware
-    app.__class__ = _installed_class(plain)
+    app.__class__ = made
 
 
 def uninstall(app: Starlette) -> None:
@@ -92,7 +93,11 @@ def uninstall(app: Starlette) -> None:
 
 
 def _installed_class(plain: type[Starlette]) -> type[Starlette]:
-    """Return a class like ``plain`` that serves through the middleware."""
+    """Return a class like ``plain`` that serves through the middleware.
+
+    Raises:
+        ConfigurationError: ``plain`` refuses to have a subclass.
+    """
     if plain in _classes:
         return _classes[plain]
 
@@ -100,5 +105,10 @@ def _installed_class(plain: type[Starlette]) -> type[Starlette]:
         await vars(self)[_ATTRIBUTE](scope, receive, send)
 
     body = {"__call__": serve, "__module__": plain.__module__, "__doc__": plain.__doc__}
-    made = _classes[plain] = type(plain.__name__, (plain,), {**body, "_fapilog_plain": plain})
+    try:
+        made = type(plain.__name__, (plain,), {**body, "_fapilog_plain": plain})
+    except Exception as error:  # what __init_subclass__ or a metaclass of the application's raises
+        msg = f"app: {plain.__name__} takes no plain subclass ({error}): use FapilogMiddleware(app)"
+        raise ConfigurationError(msg) from error
+    _classes[plain] = made
     return made

@@ -8,6 +8,7 @@ belongs to its exit.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
@@ -43,10 +44,7 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
     if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds > 0):
         msg = f"timeout={timeout!r}: use seconds above 0"
         raise ConfigurationError(msg)
-    given: object = inner
-    if given is not None and not callable(given):
-        msg = f"inner={inner!r}: use a function (app) -> asynchronous context manager"
-        raise ConfigurationError(msg)
+    _check_inner(inner)
 
     @asynccontextmanager
     async def run(app: Any) -> AsyncIterator[Any]:
@@ -65,3 +63,16 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
             await asyncio.to_thread(end, timeout)
 
     return run
+
+
+def _check_inner(inner: object) -> None:
+    if inner is not None and not callable(inner):
+        msg = f"inner={inner!r}: use a function (app) -> asynchronous context manager"
+        raise ConfigurationError(msg)
+    plain = (inspect.isasyncgenfunction, inspect.isgeneratorfunction, inspect.iscoroutinefunction)
+    if any(is_plain(inner) for is_plain in plain):
+        msg = (
+            f"inner={inner!r} makes no asynchronous context manager: "
+            "let it yield once, and decorate it with contextlib.asynccontextmanager"
+        )
+        raise ConfigurationError(msg)
