@@ -128,7 +128,7 @@ class FapilogMiddleware:
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
         try:
-            token = attach(remote_context(exchange.headers))
+            token = attach(remote_context(exchange.scope["headers"]))
         except Exception as error:  # noqa: BLE001 - a propagator of the application's own
             self._recorder.trouble("reading the caller's trace", error)
             return None
