@@ -299,6 +299,26 @@ def test_an_application_that_fails_to_start_still_delivers(logged):
     assert [r.body for r in logged.sink.records] == ["no database"]
 
 
+@pytest.mark.parametrize("stage", ["start", "stop"])
+def test_what_the_applications_lifespan_raises_is_logged_before_the_shutdown(stage):
+    @contextlib.asynccontextmanager
+    async def own(app):
+        if stage == "start":
+            raise RuntimeError("no database")
+        yield
+        raise RuntimeError("no database")
+
+    sink = MemorySink()
+    with (
+        pytest.raises(RuntimeError, match="no database"),
+        TestClient(FastAPI(lifespan=lifespan(own, sinks=[sink]))),
+    ):
+        pass
+    (record,) = sink.records
+    assert (record.severity_text, record.body) == ("ERROR", "the application's lifespan failed")
+    assert record.attributes["exception.message"] == "no database"
+
+
 def test_the_end_of_the_lifespan_does_not_block_the_loop():
     entered, leave = threading.Event(), threading.Event()
 
