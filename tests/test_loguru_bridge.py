@@ -186,16 +186,19 @@ def bodies(sink: MemorySink) -> list[Any]:
     return [record.body for record in sink.records]
 
 
+@pytest.mark.parametrize("enqueue", [False, True])
 def test_a_handler_of_logging_that_gives_its_records_to_loguru_makes_no_second_copy(
-    sink: MemorySink, intercepted: logging.Logger
+    sink: MemorySink, intercepted: logging.Logger, enqueue: bool
 ) -> None:
-    bridge.install()
+    taking = LoguruSink()
+    logger.add(taking, format=taking.format, enqueue=enqueue, diagnose=False)
     intercepted.warning("paid %s", "A-1")
     try:
         raise ValueError
     except ValueError:
         intercepted.exception("not paid")
-    assert bodies(sink) == ["paid A-1", "its own", "not paid", "its own"]
+    logger.complete()
+    assert sorted(bodies(sink)) == ["its own", "its own", "not paid", "paid A-1"]
 
 
 def test_what_is_logged_while_a_record_is_handled_is_kept_although_that_has_no_text(

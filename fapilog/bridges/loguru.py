@@ -67,7 +67,8 @@ class LoguruSink:
         """
         fields: dict[str, Any] = record
         if _CALLER not in fields:
-            caller = None if bridges.is_suppressed() else here()
+            is_left_out = bridges.is_suppressed() or _is_passing(fields)
+            caller = None if is_left_out else here()
             fields[_CALLER] = caller and (dict(caller.bound), *caller[1:])
         self._claim(fields)
         return "{exception}"
@@ -78,7 +79,7 @@ class LoguruSink:
         name = fields["name"] or ""
         if (
             name.partition(".")[0] == "fapilog"
-            or fields.get(_CALLER, ()) is None  # logged inside a delivery
+            or fields.get(_CALLER, ()) is None  # left out where it was logged
             or not self._claim(fields)
             or _is_passing(fields)
         ):
