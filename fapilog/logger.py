@@ -58,8 +58,11 @@ class _Front:
         return type(self)(self._core, {k: v for k, v in self._bound.items() if k not in known})
 
     def is_enabled(self, severity: int | str) -> bool:
-        """Whether a call at this severity would be logged, or held, as things are now."""
-        return self._core.takes(self._core.severity(severity)[0])
+        """Whether a call at this severity would be logged, or held, as things are now.
+
+        After a shutdown none is.
+        """
+        return self._core.is_open and self._core.takes(self._core.severity(severity)[0])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, bound={dict(self._bound)!r})"

@@ -115,6 +115,12 @@ class LoggerCore:
         self.level = level
         self.threshold = gate(level)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether records have somewhere to go; they have where nothing is configured yet."""
+        pipeline = self._pipeline  # a fork may take it away
+        return pipeline is None or not pipeline.closed
+
     def takes(self, number: int) -> bool:
         """Whether a call at this severity is logged, or held."""
         return number >= self.threshold and (number >= self.level or taker(number) is not None)

@@ -89,6 +89,61 @@ def test_installing_twice_adds_nothing_and_uninstalling_restores_all(sink: Memor
     assert hooks() == before
 
 
+def wrapped(hook: Any) -> Any:
+    return lambda *args, **options: hook(*args, **options)
+
+
+def test_installing_again_after_somebody_wrapped_a_hook_logs_all_once(
+    sink: MemorySink, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: told.calls.append(context["message"]))
+    monkeypatch.setattr(*PLACES[-1], hooks()[-1])  # what is put back at the end
+    fapilog.install_hooks()
+    for place, name in PLACES:
+        monkeypatch.setattr(place, name, wrapped(getattr(place, name)))
+    fapilog.install_hooks()
+    warnings.warn("too old", stacklevel=1)
+    sys.excepthook(ValueError, ValueError("top"), None)
+    threading.excepthook(threading.ExceptHookArgs((ValueError, ValueError("thread"), None, None)))
+    loop.call_exception_handler({"message": "lost"})
+    loop.call_exception_handler({"message": "failed", "exception": ValueError("task")})
+    loop.close()
+    fapilog.uninstall_hooks()
+    assert told.calls == [
+        *("too old", "ValueError('top')", "ValueError('thread')", "lost", "failed"),
+    ]
+    assert [record.body for record in logged(sink)] == [
+        *("too old", "uncaught exception", "uncaught exception in a thread", "lost", "failed"),
+    ]
+
+
+def test_installing_again_reports_where_somebody_has_replaced_a_hook(
+    sink: MemorySink, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fapilog.install_hooks()
+    ours = sys.excepthook
+    monkeypatch.setattr(sys, "excepthook", told.excepthook)
+    fapilog.install_hooks()
+    sys.excepthook(ValueError, ValueError("x"), None)
+    monkeypatch.setattr(sys, "excepthook", ours)  # and has put it back
+    sys.excepthook(ValueError, ValueError("y"), None)
+    assert len(logged(sink)) == 2
+
+
+def test_the_exception_of_a_thread_that_its_hook_hands_on_is_logged_once(
+    sink: MemorySink, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hook(args: threading.ExceptHookArgs) -> None:
+        sys.excepthook(args.exc_type, args.exc_value, args.exc_traceback)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    fapilog.install_hooks()
+    threading.excepthook(threading.ExceptHookArgs((ValueError, ValueError("x"), None, None)))
+    assert [record.scope.name for record in logged(sink)] == ["threading"]
+    assert told.calls == ["ValueError('x')"]
+
+
 def test_only_what_is_asked_for_is_hooked(sink: MemorySink) -> None:
     before = hooks()
     fapilog.install_hooks()

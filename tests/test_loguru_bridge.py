@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -154,24 +155,78 @@ def test_nothing_logged_inside_a_delivery_or_by_fapilog_arrives(
     assert target.records == []
 
 
-def test_a_handler_of_logging_that_gives_its_records_to_loguru_makes_no_second_copy() -> None:
-    class Intercepts(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            logger.opt(depth=6).log(record.levelname, record.getMessage())
-            logger.info("its own")
+class Intercepts(logging.Handler):
+    """Gives loguru the records of ``logging``, and a message of its own."""
 
-    sink = MemorySink()
-    fapilog.configure(sinks=[sink])
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(TypeError):  # a record that does not fit its arguments
+            opt = logger.opt(depth=6, exception=record.exc_info)
+            opt.log(record.levelname, record.getMessage())
+        logger.info("its own")
+
+
+@pytest.fixture
+def intercepted() -> Iterator[logging.Logger]:
+    found = logging.getLogger("intercepted")
+    found.addHandler(Intercepts())
+    yield found
+    found.handlers.clear()
+
+
+@pytest.fixture
+def sink() -> MemorySink:
+    made = MemorySink()
+    fapilog.configure(sinks=[made])
     fapilog.install_stdlib()
-    bridge.install()
-    intercepted = logging.getLogger("intercepted")
-    intercepted.addHandler(Intercepts())
-    try:
-        intercepted.warning("paid %s", "A-1")
-    finally:
-        intercepted.handlers.clear()
+    return made
+
+
+def bodies(sink: MemorySink) -> list[Any]:
     fapilog.flush(10)
-    assert [record.body for record in sink.records] == ["paid A-1", "its own"]
+    return [record.body for record in sink.records]
+
+
+@pytest.mark.parametrize("enqueue", [False, True])
+def test_a_handler_of_logging_that_gives_its_records_to_loguru_makes_no_second_copy(
+    sink: MemorySink, intercepted: logging.Logger, enqueue: bool
+) -> None:
+    taking = LoguruSink()
+    logger.add(taking, format=taking.format, enqueue=enqueue, diagnose=False)
+    intercepted.warning("paid %s", "A-1")
+    try:
+        raise ValueError
+    except ValueError:
+        intercepted.exception("not paid")
+    logger.complete()
+    assert sorted(bodies(sink)) == ["its own", "its own", "not paid", "paid A-1"]
+
+
+def test_what_is_logged_while_a_record_is_handled_is_kept_although_that_has_no_text(
+    sink: MemorySink,
+    intercepted: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # pytest's handler fails the test by it
+    bridge.install()
+    intercepted.warning("%s and %s", 1)
+    assert bodies(sink) == ["%s and %s", "its own"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_message_of_the_same_text_about_another_exception_is_another_message(
+    sink: MemorySink, intercepted: logging.Logger
+) -> None:
+    class Fails(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logger.opt(exception=OSError("own")).error("failed")
+
+    bridge.install()
+    intercepted.handlers[:] = [Fails()]
+    intercepted.error("failed", exc_info=ValueError("theirs"))
+    assert bodies(sink) == ["failed", "failed"]
+    messages = [record.attributes["exception.message"] for record in sink.records]
+    assert messages == ["theirs", "own"]
 
 
 def test_install_is_one_line_and_can_be_undone() -> None:

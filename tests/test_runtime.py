@@ -75,10 +75,13 @@ def test_shutdown_undoes_configure_and_configure_works_again():
     log.info("one")
     fapilog.shutdown()
     assert fapilog.stats().delivered == 1
+    assert not log.is_enabled("fatal")
+    assert not fapilog.get_logger("new").is_enabled("fatal")
     log.info("lost")
     assert fapilog.stats().drops == {"closed": {"INFO": 1}}
     assert not [t for t in threading.enumerate() if t.name.startswith("fapilog-")]
     fapilog.configure(sinks=[sink])
+    assert log.is_enabled("info")
     log.info("two")
     fapilog.flush(5)
     assert bodies(sink) == ["one", "two"]

@@ -72,6 +72,8 @@ def test_the_method_is_the_severity(target: Collector, method: str, number: int)
     [
         ({"level": "error"}, 17, {}),
         ({"level": "WARN2"}, 14, {}),
+        ({"level": "off"}, 9, {"level": "off"}),
+        ({"level": "7"}, 9, {"level": "7"}),
         ({"level": "info", "level_number": 25}, 11, {}),
         ({"level": "gold"}, 9, {"level": "gold"}),
         ({"level": 3}, 9, {"level": 3}),

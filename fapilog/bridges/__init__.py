@@ -74,13 +74,13 @@ class Passing(threading.local):
         watched: whether anything wants to know ``taken``, which costs time.
         taken: the record of :mod:`logging` that was taken and now visits the
             handlers of its loggers, if any.
-        reported: the exception that was reported by a hook which now calls
-            the hook before it, or True where it has no exception.
+        reported: what was reported by a hook which now calls the hook before
+            it - an exception, a warning, an event loop's context - or True.
     """
 
     watched: ClassVar[bool] = False
     taken: logging.LogRecord | None = None
-    reported: BaseException | bool | None = None
+    reported: object = None
 
 
 PASSING: Final = Passing()

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.bridges.foreign import Event, nanoseconds
 from fapilog.diagnostics import announce, kind_of
-from fapilog.severity import DEBUG, ERROR, FATAL, INFO, TRACE, WARN, from_stdlib, parse_severity
+from fapilog.severity import (
+    DEBUG,
+    ERROR,
+    FATAL,
+    INFO,
+    OFF,
+    TRACE,
+    WARN,
+    from_stdlib,
+    parse_severity,
+)
 from fapilog.tracebacks import resolve
 
 if TYPE_CHECKING:
@@ -77,9 +87,11 @@ def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event
 
 def _parsed(level: str) -> tuple[int, str] | None:
     try:
-        return parse_severity(level), level.upper()
+        number = parse_severity(level)
     except ValueError:
         return None
+    # What is a level only in a configuration is here a field that happens to have the name.
+    return None if number >= OFF or level.strip().isdecimal() else (number, level.upper())
 
 
 def _is_level(value: object) -> bool:

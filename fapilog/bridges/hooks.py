@@ -50,9 +50,10 @@ def install_hooks(
 
     The hooks that were there are still called.  What one of them gives to
     :mod:`logging` - ``logging.captureWarnings``, asyncio's default handler -
-    is not logged a second time.  Calling it again changes what is hooked and
-    adds nothing.  Undone by :func:`uninstall_hooks` and by
-    :func:`fapilog.shutdown`.  Thread-safe; does not block.
+    is not logged a second time.  Calling it again changes what is hooked, goes
+    in front of hooks that came since, and adds nothing else.  Undone by
+    :func:`uninstall_hooks` and by :func:`fapilog.shutdown`.  Thread-safe; does
+    not block.
 
     Args:
         warnings: warnings that the filters let through, at WARN, as logger
@@ -102,11 +103,16 @@ def _report(event: Event) -> None:
     take(_feed, event.name, event.number, lambda: event)
 
 
+def _is_reported(what: object) -> bool:
+    """Whether a hook of ours further out has reported it: one that was wrapped is still called."""
+    return what is not None and bridges.PASSING.reported is what
+
+
 @contextlib.contextmanager
-def _reported(exception: BaseException | None) -> Iterator[None]:
+def _reported(what: object) -> Iterator[None]:
     """Leave out what the hook before ours gives to :mod:`logging` of the same."""
     passing = bridges.PASSING
-    outer, passing.reported = passing.reported, exception or True
+    outer, passing.reported = passing.reported, True if what is None else what
     try:
         yield
     finally:
@@ -123,7 +129,7 @@ def _around_warnings(found: Hook) -> Hook:
         line: str | None = None,
     ) -> None:
         # With a file it is to be written there, and is no event.
-        if not _patches["warnings"].active or file is not None:
+        if not _patches["warnings"].active or file is not None or _is_reported(message):
             found(message, category, filename, lineno, file, line)
             return
         attributes = {
@@ -131,7 +137,7 @@ def _around_warnings(found: Hook) -> Hook:
             "code.file.path": filename,
             "code.line.number": lineno,
         }
-        with _reported(None):
+        with _reported(message):
             _report(Event(_WARNINGS, WARN, "WARNING", str(message), attributes))
             found(message, category, filename, lineno, file, line)
 
@@ -140,7 +146,8 @@ def _around_warnings(found: Hook) -> Hook:
 
 def _around_excepthook(found: Hook) -> Hook:
     def excepthook(kind: type[BaseException], value: BaseException, traceback: Any) -> None:
-        if not _patches["uncaught"].active or issubclass(kind, KeyboardInterrupt):
+        is_ours = _patches["uncaught"].active and not _is_reported(value)
+        if not is_ours or issubclass(kind, KeyboardInterrupt):
             found(kind, value, traceback)
             return
         _report(Event("sys", FATAL, "CRITICAL", "uncaught exception", {}, exception=value))
@@ -152,8 +159,9 @@ def _around_excepthook(found: Hook) -> Hook:
 
 def _around_thread_hook(found: Hook) -> Hook:
     def excepthook(args: threading.ExceptHookArgs) -> None:
+        is_ours = _patches["threads"].active and not _is_reported(args.exc_value)
         # SystemExit is how a thread ends itself.
-        if not _patches["threads"].active or issubclass(args.exc_type, SystemExit):
+        if not is_ours or issubclass(args.exc_type, SystemExit):
             found(args)
             return
         thread, value = args.thread, args.exc_value
@@ -170,11 +178,13 @@ def _around_thread_hook(found: Hook) -> Hook:
 
 def _around_loops(found: Hook) -> Hook:
     def call_exception_handler(loop: aio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if not _patches["asyncio"].active:
+        exception = context.get("exception")
+        what = context if exception is None else exception
+        if not _patches["asyncio"].active or _is_reported(what):
             found(loop, context)
             return
         _report_loop(context)
-        with _reported(context.get("exception")):
+        with _reported(what):
             found(loop, context)
 
     return call_exception_handler

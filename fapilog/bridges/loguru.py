@@ -18,7 +18,7 @@ from fapilog.bridges.event_dict import from_traceback
 from fapilog.bridges.foreign import Caller, Event, here, nanoseconds, take
 from fapilog.bridges.patching import SetupLock
 from fapilog.severity import TRACE, from_stdlib
-from fapilog.tracebacks import qualified_name
+from fapilog.tracebacks import qualified_name, resolve
 
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
@@ -67,7 +67,8 @@ class LoguruSink:
         """
         fields: dict[str, Any] = record
         if _CALLER not in fields:
-            caller = None if bridges.is_suppressed() else here()
+            is_left_out = bridges.is_suppressed() or _is_passing(fields)
+            caller = None if is_left_out else here()
             fields[_CALLER] = caller and (dict(caller.bound), *caller[1:])
         self._claim(fields)
         return "{exception}"
@@ -78,7 +79,7 @@ class LoguruSink:
         name = fields["name"] or ""
         if (
             name.partition(".")[0] == "fapilog"
-            or fields.get(_CALLER, ()) is None  # logged inside a delivery
+            or fields.get(_CALLER, ()) is None  # left out where it was logged
             or not self._claim(fields)
             or _is_passing(fields)
         ):
@@ -130,9 +131,21 @@ def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[s
 
 
 def _is_passing(fields: dict[str, Any]) -> bool:
-    """Whether a handler of ``logging`` gives loguru a record that fapilog has already."""
+    """Whether a handler of ``logging`` gives loguru a record that fapilog has already.
+
+    What it gives has the record's text, and no exception but the record's.
+    """
     record = bridges.PASSING.taken
-    return record is not None and record.getMessage() == fields["message"]
+    if record is None:
+        return False
+    try:
+        text = record.getMessage()
+    except Exception:  # noqa: BLE001 - user code; the bridge that took the record has told of it
+        return False
+    found = fields["exception"]
+    return text == fields["message"] and (
+        found is None or found.value is None or found.value is resolve(record.exc_info)
+    )
 
 
 _lock = SetupLock()

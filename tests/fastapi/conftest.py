@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from fapilog_fastapi import installation, server_logs
+from fapilog_fastapi import server_logs
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -43,11 +43,10 @@ class Logged:
 
 @pytest.fixture
 def logged() -> Iterator[Logged]:
+    server_logs.uninstall()  # of applications of other tests that still wait for the collector
     sink = MemorySink()
     fapilog.configure(sinks=[sink], level="info")
     yield Logged(sink)
-    for app in list(installation._installed):
-        installation.uninstall(app)
     server_logs.uninstall()
 
 

@@ -134,6 +134,16 @@ def test_what_the_application_says_of_a_request_is_on_its_records(logged, contex
         assert record.attributes["tenant"] == {"plan": "gold"}
 
 
+@pytest.mark.parametrize("name", ["request.id", "http.route", "scope", "fields", "name", "self"])
+def test_any_name_can_be_that_of_a_field_and_the_requests_own_win(logged, name):
+    response = TestClient(shop(context=lambda _: {name: "theirs"})).get("/orders/1")
+    assert response.status_code == 200
+    own = {"request.id": response.headers["x-request-id"], "http.route": "/orders/{number}"}
+    (read,) = [record for record in logged() if record.body == "read"]
+    for record in (read, logged.completed()):
+        assert record.attributes.items() >= {name: "theirs", **own}.items()
+
+
 def test_the_application_is_asked_once_a_request(logged):
     asked = []
 

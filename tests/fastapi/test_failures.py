@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import Any
 
@@ -106,6 +107,28 @@ def test_a_handled_exception_has_a_trace_where_the_answer_is_a_failure(
     assert len(traced([record])) == traces
     if traces:
         assert record.attributes["exception.message"] == "card 4"
+
+
+class AsyncHandler:
+    async def __call__(self, request, error):
+        return JSONResponse({}, status_code=502)
+
+
+class ThreadedHandler:
+    def __call__(self, request, error):
+        return JSONResponse({}, status_code=502)
+
+
+@pytest.mark.parametrize("kind", [AsyncHandler, ThreadedHandler])
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_an_exception_handler_can_be_an_object_also_inside_of_partial(logged, kind, layers):
+    handler = kind()
+    for _ in range(layers):
+        handler = functools.partial(handler)
+    app = shop()
+    app.add_exception_handler(PaymentError, handler)
+    assert TestClient(app).get("/pay").status_code == 502
+    assert len(traced([logged.completed()])) == 1
 
 
 def test_an_exception_raised_in_an_exception_handler_shows_both(logged):
@@ -224,6 +247,16 @@ def test_the_servers_own_report_of_an_exception_is_no_second_copy(logged, arrang
     assert answer.startswith(b"HTTP/1.1 500")
     assert len(traced(logged())) == 1
     assert not [r for r in logged() if "Exception in ASGI" in str(r.body)]
+
+
+def test_after_a_shutdown_the_servers_own_report_and_access_line_stay(logged, caplog):
+    app = shop()
+    with caplog.at_level(logging.INFO), serving(app) as port:
+        fapilog.shutdown(10)
+        asyncio.run(fetch(port, "/boom/1"))
+    own = [r for r in caplog.records if r.name in {"uvicorn.access", "uvicorn.error"}]
+    assert [r.exc_info[0] for r in own if r.exc_info] == [ValueError]
+    assert sum(r.name == "uvicorn.access" for r in own) == 1
 
 
 def test_an_exception_of_another_application_is_still_the_servers_to_report(logged, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from typing import Any, cast
 
@@ -73,6 +74,19 @@ def test_only_starlettes_applications_can_be_installed_on():
         install(cast("Any", object()))
 
 
+def test_an_application_whose_class_takes_no_subclass_is_refused_with_the_way_out(logged):
+    class Shop(FastAPI):
+        def __init_subclass__(cls, *, region: str) -> None:
+            super().__init_subclass__()
+
+    app = Shop()
+    with pytest.raises(ConfigurationError, match=r"^app: Shop .*region.*FapilogMiddleware"):
+        install(app)
+    assert type(app) is Shop
+    assert TestClient(FapilogMiddleware(app)).get("/").status_code == 404
+    assert logged.completed()
+
+
 WRONG: list[tuple[str, Any]] = [
     ("request_id_header", "X Request"),
     ("request_id_header", 7),
@@ -81,6 +95,9 @@ WRONG: list[tuple[str, Any]] = [
     ("context", {"user": 1}),
     ("exclude", "("),
     ("exclude", [7]),
+    ("exclude", 5),
+    ("exclude", False),
+    ("exclude", [re.compile(b"/health")]),
     ("sample", 1.1),
     ("sample", "half"),
     ("sample", float("nan")),
@@ -90,6 +107,8 @@ WRONG: list[tuple[str, Any]] = [
     ("severity", {"6xx": "INFO"}),
     ("severity", {99: "INFO"}),
     ("severity", {404: "LOUD"}),
+    ("severity", {404: "OFF"}),
+    ("severity", {404: 25}),
     ("replace_access_log", None),
     ("validation_inputs", "yes"),
     ("debug_on_error", "always"),
@@ -106,7 +125,20 @@ def test_a_wrong_option_fails_at_once_and_is_named(name, value):
 
 
 @pytest.mark.parametrize(
-    "options", [{"level": "loud"}, {"records": 0}, {"size": "big"}, {"seconds": -1}]
+    "options",
+    [
+        {"level": "loud"},
+        {"records": 0},
+        {"records": 100.0},
+        {"size": "big"},
+        {"size": 1e6},
+        {"seconds": -1},
+        {"seconds": float("inf")},
+        {"status": 499.5},
+        {"status": 600},
+        {"status": True},
+    ],
+    ids=str,
 )
 def test_a_wrong_way_to_hold_debug_records_fails_at_once(options):
     with pytest.raises(ConfigurationError, match=f"debug_on_error: {next(iter(options))}"):
@@ -232,6 +264,25 @@ def test_a_wrong_option_of_the_lifespan_stops_the_start():
         lifespan(cast("Any", "own"))
 
 
+async def generator(app):
+    yield
+
+
+async def coroutine(app):
+    return
+
+
+def plain_generator(app):
+    yield
+
+
+@pytest.mark.parametrize("inner", [generator, coroutine, plain_generator])
+def test_a_lifespan_without_its_decorator_is_refused_at_once(inner):
+    with pytest.raises(ConfigurationError, match=r"^inner=.*asynccontextmanager"):
+        lifespan(inner)
+    lifespan(contextlib.asynccontextmanager(generator))
+
+
 def test_an_application_that_fails_to_start_still_delivers(logged):
     @contextlib.asynccontextmanager
     async def own(app):
@@ -246,6 +297,26 @@ def test_an_application_that_fails_to_start_still_delivers(logged):
     ):
         pass
     assert [r.body for r in logged.sink.records] == ["no database"]
+
+
+@pytest.mark.parametrize("stage", ["start", "stop"])
+def test_what_the_applications_lifespan_raises_is_logged_before_the_shutdown(stage):
+    @contextlib.asynccontextmanager
+    async def own(app):
+        if stage == "start":
+            raise RuntimeError("no database")
+        yield
+        raise RuntimeError("no database")
+
+    sink = MemorySink()
+    with (
+        pytest.raises(RuntimeError, match="no database"),
+        TestClient(FastAPI(lifespan=lifespan(own, sinks=[sink]))),
+    ):
+        pass
+    (record,) = sink.records
+    assert (record.severity_text, record.body) == ("ERROR", "the application's lifespan failed")
+    assert record.attributes["exception.message"] == "no database"
 
 
 def test_the_end_of_the_lifespan_does_not_block_the_loop():

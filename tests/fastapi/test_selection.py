@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import logging.config
+import re
 
 import pytest
 import uvicorn.config
-from fapilog_fastapi import install, uninstall
+from fapilog_fastapi import FapilogMiddleware, install, uninstall
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
@@ -41,7 +43,17 @@ def completed(logged):
 
 
 @pytest.mark.parametrize(
-    "exclude", ["/health$", ["/health$"], "nothing , health", r"shop\.example"]
+    "exclude",
+    [
+        "/health$",
+        ["/health$"],
+        "nothing , health",
+        r"shop\.example",
+        "//shop",
+        re.compile("/HEALTH", re.IGNORECASE),
+        ["nothing", re.compile("^http://shop.example/")],
+    ],
+    ids=str,
 )
 def test_excluded_requests_are_not_logged_and_what_they_log_is(logged, exclude):
     http = TestClient(shop(exclude=exclude), base_url="http://shop.example")
@@ -49,6 +61,12 @@ def test_excluded_requests_are_not_logged_and_what_they_log_is(logged, exclude):
     http.get("/inner/health")
     assert completed(logged) == []
     assert logged.bodies() == ["healthy"]
+
+
+@pytest.mark.parametrize("host", ["health", "health.evil", "x/health"])
+def test_a_client_cannot_switch_its_records_off_by_the_host_it_names(logged, host):
+    TestClient(shop(exclude="/health")).get("/status/200", headers={"host": host})
+    assert completed(logged) == ["/status/200"]
 
 
 @pytest.mark.parametrize("name", ["OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS"])
@@ -178,3 +196,18 @@ def test_uninstalling_the_last_application_gives_everything_back(logged, caplog)
     assert not access.filters
     TestClient(apps[0]).get("/")
     assert logged() == []
+
+
+def test_uninstalling_leaves_what_another_middleware_needs(logged):
+    access = logging.getLogger("uvicorn.access")
+    served = FapilogMiddleware(FastAPI())
+    app = FastAPI()
+    install(app)
+    install(app, sample=0.5)
+    uninstall(app)
+    assert access.filters
+    del served
+    gc.collect()
+    install(app)
+    uninstall(app)
+    assert not access.filters

@@ -157,6 +157,25 @@ def test_a_broken_traceparent_is_no_trace(logged, value):
     assert "traceparent" not in response.headers
 
 
+def test_of_two_traceparents_none_is_the_callers_and_of_two_tracestates_both(logged):
+    app = shop()
+    states = []
+
+    @app.get("/state")
+    async def state():
+        states.append(trace.get_current_span().get_span_context().trace_state.to_header())
+
+    install(app)
+    http = TestClient(app)
+    given = list(HEADERS.items())
+    http.get("/state", headers=[*given, ("tracestate", "a=1"), ("tracestate", "b=2")])
+    http.get("/order", headers=[*given, ("traceparent", f"00-{'1' * 32}-{PARENT}-01")])
+    assert states == ["a=1,b=2"]
+    first, *others = logged("http.server.request.completed")
+    assert first.trace_id == TRACE
+    assert [record.trace_id for record in others] == [""]
+
+
 def test_the_callers_trace_can_be_left_alone(logged):
     app = shop()
     install(app, trace_context=False)

@@ -16,9 +16,12 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Span, get_current_span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
+    from typing import TypeAlias
 
     from opentelemetry.context import Context
+
+    Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 #: The attribute that holds the id.
 REQUEST_ID: Final = "request.id"
@@ -43,15 +46,22 @@ def request_id(given: bytes | None) -> str:
     return f"{_random.getrandbits(128):032x}"
 
 
-class _Headers(Getter["Mapping[bytes, bytes]"]):
-    """How a propagator reads the headers of a scope."""
+class _Headers(Getter["Headers"]):
+    """How a propagator reads the headers of a scope.
 
-    def get(self, carrier: Mapping[bytes, bytes], key: str) -> list[str] | None:
-        value = carrier.get(key.lower().encode("latin-1"))
-        return None if value is None else [value.decode("latin-1")]
+    One that comes several times is a list: of two ``traceparent`` none is
+    valid, of two ``tracestate`` both hold.
 
-    def keys(self, carrier: Mapping[bytes, bytes]) -> list[str]:
-        return [name.decode("latin-1") for name in carrier]
+    Source: https://www.rfc-editor.org/rfc/rfc9110#section-5.3
+    """
+
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        wanted = key.lower().encode("latin-1")
+        found = [value.decode("latin-1") for name, value in carrier if name == wanted]
+        return [",".join(found)] if found else None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        return [name.decode("latin-1") for name, _ in carrier]
 
 
 _HEADERS: Final = _Headers()
@@ -62,8 +72,8 @@ def carrier_names() -> frozenset[bytes]:
     return frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
 
 
-def remote_context(headers: Mapping[bytes, bytes]) -> Context:
-    """Return the current context with what the caller's trace headers say."""
+def remote_context(headers: Headers) -> Context:
+    """Return the current context with what the caller's trace headers, of a scope, say."""
     return propagate.extract(headers, getter=_HEADERS)
 
 

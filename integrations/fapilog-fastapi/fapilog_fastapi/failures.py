@@ -74,9 +74,7 @@ def noting(handler: Callable[..., Any]) -> Callable[..., Any]:
     if getattr(handler, _WRAPPED, False):
         return handler
     wrapper: Callable[..., Any]
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-        getattr(handler, "__call__", None)  # noqa: B004 - an object may be one as well
-    ):
+    if _is_async(handler):
 
         async def wrapper(connection: Any, error: BaseException) -> Any:
             _note(connection, error)
@@ -91,6 +89,15 @@ def noting(handler: Callable[..., Any]) -> Callable[..., Any]:
     functools.update_wrapper(wrapper, handler, updated=())
     setattr(wrapper, _WRAPPED, True)
     return wrapper
+
+
+def _is_async(handler: Any) -> bool:
+    """Whether calling it makes a coroutine, as Starlette sees it."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - an object may be one as well
+    )
 
 
 def _note(connection: Any, error: BaseException) -> None:

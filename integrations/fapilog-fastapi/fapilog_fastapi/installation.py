@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from starlette.applications import Starlette
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from fapilog_fastapi.options import OptionNames
 
 _ATTRIBUTE: Final = "_fapilog_middleware"
-_installed: WeakSet[Starlette] = WeakSet()
 _classes: WeakKeyDictionary[type[Starlette], type[Starlette]] = WeakKeyDictionary()
 
 
@@ -48,7 +47,8 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
             - ``context``: function ``(connection) -> mapping``, or a coroutine
               function; its fields are bound once a request.
             - ``exclude``: URLs to leave out: regular expressions, separated by
-              commas or in a list.  None reads
+              commas or in a list.  Those that start with ``/`` are for the
+              path, others for scheme, host and path.  None reads
               ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` and
               ``OTEL_PYTHON_EXCLUDED_URLS``.
             - ``sample`` (1.0): ratio of successful requests that are logged.
@@ -71,29 +71,33 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
         msg = f"app={app!r} is no FastAPI or Starlette application: use FapilogMiddleware(app)"
         raise ConfigurationError(msg)
     plain: type[Starlette] = getattr(type(app), "_fapilog_plain", type(app))
+    made = _installed_class(plain)
     middleware = FapilogMiddleware(partial(plain.__call__, app), **options)
     middleware.watched = app
+    if _ATTRIBUTE in vars(app):
+        server_logs.release(vars(app)[_ATTRIBUTE])
     vars(app)[_ATTRIBUTE] = middleware
-    app.__class__ = _installed_class(plain)
-    _installed.add(app)
+    app.__class__ = made
 
 
 def uninstall(app: Starlette) -> None:
     """Undo :func:`~fapilog_fastapi.install`; does nothing where it was not called.
 
-    The servers' own access logs come back with the last application.
+    The servers' own access logs come back with the last application, and no
+    :class:`FapilogMiddleware` elsewhere.
     """
     plain = getattr(type(app), "_fapilog_plain", None)
     if plain is not None:
         app.__class__ = plain
-        vars(app).pop(_ATTRIBUTE, None)
-        _installed.discard(app)
-    if not _installed:
-        server_logs.uninstall()
+        server_logs.release(vars(app).pop(_ATTRIBUTE))
 
 
 def _installed_class(plain: type[Starlette]) -> type[Starlette]:
-    """Return a class like ``plain`` that serves through the middleware."""
+    """Return a class like ``plain`` that serves through the middleware.
+
+    Raises:
+        ConfigurationError: ``plain`` refuses to have a subclass.
+    """
     if plain in _classes:
         return _classes[plain]
 
@@ -101,5 +105,10 @@ def _installed_class(plain: type[Starlette]) -> type[Starlette]:
         await vars(self)[_ATTRIBUTE](scope, receive, send)
 
     body = {"__call__": serve, "__module__": plain.__module__, "__doc__": plain.__doc__}
-    made = _classes[plain] = type(plain.__name__, (plain,), {**body, "_fapilog_plain": plain})
+    try:
+        made = type(plain.__name__, (plain,), {**body, "_fapilog_plain": plain})
+    except Exception as error:  # what __init_subclass__ or a metaclass of the application's raises
+        msg = f"app: {plain.__name__} takes no plain subclass ({error}): use FapilogMiddleware(app)"
+        raise ConfigurationError(msg) from error
+    _classes[plain] = made
     return made

@@ -29,8 +29,9 @@ from fapilog_fastapi.exchange import (
     Passing,
     WebSocketExchange,
 )
+from fapilog_fastapi.exclusion import make_exclusion
 from fapilog_fastapi.metrics import RequestMetrics
-from fapilog_fastapi.options import exclude_pattern, make_options
+from fapilog_fastapi.options import make_options
 from fapilog_fastapi.probe import quieten
 from fapilog_fastapi.stack import look_through
 
@@ -69,11 +70,11 @@ class FapilogMiddleware:
         self.watched: Any = app
         self.options = make_options(options)
         self._recorder = Recorder(self.options)
-        self._exclude = exclude_pattern(self.options.exclude)
+        self._exclude = make_exclusion(self.options.exclude)
         self._passing = Passing(self.options.replace_access_log)
         self._stack: Any = _UNSEEN
         self._carriers: frozenset[bytes] = frozenset()
-        server_logs.install()
+        server_logs.install(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -81,7 +82,7 @@ class FapilogMiddleware:
         if (kind != "http" and kind != "websocket") or KEY in scope:  # noqa: PLR1714 - quicker so
             await self.app(scope, receive, send)
             return
-        if self._exclude is not None and self._is_excluded(scope):
+        if self._exclude is not None and self._exclude.matches(scope):
             await self._pass_by(scope, receive, send)
             return
         if getattr(self.watched, "middleware_stack", None) is not self._stack:
@@ -127,7 +128,7 @@ class FapilogMiddleware:
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
         try:
-            token = attach(remote_context(exchange.headers))
+            token = attach(remote_context(exchange.scope["headers"]))
         except Exception as error:  # noqa: BLE001 - a propagator of the application's own
             self._recorder.trouble("reading the caller's trace", error)
             return None
@@ -149,15 +150,6 @@ class FapilogMiddleware:
         # middleware start an internal span where a server's belongs.
         reads = self.options.trace_context and not has_spans
         self._carriers = carrier_names() if reads else frozenset()
-
-    def _is_excluded(self, scope: Scope) -> bool:
-        """Whether the URL matches, put together as OpenTelemetry's instrumentation does."""
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        if not host:
-            name, port = scope.get("server") or ("", None)
-            host = f"{name}:{port}" if port else str(name)
-        url = f"{scope.get('scheme', 'http')}://{host}{scope['path']}"
-        return self._exclude is not None and self._exclude.search(url) is not None
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what is left out: a mounted application leaves it out as well."""

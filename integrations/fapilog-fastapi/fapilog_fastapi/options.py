@@ -6,14 +6,14 @@ request reads attributes that are known to be right.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 
 from fapilog import ConfigurationError
-from fapilog.severity import SHORT_NAMES, parse_severity
+from fapilog.severity import OFF, parse_severity
 from fapilog_fastapi.metrics import RequestMetrics
 from fapilog_fastapi.payloads import PayloadLogging
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
+    from fapilog_fastapi.exclusion import Expression
+
     Fields: TypeAlias = Mapping[str, Any] | None
     Hook: TypeAlias = Callable[[HTTPConnection], Fields | Awaitable[Fields]]
 
-#: Where OpenTelemetry's own instrumentation looks for URLs to leave out, in this order.
-EXCLUDED_URLS: Final = ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS")
 _CLASSES: Final = {"1xx": 100, "2xx": 200, "3xx": 300, "4xx": 400, "5xx": 500}
 _STATUSES: Final = range(100, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -63,10 +63,17 @@ class DebugOnError:
         except ValueError as error:
             msg = f"debug_on_error: level: {error}"
             raise ConfigurationError(msg) from None
-        for name in ("records", "size", "seconds", "status"):
-            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
-                msg = f"debug_on_error: {name}={getattr(self, name)!r}: use a number above 0"
-                raise ConfigurationError(msg)
+        # As fapilog.hold() has them: what that refuses would fail with each request.
+        for name in ("records", "size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                _refuse(f"debug_on_error: {name}", value, "a whole number above 0")
+        seconds = self.seconds
+        if type(seconds) not in {int, float} or not isfinite(seconds) or seconds <= 0:
+            _refuse("debug_on_error: seconds", seconds, "a number of seconds above 0")
+        status: object = self.status
+        if not isinstance(status, int) or status not in _STATUSES:
+            _refuse("debug_on_error: status", status, "a status from 100 to 599")
 
 
 class OptionNames(TypedDict, total=False):
@@ -76,7 +83,7 @@ class OptionNames(TypedDict, total=False):
     trace_headers: bool
     trace_context: bool
     context: Hook | None
-    exclude: str | Iterable[str] | None
+    exclude: Expression | Iterable[Expression] | None
     sample: float
     slow: float | None
     severity: Mapping[int | str, int | str] | None
@@ -95,7 +102,7 @@ class Options:
     trace_headers: bool = False
     trace_context: bool = True
     context: Hook | None = None
-    exclude: str | Iterable[str] | None = None
+    exclude: Expression | Iterable[Expression] | None = None
     sample: float = 1.0
     slow: float | None = None
     severity: Mapping[int | str, int | str] | None = None
@@ -169,41 +176,19 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
             covered = range(int(key), int(key) + 1)
         else:
             _refuse("severity", key, "a status from 100 to 599, or 1xx to 5xx, as a key")
-        try:
-            number = min(parse_severity(severity), len(SHORT_NAMES) - 1)
-        except ValueError as error:
-            msg = f"severity: {key}: {error}"
-            raise ConfigurationError(msg) from None
-        table.update(dict.fromkeys(covered, number))
+        table.update(dict.fromkeys(covered, _severity(key, severity)))
     return table
 
 
-def exclude_pattern(given: str | Iterable[str] | None) -> re.Pattern[str] | None:
-    """Return what matches the URLs to leave out, None for none.
-
-    The rule is that of OpenTelemetry's instrumentation: regular expressions,
-    separated by commas, searched for anywhere in scheme, host and path.
-
-    Args:
-        given: such a string, or the expressions; None reads the variables of
-            :data:`EXCLUDED_URLS`.
-
-    Raises:
-        ConfigurationError: ``exclude`` is no regular expression.
-    """
-    if given is None:
-        given = next((os.environ[name] for name in EXCLUDED_URLS if name in os.environ), "")
-    parts = given.split(",") if isinstance(given, str) else list(given)
-    if not all(isinstance(part, str) for part in parts):
-        _refuse("exclude", given, "regular expressions")
-    expressions = [part.strip() for part in parts if part.strip()]
-    if not expressions:
-        return None
+def _severity(key: int | str, given: int | str) -> int:
     try:
-        return re.compile("|".join(expressions))
-    except re.error as error:
-        msg = f"exclude: {expressions!r} is no regular expression: {error}"
-        raise ConfigurationError(msg) from None
+        number = parse_severity(given)
+    except ValueError:
+        number = OFF
+    if number >= OFF:
+        fix = "trace, debug, info, warn, error, fatal, or a number from 1 to 24"
+        _refuse(f"severity: {key}", given, f"{fix}; `exclude` leaves requests out")
+    return number
 
 
 def _is_number(value: object) -> bool:

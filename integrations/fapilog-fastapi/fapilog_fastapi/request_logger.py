@@ -37,14 +37,14 @@ async def get_logger(connection: HTTPConnection) -> fapilog.Logger:
     scope = connection.scope
     exchange = scope.get(KEY)
     if not isinstance(exchange, Exchange):
-        return _make(scope)
+        return _make(scope, {})
     if exchange.logger is None:
         context = await exchange.add_context()
-        exchange.logger = _make(scope, **{REQUEST_ID: exchange.request_id}, **context)
+        exchange.logger = _make(scope, {**context, REQUEST_ID: exchange.request_id})
     return exchange.logger
 
 
-def _make(scope: Any, **fields: Any) -> fapilog.Logger:
+def _make(scope: Any, fields: dict[str, Any]) -> fapilog.Logger:
     name = getattr(scope.get("endpoint"), "__module__", None) or "fapilog_fastapi"
     route = route_template(scope)
     if route is not None:

@@ -3,19 +3,30 @@
 Filters on the servers' loggers: a logger keeps its filters through
 ``dictConfig``, so it does not matter whether the server configures logging
 before or after.  They look at each record, and touch nothing that belongs to
-an application without this package.
+an application without this package, nor anything once fapilog is shut down.
 """
 
 from __future__ import annotations
 
 import logging
 from typing import Final
+from weakref import WeakSet
 
+import fapilog
+from fapilog.severity import FATAL
+from fapilog_fastapi.completion import LOGGER
 from fapilog_fastapi.exchange import CURRENT
 from fapilog_fastapi.failures import is_logged
 
 #: Lines of uvicorn about a WebSocket's handshake come from its error logger.
 _HANDSHAKE: Final = '%s - "WebSocket %s"'
+
+_log: Final = fapilog.get_logger(LOGGER)
+
+
+def _is_silent() -> bool:
+    """Whether fapilog is shut down, or off, so that the server's line is the only one."""
+    return not _log.is_enabled(FATAL)
 
 
 class _AccessFilter(logging.Filter):
@@ -23,7 +34,7 @@ class _AccessFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - where it is logged counts
         exchange = CURRENT.get()
-        return exchange is None or not exchange.hides_access_log
+        return exchange is None or not exchange.hides_access_log or _is_silent()
 
 
 class _ErrorFilter(_AccessFilter):
@@ -31,7 +42,7 @@ class _ErrorFilter(_AccessFilter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and is_logged(record.exc_info[1]):
-            return False
+            return _is_silent()
         if isinstance(record.msg, str) and record.msg.startswith(_HANDSHAKE):
             return super().filter(record)
         return True
@@ -45,13 +56,26 @@ _FILTERS: Final = {
 }
 
 
-def install() -> None:
-    """Put the filters on the servers' loggers.  Twice is the same as once."""
+# The middlewares that are in use; what keeps one alive is its application.
+_users: Final[WeakSet[object]] = WeakSet()
+
+
+def install(user: object) -> None:
+    """Put the filters on the servers' loggers for a middleware.  Twice is the same as once."""
+    _users.add(user)
     for name, server_filter in _FILTERS.items():
         logging.getLogger(name).addFilter(server_filter)
 
 
+def release(user: object) -> None:
+    """Take the filters away with the last middleware that is in use."""
+    _users.discard(user)
+    if not _users:
+        uninstall()
+
+
 def uninstall() -> None:
-    """Take the filters away."""
+    """Take the filters away, whoever uses them."""
+    _users.clear()
     for name, server_filter in _FILTERS.items():
         logging.getLogger(name).removeFilter(server_filter)

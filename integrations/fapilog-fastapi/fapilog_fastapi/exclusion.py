@@ -1,0 +1,95 @@
+"""Which URLs are left out, by the rule of OpenTelemetry's instrumentation.
+
+Regular expressions, separated by commas, searched for anywhere in scheme, host
+and path.  One that starts with ``/`` is meant for paths and is not searched for
+in the host, which is a header: a client must not switch its own records off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from fapilog import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from starlette.types import Scope
+
+    Expression: TypeAlias = str | re.Pattern[str]
+
+#: Where OpenTelemetry's own instrumentation looks for URLs to leave out, in this order.
+EXCLUDED_URLS: Final = ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS")
+
+
+class Exclusion:
+    """What matches the URLs to leave out.
+
+    Args:
+        patterns: those that start with one ``/`` are for the path alone.
+    """
+
+    __slots__ = ("_paths", "_urls")
+
+    def __init__(self, patterns: Sequence[re.Pattern[str]]) -> None:
+        self._paths = [p for p in patterns if _is_for_paths(p.pattern)]
+        self._urls = [p for p in patterns if not _is_for_paths(p.pattern)]
+
+    def matches(self, scope: Scope) -> bool:
+        """Whether a request is to be left out."""
+        path = scope["path"]
+        if any(pattern.search(path) for pattern in self._paths):
+            return True
+        if not self._urls:
+            return False
+        url = _url(scope)
+        return any(pattern.search(url) for pattern in self._urls)
+
+
+def make_exclusion(given: Expression | Iterable[Expression] | None) -> Exclusion | None:
+    """Return what matches the URLs to leave out, None for none.
+
+    Args:
+        given: expressions separated by commas, a compiled one, or several of
+            either; None reads the variables of :data:`EXCLUDED_URLS`.
+
+    Raises:
+        ConfigurationError: ``exclude`` is no regular expression.
+    """
+    if given is None:
+        given = next((os.environ[name] for name in EXCLUDED_URLS if name in os.environ), "")
+    if isinstance(given, str):
+        given = given.split(",")
+    parts: list[object] = list(given) if isinstance(given, Iterable) else [given]
+    patterns = [_compiled(part) for part in parts if not isinstance(part, str) or part.strip()]
+    return Exclusion(patterns) if patterns else None
+
+
+def _compiled(part: object) -> re.Pattern[str]:
+    if isinstance(part, re.Pattern) and isinstance(part.pattern, str):
+        return part
+    if not isinstance(part, str):
+        msg = f"exclude: {part!r}: use regular expressions, such as '/health' or ['/health']"
+        raise ConfigurationError(msg)
+    try:
+        return re.compile(part.strip())
+    except re.error as error:
+        msg = f"exclude: {part!r} is no regular expression: {error}"
+        raise ConfigurationError(msg) from None
+
+
+def _is_for_paths(expression: str) -> bool:
+    # Two are those before a host.
+    return expression.startswith("/") and not expression.startswith("//")
+
+
+def _url(scope: Scope) -> str:
+    """Return the URL, put together as OpenTelemetry's instrumentation does."""
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    if not host:
+        name, port = scope.get("server") or ("", None)
+        host = f"{name}:{port}" if port else str(name)
+    return f"{scope.get('scheme', 'http')}://{host}{scope['path']}"
