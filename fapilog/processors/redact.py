@@ -37,16 +37,22 @@ _MAX_NAME: Final = 128
 # {"name": "authorization", "value": "..."}: a name and its value side by side.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
+# {"type": "...", "loc": ["body", "password"], "input": "..."}: what pydantic says of a value
+# that did not fit.
+_LOCATION: Final = "loc"
+_INPUT_KEYS: Final = frozenset({"input", "msg", "ctx"})
+_CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 
 
 class RedactProcessor:
     """Masks secrets in the body and the attributes of a record.
 
-    Masked are the values of secret names at any depth, also in lists of pairs
-    and of ``{"name": ..., "value": ...}``; and in texts, exception messages and
-    stack traces included, credentials in URLs and headers, tokens and keys of
-    known shapes, private keys, and values after secret names.  Only the secret
-    part of a text is masked.  None and booleans are no secrets.
+    Masked are the values of secret names at any depth, also in lists of pairs,
+    of ``{"name": ..., "value": ...}`` and of pydantic's errors; and in texts,
+    exception messages and stack traces included, credentials in URLs and
+    headers, tokens and keys of known shapes, private keys, and values after
+    secret names.  Only the secret part of a text is masked.  None and booleans
+    are no secrets.
 
     Does not block; raises only on an internal failure, on which the pipeline
     masks the whole record.  Belongs to one worker; the counts may be read from
@@ -178,7 +184,7 @@ class RedactProcessor:
             elif kind is bytes:
                 texts.append(value.decode("latin-1"))
             elif kind is dict:
-                if not _VALUE_KEYS.isdisjoint(value) or not self._are_harmless(value):
+                if not _CLOSER_KEYS.isdisjoint(value) or not self._are_harmless(value):
                     return False
                 rest += value.values()
             elif kind is list:
@@ -221,6 +227,12 @@ class RedactProcessor:
             name = name.decode("latin-1")
         return type(name) is str and self._fields.is_secret(name)
 
+    def _is_secret_location(self, location: object) -> bool:
+        """Whether a value that did not validate belongs to a secret name."""
+        if type(location) is str:
+            return self._fields.is_secret_path(location)
+        return type(location) is list and any(map(self._is_secret_name, location))
+
     # ---- masking: always a new value, the old one may be shared
 
     def _value(self, value: Any) -> Any:
@@ -253,9 +265,12 @@ class RedactProcessor:
             name.lower() in _LABEL_KEYS and self._is_secret_name(label)
             for name, label in mapping.items()
         )
+        named = _VALUE_KEYS if is_labelled else frozenset()
+        if "type" in mapping and self._is_secret_location(mapping.get(_LOCATION)):
+            named |= _INPUT_KEYS
         masked: dict[str, AnyValue] = {}
         for name, value in mapping.items():
-            secret = self._fields.is_secret(name) or (is_labelled and name in _VALUE_KEYS)
+            secret = self._fields.is_secret(name) or name in named
             new_name = free_name(self._text(name), masked)
             masked[new_name] = self._masked(value) if secret else self._value(value)
         return masked

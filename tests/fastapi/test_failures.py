@@ -28,6 +28,10 @@ class Order(BaseModel):
         return item
 
 
+class Login(BaseModel):
+    password: int
+
+
 class PaymentError(Exception):
     pass
 
@@ -180,6 +184,26 @@ def test_the_values_are_told_when_asked_for(logged):
     (error,) = logged.completed().attributes["validation.errors"]
     assert error["input"] == "many"
     assert "integer" in error["msg"]
+
+
+def test_the_values_of_secret_fields_are_masked_also_when_asked_for(logged):
+    app = shop(validation_inputs=True)
+
+    @app.post("/login")
+    async def login(login: Login):
+        return {}
+
+    @app.get("/login")
+    async def form(password: int):
+        return {}
+
+    TestClient(app).post("/login", json={"password": "S3CRET"})
+    TestClient(app).get("/login", params={"password": "S3CRET"})
+    assert [r.attributes["validation.errors"][0]["loc"] for r in logged()] == [
+        "body.password",
+        "query.password",
+    ]
+    assert "S3CRET" not in repr(logged())
 
 
 def test_a_thousand_validation_errors_are_counted_and_a_few_told(logged):
