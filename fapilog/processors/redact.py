@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.errors import ConfigurationError
 from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
+from fapilog.processors.inputs import (
+    find_cut_inputs,
+    find_inputs,
+    find_members,
+    may_hold_input,
+)
 from fapilog.processors.pairs import find_pairs, may_hold_pair
 from fapilog.processors.secrets import RULES, may_hold_secret
 from fapilog.values import SCALARS, Limits, snapshot
@@ -196,7 +202,7 @@ class RedactProcessor:
     def _is_suspect(self, text: str) -> bool:
         lowered = text.lower()
         return may_hold_secret(text, lowered) or (
-            may_hold_pair(text) and self._fields.may_occur_in(lowered)
+            may_hold_pair(text) and (self._fields.may_occur_in(lowered) or may_hold_input(lowered))
         )
 
     def _are_harmless(self, names: Iterable[str]) -> bool:
@@ -286,6 +292,10 @@ class RedactProcessor:
             lowered = text.lower()
             for rule in RULES:
                 text = self._mask_spans(text, rule.find(text, lowered), rule.name)
+            is_secret = self._fields.is_secret_path
+            text = self._mask_spans(text, find_inputs(text, is_secret), "pair")
+            text = self._mask_spans(text, find_cut_inputs(text), "pair")
+            text = self._mask_spans(text, find_members(text, is_secret), "pair")
             text = self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0

@@ -206,6 +206,25 @@ def test_the_values_of_secret_fields_are_masked_also_when_asked_for(logged):
     assert "S3CRET" not in repr(logged())
 
 
+@pytest.mark.parametrize("where", ["response", "model"])
+def test_a_secret_field_that_did_not_validate_is_masked_in_the_exception(logged, where):
+    app = FastAPI()
+    install(app)
+
+    @app.get("/response", response_model=Login)
+    async def response():
+        return {"password": "S3CRET"}
+
+    @app.get("/model")
+    async def model():
+        Login.model_validate({"password": "S3CRET"})
+
+    TestClient(app, raise_server_exceptions=False).get(f"/{where}")
+    (record,) = traced(logged())
+    assert "ValidationError" in record.attributes["error.type"]
+    assert "S3CRET" not in repr(record)
+
+
 def test_a_thousand_validation_errors_are_counted_and_a_few_told(logged):
     app = shop()
 
