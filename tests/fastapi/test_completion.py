@@ -301,6 +301,30 @@ def test_what_is_bound_in_dependencies_and_handlers_is_on_the_record(logged):
     assert found == {"tenant": "acme", "plan": "gold", "user": "ada", "cart": [1, 2]}
 
 
+@pytest.mark.parametrize("how", ["bind", "logger", "block", "context"])
+def test_a_field_may_have_any_name(logged, how):
+    fields = {"event_name": "signup", "exc_info": True, "severity": 1, "message": "m", "self": "s"}
+    app = FastAPI()
+    install(app, context=(lambda request: fields) if how == "context" else None)
+
+    @app.get("/")
+    async def page(log: Log):
+        if how == "bind":
+            fapilog_fastapi.bind(**fields)
+        elif how == "logger":
+            log.bind(**fields)
+        elif how == "block":
+            with fapilog.bind(**fields):
+                pass
+
+    TestClient(app).get("/")
+    (record,) = logged()
+    assert record.event_name == "http.server.request.completed"
+    assert record.attributes["event_name"] == "signup"
+    assert record.attributes["self"] == "s"
+    assert "exception.type" not in record.attributes
+
+
 def test_nothing_that_was_bound_is_left_after_a_request(logged, client):
     app = shop()
 

@@ -113,7 +113,7 @@ class Recorder:
         is_success = not (failed or is_slow or exchange.outcome or code >= _REFUSAL)
         if is_success and not self._is_sampled(exchange.span):
             return
-        attributes = dict(exchange.fields)
+        log, attributes = self._with_fields(exchange)
         attributes.update(request_attributes(exchange.scope, exchange.headers))
         if route is not None:
             attributes["http.route"] = route
@@ -132,7 +132,20 @@ class Recorder:
         ending = "" if exchange.status is None and failed else exchange.outcome
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
         body = " ".join(filter(None, words))
-        self._log.log(severity, body, event_name=event, **attributes)
+        attributes["event_name"] = event
+        log.log(severity, body, **attributes)
+
+    def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
+        """Return the logger and the attributes to begin with: what was bound in the request.
+
+        Names that mean something to ``log`` itself must neither reach it nor
+        cost the record: a bound ``event_name`` is an attribute as on every record.
+        """
+        attributes = dict(exchange.fields)
+        attributes.pop("exc_info", None)
+        if "event_name" in attributes:
+            return self._log.bind(event_name=attributes.pop("event_name")), attributes
+        return self._log, attributes
 
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
