@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from fapilog_fastapi import FapilogMiddleware, install
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import APIRouter, BackgroundTasks, FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, field_validator
+from starlette.applications import Starlette
+from starlette.routing import Host, Mount
 
 import fapilog
 from tests.fastapi.serving import TestClient, fetch, serving
@@ -73,6 +75,77 @@ def test_the_response_of_an_unhandled_exception_has_the_id_too(logged):
     http = TestClient(shop(), raise_server_exceptions=False)
     response = http.get("/boom/1", headers={"x-request-id": "r-1"})
     assert (response.status_code, response.headers["x-request-id"]) == (500, "r-1")
+
+
+async def fails():
+    raise ValueError("deep down")
+
+
+def inner():
+    app = FastAPI()
+    app.add_api_route("/boom", fails)
+    return app
+
+
+def called(app):
+    async def call(scope, receive, send):
+        await app(scope, receive, send)
+
+    return call
+
+
+def included(app):
+    outer, router = FastAPI(), APIRouter()
+    router.mount("/m", app)
+    outer.include_router(router)
+    return outer
+
+
+def mounted_by_a_function(app):
+    outer = FastAPI()
+    outer.mount("/m", called(app))
+    return outer
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        lambda app: Starlette(routes=[Mount("/m", routes=[Mount("/", app=app)])]),
+        lambda app: Starlette(routes=[Host("testserver", app=Mount("/m", app=app))]),
+        included,
+        mounted_by_a_function,
+    ],
+    ids=["mounts", "host", "included", "function"],
+)
+def test_an_exception_deep_down_is_one_record_with_its_trace(logged, outer):
+    app = outer(inner())
+    install(app)
+    response = TestClient(app, raise_server_exceptions=False).get("/m/boom")
+    if response.status_code == 404:
+        pytest.skip("this version includes no mounts")
+    records = logged()
+    if outer is mounted_by_a_function:  # FastAPI's own telemetry cannot be found there
+        records = [r for r in records if r.scope.name == "fapilog_fastapi"]
+    (record,) = records
+    assert (record.severity_text, record.attributes["error.type"]) == ("ERROR", "ValueError")
+    assert record.attributes["http.response.status_code"] == 500
+    assert "deep down" in record.attributes["exception.stacktrace"]
+
+
+def test_a_failure_that_is_answered_is_recorded_with_the_time_of_its_answer(logged):
+    app = FastAPI()
+    install(app)
+
+    @app.get("/busy")
+    async def busy(tasks: BackgroundTasks):
+        tasks.add_task(asyncio.sleep, 0.2)
+        return JSONResponse({}, status_code=503, background=tasks)
+
+    TestClient(app).get("/busy")
+    (record,) = logged()
+    assert (record.body, record.attributes["error.type"]) == ("GET /busy 503", "503")
+    assert "request.outcome" not in record.attributes
+    assert record.attributes["http.server.request.duration"] < 0.2
 
 
 def test_a_handler_of_every_exception_has_the_fields_and_makes_no_second_trace(logged):

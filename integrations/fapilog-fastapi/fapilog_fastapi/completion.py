@@ -25,6 +25,7 @@ from fapilog_fastapi.exchange import (
     DISCONNECTED,
     DISCONNECTS,
     FAILED,
+    FAILURE,
     Exchange,
     WebSocketExchange,
 )
@@ -52,7 +53,6 @@ EXCEPTION: Final = "http.server.request.exception"
 #: Fields that handlers can put on the completion record, as many as a record has attributes.
 MAX_FIELDS: Final = 128
 
-_FAILURE: Final = 500
 _REFUSAL: Final = 400
 _INTERNAL_ERROR: Final = 1011  # https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
 _QUIET: Final = 30.0
@@ -82,7 +82,7 @@ class Recorder:
         self._severities = severity_table(options.severity)
         self._methods = known_methods()
         self._slow = float("inf") if options.slow is None else float(options.slow)
-        self._failing = _FAILURE if self.hold is None else self.hold.status
+        self._failing = FAILURE if self.hold is None else self.hold.status
         self._sampled_ids = round(options.sample * (1 << 64))
         self._troubles: dict[str, tuple[float, int]] = {}
 
@@ -104,7 +104,7 @@ class Recorder:
     def _complete(self, exchange: Exchange, duration: float) -> None:
         status = self._status(exchange)
         code = status or 0
-        failed = exchange.outcome == FAILED or code >= _FAILURE
+        failed = exchange.outcome == FAILED or code >= FAILURE
         is_slow = duration >= self._slow
         if exchange.hold is not None and (failed or is_slow or code >= self._failing):
             exchange.hold.release()
@@ -184,7 +184,7 @@ class Recorder:
     def _status(self, exchange: Exchange) -> int | None:
         """Return the status the client got; an exception before any is answered by the server."""
         if exchange.status is None and exchange.outcome == FAILED:
-            return None if isinstance(exchange, WebSocketExchange) else _FAILURE
+            return None if isinstance(exchange, WebSocketExchange) else FAILURE
         return exchange.status
 
     def _http_attributes(
@@ -198,7 +198,7 @@ class Recorder:
         if exchange.status is not None and exchange.scope["method"] != "HEAD":
             attributes["http.response.body.size"] = exchange.response_size
         if exchange.outcome == FAILED:
-            return max(ERROR, self._severities.get(status or _FAILURE, ERROR))
+            return max(ERROR, self._severities.get(status or FAILURE, ERROR))
         if exchange.outcome == DISCONNECTED:
             return INFO
         if exchange.outcome:

@@ -35,6 +35,8 @@ DISCONNECTED: Final = "disconnected"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 INCOMPLETE: Final = "incomplete"
+#: Lowest status of a failure.
+FAILURE: Final = 500
 #: What is raised when the client has gone.
 DISCONNECTS: Final = (ClientDisconnect, WebSocketDisconnect)
 
@@ -68,6 +70,8 @@ class Exchange:
         error: the exception that this request failed with, handled or not.
         logged: identity of the exception whose stack trace the record has.
         outcome: "" when the response was sent in whole.
+        duration: seconds to the end of a failure's response whose exception may
+            still come; None while there is none.
         ended: whether the completion record has been written.
     """
 
@@ -76,6 +80,7 @@ class Exchange:
         "_receive",
         "_send",
         "capture",
+        "duration",
         "ended",
         "error",
         "fields",
@@ -119,6 +124,7 @@ class Exchange:
         self.error: BaseException | None = None
         self.logged = 0
         self.outcome = ""
+        self.duration: float | None = None
         self.ended = self.was_disconnected = False
         self.request_size = self.response_size = 0
         self._hook: Callable[[Any], Any] | None = options.context
@@ -176,6 +182,11 @@ class Exchange:
             if isinstance(error, Exception):
                 self.recorder.late(self, error)
             return
+        if self.duration is not None:
+            if isinstance(error, Exception) and not isinstance(error, DISCONNECTS):
+                self.error = error
+            self.end()
+            return
         if self.was_disconnected or isinstance(error, DISCONNECTS):
             self.outcome = DISCONNECTED
         elif isinstance(error, Exception):
@@ -201,7 +212,9 @@ class Exchange:
         """Write the completion record, once.  Never raises."""
         if not self.ended:
             self.ended = True
-            self.recorder.complete(self, perf_counter() - self.started)
+            if self.duration is None:
+                self.duration = perf_counter() - self.started
+            self.recorder.complete(self, self.duration)
             self.error = None  # its frames hold this object
 
     def response_headers(self, present: Any) -> list[tuple[bytes, bytes]]:
@@ -230,7 +243,7 @@ class HTTPExchange(Exchange):
         kind = message["type"]
         if kind == "http.request":
             self.request_size += len(message.get("body", b""))
-        elif kind == "http.disconnect" and not self.ended:
+        elif kind == "http.disconnect" and not self.ended and self.duration is None:
             self.was_disconnected = True
         return message
 
@@ -252,9 +265,11 @@ class HTTPExchange(Exchange):
 
     def finish(self) -> None:
         """The application returned."""
-        if not self.ended:
+        if self.ended:
+            return
+        if self.duration is None:
             self.outcome = DISCONNECTED if self.was_disconnected else INCOMPLETE
-            self.end()
+        self.end()
 
     async def _start(self, message: Message) -> None:
         if self._hook is not None:
@@ -270,6 +285,10 @@ class HTTPExchange(Exchange):
     def _sent(self) -> None:
         if self.was_disconnected:
             self.outcome = DISCONNECTED
+        elif (self.status or 0) >= FAILURE and self.error is None:
+            # Where no probe stands, who answers an exception raises it again.
+            self.duration = perf_counter() - self.started
+            return
         self.end()
 
 
