@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fapilog_fastapi import FapilogMiddleware, install
-from fastapi import APIRouter, BackgroundTasks, FastAPI
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, field_validator
 from starlette.applications import Starlette
@@ -75,6 +75,25 @@ def test_the_response_of_an_unhandled_exception_has_the_id_too(logged):
     http = TestClient(shop(), raise_server_exceptions=False)
     response = http.get("/boom/1", headers={"x-request-id": "r-1"})
     assert (response.status_code, response.headers["x-request-id"]) == (500, "r-1")
+
+
+def test_an_httpexception_that_nobody_answers_is_a_fault(logged):
+    class Guard:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            if scope["type"] == "http":
+                raise HTTPException(401)
+            await self.app(scope, receive, send)
+
+    app = FastAPI()
+    app.add_middleware(Guard)
+    install(app)
+    assert TestClient(app, raise_server_exceptions=False).get("/").status_code == 500
+    (record,) = logged()
+    assert record.attributes["error.type"].endswith("HTTPException")
+    assert "in __call__" in record.attributes["exception.stacktrace"]
 
 
 async def fails():

@@ -176,7 +176,7 @@ class Recorder:
             route,
             status,
             duration,
-            None if error is None or isinstance(error, HTTPException) else type_name(type(error)),
+            None if error is None or answer_of(error, status) else type_name(type(error)),
             request_size=request_size(exchange),
             response_size=None if exchange.status is None else exchange.response_size,
         )
@@ -253,9 +253,10 @@ class Recorder:
             return
         if not failed:
             return
-        if isinstance(error, HTTPException):
-            # The application's answer, not a fault in it - unless it says what led there.
-            attributes["error.type"] = str(error.status_code)
+        answer = answer_of(error, self._status(exchange))
+        if answer:
+            # Not a fault of the application - unless it says what led there.
+            attributes["error.type"] = answer
             if error.__cause__ is None:
                 return
         else:
@@ -317,6 +318,16 @@ def request_size(exchange: Exchange) -> int | None:
     """Return the size of the request's body, declared or counted; None where it has none."""
     declared = length(exchange.headers.get(b"content-length"))
     return (exchange.request_size or None) if declared is None else declared
+
+
+def answer_of(error: BaseException, status: int | None) -> str:
+    """Return the status of an exception that became the application's answer, else "".
+
+    One that nobody turned into its answer, in a middleware for one, is a fault.
+    """
+    if isinstance(error, HTTPException) and error.status_code == status:
+        return str(status)
+    return ""
 
 
 @contextlib.contextmanager
