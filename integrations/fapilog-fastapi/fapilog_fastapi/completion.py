@@ -104,7 +104,7 @@ class Recorder:
     def _complete(self, exchange: Exchange, duration: float) -> None:
         status = self._status(exchange)
         code = status or 0
-        failed = exchange.outcome == FAILED or code >= FAILURE
+        failed = exchange.outcome == FAILED or exchange.broken or code >= FAILURE
         is_slow = duration >= self._slow
         if exchange.hold is not None and (failed or is_slow or code >= self._failing):
             exchange.hold.release()
@@ -129,7 +129,8 @@ class Recorder:
             attributes["url.query"] = redact_query(query)
         self._ending(exchange, status, failed, attributes)
         # A failure that has a status of its own needs no word for it.
-        ending = "" if exchange.status is None and failed else exchange.outcome
+        is_told = exchange.status is None and exchange.outcome == FAILED
+        ending = "" if is_told else exchange.outcome
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
         body = " ".join(filter(None, words))
         attributes["event_name"] = event
@@ -200,7 +201,7 @@ class Recorder:
         if exchange.outcome == FAILED:
             return max(ERROR, self._severities.get(status or FAILURE, ERROR))
         if exchange.outcome == DISCONNECTED:
-            return INFO
+            return ERROR if exchange.broken else INFO
         if exchange.outcome:
             return WARN
         return self._severities.get(status or 0, INFO)

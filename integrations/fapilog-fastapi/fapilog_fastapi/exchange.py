@@ -41,6 +41,11 @@ FAILURE: Final = 500
 DISCONNECTS: Final = (ClientDisconnect, WebSocketDisconnect)
 
 
+def is_fault(error: BaseException | None) -> bool:
+    """Whether an exception is one of the application's own, and no client that has gone."""
+    return isinstance(error, Exception) and not isinstance(error, DISCONNECTS)
+
+
 class Passing:
     """What the context holds during a request that is left out."""
 
@@ -70,6 +75,7 @@ class Exchange:
         error: the exception that this request failed with, handled or not.
         logged: identity of the exception whose stack trace the record has.
         outcome: "" when the response was sent in whole.
+        broken: whether the application failed, though the client was not there to see it.
         duration: seconds to the end of a failure's response whose exception may
             still come; None while there is none.
         ended: whether the completion record has been written.
@@ -79,6 +85,7 @@ class Exchange:
         "_hook",
         "_receive",
         "_send",
+        "broken",
         "capture",
         "duration",
         "ended",
@@ -125,7 +132,7 @@ class Exchange:
         self.logged = 0
         self.outcome = ""
         self.duration: float | None = None
-        self.ended = self.was_disconnected = False
+        self.ended = self.was_disconnected = self.broken = False
         self.request_size = self.response_size = 0
         self._hook: Callable[[Any], Any] | None = options.context
         self.capture: PayloadCapture | None = None
@@ -183,12 +190,15 @@ class Exchange:
                 self.recorder.late(self, error)
             return
         if self.duration is not None:
-            if isinstance(error, Exception) and not isinstance(error, DISCONNECTS):
+            if is_fault(error):
                 self.error = error
+                self.broken = bool(self.outcome)
             self.end()
             return
         if self.was_disconnected or isinstance(error, DISCONNECTS):
+            # Only that excuses an error, and a cancellation.
             self.outcome = DISCONNECTED
+            self.broken = is_fault(error)
         elif isinstance(error, Exception):
             self.outcome = FAILED
         else:
@@ -231,10 +241,11 @@ class Exchange:
 class HTTPExchange(Exchange):
     """An HTTP request; its record is written when the last piece of the response was sent."""
 
-    __slots__ = ("_trailers",)
+    __slots__ = ("_answer", "_trailers")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._answer = 0  # the status, also where nobody gets to see it
         self._trailers = False
 
     async def receive(self) -> Message:
@@ -274,8 +285,9 @@ class HTTPExchange(Exchange):
     async def _start(self, message: Message) -> None:
         if self._hook is not None:
             await self.add_context()
-        if not self.was_disconnected:  # or nobody gets to see it
-            self.status = message["status"]
+        self._answer = message["status"]
+        if not self.was_disconnected:
+            self.status = self._answer
         self._trailers = message.get("trailers", False)
         if self.recorder.adds_headers:
             headers = self.response_headers(message.get("headers", ()))
@@ -285,7 +297,8 @@ class HTTPExchange(Exchange):
     def _sent(self) -> None:
         if self.was_disconnected:
             self.outcome = DISCONNECTED
-        elif (self.status or 0) >= FAILURE and self.error is None:
+            self.broken = self._answer >= FAILURE and is_fault(self.error)
+        if self._answer >= FAILURE and self.error is None:
             # Where no probe stands, who answers an exception raises it again.
             self.duration = perf_counter() - self.started
             return
