@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import get_current_span, set_span_in_context
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 
 import fapilog
 from fapilog.severity import ERROR, INFO, WARN
@@ -26,6 +26,8 @@ from fapilog_fastapi.exchange import (
     DISCONNECTS,
     FAILED,
     FAILURE,
+    INCOMPLETE,
+    INTERNAL_ERROR,
     Exchange,
     WebSocketExchange,
 )
@@ -54,7 +56,6 @@ EXCEPTION: Final = "http.server.request.exception"
 MAX_FIELDS: Final = 128
 
 _REFUSAL: Final = 400
-_INTERNAL_ERROR: Final = 1011  # https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
 _QUIET: Final = 30.0
 
 
@@ -161,7 +162,7 @@ class Recorder:
         if exchange.error is not None:
             self._error_attributes(exchange, exchange.error, failed, attributes)
         elif failed:
-            attributes["error.type"] = str(status)
+            attributes["error.type"] = str(INTERNAL_ERROR if exchange.broken else status)
 
     def _measure(
         self,
@@ -215,11 +216,9 @@ class Recorder:
         if exchange.code is not None and exchange.accepted:
             attributes["websocket.close.code"] = exchange.code
             attributes["websocket.closed_by"] = exchange.closed_by
-        if exchange.outcome == FAILED or (
-            exchange.code == _INTERNAL_ERROR and exchange.closed_by == "server"
-        ):
+        if exchange.outcome == FAILED or exchange.broken:
             return ERROR
-        if exchange.outcome == CANCELLED:
+        if exchange.outcome in {CANCELLED, INCOMPLETE}:
             return WARN
         return self._severities.get(exchange.status or 0, INFO)
 
@@ -254,7 +253,8 @@ class Recorder:
             return
         if not failed:
             return
-        answer = answer_of(error, self._status(exchange))
+        raised = exchange.outcome == FAILED
+        answer = "" if raised else answer_of(error, self._status(exchange))
         if answer:
             # Not a fault of the application - unless it says what led there.
             attributes["error.type"] = answer
@@ -322,12 +322,14 @@ def request_size(exchange: Exchange) -> int | None:
 
 
 def answer_of(error: BaseException, status: int | None) -> str:
-    """Return the status of an exception that became the application's answer, else "".
+    """Return the status, or code, of an exception that became the application's answer, else "".
 
     One that nobody turned into its answer, in a middleware for one, is a fault.
     """
     if isinstance(error, HTTPException) and error.status_code == status:
         return str(status)
+    if isinstance(error, WebSocketException):
+        return str(error.code)
     return ""
 
 

@@ -37,6 +37,9 @@ FAILED: Final = "failed"
 INCOMPLETE: Final = "incomplete"
 #: Lowest status of a failure.
 FAILURE: Final = 500
+#: What a server closes a WebSocket with when it failed.
+#: Source: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
+INTERNAL_ERROR: Final = 1011
 #: What is raised when the client has gone.
 DISCONNECTS: Final = (ClientDisconnect, WebSocketDisconnect)
 
@@ -75,7 +78,7 @@ class Exchange:
         error: the exception that this request failed with, handled or not.
         logged: identity of the exception whose stack trace the record has.
         outcome: "" when the response was sent in whole.
-        broken: whether the application failed, though the client was not there to see it.
+        broken: whether the application failed, though neither outcome nor status say so.
         duration: seconds to the end of a failure's response whose exception may
             still come; None while there is none.
         ended: whether the completion record has been written.
@@ -348,6 +351,9 @@ class WebSocketExchange(Exchange):
 
     def finish(self) -> None:
         """The application returned."""
+        if self.status is None and not self.closed_by:
+            self.outcome = INCOMPLETE
+        self.broken = self.closed_by == "server" and self.code == INTERNAL_ERROR
         self.end()
 
     def fail(self, error: BaseException) -> None:
