@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fapilog_fastapi import FapilogMiddleware, install
+from fapilog_fastapi.failures import is_logged
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, field_validator
@@ -388,6 +389,23 @@ def test_one_exception_object_raised_by_two_requests_is_logged_by_both(logged):
     http.get("/same")
     http.get("/same")
     assert len(traced(logged())) == 2
+
+
+def test_the_server_reports_an_exception_of_an_excluded_request_that_another_has_logged(logged):
+    error = ValueError("the same")
+    app = FastAPI()
+    install(app, exclude="/health")
+
+    @app.get("/page")
+    @app.get("/health")
+    async def same():
+        raise error
+
+    http = TestClient(app, raise_server_exceptions=False)
+    http.get("/page")
+    assert is_logged(error)
+    http.get("/health")
+    assert not is_logged(error)
 
 
 def test_an_exception_that_takes_no_attributes_is_logged_all_the_same(logged):

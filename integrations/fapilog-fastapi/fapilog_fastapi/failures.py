@@ -8,6 +8,7 @@ a second one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,12 @@ def mark_as_logged(error: BaseException) -> None:
         vars(error)[_MARK] = True
     except Exception:  # noqa: BLE001 - a class of its own kind: the server logs it again
         return
+
+
+def unmark(error: BaseException) -> None:
+    """Take the mark off an exception that is raised again where nothing logs it."""
+    with contextlib.suppress(Exception):  # as above
+        vars(error).pop(_MARK, None)
 
 
 def is_logged(error: object) -> bool:

@@ -29,6 +29,7 @@ from fapilog_fastapi.exchange import (
     Passing,
     WebSocketExchange,
 )
+from fapilog_fastapi.failures import unmark
 from fapilog_fastapi.metrics import RequestMetrics
 from fapilog_fastapi.options import exclude_pattern, make_options
 from fapilog_fastapi.probe import quieten
@@ -165,6 +166,9 @@ class FapilogMiddleware:
         current = CURRENT.set(self._passing)
         try:
             await self.app(scope, receive, send)
+        except Exception as error:
+            unmark(error)  # of an earlier request, where an application raises one object twice
+            raise
         finally:
             with contextlib.suppress(ValueError):  # another context
                 CURRENT.reset(current)
