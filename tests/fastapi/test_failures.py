@@ -331,6 +331,28 @@ def test_a_thousand_validation_errors_are_counted_and_a_few_told(logged):
     assert len(record.attributes["validation.errors"]) == 20
 
 
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("alice@example.com 4111", "*"),
+        ("4111111111111111", "*"),
+        ("x" * 65, "*"),
+        ("größe", "größe"),
+        ("x-count", "x-count"),
+    ],
+)
+def test_keys_that_clients_choose_show_no_more_than_names(logged, key, shown):
+    app = shop()
+
+    @app.post("/counts")
+    async def counts(body: dict[str, int]):
+        return {}
+
+    TestClient(app).post("/counts", json={key: "x"})
+    (error,) = logged.completed().attributes["validation.errors"]
+    assert error["loc"] == f"body.{shown}"
+
+
 def test_a_mounted_application_has_its_validation_errors_told(logged):
     app, admin = FastAPI(), FastAPI()
 
