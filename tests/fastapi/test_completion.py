@@ -139,6 +139,27 @@ def test_a_mounted_application_with_a_middleware_of_its_own_makes_no_second_reco
     ]
 
 
+class Copying:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(dict(scope), receive, send)
+
+
+@pytest.mark.parametrize("is_mounted", [False, True])
+def test_the_route_is_known_behind_middleware_that_copies_the_scope(logged, is_mounted):
+    app = inner = shop()
+    if is_mounted:
+        app = FastAPI()
+        app.mount("/areas/{area}", inner)
+        install(app)
+    app.add_middleware(Copying)
+    prefix, template = ("/areas/7", "/areas/{area}") if is_mounted else ("", "")
+    TestClient(app).get(f"{prefix}/orders/7")
+    assert logged.completed().attributes["http.route"] == f"{template}/orders/{{number}}"
+
+
 def test_an_included_router_has_its_prefix_in_the_route(logged):
     app = shop()
     inner, outer = APIRouter(prefix="/items"), APIRouter()

@@ -109,7 +109,7 @@ class Recorder:
         is_slow = duration >= self._slow
         if exchange.hold is not None and (failed or is_slow or code >= self._failing):
             exchange.hold.release()
-        route = route_template(exchange.scope)
+        route = route_template(exchange.routed)
         self._measure(exchange, route, status, duration, failed)
         is_success = not (failed or is_slow or exchange.outcome or code >= _REFUSAL)
         if is_success and not self._is_sampled(exchange.span):
@@ -280,7 +280,7 @@ class Recorder:
         try:
             if exchange.hold is not None:
                 exchange.hold.release()
-            route = route_template(exchange.scope)
+            route = route_template(exchange.routed)
             name = exchange.scope.get("method", "WebSocket")
             attributes = {REQUEST_ID: exchange.request_id, "error.type": type_name(type(error))}
             if route is not None:

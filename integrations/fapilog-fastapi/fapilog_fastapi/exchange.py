@@ -73,6 +73,7 @@ class Exchange:
 
     Attributes:
         fields: bound during the request, for the completion record.
+        routed: the scope that the innermost router got, where the route is.
         span: the server's span, or the caller's where this process has none.
         status: of the response, None before it starts.
         error: the exception that this request failed with, handled or not.
@@ -104,6 +105,7 @@ class Exchange:
         "request_id",
         "request_size",
         "response_size",
+        "routed",
         "scope",
         "span",
         "started",
@@ -122,7 +124,7 @@ class Exchange:
         options = recorder.options
         self.started = perf_counter()
         self.recorder = recorder
-        self.scope = scope
+        self.scope = self.routed = scope
         self.headers = headers
         self.request_id = request_id(headers.get(recorder.header))
         self.hides_access_log = options.replace_access_log

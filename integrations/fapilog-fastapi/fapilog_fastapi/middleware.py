@@ -120,7 +120,9 @@ class FapilogMiddleware:
                     raise
                 exchange.finish()
         finally:
-            exchange.scope.pop(KEY, None)  # or the two would hold each other until they are found
+            # Or each scope and the exchange would hold each other until they are found.
+            exchange.scope.pop(KEY, None)
+            exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
             with contextlib.suppress(ValueError):  # another context, as above

@@ -2,8 +2,9 @@
 
 The server's span is started further in than this package's middleware stands,
 by OpenTelemetry's middleware or by FastAPI itself, and exceptions become
-responses there.  A probe is put where both can be seen, and exception handlers
-are wrapped.  The built stack is looked at, not flags: it is what runs.
+responses there.  A probe is put where both can be seen, another before the
+router, and exception handlers are wrapped.  The built stack is looked at, not
+flags: it is what runs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Host, Mount, Router
 
 from fapilog_fastapi.failures import noting
-from fapilog_fastapi.probe import Probe, is_of_fapilog
+from fapilog_fastapi.probe import Probe, RouteProbe, is_of_fapilog
 
 _OTEL: Final = ("opentelemetry.instrumentation.asgi", "OpenTelemetryMiddleware")
 #: Layers looked through at most: a chain may lead back to itself.
@@ -59,6 +60,8 @@ def _look_through(app: Any, seen: set[int]) -> bool:
             innermost = layer
         elif isinstance(layer, ExceptionMiddleware):
             _wrap_handlers(layer)
+            if not isinstance(layer.app, RouteProbe):
+                layer.app = RouteProbe(layer.app)
         layer = getattr(layer, "app", None)
     if innermost is not None and not isinstance(innermost.app, Probe):
         innermost.app = Probe(innermost.app)
