@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 import fapilog
+from tests.fastapi.asgi_for_tests import Server, app_that_sends, http_scope
 from tests.fastapi.serving import TestClient
 
 Log = Annotated[fapilog.Logger, Depends(fapilog_fastapi.get_logger)]
@@ -110,6 +111,33 @@ def test_sizes_of_bodies_are_counted_also_without_a_length(logged):
         for r in logged("http.server.request.completed")
     ]
     assert sizes == [(8, 7), (7, 7)]
+
+
+LENGTH = [(b"content-length", b"17")]
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "headers", "messages", "size"),
+    [
+        ("GET", 200, [], [{"type": "http.response.pathsend", "path": "/x"}], None),
+        ("GET", 200, LENGTH, [{"type": "http.response.pathsend", "path": "/x"}], 17),
+        ("GET", 200, [], [{"type": "http.response.zerocopysend", "file": 3, "count": 9}], 9),
+        ("GET", 200, [], [{"type": "http.response.zerocopysend", "file": 3}], None),
+        ("HEAD", 200, LENGTH, [{"type": "http.response.body", "body": b"abc"}], None),
+        ("GET", 304, [], [{"type": "http.response.body", "body": b"abc"}], None),
+        ("GET", 200, [], [{"type": "http.response.body", "body": b"abc"}], 3),
+    ],
+)
+def test_a_size_is_told_only_of_what_the_client_gets(
+    logged, method, status, headers, messages, size
+):
+    start = {"type": "http.response.start", "status": status, "headers": headers}
+    app = FapilogMiddleware(app_that_sends([start, *messages], reads=0))
+    asyncio.run(Server(http_scope(method=method), []).play(app))
+    record = logged.completed()
+    assert record.severity_text == "INFO"
+    assert "request.outcome" not in record.attributes
+    assert record.attributes.get("http.response.body.size") == size
 
 
 def test_a_path_without_a_route_has_no_route(logged):

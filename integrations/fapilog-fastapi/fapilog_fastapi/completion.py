@@ -56,6 +56,9 @@ EXCEPTION: Final = "http.server.request.exception"
 MAX_FIELDS: Final = 128
 
 _REFUSAL: Final = 400
+#: Statuses of responses without a body: servers drop what is sent as one.
+#: Source: https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
+_BODILESS: Final = frozenset({204, 304})
 _QUIET: Final = 30.0
 
 
@@ -180,7 +183,7 @@ class Recorder:
             duration,
             None if error is None or answer_of(error, status) else type_name(type(error)),
             request_size=request_size(exchange),
-            response_size=None if exchange.status is None else exchange.response_size,
+            response_size=response_size(exchange),
         )
 
     def _status(self, exchange: Exchange) -> int | None:
@@ -197,8 +200,8 @@ class Recorder:
             attributes["http.response.status_code"] = status
         if (size := request_size(exchange)) is not None:
             attributes["http.request.body.size"] = size
-        if exchange.status is not None and exchange.scope["method"] != "HEAD":
-            attributes["http.response.body.size"] = exchange.response_size
+        if (size := response_size(exchange)) is not None:
+            attributes["http.response.body.size"] = size
         if exchange.outcome == FAILED:
             return max(ERROR, self._severities.get(status or FAILURE, ERROR))
         if exchange.outcome == DISCONNECTED:
@@ -319,6 +322,14 @@ def request_size(exchange: Exchange) -> int | None:
     """Return the size of the request's body, declared or counted; None where it has none."""
     declared = length(exchange.headers.get(b"content-length"))
     return (exchange.request_size or None) if declared is None else declared
+
+
+def response_size(exchange: Exchange) -> int | None:
+    """Return the size of the response's body; None where it has none, or nobody here knows."""
+    status = exchange.status
+    if status is None or status in _BODILESS or exchange.scope.get("method") == "HEAD":
+        return None
+    return exchange.response_size
 
 
 def answer_of(error: BaseException, status: int | None) -> str:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
 import fapilog
+from fapilog_fastapi.attributes import length
 from fapilog_fastapi.correlation import active_span, request_id, trace_headers
 from fapilog_fastapi.payloads import PayloadCapture
 
@@ -35,6 +36,7 @@ DISCONNECTED: Final = "disconnected"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 INCOMPLETE: Final = "incomplete"
+_BODIES: Final = frozenset({"http.response.body", "http.response.zerocopysend"})
 #: Lowest status of a failure.
 FAILURE: Final = 500
 #: What a server closes a WebSocket with when it failed.
@@ -74,6 +76,7 @@ class Exchange:
     Attributes:
         fields: bound during the request, for the completion record.
         routed: the scope that the innermost router got, where the route is.
+        response_size: bytes of the response's body, None where the server alone knows.
         span: the server's span, or the caller's where this process has none.
         status: of the response, None before it starts.
         error: the exception that this request failed with, handled or not.
@@ -138,7 +141,8 @@ class Exchange:
         self.outcome = ""
         self.duration: float | None = None
         self.ended = self.was_disconnected = self.broken = False
-        self.request_size = self.response_size = 0
+        self.request_size = 0
+        self.response_size: int | None = 0
         self._hook: Callable[[Any], Any] | None = options.context
         self.capture: PayloadCapture | None = None
         if options.payloads is not None:
@@ -246,11 +250,12 @@ class Exchange:
 class HTTPExchange(Exchange):
     """An HTTP request; its record is written when the last piece of the response was sent."""
 
-    __slots__ = ("_answer", "_trailers")
+    __slots__ = ("_answer", "_headers", "_trailers")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._answer = 0  # the status, also where nobody gets to see it
+        self._headers: Any = ()
         self._trailers = False
 
     async def receive(self) -> Message:
@@ -271,13 +276,20 @@ class HTTPExchange(Exchange):
             return
         await self._send(message)
         if kind == "http.response.body":
-            self.response_size += len(message.get("body", b""))
-            if not (message.get("more_body", False) or self._trailers):
-                self._sent()
-        elif kind == "http.response.pathsend" or (
-            kind == "http.response.trailers" and not message.get("more_trailers", False)
-        ):
+            self._count(len(message.get("body", b"")))
+        elif kind == "http.response.zerocopysend":
+            self._count(message.get("count"))
+        elif kind == "http.response.pathsend":
+            self._count(length(dict(self._headers).get(b"content-length")))
+        elif kind != "http.response.trailers":
+            return
+        goes_on = "more_trailers" if kind == "http.response.trailers" else "more_body"
+        if not message.get(goes_on, False) and not (kind in _BODIES and self._trailers):
             self._sent()
+
+    def _count(self, size: int | None) -> None:
+        known = self.response_size is not None and size is not None
+        self.response_size = self.response_size + size if known else None  # type: ignore[operator]
 
     def finish(self) -> None:
         """The application returned."""
@@ -297,6 +309,7 @@ class HTTPExchange(Exchange):
         if self.recorder.adds_headers:
             headers = self.response_headers(message.get("headers", ()))
             message = {**message, "headers": headers}
+        self._headers = message.get("headers", ())
         await self._send(message)
 
     def _sent(self) -> None:
