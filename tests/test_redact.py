@@ -111,6 +111,34 @@ def test_a_name_beside_its_value_is_seen(value, expected):
     assert redacted(headers=value).attributes["headers"] == expected
 
 
+@pytest.mark.parametrize(
+    "location",
+    [("body", "password"), ["query", "user", "api_key", 0], "body.token.type", "response.password"],
+)
+def test_the_value_that_did_not_validate_is_masked_where_its_place_is_secret(location):
+    error = {
+        "type": "x",
+        "loc": location,
+        "msg": "s3cr3t",
+        "input": "s3cr3t",
+        "ctx": {"e": "s3cr3t"},
+    }
+    (told,) = redacted(errors=[error]).attributes["errors"]
+    assert told["type"] == "x"
+    assert "s3cr3t" not in repr(told)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"type": "x", "loc": ["body", "count"], "msg": "no number", "input": "many"},
+        {"loc": "app/token.py", "msg": "started"},
+    ],
+)
+def test_other_places_keep_their_values(mapping):
+    assert redacted(at=[mapping]).attributes["at"] == [mapping]
+
+
 def test_lists_of_names_are_left_alone():
     names = ["password", "email"]
     assert redacted(fields=names, other=["password", "email", "token"]).attributes == {

@@ -109,6 +109,10 @@ class FieldNames:
                 self._decisions[name] = decision
         return decision
 
+    def is_secret_path(self, path: str) -> bool:
+        """Return whether a path of names, joined by dots, leads to or through a secret."""
+        return self.is_secret(path) or any(map(self.is_secret, path.split(".")))
+
     def _decide(self, name: str) -> bool:
         words = words_of(name)
         if name in _STANDARD or "".join(words) in self._allowed:

@@ -25,7 +25,7 @@ _name: Final = re.compile(
       | (?(dashes) [ \t]{1,4}(?!-) | (?!)) )""",
     re.VERBOSE,
 )
-_quote: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\*(?:\"""|'''|["']))""")
+_quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\*(?:\"""|'''|["']))""")
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
 # The rest of a line, or of a quotation that began before the name.
@@ -81,9 +81,9 @@ def _is_secret(match: re.Match[str], is_secret: Callable[[str], bool]) -> bool:
 def _value(text: str, match: re.Match[str]) -> Span:
     """Return what to mask after a name; an empty span for nothing."""
     start = match.end()
-    quoted = _quote.match(text, start)
+    quoted = quotation(text, start)
     if quoted:
-        start, end = quoted.end(), _closing(text, quoted["quote"], quoted.end())
+        start, end = quoted.end(), end_of_quotation(text, quoted["quote"], quoted.end())
         if match["comma"] and not (match["dashes"] or _is_tuple(text, match, end)):
             return start, start
     elif match["comma"] or _literal.match(text, start):
@@ -105,7 +105,12 @@ def _end_of_header(text: str, match: re.Match[str], start: int) -> int:
     return rest.end() if rest else start
 
 
-def _closing(text: str, quote: str, position: int) -> int:
+def quotation(text: str, position: int) -> re.Match[str] | None:
+    """Return the beginning of a quotation at ``position``, with its group ``quote``."""
+    return _quotation.match(text, position)
+
+
+def end_of_quotation(text: str, quote: str, position: int) -> int:
     """Return where a quotation ends; one that does not, because it was cut, ends with the text."""
     while (found := text.find(quote, position)) >= 0:
         before = found

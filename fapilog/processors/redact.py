@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.errors import ConfigurationError
 from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
+from fapilog.processors.inputs import (
+    find_cut_inputs,
+    find_inputs,
+    find_members,
+    may_hold_input,
+)
 from fapilog.processors.pairs import find_pairs, may_hold_pair
 from fapilog.processors.secrets import RULES, may_hold_secret
 from fapilog.values import SCALARS, Limits, snapshot
@@ -37,16 +43,22 @@ _MAX_NAME: Final = 128
 # {"name": "authorization", "value": "..."}: a name and its value side by side.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
+# {"type": "...", "loc": ["body", "password"], "input": "..."}: what pydantic says of a value
+# that did not fit.
+_LOCATION: Final = "loc"
+_INPUT_KEYS: Final = frozenset({"input", "msg", "ctx"})
+_CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 
 
 class RedactProcessor:
     """Masks secrets in the body and the attributes of a record.
 
-    Masked are the values of secret names at any depth, also in lists of pairs
-    and of ``{"name": ..., "value": ...}``; and in texts, exception messages and
-    stack traces included, credentials in URLs and headers, tokens and keys of
-    known shapes, private keys, and values after secret names.  Only the secret
-    part of a text is masked.  None and booleans are no secrets.
+    Masked are the values of secret names at any depth, also in lists of pairs,
+    of ``{"name": ..., "value": ...}`` and of pydantic's errors; and in texts,
+    exception messages and stack traces included, credentials in URLs and
+    headers, tokens and keys of known shapes, private keys, and values after
+    secret names.  Only the secret part of a text is masked.  None and booleans
+    are no secrets.
 
     Does not block; raises only on an internal failure, on which the pipeline
     masks the whole record.  Belongs to one worker; the counts may be read from
@@ -178,7 +190,7 @@ class RedactProcessor:
             elif kind is bytes:
                 texts.append(value.decode("latin-1"))
             elif kind is dict:
-                if not _VALUE_KEYS.isdisjoint(value) or not self._are_harmless(value):
+                if not _CLOSER_KEYS.isdisjoint(value) or not self._are_harmless(value):
                     return False
                 rest += value.values()
             elif kind is list:
@@ -190,7 +202,7 @@ class RedactProcessor:
     def _is_suspect(self, text: str) -> bool:
         lowered = text.lower()
         return may_hold_secret(text, lowered) or (
-            may_hold_pair(text) and self._fields.may_occur_in(lowered)
+            may_hold_pair(text) and (self._fields.may_occur_in(lowered) or may_hold_input(lowered))
         )
 
     def _are_harmless(self, names: Iterable[str]) -> bool:
@@ -220,6 +232,12 @@ class RedactProcessor:
         if type(name) is bytes:
             name = name.decode("latin-1")
         return type(name) is str and self._fields.is_secret(name)
+
+    def _is_secret_location(self, location: object) -> bool:
+        """Whether a value that did not validate belongs to a secret name."""
+        if type(location) is str:
+            return self._fields.is_secret_path(location)
+        return type(location) is list and any(map(self._is_secret_name, location))
 
     # ---- masking: always a new value, the old one may be shared
 
@@ -253,9 +271,12 @@ class RedactProcessor:
             name.lower() in _LABEL_KEYS and self._is_secret_name(label)
             for name, label in mapping.items()
         )
+        named = _VALUE_KEYS if is_labelled else frozenset()
+        if "type" in mapping and self._is_secret_location(mapping.get(_LOCATION)):
+            named |= _INPUT_KEYS
         masked: dict[str, AnyValue] = {}
         for name, value in mapping.items():
-            secret = self._fields.is_secret(name) or (is_labelled and name in _VALUE_KEYS)
+            secret = self._fields.is_secret(name) or name in named
             new_name = free_name(self._text(name), masked)
             masked[new_name] = self._masked(value) if secret else self._value(value)
         return masked
@@ -271,6 +292,10 @@ class RedactProcessor:
             lowered = text.lower()
             for rule in RULES:
                 text = self._mask_spans(text, rule.find(text, lowered), rule.name)
+            is_secret = self._fields.is_secret_path
+            text = self._mask_spans(text, find_inputs(text, is_secret), "pair")
+            text = self._mask_spans(text, find_cut_inputs(text), "pair")
+            text = self._mask_spans(text, find_members(text, is_secret), "pair")
             text = self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0

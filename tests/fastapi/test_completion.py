@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 import fapilog
+from tests.fastapi.asgi_for_tests import Server, app_that_sends, http_scope
 from tests.fastapi.serving import TestClient
 
 Log = Annotated[fapilog.Logger, Depends(fapilog_fastapi.get_logger)]
@@ -112,6 +113,33 @@ def test_sizes_of_bodies_are_counted_also_without_a_length(logged):
     assert sizes == [(8, 7), (7, 7)]
 
 
+LENGTH = [(b"content-length", b"17")]
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "headers", "messages", "size"),
+    [
+        ("GET", 200, [], [{"type": "http.response.pathsend", "path": "/x"}], None),
+        ("GET", 200, LENGTH, [{"type": "http.response.pathsend", "path": "/x"}], 17),
+        ("GET", 200, [], [{"type": "http.response.zerocopysend", "file": 3, "count": 9}], 9),
+        ("GET", 200, [], [{"type": "http.response.zerocopysend", "file": 3}], None),
+        ("HEAD", 200, LENGTH, [{"type": "http.response.body", "body": b"abc"}], None),
+        ("GET", 304, [], [{"type": "http.response.body", "body": b"abc"}], None),
+        ("GET", 200, [], [{"type": "http.response.body", "body": b"abc"}], 3),
+    ],
+)
+def test_a_size_is_told_only_of_what_the_client_gets(
+    logged, method, status, headers, messages, size
+):
+    start = {"type": "http.response.start", "status": status, "headers": headers}
+    app = FapilogMiddleware(app_that_sends([start, *messages], reads=0))
+    asyncio.run(Server(http_scope(method=method), []).play(app))
+    record = logged.completed()
+    assert record.severity_text == "INFO"
+    assert "request.outcome" not in record.attributes
+    assert record.attributes.get("http.response.body.size") == size
+
+
 def test_a_path_without_a_route_has_no_route(logged):
     TestClient(shop()).get("/nowhere")
     record = logged.completed()
@@ -137,6 +165,27 @@ def test_a_mounted_application_with_a_middleware_of_its_own_makes_no_second_reco
         "GET /tenants/{tenant}/admin/users/{name} 200",
         "GET /plain/x 200",
     ]
+
+
+class Copying:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(dict(scope), receive, send)
+
+
+@pytest.mark.parametrize("is_mounted", [False, True])
+def test_the_route_is_known_behind_middleware_that_copies_the_scope(logged, is_mounted):
+    app = inner = shop()
+    if is_mounted:
+        app = FastAPI()
+        app.mount("/areas/{area}", inner)
+        install(app)
+    app.add_middleware(Copying)
+    prefix, template = ("/areas/7", "/areas/{area}") if is_mounted else ("", "")
+    TestClient(app).get(f"{prefix}/orders/7")
+    assert logged.completed().attributes["http.route"] == f"{template}/orders/{{number}}"
 
 
 def test_an_included_router_has_its_prefix_in_the_route(logged):
@@ -299,6 +348,30 @@ def test_what_is_bound_in_dependencies_and_handlers_is_on_the_record(logged):
     assert block.attributes["cart"] == [1, 2]
     found = {name: completion.attributes[name] for name in ("tenant", "plan", "user", "cart")}
     assert found == {"tenant": "acme", "plan": "gold", "user": "ada", "cart": [1, 2]}
+
+
+@pytest.mark.parametrize("how", ["bind", "logger", "block", "context"])
+def test_a_field_may_have_any_name(logged, how):
+    fields = {"event_name": "signup", "exc_info": True, "severity": 1, "message": "m", "self": "s"}
+    app = FastAPI()
+    install(app, context=(lambda request: fields) if how == "context" else None)
+
+    @app.get("/")
+    async def page(log: Log):
+        if how == "bind":
+            fapilog_fastapi.bind(**fields)
+        elif how == "logger":
+            log.bind(**fields)
+        elif how == "block":
+            with fapilog.bind(**fields):
+                pass
+
+    TestClient(app).get("/")
+    (record,) = logged()
+    assert record.event_name == "http.server.request.completed"
+    assert record.attributes["event_name"] == "signup"
+    assert record.attributes["self"] == "s"
+    assert "exception.type" not in record.attributes
 
 
 def test_nothing_that_was_bound_is_left_after_a_request(logged, client):

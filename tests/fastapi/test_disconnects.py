@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from typing import Any
 
 import pytest
 from fapilog_fastapi import FapilogMiddleware, install
 from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from starlette.requests import ClientDisconnect
 
 import fapilog
+from tests.fastapi.asgi_for_tests import Server, http_scope
 from tests.fastapi.serving import abort, allow_sockets, serving
 
 STREAMS = 1_000
@@ -139,3 +142,58 @@ def test_a_generator_that_the_collector_closes_disturbs_nothing(logged, caplog):
     loop.close()
     assert logged.completed().attributes["request.outcome"] == "cancelled"
     assert caplog.records == []
+
+
+async def leave(app):
+    """Send a request, go away, and take what the server would get."""
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+    server = Server(http_scope(method="GET", path="/", headers=[]), messages)
+    with contextlib.suppress(KeyError):
+        await server.play(app)
+
+
+@pytest.mark.parametrize("arrange", ["install", "add_middleware", "function"])
+def test_an_exception_after_the_client_has_gone_is_logged_all_the_same(logged, arrange):
+    app = FastAPI()
+
+    @app.get("/")
+    async def page(request: Request):
+        await request.body()
+        assert await request.is_disconnected()
+        raise KeyError("a fault")
+
+    async def call(scope, receive, send):
+        await app(scope, receive, send)
+
+    served: Any = app
+    if arrange == "install":
+        install(app)
+    elif arrange == "add_middleware":
+        app.add_middleware(FapilogMiddleware)
+    else:
+        served = FapilogMiddleware(call)
+    asyncio.run(leave(served))
+    (record,) = [r for r in logged() if r.scope.name == "fapilog_fastapi"]
+    assert record.body.startswith("GET /")
+    assert record.body.endswith("disconnected")
+    assert record.severity_text == "ERROR"
+    assert record.attributes["exception.type"] == record.attributes["error.type"] == "KeyError"
+
+
+def test_a_handled_exception_after_the_client_has_gone_is_no_error(logged):
+    app = FastAPI()
+    install(app)
+
+    @app.exception_handler(KeyError)
+    async def answer(request, error):
+        return JSONResponse({}, status_code=409)
+
+    @app.get("/")
+    async def page(request: Request):
+        await request.body()
+        assert await request.is_disconnected()
+        raise KeyError("no fault")
+
+    asyncio.run(leave(app))
+    (record,) = logged()
+    assert record.severity_text == "INFO"

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from fapilog_fastapi import FapilogMiddleware, install
-from fastapi import BackgroundTasks, FastAPI
+from fapilog_fastapi.failures import is_logged
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, field_validator
+from starlette.applications import Starlette
+from starlette.routing import Host, Mount
 
 import fapilog
 from tests.fastapi.serving import TestClient, fetch, serving
@@ -27,6 +30,10 @@ class Order(BaseModel):
         if item == "s3cret":
             raise ValueError(f"there is no {item}")
         return item
+
+
+class Login(BaseModel):
+    password: int
 
 
 class PaymentError(Exception):
@@ -70,6 +77,96 @@ def test_the_response_of_an_unhandled_exception_has_the_id_too(logged):
     http = TestClient(shop(), raise_server_exceptions=False)
     response = http.get("/boom/1", headers={"x-request-id": "r-1"})
     assert (response.status_code, response.headers["x-request-id"]) == (500, "r-1")
+
+
+def test_an_httpexception_that_nobody_answers_is_a_fault(logged):
+    class Guard:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            if scope["type"] == "http":
+                raise HTTPException(401)
+            await self.app(scope, receive, send)
+
+    app = FastAPI()
+    app.add_middleware(Guard)
+    install(app)
+    assert TestClient(app, raise_server_exceptions=False).get("/").status_code == 500
+    (record,) = logged()
+    assert record.attributes["error.type"].endswith("HTTPException")
+    assert "in __call__" in record.attributes["exception.stacktrace"]
+
+
+async def fails():
+    raise ValueError("deep down")
+
+
+def inner():
+    app = FastAPI()
+    app.add_api_route("/boom", fails)
+    return app
+
+
+def called(app):
+    async def call(scope, receive, send):
+        await app(scope, receive, send)
+
+    return call
+
+
+def included(app):
+    outer, router = FastAPI(), APIRouter()
+    router.mount("/m", app)
+    outer.include_router(router)
+    return outer
+
+
+def mounted_by_a_function(app):
+    outer = FastAPI()
+    outer.mount("/m", called(app))
+    return outer
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        lambda app: Starlette(routes=[Mount("/m", routes=[Mount("/", app=app)])]),
+        lambda app: Starlette(routes=[Host("testserver", app=Mount("/m", app=app))]),
+        included,
+        mounted_by_a_function,
+    ],
+    ids=["mounts", "host", "included", "function"],
+)
+def test_an_exception_deep_down_is_one_record_with_its_trace(logged, outer):
+    app = outer(inner())
+    install(app)
+    response = TestClient(app, raise_server_exceptions=False).get("/m/boom")
+    if response.status_code == 404:
+        pytest.skip("this version includes no mounts")
+    records = logged()
+    if outer is mounted_by_a_function:  # FastAPI's own telemetry cannot be found there
+        records = [r for r in records if r.scope.name == "fapilog_fastapi"]
+    (record,) = records
+    assert (record.severity_text, record.attributes["error.type"]) == ("ERROR", "ValueError")
+    assert record.attributes["http.response.status_code"] == 500
+    assert "deep down" in record.attributes["exception.stacktrace"]
+
+
+def test_a_failure_that_is_answered_is_recorded_with_the_time_of_its_answer(logged):
+    app = FastAPI()
+    install(app)
+
+    @app.get("/busy")
+    async def busy(tasks: BackgroundTasks):
+        tasks.add_task(asyncio.sleep, 0.2)
+        return JSONResponse({}, status_code=503, background=tasks)
+
+    TestClient(app).get("/busy")
+    (record,) = logged()
+    assert (record.body, record.attributes["error.type"]) == ("GET /busy 503", "503")
+    assert "request.outcome" not in record.attributes
+    assert record.attributes["http.server.request.duration"] < 0.2
 
 
 def test_a_handler_of_every_exception_has_the_fields_and_makes_no_second_trace(logged):
@@ -205,6 +302,45 @@ def test_the_values_are_told_when_asked_for(logged):
     assert "integer" in error["msg"]
 
 
+def test_the_values_of_secret_fields_are_masked_also_when_asked_for(logged):
+    app = shop(validation_inputs=True)
+
+    @app.post("/login")
+    async def login(login: Login):
+        return {}
+
+    @app.get("/login")
+    async def form(password: int):
+        return {}
+
+    TestClient(app).post("/login", json={"password": "S3CRET"})
+    TestClient(app).get("/login", params={"password": "S3CRET"})
+    assert [r.attributes["validation.errors"][0]["loc"] for r in logged()] == [
+        "body.password",
+        "query.password",
+    ]
+    assert "S3CRET" not in repr(logged())
+
+
+@pytest.mark.parametrize("where", ["response", "model"])
+def test_a_secret_field_that_did_not_validate_is_masked_in_the_exception(logged, where):
+    app = FastAPI()
+    install(app)
+
+    @app.get("/response", response_model=Login)
+    async def response():
+        return {"password": "S3CRET"}
+
+    @app.get("/model")
+    async def model():
+        Login.model_validate({"password": "S3CRET"})
+
+    TestClient(app, raise_server_exceptions=False).get(f"/{where}")
+    (record,) = traced(logged())
+    assert "ValidationError" in record.attributes["error.type"]
+    assert "S3CRET" not in repr(record)
+
+
 def test_a_thousand_validation_errors_are_counted_and_a_few_told(logged):
     app = shop()
 
@@ -216,6 +352,28 @@ def test_a_thousand_validation_errors_are_counted_and_a_few_told(logged):
     record = logged.completed()
     assert record.attributes["validation.error_count"] == 1000
     assert len(record.attributes["validation.errors"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("alice@example.com 4111", "*"),
+        ("4111111111111111", "*"),
+        ("x" * 65, "*"),
+        ("größe", "größe"),
+        ("x-count", "x-count"),
+    ],
+)
+def test_keys_that_clients_choose_show_no_more_than_names(logged, key, shown):
+    app = shop()
+
+    @app.post("/counts")
+    async def counts(body: dict[str, int]):
+        return {}
+
+    TestClient(app).post("/counts", json={key: "x"})
+    (error,) = logged.completed().attributes["validation.errors"]
+    assert error["loc"] == f"body.{shown}"
 
 
 def test_a_mounted_application_has_its_validation_errors_told(logged):
@@ -286,6 +444,23 @@ def test_one_exception_object_raised_by_two_requests_is_logged_by_both(logged):
     http.get("/same")
     http.get("/same")
     assert len(traced(logged())) == 2
+
+
+def test_the_server_reports_an_exception_of_an_excluded_request_that_another_has_logged(logged):
+    error = ValueError("the same")
+    app = FastAPI()
+    install(app, exclude="/health")
+
+    @app.get("/page")
+    @app.get("/health")
+    async def same():
+        raise error
+
+    http = TestClient(app, raise_server_exceptions=False)
+    http.get("/page")
+    assert is_logged(error)
+    http.get("/health")
+    assert not is_logged(error)
 
 
 def test_an_exception_that_takes_no_attributes_is_logged_all_the_same(logged):

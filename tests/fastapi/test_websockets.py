@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 import websockets
-from fapilog_fastapi import install
-from fastapi import FastAPI, WebSocket
+from fapilog_fastapi import FapilogMiddleware, install
+from fastapi import FastAPI, WebSocket, WebSocketException
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocketDisconnect
 
 import fapilog
+from tests.fastapi.asgi_for_tests import Server, http_scope
 from tests.fastapi.serving import WEBSOCKETS, TestClient, serving
 
 
@@ -132,3 +133,36 @@ def test_through_a_real_server_the_handshake_is_logged_once(logged, replace):
     lines = [r for r in logged() if "WebSocket /rooms/7" in str(r.body)]
     assert len(lines) == (0 if replace else 1)
     assert logged.closed().attributes["websocket.close.code"] == 1000
+
+
+@pytest.mark.parametrize("how", ["close", "exception"])
+def test_a_failure_of_the_server_is_logged_whatever_the_sampling_with_what_led_there(logged, how):
+    app = FastAPI()
+    install(app, sample=0.0, debug_on_error=True)
+
+    @app.websocket("/")
+    async def failing(websocket: WebSocket):
+        await websocket.accept()
+        fapilog.get_logger("chat").debug("what led there")
+        if how == "exception":
+            raise WebSocketException(1011)
+        await websocket.close(1011)
+
+    with TestClient(app).websocket_connect("/") as socket:
+        socket.receive()
+    debug, record = logged()
+    assert (debug.body, record.severity_text) == ("what led there", "ERROR")
+    assert record.attributes["error.type"] == "1011"
+    assert "exception.stacktrace" not in record.attributes
+
+
+def test_a_handshake_that_is_not_answered_is_incomplete(logged):
+    async def nothing(scope, receive, send):
+        await receive()
+
+    scope = http_scope(type="websocket", path="/ws")
+    server = Server(scope, [{"type": "websocket.connect"}])
+    asyncio.run(server.play(FapilogMiddleware(nothing)))
+    record = logged.closed()
+    assert (record.severity_text, record.body) == ("WARN", "WebSocket /ws incomplete")
+    assert record.attributes["request.outcome"] == "incomplete"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import get_current_span, set_span_in_context
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 
 import fapilog
 from fapilog.severity import ERROR, INFO, WARN
@@ -25,6 +25,9 @@ from fapilog_fastapi.exchange import (
     DISCONNECTED,
     DISCONNECTS,
     FAILED,
+    FAILURE,
+    INCOMPLETE,
+    INTERNAL_ERROR,
     Exchange,
     WebSocketExchange,
 )
@@ -52,9 +55,10 @@ EXCEPTION: Final = "http.server.request.exception"
 #: Fields that handlers can put on the completion record, as many as a record has attributes.
 MAX_FIELDS: Final = 128
 
-_FAILURE: Final = 500
 _REFUSAL: Final = 400
-_INTERNAL_ERROR: Final = 1011  # https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
+#: Statuses of responses without a body: servers drop what is sent as one.
+#: Source: https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
+_BODILESS: Final = frozenset({204, 304})
 _QUIET: Final = 30.0
 
 
@@ -82,7 +86,7 @@ class Recorder:
         self._severities = severity_table(options.severity)
         self._methods = known_methods()
         self._slow = float("inf") if options.slow is None else float(options.slow)
-        self._failing = _FAILURE if self.hold is None else self.hold.status
+        self._failing = FAILURE if self.hold is None else self.hold.status
         self._sampled_ids = round(options.sample * (1 << 64))
         self._troubles: dict[str, tuple[float, int]] = {}
 
@@ -104,16 +108,16 @@ class Recorder:
     def _complete(self, exchange: Exchange, duration: float) -> None:
         status = self._status(exchange)
         code = status or 0
-        failed = exchange.outcome == FAILED or code >= _FAILURE
+        failed = exchange.outcome == FAILED or exchange.broken or code >= FAILURE
         is_slow = duration >= self._slow
         if exchange.hold is not None and (failed or is_slow or code >= self._failing):
             exchange.hold.release()
-        route = route_template(exchange.scope)
+        route = route_template(exchange.routed)
         self._measure(exchange, route, status, duration, failed)
         is_success = not (failed or is_slow or exchange.outcome or code >= _REFUSAL)
         if is_success and not self._is_sampled(exchange.span):
             return
-        attributes = dict(exchange.fields)
+        log, attributes = self._with_fields(exchange)
         attributes.update(request_attributes(exchange.scope, exchange.headers))
         if route is not None:
             attributes["http.route"] = route
@@ -129,10 +133,24 @@ class Recorder:
             attributes["url.query"] = redact_query(query)
         self._ending(exchange, status, failed, attributes)
         # A failure that has a status of its own needs no word for it.
-        ending = "" if exchange.status is None and failed else exchange.outcome
+        is_told = exchange.status is None and exchange.outcome == FAILED
+        ending = "" if is_told else exchange.outcome
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
         body = " ".join(filter(None, words))
-        self._log.log(severity, body, event_name=event, **attributes)
+        attributes["event_name"] = event
+        log.log(severity, body, **attributes)
+
+    def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
+        """Return the logger and the attributes to begin with: what was bound in the request.
+
+        Names that mean something to ``log`` itself must neither reach it nor
+        cost the record: a bound ``event_name`` is an attribute as on every record.
+        """
+        attributes = dict(exchange.fields)
+        attributes.pop("exc_info", None)
+        if "event_name" in attributes:
+            return self._log.bind(event_name=attributes.pop("event_name")), attributes
+        return self._log, attributes
 
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
@@ -147,7 +165,7 @@ class Recorder:
         if exchange.error is not None:
             self._error_attributes(exchange, exchange.error, failed, attributes)
         elif failed:
-            attributes["error.type"] = str(status)
+            attributes["error.type"] = str(INTERNAL_ERROR if exchange.broken else status)
 
     def _measure(
         self,
@@ -163,15 +181,15 @@ class Recorder:
             route,
             status,
             duration,
-            None if error is None or isinstance(error, HTTPException) else type_name(type(error)),
+            None if error is None or answer_of(error, status) else type_name(type(error)),
             request_size=request_size(exchange),
-            response_size=None if exchange.status is None else exchange.response_size,
+            response_size=response_size(exchange),
         )
 
     def _status(self, exchange: Exchange) -> int | None:
         """Return the status the client got; an exception before any is answered by the server."""
         if exchange.status is None and exchange.outcome == FAILED:
-            return None if isinstance(exchange, WebSocketExchange) else _FAILURE
+            return None if isinstance(exchange, WebSocketExchange) else FAILURE
         return exchange.status
 
     def _http_attributes(
@@ -182,12 +200,12 @@ class Recorder:
             attributes["http.response.status_code"] = status
         if (size := request_size(exchange)) is not None:
             attributes["http.request.body.size"] = size
-        if exchange.status is not None and exchange.scope["method"] != "HEAD":
-            attributes["http.response.body.size"] = exchange.response_size
+        if (size := response_size(exchange)) is not None:
+            attributes["http.response.body.size"] = size
         if exchange.outcome == FAILED:
-            return max(ERROR, self._severities.get(status or _FAILURE, ERROR))
+            return max(ERROR, self._severities.get(status or FAILURE, ERROR))
         if exchange.outcome == DISCONNECTED:
-            return INFO
+            return ERROR if exchange.broken else INFO
         if exchange.outcome:
             return WARN
         return self._severities.get(status or 0, INFO)
@@ -201,11 +219,9 @@ class Recorder:
         if exchange.code is not None and exchange.accepted:
             attributes["websocket.close.code"] = exchange.code
             attributes["websocket.closed_by"] = exchange.closed_by
-        if exchange.outcome == FAILED or (
-            exchange.code == _INTERNAL_ERROR and exchange.closed_by == "server"
-        ):
+        if exchange.outcome == FAILED or exchange.broken:
             return ERROR
-        if exchange.outcome == CANCELLED:
+        if exchange.outcome in {CANCELLED, INCOMPLETE}:
             return WARN
         return self._severities.get(exchange.status or 0, INFO)
 
@@ -240,9 +256,11 @@ class Recorder:
             return
         if not failed:
             return
-        if isinstance(error, HTTPException):
-            # The application's answer, not a fault in it - unless it says what led there.
-            attributes["error.type"] = str(error.status_code)
+        raised = exchange.outcome == FAILED
+        answer = "" if raised else answer_of(error, self._status(exchange))
+        if answer:
+            # Not a fault of the application - unless it says what led there.
+            attributes["error.type"] = answer
             if error.__cause__ is None:
                 return
         else:
@@ -265,7 +283,7 @@ class Recorder:
         try:
             if exchange.hold is not None:
                 exchange.hold.release()
-            route = route_template(exchange.scope)
+            route = route_template(exchange.routed)
             name = exchange.scope.get("method", "WebSocket")
             attributes = {REQUEST_ID: exchange.request_id, "error.type": type_name(type(error))}
             if route is not None:
@@ -304,6 +322,26 @@ def request_size(exchange: Exchange) -> int | None:
     """Return the size of the request's body, declared or counted; None where it has none."""
     declared = length(exchange.headers.get(b"content-length"))
     return (exchange.request_size or None) if declared is None else declared
+
+
+def response_size(exchange: Exchange) -> int | None:
+    """Return the size of the response's body; None where it has none, or nobody here knows."""
+    status = exchange.status
+    if status is None or status in _BODILESS or exchange.scope.get("method") == "HEAD":
+        return None
+    return exchange.response_size
+
+
+def answer_of(error: BaseException, status: int | None) -> str:
+    """Return the status, or code, of an exception that became the application's answer, else "".
+
+    One that nobody turned into its answer, in a middleware for one, is a fault.
+    """
+    if isinstance(error, HTTPException) and error.status_code == status:
+        return str(status)
+    if isinstance(error, WebSocketException):
+        return str(error.code)
+    return ""
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
 import fapilog
+from fapilog_fastapi.attributes import length
 from fapilog_fastapi.correlation import active_span, request_id, trace_headers
 from fapilog_fastapi.payloads import PayloadCapture
 
@@ -35,8 +36,19 @@ DISCONNECTED: Final = "disconnected"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 INCOMPLETE: Final = "incomplete"
+_BODIES: Final = frozenset({"http.response.body", "http.response.zerocopysend"})
+#: Lowest status of a failure.
+FAILURE: Final = 500
+#: What a server closes a WebSocket with when it failed.
+#: Source: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
+INTERNAL_ERROR: Final = 1011
 #: What is raised when the client has gone.
 DISCONNECTS: Final = (ClientDisconnect, WebSocketDisconnect)
+
+
+def is_fault(error: BaseException | None) -> bool:
+    """Whether an exception is one of the application's own, and no client that has gone."""
+    return isinstance(error, Exception) and not isinstance(error, DISCONNECTS)
 
 
 class Passing:
@@ -63,11 +75,16 @@ class Exchange:
 
     Attributes:
         fields: bound during the request, for the completion record.
+        routed: the scope that the innermost router got, where the route is.
+        response_size: bytes of the response's body, None where the server alone knows.
         span: the server's span, or the caller's where this process has none.
         status: of the response, None before it starts.
         error: the exception that this request failed with, handled or not.
         logged: identity of the exception whose stack trace the record has.
         outcome: "" when the response was sent in whole.
+        broken: whether the application failed, though neither outcome nor status say so.
+        duration: seconds to the end of a failure's response whose exception may
+            still come; None while there is none.
         ended: whether the completion record has been written.
     """
 
@@ -75,7 +92,9 @@ class Exchange:
         "_hook",
         "_receive",
         "_send",
+        "broken",
         "capture",
+        "duration",
         "ended",
         "error",
         "fields",
@@ -89,6 +108,7 @@ class Exchange:
         "request_id",
         "request_size",
         "response_size",
+        "routed",
         "scope",
         "span",
         "started",
@@ -107,7 +127,7 @@ class Exchange:
         options = recorder.options
         self.started = perf_counter()
         self.recorder = recorder
-        self.scope = scope
+        self.scope = self.routed = scope
         self.headers = headers
         self.request_id = request_id(headers.get(recorder.header))
         self.hides_access_log = options.replace_access_log
@@ -119,8 +139,10 @@ class Exchange:
         self.error: BaseException | None = None
         self.logged = 0
         self.outcome = ""
-        self.ended = self.was_disconnected = False
-        self.request_size = self.response_size = 0
+        self.duration: float | None = None
+        self.ended = self.was_disconnected = self.broken = False
+        self.request_size = 0
+        self.response_size: int | None = 0
         self._hook: Callable[[Any], Any] | None = options.context
         self.capture: PayloadCapture | None = None
         if options.payloads is not None:
@@ -176,8 +198,16 @@ class Exchange:
             if isinstance(error, Exception):
                 self.recorder.late(self, error)
             return
+        if self.duration is not None:
+            if is_fault(error):
+                self.error = error
+                self.broken = bool(self.outcome)
+            self.end()
+            return
         if self.was_disconnected or isinstance(error, DISCONNECTS):
+            # Only that excuses an error, and a cancellation.
             self.outcome = DISCONNECTED
+            self.broken = is_fault(error)
         elif isinstance(error, Exception):
             self.outcome = FAILED
         else:
@@ -201,7 +231,9 @@ class Exchange:
         """Write the completion record, once.  Never raises."""
         if not self.ended:
             self.ended = True
-            self.recorder.complete(self, perf_counter() - self.started)
+            if self.duration is None:
+                self.duration = perf_counter() - self.started
+            self.recorder.complete(self, self.duration)
             self.error = None  # its frames hold this object
 
     def response_headers(self, present: Any) -> list[tuple[bytes, bytes]]:
@@ -218,10 +250,12 @@ class Exchange:
 class HTTPExchange(Exchange):
     """An HTTP request; its record is written when the last piece of the response was sent."""
 
-    __slots__ = ("_trailers",)
+    __slots__ = ("_answer", "_headers", "_trailers")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._answer = 0  # the status, also where nobody gets to see it
+        self._headers: Any = ()
         self._trailers = False
 
     async def receive(self) -> Message:
@@ -230,7 +264,7 @@ class HTTPExchange(Exchange):
         kind = message["type"]
         if kind == "http.request":
             self.request_size += len(message.get("body", b""))
-        elif kind == "http.disconnect" and not self.ended:
+        elif kind == "http.disconnect" and not self.ended and self.duration is None:
             self.was_disconnected = True
         return message
 
@@ -242,34 +276,50 @@ class HTTPExchange(Exchange):
             return
         await self._send(message)
         if kind == "http.response.body":
-            self.response_size += len(message.get("body", b""))
-            if not (message.get("more_body", False) or self._trailers):
-                self._sent()
-        elif kind == "http.response.pathsend" or (
-            kind == "http.response.trailers" and not message.get("more_trailers", False)
-        ):
+            self._count(len(message.get("body", b"")))
+        elif kind == "http.response.zerocopysend":
+            self._count(message.get("count"))
+        elif kind == "http.response.pathsend":
+            self._count(length(dict(self._headers).get(b"content-length")))
+        elif kind != "http.response.trailers":
+            return
+        goes_on = "more_trailers" if kind == "http.response.trailers" else "more_body"
+        if not message.get(goes_on, False) and not (kind in _BODIES and self._trailers):
             self._sent()
+
+    def _count(self, size: int | None) -> None:
+        known = self.response_size is not None and size is not None
+        self.response_size = self.response_size + size if known else None  # type: ignore[operator]
 
     def finish(self) -> None:
         """The application returned."""
-        if not self.ended:
+        if self.ended:
+            return
+        if self.duration is None:
             self.outcome = DISCONNECTED if self.was_disconnected else INCOMPLETE
-            self.end()
+        self.end()
 
     async def _start(self, message: Message) -> None:
         if self._hook is not None:
             await self.add_context()
-        if not self.was_disconnected:  # or nobody gets to see it
-            self.status = message["status"]
+        self._answer = message["status"]
+        if not self.was_disconnected:
+            self.status = self._answer
         self._trailers = message.get("trailers", False)
         if self.recorder.adds_headers:
             headers = self.response_headers(message.get("headers", ()))
             message = {**message, "headers": headers}
+        self._headers = message.get("headers", ())
         await self._send(message)
 
     def _sent(self) -> None:
         if self.was_disconnected:
             self.outcome = DISCONNECTED
+            self.broken = self._answer >= FAILURE and is_fault(self.error)
+        if self._answer >= FAILURE and self.error is None:
+            # Where no probe stands, who answers an exception raises it again.
+            self.duration = perf_counter() - self.started
+            return
         self.end()
 
 
@@ -316,6 +366,9 @@ class WebSocketExchange(Exchange):
 
     def finish(self) -> None:
         """The application returned."""
+        if self.status is None and not self.closed_by:
+            self.outcome = INCOMPLETE
+        self.broken = self.closed_by == "server" and self.code == INTERNAL_ERROR
         self.end()
 
     def fail(self, error: BaseException) -> None:

@@ -8,6 +8,7 @@ a second one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Errors of one request that are logged at most.
 MAX_ERRORS: Final = 20
+_MAX_PARTS: Final = 16
+_MAX_PART: Final = 64
 _MARK: Final = "_fapilog_fastapi_logged"
 _WRAPPED: Final = "_fapilog_fastapi_wrapped"
 
@@ -31,6 +34,12 @@ def mark_as_logged(error: BaseException) -> None:
         vars(error)[_MARK] = True
     except Exception:  # noqa: BLE001 - a class of its own kind: the server logs it again
         return
+
+
+def unmark(error: BaseException) -> None:
+    """Take the mark off an exception that is raised again where nothing logs it."""
+    with contextlib.suppress(Exception):  # as above
+        vars(error).pop(_MARK, None)
 
 
 def is_logged(error: object) -> bool:
@@ -55,15 +64,30 @@ def validation_errors(error: Any, *, inputs: bool) -> dict[str, Any]:
     """
     found = error.errors()
     names = ("loc", "type", *(("msg", "input") if inputs else ()))
+    # Where values are told the whole path is, for redaction to see the names in it.
+    path = _whole_path if inputs else _path
     listed = [
-        {name: _path(e[name]) if name == "loc" else e[name] for name in names if name in e}
+        {name: path(e[name]) if name == "loc" else e[name] for name in names if name in e}
         for e in found[:MAX_ERRORS]
     ]
     return {"validation.errors": listed, "validation.error_count": len(found)}
 
 
-def _path(location: Any) -> str:
+def _whole_path(location: Any) -> str:
     return ".".join(map(str, location))
+
+
+def _path(location: Any) -> str:
+    """Return where it did not fit; keys that clients choose show no more than a name does."""
+    parts = [str(part) if _is_plain(part) else "*" for part in location[:_MAX_PARTS]]
+    return ".".join(parts)
+
+
+def _is_plain(part: object) -> bool:
+    """Whether a part of a path is an index, or may be the name of a field or a header."""
+    if not isinstance(part, str):
+        return True
+    return len(part) <= _MAX_PART and part.replace("-", "_").isidentifier()
 
 
 def noting(handler: Callable[..., Any]) -> Callable[..., Any]:

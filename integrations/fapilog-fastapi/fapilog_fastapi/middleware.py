@@ -30,6 +30,7 @@ from fapilog_fastapi.exchange import (
     WebSocketExchange,
 )
 from fapilog_fastapi.exclusion import make_exclusion
+from fapilog_fastapi.failures import unmark
 from fapilog_fastapi.metrics import RequestMetrics
 from fapilog_fastapi.options import make_options
 from fapilog_fastapi.probe import quieten
@@ -120,7 +121,9 @@ class FapilogMiddleware:
                     raise
                 exchange.finish()
         finally:
-            exchange.scope.pop(KEY, None)  # or the two would hold each other until they are found
+            # Or each scope and the exchange would hold each other until they are found.
+            exchange.scope.pop(KEY, None)
+            exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
             with contextlib.suppress(ValueError):  # another context, as above
@@ -157,6 +160,9 @@ class FapilogMiddleware:
         current = CURRENT.set(self._passing)
         try:
             await self.app(scope, receive, send)
+        except Exception as error:
+            unmark(error)  # of an earlier request, where an application raises one object twice
+            raise
         finally:
             with contextlib.suppress(ValueError):  # another context
                 CURRENT.reset(current)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from fapilog_fastapi.exchange import KEY, Exchange
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -33,6 +35,24 @@ class Probe:
         except Exception as error:
             exchange.note_error(error)
             raise
+
+
+class RouteProbe:
+    """Notes the scope that the router gets: middleware may have made a copy.
+
+    Args:
+        app: what is inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve a request, noting its scope."""
+        exchange = scope.get(KEY)
+        if isinstance(exchange, Exchange):
+            exchange.routed = scope
+        return self.app(scope, receive, send)
 
 
 def is_of_fapilog(provider: object) -> bool:

@@ -7,14 +7,19 @@ in the mounts, so that their parameters stay parameters.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from starlette.routing import Mount
+from starlette.routing import Host, Mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.types import Scope
+
+#: What stands for a part of the path of which no route is known.
+ANY: Final = "/{path}"
+#: Layers of middleware looked through at most.
+_MAX_LAYERS: Final = 100
 
 
 def route_template(scope: Scope) -> str | None:
@@ -29,7 +34,8 @@ def route_template(scope: Scope) -> str | None:
     prefix = scope.get("root_path", "")[len(scope.get("app_root_path", "")) :]
     if not prefix or "app_root_path" not in scope:
         return path
-    return _mounts(getattr(scope.get("router"), "routes", ()), prefix) + path
+    # Never the prefix itself: clients choose it, and the route is a label of metrics.
+    return (_mounts(getattr(scope.get("router"), "routes", ()), prefix) or ANY) + path
 
 
 def _last_part(scope: Scope) -> str | None:
@@ -47,7 +53,7 @@ def _last_part(scope: Scope) -> str | None:
             return None
         route = _route_of(endpoint, scope, getattr(scope.get("router"), "routes", ()))
     if isinstance(route, Mount):
-        return "/{path}"
+        return ANY
     path = getattr(route, "path_format", None)
     return path if isinstance(path, str) else None
 
@@ -56,8 +62,9 @@ def _route_of(endpoint: object, scope: Scope, routes: Iterable[Any]) -> object:
     """Return the route of an endpoint; of several, the one that has the request's method."""
     found = None
     for route in routes:
-        if isinstance(route, Mount):
-            inner = route if route.app is endpoint else _route_of(endpoint, scope, route.routes)
+        if isinstance(route, (Mount, Host)):
+            is_end = route.app is endpoint
+            inner = route if is_end else _route_of(endpoint, scope, _routes_behind(route.app))
             found = found or inner
         elif getattr(route, "endpoint", None) is endpoint and _fits(route, scope):
             return route
@@ -73,16 +80,45 @@ def _fits(route: Any, scope: Scope) -> bool:
     return names <= set(scope.get("path_params", ()))
 
 
-def _mounts(routes: Iterable[Any], prefix: str) -> str:
-    """Return the template of what ``prefix`` came through; itself where it is not found."""
+def _mounts(routes: Iterable[Any], prefix: str) -> str | None:
+    """Return the template of what ``prefix`` came through, None where it is not found."""
     for route in routes:
-        if not isinstance(route, Mount):
-            continue
-        match = route.path_regex.match(prefix + "/")
-        if match is None:
-            continue
-        rest = match.group("path").rstrip("/")
-        if not rest:
-            return route.path
-        return route.path + _mounts(route.routes, "/" + rest)
-    return prefix
+        if isinstance(route, Mount):
+            found = _through(route, prefix)
+        elif isinstance(route, Host):
+            found = _mounts(_routes_behind(route.app), prefix)
+        else:
+            found = _included(route, prefix)
+        if found is not None:
+            return found
+    return None
+
+
+def _through(mount: Mount, prefix: str) -> str | None:
+    match = mount.path_regex.match(prefix + "/")
+    if match is None:
+        return None
+    rest = match.group("path").rstrip("/")
+    if not rest:
+        return mount.path
+    return mount.path + (_mounts(_routes_behind(mount.app), "/" + rest) or ANY)
+
+
+def _included(route: Any, prefix: str) -> str | None:
+    """As of :func:`_mounts`, in a router that newer versions of FastAPI keep as it was."""
+    router = getattr(route, "original_router", None)
+    before = getattr(getattr(route, "include_context", None), "prefix", "")
+    if router is None or not prefix.startswith(before):
+        return None
+    found = _mounts(router.routes, prefix[len(before) :])
+    return None if found is None else before + found
+
+
+def _routes_behind(app: Any) -> Iterable[Any]:
+    """Return the routes of an application, looked for through its middleware."""
+    for _ in range(_MAX_LAYERS):
+        routes = getattr(app, "routes", None)
+        if routes is not None or app is None:
+            return routes or ()
+        app = getattr(app, "app", None)
+    return ()

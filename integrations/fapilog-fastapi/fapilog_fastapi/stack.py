@@ -2,8 +2,9 @@
 
 The server's span is started further in than this package's middleware stands,
 by OpenTelemetry's middleware or by FastAPI itself, and exceptions become
-responses there.  A probe is put where both can be seen, and exception handlers
-are wrapped.  The built stack is looked at, not flags: it is what runs.
+responses there.  A probe is put where both can be seen, another before the
+router, and exception handlers are wrapped.  The built stack is looked at, not
+flags: it is what runs.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from opentelemetry._logs import get_logger_provider
 from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.routing import Mount
+from starlette.routing import Host, Mount, Router
 
 from fapilog_fastapi.failures import noting
-from fapilog_fastapi.probe import Probe, is_of_fapilog
+from fapilog_fastapi.probe import Probe, RouteProbe, is_of_fapilog
 
 _OTEL: Final = ("opentelemetry.instrumentation.asgi", "OpenTelemetryMiddleware")
 #: Layers looked through at most: a chain may lead back to itself.
-_MAX_LAYERS: Final = 1000
+_MAX_LAYERS: Final = 10_000
 
 
 def look_through(app: Any) -> tuple[bool, bool]:
@@ -43,26 +44,38 @@ def look_through(app: Any) -> tuple[bool, bool]:
 def _look_through(app: Any, seen: set[int]) -> bool:
     innermost: Any = None
     has_spans = False
-    layer, routes = app, []
+    layer: Any = app
+    routes: list[Any] = []
     while layer is not None and id(layer) not in seen and len(seen) < _MAX_LAYERS:
         seen.add(id(layer))
         if isinstance(layer, Starlette):
             routes += layer.routes
             layer = _built(layer)
             continue
-        if (type(layer).__module__, type(layer).__name__) == _OTEL:
+        if isinstance(layer, Router):
+            routes += layer.routes
+        elif (type(layer).__module__, type(layer).__name__) == _OTEL:
             has_spans, innermost = True, layer
         elif isinstance(layer, ServerErrorMiddleware):
             innermost = layer
         elif isinstance(layer, ExceptionMiddleware):
             _wrap_handlers(layer)
+            if not isinstance(layer.app, RouteProbe):
+                layer.app = RouteProbe(layer.app)
         layer = getattr(layer, "app", None)
     if innermost is not None and not isinstance(innermost.app, Probe):
         innermost.app = Probe(innermost.app)
     for route in routes:
-        if isinstance(route, Mount):
-            _look_through(route.app, seen)
+        _look_through(_behind(route), seen)
     return has_spans
+
+
+def _behind(route: Any) -> Any:
+    """Return the application that a route leads to, which may have middleware; else None."""
+    if isinstance(route, (Mount, Host)):
+        return route.app
+    # Newer versions of FastAPI keep the router that was included.
+    return getattr(route, "original_router", None)
 
 
 def _built(app: Starlette) -> Any:
