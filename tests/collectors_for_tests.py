@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from fapilog.receiver import Receiver
+from tests.ports_for_tests import free_port
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "collector-config"
 COLLECTOR = CONFIGURATION / "build" / "otelcol-fapilog"
@@ -33,12 +34,6 @@ class Endpoints(NamedTuple):
 
     def of(self, protocol: str) -> str:
         return self.grpc if protocol == "grpc" else self.http
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def wait_until_listening(process: subprocess.Popen[str], port: int) -> None:

@@ -29,7 +29,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.timestamp_pb2 import DESCRIPTOR as TIMESTAMP
 from typing_extensions import Self
 
-from tests.collectors_for_tests import free_port
+from tests.ports_for_tests import free_port
 
 PUSH = "/loki/api/v1/push"
 KB = 1024

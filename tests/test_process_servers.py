@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports_for_tests import free_port
 from tests.processes_for_tests import Ids, environment, kill, numbered, otlp, receiving
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="servers that fork")
@@ -52,12 +53,6 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"ok"})
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collectors_for_tests import free_port
+from tests.ports_for_tests import free_port
 from tests.zero_code_for_tests import INSTRUMENT, Telemetry, receiving, serving
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="servers that fork, and SIGTERM")
