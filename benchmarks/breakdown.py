@@ -24,14 +24,14 @@ from child import active_span
 from measure import backend
 
 import fapilog
+from fapilog.delivery.ledger import Drops
 from fapilog.sinks import FileSink, LokiSink, OTLPSink, Sink
 
 BATCH = 512
 
 STAGES = {
     "front end": "the log call: level, time, span, snapshot of values, queue",
-    "build": "the record is made of the queue's entry",
-    "look": "for secrets (the default redaction) and limits; the size is taken",
+    "process": "the record is made, looked through for secrets and limits, measured",
     "encode": "the record becomes OTLP bytes, or a line",
     "send": "the batch is framed and posted, or written",
 }
@@ -55,19 +55,14 @@ class Stopwatch:
 
 def one_batch(watch: Stopwatch, runtime: fapilog.Runtime, sink: Sink[Any]) -> None:
     pipeline = runtime.pipeline
-    processing = pipeline.processing
     log = runtime.get_logger("bench")
     with watch.stage("front end"):
         for i in range(BATCH):
             log.info("order placed", order_id=i, total=9.99, sku="A-1", customer="c-7")
     entries = list(pipeline.queue)
     pipeline.queue.clear()
-    now = time.time_ns()
-    with watch.stage("build"):
-        records = [entry[0](entry, now) for entry in entries]
-    headers = [0] * BATCH
-    with watch.stage("look"):
-        processing.redactor.glance(records, headers, processing.limits)
+    with watch.stage("process"):
+        records = pipeline.processing.records(entries, Drops())
     with watch.stage("encode"):
         items = [sink.encode(record) for record in records]
     with watch.stage("send"):

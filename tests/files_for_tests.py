@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fapilog.record import LogRecord
 from fapilog.sinks.file import FileSink
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files and locks")
+
+
+@contextlib.contextmanager
+def file_sinks(path: Path) -> Iterator[Callable[..., FileSink]]:
+    """A function that opens file sinks, at ``path`` where nothing else is said; all are closed."""
+    with contextlib.ExitStack() as stack:
+
+        def make(where: Path = path, **options: Any) -> FileSink:
+            sink = FileSink(where, **options)
+            stack.callback(sink.close)
+            sink.open()
+            return sink
+
+        yield make
 
 
 def encoded(sink: FileSink, *bodies: Any) -> list[Any]:

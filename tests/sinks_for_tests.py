@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,3 +77,36 @@ class Gate:
     def __call__(self) -> None:
         self.entered.set()
         assert self.opened.wait(20)
+
+
+def send_around_a_fork(make: str, *arguments: object) -> None:
+    """Send ``before``, and after a fork ``child`` and ``parent``, each from there, in a process.
+
+    Args:
+        make: an expression for the sink, of the public sinks and ``sys.argv``.
+        arguments: of the process.
+    """
+    code = f"""
+import os, sys
+from fapilog.record import LogRecord
+from fapilog.sinks import LokiSink, OTLPSink
+sink = {make}
+sink.open()
+def send(body):
+    sink.send([sink.encode(LogRecord(1, 2, body=body))], 10)
+send("before")
+child = os.fork()
+if child == 0:
+    sink.after_fork()
+    send("child")
+    sink.close()
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+send("parent")
+sink.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    command += map(str, arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

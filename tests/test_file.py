@@ -10,9 +10,8 @@ from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.record import LogRecord, Resource, Scope
 from fapilog.sinks import shared_file
 from fapilog.sinks.file import FileSink
-from tests.files_for_tests import bodies, emit, encoded, rotated
+from tests.files_for_tests import POSIX, bodies, emit, encoded, file_sinks, rotated
 
-POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files and locks")
 NOT_ROOT = pytest.mark.skipif(
     getattr(os, "geteuid", lambda: 1)() == 0, reason="permissions do not bind root"
 )
@@ -25,17 +24,8 @@ def path(tmp_path):
 
 @pytest.fixture
 def make(path):
-    """Open file sinks, closed at the end."""
-    sinks = []
-
-    def make_sink(where=path, **options):
-        sinks.append(FileSink(where, **options))
-        sinks[-1].open()
-        return sinks[-1]
-
-    yield make_sink
-    for sink in sinks:
-        sink.close()
+    with file_sinks(path) as make_sink:
+        yield make_sink
 
 
 # -- writing ----------------------------------------------------------------------

@@ -7,11 +7,8 @@ import sys
 import pytest
 
 from fapilog.errors import RetryableError
-from fapilog.sinks.file import FileSink
 from fapilog.sinks.shared_file import open_file, try_lock
-from tests.files_for_tests import bodies, emit, encoded
-
-POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files and locks")
+from tests.files_for_tests import POSIX, bodies, emit, encoded, file_sinks
 
 
 @pytest.fixture
@@ -21,17 +18,8 @@ def path(tmp_path):
 
 @pytest.fixture
 def make(path):
-    """Open file sinks, closed at the end."""
-    sinks = []
-
-    def make_sink(where=path, **options):
-        sinks.append(FileSink(where, **options))
-        sinks[-1].open()
-        return sinks[-1]
-
-    yield make_sink
-    for sink in sinks:
-        sink.close()
+    with file_sinks(path) as make_sink:
+        yield make_sink
 
 
 def failing_write(monkeypatch, *answers):

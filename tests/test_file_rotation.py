@@ -6,10 +6,7 @@ import time
 
 import pytest
 
-from fapilog.sinks.file import FileSink
-from tests.files_for_tests import bodies, emit, rotated
-
-POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files and locks")
+from tests.files_for_tests import POSIX, bodies, emit, file_sinks, rotated
 
 
 @pytest.fixture
@@ -19,17 +16,8 @@ def path(tmp_path):
 
 @pytest.fixture
 def make(path):
-    """Open file sinks, closed at the end."""
-    sinks = []
-
-    def make_sink(where=path, **options):
-        sinks.append(FileSink(where, **options))
-        sinks[-1].open()
-        return sinks[-1]
-
-    yield make_sink
-    for sink in sinks:
-        sink.close()
+    with file_sinks(path) as make_sink:
+        yield make_sink
 
 
 def test_a_file_rotates_before_it_would_be_too_large(make, path):

@@ -31,6 +31,7 @@ from fapilog.record import LogRecord, Resource
 from fapilog.sinks import LokiSink, OTLPSink, Sink, loki
 from fapilog.values import normalise
 from tests.loki_for_tests import OK, Answer, Entry, FakeLoki, decode_request
+from tests.sinks_for_tests import send_around_a_fork
 
 FORMATS = ("json", "protobuf")
 each_format = pytest.mark.parametrize("form", FORMATS)
@@ -425,31 +426,8 @@ def test_as_many_requests_are_under_way_as_there_are_threads(name, make):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
 @each_format
 def test_parent_and_child_go_on_sending_after_a_fork(form):
-    code = """
-import os, sys
-from fapilog.record import LogRecord
-from fapilog.sinks import LokiSink
-url, form = sys.argv[1:]
-sink = LokiSink(url, format=form)
-sink.open()
-def send(body):
-    sink.send([sink.encode(LogRecord(1, 2, body=body))], 10)
-send("before")
-child = os.fork()
-if child == 0:
-    sink.after_fork()
-    send("child")
-    sink.close()
-    os._exit(0)
-status = os.waitpid(child, 0)[1]
-send("parent")
-sink.close()
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
     with FakeLoki() as server:
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, server.url, form]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
+        send_around_a_fork("LokiSink(sys.argv[1], format=sys.argv[2])", server.url, form)
         assert sorted(entry.line for entry in server.entries) == ["before", "child", "parent"]
 
 

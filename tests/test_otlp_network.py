@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +24,7 @@ from tests.otlp_servers import (
     opened,
     read_request,
 )
+from tests.sinks_for_tests import send_around_a_fork
 
 
 @pytest.fixture(autouse=True)
@@ -276,43 +275,7 @@ def test_a_transport_of_the_users_and_an_unopened_sink_outlive_a_fork():
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="the platform has no fork")
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_parent_and_child_go_on_sending_after_a_fork(protocol):
-    code = """
-import os, sys
-from fapilog.sinks.otlp import OTLPSink
-from fapilog.record import LogRecord
-endpoint, protocol = sys.argv[1:]
-sink = OTLPSink(endpoint, protocol)
-sink.open()
-def send(body):
-    sink.send([sink.encode(LogRecord(1, 2, body=body))], 10)
-send("before")
-child = os.fork()
-if child == 0:
-    sink.after_fork()
-    send("child")
-    sink.close()
-    os._exit(0)
-status = os.waitpid(child, 0)[1]
-send("parent")
-sink.close()
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
     with Receiver() as receiver:
         endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-W",
-                "ignore::DeprecationWarning",
-                "-c",
-                code,
-                str(endpoint),
-                protocol,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
+        send_around_a_fork("OTLPSink(sys.argv[1], sys.argv[2])", endpoint, protocol)
         assert sorted(log.body for log in receiver.logs) == ["before", "child", "parent"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -47,54 +47,46 @@ class PipelineMetrics(Collector):
         yield from _sending(runtime.pipeline)
 
 
+#: Of each sink: the family, its name, what it says, and the ledger's attribute.
+_BY_SINK: Final = (
+    (CounterMetricFamily, "records_delivered", "Records a sink's backend took.", "delivered"),
+    (CounterMetricFamily, "records_rejected", "Records a backend refused for good.", "rejected"),
+    (
+        CounterMetricFamily,
+        "records_quarantined",
+        "Records a backend refused for good, kept on disk.",
+        "quarantined",
+    ),
+    (GaugeMetricFamily, "records_spooled", "Records waiting on disk for a sink.", "spooled"),
+    (GaugeMetricFamily, "records_pending", "Records on their way to a sink, in memory.", "pending"),
+    (CounterMetricFamily, "records_adopted", "Records an earlier process left on disk.", "adopted"),
+)
+#: Of all sinks together: the counter, what it says, and the ledger's attribute.
+_TOTALS: Final = (
+    ("records_accepted", "Records logged at an enabled level, and adopted ones.", "accepted"),
+    ("processor_errors", "Processors that raised; their records were masked.", "processor_errors"),
+    ("values_redacted", "Values masked by redaction.", "redacted"),
+)
+
+
 def _ledger(stats: Stats) -> Iterator[Metric]:
-    accepted = CounterMetricFamily(
-        "fapilog_records_accepted", "Records logged at an enabled level, and adopted ones."
-    )
-    accepted.add_metric([], stats.accepted)
-    delivered = CounterMetricFamily(
-        "fapilog_records_delivered", "Records a sink's backend took.", labels=["sink"]
-    )
-    rejected = CounterMetricFamily(
-        "fapilog_records_rejected", "Records a backend refused for good.", labels=["sink"]
-    )
+    for name, text, attribute in _TOTALS:
+        yield CounterMetricFamily(f"fapilog_{name}", text, value=getattr(stats, attribute))
+    for kind, name, text, attribute in _BY_SINK:
+        family = kind(f"fapilog_{name}", text, labels=["sink"])
+        for sink_name, sink in stats.sinks.items():
+            family.add_metric([sink_name], getattr(sink, attribute))
+        yield family
     dropped = CounterMetricFamily(
         "fapilog_records_dropped",
         "Records given up; the reasons 'filtered', 'not_routed' and 'not_released' are intended.",
         labels=["sink", "reason", "severity"],
     )
-    quarantined = CounterMetricFamily(
-        "fapilog_records_quarantined",
-        "Records a backend refused for good, kept on disk.",
-        labels=["sink"],
-    )
-    spooled = GaugeMetricFamily(
-        "fapilog_records_spooled", "Records waiting on disk for a sink.", labels=["sink"]
-    )
-    pending = GaugeMetricFamily(
-        "fapilog_records_pending", "Records on their way to a sink, in memory.", labels=["sink"]
-    )
-    adopted = CounterMetricFamily(
-        "fapilog_records_adopted", "Records an earlier process left on disk.", labels=["sink"]
-    )
-    for name, sink in stats.sinks.items():
-        delivered.add_metric([name], sink.delivered)
-        rejected.add_metric([name], sink.rejected)
-        quarantined.add_metric([name], sink.quarantined)
-        spooled.add_metric([name], sink.spooled)
-        pending.add_metric([name], sink.pending)
-        adopted.add_metric([name], sink.adopted)
+    for sink_name, sink in stats.sinks.items():
         for reason, by_severity in sink.drops.items():
             for severity, count in by_severity.items():
-                dropped.add_metric([name, reason, severity], count)
-    errors = CounterMetricFamily(
-        "fapilog_processor_errors", "Processors that raised; their records were masked."
-    )
-    errors.add_metric([], stats.processor_errors)
-    redacted = CounterMetricFamily("fapilog_values_redacted", "Values masked by redaction.")
-    redacted.add_metric([], stats.redacted)
-    yield from (accepted, delivered, rejected, dropped, quarantined, spooled, pending)
-    yield from (adopted, errors, redacted)
+                dropped.add_metric([sink_name, reason, severity], count)
+    yield dropped
 
 
 def _queue(pipeline: Pipeline) -> Iterator[Metric]:

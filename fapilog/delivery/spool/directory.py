@@ -209,12 +209,12 @@ def claim(path: Path) -> ProcessDirectory | None:
 def _is_mine(path: Path, fd: int) -> bool:
     """Take the lock; close it where that fails or it is not the directory's any more."""
     try:
-        if try_lock(fd) and os.path.samestat((path / LOCK).lstat(), os.fstat(fd)):
-            return True
-    except FileNotFoundError:
-        pass  # another process has removed the directory
+        is_mine = try_lock(fd) and os.path.samestat((path / LOCK).lstat(), os.fstat(fd))
+    except FileNotFoundError:  # another process has removed the directory
+        is_mine = False
     except OSError:
         os.close(fd)
         raise
-    os.close(fd)
-    return False
+    if not is_mine:
+        os.close(fd)
+    return is_mine
