@@ -93,29 +93,31 @@ def _collection() -> _Collection | None:
     return found
 
 
-@contextlib.contextmanager
-def collect() -> Iterator[dict[str, Any]]:
+class collect:  # noqa: N801 - used as a function, as bind() is
     """Note the fields that :func:`bind` binds in the block, for whoever stands around it.
 
     What a handler binds is gone when the handler has returned; a middleware
     that collects still has it for the record it logs in the end.
 
-    Notes what is bound in this context, and in tasks and threads that copied
-    it, the latest value of each name; the first 128 names.  The innermost
-    ``collect()`` notes.  Does not block; thread-safe.
-
-    Yields:
-        The fields so far, a dict that grows while the block lasts.
+    A context manager for one block: ``with collect() as fields``.  Fields is a
+    dict that grows while the block lasts: of what is bound in this context, and
+    in tasks and threads that copied it, the latest value of each name; the
+    first 128 names.  The innermost ``collect()`` notes.  Does not block;
+    thread-safe.
     """
-    collection = _Collection(_collection())
-    token = _COLLECTION.set(collection)
-    try:
-        yield collection.fields
-    finally:
-        collection.is_open = False
+
+    __slots__ = ("_collection", "_token")
+
+    def __enter__(self) -> dict[str, Any]:
+        self._collection = _Collection(_collection())
+        self._token = _COLLECTION.set(self._collection)
+        return self._collection.fields
+
+    def __exit__(self, *_: object) -> None:
+        self._collection.is_open = False
         # Left in another context, by the garbage collector: there is nothing to reset.
         with contextlib.suppress(ValueError):
-            _COLLECTION.reset(token)
+            _COLLECTION.reset(self._token)
 
 
 class bind:  # noqa: N801 - used as a function: bind(...) as context manager and decorator
@@ -141,8 +143,9 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
         self._tokens: list[Token[Mapping[str, Any]]] = []
 
     def __enter__(self) -> None:
-        current = BOUND.get()
-        bound = current if current is SUPPRESSED else {**current, **self._fields}
+        bound = BOUND.get()
+        if bound is not SUPPRESSED:
+            bound = {**bound, **self._fields} if bound else self._fields
         self._tokens.append(BOUND.set(bound))
         if _COLLECTION.get() is not None and (collection := _collection()) is not None:
             collection.note(self._fields)

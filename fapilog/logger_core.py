@@ -19,7 +19,7 @@ from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce, describe, kind_of
 from fapilog.holding import gate, taker
 from fapilog.record import LogRecord, Scope
-from fapilog.severity import FATAL, INFO, SHORT_NAMES, TRACE, parse_severity
+from fapilog.severity import FATAL, INFO, OFF, SHORT_NAMES, TRACE, parse_severity
 from fapilog.tracebacks import Capture, resolve
 from fapilog.values import DEFAULT_LIMITS, SCALARS, snapshot, snapshot_attributes
 from fapilog.values.plain import MAX_NAME
@@ -211,6 +211,8 @@ class LoggerCore:
         What is no severity becomes INFO and is announced: a wrong word in a
         rarely used branch must not break the application there.
         """
+        if type(severity) is int and TRACE <= severity < OFF:
+            return severity, SHORT_NAMES[severity]
         try:
             if isinstance(severity, str):
                 name = severity.strip().upper()
@@ -310,8 +312,10 @@ def build(entry: Entry, now: int) -> LogRecord:
     """Make the record of an entry that :meth:`LoggerCore.emit` appended."""
     (_, number, scope, timestamp, text, body, attributes, context, bound, span, event_name,
      exception, site, resource) = entry  # fmt: skip
-    if bound or context:
-        attributes = {**context, **bound, **attributes}
+    if bound:
+        attributes = {**bound, **attributes}
+    if context:
+        attributes = {**context, **attributes}
     if exception is not None:
         attributes.update(exception.attributes())
     if site:

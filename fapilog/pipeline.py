@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 # A slice is what the worker takes at once.  The small one keeps the
 # interpreter for about 0.2 ms; the large one serves a burst, where waiting
 # callers need throughput more than they need the interpreter.
-_SLICE: Final = 32
+_SLICE: Final = 64
 _BURST_SLICE: Final = 256
 _BURST: Final = 1024
 #: Seconds between slices: real sleep, because only that lets a waiting
 #: thread take the interpreter at once.
 _YIELD: Final = 0.00005
 #: Seconds the worker waits for company before it takes a slice.
-_LINGER: Final = 0.005
+_LINGER: Final = 0.01
 #: How often a count is tried again that the worker is just changing: what
 #: suspends it, a signal handler for one, may be the one who counts.
 _LOOKS: Final = 200

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
+import weakref
 from typing import Annotated, Any
 
 import fapilog_fastapi
@@ -15,7 +18,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 import fapilog
-from tests.fastapi.asgi_for_tests import Server, app_that_sends, http_scope
+from tests.fastapi.asgi_for_tests import (
+    Server,
+    app_that_sends,
+    body_messages,
+    http_scope,
+    response_messages,
+)
 from tests.fastapi.serving import TestClient
 
 Log = Annotated[fapilog.Logger, Depends(fapilog_fastapi.get_logger)]
@@ -432,3 +441,26 @@ def test_httpexception_counts_by_its_status(logged):
     assert "error.type" not in teapot_record.attributes
     assert gateway_record.attributes["error.type"] == "502"
     assert "payments are down" in gateway_record.attributes["exception.stacktrace"]
+
+
+def test_a_context_that_outlives_its_request_keeps_nothing_of_it(logged):
+    """Event loops keep the contexts of timers that were cancelled, a hundred of them and more."""
+
+    class Request:
+        pass
+
+    kept = []
+
+    async def app(scope, receive, send):
+        kept.append(contextvars.copy_context())
+        await app_that_sends(response_messages(b"{}"))(scope, receive, send)
+
+    request = Request()
+    scope = http_scope(request=request)
+    asyncio.run(Server(scope, body_messages(b"")).play(FapilogMiddleware(app)))
+    reference = weakref.ref(request)
+    del request, scope
+    assert logged.completed()
+    gc.collect()
+    assert kept
+    assert reference() is None

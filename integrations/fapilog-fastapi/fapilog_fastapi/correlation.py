@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import propagate
+from opentelemetry.context import get_current
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Span, get_current_span
 
@@ -79,6 +80,8 @@ def remote_context(headers: Headers) -> Context:
 
 def active_span() -> Span | None:
     """Return the current span, None where there is none."""
+    if not get_current():  # nothing is current: quicker than an invalid span
+        return None
     span = get_current_span()
     return span if span.get_span_context().is_valid else None
 

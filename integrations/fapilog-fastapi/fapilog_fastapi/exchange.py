@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from contextvars import ContextVar
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.websockets import WebSocketDisconnect
@@ -51,23 +51,31 @@ def is_fault(error: BaseException | None) -> bool:
     return isinstance(error, Exception) and not isinstance(error, DISCONNECTS)
 
 
-class Passing:
-    """What the context holds during a request that is left out."""
+class Serving(NamedTuple):
+    """What the context says while a request is served, one for all requests of a middleware.
 
-    __slots__ = ("hides_access_log",)
+    Nothing of the request itself: event loops keep the contexts of timers that
+    were cancelled long ago, and with them everything that is in the context.
+    """
 
-    def __init__(self, hides_access_log: bool) -> None:
-        self.hides_access_log = hides_access_log
-
-
-#: The request that the running code belongs to.
-CURRENT: Final[ContextVar[Exchange | Passing | None]] = ContextVar("fapilog_fastapi", default=None)
+    is_logged: bool
+    hides_access_log: bool
 
 
-def current() -> Exchange | None:
-    """Return the exchange that the running code belongs to."""
-    found = CURRENT.get()
-    return found if isinstance(found, Exchange) else None
+#: How the request is served that the running code belongs to.
+CURRENT: Final[ContextVar[Serving | None]] = ContextVar("fapilog_fastapi", default=None)
+
+
+def is_in_request() -> bool:
+    """Whether the running code belongs to a request that gets a completion record."""
+    serving = CURRENT.get()
+    return serving is not None and serving.is_logged
+
+
+def bind_to_request(fields: dict[str, Any]) -> None:
+    """Bind fields to the rest of the request, and to its completion record, which collects them."""
+    # Not left again: it lasts as long as the context, and the middleware resets that.
+    fapilog.bind(**fields).__enter__()
 
 
 class Exchange:
@@ -99,7 +107,6 @@ class Exchange:
         "error",
         "fields",
         "headers",
-        "hides_access_log",
         "hold",
         "logged",
         "logger",
@@ -130,7 +137,6 @@ class Exchange:
         self.scope = self.routed = scope
         self.headers = headers
         self.request_id = request_id(headers.get(recorder.header))
-        self.hides_access_log = options.replace_access_log
         self.fields: dict[str, Any] = {}
         self.logger: fapilog.Logger | None = None
         self.span: Span | None = None
@@ -179,14 +185,8 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - the application's own code; counted and told
             self.recorder.trouble("the context hook", error)
             return {}
-        self.bind(fields)
+        bind_to_request(fields)
         return fields
-
-    @staticmethod
-    def bind(fields: dict[str, Any]) -> None:
-        """Bind fields to what is logged from here on, and to the completion record."""
-        # Not left again: it lasts as long as the context, and the middleware resets that.
-        fapilog.bind(**fields).__enter__()
 
     def note_error(self, error: BaseException) -> None:
         """Note an exception on its way to whoever answers it."""
@@ -272,7 +272,9 @@ class HTTPExchange(Exchange):
         """Send, with the headers added; the end of the response ends the exchange."""
         kind = message["type"]
         if kind == "http.response.start":
-            await self._start(message)
+            if self._hook is not None:
+                await self.add_context()
+            await self._send(self._start(message))
             return
         await self._send(message)
         if kind == "http.response.body":
@@ -299,9 +301,8 @@ class HTTPExchange(Exchange):
             self.outcome = DISCONNECTED if self.was_disconnected else INCOMPLETE
         self.end()
 
-    async def _start(self, message: Message) -> None:
-        if self._hook is not None:
-            await self.add_context()
+    def _start(self, message: Message) -> Message:
+        """Note how the response starts; returns the message with the headers added."""
         self._answer = message["status"]
         if not self.was_disconnected:
             self.status = self._answer
@@ -310,7 +311,7 @@ class HTTPExchange(Exchange):
             headers = self.response_headers(message.get("headers", ()))
             message = {**message, "headers": headers}
         self._headers = message.get("headers", ())
-        await self._send(message)
+        return message
 
     def _sent(self) -> None:
         if self.was_disconnected:

@@ -26,7 +26,7 @@ from fapilog_fastapi.exchange import (
     KEY,
     Exchange,
     HTTPExchange,
-    Passing,
+    Serving,
     WebSocketExchange,
 )
 from fapilog_fastapi.exclusion import make_exclusion
@@ -72,7 +72,9 @@ class FapilogMiddleware:
         self.options = make_options(options)
         self._recorder = Recorder(self.options)
         self._exclude = make_exclusion(self.options.exclude)
-        self._passing = Passing(self.options.replace_access_log)
+        hides_access_log = self.options.replace_access_log
+        self._serving = Serving(is_logged=True, hides_access_log=hides_access_log)
+        self._passing = Serving(is_logged=False, hides_access_log=hides_access_log)
         self._stack: Any = _UNSEEN
         self._carriers: frozenset[bytes] = frozenset()
         server_logs.install(self)
@@ -103,7 +105,7 @@ class FapilogMiddleware:
             await self._serve(exchange)
 
     async def _serve(self, exchange: Exchange) -> None:
-        current = CURRENT.set(exchange)
+        current = CURRENT.set(self._serving)
         exchange.note_span()
         quieten(exchange.scope)
         remote = None

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 import fapilog
 from fapilog_fastapi.correlation import REQUEST_ID
-from fapilog_fastapi.exchange import KEY, Exchange, current
+from fapilog_fastapi.exchange import KEY, Exchange, bind_to_request, is_in_request
 from fapilog_fastapi.routes import route_template
 
 
@@ -20,7 +20,7 @@ class RequestLogger(fapilog.Logger):
 
     def bind(self, /, **fields: Any) -> Self:
         """Return a logger whose records carry ``fields`` too; so does the completion record."""
-        if current() is not None:
+        if is_in_request():
             with fapilog.bind(**fields):  # the exchange collects what is bound
                 pass
         return super().bind(**fields)
@@ -63,6 +63,5 @@ def bind(**fields: Any) -> None:
     Args:
         **fields: attribute names and values, converted now.
     """
-    exchange = current()
-    if exchange is not None:
-        exchange.bind(fields)
+    if is_in_request():
+        bind_to_request(fields)

@@ -33,8 +33,8 @@ class _AccessFilter(logging.Filter):
     """Drops access lines of requests that get a completion record, or are left out."""
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - where it is logged counts
-        exchange = CURRENT.get()
-        return exchange is None or not exchange.hides_access_log or _is_silent()
+        serving = CURRENT.get()
+        return serving is None or not serving.hides_access_log or _is_silent()
 
 
 class _ErrorFilter(_AccessFilter):
