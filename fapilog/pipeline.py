@@ -22,6 +22,7 @@ from fapilog.delivery.overflow import Admission
 from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce
 from fapilog.held import drop_held_for
+from fapilog.interpreter import give_way
 from fapilog.logger_core import withdraw
 from fapilog.processing import Processing, count_lost
 from fapilog.severity import WARN
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
 _BURST: Final = 1024
-#: Seconds between slices: real sleep, because only that lets a waiting
-#: thread take the interpreter at once.
-_YIELD: Final = 0.00005
 #: Seconds the worker waits for company before it takes a slice.
 _LINGER: Final = 0.01
 #: How often a count is tried again that the worker is just changing: what
@@ -297,7 +295,7 @@ class Pipeline:
             entered = self._taken + len(self.queue)
             if version == self._version and not version & 1:
                 break
-            time.sleep(_YIELD)
+            give_way()
         return entered
 
     # ---- the worker
@@ -306,7 +304,10 @@ class Pipeline:
         while True:
             if self.queue:
                 self._step()
-                time.sleep(_YIELD if len(self.queue) >= _SLICE or self._in_a_hurry() else _LINGER)
+                if len(self.queue) >= _SLICE or self._in_a_hurry():
+                    give_way()
+                else:
+                    time.sleep(_LINGER)
             elif self._deadline is not None:
                 return
             else:

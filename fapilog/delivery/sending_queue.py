@@ -24,6 +24,7 @@ from fapilog.delivery.sender import Sender
 from fapilog.delivery.spooling import Spooling
 from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, describe
+from fapilog.interpreter import give_way
 from fapilog.protocols import as_durable
 from fapilog.routes import Route
 
@@ -376,6 +377,7 @@ class SendingQueue:
 
     def _run(self) -> None:
         while batch := self._next_batch():
+            give_way()
             self._sender.deliver(batch)
             if batch.parts:  # given up: finish_close() looks after it
                 return

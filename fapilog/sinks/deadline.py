@@ -23,6 +23,7 @@ import httpcore
 import httpx
 
 from fapilog.errors import ConfigurationError
+from fapilog.interpreter import give_way
 
 if TYPE_CHECKING:
     import ssl
@@ -177,6 +178,7 @@ class _Stream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, self._backend.left())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        give_way()  # the libraries have been at work for long, and the kernel takes it at once
         for start in range(0, len(buffer), _WRITE_SIZE):
             self._stream.write(buffer[start : start + _WRITE_SIZE], self._backend.left())
 

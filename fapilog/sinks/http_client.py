@@ -17,6 +17,7 @@ import httpx
 
 from fapilog.delivery.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
+from fapilog.interpreter import give_way
 from fapilog.sinks.deadline import (
     NETWORK_ERRORS,
     TIMEOUT_ERRORS,
@@ -107,6 +108,7 @@ class HTTPClient:
             PermanentError: the answer is a redirect, which is not followed.
         """
         deadline = time.monotonic() + timeout
+        give_way()  # the body has just been put together
         request = httpx.Request(
             "POST",
             self._url,
