@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Final
 
 _PAUSE: Final = 0.00005
+
+
+class _Thread(threading.local):
+    """What the running thread does about others that wait."""
+
+    keeps_on = False
+
+
+_thread: Final = _Thread()
+
+
+def keep_on(busy: bool) -> None:
+    """Say whether this thread has more work than it can do, so that :func:`give_way` does nothing.
+
+    Under such a load each pause lasts until the application's own 5 ms are
+    over, and what the thread does not get done makes the application wait.
+    """
+    _thread.keeps_on = busy
 
 
 def give_way() -> None:
@@ -17,4 +36,5 @@ def give_way() -> None:
     has woken up.  Blocks for a twentieth of a millisecond, and until nobody
     else is running.
     """
-    time.sleep(_PAUSE)
+    if not _thread.keeps_on:
+        time.sleep(_PAUSE)

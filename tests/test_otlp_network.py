@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpcore
 import httpx
 import pytest
 
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.receiver import Receiver
+from fapilog.sinks import deadline
 from fapilog.sinks.deadline import NETWORK_ERRORS
 from fapilog.sinks.otlp import OTLPSink
 from tests.otlp_servers import (
@@ -32,6 +34,13 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+def watched(stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
+    """The stream as a sink's connection uses it, with a minute left."""
+    backend = deadline._Backend()
+    backend.deadline = time.monotonic() + 60
+    return backend.watch(stream)
 
 
 # -- trouble on the network -----------------------------------------------------
@@ -79,6 +88,51 @@ def test_the_sinks_own_time_limit_holds_where_it_is_the_shorter_one():
         with opened(OTLPSink(server.url, timeout=0.2)) as sink:
             with pytest.raises(RetryableError, match=r"within 0\.2 s"):
                 deliver(sink, timeout=60)
+
+
+@pytest.mark.parametrize("size", [0, 10, 200_000])
+def test_the_head_of_a_request_leaves_together_with_the_beginning_of_its_body(size):
+    class Recorder(httpcore.NetworkStream):
+        def __init__(self) -> None:
+            self.written: list[bytes] = []
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self.written.append(buffer)
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+        def close(self) -> None:
+            pass
+
+    recorder = Recorder()
+    body = bytes(size)
+    with httpcore.HTTP11Connection(
+        httpcore.Origin(b"http", b"localhost", 80), watched(recorder)
+    ) as connection:
+        for _ in range(2):
+            recorder.written.clear()
+            connection.request("POST", "http://localhost/", content=body)
+            head, _, rest = b"".join(recorder.written).partition(b"\r\n\r\n")
+            assert head.startswith(b"POST / HTTP/1.1")
+            assert rest == body
+            assert all(len(piece) <= 1 << 16 for piece in recorder.written)
+            assert len(recorder.written) == 1 + size // (1 << 16)
+
+
+def test_what_is_written_before_something_is_read_has_left():
+    class Echo(httpcore.NetworkStream):
+        written = b""
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self.written += buffer
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return self.written
+
+    stream = watched(Echo())
+    stream.write(b"ping")
+    assert stream.read(10) == b"ping"
 
 
 def test_time_that_is_over_before_the_request_starts_makes_no_connection():

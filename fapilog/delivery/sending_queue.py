@@ -24,7 +24,7 @@ from fapilog.delivery.sender import Sender
 from fapilog.delivery.spooling import Spooling
 from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, describe
-from fapilog.interpreter import give_way
+from fapilog.interpreter import give_way, keep_on
 from fapilog.protocols import as_durable
 from fapilog.routes import Route
 
@@ -377,6 +377,7 @@ class SendingQueue:
 
     def _run(self) -> None:
         while batch := self._next_batch():
+            keep_on(busy=self._waiting >= self._limits.count)
             give_way()
             self._sender.deliver(batch)
             if batch.parts:  # given up: finish_close() looks after it

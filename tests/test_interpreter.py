@@ -1,0 +1,56 @@
+"""Sharing the interpreter: who gives way, and who has too much to do for that."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from fapilog import interpreter
+from fapilog.delivery.sending_queue import SendingQueue
+from fapilog.protocols import BatchLimits
+from tests.queues_for_tests import close, records, wait_settled
+from tests.sinks_for_tests import Gate, ScriptedSink
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The threads that have given way, by name."""
+    found: list[str] = []
+    monkeypatch.setattr(time, "sleep", lambda _: found.append(threading.current_thread().name))
+    return found
+
+
+def test_a_thread_that_keeps_on_is_the_only_one_that_does(pauses):
+    interpreter.keep_on(busy=True)
+    try:
+        interpreter.give_way()
+        thread = threading.Thread(target=interpreter.give_way, name="other")
+        thread.start()
+        thread.join()
+        assert pauses == ["other"]
+    finally:
+        interpreter.keep_on(busy=False)
+    interpreter.give_way()
+    assert pauses == ["other", threading.current_thread().name]
+
+
+def test_a_sinks_thread_gives_way_unless_a_full_batch_waits_behind_its_own():
+    gate = Gate()
+    keeps_on: list[bool] = []
+
+    def look() -> None:
+        gate()
+        keeps_on.append(interpreter._thread.keeps_on)
+
+    sink = ScriptedSink(limits=BatchLimits(count=10, delay=0), on_send=look)
+    queue = SendingQueue(sink)
+    queue.offer(records(1))
+    assert gate.entered.wait(5)
+    queue.offer(records(20))
+    gate.opened.set()
+    wait_settled(queue)
+    close(queue)
+    assert [len(batch) for batch in sink.batches] == [1, 10, 10]
+    assert keeps_on == [False, True, False]
