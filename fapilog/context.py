@@ -77,9 +77,14 @@ class _Collection:
         self.around = around
 
     def note(self, fields: Mapping[str, Any]) -> None:
+        noted = self.fields
         for name, value in fields.items():
-            if len(self.fields) < MAX_COLLECTED or name in self.fields:
-                self.fields[name] = value
+            if len(noted) < MAX_COLLECTED or name in noted:
+                noted[name] = value
+
+    def close(self) -> None:
+        self.is_open = False
+        self.fields = {}  # contexts that outlive the block hold this object
 
 
 _COLLECTION: Final[ContextVar[_Collection | None]] = ContextVar("fapilog_collected", default=None)
@@ -102,19 +107,28 @@ class collect:  # noqa: N801 - used as a function, as bind() is
     A context manager for one block: ``with collect() as fields``.  Fields is a
     dict that grows while the block lasts: of what is bound in this context, and
     in tasks and threads that copied it, the latest value of each name; the
-    first 128 names.  The innermost ``collect()`` notes.  Does not block;
-    thread-safe.
+    first 128 names.  The innermost ``collect()`` notes.  Does not block.
+
+    Raises:
+        RuntimeError: on entering, where it has been entered before.
     """
 
     __slots__ = ("_collection", "_token")
 
+    def __init__(self) -> None:
+        self._collection: _Collection | None = None
+
     def __enter__(self) -> dict[str, Any]:
-        self._collection = _Collection(_collection())
-        self._token = _COLLECTION.set(self._collection)
-        return self._collection.fields
+        if self._collection is not None:
+            msg = "collect() is for one block: call it again for another"
+            raise RuntimeError(msg)
+        self._collection = collection = _Collection(_collection())
+        self._token = _COLLECTION.set(collection)
+        return collection.fields
 
     def __exit__(self, *_: object) -> None:
-        self._collection.is_open = False
+        if self._collection is not None:
+            self._collection.close()
         # Left in another context, by the garbage collector: there is nothing to reset.
         with contextlib.suppress(ValueError):
             _COLLECTION.reset(self._token)
@@ -145,6 +159,7 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
     def __enter__(self) -> None:
         bound = BOUND.get()
         if bound is not SUPPRESSED:
+            # Nobody changes what is bound, so the fields need no copy.
             bound = {**bound, **self._fields} if bound else self._fields
         self._tokens.append(BOUND.set(bound))
         if _COLLECTION.get() is not None and (collection := _collection()) is not None:

@@ -12,19 +12,19 @@ _PAUSE: Final = 0.00005
 class _Thread(threading.local):
     """What the running thread does about others that wait."""
 
-    keeps_on = False
+    is_busy = False
 
 
 _thread: Final = _Thread()
 
 
-def keep_on(busy: bool) -> None:
-    """Say whether this thread has more work than it can do, so that :func:`give_way` does nothing.
+def set_busy(busy: bool) -> None:
+    """Say whether this thread has more work than it gets done, so that :func:`give_way` returns.
 
-    Under such a load each pause lasts until the application's own 5 ms are
-    over, and what the thread does not get done makes the application wait.
+    Under such a load a pause lasts until whoever runs meanwhile has had its
+    5 ms, and what does not get done in the end makes the application wait.
     """
-    _thread.keeps_on = busy
+    _thread.is_busy = busy
 
 
 def give_way() -> None:
@@ -33,8 +33,8 @@ def give_way() -> None:
     A real sleep, because nothing else does so at once: a thread that waits for
     the interpreter asks for it every 5 ms (:func:`sys.getswitchinterval`), and
     I/O that the kernel completes at once has it back before another thread
-    has woken up.  Blocks for a twentieth of a millisecond, and until nobody
-    else is running.
+    has woken up.  Blocks for about a tenth of a millisecond; where other
+    threads are running, until one of them gives way or is asked to.
     """
-    if not _thread.keeps_on:
+    if not _thread.is_busy:
         time.sleep(_PAUSE)

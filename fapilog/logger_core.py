@@ -242,6 +242,8 @@ class LoggerCore:
             if hold is None or not hold.released:
                 return  # it is not meant for the queue
         pipeline = self._pipeline
+        if pipeline is not None:
+            self._worker.wake()  # it may be waiting for company, of which there is enough
         delay, deadline = 0.001, monotonic() + (pipeline.patience if pipeline else 0.0)
         while (pipeline := self._pipeline) and not pipeline.closed:
             if pipeline.has_room(number):

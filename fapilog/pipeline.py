@@ -37,17 +37,18 @@ if TYPE_CHECKING:
     from fapilog.protocols import Processor
     from fapilog.record import LogRecord, Resource
 
-# A slice is what the worker takes at once.  The small one keeps the
-# interpreter for about 0.2 ms; the large one serves a burst, where waiting
+# A slice is what the worker takes at once.  The small one keeps the interpreter
+# for some tenths of a millisecond; the large one serves a burst, where waiting
 # callers need throughput more than they need the interpreter.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
 _BURST: Final = 1024
-#: Seconds the worker waits for company before it takes a slice.
+#: Seconds the worker waits for company before it takes a slice, unless it is woken.
 _LINGER: Final = 0.01
 #: How often a count is tried again that the worker is just changing: what
 #: suspends it, a signal handler for one, may be the one who counts.
 _LOOKS: Final = 200
+_LOOK: Final = 0.00005
 _POLL: Final = 0.002
 
 #: Policies under which a caller waits for room.
@@ -144,6 +145,7 @@ class Pipeline:
             return False
         if deadline is None:
             deadline = time.monotonic() + self.patience
+        self.worker.wake()  # it may be waiting for company, of which there is enough
         while not self.has_room(severity_number):
             if self.closed or time.monotonic() >= deadline:
                 return False
@@ -295,7 +297,7 @@ class Pipeline:
             entered = self._taken + len(self.queue)
             if version == self._version and not version & 1:
                 break
-            give_way()
+            time.sleep(_LOOK)
         return entered
 
     # ---- the worker
@@ -307,7 +309,7 @@ class Pipeline:
                 if len(self.queue) >= _SLICE or self._in_a_hurry():
                     give_way()
                 else:
-                    time.sleep(_LINGER)
+                    self.worker.sleep(_LINGER)
             elif self._deadline is not None:
                 return
             else:
@@ -317,7 +319,7 @@ class Pipeline:
                     self.worker.sleep(None)
                 self.worker.idle = False
                 if not self._in_a_hurry():
-                    time.sleep(_LINGER)
+                    self.worker.sleep(_LINGER)
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 return
 

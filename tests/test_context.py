@@ -8,6 +8,7 @@ import pytest
 
 import fapilog
 from fapilog import bind
+from fapilog.context import _COLLECTION as COLLECTION
 from fapilog.context import BOUND
 from fapilog.sinks import MemorySink
 from tests.threads_for_tests import run_at_once
@@ -218,6 +219,29 @@ def test_a_collection_left_in_another_context_does_not_raise():
     block = fapilog.collect()
     contextvars.copy_context().run(block.__enter__)
     block.__exit__(None, None, None)
+
+
+def test_a_collection_is_for_one_block():
+    block = fapilog.collect()
+    with block as fields:
+        with pytest.raises(RuntimeError, match="call it again"), block:
+            pass
+        with bind(a=1):
+            pass
+    with pytest.raises(RuntimeError, match="call it again"), block:
+        pass
+    with bind(late=1):
+        pass
+    assert fields == {"a": 1}
+
+
+def test_a_context_that_outlives_the_block_does_not_keep_what_was_collected():
+    with fapilog.collect() as fields, bind(a=1):
+        context = contextvars.copy_context()
+    collection = context[COLLECTION]
+    assert collection is not None
+    assert collection.fields == {}
+    assert fields == {"a": 1}
 
 
 def test_what_was_bound_before_is_not_collected():

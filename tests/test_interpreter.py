@@ -22,8 +22,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_a_thread_that_keeps_on_is_the_only_one_that_does(pauses):
-    interpreter.keep_on(busy=True)
+def test_a_thread_that_was_busy_is_the_only_one_that_does(pauses):
+    interpreter.set_busy(True)
     try:
         interpreter.give_way()
         thread = threading.Thread(target=interpreter.give_way, name="other")
@@ -31,18 +31,18 @@ def test_a_thread_that_keeps_on_is_the_only_one_that_does(pauses):
         thread.join()
         assert pauses == ["other"]
     finally:
-        interpreter.keep_on(busy=False)
+        interpreter.set_busy(False)
     interpreter.give_way()
     assert pauses == ["other", threading.current_thread().name]
 
 
 def test_a_sinks_thread_gives_way_unless_a_full_batch_waits_behind_its_own():
     gate = Gate()
-    keeps_on: list[bool] = []
+    was_busy: list[bool] = []
 
     def look() -> None:
         gate()
-        keeps_on.append(interpreter._thread.keeps_on)
+        was_busy.append(interpreter._thread.is_busy)
 
     sink = ScriptedSink(limits=BatchLimits(count=10, delay=0), on_send=look)
     queue = SendingQueue(sink)
@@ -53,4 +53,4 @@ def test_a_sinks_thread_gives_way_unless_a_full_batch_waits_behind_its_own():
     wait_settled(queue)
     close(queue)
     assert [len(batch) for batch in sink.batches] == [1, 10, 10]
-    assert keeps_on == [False, True, False]
+    assert was_busy == [False, True, False]

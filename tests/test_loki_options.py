@@ -48,7 +48,7 @@ def test_the_defaults_are_safe_ones():
         "service.name", "service.namespace", "deployment.environment.name",
         "deployment.environment", "severity",
     )  # fmt: skip
-    assert (sink.name, sink.concurrency, sink.limits) == ("loki", 1, BatchLimits(2000, 1 << 20))
+    assert (sink.name, sink.concurrency, sink.limits) == ("loki", 1, BatchLimits(1000, 1 << 20))
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -155,7 +155,7 @@ def test_every_option_can_be_set_by_a_variable(monkeypatch, tmp_path):
     assert (options.certificate, options.client_key, options.client_certificate) == (
         files.ca, files.key, files.chain,
     )  # fmt: skip
-    assert sink.limits == BatchLimits(2000, 1 << 20, 0.25)
+    assert sink.limits == BatchLimits(1000, 1 << 20, 0.25)
     sink.close()
 
 

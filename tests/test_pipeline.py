@@ -7,7 +7,7 @@ import time
 import pytest
 
 import fapilog
-from fapilog import LogRecord, Runtime, logger_core
+from fapilog import LogRecord, Runtime, logger_core, pipeline
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.delivery.worker import Worker
 from fapilog.sinks import MemorySink
@@ -43,6 +43,35 @@ def test_processors_run_in_order_on_one_thread_and_may_change_or_replace_or_drop
         assert runtime.stats().drops == {"filtered": {"INFO": 1}}
     assert [record.attributes for record in sink.records] == [{"steps": ["add", "extend"]}]
     assert threads == {"fapilog-pipeline"}
+
+
+def test_a_flush_does_not_wait_for_company(monkeypatch):
+    monkeypatch.setattr(pipeline, "_LINGER", 3600.0)
+    sink = MemorySink()
+    with Runtime(sinks=[sink]) as runtime:
+        log = runtime.get_logger("t")
+        for number in range(3):
+            log.info("one", number=number)
+            assert runtime.flush(10)
+            assert len(sink.records) == number + 1
+
+
+def test_a_full_queue_does_not_wait_for_company(monkeypatch):
+    monkeypatch.setattr(pipeline, "_LINGER", 3600.0)
+    sink = MemorySink()
+
+    async def main(log):
+        for number in range(50):
+            await log.info("one", number=number)
+
+    with Runtime(sinks=[sink], queue_size=10, block_timeout=10) as runtime:
+        log = runtime.get_logger("t")
+        for number in range(50):
+            log.info("one", number=number)
+        asyncio.run(main(runtime.get_async_logger("t")))
+        assert runtime.flush(10)
+        assert runtime.stats().dropped == 0
+    assert len(sink.records) == 100
 
 
 @pytest.mark.parametrize("error", [ValueError("secret-in-error"), SystemExit(1), RecursionError()])

@@ -24,7 +24,7 @@ from fapilog.delivery.sender import Sender
 from fapilog.delivery.spooling import Spooling
 from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, describe
-from fapilog.interpreter import give_way, keep_on
+from fapilog.interpreter import give_way, set_busy
 from fapilog.protocols import as_durable
 from fapilog.routes import Route
 
@@ -376,12 +376,15 @@ class SendingQueue:
     # ---- the sink's threads
 
     def _run(self) -> None:
-        while batch := self._next_batch():
-            keep_on(busy=self._waiting >= self._limits.count)
-            give_way()
-            self._sender.deliver(batch)
-            if batch.parts:  # given up: finish_close() looks after it
-                return
+        try:
+            while batch := self._next_batch():
+                set_busy(self._is_due())
+                give_way()
+                self._sender.deliver(batch)
+                if batch.parts:  # given up: finish_close() looks after it
+                    return
+        finally:
+            set_busy(False)  # of the application's own thread, where this runs inline
 
     def _close_sink(self) -> None:
         try:
@@ -401,7 +404,7 @@ class SendingQueue:
                         batch.parts = [batch]
                         self._in_flight.append(batch)
                 if batch.items:
-                    if self._waiting >= self._limits.count:
+                    if self._is_due():
                         self._worker.widen()
                     return batch
         return Batch()

@@ -170,30 +170,32 @@ class _Backend(httpcore.SyncBackend):
 class _Stream(httpcore.NetworkStream):
     """A connection each of whose waits ends at the deadline.
 
-    The head of a request leaves together with the beginning of its body.
+    A write is kept until the next one, or a read: so the head of a request
+    leaves together with the beginning of its body.
     """
 
     def __init__(self, stream: httpcore.NetworkStream, backend: _Backend) -> None:
         self._stream = stream
         self._backend = backend
-        self._head = b""
+        self._kept = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        if self._head:
+        if self._kept:
             self.write(b"")
         return self._stream.read(max_bytes, self._backend.left())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        """Write, keeping what comes first; an empty write, the end of a request, keeps nothing."""
-        head, self._head = self._head, b""
-        if not head:
-            self._head = buffer
+        """Write two buffers at a time; the end of a request with a length is an empty one."""
+        kept, self._kept = self._kept, b""
+        if not kept:
+            self._kept = buffer
             return
         give_way()  # the libraries have been at work for long, and the kernel takes it at once
-        start = max(_WRITE_SIZE - len(head), 0)
-        self._stream.write(head + buffer[:start], self._backend.left())
-        for position in range(start, len(buffer), _WRITE_SIZE):
-            self._stream.write(buffer[position : position + _WRITE_SIZE], self._backend.left())
+        together = max(_WRITE_SIZE - len(kept), 0)
+        for data, start in ((kept + buffer[:together], 0), (buffer, together)):
+            for position in range(start, len(data), _WRITE_SIZE):
+                piece = data[position : position + _WRITE_SIZE]
+                self._stream.write(piece, self._backend.left())
 
     def close(self) -> None:
         self._stream.close()

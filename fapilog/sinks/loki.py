@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: Records and bytes of text in a request: with metadata well below what Loki
 #: takes of a tenant in a second, 4 MB.
-LIMITS: Final = BatchLimits(count=2000, size=1 << 20)
+LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
 #: Bytes before compression.  Loki's parts pass on no larger message than 4 MiB.
 MAX_REQUEST: Final = 3 << 20
 

@@ -443,7 +443,7 @@ def test_httpexception_counts_by_its_status(logged):
     assert "payments are down" in gateway_record.attributes["exception.stacktrace"]
 
 
-def test_a_context_that_outlives_its_request_keeps_nothing_of_it(logged):
+def test_a_context_that_outlives_its_request_keeps_neither_its_scope_nor_its_exchange(logged):
     """Event loops keep the contexts of timers that were cancelled, a hundred of them and more."""
 
     class Request:

@@ -54,8 +54,8 @@ def is_fault(error: BaseException | None) -> bool:
 class Serving(NamedTuple):
     """What the context says while a request is served, one for all requests of a middleware.
 
-    Nothing of the request itself: event loops keep the contexts of timers that
-    were cancelled long ago, and with them everything that is in the context.
+    Not the exchange, nor anything else of the request: event loops keep the
+    contexts of timers that were cancelled long ago, with all that is in them.
     """
 
     is_logged: bool
