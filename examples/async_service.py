@@ -1,7 +1,7 @@
 """An asynchronous service without a web framework: jobs from a queue, a span and a context each.
 
     pip install fapilog opentelemetry-exporter-otlp-proto-http
-    python examples/async_service.py
+    python examples/async_service.py [JOBS]
 
 Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT where that is set;
 spans go there too.  Ctrl-C or SIGTERM ends it in good order.
@@ -51,7 +51,8 @@ async def serve(count: int) -> None:
         jobs.put_nowait((number, "bob@example.com" if number % 5 else "ada@example.invalid"))
     asked = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, asked.set)
     workers = [asyncio.create_task(work(f"w{n}", jobs)) for n in range(3)]
     done = asyncio.create_task(jobs.join())
     stopped = asyncio.create_task(asked.wait())

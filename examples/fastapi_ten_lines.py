@@ -1,7 +1,7 @@
 """FastAPI in ten lines: one record a request, and its id on everything that is logged.
 
     pip install fapilog-fastapi uvicorn
-    uvicorn examples.fastapi_ten_lines:app
+    uvicorn examples.fastapi_ten_lines:app --no-access-log
 
 Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT where that is set.
 """

@@ -99,6 +99,19 @@ def test_ctrl_c_ends_it_quietly():
     assert (child.returncode, err) == (0, "")
 
 
+def test_ctrl_c_draws_what_still_waits_for_its_spans():
+    child, url = start()
+    try:
+        post(url, "/v1/logs", logs(("asked", TRACE, ROOT), ("answered", TRACE, ROOT)))
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert (child.returncode, err) == (0, "")
+    assert f"trace  {TRACE.hex()}" in out
+    assert out.index("asked") < out.index("answered")
+
+
 def test_a_port_that_is_taken_is_one_clear_line(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

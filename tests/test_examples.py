@@ -137,7 +137,8 @@ def test_an_asynchronous_service_has_a_span_and_a_context_for_each_job():
 
 
 @pytest.mark.slow
-def test_an_asynchronous_service_that_is_asked_to_end_delivers_what_it_logged():
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_an_asynchronous_service_that_is_asked_to_end_delivers_what_it_logged(asked):
     with Receiver(grpc_port=None) as receiver:
         child = subprocess.Popen(
             [sys.executable, "examples/async_service.py", "100000"],
@@ -146,7 +147,7 @@ def test_an_asynchronous_service_that_is_asked_to_end_delivers_what_it_logged():
         )
         try:
             assert receiver.wait_for(20, SECONDS)
-            child.send_signal(signal.SIGTERM)
+            child.send_signal(asked)
             assert child.wait(SECONDS) == 0
         finally:
             child.kill()

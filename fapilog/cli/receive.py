@@ -7,6 +7,7 @@ from.  Nothing is stored.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,7 +47,7 @@ def receive(
     """Show logs and traces as they arrive by OTLP.
 
     Listens on this machine only.  A trace is drawn one second after its last
-    news, or ten where its first span is missing.
+    news, or ten where its first span is missing; Ctrl-C draws what still waits.
     """
     terminal = Terminal()
     try:
@@ -64,28 +65,41 @@ def receive(
         raise typer.Exit(1) from None
     try:
         show(terminal, receiver, traces)
-    except KeyboardInterrupt:
-        terminal.line()
     finally:
         receiver.stop()
 
 
 def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
-    """Draw what arrives until ``most`` traces are drawn, or for ever where it is 0.  Blocks."""
-    terminal.heading("fapilog receive", "Ctrl-C ends it")
+    """Draw what arrives until ``most`` traces are drawn, or Ctrl-C.  Blocks.
+
+    Args:
+        terminal: where.
+        receiver: started.
+        most: 0 goes on until Ctrl-C, which draws what still waits.
+    """
+    terminal.heading("fapilog receive", "Ctrl-C draws what still waits, and ends it")
     ways = [("OTLP/HTTP", receiver.http_endpoint), ("OTLP/gRPC", receiver.grpc_endpoint)]
     terminal.table(
         [[way, Text(f"OTEL_EXPORTER_OTLP_ENDPOINT={url}", CYAN)] for way, url in ways if url]
     )
     waiting = Waiting()
     drawn = 0
-    while not most or drawn < most:
-        time.sleep(_TICK)
-        untraced = waiting.add(*receiver.take(), now=time.monotonic())
-        show_untraced(terminal, untraced)
-        for trace in waiting.whole(time.monotonic()):
-            trace.draw(terminal)
-            drawn += 1
+    try:
+        while not most or drawn < most:
+            time.sleep(_TICK)
+            drawn += _draw(terminal, receiver, waiting, time.monotonic())
+    except KeyboardInterrupt:
+        terminal.line()
+        _draw(terminal, receiver, waiting, math.inf)
+
+
+def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) -> int:
+    """Draw what has arrived and is whole at the time ``now``; returns how many traces."""
+    show_untraced(terminal, waiting.add(*receiver.take(), now=time.monotonic()))
+    traces = waiting.whole(now)
+    for trace in traces:
+        trace.draw(terminal)
+    return len(traces)
 
 
 @dataclass
