@@ -77,14 +77,14 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
         receiver: started.
         most: 0 goes on until Ctrl-C, which draws what still waits.
     """
-    terminal.heading("fapilog receive", "Ctrl-C draws what still waits, and ends it")
-    ways = [("OTLP/HTTP", receiver.http_endpoint), ("OTLP/gRPC", receiver.grpc_endpoint)]
-    terminal.table(
-        [[way, Text(f"OTEL_EXPORTER_OTLP_ENDPOINT={url}", CYAN)] for way, url in ways if url]
-    )
     waiting = Waiting()
     drawn = 0
     try:
+        terminal.heading("fapilog receive", "Ctrl-C draws what still waits, and ends it")
+        ways = [("OTLP/HTTP", receiver.http_endpoint), ("OTLP/gRPC", receiver.grpc_endpoint)]
+        terminal.table(
+            [[way, Text(f"OTEL_EXPORTER_OTLP_ENDPOINT={url}", CYAN)] for way, url in ways if url]
+        )
         while not most or drawn < most:
             time.sleep(_TICK)
             drawn += _draw(terminal, receiver, waiting, time.monotonic())
