@@ -22,7 +22,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_a_thread_that_was_busy_is_the_only_one_that_does(pauses):
+def test_a_busy_thread_is_the_only_one_that_does_not_give_way(pauses):
     interpreter.set_busy(True)
     try:
         interpreter.give_way()
@@ -36,7 +36,17 @@ def test_a_thread_that_was_busy_is_the_only_one_that_does(pauses):
     assert pauses == ["other", threading.current_thread().name]
 
 
-def test_a_sinks_thread_gives_way_unless_a_full_batch_waits_behind_its_own():
+@pytest.mark.parametrize(
+    ("limits", "more", "sizes", "busy"),
+    [
+        ({"count": 10}, {"count": 20}, [1, 10, 10], [False, True, False]),
+        ({"size": 2000}, {"count": 3, "size": 900}, [1, 1, 1, 1], [False, True, False, False]),
+    ],
+    ids=["by count", "by bytes"],
+)
+def test_a_sinks_thread_gives_way_unless_a_full_batch_waits_behind_its_own(
+    limits, more, sizes, busy
+):
     gate = Gate()
     was_busy: list[bool] = []
 
@@ -44,13 +54,13 @@ def test_a_sinks_thread_gives_way_unless_a_full_batch_waits_behind_its_own():
         gate()
         was_busy.append(interpreter._thread.is_busy)
 
-    sink = ScriptedSink(limits=BatchLimits(count=10, delay=0), on_send=look)
+    sink = ScriptedSink(limits=BatchLimits(**limits, delay=0), on_send=look)
     queue = SendingQueue(sink)
     queue.offer(records(1))
     assert gate.entered.wait(5)
-    queue.offer(records(20))
+    queue.offer(records(**more))
     gate.opened.set()
     wait_settled(queue)
     close(queue)
-    assert [len(batch) for batch in sink.batches] == [1, 10, 10]
-    assert was_busy == [False, True, False]
+    assert [len(batch) for batch in sink.batches] == sizes
+    assert was_busy == busy

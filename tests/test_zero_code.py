@@ -39,7 +39,7 @@ from fastapi import FastAPI
 
 fapilog.configure()
 log = fapilog.get_async_logger("shop.orders")
-library = logging.getLogger("shop.library")
+library = logging.getLogger("shop.vendor")
 app = FastAPI()
 
 @app.get("/orders/{number}")
@@ -148,7 +148,7 @@ def test_an_application_that_configures_fapilog_itself_gets_its_records_once(tmp
                 server.get(f"/orders/{number}")
     assert "fapilog" not in server.output
     spans = {span.span_id for span in telemetry.requests("GET /orders/{number}")}
-    for name in ("shop.orders", "shop.library"):
+    for name in ("shop.orders", "shop.vendor"):
         logs = telemetry.of_logger(name)
         assert [log.attributes["order"] for log in logs] == list(range(ORDERS))
         assert {log.span_id for log in logs} == spans
