@@ -147,6 +147,42 @@ def test_on_the_calling_thread_the_loop_is_neither_nested_nor_widened():
     assert (rounds, worker.threads, worker.ended) == (1, 0, True)
 
 
+def interrupted_at(worker: Worker, method: str, handler: Callable[[], object]) -> None:
+    """Have ``handler`` run once, where ``worker`` calls its ``method``, as a signal might."""
+    real = getattr(worker, method)
+
+    def interrupted(*args: object) -> object:
+        setattr(worker, method, real)
+        handler()
+        return real(*args)
+
+    setattr(worker, method, interrupted)
+
+
+@pytest.mark.parametrize("enter", ["run_inline", "wake", "widen"])
+@pytest.mark.parametrize("moment", ["run_inline", "_start", "_launch"])
+def test_a_signal_handler_that_ends_the_worker_ends_it_once(enter: str, moment: str):
+    rounds, finished = [], []
+    worker = Worker(
+        "fapilog-test", lambda: rounds.append(1), finish=lambda: finished.append(worker.ended)
+    )
+    interrupted_at(worker, moment, worker.run_inline)
+    getattr(worker, enter)()
+    worker.run_inline()
+    assert worker.join(20)
+    wait_for(lambda: worker.ended)
+    assert (rounds, finished) == ([1], [True])
+
+
+def test_who_runs_the_loop_as_its_thread_ends_does_not_finish_again(make: Make):
+    loop = make()
+    loop.worker.wake()
+    wait_for(lambda: loop.running == 1)
+    interrupted_at(loop.worker, "_end", loop.worker.run_inline)
+    loop.end()
+    assert (loop.finished, loop.worker.ended) == (1, True)
+
+
 def test_a_child_has_no_thread_and_may_start_its_own(make: Make):
     loop = make(2)
     loop.worker.wake()

@@ -12,6 +12,7 @@ import contextvars
 import queue
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from fapilog import context
@@ -36,7 +37,8 @@ class Worker:
             want of memory, it is called again.
         width: threads at most; the first is started by :meth:`wake`, others by
             :meth:`widen`.
-        finish: called once, by the thread whose loop returns last.
+        finish: called once, by the thread whose loop returns last; when it
+            begins, :attr:`ended` is True.
 
     Attributes:
         idle: True while the loop waits for a wake-up without a time limit,
@@ -56,7 +58,7 @@ class Worker:
         self._name = name
         self._loop = loop
         self._width = width
-        self._finish = finish
+        self._finishing = deque([finish])  # whoever takes it out calls it
         self.ended = False
         self.after_fork()
 
@@ -113,7 +115,7 @@ class Worker:
         if self._is_inline or len(self._threads) >= self._width:
             return
         with self._starting:
-            if len(self._threads) < self._width and not self.ended:
+            if len(self._threads) < self._width:
                 self._launch()
 
     def sleep(self, seconds: float | None) -> None:
@@ -158,6 +160,8 @@ class Worker:
 
     def _launch(self) -> bool:
         """Start a thread; False when there is none to be had.  Holds ``_starting``."""
+        if self.ended:  # while the caller was on its way here
+            return False
         self._starter = threading.get_ident()
         thread: threading.Thread | None = None
         try:
@@ -182,11 +186,13 @@ class Worker:
     def run_inline(self) -> None:
         """Run the loop on the calling thread, where no thread is to be had.
 
-        Does nothing where another call of it is at work, be it in the frame
-        that a signal handler has interrupted.
+        Does nothing where another call of it is at work or has been, be it in
+        a signal handler or in the frame that one has interrupted.
         """
         if self._starting.acquire(blocking=False):
             try:
+                if self.ended:
+                    return
                 self._is_inline = True
                 self._count(1)
                 contextvars.copy_context().run(self._run, self._loop)
@@ -212,9 +218,16 @@ class Worker:
                 loop()
             finally:
                 if self._count(-1) == 0:
-                    self.ended = True
-                    self.idle = False
-                    self._finish()
+                    self._end()
+
+    def _end(self) -> None:
+        self.ended = True
+        self.idle = False
+        try:
+            finish = self._finishing.pop()
+        except IndexError:  # a signal handler ran the loop to its end as well
+            return
+        finish()
 
     def _count(self, change: int) -> int:
         """Return how many loops run after ``change``."""
