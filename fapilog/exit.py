@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from fapilog.diagnostics import announce
+from fapilog.signal_watch import SignalWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,11 +131,13 @@ def _handle_sigterm() -> None:
     try:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _on_sigterm)
+            _watch.install()
     except (ValueError, OSError) as error:
         announce("sigterm", f"no handler for SIGTERM can be installed: {error}")
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    _watch.begun()
     try:
         for deliver in tuple(_others):
             deliver(_time_left() / 2)
@@ -144,6 +147,9 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
         os._exit(128 + signal.SIGTERM)  # the first process of a container survives the signal
+
+
+_watch: Final = SignalWatch(signal.SIGTERM, _on_sigterm)
 
 
 def restore_sigterm() -> None:
@@ -168,8 +174,14 @@ def before_fork() -> None:
         _masks[threading.get_ident()] = cast("set[signal.Signals]", mask)
 
 
+def after_fork_in_child() -> None:
+    """Begin afresh; the last of fapilog's hooks."""
+    _watch.after_fork()
+    after_fork()
+
+
 def after_fork() -> None:
-    """Let SIGTERM through, in parent and child; the last of fapilog's hooks."""
+    """Let SIGTERM through."""
     mask = _masks.pop(threading.get_ident(), None)
     if mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -375,5 +375,5 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=process_exit.before_fork,
         after_in_parent=process_exit.after_fork,
-        after_in_child=process_exit.after_fork,
+        after_in_child=process_exit.after_fork_in_child,
     )

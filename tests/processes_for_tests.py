@@ -101,6 +101,16 @@ def run(
     )
 
 
+def run_file(
+    script: str, directory: Path, *arguments: object, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``script`` from a file, as children that import their parent's module need it."""
+    path = directory / "script.py"
+    path.write_text(textwrap.dedent(script))
+    start = "os.execv(sys.executable, [sys.executable, '-W', 'ignore', *sys.argv[1:]])"
+    return run(start, path, *arguments, env=env)
+
+
 def otlp(ids: Ids, **more: str) -> dict[str, str]:
     """The variables that send what a process logs to ``ids``, and lose nothing."""
     return {"FAPILOG_SINKS": f"otlp:{ids.url}", **PATIENT, **more}

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import textwrap
 import threading
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from fapilog.errors import RetryableError
 from fapilog.sinks import grpc_forks
 from tests.otlp_servers import SocketServer, read_request
-from tests.processes_for_tests import numbered, otlp, receiving, run
+from tests.processes_for_tests import numbered, otlp, receiving, run, run_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -341,13 +340,8 @@ WORKERS = """
 )
 @pytest.mark.parametrize("kind", ["process", "executor", "pool"])
 def test_each_record_of_multiprocessing_arrives_once(kind: str, method: str, tmp_path: Path):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(WORKERS))
     with receiving() as ids:
-        done = run(
-            "os.execv(sys.executable, [sys.executable, '-W', 'ignore', *sys.argv[1:]])",
-            script, kind, method, env=otlp(ids),
-        )  # fmt: skip
+        done = run_file(WORKERS, tmp_path, kind, method, env=otlp(ids))
         assert done.returncode == 0, done.stderr
         expected = [f"{number}/{n}" for number in range(6) for n in range(5)]
         ids.assert_each_once([*expected, *numbered("parent/", 50)])
