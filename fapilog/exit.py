@@ -46,6 +46,8 @@ _open: set[Closable] = set()
 _spent = 0.0
 _deadline: float | None = None
 _sigterm_wanted = False
+_is_told = False  # by SIGTERM, to end
+_is_finishing = False
 _others: list[Callable[[float], None]] = []
 # The signal masks of threads that fork.
 _masks: dict[int, set[signal.Signals]] = {}
@@ -113,14 +115,20 @@ def _begin() -> None:
 
 def _finish() -> None:
     """Deliver what came since, and end; a signal in the midst of it has the same deadline."""
-    global _deadline  # noqa: PLW0603 - shared by nested calls
-    _time_left()  # begins now
-    for runtime in list(_open):
-        try:
-            runtime.shutdown(_time_left())
-        except KeyboardInterrupt:  # noqa: PERF203 - each runtime is closed
-            _deadline = time.monotonic()
-            runtime.shutdown(0.0)
+    global _deadline, _is_finishing  # noqa: PLW0603 - shared by nested calls
+    _is_finishing = True
+    try:
+        _time_left()  # begins now
+        for runtime in list(_open):
+            try:
+                runtime.shutdown(_time_left())
+            except KeyboardInterrupt:  # noqa: PERF203 - each runtime is closed
+                _deadline = time.monotonic()
+                runtime.shutdown(0.0)
+    finally:
+        _is_finishing = False
+    if _is_told:
+        _die()
 
 
 def _handle_sigterm() -> None:
@@ -137,16 +145,25 @@ def _handle_sigterm() -> None:
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    """Deliver and die, or let the frame do so that this signal has interrupted."""
+    global _is_told
     _watch.begun()
+    is_ending, _is_told = _is_told or _is_finishing, True
+    if is_ending:
+        return
     try:
         for deliver in tuple(_others):
             deliver(_time_left() / 2)
         _finish()
     finally:
-        # Die as the sender of the signal expects: of the signal.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
-        os._exit(128 + signal.SIGTERM)  # the first process of a container survives the signal
+        _die()
+
+
+def _die() -> None:
+    """Die as the sender of the signal expects: of the signal."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTERM)
+    os._exit(128 + signal.SIGTERM)  # the first process of a container survives the signal
 
 
 _watch: Final = SignalWatch(signal.SIGTERM, _on_sigterm)
@@ -175,9 +192,13 @@ def before_fork() -> None:
 
 
 def after_fork_in_child() -> None:
-    """Begin afresh; the last of fapilog's hooks."""
-    _watch.after_fork()
-    after_fork()
+    """Forget what the parent was told, then let SIGTERM through; the last of fapilog's hooks."""
+    global _is_told, _is_finishing  # noqa: PLW0603 - the child's own from here on
+    _is_told = _is_finishing = False
+    try:
+        _watch.after_fork()
+    finally:
+        after_fork()
 
 
 def after_fork() -> None:

@@ -221,6 +221,15 @@ def test_the_ledger_of_a_child_starts_at_zero():
     assert done.returncode == 0, done.stderr
 
 
+NO_THREADS = """
+start = threading.Thread.start
+def refuse(thread):
+    if thread.name.startswith("fapilog-"):
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = refuse
+"""
+
 SLOW = """
 from fapilog.sinks import ConsoleSink
 class Slow(ConsoleSink):
@@ -245,6 +254,21 @@ def test_sigterm_in_the_midst_of_a_shutdown_loses_nothing() -> None:
 threading.Thread(target=interrupt, args=(signal.SIGTERM,)).start()
 fapilog.shutdown()
 time.sleep(30)
+"""
+    )
+    assert bodies(done.stdout) == ["slow"]
+    assert done.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("first", ["SIGTERM", "the end of the script"])
+def test_sigterm_in_the_midst_of_an_exit_that_has_no_threads_loses_nothing(first: str) -> None:
+    end = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)" if first == "SIGTERM" else ""
+    done = run(
+        NO_THREADS
+        + SLOW
+        + f"""
+threading.Thread(target=interrupt, args=(signal.SIGTERM,)).start()
+{end}
 """
     )
     assert bodies(done.stdout) == ["slow"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -24,6 +23,8 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="sig
 # is as deaf to it as to one that came a moment before it began to block.
 LATE = """
     import multiprocessing, signal, sys, threading, time, fapilog
+    if "early" in sys.argv:
+        fapilog.configure()
     log = fapilog.get_logger("script")
 
     def signal_this_thread():
@@ -36,7 +37,8 @@ LATE = """
         lock.acquire()
 
     if __name__ == "__main__":
-        fapilog.configure()
+        if "early" not in sys.argv:
+            fapilog.configure()
         log.info("parent")
         context = multiprocessing.get_context(sys.argv[1])
         lock = context.Lock()
@@ -48,14 +50,47 @@ LATE = """
 """
 
 
+@pytest.mark.parametrize("configured", ["early", "late"])
 @pytest.mark.parametrize(
     "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)]
 )
-def test_a_child_that_blocks_as_sigterm_comes_delivers_and_ends(method: str, tmp_path: Path):
+def test_a_child_that_blocks_as_sigterm_comes_delivers_and_ends(
+    method: str, configured: str, tmp_path: Path
+):
     with receiving() as ids:
-        done = run_file(LATE, tmp_path, method, env=otlp(ids))
+        done = run_file(LATE, tmp_path, method, configured, env=otlp(ids))
         assert done.stdout.split() == [str(-signal.SIGTERM)], done.stderr
         ids.assert_each_once(["child", "parent"])
+
+
+CLOSING = """
+    import multiprocessing, os, signal, time, fapilog
+
+    def work():
+        os.closerange(3, 256)
+        files = [os.open("/dev/zero", os.O_RDONLY) for _ in range(8)]
+        grandchild = os.fork()
+        if grandchild == 0:
+            for file in files: os.fstat(file)
+            time.sleep(60)
+            os._exit(9)
+        time.sleep(0.2)
+        os.kill(grandchild, signal.SIGTERM)
+        os._exit(100 + os.waitpid(grandchild, 0)[1])
+
+    if __name__ == "__main__":
+        fapilog.configure(sinks="none")
+        children = [multiprocessing.get_context("fork").Process(target=work) for _ in range(10)]
+        for child in children: child.start()
+        for child in children: child.join()
+        print({child.exitcode for child in children})
+"""
+
+
+def test_a_child_may_close_all_descriptors_and_use_their_numbers(tmp_path: Path):
+    done = run_file(CLOSING, tmp_path)
+    assert done.stdout == f"{{{100 + signal.SIGTERM}}}\n", done.stderr
+    assert done.stderr == ""
 
 
 class HandledError(Exception):
@@ -143,18 +178,28 @@ def test_a_process_that_is_no_child_of_multiprocessing_is_not_watched(watch: Sig
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_fork_leaves_the_descriptor_to_the_parent(watch: SignalWatch):
+def test_a_fork_leaves_the_descriptor_to_the_parent_and_the_childs_files_alone(
+    watch: SignalWatch,
+):
     watch.start()
     mine = wakeup_descriptor()
-    child = os.fork()
-    if child == 0:
-        watch.after_fork()
-        with contextlib.suppress(OSError):
+    with open(os.devnull, "rb") as file:
+        child = os.fork()
+        if child == 0:
+            os.dup2(file.fileno(), mine)  # as where all descriptors are closed, and used again
+            watch.after_fork()
             os.fstat(mine)
-            os._exit(1)
-        os._exit(wakeup_descriptor() != -1)
-    assert os.waitpid(child, 0)[1] == 0
+            os._exit(wakeup_descriptor() != -1)
+        assert os.waitpid(child, 0)[1] == 0
     assert wakeup_descriptor() == mine
+
+
+def test_where_threads_are_greenlets_nothing_is_watched(
+    watch: SignalWatch, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("_thread.start_new_thread", lambda *_: None)
+    watch.start()
+    assert wakeup_descriptor() == -1
 
 
 @pytest.mark.parametrize(

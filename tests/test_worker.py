@@ -151,16 +151,16 @@ def interrupted_at(worker: Worker, method: str, handler: Callable[[], object]) -
     """Have ``handler`` run once, where ``worker`` calls its ``method``, as a signal might."""
     real = getattr(worker, method)
 
-    def interrupted(*args: object) -> object:
+    def interrupted(*args: object, **more: object) -> object:
         setattr(worker, method, real)
         handler()
-        return real(*args)
+        return real(*args, **more)
 
     setattr(worker, method, interrupted)
 
 
 @pytest.mark.parametrize("enter", ["run_inline", "wake", "widen"])
-@pytest.mark.parametrize("moment", ["run_inline", "_start", "_launch"])
+@pytest.mark.parametrize("moment", ["run_inline", "_start", "_launch", "_enter"])
 def test_a_signal_handler_that_ends_the_worker_ends_it_once(enter: str, moment: str):
     rounds, finished = [], []
     worker = Worker(
@@ -178,8 +178,36 @@ def test_who_runs_the_loop_as_its_thread_ends_does_not_finish_again(make: Make):
     loop = make()
     loop.worker.wake()
     wait_for(lambda: loop.running == 1)
-    interrupted_at(loop.worker, "_end", loop.worker.run_inline)
+    interrupted_at(loop.worker, "_leave", loop.worker.run_inline)
     loop.end()
+    assert (loop.finished, loop.worker.ended) == (1, True)
+
+
+def test_no_loop_begins_once_the_last_one_has_ended(make: Make):
+    loop = make(2)
+    loop.worker.wake()
+    wait_for(lambda: loop.running == 1)
+    interrupted_at(loop.worker, "_enter", loop.end)
+    loop.worker.widen()
+    rounds = loop.rounds
+    loop.worker.run_inline()
+    assert (loop.finished, loop.rounds, loop.worker.threads) == (1, rounds, 1)
+
+
+def test_a_worker_ends_though_its_last_loop_returned_while_another_thread_was_refused(
+    make: Make, monkeypatch
+):
+    def refuse(_thread: threading.Thread) -> None:
+        loop.end()
+        assert loop.finished == 0  # the other one might still come
+        raise RuntimeError("can't start new thread")
+
+    loop = make(2)
+    loop.worker.wake()
+    wait_for(lambda: loop.running == 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        loop.worker.widen()
     assert (loop.finished, loop.worker.ended) == (1, True)
 
 

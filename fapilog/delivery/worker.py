@@ -37,8 +37,8 @@ class Worker:
             want of memory, it is called again.
         width: threads at most; the first is started by :meth:`wake`, others by
             :meth:`widen`.
-        finish: called once, by the thread whose loop returns last; when it
-            begins, :attr:`ended` is True.
+        finish: called once when every loop has returned, :attr:`ended` is
+            True and none will begin.
 
     Attributes:
         idle: True while the loop waits for a wake-up without a time limit,
@@ -71,6 +71,7 @@ class Worker:
         self._starter = 0  # the thread that holds it
         self._is_inline = False
         self._running = 0
+        self._has_returned = False
         self._counting = threading.RLock()
 
     @property
@@ -160,7 +161,7 @@ class Worker:
 
     def _launch(self) -> bool:
         """Start a thread; False when there is none to be had.  Holds ``_starting``."""
-        if self.ended:  # while the caller was on its way here
+        if not self._enter():
             return False
         self._starter = threading.get_ident()
         thread: threading.Thread | None = None
@@ -170,12 +171,11 @@ class Worker:
             )
             # Known before it runs: the loop may ask whether it is on this thread.
             self._threads.append(thread)
-            self._count(1)
             thread.start()
         except (RuntimeError, MemoryError) as error:
             if thread in self._threads:
                 self._threads.remove(thread)
-                self._count(-1)
+            self._leave(has_run=False)
             # From Python 3.12 on an ending interpreter refuses; shutdown() is about to come.
             if "interpreter shutdown" not in str(error):
                 rest = "there is another one" if self._threads else "records wait for shutdown()"
@@ -186,16 +186,14 @@ class Worker:
     def run_inline(self) -> None:
         """Run the loop on the calling thread, where no thread is to be had.
 
-        Does nothing where another call of it is at work or has been, be it in
-        a signal handler or in the frame that one has interrupted.
+        Does nothing where another call of it is at work, be it in the frame
+        that a signal handler has interrupted, or once the worker has ended.
         """
         if self._starting.acquire(blocking=False):
             try:
-                if self.ended:
-                    return
-                self._is_inline = True
-                self._count(1)
-                contextvars.copy_context().run(self._run, self._loop)
+                if self._enter():
+                    self._is_inline = True
+                    contextvars.copy_context().run(self._run, self._loop)
             finally:
                 self._starting.release()
 
@@ -217,20 +215,25 @@ class Worker:
             try:
                 loop()
             finally:
-                if self._count(-1) == 0:
-                    self._end()
+                self._leave(has_run=True)
 
-    def _end(self) -> None:
-        self.ended = True
-        self.idle = False
+    def _enter(self) -> bool:
+        """Count one more loop, unless the worker has ended."""
+        with self._counting:
+            self._running += not self.ended
+            return not self.ended
+
+    def _leave(self, *, has_run: bool) -> None:
+        """Count one loop less; the last one ends the worker."""
+        with self._counting:
+            self._running -= 1
+            self._has_returned |= has_run
+            if self._running or not self._has_returned:
+                return
+            self.ended = True
+            self.idle = False
         try:
             finish = self._finishing.pop()
-        except IndexError:  # a signal handler ran the loop to its end as well
+        except IndexError:  # a signal handler came between, and ran the loop to its end as well
             return
         finish()
-
-    def _count(self, change: int) -> int:
-        """Return how many loops run after ``change``."""
-        with self._counting:
-            self._running += change
-            return self._running
