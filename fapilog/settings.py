@@ -229,7 +229,7 @@ class Settings(BaseSettings):
 
     def __init__(self, **options: Any) -> None:
         for name in options:
-            if name not in type(self).model_fields:
+            if name.startswith("_"):  # pydantic has arguments of its own, of such names
                 msg = f"option {name!r}: {unknown(name, type(self))}"
                 raise ConfigurationError(msg)
         try:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from fapilog.errors import ConfigurationError
+
 TRACE: Final = 1
 DEBUG: Final = 5
 INFO: Final = 9
@@ -49,7 +51,7 @@ def parse_severity(value: int | str) -> int:
             ``CRITICAL``, ``OFF``, or such a number in digits.
 
     Raises:
-        ValueError: ``value`` is neither.
+        ConfigurationError: ``value`` is neither.
     """
     number = value if isinstance(value, int) else None
     if isinstance(value, str):
@@ -60,7 +62,7 @@ def parse_severity(value: int | str) -> int:
             f"{value!r} is not a severity: use trace, debug, info, warn, error, fatal, off, "
             "or an OpenTelemetry severity number from 1 to 24"
         )
-        raise ValueError(msg)
+        raise ConfigurationError(msg)
     return int(number)
 
 

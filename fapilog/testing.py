@@ -280,8 +280,9 @@ def _asked(body: Pattern, patterns: dict[str, Any]) -> str:
 
 def _line(record: LogRecord) -> str:
     where = f" {record.scope.name}:" if record.scope.name else ""
-    what = f" event {record.event_name}" if record.event_name else f" {record.body!r}"
+    event = f" event {record.event_name}" if record.event_name else ""
+    body = "" if event and record.body is None else f" {record.body!r}"
     ids = f" trace_id={record.trace_id}" if record.trace_id else ""
     values = "".join(f" {name}={value!r}" for name, value in record.attributes.items())
-    line = f"  {record.severity_text or record.severity_number:<8}{where}{what}{values}{ids}"
+    line = f"  {record.severity_text or record.severity_number:<8}{where}{event}{body}{values}{ids}"
     return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 1]}…"

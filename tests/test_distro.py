@@ -316,6 +316,15 @@ def test_the_sdk_is_kept_from_logs_and_left_as_it_was(configured):
     assert seen["sigterm"]
 
 
+def test_the_process_in_which_multiprocessing_keeps_its_books_is_left_alone(
+    configured, monkeypatch
+):
+    of = "from multiprocessing.resource_tracker import main;main(6)"
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", of])
+    assert configured() == {}
+    assert default.current() is None
+
+
 def test_the_sdk_is_left_as_it_was_when_it_fails(configured, capsys):
     before = sdk._init_logging
     configured(fail="no such exporter")

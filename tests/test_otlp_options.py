@@ -66,6 +66,25 @@ def test_the_general_endpoint_is_a_base_to_which_the_path_is_added(monkeypatch, 
     assert resolve().endpoint == url
 
 
+def test_a_general_endpoint_that_ends_with_the_path_of_logs_is_announced(monkeypatch, capsys):
+    monkeypatch.setenv(GENERAL + "ENDPOINT", "http://collector:4318/v1/logs/")
+    assert resolve().endpoint == "http://collector:4318/v1/logs/v1/logs"
+    assert f"give it without, or give {LOGS}ENDPOINT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "form"),
+    [
+        (GENERAL + "ENDPOINT", "http://host:4318, to which /v1/logs is added$"),
+        (LOGS + "ENDPOINT", "http://host:4318/v1/logs$"),
+    ],
+)
+def test_a_wrong_endpoint_is_told_the_form_of_its_variable(monkeypatch, variable, form):
+    monkeypatch.setenv(variable, "collector:4318")
+    with pytest.raises(ConfigurationError, match=rf"^{variable} is not .*{form}"):
+        resolve()
+
+
 @pytest.mark.parametrize(
     ("given", "url"),
     [

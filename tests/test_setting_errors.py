@@ -205,6 +205,14 @@ def test_an_argument_that_wins_is_not_blamed_for_what_the_file_says(folder: Path
 # ---- arguments
 
 
+def test_a_misspelt_argument_is_told_together_with_what_else_is_wrong() -> None:
+    assert errors(levle="debug", queue_size="many") == [
+        "option 'queue_size': use a whole number (records the queue holds)",
+        "option 'levle': there is no such option; did you mean 'level'?",
+    ]
+    assert error(_env_file="x").startswith("option '_env_file': there is no such option")
+
+
 def test_a_wrong_argument_inside_of_a_group_is_named() -> None:
     assert error(file={"maxbytes": 1}) == (
         "option 'file.maxbytes': there is no such option; did you mean 'file.max_bytes'?"

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
+import fapilog_fastapi
 import httpx
 import pytest
 from fastapi import BackgroundTasks, FastAPI
@@ -106,6 +107,13 @@ def test_an_application_that_configures_and_shuts_down_in_its_lifespan_is_captur
         pass
     assert logs.bodies[-2:] == ["up", "down"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_completion_record_of_a_request_is_shown_with_its_body(logs: CapturedLogs):
+    app = FastAPI()
+    fapilog_fastapi.install(app)
+    client_of(app).get("/nowhere")
+    assert "event http.server.request.completed 'GET /nowhere 404'" in str(logs)
 
 
 def test_an_asynchronous_client_in_a_coroutine_is_captured_without_sleeping(logs: CapturedLogs):
@@ -426,6 +434,7 @@ def test_the_plugin_works_with_anyio_and_shows_the_records_of_a_failing_test(
 
         def test_failing(logs):
             fapilog.get_logger("shop").warning("stock low", sku="A-1")
+            fapilog.get_logger("shop").event("order.sent", id=7)
             assert logs.find("order placed")
 
         def test_miss(logs):
@@ -440,6 +449,7 @@ def test_the_plugin_works_with_anyio_and_shows_the_records_of_a_failing_test(
     text = result.stdout.str()
     assert text.count("Captured fapilog records") == 2
     assert "  WARN     shop: 'stock low' sku='A-1'" in text
+    assert "  INFO     shop: event order.sent id=7" in text
     assert "0 records were logged" in text
 
 

@@ -32,6 +32,9 @@ _STATUS_ERROR: Final = 2  # STATUS_CODE_ERROR in OTLP
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
+#: Characters of a value that is shown after the shorter ones.
+_LONG: Final = 24
+
 
 class Timeline:
     """Draws one trace.
@@ -176,8 +179,13 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    return " ".join(
-        f"{name}={value if isinstance(value, str) else json_text(value)}"
+    """Return names and values, long ones last: ids leave no room for others."""
+    shown = {
+        name: value if isinstance(value, str) else json_text(value)
         for name, value in attributes.items()
         if name not in hidden
+    }
+    return " ".join(
+        f"{name}={text}"
+        for name, text in sorted(shown.items(), key=lambda one: len(one[1]) > _LONG)
     )

@@ -26,7 +26,8 @@ YELLOW: Final = "33"
 CYAN: Final = "36"
 
 _MIN_WIDTH: Final = 80
-_MAX_WIDTH: Final = 100
+_USUAL_WIDTH: Final = 100
+_MAX_WIDTH: Final = 160
 _ELLIPSIS: Final = "…"
 # What may be secret in a URL: user and password, and the query.
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\?).+")
@@ -44,7 +45,7 @@ class Terminal:
     """Writes lines to ``sys.stdout`` as it is at the time of construction.
 
     Attributes:
-        width: columns to use, 80 to 100.
+        width: columns to use, 80 to 160.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class Terminal:
             self._plain = False
         except (UnicodeError, LookupError):
             self._plain = True
-        columns = shutil.get_terminal_size((_MAX_WIDTH, 24)).columns
+        columns = shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns
         self.width = min(max(columns, _MIN_WIDTH), _MAX_WIDTH)
 
     def line(self, *pieces: Text | str) -> None:

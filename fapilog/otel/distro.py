@@ -87,7 +87,7 @@ class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to b
     takes_stdlib: ClassVar[bool] = False
 
     def _configure(self, **kwargs: Any) -> None:
-        if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+        if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true" or _is_tracker():
             return
         version = kwargs.get("auto_instrumentation_version")
         if version:
@@ -95,6 +95,11 @@ class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to b
         # First: the API lets the global logger provider be set once.
         _configure_logs()
         _configure_others(super()._configure, kwargs)
+
+
+def _is_tracker() -> bool:
+    """Whether this process is of multiprocessing's own, and runs nothing of the application's."""
+    return any("multiprocessing.resource_tracker" in argument for argument in sys.orig_argv)
 
 
 def _default(variable: str, value: str) -> None:

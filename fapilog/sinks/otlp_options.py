@@ -46,6 +46,7 @@ _DEFAULT_HTTP: Final = f"http://localhost:4318{_LOGS_PATH}"
 _DEFAULT_GRPC: Final = "http://localhost:4317"
 _LOGS: Final = "OTEL_EXPORTER_OTLP_LOGS_"
 _GENERAL: Final = "OTEL_EXPORTER_OTLP_"
+_BASE_URL: Final = f"{_GENERAL}ENDPOINT"
 _SUSPICIOUS_MILLISECONDS: Final = 100
 
 
@@ -160,9 +161,18 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
         and value.partition("://")[0].lower() not in SCHEMES
     ):
         return value, ""  # host:port, or any target of a gRPC name resolver
-    form = "http://host:4317 or host:4317" if protocol == GRPC else "http://host:4318/v1/logs"
-    url = split_url(value, given.source, f" for {protocol}: give it in the form {form}")
+    form = f" for {protocol}: give it in the form {_form(given.source, protocol)}"
+    url = split_url(value, given.source, form)
     return join_url(url, _path(url.path, given.source, protocol)), credentials_of(url)
+
+
+def _form(source: str, protocol: Protocol) -> str:
+    """Return how an endpoint is written there."""
+    if protocol == GRPC:
+        return "http://host:4317 or host:4317"
+    if source == _BASE_URL:
+        return f"http://host:4318, to which {_LOGS_PATH} is added"
+    return f"http://host:4318{_LOGS_PATH}"
 
 
 def _path(path: str, source: str, protocol: Protocol) -> str:
@@ -174,8 +184,15 @@ def _path(path: str, source: str, protocol: Protocol) -> str:
     """
     if protocol == GRPC:
         return ""
-    if source == f"{_GENERAL}ENDPOINT":
-        return path.rstrip("/") + _LOGS_PATH
+    if source == _BASE_URL:
+        base = path.rstrip("/")
+        if base.endswith(_LOGS_PATH):
+            announce(
+                source,
+                f"{source}: {_LOGS_PATH} is added to it, though it ends so; give it without, "
+                f"or give {_LOGS}ENDPOINT",
+            )
+        return base + _LOGS_PATH
     if not path:
         return "/" if source.startswith(_LOGS) else _LOGS_PATH
     return path

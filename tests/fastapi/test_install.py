@@ -124,6 +124,11 @@ def test_a_wrong_option_fails_at_once_and_is_named(name, value):
         install(FastAPI(), **{name: value})
 
 
+def test_a_misspelt_option_is_told_what_was_probably_meant():
+    with pytest.raises(ConfigurationError, match="did you mean debug_on_error"):
+        install(FastAPI(), debug_on_eror=True)  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -137,6 +142,7 @@ def test_a_wrong_option_fails_at_once_and_is_named(name, value):
         {"status": 499.5},
         {"status": 600},
         {"status": True},
+        {"sampled": "x"},
     ],
     ids=str,
 )

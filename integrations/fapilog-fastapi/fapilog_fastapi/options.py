@@ -13,6 +13,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 
 from fapilog import ConfigurationError
+from fapilog.options.explain import closest
 from fapilog.severity import OFF, parse_severity
 from fapilog_fastapi.metrics import RequestMetrics
 from fapilog_fastapi.payloads import PayloadLogging
@@ -74,6 +75,8 @@ class DebugOnError:
         status: object = self.status
         if not isinstance(status, int) or status not in _STATUSES:
             _refuse("debug_on_error: status", status, "a status from 100 to 599")
+        if not isinstance(self.sampled, bool):
+            _refuse("debug_on_error: sampled", self.sampled, "True or False")
 
 
 class OptionNames(TypedDict, total=False):
@@ -149,7 +152,9 @@ def make_options(options: Mapping[str, Any]) -> Options:
     known = [field.name for field in fields(Options)]
     for name in options:
         if name not in known:
-            msg = f"{name}: there is no such option; there are {', '.join(known)}"
+            near = closest(name, known)
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            msg = f"{name}: there is no such option; {hint}"
             raise ConfigurationError(msg)
     return Options(**options)
 
