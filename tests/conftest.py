@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -37,5 +38,11 @@ def clean_process(
     default._registry.detach()
     default._runtime = None
     default._made_from = ()
-    left = [t.name for t in threading.enumerate() if t.name.startswith("fapilog-")]
+    until = time.monotonic() + 20  # one in a nap ends just after the shutdown that told it to
+    while (left := _threads()) and time.monotonic() < until:
+        time.sleep(0.01)
     assert not left, f"threads left behind: {left}"
+
+
+def _threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("fapilog-")]
