@@ -68,6 +68,10 @@ class SignalWatch:
         """
         if self._writer is not None or not _can_watch():
             return
+        others = signal.set_wakeup_fd(-1)
+        if others != -1:
+            _give_back(others)
+            return
         try:
             self._start()
         except (OSError, RuntimeError) as error:  # no descriptor, no thread
@@ -79,17 +83,16 @@ class SignalWatch:
             undo.callback(os.close, reader)
             undo.callback(os.close, writer)
             os.set_blocking(writer, False)
-            others = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-            undo.callback(signal.set_wakeup_fd, others, warn_on_full_buffer=False)
-            if others == -1:
-                threading.Thread(
-                    target=self._run,
-                    args=(reader, os.fstat(reader)),
-                    name="fapilog-signals",
-                    daemon=True,
-                ).start()
-                self._writer = writer
-                undo.pop_all()
+            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            undo.callback(signal.set_wakeup_fd, -1)
+            threading.Thread(
+                target=self._run,
+                args=(reader, os.fstat(reader)),
+                name="fapilog-signals",
+                daemon=True,
+            ).start()
+            self._writer = writer
+            undo.pop_all()
 
     def begun(self) -> None:
         """Note that the handler runs: the watch is over."""
@@ -104,8 +107,8 @@ class SignalWatch:
         self._has_begun = False
         if self._writer is not None:
             others = signal.set_wakeup_fd(-1)
-            if others not in (-1, self._writer):
-                signal.set_wakeup_fd(others, warn_on_full_buffer=False)
+            if others != self._writer:  # -1 where an event loop had it and has ended
+                _give_back(others)
             self._writer = None
         self._register()
 
@@ -143,6 +146,12 @@ class SignalWatch:
                 return
             signal.pthread_kill(main, self._number)
             patience = min(2 * patience, _MAX_PATIENCE)
+
+
+def _give_back(descriptor: int) -> None:
+    """Let others have the wake-up descriptor again, unless they have closed it."""
+    with contextlib.suppress(OSError, ValueError):
+        signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
 
 
 def _is_child_of_multiprocessing() -> bool:

@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from fapilog.cli import main
 from fapilog.cli.demo_app import REQUEST_ID, create_app
-from fapilog.cli.demo_timeline import Timeline
+from fapilog.cli.demo_timeline import Timeline, draw_log
 from fapilog.cli.demo_traffic import SECRETS
 from fapilog.cli.demo_verify import verify
 from fapilog.cli.terminal import Terminal
@@ -306,6 +306,21 @@ def test_a_record_with_wrong_ids_is_noticed(wrong):
 def test_a_secret_that_arrived_is_noticed():
     leak = received_log("password=hunter2", SERVER, 2_000_000)
     assert verdicts((leak, *LOGS[1:])) == [True, True, False]
+
+
+def test_a_line_shows_short_values_before_ids(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    received = received_log("placed", SERVER, 1_000_000, request="r" * 32)
+    item = KeyValue(key="item", value=AnyValue(string_value="piano"))
+    received.record.attributes.append(item)
+    draw_log(Terminal(), received, "1.0  ")
+    assert "placed  item=piano request.id=rrr" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("columns", "width"), [("40", 80), ("132", 132), ("300", 160)])
+def test_a_terminals_width_is_used_within_limits(monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert Terminal().width == width
 
 
 def test_a_timeline_has_each_record_under_its_span_in_the_order_of_time(capsys):

@@ -172,6 +172,16 @@ def test_the_descriptor_of_an_event_loop_is_left_alone(watch: SignalWatch):
     assert wakeup_descriptor() != -1
 
 
+def test_a_descriptor_that_others_have_closed_is_not_given_back(watch: SignalWatch):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    os.close(reader)
+    os.close(writer)
+    watch.start()
+    assert wakeup_descriptor() == -1
+
+
 def test_a_process_that_is_no_child_of_multiprocessing_is_not_watched(watch: SignalWatch):
     watch.install()
     assert wakeup_descriptor() == -1
