@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from typing import Final
 
+from fapilog.clock import monotonic
 from fapilog.errors import FapilogError
 
 INTERVAL: Final = 30.0
@@ -36,7 +36,7 @@ def announce(subject: str, message: str) -> None:
             are escaped.
     """
     try:
-        now = time.monotonic()
+        now = monotonic()
         with _lock:
             if now - _last.get(subject, -INTERVAL) < INTERVAL:
                 _muted[subject] = _muted.get(subject, 0) + 1

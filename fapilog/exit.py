@@ -13,9 +13,9 @@ import math
 import os
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from fapilog.clock import monotonic
 from fapilog.diagnostics import announce
 from fapilog.signal_watch import SignalWatch
 
@@ -96,21 +96,21 @@ def _time_left() -> float:
     """Return what is left of the one deadline, which begins with the first call."""
     global _deadline  # noqa: PLW0603 - shared by nested calls
     if _deadline is None:
-        _deadline = time.monotonic() + max(_timeout() - _spent, 0.1)
-    return max(_deadline - time.monotonic(), 0.0)
+        _deadline = monotonic() + max(_timeout() - _spent, 0.1)
+    return max(_deadline - monotonic(), 0.0)
 
 
 def _begin() -> None:
     """Deliver what is there, while threads can still be started."""
     global _spent  # noqa: PLW0603 - the one deadline is shared with _finish
-    began = time.monotonic()
+    began = monotonic()
     deadline = began + _timeout()
     try:
         for runtime in list(_open):
-            runtime.flush(max(deadline - time.monotonic(), 0.0))
+            runtime.flush(max(deadline - monotonic(), 0.0))
     except KeyboardInterrupt:
         began = -math.inf  # the user will not wait: nothing of the deadline is left
-    _spent = time.monotonic() - began
+    _spent = monotonic() - began
 
 
 def _finish() -> None:
@@ -123,7 +123,7 @@ def _finish() -> None:
             try:
                 runtime.shutdown(_time_left())
             except KeyboardInterrupt:  # noqa: PERF203 - each runtime is closed
-                _deadline = time.monotonic()
+                _deadline = monotonic()
                 runtime.shutdown(0.0)
     finally:
         _is_finishing = False

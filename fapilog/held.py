@@ -11,9 +11,9 @@ import threading
 import weakref
 from collections import Counter, deque
 from sys import getsizeof
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from fapilog.clock import monotonic
 from fapilog.tracebacks import Capture
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from time import monotonic, time_ns
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import get_current
 from opentelemetry.trace.propagation import _SPAN_KEY
 
+from fapilog.clock import monotonic
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce, describe, kind_of
 from fapilog.holding import gate, taker

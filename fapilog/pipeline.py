@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from fapilog import diagnostics
+from fapilog.clock import monotonic
 from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
 from fapilog.delivery.overflow import Admission
 from fapilog.delivery.worker import Worker
@@ -133,7 +134,7 @@ class Pipeline:
 
         Args:
             severity_number: of the record that needs it.
-            deadline: ``time.monotonic()`` until which to wait at most; None
+            deadline: ``monotonic()`` until which to wait at most; None
                 waits as long as a call may.
 
         Returns:
@@ -144,10 +145,10 @@ class Pipeline:
         if self.closed or not self.patience or not _may_wait() or self._is_own_thread():
             return False
         if deadline is None:
-            deadline = time.monotonic() + self.patience
+            deadline = monotonic() + self.patience
         self.worker.wake()  # it may be waiting for company, of which there is enough
         while not self.has_room(severity_number):
-            if self.closed or time.monotonic() >= deadline:
+            if self.closed or monotonic() >= deadline:
                 return False
             if self.worker.idle and not self.worker.wake():
                 return False
@@ -163,7 +164,7 @@ class Pipeline:
 
     def put_all(self, entries: Iterable[Entry]) -> None:
         """Do so with each, in order; wait for room as long as for one, in all."""
-        deadline = time.monotonic() + self.patience
+        deadline = monotonic() + self.patience
         for entry in entries:
             self._put(entry, deadline)
 
@@ -217,7 +218,7 @@ class Pipeline:
         """
         if self._is_own_thread():
             return False
-        deadline = time.monotonic() + (30.0 if timeout is None else timeout)
+        deadline = monotonic() + (30.0 if timeout is None else timeout)
         target = self._entered()
         self._hurry = True
         if target > self._handed and not self.worker.wake():
@@ -230,7 +231,7 @@ class Pipeline:
     def close(self, deadline: float) -> None:
         """Take nothing more, deliver what there is, end all threads.
 
-        Blocks until ``deadline`` (``time.monotonic()``) at most; what is not
+        Blocks until ``deadline`` (``monotonic()``) at most; what is not
         settled then is dropped and counted as ``shutdown``.  A further call,
         from another thread or from a signal handler that interrupts this one,
         waits for the same end; the earliest deadline counts.
@@ -243,7 +244,7 @@ class Pipeline:
             self.worker.wake()
         elif self.queue and not self.worker.ended:
             self.worker.run_inline()
-        self.worker.join(deadline - time.monotonic())
+        self.worker.join(deadline - monotonic())
         for sink in self._sinks:
             sink.start_close(deadline)
         for sink in self._sinks:
@@ -320,7 +321,7 @@ class Pipeline:
                 self.worker.idle = False
                 if not self._in_a_hurry():
                     self.worker.sleep(_LINGER)
-            if self._deadline is not None and time.monotonic() >= self._deadline:
+            if self._deadline is not None and monotonic() >= self._deadline:
                 return
 
     def _in_a_hurry(self) -> bool:
@@ -412,7 +413,7 @@ def _may_wait() -> bool:
 def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
     # Polling survives forks and signal handlers, and costs nothing per record.
     while not condition():
-        if not time.monotonic() < deadline:  # NaN is no deadline
+        if not monotonic() < deadline:  # NaN is no deadline
             return False
         time.sleep(_POLL)
     return True

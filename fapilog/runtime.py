@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import time
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing_extensions import Self
 
 from fapilog import exit as process_exit
 from fapilog import holding
+from fapilog.clock import monotonic
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import ConfigurationError
 from fapilog.logger import AsyncLogger, Logger
@@ -147,16 +147,14 @@ class Runtime:
         then is dropped and counted.  Later log calls are dropped and counted.
         A second call does nothing.
         """
-        deadline = time.monotonic() + _time_limit(
-            "shutdown", timeout, self.settings.shutdown_timeout
-        )
+        deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
         self.pipeline.closed = True  # before the loggers, which look at it once they are closed
         self._registry.close()
         self._end(deadline)
 
     def retire(self) -> None:
         """Shut down after another runtime has taken over this one's loggers."""
-        self._end(time.monotonic() + self.settings.shutdown_timeout)
+        self._end(monotonic() + self.settings.shutdown_timeout)
 
     def _end(self, deadline: float) -> None:
         self.pipeline.close(deadline)

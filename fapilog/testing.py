@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fapilog import default, runtime, wiring
+from fapilog.clock import monotonic
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.record import LogRecord
 from fapilog.severity import parse_severity
@@ -184,9 +184,9 @@ class CapturedLogs:
             return list(self._records)
 
     def _flush(self) -> bool:
-        deadline = time.monotonic() + TIMEOUT
+        deadline = monotonic() + TIMEOUT
         return not self._is_active or all(
-            one.pipeline.flush(deadline - time.monotonic())
+            one.pipeline.flush(deadline - monotonic())
             for one in runtime.runtimes()
             if not one.pipeline.closed
             and any(queue.name == _NAME for queue in one.pipeline.sending_queues())

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
 from fapilog.cli.terminal import BOLD, GREEN, RED, YELLOW, Terminal, Text
+from fapilog.clock import monotonic
 from fapilog.errors import AccessDeniedError, PermanentError, RetryableError
 from fapilog.runtime import Runtime
 from fapilog.settings import Settings
@@ -152,11 +152,11 @@ def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
     """Send ``record`` by itself and close the sink.  Blocks up to ``timeout`` seconds."""
     # A sink on standard output writes below its buffer.
     sys.stdout.flush()
-    began = time.monotonic()
+    began = monotonic()
     try:
         with contextlib.closing(sink):
             outcome = sink.send([sink.encode(record)], timeout)
-            took = f"delivered in {(time.monotonic() - began) * 1000:.0f} ms"
+            took = f"delivered in {(monotonic() - began) * 1000:.0f} ms"
     except Exception as error:  # noqa: BLE001 - a sink's own code; shown to the user
         what = next((words for kind, words in _FAILURES if isinstance(error, kind)), "failed")
         return _failed(sink, what, error)

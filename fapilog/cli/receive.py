@@ -17,6 +17,7 @@ import typer
 
 from fapilog.cli import quiet_interrupt
 from fapilog.cli.terminal import CYAN, Terminal, Text
+from fapilog.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +88,7 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
         )
         while not most or drawn < most:
             time.sleep(_TICK)
-            drawn += _draw(terminal, receiver, waiting, time.monotonic())
+            drawn += _draw(terminal, receiver, waiting, monotonic())
     except KeyboardInterrupt:
         terminal.line()
         _draw(terminal, receiver, waiting, math.inf)
@@ -95,7 +96,7 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
 
 def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) -> int:
     """Draw what has arrived and is whole at the time ``now``; returns how many traces."""
-    show_untraced(terminal, waiting.add(*receiver.take(), now=time.monotonic()))
+    show_untraced(terminal, waiting.add(*receiver.take(), now=monotonic()))
     traces = waiting.whole(now)
     for trace in traces:
         trace.draw(terminal)
@@ -104,7 +105,7 @@ def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) 
 
 @dataclass
 class Trace:
-    """What has arrived of one trace, and when the last of it did (``time.monotonic``)."""
+    """What has arrived of one trace, and when the last of it did (``monotonic``)."""
 
     trace_id: str
     logs: list[ReceivedLog] = field(default_factory=list)

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fapilog.cli.spool import counted
+from fapilog.clock import monotonic
 from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.spool import Quarantine, Spool, SpoolOptions
 from fapilog.delivery.spool.quarantine_file import QuarantineFile, list_files
@@ -222,7 +223,7 @@ class Progress:
 
     def show(self, done: int, total: int) -> None:
         """Say that so many records of so many are done, ten times a second at most."""
-        now = time.monotonic()
+        now = monotonic()
         if self._is_shown and now >= self._next:
             self._next = now + _PROGRESS_EVERY
             self._write(f"{self._name}: {done} of {total} records")

@@ -8,8 +8,9 @@ success closes it for all.
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from fapilog.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,7 @@ class Circuit:
         retry: RetryPolicy,
         probe_timeout: float = 60.0,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._retry = retry
         self._probe_timeout = probe_timeout

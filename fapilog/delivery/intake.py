@@ -10,6 +10,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog.clock import monotonic
 from fapilog.delivery.backlog import ITEM_OVERHEAD, Backlog, Batch
 from fapilog.delivery.overflow import Admission
 from fapilog.diagnostics import announce, kind_of
@@ -120,7 +121,7 @@ class Intake:
         except BaseException:  # noqa: BLE001 - _take_singly finds, counts and announces it
             return None
         severities = [record.severity_number for record in records]
-        return Batch(items, severities, size, time.monotonic())
+        return Batch(items, severities, size, monotonic())
 
     def _take_singly(self, records: Sequence[LogRecord]) -> None:
         patience = self._options.block_timeout
@@ -139,7 +140,7 @@ class Intake:
                 what = f"{self._name}: a record cannot be encoded: {kind_of(error)}"
                 announce(f"encode {self._name}", what)
                 continue
-            self._put(Batch([item], [number], size, time.monotonic()))
+            self._put(Batch([item], [number], size, monotonic()))
         if refused and self._fallback is not None:
             self._divert(self._fallback, refused)
         elif refused:
@@ -153,15 +154,15 @@ class Intake:
         """Wait for room; False when the time is over, or there never will be."""
         if size > self._admission.limit(severity_number):
             return False
-        began = time.monotonic()
+        began = monotonic()
         deadline = began + min(seconds, self.patience)
-        while not self.closed and time.monotonic() < deadline and self._makes_room():
+        while not self.closed and monotonic() < deadline and self._makes_room():
             self._notice()  # of what was put before this record
             time.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
         # Each sink has a patience of its own: one that is down uses up no other's.
-        self.patience -= time.monotonic() - began
+        self.patience -= monotonic() - began
         return self._has_room(size, severity_number)
 
     def _put(self, portion: Batch) -> None:

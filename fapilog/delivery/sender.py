@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog.clock import monotonic
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import (
     AccessDeniedError,
@@ -54,7 +55,7 @@ class Sender:
         ledger: counts what becomes of the records.
         lock: held while something is counted.
         abandoned: once True nothing is sent or counted here any more.
-        deadline: ``time.monotonic()`` after which nothing is sent.
+        deadline: ``monotonic()`` after which nothing is sent.
         rest_is_safe: whether what is left at the end goes to disk, so that an
             open circuit is no reason to wait for the deadline.
         access_denied: whether the backend refuses our credentials now.
@@ -131,7 +132,7 @@ class Sender:
             if wait <= 0:
                 return True
             deadline = self.deadline
-            if deadline is not None and (self.rest_is_safe or time.monotonic() >= deadline):
+            if deadline is not None and (self.rest_is_safe or monotonic() >= deadline):
                 return False
             # In short naps: waking by lock or event is not safe in signal handlers.
             time.sleep(min(wait, _LOOK))
@@ -140,13 +141,13 @@ class Sender:
     def _attempt(self, items: Sequence[Any]) -> Outcome:
         left = self._export_timeout
         if self.deadline is not None:
-            left = min(left, max(self.deadline - time.monotonic(), 0.001))
-        began = time.monotonic()
+            left = min(left, max(self.deadline - monotonic(), 0.001))
+        began = monotonic()
         try:
             answer = self._sink.send(items, left)
         finally:
             with self.lock:
-                self.ledger.observe_send(time.monotonic() - began)
+                self.ledger.observe_send(monotonic() - began)
         return _outcome(answer)
 
     def _answered(self) -> None:

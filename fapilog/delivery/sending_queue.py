@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog.clock import monotonic
 from fapilog.delivery.backlog import Backlog, Batch
 from fapilog.delivery.circuit import Circuit
 from fapilog.delivery.intake import Intake
@@ -198,7 +198,7 @@ class SendingQueue:
     def _is_overdue(self) -> bool:
         """Whether a batch in memory should be on its way."""
         since = self._backlog.waiting_since
-        aged = since and time.monotonic() - since > self._limits.delay
+        aged = since and monotonic() - since > self._limits.delay
         return bool(aged) or self._backlog.is_due
 
     @property
@@ -305,12 +305,12 @@ class SendingQueue:
         """Let the threads drain the backlog and end.  Does not block.
 
         Args:
-            deadline: ``time.monotonic()`` after which nothing is sent; of
+            deadline: ``monotonic()`` after which nothing is sent; of
                 several calls the earliest counts.
         """
         self._end = min(self._end, deadline)
         if self._spooling is not None:
-            left = max(deadline - time.monotonic(), 0.0)
+            left = max(deadline - monotonic(), 0.0)
             deadline -= min(left * _RESERVE, _MAX_RESERVE)
         sender = self._sender
         sender.deadline = deadline if sender.deadline is None else min(sender.deadline, deadline)
@@ -325,11 +325,11 @@ class SendingQueue:
         Further calls, from other threads or from a signal handler, wait too
         and count nothing again.
         """
-        deadline = self._sender.deadline or time.monotonic()
+        deadline = self._sender.deadline or monotonic()
         if not self._worker.is_alive and not self._worker.ended:
             # Never used, or no thread was to be had: this one drains and closes.
             self._worker.run_inline()
-        if not self._worker.join(deadline - time.monotonic()):
+        if not self._worker.join(deadline - monotonic()):
             # One more moment for a send that was told the same deadline.
             self._worker.join(0.1)
         with self._lock:
@@ -439,9 +439,9 @@ class SendingQueue:
             self._wake_at = _NEVER
             if sender.abandoned:
                 return False
-        due = (self._backlog.waiting_since or time.monotonic()) + self._limits.delay
+        due = (self._backlog.waiting_since or monotonic()) + self._limits.delay
         while not self._is_due():
-            wait = due - time.monotonic()
+            wait = due - monotonic()
             if wait <= 0 or sender.deadline is not None or self._done < self._flush_target:
                 break
             self._wake_at = self._limits.count

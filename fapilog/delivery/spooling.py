@@ -8,9 +8,9 @@ follows goes there too, so records stay first in, first out.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from fapilog.clock import monotonic
 from fapilog.delivery.backlog import Backlog, Batch
 from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, describe
@@ -111,7 +111,7 @@ class Spooling:
     @property
     def makes_room(self) -> bool:
         """Whether the disk takes what waits in memory."""
-        is_writing = not self._ending and time.monotonic() >= self._no_write_before
+        is_writing = not self._ending and monotonic() >= self._no_write_before
         return is_writing and len(self._backlog) > 0
 
     # ---- the delivery threads, under the lock
@@ -124,7 +124,7 @@ class Spooling:
         if self.active and not self._always and not self._is_needed():
             self.active = False
         # Where the disk takes nothing, records go straight from memory.
-        return self.active and time.monotonic() >= self._no_write_before
+        return self.active and monotonic() >= self._no_write_before
 
     @property
     def unread(self) -> int:
@@ -233,7 +233,7 @@ class Spooling:
             self._worker.wake()
         elif not self._worker.ended:
             self._worker.run_inline()
-        self._worker.join(max(deadline - time.monotonic(), 0.1))
+        self._worker.join(max(deadline - monotonic(), 0.1))
 
     # ---- the spool's thread
 
@@ -241,7 +241,7 @@ class Spooling:
         while not self._ending:
             if self._is_needed():
                 self._spill()
-            now = time.monotonic()
+            now = monotonic()
             if now >= self._adopt_at:
                 self._adopt_at = now + _ADOPT_EVERY
                 self._adopt()
@@ -254,7 +254,7 @@ class Spooling:
         worker = self._worker
         worker.idle = True
         is_busy = len(self._backlog) or self._in_flight or self._spool.pending_records
-        worker.sleep(LOOK if is_busy else max(self._adopt_at - time.monotonic(), LOOK))
+        worker.sleep(LOOK if is_busy else max(self._adopt_at - monotonic(), LOOK))
         worker.idle = False
 
     def _is_needed(self) -> bool:
@@ -264,12 +264,12 @@ class Spooling:
             return True
         oldest = [self._backlog.waiting_since, *(batch.born for batch in list(self._in_flight))]
         longest = self._limits.delay + _PATIENCE
-        return any(since and time.monotonic() - since > longest for since in oldest)
+        return any(since and monotonic() - since > longest for since in oldest)
 
     def _spill(self) -> None:
         """Move what is in memory to disk, batch by batch, oldest first."""
         moved = False
-        while time.monotonic() >= self._no_write_before:
+        while monotonic() >= self._no_write_before:
             with self._lock:
                 batch = next((b for b in self._in_flight if not b.frames and b.parts), None)
                 if not (self._write_rest(batch) if batch else self._write_waiting()):
@@ -306,7 +306,7 @@ class Spooling:
             packed = self._sink.pack(batch.items)
             return self._spool.append(packed, batch.severities, batch.items, read=is_in_flight)
         except Exception as error:  # noqa: BLE001 - announced; the records stay in memory
-            self._no_write_before = time.monotonic() + _AGAIN
+            self._no_write_before = monotonic() + _AGAIN
             self._wake_senders()  # which take what waits from memory now
             announce(
                 f"spool {self._name}",

@@ -16,6 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from fapilog import context
+from fapilog.clock import monotonic
 from fapilog.diagnostics import announce, kind_of
 
 if TYPE_CHECKING:
@@ -130,14 +131,14 @@ class Worker:
 
     def join(self, seconds: float) -> bool:
         """Wait up to ``seconds`` for all threads to end; True when they have, or never ran."""
-        deadline = time.monotonic() + seconds
+        deadline = monotonic() + seconds
         for thread in list(self._threads):
             if thread is not threading.current_thread():
                 self._join(thread, deadline)
         return not self.is_alive
 
     def _join(self, thread: threading.Thread, deadline: float) -> None:
-        while not self._has_joined(thread, deadline) and time.monotonic() < deadline:
+        while not self._has_joined(thread, deadline) and monotonic() < deadline:
             # It is just being started: by the frame that a signal handler has
             # interrupted, which cannot go on, or by another thread.
             if self._starter == threading.get_ident():
@@ -146,7 +147,7 @@ class Worker:
 
     def _has_joined(self, thread: threading.Thread, deadline: float) -> bool:
         try:
-            thread.join(max(deadline - time.monotonic(), 0.0))
+            thread.join(max(deadline - monotonic(), 0.0))
         except RuntimeError:  # not yet
             return False
         return True

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
+from fapilog.clock import monotonic
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.delivery.retry import RetryPolicy
 from fapilog.diagnostics import announce
@@ -91,7 +91,7 @@ class SinkExporter(LogRecordExporter):
             FAILURE when records of the batch were lost other than by the
             backend's own choice.
         """
-        deadline = time.monotonic() + self._timeout
+        deadline = monotonic() + self._timeout
         if not self._turn.acquire(timeout=self._timeout):
             return self._lost(len(batch), "the previous export is still going on")
         try:
@@ -162,10 +162,10 @@ class SinkExporter(LogRecordExporter):
         while True:
             attempt += 1
             try:
-                outcome = self._sink.send(items, max(deadline - time.monotonic(), 0.001))
+                outcome = self._sink.send(items, max(deadline - monotonic(), 0.001))
             except RetryableError as error:
                 wait = _RETRY.delay(attempt, error.retry_after)
-                if time.monotonic() + wait < deadline and not self._stopped.wait(wait):
+                if monotonic() + wait < deadline and not self._stopped.wait(wait):
                     continue
                 self._lost(len(items), str(error))
                 return False

@@ -8,13 +8,13 @@ of SIGTERM delivers for the SDK too, and is there again when uvicorn looks.
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 from opentelemetry import metrics, trace
 
 from fapilog import exit as process_exit
+from fapilog.clock import monotonic
 from fapilog.diagnostics import announce, describe
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def flush_providers(seconds: float) -> None:
     Their own time limits are longer, so each is flushed on a thread, which
     goes on as long as the process does.
     """
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     threads = []
     for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
         flush = getattr(provider, "force_flush", None)  # the API's own have none
@@ -47,7 +47,7 @@ def flush_providers(seconds: float) -> None:
             threads.append(_started(flush, seconds))
     for thread in threads:
         if thread is not None:
-            thread.join(max(deadline - time.monotonic(), 0.0))
+            thread.join(max(deadline - monotonic(), 0.0))
 
 
 def _started(flush: Callable[..., object], seconds: float) -> threading.Thread | None:

@@ -13,7 +13,6 @@ So it is looked up here, where no thread is at work yet.
 from __future__ import annotations
 
 import codecs
-import time
 import urllib.request
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -22,6 +21,7 @@ from weakref import WeakSet
 import httpcore
 import httpx
 
+from fapilog.clock import monotonic
 from fapilog.errors import ConfigurationError
 from fapilog.interpreter import give_way
 
@@ -142,7 +142,7 @@ class _Backend(httpcore.SyncBackend):
         Raises:
             TimeoutError: there are none.
         """
-        left = self.deadline - time.monotonic()
+        left = self.deadline - monotonic()
         if left <= 0:
             raise TimeoutError
         return left

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog.clock import monotonic
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.protocols import BatchLimits, Sink
@@ -165,7 +166,7 @@ class FileSink(Sink["Item"]):
                 another process kept its lock.  A retry of the same batch goes
                 on where this one stopped.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
         lines: Any = [self._otlp.logs_data_line(rest)] if self._is_otlp else rest
         self._written = 0
@@ -224,13 +225,13 @@ class FileSink(Sink["Item"]):
                 return self._fd
             else:
                 time.sleep(_PAUSE)
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "other processes kept its lock for too long")
 
     def _is_due(self, file: os.stat_result, incoming: int) -> bool:
         return (
             self._rotation.is_due(file, incoming, self._clock())
-            and time.monotonic() >= self._no_rotation_before
+            and monotonic() >= self._no_rotation_before
         )
 
     def _rotate(self) -> None:
@@ -240,7 +241,7 @@ class FileSink(Sink["Item"]):
         try:
             self._path.rename(self._archive.new_path())
         except OSError as error:
-            self._no_rotation_before = time.monotonic() + _NEXT_TRY
+            self._no_rotation_before = monotonic() + _NEXT_TRY
             announce(f"rotate {self._path}", f"cannot rotate {self._path}, it goes on: {error}")
         else:
             self._archive.wake()

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from fapilog.clock import monotonic
 from fapilog.errors import RetryableError
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ class ForkGate:
         """Hold calls off, and wait for those under way."""
         thread = threading.get_ident()  # inside a call itself where a signal handler forks
         self._forks.append(thread)
-        deadline = time.monotonic() + PATIENCE
-        while self._calls - {thread} and time.monotonic() < deadline:
+        deadline = monotonic() + PATIENCE
+        while self._calls - {thread} and monotonic() < deadline:
             time.sleep(_POLL)
 
     def after_fork_in_parent(self) -> None:

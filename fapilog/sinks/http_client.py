@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
 
+from fapilog.clock import monotonic
 from fapilog.delivery.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
 from fapilog.interpreter import give_way
@@ -107,7 +108,7 @@ class HTTPClient:
                 proxy, or the time.
             PermanentError: the answer is a redirect, which is not followed.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         give_way()  # the body has just been put together
         request = httpx.Request(
             "POST",
@@ -230,6 +231,6 @@ def _read(response: httpx.Response, deadline: float) -> tuple[bytes, bool]:
         body += chunk
         if len(body) > MAX_RESPONSE:
             return bytes(body[:MAX_RESPONSE]), True
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             raise TimeoutError
     return bytes(body), False

@@ -13,9 +13,9 @@ import io
 import os
 import select
 import stat
-import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog.clock import monotonic
 from fapilog.sinks.lines import portions, split_written
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class OutputStream:
             Exception: whatever the file object raises, OSError and ValueError
                 (closed) as a rule; :meth:`count_written` then says how many lines are out.
         """
-        self._deadline = time.monotonic() + timeout
+        self._deadline = monotonic() + timeout
         self._written = -len(self.unfinished)
         if self.stream is None:
             msg = "the process has no such stream"
@@ -107,7 +107,7 @@ class OutputStream:
             return len(data)
         written = self._writer.write(data)
         if written is None:  # a raw stream that has no room and does not block
-            if self._poll is None or time.monotonic() >= self._deadline:
+            if self._poll is None or monotonic() >= self._deadline:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return 0
         return int(written)
@@ -116,7 +116,7 @@ class OutputStream:
         """Wait until there is room, so that writing a portion does not block."""
         if self._poll is None:
             return
-        left = max(self._deadline - time.monotonic(), 0)
+        left = max(self._deadline - monotonic(), 0)
         if not self._poll.poll(left * 1000):
             raise BlockingIOError(errno.EAGAIN, "nobody reads")
 

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from fapilog.clock import monotonic
 from fapilog.delivery.spool.directory import file_name
 from fapilog.delivery.spool.files import (
     APPEND,
@@ -76,7 +77,7 @@ class Quarantine:
         options: SpoolOptions,
         *,
         now_ns: Callable[[], int] = time.time_ns,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = monotonic,
     ) -> None:
         self._sink_name = sink_name
         self._wire_format = wire_format

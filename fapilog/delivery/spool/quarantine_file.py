@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Self
 
+from fapilog.clock import monotonic
 from fapilog.delivery.spool.files import (
     APPEND,
     UPDATE,
@@ -122,9 +123,9 @@ class QuarantineFile:
         """
         self._fd = open_file(self.path, UPDATE)
         try:
-            until = time.monotonic() + _LOCK_TIME
+            until = monotonic() + _LOCK_TIME
             while not try_lock(self._fd):  # a process may be adding to it, for a moment
-                if time.monotonic() >= until:
+                if monotonic() >= until:
                     raise BlockingIOError(errno.EAGAIN, "in use by another process")
                 time.sleep(_PAUSE)
             if not os.path.samestat(self.path.lstat(), os.fstat(self._fd)):

@@ -9,6 +9,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from fapilog.clock import monotonic
 from fapilog.delivery.spool.adopted import AdoptedStores
 from fapilog.delivery.spool.directory import create, file_name
 from fapilog.delivery.spool.files import make_private_directory, sync_directory
@@ -64,7 +65,7 @@ class Spool:
         *,
         cache_bytes: int = 4 << 20,
         now_ns: Callable[[], int] = time.time_ns,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = monotonic,
     ) -> None:
         if not 1 <= len(wire_format.encode()) <= WIRE_FORMAT_SIZE:
             msg = f"wire_format={wire_format!r} of sink {sink_name!r}: 1 to 48 bytes are possible"
