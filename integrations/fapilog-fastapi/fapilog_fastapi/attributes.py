@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from starlette.types import Scope
 
@@ -27,6 +27,20 @@ def known_methods() -> frozenset[str]:
     given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "").strip()
     names = given.split(",") if given else METHODS.split()
     return frozenset(name.strip() for name in names if name.strip())
+
+
+def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
+    """Return the headers of a scope or a message; an iterator in it becomes a list.
+
+    ASGI allows any iterable, or no headers at all, and an iterator can be read
+    only once: the application or the server must still find the headers.
+
+    Source: https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope
+    """
+    headers: Sequence[tuple[bytes, bytes]] = holder.get("headers", ())
+    if not isinstance(headers, (list, tuple)):
+        headers = holder["headers"] = list(headers)
+    return headers
 
 
 def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str, Any]:

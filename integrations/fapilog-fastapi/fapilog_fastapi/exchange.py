@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
 import fapilog
-from fapilog_fastapi.attributes import length
+from fapilog_fastapi.attributes import headers_of, length
 from fapilog_fastapi.correlation import active_span, request_id, trace_headers
 from fapilog_fastapi.payloads import PayloadCapture
 
@@ -310,7 +310,7 @@ class HTTPExchange(Exchange):
         if self.recorder.adds_headers:
             headers = self.response_headers(message.get("headers", ()))
             message = {**message, "headers": headers}
-        self._headers = message.get("headers", ())
+        self._headers = headers_of(message)
         return message
 
     def _sent(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fapilog import ConfigurationError
+from fapilog_fastapi.attributes import headers_of
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -88,7 +89,7 @@ def _is_for_paths(expression: str) -> bool:
 
 def _url(scope: Scope) -> str:
     """Return the URL, put together as OpenTelemetry's instrumentation does."""
-    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    host = dict(headers_of(scope)).get(b"host", b"").decode("latin-1")
     if not host:
         name, port = scope.get("server") or ("", None)
         host = f"{name}:{port}" if port else str(name)

@@ -14,6 +14,7 @@ from opentelemetry.context import attach, detach
 
 import fapilog
 from fapilog_fastapi import server_logs
+from fapilog_fastapi.attributes import headers_of
 from fapilog_fastapi.completion import Recorder
 from fapilog_fastapi.correlation import (
     REQUEST_ID,
@@ -90,7 +91,7 @@ class FapilogMiddleware:
             return
         if getattr(self.watched, "middleware_stack", None) is not self._stack:
             self._look_through()
-        headers = dict(scope["headers"])
+        headers = dict(headers_of(scope))
         made = HTTPExchange if kind == "http" else WebSocketExchange
         recorder = self._recorder
         exchange = scope[KEY] = made(recorder, scope, receive, send, headers)
@@ -133,7 +134,7 @@ class FapilogMiddleware:
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
         try:
-            token = attach(remote_context(exchange.scope["headers"]))
+            token = attach(remote_context(headers_of(exchange.scope)))
         except Exception as error:  # noqa: BLE001 - a propagator of the application's own
             self._recorder.trouble("reading the caller's trace", error)
             return None

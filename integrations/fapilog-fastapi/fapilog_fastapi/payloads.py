@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog_fastapi.attributes import headers_of
 from fapilog_fastapi.body_content import NOTHING, content_of
 from fapilog_fastapi.payload_options import BODY_TYPES, MAX_BODY, PayloadLogging
 from fapilog_fastapi.queries import redact_query
@@ -129,7 +130,7 @@ class PayloadCapture:
         self._response: BodyCapture | None = None
         if not self._is_http:
             return
-        headers = scope.get("headers", ())
+        headers = headers_of(scope)
         self._note_headers("http.request.header.", options.request_headers, headers)
         if options.wants_request_body(scope):
             self._request = BodyCapture("http.request.body", options)
@@ -196,9 +197,7 @@ class PayloadCapture:
 
     def _begin_response(self, message: Message) -> None:
         self._status = status = message.get("status")
-        headers = message.get("headers", ())
-        if not isinstance(headers, (list, tuple)):  # reading an iterator would use it up
-            headers = ()
+        headers = headers_of(message)
         self._note_headers("http.response.header.", self._options.response_headers, headers)
         if self._response is not None:
             if status in _BODILESS or not self._options.wants_status(status):
