@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -9,15 +10,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from fapilog.cli import demo_report as report
 from fapilog.cli import main
 from fapilog.cli.demo_app import REQUEST_ID, create_app
 from fapilog.cli.demo_timeline import Timeline, draw_log
@@ -25,6 +30,7 @@ from fapilog.cli.demo_traffic import SECRETS
 from fapilog.cli.demo_verify import verify
 from fapilog.cli.terminal import Terminal
 from fapilog.delivery.ledger import Stats
+from fapilog.processors.redact import MASK
 from fapilog.receiver import ReceivedLog, ReceivedSpan, Receiver
 
 PROTOCOLS = ("http/protobuf", "http/json", "grpc")
@@ -338,3 +344,28 @@ def test_a_timeline_has_each_record_under_its_span_in_the_order_of_time(capsys):
         "7.0 └ INFO shop last",
     ]
     assert "request.id" not in "".join(lines)
+
+
+texts = st.text(st.characters(categories=["L", "N", "P", "Zs"]), max_size=90)
+times = st.integers(0, 10**13)
+
+
+@given(texts, texts, texts, st.lists(st.tuples(times, times), min_size=2, max_size=2))
+def test_whatever_reports_meanwhile_every_line_of_the_demo_fits(scope, field, text, spans):
+    (begin, end), (inner_begin, inner_end) = spans
+    log = received_log(f"{text} {MASK} {text}", INNER, inner_begin)
+    log.record.attributes.append(KeyValue(key=field, value=AnyValue(string_value=f"{MASK} {text}")))
+    log = ReceivedLog(log.record, {}, InstrumentationScope(name=scope))
+    known = [
+        received_span(text, SERVER, begin, end),
+        received_span(text, INNER, inner_begin, inner_end, parent_span_id=SERVER),
+    ]
+    drops = {text or "lost": {"INFO": 10**6}, "queue_full": {"WARN": 3}, "shutdown": {"INFO": 9}}
+    stats = Stats(accepted=10**9, dropped=10**9, drops=drops)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
+        patch.setenv("COLUMNS", "100")
+        terminal = Terminal()
+        Timeline(terminal, [log], known).draw()
+        report.show_redacted(terminal, [log], stats)
+        report.show_ledger(terminal, stats, [])
+    assert max(map(len, out.getvalue().split("\n"))) <= 100

@@ -89,9 +89,15 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
                 if MASK in text:
                     masked.setdefault((log.scope.name, path), text)
     terminal.heading("Redacted before it left the process", f"{stats.redacted} values")
+    # Under load other libraries report too, and have long names.
+    fifth, rest = terminal.width // 5, terminal.width // 2 - 6
     terminal.table(
         [
-            [Text(scope, CYAN), path, cut(text, terminal.width // 2)]
+            [
+                Text(cut(scope, fifth), CYAN),
+                cut(path, fifth * 3 // 2),
+                cut(text, rest),
+            ]
             for (scope, path), text in list(masked.items())[:_MOST_REDACTED]
         ]
     )

@@ -97,8 +97,10 @@ class Timeline:
         begin, end = span.span.start_time_unix_nano, span.span.end_time_unix_nano
         service = self._service_width
         room = self._terminal.width - _TIME_WIDTH - self._name_width - _DURATION_WIDTH - service
+        # Within the room, whatever the clock did: it may have been set back meanwhile.
         scale = (room - 2) / max(self._end - self._begin, 1)
-        bar = " " * int((begin - self._begin) * scale) + "├" + "─" * int((end - begin) * scale)
+        left = min(max(int((begin - self._begin) * scale), 0), room - 2)
+        bar = " " * left + "├" + "─" * min(int((end - begin) * scale), room - 2 - left)
         failed = span.span.status.code == _STATUS_ERROR
         name_width = self._name_width - len(branch)
         return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fapilog.processors.redact import MASK
@@ -66,9 +67,14 @@ class Terminal:
         self._stream.flush()
 
     def heading(self, text: str, note: str = "") -> None:
-        """Write an empty line, then ``text`` and a note beside it."""
+        """Write an empty line, then ``text`` and a note beside it, or below it if it is long."""
         self.line()
-        self.line(Text(text, BOLD), "  " if note else "", Text(note, DIM))
+        if len(text) + 2 + len(note) <= self.width:
+            self.line(Text(text, BOLD), "  " if note else "", Text(note, DIM))
+            return
+        self.line(Text(text, BOLD))
+        for piece in textwrap.wrap(note, self.width - 2):
+            self.line("  ", Text(piece, DIM))
 
     def table(self, rows: Sequence[Sequence[Text | str]], indent: int = 2) -> None:
         """Write rows of one length in aligned columns; the last column is never padded."""
