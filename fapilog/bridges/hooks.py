@@ -120,7 +120,7 @@ def _reported(what: object) -> Iterator[None]:
 
 
 def _around_warnings(found: Hook) -> Hook:
-    def showwarning(  # noqa: PLR0917 - Python's signature
+    def showwarning(  # noqa: PLR0917  # pragma: no cover - Python's signature; see disguised()
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -158,7 +158,7 @@ def _around_excepthook(found: Hook) -> Hook:
 
 
 def _around_thread_hook(found: Hook) -> Hook:
-    def excepthook(args: threading.ExceptHookArgs) -> None:
+    def excepthook(args: threading.ExceptHookArgs) -> None:  # pragma: no cover - see disguised()
         is_ours = _patches["threads"].active and not _is_reported(args.exc_value)
         # SystemExit is how a thread ends itself.
         if not is_ours or issubclass(args.exc_type, SystemExit):
@@ -177,7 +177,9 @@ def _around_thread_hook(found: Hook) -> Hook:
 
 
 def _around_loops(found: Hook) -> Hook:
-    def call_exception_handler(loop: aio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def call_exception_handler(  # pragma: no cover - see disguised()
+        loop: aio.AbstractEventLoop, context: dict[str, Any]
+    ) -> None:
         exception = context.get("exception")
         what = context if exception is None else exception
         if not _patches["asyncio"].active or _is_reported(what):

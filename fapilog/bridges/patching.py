@@ -8,8 +8,10 @@ what was found.
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +49,7 @@ class Patch:
         self.active = True
         found = getattr(self._place, self._name)
         if found is not self._wrapper:
-            self._found, self._wrapper = found, self._around(found)
+            self._found, self._wrapper = found, disguised(self._around(found), self._place)
             setattr(self._place, self._name, self._wrapper)
 
     def undo(self) -> None:
@@ -56,6 +58,33 @@ class Patch:
         if self._wrapper is not None and getattr(self._place, self._name) is self._wrapper:
             setattr(self._place, self._name, self._found)
             self._found = self._wrapper = None
+
+
+def disguised(wrapper: Callable[..., Any], place: object) -> Callable[..., Any]:
+    """Return ``wrapper`` as a function of the module that owns ``place``.
+
+    Code that looks for the caller of a log call skips the frames of the
+    library that it was called through, by their file (logging, loguru's
+    InterceptHandler) or by their module (structlog, warnings).  The frame of a
+    wrapper must be skipped with them, or it is reported as the caller.
+
+    Args:
+        wrapper: a plain function.
+        place: the module or the class whose attribute is wrapped.
+    """
+    name = place.__name__ if isinstance(place, ModuleType) else cast("type", place).__module__
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None or not isinstance(wrapper, FunctionType):
+        return wrapper  # sys has no file, and nobody looks for its frames
+    found = FunctionType(
+        wrapper.__code__.replace(co_filename=file),
+        {**wrapper.__globals__, "__name__": name, "__file__": file},
+        wrapper.__name__,
+        wrapper.__defaults__,
+        wrapper.__closure__,
+    )
+    found.__kwdefaults__ = wrapper.__kwdefaults__
+    return found
 
 
 class SetupLock:

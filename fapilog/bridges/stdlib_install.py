@@ -70,7 +70,9 @@ class _Everywhere:
     def _around(self, found: Callable[..., None]) -> Callable[..., None]:
         passing, watch, taken = bridges.PASSING, bridges.Passing, bridges.Taken
 
-        def callHandlers(logger: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802
+        def callHandlers(  # noqa: N802  # pragma: no cover - see disguised()
+            logger: logging.Logger, record: logging.LogRecord
+        ) -> None:
             handler = self.handler
             if handler is None:
                 found(logger, record)
