@@ -1,14 +1,20 @@
 """fapilog's own voice: short lines on stderr, each subject at most once per 30 s.
 
-A logging library cannot log its own troubles through itself.  Everything that
-is lost or degraded is counted in the ledger and announced here.
+A logging library cannot report its own problems through itself.  Everything
+that is lost or degraded is counted in the ledger and announced here.  An
+announcement never waits for whoever reads standard error: a supervisor that
+does not read its pipe would stop the application otherwise.
 """
 
 from __future__ import annotations
 
+import os
+import select
+import socket
+import stat
 import sys
 import threading
-from typing import Final
+from typing import Any, Final
 
 from fapilog.clock import monotonic
 from fapilog.errors import FapilogError
@@ -17,17 +23,32 @@ INTERVAL: Final = 30.0
 _MAX_SUBJECTS: Final = 256
 _MAX_MESSAGE: Final = 1000
 
-# Re-entrant: a signal handler may announce something in the midst of announce().
+#: Bytes of a line: what fits into a pipe at all fits whole, never mixed with other lines.
+_MAX_LINE: Final = 4096
+
+# Re-entrant: a signal handler may interrupt announce() and announce something itself.
 _lock = threading.RLock()
 _last: dict[str, float] = {}
 _muted: dict[str, int] = {}
+_unwritten = 0
+
+
+class _Thread(threading.local):
+    """Whether this thread is writing to an object that stands for standard error."""
+
+    writes = False
+
+
+_thread: Final = _Thread()
 
 
 def announce(subject: str, message: str) -> None:
     """Write ``fapilog: message`` to stderr, at most once per 30 s and subject.
 
-    Never raises.  Thread-safe.  Blocks only as long as writing a line to
-    stderr does.  The number of lines held back is told with the next one.
+    Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
+    object without a file descriptor whose ``write`` does.  A line for which
+    there is no room is dropped; the next line says how many were, and how many
+    lines of its own subject were held back.
 
     Args:
         subject: what the message is about, a short constant; messages of one
@@ -45,12 +66,75 @@ def announce(subject: str, message: str) -> None:
                 return
             _last[subject] = now
             held = _muted.pop(subject, 0)
+            missed = _unwritten
         more = f" ({held} more like this since)" if held else ""
+        if missed:
+            more += f" ({missed} earlier lines were dropped: nobody read standard error)"
         text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message[:_MAX_MESSAGE])
-        sys.stderr.write(f"fapilog: {text}{more}\n")
-        sys.stderr.flush()
-    except Exception:  # noqa: BLE001 - closed, full, an object of the application's own, no memory
-        return  # there is nobody left to tell
+        _count(missed, written=_write(f"fapilog: {text}{more}\n"))
+    except Exception:  # noqa: BLE001 - closed, an object of the application's own, no memory
+        return  # there is no other place to report it
+
+
+def _count(missed: int, *, written: bool) -> None:
+    global _unwritten  # noqa: PLW0603 - the count of the one standard error
+    with _lock:
+        _unwritten += -missed if written else 1
+
+
+def _write(line: str) -> bool:
+    """Write a line to standard error; False if there was no room for it at this moment."""
+    stream = sys.stderr
+    try:
+        descriptor = stream.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (AttributeError, OSError, ValueError):  # None, closed, or an object without one
+        return _write_to_object(stream, line)
+    data = line.encode("utf-8", "backslashreplace")
+    if len(data) > _MAX_LINE:
+        data = data[: _MAX_LINE - 1].decode("utf-8", "ignore").encode() + b"\n"
+    try:
+        if stat.S_ISREG(mode) or not hasattr(select, "poll"):  # Windows has no way to ask for room
+            return os.write(descriptor, data) == len(data)
+        if stat.S_ISSOCK(mode):
+            with socket.socket(fileno=os.dup(descriptor)) as connection:
+                return connection.send(data, socket.MSG_DONTWAIT) == len(data)
+        return _write_to_pipe(descriptor, data)
+    except BlockingIOError:
+        return False
+
+
+def _write_to_pipe(descriptor: int, data: bytes) -> bool:
+    """Write to a pipe or a terminal that may have no room.
+
+    The descriptor may be shared with other processes, and so would be a flag
+    that makes it non-blocking.  Linux opens the same pipe or terminal once
+    more; elsewhere there is room for one line when the system says so, unless
+    another process takes it at that moment.
+    """
+    try:
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        return bool(poll.poll(0)) and os.write(descriptor, data) == len(data)
+    try:
+        return os.write(own, data) == len(data)
+    finally:
+        os.close(own)
+
+
+def _write_to_object(stream: Any, line: str) -> bool:
+    """Write to the application's own object; what it logs or announces meanwhile is left out."""
+    if stream is None or _thread.writes:
+        return False
+    _thread.writes = True
+    try:
+        stream.write(line)
+        stream.flush()
+    finally:
+        _thread.writes = False
+    return True
 
 
 def describe(error: BaseException) -> str:
@@ -72,8 +156,9 @@ def kind_of(error: BaseException) -> str:
 
 
 def reset() -> None:
-    """Forget what was announced; a forked child and tests start afresh."""
-    global _lock  # noqa: PLW0603 - the parent may have held it while forking
+    """Forget all announcements, in a forked child and in tests."""
+    global _lock, _unwritten  # noqa: PLW0603 - the parent may have held the lock while forking
     _lock = threading.RLock()
+    _unwritten = 0
     _last.clear()
     _muted.clear()

@@ -36,6 +36,7 @@ COLUMNS: dict[str, Callable[[Result], str]] = {
     "call p99.9": lambda result: f"{result.call:.0f} us" if result.call else "",
     "exit": lambda result: f"{result.exit:.1f} s",
     "memory": lambda result: f"{result.memory:.0f} MiB" if result.memory else "",
+    "stall": lambda result: f"{result.stall:.0f} ms",
     "row": lambda result: "FAILED" if result.problems else "ok",
 }
 
@@ -99,7 +100,10 @@ def main() -> int:
         done = list(pool.map(played, pairs))
     results = [one for one in done if isinstance(one, Result)]
     print(table(results))
-    print(f"\n{len(results)} rows in {time.monotonic() - began:.0f} s")
+    longest = max((result.stall for result in results), default=0.0)
+    print(
+        f"\n{len(results)} rows in {time.monotonic() - began:.0f} s, longest stall {longest:.0f} ms"
+    )
     for reason in done:
         if isinstance(reason, str):
             print(f"\nNot played: {reason}")

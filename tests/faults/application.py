@@ -24,6 +24,43 @@ from typing import Any
 CALLS_A_PAUSE = 20
 
 
+class Stalls(threading.Thread):
+    """Sleeps a millisecond at a time, and notes by how much it came back late.
+
+    What it waits for then is the interpreter, which another thread keeps.  The
+    time that it waited for a processor is not counted where the kernel tells
+    it (Linux): on a busy machine every thread waits for one now and then.
+
+    Attributes:
+        longest: seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="stalls", daemon=True)
+        self.longest = 0.0
+
+    def run(self) -> None:
+        queued = self._queued()
+        while True:
+            began = time.monotonic()
+            time.sleep(0.001)
+            late = time.monotonic() - began - 0.001
+            if late > 0.005:
+                before, queued = queued, self._queued()
+                self.longest = max(self.longest, late - (queued - before))
+            else:
+                queued = self._queued()
+
+    @staticmethod
+    def _queued() -> float:
+        """Return the seconds that this thread has ever waited for a processor."""
+        try:
+            with open(f"/proc/self/task/{threading.get_native_id()}/schedstat") as file:
+                return int(file.read().split()[1]) / 1e9
+        except OSError:
+            return 0.0
+
+
 class Application:
     """Logs, and keeps count of what must not happen."""
 
@@ -81,7 +118,7 @@ class Application:
 
     def wait_to_be_killed(self) -> None:
         while True:
-            tell("ledger", **ledger())
+            tell("ledger", **ledger(), stall=stalls.longest * 1000)
             time.sleep(0.05)
 
     def wait_until_drained(self, deadline: float) -> bool:
@@ -95,6 +132,7 @@ class Application:
 
     def report(self) -> None:
         last: dict[str, Any] = {}
+        stall = stalls.longest  # of the application's life; what this costs is no part of it
         try:
             last = ledger()
         except BaseException as error:
@@ -106,6 +144,7 @@ class Application:
             drained=self.drained,
             call=percentile(self.calls, 0.999) / 1000,  # microseconds
             memory=peak_memory(),
+            stall=stall * 1000,  # milliseconds
         )
 
 
@@ -146,11 +185,13 @@ def make_sink(sink: dict[str, Any]) -> Any:
 
 options = json.loads(sys.argv[1])
 application = Application(options)
+stalls = Stalls()
 # Registered before fapilog's own, so it runs after that has ended.
 atexit.register(application.report)
 
 import fapilog  # noqa: E402 - see above
 
 fapilog.configure(sinks=[make_sink(options["sink"])], **options["settings"])
+stalls.start()
 application.log()
 application.end()

@@ -32,6 +32,8 @@ class Result:
         call: the 99.9th percentile of a log call, microseconds.
         exit: seconds from the last log call to the end of the process.
         memory: the application's largest resident size, MiB.
+        stall: longest time that another thread of the application waited for
+            the interpreter, milliseconds.
         problems: what makes the row fail, in words.
         stderr: what the application wrote there.
     """
@@ -45,6 +47,7 @@ class Result:
     call: float = 0.0
     exit: float = 0.0
     memory: float = 0.0
+    stall: float = 0.0
     problems: list[str] = field(default_factory=list)
     stderr: str = ""
 
@@ -178,4 +181,5 @@ def _measure(result: Result, runs: Sequence[Ended]) -> None:
     result.exceptions = sum(len(report.get("exceptions", ())) for report in reports)
     result.call = max(report.get("call", 0.0) for report in reports)
     result.memory = max(report.get("memory", 0.0) for report in reports)
+    result.stall = max(report.get("stall", 0.0) for report in reports)
     result.exit = max(ended.exit or 0.0 for ended in runs)

@@ -166,7 +166,12 @@ class Ended:
 
 
 def run_application(
-    run: Run, options: dict[str, Any], directory: Path, logging: threading.Event
+    run: Run,
+    options: dict[str, Any],
+    directory: Path,
+    logging: threading.Event,
+    *,
+    unread: bool = False,
 ) -> Ended:
     """Run one process of the application, kill it if the row says so, and wait for its end.
 
@@ -175,6 +180,7 @@ def run_application(
         options: the same and more, as the process reads it.
         directory: where it runs and its standard error goes.
         logging: set when it has begun to log.
+        unread: whether its standard error is a full pipe that nobody reads.
     """
     ended = Ended()
     logged = time.monotonic()  # if it ends before it says when
@@ -182,10 +188,11 @@ def run_application(
     command = [sys.executable, str(ROOT / "tests/faults/application.py"), json.dumps(options)]
     with (
         stderr.open("wb") as file,
+        full_pipe() if unread else contextlib.nullcontext(file.fileno()) as descriptor,
         subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
-            stderr=file,
+            stderr=descriptor,
             text=True,
             cwd=directory,
             env=clean_environment(),
@@ -211,6 +218,22 @@ def run_application(
             ended.exit = time.monotonic() - logged
     ended.stderr = stderr.read_text(encoding="utf-8", errors="replace")
     return ended
+
+
+@contextlib.contextmanager
+def full_pipe() -> Iterator[int]:
+    """Yield the end to write to of a pipe that is full, and that nobody reads."""
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, bytes(4096))
+        os.set_blocking(writer, True)
+        yield writer
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @contextlib.contextmanager

@@ -122,6 +122,7 @@ class Row:
         pause: seconds from every 20 calls to the next; who is late catches up.
         settings: further options of the application.
         sink: further options of the sink.
+        unread: whether standard error is a full pipe that nobody reads.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Row:
     pause: float = 0.008
     settings: dict[str, Any] = field(default_factory=dict)
     sink: dict[str, Any] = field(default_factory=dict)
+    unread: bool = False
 
     @property
     def is_secure(self) -> bool:
@@ -174,7 +176,7 @@ PATIENT: Final = {"timeout": 10.0}
 
 
 def rows() -> list[Row]:
-    return [*_healthy(), *_connections(), *_answers(), *_refusals(), *_ends()]
+    return [*_healthy(), *_connections(), *_diagnostics(), *_answers(), *_refusals(), *_ends()]
 
 
 def _healthy() -> Iterator[Row]:
@@ -201,6 +203,27 @@ def _connections() -> Iterator[Row]:
     yield Row(
         "wrong certificate, then the right one",
         lives=(Life(trusted=False, lasts=2.0), Life(trusted=True, after=0.3)),
+    )
+
+
+def _diagnostics() -> Iterator[Row]:
+    """Announcements that nobody reads, while there is much to announce."""
+    yield Row("stderr nobody reads, down at start", lives=(Life(after=2.5),), unread=True)
+    yield Row("stderr nobody reads, 401 for a while", lives=window(401), unread=True)
+    yield Row(
+        "stderr nobody reads, exit while down",
+        lives=GONE,
+        runs=EXITS,
+        good=("arrived", "lost"),
+        unread=True,
+    )
+    yield Row(
+        "stderr nobody reads, SIGTERM while down, spool",
+        lives=GONE,
+        runs=(Run(end="terminated", deadline=2.0),),
+        good=("arrived", "spooled"),
+        spool="overflow",
+        unread=True,
     )
 
 

@@ -50,7 +50,9 @@ def play(row: Row, sink_name: str) -> Result:
             for run, over in zip(row.runs, lives.ended, strict=True):
                 options = options_of(row, sink, run, number, directory, spool)
                 options["first"] = first
-                runs.append(run_application(run, options, directory, lives.logging))
+                runs.append(
+                    run_application(run, options, directory, lives.logging, unread=row.unread)
+                )
                 over.set()
                 first += run.records
         finally:
