@@ -33,7 +33,7 @@ PYTEST_INSTALLED = bin/$(PYTEST) --ignore=tests/test_repository.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test thorough check lint types layers docs snippets lock fmt golden bench \
-	bench-fastapi ids faults soak collector \
+	bench-fastapi ids faults soak stalls collector \
 	wheel test-wheel test-oldest interpreter sync clean
 
 help: ## List the targets
@@ -91,6 +91,9 @@ faults: sync ## Play every fault against every remote sink; fails where a record
 
 soak: sync ## Ten minutes of load with outages, a SIGKILL and refused credentials
 	$(RUN) python -m tests.faults.soak $(ARGS)
+
+stalls: sync ## Print how long hostile texts keep the interpreter; fails where time outgrows length
+	@$(RUN) python -m tests.stalls $(ARGS)
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector that some tests use (Go, some minutes)
 

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from fapilog.processors.pairs import end_of_quotation, quotation
+from fapilog.processors.pieces import search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,24 +21,24 @@ if TYPE_CHECKING:
 _VALUE: Final = "input_value="
 _VALUE_END: Final = ", input_type="
 
-# What stands before the place of an error: the title, or the end of the error
-# before.  Then the place, and two blanks further in what is wrong; in a group
-# of exceptions each line begins with a bar.  A line may end with an escape.
+# The line with the place of an error, and two blanks further in the beginning
+# of what is wrong; in a group of exceptions each line begins with a bar.  A
+# line may end with an escape.
 _place: Final = re.compile(
-    r"""(?:[ ]validation[ ]errors?[ ]for[ ][^\r\n]{1,256}?
-      | (?:,[ ]input_type=[^\]\r\n]{0,128}|\[type=\w{1,64})\]
-        (?:(?:\r?\n|\\n)[ |]{0,32}For[ ]further[ ]information[ ][^\r\n\\]{0,256})? )
-    (?:\r?\n|\\n)(?P<bar>(?:[ ]{0,32}[|][ ])?)(?P<place>[^\s|][^\r\n]{0,511}?)
+    r"""(?:\r?\n|\\n)(?P<bar>(?:[ ]{0,32}[|][ ])?)
+    (?P<place>[^\s|\\][^\r\n\\]*(?:\\(?!n)[^\r\n\\]*)*)
     (?:\r?\n|\\n)(?P=bar)[ ]{2}""",
     re.VERBOSE,
 )
+#: Characters of the line before, at the most: the title, or the end of the error before.
+_LONGEST_TITLE: Final = 600
+_LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
-# A cut behind a name, or in it: what follows is a value.
-_cut: Final = re.compile(
-    r"""input_value=[^\r\n]{0,64}?
-    (?:[:=][ ]?(?=\.\.\.) | \.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=))""",
-    re.VERBOSE,
-)
+# A cut in a name, from its dots on: what follows is a value.
+_cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
+#: Characters of a value in which its cut is looked for, and how many runs of dots are.
+_CUT_WITHIN: Final = 64
+_MOST_DOTS: Final = 4
 _location: Final = re.compile(
     r"""(?<=["'])loc\\{0,8}["']:[ ]?[\[(](?P<places>[^\[\]()\r\n]{0,512})[\])]"""
 )
@@ -62,10 +63,10 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
     """
     spans: list[Span] = []
     position = 0
-    while match := _place.search(text, position):
-        position = match.end()
-        if not is_secret(match["place"]):
+    for match in search(_place, text):
+        if match.start() < position - 2 or not _is_place(match) or not is_secret(match["place"]):
             continue
+        position = match.end()
         details = _details.search(text, position)
         if details is None:  # the text was cut
             spans.append((position, len(text)))
@@ -93,7 +94,9 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
     """
     spans: list[Span] = []
     position = 0
-    while match := _location.search(text, position):
+    for match in search(_location, text):
+        if match.start() < position:
+            continue
         position = match.end()
         if not any(is_secret(place.strip(" \\\"'")) for place in match["places"].split(",")):
             continue
@@ -103,12 +106,52 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
     return spans
 
 
+def _is_place(match: re.Match[str]) -> bool:
+    """Whether the line before is the title of errors, or the end of an error."""
+    text, end = match.string, match.start()
+    if match.end("place") - match.start("place") > _LONGEST_PLACE:
+        return False
+    start = max(end - _LONGEST_TITLE, 0)
+    for mark in ("\n", "\\n"):
+        found = text.rfind(mark, start, end)
+        if found >= 0:
+            start = found + len(mark)
+    line = text[start:end]
+    return (
+        (" validation error" in line and " for " in line)
+        or (line.endswith("]") and ("[type=" in line or ", input_type=" in line))
+        or line.lstrip(" |").startswith("For further information ")
+    )
+
+
 def _rests(text: str) -> Iterator[Span]:
-    position = 0
-    while match := _cut.search(text, position):
-        end = text.find(_VALUE_END, match.end())
-        position = len(text) if end < 0 else end
-        yield match.end(), position
+    position = text.find(_VALUE)
+    while position >= 0:
+        position += len(_VALUE)
+        start = _after_cut(text, position)
+        if start is not None:
+            end = text.find(_VALUE_END, start)
+            position = len(text) if end < 0 else end
+            yield start, position
+        position = text.find(_VALUE, position)
+
+
+def _after_cut(text: str, start: int) -> int | None:
+    """Return where the value goes on that was cut behind a name, or in it."""
+    dots = start - 1
+    for _ in range(_MOST_DOTS):
+        dots = text.find("...", dots + 1, start + _CUT_WITHIN + 5)
+        if dots < 0 or "\n" in text[start:dots]:
+            return None
+        before = text[max(dots - 2, start) : dots]
+        if before.endswith((":", "=", ": ", "= ")):
+            return dots
+        found = _cut.match(text, dots)
+        if found:
+            return found.end()
+        while text.startswith("...", dots + 1):
+            dots += 1
+    return None
 
 
 def _input(text: str, start: int) -> Span:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from fapilog.processors.pieces import search
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,7 +27,7 @@ _name: Final = re.compile(
       | (?(dashes) [ \t]{1,4}(?!-) | (?!)) )""",
     re.VERBOSE,
 )
-_quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\*(?:\"""|'''|["']))""")
+_quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""")
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
 # The rest of a line, or of a quotation that began before the name.
@@ -37,6 +39,10 @@ _header: Final = re.compile(r"(?i)(?:authorization|cookies?)\Z")
 _signature: Final = re.compile(r"(?i)(?:signature|sig)\Z")
 _tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
 _tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
+
+
+#: Characters of a name that are looked at, from its end: a longer one is no name.
+_LONGEST_NAME: Final = 256
 
 
 def may_hold_pair(text: str) -> bool:
@@ -59,7 +65,7 @@ def find_pairs(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
     """
     spans: list[Span] = []
     last = 0
-    for match in _name.finditer(text):
+    for match in search(_name, text):
         if match.start() >= last and _is_secret(match, is_secret):
             start, end = _value(text, match)
             if start < end:
@@ -69,7 +75,7 @@ def find_pairs(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
 
 
 def _is_secret(match: re.Match[str], is_secret: Callable[[str], bool]) -> bool:
-    name, word = match["name"], match["word"]
+    name, word = match["name"][-_LONGEST_NAME:], match["word"]
     if is_secret(name):
         return True
     if word:  # "api key" is secret, "auth failed" is not

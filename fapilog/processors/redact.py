@@ -20,6 +20,7 @@ from fapilog.processors.inputs import (
     may_hold_input,
 )
 from fapilog.processors.pairs import find_pairs, may_hold_pair
+from fapilog.processors.pieces import search
 from fapilog.processors.secrets import RULES, may_hold_secret
 from fapilog.values import SCALARS, Limits, snapshot
 from fapilog.values.normal import attribute_size, ordinary_size
@@ -38,6 +39,8 @@ _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
 #: Characters of the shortest text that may hold a secret with its name: ``pwd=x``.
 _SHORTEST: Final = 5
+#: Bytes of the texts that are looked at together at the most.
+_MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
 _MAX_NAME: Final = 128
 # {"name": "authorization", "value": "..."}: a name and its value side by side.
@@ -158,7 +161,8 @@ class RedactProcessor:
                 except Exception:  # noqa: BLE001 - the closer look finds out
                     size = 0
                 sizes.append(header + size if size and header >= 0 else 0)
-            if self._is_suspect("\n".join(texts)):
+            # One look holds the interpreter; much text is looked at record by record.
+            if sum(sizes) > _MOST_TOGETHER or self._is_suspect("\n".join(texts)):
                 return
         except Exception:  # noqa: BLE001 - no memory for it: each gets a closer look
             return
@@ -299,7 +303,7 @@ class RedactProcessor:
             text = self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0
-            spans = [match.span(group) for match in pattern.finditer(text)]
+            spans = [match.span(group) for match in search(pattern, text, bounded=True)]
             text = self._mask_spans(text, spans, "custom")
         return text
 
