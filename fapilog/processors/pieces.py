@@ -22,33 +22,50 @@ PIECE: Final = 8192
 OVERLAP: Final = 1024
 
 
-def search(
-    pattern: re.Pattern[str], text: str, *, bounded: bool = False
-) -> Iterator[re.Match[str]]:
+#: The same for patterns of users, which may take quadratic time.
+SHORT_PIECE: Final = 1024
+SHORT_OVERLAP: Final = 512
+
+
+def search(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """Yield the matches of ``pattern``, in order and without overlap.
 
     Args:
-        pattern: takes linear time.
+        pattern: a pattern that takes linear time.
         text: any text; one of up to ``PIECE`` characters is searched at once.
-        bounded: whether a match never goes beyond the overlap, so that a
-            pattern of unknown cost sees no more text than that at once.
     """
+    return _matches(pattern, text, PIECE, OVERLAP, whole=True)
+
+
+def search_bounded(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the matches of a pattern that must see little text at once.
+
+    A match has at most ``SHORT_OVERLAP`` characters, or those that are left of
+    the piece that it begins in if these are more.
+    """
+    return _matches(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False)
+
+
+def _matches(
+    pattern: re.Pattern[str], text: str, piece: int, overlap: int, *, whole: bool
+) -> Iterator[re.Match[str]]:
     size = len(text)
-    if size <= PIECE:
+    if size <= piece:
         yield from pattern.finditer(text)
         return
     position = 0
     while position < size:
-        border = position + PIECE
-        end = min(border + OVERLAP, size)
-        position = border
-        for match in pattern.finditer(text, border - PIECE, end):
+        border = position + piece
+        end = min(border + overlap, size)
+        after = border
+        for match in pattern.finditer(text, position, end):
             if match.start() >= border:
                 break
-            if match.end() == end < size and not bounded:
+            if whole and match.end() == end < size:
                 match = pattern.match(text, match.start()) or match  # noqa: PLW2901 - all of it
             yield match
             if match.end() > border:
-                position = match.end()
+                after = match.end()
                 break
+        position = after
         give_way()

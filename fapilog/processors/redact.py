@@ -7,7 +7,6 @@ they are told apart by one look at all of their texts together.
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,14 +19,16 @@ from fapilog.processors.inputs import (
     may_hold_input,
 )
 from fapilog.processors.pairs import find_pairs, may_hold_pair
-from fapilog.processors.pieces import search
+from fapilog.processors.pieces import search_bounded
 from fapilog.processors.secrets import RULES, may_hold_secret
+from fapilog.processors.user_patterns import checked_patterns
 from fapilog.values import SCALARS, Limits, snapshot
 from fapilog.values.normal import attribute_size, ordinary_size
 from fapilog.values.plain import NotPlainError, measure
 from fapilog.values.text import free_name, name_of
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Mapping, Sequence
 
     from fapilog.processors.secrets import Span
@@ -73,7 +74,8 @@ class RedactProcessor:
         extra_fields: names in addition to ``fields``.
         patterns: regular expressions of further secrets.  A group named
             ``secret`` is masked alone, else the whole match.  Each costs a
-            search through every text, and must not backtrack without bound.
+            search through every text.  A match has at most 512 characters; a
+            pattern that can take exponential time is refused.
         allow: names that are never masked by name; their values are still
             searched for the known shapes.
         mask: ASCII text put in place of a secret.
@@ -93,7 +95,7 @@ class RedactProcessor:
     ) -> None:
         names = [*_names("fields", fields), *_names("extra_fields", extra_fields)]
         self._fields = FieldNames(names, _names("allow", allow))
-        self._patterns = _compiled(patterns)
+        self._patterns = checked_patterns("patterns", patterns)
         if not (isinstance(mask, str) and mask and mask.isascii()):
             msg = "mask must be ASCII text and not empty"
             raise ConfigurationError(msg)
@@ -303,7 +305,7 @@ class RedactProcessor:
             text = self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0
-            spans = [match.span(group) for match in search(pattern, text, bounded=True)]
+            spans = [match.span(group) for match in search_bounded(pattern, text)]
             text = self._mask_spans(text, spans, "custom")
         return text
 
@@ -360,21 +362,3 @@ def _names(option: str, names: Any) -> list[str]:
         msg = f"{option} must be a list of field names, such as ['password', 'api_key']"
         raise ConfigurationError(msg)
     return listed
-
-
-def _compiled(patterns: Any) -> tuple[re.Pattern[str], ...]:
-    if isinstance(patterns, (str, bytes, re.Pattern)):
-        msg = "patterns must be a list of regular expressions, not a single one"
-        raise ConfigurationError(msg)
-    compiled = []
-    for pattern in patterns:
-        try:
-            made = re.compile(pattern)
-        except (re.error, TypeError) as error:
-            msg = f"patterns: {pattern!r} is no regular expression: {error}"
-            raise ConfigurationError(msg) from error
-        if isinstance(made.pattern, bytes):
-            msg = f"patterns: {pattern!r} is for bytes; give one for str, bytes are searched too"
-            raise ConfigurationError(msg)
-        compiled.append(made)
-    return tuple(compiled)
