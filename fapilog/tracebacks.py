@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, cast
 
 from fapilog.values import snapshot
+from fapilog.values.text import without_last_word
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,6 +23,7 @@ MAX_FRAMES: Final = 100
 _MAX_WALK: Final = 5_000
 #: Characters of a stack trace; a longer one loses its middle.
 MAX_TEXT: Final = 32_768
+_LONGEST_LINE: Final = 4096
 
 # Set while an exception's own code runs: one whose __str__ logs that very
 # exception would be captured again and again without end.
@@ -149,7 +151,23 @@ def resolve(exc_info: object) -> BaseException | None:
 def _shorten(text: str) -> str:
     if len(text) <= MAX_TEXT:
         return text
-    head = MAX_TEXT // 4
-    tail = MAX_TEXT - head
-    left_out = len(text) - head - tail
-    return f"{text[:head]}\n… ({left_out} characters left out)\n{text[-tail:]}"
+    head = without_last_word(text[: MAX_TEXT // 4])
+    tail = _without_first_lines(text[MAX_TEXT // 4 - MAX_TEXT :])
+    left_out = len(text) - len(head) - len(tail)
+    return f"{head}\n… ({left_out} characters left out)\n{tail}"
+
+
+def _without_first_lines(tail: str) -> str:
+    """Return the end of a longer text without what cannot be redacted any more.
+
+    The name of a value may be left out: it is in the same line, or, in
+    pydantic's errors, in the line before.  So two lines go, or 4,096
+    characters of a longer one.
+    """
+    start = 0
+    for _ in range(2):
+        found = tail.find("\n", start, start + _LONGEST_LINE)
+        if found < 0:
+            return tail[start + _LONGEST_LINE :]
+        start = found + 1
+    return tail[start:]

@@ -75,6 +75,26 @@ def _json_web_token(match: re.Match[str]) -> Span | None:
     return match.start() + start, match.end()
 
 
+def _end_of_key(match: re.Match[str]) -> Span | None:
+    """Find the lines before the end of a private key whose beginning was cut off."""
+    text = match.string
+    end = start = match.start()
+    longest = 0
+    while line := _line_of_key.search(text, max(start - _WIDEST_LINE, 0), start):
+        size = line.end("line") - line.start("line")
+        if start < end and size < _SHORTEST_LINE:
+            break  # only the last line of a key is short
+        longest = max(longest, size)
+        # An escaped line end is two characters, of which the second could be base64.
+        start = line.start() + (text[line.start() - 1 : line.start()] == "\\")
+    return (start, end) if longest >= _SHORTEST_LINE else None
+
+
+_line_of_key: Final = re.compile(r"(?P<line>[A-Za-z0-9+/=]{1,78})(?:\\[rn]|[\r\n \t]){1,4}\Z")
+_WIDEST_LINE: Final = 86
+_SHORTEST_LINE: Final = 40
+
+
 def _api_key(match: re.Match[str]) -> Span | None:
     """Tell ``sk-proj-a1b2...`` from words with hyphens: a key has a digit."""
     secret = match["secret"]
@@ -103,6 +123,12 @@ RULES: Final = (
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?P<secret>.+?)(?:-----END|\Z)",
             re.DOTALL,
         ),
+    ),
+    Rule(
+        "private-key",
+        ("private key",),
+        re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY"),
+        _end_of_key,
     ),
     Rule(
         "url",

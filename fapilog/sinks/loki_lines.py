@@ -15,7 +15,7 @@ import orjson
 
 from fapilog.sinks.lines import json_text
 from fapilog.sinks.loki_metadata import flattened, free_name, label_names, value_text
-from fapilog.values.text import fit, utf8_size
+from fapilog.values.text import fit_redacted, utf8_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def message_line(record: LogRecord) -> Line:
         attributes = attributes.copy()
         del attributes[_STACKTRACE]
     if len(line) * _MAX_CHARACTER > MAX_LINE:
-        line = fit(line, MAX_LINE, MAX_LINE)
+        line = fit_redacted(line, MAX_LINE, MAX_LINE)
     return line, attributes
 
 
@@ -106,7 +106,10 @@ def _fits(line: str) -> bool:
 def _shortened(record: LogRecord) -> dict[str, Any]:
     """Return the fields of a line without the attributes, which are in the metadata."""
     left_out = len(record.attributes) + record.dropped_attributes_count
-    return {"body": fit(_body(record), _SHORT_BODY), "dropped_attributes_count": str(left_out)}
+    return {
+        "body": fit_redacted(_body(record), _SHORT_BODY),
+        "dropped_attributes_count": str(left_out),
+    }
 
 
 def _logfmt(pairs: dict[str, str]) -> str:

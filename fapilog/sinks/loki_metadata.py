@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fapilog.otel.encode import Memo
 from fapilog.severity import RANGES
 from fapilog.sinks.lines import json_text
-from fapilog.values.text import fit, utf8_size
+from fapilog.values.text import fit_redacted, utf8_size
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
@@ -123,7 +123,7 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
         share = max(size, 0) // (len(sizes) - done)
         if sizes[name] > share:
             room = share - len(name)
-            entries[name] = fit(entries[name], len(entries[name]), room)
+            entries[name] = fit_redacted(entries[name], len(entries[name]), room)
             sizes[name] = len(name) + utf8_size(entries[name])
             if sizes[name] > share:  # not even the mark
                 del entries[name]
@@ -171,7 +171,7 @@ def origin_of(
             value = value_text(attributes.pop(name, None))
         if value:
             free = free_name(label_names[name], labels)
-            labels[free] = fit(value, MAX_LABEL_VALUE, MAX_LABEL_VALUE)
+            labels[free] = fit_redacted(value, MAX_LABEL_VALUE, MAX_LABEL_VALUE)
     own: dict[str, Any] = {"severity_text": text, "scope_name": scope.name}
     own |= {"severity_number": number or None, "scope_version": scope.version}
     if not labels:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from fapilog.values.limits import DEFAULT_LIMITS, Limits
 from fapilog.values.objects import Items, Pairs, read
 from fapilog.values.plain import INT64_MAX, INT64_MIN, MAX_NAME, copy_plain, measure
-from fapilog.values.text import fit, free_name, integer_text, name_of, non_finite_text, utf8_size
+from fapilog.values.text import (
+    fit,
+    free_name,
+    integer_text,
+    name_of,
+    non_finite_text,
+    utf8_size,
+    without_last_word,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -198,7 +206,8 @@ class Walk:
         if len(value) > limit:
             mark = f"…(truncated, {len(value)} bytes)".encode()
             mark = mark if len(mark) <= limit else "…".encode()[:limit]
-            value = value[: limit - len(mark)] + mark
+            head = without_last_word(value[: limit - len(mark)].decode("latin-1"))
+            value = head.encode("latin-1") + mark
         self._room -= len(value)
         return value
 

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 from fapilog.values.plain import MAX_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from fapilog.record import AnyValue
 
 #: Bits of the longest integer that Python writes in decimal (4,300 digits).
 _DECIMAL_BITS: Final = 14_280
+#: Characters of the word that a cut divides, at the most; and a quarter of the text.
+_LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
 
@@ -29,9 +31,19 @@ def utf8_size(text: str) -> int:
 def fit(text: str, limit: int, room: int | None = None) -> str:
     """Return ``text`` encodable, within ``limit`` characters and ``room`` bytes.
 
-    Lone surrogates are escaped.  Where there is no room for anything, the
-    result is one ``…`` (three bytes) all the same.
+    Lone surrogates are escaped.  A longer text is cut between words, because
+    redaction comes later: see :func:`without_last_word`.  Where there is no
+    room for anything, the result is one ``…`` (three bytes) all the same.
     """
+    return _fit(text, limit, room, without_last_word)
+
+
+def fit_redacted(text: str, limit: int, room: int | None = None) -> str:
+    """Do the same with a text that has been redacted: it is cut at the limit."""
+    return _fit(text, limit, room, str)
+
+
+def _fit(text: str, limit: int, room: int | None, end: Callable[[str], str]) -> str:
     head = text[:limit]
     if not head.isascii():
         head = head.encode("utf-8", "backslashreplace").decode()
@@ -43,7 +55,21 @@ def fit(text: str, limit: int, room: int | None = None) -> str:
     head = head[: max(limit - len(mark), 0)]
     if room is not None:
         head = head.encode()[: max(room - len(mark.encode()), 0)].decode("utf-8", "ignore")
-    return (head + mark)[:limit]
+    return (end(head) + mark)[:limit]
+
+
+def without_last_word(head: str) -> str:
+    """Return the beginning of a longer text without the word that the cut has divided.
+
+    Redaction comes later, and does not recognise half a token, or a password
+    in a URL without the host behind it.  Where the last part of the text has no
+    blank, all of that part goes.
+    """
+    last = max(len(head) - _LONGEST_WORD, len(head) * 3 // 4)
+    for place in range(len(head) - 1, last - 1, -1):
+        if head[place].isspace():
+            return head[: place + 1]
+    return head[:last]
 
 
 def name_of(key: AnyValue, taken: Collection[str]) -> str:
