@@ -324,12 +324,14 @@ def _processors(
     settings: Settings, given: Sequence[Processor]
 ) -> tuple[RedactProcessor | None, list[Processor]]:
     from fapilog.processors import RedactProcessor as Redactor  # noqa: PLC0415 - at configure only
+    from fapilog.processors.redact import redactor_of  # noqa: PLC0415 - as above
 
     own = next((p for p in given if isinstance(p, Redactor)), None)
-    if own is not None or not settings.redact:
-        return own, list(given)
-    redactor = Redactor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
-    return redactor, [*given, redactor]
+    if own is None:
+        own = redactor_of(settings)
+        return own, [*given, own] if own else [*given]
+    # What a processor behind it adds is redacted as well.
+    return own, [*given] if isinstance(given[-1], Redactor) else [*given, own]
 
 
 def _pipeline(
