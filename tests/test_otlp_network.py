@@ -26,6 +26,7 @@ from tests.otlp_servers import (
     opened,
     read_request,
 )
+from tests.ports_for_tests import free_port
 from tests.sinks_for_tests import send_around_a_fork
 
 
@@ -188,6 +189,28 @@ def test_nobody_listening_is_worth_another_try_and_a_later_one_succeeds():
         with Receiver(http_port=port, grpc_port=None) as receiver:
             assert deliver(sink) is None
             sink.close()
+
+
+def test_each_address_of_a_name_is_tried_also_where_the_system_has_no_ipv6(monkeypatch):
+    def without_ipv6(family: int, *args: Any, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real_socket(family, *args, **options)
+
+    def addresses(host: str, port: int, *rest: Any) -> list[Any]:
+        ipv6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
+        refusing = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", free_port()))
+        ipv4 = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        return [ipv6, refusing, ipv4]
+
+    real_socket = socket.socket
+    with Receiver(grpc_port=None) as receiver:
+        monkeypatch.setattr("fapilog.sinks.connection.socket.getaddrinfo", addresses)
+        monkeypatch.setattr("fapilog.sinks.connection.socket.socket", without_ipv6)
+        port = receiver.http_endpoint.rpartition(":")[2]
+        with opened(OTLPSink(f"http://several.example:{port}")) as sink:
+            assert deliver(sink) is None
+            monkeypatch.undo()
 
 
 def test_a_name_that_does_not_resolve_is_worth_another_try():

@@ -23,7 +23,9 @@ import httpx
 
 from fapilog.clock import monotonic
 from fapilog.errors import ConfigurationError
+from fapilog.fork_gate import TLS
 from fapilog.interpreter import give_way
+from fapilog.sinks.connection import TLSStream, connect
 
 if TYPE_CHECKING:
     import ssl
@@ -48,15 +50,17 @@ NETWORK_ERRORS: Final = (
 #: Those of them that mean the time was over.
 TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
 
+# Connections of a parent process, where freeing them might wait for a lock of OpenSSL.
+_inherited: Final[list[httpcore.ConnectionPool]] = []
+
 
 class DeadlineTransport(httpx.BaseTransport):
     """Sends requests over kept connections.  Used by one thread; not thread-safe.
 
     A request carries its deadline, in seconds of the monotonic clock, as the
-    extension ``"deadline"``.  Only two waits are not cut: name resolution,
-    which the system does, and connecting to a name with several addresses,
-    each of which may take the whole time.  Raises one of
-    :data:`NETWORK_ERRORS`, also while the answer is read.
+    extension ``"deadline"``.  Only one wait is not cut: name resolution, which
+    the system does.  Raises one of :data:`NETWORK_ERRORS`, also while the answer
+    is read.
 
     Args:
         tls: for https.
@@ -115,6 +119,8 @@ class DeadlineTransport(httpx.BaseTransport):
         The pool is not asked: the parent may have held its lock while forking.
         """
         self._backend.close_sockets()
+        if TLS.cut_short:
+            _inherited.append(self._pool)
         self._pool = self._open()
 
 
@@ -152,11 +158,10 @@ class _Backend(httpcore.SyncBackend):
         host: str,
         port: int,
         timeout: float | None = None,  # noqa: ARG002 - the deadline counts
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - nobody asks for one
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        stream = super().connect_tcp(host, port, self.left(), local_address, socket_options)
-        return self.watch(stream)
+        return self.watch(connect(host, port, self.left))
 
     def watch(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
         self._streams.add(stream)
@@ -206,8 +211,9 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        left = self._backend.left()
-        return self._backend.watch(self._stream.start_tls(ssl_context, server_hostname, left))
+        backend = self._backend
+        stream = TLSStream(self._stream, ssl_context, server_hostname, backend.left())
+        return backend.watch(stream)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.delivery.classify import grpc_error, outcome, printable
 from fapilog.errors import ConfigurationError, RetryableError
-from fapilog.sinks.grpc_forks import gate
+from fapilog.fork_gate import GRPC
 from fapilog.sinks.otlp_options import USER_AGENT
 from fapilog.sinks.tls import client_context, untrusted
 
@@ -111,7 +111,7 @@ class GRPCTransport:
     def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
         """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
         try:
-            with gate.call():
+            with GRPC:
                 call = self._call or self._connected()
                 answer = call(
                     body, timeout=timeout, metadata=self._metadata, compression=self._compression
@@ -140,7 +140,6 @@ class GRPCTransport:
 
     def after_fork(self) -> None:
         """Leave the parent's channel alone; the next call makes a new one."""
-        gate.after_fork_in_child()
         self._connecting = threading.Lock()
         if self._channel is not None:
             _inherited.append((self._channel, self._call))

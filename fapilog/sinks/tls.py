@@ -6,6 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from fapilog.errors import ConfigurationError
+from fapilog.fork_gate import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,14 +33,16 @@ def client_context(
         ConfigurationError: a file does not hold what it should; names the option.
     """
     try:
-        context = ssl.create_default_context(cafile=certificate) if certificate else default()
+        with TLS:
+            context = ssl.create_default_context(cafile=certificate) if certificate else default()
     except OSError as error:  # ssl.SSLError is one
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg) from None
     if client_certificate:
         try:
             # The empty password keeps OpenSSL from asking for one on the terminal.
-            context.load_cert_chain(client_certificate, client_key, password="")
+            with TLS:
+                context.load_cert_chain(client_certificate, client_key, password="")
         except OSError as error:
             msg = (
                 f"client_certificate={client_certificate!r}, client_key={client_key!r}: not a "
