@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Iterator
 
+    from fapilog.sinks.tls import ClientTLS
+
 codecs.lookup("idna")
 
 #: Seconds an unused connection is kept.
@@ -67,15 +69,14 @@ class DeadlineTransport(httpx.BaseTransport):
         proxy: URL of an HTTP proxy, or None.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None, proxy: str | None = None) -> None:
-        self._tls = tls
+    def __init__(self, tls: ClientTLS | None, proxy: str | None = None) -> None:
         self._proxy = proxy
-        self._backend = _Backend()
+        self._backend = _Backend(tls)
         self._pool = self._open()
 
     def _open(self) -> httpcore.ConnectionPool:
         common: dict[str, Any] = {
-            "ssl_context": self._tls,
+            "ssl_context": self._backend.context,
             "keepalive_expiry": KEEP_ALIVE,
             "network_backend": self._backend,
         }
@@ -138,8 +139,11 @@ class _Body(httpx.SyncByteStream):
 class _Backend(httpcore.SyncBackend):
     """Opens connections that obey the deadline of the current request."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ClientTLS | None = None) -> None:
         self.deadline = 0.0
+        self._tls = tls
+        #: What the pool asks for to connect to the endpoint; to a proxy it uses another one.
+        self.context = None if tls is None else tls.context
         self._streams: WeakSet[httpcore.NetworkStream] = WeakSet()
 
     def left(self) -> float:
@@ -162,6 +166,14 @@ class _Backend(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
         return self.watch(connect(host, port, self.left))
+
+    def start_tls(
+        self, stream: httpcore.NetworkStream, context: ssl.SSLContext, host: str | None
+    ) -> httpcore.NetworkStream:
+        if self._tls is not None and context is self.context:
+            self._tls.renew()
+            context = self._tls.context
+        return self.watch(TLSStream(stream, context, host, self.left()))
 
     def watch(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
         self._streams.add(stream)
@@ -211,9 +223,7 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        backend = self._backend
-        stream = TLSStream(self._stream, ssl_context, server_hostname, backend.left())
-        return backend.watch(stream)
+        return self._backend.start_tls(self._stream, ssl_context, server_hostname)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

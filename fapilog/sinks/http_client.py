@@ -25,7 +25,7 @@ from fapilog.sinks.deadline import (
     DeadlineTransport,
     environment_proxy,
 )
-from fapilog.sinks.tls import client_context, untrusted
+from fapilog.sinks.tls import ClientTLS, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -89,7 +89,8 @@ class HTTPClient:
         self._options = options
         self._headers = {"user-agent": agent, **options.headers, **headers}
         self._given = transport
-        self._tls = _tls(options) if transport is None else None
+        is_tls = transport is None and options.is_secure
+        self._tls = ClientTLS(options, httpx.create_ssl_context) if is_tls else None
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
         # As many as there were posts at one time; those not in use are idle.
         self._connections: list[DeadlineTransport] = []
@@ -153,14 +154,15 @@ class HTTPClient:
         finally:
             self._idle.append(connection)
 
-    @staticmethod
-    def _explain(error: BaseException) -> str:
+    def _explain(self, error: BaseException) -> str:
         """Return what went wrong on the network, or with the certificate of the other end."""
         words = printable(str(error)) or type(error).__name__
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        while cause is not None and not isinstance(cause, ssl.SSLError):
             cause = cause.__cause__ or cause.__context__
-        return words if cause is None else untrusted(words)
+        if cause is not None and self._tls is not None:
+            self._tls.doubt()
+        return untrusted(words) if isinstance(cause, ssl.SSLCertVerificationError) else words
 
     def _redirected(self, response: httpx.Response) -> PermanentError:
         host = _HOST.match(response.headers["location"])
@@ -206,17 +208,6 @@ class HTTPClient:
             connection.after_fork()
         # Those in use were lent to threads that only the parent has.
         self._idle = self._connections.copy()
-
-
-def _tls(options: HTTPOptions) -> ssl.SSLContext | None:
-    if not options.is_secure:
-        return None
-    return client_context(
-        httpx.create_ssl_context,
-        certificate=options.certificate,
-        client_certificate=options.client_certificate,
-        client_key=options.client_key,
-    )
 
 
 def _read(response: httpx.Response, deadline: float) -> tuple[bytes, bool]:

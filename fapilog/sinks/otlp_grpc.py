@@ -18,7 +18,7 @@ from fapilog.delivery.classify import grpc_error, outcome, printable
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.fork_gate import GRPC
 from fapilog.sinks.otlp_options import USER_AGENT
-from fapilog.sinks.tls import client_context, untrusted
+from fapilog.sinks.tls import ClientTLS, untrusted
 
 try:
     import grpc
@@ -80,14 +80,10 @@ class GRPCTransport:
         )
         self._channel: grpc.Channel | None = None
         self._call: Any = None
+        self._replaced: grpc.Channel | None = None  # by one with renewed certificates
         self._connecting = threading.Lock()
-        if options.is_secure:
-            client_context(  # gRPC itself would tell of a wrong file by failing calls only
-                ssl.create_default_context,
-                certificate=options.certificate,
-                client_certificate=options.client_certificate,
-                client_key=options.client_key,
-            )
+        # gRPC itself would report a wrong file by failing calls only.
+        self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
         """Return the call, on a channel that the first thread to come makes."""
@@ -117,6 +113,7 @@ class GRPCTransport:
                     body, timeout=timeout, metadata=self._metadata, compression=self._compression
                 )
         except grpc.RpcError as error:
+            self._follow_certificates()
             trailers = {item.key: item.value for item in error.trailing_metadata() or ()}
             details = error.details() or ""
             raise grpc_error(
@@ -129,21 +126,37 @@ class GRPCTransport:
             ) from error
         return outcome(answer, count, clean=self._clean)
 
+    def _follow_certificates(self) -> None:
+        """Have the next call make a new channel if the certificates were renewed.
+
+        gRPC connects again by itself and never reads the files again, so this is
+        done when a call fails.  Calls on the old channel may still be under way: it
+        is closed when it is replaced again.
+        """
+        if self._tls is None or not self._tls.renew():
+            return
+        with GRPC, self._connecting:
+            oldest, self._replaced = self._replaced, self._channel
+            self._channel = self._call = None
+            if oldest is not None:
+                oldest.close()
+
     def _clean(self, words: str) -> str:
         return printable(self._options.conceal(words))
 
     def close(self) -> None:
         """Close the channel."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = self._call = None
+        for channel in (self._channel, self._replaced):
+            if channel is not None:
+                channel.close()
+        self._channel = self._call = self._replaced = None
 
     def after_fork(self) -> None:
         """Leave the parent's channel alone; the next call makes a new one."""
         self._connecting = threading.Lock()
-        if self._channel is not None:
-            _inherited.append((self._channel, self._call))
-            self._channel = self._call = None
+        if self._channel is not None or self._replaced is not None:
+            _inherited.append((self._channel, self._call, self._replaced))
+            self._channel = self._call = self._replaced = None
 
 
 def _read(path: str | None) -> bytes | None:
