@@ -320,11 +320,11 @@ def test_no_proxy_leads_past_the_proxy(monkeypatch):
             assert deliver(sink) is None
 
 
-@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "http://:80", "http://host:port"])
+@pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1080", "http://:80", "http://host:port"])
 def test_a_proxy_that_is_no_http_proxy_fails_at_start(monkeypatch, proxy):
     monkeypatch.setenv("all_proxy", proxy)
     with pytest.raises(
-        ConfigurationError, match=r"http://host:port: .* name collector in NO_PROXY"
+        ConfigurationError, match=r"not of the form http://host:port: .* name collector in NO_PROXY"
     ):
         OTLPSink("http://collector:4318").open()
 

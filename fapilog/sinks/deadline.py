@@ -13,24 +13,23 @@ So it is looked up here, where no thread is at work yet.
 from __future__ import annotations
 
 import codecs
-import urllib.request
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
 import httpcore
 import httpx
 
 from fapilog.clock import monotonic
-from fapilog.errors import ConfigurationError
 from fapilog.fork_gate import TLS
 from fapilog.interpreter import give_way
 from fapilog.sinks.connection import TLSStream, connect
+from fapilog.sinks.tls import client_context
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Iterator
 
+    from fapilog.sinks.proxies import Proxy
     from fapilog.sinks.tls import ClientTLS
 
 codecs.lookup("idna")
@@ -38,7 +37,6 @@ codecs.lookup("idna")
 #: Seconds an unused connection is kept.
 KEEP_ALIVE: Final = 30.0
 _WRITE_SIZE: Final = 1 << 16  # bytes written between two looks at the clock
-_PROXY_SCHEMES: Final = ("http", "https")
 
 #: What sending a request or reading its answer raises when the network fails.
 NETWORK_ERRORS: Final = (
@@ -66,11 +64,14 @@ class DeadlineTransport(httpx.BaseTransport):
 
     Args:
         tls: for https.
-        proxy: URL of an HTTP proxy, or None.
+        proxy: an HTTP proxy, or None.
     """
 
-    def __init__(self, tls: ClientTLS | None, proxy: str | None = None) -> None:
+    def __init__(self, tls: ClientTLS | None, proxy: Proxy | None = None) -> None:
         self._proxy = proxy
+        self._proxy_tls = None
+        if proxy is not None and proxy.url.startswith("https:"):
+            self._proxy_tls = client_context(httpx.create_ssl_context)
         self._backend = _Backend(tls)
         self._pool = self._open()
 
@@ -80,16 +81,16 @@ class DeadlineTransport(httpx.BaseTransport):
             "keepalive_expiry": KEEP_ALIVE,
             "network_backend": self._backend,
         }
-        if self._proxy is None:
+        proxy = self._proxy
+        if proxy is None:
             return httpcore.ConnectionPool(**common)
-        url = urlsplit(self._proxy)
-        auth = (
-            (unquote(url.username).encode(), unquote(url.password or "").encode())
-            if url.username
-            else None
+        auth = (proxy.username.encode(), proxy.password.encode())
+        return httpcore.HTTPProxy(
+            proxy.url,
+            proxy_auth=auth if any(auth) else None,
+            proxy_ssl_context=self._proxy_tls,
+            **common,
         )
-        address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
-        return httpcore.HTTPProxy(address, proxy_auth=auth, **common)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; the answer's body is read from its stream."""
@@ -227,32 +228,3 @@ class _Stream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
-
-
-def environment_proxy(url: str) -> str | None:
-    """Return the proxy that environment or system name for ``url``, or None.
-
-    By the usual variables ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and
-    ``NO_PROXY``, as :func:`urllib.request.getproxies` reads them.
-
-    Raises:
-        ConfigurationError: it is not the URL of an HTTP proxy.
-    """
-    target = urlsplit(url)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(target.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(target.netloc):
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(proxy)
-        valid = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        msg = (
-            f"the environment's proxy for {target.scheme} is not of the form http://host:port: "
-            f"give one, or name {target.hostname} in NO_PROXY"
-        )
-        raise ConfigurationError(msg)
-    return proxy

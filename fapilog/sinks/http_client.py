@@ -13,18 +13,25 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import httpcore
 import httpx
 
 from fapilog.clock import monotonic
 from fapilog.delivery.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
-from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
+from fapilog.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    PermanentError,
+    RetryableError,
+    SendError,
+)
 from fapilog.interpreter import give_way
 from fapilog.sinks.deadline import (
     NETWORK_ERRORS,
     TIMEOUT_ERRORS,
     DeadlineTransport,
-    environment_proxy,
 )
+from fapilog.sinks.proxies import environment_proxy
 from fapilog.sinks.tls import ClientTLS, untrusted
 
 if TYPE_CHECKING:
@@ -107,6 +114,7 @@ class HTTPClient:
         Raises:
             RetryableError: there is no complete answer: the network, TLS, a
                 proxy, or the time.
+            AccessDeniedError: the proxy refuses our credentials.
             PermanentError: the answer is a redirect, which is not followed.
         """
         deadline = monotonic() + timeout
@@ -130,8 +138,10 @@ class HTTPClient:
             msg = f"{source}: no complete answer within {timeout:g} s"
             raise RetryableError(msg) from error
         except NETWORK_ERRORS as error:
+            is_refused = isinstance(error, httpcore.ProxyError) and str(error).startswith("407")
+            kind = AccessDeniedError if is_refused else RetryableError
             msg = f"{source}: {self._explain(error)}"
-            raise RetryableError(msg) from error
+            raise kind(msg) from error
         if response.has_redirect_location:
             raise self._redirected(response)
         if "content-encoding" in response.headers:
@@ -156,7 +166,9 @@ class HTTPClient:
 
     def _explain(self, error: BaseException) -> str:
         """Return what went wrong on the network, or with the certificate of the other end."""
-        words = printable(str(error)) or type(error).__name__
+        words = self.clean(str(error)) or type(error).__name__
+        if isinstance(error, httpcore.ProxyError):
+            words = f"the proxy answers HTTP {words}"
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, ssl.SSLError):
             cause = cause.__cause__ or cause.__context__
@@ -193,7 +205,8 @@ class HTTPClient:
 
     def clean(self, words: str) -> str:
         """Return a backend's words fit to be shown."""
-        return printable(self._options.conceal(words))
+        secrets = self._proxy.secrets if self._proxy is not None else ()
+        return printable(self._options.conceal(words, secrets))
 
     def close(self) -> None:
         """Close the connections."""

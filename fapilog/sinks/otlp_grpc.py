@@ -8,16 +8,19 @@ to have any.  Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from fapilog.delivery.classify import grpc_error, outcome, printable
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.fork_gate import GRPC
 from fapilog.sinks.otlp_options import USER_AGENT
+from fapilog.sinks.proxies import environment_proxy
 from fapilog.sinks.tls import ClientTLS, untrusted
 
 try:
@@ -30,11 +33,16 @@ except ImportError as error:
 if TYPE_CHECKING:
     from fapilog.protocols import Outcome
     from fapilog.sinks.otlp_options import OTLPOptions
+    from fapilog.sinks.proxies import Proxy
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
 #: OpenSSL's name of the error, in the details of a call that got no connection.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+#: The same for a proxy that refuses our credentials.
+_REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
+#: A proxy, or the lack of one, for gRPC alone.
+_GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
 
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", 64 << 20),
@@ -52,6 +60,9 @@ _CHANNEL_OPTIONS: Final = [
 # end in -bin have binary values, which no option can give.
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
+# A target that means the same to everybody, other than "unix:..." and "dns:///...".
+_HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
+
 # Channels of a parent process: destroying one would act on its connections.
 _inherited: list[Any] = []
 
@@ -63,7 +74,8 @@ class GRPCTransport:
         options: checked.
 
     Raises:
-        ConfigurationError: a header or a certificate cannot be used.
+        ConfigurationError: a header, a certificate or the environment's proxy
+            cannot be used.
     """
 
     def __init__(self, options: OTLPOptions) -> None:
@@ -72,6 +84,7 @@ class GRPCTransport:
                 msg = f"headers: {name!r} cannot be sent over gRPC; leave it out"
                 raise ConfigurationError(msg)
         self._options = options
+        self._proxy, self._proxy_arguments = _proxy_of(options)
         self._metadata = tuple(options.headers.items())
         self._compression = (
             grpc.Compression.Gzip
@@ -95,14 +108,15 @@ class GRPCTransport:
 
     def _open(self) -> grpc.Channel:
         options = self._options
+        arguments = [*_CHANNEL_OPTIONS, *self._proxy_arguments]
         if options.is_secure:
             credentials = grpc.ssl_channel_credentials(
                 _read(options.certificate),
                 _read(options.client_key or options.client_certificate),
                 _read(options.client_certificate),
             )
-            return grpc.secure_channel(options.target, credentials, _CHANNEL_OPTIONS)
-        return grpc.insecure_channel(options.target, _CHANNEL_OPTIONS)
+            return grpc.secure_channel(options.target, credentials, arguments)
+        return grpc.insecure_channel(options.target, arguments)
 
     def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
         """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
@@ -117,7 +131,7 @@ class GRPCTransport:
             trailers = {item.key: item.value for item in error.trailing_metadata() or ()}
             details = error.details() or ""
             raise grpc_error(
-                error.code().name,
+                "UNAUTHENTICATED" if _REFUSED_BY_PROXY in details else error.code().name,
                 untrusted(details) if _UNTRUSTED in details else details,
                 trailers.get(_DETAILS, b""),
                 is_compressed=self._options.compression == "gzip",
@@ -142,7 +156,8 @@ class GRPCTransport:
                 oldest.close()
 
     def _clean(self, words: str) -> str:
-        return printable(self._options.conceal(words))
+        secrets = self._proxy.secrets if self._proxy is not None else ()
+        return printable(self._options.conceal(words, secrets))
 
     def close(self) -> None:
         """Close the channel."""
@@ -157,6 +172,33 @@ class GRPCTransport:
         if self._channel is not None or self._replaced is not None:
             _inherited.append((self._channel, self._call, self._replaced))
             self._channel = self._call = self._replaced = None
+
+
+def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
+    """Return the proxy that leads to the backend, and the channel's options that say so.
+
+    By the rules of the HTTP sinks.  gRPC's own are others: it reads variables in
+    lower case only, and uses ``https_proxy`` without TLS too.  They hold for targets
+    that only gRPC understands, and if one of its own variables is set.
+
+    Raises:
+        ConfigurationError: the proxy cannot be used.
+    """
+    target = options.target
+    if not _HOST_AND_PORT.fullmatch(target) or any(map(os.environ.get, _GRPC_VARIABLES)):
+        return None, []
+    proxy = environment_proxy(f"{'https' if options.is_secure else 'http'}://{target}")
+    if proxy is None:
+        return None, [("grpc.enable_http_proxy", 0)]
+    scheme, _, address = proxy.url.partition("://")
+    if scheme != "http":
+        msg = (
+            "gRPC cannot use the environment's proxy by https: give its URL as http://host:port, "
+            "or use protocol='http/protobuf'"
+        )
+        raise ConfigurationError(msg)
+    pair = f"{quote(proxy.username, safe='')}:{quote(proxy.password, safe='')}"
+    return proxy, [("grpc.http_proxy", f"http://{f'{pair}@' if pair != ':' else ''}{address}")]
 
 
 def _read(path: str | None) -> bytes | None:
