@@ -23,7 +23,6 @@ from fapilog.clock import monotonic
 from fapilog.fork_gate import TLS
 from fapilog.interpreter import give_way
 from fapilog.sinks.connection import TLSStream, connect
-from fapilog.sinks.tls import client_context
 
 if TYPE_CHECKING:
     import ssl
@@ -65,13 +64,17 @@ class DeadlineTransport(httpx.BaseTransport):
     Args:
         tls: for https.
         proxy: an HTTP proxy, or None.
+        proxy_tls: for a proxy that is itself reached by https.
     """
 
-    def __init__(self, tls: ClientTLS | None, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self,
+        tls: ClientTLS | None,
+        proxy: Proxy | None = None,
+        proxy_tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._proxy = proxy
-        self._proxy_tls = None
-        if proxy is not None and proxy.url.startswith("https:"):
-            self._proxy_tls = client_context(httpx.create_ssl_context)
+        self._proxy_tls = proxy_tls
         self._backend = _Backend(tls)
         self._pool = self._open()
 

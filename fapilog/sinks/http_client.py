@@ -32,7 +32,7 @@ from fapilog.sinks.deadline import (
     DeadlineTransport,
 )
 from fapilog.sinks.proxies import environment_proxy
-from fapilog.sinks.tls import ClientTLS, untrusted
+from fapilog.sinks.tls import ClientTLS, client_context, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -99,6 +99,8 @@ class HTTPClient:
         is_tls = transport is None and options.is_secure
         self._tls = ClientTLS(options, httpx.create_ssl_context) if is_tls else None
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
+        is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
+        self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
         # As many as there were posts at one time; those not in use are idle.
         self._connections: list[DeadlineTransport] = []
         self._idle: list[DeadlineTransport] = []
@@ -157,7 +159,7 @@ class HTTPClient:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = DeadlineTransport(self._tls, self._proxy)
+            connection = DeadlineTransport(self._tls, self._proxy, self._proxy_tls)
             self._connections.append(connection)
         try:
             yield connection
