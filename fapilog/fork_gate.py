@@ -16,6 +16,7 @@ below around each fork.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -114,7 +115,8 @@ def before_fork() -> None:
 
 def after_fork_in_parent() -> None:
     """Let calls through again."""
-    _forks.remove(threading.get_ident())
+    with contextlib.suppress(ValueError):  # interrupted before it held them back
+        _forks.remove(threading.get_ident())
 
 
 def after_fork_in_child() -> None:

@@ -293,3 +293,10 @@ def test_a_proxy_that_grpc_cannot_use_fails_at_start(monkeypatch):
     with pytest.raises(ConfigurationError, match="gRPC cannot use") as caught:
         OTLPSink("https://collector:4317", "grpc").open()
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["unix:/tmp/no-such-socket", "host:99999", "[1.2.3.4]:4317"])
+def test_a_target_that_only_grpc_understands_is_left_to_grpc(monkeypatch, target):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    with opened(OTLPSink(target, "grpc", insecure=True)) as sink:
+        assert "grpc.http_proxy" not in dict(vars(sink._transport)["_proxy_arguments"])

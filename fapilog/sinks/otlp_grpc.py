@@ -14,7 +14,7 @@ import ssl
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fapilog.delivery.classify import grpc_error, outcome, printable
 from fapilog.errors import ConfigurationError, RetryableError
@@ -184,10 +184,10 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
     Raises:
         ConfigurationError: the proxy cannot be used.
     """
-    target = options.target
-    if not _HOST_AND_PORT.fullmatch(target) or any(map(os.environ.get, _GRPC_VARIABLES)):
+    url = f"{'https' if options.is_secure else 'http'}://{options.target}"
+    if not _is_host_and_port(options.target, url) or any(map(os.environ.get, _GRPC_VARIABLES)):
         return None, []
-    proxy = environment_proxy(f"{'https' if options.is_secure else 'http'}://{target}")
+    proxy = environment_proxy(url)
     if proxy is None:
         return None, [("grpc.enable_http_proxy", 0)]
     scheme, _, address = proxy.url.partition("://")
@@ -199,6 +199,13 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
         raise ConfigurationError(msg)
     pair = f"{quote(proxy.username, safe='')}:{quote(proxy.password, safe='')}"
     return proxy, [("grpc.http_proxy", f"http://{f'{pair}@' if pair != ':' else ''}{address}")]
+
+
+def _is_host_and_port(target: str, url: str) -> bool:
+    try:
+        return bool(_HOST_AND_PORT.fullmatch(target)) and urlsplit(url).port != 0
+    except ValueError:  # a port above 65535: gRPC has its own words for that
+        return False
 
 
 def _read(path: str | None) -> bytes | None:

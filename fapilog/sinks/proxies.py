@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PORTS: Final = {"http": 80, "https": 443}
 # A host or a network, in brackets or not, and a port; else it is an IPv6 address.
-_ENTRY: Final = re.compile(r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?::(?P<port>\d+))?")
+_ENTRY: Final = re.compile(r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?::(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass(frozen=True)
