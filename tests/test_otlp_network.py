@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import httpx
@@ -255,9 +257,36 @@ def compression_probe() -> str:
     return "0123456789abcdef" * 20_000
 
 
-def test_a_certificate_for_another_host_is_refused(certificates, tmp_path):
-    import ssl
+def test_the_tls_settings_that_threads_share_do_not_change_while_they_connect(
+    certificates, monkeypatch
+):
+    changed: list[ssl.SSLContext] = []
+    used: list[ssl.SSLContext] = []
+    set_protocols, wrap = ssl.SSLContext.set_alpn_protocols, ssl.SSLContext.wrap_bio
 
+    def note_change(context: ssl.SSLContext, protocols: list[str]) -> None:
+        changed.append(context)
+        set_protocols(context, protocols)
+
+    def note_use(context: ssl.SSLContext, *args: Any, **options: Any) -> ssl.SSLObject:
+        used.append(context)
+        return wrap(context, *args, **options)
+
+    with (
+        Receiver(grpc_port=None, ssl_context=certificates.server_context()) as receiver,
+        opened(OTLPSink(receiver.http_endpoint, certificate=certificates.ca)) as sink,
+    ):
+        monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", note_change)
+        monkeypatch.setattr(ssl.SSLContext, "wrap_bio", note_use)
+        for _ in range(3):
+            assert deliver(sink) is None
+            sink.after_fork()  # connects again
+    assert len(used) == 3
+    assert len(set(used)) == 1
+    assert used[0] not in changed
+
+
+def test_a_certificate_for_another_host_is_refused(certificates, tmp_path):
     other = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificates.authority.issue_cert("other.example").configure_cert(other)
     with Receiver(grpc_port=None, ssl_context=other) as receiver:

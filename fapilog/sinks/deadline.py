@@ -13,6 +13,7 @@ So it is looked up here, where no thread is at work yet.
 from __future__ import annotations
 
 import codecs
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -25,7 +26,6 @@ from fapilog.interpreter import give_way
 from fapilog.sinks.connection import TLSStream, connect
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable, Iterator
 
     from fapilog.sinks.proxies import Proxy
@@ -74,13 +74,12 @@ class DeadlineTransport(httpx.BaseTransport):
         proxy_tls: ssl.SSLContext | None = None,
     ) -> None:
         self._proxy = proxy
-        self._proxy_tls = proxy_tls
-        self._backend = _Backend(tls)
+        self._backend = _Backend(tls, proxy_tls)
         self._pool = self._open()
 
     def _open(self) -> httpcore.ConnectionPool:
         common: dict[str, Any] = {
-            "ssl_context": self._backend.context,
+            "ssl_context": self._backend.stand_in,
             "keepalive_expiry": KEEP_ALIVE,
             "network_backend": self._backend,
         }
@@ -91,7 +90,7 @@ class DeadlineTransport(httpx.BaseTransport):
         return httpcore.HTTPProxy(
             proxy.url,
             proxy_auth=auth if any(auth) else None,
-            proxy_ssl_context=self._proxy_tls,
+            proxy_ssl_context=self._backend.proxy_stand_in,
             **common,
         )
 
@@ -143,11 +142,16 @@ class _Body(httpx.SyncByteStream):
 class _Backend(httpcore.SyncBackend):
     """Opens connections that obey the deadline of the current request."""
 
-    def __init__(self, tls: ClientTLS | None = None) -> None:
+    def __init__(
+        self, tls: ClientTLS | None = None, proxy_tls: ssl.SSLContext | None = None
+    ) -> None:
         self.deadline = 0.0
         self._tls = tls
-        #: What the pool asks for to connect to the endpoint; to a proxy it uses another one.
-        self.context = None if tls is None else tls.context
+        self._proxy_tls = proxy_tls
+        # httpcore gets these in place of the contexts.  It changes a context with each
+        # connection, and these are shared by threads that may just be reading them.
+        self.stand_in = _stand_in(tls)
+        self.proxy_stand_in = _stand_in(proxy_tls)
         self._streams: WeakSet[httpcore.NetworkStream] = WeakSet()
 
     def left(self) -> float:
@@ -174,7 +178,9 @@ class _Backend(httpcore.SyncBackend):
     def start_tls(
         self, stream: httpcore.NetworkStream, context: ssl.SSLContext, host: str | None
     ) -> httpcore.NetworkStream:
-        if self._tls is not None and context is self.context:
+        if context is self.proxy_stand_in and self._proxy_tls is not None:
+            context = self._proxy_tls
+        elif self._tls is not None:
             self._tls.renew()
             context = self._tls.context
         return self.watch(TLSStream(stream, context, host, self.left()))
@@ -186,6 +192,14 @@ class _Backend(httpcore.SyncBackend):
     def close_sockets(self) -> None:
         for stream in list(self._streams):
             stream.close()
+
+
+def _stand_in(tls: object) -> ssl.SSLContext | None:
+    """Return a context that trusts nobody, if there is TLS."""
+    if tls is None:
+        return None
+    with TLS:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class _Stream(httpcore.NetworkStream):

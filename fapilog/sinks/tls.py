@@ -70,14 +70,12 @@ class ClientTLS:
 
     def _load(self) -> ssl.SSLContext:
         options = self._options
-        context = client_context(
+        return client_context(
             self._default,
             certificate=options.certificate,
             client_certificate=options.client_certificate,
             client_key=options.client_key,
         )
-        context.set_alpn_protocols(["http/1.1"])
-        return context
 
     def _state_of_files(self) -> tuple[object, ...]:
         """Return what differs after a file, or what a symbolic link leads to, was replaced."""
@@ -120,6 +118,7 @@ def client_context(
     except OSError as error:  # ssl.SSLError is one
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg) from None
+    context.set_alpn_protocols(["http/1.1"])  # once: threads that connect read them
     if client_certificate:
         try:
             # The empty password keeps OpenSSL from asking for one on the terminal.
