@@ -13,19 +13,26 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import httpcore
 import httpx
 
 from fapilog.clock import monotonic
 from fapilog.delivery.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
-from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
+from fapilog.errors import (
+    AccessDeniedError,
+    ConfigurationError,
+    PermanentError,
+    RetryableError,
+    SendError,
+)
 from fapilog.interpreter import give_way
 from fapilog.sinks.deadline import (
     NETWORK_ERRORS,
     TIMEOUT_ERRORS,
     DeadlineTransport,
-    environment_proxy,
 )
-from fapilog.sinks.tls import client_context, untrusted
+from fapilog.sinks.proxies import environment_proxy
+from fapilog.sinks.tls import ClientTLS, client_context, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -89,8 +96,11 @@ class HTTPClient:
         self._options = options
         self._headers = {"user-agent": agent, **options.headers, **headers}
         self._given = transport
-        self._tls = _tls(options) if transport is None else None
+        is_tls = transport is None and options.is_secure
+        self._tls = ClientTLS(options, httpx.create_ssl_context) if is_tls else None
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
+        is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
+        self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
         # As many as there were posts at one time; those not in use are idle.
         self._connections: list[DeadlineTransport] = []
         self._idle: list[DeadlineTransport] = []
@@ -106,6 +116,7 @@ class HTTPClient:
         Raises:
             RetryableError: there is no complete answer: the network, TLS, a
                 proxy, or the time.
+            AccessDeniedError: the proxy refuses our credentials.
             PermanentError: the answer is a redirect, which is not followed.
         """
         deadline = monotonic() + timeout
@@ -129,8 +140,10 @@ class HTTPClient:
             msg = f"{source}: no complete answer within {timeout:g} s"
             raise RetryableError(msg) from error
         except NETWORK_ERRORS as error:
+            is_refused = isinstance(error, httpcore.ProxyError) and str(error).startswith("407")
+            kind = AccessDeniedError if is_refused else RetryableError
             msg = f"{source}: {self._explain(error)}"
-            raise RetryableError(msg) from error
+            raise kind(msg) from error
         if response.has_redirect_location:
             raise self._redirected(response)
         if "content-encoding" in response.headers:
@@ -146,21 +159,24 @@ class HTTPClient:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = DeadlineTransport(self._tls, self._proxy)
+            connection = DeadlineTransport(self._tls, self._proxy, self._proxy_tls)
             self._connections.append(connection)
         try:
             yield connection
         finally:
             self._idle.append(connection)
 
-    @staticmethod
-    def _explain(error: BaseException) -> str:
+    def _explain(self, error: BaseException) -> str:
         """Return what went wrong on the network, or with the certificate of the other end."""
-        words = printable(str(error)) or type(error).__name__
+        words = self.clean(str(error)) or type(error).__name__
+        if isinstance(error, httpcore.ProxyError):
+            words = f"the proxy answers HTTP {words}"
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        while cause is not None and not isinstance(cause, ssl.SSLError):
             cause = cause.__cause__ or cause.__context__
-        return words if cause is None else untrusted(words)
+        if cause is not None and self._tls is not None:
+            self._tls.doubt()
+        return untrusted(words) if isinstance(cause, ssl.SSLCertVerificationError) else words
 
     def _redirected(self, response: httpx.Response) -> PermanentError:
         host = _HOST.match(response.headers["location"])
@@ -191,7 +207,8 @@ class HTTPClient:
 
     def clean(self, words: str) -> str:
         """Return a backend's words fit to be shown."""
-        return printable(self._options.conceal(words))
+        secrets = self._proxy.secrets if self._proxy is not None else ()
+        return printable(self._options.conceal(words, secrets))
 
     def close(self) -> None:
         """Close the connections."""
@@ -206,17 +223,6 @@ class HTTPClient:
             connection.after_fork()
         # Those in use were lent to threads that only the parent has.
         self._idle = self._connections.copy()
-
-
-def _tls(options: HTTPOptions) -> ssl.SSLContext | None:
-    if not options.is_secure:
-        return None
-    return client_context(
-        httpx.create_ssl_context,
-        certificate=options.certificate,
-        client_certificate=options.client_certificate,
-        client_key=options.client_key,
-    )
 
 
 def _read(response: httpx.Response, deadline: float) -> tuple[bytes, bool]:

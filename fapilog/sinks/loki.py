@@ -89,7 +89,8 @@ class LokiSink(DurableSink["Item"]):
         transport: an httpx transport to use in place of the network, for tests.
 
     Redirects are not followed, so headers never reach another host; name
-    resolution takes as long as the system lets it.
+    resolution takes as long as the system lets it.  Certificate files are read
+    again when they are renewed.
 
     Raises:
         ConfigurationError: an option is wrong, or ``format`` needs a package

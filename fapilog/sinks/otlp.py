@@ -78,7 +78,8 @@ class OTLPSink(DurableSink["Item"]):
         transport: an httpx transport to use in place of the network, for tests.
 
     Redirects are not followed, so headers never reach another host; name
-    resolution takes as long as the system lets it.
+    resolution takes as long as the system lets it.  Certificate files are read
+    again when they are renewed.
 
     Raises:
         ConfigurationError: an option or a variable is wrong; names it and the fix.

@@ -6,6 +6,7 @@ full swing while the application logs, and that the whole fits in some minutes.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -19,6 +20,10 @@ SpoolMode = Literal["overflow", "always"]
 
 #: How a process of the application ends; see :class:`Run`.
 End = Literal["flush", "shutdown", "exit", "drained", "terminated", "killed", "killed logging"]
+
+#: Nothing of it may show: the proxy echoes it in its answers.
+PROXY_PASSWORD: Final = "s3cret-of-the-proxy"
+PROXY_CREDENTIALS: Final = base64.b64encode(f"user:{PROXY_PASSWORD}".encode()).decode()
 
 TEN_YEARS: Final = 10 * 365 * 86_400
 
@@ -62,15 +67,18 @@ class Life:
         steps: its script.
         after: seconds its port stays closed before.
         after_run: index of the application's process that has to end before that.
-        trusted: whether its certificate is the one that the application trusts;
-            None without TLS.
-        lasts: seconds after which the suite kills it; None lets it live.
+        trusted: whether its certificate is the one that the application trusts
+            at first; None without TLS.
+        renews: seconds of logging after which the application's files are replaced by those
+            that fit this life's certificate.
+        lasts: seconds of logging after which the suite kills it; None lets it live.
     """
 
     steps: tuple[Step, ...] = ()
     after: float = 0.0
     after_run: int | None = None
     trusted: bool | None = None
+    renews: float | None = None
     lasts: float | None = None
 
 
@@ -123,6 +131,9 @@ class Row:
         settings: further options of the application.
         sink: further options of the sink.
         unread: whether standard error is a full pipe that nobody reads.
+        mutual: whether the backend wants a client's certificate, of its own authority.
+        proxied: whether the backend is a proxy that the application has to use, with
+            the credentials in its URL.
     """
 
     name: str
@@ -140,6 +151,8 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     sink: dict[str, Any] = field(default_factory=dict)
     unread: bool = False
+    mutual: bool = False
+    proxied: bool = False
 
     @property
     def is_secure(self) -> bool:
@@ -204,6 +217,11 @@ def _connections() -> Iterator[Row]:
         "wrong certificate, then the right one",
         lives=(Life(trusted=False, lasts=2.0), Life(trusted=True, after=0.3)),
     )
+    yield Row(
+        "client certificate renewed",
+        lives=(Life(trusted=True, lasts=0.6), Life(trusted=False, renews=1.0)),
+        mutual=True,
+    )
 
 
 def _diagnostics() -> Iterator[Row]:
@@ -238,6 +256,7 @@ def _answers() -> Iterator[Row]:
     yield Row("500", ("loki-json",), lives=once("status", 4, status=500))
     yield Row("401 for a while", lives=window(401))
     yield Row("403 for a while", lives=window(403))
+    yield Row("proxy answers 407 for a while", HTTP, lives=window(407), proxied=True)
     yield Row("gzip bomb", HTTP, lives=once("bomb"))
     yield Row(
         "gzip bomb",
