@@ -274,6 +274,11 @@ class Pipeline:
         total = min(totals, key=lambda stats: (stats.delivered, -stats.pending))
         return replace(total, sinks=by_name, processor_errors=self.processing.errors)
 
+    @property
+    def has_sinks(self) -> bool:
+        """Whether records go anywhere."""
+        return bool(self._sinks)
+
     def sending_queues(self) -> tuple[SendingQueue, ...]:
         """Return the ways out, for the metrics."""
         return self._sinks

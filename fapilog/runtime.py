@@ -175,6 +175,8 @@ class Runtime:
 
     def is_enabled(self, name: str, severity_number: int) -> bool:
         """Whether a record of logger ``name`` at this severity would be taken, or held."""
+        if not self.pipeline.has_sinks:
+            return False
         threshold = self._registry.levels.threshold(name)
         return severity_number >= threshold or (
             severity_number >= holding.gate(threshold)
@@ -339,11 +341,10 @@ def _pipeline(
 ) -> Pipeline:
     from fapilog.wiring import make_queues  # noqa: PLC0415 - at configure only
 
-    limits = Limits(attributes=settings.attribute_count_limit)
-    if settings.attribute_value_length_limit is not None:
-        limits = Limits(
-            attributes=settings.attribute_count_limit, text=settings.attribute_value_length_limit
-        )
+    limits = Limits(
+        attributes=settings.attribute_count_limit,
+        attribute_text=settings.attribute_value_length_limit,
+    )
     return Pipeline(
         make_queues(settings, sinks),
         processors,

@@ -205,9 +205,9 @@ class Settings(BaseSettings):
     retry_maximum: Annotated[Seconds, Field(gt=0)] = Field(
         30.0, description="longest wait before any retry, a backend's wish included, seconds"
     )
-    attribute_count_limit: int = Field(128, ge=1, description="attributes of a record")
+    attribute_count_limit: int = Field(128, ge=0, description="attributes of a record")
     attribute_value_length_limit: int | None = Field(
-        None, ge=1, description="characters of a text value; 65536 when unset"
+        None, ge=0, description="characters of an attribute's text; 65536 when unset"
     )
     shutdown_timeout: Seconds = Field(5.0, description="deadline of shutdown and exit, seconds")
     handle_sigterm: bool = Field(

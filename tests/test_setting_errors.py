@@ -124,13 +124,6 @@ def test_only_variables_that_are_not_read_are_announced_as_unknown(
     )
 
 
-def test_a_wrong_value_of_opentelemetrys_variable_names_that_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "-1")
-    assert error().startswith("OTEL_BLRP_SCHEDULE_DELAY, in milliseconds: use 0 or")
-
-
 def test_every_wrong_option_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAPILOG_QUEUE_SIZE", "many")
     monkeypatch.setenv("FAPILOG_FILE__MAXBYTES", "1")

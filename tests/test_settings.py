@@ -95,8 +95,6 @@ def test_an_otlp_endpoint_chooses_otlp_unless_something_else_is_said(name, monke
     [
         ({"FAPILOG_LEVEL": "loud"}, ["FAPILOG_LEVEL", "'loud' is not a severity", "use trace"]),
         ({"FAPILOG_QUEUE_SIZE": "0"}, ["FAPILOG_QUEUE_SIZE", "use 1 or more"]),
-        ({"OTEL_BLRP_MAX_QUEUE_SIZE": "many"}, ["OTEL_BLRP_MAX_QUEUE_SIZE", "use a whole number"]),
-        ({"OTEL_BLRP_SCHEDULE_DELAY": "soon"}, ["OTEL_BLRP_SCHEDULE_DELAY", "milliseconds"]),
         ({"FAPILOG_LEVELS": "app"}, ["FAPILOG_LEVELS", "name=value"]),
         (
             {"FAPILOG_OVERFLOW": "explode"},

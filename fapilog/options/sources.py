@@ -6,7 +6,6 @@ is what the user wrote.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 
 if sys.version_info >= (3, 11):
@@ -40,20 +40,26 @@ if TYPE_CHECKING:
 
 ENV_PREFIX: Final = "FAPILOG_"
 
-#: OpenTelemetry's variables and the options they set; ``True`` are milliseconds.
+#: OpenTelemetry's variables and the options they set, those that win first;
+#: ``True`` are milliseconds, of which 0 means without a limit.
 OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_BLRP_MAX_QUEUE_SIZE": ("queue_size", False),
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": ("batch_size", False),
     "OTEL_BLRP_SCHEDULE_DELAY": ("schedule_delay", True),
     "OTEL_BLRP_EXPORT_TIMEOUT": ("export_timeout", True),
     "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT": ("attribute_count_limit", False),
+    "OTEL_ATTRIBUTE_COUNT_LIMIT": ("attribute_count_limit", False),
     "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": ("attribute_value_length_limit", False),
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": ("attribute_value_length_limit", False),
     "OTEL_SDK_DISABLED": ("otel_disabled", False),
     "OTEL_LOGS_EXPORTER": ("sinks", False),
 }
-#: Either of them makes ``otlp`` the sink where no option names one.
+#: Either of them makes ``otlp`` the sink if no option names one.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_OTEL_NAMES: Final = {option: variable for variable, (option, _) in OTEL_VARIABLES.items()}
+#: Seconds of the longest duration: a longer one means the same.
+_LONGEST: Final = 86_400.0
+#: Digits of a number that is read; more are more than any limit.
+_DIGITS: Final = 18
 
 
 class Source(Protocol):
@@ -143,24 +149,22 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
 
     @override
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        variable = _OTEL_NAMES.get(field_name, "")
-        text = os.environ.get(variable, "").strip()
-        if not text:
-            return None, field_name, False
-        if OTEL_VARIABLES[variable][1]:
-            # What is no number is left for the model to refuse.
-            with contextlib.suppress(ValueError):
-                return float(text) / 1000, field_name, False
-        if field_name == "otel_disabled":
-            return text.lower() == "true", field_name, False
-        return text, field_name, False
+        for variable in _variables_of(field_name):
+            text = os.environ.get(variable, "").strip()
+            if not text:
+                continue
+            try:
+                return _value_of(variable, text, field), field_name, False
+            except ValueError as error:
+                announce(f"variable {variable}", f"{variable}={text[:64]!r} is ignored: {error}")
+        return None, field_name, False
 
     @override
     def __call__(self) -> dict[str, Any]:
         values = {
             name: self.get_field_value(field, name)[0]
             for name, field in self.settings_cls.model_fields.items()
-            if name in _OTEL_NAMES
+            if _variables_of(name)
         }
         if values.get("otel_disabled"):
             values["sinks"] = None
@@ -171,18 +175,53 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
     def origin(self, option: str) -> str:
         """Return the variable that set ``option``."""
         option = option.partition(".")[0]
-        candidates = (_OTEL_NAMES[option], *_ENDPOINTS)
+        candidates = (*_variables_of(option), *_ENDPOINTS)
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the same, with the unit where it is not that of the option."""
+        """Return the same, with the unit if it is not that of the option."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable
 
     def spelling(self, option: str) -> str:
-        """Return OpenTelemetry's variable, or fapilog's where it has none."""
-        return _OTEL_NAMES.get(option) or own_variable(option)
+        """Return OpenTelemetry's variable, or fapilog's if there is none."""
+        return next(iter(_variables_of(option)), own_variable(option))
+
+
+def _variables_of(option: str) -> list[str]:
+    return [variable for variable, (name, _) in OTEL_VARIABLES.items() if name == option]
+
+
+def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
+    """Return the value of a variable.
+
+    Raises:
+        ValueError: it has none of its values; the specification wants a
+            warning then, and the default.
+            Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    option, milliseconds = OTEL_VARIABLES[variable]
+    if option == "sinks":
+        return text
+    if option == "otel_disabled":
+        if text.lower() not in {"true", "false"}:
+            msg = "use true or false; it counts as false"
+            raise ValueError(msg)
+        return text.lower() == "true"
+    if not (text.isascii() and text.isdigit()):
+        unit = " of milliseconds" if milliseconds else ""
+        msg = f"use a whole number{unit} from 0 up"
+        raise ValueError(msg)
+    number = int(text[:_DIGITS])
+    if milliseconds:
+        seconds = min(number / 1000, _LONGEST)
+        return seconds if number or variable == "OTEL_BLRP_SCHEDULE_DELAY" else _LONGEST
+    least = next((one.ge for one in field.metadata if hasattr(one, "ge")), 0)
+    if number < least:
+        msg = f"use a number from {least} up"
+        raise ValueError(msg)
+    return number
 
 
 class FileSource(InitSettingsSource):
