@@ -107,9 +107,7 @@ def test_a_wrong_option_of_the_logs_is_told_in_one_line_and_costs_the_logs_alone
         ("OTEL_BLRP_MAX_QUEUE_SIZE", "-1"),
     ],
 )
-def test_a_value_that_opentelemetrys_variable_cannot_have_costs_no_logs(
-    variable, value, tmp_path
-):
+def test_a_value_that_opentelemetrys_variable_cannot_have_costs_no_logs(variable, value, tmp_path):
     with receiving() as telemetry:
         script = "import logging; logging.getLogger('shop').warning('hello')\n"
         done = run(telemetry, script, tmp_path, **{variable: value})
@@ -250,6 +248,7 @@ def test_the_distro_leaves_what_is_set(variables):
 
 def test_sinks_in_a_file_stay_in_force(variables):
     Path("fapilog.toml").write_text('sinks = ["console"]\n')
+    variables["FAPILOG_CONFIG"] = "fapilog.toml"
     FapilogDistro().configure()
     assert "OTEL_LOGS_EXPORTER" not in variables
 

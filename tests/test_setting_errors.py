@@ -16,6 +16,8 @@ from fapilog.settings import salvage
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    # As if the file belonged to the application: tests/test_found_files.py looks at the others.
+    monkeypatch.setattr("fapilog.options.found.belongs_to_application", lambda _path: True)
     return tmp_path
 
 

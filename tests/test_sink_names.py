@@ -17,6 +17,8 @@ from tests.sinks_for_tests import ScriptedSink
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # As if the file belonged to the application: tests/test_found_files.py looks at the others.
+    monkeypatch.setattr("fapilog.options.found.belongs_to_application", lambda _path: True)
     return tmp_path
 
 

@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
+from fapilog.options import found
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     AnySource: TypeAlias = "EnvironmentSource | OTelEnvironmentSource | FileSource"
 
 ENV_PREFIX: Final = "FAPILOG_"
+#: Names a file of options, which is obeyed whole.
+CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
+_TABLE: Final = ("tool", "fapilog")
 
 #: OpenTelemetry's variables and the options they set, those that win first;
 #: ``True`` are milliseconds, of which 0 means without a limit.
@@ -225,18 +229,41 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
 
 
 class FileSource(InitSettingsSource):
-    """Keys of a TOML file in the working directory, or of a table in it.
+    """Keys of a TOML file, or of a table in it.
+
+    Args:
+        settings_cls: the model of the options.
+        path: the file.
+        table: the names of the table, from the outside in.
+        named: whether the user has named the file.  One that was found in the
+            working directory sets harmless options only, unless it belongs to
+            the application: see :mod:`fapilog.options.found`.
 
     Raises:
-        ConfigurationError: the file is there and cannot be read.
+        ConfigurationError: the file cannot be read, or was named and is not there.
     """
 
     def __init__(
-        self, settings_cls: type[BaseSettings], path: str, table: tuple[str, ...] = ()
+        self,
+        settings_cls: type[BaseSettings],
+        path: str,
+        table: tuple[str, ...] = (),
+        *,
+        named: bool = False,
     ) -> None:
         self._name = f"[{'.'.join(table)}] in {path}" if table else path
         self._key = "key {!r} of " if table else "key {!r} in "
-        super().__init__(settings_cls, _read(Path(path), table))
+        values = _read(Path(path), table, named=named)
+        if values and not named and not found.belongs_to_application(Path(path)):
+            values, others = found.harmless(settings_cls, values)
+            if others:
+                announce(
+                    f"file {path}",
+                    f"{self._name} was found in the working directory and not named: "
+                    f"{', '.join(others)} is ignored there; if the file is yours, set "
+                    f"{CONFIG_VARIABLE}={path}",
+                )
+        super().__init__(settings_cls, values)
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - as Source has it
         """Return the file, and the table in it."""
@@ -251,25 +278,28 @@ class FileSource(InitSettingsSource):
         return repr(option)
 
 
-def _read(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
+def _read(path: Path, table: tuple[str, ...], *, named: bool) -> dict[str, Any]:
     try:
-        found: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        content: Any = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
+        if not named:
+            return {}
+        msg = f"{path}: there is no such file; give the path of a file, or unset {CONFIG_VARIABLE}"
+        raise ConfigurationError(msg) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         msg = f"{path} cannot be read: {reason}; mend it, or remove it"
         raise ConfigurationError(msg) from None
-    tool = found.get("tool")
+    tool = content.get("tool")
     if not table and isinstance(tool, dict) and "fapilog" in tool:
         msg = f"[tool.fapilog] in {path}: write its options at the top, without a table around them"
         raise ConfigurationError(msg)
     for name in table:
-        found = found.get(name, {})
-        if not isinstance(found, dict):
+        content = content.get(name, {})
+        if not isinstance(content, dict):
             msg = f"{name!r} in {path} is no table; write [{'.'.join(table)}] above the options"
             raise ConfigurationError(msg)
-    return cast("dict[str, Any]", found)
+    return cast("dict[str, Any]", content)
 
 
 def own_variable(option: str) -> str:
@@ -277,16 +307,30 @@ def own_variable(option: str) -> str:
     return ENV_PREFIX + option.upper().replace(".", "__")
 
 
-def readers(settings_cls: type[BaseSettings]) -> tuple[Callable[[], AnySource], ...]:
+def readers(
+    settings_cls: type[BaseSettings], config: object = None
+) -> tuple[Callable[[], AnySource], ...]:
     """Return what reads each source but the arguments, the one that wins first.
 
-    Each of them raises ConfigurationError where its source cannot be read.
+    Each of them raises ConfigurationError if its source cannot be read.
+
+    Args:
+        settings_cls: the model of the options.
+        config: the file that an argument names; None looks at the variable,
+            and then for files in the working directory.
     """
-    return (
+    environment = (
         partial(EnvironmentSource, settings_cls),
         partial(OTelEnvironmentSource, settings_cls),
+    )
+    path = str(config or os.environ.get(CONFIG_VARIABLE, "").strip())
+    if path:
+        table = _TABLE if Path(path).name == "pyproject.toml" else ()
+        return (*environment, partial(FileSource, settings_cls, path, table, named=True))
+    return (
+        *environment,
         partial(FileSource, settings_cls, "fapilog.toml"),
-        partial(FileSource, settings_cls, "pyproject.toml", ("tool", "fapilog")),
+        partial(FileSource, settings_cls, "pyproject.toml", _TABLE),
     )
 
 
