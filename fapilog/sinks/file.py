@@ -20,7 +20,7 @@ from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.file_options import PERIODS, check_options, explain
-from fapilog.sinks.lines import Progress, json_line, portions, split_written
+from fapilog.sinks.lines import Progress, json_line, portions, split_written, without_commands
 from fapilog.sinks.rotation import Archive, Retention, Rotation
 from fapilog.sinks.shared_file import (
     create_file,
@@ -168,7 +168,7 @@ class FileSink(Sink["Item"]):
         """
         deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
-        lines: Any = [self._otlp.logs_data_line(rest)] if self._is_otlp else rest
+        lines: Any = [without_commands(self._otlp.logs_data_line(rest))] if self._is_otlp else rest
         self._written = 0
         try:
             for data in portions(lines, self._rotation.max_bytes):
