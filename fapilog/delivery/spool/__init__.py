@@ -25,7 +25,9 @@ Where things are
 ::
 
     <directory>/                     the user's choice
-      <sink name>/                   0700; other characters than A-Za-z0-9._- as %XX
+      <sink name>~<digest>/          0700; other characters than A-Za-z0-9._- as %XX; the
+                                     digest of the sink's destination, if it has one
+        destination                  the same in words, for a person
         <start ns>-<pid>-<random>/   0700; one for each process, made by its first append
           lock                       held with flock for as long as the process lives
           cursor                     below which sequence everything is settled
@@ -74,8 +76,18 @@ not this user's, or cannot be read.
 """
 
 from fapilog.delivery.spool.options import SpoolFullError, SpoolOptions
+from fapilog.delivery.spool.owner import Owner, announce_strangers
 from fapilog.delivery.spool.quarantine import Quarantine
 from fapilog.delivery.spool.segment import Corruption, Frame
 from fapilog.delivery.spool.spool import Spool
 
-__all__ = ["Corruption", "Frame", "Quarantine", "Spool", "SpoolFullError", "SpoolOptions"]
+__all__ = [
+    "Corruption",
+    "Frame",
+    "Owner",
+    "Quarantine",
+    "Spool",
+    "SpoolFullError",
+    "SpoolOptions",
+    "announce_strangers",
+]

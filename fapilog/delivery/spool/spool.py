@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from fapilog.clock import monotonic
 from fapilog.delivery.spool.adopted import AdoptedStores
-from fapilog.delivery.spool.directory import create, file_name
-from fapilog.delivery.spool.files import make_private_directory, sync_directory
+from fapilog.delivery.spool.directory import create
+from fapilog.delivery.spool.files import sync_directory
 from fapilog.delivery.spool.format import (
     FRAME_HEADER_SIZE,
     MAX_FRAME,
@@ -21,6 +21,7 @@ from fapilog.delivery.spool.format import (
 )
 from fapilog.delivery.spool.options import SpoolFullError
 from fapilog.delivery.spool.own import OwnStore
+from fapilog.delivery.spool.owner import Owner, make_sink_directory
 from fapilog.delivery.spool.segment import Corruption, Tally
 from fapilog.delivery.spool.space import Space
 from fapilog.errors import ConfigurationError
@@ -40,10 +41,14 @@ class Spool:
     the caller's; those two and the properties may be used from any thread.
 
     Args:
-        sink_name: of the sink; names its directory.
+        sink_name: the name that the sink was given.  It and the destination
+            name its directory.
         wire_format: of the bodies, 1 to 48 bytes; what another format has
             written is neither adopted nor touched.
         options: the user's.
+        destination: where the sink sends, in words and without secrets.  What
+            was written for another one is neither adopted nor touched.
+        label: the sink's name in announcements; None: ``sink_name``.
         cache_bytes: bytes of bodies kept in memory until they are read, so
             that a reader that keeps up reads nothing from the disk.
         now_ns: nanoseconds since the Unix epoch, for tests.
@@ -63,6 +68,8 @@ class Spool:
         wire_format: str,
         options: SpoolOptions,
         *,
+        destination: str = "",
+        label: str | None = None,
         cache_bytes: int = 4 << 20,
         now_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = monotonic,
@@ -70,13 +77,14 @@ class Spool:
         if not 1 <= len(wire_format.encode()) <= WIRE_FORMAT_SIZE:
             msg = f"wire_format={wire_format!r} of sink {sink_name!r}: 1 to 48 bytes are possible"
             raise ConfigurationError(msg)
-        self._sink_name = sink_name
+        self._owner = Owner(sink_name, wire_format, destination)
+        self._sink_name = label or sink_name
         self._wire_format = wire_format
         self._options = options
         self._cache_bytes = cache_bytes
         self._now_ns = now_ns
         self._monotonic = monotonic
-        self._path = options.directory.absolute() / file_name(sink_name)
+        self._path = options.directory.absolute() / self._owner.directory
         self._closed = False
         self._reset()
 
@@ -101,7 +109,7 @@ class Spool:
                 link, or belongs to another user.
         """
         try:
-            make_private_directory(self._path)
+            make_sink_directory(self._path, self._owner)
             create(self._path, self._now_ns()).remove()
             with contextlib.suppress(PermissionError):  # to read what is above is not needed
                 sync_directory(self._path.parent)
@@ -192,8 +200,8 @@ class Spool:
         return own.append(body, marks, self._now_ns(), item, read=read)
 
     def _make_own(self, size: int) -> OwnStore:
-        if self._path.exists():
-            self._check_room(size)
+        make_sink_directory(self._path, self._owner)
+        self._check_room(size)
         directory = create(self._path, self._now_ns())
         try:
             self._own = OwnStore(
