@@ -421,6 +421,6 @@ def test_no_descriptor_is_left_open(tmp_path):
     put(spool, *("x" * 1000 for _ in range(20)))
     drain(spool)
     spool.flush()
-    assert len(open_files(tmp_path)) <= 3, "lock, cursor, and the segment that is written to"
+    assert len(open_files(tmp_path)) <= 4, "directory, lock, cursor, and the segment written to"
     spool.close()
     assert open_files(tmp_path) == []

@@ -14,6 +14,7 @@ from fapilog.clock import monotonic
 from fapilog.delivery.backlog import Backlog, Batch
 from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, describe
+from fapilog.interpreter import give_way
 
 if TYPE_CHECKING:
     import threading
@@ -209,12 +210,20 @@ class Spooling:
         return self._spool.corrupt.records
 
     @property
+    def own_damaged(self) -> int:
+        """Records of these that this process has spooled itself."""
+        corrupt = self._spool.corrupt
+        return corrupt.records - corrupt.adopted
+
+    @property
     def holds_everything(self) -> bool:
         """Whether nothing that is not settled is in memory alone; False while the disk is busy."""
         if not self._lock.acquire(timeout=_GLANCE):
             return False
         try:
-            return not len(self._backlog) and all(batch.frames for batch in self._in_flight)
+            if len(self._backlog) or not all(batch.is_on_disk for batch in self._in_flight):
+                return False
+            return self._spool.is_whole and not (self._next and self._next.is_lost)
         finally:
             self._lock.release()
 
@@ -245,6 +254,7 @@ class Spooling:
             if now >= self._adopt_at:
                 self._adopt_at = now + _ADOPT_EVERY
                 self._adopt()
+            self._mend()
             self._sync()
             self._rest()
         self._write_the_end()
@@ -271,7 +281,7 @@ class Spooling:
         moved = False
         while monotonic() >= self._no_write_before:
             with self._lock:
-                batch = next((b for b in self._in_flight if not b.frames and b.parts), None)
+                batch = next((b for b in self._in_flight if b.parts and not b.is_on_disk), None)
                 if not (self._write_rest(batch) if batch else self._write_waiting()):
                     break
                 moved = self.active = True
@@ -306,19 +316,48 @@ class Spooling:
             packed = self._sink.pack(batch.items)
             return self._spool.append(packed, batch.severities, batch.items, read=is_in_flight)
         except Exception as error:  # noqa: BLE001 - announced; the records stay in memory
-            self._no_write_before = monotonic() + _AGAIN
+            self._pause_writing(error)
             self._wake_senders()  # which take what waits from memory now
-            announce(
-                f"spool {self._name}",
-                f"{self._name}: cannot spool, records stay in memory: {describe(error)}",
-            )
             return None
+
+    def _mend(self) -> None:
+        """Write again what somebody took away from the disk."""
+        with self._lock:
+            self._spool.check()
+        while monotonic() >= self._no_write_before and self._mends_one():
+            give_way()
+
+    def _mends_one(self) -> bool:
+        with self._lock:
+            try:
+                frame = self._next
+                if frame is not None and frame.is_lost:
+                    self._spool.append(frame.body, frame.severities, frame.item)
+                    self._next = None
+                    if frame.is_adopted:  # it comes back as one of this process
+                        self._ledger.settled_adopted += len(frame.severities)
+                return self._spool.mend()
+            except Exception as error:  # noqa: BLE001 - announced; it is tried again
+                self._pause_writing(error)
+                return False
+
+    def _pause_writing(self, error: Exception) -> None:
+        self._no_write_before = monotonic() + _AGAIN
+        announce(
+            f"spool {self._name}",
+            f"{self._name}: cannot spool, records stay in memory: {describe(error)}",
+        )
 
     def _write_the_end(self) -> None:
         """Have on disk, at the end, what is not settled and nothing else."""
         self._no_write_before = 0.0
+        self._mend()
         self._spill()
         with self._lock:
+            frame = self._next
+            if frame is not None and frame.is_lost:
+                self._next = None
+                self._ledger.drops.add_all("shutdown", frame.severities)
             for batch in self._in_flight:
                 if batch.ahead and not self._write_rest(batch):
                     break
@@ -342,11 +381,11 @@ class Spooling:
             announce(f"sync {self._name}", f"{self._name}: {describe(error)}")
 
     def _finish(self) -> None:
-        left = self._spool.pending_records
         try:
             self._spool.close()
         except Exception as error:  # noqa: BLE001 - the end goes on whatever a disk does
             announce(f"close {self._name}", f"{self._name}: spool: {describe(error)}")
+        left = self._spool.pending_records
         if left:
             announce(
                 f"spooled {self._name}",

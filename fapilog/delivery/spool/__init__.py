@@ -29,7 +29,7 @@ Where things are
                                      digest of the sink's destination, if it has one
         destination                  the same in words, for a person
         <start ns>-<pid>-<random>/   0700; one for each process, made by its first append
-          lock                       held with flock for as long as the process lives
+          lock                       locked, like the directory, for as long as the process lives
           cursor                     below which sequence everything is settled
           00000001.seg ...           0600; header, then frames of one batch each
         quarantine/                  batches a backend will never take
@@ -50,7 +50,11 @@ by a full disk, the file is cut back; if that fails too, the segment is sealed
 and a new one begun.  No file is ever appended to by a second process: after a
 restart there is a new directory, and that of the dead process is adopted,
 which means locked, read, and removed with its last batch.  Whether a process
-lives is told by its lock alone, never by its id.
+lives is told by its locks alone, never by its id.
+
+Somebody may delete, replace or cut files of a living process.  Each check
+compares inodes and sizes; what memory and open files still hold is written
+again (:mod:`~fapilog.delivery.spool.salvage`), the rest is counted.
 
 ``read`` hands frames out in order, ``ack`` settles them in any.  The cursor is
 the lowest sequence that is not settled; a segment is deleted when all of its

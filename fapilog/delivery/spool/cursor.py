@@ -65,6 +65,14 @@ class Cursor:
         offset = _OFFSETS[self._generation % 2]
         self.file.write_at(offset, data + struct.pack("<I", crc32(data)))
 
+    def renew(self) -> None:
+        """Create the file again when somebody has deleted it.  Never raises."""
+        if not self.file.has_name:
+            with contextlib.suppress(OSError):  # costs duplicates, and the next move tries again
+                self.file.close()
+                self.file = self._create()
+                self.move(self.floor)
+
     def _create(self) -> SyncedFile:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()

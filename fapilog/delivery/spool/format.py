@@ -142,19 +142,24 @@ class SegmentFile:
 
     Args:
         path: the segment.
+        fd: a descriptor of it, which is closed in the end; -1 to open the path.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._fd = open_file(path)
+    def __init__(self, path: Path, fd: int = -1) -> None:
+        self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
 
     def size(self) -> int:
         """Return how many bytes the file has now."""
-        return os.fstat(self._fd).st_size
+        return self.status().st_size
+
+    def status(self) -> os.stat_result:
+        """Return what the system says of the file."""
+        return os.fstat(self._fd)
 
     def close(self) -> None:
         """Close the file; again does nothing."""

@@ -128,6 +128,7 @@ class Scan:
     Attributes:
         path: the segment.
         size: its bytes.
+        inode: the file's number on its file system.
         header: its header; None if that is damaged or was never written.
         layout: reads its frames; None when there are none to be read.
         problem: why it must be left alone; "" if it need not.
@@ -145,6 +146,7 @@ class Scan:
 
     path: Path
     size: int = 0
+    inode: int = 0
     header: SegmentHeader | None = None
     layout: Layout | None = None
     problem: str = ""
@@ -177,7 +179,8 @@ def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
     found = Scan(path)
     try:
         with contextlib.closing(SegmentFile(path)) as file:
-            found.size = file.size()
+            status = file.status()
+            found.size, found.inode = status.st_size, status.st_ino
             _look_at_header(found, file)
             if found.layout is not None:
                 _look_at_frames(found, file, found.layout, floor, load=load)

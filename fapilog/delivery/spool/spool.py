@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from fapilog.clock import monotonic
@@ -22,8 +23,9 @@ from fapilog.delivery.spool.format import (
 from fapilog.delivery.spool.options import SpoolFullError
 from fapilog.delivery.spool.own import OwnStore
 from fapilog.delivery.spool.owner import Owner, make_sink_directory
-from fapilog.delivery.spool.segment import Corruption, Tally
+from fapilog.delivery.spool.segment import Amount, Corruption, Tally
 from fapilog.delivery.spool.space import Space
+from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fapilog.delivery.spool.options import SpoolOptions
+    from fapilog.delivery.spool.salvage import Salvage
     from fapilog.delivery.spool.segment import Frame
 
 
@@ -95,6 +98,10 @@ class Spool:
         self._tally = Tally()
         self._adopted = AdoptedStores(self._sink_name, self._wire_format, self._path, self.corrupt)
         self._space = Space(self._path, options.max_bytes, options.min_free, self._monotonic)
+        # What can be read of segments that somebody took away, and how much that is.
+        self._salvages: deque[Salvage] = deque()
+        self._salvaged: Frame | None = None  # read, but not written
+        self._salvaging = Amount()
         self._is_adopted_turn = True
         self._synced_at = self._monotonic()
 
@@ -132,19 +139,22 @@ class Spool:
     @property
     def pending_records(self) -> int:
         """Records on disk that are not settled, adopted ones among them."""
-        return self._tally.waiting.records + self._adopted.tally.waiting.records
+        found = self._tally.waiting.records + self._adopted.tally.waiting.records
+        return found + self._salvaging.records
 
     @property
     def pending_bytes(self) -> int:
         """Bytes of their frames."""
-        return self._tally.waiting.size + self._adopted.tally.waiting.size
+        found = self._tally.waiting.size + self._adopted.tally.waiting.size
+        return found + self._salvaging.size
 
     @property
     def unread_records(self) -> int:
         """Records of them that :meth:`read` has not returned; 0 once closed."""
         if self._closed:
             return 0
-        return self._tally.unread.records + self._adopted.tally.unread.records
+        found = self._tally.unread.records + self._adopted.tally.unread.records
+        return found + self._salvaging.records
 
     @property
     def disk_bytes(self) -> int:
@@ -190,13 +200,9 @@ class Spool:
         own = self._own or self._make_own(size)
         try:
             return own.append(body, marks, self._now_ns(), item, read=read)
-        except FileNotFoundError:
-            # The directory was removed from outside.  What can still be read
-            # of it will be, and another one is made.
-            own.seal()
-            self._own = None
-            self._adopted.stores.insert(0, own)
-        own = self._make_own(size)
+        except FileNotFoundError:  # the directory was removed from outside
+            self.check()
+        own = self._own or self._make_own(size)
         return own.append(body, marks, self._now_ns(), item, read=read)
 
     def _make_own(self, size: int) -> OwnStore:
@@ -233,6 +239,8 @@ class Spool:
         """
         if self._closed:
             return None
+        if frame := self._next_salvaged():
+            return frame
         for is_adopted in (self._is_adopted_turn, not self._is_adopted_turn):
             store = self._adopted if is_adopted else self._own
             frame = None if store is None else store.read()
@@ -250,6 +258,89 @@ class Spool:
         """
         frame.store.ack(frame)
         self._adopted.retire(frame.store)
+
+    # ---- what somebody takes away
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing that waits was deleted, replaced or cut from outside, as far as seen."""
+        stores = (*([self._own] if self._own else []), *self._adopted.stores)
+        return not self._salvaging.frames and not any(store.missing() for store in stores)
+
+    def check(self) -> None:
+        """Look whether files were deleted, replaced or cut from outside.
+
+        What is missing and was not given out is written again by :meth:`mend`
+        as far as it can be read, and else counted as corrupt.  What was given
+        out is in memory alone from then on (:attr:`Frame.is_lost`).  Never
+        raises; blocks as long as asking for the status of some files does.
+        """
+        for store in list(self._adopted.stores):
+            missing = store.missing()
+            for segment in missing:
+                lost = store.give_up(segment)
+                self._count_lost(lost, store.directory.path, is_adopted=True)
+            self._adopted.retire(store)
+        own = self._own
+        if own is None:
+            return
+        for segment in own.missing():
+            salvage = own.salvage(segment)
+            self._salvaging.add(salvage.left)
+            self._salvages.append(salvage)
+        if own.directory.is_there:
+            own.renew()
+        else:
+            self._own = None
+            own.close()
+        if self._salvages:
+            announce(
+                f"spool files {self._sink_name}",
+                f"{self._sink_name}: files in {own.directory.path} were deleted or cut by somebody "
+                "else; what can still be read is written again, the rest is counted as dropped",
+            )
+
+    def mend(self) -> bool:
+        """Write one frame again of what was taken away; whether there may be more.
+
+        Raises:
+            SpoolFullError, OSError: as :meth:`append`; it is tried again by the
+                next call.
+        """
+        frame = self._next_salvaged()
+        if frame is None:
+            return False
+        try:
+            self.append(frame.body, frame.severities, frame.item)
+        except BaseException:
+            self._salvaged = frame
+            self._salvaging.add(frame.amount)
+            raise
+        return True
+
+    def _next_salvaged(self) -> Frame | None:
+        """Return the next frame of what was taken away; count what does not come out."""
+        frame, self._salvaged = self._salvaged, None
+        while frame is None and self._salvages:
+            salvage = self._salvages[0]
+            frame = salvage.next()
+            if frame is None:
+                self._salvages.popleft()
+                salvage.close()
+                self._salvaging.take(salvage.left)
+                self._count_lost(salvage.left, salvage.segment.path, is_adopted=False)
+        if frame is not None:
+            self._salvaging.take(frame.amount)
+        return frame
+
+    def _count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
+        if lost.frames > 0:
+            self.corrupt.count(lost, is_adopted=is_adopted)
+            announce(
+                f"spool lost {self._sink_name}",
+                f"{self._sink_name}: {lost.records} records are lost with {path}, which somebody "
+                "else deleted or cut; they count as dropped (spool_damaged)",
+            )
 
     # ---- the disk
 
@@ -303,6 +394,8 @@ class Spool:
         if self._closed:
             return
         self._closed = True
+        while frame := self._next_salvaged():  # there was no room for it
+            self._count_lost(frame.amount, frame.segment.path, is_adopted=False)
         self.flush()
         self._adopted.close()
         own, self._own = self._own, None
@@ -316,6 +409,8 @@ class Spool:
         a directory of its own with its first append.
         """
         self._adopted.abandon()
+        for salvage in self._salvages:
+            salvage.abandon()
         if self._own is not None:
             self._own.abandon()
         self._reset()

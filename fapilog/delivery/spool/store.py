@@ -11,6 +11,7 @@ import errno
 import heapq
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from fapilog.delivery.spool.cursor import Cursor
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from fapilog.delivery.spool.files import SyncedFile
     from fapilog.delivery.spool.scan import Found, Scan
 
+#: Segments that are looked at in one check.
+_MAX_CHECKED: Final = 128
 #: Errors of this process, not of the segment: reading is tried again.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -72,6 +75,7 @@ class Store:
         self._out: set[int] = set()  # given out and not settled
         self._order: list[int] = []  # a heap of those, and of some that are settled
         self._is_open = True
+        self._checked = 0  # where the next check begins
         self._syncing = threading.RLock()
 
     def add(self, found: Scan) -> None:
@@ -81,7 +85,13 @@ class Store:
             return
         amount = Amount(found.frames, found.records, found.bytes)
         segment = Segment(
-            found.path, found.layout, found.start, found.size, found.size, sealed=True
+            found.path,
+            found.layout,
+            found.start,
+            found.size,
+            found.size,
+            found.inode,
+            sealed=True,
         )
         self._segments.append(segment)
         self._tally.disk += segment.size
@@ -171,8 +181,7 @@ class Store:
         segment.close_reader()
         lost = Amount(segment.unread.frames, segment.unread.records, segment.unread.size)
         if lost.frames > 0:
-            self._corrupt.frames += lost.frames
-            self._corrupt.records += lost.records
+            self._corrupt.count(lost, is_adopted=self._is_adopted)
             announce(
                 f"spool damage {self.sink_name}",
                 f"{self.sink_name}: {lost.frames} frames with {lost.records} records in "
@@ -186,6 +195,10 @@ class Store:
         """Settle a frame; once more does nothing.  Never raises."""
         sequence = frame.sequence
         if not self._is_open:
+            return
+        if frame.is_lost:  # and no longer counted
+            self._out.discard(sequence)
+            self._move_cursor()
             return
         if sequence in self._out:
             self._out.discard(sequence)
@@ -223,6 +236,43 @@ class Store:
                 f"spool cursor {self.sink_name}",
                 f"{what}, records may be delivered twice: {error.strerror or error}",
             )
+
+    # ---- what somebody took away
+
+    def missing(self) -> list[Segment]:
+        """Return segments whose files were deleted, replaced or cut from outside.
+
+        Looks at 128 of them at most, the next time at the following ones.
+        """
+        segments = self._segments
+        if not self.directory.is_there:
+            return list(segments)
+        begin = self._checked if self._checked < len(segments) else 0
+        self._checked = begin + _MAX_CHECKED
+        looked_at = segments[begin : self._checked]
+        if segments and self._checked < len(segments):
+            looked_at.append(segments[-1])
+        return [segment for segment in looked_at if not segment.is_there]
+
+    def renew(self) -> None:
+        """Write again what was deleted of the lock and the cursor.  Never raises."""
+        self.directory.renew_lock()
+        self.cursor.renew()
+
+    def give_up(self, segment: Segment) -> Amount:
+        """Forget a segment that was taken away; return what of it was never given out."""
+        left = replace(segment.unread)
+        self._tally.unread.take(left)
+        self._tally.waiting.take(segment.waiting)
+        self._tally.disk -= segment.size
+        segment.is_lost = True
+        self._segments.remove(segment)
+        if segment in self._unread:
+            self._unread.remove(segment)
+        segment.close_reader()
+        if segment.writer is not None:
+            segment.writer.close()
+        return left
 
     def _drop(self, segment: Segment) -> None:
         """Delete a segment whose frames are all settled."""
