@@ -38,6 +38,9 @@ _GLANCE: Final = 0.01
 _PATIENCE: Final = 2.0
 #: Seconds between two looks for what dead processes left.
 _ADOPT_EVERY: Final = 30.0
+#: Segments that are looked at in one check whether they are still there, and in the last one.
+_SOME: Final = 128
+_MOST: Final = 4096
 #: How often two counts are read that change together.
 _LOOKS: Final = 5
 #: Seconds after a failed write until the next.
@@ -100,6 +103,7 @@ class Spooling:
         self._ending = False
         self._no_write_before = 0.0
         self._adopt_at = 0.0
+        self._announced = 0  # adopted records
         self._sync_at = 0.0
 
     # ---- the pipeline's worker
@@ -250,13 +254,11 @@ class Spooling:
         while not self._ending:
             if self._is_needed():
                 self._spill()
-            now = monotonic()
-            if now >= self._adopt_at:
-                self._adopt_at = now + _ADOPT_EVERY
-                self._adopt()
+            is_adopting = self._adopt()
             self._mend()
             self._sync()
-            self._rest()
+            if not is_adopting:
+                self._rest()
         self._write_the_end()
 
     def _rest(self) -> None:
@@ -320,10 +322,10 @@ class Spooling:
             self._wake_senders()  # which take what waits from memory now
             return None
 
-    def _mend(self) -> None:
-        """Write again what somebody took away from the disk."""
+    def _mend(self, most: int = _SOME) -> None:
+        """Write again what somebody took away from the disk, of so many segments at most."""
         with self._lock:
-            self._spool.check()
+            self._spool.check(most)
         while monotonic() >= self._no_write_before and self._mends_one():
             give_way()
 
@@ -350,8 +352,9 @@ class Spooling:
 
     def _write_the_end(self) -> None:
         """Have on disk, at the end, what is not settled and nothing else."""
+        self._announce_adopted()
         self._no_write_before = 0.0
-        self._mend()
+        self._mend(_MOST)
         self._spill()
         with self._lock:
             frame = self._next
@@ -362,17 +365,33 @@ class Spooling:
                 if batch.ahead and not self._write_rest(batch):
                     break
 
-    def _adopt(self) -> None:
-        with self._lock:
-            found = self._spool.adopt()
+    def _adopt(self) -> bool:
+        """Look through what dead processes left, for a moment; whether there is more."""
+        now = monotonic()
+        if now >= self._adopt_at:
+            self._adopt_at = now + _ADOPT_EVERY
+            self._spool.look_for_orphans()
+        before = self._spool.adopted
+        goes_on = True
+        while goes_on and not self._ending and monotonic() < now + LOOK:
+            goes_on = self._spool.adopt_step(self._lock)
+            give_way()
+        if self._spool.adopted > before:
+            with self._lock:
+                self.active = True
+            self._wake_senders()
+        if not goes_on:
+            self._announce_adopted()
+        return goes_on
+
+    def _announce_adopted(self) -> None:
+        found = self._spool.adopted - self._announced
+        self._announced += found
         if found:
             announce(
                 f"adopt {self._name}",
                 f"{self._name}: {found} records that an earlier process left are taken over",
             )
-            with self._lock:
-                self.active = True
-            self._wake_senders()
 
     def _sync(self) -> None:
         try:

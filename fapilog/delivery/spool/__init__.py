@@ -56,6 +56,11 @@ Somebody may delete, replace or cut files of a living process.  Each check
 compares inodes and sizes; what memory and open files still hold is written
 again (:mod:`~fapilog.delivery.spool.salvage`), the rest is counted.
 
+Adopting goes in steps of about a millisecond, without the lock of the caller
+(:mod:`~fapilog.delivery.spool.adoption`).  A segment grows in its store as it
+is looked through.  Beside the floor, the cursor notes where in its segment that
+is, so a process that adopts a large one begins where the last one stopped.
+
 ``read`` hands frames out in order, ``ack`` settles them in any.  The cursor is
 the lowest sequence that is not settled; a segment is deleted when all of its
 own are.  The cursor has two slots, written in turn, so that one is whole.

@@ -193,11 +193,17 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return how many bytes the file has; 0 where there is none."""
+    """Return how many bytes the file takes; 0 when there is none."""
     try:
-        return path.lstat().st_size
+        return taken_by(path.lstat())
     except OSError:
         return 0
+
+
+def taken_by(status: os.stat_result) -> int:
+    """Return how many bytes a file takes; the holes of a sparse file take none."""
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
 
 if sys.platform == "win32":

@@ -107,6 +107,8 @@ class Segment:
     waiting: Amount = field(default_factory=Amount)
     writer: SyncedFile | None = None
     is_lost: bool = False  # somebody took the file away
+    is_kept: bool = False  # it stays, because not all of it can be read here
+    gaps: dict[int, int] = field(default_factory=dict)  # to be skipped, from offset to offset
     file: SegmentFile | None = None
     found: Iterator[Found | Damage] | None = None
     found_end: int = 0  # the end as it was when the walk began
@@ -121,8 +123,10 @@ class Segment:
             if self.file is None:
                 self.file = SegmentFile(self.path)
             if self.found is None:
-                self.found_end = self.end
-                end = min(self.end, self.file.size())  # somebody may have cut it
+                self.position = self.gaps.pop(self.position, self.position)
+                ahead = (gap for gap in self.gaps if gap > self.position)
+                self.found_end = min(ahead, default=self.end)
+                end = min(self.found_end, self.file.size())  # somebody may have cut it
                 self.found = walk(self.file, self.layout, self.position, end, last=None, load=True)
             one = next(self.found, None)
             if one is None:

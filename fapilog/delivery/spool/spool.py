@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fapilog.clock import monotonic
 from fapilog.delivery.spool.adopted import AdoptedStores
@@ -25,23 +25,30 @@ from fapilog.delivery.spool.own import OwnStore
 from fapilog.delivery.spool.owner import Owner, make_sink_directory
 from fapilog.delivery.spool.segment import Amount, Corruption, Tally
 from fapilog.delivery.spool.space import Space
+from fapilog.delivery.spool.store import MAX_CHECKED
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from fapilog.delivery.spool.options import SpoolOptions
     from fapilog.delivery.spool.salvage import Salvage
     from fapilog.delivery.spool.segment import Frame
 
+#: Adopted directories are many; of each, fewer segments are looked at in one check.
+_ADOPTED_SHARE: Final = 32
+_NO_LOCK: Final = contextlib.nullcontext()
+
 
 class Spool:
     """A queue of batches on disk, first in, first out, that outlives the process.
 
-    All methods but :meth:`sync` and :meth:`flush` are called under one lock of
-    the caller's; those two and the properties may be used from any thread.
+    All methods are called under one lock of the caller's, but :meth:`sync`,
+    :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`, which need
+    none, and the properties, which may be read from any thread.
 
     Args:
         sink_name: the name that the sink was given.  It and the destination
@@ -159,7 +166,7 @@ class Spool:
     @property
     def disk_bytes(self) -> int:
         """Bytes of all segments, which the cap is about."""
-        return self._tally.disk + self._adopted.tally.disk + self._adopted.waiting_disk
+        return self._tally.disk + self._adopted.disk
 
     @property
     def adopted(self) -> int:
@@ -263,28 +270,29 @@ class Spool:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing that waits was deleted, replaced or cut from outside, as far as seen."""
-        stores = (*([self._own] if self._own else []), *self._adopted.stores)
-        return not self._salvaging.frames and not any(store.missing() for store in stores)
+        """Whether nothing of this process was deleted, replaced or cut from outside."""
+        return not self._salvaging.frames and not (self._own and self._own.missing())
 
-    def check(self) -> None:
+    def check(self, most: int = MAX_CHECKED) -> None:
         """Look whether files were deleted, replaced or cut from outside.
 
         What is missing and was not given out is written again by :meth:`mend`
         as far as it can be read, and else counted as corrupt.  What was given
         out is in memory alone from then on (:attr:`Frame.is_lost`).  Never
         raises; blocks as long as asking for the status of some files does.
+
+        Args:
+            most: how many segments are looked at, the next time the following ones.
         """
         for store in list(self._adopted.stores):
-            missing = store.missing()
-            for segment in missing:
+            for segment in store.missing(most // _ADOPTED_SHARE):
                 lost = store.give_up(segment)
                 self._count_lost(lost, store.directory.path, is_adopted=True)
             self._adopted.retire(store)
         own = self._own
         if own is None:
             return
-        for segment in own.missing():
+        for segment in own.missing(most):
             salvage = own.salvage(segment)
             self._salvaging.add(salvage.left)
             self._salvages.append(salvage)
@@ -369,19 +377,40 @@ class Spool:
     # ---- directories of dead processes
 
     def adopt(self) -> int:
-        """Take over directories of dead processes, the oldest first.
+        """Take over directories of dead processes, the oldest first, and look through them.
 
-        Blocks while their frames are counted, for about a second at most;
-        what is left over then, or has no room under the cap, is for a later
-        call.  Never raises.
+        Blocks until all of their frames are counted; what has no room under
+        the cap is for a later call.  Never raises.
 
         Returns:
             Records found in them.
         """
-        if self._closed:
-            return 0
-        most = self._options.max_bytes
-        return self._adopted.adopt(self.directory, lambda: self.disk_bytes < most, self._monotonic)
+        before = self.adopted
+        self.look_for_orphans()
+        while self.adopt_step():
+            pass
+        return self.adopted - before
+
+    def look_for_orphans(self) -> None:
+        """Take over directories of dead processes; :meth:`adopt_step` looks through them.
+
+        Called by one thread at a time, without the caller's lock.  Blocks for
+        the disk, but reads no segment.  Never raises.
+        """
+        if not self._closed:
+            most = self._options.max_bytes
+            self._adopted.look(self.directory, lambda: self.disk_bytes < most)
+
+    def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
+        """Look a little further through what was taken over; whether there is more.
+
+        Called by one thread at a time.  Keeps the interpreter for about a
+        millisecond, blocks for the disk, and never raises.
+
+        Args:
+            lock: the caller's, which is held only to count what was found.
+        """
+        return not self._closed and self._adopted.step(lock)
 
     # ---- the end
 
