@@ -274,7 +274,7 @@ class SendingQueue:
     @property
     def _done(self) -> int:
         """Records of the backlog whose fate is known."""
-        damaged = self._spooling.damaged if self._spooling else 0
+        damaged = self._spooling.own_damaged if self._spooling else 0
         return self.ledger.settled + damaged - self.ledger.settled_adopted
 
     def start_flush(self) -> int:
@@ -342,7 +342,7 @@ class SendingQueue:
         """Count what is neither settled nor on disk as dropped; what was counted, not again."""
         with self._lock:
             self._closed = True
-            sending = [batch for batch in self._in_flight if not batch.frames]
+            sending = [batch for batch in self._in_flight if not batch.is_on_disk]
             left: list[int] = []
             for batch in sending:
                 self._in_flight.remove(batch)

@@ -24,6 +24,14 @@ End = Literal["flush", "shutdown", "exit", "drained", "terminated", "killed", "k
 #: Nothing of it may show: the proxy echoes it in its answers.
 PROXY_PASSWORD: Final = "s3cret-of-the-proxy"
 PROXY_CREDENTIALS: Final = base64.b64encode(f"user:{PROXY_PASSWORD}".encode()).decode()
+#: What somebody does to the files of the spool.
+Tampering = Literal[
+    "removed",  # all of it
+    "truncated",  # every segment, to nothing
+    "cursor removed",
+    "lock removed",  # and a second process starts, while the first one lives
+    "made sparse",  # every segment ends in a hole of 10 GiB
+]
 
 TEN_YEARS: Final = 10 * 365 * 86_400
 
@@ -95,11 +103,18 @@ class Run:
             ``killed`` is killed once nothing is left in its memory;
             ``killed logging`` is killed in the midst.
         deadline: seconds it may take to end.
+        neighbour: place of a second sink, which sends elsewhere, where nobody
+            listens, and is not meant to get any record; "" for none.
+        tampering: what happens to the spool's files in the midst; None for nothing.
+        tampered_at: how many records are logged before; 0: before fapilog starts.
     """
 
     records: int = 3000
     end: End = "flush"
     deadline: float = 20.0
+    neighbour: Literal["", "first", "second"] = ""
+    tampering: Tampering | None = None
+    tampered_at: int = 0
 
     @property
     def is_killed(self) -> bool:
@@ -189,7 +204,15 @@ PATIENT: Final = {"timeout": 10.0}
 
 
 def rows() -> list[Row]:
-    return [*_healthy(), *_connections(), *_diagnostics(), *_answers(), *_refusals(), *_ends()]
+    return [
+        *_healthy(),
+        *_connections(),
+        *_diagnostics(),
+        *_answers(),
+        *_refusals(),
+        *_ends(),
+        *_spools(),
+    ]
 
 
 def _healthy() -> Iterator[Row]:
@@ -445,4 +468,51 @@ def _ends() -> Iterator[Row]:
         runs=(Run(end="drained"),),
         spool="always",
         disk=128 << 10,
+    )
+
+
+def _spools() -> Iterator[Row]:
+    """What is in the spool of another sink, or taken away, or hostile."""
+    heir = Run(records=500, end="drained")
+    back = (*GONE, Life(after_run=0))
+    yield Row(
+        "two sinks swap places, next start delivers",
+        lives=back,
+        runs=(
+            Run(end="exit", deadline=2.0, neighbour="second"),
+            Run(records=500, end="drained", neighbour="first"),
+        ),
+        spool="overflow",
+    )
+    tamperings: tuple[Tampering, ...] = ("removed", "truncated", "cursor removed")
+    for tampering in tamperings:
+        yield Row(
+            f"spool {tampering} while down, next start delivers",
+            lives=back,
+            runs=(Run(end="exit", deadline=2.0, tampering=tampering, tampered_at=2500), heir),
+            spool="overflow",
+        )
+    yield Row(
+        "spool removed while down, more than memory keeps",
+        HTTP,
+        lives=back,
+        runs=(Run(end="exit", deadline=4.0, tampering="removed", tampered_at=2900), heir),
+        good=("arrived", "lost"),
+        spool="overflow",
+        spool_options={"segment_bytes": 1 << 16},
+        padding=8000,
+    )
+    yield Row(
+        "spool lock removed, second process starts",
+        lives=(*GONE, Life(after=0.5)),
+        runs=(Run(end="drained", tampering="lock removed", tampered_at=2500),),
+        spool="always",
+        spool_options={"segment_bytes": 1 << 16},
+        padding=8000,  # so that not all can be read from memory
+    )
+    yield Row(
+        "huge sparse segments at start",
+        lives=back,
+        runs=(*EXITS, Run(records=500, end="drained", tampering="made sparse")),
+        spool="overflow",
     )

@@ -90,6 +90,9 @@ def options_of(
         settings["spool"] = {**group, **row.spool_options}
     return {
         "sink": own,
+        "neighbour": run.neighbour,
+        "tampering": run.tampering,
+        "tampered_at": run.tampered_at,
         "settings": settings,
         "records": run.records,
         "bad_every": row.bad_every,
