@@ -21,9 +21,11 @@ from weakref import WeakSet
 import httpcore
 import httpx
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.errors import ConfigurationError
 from fapilog.interpreter import give_way
+from fapilog.sinks import native_network
 
 if TYPE_CHECKING:
     import ssl
@@ -155,6 +157,8 @@ class _Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        if native.is_patched() and native.IN_WORKER.get():
+            return self.watch(native_network.connect(host, port, self.left()))
         stream = super().connect_tcp(host, port, self.left(), local_address, socket_options)
         return self.watch(stream)
 

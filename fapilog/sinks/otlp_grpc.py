@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 import ssl
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.delivery.classify import grpc_error, outcome, printable
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.sinks.grpc_forks import gate
@@ -80,7 +80,7 @@ class GRPCTransport:
         )
         self._channel: grpc.Channel | None = None
         self._call: Any = None
-        self._connecting = threading.Lock()
+        self._connecting = native.Lock()
         if options.is_secure:
             client_context(  # gRPC itself would tell of a wrong file by failing calls only
                 ssl.create_default_context,
@@ -141,7 +141,7 @@ class GRPCTransport:
     def after_fork(self) -> None:
         """Leave the parent's channel alone; the next call makes a new one."""
         gate.after_fork_in_child()
-        self._connecting = threading.Lock()
+        self._connecting = native.Lock()
         if self._channel is not None:
             _inherited.append((self._channel, self._call))
             self._channel = self._call = None

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 import heapq
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from fapilog import native
 from fapilog.delivery.spool.cursor import Cursor
 from fapilog.delivery.spool.segment import Amount, Corruption, Frame, Segment, Tally
 from fapilog.diagnostics import announce
@@ -72,7 +72,7 @@ class Store:
         self._out: set[int] = set()  # given out and not settled
         self._order: list[int] = []  # a heap of those, and of some that are settled
         self._is_open = True
-        self._syncing = threading.RLock()
+        self._syncing = native.RLock()
 
     def add(self, found: Scan) -> None:
         """Add a segment that a dead process left, in order."""
