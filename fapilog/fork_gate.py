@@ -17,10 +17,9 @@ below around each fork.
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from typing import TYPE_CHECKING, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.errors import RetryableError
 
@@ -67,11 +66,11 @@ class Section:
                 f"of its parent was inside a call; {self._advice}"
             )
             raise RetryableError(msg)
-        thread = threading.get_ident()
+        thread = native.get_ident()
         self._threads.add(thread)
         while _forks:
             self._threads.discard(thread)
-            time.sleep(_POLL)
+            native.sleep(_POLL)
             self._threads.add(thread)
 
     def __exit__(
@@ -80,17 +79,17 @@ class Section:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._threads.discard(threading.get_ident())
+        self._threads.discard(native.get_ident())
 
     def wait_until_empty(self, began: float) -> None:
         """Wait until no other thread is inside, until ``patience`` seconds after ``began``."""
-        own = {threading.get_ident()}  # inside itself if a signal handler forks
+        own = {native.get_ident()}  # inside itself if a signal handler forks
         while self._threads - own and monotonic() < began + self.patience:
-            time.sleep(_POLL)
+            native.sleep(_POLL)
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's threads; remember that one was inside."""
-        self.cut_short |= bool(self._threads - {threading.get_ident()})
+        self.cut_short |= bool(self._threads - {native.get_ident()})
         self._threads.clear()
 
 
@@ -107,7 +106,7 @@ SECTIONS: Final = (GRPC, TLS, RESOLVER)
 
 def before_fork() -> None:
     """Hold new calls back and wait for those under way, each for its section's patience."""
-    _forks.append(threading.get_ident())
+    _forks.append(native.get_ident())
     began = monotonic()
     for section in SECTIONS:
         section.wait_until_empty(began)
@@ -116,7 +115,7 @@ def before_fork() -> None:
 def after_fork_in_parent() -> None:
     """Let calls through again."""
     with contextlib.suppress(ValueError):  # interrupted before it held them back
-        _forks.remove(threading.get_ident())
+        _forks.remove(native.get_ident())
 
 
 def after_fork_in_child() -> None:

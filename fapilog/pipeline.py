@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 import weakref
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from fapilog import diagnostics
+from fapilog import diagnostics, native
 from fapilog.clock import monotonic
 from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
 from fapilog.delivery.overflow import Admission
@@ -120,7 +118,7 @@ class Pipeline:
         self._handed = 0
         self._refused = Drops()
         self._dropped = Drops()
-        self._refusing = threading.RLock()  # a signal handler may log while a record is refused
+        self._refusing = native.RLock()  # a signal handler may log while a record is refused
         self._hurry = False
 
     # ---- any thread
@@ -152,7 +150,7 @@ class Pipeline:
                 return False
             if self.worker.idle and not self.worker.wake():
                 return False
-            time.sleep(_POLL / 2)
+            native.pause(_POLL / 2)
         return True
 
     def put(self, entry: Entry) -> None:
@@ -214,7 +212,8 @@ class Pipeline:
         """Wait until every record accepted so far is settled by every sink.
 
         Blocks up to ``timeout`` seconds (None: 30).  False at the time limit,
-        and at once on one of the pipeline's own threads.
+        at once on one of the pipeline's own threads, and as soon as nothing is
+        left but what needs a thread that the interpreter refuses.
         """
         if self._is_own_thread():
             return False
@@ -226,7 +225,11 @@ class Pipeline:
         if not _wait_until(lambda: self._handed >= target, deadline):
             return False
         targets = [(sink, sink.start_flush()) for sink in self._sinks]
-        return _wait_until(lambda: all(s.flush_done(t) for s, t in targets), deadline)
+        # A sink that gets no thread waits for shutdown(); the others are waited for.
+        _wait_until(
+            lambda: all(s.flush_done(t) or not s.has_thread() for s, t in targets), deadline
+        )
+        return all(sink.flush_done(target) for sink, target in targets)
 
     def close(self, deadline: float) -> None:
         """Take nothing more, deliver what there is, end all threads.
@@ -303,7 +306,7 @@ class Pipeline:
             entered = self._taken + len(self.queue)
             if version == self._version and not version & 1:
                 break
-            time.sleep(_LOOK)
+            native.sleep(_LOOK)
         return entered
 
     # ---- the worker
@@ -420,7 +423,7 @@ def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
     while not condition():
         if not monotonic() < deadline:  # NaN is no deadline
             return False
-        time.sleep(_POLL)
+        native.pause(_POLL)
     return True
 
 

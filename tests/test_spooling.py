@@ -136,6 +136,19 @@ def test_with_the_backend_down_memory_moves_to_disk_and_comes_back_in_order(
     assert files_in(tmp_path) == []
 
 
+def test_a_sink_sends_from_memory_if_the_thread_of_its_spool_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    sink = DurableScripted()
+    queue = make(sink, mode="always")
+    assert queue._spooling is not None
+    monkeypatch.setattr(queue._spooling._worker, "has_thread", lambda: False)
+    queue.offer(records(0, 10))
+    close(queue, 100)
+    assert sink.records == numbers(0, 10)
+    assert is_balanced(stats(queue))
+
+
 def test_while_the_backend_answers_nothing_touches_the_disk(make: Make, tmp_path: Path):
     sink = DurableScripted()
     queue = make(sink)

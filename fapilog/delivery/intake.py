@@ -7,9 +7,9 @@ records; behind it there are only encoded ones.
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.delivery.backlog import ITEM_OVERHEAD, Backlog, Batch
 from fapilog.delivery.overflow import Admission
@@ -158,7 +158,7 @@ class Intake:
         deadline = began + min(seconds, self.patience)
         while not self.closed and monotonic() < deadline and self._makes_room():
             self._notice()  # of what was put before this record
-            time.sleep(_POLL)
+            native.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
         # Each sink has a patience of its own: one that is down uses up no other's.

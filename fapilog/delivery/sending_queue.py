@@ -10,10 +10,10 @@ only around their I/O.
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.delivery.backlog import Backlog, Batch
 from fapilog.delivery.circuit import Circuit
@@ -109,7 +109,7 @@ class SendingQueue:
         self._flush_target = 0
         self._end = math.inf  # when everything has to be over
         self._closed = False  # what was left has been counted
-        self._taking = threading.Lock()  # one thread at a time waits for a batch
+        self._taking = native.Lock()  # one thread at a time waits for a batch
         self._sender = Sender(
             self.sink,
             self.name,
@@ -296,6 +296,11 @@ class SendingQueue:
         spooling = self._spooling
         is_down = self.circuit.opened_at is not None
         return spooling is not None and is_down and spooling.holds_everything
+
+    def has_thread(self) -> bool:
+        """Start the threads that delivery needs; False when the interpreter refuses one."""
+        spooling = self._spooling
+        return self._worker.has_thread() and (spooling is None or spooling.has_thread())
 
     def start_end(self) -> None:
         """Wait for room in the backlog no longer than ``block_timeout`` from now on in all."""

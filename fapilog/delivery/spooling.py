@@ -128,8 +128,8 @@ class Spooling:
             return True
         if self.active and not self._always and not self._is_needed():
             self.active = False
-        # Where the disk takes nothing, records go straight from memory.
-        return self.active and monotonic() >= self._no_write_before
+        # If the disk takes nothing, or no thread writes to it, records go straight from memory.
+        return self.active and monotonic() >= self._no_write_before and self.has_thread()
 
     @property
     def unread(self) -> int:
@@ -235,6 +235,10 @@ class Spooling:
     def is_current(self) -> bool:
         """Whether the caller runs on the spool's thread."""
         return self._worker.is_current
+
+    def has_thread(self) -> bool:
+        """Start the spool's thread if there was none; False when the interpreter refuses it."""
+        return self._worker.has_thread()
 
     def finish(self, deadline: float) -> None:
         """Write what is left to disk and close the spool; blocks until ``deadline`` at most.

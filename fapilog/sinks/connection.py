@@ -13,11 +13,13 @@ import os
 import select
 import socket
 import ssl
-import threading
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import httpcore
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.fork_gate import RESOLVER, TLS
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 _READ_SIZE: Final = 1 << 16
 
-# The process and the thread that finds out whether its resolver works; see _probe.
-_probes: list[tuple[int, threading.Thread]] = []
+# The process, and the answer of the thread that finds out whether its resolver works.
+_probes: list[tuple[int, native.SimpleQueue[None]]] = []
 
 
 def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
@@ -44,7 +46,7 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
     if RESOLVER.cut_short:
         _probe(host, port, left())
     with RESOLVER:
-        addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        addresses = _system("socket", "getaddrinfo")(host, port, 0, socket.SOCK_STREAM)
     failure = OSError(f"no address of {host}")
     for family, kind, protocol, _, address in addresses:
         made = _open((family, kind, protocol), address, left)
@@ -54,13 +56,24 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
     raise failure
 
 
+def _system(module: str, name: str) -> Any:
+    """Return the system's own function in a worker, if gevent or eventlet replaced it.
+
+    Theirs need an event loop in each thread, and threads of their own to resolve
+    a name, which an ending interpreter refuses.  A worker may block.
+    """
+    if native.is_patched() and native.IN_WORKER.get():
+        return native.original(module, name)
+    return getattr(sys.modules[module], name)
+
+
 def _open(
     kind: tuple[int, int, int], address: Any, left: Callable[[], float]
 ) -> SocketStream | OSError:
     """Return the connection to one address, or why there is none."""
     sock = None
     try:
-        sock = socket.socket(*kind)  # fails for IPv6 on a system without it
+        sock = _system("socket", "socket")(*kind)  # fails for IPv6 on a system without it
         sock.settimeout(left())
         sock.connect(address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -81,21 +94,20 @@ def _probe(host: str, port: int, timeout: float) -> None:
         TimeoutError: the thread has not come back yet.
     """
     if not _probes or _probes[0][0] != os.getpid():
-        thread = threading.Thread(target=_resolve, args=(host, port), daemon=True)
-        thread.start()
-        _probes[:] = [(os.getpid(), thread)]
-    _, thread = _probes[0]
-    thread.join(timeout)
-    if thread.is_alive():
-        raise TimeoutError
+        answers: native.SimpleQueue[None] = native.SimpleQueue()
+        native.start_thread(partial(_resolve, host, port, answers), "fapilog-resolver")
+        _probes[:] = [(os.getpid(), answers)]
+    try:
+        _probes[0][1].get(timeout=timeout)
+    except native.Empty:
+        raise TimeoutError from None
     RESOLVER.cut_short = False
 
 
-def _resolve(host: str, port: int) -> None:
-    try:
-        socket.getaddrinfo(host, port)
-    except OSError:
-        return  # an error is an answer too
+def _resolve(host: str, port: int, answers: native.SimpleQueue[None]) -> None:
+    with contextlib.suppress(OSError):  # an error is an answer too
+        native.original("socket", "getaddrinfo")(host, port)
+    answers.put(None)
 
 
 class SocketStream(httpcore.NetworkStream):
@@ -134,7 +146,7 @@ class SocketStream(httpcore.NetworkStream):
 def _is_readable(sock: socket.socket) -> bool:
     if not hasattr(select, "poll"):  # Windows
         return bool(select.select([sock], [], [], 0)[0])
-    poll = select.poll()  # select() takes no descriptors above 1023
+    poll = _system("select", "poll")()  # select() takes no descriptors above 1023
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
 

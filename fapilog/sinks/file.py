@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError, RetryableError
@@ -224,7 +225,7 @@ class FileSink(Sink["Item"]):
             elif locked:
                 return self._fd
             else:
-                time.sleep(_PAUSE)
+                native.sleep(_PAUSE)
             if monotonic() >= deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "other processes kept its lock for too long")
 

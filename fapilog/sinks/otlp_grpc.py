@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import re
 import ssl
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
+from fapilog import native
 from fapilog.delivery.classify import grpc_error, outcome, printable
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.fork_gate import GRPC
@@ -94,7 +94,7 @@ class GRPCTransport:
         self._channel: grpc.Channel | None = None
         self._call: Any = None
         self._replaced: grpc.Channel | None = None  # by one with renewed certificates
-        self._connecting = threading.Lock()
+        self._connecting = native.Lock()
         # gRPC itself would report a wrong file by failing calls only.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
@@ -168,7 +168,7 @@ class GRPCTransport:
 
     def after_fork(self) -> None:
         """Leave the parent's channel alone; the next call makes a new one."""
-        self._connecting = threading.Lock()
+        self._connecting = native.Lock()
         if self._channel is not None or self._replaced is not None:
             _inherited.append((self._channel, self._call, self._replaced))
             self._channel = self._call = self._replaced = None

@@ -12,8 +12,9 @@ import errno
 import os
 import stat
 import sys
-import threading
 from typing import TYPE_CHECKING, Final
+
+from fapilog import native
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -272,7 +273,7 @@ class SyncedFile:
         self._copy = -1  # what a sync is working on
         self._dirty = False
         # Between closing the descriptor and taking a copy of it.
-        self._guard = threading.RLock()
+        self._guard = native.RLock()
 
     def write(self, parts: Sequence[bytes]) -> None:
         """Write ``parts`` at the position of the file, which with :data:`APPEND` is its end.

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.delivery.spool.files import (
     APPEND,
@@ -99,7 +99,7 @@ class Quarantine:
         """Begin a file of its own in a forked child."""
         options = self._options
         self._space = Space(self.path, options.quarantine_bytes, options.min_free, self._monotonic)
-        self._lock = threading.Lock()
+        self._lock = native.Lock()
         self._file: Path | None = None
         self._sequence = 0
         self._used = 0

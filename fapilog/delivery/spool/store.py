@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import errno
 import heapq
-import threading
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from fapilog import native
 from fapilog.delivery.spool.cursor import Cursor
 from fapilog.delivery.spool.segment import Amount, Corruption, Frame, Segment, Tally
 from fapilog.diagnostics import announce
@@ -81,7 +81,7 @@ class Store:
         self._grown = Amount()  # what was found of it
         self._is_open = True
         self._checked = 0  # where the next check begins
-        self._syncing = threading.RLock()
+        self._syncing = native.RLock()
 
     def extend(self, found: Scan) -> int:
         """Take what was found in a segment since the last time, in order.
