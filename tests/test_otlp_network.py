@@ -206,9 +206,9 @@ def test_each_address_of_a_name_is_tried_also_where_the_system_has_no_ipv6(monke
         return [ipv6, refusing, ipv4]
 
     real_socket = socket.socket
-    with Receiver(grpc_port=None) as receiver:
-        monkeypatch.setattr("fapilog.sinks.connection.socket.getaddrinfo", addresses)
-        monkeypatch.setattr("fapilog.sinks.connection.socket.socket", without_ipv6)
+    with Receiver("0.0.0.0", grpc_port=None) as receiver:
+        monkeypatch.setattr(socket, "getaddrinfo", addresses)
+        monkeypatch.setattr(socket, "socket", without_ipv6)
         port = receiver.http_endpoint.rpartition(":")[2]
         with opened(OTLPSink(f"http://several.example:{port}")) as sink:
             assert deliver(sink) is None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.otlp_servers import SocketServer, read_request
+from tests.ports_for_tests import free_port
 from tests.processes_for_tests import numbered, otlp, receiving, run, run_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -234,10 +235,11 @@ def test_what_parent_and_child_had_spooled_when_they_were_killed_is_sent_once_by
     tmp_path: Path,
 ):
     spool = {"FAPILOG_SPOOL__DIRECTORY": str(tmp_path), "FAPILOG_SPOOL__MIN_FREE": "0"}
-    down = {**spool, "FAPILOG_SINKS": "otlp:http://127.0.0.1:9/v1/logs"}
+    port = free_port()  # what waits is for this backend alone
+    down = {**spool, "FAPILOG_SINKS": f"otlp:http://127.0.0.1:{port}/v1/logs"}
     killed = run(SPOOLING_CHILD, tmp_path, env=down)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with receiving() as ids:
+    with receiving(http_port=port) as ids:
         done = run(
             """
             log.info("later")
