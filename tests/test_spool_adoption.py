@@ -349,3 +349,19 @@ def test_many_small_frames_are_delivered_beside_the_own_records(
     wait_until(lambda: queue.stats(lambda: 10, no_drops()).delivered == 20_010, 60)
     stats = queue.stats(lambda: 10, no_drops())
     assert (stats.accepted, stats.adopted, stats.spooled, stats.pending) == (20_010, 20_000, 0, 0)
+
+
+def test_more_directories_than_can_be_taken_over_at_a_time_follow_soon(tmp_path):
+    for number in range(70):
+        leave(tmp_path, number, started=number + 1)
+    spool = make_spool(tmp_path)
+    assert spool.look_for_orphans()
+    while spool.adopt_step():
+        pass
+    found = drain(spool)
+    assert len(found) < 70
+    assert not spool.look_for_orphans()
+    while spool.adopt_step():
+        pass
+    assert [*found, *drain(spool)] == [str(n) for n in range(70)]
+    spool.close()

@@ -38,6 +38,8 @@ _GLANCE: Final = 0.01
 _PATIENCE: Final = 2.0
 #: Seconds between two looks for what dead processes left.
 _ADOPT_EVERY: Final = 30.0
+#: The same when there were more than can be taken over at a time.
+_ADOPT_SOON: Final = 1.0
 #: Segments that are looked at in one check whether they are still there, and in the last one.
 _SOME: Final = 128
 _MOST: Final = 4096
@@ -373,8 +375,8 @@ class Spooling:
         """Look through what dead processes left, for a moment; whether there is more."""
         now = monotonic()
         if now >= self._adopt_at:
-            self._adopt_at = now + _ADOPT_EVERY
-            self._spool.look_for_orphans()
+            has_left = self._spool.look_for_orphans()
+            self._adopt_at = now + (_ADOPT_SOON if has_left else _ADOPT_EVERY)
         before = self._spool.adopted
         goes_on = True
         while goes_on and not self._ending and monotonic() < now + LOOK:

@@ -65,7 +65,7 @@ class AdoptedStores:
         self.records = 0
         self.waiting_disk = 0
 
-    def look(self, own: Path | None, has_room: Callable[[], bool]) -> None:
+    def look(self, own: Path | None, has_room: Callable[[], bool]) -> bool:
         """Claim directories of dead processes, for :meth:`step` to look through.
 
         Never raises; blocks for the disk, but reads no segment.
@@ -73,22 +73,27 @@ class AdoptedStores:
         Args:
             own: the directory of this process.
             has_room: whether the cap has room for another one.
+
+        Returns:
+            Whether some were left, because there are too many at a time.
         """
         self.waiting_disk = 0
         try:
             names = [name.text for name in list_directories(self._path)]
         except OSError as error:
             self._announce(self._path, error)
-            return
+            return False
         self._left.intersection_update(names)
         known = {one.directory.path.name for one in self.stores} | self._left
         known.update(one.directory.path.name for one in self._underway)
         if own is not None:
             known.add(own.name)
+        has_place = True
         for name in names:
             if name not in known:
-                is_wanted = len(self.stores) + len(self._underway) < _MAX_ADOPTED and has_room()
-                self._claim(self._path / name, is_wanted=is_wanted)
+                has_place = len(self.stores) + len(self._underway) < _MAX_ADOPTED
+                self._claim(self._path / name, is_wanted=has_place and has_room())
+        return not has_place
 
     def _claim(self, path: Path, *, is_wanted: bool) -> None:
         """Claim one directory if its process is dead; or only note how large it is."""

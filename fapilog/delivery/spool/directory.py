@@ -187,6 +187,19 @@ class ProcessDirectory:
         for fd in locks:
             close_file(fd)
 
+    def move(self, path: Path) -> None:
+        """Move the directory there, and release it in any case.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        try:
+            if os.name == "nt":
+                self.release()  # Windows moves nothing with open files in it
+            self.path.rename(path)
+        finally:
+            self.release()
+
     def remove(self) -> bool:
         """Remove the directory, and release it in any case.
 

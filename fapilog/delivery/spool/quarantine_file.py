@@ -184,6 +184,15 @@ class QuarantineFile:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
+    def move(self, path: Path) -> None:
+        """Move the file, which is locked, there.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        self._close_on_windows()
+        self.path.rename(path)
+
     def remove(self) -> None:
         """Remove the file, which is locked.
 

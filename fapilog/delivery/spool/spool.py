@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from fapilog.delivery.spool.salvage import Salvage
     from fapilog.delivery.spool.segment import Frame
 
+#: Segments that are looked at before the disk is trusted: 8 GiB in the usual size.
+_TRUSTED: Final = 1024
 #: Adopted directories are many; of each, fewer segments are looked at in one check.
 _ADOPTED_SHARE: Final = 32
 _NO_LOCK: Final = contextlib.nullcontext()
@@ -271,7 +273,7 @@ class Spool:
     @property
     def is_whole(self) -> bool:
         """Whether nothing of this process was deleted, replaced or cut from outside."""
-        return not self._salvaging.frames and not (self._own and self._own.missing())
+        return not self._salvaging.frames and not (self._own and self._own.missing(_TRUSTED))
 
     def check(self, most: int = MAX_CHECKED) -> None:
         """Look whether files were deleted, replaced or cut from outside.
@@ -292,7 +294,8 @@ class Spool:
         own = self._own
         if own is None:
             return
-        for segment in own.missing(most):
+        missing = own.missing(most)
+        for segment in missing:
             salvage = own.salvage(segment)
             self._salvaging.add(salvage.left)
             self._salvages.append(salvage)
@@ -301,7 +304,7 @@ class Spool:
         else:
             self._own = None
             own.close()
-        if self._salvages:
+        if missing:
             announce(
                 f"spool files {self._sink_name}",
                 f"{self._sink_name}: files in {own.directory.path} were deleted or cut by somebody "
@@ -391,15 +394,19 @@ class Spool:
             pass
         return self.adopted - before
 
-    def look_for_orphans(self) -> None:
+    def look_for_orphans(self) -> bool:
         """Take over directories of dead processes; :meth:`adopt_step` looks through them.
 
         Called by one thread at a time, without the caller's lock.  Blocks for
         the disk, but reads no segment.  Never raises.
+
+        Returns:
+            Whether some were left, because there are too many at a time.
         """
-        if not self._closed:
-            most = self._options.max_bytes
-            self._adopted.look(self.directory, lambda: self.disk_bytes < most)
+        if self._closed:
+            return False
+        most = self._options.max_bytes
+        return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
 
     def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
         """Look a little further through what was taken over; whether there is more.

@@ -184,15 +184,13 @@ def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path
 
 def _move_directory(report: DirectoryReport, owner: Owner, target: Path) -> str:
     if report.problem or report.wire_formats - {owner.wire_format}:
-        return report.problem or f"holds {', '.join(sorted(report.wire_formats))}"
+        held = ", ".join(sorted(report.wire_formats))
+        return report.problem or f"holds {held}, the sink takes {owner.wire_format}"
     try:
         owned = claim(report.path)
         if owned is None:
             return "a process owns it now"
-        try:
-            report.path.rename(target / report.path.name)
-        finally:
-            owned.release()
+        owned.move(target / report.path.name)
     except OSError as error:
         return error.strerror or str(error)
     return ""
@@ -201,11 +199,11 @@ def _move_directory(report: DirectoryReport, owner: Owner, target: Path) -> str:
 def _move_refused(found: Scan, owner: Owner, target: Path) -> str:
     wire_format = found.header.wire_format if found.header else found.problem or "damage"
     if wire_format != owner.wire_format:
-        return f"holds {wire_format}"
+        return f"holds {wire_format}, the sink takes {owner.wire_format}"
     try:
         make_private_directory(target)
-        with QuarantineFile(found.path):
-            found.path.rename(target / found.path.name)
+        with QuarantineFile(found.path) as file:
+            file.move(target / found.path.name)
     except OSError as error:
         return error.strerror or str(error)
     return ""
