@@ -272,7 +272,12 @@ class Pipeline:
             accepted = self._accepted()
             totals = [Stats(accepted, dropped=dropped, pending=accepted - dropped, drops=drops)]
         total = min(totals, key=lambda stats: (stats.delivered, -stats.pending))
-        return replace(total, sinks=by_name, processor_errors=self.processing.errors)
+        return replace(
+            total,
+            sinks=by_name,
+            processor_errors=self.processing.errors,
+            resent=sum(stats.resent for stats in by_name.values()),
+        )
 
     def sending_queues(self) -> tuple[SendingQueue, ...]:
         """Return the ways out, for the metrics."""

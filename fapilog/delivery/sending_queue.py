@@ -269,6 +269,7 @@ class SendingQueue:
             spooled=spooled,
             adopted=adopted,
             skipped=skipped,
+            resent=ledger.resent,
         )
 
     @property

@@ -13,6 +13,7 @@ So it is looked up here, where no thread is at work yet.
 from __future__ import annotations
 
 import codecs
+import re
 import urllib.request
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,10 @@ KEEP_ALIVE: Final = 30.0
 _WRITE_SIZE: Final = 1 << 16  # bytes written between two looks at the clock
 _PROXY_SCHEMES: Final = ("http", "https")
 
+#: The beginning of an answer, once it tells the final status.
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
+_HEAD_SIZE: Final = 16  # bytes of an answer that hold its status
+
 #: What sending a request or reading its answer raises when the network fails.
 NETWORK_ERRORS: Final = (
     OSError,
@@ -47,6 +52,15 @@ NETWORK_ERRORS: Final = (
 )
 #: Those of them that mean the time was over.
 TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
+#: Those of them that mean the request was never sent.
+CONNECT_ERRORS: Final = (
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.ProxyError,
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+)
 
 
 class DeadlineTransport(httpx.BaseTransport):
@@ -87,20 +101,31 @@ class DeadlineTransport(httpx.BaseTransport):
         return httpcore.HTTPProxy(address, proxy_auth=auth, **common)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request``; the answer's body is read from its stream."""
+        """Send ``request``; the answer's body is read from its stream.
+
+        If the status arrived but the headers cannot be read, the answer has no
+        headers, and reading its body raises the error.
+        """
         self._backend.deadline = request.extensions["deadline"]
+        self._backend.head = None
         url = request.url
-        response = self._pool.handle_request(
-            httpcore.Request(
-                request.method,
-                httpcore.URL(
-                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-                ),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions={"timeout": {"pool": self._backend.left()}},
+        try:
+            response = self._pool.handle_request(
+                httpcore.Request(
+                    request.method,
+                    httpcore.URL(
+                        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions={"timeout": {"pool": self._backend.left()}},
+                )
             )
-        )
+        except NETWORK_ERRORS as error:
+            status = _STATUS_LINE.match(self._backend.head or b"")
+            if status is None:
+                raise
+            return httpx.Response(int(status[1]), stream=_Unreadable(error))
         return httpx.Response(
             response.status, headers=response.headers, stream=_Body(response.stream)
         )
@@ -129,11 +154,28 @@ class _Body(httpx.SyncByteStream):
         self._stream.close()
 
 
+class _Unreadable(httpx.SyncByteStream):
+    """The body of an answer whose headers could not be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise self._error
+
+
 class _Backend(httpcore.SyncBackend):
-    """Opens connections that obey the deadline of the current request."""
+    """Opens connections that obey the deadline of the current request.
+
+    Attributes:
+        deadline: of the current request, seconds of the monotonic clock.
+        head: first bytes of the answer to the current POST; None until the POST
+            is written, so a proxy's answer to CONNECT is never taken for it.
+    """
 
     def __init__(self) -> None:
         self.deadline = 0.0
+        self.head: bytes | None = None
         self._streams: WeakSet[httpcore.NetworkStream] = WeakSet()
 
     def left(self) -> float:
@@ -182,7 +224,11 @@ class _Stream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
         if self._kept:
             self.write(b"")
-        return self._stream.read(max_bytes, self._backend.left())
+        backend = self._backend
+        data = self._stream.read(max_bytes, backend.left())
+        if backend.head is not None and len(backend.head) < _HEAD_SIZE:
+            backend.head += data[:_HEAD_SIZE]
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         """Write two buffers at a time; the end of a request with a length is an empty one."""
@@ -190,6 +236,8 @@ class _Stream(httpcore.NetworkStream):
         if not kept:
             self._kept = buffer
             return
+        if kept.startswith(b"POST "):
+            self._backend.head = b""
         give_way()  # the libraries have been at work for long, and the kernel takes it at once
         together = max(_WRITE_SIZE - len(kept), 0)
         for data, start in ((kept + buffer[:together], 0), (buffer, together)):

@@ -17,9 +17,17 @@ import httpx
 
 from fapilog.clock import monotonic
 from fapilog.delivery.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
-from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
+from fapilog.errors import (
+    ConfigurationError,
+    NoAnswerError,
+    PermanentError,
+    RetryableError,
+    SendError,
+)
 from fapilog.interpreter import give_way
+from fapilog.protocols import Outcome
 from fapilog.sinks.deadline import (
+    CONNECT_ERRORS,
     NETWORK_ERRORS,
     TIMEOUT_ERRORS,
     DeadlineTransport,
@@ -47,12 +55,16 @@ class Answer(NamedTuple):
         body: up to :data:`MAX_RESPONSE` bytes; empty when compressed, which
             nobody asked for and which unpacked may fill the memory.
         is_cut: whether the body is longer.
+        problem: why the rest of the answer could not be read; "" if it was.
+            The status counts all the same: sending the request again could only
+            duplicate its records.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     is_cut: bool
+    problem: str = ""
 
     @property
     def is_success(self) -> bool:
@@ -104,8 +116,8 @@ class HTTPClient:
         """Post ``body``; blocks up to ``timeout`` seconds.
 
         Raises:
-            RetryableError: there is no complete answer: the network, TLS, a
-                proxy, or the time.
+            RetryableError: no connection: the network, TLS, a proxy, or the time.
+            NoAnswerError: the request was sent, and no status came back.
             PermanentError: the answer is a redirect, which is not followed.
         """
         deadline = monotonic() + timeout
@@ -117,25 +129,32 @@ class HTTPClient:
             content=body,
             extensions={"deadline": deadline},
         )
-        source = self._options.shown
         try:
             with self._connection() as connection:
                 response = connection.handle_request(request)
-                try:
-                    answer, is_cut = _read(response, deadline)
-                finally:
-                    response.close()
-        except TIMEOUT_ERRORS as error:
-            msg = f"{source}: no complete answer within {timeout:g} s"
-            raise RetryableError(msg) from error
+                answer, is_cut, problem = self._read(response, deadline, timeout)
         except NETWORK_ERRORS as error:
-            msg = f"{source}: {self._explain(error)}"
-            raise RetryableError(msg) from error
+            kind = RetryableError if isinstance(error, CONNECT_ERRORS) else NoAnswerError
+            msg = f"{self._options.shown}: {self._explain(error, timeout)}"
+            raise kind(msg) from error
         if response.has_redirect_location:
             raise self._redirected(response)
         if "content-encoding" in response.headers:
             answer = b""
-        return Answer(response.status_code, response.headers, answer, is_cut)
+        return Answer(response.status_code, response.headers, answer, is_cut, problem)
+
+    def _read(
+        self, response: httpx.Response, deadline: float, timeout: float
+    ) -> tuple[bytes, bool, str]:
+        """Return the answer's body, whether it was cut, and why it cannot be read."""
+        try:
+            return *_read(response, deadline), ""
+        except NETWORK_ERRORS as error:
+            why = self._explain(error, timeout)
+            return b"", False, f"the rest of the answer cannot be read: {why}"
+        finally:
+            with contextlib.suppress(*NETWORK_ERRORS):
+                response.close()
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[httpx.BaseTransport]:
@@ -154,8 +173,10 @@ class HTTPClient:
             self._idle.append(connection)
 
     @staticmethod
-    def _explain(error: BaseException) -> str:
+    def _explain(error: BaseException, timeout: float) -> str:
         """Return what went wrong on the network, or with the certificate of the other end."""
+        if isinstance(error, TIMEOUT_ERRORS):
+            return f"no complete answer within {timeout:g} s"
         words = printable(str(error)) or type(error).__name__
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
@@ -188,6 +209,11 @@ class HTTPClient:
             clean=self.clean,
             retryable=retryable,
         )
+
+    def unread(self, answer: Answer) -> Outcome:
+        """Return the outcome of a success whose rest cannot be read: all records are delivered."""
+        said = f"{self._options.shown}: HTTP {answer.status}, but {answer.problem}"
+        return Outcome(0, f"{said}; its records count as delivered")
 
     def clean(self, words: str) -> str:
         """Return a backend's words fit to be shown."""
