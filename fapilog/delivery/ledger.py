@@ -46,6 +46,15 @@ class Drops:
         for key, count in other.snapshot().items():
             self._counts[key] += count
 
+    def plus(self, other: Drops) -> Drops:
+        """Return the counts of both; this table itself if ``other`` is empty."""
+        if not other.snapshot():
+            return self
+        both = Drops()
+        both.merge(self)
+        both.merge(other)
+        return both
+
     def add_all(self, reason: str, severities: Iterable[int]) -> None:
         """Count one record for each severity number given."""
         for number in severities:
