@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 18  # bytes compressed between two looks at close()
 _CLOSE_WAIT: Final = 5.0  # seconds close() lets compression go on
+_STOP_WAIT: Final = 0.1  # seconds it then takes to stop
 
 
 @dataclass
@@ -143,27 +144,37 @@ class Archive:
         return sorted(found)
 
     def wake(self) -> None:
-        """Have the rotated files tidied soon.  Does not block."""
+        """Have the rotated files tidied soon, or by the next start.  Does not block or raise."""
         if not self._compress and self._retention == Retention():
             return
         self._work.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="fapilog-archive", daemon=True)
-            self._thread.start()
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name="fapilog-archive", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):  # from Python 3.12 on an ending interpreter has none
+            return
+        self._thread = thread
 
     def close(self) -> None:
-        """Tidy once more and stop; blocks up to 5 s, or little longer on a slow disk.
+        """Tidy once more and stop; blocks up to 5 s, or a moment longer on a slow disk.
 
         A compression that takes longer is left to the next start.
         """
-        if self._thread is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
         self._closing.set()
         self._work.set()
-        self._thread.join(_CLOSE_WAIT)
-        self._abandoned.set()
-        self._thread.join(_CLOSE_WAIT)
-        self._thread = None
+        thread.join(_CLOSE_WAIT)
+        if thread.is_alive():
+            self._abandoned.set()
+            thread.join(_STOP_WAIT)
+            announce(
+                f"archive {self._path}",
+                f"compression of rotated files of {self._path} is left to the next start",
+            )
 
     def after_fork(self) -> None:
         """Forget the thread, which is the parent's."""
