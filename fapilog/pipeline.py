@@ -245,10 +245,8 @@ class Pipeline:
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         for sink in self._sinks:
             sink.start_end()
-        if self.worker.is_alive:
-            self.worker.wake()
-        elif self.queue and not self.worker.ended:
-            self.worker.run_inline()
+        if (self.worker.is_alive or self.queue) and not self.worker.wake():
+            self.worker.run_inline()  # no thread is to be had
         self.worker.join(deadline - monotonic())
         if not self.worker.ended:
             self._abandon()
@@ -259,6 +257,12 @@ class Pipeline:
         self._drop_rest()
         if self.successor is None:
             drop_held_for(self)
+
+    def start_threads(self) -> None:
+        """Start every thread that the end will need."""
+        self.worker.wake()
+        for sink in self._sinks:
+            sink.start_threads()
 
     def stats(self) -> Stats:
         """Return the ledger.  Does not block.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import time
+from pathlib import Path
+
 import pytest
 
 from fapilog import LogRecord, Runtime
 from fapilog.routes import Route
-from fapilog.sinks import MemorySink
-from tests.ledger_for_tests import balanced
+from fapilog.sinks import FileSink, MemorySink
+from tests.ledger_for_tests import balanced, wait_for
 from tests.sinks_for_tests import Gate, ScriptedSink
 
 
@@ -76,6 +80,63 @@ def test_a_fallback_of_a_sink_that_is_stuck_at_the_deadline_balances() -> None:
     runtime.pipeline.worker.join(5)
     assert balanced(runtime.stats())
     assert [one.pending for one in runtime.stats().sinks.values()] == [0, 0]
+
+
+class SlowToClose(ScriptedSink):
+    """Its ``close`` is slow, as one of the application's own may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+
+    def close(self) -> None:
+        self.gate()
+        super().close()
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_close_that_does_not_return_cannot_stretch_a_shutdown(
+    is_used: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sink = SlowToClose()
+    runtime = Runtime(sinks=[sink])
+    if is_used:
+        runtime.get_logger("t").info("x")
+        assert runtime.flush(20)
+    began = time.monotonic()
+    runtime.shutdown(0.2)
+    assert time.monotonic() - began < 5  # the gate would stay closed for 20 s
+    assert "scripted: close() has not returned at the deadline" in capsys.readouterr().err
+    assert runtime.stats().pending == 0
+    sink.gate.opened.set()
+    wait_for(lambda: sink.closed)
+
+
+def test_a_compression_at_the_deadline_leaves_the_whole_file_to_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = b"line\n" * 1000
+    raw = tmp_path / "app-20261123T101500.123456Z.log"
+    raw.write_bytes(text)
+    gate, write = Gate(), gzip.GzipFile.write
+
+    def slow(self: gzip.GzipFile, data: bytes) -> int:
+        gate()
+        return write(self, data)
+
+    monkeypatch.setattr(gzip.GzipFile, "write", slow)
+    runtime = Runtime(sinks=[FileSink(tmp_path / "app.log", compress="gzip")])
+    assert gate.entered.wait(20)
+    began = time.monotonic()
+    runtime.shutdown(0.2)
+    assert time.monotonic() - began < 4  # close() lets compression go on for 5 s
+    assert "file: close() has not returned" in capsys.readouterr().err
+    assert raw.read_bytes() == text
+    assert not raw.with_name(raw.name + ".gz").exists()
+    gate.opened.set()
+    packed = raw.with_name(raw.name + ".gz")
+    wait_for(lambda: packed.exists() and not raw.exists())
+    assert gzip.decompress(packed.read_bytes()) == text
 
 
 def test_flush_after_an_abandoned_worker_returns_at_once() -> None:

@@ -106,6 +106,7 @@ class SendingQueue:
         )
         self._wake_at = 1
         self._flush_target = 0
+        self._is_closing_sink = False
         self._end = math.inf  # when everything has to be over
         self._taking = threading.Lock()  # one thread at a time waits for a batch
         self._sender = Sender(
@@ -302,6 +303,10 @@ class SendingQueue:
         is_down = self.circuit.opened_at is not None
         return spooling is not None and is_down and spooling.holds_everything
 
+    def start_threads(self) -> None:
+        """Start the thread that will close the sink, where there is none yet."""
+        self._worker.wake()
+
     def start_end(self) -> None:
         """Wait for room in the backlog no longer than ``block_timeout`` from now on in all."""
         self._intake.patience = min(self._intake.patience, self._options.block_timeout)
@@ -331,9 +336,8 @@ class SendingQueue:
         and count nothing again.
         """
         deadline = self._sender.deadline or monotonic()
-        if not self._worker.is_alive and not self._worker.ended:
-            # Never used, or no thread was to be had: this one drains and closes.
-            self._worker.run_inline()
+        if not self._worker.is_alive and not self._worker.wake():
+            self._worker.run_inline()  # no thread is to be had: this one drains and closes
         if not self._worker.join(deadline - monotonic()):
             # One more moment for a send that was told the same deadline.
             self._worker.join(0.1)
@@ -343,6 +347,12 @@ class SendingQueue:
         if self._spooling is not None:
             self._spooling.finish(self._end)
         self._count_rest(held)
+        if self._is_closing_sink:
+            announce(
+                f"close {self.name}",
+                f"{self.name}: close() has not returned at the deadline of the shutdown; "
+                "it is cut short if the process ends before it returns",
+            )
 
     def _count_rest(self, left: list[int]) -> None:
         """Count what is neither settled nor on disk as dropped; what was counted, not again.
@@ -395,10 +405,13 @@ class SendingQueue:
             set_busy(False)  # of the application's own thread, where this runs inline
 
     def _close_sink(self) -> None:
+        self._is_closing_sink = True
         try:
             self.sink.close()
         except BaseException as error:  # noqa: BLE001 - shutdown goes on whatever a sink does
             announce(f"close {self.name}", f"{self.name}: close failed: {describe(error)}")
+        finally:
+            self._is_closing_sink = False
 
     def _next_batch(self) -> Batch:
         """Wait for a batch that is due; empty when closed and drained."""
