@@ -6,7 +6,8 @@
     ├── ConfigurationError (also a ValueError)   raised at start-up only
     └── SendError                                raised by a sink's send()
         ├── RetryableError                       the same batch may succeed later
-        │   └── AccessDeniedError                once somebody mends the credentials
+        │   ├── AccessDeniedError            once somebody corrects the credentials
+        │   └── NoAnswerError                the backend may even have it already
         └── PermanentError                       it never will
             ├── TooLargeError                    smaller batches may
             └── InvalidDataError                 some records of it may
@@ -49,6 +50,14 @@ class RetryableError(SendError):
 
 class AccessDeniedError(RetryableError):
     """The backend refuses our credentials; the data is kept until it takes them."""
+
+
+class NoAnswerError(RetryableError):
+    """The request was sent, but no answer came, or not in time.
+
+    The backend may have taken the batch.  The delivery sends it again, in smaller
+    batches, and counts the records as ``resent``.
+    """
 
 
 class PermanentError(SendError):

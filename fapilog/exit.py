@@ -33,6 +33,10 @@ class Closable(Protocol):
         """Seconds the runtime may take at exit."""
         ...
 
+    def prepare_exit(self) -> None:
+        """Start the threads that the end will need."""
+        ...
+
     def flush(self, timeout: float | None = None) -> bool:
         """Deliver what was accepted; True when done in time."""
         ...
@@ -108,6 +112,7 @@ def _begin() -> None:
     deadline = began + _timeout()
     try:
         for runtime in list(_open):
+            runtime.prepare_exit()
             runtime.flush(max(deadline - monotonic(), 0.0))
     except KeyboardInterrupt:
         began = -math.inf  # the user will not wait: nothing of the deadline is left

@@ -117,8 +117,13 @@ class Pipeline:
         self._version = 0  # odd while records are between queue and _taken
         self._handed = 0
         self._refused = Drops()
-        self._dropped = Drops()
+        self._dropped = Drops()  # by the worker
+        self._left = Drops()  # by close()
         self._refusing = native.RLock()  # a signal handler may log while a record is refused
+        # What the worker has taken out of the queue, and not handed to the sinks.
+        self._in_hand: Sequence[Entry] = ()
+        self._handing = native.RLock()  # held while it changes hands
+        self._abandoned = False  # the worker is not heard any more
         self._hurry = False
 
     # ---- any thread
@@ -243,11 +248,11 @@ class Pipeline:
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         for sink in self._sinks:
             sink.start_end()
-        if self.worker.is_alive:
-            self.worker.wake()
-        elif self.queue and not self.worker.ended:
-            self.worker.run_inline()
+        if (self.worker.is_alive or self.queue) and not self.worker.wake():
+            self.worker.run_inline()  # no thread is to be had
         self.worker.join(deadline - monotonic())
+        if not self.worker.ended:
+            self._abandon()
         for sink in self._sinks:
             sink.start_close(deadline)
         for sink in self._sinks:
@@ -255,6 +260,12 @@ class Pipeline:
         self._drop_rest()
         if self.successor is None:
             drop_held_for(self)
+
+    def start_threads(self) -> None:
+        """Start every thread that the end will need."""
+        self.worker.wake()
+        for sink in self._sinks:
+            sink.start_threads()
 
     def stats(self) -> Stats:
         """Return the ledger.  Does not block.
@@ -267,6 +278,7 @@ class Pipeline:
         shared = Drops()
         shared.merge(self._refused)
         shared.merge(self._dropped)
+        shared.merge(self._left)
         by_name = {sink.name: sink.stats(self._accepted, shared) for sink in self._sinks}
         adopted = sum(stats.adopted for stats in by_name.values())
         totals = [_seen_from(stats, adopted) for stats in by_name.values()]
@@ -275,7 +287,12 @@ class Pipeline:
             accepted = self._accepted()
             totals = [Stats(accepted, dropped=dropped, pending=accepted - dropped, drops=drops)]
         total = min(totals, key=lambda stats: (stats.delivered, -stats.pending))
-        return replace(total, sinks=by_name, processor_errors=self.processing.errors)
+        return replace(
+            total,
+            sinks=by_name,
+            processor_errors=self.processing.errors,
+            resent=sum(stats.resent for stats in by_name.values()),
+        )
 
     @property
     def has_sinks(self) -> bool:
@@ -336,6 +353,17 @@ class Pipeline:
         return self._hurry or self._deadline is not None
 
     def _step(self) -> None:
+        drops = Drops()
+        entries = self._take_slice()
+        try:
+            self._fan_out(self.processing.records(entries, drops), drops)
+        except BaseException as error:  # noqa: BLE001 - no memory: the worker goes on
+            self._lose(drops, error)
+        finally:
+            self._handed = self._taken
+
+    def _take_slice(self) -> Sequence[Entry]:
+        """Take the oldest entries into the worker's hands; none once it is abandoned."""
         queue = self.queue
         waiting = len(queue)
         count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
@@ -343,59 +371,89 @@ class Pipeline:
         # The memory that counting takes is asked for first: where there is none,
         # nothing has been taken yet, and nothing is lost between two counters.
         entries: list[Entry] = [()] * count
-        before, version = self._dropped.total, self._version
-        taken, handed = self._taken + count, self._handed + count
+        version, taken = self._version, self._taken + count
         busy, done, places = version + 1, version + 2, iter(range(count))
-        self._version = busy
-        try:
-            for place in places:  # no object is made anew: these numbers exist
-                entries[place] = popleft()
-        except IndexError:  # close() has emptied the queue meanwhile
-            entries = entries[:place]
-            taken, handed = self._taken + place, self._handed + place
-        finally:
-            self._taken = taken
-            self._version = done
-        try:
-            self._fan_out(self.processing.records(entries, self._dropped))
-        except BaseException as error:  # noqa: BLE001 - no memory: the worker goes on
-            counted = self._dropped.total - before
-            count_lost(self._dropped, [entry[1] for entry in entries[counted:]], error)
-        finally:
-            self._handed = handed
+        with self._handing:
+            if self._abandoned:
+                return ()
+            self._version = busy
+            try:
+                for place in places:  # no object is made anew: these numbers exist
+                    entries[place] = popleft()
+            except IndexError:  # a logger has withdrawn an entry meanwhile
+                entries = entries[:place]
+                taken = self._taken + place
+            finally:
+                self._taken = taken
+                self._in_hand = entries
+                self._version = done
+        return entries
 
-    def _fan_out(self, records: Sequence[LogRecord]) -> None:
+    def _fan_out(self, records: Sequence[LogRecord], drops: Drops) -> None:
         # Each route is asked once: a function of the application's own may
         # answer otherwise the next time.
         meant = [sink.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
-            records = self._routed(records, meant)
-        before = [sink.ledger.taken + sink.ledger.overflow.total for sink in self._sinks]
-        for sink, some, start in zip(self._sinks, meant, before, strict=True):
-            try:
-                sink.offer(some, len(records) - len(some))
-            except BaseException as error:  # noqa: BLE001, PERF203 - the other sinks get theirs
-                ledger = sink.ledger
-                counted = ledger.taken + ledger.overflow.total - start
-                left = [record.severity_number for record in some[counted:]]
-                count_lost(ledger.overflow, left, error)
+            records = self._routed(records, meant, drops)
+        hands = [
+            (sink, some, len(records) - len(some))
+            for sink, some in zip(self._sinks, meant, strict=True)
+        ]
+        dropped = self._dropped.plus(drops)
+        with self._handing:
+            if self._abandoned:
+                return
+            self._dropped = dropped
+            for sink, some, skipped in hands:
+                sink.hand(some, skipped)
+            self._in_hand = ()
+        for sink in self._sinks:
+            sink.take_in()
 
+    def _lose(self, drops: Drops, error: BaseException) -> None:
+        """Count what an error has cost of the records in the worker's hands."""
+        with self._handing:
+            left = [entry[1] for entry in self._in_hand][drops.total :]
+            if self._in_hand:
+                count_lost(drops, left, error)
+                self._dropped = self._dropped.plus(drops)
+            self._in_hand = ()
+
+    def _abandon(self) -> None:
+        """Count what the worker holds at the deadline; if it returns, it is not heard.
+
+        A processor that never returns has these records.
+        """
+        with self._handing:
+            self._abandoned = True
+            left = [entry[1] for entry in self._in_hand]
+            self._in_hand = ()
+            self._left.add_all("shutdown", left)
+            self._handed = self._taken
+        if left:
+            announce(
+                "shutdown processors",
+                f"{len(left)} records were with the processors at the deadline and are dropped",
+            )
+
+    @staticmethod
     def _routed(
-        self, records: Sequence[LogRecord], meant: Sequence[Sequence[LogRecord]]
+        records: Sequence[LogRecord], meant: Sequence[Sequence[LogRecord]], drops: Drops
     ) -> list[LogRecord]:
         """Return the records that some sink gets; count the others."""
         known = {id(record) for some in meant for record in some}
         lost = [record.severity_number for record in records if id(record) not in known]
-        self._dropped.add_all("not_routed", lost)
+        drops.add_all("not_routed", lost)
         return [record for record in records if id(record) in known]
 
     def _drop_rest(self) -> None:
         """Count what the worker did not get to before the deadline."""
-        left = len(self.queue)
-        while self.queue:
-            entry = self.queue.popleft()
-            self._taken += 1
-            self._dropped.add("shutdown", entry[1])
+        with self._handing:
+            left = len(self.queue)
+            while self.queue:
+                entry = self.queue.popleft()
+                self._taken += 1
+                self._left.add("shutdown", entry[1])
         if left:
             announce("shutdown", f"{left} records were still queued at the deadline")
 

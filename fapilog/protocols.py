@@ -154,6 +154,8 @@ class Sink(Protocol[ItemT]):
 
         Raises:
             RetryableError: the same batch may succeed later.
+            NoAnswerError: it may have arrived, but no answer came in time; it is
+                sent again in smaller parts.
             TooLargeError: smaller batches may succeed; the batch is split.
             InvalidDataError: the backend refuses some of the records; the
                 batch is bisected until these are alone.

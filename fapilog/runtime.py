@@ -161,6 +161,10 @@ class Runtime:
         process_exit.unregister(self)
         process_exit.restore_sigterm()
 
+    def prepare_exit(self) -> None:
+        """Start the threads that ``shutdown()`` will need; an ending interpreter has none."""
+        self.pipeline.start_threads()
+
     def stats(self) -> Stats:
         """Return the ledger as it is now.  Does not block."""
         stats = self.pipeline.stats()

@@ -30,6 +30,7 @@ from fapilog.delivery.classify import (
 from fapilog.errors import (
     AccessDeniedError,
     InvalidDataError,
+    NoAnswerError,
     PermanentError,
     RetryableError,
     TooLargeError,
@@ -66,6 +67,47 @@ def test_a_request_that_is_too_large_is_told_apart_because_smaller_ones_may_pass
     assert type(http_error(413, b"")) is TooLargeError
     for words in ("Received message larger than max (9 vs. 4)", "Sent message larger than max"):
         assert type(grpc_error("RESOURCE_EXHAUSTED", words)) is TooLargeError
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (9 vs. 4)"),  # C++
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (9 vs. 4)"),  # Go
+        ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4: 9"),  # Java
+        ("RESOURCE_EXHAUSTED", "Received message exceeds the maximum configured message size."),
+        (
+            "OUT_OF_RANGE",  # Rust, although the code asks for another try
+            "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
+        ),
+    ],
+)
+def test_every_servers_words_for_too_large_are_known(code, words):
+    assert type(grpc_error(code, words)) is TooLargeError
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded"),
+        ("CANCELLED", ""),
+        ("UNAVAILABLE", "Socket closed"),
+        ("UNAVAILABLE", "recvmsg:Connection reset by peer"),
+        ("UNAVAILABLE", "GOAWAY received"),
+    ],
+)
+def test_a_call_without_an_answer_may_have_arrived(code, words):
+    assert type(grpc_error(code, words)) is NoAnswerError
+
+
+def test_a_call_that_was_refused_or_never_sent_has_not_arrived():
+    for words in ("the queue is full", "failed to connect to all addresses; last error: refused"):
+        assert type(grpc_error("UNAVAILABLE", words)) is RetryableError
+
+
+def test_a_gateway_that_has_waited_too_long_may_have_passed_the_request_on():
+    assert type(http_error(504, b"")) is NoAnswerError
+    assert type(http_error(503, b"")) is RetryableError
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])

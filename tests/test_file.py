@@ -261,6 +261,31 @@ def test_a_file_truncated_from_outside_goes_on_at_its_start(make, path):
     assert rotated(path) == []
 
 
+def test_a_file_truncated_from_outside_is_announced_with_what_to_do(make, path, capsys):
+    sink = make()
+    emit(sink, "before")
+    size = path.stat().st_size
+    shutil.copyfile(path, path.with_suffix(".1"))  # as copytruncate does
+    os.truncate(path, 0)
+    emit(sink, "after")
+    said = capsys.readouterr().err
+    assert f"app.jsonl was truncated from outside after {size} bytes" in said
+    assert "use create" in said
+
+
+def test_a_file_that_grows_by_other_hands_or_was_renamed_is_not_called_truncated(
+    make, path, capsys
+):
+    sink, other = make(), make()
+    for _ in range(3):
+        emit(sink, "a")
+        emit(other, "b")
+    path.rename(path.with_suffix(".1"))
+    emit(sink, "c")
+    emit(other, "d")
+    assert "truncated" not in capsys.readouterr().err
+
+
 @POSIX
 def test_a_link_put_in_the_files_place_is_not_followed(make, path, tmp_path):
     sink = make()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.files_for_tests import POSIX, bodies, emit, file_sinks, rotated
+from tests.files_for_tests import POSIX, bodies, emit, encoded, file_sinks, rotated
 
 
 @pytest.fixture
@@ -181,6 +181,44 @@ def test_parent_and_forked_child_share_the_file(make, path):
     assert sorted(bodies(*files)) == sorted(
         f"{p}:{n}" for p in ("parent", "child") for n in range(50)
     )
+
+
+ROTATING_AT_EXIT = """
+import os, sys, fapilog
+from fapilog.sinks import FileSink
+fapilog.configure(sinks=[FileSink(sys.argv[1], max_bytes=4000, compress="gzip")])
+log = fapilog.get_logger()
+child = os.fork()
+for n in range(100): log.info(f"{'parent' if child else 'child'}:{n}")
+if child:
+    fapilog.shutdown()
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_that_rotates_while_it_exits_writes_each_line_once(make, path):
+    command = [sys.executable, "-W", "ignore", "-c", ROTATING_AT_EXIT, str(path)]
+    assert subprocess.run(command, timeout=60).returncode == 0
+    make(compress="gzip").close()
+    assert sorted(bodies(*rotated(path), path)) == sorted(
+        f"{p}:{n}" for p in ("parent", "child") for n in range(100)
+    )
+
+
+def test_lines_that_are_out_are_not_repeated_after_an_error_of_any_kind(make, path, monkeypatch):
+    sink = make(max_bytes=700)
+    lines = encoded(sink, *map(str, range(6)))
+
+    def fail():
+        monkeypatch.undo()
+        raise RuntimeError
+
+    monkeypatch.setattr(sink._archive, "wake", fail)
+    with pytest.raises(RuntimeError):
+        sink.send(lines, 5.0)
+    sink.send(lines, 5.0)
+    assert bodies(*rotated(path), path) == [str(n) for n in range(6)]
 
 
 @POSIX

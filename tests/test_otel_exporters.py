@@ -17,7 +17,13 @@ from opentelemetry.sdk.resources import Resource as SDKResource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from fapilog.context import BOUND, SUPPRESSED
-from fapilog.errors import ConfigurationError, PermanentError, RetryableError
+from fapilog.errors import (
+    ConfigurationError,
+    NoAnswerError,
+    PermanentError,
+    RetryableError,
+    TooLargeError,
+)
 from fapilog.otel import exporters
 from fapilog.otel.exporters import ConsoleExporter, FileExporter, OTLPExporter, SinkExporter
 from fapilog.processors.redact import RedactProcessor
@@ -131,6 +137,24 @@ def test_a_retryable_error_is_retried() -> None:
     sink = Recording(RetryableError("busy", retry_after=0.0), RetryableError("busy", 0.0))
     assert SinkExporter(sink).export([readable("a")]) is SUCCESS
     assert [batch[0].body for batch in sink.batches] == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize("error", [TooLargeError("too large"), NoAnswerError("late", 0.0)])
+def test_a_batch_that_is_too_much_is_sent_in_halves(error: Exception) -> None:
+    sink = Recording(error)
+    assert SinkExporter(sink).export([readable(str(n)) for n in range(5)]) is SUCCESS
+    bodies = [[record.body for record in batch] for batch in sink.batches]
+    assert bodies[:2] == [["0", "1", "2", "3", "4"], ["0", "1"]]
+    assert [body for batch in bodies[1:] for body in batch] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_record_that_is_too_large_alone_is_lost_without_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sink = Recording(TooLargeError("too large"), TooLargeError("too large"))
+    assert SinkExporter(sink).export([readable("a"), readable("b")]) is FAILURE
+    assert [record.body for record in sink.batches[-1]] == ["b"]
+    assert "recording: 1 records lost: too large" in capsys.readouterr().err
 
 
 def test_a_retry_that_would_pass_the_time_limit_is_not_awaited(

@@ -14,7 +14,8 @@ import httpcore
 import httpx
 import pytest
 
-from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.errors import ConfigurationError, NoAnswerError, PermanentError, RetryableError
+from fapilog.protocols import Outcome
 from fapilog.receiver import Receiver
 from fapilog.sinks import deadline
 from fapilog.sinks.deadline import NETWORK_ERRORS
@@ -152,8 +153,9 @@ def test_a_stream_of_an_injected_transport_is_held_to_the_time_too():
 
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=endless()))
     with opened(OTLPSink(transport=transport)) as sink:
-        with pytest.raises(RetryableError, match="no complete answer"):
-            deliver(sink, timeout=0.05)
+        outcome = deliver(sink, timeout=0.05)
+    assert outcome is not None
+    assert "no complete answer within 0.05 s" in outcome.message
 
 
 def test_a_connection_that_breaks_is_worth_another_try():
@@ -164,21 +166,96 @@ def test_a_connection_that_breaks_is_worth_another_try():
     def hang_up(connection: socket.socket) -> None:
         read_request(connection)
 
-    def half_an_answer(connection: socket.socket) -> None:
+    def half_a_status(connection: socket.socket) -> None:
         read_request(connection)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
+        connection.sendall(b"HTTP/1.1 20")
 
     def nonsense(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
 
-    for script in (reset, hang_up, half_an_answer, nonsense):
+    for script in (reset, hang_up, half_a_status, nonsense):
         with SocketServer(script) as server, opened(OTLPSink(server.url)) as sink:
             for _ in range(2):
-                with pytest.raises(RetryableError, match=rf"^{server.url}: .") as caught:
+                with pytest.raises(NoAnswerError, match=rf"^{server.url}: .") as caught:
                     deliver(sink)
                 assert caught.value.retry_after is None
             assert server.connections == 2
+
+
+LONG_HEADERS = b"".join(b"X-%d: %s\r\n" % (n, bytes(1000).hex().encode()) for n in range(100))
+UNREADABLE = {
+    "a body cut short": b"Content-Length: 50\r\n\r\nhalf",
+    "headers cut short": b"Content-Le",
+    "headers that are too long": LONG_HEADERS + b"\r\n",
+    "headers that are none": b"no header at all\r\n\r\n",
+    "gzip as transfer encoding": b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunks that are none": b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+}
+
+
+def answering(answer: bytes) -> Callable[[socket.socket], None]:
+    def script(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(answer)
+
+    return script
+
+
+@pytest.mark.parametrize("rest", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("status", [b"200 OK", b"204 No Content", b"202"])
+def test_a_success_whose_rest_cannot_be_read_is_a_success(status: bytes, rest: bytes) -> None:
+    with (
+        SocketServer(answering(b"HTTP/1.1 " + status + b"\r\n" + rest)) as server,
+        opened(OTLPSink(server.url)) as sink,
+    ):
+        for _ in range(2):
+            outcome = deliver(sink)
+            if outcome is None:
+                assert status.startswith(b"204")  # which has no body
+                continue
+            assert outcome.rejected == 0
+            assert (
+                f"HTTP {int(status[:3])}, but the rest of the answer cannot be" in outcome.message
+            )
+            assert "its records count as delivered" in outcome.message
+        assert server.connections == 2  # none is used again
+
+
+def test_a_success_whose_body_comes_too_slowly_is_a_success() -> None:
+    def script(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
+        connection.recv(1)  # until the client hangs up
+
+    with SocketServer(script) as server, opened(OTLPSink(server.url)) as sink:
+        outcome = deliver(sink, timeout=0.1)
+    assert isinstance(outcome, Outcome)
+    assert "no complete answer within 0.1 s" in outcome.message
+
+
+@pytest.mark.parametrize("rest", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_refusal_whose_rest_cannot_be_read_is_a_refusal(rest: bytes) -> None:
+    with (
+        SocketServer(answering(b"HTTP/1.1 404 Not Found\r\n" + rest)) as server,
+        opened(OTLPSink(server.url)) as sink,
+        pytest.raises(PermanentError, match="HTTP 404 Not Found"),
+    ):
+        deliver(sink)
+
+
+def test_what_a_proxy_answers_to_connect_is_no_answer_of_the_backend(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = answering(b"HTTP/1.1 200 Connection established\r\n" + LONG_HEADERS + b"\r\n")
+    with SocketServer(connect) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url.removesuffix("/v1/logs"))
+        endpoint = "https://backend.invalid/v1/logs"
+        with (
+            opened(OTLPSink(endpoint, certificate=certificates.ca)) as sink,
+            pytest.raises(RetryableError, match=r"^https://backend\.invalid"),
+        ):
+            deliver(sink)
 
 
 def test_nobody_listening_is_worth_another_try_and_a_later_one_succeeds():

@@ -270,9 +270,12 @@ def test_a_stuck_processor_cannot_stretch_a_shutdown_and_what_is_left_is_counted
     began = time.monotonic()
     runtime.shutdown(0.2)
     assert time.monotonic() - began < 3
-    assert runtime.stats().drops["shutdown"] == {"ERROR": 5}
+    stats = runtime.stats()
+    assert stats.drops == {"shutdown": {"INFO": 1, "ERROR": 5}}
+    assert (stats.accepted, stats.pending) == (6, 0)
     gate.opened.set()
     runtime.pipeline.worker.join(5)
+    assert runtime.stats() == stats
 
 
 def test_nothing_logged_on_a_delivery_thread_comes_back():

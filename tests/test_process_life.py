@@ -233,21 +233,21 @@ def test_a_loop_that_fails_for_want_of_memory_is_run_again(capsys):
     assert "fapilog-test: SystemExit; it goes on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["meant", "offer"])
+@pytest.mark.parametrize("where", ["meant", "take_in"])
 def test_a_slice_that_fails_for_want_of_memory_is_counted_and_the_next_goes_on(
     where: str, monkeypatch: pytest.MonkeyPatch
 ):
     sink = ScriptedSink()
     with Runtime(sinks=[sink], otel_provider=False) as runtime:
         log = runtime.get_logger("t")
-        queue = runtime.pipeline.sending_queues()[0]
-        real = getattr(queue, where)
+        intake = runtime.pipeline.sending_queues()[0]._intake
+        real = getattr(intake, where)
 
         def fail(*_: Any) -> Any:
-            monkeypatch.setattr(queue, where, real)
+            monkeypatch.setattr(intake, where, real)
             raise MemoryError
 
-        monkeypatch.setattr(queue, where, fail)
+        monkeypatch.setattr(intake, where, fail)
         log.info("lost")
         assert runtime.flush(20)
         log.info("next")

@@ -279,6 +279,25 @@ def test_with_nothing_to_do_there_is_no_thread(path):
     rotating.close()
 
 
+def test_without_a_thread_rotated_files_wait_for_the_next_start(path, tmp_path, monkeypatch):
+    """Python 3.12 refuses threads at the end of the interpreter."""
+    rotated(path, "080000")
+    rotating = archive(path, compress=True)
+
+    def refused(self):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    rotating.wake()
+    rotating.close()
+    assert [name.endswith(".gz") for name in names(tmp_path)] == [False]
+    monkeypatch.undo()
+    following = archive(path, compress=True)
+    following.wake()
+    following.close()
+    assert [name.endswith(".gz") for name in names(tmp_path)] == [True]
+
+
 def test_close_abandons_a_compression_that_takes_too_long(path, tmp_path, monkeypatch):
     (file,) = rotated(path, "080000", text="line\n" * 200_000)
     monkeypatch.setattr("fapilog.sinks.rotation._CLOSE_WAIT", 0.0)

@@ -10,11 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fapilog.delivery import sender as sender_module
-from fapilog.delivery.backlog import Batch
-from fapilog.delivery.circuit import Circuit
-from fapilog.delivery.ledger import SinkLedger
 from fapilog.delivery.retry import RetryPolicy
-from fapilog.delivery.sender import Sender
 from fapilog.errors import (
     AccessDeniedError,
     InvalidDataError,
@@ -24,60 +20,12 @@ from fapilog.errors import (
 )
 from fapilog.protocols import Outcome
 from tests.ledger_for_tests import wait_for
+from tests.queues_for_tests import Delivery
 from tests.sinks_for_tests import Gate, ScriptedSink
 
 QUICK = RetryPolicy(initial=0.001, maximum=0.01)
 CUTS = sender_module._MAX_CUTS
 Bench = Callable[..., "Delivery"]
-
-
-class Delivery:
-    """A sender around one sink, and what becomes of the batches it is given."""
-
-    def __init__(self, sink: Any, *, retry: RetryPolicy = QUICK, quarantine: int | None = None):
-        self.sink = sink
-        self.ledger = SinkLedger()
-        self.circuit = Circuit(retry)
-        self.settled: list[Batch] = []
-        self.noted = 0
-        self.kept: list[tuple[list[Any], str]] = []
-        self._room = quarantine
-        self.sender = Sender(
-            sink,
-            "backend",
-            self.circuit,
-            self.ledger,
-            self._settled,
-            export_timeout=30.0,
-            unknown_attempts=retry.unknown_attempts,
-            keep=None if quarantine is None else self._keep,
-        )
-
-    def _settled(self, batch: Batch, count: int) -> None:
-        self.noted += count
-        if not batch.parts:
-            self.settled.append(batch)
-
-    def _keep(self, part: Batch, reason: str) -> bool:
-        if len(self.kept) == self._room:
-            return False
-        self.kept.append((part.items, reason))
-        return True
-
-    def deliver(self, count: int, severity: int = 9) -> Batch:
-        batch = Batch(list(range(count)), [severity] * count, 100 * count)
-        batch.parts = [batch]
-        self.sender.deliver(batch)
-        return batch
-
-    def is_denied(self) -> bool:
-        return self.sender.access_denied
-
-    @property
-    def counts(self) -> tuple[int, int, int, int]:
-        """Delivered, rejected, quarantined, dropped."""
-        ledger = self.ledger
-        return ledger.delivered, ledger.rejected, ledger.quarantined, ledger.drops.total
 
 
 class Picky(ScriptedSink):

@@ -245,12 +245,19 @@ def test_a_signal_handler_may_close_what_is_delivered_inline(monkeypatch):
     assert sink.closed == 1
 
 
-def test_what_comes_while_the_rest_is_counted_is_counted_too():
-    queue = SendingQueue(ScriptedSink())
-    close(queue)
-    queue._intake.closed = False  # as a worker saw it a moment before
+def test_what_is_encoded_while_the_sink_closes_is_counted_once():
+    queue = SendingQueue(ScriptedSink(on_encode=lambda _: close(queue)))
     queue.offer(records(3))
     assert queue.ledger.drops.snapshot() == {("shutdown", "INFO"): 3}
+    assert queue.ledger.taken == 0
+    assert queue.pending_bytes == 0
+
+
+def test_what_comes_after_the_sink_has_closed_is_counted_too():
+    queue = SendingQueue(ScriptedSink())
+    close(queue)
+    queue.offer(records(3))
+    assert queue.ledger.overflow.snapshot() == {("shutdown", "INFO"): 3}
     assert queue.pending_bytes == 0
 
 

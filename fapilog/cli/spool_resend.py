@@ -17,7 +17,7 @@ from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.spool import Quarantine, Spool, SpoolOptions
 from fapilog.delivery.spool.quarantine_file import QuarantineFile, list_files
 from fapilog.diagnostics import describe
-from fapilog.errors import InvalidDataError, RetryableError, TooLargeError
+from fapilog.errors import InvalidDataError, NoAnswerError, RetryableError, TooLargeError
 from fapilog.protocols import destination_of
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Resend:
         """Send records, in halves where the backend does not take them together."""
         try:
             outcome = self._attempt(items)
-        except (TooLargeError, InvalidDataError) as error:
+        except (TooLargeError, InvalidDataError, NoAnswerError) as error:
             if len(items) == 1:
                 refused.append(Part(items, severities, describe(error)))
                 return
@@ -197,6 +197,8 @@ class Resend:
             try:
                 return self._sink.send(items, self._timeout)
             except RetryableError as error:
+                if isinstance(error, NoAnswerError) and len(items) > 1:
+                    raise  # half of them may be answered in time
                 if attempt == _ATTEMPTS:
                     raise BackendAwayError(describe(error)) from error
                 wait = self._retry.delay(attempt, error.retry_after)

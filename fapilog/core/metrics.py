@@ -59,6 +59,12 @@ _BY_SINK: Final = (
     ),
     (GaugeMetricFamily, "records_spooled", "Records waiting on disk for a sink.", "spooled"),
     (GaugeMetricFamily, "records_pending", "Records on their way to a sink, in memory.", "pending"),
+    (
+        CounterMetricFamily,
+        "records_resent",
+        "Records sent again after an attempt without an answer: possible duplicates.",
+        "resent",
+    ),
     (CounterMetricFamily, "records_adopted", "Records an earlier process left on disk.", "adopted"),
 )
 #: Of all sinks together: the counter, what it says, and the ledger's attribute.

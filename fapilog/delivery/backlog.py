@@ -34,6 +34,8 @@ class Batch:
         portions: of the backlog that it is made of.
         held: bytes of the backlog that are given back once all is settled.
         parts: what is left to be settled, while it is being sent.
+        may_be_there: whether an attempt was not answered, so the backend may
+            have the records already.
     """
 
     items: list[Any] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Batch:
     portions: int = 0
     held: int = 0
     parts: list[Batch] = field(default_factory=list)
+    may_be_there: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -58,10 +61,10 @@ class Batch:
     def halves(self) -> list[Batch]:
         """Return the batch in two parts, for a backend that refuses it whole."""
         middle, size = len(self) // 2, self.size // 2
-        return [
-            Batch(self.items[:middle], self.severities[:middle], size, self.born),
-            Batch(self.items[middle:], self.severities[middle:], self.size - size, self.born),
-        ]
+        first = Batch(self.items[:middle], self.severities[:middle], size, self.born)
+        second = Batch(self.items[middle:], self.severities[middle:], self.size - size, self.born)
+        first.may_be_there = second.may_be_there = self.may_be_there
+        return [first, second]
 
     def rest(self) -> Batch:
         """Return what is not settled of a batch that is being sent."""

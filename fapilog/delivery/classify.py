@@ -8,6 +8,7 @@ Nothing here blocks, and a malformed answer never raises anything else.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -18,6 +19,7 @@ import orjson
 from fapilog.errors import (
     AccessDeniedError,
     InvalidDataError,
+    NoAnswerError,
     PermanentError,
     RetryableError,
     SendError,
@@ -61,9 +63,21 @@ MAX_MESSAGE: Final = 300
 #: cut before it is hidden.
 _MAX_WORDS: Final = 1 << 16
 
-#: What gRPC says of a message over a limit; there is no code for it.  Where our
-#: own end has received it, it was the answer: the server has taken the request.
-_LARGER_THAN_MAX: Final = "larger than max"
+#: What gRPC servers say of a message over their limit; there is no code for it:
+#: C++ and Go (and what builds on them), Rust, Java, .NET.  If our own end received
+#: the message, it was the answer: the server has taken the request.
+_TOO_LARGE: Final = re.compile(
+    "larger than max|message length too large|exceeds maximum size"
+    "|exceeds the maximum configured message size"
+)
+_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # Rust has the latter
+#: What gRPC says of a connection that was lost while a call was under way.
+_LOST: Final = re.compile(
+    "socket closed|connection reset|broken pipe|goaway|keepalive|stream removed|rst_stream"
+    "|endpoint closing|connection closed",
+    re.IGNORECASE,
+)
+_UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
 _UNPACKED: Final = "Decompressed"
 
@@ -129,10 +143,11 @@ def http_error(
         name = f"HTTP {status}"
     words = _status_message(body, content_type)
     message = _join(source, name, clean(words))
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _LARGER_THAN_MAX in words:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LARGE.search(words):
         return TooLargeError(message)  # the limit of a gRPC server behind the HTTP one
     if status in retryable:
-        return RetryableError(message, wait)
+        is_late = status == HTTPStatus.GATEWAY_TIMEOUT  # the server behind may have taken it
+        return (NoAnswerError if is_late else RetryableError)(message, wait)
     return _STATUS_ERRORS.get(status, PermanentError)(message)
 
 
@@ -159,11 +174,13 @@ def grpc_error(
     """
     message = _join(source, f"gRPC {code}", clean(details))
     wait = retry_info(status)
-    if code in RETRYABLE_CODES or (code == "RESOURCE_EXHAUSTED" and wait is not None):
-        return RetryableError(message, wait)
     is_ours = _ANSWER_TOO_LARGE not in details and (is_compressed or _UNPACKED not in details)
-    if code == "RESOURCE_EXHAUSTED" and _LARGER_THAN_MAX in details and is_ours:
+    if code in _TOO_LARGE_CODES and wait is None and _TOO_LARGE.search(details) and is_ours:
         return TooLargeError(message)
+    if code in RETRYABLE_CODES or (code == "RESOURCE_EXHAUSTED" and wait is not None):
+        is_lost = code == "UNAVAILABLE" and _LOST.search(details)
+        is_unanswered = is_lost or code in _UNANSWERED_CODES
+        return (NoAnswerError if is_unanswered else RetryableError)(message, wait)
     return _CODE_ERRORS.get(code, PermanentError)(message)
 
 

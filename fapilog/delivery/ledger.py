@@ -46,6 +46,15 @@ class Drops:
         for key, count in other.snapshot().items():
             self._counts[key] += count
 
+    def plus(self, other: Drops) -> Drops:
+        """Return the counts of both; this table itself if ``other`` is empty."""
+        if not other.snapshot():
+            return self
+        both = Drops()
+        both.merge(self)
+        both.merge(other)
+        return both
+
     def add_all(self, reason: str, severities: Iterable[int]) -> None:
         """Count one record for each severity number given."""
         for number in severities:
@@ -70,6 +79,8 @@ class SinkLedger:
         settled_adopted: how many of those settled, or about to be, an earlier
             process had left on disk; they never were in the backlog.
         retries, sends: attempts that failed retryably, and all attempts.
+        resent: records sent again after an attempt without an answer; the
+            backend may have as many copies.
         durations: histogram counts of send durations over :data:`BUCKETS`,
             the last one unbounded; ``duration_sum`` in seconds.
     """
@@ -82,6 +93,7 @@ class SinkLedger:
         "overflow",
         "quarantined",
         "rejected",
+        "resent",
         "retries",
         "sends",
         "settled_adopted",
@@ -97,6 +109,7 @@ class SinkLedger:
         self.quarantined = 0
         self.settled_adopted = 0
         self.retries = 0
+        self.resent = 0
         self.sends = 0
         self.overflow = Drops()
         self.drops = Drops()
@@ -146,6 +159,8 @@ class Stats:
         adopted: records that an earlier process left on disk.
         skipped: of a sink, records that are not meant for it by its route, or
             went to its fallback instead; 0 in the totals.
+        resent: records sent again because the attempt before had no answer; the
+            backend may hold as many copies.  In the totals, of all sinks.
     """
 
     accepted: int = 0
@@ -161,6 +176,7 @@ class Stats:
     spooled: int = 0
     adopted: int = 0
     skipped: int = 0
+    resent: int = 0
 
     def __str__(self) -> str:
         disk = "".join(
@@ -174,6 +190,8 @@ class Stats:
         )
         reasons = (f"{reason} {sum(by.values())}" for reason, by in sorted(self.drops.items()))
         listed = ", ".join(reasons)
+        if self.resent:
+            line += f"; resent {self.resent}"
         return f"{line} ({listed})" if listed else line
 
 

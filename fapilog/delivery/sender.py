@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
 from fapilog.clock import monotonic
+from fapilog.delivery.send_size import SendSize
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import (
     AccessDeniedError,
     InvalidDataError,
+    NoAnswerError,
     PermanentError,
     RetryableError,
     TooLargeError,
@@ -22,7 +24,7 @@ from fapilog.errors import (
 from fapilog.protocols import Outcome, Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from fapilog.delivery.backlog import Batch
     from fapilog.delivery.circuit import Circuit
@@ -85,6 +87,7 @@ class Sender:
         self.deadline: float | None = None
         self.rest_is_safe = False
         self.access_denied = False
+        self._size = SendSize()
 
     def deliver(self, batch: Batch) -> None:
         """Send ``batch.parts``, blocking until they are settled or everything is abandoned.
@@ -95,11 +98,11 @@ class Sender:
         part = batch
         cuts = unknown = 0
         while batch.parts and self._wait_for_turn():
-            head = batch.parts[:1]
-            if head and head[0] is not part:
-                part, unknown = head[0], 0
+            head = self._next_part(batch)
+            if head is not None and head is not part:
+                part, unknown = head, 0
             try:
-                outcome = self._attempt(part.items)
+                outcome = self._attempt(part)
             except (TooLargeError, InvalidDataError) as error:
                 self._answered()
                 if len(part) > 1 and cuts < _MAX_CUTS:
@@ -137,17 +140,41 @@ class Sender:
             native.sleep(min(wait, _LOOK))
         return False
 
-    def _attempt(self, items: Sequence[Any]) -> Outcome:
+    def _next_part(self, batch: Batch) -> Batch | None:
+        """Return the first part, cut to the size of an attempt; None if a handler took it."""
+        most = self._size.most
+        parts = batch.parts[:1]
+        while parts and len(parts[0]) > most:
+            with self.lock:
+                batch.parts[:1] = parts[0].halves() if batch.parts else ()
+            parts = batch.parts[:1]
+        return parts[0] if parts else None
+
+    def _attempt(self, part: Batch) -> Outcome:
         left = self._export_timeout
         if self.deadline is not None:
             left = min(left, max(self.deadline - monotonic(), 0.001))
         began = monotonic()
         try:
-            answer = self._sink.send(items, left)
+            answer = self._sink.send(part.items, left)
+        except NoAnswerError:
+            self._size.shrink(len(part), monotonic() - began)
+            self._count_copies(part)
+            part.may_be_there = True
+            raise
         finally:
+            seconds = monotonic() - began
             with self.lock:
-                self.ledger.observe_send(monotonic() - began)
+                self.ledger.observe_send(seconds)
+        self._size.grow(len(part), seconds)
+        self._count_copies(part)
         return _outcome(answer)
+
+    def _count_copies(self, part: Batch) -> None:
+        """Count records that the backend has taken, or may have, for a second time."""
+        if part.may_be_there:
+            with self.lock:
+                self.ledger.resent += len(part)
 
     def _answered(self) -> None:
         self.access_denied = False

@@ -45,7 +45,7 @@ _MAX_RESERVE: Final = 1.0
 class SendingQueue:
     """Backlog, threads and delivery around one sink.
 
-    ``meant``, ``offer`` and ``divert`` belong to the pipeline's worker;
+    ``meant``, ``hand``, ``take_in`` and ``divert`` belong to the pipeline's worker;
     everything else may be used from any thread.
 
     Args:
@@ -92,7 +92,6 @@ class SendingQueue:
         self.circuit = Circuit(options.retry, 2 * options.export_timeout)
         self._backlog = Backlog(self._limits)
         self._in_flight: list[Batch] = []
-        self._diverted: dict[int, LogRecord] = {}  # by identity, for the next offer()
         self._intake = Intake(
             self.sink,
             self.name,
@@ -107,8 +106,8 @@ class SendingQueue:
         )
         self._wake_at = 1
         self._flush_target = 0
+        self._is_closing_sink = False
         self._end = math.inf  # when everything has to be over
-        self._closed = False  # what was left has been counted
         self._taking = native.Lock()  # one thread at a time waits for a batch
         self._sender = Sender(
             self.sink,
@@ -149,30 +148,36 @@ class SendingQueue:
         """Return those that are meant for this sink.  Never raises."""
         return () if self.is_fallback else self._intake.meant(records)
 
-    def offer(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
-        """Encode records, and those that were diverted to this sink; never raises.
-
-        Waits only for room, as the overflow policy says.
+    def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
+        """Note what the worker is about to bring in by :meth:`take_in`.  Does not block.
 
         Args:
             records: what :meth:`meant` returned of a slice.
             skipped: how many of the slice it left out.
         """
-        if self._diverted:
-            records, skipped = [*self._diverted.values()], skipped - len(self._diverted)
-            self._diverted = {}
-        self.ledger.skipped += skipped
-        if records:
-            self._intake.offer(records)
-            if self._closed:
-                self._count_rest()  # a processor came back after the deadline
+        self._intake.hand(records, skipped)
 
-    def divert(self, records: Sequence[LogRecord]) -> None:
-        """Keep what other sinks cannot take for :meth:`offer`; this is their fallback.
+    def take_in(self) -> None:
+        """Encode the records that were handed or diverted to this sink; never raises.
 
-        What two sinks divert is taken once.
+        Waits only for room, as the overflow policy says.
         """
-        self._diverted.update((id(record), record) for record in records)
+        try:
+            self._intake.take_in()
+        except BaseException as error:  # noqa: BLE001 - no memory: the other sinks get theirs
+            self._intake.lose(error)
+
+    def offer(self, records: Sequence[LogRecord]) -> None:
+        """Do both."""
+        self.hand(records)
+        self.take_in()
+
+    def divert(self, records: Sequence[LogRecord]) -> bool:
+        """Keep what other sinks cannot take for :meth:`take_in`; this is their fallback.
+
+        What two sinks divert is taken once.  False when this sink is closed.
+        """
+        return self._intake.divert(records)
 
     def _makes_room(self) -> bool:
         if self._options.overflow == "spill":
@@ -269,6 +274,7 @@ class SendingQueue:
             spooled=spooled,
             adopted=adopted,
             skipped=skipped,
+            resent=ledger.resent,
         )
 
     @property
@@ -298,9 +304,13 @@ class SendingQueue:
         return spooling is not None and is_down and spooling.holds_everything
 
     def has_thread(self) -> bool:
-        """Start the threads that delivery needs; False when the interpreter refuses one."""
+        """Start the threads that delivery needs; False if the interpreter refuses one."""
         spooling = self._spooling
         return self._worker.has_thread() and (spooling is None or spooling.has_thread())
+
+    def start_threads(self) -> None:
+        """Start the thread that will close the sink, if there is none yet."""
+        self._worker.wake()
 
     def start_end(self) -> None:
         """Wait for room in the backlog no longer than ``block_timeout`` from now on in all."""
@@ -331,24 +341,32 @@ class SendingQueue:
         and count nothing again.
         """
         deadline = self._sender.deadline or monotonic()
-        if not self._worker.is_alive and not self._worker.ended:
-            # Never used, or no thread was to be had: this one drains and closes.
-            self._worker.run_inline()
+        if not self._worker.is_alive and not self._worker.wake():
+            self._worker.run_inline()  # no thread is to be had: this one drains and closes
         if not self._worker.join(deadline - monotonic()):
             # One more moment for a send that was told the same deadline.
             self._worker.join(0.1)
         with self._lock:
-            self._sender.abandoned = self._intake.closed = True
+            self._sender.abandoned = True
+        held = self._intake.close()
         if self._spooling is not None:
             self._spooling.finish(self._end)
-        self._count_rest()
+        self._count_rest(held)
+        if self._is_closing_sink:
+            announce(
+                f"close {self.name}",
+                f"{self.name}: close() has not returned at the deadline of the shutdown; "
+                "it is cut short if the process ends before it returns",
+            )
 
-    def _count_rest(self) -> None:
-        """Count what is neither settled nor on disk as dropped; what was counted, not again."""
+    def _count_rest(self, left: list[int]) -> None:
+        """Count what is neither settled nor on disk as dropped; what was counted, not again.
+
+        Args:
+            left: severities of the records that the pipeline's worker still holds.
+        """
         with self._lock:
-            self._closed = True
             sending = [batch for batch in self._in_flight if not batch.is_on_disk]
-            left: list[int] = []
             for batch in sending:
                 self._in_flight.remove(batch)
                 while batch.parts:
@@ -392,10 +410,13 @@ class SendingQueue:
             set_busy(False)  # of the application's own thread, where this runs inline
 
     def _close_sink(self) -> None:
+        self._is_closing_sink = True
         try:
             self.sink.close()
         except BaseException as error:  # noqa: BLE001 - shutdown goes on whatever a sink does
             announce(f"close {self.name}", f"{self.name}: close failed: {describe(error)}")
+        finally:
+            self._is_closing_sink = False
 
     def _next_batch(self) -> Batch:
         """Wait for a batch that is due; empty when closed and drained."""

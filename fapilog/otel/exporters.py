@@ -19,8 +19,9 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 from fapilog.clock import monotonic
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.delivery.retry import RetryPolicy
-from fapilog.diagnostics import announce
-from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.delivery.send_size import SendSize
+from fapilog.diagnostics import announce, describe
+from fapilog.errors import ConfigurationError, NoAnswerError, RetryableError, TooLargeError
 from fapilog.otel.convert import from_api, from_sdk_resource, from_sdk_scope
 from fapilog.processors.redact import RedactProcessor, mask_record, redactor_of
 from fapilog.record import Resource, Scope
@@ -75,6 +76,7 @@ class SinkExporter(LogRecordExporter):
         self._resource = lru_cache(maxsize=64)(self._redact_resource)
         self._scope = lru_cache(maxsize=4096)(self._redact_scope)
         self._stopped = threading.Event()
+        self._size = SendSize()
         self._renew_locks()
         _exporters.add(self)
 
@@ -166,24 +168,46 @@ class SinkExporter(LogRecordExporter):
         return attributes if self._redact is None else self._redact.redact_mapping(attributes)
 
     def _deliver(self, items: list[Any], deadline: float) -> bool:
-        """Send a batch, again while that may help and there is time; True when it arrived."""
-        attempt = 0
-        while True:
-            attempt += 1
+        """Send a batch, in parts that the backend takes in time; True when all arrived."""
+        parts, attempt, arrived = [items], 0, True  # the next part is the last one
+        while parts:
+            part = parts.pop()
+            if len(part) > self._size.most:
+                parts += _halves(part)
+                continue
             try:
-                outcome = self._sink.send(items, max(deadline - monotonic(), 0.001))
+                self._attempt(part, deadline)
+                attempt = 0
             except RetryableError as error:
+                attempt += 1
                 wait = _RETRY.delay(attempt, error.retry_after)
                 if monotonic() + wait < deadline and not self._stopped.wait(wait):
-                    continue
-                self._lost(len(items), str(error))
-                return False
+                    parts.append(part)
+                else:
+                    arrived = self._gave_up(part, error)
             except Exception as error:  # noqa: BLE001 - any sink's code; announced
-                self._lost(len(items), f"{type(error).__name__}: {error}")
-                return False
-            if outcome is not None and (outcome.rejected or outcome.message):
-                self._lost(outcome.rejected, outcome.message)
-            return True
+                if isinstance(error, TooLargeError) and len(part) > 1:
+                    parts += _halves(part)
+                else:
+                    arrived = self._gave_up(part, error)
+        return arrived
+
+    def _attempt(self, items: list[Any], deadline: float) -> None:
+        began = monotonic()
+        try:
+            outcome = self._sink.send(items, max(deadline - began, 0.001))
+        except NoAnswerError:
+            self._size.shrink(len(items), monotonic() - began)
+            raise
+        self._size.grow(len(items), monotonic() - began)
+        if outcome is not None and outcome.rejected:
+            self._lost(outcome.rejected, outcome.message)
+        elif outcome is not None and outcome.message:
+            announce(f"warning {self._sink.name}", f"{self._sink.name}: {outcome.message}")
+
+    def _gave_up(self, items: list[Any], error: Exception) -> bool:
+        self._lost(len(items), describe(error))
+        return False
 
     def _lost(self, count: int, why: str) -> LogRecordExportResult:
         name = self._sink.name
@@ -223,6 +247,12 @@ class SinkExporter(LogRecordExporter):
         if done:
             self._turn.release()
         return done
+
+
+def _halves(items: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Return the items in two parts, the one to send first at the end."""
+    middle = len(items) // 2
+    return items[middle:], items[:middle]
 
 
 class OTLPExporter(SinkExporter):

@@ -13,6 +13,8 @@ So it is looked up here, where no thread is at work yet.
 from __future__ import annotations
 
 import codecs
+import contextlib
+import re
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -37,6 +39,10 @@ codecs.lookup("idna")
 KEEP_ALIVE: Final = 30.0
 _WRITE_SIZE: Final = 1 << 16  # bytes written between two looks at the clock
 
+#: The beginning of an answer, once it tells the final status.
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
+_HEAD_SIZE: Final = 16  # bytes of an answer that hold its status
+
 #: What sending a request or reading its answer raises when the network fails.
 NETWORK_ERRORS: Final = (
     OSError,
@@ -48,6 +54,15 @@ NETWORK_ERRORS: Final = (
 )
 #: Those of them that mean the time was over.
 TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
+#: Those of them that mean the request was never sent.
+CONNECT_ERRORS: Final = (
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.ProxyError,
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+)
 
 # Connections of a parent process, where freeing them might wait for a lock of OpenSSL.
 _inherited: Final[list[httpcore.ConnectionPool]] = []
@@ -95,20 +110,31 @@ class DeadlineTransport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request``; the answer's body is read from its stream."""
+        """Send ``request``; the answer's body is read from its stream.
+
+        If the status arrived but the headers cannot be read, the answer has no
+        headers, and reading its body raises the error.
+        """
         self._backend.deadline = request.extensions["deadline"]
+        self._backend.head = None
         url = request.url
-        response = self._pool.handle_request(
-            httpcore.Request(
-                request.method,
-                httpcore.URL(
-                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-                ),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions={"timeout": {"pool": self._backend.left()}},
+        try:
+            response = self._pool.handle_request(
+                httpcore.Request(
+                    request.method,
+                    httpcore.URL(
+                        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions={"timeout": {"pool": self._backend.left()}},
+                )
             )
-        )
+        except NETWORK_ERRORS as error:
+            status = _STATUS_LINE.match(self._backend.head or b"")
+            if status is None:
+                raise
+            return httpx.Response(int(status[1]), stream=_Unreadable(error))
         return httpx.Response(
             response.status, headers=response.headers, stream=_Body(response.stream)
         )
@@ -139,13 +165,30 @@ class _Body(httpx.SyncByteStream):
         self._stream.close()
 
 
+class _Unreadable(httpx.SyncByteStream):
+    """The body of an answer whose headers could not be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise self._error
+
+
 class _Backend(httpcore.SyncBackend):
-    """Opens connections that obey the deadline of the current request."""
+    """Opens connections that obey the deadline of the current request.
+
+    Attributes:
+        deadline: of the current request, seconds of the monotonic clock.
+        head: first bytes of the answer to the current POST; None until the POST
+            is written, so a proxy's answer to CONNECT is never taken for it.
+    """
 
     def __init__(
         self, tls: ClientTLS | None = None, proxy_tls: ssl.SSLContext | None = None
     ) -> None:
         self.deadline = 0.0
+        self.head: bytes | None = None
         self._tls = tls
         self._proxy_tls = proxy_tls
         # httpcore gets these in place of the contexts.  It changes a context with each
@@ -173,7 +216,8 @@ class _Backend(httpcore.SyncBackend):
         local_address: str | None = None,  # noqa: ARG002 - nobody asks for one
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        return self.watch(connect(host, port, self.left))
+        with _connecting():
+            return self.watch(connect(host, port, self.left))
 
     def start_tls(
         self, stream: httpcore.NetworkStream, context: ssl.SSLContext, host: str | None
@@ -183,7 +227,8 @@ class _Backend(httpcore.SyncBackend):
         elif self._tls is not None:
             self._tls.renew()
             context = self._tls.context
-        return self.watch(TLSStream(stream, context, host, self.left()))
+        with _connecting():
+            return self.watch(TLSStream(stream, context, host, self.left()))
 
     def watch(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
         self._streams.add(stream)
@@ -192,6 +237,17 @@ class _Backend(httpcore.SyncBackend):
     def close_sockets(self) -> None:
         for stream in list(self._streams):
             stream.close()
+
+
+@contextlib.contextmanager
+def _connecting() -> Iterator[None]:
+    """Raise errors of the block as those that mean the request was never sent."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout(str(error)) from error
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
 
 
 def _stand_in(tls: object) -> ssl.SSLContext | None:
@@ -217,7 +273,11 @@ class _Stream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
         if self._kept:
             self.write(b"")
-        return self._stream.read(max_bytes, self._backend.left())
+        backend = self._backend
+        data = self._stream.read(max_bytes, backend.left())
+        if backend.head is not None and len(backend.head) < _HEAD_SIZE:
+            backend.head += data[:_HEAD_SIZE]
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         """Write two buffers at a time; the end of a request with a length is an empty one."""
@@ -225,6 +285,8 @@ class _Stream(httpcore.NetworkStream):
         if not kept:
             self._kept = buffer
             return
+        if kept.startswith(b"POST "):
+            self._backend.head = b""
         give_way()  # the libraries have been at work for long, and the kernel takes it at once
         together = max(_WRITE_SIZE - len(kept), 0)
         for data, start in ((kept + buffer[:together], 0), (buffer, together)):

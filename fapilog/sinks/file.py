@@ -54,7 +54,9 @@ class FileSink(Sink["Item"]):
     Every write is whole lines in one call, under an advisory lock of the file:
     processes may share it, and exactly one of them rotates it.  A file that
     was renamed, removed or truncated from outside is noticed at the next
-    batch.  A line that a full disk or a crash cut short stays alone on its
+    batch.  Do not truncate it by logrotate's ``copytruncate``: lines that are
+    written between its copy and the truncation are lost, uncounted; its
+    ``create`` loses none.  A line that a full disk or a crash cut short stays alone on its
     line.  On Windows there is no lock: one process a file.
 
     Args:
@@ -128,6 +130,7 @@ class FileSink(Sink["Item"]):
         self._progress: Progress[Item] = Progress()
         self._otlp: Any = None
         self._fd: int | None = None
+        self._size = 0  # of the open file after this sink's last write
         self._written = 0
         self._no_rotation_before = 0.0
 
@@ -174,12 +177,14 @@ class FileSink(Sink["Item"]):
         try:
             for data in portions(lines, self._rotation.max_bytes):
                 self._append(data, deadline)
-        except OSError as error:
+        except BaseException as error:
             self._close_file()
             if not self._is_otlp:  # there the batch is one line, out or not
                 whole, missing = split_written(lines, self._written)
                 # Where only the newline is missing, the next write puts it.
                 self._progress.advance(batch, whole + (missing == b"\n"))
+            if not isinstance(error, OSError):
+                raise
             msg = f"cannot write {self._path}: {error.strerror or error}"
             raise RetryableError(msg) from error
         self._progress.clear()
@@ -207,6 +212,7 @@ class FileSink(Sink["Item"]):
                 self._written = before  # nothing is out until it is on the disk
                 os.fsync(fd)
                 self._written = before + len(data)
+            self._size += self._written - before
         finally:
             unlock(fd)
         self._rotation.note_write(self._clock())
@@ -223,11 +229,23 @@ class FileSink(Sink["Item"]):
             elif locked and self._is_due(file, incoming):
                 self._rotate()
             elif locked:
+                self._note_size(file.st_size)
                 return self._fd
             else:
                 native.sleep(_PAUSE)
             if monotonic() >= deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "other processes kept its lock for too long")
+
+    def _note_size(self, size: int) -> None:
+        """Announce a file that became shorter; nobody can tell which lines went with it."""
+        if size < self._size:
+            announce(
+                f"truncate {self._path}",
+                f"{self._path} was truncated from outside after {self._size} bytes; with "
+                "logrotate's copytruncate, lines written while it copies are lost: let this sink "
+                "rotate (max_bytes, rotate_every), or use create",
+            )
+        self._size = size
 
     def _is_due(self, file: os.stat_result, incoming: int) -> bool:
         return (
@@ -261,7 +279,7 @@ class FileSink(Sink["Item"]):
         raise FileNotFoundError(errno.ENOENT, "something is there that cannot be opened")
 
     def _close_file(self) -> None:
-        fd, self._fd = self._fd, None
+        fd, self._fd, self._size = self._fd, None, 0
         if fd is not None:
             with contextlib.suppress(OSError):  # every write has been answered already
                 os.close(fd)

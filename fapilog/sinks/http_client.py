@@ -21,12 +21,15 @@ from fapilog.delivery.classify import RETRYABLE_STATUSES, http_error, printable,
 from fapilog.errors import (
     AccessDeniedError,
     ConfigurationError,
+    NoAnswerError,
     PermanentError,
     RetryableError,
     SendError,
 )
 from fapilog.interpreter import give_way
+from fapilog.protocols import Outcome
 from fapilog.sinks.deadline import (
+    CONNECT_ERRORS,
     NETWORK_ERRORS,
     TIMEOUT_ERRORS,
     DeadlineTransport,
@@ -54,12 +57,16 @@ class Answer(NamedTuple):
         body: up to :data:`MAX_RESPONSE` bytes; empty when compressed, which
             nobody asked for and which unpacked may fill the memory.
         is_cut: whether the body is longer.
+        problem: why the rest of the answer could not be read; "" if it was.
+            The status counts all the same: sending the request again could only
+            duplicate its records.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     is_cut: bool
+    problem: str = ""
 
     @property
     def is_success(self) -> bool:
@@ -114,9 +121,9 @@ class HTTPClient:
         """Post ``body``; blocks up to ``timeout`` seconds.
 
         Raises:
-            RetryableError: there is no complete answer: the network, TLS, a
-                proxy, or the time.
+            RetryableError: no connection: the network, TLS, a proxy, or the time.
             AccessDeniedError: the proxy refuses our credentials.
+            NoAnswerError: the request was sent, and no status came back.
             PermanentError: the answer is a redirect, which is not followed.
         """
         deadline = monotonic() + timeout
@@ -128,27 +135,36 @@ class HTTPClient:
             content=body,
             extensions={"deadline": deadline},
         )
-        source = self._options.shown
         try:
             with self._connection() as connection:
                 response = connection.handle_request(request)
-                try:
-                    answer, is_cut = _read(response, deadline)
-                finally:
-                    response.close()
-        except TIMEOUT_ERRORS as error:
-            msg = f"{source}: no complete answer within {timeout:g} s"
-            raise RetryableError(msg) from error
+                answer, is_cut, problem = self._read(response, deadline, timeout)
         except NETWORK_ERRORS as error:
-            is_refused = isinstance(error, httpcore.ProxyError) and str(error).startswith("407")
-            kind = AccessDeniedError if is_refused else RetryableError
-            msg = f"{source}: {self._explain(error)}"
+            kind: type[RetryableError] = NoAnswerError
+            if isinstance(error, httpcore.ProxyError) and str(error).startswith("407"):
+                kind = AccessDeniedError
+            elif isinstance(error, CONNECT_ERRORS):
+                kind = RetryableError
+            msg = f"{self._options.shown}: {self._explain(error, timeout)}"
             raise kind(msg) from error
         if response.has_redirect_location:
             raise self._redirected(response)
         if "content-encoding" in response.headers:
             answer = b""
-        return Answer(response.status_code, response.headers, answer, is_cut)
+        return Answer(response.status_code, response.headers, answer, is_cut, problem)
+
+    def _read(
+        self, response: httpx.Response, deadline: float, timeout: float
+    ) -> tuple[bytes, bool, str]:
+        """Return the answer's body, whether it was cut, and why it cannot be read."""
+        try:
+            return *_read(response, deadline), ""
+        except NETWORK_ERRORS as error:
+            why = self._explain(error, timeout)
+            return b"", False, f"the rest of the answer cannot be read: {why}"
+        finally:
+            with contextlib.suppress(*NETWORK_ERRORS):
+                response.close()
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[httpx.BaseTransport]:
@@ -166,8 +182,10 @@ class HTTPClient:
         finally:
             self._idle.append(connection)
 
-    def _explain(self, error: BaseException) -> str:
+    def _explain(self, error: BaseException, timeout: float) -> str:
         """Return what went wrong on the network, or with the certificate of the other end."""
+        if isinstance(error, TIMEOUT_ERRORS):
+            return f"no complete answer within {timeout:g} s"
         words = self.clean(str(error)) or type(error).__name__
         if isinstance(error, httpcore.ProxyError):
             words = f"the proxy answers HTTP {words}"
@@ -204,6 +222,11 @@ class HTTPClient:
             clean=self.clean,
             retryable=retryable,
         )
+
+    def unread(self, answer: Answer) -> Outcome:
+        """Return the outcome of a success whose rest cannot be read: all records are delivered."""
+        said = f"{self._options.shown}: HTTP {answer.status}, but {answer.problem}"
+        return Outcome(0, f"{said}; its records count as delivered")
 
     def clean(self, words: str) -> str:
         """Return a backend's words fit to be shown."""

@@ -250,6 +250,8 @@ class LokiSink(DurableSink["Item"]):
         client = self._client
         assert client is not None  # noqa: S101 - open() has set it
         answer = client.post(body, min(timeout, self.options.timeout))
+        if answer.is_success and answer.problem:
+            return client.unread(answer)
         if answer.status == _NO_CONTENT:
             return None
         if answer.is_success:

@@ -56,6 +56,8 @@ class HTTPTransport:
             raise PermanentError(msg)
         if not answer.is_success:
             raise client.error_of(answer)
+        if answer.problem:
+            return client.unread(answer)
         return outcome(answer.body, count, content_type=answer.content_type, clean=client.clean)
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 18  # bytes compressed between two looks at close()
 _CLOSE_WAIT: Final = 5.0  # seconds close() lets compression go on
+_STOP_WAIT: Final = 0.1  # seconds it then takes to stop
 _POLL: Final = 0.001
 
 
@@ -145,7 +146,7 @@ class Archive:
         return sorted(found)
 
     def wake(self) -> None:
-        """Have the rotated files tidied soon.  Does not block or raise."""
+        """Have the rotated files tidied soon, or by the next start.  Does not block or raise."""
         if not self._compress and self._retention == Retention():
             return
         self._work.put(None)
@@ -154,12 +155,13 @@ class Archive:
         self._has_ended = False
         try:
             native.start_thread(self._run, "fapilog-archive")
-            self._has_thread = True
-        except RuntimeError as error:  # the next rotation, or the next start, tidies
+        except (RuntimeError, MemoryError) as error:  # an ending interpreter has none, from 3.12 on
             announce(f"archive {self._path}", f"rotated files of {self._path} wait: {error}")
+            return
+        self._has_thread = True
 
     def close(self) -> None:
-        """Tidy once more and stop; blocks up to 5 s, or little longer on a slow disk.
+        """Tidy once more and stop; blocks up to 5 s, or a moment longer on a slow disk.
 
         A compression that takes longer is left to the next start.
         """
@@ -167,15 +169,21 @@ class Archive:
             return
         self._is_closing = True
         self._work.put(None)
-        self._wait()
-        self._is_abandoned = True
-        self._wait()
+        if not self._wait(_CLOSE_WAIT):
+            self._is_abandoned = True
+            self._wait(_STOP_WAIT)
+            announce(
+                f"archive {self._path}",
+                f"compression of rotated files of {self._path} is left to the next start",
+            )
         self._has_thread = False
 
-    def _wait(self) -> None:
-        deadline = monotonic() + _CLOSE_WAIT
+    def _wait(self, seconds: float) -> bool:
+        """Wait until the thread has ended; False at the time limit."""
+        deadline = monotonic() + seconds
         while not self._has_ended and monotonic() < deadline:
             native.pause(_POLL)
+        return self._has_ended
 
     def after_fork(self) -> None:
         """Forget the thread, which is the parent's."""
