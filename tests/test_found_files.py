@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,158 @@ def test_configure_takes_the_name_of_a_file(folder):
     runtime = fapilog.configure(config="mine.toml", handle_sigterm=False)
     fapilog.shutdown()
     assert runtime.settings.sinks == ("memory",)
+
+
+# ---- a directory that was made to deceive
+
+
+@pytest.fixture
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that lies elsewhere, and goes to the folder it is given."""
+    path = tmp_path_factory.mktemp("bin") / "tool.py"
+    path.write_text(f"import os, sys\nos.chdir(sys.argv[1])\n{SHOW}")
+    return path
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def link_to_a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def write_too_much(path: Path) -> None:
+    path.write_text("# \n" * 500_000)
+
+
+def nest_deeply(path: Path) -> None:
+    path.write_text("a = " + "[" * 100_000)
+
+
+def write_nonsense(path: Path) -> None:
+    path.write_bytes(b"\xff = nonsense")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(make_pipe, link_to_itself, link_to_a_device),
+        *(write_too_much, nest_deeply, write_nonsense, Path.mkdir),
+    ],
+)
+def test_what_is_not_a_file_of_options_is_announced_and_stops_no_tool(make, folder, tool):
+    make(folder / "fapilog.toml")
+    seen = run(folder, str(tool), str(folder))
+    assert seen["sinks"] == "None"
+    assert "fapilog.toml cannot be read" in seen["err"]
+    assert "it was found, not named, and is ignored" in seen["err"]
+
+
+def test_the_application_itself_is_stopped_by_its_unreadable_file(folder):
+    (folder / "fapilog.toml").write_text("= nonsense")
+    (folder / "app.py").write_text(f"try:\n    {SHOW}\nexcept ValueError as e: print(e)")
+    assert run(folder, "app.py")["sinks"].startswith("fapilog.toml cannot be read")
+
+
+def test_a_wrong_value_of_a_harmless_option_stops_no_tool(folder, capsys):
+    (folder / "fapilog.toml").write_text("level = 'loud'\nconsole.format = 'json'\n")
+    found = Settings()
+    assert (found.level, found.console.format) == (9, "json")
+    assert "level is ignored there" in capsys.readouterr().err
+
+
+def test_names_of_a_stranger_command_no_terminal_and_leave_room_for_the_fix(folder, capsys):
+    names = "\n".join(f"option{number} = 1" for number in range(300))
+    (folder / "fapilog.toml").write_text(f'"\\u001b]0;hi" = 1\n{names}')
+    Settings()
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert err.endswith(
+        "and 281 more is ignored there; if the file is yours, set FAPILOG_CONFIG=fapilog.toml\n"
+    )
+
+
+def test_a_tool_that_goes_to_a_directory_with_a_file_of_its_name_does_not_obey_it(folder, tool):
+    (folder / "fapilog.toml").write_text("sinks = ['file:stolen']")
+    (folder / tool.name).write_text("")
+    seen = run(tool.parent, tool.name, str(folder))
+    assert seen["sinks"] == "None"
+    assert "sinks is ignored there" in seen["err"]
+
+
+def test_code_that_was_only_compiled_under_the_name_of_a_file_there_does_not_count(folder, tool):
+    (folder / "fapilog.toml").write_text("sinks = ['file:stolen']")
+    template = folder / "page.html"
+    template.write_text("")
+    tool.write_text(
+        "from fapilog import Settings\n"
+        "code = compile('print(Settings().sinks)', 'page.html', 'exec')\n"
+        "exec(code, {'Settings': Settings, '__file__': 'page.html', '__name__': 'page'})"
+    )
+    assert run(folder, str(tool))["sinks"] == "None"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+def test_a_link_to_a_file_beside_the_tool_does_not_count(folder, tool):
+    other = tool.parent / "other.toml"
+    other.write_text("sinks = ['file:stolen']")
+    (folder / "fapilog.toml").symlink_to(other)
+    assert run(folder, str(tool), str(folder))["sinks"] == "None"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+def test_an_applications_link_to_its_file_elsewhere_is_obeyed(folder, tmp_path_factory):
+    shared = tmp_path_factory.mktemp("shared") / "logging.toml"
+    shared.write_text("sinks = ['memory']")
+    (folder / "fapilog.toml").symlink_to(shared)
+    (folder / "app.py").write_text(SHOW)
+    assert run(folder, "app.py")["sinks"] == "('memory',)"
+    if os.geteuid() == 0:
+        os.chown(folder / "fapilog.toml", 12345, -1, follow_symlinks=False)
+        assert run(folder, "app.py")["sinks"] == "None"
+
+
+def test_a_command_of_an_environment_in_the_directory_is_installed_too(folder):
+    (folder / "fapilog.toml").write_text("sinks = ['file:stolen']")
+    venv.create(folder / ".venv", symlinks=sys.platform != "win32")
+    scripts = next(path for path in (folder / ".venv").iterdir() if path.name in {"bin", "Scripts"})
+    (scripts / "tool").write_text(SHOW)
+    python = next(path for path in scripts.iterdir() if path.name in {"python", "python.exe"})
+    done = subprocess.run(
+        [python, scripts / "tool"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.stdout.strip() == "None"
+    assert "sinks is ignored there" in done.stderr
+
+
+def test_parents_of_the_working_directory_are_not_searched(folder, monkeypatch):
+    (folder / "fapilog.toml").write_text("level = 'debug'")
+    inner = folder / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    assert Settings().level == 9
+
+
+def test_the_config_command_says_what_it_does_not_obey(folder):
+    (folder / "fapilog.toml").write_text("sinks = ['file:stolen']\nlevel = 'debug'")
+    seen = run(folder, "-m", "fapilog", "config")
+    assert "sinks is ignored there; if the file is yours, set FAPILOG_CONFIG" in seen["err"]
+    lines = {tuple(line.split()) for line in seen["sinks"].splitlines()}
+    assert ("sinks", "console", "default") in lines
+    assert ("level", "DEBUG", "fapilog.toml") in lines
+    assert (
+        "file:stolen"
+        in run(folder, "-m", "fapilog", "config", FAPILOG_CONFIG="fapilog.toml")["sinks"]
+    )

@@ -43,6 +43,10 @@ ENV_PREFIX: Final = "FAPILOG_"
 #: Names a file of options, which is obeyed whole.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _TABLE: Final = ("tool", "fapilog")
+#: What reading and parsing raise for what is not TOML.
+_UNREADABLE: Final = (OSError, ValueError, RecursionError)
+#: Names that an announcement shows, and characters of each.
+_SHOWN: Final = 20
 
 #: OpenTelemetry's variables and the options they set, those that win first;
 #: ``True`` are milliseconds, of which 0 means without a limit.
@@ -253,16 +257,11 @@ class FileSource(InitSettingsSource):
     ) -> None:
         self._name = f"[{'.'.join(table)}] in {path}" if table else path
         self._key = "key {!r} of " if table else "key {!r} in "
-        values = _read(Path(path), table, named=named)
-        if values and not named and not found.belongs_to_application(Path(path)):
-            values, others = found.harmless(settings_cls, values)
-            if others:
-                announce(
-                    f"file {path}",
-                    f"{self._name} was found in the working directory and not named: "
-                    f"{', '.join(others)} is ignored there; if the file is yours, set "
-                    f"{CONFIG_VARIABLE}={path}",
-                )
+        values = (
+            _named(Path(path), table)
+            if named
+            else _found(settings_cls, Path(path), table, self._name)
+        )
         super().__init__(settings_cls, values)
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - as Source has it
@@ -278,18 +277,66 @@ class FileSource(InitSettingsSource):
         return repr(option)
 
 
-def _read(path: Path, table: tuple[str, ...], *, named: bool) -> dict[str, Any]:
+def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options of a file that the user has named.
+
+    Raises:
+        ConfigurationError: it is not there, or cannot be read.
+    """
     try:
-        content: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if not named:
-            return {}
         msg = f"{path}: there is no such file; give the path of a file, or unset {CONFIG_VARIABLE}"
         raise ConfigurationError(msg) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        msg = f"{path} cannot be read: {reason}; mend it, or remove it"
-        raise ConfigurationError(msg) from None
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return _inside(content, path, table)
+
+
+def _found(
+    settings_cls: type[BaseSettings], path: Path, table: tuple[str, ...], name: str
+) -> dict[str, Any]:
+    """Return the options of a file in the working directory that are to be obeyed.
+
+    Raises:
+        ConfigurationError: it belongs to the application, and cannot be read.
+    """
+    try:
+        text, is_own = found.read(path)
+        values = _inside(tomllib.loads(text), path, table)
+    except FileNotFoundError:
+        return {}
+    except _UNREADABLE as error:  # ConfigurationError is a ValueError
+        wrong = error if isinstance(error, ConfigurationError) else _unreadable(path, error)
+        if found.belongs_to_application(path):
+            raise wrong from None
+        announce(f"file {path}", f"{wrong}; it was found, not named, and is ignored")
+        return {}
+    if not values or (is_own and found.belongs_to_application(path)):
+        return values
+    kept, others = found.harmless(settings_cls, values)
+    if others:
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        announce(
+            f"file {path}",
+            f"{name} was found in the working directory and not named: "
+            f"{', '.join(one[:_SHOWN] for one in others[:_SHOWN])}{more} is ignored there; "
+            f"if the file is yours, set {CONFIG_VARIABLE}={path}",
+        )
+    return kept
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigurationError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return ConfigurationError(f"{path} cannot be read: {reason}; fix it, or remove it")
+
+
+def _inside(content: Any, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options in the content of a file.
+
+    Raises:
+        ConfigurationError: there is something else where they belong.
+    """
     tool = content.get("tool")
     if not table and isinstance(tool, dict) and "fapilog" in tool:
         msg = f"[tool.fapilog] in {path}: write its options at the top, without a table around them"
