@@ -14,8 +14,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fapilog.delivery.classify import grpc_error, outcome, printable
-from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.clock import monotonic
+from fapilog.delivery.classify import grpc_error, outcome, printable, size_limit
+from fapilog.errors import ConfigurationError, RetryableError, TooLargeError
 from fapilog.sinks.grpc_forks import gate
 from fapilog.sinks.otlp_options import USER_AGENT
 from fapilog.sinks.tls import client_context, untrusted
@@ -35,6 +36,9 @@ EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
 #: OpenSSL's name of the error, in the details of a call that got no connection.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+
+#: Seconds that a server's limit is kept in mind, once it has named it.
+_LIMIT_KEPT: Final = 60.0
 
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", 64 << 20),
@@ -81,6 +85,8 @@ class GRPCTransport:
         self._channel: grpc.Channel | None = None
         self._call: Any = None
         self._connecting = threading.Lock()
+        # Bytes of the largest request the server takes, and until when it is believed.
+        self._limit: tuple[int, float] | None = None
         if options.is_secure:
             client_context(  # gRPC itself would tell of a wrong file by failing calls only
                 ssl.create_default_context,
@@ -110,6 +116,7 @@ class GRPCTransport:
 
     def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
         """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
+        self._check_size(body)
         try:
             with gate.call():
                 call = self._call or self._connected()
@@ -119,15 +126,39 @@ class GRPCTransport:
         except grpc.RpcError as error:
             trailers = {item.key: item.value for item in error.trailing_metadata() or ()}
             details = error.details() or ""
-            raise grpc_error(
+            failure = grpc_error(
                 error.code().name,
                 untrusted(details) if _UNTRUSTED in details else details,
                 trailers.get(_DETAILS, b""),
                 is_compressed=self._options.compression == "gzip",
                 source=self._options.shown,
                 clean=self._clean,
-            ) from error
+            )
+            if isinstance(failure, TooLargeError):
+                self._learn_limit(details, len(body))
+            raise failure from error
         return outcome(answer, count, clean=self._clean)
+
+    def _check_size(self, body: bytes) -> None:
+        """Refuse at once what the server would refuse; some servers take long to do so.
+
+        Raises:
+            TooLargeError: the request is larger than the server's limit.
+        """
+        if self._limit is not None and len(body) > self._limit[0]:
+            limit, until = self._limit
+            if monotonic() < until:
+                msg = (
+                    f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"
+                )
+                raise TooLargeError(msg)
+            self._limit = None  # it may have been raised
+
+    def _learn_limit(self, details: str, size: int) -> None:
+        # Words about another size are those of a server behind this one, or of compression.
+        limit = size_limit(details)
+        if limit is not None and str(size) in details:
+            self._limit = limit, monotonic() + _LIMIT_KEPT
 
     def _clean(self, words: str) -> str:
         return printable(self._options.conceal(words))
