@@ -52,7 +52,7 @@ class Application:
                 call = log.error
             more: dict[str, Any] = {"padding": padding}
             if bad_every and n % bad_every == bad_every - 1:
-                more["bad"] = True
+                more = {"padding": "x" * self.options["bad_padding"], "bad": True}
             began = time.perf_counter_ns()
             try:
                 call("order placed", n=n, customer=f"c-{n:06}", **more)
@@ -148,6 +148,35 @@ def make_sink(sink: dict[str, Any]) -> Any:
     return getattr(sinks, kind)(sink.pop("url"), limits=limits, **sink)
 
 
+def hanging(real: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """Return ``real`` as it is for the first thousand calls, and not returning afterwards.
+
+    Without ``real`` the first call does not return.
+    """
+    calls = iter(range(1000 if real else 0))
+
+    def call(*args: Any) -> Any:
+        if next(calls, None) is None:
+            threading.Event().wait()
+        assert real
+        return real(*args)
+
+    return call
+
+
+def configure() -> None:
+    settings = options["settings"]
+    sink = make_sink(options["sink"])
+    hangs = options["hangs"]
+    if hangs == "processor":
+        settings["processors"] = [hanging(lambda record: record)]
+    elif hangs == "encode":
+        sink.encode = hanging(sink.encode)
+    elif hangs == "close":
+        sink.close = hanging()
+    fapilog.configure(sinks=[sink], **settings)
+
+
 options = json.loads(sys.argv[1])
 application = Application(options)
 stalls = Stalls()
@@ -157,7 +186,7 @@ atexit.register(application.report)
 
 import fapilog  # noqa: E402 - see above
 
-fapilog.configure(sinks=[make_sink(options["sink"])], **options["settings"])
+configure()
 stalls.start()
 application.log()
 application.end()
