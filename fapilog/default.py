@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from fapilog import bridges, holding
+from fapilog import bridges, fork_gate, holding
 from fapilog import exit as _process_exit  # noqa: F401 - its hooks come before the application's
 from fapilog.delivery.ledger import Stats
 from fapilog.diagnostics import announce, describe
@@ -376,15 +376,18 @@ def _before_fork() -> None:
     # locks that nobody is left to release.  Who configures may in turn wait
     # for what this thread holds, so there is a limit.
     _lock.acquire(timeout=_PATIENCE)
+    fork_gate.before_fork()  # after that: who configures enters the gate to read certificates
 
 
 def _after_fork_in_parent() -> None:
+    fork_gate.after_fork_in_parent()
     with contextlib.suppress(RuntimeError):  # the limit came first
         _lock.release()
 
 
 def _after_fork_in_child() -> None:
     global _lock, _configuring  # noqa: PLW0603 - replaced: releasing belongs to the parent's thread
+    fork_gate.after_fork_in_child()
     _lock = threading.RLock()
     _configuring = False
     _registry.after_fork()

@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.errors import FapilogError
 
@@ -27,7 +28,7 @@ _MAX_MESSAGE: Final = 1000
 _MAX_LINE: Final = 4096
 
 # Re-entrant: a signal handler may interrupt announce() and announce something itself.
-_lock = threading.RLock()
+_lock = native.RLock()
 _last: dict[str, float] = {}
 _muted: dict[str, int] = {}
 _unwritten = 0
@@ -158,7 +159,7 @@ def kind_of(error: BaseException) -> str:
 def reset() -> None:
     """Forget all announcements, in a forked child and in tests."""
     global _lock, _unwritten  # noqa: PLW0603 - the parent may have held the lock while forking
-    _lock = threading.RLock()
+    _lock = native.RLock()
     _unwritten = 0
     _last.clear()
     _muted.clear()

@@ -1,8 +1,9 @@
 """The end of a process: interpreter exit, SIGTERM, and one deadline for both.
 
 Runtimes register here while they are open.  Draining begins as soon as the
-interpreter begins to shut down, when threads can still be started, and ends in
-an ``atexit`` hook, after the application's own threads have been joined.
+interpreter begins to shut down, when most versions still start threads, and
+ends in an ``atexit`` hook, after the application's own threads have been
+joined.  What has no thread by then is delivered by that hook itself.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def _time_left() -> float:
 
 
 def _begin() -> None:
-    """Deliver what is there, while threads can still be started."""
+    """Deliver what is there, if threads can be started; Python 3.12.0 and 3.12.1 refuse here."""
     global _spent  # noqa: PLW0603 - the one deadline is shared with _finish
     began = monotonic()
     deadline = began + _timeout()

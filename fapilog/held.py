@@ -7,12 +7,12 @@ when it is sent on or dropped, and so exactly once.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import Counter, deque
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.tracebacks import Capture
 
@@ -70,7 +70,7 @@ class _Budget:
     """The bytes that all holds keep.  Its lock is one that a signal handler may re-enter."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = native.RLock()
         self.used = 0
         self.swept = 0.0
 
@@ -108,7 +108,7 @@ class Buffer:
     def __init__(self, level: int, records: int, size: int, seconds: float) -> None:
         self._held: deque[_Held] = deque()
         self._bytes = 0
-        self._lock = threading.RLock()
+        self._lock = native.RLock()
         self._records = records
         self._size = size
         self._seconds = seconds
@@ -207,7 +207,7 @@ class Buffer:
 
     def after_fork(self) -> None:
         """Forget, in the child, what the parent is going to release or drop."""
-        self._lock = threading.RLock()
+        self._lock = native.RLock()
         self._held = deque()
         self._bytes = 0
         self._passing = self.released

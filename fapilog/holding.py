@@ -8,13 +8,13 @@ threshold is lowered: so nothing of this costs a call anything.
 from __future__ import annotations
 
 import os
-import threading
 from contextvars import ContextVar, Token
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Self
 
+from fapilog import native
 from fapilog.context import reset_latest
 from fapilog.errors import ConfigurationError
 from fapilog.held import Buffer
@@ -33,7 +33,7 @@ floor: int = OFF
 _followers: list[Callable[[], object]] = []
 _BLOCK: Final[ContextVar[_Node | None]] = ContextVar("fapilog_hold", default=None)
 # Of all holds, because it has to be replaced in a forked child.
-_counting = threading.RLock()
+_counting = native.RLock()
 
 
 def follow(callback: Callable[[], object]) -> None:
@@ -210,7 +210,7 @@ def _duration(value: object) -> float:
 
 def _after_fork_in_child() -> None:
     global _counting  # noqa: PLW0603 - another thread of the parent may have held it
-    _counting = threading.RLock()
+    _counting = native.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Final
+
+from fapilog import native
 
 _PAUSE: Final = 0.00005
 
@@ -37,4 +38,4 @@ def give_way() -> None:
     threads are running, until one of them gives way or is asked to.
     """
     if not _thread.is_busy:
-        time.sleep(_PAUSE)
+        native.sleep(_PAUSE)

@@ -118,9 +118,9 @@ class LoggerCore:
 
     @property
     def is_open(self) -> bool:
-        """Whether records have somewhere to go; they have where nothing is configured yet."""
+        """Whether records have somewhere to go; they have if nothing is configured yet."""
         pipeline = self._pipeline  # a fork may take it away
-        return pipeline is None or not pipeline.closed
+        return pipeline is None or (pipeline.has_sinks and not pipeline.closed)
 
     def takes(self, number: int) -> bool:
         """Whether a call at this severity is logged, or held."""
@@ -320,7 +320,7 @@ def build(entry: Entry, now: int) -> LogRecord:
     if context:
         attributes = {**context, **attributes}
     if exception is not None:
-        attributes.update(exception.attributes())
+        attributes = {**exception.attributes(), **attributes}  # the caller's own win
     if site:
         attributes.update(_code_attributes(*site))
     trace_id, span_id, flags = _ids(span)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 import weakref
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from fapilog import diagnostics
+from fapilog import diagnostics, native
 from fapilog.clock import monotonic
 from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
 from fapilog.delivery.overflow import Admission
@@ -121,10 +119,10 @@ class Pipeline:
         self._refused = Drops()
         self._dropped = Drops()  # by the worker
         self._left = Drops()  # by close()
-        self._refusing = threading.RLock()  # a signal handler may log while a record is refused
+        self._refusing = native.RLock()  # a signal handler may log while a record is refused
         # What the worker has taken out of the queue, and not handed to the sinks.
         self._in_hand: Sequence[Entry] = ()
-        self._handing = threading.RLock()  # held while it changes hands
+        self._handing = native.RLock()  # held while it changes hands
         self._abandoned = False  # the worker is not heard any more
         self._hurry = False
 
@@ -157,7 +155,7 @@ class Pipeline:
                 return False
             if self.worker.idle and not self.worker.wake():
                 return False
-            time.sleep(_POLL / 2)
+            native.pause(_POLL / 2)
         return True
 
     def put(self, entry: Entry) -> None:
@@ -219,7 +217,8 @@ class Pipeline:
         """Wait until every record accepted so far is settled by every sink.
 
         Blocks up to ``timeout`` seconds (None: 30).  False at the time limit,
-        and at once on one of the pipeline's own threads.
+        at once on one of the pipeline's own threads, and as soon as nothing is
+        left but what needs a thread that the interpreter refuses.
         """
         if self._is_own_thread():
             return False
@@ -231,7 +230,11 @@ class Pipeline:
         if not _wait_until(lambda: self._handed >= target, deadline):
             return False
         targets = [(sink, sink.start_flush()) for sink in self._sinks]
-        return _wait_until(lambda: all(s.flush_done(t) for s, t in targets), deadline)
+        # A sink that gets no thread waits for shutdown(); the others are waited for.
+        _wait_until(
+            lambda: all(s.flush_done(t) or not s.has_thread() for s, t in targets), deadline
+        )
+        return all(sink.flush_done(target) for sink, target in targets)
 
     def close(self, deadline: float) -> None:
         """Take nothing more, deliver what there is, end all threads.
@@ -291,6 +294,11 @@ class Pipeline:
             resent=sum(stats.resent for stats in by_name.values()),
         )
 
+    @property
+    def has_sinks(self) -> bool:
+        """Whether records go anywhere."""
+        return bool(self._sinks)
+
     def sending_queues(self) -> tuple[SendingQueue, ...]:
         """Return the ways out, for the metrics."""
         return self._sinks
@@ -315,7 +323,7 @@ class Pipeline:
             entered = self._taken + len(self.queue)
             if version == self._version and not version & 1:
                 break
-            time.sleep(_LOOK)
+            native.sleep(_LOOK)
         return entered
 
     # ---- the worker
@@ -473,7 +481,7 @@ def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
     while not condition():
         if not monotonic() < deadline:  # NaN is no deadline
             return False
-        time.sleep(_POLL)
+        native.pause(_POLL)
     return True
 
 

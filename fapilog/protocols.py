@@ -179,9 +179,15 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
     Attributes:
         wire_format: names what :meth:`pack` makes, ``"otlp-protobuf"``; what
             another format has written is never given to :meth:`unpack`.
+        destination: where the records go, in words: endpoint, protocol and
+            tenant, without secrets, and the same after a change of
+            credentials.  Records on disk are sent by a sink of the same name
+            and destination only.  "", the default, leaves the name alone to
+            tell; then each such sink needs a name of its own.
     """
 
     wire_format: str
+    destination: str = ""
 
     def pack(self, items: Sequence[ItemT]) -> bytes:
         """Return encoded records as bytes.  Must not block or fail."""
@@ -194,6 +200,19 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
             ValueError: ``packed`` is nothing that :meth:`pack` makes.
         """
         ...
+
+
+def destination_of(sink: DurableSink[ItemT]) -> str:
+    """Return where a sink sends its records; "" when it does not say.
+
+    Raises:
+        ConfigurationError: ``destination`` is not a str.
+    """
+    destination: object = getattr(sink, "destination", "")  # it need not inherit
+    if not isinstance(destination, str):
+        msg = f"destination={destination!r} of the sink {sink.name!r}: give a str"
+        raise ConfigurationError(msg)
+    return destination
 
 
 def as_durable(sink: Sink[ItemT]) -> DurableSink[ItemT] | None:

@@ -7,11 +7,10 @@ time work before, between and after ``configure()`` calls.
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from fapilog import holding
+from fapilog import holding, native
 from fapilog.levels import Levels
 from fapilog.logger_core import LoggerCore, plain_name
 from fapilog.record import Scope
@@ -36,7 +35,7 @@ class LoggerRegistry:
 
     def __init__(self, unattached: Callable[[LoggerCore], None]) -> None:
         self._unattached = unattached
-        self._lock = threading.RLock()
+        self._lock = native.RLock()
         self._cores: weakref.WeakValueDictionary[str, LoggerCore] = weakref.WeakValueDictionary()
         self._pipeline: Pipeline | None = None
         self._settings: Settings | None = None
@@ -108,7 +107,7 @@ class LoggerRegistry:
 
         The loggers take over the pipeline's resource, which has changed.
         """
-        self._lock = threading.RLock()
+        self._lock = native.RLock()
         for core in list(self._cores.values()):
             self._attach(core)
 

@@ -179,6 +179,8 @@ class Runtime:
 
     def is_enabled(self, name: str, severity_number: int) -> bool:
         """Whether a record of logger ``name`` at this severity would be taken, or held."""
+        if not self.pipeline.has_sinks:
+            return False
         threshold = self._registry.levels.threshold(name)
         return severity_number >= threshold or (
             severity_number >= holding.gate(threshold)
@@ -328,12 +330,14 @@ def _processors(
     settings: Settings, given: Sequence[Processor]
 ) -> tuple[RedactProcessor | None, list[Processor]]:
     from fapilog.processors import RedactProcessor as Redactor  # noqa: PLC0415 - at configure only
+    from fapilog.processors.redact import redactor_of  # noqa: PLC0415 - as above
 
     own = next((p for p in given if isinstance(p, Redactor)), None)
-    if own is not None or not settings.redact:
-        return own, list(given)
-    redactor = Redactor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
-    return redactor, [*given, redactor]
+    if own is None:
+        own = redactor_of(settings)
+        return own, [*given, own] if own else [*given]
+    # What a processor behind it adds is redacted as well.
+    return own, [*given] if isinstance(given[-1], Redactor) else [*given, own]
 
 
 def _pipeline(
@@ -341,11 +345,10 @@ def _pipeline(
 ) -> Pipeline:
     from fapilog.wiring import make_queues  # noqa: PLC0415 - at configure only
 
-    limits = Limits(attributes=settings.attribute_count_limit)
-    if settings.attribute_value_length_limit is not None:
-        limits = Limits(
-            attributes=settings.attribute_count_limit, text=settings.attribute_value_length_limit
-        )
+    limits = Limits(
+        attributes=settings.attribute_count_limit,
+        attribute_text=settings.attribute_value_length_limit,
+    )
     return Pipeline(
         make_queues(settings, sinks),
         processors,

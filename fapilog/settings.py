@@ -4,6 +4,8 @@ Every option has one name here.  In the environment it is ``FAPILOG_`` and the
 name in capitals; where OpenTelemetry has a variable for the same thing, that
 one is obeyed too (``OTEL_BLRP_MAX_QUEUE_SIZE`` is ``queue_size``).  In a file
 it is a key of ``fapilog.toml`` or of ``[tool.fapilog]`` in ``pyproject.toml``.
+A file that was only found in the working directory sets what is marked as
+harmless, unless it belongs to the application.
 Options of the OTLP sink are OpenTelemetry's own and are read by that sink.
 """
 
@@ -22,6 +24,7 @@ from typing_extensions import override
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.options.explain import closest, explain, unknown
+from fapilog.options.found import HARMLESS
 from fapilog.options.schema import containers, is_group, kind_of, option_names
 from fapilog.options.sources import (
     ENV_PREFIX,
@@ -48,12 +51,18 @@ from fapilog.options.types import (
 class ConsoleOptions(OptionGroup):
     """Options of the sink ``console``."""
 
-    stream: Literal["stdout", "stderr"] = Field("stdout", description="where lines go")
+    stream: Literal["stdout", "stderr"] = Field(
+        "stdout", description="where lines go", json_schema_extra=HARMLESS
+    )
     format: Literal["auto", "pretty", "json"] = Field(
-        "auto", description="pretty on a terminal, JSON lines elsewhere, or always one of them"
+        "auto",
+        description="pretty on a terminal, JSON lines elsewhere, or always one of them",
+        json_schema_extra=HARMLESS,
     )
     color: bool | Literal["auto"] = Field(
-        "auto", description="colours in pretty lines; auto: on a terminal, unless NO_COLOR is set"
+        "auto",
+        description="colours in pretty lines; auto: on a terminal, unless NO_COLOR is set",
+        json_schema_extra=HARMLESS,
     )
 
 
@@ -163,22 +172,37 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    level: Level = Field(9, description="lowest severity that is logged: a name or 1 to 24")
+    config: Path | None = Field(
+        None, description="file of options, instead of those in the working directory"
+    )
+    level: Level = Field(
+        9,
+        description="lowest severity that is logged: a name or 1 to 24",
+        json_schema_extra=HARMLESS,
+    )
     levels: Levels = Field(
-        default_factory=dict, description="levels by logger name: app.db=debug,uvicorn=warn"
+        default_factory=dict,
+        description="levels by logger name: app.db=debug,uvicorn=warn",
+        json_schema_extra=HARMLESS,
     )
     severities: Severities = Field(
-        default_factory=dict, description="severity names of your own: notice=10"
+        default_factory=dict,
+        description="severity names of your own: notice=10",
+        json_schema_extra=HARMLESS,
     )
     sinks: Names | None = Field(
         None,
         description="where records go: console, otlp[:URL], loki[:URL], file:PATH, memory, none",
     )
     redact: bool = Field(default=True, description="mask secrets before any sink sees them")
-    redact_fields: Names = Field((), description="further field names to mask")
+    redact_fields: Names = Field(
+        (), description="further field names to mask", json_schema_extra=HARMLESS
+    )
     redact_allow: Names = Field((), description="field names never masked by name")
     code_attributes: bool = Field(
-        default=False, description="add code.file.path, code.function.name, code.line.number"
+        default=False,
+        description="add code.file.path, code.function.name, code.line.number",
+        json_schema_extra=HARMLESS,
     )
     queue_size: int = Field(32_768, ge=1, description="records the queue holds")
     overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] = Field(
@@ -205,9 +229,9 @@ class Settings(BaseSettings):
     retry_maximum: Annotated[Seconds, Field(gt=0)] = Field(
         30.0, description="longest wait before any retry, a backend's wish included, seconds"
     )
-    attribute_count_limit: int = Field(128, ge=1, description="attributes of a record")
+    attribute_count_limit: int = Field(128, ge=0, description="attributes of a record")
     attribute_value_length_limit: int | None = Field(
-        None, ge=1, description="characters of a text value; 65536 when unset"
+        None, ge=0, description="characters of an attribute's text; 65536 when unset"
     )
     shutdown_timeout: Seconds = Field(5.0, description="deadline of shutdown and exit, seconds")
     handle_sigterm: bool = Field(
@@ -236,7 +260,7 @@ class Settings(BaseSettings):
             super().__init__(**options)
         except ValidationError as error:
             arguments = ArgumentSource(type(self), options)
-            origins = Origins([arguments, *_sources()])
+            origins = Origins([arguments, *_sources(options.get("config"))])
             raise ConfigurationError(explain(error, type(self), origins)) from None
         _announce_unknown_variables()
 
@@ -250,7 +274,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, *(read() for read in readers(settings_cls)))
+        given = getattr(init_settings, "init_kwargs", {})
+        return (init_settings, *(read() for read in readers(settings_cls, given.get("config"))))
 
     @classmethod
     def origins(cls) -> Origins:
@@ -262,7 +287,7 @@ class Settings(BaseSettings):
 
         For what is found wrong only after validation.  Reads the files.
         """
-        source = self.origins().source(option)
+        source = Origins(_sources(self.config)).source(option)
         found: Any = salvage()
         value: Any = self
         for part in option.split("."):
@@ -274,9 +299,9 @@ def _part(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
-def _sources() -> Iterator[Source]:
+def _sources(config: object = None) -> Iterator[Source]:
     """Yield the sources that can be read."""
-    for read in readers(Settings):
+    for read in readers(Settings, config):
         with contextlib.suppress(ConfigurationError):
             yield read()
 

@@ -2,7 +2,10 @@
 
 Capturing reads frames into a summary and keeps no frame alive; the costly
 part, reading source lines and laying out the text, waits for the worker.
-Chained causes, groups and notes are laid out as the interpreter does.
+Chained causes, groups and notes are laid out as the interpreter does, without
+the lines of ``^^^^``: to place them, ``traceback`` parses the source, and on
+Python 3.11 two threads that parse at once disturb each other, so that a
+``compile()`` or ``ast.literal_eval()`` of the application raises SystemError.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from fapilog.values import snapshot
 from fapilog.values.text import without_last_word
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 #: Frames kept of each exception of a chain, the newest ones.
@@ -82,6 +86,8 @@ class Capture:
     def _format(self) -> str:
         if self._summary is not None:
             try:
+                for part in _parts(self._summary):
+                    _forget_columns(part)
                 return _shorten("".join(self._summary.format()))
             except Exception as error:  # noqa: BLE001 - hostile names and notes end up here
                 return (
@@ -118,12 +124,25 @@ def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
 
 def _keep_notes(summary: traceback.TracebackException) -> None:
     """Put copies in the place of the notes, which may be anything, endless, and may change."""
-    waiting = [summary]
-    while waiting:
-        one = waiting.pop()
+    for one in _parts(summary):
         notes = getattr(one, "__notes__", None)  # from Python 3.11 on
         if notes is not None:
             one.__notes__ = snapshot(notes)  # type: ignore[attr-defined,unused-ignore]
+
+
+def _forget_columns(summary: traceback.TracebackException) -> None:
+    """Leave out the lines of ``^^^^``."""
+    if sys.version_info >= (3, 11):
+        for frame in summary.stack:
+            frame.colno = frame.end_colno = None
+
+
+def _parts(summary: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    """Yield an exception, its causes, contexts and the members of its groups."""
+    waiting = [summary]
+    while waiting:
+        one = waiting.pop()
+        yield one
         groups = getattr(one, "exceptions", None) or ()
         waiting += [part for part in (one.__cause__, one.__context__, *groups) if part is not None]
 

@@ -14,7 +14,7 @@ from fapilog.delivery.options import DeliveryOptions
 from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import ConfigurationError
-from fapilog.protocols import BatchLimits, as_durable
+from fapilog.protocols import BatchLimits, as_durable, destination_of
 from fapilog.routes import Route
 from fapilog.sinks.factory import make_sinks, name_sinks, sink_of, wanted_sinks
 
@@ -71,7 +71,12 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
             "spool.directory, not spool.mode=never, and use otlp or loki; or choose 'block'"
         )
         raise ConfigurationError(msg)
+    directories = _spool_directories(settings, named.values())
     make_sinks(settings, named.values())  # nothing can go wrong behind this
+    if directories and settings.spool.directory is not None:
+        from fapilog.delivery.spool import announce_strangers  # noqa: PLC0415 - as below
+
+        announce_strangers(settings.spool.directory.expanduser().absolute(), directories)
     queues: dict[int, SendingQueue] = {}
     for name, route, options in reversed(ways):  # fallbacks before those they are for
         queues[id(route.sink)] = SendingQueue(
@@ -182,6 +187,29 @@ def _options(settings: Settings, name: str, route: Route) -> DeliveryOptions:
     )
 
 
+def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[str]:
+    """Return the names of the sinks' directories below ``spool.directory``.
+
+    Raises:
+        ConfigurationError: two different sinks would have the same one.
+    """
+    found: dict[str, Any] = {}
+    durables = filter(None, map(as_durable, sinks)) if settings.spool.directory else ()
+    for sink in durables:
+        from fapilog.delivery.spool import Owner  # noqa: PLC0415 - loaded when asked for
+
+        owner = Owner(str(sink.name), sink.wire_format, destination_of(sink))
+        other = found.setdefault(owner.directory, sink)
+        # With the same options, credentials among them, it is the same destination.
+        if other is not sink and getattr(other, "options", other) != getattr(sink, "options", sink):
+            msg = (
+                f"two sinks are called {sink.name!r} and send to the same destination, so their "
+                "records could not be told apart in the spool: give each a name of its own"
+            )
+            raise ConfigurationError(msg)
+    return set(found)
+
+
 def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quarantine | None]:
     """Return the spool and the quarantine of a sink, as far as it has them."""
     group = settings.spool
@@ -203,9 +231,12 @@ def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quara
         sync_interval=group.sync_interval,
         quarantine_bytes=group.quarantine_bytes,
     )
-    quarantine = Quarantine(name, durable.wire_format, options)
+    called, destination = str(sink.name), destination_of(durable)
+    quarantine = Quarantine(
+        called, durable.wire_format, options, destination=destination, label=name
+    )
     if group.mode == "never":
         return None, quarantine
-    spool = Spool(name, durable.wire_format, options)
+    spool = Spool(called, durable.wire_format, options, destination=destination, label=name)
     spool.open()
     return spool, quarantine

@@ -62,8 +62,8 @@ class Ids:
 
 
 @contextlib.contextmanager
-def receiving() -> Iterator[Ids]:
-    receiver = Receiver(keep=0)
+def receiving(**options: Any) -> Iterator[Ids]:
+    receiver = Receiver(keep=0, **options)
     ids = Ids(receiver)
     receiver._on_logs = ids.take
     with receiver:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from fapilog.cli import main
+from fapilog.cli.spool_replay import configured_sinks
 from fapilog.delivery.spool import Quarantine, Spool, SpoolOptions
 from fapilog.delivery.spool.scan import Scan
 from fapilog.delivery.spool.survey import survey
-from fapilog.protocols import as_durable
+from fapilog.protocols import as_durable, destination_of
 from fapilog.record import LogRecord
 from fapilog.settings import Settings
 from fapilog.sinks.factory import sink_of
@@ -46,11 +47,19 @@ def packed(*bodies: str) -> tuple[bytes, list[int]]:
     return sink.pack(items), [9] * len(bodies)
 
 
+def configured(name: str) -> str:
+    """The destination of the sink of this name that the environment configures; "" for none."""
+    sinks = configured_sinks(Settings())
+    durable = as_durable(sinks[name]) if name in sinks else None
+    return destination_of(durable) if durable is not None else ""
+
+
 def make_spool(
     directory: Path, name: str = "otlp", wire_format: str = "otlp-protobuf", **more: Any
 ) -> Spool:
-    """A spool where the shell looks."""
+    """A spool where the shell looks, of the configured sink if there is one of this name."""
     options = SpoolOptions(directory / "spool", min_free=0, segment_bytes=4096)
+    more.setdefault("destination", configured(name))
     spool = Spool(name, wire_format, options, **more)
     spool.open()
     return spool
@@ -70,7 +79,8 @@ def leave(directory: Path, *batches: tuple[str, ...], **more: Any) -> Path:
 def refuse(directory: Path, *bodies: str, reason: str = "HTTP 400") -> None:
     """Put a batch in quarantine."""
     options = SpoolOptions(directory / "spool", min_free=0)
-    assert Quarantine("otlp", "otlp-protobuf", options).add(*packed(*bodies), reason)
+    quarantine = Quarantine("otlp", "otlp-protobuf", options, destination=configured("otlp"))
+    assert quarantine.add(*packed(*bodies), reason)
 
 
 def held(directory: Path) -> list[Scan]:

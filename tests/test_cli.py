@@ -32,6 +32,8 @@ Shell = Callable[..., tuple[object, str, str]]
 def shell(capsys, monkeypatch, tmp_path) -> Shell:
     """Run a command in an empty folder; returns exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
+    # As if the file belonged to the application: tests/test_found_files.py looks at the others.
+    monkeypatch.setattr("fapilog.options.found.belongs_to_application", lambda _path: True)
 
     def run(*arguments: str) -> tuple[object, str, str]:
         with pytest.raises(SystemExit) as ended:

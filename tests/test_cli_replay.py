@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -149,11 +150,12 @@ def test_replay_of_one_sink_leaves_the_others(shell, tmp_path, receiver):
 
 def test_replay_does_not_send_another_wire_format(shell, tmp_path, receiver):
     leave(tmp_path, ("a",))
-    leave(tmp_path, ("b",), wire_format="otlp-json")
+    leave(tmp_path, ("b",), wire_format="otlp-json")  # of the destination, in another directory
     code, out, _ = shell("replay")
     assert code == 1
-    assert out.startswith("✗ otlp: 1 record delivered, 1 left on disk\n")
-    assert "holds otlp-json, the sink takes otlp-protobuf" in out
+    assert re.search("✗ otlp~[0-9a-f]+: no such sink is configured for OTLP http/protobuf to", out)
+    assert "✓ otlp: 1 record delivered\n" in out
+    assert arrived(receiver) == ["a"]
 
 
 def test_replay_skips_damage_and_says_how_much_is_lost(shell, tmp_path, receiver):
@@ -270,12 +272,17 @@ def test_a_sink_that_breaks_leaves_everything_on_disk(shell, tmp_path, receiver,
 
 
 def test_replay_of_a_quarantine_in_another_format_or_in_use_says_so(shell, tmp_path, receiver):
-    options = SpoolOptions(tmp_path / "spool", min_free=0)
+    refuse(tmp_path, "a")
+    (path,) = (found.path for found in held(tmp_path))
+    options = SpoolOptions(tmp_path / "elsewhere", min_free=0)
     assert Quarantine("otlp", "otlp-json", options).add(b"{}", [9], "no")
+    for other in (tmp_path / "elsewhere").rglob("*.seg"):
+        other.rename(path.with_name(other.name))
     code, out, _ = shell("replay", "--quarantine")
     assert code == 1
     assert "holds otlp-json, the sink takes otlp-protobuf" in out
-    refuse(tmp_path, "a")
+    assert arrived(receiver) == ["a"]
+    refuse(tmp_path, "b")
     with QuarantineFile(held(tmp_path)[-1].path):
         code, out, _ = shell("replay", "--quarantine")
     assert code == 1

@@ -87,13 +87,33 @@ def test_one_variable_is_all_that_is_needed(tmp_path):
 def test_a_wrong_option_of_the_logs_is_told_in_one_line_and_costs_the_logs_alone(tmp_path):
     script = "import logging; logging.getLogger('shop').warning('hello')\n" + SPAN
     with receiving() as telemetry:
-        done = run(telemetry, script, tmp_path, OTEL_LOGS_EXPORTER="otpl,lokki")
+        done = run(telemetry, script, tmp_path, FAPILOG_SINKS="otpl,lokki")
     (line,) = [line for line in done.stderr.splitlines() if line != "hello"]
-    told = "OTEL_LOGS_EXPORTER: 'otpl' is not known; did you mean 'otlp'?"
+    told = "FAPILOG_SINKS: 'otpl' is not known; did you mean 'otlp'?"
     assert line == f"fapilog: {told}; logs are not exported"
     assert done.returncode == 0
     assert [span.name for span in telemetry.spans] == ["work"]
     assert telemetry.logs == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_LOGS_EXPORTER", "otpl,lokki"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "abc"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "bogus"),
+        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "bogus"),
+        ("OTEL_BLRP_EXPORT_TIMEOUT", "0"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "-1"),
+    ],
+)
+def test_a_value_that_opentelemetrys_variable_cannot_have_costs_no_logs(variable, value, tmp_path):
+    with receiving() as telemetry:
+        script = "import logging; logging.getLogger('shop').warning('hello')\n"
+        done = run(telemetry, script, tmp_path, **{variable: value})
+    assert done.returncode == 0
+    assert [log.body for log in telemetry.logs] == ["hello"]
+    assert variable in done.stderr or value == "0"
 
 
 def test_what_the_sdk_cannot_be_told_is_one_line_and_the_logs_arrive(tmp_path):
@@ -228,6 +248,7 @@ def test_the_distro_leaves_what_is_set(variables):
 
 def test_sinks_in_a_file_stay_in_force(variables):
     Path("fapilog.toml").write_text('sinks = ["console"]\n')
+    variables["FAPILOG_CONFIG"] = "fapilog.toml"
     FapilogDistro().configure()
     assert "OTEL_LOGS_EXPORTER" not in variables
 

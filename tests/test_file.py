@@ -329,3 +329,51 @@ def test_a_line_a_crash_cut_short_stays_alone_on_its_line(make, path):
     lines = path.read_text().splitlines()
     assert lines[:2] == ['{"body":"whole"}', '{"body":"cut sh']
     assert json.loads(lines[2])["body"] == "next"
+
+
+COMMANDS = "\x1b\x7f\x9b\u202e\u2028\x85\u2066\u200f"
+
+
+@pytest.mark.parametrize("form", ["json", "otlp"])
+def test_no_character_that_a_terminal_obeys_is_in_the_file(tmp_path, form):
+    path = tmp_path / "app.jsonl"
+    with file_sinks(path) as make:
+        sink = make(format=form)
+        record = LogRecord(1, 1, 9, "INFO", f"a{COMMANDS}b", {f"k{COMMANDS}": COMMANDS})
+        record.scope = Scope(f"s{COMMANDS}")
+        sink.send([sink.encode(record)], 5)
+    text = path.read_text(encoding="utf-8")
+    assert [c for c in COMMANDS if c in text.rstrip("\n")] == []
+    assert f"a{COMMANDS}b" in list(strings(json.loads(text)))
+
+
+def strings(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from strings(item)
+
+
+@POSIX
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(("mode", "refused"), [(0o1777, True), (0o755, False)])
+def test_a_file_that_another_user_put_where_all_can_write_is_refused(tmp_path, mode, refused):
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(mode)
+    path = directory / "app.jsonl"
+    path.write_text("")
+    path.chmod(0o666)
+    os.chown(path, 12345, -1)
+    sink = FileSink(path)
+    if not refused:
+        sink.open()
+        sink.close()
+        return
+    with pytest.raises(ConfigurationError, match=r"belongs to user 12345.*own, or remove"):
+        sink.open()
+    assert path.read_text() == ""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
-from fapilog import interpreter
+from fapilog import interpreter, native
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.protocols import BatchLimits
 from tests.queues_for_tests import close, records, wait_settled
@@ -18,7 +17,7 @@ from tests.sinks_for_tests import Gate, ScriptedSink
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The threads that have given way, by name."""
     found: list[str] = []
-    monkeypatch.setattr(time, "sleep", lambda _: found.append(threading.current_thread().name))
+    monkeypatch.setattr(native, "sleep", lambda _: found.append(threading.current_thread().name))
     return found
 
 

@@ -333,6 +333,6 @@ def test_the_console_exporter_writes_lines(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_otlp_exporter_reads_the_standards_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "carrier-pigeon")
-    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_LOGS_PROTOCOL"):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "carrier-pigeon")
+    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
         OTLPExporter()

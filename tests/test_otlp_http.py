@@ -257,6 +257,17 @@ def test_an_answer_that_repeats_our_credentials_shows_none_of_them():
                 deliver(sink)
 
 
+def test_a_long_token_in_an_answer_is_hidden_before_the_answer_is_cut():
+    token = SECRET * 300
+    answer: Answer = (401, {}, f"invalid: Bearer {token}; Bearer {token}".encode())
+    with Receiver(grpc_port=None, respond=lambda path, body: answer) as receiver:
+        headers = {"authorization": f"Bearer {token}"}
+        with opened(OTLPSink(receiver.http_endpoint, headers=headers)) as sink:
+            with pytest.raises(AccessDeniedError) as caught:
+                deliver(sink)
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(status):
     with Receiver(grpc_port=None) as other, Receiver(grpc_port=None) as receiver:

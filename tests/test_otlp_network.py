@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import httpx
@@ -27,6 +29,7 @@ from tests.otlp_servers import (
     opened,
     read_request,
 )
+from tests.ports_for_tests import free_port
 from tests.sinks_for_tests import send_around_a_fork
 
 
@@ -267,6 +270,28 @@ def test_nobody_listening_is_worth_another_try_and_a_later_one_succeeds():
             sink.close()
 
 
+def test_each_address_of_a_name_is_tried_also_where_the_system_has_no_ipv6(monkeypatch):
+    def without_ipv6(family: int, *args: Any, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real_socket(family, *args, **options)
+
+    def addresses(host: str, port: int, *rest: Any) -> list[Any]:
+        ipv6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
+        refusing = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", free_port()))
+        ipv4 = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        return [ipv6, refusing, ipv4]
+
+    real_socket = socket.socket
+    with Receiver("0.0.0.0", grpc_port=None) as receiver:
+        monkeypatch.setattr(socket, "getaddrinfo", addresses)
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        port = receiver.http_endpoint.rpartition(":")[2]
+        with opened(OTLPSink(f"http://several.example:{port}")) as sink:
+            assert deliver(sink) is None
+            monkeypatch.undo()
+
+
 def test_a_name_that_does_not_resolve_is_worth_another_try():
     with opened(OTLPSink("http://no-such-host.invalid:4318")) as sink:
         with pytest.raises(RetryableError, match=r"no-such-host\.invalid"):
@@ -309,9 +334,36 @@ def compression_probe() -> str:
     return "0123456789abcdef" * 20_000
 
 
-def test_a_certificate_for_another_host_is_refused(certificates, tmp_path):
-    import ssl
+def test_the_tls_settings_that_threads_share_do_not_change_while_they_connect(
+    certificates, monkeypatch
+):
+    changed: list[ssl.SSLContext] = []
+    used: list[ssl.SSLContext] = []
+    set_protocols, wrap = ssl.SSLContext.set_alpn_protocols, ssl.SSLContext.wrap_bio
 
+    def note_change(context: ssl.SSLContext, protocols: list[str]) -> None:
+        changed.append(context)
+        set_protocols(context, protocols)
+
+    def note_use(context: ssl.SSLContext, *args: Any, **options: Any) -> ssl.SSLObject:
+        used.append(context)
+        return wrap(context, *args, **options)
+
+    with (
+        Receiver(grpc_port=None, ssl_context=certificates.server_context()) as receiver,
+        opened(OTLPSink(receiver.http_endpoint, certificate=certificates.ca)) as sink,
+    ):
+        monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", note_change)
+        monkeypatch.setattr(ssl.SSLContext, "wrap_bio", note_use)
+        for _ in range(3):
+            assert deliver(sink) is None
+            sink.after_fork()  # connects again
+    assert len(used) == 3
+    assert len(set(used)) == 1
+    assert used[0] not in changed
+
+
+def test_a_certificate_for_another_host_is_refused(certificates, tmp_path):
     other = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificates.authority.issue_cert("other.example").configure_cert(other)
     with Receiver(grpc_port=None, ssl_context=other) as receiver:
@@ -374,11 +426,11 @@ def test_no_proxy_leads_past_the_proxy(monkeypatch):
             assert deliver(sink) is None
 
 
-@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "http://:80", "http://host:port"])
+@pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1080", "http://:80", "http://host:port"])
 def test_a_proxy_that_is_no_http_proxy_fails_at_start(monkeypatch, proxy):
     monkeypatch.setenv("all_proxy", proxy)
     with pytest.raises(
-        ConfigurationError, match=r"http://host:port: .* name collector in NO_PROXY"
+        ConfigurationError, match=r"not of the form http://host:port: .* name collector in NO_PROXY"
     ):
         OTLPSink("http://collector:4318").open()
 

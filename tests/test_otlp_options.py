@@ -17,7 +17,7 @@ from fapilog.errors import ConfigurationError
 from fapilog.protocols import BatchLimits
 from fapilog.record import LogRecord
 from fapilog.sinks.otlp import OTLPSink
-from fapilog.sinks.otlp_options import resolve
+from fapilog.sinks.otlp_options import OTLPOptions, resolve
 
 GENERAL = "OTEL_EXPORTER_OTLP_"
 LOGS = "OTEL_EXPORTER_OTLP_LOGS_"
@@ -261,10 +261,14 @@ def test_a_timeout_variable_that_looks_like_seconds_is_announced(monkeypatch, ca
 
 
 @pytest.mark.parametrize("value", ["10s", "-1", "1.5", "²"])
-def test_a_timeout_variable_must_be_a_whole_number(monkeypatch, value):
+def test_a_timeout_variable_that_is_no_whole_number_is_announced_and_ignored(
+    monkeypatch, value, capsys
+):
     monkeypatch.setenv(GENERAL + "TIMEOUT", value)
-    with pytest.raises(ConfigurationError, match=rf"{GENERAL}TIMEOUT=.*milliseconds"):
-        resolve()
+    assert resolve().timeout == resolve(timeout=10).timeout
+    assert f"{GENERAL}TIMEOUT={value!r}: give a whole number of milliseconds" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, True, "5"])
@@ -276,8 +280,6 @@ def test_a_timeout_argument_must_be_above_zero(value: Any):
 @pytest.mark.parametrize(
     ("name", "value", "fix"),
     [
-        ("COMPRESSION", "zstd", "use gzip or none"),
-        ("PROTOCOL", "http", "use one of http/protobuf, http/json, grpc"),
         ("CERTIFICATE", "/nowhere/ca.pem", "readable PEM file"),
         ("CLIENT_KEY", "/nowhere/key.pem", "readable PEM file"),
         ("CLIENT_CERTIFICATE", "/", "readable PEM file"),
@@ -292,6 +294,33 @@ def test_a_wrong_variable_is_named_with_the_fix(monkeypatch, prefix, name, value
     argument: Any = {name.lower(): value}
     with pytest.raises(ConfigurationError, match=rf"^{name.lower()}=.*{fix}"):
         resolve(**argument)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fix"),
+    [
+        ("COMPRESSION", "zstd", "use gzip or none"),
+        ("PROTOCOL", "http", "use one of http/protobuf, http/json, grpc"),
+        ("INSECURE", "1", "use true or false"),
+    ],
+)
+@pytest.mark.parametrize("prefix", [GENERAL, LOGS])
+def test_a_wrong_choice_in_a_variable_is_announced_and_ignored(
+    monkeypatch, prefix, name, value, fix, capsys
+):
+    monkeypatch.setenv(prefix + name, value)
+    assert resolve() == OTLPOptions(endpoint=resolve().endpoint)
+    assert f"{prefix}{name}={value!r}: {fix}" in capsys.readouterr().err
+    if name != "INSECURE":
+        argument: Any = {name.lower(): value}
+        with pytest.raises(ConfigurationError, match=rf"^{name.lower()}=.*{fix}"):
+            resolve(**argument)
+
+
+@pytest.mark.parametrize("value", ["GRPC", "Http/Json", "HTTP/PROTOBUF"])
+def test_a_protocol_variable_may_be_in_any_case(monkeypatch, value):
+    monkeypatch.setenv(GENERAL + "PROTOCOL", value)
+    assert resolve().protocol == value.lower()
 
 
 def test_every_variable_reaches_its_option(monkeypatch, pem):

@@ -225,6 +225,25 @@ def test_flush_from_a_delivery_thread_answers_at_once():
     assert answers == [False]
 
 
+def test_a_flush_waits_for_no_sink_whose_thread_is_refused_but_for_the_others(monkeypatch, capsys):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "fapilog-refused":
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start(thread)
+
+    refused = ScriptedSink(name="refused")
+    slow = ScriptedSink(name="slow", on_send=lambda: time.sleep(0.2))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Runtime(sinks=[refused, slow]) as runtime:
+        runtime.get_logger("t").info("x")
+        assert runtime.flush(100) is False
+        assert (len(refused.records), len(slow.records)) == (0, 1)
+    assert len(refused.records) == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_a_slow_sink_delays_no_other():
     gate = Gate()
     slow, quick = ScriptedSink(name="slow", on_send=gate), ScriptedSink(name="quick")

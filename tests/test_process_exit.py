@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes_for_tests import receiving
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and forks")
 
 HEAD = """
@@ -229,6 +231,41 @@ def refuse(thread):
     start(thread)
 threading.Thread.start = refuse
 """
+
+
+@pytest.mark.parametrize("refused", ["fapilog-console", "fapilog-"])
+@pytest.mark.parametrize("ending", ["normally", "sys.exit", "in a thread"])
+def test_an_exit_does_not_wait_for_a_thread_that_cannot_start(refused: str, ending: str) -> None:
+    """Python 3.12.0 and 3.12.1 refuse threads before the application's own have ended."""
+    done = run(
+        NO_THREADS.replace('"fapilog-"', repr(refused)).replace(
+            "new thread", "create new thread at interpreter shutdown"
+        )
+        + FIVE
+        + ENDINGS[ending],
+        env={"FAPILOG_SHUTDOWN_TIMEOUT": "100"},
+        timeout=60,
+    )
+    assert bodies(done.stdout)[:5] == LINES
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("sink", ["console", "file", "otlp"])
+def test_a_script_that_ends_with_its_first_records_waits_for_nothing(
+    sink: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "app.jsonl"
+    with receiving() as ids:
+        target = {"console": "console", "file": f"file:{path}", "otlp": f"otlp:{ids.url}"}[sink]
+        for _ in range(3):
+            env = {"FAPILOG_SINKS": target, "FAPILOG_SHUTDOWN_TIMEOUT": "100"}
+            done = run(FIVE, env=env, timeout=60)
+            written = path.read_text() if sink == "file" else done.stdout
+            found = sorted(ids.counts) if sink == "otlp" else bodies(written)
+            assert found == LINES
+            assert done.stderr == ""
+            path.unlink(missing_ok=True)
+
 
 SLOW = """
 from fapilog.sinks import ConsoleSink

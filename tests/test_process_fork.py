@@ -6,14 +6,12 @@ import json
 import os
 import signal
 import socket
-import threading
 from pathlib import Path
 
 import pytest
 
-from fapilog.errors import RetryableError
-from fapilog.sinks import grpc_forks
 from tests.otlp_servers import SocketServer, read_request
+from tests.ports_for_tests import free_port
 from tests.processes_for_tests import numbered, otlp, receiving, run, run_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -237,10 +235,11 @@ def test_what_parent_and_child_had_spooled_when_they_were_killed_is_sent_once_by
     tmp_path: Path,
 ):
     spool = {"FAPILOG_SPOOL__DIRECTORY": str(tmp_path), "FAPILOG_SPOOL__MIN_FREE": "0"}
-    down = {**spool, "FAPILOG_SINKS": "otlp:http://127.0.0.1:9/v1/logs"}
+    port = free_port()  # what waits is for this backend alone
+    down = {**spool, "FAPILOG_SINKS": f"otlp:http://127.0.0.1:{port}/v1/logs"}
     killed = run(SPOOLING_CHILD, tmp_path, env=down)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with receiving() as ids:
+    with receiving(http_port=port) as ids:
         done = run(
             """
             log.info("later")
@@ -251,57 +250,6 @@ def test_what_parent_and_child_had_spooled_when_they_were_killed_is_sent_once_by
         )
         assert done.returncode == 0, done.stderr
         ids.assert_each_once([*numbered("parent/", 20), *numbered("child/", 20), "later"])
-
-
-def test_a_fork_waits_for_grpc_calls_and_calls_wait_for_the_fork():
-    gate = grpc_forks.ForkGate()
-    entered, leave, forked = threading.Event(), threading.Event(), threading.Event()
-
-    def call() -> None:
-        with gate.call():
-            entered.set()
-            assert leave.wait(20)
-
-    def fork() -> None:
-        gate.before_fork()
-        forked.set()
-        assert leave.wait(20)
-        gate.after_fork_in_parent()
-
-    calling = threading.Thread(target=call)
-    calling.start()
-    assert entered.wait(20)
-    forking = threading.Thread(target=fork)
-    forking.start()
-    assert not forked.wait(0.05)
-    leave.set()
-    assert forked.wait(20)
-    for thread in (calling, forking):
-        thread.join()
-    with gate.call():
-        pass
-
-
-def test_a_child_forked_in_the_midst_of_a_grpc_call_leaves_grpc_alone(monkeypatch):
-    monkeypatch.setattr(grpc_forks, "PATIENCE", 0.01)
-    gate = grpc_forks.ForkGate()
-    entered, leave = threading.Event(), threading.Event()
-
-    def call() -> None:
-        with gate.call():
-            entered.set()
-            assert leave.wait(20)
-
-    calling = threading.Thread(target=call)
-    calling.start()
-    assert entered.wait(20)
-    gate.before_fork()
-    gate.after_fork_in_child()
-    leave.set()
-    calling.join()
-    with pytest.raises(RetryableError, match="use http/protobuf in programs that fork"):
-        with gate.call():
-            pass
 
 
 WORKERS = """

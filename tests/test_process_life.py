@@ -19,6 +19,7 @@ from fapilog import Runtime
 from fapilog.delivery.worker import Worker
 from fapilog.sinks import MemorySink
 from tests.otlp_servers import SocketServer, read_request
+from tests.ports_for_tests import free_port
 from tests.processes_for_tests import numbered, otlp, receiving, run
 from tests.sinks_for_tests import ScriptedSink
 
@@ -354,10 +355,12 @@ def test_an_exit_while_the_backend_is_down_leaves_everything_in_the_spool_for_th
 ):
     spool = {"FAPILOG_SPOOL__DIRECTORY": str(tmp_path), "FAPILOG_SPOOL__MIN_FREE": "0"}
     # Fast: the long deadline is not waited for.
-    ledger, seconds = ends("http://127.0.0.1:9", {**spool, "FAPILOG_SHUTDOWN_TIMEOUT": "1"})
+    port = free_port()  # what waits is for this backend alone
+    url = f"http://127.0.0.1:{port}/v1/logs"
+    ledger, seconds = ends(url, {**spool, "FAPILOG_SHUTDOWN_TIMEOUT": "1"})
     assert ledger == {"spooled": 50, "dropped": 0, "pending": 0}
     assert seconds < 60
-    with receiving() as ids:
+    with receiving(http_port=port) as ids:
         done = run(
             """
             log.info("later")

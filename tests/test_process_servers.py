@@ -103,6 +103,8 @@ GUNICORN = {
     "prefork": (["--workers", "2"], WSGI),
     "preload": (["--workers", "2", "--preload"], WSGI),
     "threads": (["--workers", "2", "--threads", "4", "--preload"], WSGI),
+    "gevent": (["--workers", "2", "-k", "gevent"], WSGI),
+    "gevent, preload": (["--workers", "2", "-k", "gevent", "--preload"], WSGI),
     "uvicorn workers": (["--workers", "2", "-k", "uvicorn.workers.UvicornWorker"], ASGI),
     "uvicorn workers, preload": (
         ["--workers", "2", "-k", "uvicorn.workers.UvicornWorker", "--preload"],
@@ -121,6 +123,8 @@ GUNICORN = {
 def test_each_record_of_a_gunicorn_arrives_once(kind: str, tmp_path: Path):
     pytest.importorskip("gunicorn")
     arguments, app = GUNICORN[kind]
+    if "gevent" in arguments:
+        pytest.importorskip("gevent")
     port = free_port()
     bind = ["--bind", f"127.0.0.1:{port}", "--graceful-timeout", "60"]
     command = ["gunicorn", "served:app", *bind, *arguments, "--no-control-socket"]

@@ -8,9 +8,13 @@ import json
 import socket
 import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.sdk.resources import Resource as SDKResource
@@ -18,7 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from fapilog.receiver import ReceivedLog, Receiver
-from fapilog.receiver.http import MAX_REQUEST
+from fapilog.receiver.http import MAX_REQUEST, HTTPReceiver
 from fapilog.record import LogRecord, Resource, Scope
 from fapilog.sinks.otlp import OTLPSink
 from tests.otlp_servers import deliver, opened
@@ -243,3 +247,109 @@ def test_without_grpc_only_http_is_offered(monkeypatch):
         assert receiver.grpc_endpoint is None
         with opened(OTLPSink(receiver.http_endpoint)) as sink:
             assert deliver(sink) is None
+
+
+# ---- requests of strangers
+
+
+def send(url: str, body: bytes, kind: str = "application/json", **headers: str) -> httpx.Response:
+    return httpx.post(
+        f"{url}/v1/logs", content=body, headers={"content-type": kind, **headers}, trust_env=False
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"null",
+        b"[]",
+        b"1",
+        b'"text"',
+        b"{",
+        b"\xff\xfe",
+        b'{"resourceLogs": null, "x": [',
+        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId": 5}]}]}]}',
+        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"spanId": ["a"]}]}]}]}',
+        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId": "xyz"}]}]}]}',
+        b'{"resourceLogs": 5}',
+        b'{"resourceLogs": [null, 5, "a"]}',
+        b'{"resourceLogs": [{"scopeLogs": {"a": 1}}]}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": '
+        + b'{"arrayValue": {"values": [' * 2000,
+    ],
+    ids=lambda body: body[:60].decode("latin-1"),
+)
+def test_what_is_no_request_is_refused_in_words(body, capfd):
+    with Receiver(grpc_port=None) as receiver:
+        response = send(receiver.http_endpoint, body)
+        assert response.status_code == 400
+        assert response.json()["message"]
+        assert send(receiver.http_endpoint, b"{}").status_code == 200
+    assert capfd.readouterr().err == ""
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "resourceLogs",
+                        "scopeLogs",
+                        "logRecords",
+                        "traceId",
+                        "body",
+                        "attributes",
+                        "key",
+                        "value",
+                        "kvlistValue",
+                        "values",
+                        "stringValue",
+                        "timeUnixNano",
+                    ]
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=20,
+    )
+)
+@settings(deadline=None)
+def test_any_json_gets_an_answer(value):
+    body = json.dumps(value).encode()
+    status, _, _ = HTTPReceiver.answer(_server(), "/v1/logs", "application/json", "", body)
+    assert status in {200, 400}
+
+
+def _server() -> Any:
+    return SimpleNamespace(_respond=lambda _path, _body: None, _take=lambda _request: None)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:4318", "127.0.0.1.evil.example"])
+def test_a_foreign_host_is_refused_on_loopback(host):
+    with Receiver(grpc_port=None) as receiver:
+        response = send(receiver.http_endpoint, b"{}", Host=host)
+    assert response.status_code == 403
+    assert "localhost" in response.text
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:4318", "127.0.0.1:1", "[::1]:4318"])
+def test_a_name_of_this_machine_is_served(host):
+    with Receiver(grpc_port=None) as receiver:
+        assert send(receiver.http_endpoint, b"{}", Host=host).status_code == 200
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "1e3", "\xb2"])
+def test_a_length_that_is_no_number_is_refused(length, capfd):
+    with Receiver(grpc_port=None) as receiver:
+        port = int(receiver.http_endpoint.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            head = f"POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+            connection.sendall(head.encode("latin-1"))
+            assert connection.recv(4096).startswith(b"HTTP/1.1 411 ")
+    assert capfd.readouterr().err == ""

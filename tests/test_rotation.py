@@ -248,10 +248,28 @@ def test_files_are_tidied_on_a_thread_that_close_ends(path, tmp_path):
     rotating.wake()
     assert len(archive_threads()) == 1
     rotated(path, "090000")
+    (thread,) = archive_threads()
     rotating.close()
+    thread.join(30)
     assert archive_threads() == []
     assert all(name.endswith(".gz") for name in names(tmp_path))
     rotating.close()
+
+
+def test_a_rotation_goes_on_without_a_thread_that_is_refused(path, tmp_path, monkeypatch, capsys):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    rotated(path, "080000")
+    rotating = archive(path, compress=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        rotating.wake()
+        rotating.close()
+    assert "wait: can't start new thread" in capsys.readouterr().err
+    rotating.wake()
+    rotating.close()
+    assert all(name.endswith(".gz") for name in names(tmp_path))
 
 
 def test_with_nothing_to_do_there_is_no_thread(path):

@@ -391,7 +391,7 @@ class OldLayout:
         identity = spool_format.format_id(FORMAT)
         return FrameHeader(offset, identity, fields["sequence"], 7, 1, 0, len(line) + 1, 0, offset)
 
-    def find(self, file, offset, end):
+    def find(self, file, offset, until, end):
         header = self.parse(file, offset, end)
         return header if header and header.end <= end else None
 

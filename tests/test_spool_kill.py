@@ -21,7 +21,7 @@ import os, signal, sys
 from pathlib import Path
 from fapilog.delivery import spool as package
 from fapilog.delivery.spool import Spool, SpoolOptions
-from fapilog.delivery.spool import adopted, cursor, directory, files, own, store
+from fapilog.delivery.spool import adopted, adoption, cursor, directory, files, own, store
 
 def make():
     options = SpoolOptions(Path(sys.argv[1]), min_free=0, segment_bytes=4096)
@@ -145,7 +145,7 @@ while frame := spool.read():
 ADOPTION_POINTS = {
     "before a directory is locked": "at(directory, 'try_lock', 3, 'before')",
     "after it is locked": "at(adopted, 'claim', 2, 'behind')",
-    "while segments are looked at": "at(adopted, 'scan', 3, 'before')",
+    "while segments are looked at": "at(adoption, 'scan_in_steps', 3, 'before')",
     "before the first cursor": "at(cursor.Cursor, 'move', 1, 'before')",
     "after a segment was deleted": "at(store.Store, '_delete', 1, 'behind')",
     "before the cursor is deleted": "at(directory.ProcessDirectory, 'remove', 2, 'before')",

@@ -402,12 +402,12 @@ def test_a_fork_in_the_midst_of_adopting_keeps_no_lock(tmp_path, monkeypatch):
     leave(tmp_path, 1, "x")
     spool = make_spool(tmp_path)
 
-    def fork_here(path, floor):
+    def fork_here(found, floor, *, settled):
         spool.after_fork()  # as the child calls it
         raise OSError("the child does not go on from here")
 
     with monkeypatch.context() as patched:
-        patched.setattr("fapilog.delivery.spool.adopted.scan", fork_here)
+        patched.setattr("fapilog.delivery.spool.adoption.scan_in_steps", fork_here)
         spool.adopt()
     assert open_files(tmp_path) == []
     spool.close()
@@ -421,6 +421,6 @@ def test_no_descriptor_is_left_open(tmp_path):
     put(spool, *("x" * 1000 for _ in range(20)))
     drain(spool)
     spool.flush()
-    assert len(open_files(tmp_path)) <= 3, "lock, cursor, and the segment that is written to"
+    assert len(open_files(tmp_path)) <= 4, "directory, lock, cursor, and the segment written to"
     spool.close()
     assert open_files(tmp_path) == []

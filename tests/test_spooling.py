@@ -136,6 +136,19 @@ def test_with_the_backend_down_memory_moves_to_disk_and_comes_back_in_order(
     assert files_in(tmp_path) == []
 
 
+def test_a_sink_sends_from_memory_if_the_thread_of_its_spool_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    sink = DurableScripted()
+    queue = make(sink, mode="always")
+    assert queue._spooling is not None
+    monkeypatch.setattr(queue._spooling._worker, "has_thread", lambda: False)
+    queue.offer(records(0, 10))
+    close(queue, 100)
+    assert sink.records == numbers(0, 10)
+    assert is_balanced(stats(queue))
+
+
 def test_while_the_backend_answers_nothing_touches_the_disk(make: Make, tmp_path: Path):
     sink = DurableScripted()
     queue = make(sink)
@@ -426,7 +439,9 @@ def test_adopted_batches_that_cannot_be_read_are_dropped_and_do_not_count_for_a_
     wait_for(lambda: stats(queue).spooled == 3)
     close(queue)
     gate = threading.Event()
-    heir = DurableScripted(on_send=lambda: gate.wait(20))
+    # Its own record waits for company, while what the other one left is read.
+    patient = BatchLimits(count=50, delay=0.5)
+    heir = DurableScripted(on_send=lambda: gate.wait(20), limits=patient)
     following = make(heir)
     following.offer(records(3, 1))
     wait_for(lambda: stats(following).dropped == 3)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import contextlib
 import sys
+import traceback
 
 import pytest
 
@@ -40,6 +42,39 @@ def test_the_text_is_what_the_interpreter_would_print():
     assert text.startswith("Traceback (most recent call last):")
     assert 'raise OrderError("no such order")' in text
     assert text.rstrip().endswith(f"{__name__}.OrderError: no such order")
+
+
+def test_the_text_is_the_interpreters_without_the_lines_that_mark_columns():
+    def lookup(orders):
+        return orders["paid"]["first"]["total"]
+
+    def fail():
+        try:
+            lookup({"paid": {}})
+        except KeyError as error:
+            raise OrderError("no total") from error
+
+    error = caught(fail)
+    printed = "".join(traceback.format_exception(error)).splitlines()
+    marks = [line for line in printed if line.strip() and not line.strip(" ~^")]
+    assert bool(marks) is (sys.version_info >= (3, 11))
+    text = Capture(error).attributes()["exception.stacktrace"]
+    assert text.splitlines() == [line for line in printed if line not in marks]
+
+
+def test_no_source_is_parsed_to_lay_out_a_traceback(monkeypatch):
+    """On Python 3.11 a parse on the worker disturbs those of the application's threads."""
+    parsed = []
+
+    def fail():
+        return {"a": [1]}["a"][1] + len([1, 2])
+
+    capture = Capture(caught(fail))
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", lambda source, *_: parsed.append(source))
+        text = capture.attributes()["exception.stacktrace"]
+    assert 'return {"a": [1]}["a"][1]' in text
+    assert parsed == []
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups and notes came in 3.11")

@@ -268,6 +268,7 @@ def test_routes_come_from_variables(queues, monkeypatch, tmp_path):
 
 def test_routes_come_from_a_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAPILOG_CONFIG", "fapilog.toml")
     Path("fapilog.toml").write_text(
         """
         sinks = ["memory", "file:errors.jsonl"]

@@ -117,6 +117,7 @@ def _make_spool_app() -> typer.Typer:
     import typer  # noqa: PLC0415 - an extra
 
     from fapilog.cli.spool import quarantine, status, verify  # noqa: PLC0415 - needs typer
+    from fapilog.cli.spool_adopt import adopt  # noqa: PLC0415 - as above
     from fapilog.cli.spool_purge import purge  # noqa: PLC0415 - as above
     from fapilog.cli.spool_replay import replay  # noqa: PLC0415 - as above
 
@@ -125,7 +126,7 @@ def _make_spool_app() -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for part in (status, verify, quarantine, replay, purge):
+    for part in (status, verify, quarantine, replay, adopt, purge):
         spool.command()(part)
     return spool
 

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
+_PROXY_FIX: Final = (
+    ("HTTP 407", "response code 407"),
+    "give the proxy's credentials in its URL: HTTPS_PROXY=http://user:password@host:port",
+)
+
 # What to do about an answer, by words in it: the first row that fits.
 _FIXES: Final = (
     (
@@ -47,6 +52,7 @@ _FIXES: Final = (
         ("no complete answer", "DEADLINE_EXCEEDED"),
         "is a firewall in between, or the backend slow?",
     ),
+    _PROXY_FIX,
     (
         ("HTTP 401", "HTTP 403", "UNAUTHENTICATED", "PERMISSION_DENIED"),
         "set credentials: OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20TOKEN",
@@ -67,6 +73,7 @@ _LOKI_FIXES: Final = (
         ("HTTP 401", "HTTP 403"),
         "set FAPILOG_LOKI__TOKEN, or FAPILOG_LOKI__USERNAME and _PASSWORD, and a TENANT if need be",
     ),
+    _PROXY_FIX,
     (("HTTP 404", "HTTP 405"), "nothing takes a push at this address; Loki's port is 3100"),
 )
 

@@ -40,7 +40,7 @@ Directory = Annotated[
     typer.Option(metavar="DIR", help="The spool's directory instead of the configured one."),
 ]
 SinkName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Only this sink, by its name in `status`.")
+    str | None, typer.Option(metavar="NAME", help="Only this sink or directory, as in `status`.")
 ]
 
 
@@ -52,13 +52,16 @@ def status(
     place = location(directory)
     reports = look(place)
     if as_json:
-        typer.echo(json.dumps({report.name: _plain(report) for report in reports}, indent=2))
+        typer.echo(json.dumps({one.path.name: _plain(one) for one in reports}, indent=2))
         return
     terminal = Terminal()
     if not reports:
         terminal.line(f"nothing waits in {place}")
     for report in reports:
         terminal.heading(report.name, report.problem)
+        if report.path.name != report.name:
+            destination = cut(report.owner.destination or "somebody unknown", _MAX_LINE)
+            terminal.line(f"  {report.path.name}, for {destination}")
         rows = [_row(one) for one in report.directories]
         if report.quarantine:
             rows.append(_quarantine_row(report.quarantine))
@@ -160,9 +163,10 @@ def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
     Raises:
         ConfigurationError: nothing of this sink is on disk.
     """
-    chosen = [report for report in reports if name in {None, report.name}]
+    exact = [report for report in reports if report.path.name == name]
+    chosen = exact or [report for report in reports if name in {None, report.name}]
     if name is not None and not chosen:
-        known = ", ".join(report.name for report in reports) or "nothing"
+        known = ", ".join(report.path.name for report in reports) or "nothing"
         msg = f"--sink {name}: nothing of it is on disk; there is: {known}"
         raise ConfigurationError(msg)
     return chosen
@@ -225,6 +229,8 @@ def _age(time_ns: int) -> str:
 
 def _plain(report: SinkReport) -> dict[str, Any]:
     return {
+        "sink": report.name,
+        "destination": report.owner.destination,
         "directories": [
             {
                 "path": str(one.path),

@@ -41,7 +41,7 @@ def purge(
     for name, scans in held:
         records = counted(sum(found.records for found in scans), "record")
         terminal.line(f"{name}: {records}, {size_of(scans)}")
-    _confirm(yes)
+    confirm("Delete this for good?", yes=yes)
     if from_quarantine:
         done = [_purge_quarantine(terminal, report) for report in reports]
     else:
@@ -50,13 +50,14 @@ def purge(
         raise typer.Exit(1)
 
 
-def _confirm(yes: bool) -> None:
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask; ends the command when the answer is no, or when nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():
-        typer.echo("fapilog: nothing was deleted; nobody can be asked: give --yes", err=True)
+        typer.echo("fapilog: nothing was done; nobody can be asked: give --yes", err=True)
         raise typer.Exit(1)
-    typer.confirm("Delete this for good?", abort=True)
+    typer.confirm(question, abort=True)
 
 
 def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:

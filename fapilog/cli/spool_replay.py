@@ -14,15 +14,17 @@ from fapilog.cli import INTERRUPTED
 from fapilog.cli.spool import Directory, SinkName, counted, location, look, of_sink
 from fapilog.cli.spool_resend import BackendAwayError, Resend
 from fapilog.cli.terminal import GREEN, RED, YELLOW, Terminal, Text
-from fapilog.delivery.spool import SpoolOptions
-from fapilog.protocols import as_durable
+from fapilog.delivery.spool import Owner, SpoolOptions
+from fapilog.protocols import as_durable, destination_of
 from fapilog.settings import Settings
 from fapilog.sinks.factory import name_sinks, wanted_sinks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from fapilog.delivery.spool.survey import SinkReport
+    from fapilog.protocols import DurableSink
 
 _UNLIMITED: Final = 1 << 62
 
@@ -63,6 +65,22 @@ def configured_sinks(settings: Settings) -> dict[str, Any]:
     return name_sinks(settings, wanted)
 
 
+def owner_of(sink: DurableSink[Any]) -> Owner:
+    """Return what a service calls the owner of what it spools for a sink."""
+    return Owner(str(sink.name), sink.wire_format, destination_of(sink))
+
+
+def _show_no_sink(terminal: Terminal, report: SinkReport, sinks: Iterable[str]) -> None:
+    """Say that the records were logged for no configured sink, and what to do."""
+    destination = report.owner.destination
+    reason = f"no such sink is configured for {destination}"
+    if not destination:
+        reason = "no such sink is configured, and nothing says where its records should go"
+    terminal.line(Text("✗", RED), f" {report.path.name}: {reason}; give the records to another one")
+    command = f"fapilog spool adopt {report.path.name} --sink NAME"
+    terminal.line(f"  with {command}; there are: {', '.join(sinks) or 'none'}")
+
+
 def _waiting(report: SinkReport, from_quarantine: bool) -> bool:
     if from_quarantine:
         return any(found.frames for found in report.quarantine)
@@ -79,21 +97,20 @@ def _replay_sink(
     from_quarantine: bool,
 ) -> bool:
     """Send what waits for one sink and tell the result; whether nothing is left."""
-    durable = as_durable(sinks[report.name]) if report.name in sinks else None
-    if durable is None:
-        known = ", ".join(sinks) or "none"
-        terminal.line(
-            Text("✗", RED),
-            f" {report.name}: no such sink is configured, or it cannot spool; there are: {known}",
-        )
+    durables = [one for one in map(as_durable, sinks.values()) if one is not None]
+    owners = [owner_of(one) for one in durables]
+    directories = [owner.directory for owner in owners]
+    if report.path.name not in directories:
+        _show_no_sink(terminal, report, sinks)
         return False
+    durable = durables[directories.index(report.path.name)]
     options = SpoolOptions(
         directory=root,
         max_bytes=_UNLIMITED,  # what is there is there already
         min_free=0,
         quarantine_bytes=settings.spool.quarantine_bytes,
     )
-    resend = Resend(durable, report.name, settings, options)
+    resend = Resend(durable, settings, options)
     durable.open()
     try:
         if from_quarantine:

@@ -18,6 +18,7 @@ from fapilog.delivery.spool import Quarantine, Spool, SpoolOptions
 from fapilog.delivery.spool.quarantine_file import QuarantineFile, list_files
 from fapilog.diagnostics import describe
 from fapilog.errors import InvalidDataError, NoAnswerError, RetryableError, TooLargeError
+from fapilog.protocols import destination_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,6 @@ class Resend:
 
     Args:
         sink: opened before the first batch.
-        name: of the sink.
         settings: time limit and waits between attempts.
         options: where spool and quarantine are.
 
@@ -61,16 +61,17 @@ class Resend:
         note: what the backend said of a batch it took.
     """
 
-    def __init__(
-        self, sink: DurableSink[Any], name: str, settings: Settings, options: SpoolOptions
-    ) -> None:
+    def __init__(self, sink: DurableSink[Any], settings: Settings, options: SpoolOptions) -> None:
         self._sink = sink
-        self.name = name
+        self.name = str(sink.name)
+        self._destination = destination_of(sink)
         self._timeout = settings.export_timeout
         self._retry = RetryPolicy(initial=settings.retry_initial, maximum=settings.retry_maximum)
         self._options = options
-        self._quarantine = Quarantine(name, sink.wire_format, options)
-        self._progress = Progress(name)
+        self._quarantine = Quarantine(
+            self.name, sink.wire_format, options, destination=self._destination
+        )
+        self._progress = Progress(self.name)
         self.delivered = self.rejected = self.moved = self.left = 0
         self.problem = self.note = ""
 
@@ -86,7 +87,7 @@ class Resend:
         ]
         for one in foreign:
             self.problem = f"{one.path} holds {', '.join(one.wire_formats)}, the sink takes {mine}"
-        spool = Spool(self.name, self._sink.wire_format, self._options, cache_bytes=0)
+        spool = Spool(self.name, mine, self._options, destination=self._destination, cache_bytes=0)
         spool.open()
         done = 0
         try:

@@ -53,6 +53,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether all of it that is not settled is on disk as well."""
+        return bool(self.frames) and not any(frame.is_lost for frame in self.frames)
+
     def halves(self) -> list[Batch]:
         """Return the batch in two parts, for a backend that refuses it whole."""
         middle, size = len(self) // 2, self.size // 2

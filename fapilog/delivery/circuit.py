@@ -7,9 +7,9 @@ success closes it for all.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from fapilog import native
 from fapilog.clock import monotonic
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Circuit:
         self._retry = retry
         self._probe_timeout = probe_timeout
         self._clock = clock
-        self._lock = threading.RLock()  # a signal handler may close the sink
+        self._lock = native.RLock()  # a signal handler may close the sink
         self.failures = 0
         self.opened_at: float | None = None
         self._probe_at = 0.0
@@ -85,7 +85,7 @@ class Circuit:
                 return _OTHERS
             if now < self._probe_at:
                 return self._probe_at - now
-            self._prober = threading.get_ident()
+            self._prober = native.get_ident()
             self._probing_until = now + self._probe_timeout
             return 0.0
 
@@ -102,7 +102,7 @@ class Circuit:
             retry_after: seconds it asked to wait, or None.
         """
         with self._lock:
-            if self.failures and self._prober != threading.get_ident():
+            if self.failures and self._prober != native.get_ident():
                 return  # sent before the circuit opened: known already
             self.failures += 1
             self._prober = None

@@ -46,6 +46,7 @@ _STATUS_ERRORS: Final[Mapping[int, type[SendError]]] = {
     400: InvalidDataError,
     401: AccessDeniedError,
     403: AccessDeniedError,
+    407: AccessDeniedError,
     413: TooLargeError,
     422: InvalidDataError,
 }
@@ -58,6 +59,9 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
 MAX_RETRY_AFTER: Final = 300.0
 #: Characters of a backend's own words that reach a message.
 MAX_MESSAGE: Final = 300
+#: Bytes of them that are read: far more, so that no credential which they echo is
+#: cut before it is hidden.
+_MAX_WORDS: Final = 1 << 16
 
 #: What gRPC servers say of a message over their limit; there is no code for it:
 #: C++ and Go (and what builds on them), Rust, Java, .NET.  If our own end received
@@ -269,4 +273,4 @@ def _status_message(body: bytes, content_type: str) -> str:
 
 
 def _text(raw: bytes) -> str:
-    return raw[: 8 * MAX_MESSAGE].decode("utf-8", "replace")
+    return raw[:_MAX_WORDS].decode("utf-8", "replace")

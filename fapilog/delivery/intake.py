@@ -10,10 +10,9 @@ counts each record under one lock: either the worker brings it in, or
 from __future__ import annotations
 
 import math
-import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.delivery.backlog import ITEM_OVERHEAD, Backlog, Batch
 from fapilog.delivery.overflow import Admission
@@ -83,7 +82,7 @@ class Intake:
         self._diverts_after = route.fallback_after if options.spool is None else math.inf
         self.closed = False
         self.patience = math.inf
-        self._lock = threading.RLock()  # a signal handler may close while a record is counted
+        self._lock = native.RLock()  # a signal handler may close while a record is counted
         self._hand: Sequence[LogRecord] = ()
         self._done = 0  # records of the hand that are counted
         self._skipped = 0  # records of the slice that are not in the hand, to be counted
@@ -219,7 +218,7 @@ class Intake:
         deadline = began + min(seconds, self.patience)
         while not self.closed and monotonic() < deadline and self._makes_room():
             self._notice()  # of what was put before this record
-            time.sleep(_POLL)
+            native.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
         # Each sink has a patience of its own: one that is down uses up no other's.

@@ -151,8 +151,8 @@ class Stats:
         drops: ``{reason: {severity range: count}}``; the reasons ``filtered``
             (a processor returned None), ``not_routed`` (no sink takes it) and
             ``not_released`` (a hold was left without) are the intended ones.
-            What a damaged file of the spool held counts as ``spool_damaged``
-            of severity ``UNKNOWN``.
+            What a file of the spool held that is damaged, or was deleted by
+            somebody else, counts as ``spool_damaged`` of severity ``UNKNOWN``.
         sinks: the same by sink name; empty in a sink's own ledger.
         processor_errors: processors that raised; their records were masked.
         redacted: values masked by redaction.

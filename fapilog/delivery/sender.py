@@ -7,10 +7,9 @@ serves all delivery threads of a sink.
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.delivery.send_size import SendSize
 from fapilog.diagnostics import announce, describe
@@ -83,7 +82,7 @@ class Sender:
         self._export_timeout = export_timeout
         self._unknown_attempts = unknown_attempts
         self._keep = keep
-        self.lock = threading.RLock()  # a signal handler may close what is being closed
+        self.lock = native.RLock()  # a signal handler may close what is being closed
         self.abandoned = False
         self.deadline: float | None = None
         self.rest_is_safe = False
@@ -138,7 +137,7 @@ class Sender:
             if deadline is not None and (self.rest_is_safe or monotonic() >= deadline):
                 return False
             # In short naps: waking by lock or event is not safe in signal handlers.
-            time.sleep(min(wait, _LOOK))
+            native.sleep(min(wait, _LOOK))
         return False
 
     def _next_part(self, batch: Batch) -> Batch | None:

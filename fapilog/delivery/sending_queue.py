@@ -10,10 +10,10 @@ only around their I/O.
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.delivery.backlog import Backlog, Batch
 from fapilog.delivery.circuit import Circuit
@@ -108,7 +108,7 @@ class SendingQueue:
         self._flush_target = 0
         self._is_closing_sink = False
         self._end = math.inf  # when everything has to be over
-        self._taking = threading.Lock()  # one thread at a time waits for a batch
+        self._taking = native.Lock()  # one thread at a time waits for a batch
         self._sender = Sender(
             self.sink,
             self.name,
@@ -280,7 +280,7 @@ class SendingQueue:
     @property
     def _done(self) -> int:
         """Records of the backlog whose fate is known."""
-        damaged = self._spooling.damaged if self._spooling else 0
+        damaged = self._spooling.own_damaged if self._spooling else 0
         return self.ledger.settled + damaged - self.ledger.settled_adopted
 
     def start_flush(self) -> int:
@@ -303,8 +303,13 @@ class SendingQueue:
         is_down = self.circuit.opened_at is not None
         return spooling is not None and is_down and spooling.holds_everything
 
+    def has_thread(self) -> bool:
+        """Start the threads that delivery needs; False if the interpreter refuses one."""
+        spooling = self._spooling
+        return self._worker.has_thread() and (spooling is None or spooling.has_thread())
+
     def start_threads(self) -> None:
-        """Start the thread that will close the sink, where there is none yet."""
+        """Start the thread that will close the sink, if there is none yet."""
         self._worker.wake()
 
     def start_end(self) -> None:
@@ -361,7 +366,7 @@ class SendingQueue:
             left: severities of the records that the pipeline's worker still holds.
         """
         with self._lock:
-            sending = [batch for batch in self._in_flight if not batch.frames]
+            sending = [batch for batch in self._in_flight if not batch.is_on_disk]
             for batch in sending:
                 self._in_flight.remove(batch)
                 while batch.parts:

@@ -14,6 +14,7 @@ from fapilog.clock import monotonic
 from fapilog.delivery.backlog import Backlog, Batch
 from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, describe
+from fapilog.interpreter import give_way
 
 if TYPE_CHECKING:
     import threading
@@ -37,6 +38,11 @@ _GLANCE: Final = 0.01
 _PATIENCE: Final = 2.0
 #: Seconds between two looks for what dead processes left.
 _ADOPT_EVERY: Final = 30.0
+#: The same when there were more than can be taken over at a time.
+_ADOPT_SOON: Final = 1.0
+#: Segments that are looked at in one check whether they are still there, and in the last one.
+_SOME: Final = 128
+_MOST: Final = 4096
 #: How often two counts are read that change together.
 _LOOKS: Final = 5
 #: Seconds after a failed write until the next.
@@ -99,6 +105,7 @@ class Spooling:
         self._ending = False
         self._no_write_before = 0.0
         self._adopt_at = 0.0
+        self._announced = 0  # adopted records
         self._sync_at = 0.0
 
     # ---- the pipeline's worker
@@ -123,8 +130,8 @@ class Spooling:
             return True
         if self.active and not self._always and not self._is_needed():
             self.active = False
-        # Where the disk takes nothing, records go straight from memory.
-        return self.active and monotonic() >= self._no_write_before
+        # If the disk takes nothing, or no thread writes to it, records go straight from memory.
+        return self.active and monotonic() >= self._no_write_before and self.has_thread()
 
     @property
     def unread(self) -> int:
@@ -209,12 +216,20 @@ class Spooling:
         return self._spool.corrupt.records
 
     @property
+    def own_damaged(self) -> int:
+        """Records of these that this process has spooled itself."""
+        corrupt = self._spool.corrupt
+        return corrupt.records - corrupt.adopted
+
+    @property
     def holds_everything(self) -> bool:
         """Whether nothing that is not settled is in memory alone; False while the disk is busy."""
         if not self._lock.acquire(timeout=_GLANCE):
             return False
         try:
-            return not len(self._backlog) and all(batch.frames for batch in self._in_flight)
+            if len(self._backlog) or not all(batch.is_on_disk for batch in self._in_flight):
+                return False
+            return self._spool.is_whole and not (self._next and self._next.is_lost)
         finally:
             self._lock.release()
 
@@ -222,6 +237,10 @@ class Spooling:
     def is_current(self) -> bool:
         """Whether the caller runs on the spool's thread."""
         return self._worker.is_current
+
+    def has_thread(self) -> bool:
+        """Start the spool's thread if there was none; False when the interpreter refuses it."""
+        return self._worker.has_thread()
 
     def finish(self, deadline: float) -> None:
         """Write what is left to disk and close the spool; blocks until ``deadline`` at most.
@@ -241,12 +260,11 @@ class Spooling:
         while not self._ending:
             if self._is_needed():
                 self._spill()
-            now = monotonic()
-            if now >= self._adopt_at:
-                self._adopt_at = now + _ADOPT_EVERY
-                self._adopt()
+            is_adopting = self._adopt()
+            self._mend()
             self._sync()
-            self._rest()
+            if not is_adopting:
+                self._rest()
         self._write_the_end()
 
     def _rest(self) -> None:
@@ -271,7 +289,7 @@ class Spooling:
         moved = False
         while monotonic() >= self._no_write_before:
             with self._lock:
-                batch = next((b for b in self._in_flight if not b.frames and b.parts), None)
+                batch = next((b for b in self._in_flight if b.parts and not b.is_on_disk), None)
                 if not (self._write_rest(batch) if batch else self._write_waiting()):
                     break
                 moved = self.active = True
@@ -306,34 +324,80 @@ class Spooling:
             packed = self._sink.pack(batch.items)
             return self._spool.append(packed, batch.severities, batch.items, read=is_in_flight)
         except Exception as error:  # noqa: BLE001 - announced; the records stay in memory
-            self._no_write_before = monotonic() + _AGAIN
+            self._pause_writing(error)
             self._wake_senders()  # which take what waits from memory now
-            announce(
-                f"spool {self._name}",
-                f"{self._name}: cannot spool, records stay in memory: {describe(error)}",
-            )
             return None
+
+    def _mend(self, most: int = _SOME) -> None:
+        """Write again what somebody took away from the disk, of so many segments at most."""
+        with self._lock:
+            self._spool.check(most)
+        while monotonic() >= self._no_write_before and self._mends_one():
+            give_way()
+
+    def _mends_one(self) -> bool:
+        with self._lock:
+            try:
+                frame = self._next
+                if frame is not None and frame.is_lost:
+                    self._spool.append(frame.body, frame.severities, frame.item)
+                    self._next = None
+                    if frame.is_adopted:  # it comes back as one of this process
+                        self._ledger.settled_adopted += len(frame.severities)
+                return self._spool.mend()
+            except Exception as error:  # noqa: BLE001 - announced; it is tried again
+                self._pause_writing(error)
+                return False
+
+    def _pause_writing(self, error: Exception) -> None:
+        self._no_write_before = monotonic() + _AGAIN
+        announce(
+            f"spool {self._name}",
+            f"{self._name}: cannot spool, records stay in memory: {describe(error)}",
+        )
 
     def _write_the_end(self) -> None:
         """Have on disk, at the end, what is not settled and nothing else."""
+        self._announce_adopted()
         self._no_write_before = 0.0
+        self._mend(_MOST)
         self._spill()
         with self._lock:
+            frame = self._next
+            if frame is not None and frame.is_lost:
+                self._next = None
+                self._ledger.drops.add_all("shutdown", frame.severities)
             for batch in self._in_flight:
                 if batch.ahead and not self._write_rest(batch):
                     break
 
-    def _adopt(self) -> None:
-        with self._lock:
-            found = self._spool.adopt()
+    def _adopt(self) -> bool:
+        """Look through what dead processes left, for a moment; whether there is more."""
+        now = monotonic()
+        if now >= self._adopt_at:
+            has_left = self._spool.look_for_orphans()
+            self._adopt_at = now + (_ADOPT_SOON if has_left else _ADOPT_EVERY)
+        before = self._spool.adopted
+        goes_on = True
+        while goes_on and not self._ending and monotonic() < now + LOOK:
+            goes_on = self._spool.adopt_step(self._lock)
+            give_way()
+        if self._spool.adopted > before:
+            with self._lock:
+                self.active = True
+            self._wake_senders()
+        if not goes_on:
+            self._announce_adopted()
+        return goes_on
+
+    def _announce_adopted(self) -> None:
+        found = self._spool.adopted - self._announced
+        self._announced += found
         if found:
             announce(
                 f"adopt {self._name}",
                 f"{self._name}: {found} records that an earlier process left are taken over",
             )
-            with self._lock:
-                self.active = True
-            self._wake_senders()
 
     def _sync(self) -> None:
         try:
@@ -342,11 +406,11 @@ class Spooling:
             announce(f"sync {self._name}", f"{self._name}: {describe(error)}")
 
     def _finish(self) -> None:
-        left = self._spool.pending_records
         try:
             self._spool.close()
         except Exception as error:  # noqa: BLE001 - the end goes on whatever a disk does
             announce(f"close {self._name}", f"{self._name}: spool: {describe(error)}")
+        left = self._spool.pending_records
         if left:
             announce(
                 f"spooled {self._name}",

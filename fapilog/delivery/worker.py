@@ -9,20 +9,17 @@ that a signal handler could find held: the bell is a ``SimpleQueue``, whose
 from __future__ import annotations
 
 import contextvars
-import queue
-import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from fapilog import context
+from fapilog import context, native
 from fapilog.clock import monotonic
 from fapilog.diagnostics import announce, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two looks at a thread that is being started.
+#: Seconds between two looks at threads that are ending.
 _POLL: Final = 0.001
 #: Seconds until a loop that failed is run again.
 _PAUSE: Final = 0.05
@@ -46,6 +43,7 @@ class Worker:
             and before a thread exists.  Whoever adds work reads it after
             adding and calls :meth:`wake` when it is set.
         ended: True once every loop has returned; the worker never runs again.
+        threads: how many have been started.
     """
 
     def __init__(
@@ -66,24 +64,26 @@ class Worker:
     def after_fork(self) -> None:
         """Forget the parent's threads and bell."""
         self.idle = not self.ended
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._starting = threading.Lock()
-        self._starter = 0  # the thread that holds it
+        self._bell: native.SimpleQueue[None] = native.SimpleQueue()
+        self.threads = 0
+        self._alive = 0  # of them, those that have not ended
+        self._idents: set[int] = set()
+        self._starting = native.Lock()
+        self._starter = 0  # the thread that waits for another one to begin
         self._is_inline = False
         self._running = 0
         self._has_returned = False
-        self._counting = threading.RLock()
+        self._counting = native.RLock()
 
     @property
     def is_current(self) -> bool:
         """Whether the caller runs on one of this worker's threads."""
-        return threading.current_thread() in self._threads
+        return native.get_ident() in self._idents
 
     @property
     def is_alive(self) -> bool:
         """Whether a thread exists that has not ended."""
-        return any(thread.is_alive() for thread in self._threads)
+        return self._alive > 0
 
     def wake(self) -> bool:
         """Wake the loop, starting a thread when there is none.
@@ -97,7 +97,7 @@ class Worker:
         if self.ended:
             return False
         self.idle = False
-        if not self._threads and not self._start():
+        if not self.has_thread():
             self.idle = True
             return False
         try:
@@ -107,17 +107,16 @@ class Worker:
             return False
         return True
 
-    @property
-    def threads(self) -> int:
-        """How many have been started."""
-        return len(self._threads)
+    def has_thread(self) -> bool:
+        """Start a thread if there was none; False when the interpreter refuses it."""
+        return self.threads > 0 or self._start()
 
     def widen(self) -> None:
         """Start another thread if there may be one; by the threads and whoever adds work."""
-        if self._is_inline or len(self._threads) >= self._width:
+        if self._is_inline or self.threads >= self._width:
             return
         with self._starting:
-            if len(self._threads) < self._width:
+            if self.threads < self._width:
                 self._launch()
 
     def sleep(self, seconds: float | None) -> None:
@@ -126,31 +125,20 @@ class Worker:
             self._bell.get(timeout=seconds)
             while True:  # many calls of wake() are one wake-up
                 self._bell.get_nowait()
-        except queue.Empty:
+        except native.Empty:
             return
 
     def join(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for all threads to end; True when they have, or never ran."""
+        """Wait up to ``seconds`` for the other threads to end; True when none is left."""
         deadline = monotonic() + seconds
-        for thread in list(self._threads):
-            if thread is not threading.current_thread():
-                self._join(thread, deadline)
-        return not self.is_alive
+        while self._others and monotonic() < deadline:
+            native.pause(_POLL)
+        return not self._others
 
-    def _join(self, thread: threading.Thread, deadline: float) -> None:
-        while not self._has_joined(thread, deadline) and monotonic() < deadline:
-            # It is just being started: by the frame that a signal handler has
-            # interrupted, which cannot go on, or by another thread.
-            if self._starter == threading.get_ident():
-                return
-            time.sleep(_POLL)
-
-    def _has_joined(self, thread: threading.Thread, deadline: float) -> bool:
-        try:
-            thread.join(max(deadline - monotonic(), 0.0))
-        except RuntimeError:  # not yet
-            return False
-        return True
+    @property
+    def _others(self) -> int:
+        """Threads the caller can wait for: not its own, nor one that its frame is starting."""
+        return self._alive - self.is_current - (self._starter == native.get_ident())
 
     def _start(self) -> bool:
         if not self._starting.acquire(blocking=False):
@@ -164,25 +152,39 @@ class Worker:
         """Start a thread; False when there is none to be had.  Holds ``_starting``."""
         if not self._enter():
             return False
-        self._starter = threading.get_ident()
-        thread: threading.Thread | None = None
+        self._starter = native.get_ident()
+        # Counted before it runs: the loop may ask whether there are others.
+        self.threads += 1
+        with self._counting:
+            self._alive += 1
         try:
-            thread = threading.Thread(
-                target=self._run, args=(self._persist,), name=self._name, daemon=True
-            )
-            # Known before it runs: the loop may ask whether it is on this thread.
-            self._threads.append(thread)
-            thread.start()
+            native.start_thread(self._run_thread, self._name)
         except (RuntimeError, MemoryError) as error:
-            if thread in self._threads:
-                self._threads.remove(thread)
+            self._starter = 0
+            self.threads -= 1
+            self._count_end()
             self._leave(has_run=False)
             # From Python 3.12 on an ending interpreter refuses; shutdown() is about to come.
             if "interpreter shutdown" not in str(error):
-                rest = "there is another one" if self._threads else "records wait for shutdown()"
+                rest = "there is another one" if self.threads else "records wait for shutdown()"
                 announce("thread", f"no thread for {self._name}: {error}; {rest}")
             return False
+        self._starter = 0
         return True
+
+    def _run_thread(self) -> None:
+        ident = native.get_ident()
+        self._idents.add(ident)
+        self._starter = 0
+        try:
+            self._run(self._persist)
+        finally:
+            self._idents.discard(ident)
+            self._count_end()
+
+    def _count_end(self) -> None:
+        with self._counting:
+            self._alive -= 1
 
     def run_inline(self) -> None:
         """Run the loop on the calling thread, where no thread is to be had.
@@ -201,7 +203,7 @@ class Worker:
     def _persist(self) -> None:
         """Run the loop until it returns."""
         while not self._returns():
-            time.sleep(_PAUSE)
+            native.sleep(_PAUSE)
 
     def _returns(self) -> bool:
         try:
@@ -212,6 +214,7 @@ class Worker:
         return True
 
     def _run(self, loop: Callable[[], None]) -> None:
+        native.IN_WORKER.set(True)  # in this thread's context, or in a copy made for the loop
         with context.suppressed():
             try:
                 loop()

@@ -6,7 +6,6 @@ is what the user wrote.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,9 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
+from fapilog.options import found
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,21 +40,30 @@ if TYPE_CHECKING:
     AnySource: TypeAlias = "EnvironmentSource | OTelEnvironmentSource | FileSource"
 
 ENV_PREFIX: Final = "FAPILOG_"
+#: Names a file of options, which is obeyed whole.
+CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
+_TABLE: Final = ("tool", "fapilog")
 
-#: OpenTelemetry's variables and the options they set; ``True`` are milliseconds.
+#: OpenTelemetry's variables and the options they set, those that win first;
+#: ``True`` are milliseconds, of which 0 means without a limit.
 OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_BLRP_MAX_QUEUE_SIZE": ("queue_size", False),
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": ("batch_size", False),
     "OTEL_BLRP_SCHEDULE_DELAY": ("schedule_delay", True),
     "OTEL_BLRP_EXPORT_TIMEOUT": ("export_timeout", True),
     "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT": ("attribute_count_limit", False),
+    "OTEL_ATTRIBUTE_COUNT_LIMIT": ("attribute_count_limit", False),
     "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": ("attribute_value_length_limit", False),
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": ("attribute_value_length_limit", False),
     "OTEL_SDK_DISABLED": ("otel_disabled", False),
     "OTEL_LOGS_EXPORTER": ("sinks", False),
 }
-#: Either of them makes ``otlp`` the sink where no option names one.
+#: Either of them makes ``otlp`` the sink if no option names one.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_OTEL_NAMES: Final = {option: variable for variable, (option, _) in OTEL_VARIABLES.items()}
+#: Seconds of the longest duration: a longer one means the same.
+_LONGEST: Final = 86_400.0
+#: Digits of a number that is read; more are more than any limit.
+_DIGITS: Final = 18
 
 
 class Source(Protocol):
@@ -143,24 +153,22 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
 
     @override
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        variable = _OTEL_NAMES.get(field_name, "")
-        text = os.environ.get(variable, "").strip()
-        if not text:
-            return None, field_name, False
-        if OTEL_VARIABLES[variable][1]:
-            # What is no number is left for the model to refuse.
-            with contextlib.suppress(ValueError):
-                return float(text) / 1000, field_name, False
-        if field_name == "otel_disabled":
-            return text.lower() == "true", field_name, False
-        return text, field_name, False
+        for variable in _variables_of(field_name):
+            text = os.environ.get(variable, "").strip()
+            if not text:
+                continue
+            try:
+                return _value_of(variable, text, field), field_name, False
+            except ValueError as error:
+                announce(f"variable {variable}", f"{variable}={text[:64]!r} is ignored: {error}")
+        return None, field_name, False
 
     @override
     def __call__(self) -> dict[str, Any]:
         values = {
             name: self.get_field_value(field, name)[0]
             for name, field in self.settings_cls.model_fields.items()
-            if name in _OTEL_NAMES
+            if _variables_of(name)
         }
         if values.get("otel_disabled"):
             values["sinks"] = None
@@ -171,33 +179,91 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
     def origin(self, option: str) -> str:
         """Return the variable that set ``option``."""
         option = option.partition(".")[0]
-        candidates = (_OTEL_NAMES[option], *_ENDPOINTS)
+        candidates = (*_variables_of(option), *_ENDPOINTS)
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the same, with the unit where it is not that of the option."""
+        """Return the same, with the unit if it is not that of the option."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable
 
     def spelling(self, option: str) -> str:
-        """Return OpenTelemetry's variable, or fapilog's where it has none."""
-        return _OTEL_NAMES.get(option) or own_variable(option)
+        """Return OpenTelemetry's variable, or fapilog's if there is none."""
+        return next(iter(_variables_of(option)), own_variable(option))
+
+
+def _variables_of(option: str) -> list[str]:
+    return [variable for variable, (name, _) in OTEL_VARIABLES.items() if name == option]
+
+
+def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
+    """Return the value of a variable.
+
+    Raises:
+        ValueError: it has none of its values; the specification wants a
+            warning then, and the default.
+            Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    option, milliseconds = OTEL_VARIABLES[variable]
+    if option == "sinks":
+        return text
+    if option == "otel_disabled":
+        if text.lower() not in {"true", "false"}:
+            msg = "use true or false; it counts as false"
+            raise ValueError(msg)
+        return text.lower() == "true"
+    if not (text.isascii() and text.isdigit()):
+        unit = " of milliseconds" if milliseconds else ""
+        msg = f"use a whole number{unit} from 0 up"
+        raise ValueError(msg)
+    number = int(text[:_DIGITS])
+    if milliseconds:
+        seconds = min(number / 1000, _LONGEST)
+        return seconds if number or variable == "OTEL_BLRP_SCHEDULE_DELAY" else _LONGEST
+    least = next((one.ge for one in field.metadata if hasattr(one, "ge")), 0)
+    if number < least:
+        msg = f"use a number from {least} up"
+        raise ValueError(msg)
+    return number
 
 
 class FileSource(InitSettingsSource):
-    """Keys of a TOML file in the working directory, or of a table in it.
+    """Keys of a TOML file, or of a table in it.
+
+    Args:
+        settings_cls: the model of the options.
+        path: the file.
+        table: the names of the table, from the outside in.
+        named: whether the user has named the file.  One that was found in the
+            working directory sets harmless options only, unless it belongs to
+            the application: see :mod:`fapilog.options.found`.
 
     Raises:
-        ConfigurationError: the file is there and cannot be read.
+        ConfigurationError: the file cannot be read, or was named and is not there.
     """
 
     def __init__(
-        self, settings_cls: type[BaseSettings], path: str, table: tuple[str, ...] = ()
+        self,
+        settings_cls: type[BaseSettings],
+        path: str,
+        table: tuple[str, ...] = (),
+        *,
+        named: bool = False,
     ) -> None:
         self._name = f"[{'.'.join(table)}] in {path}" if table else path
         self._key = "key {!r} of " if table else "key {!r} in "
-        super().__init__(settings_cls, _read(Path(path), table))
+        values = _read(Path(path), table, named=named)
+        if values and not named and not found.belongs_to_application(Path(path)):
+            values, others = found.harmless(settings_cls, values)
+            if others:
+                announce(
+                    f"file {path}",
+                    f"{self._name} was found in the working directory and not named: "
+                    f"{', '.join(others)} is ignored there; if the file is yours, set "
+                    f"{CONFIG_VARIABLE}={path}",
+                )
+        super().__init__(settings_cls, values)
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - as Source has it
         """Return the file, and the table in it."""
@@ -212,25 +278,28 @@ class FileSource(InitSettingsSource):
         return repr(option)
 
 
-def _read(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
+def _read(path: Path, table: tuple[str, ...], *, named: bool) -> dict[str, Any]:
     try:
-        found: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        content: Any = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
+        if not named:
+            return {}
+        msg = f"{path}: there is no such file; give the path of a file, or unset {CONFIG_VARIABLE}"
+        raise ConfigurationError(msg) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         msg = f"{path} cannot be read: {reason}; mend it, or remove it"
         raise ConfigurationError(msg) from None
-    tool = found.get("tool")
+    tool = content.get("tool")
     if not table and isinstance(tool, dict) and "fapilog" in tool:
         msg = f"[tool.fapilog] in {path}: write its options at the top, without a table around them"
         raise ConfigurationError(msg)
     for name in table:
-        found = found.get(name, {})
-        if not isinstance(found, dict):
+        content = content.get(name, {})
+        if not isinstance(content, dict):
             msg = f"{name!r} in {path} is no table; write [{'.'.join(table)}] above the options"
             raise ConfigurationError(msg)
-    return cast("dict[str, Any]", found)
+    return cast("dict[str, Any]", content)
 
 
 def own_variable(option: str) -> str:
@@ -238,16 +307,30 @@ def own_variable(option: str) -> str:
     return ENV_PREFIX + option.upper().replace(".", "__")
 
 
-def readers(settings_cls: type[BaseSettings]) -> tuple[Callable[[], AnySource], ...]:
+def readers(
+    settings_cls: type[BaseSettings], config: object = None
+) -> tuple[Callable[[], AnySource], ...]:
     """Return what reads each source but the arguments, the one that wins first.
 
-    Each of them raises ConfigurationError where its source cannot be read.
+    Each of them raises ConfigurationError if its source cannot be read.
+
+    Args:
+        settings_cls: the model of the options.
+        config: the file that an argument names; None looks at the variable,
+            and then for files in the working directory.
     """
-    return (
+    environment = (
         partial(EnvironmentSource, settings_cls),
         partial(OTelEnvironmentSource, settings_cls),
+    )
+    path = str(config or os.environ.get(CONFIG_VARIABLE, "").strip())
+    if path:
+        table = _TABLE if Path(path).name == "pyproject.toml" else ()
+        return (*environment, partial(FileSource, settings_cls, path, table, named=True))
+    return (
+        *environment,
         partial(FileSource, settings_cls, "fapilog.toml"),
-        partial(FileSource, settings_cls, "pyproject.toml", ("tool", "fapilog")),
+        partial(FileSource, settings_cls, "pyproject.toml", _TABLE),
     )
 
 

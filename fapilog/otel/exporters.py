@@ -23,17 +23,17 @@ from fapilog.delivery.send_size import SendSize
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import ConfigurationError, NoAnswerError, RetryableError, TooLargeError
 from fapilog.otel.convert import from_api, from_sdk_resource, from_sdk_scope
-from fapilog.processors.redact import RedactProcessor, mask_record
+from fapilog.processors.redact import RedactProcessor, mask_record, redactor_of
 from fapilog.record import Resource, Scope
 from fapilog.values import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from opentelemetry.sdk._logs import ReadableLogRecord
 
     from fapilog.protocols import Sink
-    from fapilog.record import LogRecord
+    from fapilog.record import AnyValue, LogRecord
 
 #: Path of the file that the exporter ``fapilog_file`` writes.
 FILE_PATH_VARIABLE: Final = "FAPILOG_FILE__PATH"
@@ -53,10 +53,12 @@ class SinkExporter(LogRecordExporter):
     Args:
         sink: opened here, closed by ``shutdown``.
         timeout: seconds one ``export`` may take, retries included.
-        redact: what masks secrets, by default fapilog's default redaction.
+        redact: masks secrets; by default what the options ``redact``,
+            ``redact_fields`` and ``redact_allow`` ask for, from the
+            environment and files.
 
     Raises:
-        ConfigurationError: an option of the sink is wrong.
+        ConfigurationError: an option of the sink, or of redaction, is wrong.
     """
 
     def __init__(
@@ -65,7 +67,11 @@ class SinkExporter(LogRecordExporter):
         sink.open()
         self._sink = sink
         self._timeout = timeout
-        self._redact = redact or RedactProcessor()
+        if redact is None:
+            from fapilog.settings import Settings  # noqa: PLC0415 - pydantic loads here
+
+            redact = redactor_of(Settings())
+        self._redact = redact
         # By identity: one redacted resource and scope for each source.
         self._resource = lru_cache(maxsize=64)(self._redact_resource)
         self._scope = lru_cache(maxsize=4096)(self._redact_scope)
@@ -144,7 +150,8 @@ class SinkExporter(LogRecordExporter):
         record = from_api(readable.log_record, scope, resource)
         record.dropped_attributes_count = readable.dropped_attributes
         try:
-            record = self._redact(record)
+            if self._redact is not None:
+                record = self._redact(record)
         except Exception as error:  # noqa: BLE001 - a record is never let through raw
             announce("redact", f"redaction raised {type(error).__name__}; record masked")
             mask_record(record, f"redaction raised {type(error).__name__}")
@@ -152,11 +159,13 @@ class SinkExporter(LogRecordExporter):
         return record
 
     def _redact_resource(self, resource: Resource) -> Resource:
-        return Resource(self._redact.redact_mapping(resource.attributes), resource.schema_url)
+        return Resource(self._masked(resource.attributes), resource.schema_url)
 
     def _redact_scope(self, scope: Scope) -> Scope:
-        attributes = self._redact.redact_mapping(scope.attributes)
-        return Scope(scope.name, scope.version, scope.schema_url, attributes)
+        return Scope(scope.name, scope.version, scope.schema_url, self._masked(scope.attributes))
+
+    def _masked(self, attributes: Mapping[str, AnyValue]) -> Mapping[str, AnyValue]:
+        return attributes if self._redact is None else self._redact.redact_mapping(attributes)
 
     def _deliver(self, items: list[Any], deadline: float) -> bool:
         """Send a batch, in parts that the backend takes in time; True when all arrived."""

@@ -8,25 +8,48 @@ and command lines: it looks for names, and where a name is secret by
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote
 
 from fapilog.processors.pieces import search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fapilog.processors.secrets import Span
 
-# A name, perhaps with a word before it ("api key"); what closes a quote or a
-# bracket around it; and what stands between it and its value.
-_name: Final = re.compile(
-    r"""(?<![\w.-]) (?:(?P<dashes>--) | (?P<word>[A-Za-z]{2,12})[ ])? (?P<name>[\w.-]{2,})
-    (?:%5[Dd] | [\\"'\]]){0,4}
-    (?: [ \t]{0,4} (?:=> | :=(?!=) | [=:](?![=:]) | %3[AaDd]) [ \t]{0,4}
-      | (?P<comma>(?<=["']),) [ \t]{0,4}
-      | (?(dashes) [ \t]{1,4}(?!-) | (?!)) )""",
-    re.VERBOSE,
-)
+# What URLs may write for a character of a name; "=", ":" and brackets are none.
+_ESCAPE: Final = "(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])"
+
+
+def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
+    """Return what finds names, their quotes and brackets, and what stands before a value.
+
+    A word may come before a name ("api key").
+
+    Args:
+        character: a character of a name.
+        begin: what else holds where a name begins.
+    """
+    return re.compile(
+        rf"""(?<![\w.-]) {begin} (?:(?P<dashes>--) | (?P<word>[A-Za-z]{{2,12}})[ ])?
+        (?P<name>{character}{{2,}})
+        (?P<closing>(?:%5[Dd] | [\\"'\]]){{0,4}})
+        (?: [ \t]{{0,4}} (?:=> | :=(?!=) | [=:](?![=:]) | %3[AaDd]) [ \t]{{0,4}}
+          | (?P<comma>(?<=["']),) [ \t]{{0,4}}
+          | (?(dashes) [ \t]{{1,4}}(?!-) | (?!)) )""",
+        re.VERBOSE,
+    )
+
+
+_name: Final = _compiled(r"[\w.-]")
+# It does not begin inside an escape: each part of a long name would be searched again.
+_encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
+_closing_quote: Final = re.compile(r"""\\*["']\Z""")
+# What ends a member of an object, or opens something in it.
+_structure: Final = re.compile(r"""\\{0,32}["']|[\[\](){},\r\n]""")
+_QUOTES: Final = frozenset("\"'")
+_OPENING: Final = frozenset("[({")
+_CLOSING: Final = frozenset("])}")
 _quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""")
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
@@ -56,44 +79,67 @@ def may_hold_pair(text: str) -> bool:
     )
 
 
-def find_pairs(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
+class Value(NamedTuple):
+    """Where the value of a secret name is.
+
+    Attributes:
+        start, end: what is masked.
+        quote: put around the mask, so that JSON stays JSON.
+    """
+
+    start: int
+    end: int
+    quote: str = ""
+
+
+def find_pairs(text: str, is_secret: Callable[[str], bool]) -> list[Value]:
     """Return where the values of secret names are, in order and without overlap.
 
     Args:
         text: any text.
         is_secret: whether a name is one of a secret.
     """
-    spans: list[Span] = []
+    values: list[Value] = []
     last = 0
-    for match in search(_name, text):
+    for match in search(_encoded_name if "%" in text else _name, text):
         if match.start() >= last and _is_secret(match, is_secret):
-            start, end = _value(text, match)
-            if start < end:
-                spans.append((start, end))
-                last = end
-    return spans
+            value = _value(text, match)
+            if value.start < value.end:
+                values.append(value)
+                last = value.end
+    return values
 
 
 def _is_secret(match: re.Match[str], is_secret: Callable[[str], bool]) -> bool:
     name, word = match["name"][-_LONGEST_NAME:], match["word"]
+    if "%" in name:
+        name = unquote(name)
     if is_secret(name):
         return True
     if word:  # "api key" is secret, "auth failed" is not
         return not is_secret(word) and is_secret(f"{word} {name}")
-    in_query = match.string[max(match.start() - 1, 0) : match.start()] in {"?", "&"}
-    return in_query and _signature.search(name) is not None
+    return _signature.search(name) is not None and _is_in_query(match)
 
 
-def _value(text: str, match: re.Match[str]) -> Span:
+def _is_in_query(match: re.Match[str]) -> bool:
+    text, start = match.string, match.start()
+    if start:
+        return text[start - 1] in "?&"
+    return not any(blank in text for blank in " \t\r\n")  # a query string alone
+
+
+def _value(text: str, match: re.Match[str]) -> Value:
     """Return what to mask after a name; an empty span for nothing."""
     start = match.end()
     quoted = quotation(text, start)
     if quoted:
         start, end = quoted.end(), end_of_quotation(text, quoted["quote"], quoted.end())
         if match["comma"] and not (match["dashes"] or _is_tuple(text, match, end)):
-            return start, start
+            return Value(start, start)
     elif match["comma"] or _literal.match(text, start):
-        return start, start
+        return Value(start, start)
+    elif closing := _closing_quote.search(match["closing"]):
+        return Value(start, _end_of_member(text, start, len(closing[0]) - 1), closing[0])
     scheme = _scheme.match(text, start)
     if scheme and (not quoted or scheme.end() < end):
         start = scheme.end()
@@ -102,7 +148,7 @@ def _value(text: str, match: re.Match[str]) -> Span:
             scheme is None or scheme[0].lower().startswith("digest")
         )
         end = _end_of_header(text, match, start) if whole_line else _end_unquoted(text, start)
-    return start, end
+    return Value(start, end)
 
 
 def _end_of_header(text: str, match: re.Match[str], start: int) -> int:
@@ -131,9 +177,44 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
     return len(text)
 
 
+def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
+    """Return where a value ends that stands behind a name in quotes, as in JSON.
+
+    It may go on over lines, and ends with the text if the text was cut.
+
+    Args:
+        text: any text.
+        start: where the value begins.
+        escapes: how many backslashes stand before the quotes around a text; JSON
+            inside a JSON text has some.
+    """
+    depth, quote = 0, ""
+    for match in _structure.finditer(text, start):
+        mark = match[0]
+        if mark[-1] in _QUOTES:
+            slashes = len(mark) - 1
+            if slashes == escapes or (not escapes and slashes % 2 == 0):
+                quote = mark[-1] if not quote else "" if quote == mark[-1] else quote
+        elif quote:
+            continue
+        elif mark in _OPENING:
+            depth += 1
+        elif mark in _CLOSING and depth:
+            depth -= 1
+            if not depth:
+                return match.end()
+        elif not depth:
+            return start + len(text[start : match.start()].rstrip())
+    return len(text)
+
+
 def _end_unquoted(text: str, start: int) -> int:
     brackets = _brackets.match(text, start)
     least = brackets.end() if brackets else start
+    if brackets and text[least - 1] not in _CLOSING:
+        # Perhaps it is closed in a later line.
+        end = _end_of_member(text, start)
+        least = end if text[end - 1 : end] in _CLOSING else least
     rest = _unquoted.match(text, least)
     end = rest.end() if rest else least
     return least + len(text[least:end].rstrip(")]}>|.:,"))

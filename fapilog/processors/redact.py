@@ -7,8 +7,11 @@ they are told apart by one look at all of their texts together.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from fapilog.errors import ConfigurationError
 from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
@@ -28,11 +31,12 @@ from fapilog.values.plain import NotPlainError, measure
 from fapilog.values.text import free_name, name_of
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Iterable, Mapping, Sequence
 
+    from fapilog.processors.pairs import Value
     from fapilog.processors.secrets import Span
-    from fapilog.record import AnyValue, LogRecord
+    from fapilog.record import AnyValue, LogRecord, Scope
+    from fapilog.settings import Settings
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
@@ -40,6 +44,7 @@ _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
 #: Characters of the shortest text that may hold a secret with its name: ``pwd=x``.
 _SHORTEST: Final = 5
+_encoded_letter: Final = re.compile("%[4-7][0-9a-f]").search
 #: Bytes of the texts that are looked at together at the most.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
@@ -55,7 +60,10 @@ _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 
 
 class RedactProcessor:
-    """Masks secrets in the body and the attributes of a record.
+    """Masks secrets in the body, the attributes and the names of a record.
+
+    The names are those of the logger and of the event, and the text of the
+    severity.
 
     Masked are the values of secret names at any depth, also in lists of pairs,
     of ``{"name": ..., "value": ...}`` and of pydantic's errors; and in texts,
@@ -104,6 +112,8 @@ class RedactProcessor:
         # Names of attributes and keys that neither are nor hold a secret, each with
         # what an attribute of that name counts for beside its value.
         self._harmless: dict[str, int] = {}
+        self._clear_names: set[str] = set()
+        self._scopes: dict[str, Scope] = {}
 
     @property
     def redacted(self) -> int:
@@ -117,6 +127,7 @@ class RedactProcessor:
 
     def __call__(self, record: LogRecord) -> LogRecord:
         """Mask what is secret in ``record``, in place, and return it."""
+        self._mask_names(record)
         body = record.body
         clear = not self._patterns
         texts: list[str] = []
@@ -156,8 +167,17 @@ class RedactProcessor:
             return
         texts: set[str] = set()
         sizes: list[int] = []
+        clear_scope: Scope | None = None
         try:
             for record, header in zip(records, headers, strict=True):
+                scope = record.scope
+                if (scope is not clear_scope and not self._is_clear_name(scope.name)) or (
+                    # Only records from elsewhere have one, or a severity of another name.
+                    header and not self._has_clear_header(record)
+                ):
+                    sizes.append(0)
+                    continue
+                clear_scope = scope
                 try:
                     size = ordinary_size(record, limits, self._harmless, texts, flat=True)
                 except Exception:  # noqa: BLE001 - the closer look finds out
@@ -174,6 +194,40 @@ class RedactProcessor:
     def redact_mapping(self, mapping: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
         """Return a copy of the attributes of a resource or a scope with secrets masked."""
         return self._mapping(_plain_attributes(mapping))
+
+    # ---- the names beside the values: logger, event, severity
+
+    def _has_clear_header(self, record: LogRecord) -> bool:
+        return self._is_clear_name(record.event_name) and self._is_clear_name(record.severity_text)
+
+    def _is_clear_name(self, name: str) -> bool:
+        """Whether a name holds no secret; names are few, so the answer is kept."""
+        if name in self._clear_names:
+            return True
+        if self._patterns or self._is_suspect(name):
+            return False
+        if len(self._clear_names) >= _MAX_NAMES:
+            self._clear_names.clear()
+        if len(name) <= _MAX_NAME:
+            self._clear_names.add(name)
+        return True
+
+    def _mask_names(self, record: LogRecord) -> None:
+        """Mask in the texts of a record that a client may choose, beside its values."""
+        if type(record.event_name) is str and not self._is_clear_name(record.event_name):
+            record.event_name = self._text(record.event_name)
+        if type(record.severity_text) is str and not self._is_clear_name(record.severity_text):
+            record.severity_text = self._text(record.severity_text)
+        scope = record.scope
+        if not self._is_clear_name(scope.name):
+            record.scope = self._scopes.get(scope.name) or self._masked_scope(scope)
+
+    def _masked_scope(self, scope: Scope) -> Scope:
+        if len(self._scopes) >= _MAX_NAMES:
+            self._scopes.clear()
+        masked = replace(scope, name=self._text(scope.name))
+        self._scopes[scope.name] = masked
+        return masked
 
     # ---- is there anything to do?
 
@@ -207,6 +261,8 @@ class RedactProcessor:
 
     def _is_suspect(self, text: str) -> bool:
         lowered = text.lower()
+        if "%" in text and _encoded_letter(lowered):
+            lowered = unquote(lowered).lower()
         return may_hold_secret(text, lowered) or (
             may_hold_pair(text) and (self._fields.may_occur_in(lowered) or may_hold_input(lowered))
         )
@@ -309,15 +365,23 @@ class RedactProcessor:
             text = self._mask_spans(text, spans, "custom")
         return text
 
-    def _mask_spans(self, text: str, spans: Iterable[Span], rule: str) -> str:
+    def _mask_spans(self, text: str, spans: Iterable[Span | Value], rule: str) -> str:
         parts: list[str] = []
-        last = 0
-        for start, end in spans:
+        last = count = 0
+        for start, end, *quote in spans:
             if start < end and text[start:end] != self._mask:
-                parts += (text[last:start], self._mask)
+                parts += (text[last:start], *quote, self._mask, *quote)
                 last = end
-        self._counts[rule] += len(parts) // 2
+                count += 1
+        self._counts[rule] += count
         return "".join((*parts, text[last:])) if parts else text
+
+
+def redactor_of(settings: Settings) -> RedactProcessor | None:
+    """Return the redactor that the options ask for, the same for every way out; None for none."""
+    if not settings.redact:
+        return None
+    return RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
 
 
 def mask_record(record: LogRecord, reason: str) -> None:

@@ -106,6 +106,22 @@ _digit: Final = re.compile(r"\d")
 _DIGIT_WITHIN: Final = 83
 
 
+def _path_segment(match: re.Match[str]) -> Span | None:
+    """Tell a one-time token from a word: ``/verify/a8f7...``, but not ``/verify/settings``."""
+    secret = match["secret"]
+    digits = sum(map(str.isdigit, secret))
+    looks_random = digits >= _MANY_DIGITS or (digits and len(secret) >= _LONG_SEGMENT)
+    return match.span("secret") if looks_random and digits < len(secret) else None
+
+
+_MANY_DIGITS: Final = 3
+_LONG_SEGMENT: Final = 16
+#: Parts of paths that one-time tokens stand behind.
+PATH_WORDS: Final = (
+    "reset", "token", "invit", "magic", "verif", "confirm", "activat", "unsubscribe", "otp/",
+)  # fmt: skip
+
+
 # Of keys, as their issuers document them: AWS, Google, GitHub, GitLab, Slack,
 # Stripe, OpenAI and Anthropic, SendGrid, npm, PyPI, Hugging Face.
 _PREFIXES: Final = (
@@ -148,6 +164,20 @@ RULES: Final = (
             r"(?<![\w-])(?P<header>[\w-]{16,})(?:\.[\w-]{8,}|\.[\w-]*(?=\.))(?:\.[\w-]*){0,3}"
         ),
         _json_web_token,
+    ),
+    Rule(
+        "path",
+        PATH_WORDS,
+        # A segment that looks random, behind one that says what it is for.
+        re.compile(
+            r"""(?i)/(?:[a-z]{1,16}[-_])?
+            (?:reset|token|tokens|invite|invitation|magic|magiclink|magic-link|verify
+              |verification|confirm|confirmation|activate|activation|unsubscribe|otp)
+            (?:[-_][a-z]{1,16})?/
+            (?P<secret>[\w.~%+=-]{8,})""",
+            re.VERBOSE,
+        ),
+        _path_segment,
     ),
     Rule(
         "bearer",
@@ -201,9 +231,17 @@ def may_hold_secret(text: str, lowered: str) -> bool:
         or ("J" in text and "eyJ" in text)
         or ("A" in text and ("AKIA" in text or "ASIA" in text or "AIza" in text or ":AA" in text))
         or ("G" in text and "SG." in text)
+        or ("/" in text and _has_path_word(lowered))
         or ("-" in text and _has_dashed_prefix(lowered))
         or ("_" in text and _has_underscored_prefix(lowered))
     )
+
+
+def _has_path_word(lowered: str) -> bool:
+    for word in PATH_WORDS:  # noqa: SIM110 - any() with a generator takes twice as long
+        if word in lowered:
+            return True
+    return False
 
 
 def _has_dashed_prefix(lowered: str) -> bool:

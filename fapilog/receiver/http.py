@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ipaddress
 import json
 import socket
 import threading
@@ -42,6 +43,12 @@ Answer: TypeAlias = "tuple[int, Mapping[str, str], bytes]"
 #: Called with path and decompressed body: an answer to send, or None to take the request.
 Respond: TypeAlias = Callable[[str, bytes], "Answer | None"]
 
+#: What the parsers of JSON, gzip and protobuf raise for what is not a request.
+_WRONG: Final = (
+    *(DecodeError, json_format.ParseError, ValueError, zlib.error),
+    *(RecursionError, TypeError, AttributeError),
+)
+_MAX_DIGITS: Final = 18
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
@@ -78,6 +85,7 @@ class HTTPReceiver(HTTPServer):
             )
         self._take = take
         self._respond = respond
+        self._is_local = is_loopback(address[0])
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._acceptor = threading.Thread(
             target=self.serve_forever, args=(0.05,), name="otlp-receiver", daemon=True
@@ -114,6 +122,14 @@ class HTTPReceiver(HTTPServer):
             thread.join()
         self.server_close()
 
+    def serves(self, host: str | None) -> bool:
+        """Whether a request with this ``Host`` header is meant for this server.
+
+        A page in a browser may send requests to a name of its own that leads
+        to this machine; one that listens on loopback is asked by local names.
+        """
+        return host is None or not self._is_local or is_loopback(_host_of(host))
+
     def answer(self, path: str, content_type: str, encoding: str, body: bytes) -> Answer:
         """Take one request and return the answer to it."""
         is_json = content_type.startswith(_JSON)
@@ -129,8 +145,8 @@ class HTTPReceiver(HTTPServer):
             self._take(_parse(REQUESTS[path], body, is_json=is_json))
         except OverflowError as error:
             return _failure(413, str(error), is_json=is_json)
-        except (DecodeError, json_format.ParseError, ValueError, zlib.error) as error:
-            return _failure(400, str(error), is_json=is_json)
+        except _WRONG as error:
+            return _failure(400, f"not an OTLP request: {error}", is_json=is_json)
         return 200, {"Content-Type": _JSON if is_json else _PROTOBUF}, b"{}" if is_json else b""
 
 
@@ -143,7 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit():
+        host = self.headers.get("Host")
+        if not self.server.serves(host):
+            fix = "use localhost or 127.0.0.1"
+            self._send(_failure(403, f"not the name of this server: {host}; {fix}"), close=True)
+        elif not _is_length(length):
             self._send(_failure(411, "Content-Length is missing"), close=True)
         elif int(length) > MAX_REQUEST:
             self._send(_failure(413, f"more than {MAX_REQUEST} bytes"), close=True)
@@ -182,14 +202,39 @@ def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
     fields = json.loads(body, object_hook=_with_base64_ids)
+    if not isinstance(fields, dict):
+        msg = f"a JSON object is expected, not {type(fields).__name__}"
+        raise ValueError(msg)  # noqa: TRY004 - an error of the request
     return json_format.ParseDict(fields, kind(), ignore_unknown_fields=True)
 
 
 def _with_base64_ids(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn OTLP/JSON's hexadecimal ids into what protobuf's own JSON mapping wants."""
     for name in _IDS & fields.keys():
+        if not isinstance(fields[name], str):
+            msg = f"{name} is not a text of hexadecimal digits"
+            raise ValueError(msg)  # noqa: TRY004 - an error of the request
         fields[name] = base64.b64encode(bytes.fromhex(fields[name])).decode()
     return fields
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address leads to this machine by itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def _host_of(header: str) -> str:
+    """Return the name or the address in a ``Host`` header."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.rpartition(":")[0] if ":" in header else header
+
+
+def _is_length(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
 def _failure(status: int, message: str, *, is_json: bool = False) -> Answer:

@@ -13,29 +13,31 @@ So it is looked up here, where no thread is at work yet.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
-import urllib.request
+import ssl
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
 import httpcore
 import httpx
 
 from fapilog.clock import monotonic
-from fapilog.errors import ConfigurationError
+from fapilog.fork_gate import TLS
 from fapilog.interpreter import give_way
+from fapilog.sinks.connection import TLSStream, connect
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable, Iterator
+
+    from fapilog.sinks.proxies import Proxy
+    from fapilog.sinks.tls import ClientTLS
 
 codecs.lookup("idna")
 
 #: Seconds an unused connection is kept.
 KEEP_ALIVE: Final = 30.0
 _WRITE_SIZE: Final = 1 << 16  # bytes written between two looks at the clock
-_PROXY_SCHEMES: Final = ("http", "https")
 
 #: The beginning of an answer, once it tells the final status.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
@@ -62,43 +64,50 @@ CONNECT_ERRORS: Final = (
     httpx.ProxyError,
 )
 
+# Connections of a parent process, where freeing them might wait for a lock of OpenSSL.
+_inherited: Final[list[httpcore.ConnectionPool]] = []
+
 
 class DeadlineTransport(httpx.BaseTransport):
     """Sends requests over kept connections.  Used by one thread; not thread-safe.
 
     A request carries its deadline, in seconds of the monotonic clock, as the
-    extension ``"deadline"``.  Only two waits are not cut: name resolution,
-    which the system does, and connecting to a name with several addresses,
-    each of which may take the whole time.  Raises one of
-    :data:`NETWORK_ERRORS`, also while the answer is read.
+    extension ``"deadline"``.  Only one wait is not cut: name resolution, which
+    the system does.  Raises one of :data:`NETWORK_ERRORS`, also while the answer
+    is read.
 
     Args:
         tls: for https.
-        proxy: URL of an HTTP proxy, or None.
+        proxy: an HTTP proxy, or None.
+        proxy_tls: for a proxy that is itself reached by https.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None, proxy: str | None = None) -> None:
-        self._tls = tls
+    def __init__(
+        self,
+        tls: ClientTLS | None,
+        proxy: Proxy | None = None,
+        proxy_tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._proxy = proxy
-        self._backend = _Backend()
+        self._backend = _Backend(tls, proxy_tls)
         self._pool = self._open()
 
     def _open(self) -> httpcore.ConnectionPool:
         common: dict[str, Any] = {
-            "ssl_context": self._tls,
+            "ssl_context": self._backend.stand_in,
             "keepalive_expiry": KEEP_ALIVE,
             "network_backend": self._backend,
         }
-        if self._proxy is None:
+        proxy = self._proxy
+        if proxy is None:
             return httpcore.ConnectionPool(**common)
-        url = urlsplit(self._proxy)
-        auth = (
-            (unquote(url.username).encode(), unquote(url.password or "").encode())
-            if url.username
-            else None
+        auth = (proxy.username.encode(), proxy.password.encode())
+        return httpcore.HTTPProxy(
+            proxy.url,
+            proxy_auth=auth if any(auth) else None,
+            proxy_ssl_context=self._backend.proxy_stand_in,
+            **common,
         )
-        address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
-        return httpcore.HTTPProxy(address, proxy_auth=auth, **common)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; the answer's body is read from its stream.
@@ -140,6 +149,8 @@ class DeadlineTransport(httpx.BaseTransport):
         The pool is not asked: the parent may have held its lock while forking.
         """
         self._backend.close_sockets()
+        if TLS.cut_short:
+            _inherited.append(self._pool)
         self._pool = self._open()
 
 
@@ -173,9 +184,17 @@ class _Backend(httpcore.SyncBackend):
             is written, so a proxy's answer to CONNECT is never taken for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, tls: ClientTLS | None = None, proxy_tls: ssl.SSLContext | None = None
+    ) -> None:
         self.deadline = 0.0
         self.head: bytes | None = None
+        self._tls = tls
+        self._proxy_tls = proxy_tls
+        # httpcore gets these in place of the contexts.  It changes a context with each
+        # connection, and these are shared by threads that may just be reading them.
+        self.stand_in = _stand_in(tls)
+        self.proxy_stand_in = _stand_in(proxy_tls)
         self._streams: WeakSet[httpcore.NetworkStream] = WeakSet()
 
     def left(self) -> float:
@@ -194,11 +213,22 @@ class _Backend(httpcore.SyncBackend):
         host: str,
         port: int,
         timeout: float | None = None,  # noqa: ARG002 - the deadline counts
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - nobody asks for one
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        stream = super().connect_tcp(host, port, self.left(), local_address, socket_options)
-        return self.watch(stream)
+        with _connecting():
+            return self.watch(connect(host, port, self.left))
+
+    def start_tls(
+        self, stream: httpcore.NetworkStream, context: ssl.SSLContext, host: str | None
+    ) -> httpcore.NetworkStream:
+        if context is self.proxy_stand_in and self._proxy_tls is not None:
+            context = self._proxy_tls
+        elif self._tls is not None:
+            self._tls.renew()
+            context = self._tls.context
+        with _connecting():
+            return self.watch(TLSStream(stream, context, host, self.left()))
 
     def watch(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
         self._streams.add(stream)
@@ -207,6 +237,25 @@ class _Backend(httpcore.SyncBackend):
     def close_sockets(self) -> None:
         for stream in list(self._streams):
             stream.close()
+
+
+@contextlib.contextmanager
+def _connecting() -> Iterator[None]:
+    """Raise errors of the block as those that mean the request was never sent."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout(str(error)) from error
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
+
+
+def _stand_in(tls: object) -> ssl.SSLContext | None:
+    """Return a context that trusts nobody, if there is TLS."""
+    if tls is None:
+        return None
+    with TLS:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class _Stream(httpcore.NetworkStream):
@@ -254,37 +303,7 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        left = self._backend.left()
-        return self._backend.watch(self._stream.start_tls(ssl_context, server_hostname, left))
+        return self._backend.start_tls(self._stream, ssl_context, server_hostname)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
-
-
-def environment_proxy(url: str) -> str | None:
-    """Return the proxy that environment or system name for ``url``, or None.
-
-    By the usual variables ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and
-    ``NO_PROXY``, as :func:`urllib.request.getproxies` reads them.
-
-    Raises:
-        ConfigurationError: it is not the URL of an HTTP proxy.
-    """
-    target = urlsplit(url)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(target.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(target.netloc):
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(proxy)
-        valid = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        msg = (
-            f"the environment's proxy for {target.scheme} is not of the form http://host:port: "
-            f"give one, or name {target.hostname} in NO_PROXY"
-        )
-        raise ConfigurationError(msg)
-    return proxy

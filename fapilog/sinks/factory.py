@@ -31,6 +31,7 @@ _VARIABLE: Final = re.compile(r"[A-Z]+_[A-Z_]+")
 # The names sinks were made by: what is wrong may be found only when they are opened.
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
 
+_LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
 _PARTS = ("name", "limits", "open", "encode", "send", "close", "after_fork")
 
 
@@ -72,6 +73,24 @@ def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
     return sinks
 
 
+def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
+    """Return what is wanted without names in OTEL_LOGS_EXPORTER that mean nothing.
+
+    The specification wants a warning for them, and the others obeyed.
+    """
+    if not settings.place("sinks").startswith(_LOGS_EXPORTER):
+        return wanted
+    exporters = {point.name for point in entry_points(group="opentelemetry_logs_exporter")}
+    known = []
+    for name in map(str, wanted):
+        kind = name.partition(":")[0].strip().lower().removeprefix("fapilog_")
+        if kind == "none" or kind in _MAKERS or name in exporters:
+            known.append(name)
+        else:
+            announce(f"variable {name}", f"{_LOGS_EXPORTER}: {_unknown(name, exporters)}; ignored")
+    return known or ("otlp",)  # the specification's default
+
+
 def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
     """Return what ``given`` or else the settings ask for, names and sinks as they are.
 
@@ -87,7 +106,7 @@ def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
     if any(one is None for one in wanted):
         msg = f"option 'sinks': None is no sink; give names ({_NAMES}) or instances of Sink"
         raise ConfigurationError(msg)
-    return wanted
+    return wanted if given is not None else _known(wanted, settings)
 
 
 def _check(sink: Any) -> None:

@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.file_options import PERIODS, check_options, explain
-from fapilog.sinks.lines import Progress, json_line, portions, split_written
+from fapilog.sinks.lines import Progress, json_line, portions, split_written, without_commands
 from fapilog.sinks.rotation import Archive, Retention, Rotation
 from fapilog.sinks.shared_file import (
     create_file,
@@ -171,7 +172,7 @@ class FileSink(Sink["Item"]):
         """
         deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
-        lines: Any = [self._otlp.logs_data_line(rest)] if self._is_otlp else rest
+        lines: Any = [without_commands(self._otlp.logs_data_line(rest))] if self._is_otlp else rest
         self._written = 0
         try:
             for data in portions(lines, self._rotation.max_bytes):
@@ -231,7 +232,7 @@ class FileSink(Sink["Item"]):
                 self._note_size(file.st_size)
                 return self._fd
             else:
-                time.sleep(_PAUSE)
+                native.sleep(_PAUSE)
             if monotonic() >= deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "other processes kept its lock for too long")
 

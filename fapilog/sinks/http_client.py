@@ -13,11 +13,13 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import httpcore
 import httpx
 
 from fapilog.clock import monotonic
 from fapilog.delivery.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
 from fapilog.errors import (
+    AccessDeniedError,
     ConfigurationError,
     NoAnswerError,
     PermanentError,
@@ -31,9 +33,9 @@ from fapilog.sinks.deadline import (
     NETWORK_ERRORS,
     TIMEOUT_ERRORS,
     DeadlineTransport,
-    environment_proxy,
 )
-from fapilog.sinks.tls import client_context, untrusted
+from fapilog.sinks.proxies import environment_proxy
+from fapilog.sinks.tls import ClientTLS, client_context, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -101,8 +103,11 @@ class HTTPClient:
         self._options = options
         self._headers = {"user-agent": agent, **options.headers, **headers}
         self._given = transport
-        self._tls = _tls(options) if transport is None else None
+        is_tls = transport is None and options.is_secure
+        self._tls = ClientTLS(options, httpx.create_ssl_context) if is_tls else None
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
+        is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
+        self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
         # As many as there were posts at one time; those not in use are idle.
         self._connections: list[DeadlineTransport] = []
         self._idle: list[DeadlineTransport] = []
@@ -117,6 +122,7 @@ class HTTPClient:
 
         Raises:
             RetryableError: no connection: the network, TLS, a proxy, or the time.
+            AccessDeniedError: the proxy refuses our credentials.
             NoAnswerError: the request was sent, and no status came back.
             PermanentError: the answer is a redirect, which is not followed.
         """
@@ -134,7 +140,11 @@ class HTTPClient:
                 response = connection.handle_request(request)
                 answer, is_cut, problem = self._read(response, deadline, timeout)
         except NETWORK_ERRORS as error:
-            kind = RetryableError if isinstance(error, CONNECT_ERRORS) else NoAnswerError
+            kind: type[RetryableError] = NoAnswerError
+            if isinstance(error, httpcore.ProxyError) and str(error).startswith("407"):
+                kind = AccessDeniedError
+            elif isinstance(error, CONNECT_ERRORS):
+                kind = RetryableError
             msg = f"{self._options.shown}: {self._explain(error, timeout)}"
             raise kind(msg) from error
         if response.has_redirect_location:
@@ -165,23 +175,26 @@ class HTTPClient:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = DeadlineTransport(self._tls, self._proxy)
+            connection = DeadlineTransport(self._tls, self._proxy, self._proxy_tls)
             self._connections.append(connection)
         try:
             yield connection
         finally:
             self._idle.append(connection)
 
-    @staticmethod
-    def _explain(error: BaseException, timeout: float) -> str:
+    def _explain(self, error: BaseException, timeout: float) -> str:
         """Return what went wrong on the network, or with the certificate of the other end."""
         if isinstance(error, TIMEOUT_ERRORS):
             return f"no complete answer within {timeout:g} s"
-        words = printable(str(error)) or type(error).__name__
+        words = self.clean(str(error)) or type(error).__name__
+        if isinstance(error, httpcore.ProxyError):
+            words = f"the proxy answers HTTP {words}"
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        while cause is not None and not isinstance(cause, ssl.SSLError):
             cause = cause.__cause__ or cause.__context__
-        return words if cause is None else untrusted(words)
+        if cause is not None and self._tls is not None:
+            self._tls.doubt()
+        return untrusted(words) if isinstance(cause, ssl.SSLCertVerificationError) else words
 
     def _redirected(self, response: httpx.Response) -> PermanentError:
         host = _HOST.match(response.headers["location"])
@@ -217,7 +230,8 @@ class HTTPClient:
 
     def clean(self, words: str) -> str:
         """Return a backend's words fit to be shown."""
-        return printable(self._options.conceal(words))
+        secrets = self._proxy.secrets if self._proxy is not None else ()
+        return printable(self._options.conceal(words, secrets))
 
     def close(self) -> None:
         """Close the connections."""
@@ -232,17 +246,6 @@ class HTTPClient:
             connection.after_fork()
         # Those in use were lent to threads that only the parent has.
         self._idle = self._connections.copy()
-
-
-def _tls(options: HTTPOptions) -> ssl.SSLContext | None:
-    if not options.is_secure:
-        return None
-    return client_context(
-        httpx.create_ssl_context,
-        certificate=options.certificate,
-        client_certificate=options.client_certificate,
-        client_key=options.client_key,
-    )
 
 
 def _read(response: httpx.Response, deadline: float) -> tuple[bytes, bool]:

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 from fapilog.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
 
@@ -73,10 +73,11 @@ class HTTPOptions:
         """The endpoint for messages, without the query, which may hold a token."""
         return self.endpoint.partition("?")[0]
 
-    def conceal(self, text: str) -> str:
-        """Return ``text``, a backend's words, without our credentials."""
-        for secret in sorted(self._secrets(), key=len, reverse=True):
-            text = text.replace(secret, _MASK)
+    def conceal(self, text: str, more: Collection[str] = ()) -> str:
+        """Return ``text``, a backend's words, without our credentials and ``more`` secrets."""
+        for secret in sorted({*self._secrets(), *more}, key=len, reverse=True):
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, _MASK)
         return text
 
     def _secrets(self) -> set[str]:
@@ -84,7 +85,7 @@ class HTTPOptions:
         secrets = {value for _, value in parse_qsl(urlsplit(self.endpoint).query)}
         for value in self.headers.values():
             secrets |= {value, value.rpartition(" ")[2], _password(value)}
-        return {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        return secrets
 
 
 def _password(header: str) -> str:

@@ -68,6 +68,14 @@ def json_line(record: LogRecord) -> bytes:
         line = _line(record, orjson.dumps)
     except TypeError:  # orjson's JSONEncodeError
         line = _line(record, _dumps_snapshot)
+    return without_commands(line)
+
+
+def without_commands(line: bytes) -> bytes:
+    r"""Return a line of JSON in UTF-8 with ``\u`` escapes for what a terminal may obey.
+
+    The same JSON: see :data:`_COMMANDS`.
+    """
     if line.isascii() and _DEL not in line:
         return line
     return _COMMANDS.sub(_json_escape, line)

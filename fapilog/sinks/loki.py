@@ -20,6 +20,7 @@ from fapilog.delivery.classify import LOKI_RETRYABLE_STATUSES
 from fapilog.errors import TooLargeError
 from fapilog.otel.encode import normal_copy
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
+from fapilog.sinks.destination import describe_destination
 from fapilog.sinks.http_options import DEFAULT_TIMEOUT, checked_concurrency
 from fapilog.sinks.loki_formats import JSONFormat, ProtobufFormat
 from fapilog.sinks.loki_lines import LINES
@@ -89,7 +90,8 @@ class LokiSink(DurableSink["Item"]):
         transport: an httpx transport to use in place of the network, for tests.
 
     Redirects are not followed, so headers never reach another host; name
-    resolution takes as long as the system lets it.
+    resolution takes as long as the system lets it.  Certificate files are read
+    again when they are renewed.
 
     Raises:
         ConfigurationError: an option is wrong, or ``format`` needs a package
@@ -137,6 +139,9 @@ class LokiSink(DurableSink["Item"]):
         self.concurrency = checked_concurrency(concurrency)
         self._format: Format = ProtobufFormat() if format == "protobuf" else JSONFormat()
         self.wire_format = self._format.wire_format
+        self.destination = describe_destination(
+            f"Loki {format}", self.options, tenant=self.options.tenant
+        )
         self._given_transport = transport
         self._client: HTTPClient | None = None
         self._line = LINES[line]

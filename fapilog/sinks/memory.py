@@ -6,10 +6,10 @@ record itself, unencoded.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from fapilog import native
 from fapilog.errors import ConfigurationError
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.record import LogRecord
@@ -33,7 +33,7 @@ class MemorySink(Sink[LogRecord]):
     def __init__(self, *, capacity: int = 10_000, name: str = "memory") -> None:
         self.name = name
         self._capacity = capacity
-        self._lock = threading.Lock()
+        self._lock = native.Lock()
         self._records: deque[LogRecord] = deque()
         self._dropped = 0
 
@@ -79,6 +79,6 @@ class MemorySink(Sink[LogRecord]):
 
     def after_fork(self) -> None:
         """Start empty: the records are the parent's."""
-        self._lock = threading.Lock()
+        self._lock = native.Lock()
         self._records = deque()
         self._dropped = 0

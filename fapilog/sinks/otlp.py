@@ -16,6 +16,7 @@ from fapilog.otel.decode_json import split_request_json
 from fapilog.otel.encode import encode_in_order, encode_record, encode_request
 from fapilog.otel.encode_json import encode_in_order_json, encode_record_json, encode_request_json
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
+from fapilog.sinks.destination import describe_destination
 from fapilog.sinks.http_options import checked_concurrency
 from fapilog.sinks.otlp_options import GRPC, resolve
 
@@ -78,7 +79,8 @@ class OTLPSink(DurableSink["Item"]):
         transport: an httpx transport to use in place of the network, for tests.
 
     Redirects are not followed, so headers never reach another host; name
-    resolution takes as long as the system lets it.
+    resolution takes as long as the system lets it.  Certificate files are read
+    again when they are renewed.
 
     Raises:
         ConfigurationError: an option or a variable is wrong; names it and the fix.
@@ -124,6 +126,7 @@ class OTLPSink(DurableSink["Item"]):
         self._encode_record = encode_record_json if is_json else encode_record
         self._encode_request = encode_request_json if is_json else encode_request
         self.wire_format = "otlp-json" if is_json else "otlp-protobuf"
+        self.destination = describe_destination(f"OTLP {self.options.protocol}", self.options)
         self._pack = encode_in_order_json if is_json else encode_in_order
         self._unpack = split_request_json if is_json else split_request
 

@@ -134,19 +134,33 @@ def _given(name: str, argument: object) -> _Given:
     return _Given(None, name)
 
 
-def _protocol(given: _Given) -> Protocol:
-    value = given.value or _DEFAULT_PROTOCOL
-    if value not in get_args(Protocol):
-        msg = f"{given.source}={value!r}: use one of {', '.join(get_args(Protocol))}"
+def _refused(given: _Given, fix: str) -> None:
+    """Refuse a wrong value: an argument fails, a variable is announced and ignored.
+
+    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+
+    Raises:
+        ConfigurationError: it is an argument.
+    """
+    msg = f"{given.source}={given.value!r}: {fix}"
+    if not given.source.startswith(_GENERAL):
         raise ConfigurationError(msg)
+    announce(f"variable {given.source}", f"{msg}; it is ignored")
+
+
+def _protocol(given: _Given) -> Protocol:
+    value = str(given.value or _DEFAULT_PROTOCOL).lower()
+    if value not in get_args(Protocol):
+        _refused(given, f"use one of {', '.join(get_args(Protocol))}")
+        return _DEFAULT_PROTOCOL
     return cast("Protocol", value)
 
 
 def _compression(given: _Given) -> Compression:
     value = str(given.value or "none").lower()
     if value not in get_args(Compression):
-        msg = f"{given.source}={value!r}: use gzip or none"
-        raise ConfigurationError(msg)
+        _refused(given, "use gzip or none")
+        return "none"
     return cast("Compression", value)
 
 
@@ -224,19 +238,20 @@ def _timeout(given: _Given) -> float:
     if value is None:
         return DEFAULT_TIMEOUT
     if given.source.startswith(_GENERAL):
-        return _milliseconds(str(value), given.source)
+        return _milliseconds(given)
     return checked_timeout(value, given.source)
 
 
-def _milliseconds(text: str, variable: str) -> float:
+def _milliseconds(given: _Given) -> float:
     """Return a timeout in seconds; 0 means without a limit.
 
     Milliseconds by the specification.  The OpenTelemetry SDK for Python reads
     seconds, so a value that only makes sense so is announced.
     """
+    text, variable = str(given.value), given.source
     if not (text.isascii() and text.isdigit()):
-        msg = f"{variable}={text!r}: give a whole number of milliseconds"
-        raise ConfigurationError(msg)
+        _refused(given, "give a whole number of milliseconds")
+        return DEFAULT_TIMEOUT
     number = int(text[:12])
     if 0 < number < _SUSPICIOUS_MILLISECONDS:
         announce(variable, f"{variable}={number} is {number} milliseconds, not seconds")
@@ -247,4 +262,7 @@ def _insecure(given: _Given) -> bool:
     """Only ``true``, in any case, is true: https://opentelemetry.io/docs/specs/otel/configuration/."""
     if isinstance(given.value, bool):
         return given.value
-    return str(given.value).lower() == "true"
+    text = str(given.value or "false").lower()
+    if text not in {"true", "false"}:
+        _refused(given, "use true or false")
+    return text == "true"

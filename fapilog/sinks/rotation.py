@@ -13,11 +13,12 @@ import os
 import re
 import stat
 import sys
-import threading
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fapilog import native
+from fapilog.clock import monotonic
 from fapilog.diagnostics import announce
 from fapilog.sinks.shared_file import create_file, is_at, open_file, try_lock
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 18  # bytes compressed between two looks at close()
 _CLOSE_WAIT: Final = 5.0  # seconds close() lets compression go on
 _STOP_WAIT: Final = 0.1  # seconds it then takes to stop
+_POLL: Final = 0.001
 
 
 @dataclass
@@ -109,6 +111,7 @@ class Archive:
         self, path: Path, *, compress: bool, retention: Retention, clock: Callable[[], float]
     ) -> None:
         self._path = path
+        self._has_thread = False
         self._name = re.compile(
             re.escape(path.stem)
             + r"-([0-9]{8}T[0-9]{6}\.[0-9]{6}Z)"
@@ -118,8 +121,7 @@ class Archive:
         self._compress = compress
         self._retention = retention
         self._clock = clock
-        self._thread: threading.Thread | None = None
-        self._new_events()
+        self._start_afresh()
 
     def new_path(self) -> Path:
         """Return a path for a file rotated now, where no file is."""
@@ -147,44 +149,52 @@ class Archive:
         """Have the rotated files tidied soon, or by the next start.  Does not block or raise."""
         if not self._compress and self._retention == Retention():
             return
-        self._work.set()
-        if self._thread is not None:
+        self._work.put(None)
+        if self._has_thread:
             return
-        thread = threading.Thread(target=self._run, name="fapilog-archive", daemon=True)
+        self._has_ended = False
         try:
-            thread.start()
-        except (RuntimeError, MemoryError):  # from Python 3.12 on an ending interpreter has none
+            native.start_thread(self._run, "fapilog-archive")
+        except (RuntimeError, MemoryError) as error:  # an ending interpreter has none, from 3.12 on
+            announce(f"archive {self._path}", f"rotated files of {self._path} wait: {error}")
             return
-        self._thread = thread
+        self._has_thread = True
 
     def close(self) -> None:
         """Tidy once more and stop; blocks up to 5 s, or a moment longer on a slow disk.
 
         A compression that takes longer is left to the next start.
         """
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if not self._has_thread:
             return
-        self._closing.set()
-        self._work.set()
-        thread.join(_CLOSE_WAIT)
-        if thread.is_alive():
-            self._abandoned.set()
-            thread.join(_STOP_WAIT)
+        self._is_closing = True
+        self._work.put(None)
+        if not self._wait(_CLOSE_WAIT):
+            self._is_abandoned = True
+            self._wait(_STOP_WAIT)
             announce(
                 f"archive {self._path}",
                 f"compression of rotated files of {self._path} is left to the next start",
             )
+        self._has_thread = False
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait until the thread has ended; False at the time limit."""
+        deadline = monotonic() + seconds
+        while not self._has_ended and monotonic() < deadline:
+            native.pause(_POLL)
+        return self._has_ended
 
     def after_fork(self) -> None:
         """Forget the thread, which is the parent's."""
-        self._thread = None
-        self._new_events()
+        self._start_afresh()
 
-    def _new_events(self) -> None:
-        self._work = threading.Event()
-        self._closing = threading.Event()
-        self._abandoned = threading.Event()
+    def _start_afresh(self) -> None:
+        self._has_thread = False
+        self._is_closing = False
+        self._is_abandoned = False
+        self._has_ended = False
+        self._work: native.SimpleQueue[None] = native.SimpleQueue()
 
     def tidy(self) -> None:
         """Compress what is not compressed, then delete what is not to be kept.
@@ -199,11 +209,15 @@ class Archive:
 
     def _run(self) -> None:
         is_last = False
-        while not is_last:
-            self._work.wait()
-            self._work.clear()
-            is_last = self._closing.is_set()
-            self.tidy()
+        try:
+            while not is_last:
+                self._work.get()
+                while not self._work.empty():  # many calls of wake() are one
+                    self._work.get()
+                is_last = self._is_closing
+                self.tidy()
+        finally:
+            self._has_ended = True
 
     def _attempt(self, action: Callable[..., None], *args: Path) -> None:
         try:
@@ -249,7 +263,7 @@ class Archive:
         with os.fdopen(fd, "wb") as target:
             with gzip.GzipFile("", "wb", fileobj=target, mtime=status.st_mtime) as compressed:
                 while chunk := source.read(_CHUNK):
-                    if self._abandoned.is_set():
+                    if self._is_abandoned:
                         return False
                     compressed.write(chunk)
             target.flush()

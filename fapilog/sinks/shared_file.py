@@ -40,16 +40,39 @@ def create_file(path: Path, mode: int) -> int:
 
 
 def open_file(path: Path) -> int:
-    """Open the regular file ``path``, which is no link, to read and append.
+    """Open the regular file ``path``, which must not be a link, to read and append.
 
     Raises:
-        OSError: there is none, or it is something else.
+        OSError: there is no such file, or it is something else, or another user
+            has put it into a directory that all users can write to.
     """
     fd = os.open(path, _FLAGS | _NO_LINK)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    raise OSError(errno.EINVAL, "not a regular file")
+    try:
+        _check(path, os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check(path: Path, status: os.stat_result) -> None:
+    """Refuse what is not a file, or a file that another user could read meanwhile.
+
+    Another user may have put it into a directory that all users can write to.
+
+    Raises:
+        OSError: it is refused.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if not hasattr(os, "geteuid") or status.st_uid == os.geteuid():
+        return
+    if path.parent.stat().st_mode & stat.S_IWOTH:
+        reason = (
+            f"it belongs to user {status.st_uid}, in a directory that all users can write to; "
+            "use a directory of your own, or remove the file"
+        )
+        raise PermissionError(errno.EPERM, reason)
 
 
 def make_directory(path: Path) -> None:

@@ -15,6 +15,7 @@ import select
 import stat
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.sinks.lines import portions, split_written
 
@@ -149,10 +150,10 @@ def _poll_of(stream: Any) -> select.poll | None:
     """Return what waits for room in a stream that may have none for a while, else None."""
     try:
         fd = int(stream.fileno())
-        if stat.S_ISREG(os.fstat(fd).st_mode) or not hasattr(select, "poll"):
+        if stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-    except (AttributeError, OSError, ValueError, TypeError):  # no descriptor, or closed
+        poll: select.poll = native.original("select", "poll")()
+    except (AttributeError, OSError, ValueError, TypeError):  # no poll, no descriptor, or closed
         return None
-    poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return poll

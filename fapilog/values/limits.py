@@ -6,7 +6,8 @@ spool - is bounded by counting records.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Final
 
 from fapilog.errors import ConfigurationError
@@ -32,6 +33,9 @@ class Limits:
             in a container counts for 8 more, an attribute for 16.
         attributes: attributes of a record; the default is the OpenTelemetry
             specification's.
+        attribute_text: the same as ``text`` for the values of attributes, at
+            least 0; None for no other limit.  The body is not cut by it.
+            Source: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
 
     Raises:
         ConfigurationError: a limit is out of range.
@@ -42,17 +46,39 @@ class Limits:
     text: int = 65_536
     record: int = 262_144
     attributes: int = 128
+    attribute_text: int | None = None
 
     def __post_init__(self) -> None:
-        least = {"depth": 1, "nodes": 1, "text": 1, "record": 4096, "attributes": 0}
+        least = {
+            "depth": 1,
+            "nodes": 1,
+            "text": 1,
+            "record": 4096,
+            "attributes": 0,
+            "attribute_text": 0,
+        }
         for option in fields(self):
             value = getattr(self, option.name)
+            if option.name == "attribute_text":
+                value = 0 if value is None else value
             if type(value) is not int or value < least[option.name]:
                 msg = f"limits: {option.name} must be an integer from {least[option.name]} up"
                 raise ConfigurationError(msg)
         if self.depth > _MAX_DEPTH:
             msg = f"limits: depth must be at most {_MAX_DEPTH}, the most that OTLP can carry"
             raise ConfigurationError(msg)
+
+    @cached_property
+    def for_attributes(self) -> Limits:
+        """The limits of the values of attributes."""
+        if self.attribute_text is None or self.attribute_text >= self.text:
+            return self
+        return replace(self, text=max(self.attribute_text, 1), attribute_text=None)
+
+    @cached_property
+    def shortest(self) -> int:
+        """Characters that no text of a record may exceed without being looked at."""
+        return min(self.text, self.for_attributes.text)
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -111,7 +111,7 @@ def ordinary_size(
             if kind is str:
                 texts.add(value)
             size += name_sizes[name] + _rare_size(value, limits, flat=flat)
-    if size > limits.text:
+    if size > limits.shortest:
         raise NotPlainError
     return size
 
@@ -202,9 +202,23 @@ def _clean_values(record: LogRecord, limits: Limits) -> None:
     for name, value in attributes.items():
         if len(clean) >= limits.attributes:
             break
-        clean[name_of(snapshot(name), clean)] = _clean(value, limits)
+        clean[name_of(snapshot(name), clean)] = _clean_attribute(value, limits)
     record.dropped_attributes_count += len(attributes) - len(clean)
     record.attributes = clean
+
+
+def _clean_attribute(value: Any, limits: Limits) -> AnyValue:
+    clean = _clean(value, limits.for_attributes)
+    return _emptied(clean) if limits.attribute_text == 0 else clean
+
+
+def _emptied(value: AnyValue) -> AnyValue:
+    """Return a plain value with empty texts: the limit may be 0."""
+    if isinstance(value, (str, bytes)):
+        return value[:0]
+    if isinstance(value, dict):
+        return {name: _emptied(part) for name, part in value.items()}
+    return [_emptied(part) for part in value] if isinstance(value, list) else value
 
 
 def _clean(value: Any, limits: Limits) -> AnyValue:

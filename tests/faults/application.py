@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import resource
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -24,6 +27,10 @@ from typing import Any
 from stall import Stalls  # type: ignore[import-not-found]  # beside this file
 
 CALLS_A_PAUSE = 20
+#: Bytes of a sparse segment.
+HOLE = 10 << 30
+#: Number of the record that a second process logs, which no balance asks for.
+SECOND = 1_000_000
 
 
 class Application:
@@ -64,6 +71,8 @@ class Application:
                 time.sleep(max(due - time.monotonic(), 0.0))
                 if self.options["end"] == "killed logging":
                     tell("ledger", **ledger())
+            if n - first + 1 == self.options["tampered_at"]:
+                tamper(self.options)
         tell("logged", at=time.monotonic())
 
     def end(self) -> None:
@@ -110,6 +119,27 @@ class Application:
             call=percentile(self.calls, 0.999) / 1000,  # microseconds
             memory=peak_memory(),
             stall=stall * 1000,  # milliseconds
+        )
+
+
+def tamper(options: dict[str, Any]) -> None:
+    """Do to the files of the spool what somebody else might do."""
+    spool = Path(options["settings"]["spool"]["directory"])
+    how = options["tampering"]
+    if how == "removed":
+        shutil.rmtree(spool, ignore_errors=True)  # it may be written to meanwhile
+    for path in spool.rglob("*.seg"):
+        if how in {"truncated", "made sparse"}:
+            os.truncate(path, HOLE if how == "made sparse" else 0)
+    for name in ("cursor", "lock"):
+        for path in spool.rglob(name):
+            if how == f"{name} removed":
+                path.unlink()
+    if how == "lock removed":
+        second = {**options, "first": SECOND, "records": 1, "end": "drained", "deadline": 10.0}
+        second = {**second, "tampering": None, "tampered_at": 0}
+        subprocess.run(
+            [sys.executable, __file__, json.dumps(second)], check=True, stdout=subprocess.DEVNULL
         )
 
 
@@ -166,7 +196,8 @@ def hanging(real: Callable[..., Any] | None = None) -> Callable[..., Any]:
 
 def configure() -> None:
     settings = options["settings"]
-    sink = make_sink(options["sink"])
+    sinks = make_sinks(options)
+    sink = next(one for one in sinks if hasattr(one, "encode"))
     hangs = options["hangs"]
     if hangs == "processor":
         settings["processors"] = [hanging(lambda record: record)]
@@ -174,10 +205,23 @@ def configure() -> None:
         sink.encode = hanging(sink.encode)
     elif hangs == "close":
         sink.close = hanging()
-    fapilog.configure(sinks=[sink], **settings)
+    fapilog.configure(sinks=sinks, **settings)
+
+
+def make_sinks(options: dict[str, Any]) -> list[Any]:
+    """Return the sink, and a neighbour that sends elsewhere if the row wants one."""
+    made = [make_sink({**options["sink"]})]
+    if options["neighbour"]:
+        from fapilog.routes import Route
+
+        other = make_sink({**options["sink"], "url": "http://127.0.0.1:9"})
+        made.insert(0 if options["neighbour"] == "first" else 1, Route(other, level="off"))
+    return made
 
 
 options = json.loads(sys.argv[1])
+if options["tampering"] and not options["tampered_at"]:
+    tamper(options)
 application = Application(options)
 stalls = Stalls()
 # Registered before fapilog's own, so it runs after that has ended.

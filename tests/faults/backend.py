@@ -41,6 +41,7 @@ def make_server(options: dict[str, Any], steps: list[dict[str, Any]]) -> Any:
     journal = Journal(Path(options["journal"]))
     script = Script.from_json(steps)
     certificate = options["certificate"]  # PEM file of the key and the chain, or ""
+    clients = options["clients"]  # PEM file of the authority that clients need, or ""
     if options["protocol"] == "grpc":
         from tests.faults.grpc_backend import GRPCBackend, server_credentials
 
@@ -51,12 +52,19 @@ def make_server(options: dict[str, Any], steps: list[dict[str, Any]]) -> Any:
             journal,
             largest=max((step["size"] for step in steps if step["fault"] == "too large"), default=0)
             or _LARGEST,
-            credentials=server_credentials(pem, pem) if certificate else None,
+            credentials=(
+                server_credentials(pem, pem, Path(clients).read_bytes() if clients else None)
+                if certificate
+                else None
+            ),
         )
     tls = None
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)
+        if clients:
+            tls.load_verify_locations(clients)
+            tls.verify_mode = ssl.CERT_REQUIRED
     return HTTPBackend(options["port"], script, journal, tls)
 
 

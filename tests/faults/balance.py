@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.faults.disk import OnDisk
 from tests.faults.processes import SIGNALS, Ended
-from tests.faults.rows import Place, Row, Run
+from tests.faults.rows import PROXY_CREDENTIALS, PROXY_PASSWORD, Place, Row, Run
 from tests.faults.script import Books
 
 #: Seconds that the end of the interpreter itself may take on a busy machine.
@@ -164,6 +164,8 @@ def _ending(run: Run, ended: Ended) -> Iterable[str]:
     """Yield what is wrong with how one process ended."""
     if "Traceback" in ended.stderr:
         yield "a traceback on stderr"
+    if PROXY_PASSWORD in ended.stderr or PROXY_CREDENTIALS in ended.stderr:
+        yield "a password on stderr"
     expected = -SIGNALS[run.end] if run.end in SIGNALS else 0
     if ended.code != expected:
         yield f"exit code {ended.code}"

@@ -197,6 +197,10 @@ def _refuse(step: Step, verdict: Verdict, size: int, context: grpc.ServicerConte
     context.abort(_CODES[verdict.status], words)
 
 
-def server_credentials(key: bytes, chain: bytes) -> grpc.ServerCredentials:
-    """Return what makes the server use TLS."""
-    return grpc.ssl_server_credentials([(key, chain)])
+def server_credentials(
+    key: bytes, chain: bytes, authority: bytes | None = None
+) -> grpc.ServerCredentials:
+    """Return what makes the server use TLS; clients need a certificate of ``authority``."""
+    return grpc.ssl_server_credentials(
+        [(key, chain)], authority, require_client_auth=authority is not None
+    )

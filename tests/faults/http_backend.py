@@ -16,10 +16,12 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from tests.faults.decode import DECODE_ERRORS, LOKI_PATH, read_loki, read_otlp, unpacked
+from tests.faults.rows import PROXY_PASSWORD
 from tests.faults.script import DATE, Journal, Script, Step, Verdict, judge
 
 #: Bytes that a bomb unpacks to, and those of an answer over the protocol's limit of 4 MiB.
@@ -115,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def _is_loki(self) -> bool:
-        return self.path == LOKI_PATH
+        return urlsplit(self.path).path == LOKI_PATH  # a proxy gets the whole URL
 
     # ---- what the script wants
 
@@ -141,7 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
         if wish == DATE:
             wish = formatdate(time.time() + 2, usegmt=True)
         headers = {"Retry-After": wish} if wish else {}
-        self._answer(verdict.status, b"refused by the script", "text/plain", headers)
+        words = "refused by the script"
+        if verdict.status == 407:
+            words += f": {self.headers.get('Proxy-Authorization')}, {PROXY_PASSWORD}"
+        self._answer(verdict.status, words.encode(), "text/plain", headers)
 
     def _refuse_in_part(self, _step: Step, verdict: Verdict) -> None:
         rejected = len(verdict.refused)

@@ -22,6 +22,9 @@ from tests.faults.script import as_json
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: Seconds beyond its deadline after which an application is killed: it hangs.
 HANGS: Final = 40.0
+#: The files of certificates that the application is told of.
+AUTHORITY: Final = "authority.pem"
+CLIENT: Final = "client.pem"
 #: What the suite sends to a process that does not end by itself.
 SIGNALS: Final = {
     "terminated": signal.SIGTERM,
@@ -52,15 +55,40 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """What one authority has issued, as PEM files in a directory of its own.
+
+    Attributes:
+        authority: its certificate.
+        server: a server's key and certificate.
+        client: a client's key and certificate.
+    """
+
+    authority: str
+    server: str
+    client: str
+
+    def put(self, directory: Path) -> None:
+        """Replace what the application reads in ``directory``, by renaming."""
+        for source, name in ((self.authority, AUTHORITY), (self.client, CLIENT)):
+            new = directory / f"new-{name}"
+            new.write_bytes(Path(source).read_bytes())
+            new.replace(directory / name)
+
+
 class Backend:
     """One process that plays a script on a port."""
 
-    def __init__(self, sink: Sink, port: int, journal: Path, life: Life, certificate: str) -> None:
+    def __init__(
+        self, sink: Sink, port: int, journal: Path, life: Life, certificate: str, clients: str
+    ) -> None:
         options = {
             "protocol": sink.protocol,
             "port": port,
             "journal": str(journal),
             "certificate": certificate,
+            "clients": clients,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.backend", json.dumps(options)],
@@ -90,7 +118,12 @@ class Lives:
     """Runs a row's backends on a thread of its own, from the first to the last."""
 
     def __init__(
-        self, row: Row, sink: Sink, port: int, journal: Path, certificates: Mapping[bool, str]
+        self,
+        row: Row,
+        sink: Sink,
+        port: int,
+        journal: Path,
+        certificates: Mapping[bool, Certificates],
     ) -> None:
         self._row = row
         self._sink = sink
@@ -126,8 +159,10 @@ class Lives:
             self.ready.set()
 
     def _live(self, life: Life) -> None:
-        certificate = "" if life.trusted is None else self._certificates[life.trusted]
-        backend = Backend(self._sink, self._port, self._journal, life, certificate)
+        issued = None if life.trusted is None else self._certificates[life.trusted]
+        certificate = issued.server if issued else ""
+        clients = issued.authority if issued and self._row.mutual else ""
+        backend = Backend(self._sink, self._port, self._journal, life, certificate, clients)
         try:
             if life.after_run is not None:
                 self.ended[life.after_run].wait()
@@ -137,6 +172,11 @@ class Lives:
                 self._stop.wait(life.after)
             backend.tell({"open": True})
             self.ready.set()
+            if life.lasts or life.renews is not None:
+                self.logging.wait()
+            if issued and life.renews is not None:
+                self._stop.wait(life.renews)
+                issued.put(self._journal.parent)
             until = time.monotonic() + life.lasts if life.lasts else float("inf")
             while not self._stop.is_set() and time.monotonic() < until:
                 try:
@@ -172,6 +212,7 @@ def run_application(
     logging: threading.Event,
     *,
     unread: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> Ended:
     """Run one process of the application, kill it if the row says so, and wait for its end.
 
@@ -181,6 +222,7 @@ def run_application(
         directory: where it runs and its standard error goes.
         logging: set when it has begun to log.
         unread: whether its standard error is a full pipe that nobody reads.
+        env: its variables besides those of this process.
     """
     ended = Ended()
     logged = time.monotonic()  # if it ends before it says when
@@ -195,7 +237,7 @@ def run_application(
             stderr=descriptor,
             text=True,
             cwd=directory,
-            env=clean_environment(),
+            env=clean_environment(**(env or {})),
         ) as process,
         _killed_after(process, run.deadline + HANGS),
     ):

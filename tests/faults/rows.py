@@ -6,6 +6,7 @@ full swing while the application logs, and that the whole fits in some minutes.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -22,6 +23,17 @@ End = Literal["flush", "shutdown", "exit", "drained", "terminated", "killed", "k
 
 #: A processor or the encoder of the sink, in the midst of the records, or the sink's ``close()``.
 Hang = Literal["processor", "encode", "close"]
+#: Nothing of it may show: the proxy echoes it in its answers.
+PROXY_PASSWORD: Final = "s3cret-of-the-proxy"
+PROXY_CREDENTIALS: Final = base64.b64encode(f"user:{PROXY_PASSWORD}".encode()).decode()
+#: What somebody does to the files of the spool.
+Tampering = Literal[
+    "removed",  # all of it
+    "truncated",  # every segment, to nothing
+    "cursor removed",
+    "lock removed",  # and a second process starts, while the first one lives
+    "made sparse",  # every segment ends in a hole of 10 GiB
+]
 
 TEN_YEARS: Final = 10 * 365 * 86_400
 
@@ -65,15 +77,18 @@ class Life:
         steps: its script.
         after: seconds its port stays closed before.
         after_run: index of the application's process that has to end before that.
-        trusted: whether its certificate is the one that the application trusts;
-            None without TLS.
-        lasts: seconds after which the suite kills it; None lets it live.
+        trusted: whether its certificate is the one that the application trusts
+            at first; None without TLS.
+        renews: seconds of logging after which the application's files are replaced by those
+            that fit this life's certificate.
+        lasts: seconds of logging after which the suite kills it; None lets it live.
     """
 
     steps: tuple[Step, ...] = ()
     after: float = 0.0
     after_run: int | None = None
     trusted: bool | None = None
+    renews: float | None = None
     lasts: float | None = None
 
 
@@ -90,11 +105,18 @@ class Run:
             ``killed`` is killed once nothing is left in its memory;
             ``killed logging`` is killed in the midst.
         deadline: seconds it may take to end.
+        neighbour: place of a second sink, which sends elsewhere, where nobody
+            listens, and is not meant to get any record; "" for none.
+        tampering: what happens to the spool's files in the midst; None for nothing.
+        tampered_at: how many records are logged before; 0: before fapilog starts.
     """
 
     records: int = 3000
     end: End = "flush"
     deadline: float = 20.0
+    neighbour: Literal["", "first", "second"] = ""
+    tampering: Tampering | None = None
+    tampered_at: int = 0
 
     @property
     def is_killed(self) -> bool:
@@ -129,6 +151,9 @@ class Row:
         settings: further options of the application.
         sink: further options of the sink.
         unread: whether standard error is a full pipe that nobody reads.
+        mutual: whether the backend wants a client's certificate, of its own authority.
+        proxied: whether the backend is a proxy that the application has to use, with
+            the credentials in its URL.
     """
 
     name: str
@@ -149,6 +174,8 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     sink: dict[str, Any] = field(default_factory=dict)
     unread: bool = False
+    mutual: bool = False
+    proxied: bool = False
 
     @property
     def is_secure(self) -> bool:
@@ -195,6 +222,7 @@ def rows() -> list[Row]:
         *_answers(),
         *_refusals(),
         *_ends(),
+        *_spools(),
         *delivery_rows(),
     ]
 
@@ -223,6 +251,11 @@ def _connections() -> Iterator[Row]:
     yield Row(
         "wrong certificate, then the right one",
         lives=(Life(trusted=False, lasts=2.0), Life(trusted=True, after=0.3)),
+    )
+    yield Row(
+        "client certificate renewed",
+        lives=(Life(trusted=True, lasts=0.6), Life(trusted=False, renews=1.0)),
+        mutual=True,
     )
 
 
@@ -258,6 +291,7 @@ def _answers() -> Iterator[Row]:
     yield Row("500", ("loki-json",), lives=once("status", 4, status=500))
     yield Row("401 for a while", lives=window(401))
     yield Row("403 for a while", lives=window(403))
+    yield Row("proxy answers 407 for a while", HTTP, lives=window(407), proxied=True)
     yield Row("gzip bomb", HTTP, lives=once("bomb"))
     yield Row(
         "gzip bomb",
@@ -446,4 +480,51 @@ def _ends() -> Iterator[Row]:
         runs=(Run(end="drained"),),
         spool="always",
         disk=128 << 10,
+    )
+
+
+def _spools() -> Iterator[Row]:
+    """What is in the spool of another sink, or taken away, or hostile."""
+    heir = Run(records=500, end="drained")
+    back = (*GONE, Life(after_run=0))
+    yield Row(
+        "two sinks swap places, next start delivers",
+        lives=back,
+        runs=(
+            Run(end="exit", deadline=2.0, neighbour="second"),
+            Run(records=500, end="drained", neighbour="first"),
+        ),
+        spool="overflow",
+    )
+    tamperings: tuple[Tampering, ...] = ("removed", "truncated", "cursor removed")
+    for tampering in tamperings:
+        yield Row(
+            f"spool {tampering} while down, next start delivers",
+            lives=back,
+            runs=(Run(end="exit", deadline=2.0, tampering=tampering, tampered_at=2500), heir),
+            spool="overflow",
+        )
+    yield Row(
+        "spool removed while down, more than memory keeps",
+        HTTP,
+        lives=back,
+        runs=(Run(end="exit", deadline=4.0, tampering="removed", tampered_at=2900), heir),
+        good=("arrived", "lost"),
+        spool="overflow",
+        spool_options={"segment_bytes": 1 << 16},
+        padding=8000,
+    )
+    yield Row(
+        "spool lock removed, second process starts",
+        lives=(*GONE, Life(after=0.5)),
+        runs=(Run(end="drained", tampering="lock removed", tampered_at=2500),),
+        spool="always",
+        spool_options={"segment_bytes": 1 << 16},
+        padding=8000,  # so that not all can be read from memory
+    )
+    yield Row(
+        "huge sparse segments at start",
+        lives=back,
+        runs=(*EXITS, Run(records=500, end="drained", tampering="made sparse")),
+        spool="overflow",
     )

@@ -47,7 +47,7 @@ DATE: Final = "date"
 Protocol = Literal["http", "grpc", "loki"]
 
 #: Statuses below 500 that a later attempt may not meet.
-_PASSING: Final = frozenset({401, 403, 429})
+_PASSING: Final = frozenset({401, 403, 407, 429})
 
 #: Requests that a step without an end meets.
 ALWAYS: Final = 1 << 30

@@ -13,8 +13,15 @@ import trustme
 
 from tests.faults.balance import Result, balance
 from tests.faults.disk import on_disk
-from tests.faults.processes import Lives, reserve_port, run_application
-from tests.faults.rows import SINKS, Row, Run, Sink
+from tests.faults.processes import (
+    AUTHORITY,
+    CLIENT,
+    Certificates,
+    Lives,
+    reserve_port,
+    run_application,
+)
+from tests.faults.rows import PROXY_PASSWORD, SINKS, Row, Run, Sink
 from tests.faults.script import Books
 
 #: Options under which a row shows its fault in seconds: small batches, short waits.
@@ -50,9 +57,8 @@ def play(row: Row, sink_name: str) -> Result:
             for run, over in zip(row.runs, lives.ended, strict=True):
                 options = options_of(row, sink, run, number, directory, spool)
                 options["first"] = first
-                runs.append(
-                    run_application(run, options, directory, lives.logging, unread=row.unread)
-                )
+                more: dict[str, Any] = {"env": proxy_of(row, number), "unread": row.unread}
+                runs.append(run_application(run, options, directory, lives.logging, **more))
                 over.set()
                 first += run.records
         finally:
@@ -66,21 +72,27 @@ def options_of(
     row: Row, sink: Sink, run: Run, port: int, directory: Path, spool: Path | None
 ) -> dict[str, Any]:
     """Return what a process of the application is told."""
+    host = "collector.invalid" if row.proxied else "127.0.0.1"
     own: dict[str, Any] = {
         **sink.options,
-        "url": f"{'https' if row.is_secure else 'http'}://127.0.0.1:{port}",
+        "url": f"{'https' if row.is_secure else 'http'}://{host}:{port}",
         "timeout": TIME_LIMIT,
         "limits": LIMITS,
         **row.sink,
     }
     if row.is_secure:
-        own["certificate"] = str(directory / "authority.pem")
+        own["certificate"] = str(directory / AUTHORITY)
+    if row.mutual:
+        own["client_certificate"] = own["client_key"] = str(directory / CLIENT)
     settings = {**SETTINGS, "shutdown_timeout": run.deadline, **row.settings}
     if spool is not None:
         group = {"directory": str(spool), "mode": row.spool, "min_free": 0}
         settings["spool"] = {**group, **row.spool_options}
     return {
         "sink": own,
+        "neighbour": run.neighbour,
+        "tampering": run.tampering,
+        "tampered_at": run.tampered_at,
         "settings": settings,
         "records": run.records,
         "bad_every": row.bad_every,
@@ -93,15 +105,27 @@ def options_of(
     }
 
 
-def _certificates(directory: Path) -> dict[bool, str]:
-    """Write an authority's certificate, and server certificates of it and of another one."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(directory / "authority.pem"))
-    written = {}
-    for trusted, issuer in ((True, authority), (False, trustme.CA())):
-        path = written[trusted] = str(directory / f"server-{trusted}.pem")
-        issuer.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(path)
-    return written
+def proxy_of(row: Row, port: int) -> dict[str, str]:
+    """Return the variables that lead the application through the backend."""
+    return {"http_proxy": f"http://user:{PROXY_PASSWORD}@127.0.0.1:{port}"} if row.proxied else {}
+
+
+def _certificates(directory: Path) -> dict[bool, Certificates]:
+    """Write what two authorities issue; the application is given that of the first."""
+    issued = {}
+    for trusted in (True, False):
+        issuer = trustme.CA()
+        own = directory / f"issued-{trusted}"
+        own.mkdir()
+        files = issued[trusted] = Certificates(
+            *(str(own / name) for name in (AUTHORITY, "server.pem", CLIENT))
+        )
+        issuer.cert_pem.write_to_path(files.authority)
+        issuer.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(files.server)
+        client = issuer.issue_cert("client.example")
+        client.private_key_and_cert_chain_pem.write_to_path(files.client)
+    issued[True].put(directory)
+    return issued
 
 
 @contextlib.contextmanager

@@ -25,9 +25,11 @@ Where things are
 ::
 
     <directory>/                     the user's choice
-      <sink name>/                   0700; other characters than A-Za-z0-9._- as %XX
+      <sink name>~<digest>/          0700; other characters than A-Za-z0-9._- as %XX; the
+                                     digest of the sink's destination, if it has one
+        destination                  the same in words, for a person
         <start ns>-<pid>-<random>/   0700; one for each process, made by its first append
-          lock                       held with flock for as long as the process lives
+          lock                       locked, like the directory, for as long as the process lives
           cursor                     below which sequence everything is settled
           00000001.seg ...           0600; header, then frames of one batch each
         quarantine/                  batches a backend will never take
@@ -48,7 +50,16 @@ by a full disk, the file is cut back; if that fails too, the segment is sealed
 and a new one begun.  No file is ever appended to by a second process: after a
 restart there is a new directory, and that of the dead process is adopted,
 which means locked, read, and removed with its last batch.  Whether a process
-lives is told by its lock alone, never by its id.
+lives is told by its locks alone, never by its id.
+
+Somebody may delete, replace or cut files of a living process.  Each check
+compares inodes and sizes; what memory and open files still hold is written
+again (:mod:`~fapilog.delivery.spool.salvage`), the rest is counted.
+
+Adopting goes in steps of about a millisecond, without the lock of the caller
+(:mod:`~fapilog.delivery.spool.adoption`).  A segment grows in its store as it
+is looked through.  Beside the floor, the cursor notes where in its segment that
+is, so a process that adopts a large one begins where the last one stopped.
 
 ``read`` hands frames out in order, ``ack`` settles them in any.  The cursor is
 the lowest sequence that is not settled; a segment is deleted when all of its
@@ -74,8 +85,18 @@ not this user's, or cannot be read.
 """
 
 from fapilog.delivery.spool.options import SpoolFullError, SpoolOptions
+from fapilog.delivery.spool.owner import Owner, announce_strangers
 from fapilog.delivery.spool.quarantine import Quarantine
 from fapilog.delivery.spool.segment import Corruption, Frame
 from fapilog.delivery.spool.spool import Spool
 
-__all__ = ["Corruption", "Frame", "Quarantine", "Spool", "SpoolFullError", "SpoolOptions"]
+__all__ = [
+    "Corruption",
+    "Frame",
+    "Owner",
+    "Quarantine",
+    "Spool",
+    "SpoolFullError",
+    "SpoolOptions",
+    "announce_strangers",
+]

@@ -2,7 +2,10 @@
 
 Two slots are written in turn, each with a generation and a checksum, half a
 kibibyte apart: whatever a crash does to one, the other holds.  A cursor that
-is lost costs duplicates, never a record.
+is lost costs duplicates, never a record.  Behind a slot is where the lowest
+frame that is not settled is, if that is known, so that whoever adopts a large
+segment need not walk through all that was delivered.  Releases that do not know
+it neither read nor write it.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from fapilog.delivery.spool.files import UPDATE, SyncedFile, create_file, open_file, read_at
@@ -19,12 +22,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SLOT: Final = struct.Struct("<4sQQI")  # magic, generation, floor, CRC of these
+_PLACE: Final = struct.Struct("<QQQI")  # generation, segment, offset, CRC of these
 _MAGIC: Final = b"FPC1"
 _CRC_SIZE: Final = 4
 _OFFSETS: Final = (0, 512)
 _SIZE: Final = 1024
 
 NAME: Final = "cursor"
+
+
+class Place(NamedTuple):
+    """Up to where a directory is settled.
+
+    Attributes:
+        generation: how often it was written; the newest counts.
+        floor: the lowest sequence that is not settled.
+        segment: the number of a segment in which everything before
+        offset: is settled; both 0 when that is not known.
+    """
+
+    generation: int = 0
+    floor: int = 0
+    segment: int = 0
+    offset: int = 0
 
 
 class Cursor:
@@ -43,15 +63,20 @@ class Cursor:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
-        self.floor, self._generation = 0, 0
+        self.floor = self._generation = 0
         with contextlib.suppress(OSError):  # then everything counts as not settled
-            self.floor, self._generation = _read(self._path)
+            self._generation, self.floor, *_ = _read(self._path)
             self.file = SyncedFile(self._path, open_file(self._path, UPDATE))
             return
         self.file = self._create()
 
-    def move(self, floor: int) -> None:
+    def move(self, floor: int, segment: int = 0, offset: int = 0) -> None:
         """Write that everything below ``floor`` is settled.
+
+        Args:
+            floor: the lowest sequence that is not settled.
+            segment: the number of the segment in which its place is, if it is known.
+            offset: its place.
 
         Raises:
             OSError: it was not written.
@@ -61,9 +86,18 @@ class Cursor:
             self.file = self._create()
         self.floor = floor
         self._generation += 1
-        data = _SLOT.pack(_MAGIC, self._generation, floor, 0)[:-_CRC_SIZE]
-        offset = _OFFSETS[self._generation % 2]
-        self.file.write_at(offset, data + struct.pack("<I", crc32(data)))
+        slot = _SLOT.pack(_MAGIC, self._generation, floor, 0)[:-_CRC_SIZE]
+        place = _PLACE.pack(self._generation, segment, offset, 0)[:-_CRC_SIZE]
+        data = b"".join(part + struct.pack("<I", crc32(part)) for part in (slot, place))
+        self.file.write_at(_OFFSETS[self._generation % 2], data)
+
+    def renew(self) -> None:
+        """Create the file again when somebody has deleted it.  Never raises."""
+        if not self.file.has_name:
+            with contextlib.suppress(OSError):  # costs duplicates, and the next move tries again
+                self.file.close()
+                self.file = self._create()
+                self.move(self.floor)
 
     def _create(self) -> SyncedFile:
         with contextlib.suppress(FileNotFoundError):
@@ -74,30 +108,39 @@ class Cursor:
         return file
 
 
+def read_place(directory: Path) -> Place:
+    """Return up to where a directory is settled.  Never raises."""
+    try:
+        return _read(directory / NAME)
+    except OSError:
+        return Place()
+
+
 def read_floor(directory: Path) -> int:
     """Return the lowest sequence of a directory that is not settled.  Never raises."""
-    try:
-        return _read(directory / NAME)[0]
-    except OSError:
-        return 0
+    return read_place(directory).floor
 
 
-def _read(path: Path) -> tuple[int, int]:
-    """Return the newest floor and generation."""
+def _read(path: Path) -> Place:
+    """Return what the newest slot says."""
     fd = open_file(path)
     try:
-        slots = [_parsed(read_at(fd, _SLOT.size, offset)) for offset in _OFFSETS]
+        size = _SLOT.size + _PLACE.size
+        return max(_parsed(read_at(fd, size, offset)) for offset in _OFFSETS)
     finally:
         os.close(fd)
-    generation, floor = max(slots)
-    return floor, generation
 
 
-def _parsed(data: bytes) -> tuple[int, int]:
-    """Return generation and floor; zeros for a slot that is empty or damaged."""
-    if len(data) < _SLOT.size:
-        return 0, 0
-    magic, generation, floor, crc = _SLOT.unpack(data)
-    if magic != _MAGIC or crc != crc32(data[:-_CRC_SIZE]):
-        return 0, 0
-    return generation, floor
+def _parsed(data: bytes) -> Place:
+    """Return what a slot says; zeros for one that is empty or damaged."""
+    slot, more = data[: _SLOT.size], data[_SLOT.size :]
+    if len(slot) < _SLOT.size:
+        return Place()
+    magic, generation, floor, crc = _SLOT.unpack(slot)
+    if magic != _MAGIC or crc != crc32(slot[:-_CRC_SIZE]):
+        return Place()
+    if len(more) == _PLACE.size:
+        of, segment, offset, crc = _PLACE.unpack(more)
+        if of == generation and crc == crc32(more[:-_CRC_SIZE]):
+            return Place(generation, floor, segment, offset)
+    return Place(generation, floor)

@@ -1,8 +1,8 @@
 """A process's directory: its name, its lock, and what may be removed of it.
 
 ``<directory>/<sink name>/<start time ns>-<pid>-<random>/`` holds ``lock``,
-``cursor`` and segments ``00000001.seg``.  Whoever holds the lock of ``lock``
-owns the directory: the process that made it, and after its death one that
+``cursor`` and segments ``00000001.seg``.  Whoever holds the locks of the
+directory and of ``lock`` owns it: the process that made it, and after its death one that
 adopts it.  Process ids are never asked; they are reused.
 """
 
@@ -21,15 +21,19 @@ from fapilog.delivery.spool import cursor
 from fapilog.delivery.spool.files import (
     UPDATE,
     check_private,
+    close_file,
     create_file,
     make_private_directory,
+    open_directory,
     open_file,
     try_lock,
+    try_lock_directory,
     unlock,
 )
 from fapilog.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LOCK: Final = "lock"
@@ -105,37 +109,96 @@ def is_locked(directory: Path) -> bool:
     """Whether a process owns the directory now.
 
     Raises:
-        OSError: its lock cannot be opened, other than because it is missing.
+        OSError: it or its lock cannot be opened, other than because it is missing.
     """
+    fd = -1
     try:
+        fd = open_directory(directory)
+        if not try_lock_directory(fd):
+            return True
+        close_file(fd)
+        fd = -1
         fd = open_file(directory / LOCK, UPDATE)
+        return not try_lock(fd)
     except FileNotFoundError:
         return False
-    try:
-        return not try_lock(fd)
     finally:
-        os.close(fd)
+        close_file(fd)
 
 
 class ProcessDirectory:
-    """A directory whose lock this process holds; made by :func:`create` or :func:`claim`."""
+    """A directory that this process owns; made by :func:`create` or :func:`claim`.
 
-    def __init__(self, path: Path, lock: int) -> None:
+    Two locks say so.  That of the directory itself cannot be taken away by
+    whoever deletes files.  That of the file ``lock`` is for Windows, for file
+    systems that lock files only, and for releases that knew no other.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = lock
+        self._guard = -1
+        self._lock = -1
+
+    def take(self, open_lock: Callable[[Path], int]) -> bool:
+        """Take both locks; False when another process has one, or the directory is not the same.
+
+        Args:
+            open_lock: opens or creates the file ``lock`` and returns its descriptor.
+
+        Raises:
+            OSError: something cannot be opened or locked.
+        """
+        self._guard = open_directory(self.path)
+        if not try_lock_directory(self._guard) or not self.is_there:
+            return False
+        lock = self._lock = open_lock(self.path)
+        return try_lock(lock) and os.path.samestat((self.path / LOCK).lstat(), os.fstat(lock))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the path still leads to this directory.  Never raises."""
+        try:
+            status = self.path.lstat()
+            return self._guard < 0 or os.path.samestat(status, os.fstat(self._guard))
+        except OSError:
+            return False
+
+    def renew_lock(self) -> None:
+        """Create the file ``lock`` again when somebody has deleted it.  Never raises."""
+        if self._lock < 0 or (self.path / LOCK).exists():
+            return
+        with contextlib.suppress(OSError):  # the directory itself is locked
+            fd = create_file(self.path / LOCK, UPDATE)
+            try_lock(fd)
+            close_file(self._lock)
+            self._lock = fd
 
     def release(self) -> None:
         """Give the directory up to whoever claims it next; again does nothing."""
-        if self._lock >= 0:
-            unlock(self._lock)
+        for fd in (self._lock, self._guard):
+            if fd >= 0:
+                unlock(fd)
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the lock without unlocking it: in a forked child it is the parent's."""
-        fd, self._lock = self._lock, -1
-        if fd >= 0:
-            with contextlib.suppress(OSError):  # closed by somebody else, as daemons do
-                os.close(fd)
+        """Close the locks without unlocking them: in a forked child they are the parent's."""
+        locks = (self._lock, self._guard)
+        self._lock = self._guard = -1
+        for fd in locks:
+            close_file(fd)
+
+    def move(self, path: Path) -> None:
+        """Move the directory there, and release it in any case.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        try:
+            if os.name == "nt":
+                self.release()  # Windows moves nothing with open files in it
+            self.path.rename(path)
+        finally:
+            self.release()
 
     def remove(self) -> bool:
         """Remove the directory, and release it in any case.
@@ -148,6 +211,8 @@ class ProcessDirectory:
             OSError: something cannot be removed.
         """
         try:
+            if not self.is_there:
+                return True  # somebody removed it from outside
             own = {LOCK, cursor.NAME}
             if set(os.listdir(self.path)) - own:  # noqa: PTH208 - names are what is wanted
                 return False
@@ -159,7 +224,7 @@ class ProcessDirectory:
                     (self.path / name).unlink()
             self.path.rmdir()
         except FileNotFoundError:
-            return True  # somebody removed it from outside
+            return True  # as above
         finally:
             self.release()
         return True
@@ -175,12 +240,14 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
     for _ in range(_ATTEMPTS):
         path = sink_directory / f"{now_ns}-{os.getpid()}-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
-        # Until it is locked, another process may take it for an orphan and
-        # remove it; then there is just no lock to be had, and this tries again.
+        # Until it is locked, another process may take it for an orphan and lock
+        # or remove it; then this tries again.
+        directory = ProcessDirectory(path)
         with contextlib.suppress(FileNotFoundError):
-            fd = create_file(path / LOCK, UPDATE)
-            if _is_mine(path, fd):
-                return ProcessDirectory(path, fd)
+            if _takes(directory, _create_lock):
+                return directory
+        with contextlib.suppress(OSError):
+            path.rmdir()
     raise OSError(errno.EBUSY, "other processes keep removing new directories", str(sink_directory))
 
 
@@ -192,29 +259,33 @@ def claim(path: Path) -> ProcessDirectory | None:
     Raises:
         OSError: it is not this user's, or its lock cannot be opened.
     """
-    try:
+    directory = ProcessDirectory(path)
+    with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process was quicker
         check_private(path)
-        try:
-            fd = open_file(path / LOCK, UPDATE)
-        except FileNotFoundError:
-            with contextlib.suppress(OSError):  # not empty: a power failure took the lock
-                path.rmdir()
-                return None
-            fd = create_file(path / LOCK, UPDATE)
-    except (FileNotFoundError, FileExistsError):
-        return None  # another process was quicker
-    return ProcessDirectory(path, fd) if _is_mine(path, fd) else None
+        if _takes(directory, _open_lock):
+            return directory
+    return None
 
 
-def _is_mine(path: Path, fd: int) -> bool:
-    """Take the lock; close it where that fails or it is not the directory's any more."""
+def _takes(directory: ProcessDirectory, open_lock: Callable[[Path], int]) -> bool:
+    """Take the locks of a directory; those of a directory that is not to be had are released."""
+    is_mine = False
     try:
-        is_mine = try_lock(fd) and os.path.samestat((path / LOCK).lstat(), os.fstat(fd))
-    except FileNotFoundError:  # another process has removed the directory
-        is_mine = False
-    except OSError:
-        os.close(fd)
-        raise
-    if not is_mine:
-        os.close(fd)
+        is_mine = directory.take(open_lock)
+    finally:
+        if not is_mine:
+            directory.abandon()
     return is_mine
+
+
+def _create_lock(path: Path) -> int:
+    return create_file(path / LOCK, UPDATE)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return open_file(path / LOCK, UPDATE)
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):  # not empty: somebody, or a power failure, took the lock
+            path.rmdir()
+        return _create_lock(path)

@@ -12,8 +12,9 @@ import errno
 import os
 import stat
 import sys
-import threading
 from typing import TYPE_CHECKING, Final
+
+from fapilog import native
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +27,15 @@ _SAFE: Final = (
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
-#: Appending leaves the position to the system, also after a file was cut.
-APPEND: Final = os.O_WRONLY | os.O_APPEND
+#: Appending leaves the position to the system, also after a file was cut.  Reading is
+#: for the case that somebody deletes the file.
+APPEND: Final = os.O_RDWR | os.O_APPEND
 UPDATE: Final = os.O_RDWR
 _NEW: Final = os.O_CREAT | os.O_EXCL
 
 _TAKEN: Final = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+#: A file system that locks no directories, such as NFS.
+_NO_LOCK: Final = {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK}
 _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -56,6 +60,41 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
         return fd
     os.close(fd)
     raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def open_directory(path: Path) -> int:
+    """Open a directory, not a link to one, and return its descriptor; -1 on Windows.
+
+    Raises:
+        OSError: it is not there, is something else, or cannot be opened.
+    """
+    if sys.platform == "win32":
+        return -1
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def try_lock_directory(fd: int) -> bool:
+    """Take the lock of an open directory; False if somebody else has it.  Does not block.
+
+    True as well when there is nothing to lock: on Windows, where ``fd`` is -1,
+    and on a file system that locks files only.
+
+    Raises:
+        OSError: locking failed.
+    """
+    try:
+        return fd < 0 or try_lock(fd)
+    except OSError as error:
+        if error.errno in _NO_LOCK:
+            return True
+        raise
+
+
+def close_file(fd: int) -> None:
+    """Close a descriptor; -1, and one that is closed already, do nothing."""
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def make_directories(path: Path) -> None:
@@ -155,11 +194,17 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return how many bytes the file has; 0 where there is none."""
+    """Return how many bytes the file takes; 0 when there is none."""
     try:
-        return path.lstat().st_size
+        return taken_by(path.lstat())
     except OSError:
         return 0
+
+
+def taken_by(status: os.stat_result) -> int:
+    """Return how many bytes a file takes; the holes of a sparse file take none."""
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
 
 if sys.platform == "win32":
@@ -214,6 +259,7 @@ class SyncedFile:
         fd: open for writing.
 
     Attributes:
+        inode: the file's number on its file system.
         failed: whether a sync has failed.  What the file holds then may or may
             not be on the disk, and no later sync can tell: nothing more should
             be written to it.
@@ -221,12 +267,13 @@ class SyncedFile:
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
+        self.inode = os.fstat(fd).st_ino
         self.failed = False
         self._fd = fd
         self._copy = -1  # what a sync is working on
         self._dirty = False
         # Between closing the descriptor and taking a copy of it.
-        self._guard = threading.RLock()
+        self._guard = native.RLock()
 
     def write(self, parts: Sequence[bytes]) -> None:
         """Write ``parts`` at the position of the file, which with :data:`APPEND` is its end.
@@ -282,20 +329,32 @@ class SyncedFile:
             os.close(self._copy)
             self._copy = -1
 
+    def copy(self) -> int:
+        """Return another descriptor of the file, to read what has lost its name; -1 once closed.
+
+        Raises:
+            OSError: there are too many open files.
+        """
+        with self._guard:
+            return os.dup(self._fd) if self._fd >= 0 else -1
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the file is still what its path leads to."""
+        try:
+            with self._guard:
+                return os.path.samestat(self.path.lstat(), os.fstat(self._fd))
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close the file; again does nothing."""
         with self._guard:
             fd, self._fd = self._fd, -1
-        _close(fd)
+        close_file(fd)
 
     def abandon(self) -> None:
         """Close the file in a forked child, where another thread may have held the guard."""
         for fd in (self._fd, self._copy):
-            _close(fd)
+            close_file(fd)
         self._fd = self._copy = -1
-
-
-def _close(fd: int) -> None:
-    if fd >= 0:
-        with contextlib.suppress(OSError):  # what was written has been answered already
-            os.close(fd)

@@ -26,12 +26,13 @@ gaps.  Neither magic can be part of a text in UTF-8.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from zlib import crc32
 
-from fapilog.delivery.spool.files import open_file, read_at
+from fapilog.delivery.spool.files import close_file, open_file, read_at
 from fapilog.severity import OFF
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ WIRE_FORMAT_SIZE: Final = 48
 
 _AHEAD: Final = 1 << 14  # bytes read at once while headers are looked at
 _CHUNK: Final = 1 << 16  # bytes searched at once after damage
+_NEAR: Final = 1 << 10  # and at first, because the next frame is often near
 
 
 class NewerFormatError(Exception):
@@ -128,8 +130,11 @@ class Layout(Protocol):
         """
         ...
 
-    def find(self, file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
-        """Return the first right header from ``offset`` on whose frame ends by ``end``."""
+    def find(self, file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
+        """Return the first right header from ``offset`` on whose frame ends by ``end``.
+
+        None when none begins before ``until``.
+        """
         ...
 
     def load(self, file: SegmentFile, header: FrameHeader) -> Payload | None:
@@ -142,25 +147,41 @@ class SegmentFile:
 
     Args:
         path: the segment.
+        fd: a descriptor of it, which is closed in the end; -1 to open the path.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._fd = open_file(path)
+    def __init__(self, path: Path, fd: int = -1) -> None:
+        self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
+        # Where the last run of zeros that was looked at begins and ends, and whether it
+        # ends there, or the look did.
+        self.zeros = (0, 0, False)
 
     def size(self) -> int:
         """Return how many bytes the file has now."""
-        return os.fstat(self._fd).st_size
+        return self.status().st_size
+
+    def status(self) -> os.stat_result:
+        """Return what the system says of the file."""
+        return os.fstat(self._fd)
+
+    def next_data(self, offset: int) -> int:
+        """Return where data may begin from ``offset`` on: holes of a sparse file are zeros."""
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_DATA)
+        except AttributeError:  # a platform that does not know holes
+            return offset
+        except OSError as error:
+            return self.size() if error.errno == errno.ENXIO else offset
 
     def close(self) -> None:
         """Close the file; again does nothing."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        close_file(fd)
 
     def read(self, size: int, offset: int) -> bytes:
         """Return ``size`` bytes at ``offset``, fewer at the end; small reads are buffered."""
@@ -206,14 +227,15 @@ class FirstLayout:
             offset, format_id, sequence, time_ns, records, meta, body, payload_crc, start
         )
 
-    def find(self, file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
+    def find(self, file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
         """See :meth:`Layout.find`."""
         header = self.parse(file, offset, end)
         if header is not None and header.end <= end:
             return header
-        position = offset + 1
-        while position + FRAME_HEADER_SIZE <= end:
-            chunk = file.read(min(_CHUNK, end - position), position)
+        position, size = offset + 1, _NEAR
+        while position < until and position + FRAME_HEADER_SIZE <= end:
+            chunk = file.read(min(size, end - position), position)
+            size = _CHUNK
             at = chunk.find(_FRAME_MAGIC)
             while at >= 0:
                 header = self.parse(file, position + at, end)
@@ -227,15 +249,15 @@ class FirstLayout:
 
     def load(self, file: SegmentFile, header: FrameHeader) -> Payload | None:
         """See :meth:`Layout.load`."""
-        data = file.read(header.meta_length + header.body_length, header.start)
-        if len(data) < header.meta_length + header.body_length:
+        # In two reads: a copy of a long body would keep the interpreter.
+        meta = file.read(header.meta_length, header.start)
+        body = file.read(header.body_length, header.start + header.meta_length)
+        if len(meta) < header.meta_length or len(body) < header.body_length:
             return None
-        if crc32(data) != header.payload_crc:
+        if crc32(body, crc32(meta)) != header.payload_crc:
             return None
         return Payload(
-            data[: header.records],
-            data[header.records : header.meta_length].decode("utf-8", "replace"),
-            data[header.meta_length :],
+            meta[: header.records], meta[header.records :].decode("utf-8", "replace"), body
         )
 
 

@@ -23,6 +23,7 @@ from fapilog.delivery.spool.format import (
     pack_segment_header,
 )
 from fapilog.delivery.spool.options import SpoolFullError
+from fapilog.delivery.spool.salvage import Salvage, readable
 from fapilog.delivery.spool.segment import Corruption, Frame, Segment, Tally
 from fapilog.delivery.spool.store import Store
 from fapilog.severity import FATAL
@@ -150,7 +151,9 @@ class OwnStore(Store):
                 path.unlink()
             raise
         start = SEGMENT_HEADER_SIZE
-        segment = Segment(path, LAYOUTS[VERSION], start, start, start, sealed=False, writer=writer)
+        segment = Segment(
+            path, LAYOUTS[VERSION], start, start, start, writer.inode, sealed=False, writer=writer
+        )
         self._segments.append(segment)
         self._unread.append(segment)
         self._tally.disk += segment.size
@@ -207,6 +210,19 @@ class OwnStore(Store):
             return frame
         return super().read()
 
+    def salvage(self, segment: Segment) -> Salvage:
+        """Give up a segment that was taken away; return what can still be read of it."""
+        if self._active is not None and self._active.segment is segment:
+            self._active = None
+            segment.sealed = True
+        cached = {frame.sequence: frame for frame in self._cache if frame.segment is segment}
+        self._cache = deque(frame for frame in self._cache if frame.segment is not segment)
+        self._cached -= sum(len(frame.body) + _OVERHEAD for frame in cached.values())
+        file = readable(segment)
+        first, done = self._next, frozenset(self._ahead)
+        left = self.give_up(segment)
+        return Salvage(segment, file, cached, first=first, done=done, left=left, store=self)
+
     def sync(self) -> None:
         """Have everything survive a power failure.  Blocks for the disk; never raises.
 
@@ -232,7 +248,8 @@ class OwnStore(Store):
     def close(self) -> bool:
         """Seal, sync, and give the directory up; see :meth:`Store.close`.  Blocks for the disk."""
         self.seal()
-        self.sync()
+        if self._segments:
+            self.sync()
         return super().close()
 
     def abandon(self) -> None:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from fapilog import native
 from fapilog.clock import monotonic
-from fapilog.delivery.spool.directory import file_name
 from fapilog.delivery.spool.files import (
     APPEND,
     create_file,
@@ -37,6 +36,7 @@ from fapilog.delivery.spool.format import (
     severity_bytes,
 )
 from fapilog.delivery.spool.options import SpoolFullError
+from fapilog.delivery.spool.owner import Owner, make_sink_directory
 from fapilog.delivery.spool.quarantine_file import NAME, list_files
 from fapilog.delivery.spool.space import Space
 from fapilog.diagnostics import announce
@@ -60,9 +60,12 @@ class Quarantine:
     Nothing is made on disk before the first batch, and no file stays open.
 
     Args:
-        sink_name: of the sink; names its directory.
+        sink_name: the name that the sink was given.  It and the destination
+            name its directory.
         wire_format: of the bodies, 1 to 48 bytes.
         options: the user's; ``quarantine_bytes`` is the cap.
+        destination: where the sink sends, in words and without secrets.
+        label: the sink's name in announcements; None: ``sink_name``.
         now_ns: nanoseconds since the Unix epoch, for tests.
         monotonic: seconds of a clock, for tests.
 
@@ -76,16 +79,19 @@ class Quarantine:
         wire_format: str,
         options: SpoolOptions,
         *,
+        destination: str = "",
+        label: str | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = monotonic,
     ) -> None:
-        self._sink_name = sink_name
+        self._owner = Owner(sink_name, wire_format, destination)
+        self._sink_name = label or sink_name
         self._wire_format = wire_format
         self._identity = format_id(wire_format)
         self._options = options
         self._now_ns = now_ns
         self._monotonic = monotonic
-        self._sink_path = options.directory.absolute() / file_name(sink_name)
+        self._sink_path = options.directory.absolute() / self._owner.directory
         self.path = self._sink_path / NAME
         self.after_fork()
 
@@ -93,7 +99,7 @@ class Quarantine:
         """Begin a file of its own in a forked child."""
         options = self._options
         self._space = Space(self.path, options.quarantine_bytes, options.min_free, self._monotonic)
-        self._lock = threading.Lock()
+        self._lock = native.Lock()
         self._file: Path | None = None
         self._sequence = 0
         self._used = 0
@@ -151,7 +157,7 @@ class Quarantine:
     def _check_room(self, wanted: int) -> None:
         now = self._monotonic()
         if now - self._measured_at >= _MEASURE_EVERY:
-            make_private_directory(self._sink_path)
+            make_sink_directory(self._sink_path, self._owner)
             make_private_directory(self.path)
             self._used = sum(map(size_of, list_files(self._sink_path)))
             self._measured_at = now

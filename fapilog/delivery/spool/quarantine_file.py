@@ -6,12 +6,12 @@ import contextlib
 import errno
 import os
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Self
 
+from fapilog import native
 from fapilog.clock import monotonic
 from fapilog.delivery.spool.files import (
     APPEND,
@@ -127,7 +127,7 @@ class QuarantineFile:
             while not try_lock(self._fd):  # a process may be adding to it, for a moment
                 if monotonic() >= until:
                     raise BlockingIOError(errno.EAGAIN, "in use by another process")
-                time.sleep(_PAUSE)
+                native.sleep(_PAUSE)
             if not os.path.samestat(self.path.lstat(), os.fstat(self._fd)):
                 raise FileNotFoundError(errno.ENOENT, "emptied by another process")
         except OSError:
@@ -183,6 +183,15 @@ class QuarantineFile:
         if os.name == "nt":
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+    def move(self, path: Path) -> None:
+        """Move the file, which is locked, there.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        self._close_on_windows()
+        self.path.rename(path)
 
     def remove(self) -> None:
         """Remove the file, which is locked.

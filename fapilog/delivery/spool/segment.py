@@ -47,12 +47,21 @@ class Corruption:
     Attributes:
         frames: damaged frames that were skipped, as far as they can be counted.
         records: records among them that had counted as pending.
+        adopted: records among these that a dead process wrote.
         segments: segments left alone: of a later format, or unreadable.
     """
 
     frames: int = 0
     records: int = 0
+    adopted: int = 0
     segments: int = 0
+
+    def count(self, lost: Amount, *, is_adopted: bool) -> None:
+        """Count frames that had counted as pending."""
+        self.frames += lost.frames
+        self.records += lost.records
+        if is_adopted:
+            self.adopted += lost.records
 
 
 @dataclass(eq=False)
@@ -80,6 +89,7 @@ class Segment:
         position: where the first frame begins that was not read.
         end: where its last whole frame ends.
         size: bytes it counts for on the disk.
+        inode: the file's number on its file system.
         sealed: whether nothing more is written to it.
         unread: its frames that have not been given out.
         waiting: its frames that are not settled.
@@ -91,10 +101,14 @@ class Segment:
     position: int
     end: int
     size: int
+    inode: int
     sealed: bool
     unread: Amount = field(default_factory=Amount)
     waiting: Amount = field(default_factory=Amount)
     writer: SyncedFile | None = None
+    is_lost: bool = False  # somebody took the file away
+    is_kept: bool = False  # it stays, because not all of it can be read here
+    gaps: dict[int, int] = field(default_factory=dict)  # to be skipped, from offset to offset
     file: SegmentFile | None = None
     found: Iterator[Found | Damage] | None = None
     found_end: int = 0  # the end as it was when the walk began
@@ -109,8 +123,10 @@ class Segment:
             if self.file is None:
                 self.file = SegmentFile(self.path)
             if self.found is None:
-                self.found_end = self.end
-                end = min(self.end, self.file.size())  # somebody may have cut it
+                self.position = self.gaps.pop(self.position, self.position)
+                ahead = (gap for gap in self.gaps if gap > self.position)
+                self.found_end = min(ahead, default=self.end)
+                end = min(self.found_end, self.file.size())  # somebody may have cut it
                 self.found = walk(self.file, self.layout, self.position, end, last=None, load=True)
             one = next(self.found, None)
             if one is None:
@@ -121,6 +137,15 @@ class Segment:
                 self.position = one.header.end
                 return one
         return None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its path still leads to it, and to all that was written.  Never raises."""
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return False
+        return status.st_ino == self.inode and status.st_size >= self.end
 
     def skip_to(self, position: int) -> None:
         """Go on reading at ``position``."""
@@ -167,3 +192,8 @@ class Frame:
     def amount(self) -> Amount:
         """What it counts for."""
         return Amount(1, len(self.severities), self.size)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody took its file away, so that it is in memory alone."""
+        return self.segment.is_lost

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
 from fapilog.clock import monotonic
 from fapilog.delivery.spool.adopted import AdoptedStores
-from fapilog.delivery.spool.directory import create, file_name
-from fapilog.delivery.spool.files import make_private_directory, sync_directory
+from fapilog.delivery.spool.directory import create
+from fapilog.delivery.spool.files import sync_directory
 from fapilog.delivery.spool.format import (
     FRAME_HEADER_SIZE,
     MAX_FRAME,
@@ -21,29 +22,45 @@ from fapilog.delivery.spool.format import (
 )
 from fapilog.delivery.spool.options import SpoolFullError
 from fapilog.delivery.spool.own import OwnStore
-from fapilog.delivery.spool.segment import Corruption, Tally
+from fapilog.delivery.spool.owner import Owner, make_sink_directory
+from fapilog.delivery.spool.segment import Amount, Corruption, Tally
 from fapilog.delivery.spool.space import Space
+from fapilog.delivery.spool.store import MAX_CHECKED
+from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from fapilog.delivery.spool.options import SpoolOptions
+    from fapilog.delivery.spool.salvage import Salvage
     from fapilog.delivery.spool.segment import Frame
+
+#: Segments that are looked at before the disk is trusted: 8 GiB in the usual size.
+_TRUSTED: Final = 1024
+#: Adopted directories are many; of each, fewer segments are looked at in one check.
+_ADOPTED_SHARE: Final = 32
+_NO_LOCK: Final = contextlib.nullcontext()
 
 
 class Spool:
     """A queue of batches on disk, first in, first out, that outlives the process.
 
-    All methods but :meth:`sync` and :meth:`flush` are called under one lock of
-    the caller's; those two and the properties may be used from any thread.
+    All methods are called under one lock of the caller's, but :meth:`sync`,
+    :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`, which need
+    none, and the properties, which may be read from any thread.
 
     Args:
-        sink_name: of the sink; names its directory.
+        sink_name: the name that the sink was given.  It and the destination
+            name its directory.
         wire_format: of the bodies, 1 to 48 bytes; what another format has
             written is neither adopted nor touched.
         options: the user's.
+        destination: where the sink sends, in words and without secrets.  What
+            was written for another one is neither adopted nor touched.
+        label: the sink's name in announcements; None: ``sink_name``.
         cache_bytes: bytes of bodies kept in memory until they are read, so
             that a reader that keeps up reads nothing from the disk.
         now_ns: nanoseconds since the Unix epoch, for tests.
@@ -63,6 +80,8 @@ class Spool:
         wire_format: str,
         options: SpoolOptions,
         *,
+        destination: str = "",
+        label: str | None = None,
         cache_bytes: int = 4 << 20,
         now_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = monotonic,
@@ -70,13 +89,14 @@ class Spool:
         if not 1 <= len(wire_format.encode()) <= WIRE_FORMAT_SIZE:
             msg = f"wire_format={wire_format!r} of sink {sink_name!r}: 1 to 48 bytes are possible"
             raise ConfigurationError(msg)
-        self._sink_name = sink_name
+        self._owner = Owner(sink_name, wire_format, destination)
+        self._sink_name = label or sink_name
         self._wire_format = wire_format
         self._options = options
         self._cache_bytes = cache_bytes
         self._now_ns = now_ns
         self._monotonic = monotonic
-        self._path = options.directory.absolute() / file_name(sink_name)
+        self._path = options.directory.absolute() / self._owner.directory
         self._closed = False
         self._reset()
 
@@ -87,6 +107,10 @@ class Spool:
         self._tally = Tally()
         self._adopted = AdoptedStores(self._sink_name, self._wire_format, self._path, self.corrupt)
         self._space = Space(self._path, options.max_bytes, options.min_free, self._monotonic)
+        # What can be read of segments that somebody took away, and how much that is.
+        self._salvages: deque[Salvage] = deque()
+        self._salvaged: Frame | None = None  # read, but not written
+        self._salvaging = Amount()
         self._is_adopted_turn = True
         self._synced_at = self._monotonic()
 
@@ -101,7 +125,7 @@ class Spool:
                 link, or belongs to another user.
         """
         try:
-            make_private_directory(self._path)
+            make_sink_directory(self._path, self._owner)
             create(self._path, self._now_ns()).remove()
             with contextlib.suppress(PermissionError):  # to read what is above is not needed
                 sync_directory(self._path.parent)
@@ -124,24 +148,27 @@ class Spool:
     @property
     def pending_records(self) -> int:
         """Records on disk that are not settled, adopted ones among them."""
-        return self._tally.waiting.records + self._adopted.tally.waiting.records
+        found = self._tally.waiting.records + self._adopted.tally.waiting.records
+        return found + self._salvaging.records
 
     @property
     def pending_bytes(self) -> int:
         """Bytes of their frames."""
-        return self._tally.waiting.size + self._adopted.tally.waiting.size
+        found = self._tally.waiting.size + self._adopted.tally.waiting.size
+        return found + self._salvaging.size
 
     @property
     def unread_records(self) -> int:
         """Records of them that :meth:`read` has not returned; 0 once closed."""
         if self._closed:
             return 0
-        return self._tally.unread.records + self._adopted.tally.unread.records
+        found = self._tally.unread.records + self._adopted.tally.unread.records
+        return found + self._salvaging.records
 
     @property
     def disk_bytes(self) -> int:
         """Bytes of all segments, which the cap is about."""
-        return self._tally.disk + self._adopted.tally.disk + self._adopted.waiting_disk
+        return self._tally.disk + self._adopted.disk
 
     @property
     def adopted(self) -> int:
@@ -182,18 +209,14 @@ class Spool:
         own = self._own or self._make_own(size)
         try:
             return own.append(body, marks, self._now_ns(), item, read=read)
-        except FileNotFoundError:
-            # The directory was removed from outside.  What can still be read
-            # of it will be, and another one is made.
-            own.seal()
-            self._own = None
-            self._adopted.stores.insert(0, own)
-        own = self._make_own(size)
+        except FileNotFoundError:  # the directory was removed from outside
+            self.check()
+        own = self._own or self._make_own(size)
         return own.append(body, marks, self._now_ns(), item, read=read)
 
     def _make_own(self, size: int) -> OwnStore:
-        if self._path.exists():
-            self._check_room(size)
+        make_sink_directory(self._path, self._owner)
+        self._check_room(size)
         directory = create(self._path, self._now_ns())
         try:
             self._own = OwnStore(
@@ -225,6 +248,8 @@ class Spool:
         """
         if self._closed:
             return None
+        if frame := self._next_salvaged():
+            return frame
         for is_adopted in (self._is_adopted_turn, not self._is_adopted_turn):
             store = self._adopted if is_adopted else self._own
             frame = None if store is None else store.read()
@@ -242,6 +267,91 @@ class Spool:
         """
         frame.store.ack(frame)
         self._adopted.retire(frame.store)
+
+    # ---- what somebody takes away
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of this process was deleted, replaced or cut from outside."""
+        return not self._salvaging.frames and not (self._own and self._own.missing(_TRUSTED))
+
+    def check(self, most: int = MAX_CHECKED) -> None:
+        """Look whether files were deleted, replaced or cut from outside.
+
+        What is missing and was not given out is written again by :meth:`mend`
+        as far as it can be read, and else counted as corrupt.  What was given
+        out is in memory alone from then on (:attr:`Frame.is_lost`).  Never
+        raises; blocks as long as asking for the status of some files does.
+
+        Args:
+            most: how many segments are looked at, the next time the following ones.
+        """
+        for store in list(self._adopted.stores):
+            for segment in store.missing(most // _ADOPTED_SHARE):
+                lost = store.give_up(segment)
+                self._count_lost(lost, store.directory.path, is_adopted=True)
+            self._adopted.retire(store)
+        own = self._own
+        if own is None:
+            return
+        missing = own.missing(most)
+        for segment in missing:
+            salvage = own.salvage(segment)
+            self._salvaging.add(salvage.left)
+            self._salvages.append(salvage)
+        if own.directory.is_there:
+            own.renew()
+        else:
+            self._own = None
+            own.close()
+        if missing:
+            announce(
+                f"spool files {self._sink_name}",
+                f"{self._sink_name}: files in {own.directory.path} were deleted or cut by somebody "
+                "else; what can still be read is written again, the rest is counted as dropped",
+            )
+
+    def mend(self) -> bool:
+        """Write one frame again of what was taken away; whether there may be more.
+
+        Raises:
+            SpoolFullError, OSError: as :meth:`append`; it is tried again by the
+                next call.
+        """
+        frame = self._next_salvaged()
+        if frame is None:
+            return False
+        try:
+            self.append(frame.body, frame.severities, frame.item)
+        except BaseException:
+            self._salvaged = frame
+            self._salvaging.add(frame.amount)
+            raise
+        return True
+
+    def _next_salvaged(self) -> Frame | None:
+        """Return the next frame of what was taken away; count what does not come out."""
+        frame, self._salvaged = self._salvaged, None
+        while frame is None and self._salvages:
+            salvage = self._salvages[0]
+            frame = salvage.next()
+            if frame is None:
+                self._salvages.popleft()
+                salvage.close()
+                self._salvaging.take(salvage.left)
+                self._count_lost(salvage.left, salvage.segment.path, is_adopted=False)
+        if frame is not None:
+            self._salvaging.take(frame.amount)
+        return frame
+
+    def _count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
+        if lost.frames > 0:
+            self.corrupt.count(lost, is_adopted=is_adopted)
+            announce(
+                f"spool lost {self._sink_name}",
+                f"{self._sink_name}: {lost.records} records are lost with {path}, which somebody "
+                "else deleted or cut; they count as dropped (spool_damaged)",
+            )
 
     # ---- the disk
 
@@ -270,19 +380,44 @@ class Spool:
     # ---- directories of dead processes
 
     def adopt(self) -> int:
-        """Take over directories of dead processes, the oldest first.
+        """Take over directories of dead processes, the oldest first, and look through them.
 
-        Blocks while their frames are counted, for about a second at most;
-        what is left over then, or has no room under the cap, is for a later
-        call.  Never raises.
+        Blocks until all of their frames are counted; what has no room under
+        the cap is for a later call.  Never raises.
 
         Returns:
             Records found in them.
         """
+        before = self.adopted
+        self.look_for_orphans()
+        while self.adopt_step():
+            pass
+        return self.adopted - before
+
+    def look_for_orphans(self) -> bool:
+        """Take over directories of dead processes; :meth:`adopt_step` looks through them.
+
+        Called by one thread at a time, without the caller's lock.  Blocks for
+        the disk, but reads no segment.  Never raises.
+
+        Returns:
+            Whether some were left, because there are too many at a time.
+        """
         if self._closed:
-            return 0
+            return False
         most = self._options.max_bytes
-        return self._adopted.adopt(self.directory, lambda: self.disk_bytes < most, self._monotonic)
+        return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
+
+    def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
+        """Look a little further through what was taken over; whether there is more.
+
+        Called by one thread at a time.  Keeps the interpreter for about a
+        millisecond, blocks for the disk, and never raises.
+
+        Args:
+            lock: the caller's, which is held only to count what was found.
+        """
+        return not self._closed and self._adopted.step(lock)
 
     # ---- the end
 
@@ -295,6 +430,8 @@ class Spool:
         if self._closed:
             return
         self._closed = True
+        while frame := self._next_salvaged():  # there was no room for it
+            self._count_lost(frame.amount, frame.segment.path, is_adopted=False)
         self.flush()
         self._adopted.close()
         own, self._own = self._own, None
@@ -308,6 +445,8 @@ class Spool:
         a directory of its own with its first append.
         """
         self._adopted.abandon()
+        for salvage in self._salvages:
+            salvage.abandon()
         if self._own is not None:
             self._own.abandon()
         self._reset()

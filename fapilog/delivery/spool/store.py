@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import heapq
-import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from fapilog import native
 from fapilog.delivery.spool.cursor import Cursor
 from fapilog.delivery.spool.segment import Amount, Corruption, Frame, Segment, Tally
 from fapilog.diagnostics import announce
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
     from fapilog.delivery.spool.directory import ProcessDirectory
     from fapilog.delivery.spool.files import SyncedFile
+    from fapilog.delivery.spool.format import Layout
     from fapilog.delivery.spool.scan import Found, Scan
 
+#: Segments that are looked at in one check.
+MAX_CHECKED: Final = 128
 #: Errors of this process, not of the segment: reading is tried again.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -43,6 +47,7 @@ class Store:
         sink_name: as above.
         directory: as above.
         cursor: of the directory.
+        is_complete: whether no further segment is added.
 
     Raises:
         OSError: the cursor can neither be opened nor made.
@@ -71,31 +76,67 @@ class Store:
         self._ahead: set[int] = set()  # given out, or settled, before their turn
         self._out: set[int] = set()  # given out and not settled
         self._order: list[int] = []  # a heap of those, and of some that are settled
+        self.is_complete = not is_adopted
+        self._growing: Segment | None = None  # not looked through to its end
+        self._grown = Amount()  # what was found of it
         self._is_open = True
-        self._syncing = threading.RLock()
+        self._checked = 0  # where the next check begins
+        self._syncing = native.RLock()
 
-    def add(self, found: Scan) -> None:
-        """Add a segment that a dead process left, in order."""
-        if found.layout is None:
+    def extend(self, found: Scan) -> int:
+        """Take what was found in a segment since the last time, in order.
+
+        Args:
+            found: of one segment until it is complete, then of the next.
+
+        Returns:
+            The records that are new.
+        """
+        segment, self._growing = self._growing, None
+        if found.is_complete and found.layout is None and not found.problem:
             self._delete(found.path)  # a crash came before anything was written
-            return
-        amount = Amount(found.frames, found.records, found.bytes)
+            return 0
+        if segment is None:
+            if found.layout is None or (
+                not found.frames and (found.problem or not found.is_complete)
+            ):
+                return 0
+            segment = self._begin_growing(found, found.layout)
+        if not found.is_complete:
+            self._growing = segment
+        elif not segment.is_lost:
+            segment.sealed = True
+            segment.is_kept = bool(found.problem)
+        return self._grow(segment, found)
+
+    def _begin_growing(self, found: Scan, layout: Layout) -> Segment:
         segment = Segment(
-            found.path, found.layout, found.start, found.size, found.size, sealed=True
+            found.path, layout, found.start, found.start, found.disk, found.inode, sealed=False
         )
         self._segments.append(segment)
-        self._tally.disk += segment.size
-        if found.frames == 0:
-            self._drop(segment)
-            return
         self._unread.append(segment)
+        self._tally.disk += segment.size
+        self._grown = Amount()
+        return segment
+
+    def _grow(self, segment: Segment, found: Scan) -> int:
+        new = Amount(found.frames, found.records, found.bytes)
+        new.take(self._grown)
+        if segment.is_lost:
+            return 0
+        self._grown.add(new)
+        segment.end = max(segment.end, found.end)
+        segment.gaps.update((o, e) for o, e in found.gaps.items() if o >= segment.position)
         for total in (segment.unread, segment.waiting, self._tally.unread, self._tally.waiting):
-            total.add(amount)
+            total.add(new)
+        if segment.sealed and segment.waiting.frames <= 0:
+            self._drop(segment)
+        return new.records
 
     @property
     def is_drained(self) -> bool:
-        """Whether every frame is settled."""
-        return not self._segments
+        """Whether every frame is settled, and there are no more to come."""
+        return self.is_complete and not self._segments
 
     @property
     def records(self) -> int:
@@ -171,8 +212,7 @@ class Store:
         segment.close_reader()
         lost = Amount(segment.unread.frames, segment.unread.records, segment.unread.size)
         if lost.frames > 0:
-            self._corrupt.frames += lost.frames
-            self._corrupt.records += lost.records
+            self._corrupt.count(lost, is_adopted=self._is_adopted)
             announce(
                 f"spool damage {self.sink_name}",
                 f"{self.sink_name}: {lost.frames} frames with {lost.records} records in "
@@ -187,6 +227,10 @@ class Store:
         sequence = frame.sequence
         if not self._is_open:
             return
+        if frame.is_lost:  # and no longer counted
+            self._out.discard(sequence)
+            self._move_cursor(frame)
+            return
         if sequence in self._out:
             self._out.discard(sequence)
         elif sequence >= self._next and sequence not in self._ahead:
@@ -196,7 +240,7 @@ class Store:
         else:
             return
         self._settle(frame.segment, frame.amount)
-        self._move_cursor()
+        self._move_cursor(frame)
 
     def _pass_by(self, frame: Frame) -> None:
         """Have the reading skip a frame whose turn has not come."""
@@ -209,20 +253,61 @@ class Store:
         if segment.sealed and segment.waiting.frames <= 0:
             self._drop(segment)
 
-    def _move_cursor(self) -> None:
+    def _move_cursor(self, frame: Frame) -> None:
+        """Note how far everything is settled, after ``frame`` was."""
         while self._order and self._order[0] not in self._out:
             heapq.heappop(self._order)
         floor = min(self._order[0], self._next) if self._order else self._next
         if floor <= self.cursor.floor:
             return
         try:
-            self.cursor.move(floor)
+            if floor == frame.sequence + 1:
+                self.cursor.move(floor, int(frame.segment.path.stem), frame.end)
+            else:
+                self.cursor.move(floor)
         except OSError as error:
             what = f"{self.sink_name}: the cursor of {self.directory.path} cannot be written"
             announce(
                 f"spool cursor {self.sink_name}",
                 f"{what}, records may be delivered twice: {error.strerror or error}",
             )
+
+    # ---- what somebody took away
+
+    def missing(self, most: int = MAX_CHECKED) -> list[Segment]:
+        """Return segments whose files were deleted, replaced or cut from outside.
+
+        Looks at ``most`` of them, the next time at the following ones.
+        """
+        segments = self._segments
+        if not self.directory.is_there:
+            return list(segments)
+        begin = self._checked if self._checked < len(segments) else 0
+        self._checked = begin + most
+        looked_at = segments[begin : self._checked]
+        if segments and self._checked < len(segments):
+            looked_at.append(segments[-1])
+        return [segment for segment in looked_at if not segment.is_there]
+
+    def renew(self) -> None:
+        """Write again what was deleted of the lock and the cursor.  Never raises."""
+        self.directory.renew_lock()
+        self.cursor.renew()
+
+    def give_up(self, segment: Segment) -> Amount:
+        """Forget a segment that was taken away; return what of it was never given out."""
+        left = replace(segment.unread)
+        self._tally.unread.take(left)
+        self._tally.waiting.take(segment.waiting)
+        self._tally.disk -= segment.size
+        segment.is_lost = True
+        self._segments.remove(segment)
+        if segment in self._unread:
+            self._unread.remove(segment)
+        segment.close_reader()
+        if segment.writer is not None:
+            segment.writer.close()
+        return left
 
     def _drop(self, segment: Segment) -> None:
         """Delete a segment whose frames are all settled."""
@@ -233,7 +318,8 @@ class Store:
         if segment.writer is not None:
             segment.writer.close()
         self._tally.disk -= segment.size
-        self._delete(segment.path)
+        if not segment.is_kept:
+            self._delete(segment.path)
 
     def _delete(self, path: Path) -> None:
         try:
@@ -275,7 +361,7 @@ class Store:
                 segment.writer.close()
         self._unread.clear()
         self.cursor.file.close()
-        if self._segments:
+        if self._segments or not self.is_complete:
             self.directory.release()
             return False
         try:

@@ -6,6 +6,7 @@ only what it could lock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,9 +18,10 @@ from fapilog.delivery.spool.directory import (
     is_locked,
     list_directories,
     list_segments,
-    sink_name,
 )
-from fapilog.delivery.spool.quarantine_file import QuarantineFile, list_files
+from fapilog.delivery.spool.files import make_private_directory
+from fapilog.delivery.spool.owner import FILE, Owner, make_sink_directory, read_owner
+from fapilog.delivery.spool.quarantine_file import NAME, QuarantineFile, list_files
 from fapilog.delivery.spool.scan import Scan, scan
 
 if TYPE_CHECKING:
@@ -71,18 +73,23 @@ class SinkReport:
     """The spool and the quarantine of one sink.
 
     Attributes:
-        name: of the sink.
+        owner: the sink, as far as the directory tells.
         path: its directory.
         directories: of processes, the oldest first.
         quarantine: its files.
         problem: why it cannot be looked at; "" if it can.
     """
 
-    name: str
+    owner: Owner
     path: Path
     directories: list[DirectoryReport] = field(default_factory=list)
     quarantine: list[Scan] = field(default_factory=list)
     problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that the sink was given."""
+        return self.owner.name
 
 
 def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
@@ -102,7 +109,7 @@ def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
 
 
 def _look_at_sink(path: Path, *, load: bool) -> SinkReport:
-    report = SinkReport(sink_name(path.name), path)
+    report = SinkReport(read_owner(path), path)
     try:
         for name in list_directories(path):
             report.directories.append(_look_at_directory(path / name.text, name, load=load))
@@ -149,6 +156,57 @@ def purge_directory(report: DirectoryReport) -> bool:
         return owned.remove()
     finally:
         owned.release()
+
+
+def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path, str]]:
+    """Move what dead processes left, and the quarantine, to another sink's directory.
+
+    Yields:
+        What was looked at, and why it stays; "" when it was moved.
+
+    Raises:
+        OSError: the other directory cannot be made.
+    """
+    target = root / owner.directory
+    make_sink_directory(target, owner)
+    for one in report.directories:
+        if not one.is_alive:
+            yield one.path, _move_directory(one, owner, target)
+    for found in report.quarantine:
+        yield found.path, _move_refused(found, owner, target / NAME)
+    with contextlib.suppress(OSError):  # something else is there
+        if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - names are what is wanted
+            with contextlib.suppress(FileNotFoundError):
+                (report.path / NAME).rmdir()
+            (report.path / FILE).unlink(missing_ok=True)
+            report.path.rmdir()
+
+
+def _move_directory(report: DirectoryReport, owner: Owner, target: Path) -> str:
+    if report.problem or report.wire_formats - {owner.wire_format}:
+        held = ", ".join(sorted(report.wire_formats))
+        return report.problem or f"holds {held}, the sink takes {owner.wire_format}"
+    try:
+        owned = claim(report.path)
+        if owned is None:
+            return "a process owns it now"
+        owned.move(target / report.path.name)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _move_refused(found: Scan, owner: Owner, target: Path) -> str:
+    wire_format = found.header.wire_format if found.header else found.problem or "damage"
+    if wire_format != owner.wire_format:
+        return f"holds {wire_format}, the sink takes {owner.wire_format}"
+    try:
+        make_private_directory(target)
+        with QuarantineFile(found.path) as file:
+            file.move(target / found.path.name)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def purge_quarantine(report: SinkReport) -> Iterator[Path]:

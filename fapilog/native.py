@@ -1,0 +1,91 @@
+"""The system's own threads, locks and pauses, also after gevent or eventlet replaced Python's.
+
+These libraries replace functions of the standard library with cooperative ones
+(``monkey.patch_all()``), before or after an application configures fapilog.  A
+worker that used some of both would wait for a lock or a wake-up that never
+comes, or would stop every greenlet of the process.  So fapilog's workers are
+always threads of the system, and everything they share is bound here once, at
+import.  Only a caller's own wait (:func:`pause`) lets other greenlets run.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+import time
+from contextvars import ContextVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import queue
+    from collections.abc import Callable
+
+
+def original(module: str, name: str) -> Any:
+    """Return an object of the standard library as it was before any library replaced it."""
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent is not None and gevent.is_module_patched(module):
+        return gevent.get_original(module, name)
+    eventlet = sys.modules.get("eventlet.patcher")
+    if eventlet is not None and eventlet.already_patched:
+        return getattr(eventlet.original(module), name)
+    return getattr(import_module(module), name)
+
+
+if TYPE_CHECKING:
+    Lock = threading.Lock
+    RLock = threading.RLock
+    SimpleQueue = queue.SimpleQueue
+else:
+    Lock = original("_thread", "allocate_lock")
+    RLock = original("_thread", "RLock")
+    SimpleQueue = original("queue", "SimpleQueue")
+Empty: Final[type[Exception]] = original("queue", "Empty")
+get_ident: Final[Callable[[], int]] = original("_thread", "get_ident")
+#: Blocks the calling thread with all of its greenlets: for workers, and for very short waits.
+sleep: Final[Callable[[float], None]] = original("time", "sleep")
+_start_new_thread: Final[Callable[..., int]] = original("_thread", "start_new_thread")
+
+#: True in code that a worker runs, on its own thread or on the thread that ends the process.
+IN_WORKER: Final[ContextVar[bool]] = ContextVar("fapilog_in_worker", default=False)
+
+
+def is_patched() -> bool:
+    """Whether ``threading`` makes greenlets instead of threads now."""
+    return _thread.start_new_thread is not _start_new_thread
+
+
+def pause(seconds: float) -> None:
+    """Let ``seconds`` pass; the other greenlets of a caller's thread run meanwhile."""
+    if is_patched() and not IN_WORKER.get():
+        try:
+            time.sleep(seconds)
+        except (AssertionError, RuntimeError):
+            pass  # an event loop's own callbacks, signal handlers among them, cannot switch
+        else:
+            return
+    sleep(seconds)
+
+
+def start_thread(target: Callable[[], object], name: str) -> None:
+    """Run ``target`` on a new daemon thread of the system.
+
+    Raises:
+        RuntimeError: the system refuses a thread, or the interpreter is ending.
+    """
+    if is_patched():
+        _start_new_thread(target, ())
+    else:
+        threading.Thread(target=_run, args=(target,), name=name, daemon=True).start()
+
+
+def _run(target: Callable[[], object]) -> None:
+    try:
+        target()
+    finally:
+        if is_patched():
+            # Threads have other numbers since: an end that threading does not
+            # find in its table is a traceback on stderr.  This enters it.
+            threading.current_thread()

@@ -1,0 +1,72 @@
+"""Where a sink sends its records, in words: what the spool keeps them apart by.
+
+The words hold no secret and stay the same when credentials change.  What tells
+two accounts of one endpoint apart (the user of a basic authentication, a header
+or a query parameter such as ``X-Scope-OrgID``) is there as a digest.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, urlsplit
+
+if TYPE_CHECKING:
+    from fapilog.sinks.http_options import HTTPOptions
+
+_ACCOUNT: Final = re.compile(
+    "org|tenant|account|project|dataset|stream|workspace|namespace|index|bucket|database"
+)
+_SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
+_BASIC: Final = "Basic "
+
+
+def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "") -> str:
+    """Return where a sink with these options sends its records.
+
+    Args:
+        protocol: what is spoken there, ``"OTLP http/protobuf"``.
+        options: the sink's endpoint and headers.
+        tenant: the name of an account that is not secret.
+    """
+    parts = [f"{protocol} to {_address(options.shown)}"]
+    if tenant:
+        parts.append(f"tenant {tenant}")
+    account = _account(options)
+    if account:
+        parts.append(f"account {sha256(account.encode()).hexdigest()[:12]}")
+    return ", ".join(parts)
+
+
+def _address(url: str) -> str:
+    """Return a URL with its host in lower case; a gRPC target as it is."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.lower()).geturl() if parts.netloc else url
+
+
+def _account(options: HTTPOptions) -> str:
+    """Return what names an account; "" if nothing does."""
+    query = parse_qsl(urlsplit(options.endpoint).query)
+    given = [(name.lower(), value) for name, value in (*options.headers.items(), *query)]
+    named = [
+        f"{name}={value}"
+        for name, value in sorted(given)
+        if _ACCOUNT.search(name) and not _SECRET.search(name)
+    ]
+    user = _user(options.headers.get("authorization", ""))
+    return "\n".join([*named, f"user={user}"] if user else named)
+
+
+def _user(header: str) -> str:
+    """Return the user of a basic authentication; "" for anything else, as for a bare token."""
+    if not header.startswith(_BASIC):
+        return ""
+    try:
+        pair = base64.b64decode(header.removeprefix(_BASIC), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+    user, _, password = pair.partition(":")
+    return user if password else ""

@@ -1,0 +1,174 @@
+"""A configuration file that nobody named: whose it is decides what it may set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fapilog
+from fapilog import ConfigurationError, Settings
+
+HOSTILE = """
+sinks = ["file:stolen.jsonl"]
+redact = false
+redact_allow = ["password"]
+shutdown_timeout = 0
+backlog_bytes = "1GB"
+level = "debug"
+redact_fields = ["iban"]
+[levels]
+"app.db" = "warn"
+[console]
+format = "json"
+[file]
+path = "elsewhere"
+[loki]
+url = "http://evil.example"
+[spool]
+directory = "spool"
+[routes.console]
+level = "off"
+"""
+IGNORED = (
+    "sinks, redact, redact_allow, shutdown_timeout, backlog_bytes, file.path, loki.url, "
+    "spool.directory, routes is ignored there"
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def as_table(text: str) -> str:
+    """Return the options as a table of pyproject.toml."""
+    lines = text.replace("\n[", "\n[tool.fapilog.").splitlines()
+    return "\n".join(["[tool.fapilog]", *lines])
+
+
+@pytest.mark.parametrize("name", ["fapilog.toml", "pyproject.toml"])
+def test_a_file_of_a_foreign_directory_sets_only_what_is_harmless(name, folder, capsys):
+    text = HOSTILE if name == "fapilog.toml" else as_table(HOSTILE)
+    (folder / name).write_text(text)
+    found, default = Settings(), Settings.model_fields
+    changed = {"level", "redact_fields", "levels", "console"}
+    assert (found.level, found.redact_fields, found.levels) == (5, ("iban",), {"app.db": 13})
+    assert found.console.format == "json"
+    for option in default.keys() - changed:
+        assert getattr(found, option) == default[option].get_default(call_default_factory=True)
+    err = capsys.readouterr().err
+    assert IGNORED in err
+    assert f"set FAPILOG_CONFIG={name}" in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_that_is_named_sets_everything(folder, monkeypatch, capsys):
+    (folder / "fapilog.toml").write_text("sinks = ['memory']\n")
+    (folder / "mine.toml").write_text("sinks = ['none']\nqueue_size = 7\n")
+    assert Settings(config="mine.toml").queue_size == 7
+    monkeypatch.setenv("FAPILOG_CONFIG", "mine.toml")
+    assert Settings().sinks == ("none",)
+    (folder / "pyproject.toml").write_text("[tool.fapilog]\nqueue_size = 8\n")
+    assert Settings(config=Path("pyproject.toml")).queue_size == 8
+    assert capsys.readouterr().err == ""
+
+
+def test_a_named_file_that_is_not_there_or_wrong_is_an_error(folder, monkeypatch):
+    with pytest.raises(ConfigurationError, match=r"nowhere.toml: there is no such file"):
+        Settings(config="nowhere.toml")
+    monkeypatch.setenv("FAPILOG_CONFIG", "mine.toml")
+    (folder / "mine.toml").write_text("levle = 1")
+    with pytest.raises(ConfigurationError, match=r"key 'levle' in mine.toml: .* mean 'level'"):
+        Settings()
+
+
+def run(folder: Path, *command: str, **variables: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, **variables},
+    )
+    return {"sinks": done.stdout.strip(), "err": done.stderr}
+
+
+SHOW = "from fapilog import Settings; print(Settings().sinks)"
+
+
+def test_a_script_of_the_directory_has_its_file(folder):
+    (folder / "fapilog.toml").write_text("sinks = ['memory']")
+    (folder / "app.py").write_text(SHOW)
+    assert run(folder, "app.py") == {"sinks": "('memory',)", "err": ""}
+    assert run(folder, "-m", "app") == {"sinks": "('memory',)", "err": ""}
+
+
+def test_an_application_that_a_server_imports_from_the_directory_has_its_file(folder):
+    (folder / "fapilog.toml").write_text("sinks = ['memory']")
+    (folder / "app.py").write_text(f"def app(): pass\n{SHOW}")
+    server = "import sys, importlib; sys.path.insert(0, ''); importlib.import_module('app')"
+    assert run(folder, "-c", server) == {"sinks": "('memory',)", "err": ""}
+
+
+def test_a_tool_from_elsewhere_does_not_obey_the_directory_that_it_is_run_in(
+    folder, tmp_path_factory
+):
+    (folder / "fapilog.toml").write_text("sinks = ['file:stolen']")
+    tool = tmp_path_factory.mktemp("bin") / "tool.py"
+    tool.write_text(SHOW)
+    seen = run(folder, str(tool))
+    assert seen["sinks"] == "None"
+    assert "sinks is ignored there" in seen["err"]
+    assert run(folder, "-c", SHOW)["sinks"] == "None"
+
+
+def test_an_installed_tool_of_an_environment_in_the_directory_does_not(folder):
+    (folder / "fapilog.toml").write_text("sinks = ['file:stolen']")
+    package = folder / ".venv" / "lib" / "site-packages"
+    package.mkdir(parents=True)
+    (package / "tool.py").write_text(SHOW)
+    assert run(folder, "-m", "tool", PYTHONPATH=str(package))["sinks"] == "None"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
+def test_a_file_that_others_can_write_does_not_belong_to_the_application(folder):
+    path = folder / "fapilog.toml"
+    path.write_text("sinks = ['memory']")
+    (folder / "app.py").write_text(SHOW)
+    path.chmod(0o666)
+    assert run(folder, "app.py")["sinks"] == "None"
+    path.chmod(0o644)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+        assert run(folder, "app.py")["sinks"] == "None"
+
+
+def test_every_option_that_a_found_file_may_set_is_one_of_these():
+    def marked(model: Any, prefix: str = "") -> set[str]:
+        names = set()
+        for name, field in model.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                names |= marked(field.annotation, f"{prefix}{name}.")
+            elif field.json_schema_extra:
+                names.add(prefix + name)
+        return names
+
+    assert marked(Settings) == {
+        *("level", "levels", "severities", "redact_fields", "code_attributes"),
+        *("console.stream", "console.format", "console.color"),
+    }
+
+
+def test_configure_takes_the_name_of_a_file(folder):
+    (folder / "mine.toml").write_text("sinks = ['memory']")
+    runtime = fapilog.configure(config="mine.toml", handle_sigterm=False)
+    fapilog.shutdown()
+    assert runtime.settings.sinks == ("memory",)

@@ -1,0 +1,144 @@
+"""OpenTelemetry's variables as its specification has them: a wrong one is announced, never fatal.
+
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import fapilog
+from fapilog import Settings
+from fapilog.sinks import MemorySink, OTLPSink
+from fapilog.values import Limits
+
+DEFAULT = Settings.model_fields
+LONGEST = 86_400.0
+#: Variable, value, option, and what the option becomes; None is the default, with a warning.
+TABLE: list[tuple[str, str, str, Any]] = [
+    ("OTEL_BLRP_MAX_QUEUE_SIZE", "7", "queue_size", 7),
+    ("OTEL_BLRP_MAX_QUEUE_SIZE", "0", "queue_size", None),
+    ("OTEL_BLRP_MAX_QUEUE_SIZE", "-1", "queue_size", None),
+    ("OTEL_BLRP_MAX_QUEUE_SIZE", "abc", "queue_size", None),
+    ("OTEL_BLRP_MAX_QUEUE_SIZE", "2147483647", "queue_size", 2147483647),
+    ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "-1", "batch_size", None),
+    ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "1.5", "batch_size", None),
+    ("OTEL_BLRP_SCHEDULE_DELAY", "0", "schedule_delay", 0.0),
+    ("OTEL_BLRP_SCHEDULE_DELAY", "soon", "schedule_delay", None),
+    ("OTEL_BLRP_SCHEDULE_DELAY", "2147483647", "schedule_delay", LONGEST),
+    ("OTEL_BLRP_EXPORT_TIMEOUT", "0", "export_timeout", LONGEST),
+    ("OTEL_BLRP_EXPORT_TIMEOUT", "-1", "export_timeout", None),
+    ("OTEL_BLRP_EXPORT_TIMEOUT", "2147483647", "export_timeout", LONGEST),
+    ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "0", "attribute_count_limit", 0),
+    ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "abc", "attribute_count_limit", None),
+    ("OTEL_ATTRIBUTE_COUNT_LIMIT", "5", "attribute_count_limit", 5),
+    ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "0", "attribute_value_length_limit", 0),
+    ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-3", "attribute_value_length_limit", None),
+    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "9", "attribute_value_length_limit", 9),
+    ("OTEL_SDK_DISABLED", "TRUE", "otel_disabled", True),
+    ("OTEL_SDK_DISABLED", "1", "otel_disabled", None),
+    ("OTEL_SDK_DISABLED", "treu", "otel_disabled", None),
+]
+VARIABLES = sorted({row[0] for row in TABLE})
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Any:
+    monkeypatch.chdir(tmp_path)
+    yield
+    fapilog.shutdown()
+
+
+@pytest.mark.parametrize(("variable", "value", "option", "expected"), TABLE)
+def test_a_variable_is_obeyed_or_announced(variable, value, option, expected, monkeypatch, capsys):
+    monkeypatch.setenv(variable, value)
+    found = getattr(Settings(), option)
+    err = capsys.readouterr().err
+    if expected is None:
+        assert found == DEFAULT[option].default
+        assert f"{variable}={value!r} is ignored: use " in err
+    else:
+        assert found == expected
+        assert err == ""
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_an_empty_variable_is_unset(variable, monkeypatch, capsys):
+    monkeypatch.setenv(variable, "  ")
+    assert Settings() == Settings()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_variable_of_logs_wins_over_the_general_one_and_a_wrong_one_does_not(
+    monkeypatch, capsys
+):
+    monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "5")
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "3")
+    assert Settings().attribute_count_limit == 3
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "many")
+    assert Settings().attribute_count_limit == 5
+
+
+def test_a_variable_of_fapilog_is_still_an_error(monkeypatch):
+    monkeypatch.setenv("FAPILOG_QUEUE_SIZE", "many")
+    with pytest.raises(fapilog.ConfigurationError, match="FAPILOG_QUEUE_SIZE"):
+        Settings()
+
+
+@pytest.mark.parametrize("value", ["bogus", "otlp,bogus", "bogus, otlp"])
+def test_an_unknown_exporter_is_announced_and_the_others_are_used(value, monkeypatch, capsys):
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", value)
+    runtime = fapilog.Runtime(handle_sigterm=False)
+    sinks = [queue.sink for queue in runtime.pipeline.sending_queues()]
+    runtime.shutdown(0)
+    assert [type(sink) for sink in sinks] == [OTLPSink]
+    assert "OTEL_LOGS_EXPORTER: 'bogus' is not known" in capsys.readouterr().err
+
+
+def logged(**options: Any) -> Any:
+    sink = MemorySink()
+    runtime = fapilog.Runtime(sinks=[sink], handle_sigterm=False, **options)
+    runtime.get_logger("app").info("a long message", text="a long text", items=["abcdefgh"], n=1)
+    assert runtime.flush(10)
+    runtime.shutdown(10)
+    return sink.records[0]
+
+
+def test_the_length_limit_of_attributes_does_not_cut_the_body(monkeypatch):
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4")
+    record = logged()
+    assert record.body == "a long message"
+    assert len(record.attributes["text"]) <= 4
+    assert len(record.attributes["items"][0]) <= 4
+    assert record.attributes["n"] == 1
+
+
+def test_attribute_limits_may_be_zero(monkeypatch):
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "0")
+    assert logged().attributes == {"text": "", "items": [""], "n": 1}
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "0")
+    record = logged()
+    assert record.attributes == {}
+    assert record.dropped_attributes_count == 3
+    with pytest.raises(fapilog.ConfigurationError):
+        Limits(attribute_text=-1)
+
+
+def test_the_callers_own_exception_attributes_win():
+    sink = MemorySink()
+    fapilog.configure(sinks=[sink], handle_sigterm=False)
+    mine = {"exception.type": "Mine", "exception.message": "my words"}
+    fapilog.get_logger("app").error("failed", exc_info=ValueError("no"), **mine)
+    fapilog.flush(10)
+    attributes = sink.records[0].attributes
+    assert (attributes["exception.type"], attributes["exception.message"]) == ("Mine", "my words")
+    assert "ValueError: no" in attributes["exception.stacktrace"]
+
+
+def test_nothing_is_enabled_without_a_sink():
+    fapilog.configure(sinks="none", handle_sigterm=False)
+    assert not fapilog.get_logger("app").is_enabled("error")
+    fapilog.configure(sinks="memory", handle_sigterm=False)
+    assert fapilog.get_logger("app").is_enabled("error")
