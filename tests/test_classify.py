@@ -26,6 +26,7 @@ from fapilog.delivery.classify import (
     printable,
     retry_after,
     retry_info,
+    size_limit,
 )
 from fapilog.errors import (
     AccessDeniedError,
@@ -84,6 +85,7 @@ def test_a_request_that_is_too_large_is_told_apart_because_smaller_ones_may_pass
 )
 def test_every_servers_words_for_too_large_are_known(code, words):
     assert type(grpc_error(code, words)) is TooLargeError
+    assert size_limit(words) == (4 if "4" in words else None)
 
 
 @pytest.mark.parametrize(

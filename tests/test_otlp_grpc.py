@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fapilog.errors import (
 )
 from fapilog.protocols import Outcome
 from fapilog.receiver import Receiver
+from fapilog.sinks import otlp_grpc
 from fapilog.sinks.otlp import OTLPSink
 from tests.otlp_servers import Certificates, deliver, grpc_server, opened
 
@@ -129,6 +131,29 @@ def test_a_request_that_is_too_large_for_the_server_is_to_be_split():
         with pytest.raises(TooLargeError, match="larger than max"):
             deliver(sink, "x" * 5_000_000)
         assert deliver(sink, "x") is None
+
+
+def test_a_server_that_named_its_limit_is_not_asked_for_larger_requests(monkeypatch):
+    refused = threading.Event()
+
+    def export(body: bytes, context: grpc.ServicerContext) -> bytes:
+        if len(body) > 400:  # the server's own limit would not come up to here
+            assert not refused.is_set(), "asked again"
+            refused.set()
+            words = f"grpc: received message larger than max ({len(body)} vs. 400)"
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+        return b""
+
+    with grpc_server(export) as address, opened(sink_for(address)) as sink:
+        for _ in range(3):
+            with pytest.raises(TooLargeError, match="400"):
+                deliver(sink, "x" * 1000)
+        assert deliver(sink, "x") is None
+        refused.clear()
+        monkeypatch.setattr(otlp_grpc, "monotonic", lambda: time.monotonic() + 3600)
+        with pytest.raises(TooLargeError, match="larger than max"):  # it may have been raised
+            deliver(sink, "x" * 1000)
+        assert refused.is_set()
 
 
 def test_threads_that_send_at_once_share_one_channel(monkeypatch):

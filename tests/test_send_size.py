@@ -75,6 +75,15 @@ def test_batches_grow_again_when_the_backend_answers_fast() -> None:
     assert sink.sent[-1] == 512
 
 
+def test_a_size_that_failed_is_tried_less_and_less_often() -> None:
+    delivery = Delivery(Slow(most=10))
+    for _ in range(100):
+        delivery.deliver(64)
+    late = [n for n in delivery.sink.sent if n > 10]
+    assert len(late) < 20
+    assert delivery.ledger.resent < 300
+
+
 def test_a_backend_that_answers_just_in_time_is_not_given_more() -> None:
     size = SendSize()
     size.shrink(64, 10.0)
@@ -83,7 +92,8 @@ def test_a_backend_that_answers_just_in_time_is_not_given_more() -> None:
     assert size.most == 32
     size.grow(4, 0.1)  # tells nothing of larger ones
     assert size.most == 32
-    size.grow(32, 1.0)
+    for _ in range(4):
+        size.grow(32, 1.0)
     assert size.most == 64
 
 

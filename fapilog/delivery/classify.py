@@ -70,6 +70,9 @@ _TOO_LARGE: Final = re.compile(
     "larger than max|message length too large|exceeds maximum size"
     "|exceeds the maximum configured message size"
 )
+_LIMIT: Final = re.compile(
+    r"\(\d+ vs\.? (\d+)\)|the limit is: (\d+) bytes|exceeds maximum size (\d+)"
+)
 _TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # Rust has the latter
 #: What gRPC says of a connection that was lost while a call was under way.
 _LOST: Final = re.compile(
@@ -182,6 +185,13 @@ def grpc_error(
         is_unanswered = is_lost or code in _UNANSWERED_CODES
         return (NoAnswerError if is_unanswered else RetryableError)(message, wait)
     return _CODE_ERRORS.get(code, PermanentError)(message)
+
+
+def size_limit(details: str) -> int | None:
+    """Return the bytes of the largest request, if a gRPC server that refused one names them."""
+    found = _LIMIT.search(details)
+    limit = int(found[found.lastindex or 0]) if found else 0
+    return limit or None
 
 
 def _join(*parts: str) -> str:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 from fapilog import native
-from fapilog.delivery.classify import grpc_error, outcome, printable
-from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.clock import monotonic
+from fapilog.delivery.classify import grpc_error, outcome, printable, size_limit
+from fapilog.errors import ConfigurationError, RetryableError, TooLargeError
 from fapilog.fork_gate import GRPC
 from fapilog.sinks.otlp_options import USER_AGENT
 from fapilog.sinks.proxies import environment_proxy
@@ -43,6 +44,9 @@ _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
 #: A proxy, or the lack of one, for gRPC alone.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
+
+#: Seconds that a server's limit is kept in mind, once it has named it.
+_LIMIT_KEPT: Final = 60.0
 
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", 64 << 20),
@@ -93,6 +97,8 @@ class GRPCTransport:
         )
         self._channel: grpc.Channel | None = None
         self._call: Any = None
+        # Bytes of the largest request the server takes, and until when it is believed.
+        self._limit: tuple[int, float] | None = None
         self._replaced: grpc.Channel | None = None  # by one with renewed certificates
         self._connecting = native.Lock()
         # gRPC itself would report a wrong file by failing calls only.
@@ -120,6 +126,7 @@ class GRPCTransport:
 
     def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
         """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
+        self._check_size(body)
         try:
             with GRPC:
                 call = self._call or self._connected()
@@ -130,15 +137,39 @@ class GRPCTransport:
             self._follow_certificates()
             trailers = {item.key: item.value for item in error.trailing_metadata() or ()}
             details = error.details() or ""
-            raise grpc_error(
+            failure = grpc_error(
                 "UNAUTHENTICATED" if _REFUSED_BY_PROXY in details else error.code().name,
                 untrusted(details) if _UNTRUSTED in details else details,
                 trailers.get(_DETAILS, b""),
                 is_compressed=self._options.compression == "gzip",
                 source=self._options.shown,
                 clean=self._clean,
-            ) from error
+            )
+            if isinstance(failure, TooLargeError):
+                self._learn_limit(details, len(body))
+            raise failure from error
         return outcome(answer, count, clean=self._clean)
+
+    def _check_size(self, body: bytes) -> None:
+        """Refuse at once what the server would refuse; some servers take long to do so.
+
+        Raises:
+            TooLargeError: the request is larger than the server's limit.
+        """
+        if self._limit is not None and len(body) > self._limit[0]:
+            limit, until = self._limit
+            if monotonic() < until:
+                msg = (
+                    f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"
+                )
+                raise TooLargeError(msg)
+            self._limit = None  # it may have been raised
+
+    def _learn_limit(self, details: str, size: int) -> None:
+        # Words about another size are those of a server behind this one, or of compression.
+        limit = size_limit(details)
+        if limit is not None and str(size) in details:
+            self._limit = limit, monotonic() + _LIMIT_KEPT
 
     def _follow_certificates(self) -> None:
         """Have the next call make a new channel if the certificates were renewed.

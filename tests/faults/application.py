@@ -59,7 +59,7 @@ class Application:
                 call = log.error
             more: dict[str, Any] = {"padding": padding}
             if bad_every and n % bad_every == bad_every - 1:
-                more["bad"] = True
+                more = {"padding": "x" * self.options["bad_padding"], "bad": True}
             began = time.perf_counter_ns()
             try:
                 call("order placed", n=n, customer=f"c-{n:06}", **more)
@@ -178,6 +178,36 @@ def make_sink(sink: dict[str, Any]) -> Any:
     return getattr(sinks, kind)(sink.pop("url"), limits=limits, **sink)
 
 
+def hanging(real: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """Return ``real`` as it is for the first thousand calls, and not returning afterwards.
+
+    Without ``real`` the first call does not return.
+    """
+    calls = iter(range(1000 if real else 0))
+
+    def call(*args: Any) -> Any:
+        if next(calls, None) is None:
+            threading.Event().wait()
+        assert real
+        return real(*args)
+
+    return call
+
+
+def configure() -> None:
+    settings = options["settings"]
+    sinks = make_sinks(options)
+    sink = next(one for one in sinks if hasattr(one, "encode"))
+    hangs = options["hangs"]
+    if hangs == "processor":
+        settings["processors"] = [hanging(lambda record: record)]
+    elif hangs == "encode":
+        sink.encode = hanging(sink.encode)
+    elif hangs == "close":
+        sink.close = hanging()
+    fapilog.configure(sinks=sinks, **settings)
+
+
 def make_sinks(options: dict[str, Any]) -> list[Any]:
     """Return the sink, and a neighbour that sends elsewhere if the row wants one."""
     made = [make_sink({**options["sink"]})]
@@ -200,7 +230,7 @@ atexit.register(application.report)
 
 import fapilog  # noqa: E402 - see above
 
-fapilog.configure(sinks=make_sinks(options), **options["settings"])
+configure()
 stalls.start()
 application.log()
 application.end()

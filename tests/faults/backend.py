@@ -50,7 +50,8 @@ def make_server(options: dict[str, Any], steps: list[dict[str, Any]]) -> Any:
             options["port"],
             script,
             journal,
-            largest=max((step["size"] for step in steps), default=0) or _LARGEST,
+            largest=max((step["size"] for step in steps if step["fault"] == "too large"), default=0)
+            or _LARGEST,
             credentials=(
                 server_credentials(pem, pem, Path(clients).read_bytes() if clients else None)
                 if certificate

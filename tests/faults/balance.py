@@ -79,6 +79,8 @@ def balance(row: Row, sink: str, runs: Sequence[Ended], books: Books, disk: OnDi
     result.problems += _misplaced(row, places)
     result.problems += _disagreements(row, result, runs, places)
     result.problems += _unmet(row, sink, books)
+    if row.copies is not None and result.duplicates > row.copies:
+        result.problems.append(f"{result.duplicates} duplicates, at most {row.copies} are due")
     for run, ended in zip(row.runs, runs, strict=True):
         result.problems += _ending(run, ended)
     _measure(result, runs)

@@ -24,6 +24,7 @@ from tests.faults.http_backend import (
     BOMB,
     GARBAGE,
     HUGE,
+    LATE,
     SOME,
     kill_this_process,
     partial_success,
@@ -35,12 +36,16 @@ SERVICE: Final = "opentelemetry.proto.collector.logs.v1.LogsService"
 #: Seconds for which answers come a byte a second, longer than a client's time limit.
 DRIBBLE: Final = 2.5
 
+#: What servers written in Rust say.
+TOO_LARGE: Final = "Error, decoded message length too large: found {} bytes, the limit is: {} bytes"
+
 #: The code that means the same as an HTTP status.
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.UNIMPLEMENTED,
+    413: grpc.StatusCode.OUT_OF_RANGE,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
@@ -147,15 +152,19 @@ class GRPCBackend:
         step = self._script.next()
         verdict = judge(step, read_otlp(body), len(body), "grpc")
         self._journal.note(step.fault, verdict)
-        return self._play(step, verdict, context)
+        return self._play(step, verdict, len(body), context)
 
-    def _play(self, step: Step, verdict: Verdict, context: grpc.ServicerContext) -> bytes:
+    def _play(
+        self, step: Step, verdict: Verdict, size: int, context: grpc.ServicerContext
+    ) -> bytes:
         match verdict.act:
             case "die":
                 kill_this_process()
             case "silence":
                 while context.is_active():  # until the client gives up
                     time.sleep(0.05)
+            case "late":
+                time.sleep(LATE)
             case "dribble":
                 self._relay.slow_down()
             case "reset reading":
@@ -163,7 +172,7 @@ class GRPCBackend:
             case "noise":
                 self._relay.write_noise()
             case "status":
-                _refuse(step, verdict, context)
+                _refuse(step, verdict, size, context)
             case "partial":
                 return partial_success(len(verdict.refused))
             case "bomb":
@@ -176,14 +185,16 @@ class GRPCBackend:
         return b""
 
 
-def _refuse(step: Step, verdict: Verdict, context: grpc.ServicerContext) -> None:
+def _refuse(step: Step, verdict: Verdict, size: int, context: grpc.ServicerContext) -> None:
     if step.retry_after:
         seconds = duration_pb2.Duration(seconds=int(step.retry_after))
         detail = any_pb2.Any()
         detail.Pack(error_details_pb2.RetryInfo(retry_delay=seconds))
         status = status_pb2.Status(code=8, message=BAD, details=[detail])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-    context.abort(_CODES[verdict.status], "refused by the script")
+    is_too_large = verdict.status == 413
+    words = TOO_LARGE.format(size, step.size) if is_too_large else "refused by the script"
+    context.abort(_CODES[verdict.status], words)
 
 
 def server_credentials(

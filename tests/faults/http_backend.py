@@ -32,6 +32,11 @@ BAD: Final = "records that the script calls bad"
 #: Bytes of a request that are read before the connection is reset.
 SOME: Final = 4096
 
+#: Seconds after which an answer is late: longer than the suite lets a client wait.
+LATE: Final = 1.5
+#: Bytes of headers that no client of HTTP reads.
+HEADERS: Final = 200_000
+
 _MEMBER: Final = 1 << 20
 _PROTOBUF: Final = "application/x-protobuf"
 
@@ -162,6 +167,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _garbage(self, _step: Step, _verdict: Verdict) -> None:
         self._answer(200, GARBAGE, _PROTOBUF)
 
+    def _cut_body(self, _step: Step, _verdict: Verdict) -> None:
+        self._send(b"Content-Length: 50\r\n\r\nhalf")
+
+    def _send_many_headers(self, _step: Step, _verdict: Verdict) -> None:
+        self._send(b"X-Padding: " + b"x" * HEADERS + b"\r\nContent-Length: 0\r\n\r\n")
+
+    def _pack_body(self, _step: Step, _verdict: Verdict) -> None:
+        self._send(b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")
+
+    def _send(self, rest: bytes) -> None:
+        """Answer with a success, ``rest`` after its status, and close."""
+        self.connection.sendall(b"HTTP/1.1 200 OK\r\n" + rest)
+        self.close_connection = True
+
+    def _answer_late(self, _step: Step, _verdict: Verdict) -> None:
+        time.sleep(LATE)
+        self._succeed()
+
     def _noise(self, _step: Step, _verdict: Verdict) -> None:
         self.connection.sendall(GARBAGE)
         self.close_connection = True
@@ -215,4 +238,8 @@ _PLAY: Final[dict[str, Callable[[_Handler, Step, Verdict], None]]] = {
     "huge": _Handler._huge,
     "garbage": _Handler._garbage,
     "noise": _Handler._noise,
+    "body cut": _Handler._cut_body,
+    "headers unreadable": _Handler._send_many_headers,
+    "body packed": _Handler._pack_body,
+    "late": _Handler._answer_late,
 }

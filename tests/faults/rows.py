@@ -21,6 +21,8 @@ SpoolMode = Literal["overflow", "always"]
 #: How a process of the application ends; see :class:`Run`.
 End = Literal["flush", "shutdown", "exit", "drained", "terminated", "killed", "killed logging"]
 
+#: A processor or the encoder of the sink, in the midst of the records, or the sink's ``close()``.
+Hang = Literal["processor", "encode", "close"]
 #: Nothing of it may show: the proxy echoes it in its answers.
 PROXY_PASSWORD: Final = "s3cret-of-the-proxy"
 PROXY_CREDENTIALS: Final = base64.b64encode(f"user:{PROXY_PASSWORD}".encode()).decode()
@@ -142,6 +144,9 @@ class Row:
         spool_options: further options of the spool.
         disk: bytes of the file system that holds the spool; None is the usual one.
         padding: characters that each record carries besides.
+        bad_padding: the same of a bad record.
+        copies: the most copies that the backend may hold; None for any number.
+        hangs: what of the application never returns; see :data:`Hang`.
         pause: seconds from every 20 calls to the next; who is late catches up.
         settings: further options of the application.
         sink: further options of the sink.
@@ -162,6 +167,9 @@ class Row:
     spool_options: dict[str, Any] = field(default_factory=dict)
     disk: int | None = None
     padding: int = 0
+    bad_padding: int | None = None
+    copies: int | None = None
+    hangs: Hang | None = None
     pause: float = 0.008
     settings: dict[str, Any] = field(default_factory=dict)
     sink: dict[str, Any] = field(default_factory=dict)
@@ -204,6 +212,9 @@ PATIENT: Final = {"timeout": 10.0}
 
 
 def rows() -> list[Row]:
+    # Imported here: that module uses the names of this one.
+    from tests.faults.delivery_rows import delivery_rows
+
     return [
         *_healthy(),
         *_connections(),
@@ -212,6 +223,7 @@ def rows() -> list[Row]:
         *_refusals(),
         *_ends(),
         *_spools(),
+        *delivery_rows(),
     ]
 
 

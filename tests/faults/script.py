@@ -29,6 +29,12 @@ Fault = Literal[
     "bad",  # refuses requests with bad records as invalid; Loki keeps the good ones
     "partial",  # takes the good records and refuses the bad ones by partial_success
     "too large",  # refuses requests of more than `size` bytes
+    "too large, Rust",  # the same by gRPC with OUT_OF_RANGE, as servers written in Rust do
+    "body cut",  # a success whose body ends before its Content-Length
+    "headers unreadable",  # a success with more headers than any client reads
+    "body packed",  # a success with gzip as its transfer encoding
+    "late",  # reads, and answers after the client has given up
+    "many late",  # the same with requests of more than `count` records
     "bomb",  # a success, packed so that it unpacks to 16 MiB
     "huge",  # a success of 5 MiB
     "garbage",  # a success whose body is none of the protocol's
@@ -59,6 +65,7 @@ class Step:
         retry_after: value of the header, :data:`DATE` for a date two seconds
             ahead; for gRPC seconds in ``RetryInfo``.
         size: bytes of the largest request that is taken.
+        count: records of the largest request that is answered in time.
     """
 
     fault: Fault
@@ -67,6 +74,7 @@ class Step:
     status: int = 0
     retry_after: str = ""
     size: int = 0
+    count: int = 0
 
 
 NO_FAULT: Final = Step("none", ALWAYS)
@@ -146,8 +154,13 @@ def judge(step: Step, records: Sequence[Arrived], size: int, protocol: Protocol)
             return Verdict("status", accepted=kept, refused=bad, status=400)
         case "partial" if bad:
             return Verdict("partial", accepted=good, refused=bad)
-        case "too large" if size > step.size:
-            return Verdict("status", status=413)
+        case "too large" | "too large, Rust" if size > step.size:
+            # A single record cannot be cut in two: that is the end of it.
+            return Verdict("status", refused=records if len(records) == 1 else (), status=413)
+        case "late":
+            return Verdict("late", unanswered=records)
+        case "many late" if len(records) > step.count:
+            return Verdict("late", unanswered=records)
         case "status":
             lasting = step.status < 500 and step.status not in _PASSING
             return Verdict("status", refused=records if lasting else (), status=step.status)
@@ -162,7 +175,7 @@ def judge(step: Step, records: Sequence[Arrived], size: int, protocol: Protocol)
             return Verdict("huge", refused=records)
         case "bomb" if protocol == "grpc":  # where clients have to unpack, so it is as above
             return Verdict("bomb", refused=records)
-        case "huge" | "bomb" | "garbage":
+        case "huge" | "bomb" | "garbage" | "body cut" | "headers unreadable" | "body packed":
             return Verdict(step.fault, accepted=records)
     return Verdict("succeed", accepted=records)
 

@@ -97,6 +97,8 @@ def options_of(
         "records": run.records,
         "bad_every": row.bad_every,
         "padding": row.padding,
+        "bad_padding": row.padding if row.bad_padding is None else row.bad_padding,
+        "hangs": row.hangs,
         "pause": row.pause,
         "end": run.end,
         "deadline": run.deadline,
