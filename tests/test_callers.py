@@ -67,7 +67,9 @@ def test_a_handler_that_skips_the_frames_of_logging_by_file_finds_the_applicatio
 
 
 def test_structlog_finds_the_application():
-    adder = structlog.processors.CallsiteParameterAdder(additional_ignores=["logging", __name__])
+    adder = structlog.processors.CallsiteParameterAdder(
+        {structlog.processors.CallsiteParameter.PATHNAME}, ["logging", __name__]
+    )
     handler = Asking(lambda _record: adder(logging.getLogger(), "info", {})["pathname"])
 
     def application() -> None:

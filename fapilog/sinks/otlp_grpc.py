@@ -65,7 +65,7 @@ _CHANNEL_OPTIONS: Final = [
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
 # A target that means the same to everybody, other than "unix:..." and "dns:///...".
-_HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
+_HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
 
 # Channels of a parent process: destroying one would act on its connections.
 _inherited: list[Any] = []
