@@ -89,7 +89,9 @@ class Processing:
         try:
             finished = self._apply(record, drops)
             if finished is not None:
+                before = finished.dropped_attributes_count
                 normalise(finished, self.limits)
+                _announce_discarded(finished, before)
         except BaseException as error:  # noqa: BLE001 - as above
             count_lost(drops, [number], error)
             return None
@@ -112,6 +114,18 @@ class Processing:
                 return None
             record = current
         return record
+
+
+def _announce_discarded(record: LogRecord, before: object) -> None:
+    """Report attributes that a limit has cost a record, as OpenTelemetry's specification asks."""
+    count = record.dropped_attributes_count
+    if isinstance(before, int) and count > before:
+        announce(
+            "attributes",
+            f"{count - before} attributes of a record of {record.scope.name!r:.100} were "
+            "discarded: it has more or larger ones than the limits allow; see "
+            "attribute_count_limit",
+        )
 
 
 def _header_size(record: LogRecord) -> int:

@@ -13,9 +13,14 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from fapilog.cli import main
+from fapilog.cli.demo_timeline import Timeline
 from fapilog.cli.receive import Trace, Waiting
+from fapilog.cli.terminal import Terminal
+from fapilog.receiver import ReceivedSpan
 
 pytestmark = pytest.mark.measured
 
@@ -146,3 +151,32 @@ def test_where_too_many_wait_the_oldest_is_drawn_as_it_is(monkeypatch):
     waiting.add([record, record], [], now=100.0)
     assert [trace.trace_id for trace in waiting.whole(100.0)] == ["b"]
     assert waiting.whole(200.0) == []
+
+
+def span(number: int, parent: int) -> ReceivedSpan:
+    made = Span(span_id=number.to_bytes(8, "big"), name=f"span-{number}", trace_id=TRACE)
+    made.parent_span_id = parent.to_bytes(8, "big") if parent else b""
+    return ReceivedSpan(made, {}, InstrumentationScope(name="shop"))
+
+
+@pytest.mark.parametrize(
+    "parents",
+    [
+        {number: number - 1 for number in range(1, 3000)},
+        {1: 2, 2: 3, 3: 1},
+        {1: 1},
+        {1: 0, 2: 99, 3: 2},
+    ],
+    ids=["chain", "circle", "own parent", "parent elsewhere"],
+)
+def test_every_span_of_a_strange_trace_is_drawn_once(parents, capsys):
+    spans = [span(number, parent) for number, parent in parents.items()]
+    Timeline(Terminal(), [], spans).draw()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(spans)
+
+
+def test_spans_of_one_id_do_not_multiply_what_they_hold(capsys):
+    spans = [span(number, number - 1) for number in range(1, 40) for _ in range(2)]
+    Timeline(Terminal(), [], spans).draw()
+    assert len(capsys.readouterr().out.splitlines()) == len(spans)

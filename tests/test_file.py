@@ -377,3 +377,79 @@ def test_a_file_that_another_user_put_where_all_can_write_is_refused(tmp_path, m
     with pytest.raises(ConfigurationError, match=r"belongs to user 12345.*own, or remove"):
         sink.open()
     assert path.read_text() == ""
+
+
+def plant(path):
+    """Put a file there as another user would who wants to read what is written to it."""
+    path.write_text("")
+    path.chmod(0o666)
+    os.chown(path, 12345, -1)
+
+
+def sticky(path):
+    path.mkdir()
+    path.chmod(0o1777)
+    return path
+
+
+NEEDS_ROOT = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root"
+)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_file_in_another_users_directory_in_a_shared_one_is_refused(tmp_path, depth):
+    directory = sticky(tmp_path / "shared")
+    for number in range(depth):
+        directory = directory / f"planted-{number}"
+        directory.mkdir()
+        os.chown(directory, 12345, -1)
+    plant(directory / "app.jsonl")
+    with pytest.raises(ConfigurationError, match="belongs to user 12345"):
+        FileSink(directory / "app.jsonl").open()
+    assert (directory / "app.jsonl").read_text() == ""
+
+
+@NEEDS_ROOT
+def test_a_file_behind_another_users_link_in_a_shared_directory_is_refused(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    plant(home / "app.jsonl")
+    os.chown(home, 12345, -1)
+    link = sticky(tmp_path / "shared") / "logs"
+    link.symlink_to(home)
+    with pytest.raises(ConfigurationError, match=r"belongs to user 12345|Permission denied"):
+        FileSink(link / "app.jsonl").open()
+    assert (home / "app.jsonl").read_text() == ""
+
+
+@NEEDS_ROOT
+def test_a_service_directory_of_another_user_is_used(tmp_path):
+    directory = tmp_path / "service"
+    directory.mkdir()
+    os.chown(directory, 12345, -1)
+    plant(directory / "app.jsonl")
+    sink = FileSink(directory / "app.jsonl")
+    sink.open()
+    sink.close()
+
+
+@POSIX
+def test_a_file_of_this_user_under_a_second_name_in_a_shared_directory_is_refused(tmp_path):
+    own = tmp_path / "precious"
+    own.write_text("precious")
+    path = sticky(tmp_path / "shared") / "app.jsonl"
+    os.link(own, path)
+    with pytest.raises(ConfigurationError, match=r"second name.*remove the file"):
+        FileSink(path).open()
+    assert own.read_text() == "precious"
+
+
+@POSIX
+def test_a_file_of_this_user_in_a_shared_directory_is_used(tmp_path):
+    path = sticky(tmp_path / "shared") / "app.jsonl"
+    path.write_text("")
+    sink = FileSink(path)
+    sink.open()
+    sink.close()

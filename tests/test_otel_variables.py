@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import fapilog
-from fapilog import Settings
+from fapilog import Settings, diagnostics
+from fapilog.otel.provider import LoggerProvider
+from fapilog.otel.resource import detect_resource
 from fapilog.sinks import MemorySink, OTLPSink
 from fapilog.values import Limits
 
@@ -142,3 +144,116 @@ def test_nothing_is_enabled_without_a_sink():
     assert not fapilog.get_logger("app").is_enabled("error")
     fapilog.configure(sinks="memory", handle_sigterm=False)
     assert fapilog.get_logger("app").is_enabled("error")
+
+
+# ---- every variable, whatever it holds
+
+OTLP = "OTEL_EXPORTER_OTLP_"
+WHOLE_NUMBERS = (
+    *("OTEL_BLRP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
+    *("OTEL_BLRP_SCHEDULE_DELAY", "OTEL_BLRP_EXPORT_TIMEOUT"),
+    *("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    *("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
+    *(f"{OTLP}TIMEOUT", f"{OTLP}LOGS_TIMEOUT"),
+)
+CHOICES = (
+    *("OTEL_SDK_DISABLED", "OTEL_LOGS_EXPORTER"),
+    *(
+        prefix + name
+        for prefix in (OTLP, f"{OTLP}LOGS_")
+        for name in ("PROTOCOL", "COMPRESSION", "INSECURE", "HEADERS")
+    ),
+    *("OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"),
+)
+#: A guess at these would send records or credentials to another place, or trust another authority.
+NEVER_GUESSED = tuple(
+    prefix + name
+    for prefix in (OTLP, f"{OTLP}LOGS_")
+    for name in ("ENDPOINT", "CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+)
+
+
+def goes_on(capsys: pytest.CaptureFixture[str]) -> str:
+    """Check that a record is taken and encoded; return what was written to stderr meanwhile."""
+    runtime = fapilog.Runtime(handle_sigterm=False)
+    sinks = [queue.sink for queue in runtime.pipeline.sending_queues()]
+    runtime.get_logger("app").error("hello", answer=42)
+    err = capsys.readouterr().err
+    runtime.shutdown(0)
+    assert [type(sink) for sink in sinks] == [OTLPSink]
+    assert runtime.stats().accepted == 1
+    return err
+
+
+@pytest.fixture
+def otlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+
+
+@pytest.mark.usefixtures("otlp")
+@pytest.mark.parametrize("variable", [*WHOLE_NUMBERS, *CHOICES])
+def test_logs_go_on_and_the_warning_names_the_variable_that_is_wrong(variable, monkeypatch, capsys):
+    monkeypatch.setenv(variable, "abc")
+    assert variable in goes_on(capsys)
+
+
+@pytest.mark.usefixtures("otlp")
+@pytest.mark.parametrize("value", ["-1", "1.5", "1e3", " ", "\u0663", "nan", "9" * 5000])
+@pytest.mark.parametrize("variable", WHOLE_NUMBERS)
+def test_logs_go_on_whatever_a_number_is(variable, value, monkeypatch, capsys):
+    monkeypatch.setenv(variable, value)
+    err = goes_on(capsys)
+    assert (variable in err) == (not value.isspace() and value != "9" * 5000)
+
+
+@pytest.mark.usefixtures("otlp")
+@pytest.mark.parametrize("value", ["0", "1", "2147483647"])
+@pytest.mark.parametrize("variable", WHOLE_NUMBERS)
+def test_logs_go_on_with_the_smallest_and_the_largest_number(variable, value, monkeypatch, capsys):
+    monkeypatch.setenv(variable, value)
+    is_size = "SIZE" in variable and value == "0"
+    err = goes_on(capsys)
+    assert (f"{variable}='0' is ignored" in err) == is_size
+
+
+@pytest.mark.usefixtures("otlp")
+@pytest.mark.parametrize("variable", NEVER_GUESSED)
+def test_a_wrong_destination_or_authority_is_never_guessed(variable, monkeypatch, capsys):
+    monkeypatch.setenv(variable, "/nowhere at all")
+    with pytest.raises(fapilog.ConfigurationError, match=variable):
+        fapilog.Runtime(handle_sigterm=False)
+    monkeypatch.setenv(variable, "")
+    goes_on(capsys)
+
+
+@pytest.mark.parametrize(
+    ("value", "entries"), [("a=1,b", "2"), ("=1, c=2,d ", "1, 3"), ("a=1,,b=2,", "")]
+)
+def test_entries_of_the_resource_that_are_left_out_are_counted_off(
+    value, entries, monkeypatch, capsys
+):
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", value)
+    detect_resource()
+    err = capsys.readouterr().err
+    assert (f"OTEL_RESOURCE_ATTRIBUTES: entry {entries} is not" in err) == bool(entries)
+
+
+def test_a_batch_is_not_larger_than_the_queue(monkeypatch, capsys):
+    monkeypatch.setenv("OTEL_BLRP_MAX_QUEUE_SIZE", "10")
+    monkeypatch.setenv("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "11")
+    assert Settings().batch_size == 10
+    assert "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE=11 is more than" in capsys.readouterr().err
+
+
+def test_attributes_that_a_limit_discards_are_reported(monkeypatch, capsys):
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "1")
+    assert logged().dropped_attributes_count == 2
+    assert "2 attributes of a record of 'app' were discarded" in capsys.readouterr().err
+
+
+def test_a_logger_without_a_name_works_and_is_reported(capsys):
+    name: Any = None
+    for wrong in ("", name):
+        diagnostics.reset()
+        LoggerProvider().get_logger(wrong)
+        assert "a logger without a name was asked for" in capsys.readouterr().err

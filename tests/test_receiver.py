@@ -271,6 +271,10 @@ def send(url: str, body: bytes, kind: str = "application/json", **headers: str) 
         b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId": 5}]}]}]}',
         b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"spanId": ["a"]}]}]}]}',
         b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId": "xyz"}]}]}]}',
+        b'{"\\ud800": 1, "resourceLogs": [{"\\udfff": 3}]}',
+        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"severityNumber": "\\ud800"}]}]}]}',
+        b'{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"severityNumber": NaN}]}]}]}',
+        '{"resourceLogs": []}'.encode("utf-16"),
         b'{"resourceLogs": 5}',
         b'{"resourceLogs": [null, 5, "a"]}',
         b'{"resourceLogs": [{"scopeLogs": {"a": 1}}]}',
@@ -292,11 +296,16 @@ def test_what_is_no_request_is_refused_in_words(body, capfd):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(st.characters(codec=None), max_size=5),
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(
+                st.text(st.characters(codec=None), max_size=3)
+                | st.sampled_from(
                     [
                         "resourceLogs",
                         "scopeLogs",
@@ -310,6 +319,9 @@ def test_what_is_no_request_is_refused_in_words(body, capfd):
                         "values",
                         "stringValue",
                         "timeUnixNano",
+                        "severityNumber",
+                        "doubleValue",
+                        "bytesValue",
                     ]
                 ),
                 inner,
@@ -336,6 +348,47 @@ def test_a_foreign_host_is_refused_on_loopback(host):
         response = send(receiver.http_endpoint, b"{}", Host=host)
     assert response.status_code == 403
     assert "localhost" in response.text
+
+
+@given(st.binary(max_size=200), st.sampled_from(["", "gzip"]))
+@settings(deadline=None)
+def test_any_bytes_get_an_answer(body, encoding):
+    kind = "application/x-protobuf"
+    status, _, _ = HTTPReceiver.answer(_server(), "/v1/traces", kind, encoding, body)
+    assert status in {200, 400}
+
+
+def exchange(receiver: Receiver, request: bytes) -> bytes:
+    """Send bytes, close this side, and return all that comes back."""
+    port = int(receiver.http_endpoint.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+@pytest.mark.parametrize(
+    ("lines", "body", "status"),
+    [
+        ("Host: localhost\r\nHost: evil.example\r\nContent-Length: 2", b"{}", 403),
+        ("Host: evil.example\r\nHost: localhost\r\nContent-Length: 2", b"{}", 403),
+        ("Host: evil.example\xff\x1b\r\nContent-Length: 2", b"{}", 403),
+        ("Host: localhost\r\nContent-Length: 100", b"{}", 400),
+        ("Host: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 2", b"{}", 411),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused(lines, body, status, capfd):
+    head = f"POST /v1/logs HTTP/1.1\r\nContent-Type: application/json\r\n{lines}\r\n\r\n"
+    with Receiver(grpc_port=None) as receiver:
+        answer = exchange(receiver, head.encode("latin-1") + body)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert capfd.readouterr().err == ""
+
+
+def test_an_answer_quotes_little_of_a_request():
+    path = "/" + "a" * 10_000
+    _, _, body = HTTPReceiver.answer(_server(), path, "application/json", "", b"{}")
+    assert len(body) < 1000
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:4318", "127.0.0.1:1", "[::1]:4318"])

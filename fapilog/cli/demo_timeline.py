@@ -32,6 +32,8 @@ _STATUS_ERROR: Final = 2  # STATUS_CODE_ERROR in OTLP
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
+#: Spans within spans that are drawn so; what is deeper begins at the margin again.
+_MAX_DEPTH: Final = 32
 #: Characters of a value that is shown after the shorter ones.
 _LONG: Final = 24
 
@@ -60,37 +62,50 @@ class Timeline:
         begins = [span.span.start_time_unix_nano for span in spans]
         self._begin = min(begins or [log.record.time_unix_nano for log in self._logs], default=0)
         self._end = max((span.span.end_time_unix_nano for span in spans), default=0)
+        #: What each span holds, with its time, by the span's id.
+        self._inner: dict[str, list[tuple[int, ReceivedLog | ReceivedSpan]]] = {
+            span.span_id: [] for span in spans
+        }
+        for log in self._logs:
+            if log.span_id in self._inner:
+                self._inner[log.span_id].append((log.record.time_unix_nano, log))
+        for span in spans:
+            parent = span.span.parent_span_id.hex()
+            if parent in self._inner:
+                self._inner[parent].append((span.span.start_time_unix_nano, span))
+        self._drawn: set[int] = set()
         several = len({_service(span) for span in spans}) > 1
         self._service_width = _SERVICE_WIDTH if several else 0
         self._name_width = _WIDE_NAME_WIDTH if several else _NAME_WIDTH
 
     def draw(self) -> None:
-        """Write the lines: the spans whose parent is elsewhere, then the records whose span is."""
-        known = {span.span_id for span in self._spans}
-        for span in self._spans:
-            if span.span.parent_span_id.hex() not in known:
+        """Write the lines: the spans whose parent is elsewhere, then the records whose span is.
+
+        Each span is drawn once, whatever its ids say: also in a circle of
+        parents, below the deepest level, and where two have the same id.
+        """
+        roots = [span for span in self._spans if span.span.parent_span_id.hex() not in self._inner]
+        for span in (*roots, *self._spans):
+            if id(span) not in self._drawn:
                 self._draw_span(span, "", "")
         for log in self._logs:
-            if log.span_id not in known:
+            if log.span_id not in self._inner:
                 self._draw_log(log, "", "")
 
-    def _draw_span(self, span: ReceivedSpan, branch: str, margin: str) -> None:
+    def _draw_span(self, span: ReceivedSpan, branch: str, margin: str, depth: int = 0) -> None:
         """Write a span, then what it holds in the order of time."""
+        self._drawn.add(id(span))
         self._terminal.line(*self._bar(span, branch))
-        logs = [log for log in self._logs if log.span_id == span.span_id]
-        spans = [s for s in self._spans if s.span.parent_span_id.hex() == span.span_id]
-        content: list[tuple[int, ReceivedLog | ReceivedSpan]] = [
-            *((log.record.time_unix_nano, log) for log in logs),
-            *((inner.span.start_time_unix_nano, inner) for inner in spans),
-        ]
+        # Taken out, so that another span of the same id does not draw them again.
+        content, self._inner[span.span_id] = self._inner[span.span_id], []
         content.sort(key=itemgetter(0))
         for position, (_, entry) in enumerate(content, start=1):
             is_last = position == len(content)
             below = margin + ("   " if is_last else "│  ")
-            if isinstance(entry, ReceivedSpan):
-                self._draw_span(entry, margin + ("└─ " if is_last else "├─ "), below)
-            else:
+            if not isinstance(entry, ReceivedSpan):
                 self._draw_log(entry, margin + ("└  " if is_last else "│  "), below)
+            elif id(entry) not in self._drawn and depth < _MAX_DEPTH:
+                self._draw_span(entry, margin + ("└─ " if is_last else "├─ "), below, depth + 1)
 
     def _bar(self, span: ReceivedSpan, branch: str) -> list[Text]:
         """Return a span's start, name, bar, duration and status."""

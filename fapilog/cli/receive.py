@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from fapilog.cli import quiet_interrupt
-from fapilog.cli.terminal import CYAN, Terminal, Text
+from fapilog.cli.terminal import CYAN, Terminal, Text, cut
 from fapilog.clock import monotonic
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Trace:
         """Write its timeline under a heading."""
         from fapilog.cli.demo_timeline import Timeline  # noqa: PLC0415 - an extra
 
-        terminal.heading("trace", self.trace_id)
+        terminal.heading("trace", cut(self.trace_id, terminal.width // 2))
         Timeline(terminal, self.logs, self.spans).draw()
 
 

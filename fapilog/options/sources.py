@@ -174,6 +174,7 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
             for name, field in self.settings_cls.model_fields.items()
             if _variables_of(name)
         }
+        _fit(values)
         if values.get("otel_disabled"):
             values["sinks"] = None
         elif values.get("sinks") is None and any(os.environ.get(name) for name in _ENDPOINTS):
@@ -195,6 +196,18 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
     def spelling(self, option: str) -> str:
         """Return OpenTelemetry's variable, or fapilog's if there is none."""
         return next(iter(_variables_of(option)), own_variable(option))
+
+
+def _fit(values: dict[str, Any]) -> None:
+    """Keep a batch within the queue, as the specification has it."""
+    queue, batch = values.get("queue_size"), values.get("batch_size")
+    if queue is not None and batch is not None and batch > queue:
+        announce(
+            "variable OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
+            f"OTEL_BLRP_MAX_EXPORT_BATCH_SIZE={batch} is more than OTEL_BLRP_MAX_QUEUE_SIZE="
+            f"{queue}; {queue} is used",
+        )
+        values["batch_size"] = queue
 
 
 def _variables_of(option: str) -> list[str]:

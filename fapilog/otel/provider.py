@@ -144,6 +144,8 @@ class LoggerProvider(api.LoggerProvider):
         if self.feed.has(name):
             # Of this class, because OpenTelemetry's handler then does not even convert.
             return cast("Logger", api.NoOpLogger(name))
+        if not name or not isinstance(name, str):
+            announce("logger name", "a logger without a name was asked for; give a str of its own")
         key = (str(name or ""), str(version or ""), str(schema_url or ""))
         if attributes:
             return Logger(Scope(*key, attributes_from(attributes)), self.feed)

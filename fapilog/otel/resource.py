@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk import resources as sdk
+from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES
 from opentelemetry.sdk.resources import (
     OTELResourceDetector,
     ResourceDetector,
@@ -50,6 +51,7 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
     """
     if isinstance(given, (Resource, SDKResource)):
         return Resource(snapshot_attributes(dict(given.attributes)), given.schema_url)
+    _announce_malformed()
     extra = snapshot_attributes(dict(given or {}))
     names = os.environ.get(_DETECTORS) or _DEFAULT_DETECTORS
     try:
@@ -93,10 +95,29 @@ def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, An
     return replace(resource, attributes={**resource.attributes, **changed})
 
 
+def _announce_malformed() -> None:
+    """Announce entries that the SDK leaves out, naming the variable; values are not shown."""
+    entries = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
+    wrong = [
+        str(position)
+        for position, entry in enumerate(entries, start=1)
+        if entry.strip() and (not entry.partition("=")[0].strip() or "=" not in entry)
+    ]
+    if wrong:
+        announce(
+            f"variable {OTEL_RESOURCE_ATTRIBUTES}",
+            f"{OTEL_RESOURCE_ATTRIBUTES}: entry {', '.join(wrong)} is not of the form name=value; "
+            "it is ignored",
+        )
+
+
 def _load(names: str) -> list[ResourceDetector]:
     detectors: list[ResourceDetector] = []
     for name in dict.fromkeys(part.strip() for part in names.split(",")):
-        for point in entry_points(group="opentelemetry_resource_detector", name=name):
+        points = entry_points(group="opentelemetry_resource_detector", name=name)
+        if name not in {"", "*"} and not points:
+            announce(f"detector {name}", f"{_DETECTORS}: there is no detector {name!r}; ignored")
+        for point in points:
             try:
                 detectors.append(point.load()())
             except Exception as error:  # noqa: BLE001, PERF203 - a detector must not stop a start

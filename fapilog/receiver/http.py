@@ -12,10 +12,11 @@ import json
 import socket
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import orjson
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -49,6 +50,8 @@ _WRONG: Final = (
     *(RecursionError, TypeError, AttributeError),
 )
 _MAX_DIGITS: Final = 18
+#: Characters of an answer's message; it may quote the request.
+_MAX_MESSAGE: Final = 500
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
@@ -122,13 +125,13 @@ class HTTPReceiver(HTTPServer):
             thread.join()
         self.server_close()
 
-    def serves(self, host: str | None) -> bool:
-        """Whether a request with this ``Host`` header is meant for this server.
+    def serves(self, hosts: Sequence[str]) -> bool:
+        """Whether a request with these ``Host`` headers is meant for this server.
 
         A page in a browser may send requests to a name of its own that leads
-        to this machine; one that listens on loopback is asked by local names.
+        to this machine; a server that listens on loopback is asked by local names.
         """
-        return host is None or not self._is_local or is_loopback(_host_of(host))
+        return not self._is_local or all(is_loopback(_host_of(host)) for host in hosts)
 
     def answer(self, path: str, content_type: str, encoding: str, body: bytes) -> Answer:
         """Take one request and return the answer to it."""
@@ -159,16 +162,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        host = self.headers.get("Host")
-        if not self.server.serves(host):
-            fix = "use localhost or 127.0.0.1"
-            self._send(_failure(403, f"not the name of this server: {host}; {fix}"), close=True)
-        elif not _is_length(length):
+        hosts = self.headers.get_all("Host", [])
+        if not self.server.serves(hosts):
+            msg = f"not the name of this server: {', '.join(hosts)}; use localhost or 127.0.0.1"
+            self._send(_failure(403, msg), close=True)
+        elif not _is_length(length) or "Transfer-Encoding" in self.headers:
             self._send(_failure(411, "Content-Length is missing"), close=True)
         elif int(length) > MAX_REQUEST:
             self._send(_failure(413, f"more than {MAX_REQUEST} bytes"), close=True)
         else:
             body = self.rfile.read(int(length))
+            if len(body) < int(length):  # the client has closed its side
+                self._send(_failure(400, "the body is shorter than Content-Length"), close=True)
+                return
             content_type = self.headers.get("Content-Type", "").lower()
             encoding = self.headers.get("Content-Encoding", "").lower()
             self._send(self.server.answer(self.path, content_type, encoding, body))
@@ -201,6 +207,8 @@ def _unpack(body: bytes, encoding: str) -> bytes:
 def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
+    # Refuses what json takes and protobuf cannot: surrogates, NaN, other encodings, deep nesting.
+    orjson.loads(body)
     fields = json.loads(body, object_hook=_with_base64_ids)
     if not isinstance(fields, dict):
         msg = f"a JSON object is expected, not {type(fields).__name__}"
@@ -239,6 +247,11 @@ def _is_length(text: str) -> bool:
 
 def _failure(status: int, message: str, *, is_json: bool = False) -> Answer:
     """Return an answer whose body is a ``google.rpc.Status``."""
+    message = message[:_MAX_MESSAGE]
     if is_json:
         return status, {"Content-Type": _JSON}, json.dumps({"message": message}).encode()
-    return status, {"Content-Type": _PROTOBUF}, delimited(b"\x12", message.encode())
+    return (
+        status,
+        {"Content-Type": _PROTOBUF},
+        delimited(b"\x12", message.encode("utf-8", "replace")),
+    )

@@ -9,6 +9,7 @@ import errno
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.errors import ConfigurationError
+from fapilog.sinks.shared_file import PlantedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,8 @@ def check_options(sink: str, options: Mapping[str, object]) -> None:
 
 def explain(error: Exception) -> str:
     """Return why a log file could not be opened, and the fix."""
+    if isinstance(error, PlantedFileError):
+        return str(error.strerror)
     code = getattr(error, "errno", None)
     if code in {errno.ELOOP, errno.EMLINK}:  # what O_NOFOLLOW answers, by platform
         return "it is a symbolic link; give the path of the file it leads to"

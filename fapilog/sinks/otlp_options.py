@@ -214,23 +214,32 @@ def _path(path: str, source: str, protocol: Protocol) -> str:
 
 def _headers(given: _Given) -> dict[str, str]:
     value = given.value or {}
-    headers = value if isinstance(value, Mapping) else _parse_headers(value, given.source)
-    return checked_headers(headers, given.source)
-
-
-def _parse_headers(text: str, source: str) -> dict[str, str]:
-    """Parse ``key1=value1,key2=value2``, percent-encoded as in W3C Baggage."""
-    headers = {}
-    for position, pair in enumerate(text.split(","), start=1):
-        name, equals, value = pair.partition("=")
-        if not equals and not name.strip():
+    if isinstance(value, Mapping):
+        return checked_headers(value, given.source)
+    headers: dict[str, str] = {}
+    for position, pair in enumerate(value.split(","), start=1):
+        if not pair.strip():
             continue
-        if not equals or not name.strip():
-            # The text is not shown: it may be a piece of a token.
-            msg = f"{source}: entry {position} is not of the form name=value"
-            raise ConfigurationError(msg)
-        headers[unquote(name.strip())] = unquote(value.strip())
+        try:
+            headers.update(checked_headers(_pair(pair, given.source, position), given.source))
+        except ConfigurationError as error:
+            if not given.source.startswith(_GENERAL):
+                raise
+            announce(f"variable {given.source} {position}", f"{error}; it is ignored")
     return headers
+
+
+def _pair(text: str, source: str, position: int) -> dict[str, str]:
+    """Return a header written ``name=value``, percent-encoded as in W3C Baggage.
+
+    Raises:
+        ConfigurationError: it is not; the text, maybe a piece of a token, is not shown.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        msg = f"{source}: entry {position} is not of the form name=value"
+        raise ConfigurationError(msg)
+    return {unquote(name.strip()): unquote(value.strip())}
 
 
 def _timeout(given: _Given) -> float:

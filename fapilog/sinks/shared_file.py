@@ -55,24 +55,46 @@ def open_file(path: Path) -> int:
     return fd
 
 
-def _check(path: Path, status: os.stat_result) -> None:
-    """Refuse what is not a file, or a file that another user could read meanwhile.
+class PlantedFileError(PermissionError):
+    """Another user may have made the file where it is; its text names the fix."""
 
-    Another user may have put it into a directory that all users can write to.
+
+def _check(path: Path, status: os.stat_result) -> None:
+    """Refuse what is not a file, and a file that another user may have put there.
+
+    Its owner could read what is written to it; a second name may be that of
+    any file of this user.
 
     Raises:
         OSError: it is refused.
     """
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
-    if not hasattr(os, "geteuid") or status.st_uid == os.geteuid():
+    if not hasattr(os, "geteuid"):
         return
-    if path.parent.stat().st_mode & stat.S_IWOTH:
+    is_strange = status.st_uid not in {0, os.geteuid()} or status.st_nlink > 1
+    # By both ways: a link among the directories may be another user's, too.
+    if is_strange and any(map(_is_open_to_all, (path.absolute().parent, path.resolve().parent))):
         reason = (
-            f"it belongs to user {status.st_uid}, in a directory that all users can write to; "
-            "use a directory of your own, or remove the file"
+            f"it belongs to user {status.st_uid} or has a second name, and all users can write to "
+            "a directory that it lies in; use a directory of your own, or remove the file"
         )
-        raise PermissionError(errno.EPERM, reason)
+        raise PlantedFileError(errno.EPERM, reason)
+
+
+def _is_open_to_all(directory: Path) -> bool:
+    """Whether any user can have made what lies in the directory, or the directory itself.
+
+    Raises:
+        OSError: the directory cannot be looked at.
+    """
+    for one in (directory, *directory.parents):
+        status = one.stat()
+        if status.st_mode & stat.S_IWOTH:
+            return True
+        if status.st_uid in {0, os.geteuid()}:
+            return False
+    return False
 
 
 def make_directory(path: Path) -> None:
