@@ -1,10 +1,8 @@
-"""Ways in for records of other loggers.
+"""What all bridges share.
 
-A bridge turns a foreign record into a fapilog record on the caller's thread
-and offers it to a ``RecordTarget``, a pipeline seen from outside.  Here is
-what all bridges share: where records go when no target is named, and how
-they know that a record comes out of a delivery and must not go back in, or
-has come in already on another way.
+A ``Feed`` knows the target of a bridge's records.  The functions here tell a
+bridge that a record was logged by a delivery, which would feed itself, or
+that another bridge has taken the record already.
 """
 
 from __future__ import annotations
@@ -37,17 +35,17 @@ def no_target() -> RecordTarget | None:
 
 
 #: Returns the default runtime's target, or None when there is none.  The
-#: runtime replaces it; bridges call it per record, so what they feed follows
+#: runtime replaces it.  Bridges call it once per record, so that they follow
 #: ``configure()`` and ``shutdown()``.
 default_target: Callable[[], RecordTarget | None] = no_target
 
 
 class Taken(str):
-    """The logger's name on a record of :mod:`logging` that a bridge took already.
+    """The logger's name on a record of :mod:`logging` that a bridge has taken.
 
-    The name is what every copy of a record keeps (that of a queue handler, for
-    one) and what OpenTelemetry's handlers hand to a logger provider.  It is
-    text like any other to everybody else, and plain text again in a pickle.
+    Every copy of a record keeps the name (the copy of a queue handler does),
+    and OpenTelemetry's handlers pass it to a logger provider.  For all other
+    code the name is ordinary text, and a pickle holds plain text.
 
     Attributes:
         by: the targets that have the record.
@@ -63,19 +61,20 @@ class Taken(str):
         return made
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # Another process has other targets, and may not have fapilog.
+        # Another process has other targets, and fapilog may not be installed there.
         return str, (str(self),)
 
 
 class Passing(threading.local):
-    """What is passing the bridges on this thread.
+    """The record or the exception that bridges on this thread are handling.
 
     Attributes:
-        watched: whether anything wants to know ``taken``, which costs time.
-        taken: the record of :mod:`logging` that was taken and now visits the
-            handlers of its loggers, if any.
-        reported: what was reported by a hook which now calls the hook before
-            it - an exception, a warning, an event loop's context - or True.
+        watched: whether any bridge reads ``taken``; setting it costs time.
+        taken: the record of :mod:`logging` that was taken and that the
+            handlers of its loggers receive now, or None.
+        reported: the exception, warning or event loop's context that a hook
+            has reported before it called the hook that was there before, or
+            True when there is no such object.
     """
 
     watched: ClassVar[bool] = False
@@ -87,11 +86,11 @@ PASSING: Final = Passing()
 
 
 class Feed:
-    """Where a bridge's records go, and where they went last.  Thread-safe.
+    """Knows where a bridge's records go, and where the last one went.  Thread-safe.
 
     Args:
-        getter: yields what is fed, None for nothing; called for each record.
-            By default the default runtime's target.
+        getter: returns the target, or None for no target; called for each
+            record.  By default the default runtime's target.
     """
 
     __slots__ = ("_fed", "_getter", "_marks")
@@ -103,16 +102,16 @@ class Feed:
 
     @classmethod
     def of(cls, target: RecordTarget | None) -> Feed:
-        """Return a feed of ``target``, or of the default runtime's when it is None."""
+        """Return a feed of ``target``, or of the default runtime if ``target`` is None."""
         return cls(None if target is None else lambda: target)
 
     def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:
-        """Feed what ``getter`` yields from now on."""
+        """Ask ``getter`` for the target of every record from now on."""
         # The default is looked up each time: the runtime replaces it.
         self._getter = getter or (lambda: default_target())  # noqa: PLW0108
 
     def target(self) -> RecordTarget | None:
-        """Return what a record goes to; the default runtime may be made by this."""
+        """Return the target of a record; this may configure the default runtime."""
         target = self._getter()
         if target is not None:
             self._fed = target
@@ -130,34 +129,34 @@ class Feed:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether what is fed took the record that ``name`` is the logger's name of."""
+        """Whether this feed's target has taken the record whose logger's name is ``name``."""
         if type(name) is not Taken:
             return False
         return self._fed in name.by or self._getter() in name.by
 
     def flush(self, timeout: float) -> bool:
-        """Flush what was fed, for up to ``timeout`` seconds; never makes a runtime."""
+        """Flush the last target, for up to ``timeout`` seconds; never makes a runtime."""
         return self._fed is None or self._fed.flush(timeout)
 
     def stop(self) -> None:
-        """Feed nothing until told otherwise."""
+        """Drop every record until :meth:`follow` is called."""
         self._getter = no_target
 
 
 def is_suppressed() -> bool:
     """Whether the caller runs inside a delivery of fapilog or of an OpenTelemetry SDK.
 
-    What is logged there - by an exporter, or by the HTTP client below it -
-    would be exported in turn and so feed itself.
+    A record that an exporter or its HTTP client logs would be exported in
+    turn, and each export would log the next record.
     """
     return BOUND.get() is SUPPRESSED or bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
 def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
-    """Whether a record is what an OpenTelemetry handler made of one that ``target`` has.
+    """Whether an OpenTelemetry handler made a record from one that ``target`` has.
 
-    The SDK knows its loggers by equal names, so the name does not tell it
-    there; that the record is visiting the handlers on this thread does.
+    The SDK compares the names of loggers, so a :class:`Taken` name is lost
+    there.  The record that the handlers on this thread receive now is not.
     """
     record = PASSING.taken
     if record is None or record.name != name:
@@ -167,12 +166,12 @@ def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
 
 
 def body_of(value: Any) -> AnyValue:
-    """Return a snapshot of a body; an ordinary message is one already."""
+    """Return a snapshot of a body; an ordinary message needs none."""
     return value if type(value) is str and len(value) <= _MAX_TEXT else snapshot(value)
 
 
 def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a snapshot of fields: the same dict when nothing in it can change."""
+    """Return a snapshot of fields, or the same dict if none of its values can change."""
     for value in fields.values():
         kind = type(value)
         if kind in _NUMBERS or (kind is str and len(value) <= _MAX_TEXT):
@@ -183,5 +182,5 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def scope_of(name: str) -> Scope:
-    """Return the one scope of a foreign logger's name."""
-    return Scope(str(name))  # plain text, whatever was equal to it
+    """Return the scope of a foreign logger's name, the same one each time."""
+    return Scope(str(name))  # plain text: the cache may have been asked with a Taken name

@@ -1,8 +1,8 @@
-"""structlog's event dict, read without structlog.
+"""Reads structlog's event dict, without importing structlog.
 
-The processor of ``fapilog.bridges.structlog`` reads it, and the standard
-library's handler where structlog wraps it for a ``ProcessorFormatter``.  Keys
-are those that structlog's own processors write.
+Two callers use it: the processor of ``fapilog.bridges.structlog``, and the
+standard library's handler when structlog has wrapped an event dict for a
+``ProcessorFormatter``.  The keys are those that structlog's processors write.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _METHODS: Final = {
     "critical": (FATAL, "CRITICAL"),
     "fatal": (FATAL, "CRITICAL"),
 }
-# Seconds from 1970 to 9999; other numbers are no time of this kind.
+# Seconds from 1970 to 9999; other numbers are not a time in seconds.
 _LAST_SECOND: Final = 253_402_300_799
 
 
 def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
     """Return severity number and text.
 
-    From ``level_number`` and ``level`` where processors have added them, else
-    from the method's name.
+    Both come from ``level_number`` and ``level`` if processors have added
+    them, else from the method's name.
     """
     level, number = fields.get("level"), fields.get("level_number")
     found = _METHODS.get(method_name, (INFO, "INFO"))
@@ -65,7 +65,7 @@ def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
 
 
 def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event:
-    """Return the event that an event dict, which this may change, describes."""
+    """Return the event that an event dict describes; this may change the dict."""
     for key in ("_record", "_from_structlog"):
         fields.pop(key, None)
     for key, taken in (("level", _is_level), ("level_number", _is_number), ("logger", _is_name)):
@@ -90,7 +90,7 @@ def _parsed(level: str) -> tuple[int, str] | None:
         number = parse_severity(level)
     except ValueError:
         return None
-    # What is a level only in a configuration is here a field that happens to have the name.
+    # "off" and bare numbers are levels in a configuration only; here they are ordinary values.
     return None if number >= OFF or level.strip().isdecimal() else (number, level.upper())
 
 
@@ -107,7 +107,7 @@ def _is_name(value: object) -> bool:
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:
-    """Return the event, with the positional arguments that no processor has formatted."""
+    """Return the event, formatted with its positional arguments if no processor did so."""
     arguments = fields.pop("positional_args", None)
     if not arguments:
         return event
@@ -123,11 +123,11 @@ def _body(event: Any, fields: dict[str, Any]) -> Any:
 
 
 def _exception_attributes(formatted: Any) -> dict[str, Any]:
-    """Return ``exception.*`` of what a processor has made of an exception already."""
+    """Return ``exception.*`` attributes of an exception that a processor has formatted."""
     if isinstance(formatted, str):
         return from_traceback(formatted)
     try:
-        first = formatted[0]  # of ExceptionDictTransformer: one dict each in the chain
+        first = formatted[0]  # ExceptionDictTransformer makes one dict per exception of the chain
         return {
             "exception.type": first["exc_type"],
             "exception.message": first["exc_value"],
@@ -138,10 +138,10 @@ def _exception_attributes(formatted: Any) -> dict[str, Any]:
 
 
 def from_traceback(text: str) -> dict[str, Any]:
-    """Return ``exception.*`` of a formatted traceback.
+    """Return ``exception.*`` attributes of a formatted traceback.
 
-    Type and message are what follows the last frame; they are left out where
-    there is no such thing.
+    Type and message are read from the text after the last frame, and are left
+    out if there is no such text.
     """
     attributes = {"exception.stacktrace": text}
     lines = text.rstrip("\n").split("\n")
@@ -158,7 +158,7 @@ def from_traceback(text: str) -> dict[str, Any]:
 
 
 def _time_of(value: object) -> int | None:
-    """Return what ``TimeStamper`` wrote, as nanoseconds; None where it is no time."""
+    """Return the time that ``TimeStamper`` wrote, in nanoseconds; None if it is not a time."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return int(value * 1_000_000_000) if 0 < value < _LAST_SECOND else None
     return _parse_time(value, datetime.fromisoformat) if isinstance(value, str) else None
@@ -166,7 +166,7 @@ def _time_of(value: object) -> int | None:
 
 def _parse_time(value: str, parse: Callable[[str], datetime]) -> int | None:
     try:
-        # Python 3.10 does not know the Z; without an offset it is local time.
+        # Python 3.10 cannot parse the Z.  A time without an offset is local time.
         return nanoseconds(parse(value.replace("Z", "+00:00")).astimezone())
     except (ValueError, OverflowError, OSError):
         return None

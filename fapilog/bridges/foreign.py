@@ -1,8 +1,8 @@
-"""What structlog, loguru and the hooks hand over, made a record on the caller's thread.
+"""Makes records of what structlog, loguru and the hooks report, on the caller's thread.
 
-Each of them describes what was logged as an ``Event``; the rest is the same
-for all: the active span, the bound context, snapshots of the values, the
-level check, and that nothing is raised into the application.
+Each bridge describes one log call as an ``Event``.  This module adds what is
+the same for all: the active span, the bound context, snapshots of the values
+and the level check.  Nothing is raised into the application.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Caller(NamedTuple):
-    """What belongs to the code that logs: the bound context and the active span's ids."""
+    """The bound context and the active span's ids of the code that logs."""
 
     bound: Mapping[str, Any]
     trace_id: str
@@ -40,17 +40,19 @@ class Caller(NamedTuple):
 
 @dataclass
 class Event:
-    """What was logged, in fapilog's terms.
+    """One log call, in fapilog's terms.
 
     Attributes:
-        name: the logger's.
-        number: severity number.
+        name: the logger's name.
+        number: the severity number.
         text: the source's name of the severity.
-        body: the message; any value.
-        attributes: a dict of the event's own, values as the application gave them.
-        timestamp: nanoseconds since the epoch; None is now.
-        exception: what it is about.
-        caller: where that is not the running code.
+        body: the message, any value.
+        attributes: the fields as the application gave them, in a dict that
+            belongs to the event.
+        timestamp: nanoseconds since the epoch; None means now.
+        exception: the exception that the record reports, or None.
+        caller: context and ids of the code that logged, if that is not the
+            running code.
     """
 
     name: str
@@ -96,7 +98,7 @@ def record_of(event: Event) -> LogRecord:
 
 
 def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> None:
-    """Offer what ``describe`` returns, if a record of that logger and severity is taken.
+    """Offer the event that ``describe`` returns, if its logger and severity are enabled.
 
     Never raises.  Thread-safe.  Waits only as ``RecordTarget.offer`` does.
     """
@@ -119,7 +121,7 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
 
 def take_event_name(attributes: dict[str, Any]) -> str:
     """Remove and return the event name, as OpenTelemetry's handler does for ``logging``."""
-    older = attributes.pop("event.name", "")  # the deprecated one
+    older = attributes.pop("event.name", "")  # the deprecated attribute
     return plain_name(attributes.pop("otel.event.name", older))
 
 

@@ -1,8 +1,9 @@
 """Warnings and uncaught exceptions into the pipeline.
 
-Python calls a hook for each of them.  ``install_hooks`` puts one in front of
-what is there - the interpreter's own, or the application's - which reports
-and then calls what was there; ``uninstall_hooks`` undoes it.
+Python calls a hook for each warning and each uncaught exception.
+``install_hooks`` wraps the present hook, whether it is the interpreter's or
+the application's, in one that reports and then calls the present one;
+``uninstall_hooks`` undoes it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     Hook = Callable[..., Any]
 
-# Named as by logging.captureWarnings() and by asyncio itself, so that one
-# level holds for a warning whichever way it comes.
+# The names that logging.captureWarnings() and asyncio use, so that one level
+# setting applies to a warning whichever way it comes in.
 _WARNINGS: Final = "py.warnings"
 _ASYNCIO: Final = "asyncio"
 
@@ -46,25 +47,27 @@ def install_hooks(
     asyncio: bool = True,
     loop: aio.AbstractEventLoop | None = None,
 ) -> None:
-    """Log warnings and uncaught exceptions, beside what is done with them already.
+    """Log warnings and uncaught exceptions, and still call the hooks that were there.
 
-    The hooks that were there are still called.  What one of them gives to
-    :mod:`logging` - ``logging.captureWarnings``, asyncio's default handler -
-    is not logged a second time.  Calling it again changes what is hooked, goes
-    in front of hooks that came since, and adds nothing else.  Undone by
-    :func:`uninstall_hooks` and by :func:`fapilog.shutdown`.  Thread-safe; does
-    not block.
+    A record that one of those hooks logs through :mod:`logging`, as
+    ``logging.captureWarnings`` and asyncio's default handler do, is not logged
+    a second time.  Calling this function again changes which hooks are
+    installed and wraps hooks that were set since; it adds nothing else.
+    Undone by :func:`uninstall_hooks` and by :func:`fapilog.shutdown`.
+    Thread-safe; does not block.
 
     Args:
-        warnings: warnings that the filters let through, at WARN, as logger
-            ``py.warnings``.
-        uncaught: the exception that ends the main thread, at FATAL, as logger
-            ``sys``; a KeyboardInterrupt is none.
-        threads: exceptions that end a thread, at ERROR, as logger ``threading``.
-        asyncio: what an event loop's exception handler is called with (task
-            exceptions that nobody retrieved, failed callbacks), at ERROR, as
-            logger ``asyncio``, with the ids of the task.  It holds for every
-            loop of the standard library, and for the running one.
+        warnings: whether to log warnings that the filters let through, at
+            WARN, as logger ``py.warnings``.
+        uncaught: whether to log the exception that ends the main thread, at
+            FATAL, as logger ``sys``; a KeyboardInterrupt is not logged.
+        threads: whether to log exceptions that end a thread, at ERROR, as
+            logger ``threading``.
+        asyncio: whether to log the errors that an event loop's exception
+            handler receives (task exceptions that were never retrieved,
+            failed callbacks), at ERROR, as logger ``asyncio``, with the ids of
+            the task.  This covers every loop of the standard library, and the
+            running loop.
         loop: a loop of another library (uvloop) that does not run yet.
     """
     wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
@@ -82,10 +85,11 @@ def install_hooks(
 
 
 def uninstall_hooks() -> None:
-    """Undo :func:`install_hooks`: every hook is what it was.
+    """Undo :func:`install_hooks`: put back every hook that was there before.
 
-    One that somebody has replaced since stays as it is, and fapilog's no
-    longer reports.  Does nothing where nothing is installed.  Thread-safe.
+    A hook that was replaced since then stays as it is, and fapilog's hook
+    below it stops reporting.  Does nothing if no hook is installed.
+    Thread-safe.
     """
     with _lock:
         for patch in _patches.values():
@@ -94,7 +98,7 @@ def uninstall_hooks() -> None:
 
 
 def installed() -> dict[str, bool]:
-    """Return which hooks are in force: the arguments that install them."""
+    """Return which hooks are installed, as arguments of :func:`install_hooks`."""
     with _lock:
         return {name: patch.active for name, patch in _patches.items()}
 
@@ -104,13 +108,13 @@ def _report(event: Event) -> None:
 
 
 def _is_reported(what: object) -> bool:
-    """Whether a hook of ours further out has reported it: one that was wrapped is still called."""
+    """Whether an outer hook of fapilog has reported it; wrapped hooks are still called."""
     return what is not None and bridges.PASSING.reported is what
 
 
 @contextlib.contextmanager
 def _reported(what: object) -> Iterator[None]:
-    """Leave out what the hook before ours gives to :mod:`logging` of the same."""
+    """Inside the block, skip what the wrapped hook logs of the same object."""
     passing = bridges.PASSING
     outer, passing.reported = passing.reported, True if what is None else what
     try:
@@ -128,7 +132,7 @@ def _around_warnings(found: Hook) -> Hook:
         file: Any = None,
         line: str | None = None,
     ) -> None:
-        # With a file it is to be written there, and is no event.
+        # A warning with a file is written to that file and is not an event.
         if not _patches["warnings"].active or file is not None or _is_reported(message):
             found(message, category, filename, lineno, file, line)
             return
@@ -201,14 +205,14 @@ def _report_loop(context: dict[str, Any]) -> None:
 
 
 def _context_of(task: Any, handle: Any) -> Context:
-    """Return the context that failed, or an empty one.
+    """Return the context of the code that failed, or an empty context.
 
-    asyncio calls its handler wherever it finds out, which for a task is in
-    the midst of whatever code the garbage collector interrupts.
+    asyncio calls its handler wherever it notices the failure.  For a task that
+    is the code that the garbage collector has interrupted, whichever it is.
     """
-    get_context = getattr(task, "get_context", None)  # of tasks, since Python 3.12
+    get_context = getattr(task, "get_context", None)  # tasks have it since Python 3.12
     found = get_context() if get_context is not None else getattr(handle, "_context", None)
-    # A copy: the context itself may be entered at the moment.
+    # A copy, because the context itself may be entered now.
     return found.copy() if isinstance(found, Context) else Context()
 
 
@@ -220,7 +224,7 @@ def _running_loop() -> aio.AbstractEventLoop | None:
 
 
 def _hook_loop(loop: aio.AbstractEventLoop | None) -> None:
-    """Hook a loop that is not made of the standard library's."""
+    """Hook a loop that is not a subclass of the standard library's loop."""
     if loop is None or isinstance(loop, aio.BaseEventLoop) or loop in _loops:
         return
     found = loop.get_exception_handler()

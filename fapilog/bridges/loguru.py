@@ -1,6 +1,6 @@
 """Messages of loguru into the pipeline.
 
-``LoguruSink`` takes loguru's record, not the text that loguru makes of it, so
+``LoguruSink`` takes loguru's record and not the text that loguru formats, so
 nothing is formatted or serialised twice.  ``install`` adds one to loguru's
 logger and ``uninstall`` removes it.
 """
@@ -23,9 +23,9 @@ from fapilog.tracebacks import qualified_name, resolve
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
 
-#: In loguru's record: the caller, where a sink's format() was asked on its thread.
+#: In loguru's record: the caller, noted when format() was called on its thread.
 _CALLER: Final = "fapilog.caller"
-#: In loguru's record: which sink takes it for which target.
+#: In loguru's record: which sink takes the record for which target.
 _CLAIMS: Final = "fapilog.sinks"
 _HEADER: Final = "Traceback (most recent call last)"
 _TRACE: Final = 5
@@ -34,23 +34,24 @@ _TRACE: Final = 5
 class LoguruSink:
     """A sink for ``loguru.logger.add``.
 
-    The message becomes the body, ``extra`` typed attributes above the bound
-    context, the level's number the severity and its name the severity text,
-    an exception the ``exception.*`` attributes, ``otel.event.name`` among the
-    extras the event name, ``name`` the scope; the time is loguru's.
+    The message becomes the body; ``extra`` becomes typed attributes, which win
+    over the bound context; the level's number becomes the severity and its
+    name the severity text; an exception becomes the ``exception.*``
+    attributes; ``otel.event.name`` among the extras becomes the event name;
+    ``name`` becomes the scope.  The time is loguru's.
 
     Add it with ``format=sink.format``: loguru then formats nothing, and with
     ``enqueue=True`` the ids and the bound context are still the caller's.
-    With ``enqueue=True`` loguru hands over no frames: the stack trace is the
-    text that loguru has made of it.
+    With ``enqueue=True`` loguru passes no frames on, so the stack trace is the
+    text that loguru has formatted.
 
     Thread-safe; does not raise.  Waits only as ``RecordTarget.offer`` does.
 
     Args:
-        runtime: what to feed, by default the default runtime at the time of
-            each message.
-        code_attributes: add ``code.file.path``, ``code.line.number`` and
-            ``code.function.name``.
+        runtime: the runtime that gets the records; by default the default
+            runtime at the time of each message.
+        code_attributes: whether to add ``code.file.path``,
+            ``code.line.number`` and ``code.function.name``.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class LoguruSink:
         bridges.Passing.watched = True
 
     def format(self, record: Any) -> str:
-        """Note on the caller's thread what the record does not tell; return a format.
+        """Note ids and bound context on the caller's thread, and return a format.
 
-        Only the exception is in it: all else is taken from the record.
+        The format contains the exception only; the sink takes everything else
+        from the record.
         """
         fields: dict[str, Any] = record
         if _CALLER not in fields:
@@ -79,7 +81,7 @@ class LoguruSink:
         name = fields["name"] or ""
         if (
             name.partition(".")[0] == "fapilog"
-            or fields.get(_CALLER, ()) is None  # left out where it was logged
+            or fields.get(_CALLER, ()) is None  # format() has left the record out
             or not self._claim(fields)
             or _is_passing(fields)
         ):
@@ -91,8 +93,8 @@ class LoguruSink:
         take(self.feed, name, number, lambda: self._event(message, fields, name, number))
 
     def _claim(self, fields: dict[str, Any]) -> bool:
-        """Whether this sink is the one that takes the record for its target."""
-        # Numbers, because loguru pickles the record for its queue.
+        """Whether this sink, and not another one, takes the record for its target."""
+        # Identity numbers, because loguru pickles the record for its queue.
         claims: dict[int, int] = fields.setdefault(_CLAIMS, {})
         return claims.setdefault(id(self.feed.target()), id(self)) == id(self)
 
@@ -107,7 +109,7 @@ class LoguruSink:
         if found is not None:
             exception = found.value
             if exception is None or fields["thread"].id != get_ident():
-                exception = None  # it came by the queue, without its frames
+                exception = None  # it came through the queue, without its frames
                 attributes.update(_exception_attributes(str(message), found.type))
         noted = fields.get(_CALLER)
         return Event(
@@ -123,7 +125,7 @@ class LoguruSink:
 
 
 def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[str, Any]:
-    """Return ``exception.*`` of what loguru has formatted before its queue."""
+    """Return ``exception.*`` attributes of the text that loguru formatted before its queue."""
     attributes = from_traceback(text[max(text.find(_HEADER), 0) :].strip("\n") + "\n")
     if kind is not None:
         attributes["exception.type"] = qualified_name(kind)
@@ -131,16 +133,16 @@ def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[s
 
 
 def _is_passing(fields: dict[str, Any]) -> bool:
-    """Whether a handler of ``logging`` gives loguru a record that fapilog has already.
+    """Whether a handler of ``logging`` passes loguru a record that fapilog has already.
 
-    What it gives has the record's text, and no exception but the record's.
+    Such a message has the record's text, and no exception or the record's.
     """
     record = bridges.PASSING.taken
     if record is None:
         return False
     try:
         text = record.getMessage()
-    except Exception:  # noqa: BLE001 - user code; the bridge that took the record has told of it
+    except Exception:  # noqa: BLE001 - user code; the bridge that took the record announced it
         return False
     found = fields["exception"]
     return text == fields["message"] and (

@@ -1,8 +1,8 @@
 """Records of the ``logging`` module into the pipeline.
 
-``Handler`` converts on the thread that logs: the message as ``logging``
-formats it, the extras as typed attributes, the active span, the bound
-context.  ``stdlib_install`` brings it the records of every logger.
+``Handler`` converts a record on the thread that logs it: the message as
+``logging`` formats it, the extras as typed attributes, the active span and the
+bound context.  ``stdlib_install`` passes it the records of every logger.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
     from fapilog.protocols import RecordTarget
 
-#: Seconds an explicit ``flush()`` waits; short, because ``logging.shutdown``
-#: calls it at exit.
+#: Seconds that an explicit ``flush()`` waits; short, because
+#: ``logging.shutdown`` calls it at exit.
 FLUSH_TIMEOUT: Final = 1.0
 
 _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
-# What is not an extra: the module's own attributes, those a formatter leaves
-# behind, and the ids OpenTelemetry's instrumentation adds for format strings.
+# Attributes that are not extras: the module's own, those that a formatter adds,
+# and the ids that OpenTelemetry's instrumentation adds for format strings.
 _NOT_EXTRA: Final = frozenset(_PLAIN) | {
     "asctime",
     "message",
@@ -74,25 +74,25 @@ class Handler(logging.Handler):
 
     The body is the message as ``logging`` formats it, whatever formatter is
     set; a mapping logged without arguments stays structured.  Extras become
-    attributes, above the bound context; ``otel.event.name`` among them
-    becomes the event name.  Records of fapilog's own loggers, those logged
-    inside a delivery, and those that another handler has given to the same
-    runtime are left out.
+    attributes, which win over the bound context; ``otel.event.name`` among
+    them becomes the event name.  The handler skips records of fapilog's own
+    loggers, records that are logged inside a delivery, and records that
+    another handler has passed to the same runtime.
 
     Thread-safe, and takes no lock while it handles a record.  After
     construction it does not raise; a record waits only as
     ``RecordTarget.offer`` does.
 
     Args:
-        level: lowest level handled, as for ``logging.Handler``.
-        runtime: what to feed, by default the default runtime at the time of
-            each record.
-        code_attributes: add ``code.file.path``, ``code.line.number`` and
-            ``code.function.name``.
-        thread_attributes: add ``thread.id`` and ``thread.name``.
+        level: the lowest level that is handled, as for ``logging.Handler``.
+        runtime: the runtime that gets the records; by default the default
+            runtime at the time of each record.
+        code_attributes: whether to add ``code.file.path``,
+            ``code.line.number`` and ``code.function.name``.
+        thread_attributes: whether to add ``thread.id`` and ``thread.name``.
     """
 
-    #: How many there have been; not public.
+    #: How many handlers were made; not public.
     made: ClassVar[int] = 0
 
     def __init__(
@@ -110,7 +110,7 @@ class Handler(logging.Handler):
         self._thread_attributes = thread_attributes
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter and emit, without the handler's lock: user code runs in both."""
+        """Filter and emit, without the handler's lock, because both run user code."""
         name = record.name
         if type(name) is bridges.Taken and self.feed.has(name):
             return False
@@ -151,7 +151,7 @@ class Handler(logging.Handler):
         target.offer(converted, exception)
 
     def flush(self) -> None:
-        """Wait up to 1 s until what was logged is delivered or given up."""
+        """Wait up to 1 s until every logged record is delivered or given up."""
         if not bridges.is_suppressed():
             self.feed.flush(FLUSH_TIMEOUT)
 
@@ -161,11 +161,11 @@ class Handler(logging.Handler):
         attributes = self._attributes(record)
         event_name = ""
         if attributes:
-            # The deprecated name is what OpenTelemetry's handler reads as well.
+            # OpenTelemetry's handler reads the deprecated name too.
             older = attributes.pop("event.name", "")
             event_name = attributes.pop("otel.event.name", older)
             if "color_message" in attributes and record.name.partition(".")[0] == "uvicorn":
-                del attributes["color_message"]  # the message again, for terminals
+                del attributes["color_message"]  # a copy of the message for terminals
         body = _body(record, attributes)
         if "message" in vars(record) and vars(record)["message"] is record.msg:
             body = _unqueued(body, attributes)
@@ -190,7 +190,7 @@ class Handler(logging.Handler):
     def _unwrap(
         self, record: logging.LogRecord, number: int
     ) -> tuple[LogRecord, BaseException | None]:
-        """Convert what structlog has wrapped for its ``ProcessorFormatter``."""
+        """Convert an event dict that structlog has wrapped for its ``ProcessorFormatter``."""
         attributes = self._attributes(record)
         for name in ("_logger", "_name"):
             attributes.pop(name, None)
@@ -202,7 +202,7 @@ class Handler(logging.Handler):
 
     def _attributes(self, record: logging.LogRecord) -> dict[str, Any]:
         fields = vars(record)
-        # Extras only add to what every record has: equal counts mean none.
+        # Extras are added to the attributes of every record: equal counts mean no extras.
         attributes = (
             {name: fields[name] for name in filterfalse(_NOT_EXTRA.__contains__, fields)}
             if len(fields) != len(_PLAIN)
@@ -218,16 +218,16 @@ class Handler(logging.Handler):
         if record.stack_info:
             attributes["code.stacktrace"] = record.stack_info
         if record.exc_text and not record.exc_info:
-            # A record that came through a queue or a socket: only the text is left.
+            # The record came through a queue or a socket, which keep the text only.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
 
 
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
-    """Return the body; a message that cannot be formatted stays raw, its arguments beside it.
+    """Return the body; a message that cannot be formatted stays raw, with its arguments.
 
-    Formatting runs user code, which may log.  A record that is logged from
-    there is not formatted in turn, or the two would call each other for ever.
+    Formatting runs user code, which may log.  A record that such code logs is
+    not formatted, or the two would call each other without end.
     """
     msg = record.msg
     if type(msg) is str and not record.args:
@@ -252,7 +252,7 @@ def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
 
 
 def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
-    """Take the stack trace out of a message that ``QueueHandler.prepare`` has written it to."""
+    """Take out the stack trace that ``QueueHandler.prepare`` has added to a message."""
     found = _TRACEBACK.search(body) if isinstance(body, str) else None
     if found is None or not isinstance(body, str):
         return body
@@ -261,7 +261,7 @@ def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
 
 
 def _is_reported(record: logging.LogRecord) -> bool:
-    """Whether a record tells again what a hook of ``fapilog.bridges.hooks`` reported."""
+    """Whether a record repeats what a hook of ``fapilog.bridges.hooks`` has reported."""
     if record.name in {"asyncio", "py.warnings"}:
         return True
     return bool(record.exc_info) and resolve(record.exc_info) is bridges.PASSING.reported

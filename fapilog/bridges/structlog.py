@@ -77,11 +77,11 @@ def _name(logger: Any, fields: dict[str, Any]) -> str:
 
 
 class NamedLogger:
-    """What structlog wraps where nothing is printed: a name.
+    """The object that structlog wraps when nothing is printed; it holds a name.
 
     Attributes:
-        name: what ``structlog.get_logger`` was given, else the module that
-            first used the logger.
+        name: the name that ``structlog.get_logger`` was given, else the name
+            of the module that first used the logger.
     """
 
     __slots__ = ("name",)
@@ -101,7 +101,7 @@ def _calling_module() -> str:
 
 
 _lock = SetupLock()
-# The processors that are in force by install(), and the configuration before.
+# The processors that install() has set, and the configuration before that.
 _installed: tuple[list[Processor], dict[str, Any] | None] | None = None
 
 
@@ -110,16 +110,17 @@ def install(
 ) -> None:
     """Configure structlog to log through fapilog's default runtime.
 
-    Context variables of structlog are merged, stacks rendered on request, and
-    fapilog's levels decide.  Doing it again changes the processors and adds
-    nothing.  Thread-safe; does not block.
+    Context variables of structlog are merged, stacks are rendered on request,
+    and fapilog's levels decide.  Calling it again changes the processors and
+    adds nothing.  Thread-safe; does not block.
 
     Args:
-        processors: structlog processors to run before the event is taken.
-        cache_logger_on_first_use: structlog's option: quicker, but a logger
-            that was used once keeps this configuration after ``uninstall()``.
+        processors: structlog processors that run before fapilog takes the event.
+        cache_logger_on_first_use: structlog's option of this name; it is
+            faster, but a logger that was used once keeps this configuration
+            after ``uninstall()``.
     """
-    global _installed  # noqa: PLW0603 - what install() has to undo
+    global _installed  # noqa: PLW0603 - what uninstall() has to undo
     with _lock:
         before = _before()
         chain: list[Processor] = [
@@ -141,8 +142,8 @@ def install(
 def uninstall() -> None:
     """Put back the configuration that :func:`install` found.
 
-    Does nothing where it is not in force, or somebody has configured structlog
-    since.  Thread-safe; does not block.
+    Does nothing if :func:`install` was not called, or if structlog was
+    configured again since.  Thread-safe; does not block.
     """
     global _installed  # noqa: PLW0603 - as above
     with _lock:
@@ -159,7 +160,7 @@ def _is_in_force() -> bool:
 
 
 def _before() -> dict[str, Any] | None:
-    """Return the application's own configuration, None where it has none."""
+    """Return the application's own configuration, or None if there is none."""
     if _installed is not None and _is_in_force():
         return _installed[1]
     return structlog.get_config() if structlog.is_configured() else None
