@@ -139,16 +139,10 @@ def test_with_the_backend_down_memory_moves_to_disk_and_comes_back_in_order(
 def test_a_sink_sends_from_memory_if_the_thread_of_its_spool_is_refused(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ):
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name.endswith("-spool"):
-            raise RuntimeError("can't create new thread at interpreter shutdown")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
     sink = DurableScripted()
     queue = make(sink, mode="always")
+    assert queue._spooling is not None
+    monkeypatch.setattr(queue._spooling._worker, "has_thread", lambda: False)
     queue.offer(records(0, 10))
     close(queue, 100)
     assert sink.records == numbers(0, 10)

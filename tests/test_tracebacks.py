@@ -67,13 +67,13 @@ def test_no_source_is_parsed_to_lay_out_a_traceback(monkeypatch):
     parsed = []
 
     def fail():
-        return {"a": {}}["a"]["b"] + len([1, 2])
+        return {"a": [1]}["a"][1] + len([1, 2])
 
     capture = Capture(caught(fail))
     with monkeypatch.context() as patch:
         patch.setattr(ast, "parse", lambda source, *_: parsed.append(source))
         text = capture.attributes()["exception.stacktrace"]
-    assert 'return {"a": {}}["a"]["b"]' in text
+    assert 'return {"a": [1]}["a"][1]' in text
     assert parsed == []
 
 
