@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import stat
 import sys
 import threading
@@ -57,6 +56,7 @@ def announce(subject: str, message: str) -> None:
         message: one line, of which 1000 characters count; control characters
             are escaped.
     """
+    global _unwritten
     try:
         now = monotonic()
         with _lock:
@@ -67,20 +67,32 @@ def announce(subject: str, message: str) -> None:
                 return
             _last[subject] = now
             held = _muted.pop(subject, 0)
-            missed = _unwritten
-        more = f" ({held} more like this since)" if held else ""
-        if missed:
-            more += f" ({missed} earlier lines were dropped: nobody read standard error)"
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message[:_MAX_MESSAGE])
-        _count(missed, written=_write(f"fapilog: {text}{more}\n"))
+            missed, _unwritten = _unwritten, 0
+        written = False
+        try:
+            written = _write(_line(message, held, missed))
+        finally:
+            if not written:
+                _keep_counts(subject, held, missed)
     except Exception:  # noqa: BLE001 - closed, an object of the application's own, no memory
         return  # there is no other place to report it
 
 
-def _count(missed: int, *, written: bool) -> None:
+def _line(message: str, held: int, missed: int) -> str:
+    more = f" ({held} more like this since)" if held else ""
+    if missed:
+        more += f" ({missed} earlier lines were dropped: nobody read standard error)"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message[:_MAX_MESSAGE])
+    return f"fapilog: {text}{more}\n"
+
+
+def _keep_counts(subject: str, held: int, missed: int) -> None:
+    """Keep for the next line what a line that was dropped should have said."""
     global _unwritten  # noqa: PLW0603 - the count of the one standard error
     with _lock:
-        _unwritten += -missed if written else 1
+        _unwritten += missed + 1
+        if held:
+            _muted[subject] = _muted.get(subject, 0) + held
 
 
 def _write(line: str) -> bool:
@@ -89,30 +101,36 @@ def _write(line: str) -> bool:
     try:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
-    except (AttributeError, OSError, ValueError):  # None, closed, or an object without one
+    except (AttributeError, OSError, TypeError, ValueError):  # None, closed, or an object without
+        return _write_to_object(stream, line)
+    if sys.platform == "win32":  # there is no way to ask for room, and consoles take text
         return _write_to_object(stream, line)
     data = line.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_LINE:
         data = data[: _MAX_LINE - 1].decode("utf-8", "ignore").encode() + b"\n"
     try:
-        if stat.S_ISREG(mode) or not hasattr(select, "poll"):  # Windows has no way to ask for room
+        if stat.S_ISREG(mode):
             return os.write(descriptor, data) == len(data)
-        if stat.S_ISSOCK(mode):
-            with socket.socket(fileno=os.dup(descriptor)) as connection:
-                return connection.send(data, socket.MSG_DONTWAIT) == len(data)
-        return _write_to_pipe(descriptor, data)
+        return _write_at_once(descriptor, data)
     except BlockingIOError:
         return False
 
 
-def _write_to_pipe(descriptor: int, data: bytes) -> bool:
-    """Write to a pipe or a terminal that may have no room.
+def _write_at_once(descriptor: int, data: bytes) -> bool:
+    """Write to a pipe, a socket or a terminal that may have no room.
 
-    The descriptor may be shared with other processes, and so would be a flag
-    that makes it non-blocking.  Linux opens the same pipe or terminal once
-    more; elsewhere there is room for one line when the system says so, unless
-    another process takes it at that moment.
+    Other processes share the descriptor's flags, so it stays a blocking one.
+    Linux takes the wish not to wait with the call.  Terminals and old kernels
+    do not know that, but a terminal or a pipe can be opened once more.
+    Elsewhere poll() says whether a line fits, unless another process takes
+    the room at that moment.
     """
+    try:
+        return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT) == len(data)
+    except BlockingIOError:
+        raise
+    except (AttributeError, OSError):
+        pass  # not on this system, or not with such a descriptor
     try:
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,12 +11,16 @@ import threading
 import time
 
 if sys.platform != "win32":
+    import termios
     import tty
 
 import pytest
 
 from fapilog import diagnostics
 from fapilog.diagnostics import announce, describe
+from tests.faults.processes import full_pipe
+from tests.ports_for_tests import free_port
+from tests.processes_for_tests import environment, receiving
 
 
 def test_an_announcement_in_the_midst_of_another_is_no_deadlock(
@@ -160,3 +166,170 @@ def test_a_long_announcement_is_one_line_that_a_pipe_takes_whole(
     assert len(line) <= 4096
     assert line.decode().startswith("fapilog: \N{GRINNING FACE}")
     assert line.endswith(b"\n")
+
+
+# ---- counts, and objects in the place of standard error
+
+
+def test_lines_written_at_one_moment_say_once_how_many_were_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = threading.Barrier(2)
+    lines = []
+
+    def write(line: str) -> bool:
+        both.wait(10)
+        lines.append(line)
+        return True
+
+    monkeypatch.setattr(diagnostics, "_unwritten", 3)
+    monkeypatch.setattr(diagnostics, "_write", write)
+    threads = [threading.Thread(target=announce, args=(f"{n}", "x")) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sum("3 earlier lines were dropped" in line for line in lines) == 1
+    assert diagnostics._unwritten == 0
+
+
+def test_a_dropped_line_hands_its_count_of_held_lines_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    lines: list[str] = []
+    monkeypatch.setattr(diagnostics, "monotonic", lambda: now)
+    monkeypatch.setattr(diagnostics, "_write", lambda _line: True)
+    for _ in range(8):
+        announce("subject", "first")
+    now += 31
+    monkeypatch.setattr(diagnostics, "_write", lambda _line: False)
+    announce("subject", "dropped")
+    now += 31
+
+    def write(line: str) -> bool:
+        lines.append(line)
+        return True
+
+    monkeypatch.setattr(diagnostics, "_write", write)
+    announce("subject", "last")
+    (line,) = lines
+    assert "(7 more like this since)" in line
+    assert "(1 earlier lines were dropped" in line
+
+
+def test_an_object_whose_fileno_is_none_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery puts such an object in the place of standard error."""
+    written: list[str] = []
+
+    class Proxy:
+        def fileno(self) -> None:
+            return None
+
+        def write(self, text: str) -> None:
+            written.append(text)
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(sys, "stderr", Proxy())
+    announce("subject", "through the proxy")
+    assert written == ["fapilog: through the proxy\n"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX descriptors")
+@pytest.mark.parametrize("make", ["pipe", "terminal", "socket"])
+def test_the_descriptor_that_processes_share_stays_a_blocking_one(
+    make: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if make == "socket":
+        ours, theirs = socket.socketpair()
+        reader, writer = ours.detach(), theirs.detach()
+    else:
+        reader, writer = os.openpty() if make == "terminal" else os.pipe()
+    socket.setdefaulttimeout(5.0)  # makes each new socket object a non-blocking one
+    try:
+        with open(writer, "w", encoding="utf-8") as stream:
+            monkeypatch.setattr(sys, "stderr", stream)
+            announce("subject", "shared")
+            assert os.get_blocking(writer)
+            assert b"fapilog: shared" in os.read(reader, 4096)
+    finally:
+        socket.setdefaulttimeout(None)
+        os.close(reader)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_a_stopped_terminal_stops_no_announcement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-S."""
+    reader, writer = os.openpty()
+    with open(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        termios.tcflow(writer, termios.TCOOFF)
+        thread = threading.Thread(target=announce, args=("subject", "stopped"), daemon=True)
+        thread.start()
+        thread.join(10)
+        is_stuck = thread.is_alive()
+        termios.tcflow(writer, termios.TCOON)
+    os.close(reader)
+    assert not is_stuck
+    assert diagnostics._unwritten == 1
+
+
+# ---- an application whose standard error nobody reads
+
+LOGS = """
+import json, signal, sys, time
+import fapilog
+from fapilog import diagnostics
+from fapilog.sinks import OTLPSink
+
+ending, healthy, dead = sys.argv[1:]
+fapilog.configure(
+    sinks=[OTLPSink(healthy, name="healthy"), OTLPSink(dead, name="dead")],
+    shutdown_timeout=2.0, retry_initial=0.1,
+)
+log = fapilog.get_logger("script")
+longest, n = 0.0, 0
+until = time.monotonic() + 30
+while n < 200 or (not diagnostics._unwritten and time.monotonic() < until):
+    began = time.monotonic()
+    log.info(f"line {n}")
+    longest = max(longest, time.monotonic() - began)
+    n += 1
+    time.sleep(0.005)
+print(json.dumps({"count": n, "longest": longest, "unwritten": diagnostics._unwritten}), flush=True)
+if ending == "shutdown":
+    fapilog.shutdown(2.0)
+elif ending == "SIGTERM":
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX pipes and signals")
+@pytest.mark.parametrize("ending", ["shutdown", "exit", "SIGTERM"])
+def test_an_application_whose_stderr_nobody_reads_logs_delivers_and_ends(ending: str) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    with receiving() as ids, full_pipe() as writer:
+        command = [sys.executable, "-c", LOGS, ending, ids.url, dead]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=writer, text=True, env=environment()
+        ) as child:
+            assert child.stdout
+            watchdog = threading.Timer(90, child.kill)
+            watchdog.start()
+            try:
+                told = json.loads(child.stdout.readline())
+                began = time.monotonic()
+                if ending == "SIGTERM":
+                    child.send_signal(signal.SIGTERM)
+                code = child.wait()
+                took = time.monotonic() - began
+            finally:
+                watchdog.cancel()
+                child.kill()
+        ids.assert_each_once(f"line {n}" for n in range(told["count"]))
+    assert code == (-signal.SIGTERM if ending == "SIGTERM" else 0)
+    assert told["unwritten"] > 0  # something was announced, and did not wait
+    assert told["longest"] < 5
+    assert took < 30

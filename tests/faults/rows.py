@@ -261,6 +261,7 @@ def _connections() -> Iterator[Row]:
 
 def _diagnostics() -> Iterator[Row]:
     """Announcements that nobody reads, while there is much to announce."""
+    yield Row("stderr nobody reads", unread=True)
     yield Row("stderr nobody reads, down at start", lives=(Life(after=2.5),), unread=True)
     yield Row("stderr nobody reads, 401 for a while", lives=window(401), unread=True)
     yield Row(
