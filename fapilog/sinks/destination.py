@@ -7,12 +7,12 @@ or a query parameter such as ``X-Scope-OrgID``) is there as a digest.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlsplit
+
+from fapilog.sinks.http_options import basic_credentials
 
 if TYPE_CHECKING:
     from fapilog.sinks.http_options import HTTPOptions
@@ -21,7 +21,6 @@ _ACCOUNT: Final = re.compile(
     "org|tenant|account|project|dataset|stream|workspace|namespace|index|bucket|database"
 )
 _SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
-_BASIC: Final = "Basic "
 
 
 def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "") -> str:
@@ -56,17 +55,6 @@ def _account(options: HTTPOptions) -> str:
         for name, value in sorted(given)
         if _ACCOUNT.search(name) and not _SECRET.search(name)
     ]
-    user = _user(options.headers.get("authorization", ""))
-    return "\n".join([*named, f"user={user}"] if user else named)
-
-
-def _user(header: str) -> str:
-    """Return the user of a basic authentication; "" for anything else, as for a bare token."""
-    if not header.startswith(_BASIC):
-        return ""
-    try:
-        pair = base64.b64decode(header.removeprefix(_BASIC), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
-    user, _, password = pair.partition(":")
-    return user if password else ""
+    user, password = basic_credentials(options.headers.get("authorization", ""))
+    # Without a password it is a bare token.
+    return "\n".join([*named, f"user={user}"] if user and password else named)

@@ -84,19 +84,20 @@ class HTTPOptions:
         """Return whatever a header or the URL's query may be there to keep from others."""
         secrets = {value for _, value in parse_qsl(urlsplit(self.endpoint).query)}
         for value in self.headers.values():
-            secrets |= {value, value.rpartition(" ")[2], _password(value)}
+            secrets |= {value, value.rpartition(" ")[2], basic_credentials(value)[1]}
         return secrets
 
 
-def _password(header: str) -> str:
-    """Return the password of a basic authorization, or ""."""
+def basic_credentials(header: str) -> tuple[str, str]:
+    """Return user and password of a basic authorization (RFC 7617); ``("", "")`` for others."""
     if not header.startswith(_BASIC):
-        return ""
+        return "", ""
     try:
         pair = base64.b64decode(header.removeprefix(_BASIC), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        return ""
-    return pair.partition(":")[2]
+        return "", ""
+    user, _, password = pair.partition(":")
+    return user, password
 
 
 def user_agent(sink: str) -> str:

@@ -299,18 +299,17 @@ class Store:
         left = replace(segment.unread)
         self._tally.unread.take(left)
         self._tally.waiting.take(segment.waiting)
-        self._tally.disk -= segment.size
         segment.is_lost = True
-        self._segments.remove(segment)
-        if segment in self._unread:
-            self._unread.remove(segment)
-        segment.close_reader()
-        if segment.writer is not None:
-            segment.writer.close()
+        self._take_out(segment)
         return left
 
     def _drop(self, segment: Segment) -> None:
         """Delete a segment whose frames are all settled."""
+        self._take_out(segment)
+        if not segment.is_kept:
+            self._delete(segment.path)
+
+    def _take_out(self, segment: Segment) -> None:
         self._segments.remove(segment)
         if segment in self._unread:
             self._unread.remove(segment)
@@ -318,8 +317,6 @@ class Store:
         if segment.writer is not None:
             segment.writer.close()
         self._tally.disk -= segment.size
-        if not segment.is_kept:
-            self._delete(segment.path)
 
     def _delete(self, path: Path) -> None:
         try:
