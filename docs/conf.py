@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
 ]
 # Names in signatures that users pass through and never import.
 PASSED_THROUGH = [
-    "fapilog.logger._Front",
+    "fapilog.engine.logger._Front",
     "AnyResource",
     "Capture",
     "Item",

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import fapilog
-from fapilog.cli.demo_app import create_app
+from fapilog.cli.demo.app import create_app
 
 fapilog.configure()
 fapilog.install_stdlib("info")

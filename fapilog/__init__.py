@@ -11,7 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fapilog.context import bind, collect
-from fapilog.default import (
+from fapilog.engine.holding import hold
+from fapilog.engine.logger import AsyncLogger, Logger
+from fapilog.errors import ConfigurationError, FapilogError
+from fapilog.record import LogRecord
+from fapilog.runtime.default import (
     configure,
     flush,
     get_async_logger,
@@ -22,15 +26,11 @@ from fapilog.default import (
     stats,
     uninstall_stdlib,
 )
-from fapilog.errors import ConfigurationError, FapilogError
-from fapilog.holding import hold
-from fapilog.logger import AsyncLogger, Logger
-from fapilog.record import LogRecord
 
 if TYPE_CHECKING:
     from fapilog.bridges.hooks import install_hooks, uninstall_hooks
     from fapilog.bridges.stdlib import Handler
-    from fapilog.runtime import Runtime
+    from fapilog.runtime.runtime import Runtime
     from fapilog.settings import Settings
 
 __version__ = "1.0.0.dev0"
@@ -63,7 +63,7 @@ __all__ = [
 
 _LAZY = {
     "Handler": "fapilog.bridges.stdlib",
-    "Runtime": "fapilog.runtime",
+    "Runtime": "fapilog.runtime.runtime",
     "Settings": "fapilog.settings",
     "install_hooks": "fapilog.bridges.hooks",
     "uninstall_hooks": "fapilog.bridges.hooks",

@@ -16,8 +16,8 @@ import threading
 from typing import Any, Final
 
 from fapilog import native
-from fapilog.clock import monotonic
 from fapilog.errors import FapilogError
+from fapilog.native import monotonic
 
 INTERVAL: Final = 30.0
 _MAX_SUBJECTS: Final = 256

@@ -1,11 +1,18 @@
-"""The system's own threads, locks and pauses, also after gevent or eventlet replaced Python's.
+"""The system's own clock, threads, locks and pauses, whatever other libraries replace.
 
-These libraries replace functions of the standard library with cooperative ones
-(``monkey.patch_all()``), before or after an application configures fapilog.  A
-worker that used some of both would wait for a lock or a wake-up that never
+gevent and eventlet replace functions of the standard library with cooperative
+ones (``monkey.patch_all()``), before or after an application configures fapilog.
+A worker that used some of both would wait for a lock or a wake-up that never
 comes, or would stop every greenlet of the process.  So fapilog's workers are
 always threads of the system, and everything they share is bound here once, at
 import.  Only a caller's own wait (:func:`pause`) lets other greenlets run.
+
+Test tools such as freezegun and time-machine stop ``time.monotonic``: they
+replace the function in the modules that imported it, or inside ``time``.  Code
+that waits for a deadline on a stopped clock would never return.  These tools
+leave ``time.clock_gettime(CLOCK_MONOTONIC)`` and a ``partial`` alone, so
+:data:`monotonic` is one.  The time of an event does not come from here: tests
+freeze it on purpose.
 """
 
 from __future__ import annotations
@@ -15,12 +22,21 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import queue
     from collections.abc import Callable
+
+#: The clock of every deadline and interval, in seconds.  Windows has no
+#: ``clock_gettime``: time that is frozen before the import stops this clock too.
+monotonic: Final[Callable[[], float]] = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+    if hasattr(time, "clock_gettime")
+    else partial(time.monotonic)
+)
 
 
 def original(module: str, name: str) -> Any:

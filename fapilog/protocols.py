@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fapilog.record import LogRecord
-    from fapilog.tracebacks import Capture
+    from fapilog.values.exceptions import Capture
 
 ItemT = TypeVar("ItemT")
 

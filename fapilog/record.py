@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
@@ -48,6 +49,18 @@ class Resource:
 
 EMPTY_SCOPE = Scope()
 EMPTY_RESOURCE = Resource()
+
+
+@lru_cache(maxsize=1024)
+def trace_hex(trace_id: int) -> str:
+    """Return the 32 hex digits of a trace id."""
+    return format(trace_id, "032x")
+
+
+@lru_cache(maxsize=1024)
+def span_hex(span_id: int) -> str:
+    """Return the 16 hex digits of a span id."""
+    return format(span_id, "016x")
 
 
 class LogRecord:

@@ -14,10 +14,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from fapilog import default, runtime, wiring
-from fapilog.clock import monotonic
+from fapilog.native import monotonic
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.record import LogRecord
+from fapilog.runtime import default, runtime, wiring
 from fapilog.severity import parse_severity
 from fapilog.values import snapshot
 

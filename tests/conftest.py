@@ -11,7 +11,9 @@ import pytest
 from hypothesis import settings
 
 import fapilog
-from fapilog import default, diagnostics, holding
+from fapilog import diagnostics
+from fapilog.engine import holding
+from fapilog.runtime import default
 
 # A property is looked at closely by `make thorough`, and quickly by all other runs.
 settings.register_profile("quick", max_examples=50, deadline=None)

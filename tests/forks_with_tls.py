@@ -32,7 +32,7 @@ from typing import Any, Final
 import trustme
 
 import fapilog
-from fapilog.clock import monotonic
+from fapilog.native import monotonic
 from fapilog.protocols import BatchLimits
 from fapilog.sinks import OTLPSink
 

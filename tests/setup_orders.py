@@ -22,7 +22,7 @@ from uvicorn.config import LOGGING_CONFIG
 import fapilog
 import fapilog.bridges.stdlib_install
 import fapilog.otel.provider
-import fapilog.runtime
+import fapilog.runtime.runtime
 from fapilog.sinks import MemorySink
 
 SINKS = (MemorySink(name="one"), MemorySink(name="two"))

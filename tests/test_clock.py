@@ -13,7 +13,7 @@ import pytest
 import time_machine
 
 import fapilog
-from fapilog.clock import monotonic
+from fapilog.native import monotonic
 from fapilog.protocols import Sink
 
 

@@ -11,7 +11,7 @@ from fapilog import bind
 from fapilog.context import _COLLECTION as COLLECTION
 from fapilog.context import BOUND
 from fapilog.sinks import MemorySink
-from tests.threads_for_tests import run_at_once
+from tests.support.threads import run_at_once
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import pytest
 from fapilog import diagnostics
 from fapilog.diagnostics import announce, describe
 from tests.faults.processes import full_pipe
-from tests.ports_for_tests import free_port
-from tests.processes_for_tests import environment, receiving
+from tests.support.ports import free_port
+from tests.support.processes import environment, receiving
 
 
 def test_an_announcement_in_the_midst_of_another_is_no_deadlock(

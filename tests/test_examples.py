@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fapilog.receiver import ReceivedLog, Receiver
+from fapilog.cli.receiver import ReceivedLog, Receiver
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 90  # until a child counts as stuck

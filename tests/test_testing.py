@@ -20,8 +20,10 @@ from fastapi import BackgroundTasks, FastAPI
 from opentelemetry.sdk.trace import TracerProvider
 
 import fapilog
-from fapilog import default, diagnostics, holding, testing
+from fapilog import diagnostics, testing
+from fapilog.engine import holding
 from fapilog.errors import ConfigurationError
+from fapilog.runtime import default
 from fapilog.sinks import MemorySink
 from fapilog.testing import CapturedLogs, capture_logs
 

@@ -25,7 +25,7 @@ INFO = 9
 
 
 def measure(directory: Path, batches: int) -> dict[str, Any]:
-    from fapilog.delivery.spool import Spool, SpoolOptions
+    from fapilog.spool import Spool, SpoolOptions
 
     spool = Spool("bench", "bytes", SpoolOptions(directory, sync="interval"))
     spool.open()

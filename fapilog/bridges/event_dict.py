@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from fapilog.bridges.foreign import Event, nanoseconds
+from fapilog.bridges.event import Event, nanoseconds
 from fapilog.diagnostics import announce, kind_of
 from fapilog.severity import (
     DEBUG,
@@ -23,7 +23,7 @@ from fapilog.severity import (
     from_stdlib,
     parse_severity,
 )
-from fapilog.tracebacks import resolve
+from fapilog.values.exceptions import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

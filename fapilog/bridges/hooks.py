@@ -17,8 +17,8 @@ import weakref
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
-from fapilog import bridges
-from fapilog.bridges.foreign import Event, take
+from fapilog.bridges import feeds
+from fapilog.bridges.event import Event, take
 from fapilog.bridges.patching import Patch, SetupLock
 from fapilog.severity import ERROR, FATAL, WARN
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WARNINGS: Final = "py.warnings"
 _ASYNCIO: Final = "asyncio"
 
-_feed: Final = bridges.Feed()
+_feed: Final = feeds.Feed()
 _lock: Final = SetupLock()
 _loops: Final[weakref.WeakKeyDictionary[aio.AbstractEventLoop, tuple[Hook, Hook | None]]] = (
     weakref.WeakKeyDictionary()
@@ -109,13 +109,13 @@ def _report(event: Event) -> None:
 
 def _is_reported(what: object) -> bool:
     """Whether an outer hook of fapilog has reported it; wrapped hooks are still called."""
-    return what is not None and bridges.PASSING.reported is what
+    return what is not None and feeds.PASSING.reported is what
 
 
 @contextlib.contextmanager
 def _reported(what: object) -> Iterator[None]:
     """Inside the block, skip what the wrapped hook logs of the same object."""
-    passing = bridges.PASSING
+    passing = feeds.PASSING
     outer, passing.reported = passing.reported, True if what is None else what
     try:
         yield

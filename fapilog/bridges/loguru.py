@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import loguru
 
-from fapilog import bridges
+from fapilog.bridges import feeds
+from fapilog.bridges.event import Caller, Event, here, nanoseconds, take
 from fapilog.bridges.event_dict import from_traceback
-from fapilog.bridges.foreign import Caller, Event, here, nanoseconds, take
 from fapilog.bridges.patching import SetupLock
 from fapilog.severity import TRACE, from_stdlib
-from fapilog.tracebacks import qualified_name, resolve
+from fapilog.values.exceptions import qualified_name, resolve
 
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
@@ -57,9 +57,9 @@ class LoguruSink:
     def __init__(
         self, runtime: RecordTarget | None = None, *, code_attributes: bool = False
     ) -> None:
-        self.feed = bridges.Feed.of(runtime)
+        self.feed = feeds.Feed.of(runtime)
         self._code_attributes = code_attributes
-        bridges.Passing.watched = True
+        feeds.Passing.watched = True
 
     def format(self, record: Any) -> str:
         """Note ids and bound context on the caller's thread, and return a format.
@@ -69,7 +69,7 @@ class LoguruSink:
         """
         fields: dict[str, Any] = record
         if _CALLER not in fields:
-            is_left_out = bridges.is_suppressed() or _is_passing(fields)
+            is_left_out = feeds.is_suppressed() or _is_passing(fields)
             caller = None if is_left_out else here()
             fields[_CALLER] = caller and (dict(caller.bound), *caller[1:])
         self._claim(fields)
@@ -137,7 +137,7 @@ def _is_passing(fields: dict[str, Any]) -> bool:
 
     Such a message has the record's text, and no exception or the record's.
     """
-    record = bridges.PASSING.taken
+    record = feeds.PASSING.taken
     if record is None:
         return False
     try:

@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current
 from opentelemetry.trace import get_current_span
 
-from fapilog import bridges
+from fapilog.bridges import feeds
+from fapilog.bridges.event import record_of
 from fapilog.bridges.event_dict import event_of, from_traceback
-from fapilog.bridges.foreign import record_of
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce
-from fapilog.logger_core import span_hex, trace_hex
-from fapilog.record import AnyValue, LogRecord
+from fapilog.record import AnyValue, LogRecord, span_hex, trace_hex
 from fapilog.severity import from_stdlib
-from fapilog.tracebacks import Capture, resolve
 from fapilog.values import snapshot
+from fapilog.values.exceptions import Capture, resolve
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -105,14 +104,14 @@ class Handler(logging.Handler):
     ) -> None:
         super().__init__(level)
         Handler.made += 1
-        self.feed = bridges.Feed.of(runtime)
+        self.feed = feeds.Feed.of(runtime)
         self._code_attributes = code_attributes
         self._thread_attributes = thread_attributes
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit, without the handler's lock, because both run user code."""
         name = record.name
-        if type(name) is bridges.Taken and self.feed.has(name):
+        if type(name) is feeds.Taken and self.feed.has(name):
             return False
         kept: Any = self.filter(record)
         if kept:
@@ -135,7 +134,7 @@ class Handler(logging.Handler):
             own = name.startswith("fapilog") and name.partition(".")[0] == "fapilog"
             if own or not target.is_enabled(name, number):
                 return
-            if bridges.PASSING.reported is not None and _is_reported(record):
+            if feeds.PASSING.reported is not None and _is_reported(record):
                 return
             if type(record.msg) is dict and "_name" in vars(record):
                 converted, found = self._unwrap(record, number)
@@ -152,7 +151,7 @@ class Handler(logging.Handler):
 
     def flush(self) -> None:
         """Wait up to 1 s until every logged record is delivered or given up."""
-        if not bridges.is_suppressed():
+        if not feeds.is_suppressed():
             self.feed.flush(FLUSH_TIMEOUT)
 
     def _convert(
@@ -179,12 +178,12 @@ class Handler(logging.Handler):
             number,
             record.levelname,
             body,
-            bridges.attributes_of(attributes),
+            feeds.attributes_of(attributes),
             event_name,
             trace_hex(span.trace_id) if within else "",
             span_hex(span.span_id) if within else "",
             span.trace_flags if within else 0,
-            bridges.scope_of(record.name),
+            feeds.scope_of(record.name),
         )
 
     def _unwrap(
@@ -231,13 +230,13 @@ def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
     """
     msg = record.msg
     if type(msg) is str and not record.args:
-        return bridges.body_of(record.getMessage())
+        return feeds.body_of(record.getMessage())
     if not record.args and isinstance(msg, Mapping):
         return snapshot(msg)
     if not _formatting.active:
         _formatting.active = True
         try:
-            return bridges.body_of(record.getMessage())
+            return feeds.body_of(record.getMessage())
         except Exception as error:  # noqa: BLE001 - user code; announced, and the record is kept
             announce(
                 "stdlib format",
@@ -248,7 +247,7 @@ def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
             _formatting.active = False
     if record.args:
         attributes["log.args"] = record.args
-    return bridges.body_of(msg)
+    return feeds.body_of(msg)
 
 
 def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
@@ -264,7 +263,7 @@ def _is_reported(record: logging.LogRecord) -> bool:
     """Whether a record repeats what a hook of ``fapilog.bridges.hooks`` has reported."""
     if record.name in {"asyncio", "py.warnings"}:
         return True
-    return bool(record.exc_info) and resolve(record.exc_info) is bridges.PASSING.reported
+    return bool(record.exc_info) and resolve(record.exc_info) is feeds.PASSING.reported
 
 
 def _function_name(record: logging.LogRecord) -> str:

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fapilog import bridges
+from fapilog.bridges import feeds
 from fapilog.bridges.patching import Patch, SetupLock
 from fapilog.bridges.stdlib import Handler
 from fapilog.errors import ConfigurationError
@@ -68,7 +68,7 @@ class _Everywhere:
         self._patch.undo()
 
     def _around(self, found: Callable[..., None]) -> Callable[..., None]:
-        passing, watch, taken = bridges.PASSING, bridges.Passing, bridges.Taken
+        passing, watch, taken = feeds.PASSING, feeds.Passing, feeds.Taken
 
         def callHandlers(  # noqa: N802  # pragma: no cover - see disguised()
             logger: logging.Logger, record: logging.LogRecord
@@ -138,7 +138,7 @@ def install(
     found = _logger(logger)
     number = None if level is None else _level_number(level)
     # Before the lock: asking the default target may configure a runtime.
-    fed = bridges.Feed(target).target()
+    fed = feeds.Feed(target).target()
     with _lock:
         made = _installations.get(found)
         if made is None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
 
-from fapilog import bridges
 from fapilog.bridges import event_dict as event_dicts
-from fapilog.bridges.foreign import Event, take
+from fapilog.bridges import feeds
+from fapilog.bridges.event import Event, take
 from fapilog.bridges.patching import SetupLock
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class StructlogProcessor:
     """
 
     def __init__(self, runtime: RecordTarget | None = None) -> None:
-        self.feed = bridges.Feed.of(runtime)
+        self.feed = feeds.Feed.of(runtime)
 
     def __call__(
         self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]

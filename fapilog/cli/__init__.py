@@ -84,7 +84,7 @@ def make_app() -> typer.Typer:
 
     from fapilog.cli.check import check  # noqa: PLC0415 - needs typer
     from fapilog.cli.config import config  # noqa: PLC0415 - as above
-    from fapilog.cli.demo import demo  # noqa: PLC0415 - as above
+    from fapilog.cli.demo.command import demo  # noqa: PLC0415 - as above
     from fapilog.cli.receive import receive  # noqa: PLC0415 - as above
 
     app = typer.Typer(
@@ -116,10 +116,10 @@ def make_app() -> typer.Typer:
 def _make_spool_app() -> typer.Typer:
     import typer  # noqa: PLC0415 - an extra
 
-    from fapilog.cli.spool import quarantine, status, verify  # noqa: PLC0415 - needs typer
-    from fapilog.cli.spool_adopt import adopt  # noqa: PLC0415 - as above
-    from fapilog.cli.spool_purge import purge  # noqa: PLC0415 - as above
-    from fapilog.cli.spool_replay import replay  # noqa: PLC0415 - as above
+    from fapilog.cli.spool.adopt import adopt  # noqa: PLC0415 - as above
+    from fapilog.cli.spool.command import quarantine, status, verify  # noqa: PLC0415 - needs typer
+    from fapilog.cli.spool.purge import purge  # noqa: PLC0415 - as above
+    from fapilog.cli.spool.replay import replay  # noqa: PLC0415 - as above
 
     spool = typer.Typer(
         help="What waits on disk: look at it, check it, send it, delete it.",

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from fapilog.cli.terminal import BOLD, GREEN, RED, YELLOW, Terminal, Text
-from fapilog.clock import monotonic
 from fapilog.errors import AccessDeniedError, PermanentError, RetryableError
-from fapilog.runtime import Runtime
+from fapilog.native import monotonic
+from fapilog.runtime.runtime import Runtime
 from fapilog.settings import Settings
 from fapilog.severity import INFO
 from fapilog.sinks.console import ConsoleSink
 from fapilog.sinks.factory import make_sinks
-from fapilog.sinks.loki import LokiSink
+from fapilog.sinks.loki.sink import LokiSink
 from fapilog.sinks.memory import MemorySink
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ import typer
 
 from fapilog.cli import quiet_interrupt
 from fapilog.cli.terminal import CYAN, Terminal, Text, cut
-from fapilog.clock import monotonic
+from fapilog.native import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fapilog.receiver import ReceivedLog, ReceivedSpan, Receiver
+    from fapilog.cli.receiver import ReceivedLog, ReceivedSpan, Receiver
 
 #: Seconds without news after which a trace is drawn: one that has its root
 #: span, and one that has not, as its services may send spans every 5 seconds.
@@ -53,7 +53,7 @@ def receive(
     terminal = Terminal()
     try:
         with quiet_interrupt():
-            from fapilog.receiver import Receiver  # noqa: PLC0415 - an extra
+            from fapilog.cli.receiver import Receiver  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         typer.echo(f"fapilog: receive needs: pip install 'fapilog[demo]' ({error})", err=True)
         raise typer.Exit(1) from None
@@ -119,7 +119,7 @@ class Trace:
 
     def draw(self, terminal: Terminal) -> None:
         """Write its timeline under a heading."""
-        from fapilog.cli.demo_timeline import Timeline  # noqa: PLC0415 - an extra
+        from fapilog.cli.timeline import Timeline  # noqa: PLC0415 - an extra
 
         terminal.heading("trace", cut(self.trace_id, terminal.width // 2))
         Timeline(terminal, self.logs, self.spans).draw()
@@ -163,7 +163,7 @@ class Waiting:
 
 def show_untraced(terminal: Terminal, logs: Iterable[ReceivedLog]) -> None:
     """Write the records that belong to no trace, with the time of day."""
-    from fapilog.cli.demo_timeline import draw_log  # noqa: PLC0415 - an extra
+    from fapilog.cli.timeline import draw_log  # noqa: PLC0415 - an extra
 
     for log in logs:
         when = datetime.fromtimestamp(log.record.time_unix_nano / 1e9).astimezone()

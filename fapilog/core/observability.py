@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fapilog import default
 from fapilog.errors import ConfigurationError
+from fapilog.runtime import default
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from fapilog.runtime import Runtime
+    from fapilog.runtime.runtime import Runtime
 
 
 class MetricsSettings(BaseModel):
@@ -70,7 +70,7 @@ class MetricsCollector:
         Raises:
             ValueError: the metrics are in that registry already.
         """
-        from fapilog.core.metrics import PipelineMetrics  # noqa: PLC0415 - loads prometheus_client
+        from fapilog.runtime.metrics import PipelineMetrics  # noqa: PLC0415 - loads prometheus_client
 
         registry.register(PipelineMetrics(lambda: self._runtime or default.current()))
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from fapilog.delivery.spool import Frame
     from fapilog.protocols import BatchLimits
+    from fapilog.spool import Frame
 
 #: What a record in the backlog costs besides its text, in bytes.
 ITEM_OVERHEAD: Final = 256

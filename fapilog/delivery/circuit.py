@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from fapilog import native
-from fapilog.clock import monotonic
+from fapilog.native import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,10 +13,10 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
-from fapilog.clock import monotonic
 from fapilog.delivery.backlog import ITEM_OVERHEAD, Backlog, Batch
 from fapilog.delivery.overflow import Admission
 from fapilog.diagnostics import announce, kind_of
+from fapilog.native import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from fapilog.delivery.circuit import Circuit
     from fapilog.delivery.ledger import SinkLedger
     from fapilog.delivery.options import DeliveryOptions
+    from fapilog.delivery.route import Route
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
-    from fapilog.routes import Route
 
 _POLL: Final = 0.001
 

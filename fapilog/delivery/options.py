@@ -10,8 +10,8 @@ from fapilog.severity import WARN
 
 if TYPE_CHECKING:
     from fapilog.delivery.overflow import OverflowPolicy
-    from fapilog.delivery.spool import Quarantine, Spool
     from fapilog.delivery.spooling import SpoolMode
+    from fapilog.spool import Quarantine, Spool
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
-from fapilog.clock import monotonic
 from fapilog.delivery.send_size import SendSize
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import (
@@ -21,6 +20,7 @@ from fapilog.errors import (
     RetryableError,
     TooLargeError,
 )
+from fapilog.native import monotonic
 from fapilog.protocols import Outcome, Sink
 
 if TYPE_CHECKING:

@@ -14,19 +14,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
-from fapilog.clock import monotonic
 from fapilog.delivery.backlog import Backlog, Batch
 from fapilog.delivery.circuit import Circuit
 from fapilog.delivery.intake import Intake
 from fapilog.delivery.ledger import Drops, SinkLedger, Stats, sum_of_drops
 from fapilog.delivery.options import DeliveryOptions
+from fapilog.delivery.route import Route
 from fapilog.delivery.sender import Sender
 from fapilog.delivery.spooling import Spooling
-from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, describe
-from fapilog.interpreter import give_way, set_busy
+from fapilog.native import monotonic
+from fapilog.process.give_way import give_way, set_busy
+from fapilog.process.worker import Worker
 from fapilog.protocols import as_durable
-from fapilog.routes import Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from fapilog.clock import monotonic
 from fapilog.delivery.backlog import Backlog, Batch
-from fapilog.delivery.worker import Worker
 from fapilog.diagnostics import announce, describe
-from fapilog.interpreter import give_way
+from fapilog.native import monotonic
+from fapilog.process.give_way import give_way
+from fapilog.process.worker import Worker
 
 if TYPE_CHECKING:
     import threading
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from fapilog.delivery.circuit import Circuit
     from fapilog.delivery.ledger import SinkLedger
-    from fapilog.delivery.spool import Frame, Spool
     from fapilog.protocols import BatchLimits, DurableSink
+    from fapilog.spool import Frame, Spool
 
 #: ``overflow`` uses the disk when memory overflows or the backend is down,
 #: ``always`` for every record before it is sent.

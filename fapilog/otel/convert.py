@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
 
-from fapilog.bridges import attributes_of, body_of
+from fapilog.bridges.feeds import attributes_of, body_of
 from fapilog.context import EMPTY
 from fapilog.record import EMPTY_RESOURCE, EMPTY_SCOPE, LogRecord, Resource, Scope
-from fapilog.tracebacks import Capture
 from fapilog.values import snapshot
+from fapilog.values.exceptions import Capture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
-from fapilog.clock import monotonic
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.send_size import SendSize
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import ConfigurationError, NoAnswerError, RetryableError, TooLargeError
+from fapilog.native import monotonic
 from fapilog.otel.convert import from_api, from_sdk_resource, from_sdk_scope
 from fapilog.processors.redact import RedactProcessor, mask_record, redactor_of
 from fapilog.record import Resource, Scope
@@ -259,7 +259,7 @@ class OTLPExporter(SinkExporter):
     """``OTEL_LOGS_EXPORTER=fapilog_otlp``: OTLP, by the ``OTEL_EXPORTER_OTLP_*`` variables."""
 
     def __init__(self) -> None:
-        from fapilog.sinks.otlp import OTLPSink  # noqa: PLC0415 - one exporter loads one sink
+        from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415 - one exporter loads one sink
 
         super().__init__(OTLPSink())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk._logs import LogRecordProcessor
 
-from fapilog import bridges
+from fapilog.bridges import feeds
 from fapilog.otel.convert import from_sdk_resource, from_sdk_scope
 from fapilog.otel.provider import SHUTDOWN_TIMEOUT, offer
 
@@ -32,16 +32,16 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
     """
 
     def __init__(self, target: RecordTarget | None = None) -> None:
-        self._feed = bridges.Feed.of(target)
-        bridges.Passing.watched = True
+        self._feed = feeds.Feed.of(target)
+        feeds.Passing.watched = True
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Take a record.  Waits only as ``RecordTarget.offer`` does."""
-        target = None if bridges.is_suppressed() else self._feed.target()
+        target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:
             return
         scope = from_sdk_scope(log_record.instrumentation_scope)
-        if bridges.is_passing(target, scope.name, log_record.log_record.timestamp):
+        if feeds.is_passing(target, scope.name, log_record.log_record.timestamp):
             return
         offer(target, log_record.log_record, scope, from_sdk_resource(log_record.resource))
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from opentelemetry import _logs as api
 from opentelemetry._logs._internal import ProxyLoggerProvider
 
-from fapilog import bridges
+from fapilog.bridges import feeds
 from fapilog.context import BOUND
 from fapilog.diagnostics import announce
 from fapilog.otel.convert import attributes_from, exception_of, from_api, severity
 from fapilog.record import EMPTY_RESOURCE, Resource, Scope
 from fapilog.severity import FATAL
-from fapilog.tracebacks import Capture
+from fapilog.values.exceptions import Capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ def _is_enabled(target: RecordTarget, name: str, severity_number: object) -> boo
 class Logger(api.Logger):
     """A logger of the Logs API.  Thread-safe; no method raises."""
 
-    def __init__(self, scope: Scope, feed: bridges.Feed) -> None:
+    def __init__(self, scope: Scope, feed: feeds.Feed) -> None:
         super().__init__(scope.name, scope.version, scope.schema_url, scope.attributes)
         self._scope = scope
         self._feed = feed
@@ -95,7 +95,7 @@ class Logger(api.Logger):
 
         Source: https://opentelemetry.io/docs/specs/otel/logs/api/#emit-a-logrecord
         """
-        target = None if bridges.is_suppressed() else self._feed.target()
+        target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:
             return
         # A ReadWriteLogRecord of the SDK wraps the API's.
@@ -110,7 +110,7 @@ class Logger(api.Logger):
         event_name: str | None = None,  # noqa: ARG002 - the API's signature
     ) -> bool:
         """Whether a record of this severity would be taken now.  Does not block."""
-        target = None if bridges.is_suppressed() else self._feed.target()
+        target = None if feeds.is_suppressed() else self._feed.target()
         return target is not None and _is_enabled(target, self._scope.name, severity_number)
 
 
@@ -126,7 +126,7 @@ class LoggerProvider(api.LoggerProvider):
     """
 
     def __init__(self, target: Callable[[], RecordTarget | None] | None = None) -> None:
-        self.feed = bridges.Feed(target)
+        self.feed = feeds.Feed(target)
         self._loggers: dict[tuple[str, str, str], Logger] = {}
 
     def get_logger(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import wrapt
 from opentelemetry import metrics, trace
 
-from fapilog import exit as process_exit
-from fapilog.clock import monotonic
 from fapilog.diagnostics import announce, describe
+from fapilog.native import monotonic
+from fapilog.process import exit as process_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Processors: what changes or drops a record between the queue and the sinks."""
 
-from fapilog.processors.levels import LevelFilter
+from fapilog.processors.level_filter import LevelFilter
 from fapilog.processors.redact import RedactProcessor
 from fapilog.protocols import Processor
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fapilog.interpreter import give_way
+from fapilog.process.give_way import give_way
 
 if TYPE_CHECKING:
     import re

@@ -1,7 +1,7 @@
 """Redaction: masks secrets in a record, on the worker, before any sink sees it.
 
 Names tell most secrets (:mod:`fapilog.processors.field_names`), shapes in text
-the others (:mod:`fapilog.processors.secrets`).  Nearly all records hold none:
+the others (:mod:`fapilog.processors.find_shapes`).  Nearly all records hold none:
 they are told apart by one look at all of their texts together.
 """
 
@@ -15,15 +15,15 @@ from urllib.parse import unquote
 
 from fapilog.errors import ConfigurationError
 from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
-from fapilog.processors.inputs import (
+from fapilog.processors.find_inputs import (
     find_cut_inputs,
     find_inputs,
     find_members,
     may_hold_input,
 )
-from fapilog.processors.pairs import find_pairs, may_hold_pair
+from fapilog.processors.find_pairs import find_pairs, may_hold_pair
+from fapilog.processors.find_shapes import RULES, may_hold_secret
 from fapilog.processors.pieces import search_bounded
-from fapilog.processors.secrets import RULES, may_hold_secret
 from fapilog.processors.user_patterns import checked_patterns
 from fapilog.values import SCALARS, Limits, snapshot
 from fapilog.values.normal import attribute_size, ordinary_size
@@ -33,8 +33,8 @@ from fapilog.values.text import free_name, name_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from fapilog.processors.pairs import Value
-    from fapilog.processors.secrets import Span
+    from fapilog.processors.find_pairs import Value
+    from fapilog.processors.find_shapes import Span
     from fapilog.record import AnyValue, LogRecord, Scope
     from fapilog.settings import Settings
 

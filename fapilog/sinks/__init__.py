@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from fapilog.delivery.route import Route
     from fapilog.protocols import BatchLimits, Outcome, Sink
-    from fapilog.routes import Route
     from fapilog.sinks.console import ConsoleSink
     from fapilog.sinks.exporter import ExporterSink
     from fapilog.sinks.file import FileSink
-    from fapilog.sinks.loki import LokiSink
+    from fapilog.sinks.loki.sink import LokiSink
     from fapilog.sinks.memory import MemorySink
-    from fapilog.sinks.otlp import OTLPSink
+    from fapilog.sinks.otlp.sink import OTLPSink
 
 __all__ = [
     "BatchLimits",
@@ -37,11 +37,11 @@ _MODULES: Final = {
     "ConsoleSink": "fapilog.sinks.console",
     "ExporterSink": "fapilog.sinks.exporter",
     "FileSink": "fapilog.sinks.file",
-    "LokiSink": "fapilog.sinks.loki",
+    "LokiSink": "fapilog.sinks.loki.sink",
     "MemorySink": "fapilog.sinks.memory",
-    "OTLPSink": "fapilog.sinks.otlp",
+    "OTLPSink": "fapilog.sinks.otlp.sink",
     "Outcome": "fapilog.protocols",
-    "Route": "fapilog.routes",
+    "Route": "fapilog.delivery.route",
     "Sink": "fapilog.protocols",
 }
 

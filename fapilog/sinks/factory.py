@@ -202,14 +202,14 @@ def _console(settings: Settings, stream: str) -> Sink[Any]:
 
 
 def _otlp(settings: Settings, endpoint: str) -> Sink[Any]:
-    from fapilog.sinks.otlp import OTLPSink  # noqa: PLC0415 - loaded when asked for
+    from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415 - loaded when asked for
 
     limits = BatchLimits(count=settings.batch_size, delay=settings.schedule_delay)
     return OTLPSink(endpoint or None, limits=limits)
 
 
 def _loki(settings: Settings, url: str) -> Sink[Any]:
-    from fapilog.sinks.loki import LIMITS, LokiSink  # noqa: PLC0415 - loaded when asked for
+    from fapilog.sinks.loki.sink import LIMITS, LokiSink  # noqa: PLC0415 - loaded when asked for
 
     options = {name: value for name, value in settings.loki if value is not None}
     default = options.pop("url", None)

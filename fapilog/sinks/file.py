@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
-from fapilog.clock import monotonic
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.native import monotonic
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.file_options import PERIODS, check_options, explain
 from fapilog.sinks.lines import Progress, json_line, portions, split_written, without_commands
@@ -143,7 +143,7 @@ class FileSink(Sink["Item"]):
         """
         check_options(self.name, self._options)
         if self._is_otlp:
-            from fapilog.otel import encode_json  # noqa: PLC0415 - needed by this format only
+            from fapilog.otlp import encode_json  # noqa: PLC0415 - needed by this format only
 
             self._otlp = encode_json
         try:

@@ -18,8 +18,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fapilog import native
-from fapilog.clock import monotonic
 from fapilog.diagnostics import announce
+from fapilog.native import monotonic
 from fapilog.sinks.shared_file import create_file, is_at, open_file, try_lock
 
 if TYPE_CHECKING:

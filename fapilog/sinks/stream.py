@@ -16,7 +16,7 @@ import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
-from fapilog.clock import monotonic
+from fapilog.native import monotonic
 from fapilog.sinks.lines import portions, split_written
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ left nothing behind that an encoder could stumble over.
 
 from fapilog.values.limits import DEFAULT_LIMITS, SCALARS, Limits
 from fapilog.values.normal import normalise
-from fapilog.values.snapshots import snapshot, snapshot_attributes
+from fapilog.values.snapshots import plain_name, snapshot, snapshot_attributes
 
 __all__ = [
     "DEFAULT_LIMITS",
     "SCALARS",
     "Limits",
     "normalise",
+    "plain_name",
     "snapshot",
     "snapshot_attributes",
 ]

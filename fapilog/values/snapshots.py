@@ -56,6 +56,17 @@ def snapshot(value: Any, limits: Limits = DEFAULT_LIMITS) -> AnyValue:
         return "<snapshot failed>"
 
 
+def plain_name(name: object) -> str:
+    """Return the name of a logger or an event as every sink can carry it.
+
+    Text of at most 256 characters; other objects become text, None becomes "".
+    """
+    if type(name) is str and name.isascii() and len(name) <= MAX_NAME:
+        return name
+    plain = snapshot(name)
+    return "" if plain is None or plain == "" else name_of(plain, ())
+
+
 def _snapshot(value: Any, limits: Limits) -> AnyValue:
     copy = None
     if type(value) is dict or type(value) is list or type(value) is tuple:

@@ -29,7 +29,7 @@ from starlette.concurrency import run_in_threadpool
 import fapilog
 from fapilog.record import LogRecord
 from fapilog.sinks import MemorySink
-from tests.fastapi.serving import allow_sockets, fetch, serving
+from tests.support.serving import allow_sockets, fetch, serving
 
 REQUESTS = 1_000
 PLACES = (

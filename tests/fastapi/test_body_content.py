@@ -8,7 +8,7 @@ from fapilog_fastapi.body_content import NOTHING, codec_of, content_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fastapi.asgi_for_tests import redacted
+from tests.support.asgi import redacted
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

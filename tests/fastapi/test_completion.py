@@ -18,14 +18,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 import fapilog
-from tests.fastapi.asgi_for_tests import (
+from tests.support.asgi import (
     Server,
     app_that_sends,
     body_messages,
     http_scope,
     response_messages,
 )
-from tests.fastapi.serving import TestClient
+from tests.support.serving import TestClient
 
 Log = Annotated[fapilog.Logger, Depends(fapilog_fastapi.get_logger)]
 

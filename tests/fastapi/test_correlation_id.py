@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import PlainTextResponse
 
 import fapilog
-from tests.fastapi.serving import TestClient
+from tests.support.serving import TestClient
 
 Log = Annotated[fapilog.Logger, Depends(fapilog_fastapi.get_logger)]
 

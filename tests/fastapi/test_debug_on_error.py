@@ -11,7 +11,7 @@ from fastapi import BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 
 import fapilog
-from tests.fastapi.serving import TestClient
+from tests.support.serving import TestClient
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

@@ -16,8 +16,8 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from starlette.requests import ClientDisconnect
 
 import fapilog
-from tests.fastapi.asgi_for_tests import Server, http_scope
-from tests.fastapi.serving import abort, allow_sockets, serving
+from tests.support.asgi import Server, http_scope
+from tests.support.serving import abort, allow_sockets, serving
 
 STREAMS = 1_000
 

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import Host, Mount
 
 import fapilog
-from tests.fastapi.serving import TestClient, fetch, serving
+from tests.support.serving import TestClient, fetch, serving
 
 
 class Order(BaseModel):

@@ -26,7 +26,7 @@ from starlette.routing import Route
 import fapilog
 from fapilog import ConfigurationError
 from fapilog.sinks import MemorySink
-from tests.fastapi.serving import TestClient
+from tests.support.serving import TestClient
 
 
 def test_installing_twice_is_the_same_as_once_with_the_newer_options(logged):

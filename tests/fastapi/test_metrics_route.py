@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 import fapilog
 from fapilog import ConfigurationError
 from fapilog.sinks import MemorySink
-from tests.fastapi.asgi_for_tests import http_scope
+from tests.support.asgi import http_scope
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 LABELS = {

@@ -16,15 +16,15 @@ import pytest
 import uvicorn
 from fapilog_fastapi.payloads import PayloadLogging
 
-from tests.fastapi.asgi_for_tests import Wired
-from tests.processes_for_tests import environment, kill
+from tests.support.asgi import Wired
+from tests.support.processes import environment, kill
 
 MEGABYTE = 1 << 20
 SERVER = """
 import asyncio, json, resource, sys
 import uvicorn
 from fapilog_fastapi.payloads import PayloadLogging
-from tests.fastapi.asgi_for_tests import Wired
+from tests.support.asgi import Wired
 
 async def app(scope, receive, send):
     size, more = 0, True

@@ -9,7 +9,7 @@ from fapilog_fastapi.payloads import MAX_BODY, PayloadLogging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fastapi.asgi_for_tests import (
+from tests.support.asgi import (
     JSON,
     TEXT,
     Server,

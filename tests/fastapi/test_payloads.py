@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fapilog_fastapi.payloads import MAX_BODY, PayloadCapture, PayloadLogging
 
-from tests.fastapi.asgi_for_tests import (
+from tests.support.asgi import (
     EVERYTHING,
     JSON,
     TEXT,

@@ -10,7 +10,7 @@ from fapilog_fastapi.request_table import BYTES, SECONDS, RequestTable
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from tests.fastapi.asgi_for_tests import http_scope
+from tests.support.asgi import http_scope
 
 
 class Measured:

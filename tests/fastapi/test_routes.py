@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router
 
-from tests.fastapi.serving import TestClient
+from tests.support.serving import TestClient
 
 
 async def page(request):

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 import fapilog
-from tests.fastapi.serving import TestClient, fetch, serving
+from tests.support.serving import TestClient, fetch, serving
 
 
 def shop(**options):

@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocketDisconnect
 
 import fapilog
-from tests.fastapi.asgi_for_tests import Server, http_scope
-from tests.fastapi.serving import WEBSOCKETS, TestClient, serving
+from tests.support.asgi import Server, http_scope
+from tests.support.serving import WEBSOCKETS, TestClient, serving
 
 
 def chat(**options):

@@ -212,7 +212,7 @@ def make_sinks(options: dict[str, Any]) -> list[Any]:
     """Return the sink, and a neighbour that sends elsewhere if the row wants one."""
     made = [make_sink({**options["sink"]})]
     if options["neighbour"]:
-        from fapilog.routes import Route
+        from fapilog.delivery.route import Route
 
         other = make_sink({**options["sink"], "url": "http://127.0.0.1:9"})
         made.insert(0 if options["neighbour"] == "first" else 1, Route(other, level="off"))

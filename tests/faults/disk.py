@@ -1,6 +1,6 @@
 """Reads what an application left in the directory of its spool, by the format's description alone.
 
-Written from the words in ``fapilog.delivery.spool.format``, not with its code:
+Written from the words in ``fapilog.spool.format``, not with its code:
 whoever writes the records must not also be the one who says they are there.
 """
 

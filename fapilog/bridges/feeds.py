@@ -1,0 +1,186 @@
+"""What all bridges share.
+
+A ``Feed`` knows the target of a bridge's records.  The functions here tell a
+bridge that a record was logged by a delivery, which would feed itself, or
+that another bridge has taken the record already.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
+from typing_extensions import Self
+
+from fapilog.context import BOUND, SUPPRESSED
+from fapilog.record import AnyValue, Scope
+from fapilog.values import DEFAULT_LIMITS, SCALARS, snapshot, snapshot_attributes
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from fapilog.protocols import RecordTarget
+
+_MAX_NAMES: Final = 4096
+_MAX_TEXT: Final = DEFAULT_LIMITS.text
+_NUMBERS: Final = SCALARS - {str}
+
+
+def no_target() -> RecordTarget | None:
+    """Return None: there is no default runtime yet."""
+    return None
+
+
+#: Returns the default runtime's target, or None when there is none.  The
+#: runtime replaces it.  Bridges call it once per record, so that they follow
+#: ``configure()`` and ``shutdown()``.
+default_target: Callable[[], RecordTarget | None] = no_target
+
+
+class Taken(str):
+    """The logger's name on a record of :mod:`logging` that a bridge has taken.
+
+    Every copy of a record keeps the name (the copy of a queue handler does),
+    and OpenTelemetry's handlers pass it to a logger provider.  For all other
+    code the name is ordinary text, and a pickle holds plain text.
+
+    Attributes:
+        by: the targets that have the record.
+    """
+
+    __slots__ = ("by",)
+    by: tuple[RecordTarget, ...]
+
+    def __new__(cls, name: str, by: tuple[RecordTarget, ...]) -> Self:
+        """Mark a name."""
+        made = super().__new__(cls, name)
+        made.by = by
+        return made
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        # Another process has other targets, and fapilog may not be installed there.
+        return str, (str(self),)
+
+
+class Passing(threading.local):
+    """The record or the exception that bridges on this thread are handling.
+
+    Attributes:
+        watched: whether any bridge reads ``taken``; setting it costs time.
+        taken: the record of :mod:`logging` that was taken and that the
+            handlers of its loggers receive now, or None.
+        reported: the exception, warning or event loop's context that a hook
+            has reported before it called the hook that was there before, or
+            True when there is no such object.
+    """
+
+    watched: ClassVar[bool] = False
+    taken: logging.LogRecord | None = None
+    reported: object = None
+
+
+PASSING: Final = Passing()
+
+
+class Feed:
+    """Knows where a bridge's records go, and where the last one went.  Thread-safe.
+
+    Args:
+        getter: returns the target, or None for no target; called for each
+            record.  By default the default runtime's target.
+    """
+
+    __slots__ = ("_fed", "_getter", "_marks")
+
+    def __init__(self, getter: Callable[[], RecordTarget | None] | None = None) -> None:
+        self._fed: RecordTarget | None = None
+        self._marks: dict[str, Taken] = {}
+        self.follow(getter)
+
+    @classmethod
+    def of(cls, target: RecordTarget | None) -> Feed:
+        """Return a feed of ``target``, or of the default runtime if ``target`` is None."""
+        return cls(None if target is None else lambda: target)
+
+    def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:
+        """Ask ``getter`` for the target of every record from now on."""
+        # The default is looked up each time: the runtime replaces it.
+        self._getter = getter or (lambda: default_target())  # noqa: PLW0108
+
+    def target(self) -> RecordTarget | None:
+        """Return the target of a record; this may configure the default runtime."""
+        target = self._getter()
+        if target is not None:
+            self._fed = target
+        return target
+
+    def mark(self, name: str, target: RecordTarget) -> Taken:
+        """Return ``name`` for a record that ``target`` has taken."""
+        if type(name) is Taken:
+            return Taken(name, (*name.by, target))
+        found = self._marks.get(name)
+        if found is None or found.by[0] is not target:
+            if len(self._marks) >= _MAX_NAMES:
+                self._marks.clear()
+            found = self._marks[name] = Taken(name, (target,))
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether this feed's target has taken the record whose logger's name is ``name``."""
+        if type(name) is not Taken:
+            return False
+        return self._fed in name.by or self._getter() in name.by
+
+    def flush(self, timeout: float) -> bool:
+        """Flush the last target, for up to ``timeout`` seconds; never makes a runtime."""
+        return self._fed is None or self._fed.flush(timeout)
+
+    def stop(self) -> None:
+        """Drop every record until :meth:`follow` is called."""
+        self._getter = no_target
+
+
+def is_suppressed() -> bool:
+    """Whether the caller runs inside a delivery of fapilog or of an OpenTelemetry SDK.
+
+    A record that an exporter or its HTTP client logs would be exported in
+    turn, and each export would log the next record.
+    """
+    return BOUND.get() is SUPPRESSED or bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+
+
+def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
+    """Whether an OpenTelemetry handler made a record from one that ``target`` has.
+
+    The SDK compares the names of loggers, so a :class:`Taken` name is lost
+    there.  The record that the handlers on this thread receive now is not.
+    """
+    record = PASSING.taken
+    if record is None or record.name != name:
+        return False
+    by = record.name.by if isinstance(record.name, Taken) else ()
+    return target in by and timestamp == int(record.created * 1e9)
+
+
+def body_of(value: Any) -> AnyValue:
+    """Return a snapshot of a body; an ordinary message needs none."""
+    return value if type(value) is str and len(value) <= _MAX_TEXT else snapshot(value)
+
+
+def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a snapshot of fields, or the same dict if none of its values can change."""
+    for value in fields.values():
+        kind = type(value)
+        if kind in _NUMBERS or (kind is str and len(value) <= _MAX_TEXT):
+            continue
+        return snapshot_attributes(fields)
+    return fields
+
+
+@lru_cache(maxsize=4096)
+def scope_of(name: str) -> Scope:
+    """Return the scope of a foreign logger's name, the same one each time."""
+    return Scope(str(name))  # plain text: the cache may have been asked with a Taken name

@@ -1,0 +1,151 @@
+"""What the demo shows: requests, one of them with its logs and spans, the ledger.
+
+Everything about records and spans is taken from what the receiver got, so the
+screen shows what a backend would.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.cli.demo.app import REQUEST_ID
+from fapilog.cli.demo.command import in_options
+from fapilog.cli.terminal import CYAN, DIM, GREEN, RED, YELLOW, Terminal, Text, cut, mask_url
+from fapilog.cli.timeline import Timeline
+from fapilog.processors.redact import MASK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fapilog.cli.check import Verdict
+    from fapilog.cli.demo.traffic import Call, Exchange
+    from fapilog.cli.demo.verify import Finding
+    from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
+    from fapilog.delivery.ledger import Stats
+
+_SERVER_ERROR: Final = 500
+_MOST_REDACTED: Final = 8  # rows
+
+
+def show_title(terminal: Terminal, protocol: str, endpoint: str | None) -> None:
+    """Say what is about to happen."""
+    where = mask_url(endpoint) if endpoint else "an embedded receiver"
+    terminal.heading("fapilog demo", f"a FastAPI shop; logs by OTLP {protocol} to {where}")
+
+
+def show_requests(terminal: Terminal, exchanges: Sequence[Exchange]) -> None:
+    """Show the requests, those of one kind in one line."""
+    terminal.heading(f"{len(exchanges)} request{'s' * (len(exchanges) > 1)}")
+    kinds: dict[tuple[Call, int], list[float]] = {}
+    for exchange in exchanges:
+        kinds.setdefault((exchange.call, exchange.status), []).append(exchange.seconds * 1000)
+    terminal.table(
+        [
+            [
+                f"{len(took)} x",
+                call.method,
+                call.path,
+                Text(str(status), RED if status >= _SERVER_ERROR else ""),
+                _span_of(took),
+                Text(call.note, DIM),
+            ]
+            for (call, status), took in kinds.items()
+        ]
+    )
+
+
+def _span_of(took: Sequence[float]) -> str:
+    least, most = f"{min(took):.0f}", f"{max(took):.0f}"
+    return f"{most} ms" if least == most else f"{least} to {most} ms"
+
+
+def show_failure(
+    terminal: Terminal,
+    exchanges: Sequence[Exchange],
+    logs: Sequence[ReceivedLog],
+    spans: Sequence[ReceivedSpan],
+) -> None:
+    """Show the first request that failed: its spans, and under each its records."""
+    failed = [e.request_id for e in exchanges if e.status >= _SERVER_ERROR]
+    roots = [span for span in spans if span.attributes.get(REQUEST_ID) in failed[:1]]
+    if not roots:
+        return
+    trace_id = roots[0].trace_id
+    terminal.heading("One failing request as it arrived", f"trace {trace_id}")
+    Timeline(
+        terminal,
+        [log for log in logs if log.trace_id == trace_id],
+        [span for span in spans if span.trace_id == trace_id],
+        hidden=[REQUEST_ID],
+    ).draw()
+
+
+def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats) -> None:
+    """Show which fields were masked, and what arrived in their place."""
+    masked: dict[tuple[str, str], str] = {}
+    for log in logs:
+        for name, value in {"body": log.body, **log.attributes}.items():
+            for path, text in _texts(name, value):
+                if MASK in text:
+                    masked.setdefault((log.scope.name, path), text)
+    terminal.heading("Redacted before it left the process", f"{stats.redacted} values")
+    # Under load other libraries report too, and have long names.
+    fifth, rest = terminal.width // 5, terminal.width // 2 - 6
+    terminal.table(
+        [
+            [
+                Text(cut(scope, fifth), CYAN),
+                cut(path, fifth * 3 // 2),
+                cut(text, rest),
+            ]
+            for (scope, path), text in list(masked.items())[:_MOST_REDACTED]
+        ]
+    )
+
+
+def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the texts in a value with their dotted paths."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(f"{path}.{name}", inner)
+    elif isinstance(value, str):
+        yield path, value
+
+
+def show_ledger(terminal: Terminal, stats: Stats, findings: Sequence[Finding]) -> None:
+    """Show the ledger, and what was checked against it."""
+    terminal.heading("Ledger", str(stats))
+    for finding in findings:
+        mark = Text("✓", GREEN) if finding.passed else Text("✗", RED)
+        terminal.line("  ", mark, " ", finding.text)
+
+
+def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> None:
+    """Show what a collector elsewhere has taken; what it made of that, it knows."""
+    arrived = stats.delivered == stats.accepted
+    terminal.heading("Sent", f"to {mask_url(endpoint)}")
+    mark = Text("✓", GREEN) if arrived else Text("✗", RED)
+    terminal.line("  ", mark, f" {stats.delivered} of {stats.accepted} records delivered")
+    terminal.line("    ", f"{spans} spans delivered")
+    terminal.heading("Ledger", str(stats))
+
+
+def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
+    """Show what became of one more record, and what to do about it."""
+    terminal.heading("What stands in the way", "one more record, by itself")
+    mark = Text("✓", GREEN) if verdict.delivered else Text("✗", RED)
+    terminal.line("  ", mark, " ", in_options(verdict.text))
+    fix = "try again: the collector was slow, or has just started"
+    terminal.line("    ", Text(fix if verdict.delivered else in_options(verdict.fix), YELLOW))
+
+
+def show_next(terminal: Terminal) -> None:
+    """Say where to go from here."""
+    terminal.heading("Next")
+    terminal.table(
+        [
+            [Text("fapilog demo --endpoint URL", CYAN), "the same into your own collector"],
+            [Text("fapilog config", CYAN), "what is in force here, and where it comes from"],
+            [Text("fapilog check", CYAN), "one record through every configured sink"],
+        ]
+    )

@@ -1,0 +1,207 @@
+"""Wires and runs the demo: receiver, fapilog, OpenTelemetry SDK, server, requests.
+
+The wiring is what an application does (see ``examples/demo.py``): fapilog for
+the logs, the SDK for the traces, both told by OpenTelemetry's own variables
+where to send.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+from opentelemetry import trace
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+import fapilog
+from fapilog.cli.check import make_record, send_one
+from fapilog.cli.demo import report
+from fapilog.cli.demo.app import create_app
+from fapilog.cli.demo.traffic import SECRETS, send_requests
+from fapilog.cli.demo.verify import verify
+from fapilog.cli.receiver import Receiver
+from fapilog.settings import Settings
+from fapilog.sinks.otlp.sink import OTLPSink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fastapi import FastAPI
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from fapilog.cli.terminal import Terminal
+
+SERVICE: Final = {"service.name": "shop"}
+#: Seconds until what cannot be delivered is given up.
+PATIENCE: Final = 6.0
+_OTLP: Final = "OTEL_EXPORTER_OTLP_"
+
+
+def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> bool:
+    """Run the demo and show it.  Blocks for some seconds.
+
+    Args:
+        terminal: where it is shown.
+        endpoint: base URL of a collector; None embeds a receiver.
+        protocol: as ``OTEL_EXPORTER_OTLP_PROTOCOL``.
+        count: requests to make.
+
+    Returns:
+        Whether everything arrived as it should.
+
+    Raises:
+        ConfigurationError: the endpoint is no URL.
+        KeyboardInterrupt: Ctrl-C, after everything was drained and ended.
+    """
+    app = create_app()
+    with ExitStack() as stack:
+        receiver = None
+        target = endpoint
+        if target is None:
+            isolate()
+            receiver = stack.enter_context(Receiver())
+            target = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+        provider, exporter = stack.enter_context(telemetry(app, str(target), protocol))
+        report.show_title(terminal, protocol, endpoint)
+        with serve(app) as url:
+            exchanges = send_requests(url, count)
+        drained = fapilog.flush(PATIENCE)
+        provider.force_flush()
+        stats = fapilog.stats()
+        report.show_requests(terminal, exchanges)
+        if receiver is None:
+            report.show_sent(terminal, stats, exporter.sent, str(endpoint))
+            arrived = drained and stats.delivered == stats.accepted
+            if not arrived:
+                record = make_record(Settings())
+                report.show_obstacle(terminal, send_one(OTLPSink(), record, PATIENCE / 2))
+            report.show_next(terminal)
+            return arrived
+        findings = verify(stats, receiver.logs, receiver.spans, SECRETS)
+        report.show_failure(terminal, exchanges, receiver.logs, receiver.spans)
+        report.show_redacted(terminal, receiver.logs, stats)
+        report.show_ledger(terminal, stats, findings)
+        report.show_next(terminal)
+        return all(finding.passed for finding in findings)
+
+
+def isolate() -> None:
+    """Let nothing in the environment change the embedded demo."""
+    for name in list(os.environ):
+        if name.startswith(("FAPILOG_", "OTEL_")) or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "http"
+
+
+@contextmanager
+def telemetry(
+    app: FastAPI, endpoint: str, protocol: str
+) -> Iterator[tuple[TracerProvider, CountingExporter]]:
+    """Send logs and spans to ``endpoint``; drain and shut down at the end."""
+    for signal in ("", "LOGS_", "TRACES_"):
+        os.environ.pop(f"{_OTLP}{signal}ENDPOINT", None)
+        os.environ.pop(f"{_OTLP}{signal}PROTOCOL", None)
+    os.environ[f"{_OTLP}ENDPOINT"] = endpoint
+    os.environ[f"{_OTLP}LOGS_PROTOCOL"] = protocol
+    fapilog.configure(
+        sinks="otlp",
+        level="info",
+        levels={"httpx": "warn"},  # the customers' own client, in the same process
+        redact=True,
+        redact_allow=(),
+        resource=SERVICE,
+        shutdown_timeout=2.0,
+    )
+    fapilog.install_stdlib("info")
+    provider = TracerProvider(
+        resource=Resource.create(SERVICE), sampler=ALWAYS_ON, shutdown_on_exit=False
+    )
+    exporter = CountingExporter(_span_exporter(protocol))
+    # Room for all spans of a run: the SDK drops what does not fit.
+    provider.add_span_processor(BatchSpanProcessor(exporter, 1 << 16, schedule_delay_millis=500))
+    trace.set_tracer_provider(provider)
+    FastAPIInstrumentor.instrument_app(
+        app, tracer_provider=provider, exclude_spans=["receive", "send"]
+    )
+    try:
+        yield provider, exporter
+    finally:
+        fapilog.shutdown()
+        provider.shutdown()
+
+
+def _span_exporter(protocol: str) -> SpanExporter:
+    """Return the SDK's exporter; it has none for JSON, so spans go as protobuf then."""
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - one of two
+            OTLPSpanExporter as GRPCSpanExporter,
+        )
+
+        return GRPCSpanExporter(timeout=3)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - as above
+        OTLPSpanExporter,
+    )
+
+    return OTLPSpanExporter(timeout=3)
+
+
+class CountingExporter(SpanExporter):
+    """Counts the spans that the exporter behind it delivers, which the SDK does not tell."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.sent = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export and count; blocks as the exporter does."""
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self.sent += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """Shut the exporter down."""
+        self._exporter.shutdown()
+
+
+@contextmanager
+def serve(app: FastAPI) -> Iterator[str]:
+    """Serve ``app`` on a free loopback port and a thread of its own; yields its URL.
+
+    The socket listens before the server runs: whoever connects early waits.
+    """
+    # asyncio turns Nagle's algorithm off only where the socket names its protocol.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = uvicorn.Config(
+        app,
+        log_config=None,  # uvicorn's records go to the root logger, and so to fapilog
+        log_level="info",
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+
+    def run_server() -> None:
+        with listener:  # closed by this thread: Ctrl-C may come before it is seen to run
+            server.run([listener])
+
+    thread = threading.Thread(target=run_server, name="shop")
+    try:
+        thread.start()
+        yield url
+    finally:
+        server.should_exit = True
+        if thread.is_alive():
+            thread.join()

@@ -1,0 +1,101 @@
+"""The demo's customers: real HTTP requests, some slow, some failing, one with secrets.
+
+Every request brings an id of its own, which the shop puts on the request's
+span and on its records: what arrives can be compared with what was asked.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from fapilog.cli.demo.app import DATABASE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Requests under way at the same moment: contexts must not mix.
+CONCURRENCY: Final = 4
+_PATIENCE: Final = 30.0  # seconds; a loaded machine is no failure
+
+
+def _token(claims: Mapping[str, str]) -> str:
+    """Return a JSON Web Token (RFC 7519) that opens nothing."""
+    parts = (json.dumps({"alg": "HS256"}), json.dumps(claims), "signature-of-the-demo")
+    return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
+
+
+PASSWORD: Final = "correct-horse-battery"  # noqa: S105 - the demo's own, opens nothing
+TOKEN: Final = _token({"sub": "ada", "scope": "orders"})
+#: None of these may arrive anywhere.
+SECRETS: Final = (PASSWORD, TOKEN, DATABASE.split("@")[0].rpartition(":")[2])
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A request to make, and what is special about it; compared by identity."""
+
+    method: str
+    path: str
+    note: str = ""
+    body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request that was answered; ``seconds`` as the customer saw it."""
+
+    call: Call
+    request_id: str
+    status: int
+    seconds: float
+
+
+#: One round; the requests are as many rounds as were asked for.
+ROUND: Final = (
+    Call("GET", "/orders/1001"),
+    Call("POST", "/orders", "", {"item": "teapot", "quantity": 2}),
+    Call("POST", "/orders", "the gateway times out", {"item": "teapot", "payment": "voucher"}),
+    Call(
+        "POST",
+        "/login",
+        "with secrets in it",
+        {"user": "ada", "password": PASSWORD},
+        {"authorization": f"Bearer {TOKEN}"},
+    ),
+    Call("POST", "/orders", "a slow warehouse", {"item": "piano"}),
+    Call("GET", "/orders/2001", "no such order"),
+)
+
+
+def send_requests(url: str, count: int) -> Sequence[Exchange]:
+    """Make ``count`` requests to the shop at ``url``, some at a time.  Blocks.
+
+    Raises:
+        httpx.TransportError: the shop does not answer.
+    """
+    # No proxy from the environment may come between us and our own shop.
+    with httpx.Client(base_url=url, timeout=_PATIENCE, trust_env=False) as client:
+        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="customer")
+        try:
+            return list(pool.map(partial(_send, client), range(count)))
+        finally:
+            # After Ctrl-C there are requests left that must not begin.
+            pool.shutdown(cancel_futures=True)
+
+
+def _send(client: httpx.Client, number: int) -> Exchange:
+    call = ROUND[number % len(ROUND)]
+    request_id = f"demo-{number + 1:04d}"
+    headers = {**call.headers, "x-request-id": request_id}
+    began = time.perf_counter()
+    response = client.request(call.method, call.path, json=call.body, headers=headers)
+    return Exchange(call, request_id, response.status_code, time.perf_counter() - began)

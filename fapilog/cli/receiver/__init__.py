@@ -1,0 +1,219 @@
+"""An OTLP receiver inside the process: what tests and the demo send to.
+
+It stands at the far end of a record's way and speaks what a collector speaks:
+HTTP with protobuf or JSON, and gRPC where grpcio is installed.  Received
+records are kept in memory, parsed by the official protobuf messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from typing_extensions import Self
+
+from fapilog.cli.receiver.http import MAX_REQUEST, REQUESTS, HTTPReceiver
+from fapilog.cli.receiver.received import ReceivedLog, ReceivedSpan, python_value, python_values
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from types import TracebackType
+
+    import grpc
+    from google.protobuf.message import Message
+
+    from fapilog.cli.receiver.http import Answer, Respond
+
+__all__ = ["ReceivedLog", "ReceivedSpan", "Receiver", "python_value", "python_values"]
+
+#: Seconds that gRPC calls in progress have to end when the receiver stops.
+_GRACE: Final = 1.0
+_SERVICES: Final = {
+    "opentelemetry.proto.collector.logs.v1.LogsService": "/v1/logs",
+    "opentelemetry.proto.collector.trace.v1.TraceService": "/v1/traces",
+    "opentelemetry.proto.collector.metrics.v1.MetricsService": "/v1/metrics",
+}
+
+
+class Receiver:
+    """Receives OTLP while the ``with`` block lasts.
+
+    Args:
+        host: address to listen on.
+        http_port: TCP port for HTTP; 0 takes any free one.
+        grpc_port: the same for gRPC; None, or grpcio missing, leaves gRPC out.
+        keep: log records and spans to keep, the oldest go first; None keeps all.
+        on_logs: called with each request's log records, on a server thread.
+        respond: called with path and decompressed body of each HTTP request;
+            returns status, headers and body to send in place of taking the
+            request, or None to take it.  May be replaced at any time.
+        ssl_context: makes HTTP https.
+        grpc_credentials: server credentials that make gRPC use TLS.
+
+    Attributes:
+        http_endpoint: base URL, as ``OTEL_EXPORTER_OTLP_ENDPOINT`` wants it.
+        grpc_endpoint: the same for gRPC, or None.
+        logs: received log records in the order of arrival.
+        spans: received spans in the order of arrival.
+        requests: requests whose body could be read, whatever the answer.
+
+    Metrics are parsed and dropped.  Starting and stopping block shortly;
+    everything is safe in any thread.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        http_port: int = 0,
+        grpc_port: int | None = 0,
+        *,
+        keep: int | None = None,
+        on_logs: Callable[[list[ReceivedLog]], None] | None = None,
+        respond: Respond | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        grpc_credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        self._host = host
+        self._http_port = http_port
+        self._grpc_port = grpc_port
+        self._keep = keep
+        self._on_logs = on_logs
+        self._ssl_context = ssl_context
+        self._grpc_credentials = grpc_credentials
+        self._changed = threading.Condition()
+        self._running = contextlib.ExitStack()
+        self._log_count = 0
+        self.respond = respond
+        self.http_endpoint = ""
+        self.grpc_endpoint: str | None = None
+        self.logs: list[ReceivedLog] = []
+        self.spans: list[ReceivedSpan] = []
+        self.requests = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the HTTP port is taken.
+            RuntimeError: the gRPC port is taken.
+        """
+        with contextlib.ExitStack() as stack:
+            address = (self._host, self._http_port)
+            http = HTTPReceiver(address, self._take, self._scripted, self._ssl_context)
+            stack.callback(http.stop)
+            scheme = "https" if self._ssl_context else "http"
+            self.http_endpoint = f"{scheme}://{self._host}:{http.server_port}"
+            if self._grpc_port is not None:
+                self._start_grpc(self._grpc_port, stack)
+            self._running = stack.pop_all()
+
+    def stop(self) -> None:
+        """Close every connection and end every thread."""
+        self._running.close()
+
+    def wait_for(self, count: int, timeout: float = 5.0) -> bool:
+        """Wait until ``count`` log records have come in all, at most ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._log_count >= count, timeout)
+
+    def take(self) -> tuple[list[ReceivedLog], list[ReceivedSpan]]:
+        """Return what is kept, log records and spans, and forget it."""
+        with self._changed:
+            taken = self.logs, self.spans
+            self.logs, self.spans = [], []
+        return taken
+
+    def _start_grpc(self, port: int, stack: contextlib.ExitStack) -> None:
+        try:
+            import grpc  # noqa: PLC0415 - an extra
+        except ImportError:
+            return  # grpc_endpoint stays None
+        workers = ThreadPoolExecutor(4, thread_name_prefix="otlp-receiver-grpc")
+        stack.callback(workers.shutdown)
+        options = [("grpc.max_receive_message_length", MAX_REQUEST), ("grpc.so_reuseport", 0)]
+        server = grpc.server(workers, options=options)
+        for service, path in _SERVICES.items():
+            handler = grpc.unary_unary_rpc_method_handler(self._grpc_method(path))
+            methods = grpc.method_handlers_generic_handler(service, {"Export": handler})
+            server.add_generic_rpc_handlers((methods,))
+        address = f"{self._host}:{port}"
+        if self._grpc_credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, self._grpc_credentials)
+        server.start()
+        # With no grace gRPC breaks the connections, of which its clients write to stderr.
+        stack.callback(lambda: server.stop(_GRACE).wait())
+        scheme = "https" if self._grpc_credentials else "http"
+        self.grpc_endpoint = f"{scheme}://{self._host}:{port}"
+
+    def _grpc_method(self, path: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+        def export(body: bytes, context: grpc.ServicerContext) -> bytes:
+            import grpc  # noqa: PLC0415 - an extra
+
+            with self._changed:
+                self.requests += 1
+            try:
+                self._take(REQUESTS[path].FromString(body))
+            except DecodeError as error:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            return b""
+
+        return export
+
+    def _scripted(self, path: str, body: bytes) -> Answer | None:
+        with self._changed:
+            self.requests += 1
+        return self.respond(path, body) if self.respond is not None else None
+
+    def _take(self, request: Message) -> None:
+        if isinstance(request, ExportLogsServiceRequest):
+            self._take_logs(request)
+        elif isinstance(request, ExportTraceServiceRequest):
+            self._take_spans(request)
+
+    def _take_logs(self, request: ExportLogsServiceRequest) -> None:
+        logs: list[ReceivedLog] = []
+        for resource_logs in request.resource_logs:
+            resource = python_values(resource_logs.resource.attributes)
+            for group in resource_logs.scope_logs:
+                logs += [ReceivedLog(one, resource, group.scope) for one in group.log_records]
+        with self._changed:
+            self.logs += logs
+            self._log_count += len(logs)
+            self._trim(self.logs)
+            self._changed.notify_all()
+        if self._on_logs is not None:
+            self._on_logs(logs)
+
+    def _take_spans(self, request: ExportTraceServiceRequest) -> None:
+        spans: list[ReceivedSpan] = []
+        for resource_spans in request.resource_spans:
+            resource = python_values(resource_spans.resource.attributes)
+            for group in resource_spans.scope_spans:
+                spans += [ReceivedSpan(one, resource, group.scope) for one in group.spans]
+        with self._changed:
+            self.spans += spans
+            self._trim(self.spans)
+
+    def _trim(self, kept: list[ReceivedLog] | list[ReceivedSpan]) -> None:
+        if self._keep is not None and len(kept) > self._keep:
+            del kept[: len(kept) - self._keep]

@@ -1,0 +1,257 @@
+"""The HTTP side of the receiver: connections, encodings and the protocol's answers.
+
+Specification: https://opentelemetry.io/docs/specs/otlp/#otlphttp
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ipaddress
+import json
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from fapilog.otlp.protobuf import delimited
+
+if TYPE_CHECKING:
+    import ssl
+
+#: Bytes of a request, also after decompression, as the specification recommends.
+MAX_REQUEST: Final = 64 << 20
+#: What is sent to which path.
+REQUESTS: Final[Mapping[str, type[Message]]] = {
+    "/v1/logs": ExportLogsServiceRequest,
+    "/v1/traces": ExportTraceServiceRequest,
+    "/v1/metrics": ExportMetricsServiceRequest,
+}
+
+#: Status, headers and body.
+Answer: TypeAlias = "tuple[int, Mapping[str, str], bytes]"
+#: Called with path and decompressed body: an answer to send, or None to take the request.
+Respond: TypeAlias = Callable[[str, bytes], "Answer | None"]
+
+#: What the parsers of JSON, gzip and protobuf raise for what is not a request.
+_WRONG: Final = (
+    *(DecodeError, json_format.ParseError, ValueError, zlib.error),
+    *(RecursionError, TypeError, AttributeError),
+)
+_MAX_DIGITS: Final = 18
+#: Characters of an answer's message; it may quote the request.
+_MAX_MESSAGE: Final = 500
+_PROTOBUF: Final = "application/x-protobuf"
+_JSON: Final = "application/json"
+_IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
+
+
+class HTTPReceiver(HTTPServer):
+    """Serves each connection on a thread of its own, and can end them all.
+
+    Args:
+        address: host and port.
+        take: called with every parsed request, on the connection's thread.
+        respond: called before; see :data:`Respond`.
+        tls: makes it https.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    request_queue_size = 64
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        take: Callable[[Message], None],
+        respond: Respond,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        super().__init__(address, _Handler)
+        if tls is not None:
+            # The handshake is left to the connection's thread: a client that
+            # is slow with it must not hold up the others.
+            self.socket = tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self._take = take
+        self._respond = respond
+        self._is_local = is_loopback(address[0])
+        self._connections: dict[socket.socket, threading.Thread] = {}
+        self._acceptor = threading.Thread(
+            target=self.serve_forever, args=(0.05,), name="otlp-receiver", daemon=True
+        )
+        self._acceptor.start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for a connection."""
+        thread = threading.Thread(
+            target=self._serve,
+            args=(request, client_address),
+            name="otlp-receiver-connection",
+            daemon=True,
+        )
+        self._connections[request] = thread
+        thread.start()
+
+    def _serve(self, request: socket.socket, client_address: Any) -> None:
+        try:
+            # A client may go away whenever it likes, in the middle of TLS too.
+            with contextlib.suppress(OSError):
+                self.finish_request(request, client_address)
+        finally:
+            self.shutdown_request(request)
+            self._connections.pop(request, None)
+
+    def stop(self) -> None:
+        """Close every connection and end every thread."""
+        self.shutdown()
+        self._acceptor.join()
+        for connection, thread in list(self._connections.items()):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join()
+        self.server_close()
+
+    def serves(self, hosts: Sequence[str]) -> bool:
+        """Whether a request with these ``Host`` headers is meant for this server.
+
+        A page in a browser may send requests to a name of its own that leads
+        to this machine; a server that listens on loopback is asked by local names.
+        """
+        return not self._is_local or all(is_loopback(_host_of(host)) for host in hosts)
+
+    def answer(self, path: str, content_type: str, encoding: str, body: bytes) -> Answer:
+        """Take one request and return the answer to it."""
+        is_json = content_type.startswith(_JSON)
+        try:
+            body = _unpack(body, encoding)
+            scripted = self._respond(path, body)
+            if scripted is not None:
+                return scripted
+            if path not in REQUESTS:
+                return _failure(404, f"no such path: {path}", is_json=is_json)
+            if not is_json and not content_type.startswith(_PROTOBUF):
+                return _failure(415, f"send {_PROTOBUF} or {_JSON}")
+            self._take(_parse(REQUESTS[path], body, is_json=is_json))
+        except OverflowError as error:
+            return _failure(413, str(error), is_json=is_json)
+        except _WRONG as error:
+            return _failure(400, f"not an OTLP request: {error}", is_json=is_json)
+        return 200, {"Content-Type": _JSON if is_json else _PROTOBUF}, b"{}" if is_json else b""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "fapilog-receiver"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # an answer is one write
+    server: HTTPReceiver
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        hosts = self.headers.get_all("Host", [])
+        if not self.server.serves(hosts):
+            msg = f"not the name of this server: {', '.join(hosts)}; use localhost or 127.0.0.1"
+            self._send(_failure(403, msg), close=True)
+        elif not _is_length(length) or "Transfer-Encoding" in self.headers:
+            self._send(_failure(411, "Content-Length is missing"), close=True)
+        elif int(length) > MAX_REQUEST:
+            self._send(_failure(413, f"more than {MAX_REQUEST} bytes"), close=True)
+        else:
+            body = self.rfile.read(int(length))
+            if len(body) < int(length):  # the client has closed its side
+                self._send(_failure(400, "the body is shorter than Content-Length"), close=True)
+                return
+            content_type = self.headers.get("Content-Type", "").lower()
+            encoding = self.headers.get("Content-Encoding", "").lower()
+            self._send(self.server.answer(self.path, content_type, encoding, body))
+
+    def _send(self, answer: Answer, *, close: bool = False) -> None:
+        status, headers, body = answer
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        if close:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        """Say nothing: what came in is to be seen in the receiver."""
+
+
+def _unpack(body: bytes, encoding: str) -> bytes:
+    if encoding != "gzip":
+        return body
+    unpacked = zlib.decompressobj(wbits=31).decompress(body, MAX_REQUEST + 1)
+    if len(unpacked) > MAX_REQUEST:
+        msg = f"more than {MAX_REQUEST} bytes after decompression"
+        raise OverflowError(msg)
+    return unpacked
+
+
+def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
+    if not is_json:
+        return kind.FromString(body)
+    # Refuses what json takes and protobuf cannot: surrogates, NaN, other encodings, deep nesting.
+    orjson.loads(body)
+    fields = json.loads(body, object_hook=_with_base64_ids)
+    if not isinstance(fields, dict):
+        msg = f"a JSON object is expected, not {type(fields).__name__}"
+        raise ValueError(msg)  # noqa: TRY004 - an error of the request
+    return json_format.ParseDict(fields, kind(), ignore_unknown_fields=True)
+
+
+def _with_base64_ids(fields: dict[str, Any]) -> dict[str, Any]:
+    """Turn OTLP/JSON's hexadecimal ids into what protobuf's own JSON mapping wants."""
+    for name in _IDS & fields.keys():
+        if not isinstance(fields[name], str):
+            msg = f"{name} is not a text of hexadecimal digits"
+            raise ValueError(msg)  # noqa: TRY004 - an error of the request
+        fields[name] = base64.b64encode(bytes.fromhex(fields[name])).decode()
+    return fields
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address leads to this machine by itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def _host_of(header: str) -> str:
+    """Return the name or the address in a ``Host`` header."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.rpartition(":")[0] if ":" in header else header
+
+
+def _is_length(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
+def _failure(status: int, message: str, *, is_json: bool = False) -> Answer:
+    """Return an answer whose body is a ``google.rpc.Status``."""
+    message = message[:_MAX_MESSAGE]
+    if is_json:
+        return status, {"Content-Type": _JSON}, json.dumps({"message": message}).encode()
+    return (
+        status,
+        {"Content-Type": _PROTOBUF},
+        delimited(b"\x12", message.encode("utf-8", "replace")),
+    )

@@ -1,0 +1,87 @@
+"""``fapilog spool adopt``: gives what waits for one sink to another one.
+
+Records on disk are sent by the sink that they were logged for: of the same name
+and destination.  When that sink is gone, or an earlier release did not write
+down whose they are, a person decides here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fapilog.cli.spool.command import Directory, counted, location, look, of_sink
+from fapilog.cli.spool.purge import confirm
+from fapilog.cli.spool.replay import configured_sinks, owner_of
+from fapilog.cli.terminal import GREEN, RED, Terminal, Text
+from fapilog.errors import ConfigurationError
+from fapilog.protocols import as_durable
+from fapilog.settings import Settings
+from fapilog.spool.survey import give_to
+
+if TYPE_CHECKING:
+    from fapilog.spool.owner import Owner
+
+
+def adopt(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What waits, as `status` names its directory.")
+    ],
+    sink: Annotated[
+        str, typer.Option("--sink", metavar="SINK", help="The configured sink that gets it.")
+    ],
+    directory: Directory = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Give what dead processes left for one sink, and its quarantine, to another sink.
+
+    Sends nothing: the service, or `fapilog spool replay`, does that.  Asks
+    first; when nobody can be asked, it needs --yes.
+    """
+    settings = Settings()
+    root = location(directory, settings)
+    owner = _owner(configured_sinks(settings), sink)
+    reports = [one for one in of_sink(look(root), name) if one.path.name == name]
+    reports = [one for one in reports if name != owner.directory]
+    terminal = Terminal()
+    for report in reports:
+        waiting = sum(one.records for one in report.directories if not one.is_alive)
+        waiting += sum(found.records for found in report.quarantine)
+        terminal.line(f"{report.path}: {counted(waiting, 'record')}")
+    if not reports:
+        terminal.line("there is nothing to adopt")
+        return
+    where = f", which sends to {owner.destination}" if owner.destination else ""
+    terminal.line(f"will be sent by {sink}{where}")
+    confirm("Give them to this sink?", yes=yes)
+    done = [
+        _show(terminal, f"{path}", problem)
+        for report in reports
+        for path, problem in give_to(report, owner, root)
+    ]
+    if not all(done):
+        raise typer.Exit(1)
+
+
+def _owner(sinks: dict[str, Any], name: str) -> Owner:
+    """Return whom the directory of a configured sink belongs to.
+
+    Raises:
+        ConfigurationError: no such sink is configured, or it has no spool.
+    """
+    durable = as_durable(sinks[name]) if name in sinks else None
+    if durable is None:
+        known = ", ".join(name for name, one in sinks.items() if as_durable(one)) or "none"
+        msg = f"--sink {name}: no such sink is configured, or it cannot spool; there are: {known}"
+        raise ConfigurationError(msg)
+    return owner_of(durable)
+
+
+def _show(terminal: Terminal, path: str, problem: str) -> bool:
+    """Say what became of one directory or file; whether it was moved."""
+    if problem:
+        terminal.line(Text("✗", RED), f" kept {path}: {problem}")
+    else:
+        terminal.line(Text("✓", GREEN), f" moved {path}")
+    return not problem

@@ -1,0 +1,75 @@
+"""A batch in quarantine as text: one line for each record where its format is known.
+
+What a person needs to see is what the backend refuses.  A format that is not
+known is shown as text if it is text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from fapilog.otlp.decode import decode_request
+from fapilog.otlp.decode_json import split_request_json
+from fapilog.otlp.protobuf import bytes_field, fields
+from fapilog.sinks.lines import json_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_HEX: Final = 32
+
+
+def lines_of(wire_format: str, body: bytes) -> list[str]:
+    """Return a batch as lines of text, a record each where that can be told."""
+    try:
+        reader = _READERS.get(wire_format)
+        return body.decode().splitlines() if reader is None else list(reader(body))
+    except (ValueError, KeyError, TypeError):  # a UnicodeDecodeError is a ValueError
+        more = "…" if len(body) > _HEX else ""
+        start = f"{body[:_HEX].hex()}{more}"
+        return [f"{len(body)} bytes of {wire_format or 'an unknown format'}: {start}"]
+
+
+def _otlp(body: bytes) -> Iterator[str]:
+    for record in decode_request(body):
+        yield json_line(record).decode().rstrip()
+
+
+def _otlp_json(body: bytes) -> Iterator[str]:
+    for _, _, record in split_request_json(body):
+        yield record.decode()
+
+
+def _loki_json(body: bytes) -> Iterator[str]:
+    for stream in orjson.loads(body)["streams"]:
+        for entry in stream["values"]:
+            yield orjson.dumps([stream["stream"], *entry]).decode()
+
+
+def _loki(body: bytes) -> Iterator[str]:
+    """Yield the entries of a logproto.PushRequest: labels, line, structured metadata."""
+    for stream in _repeated(body, 1):
+        labels = bytes_field(stream, 1).decode()
+        for entry in _repeated(stream, 2):
+            metadata = {
+                bytes_field(pair, 1).decode(): bytes_field(pair, 2).decode()
+                for pair in _repeated(entry, 3)
+            }
+            line = bytes_field(entry, 2).decode()
+            yield orjson.dumps([labels, line, metadata]).decode()
+
+
+def _repeated(message: bytes, number: int) -> Iterator[bytes]:
+    for found, value in fields(message):
+        if found == number and isinstance(value, bytes):
+            yield value
+
+
+_READERS: Final[Mapping[str, Callable[[bytes], Iterator[str]]]] = {
+    "otlp-protobuf": _otlp,
+    "otlp-json": _otlp_json,
+    "loki-json": _loki_json,
+    "loki-protobuf": _loki,
+}

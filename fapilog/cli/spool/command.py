@@ -1,0 +1,280 @@
+"""``fapilog spool``: what waits on disk, and what to do about it.
+
+For the person on call: the spool and the quarantine of every sink as they are
+on disk, without asking the processes that fill them.  What a living process
+owns is only looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from pydantic import ByteSize
+
+from fapilog.cli.spool.bodies import lines_of
+from fapilog.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Terminal, Text, cut
+from fapilog.errors import ConfigurationError
+from fapilog.settings import Settings
+from fapilog.severity import SHORT_NAMES
+from fapilog.spool.quarantine_file import QuarantineFile
+from fapilog.spool.survey import survey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fapilog.spool.quarantine_file import Refused
+    from fapilog.spool.scan import Scan
+    from fapilog.spool.survey import DirectoryReport, SinkReport
+
+_SECOND: Final = 1_000_000_000
+_UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+_MAX_LINE: Final = 2000
+
+Directory = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The spool's directory instead of the configured one."),
+]
+SinkName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only this sink or directory, as in `status`.")
+]
+
+
+def status(
+    directory: Directory = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what waits for each sink: processes alive and dead, records, age, quarantine."""
+    place = location(directory)
+    reports = look(place)
+    if as_json:
+        typer.echo(json.dumps({one.path.name: _plain(one) for one in reports}, indent=2))
+        return
+    terminal = Terminal()
+    if not reports:
+        terminal.line(f"nothing waits in {place}")
+    for report in reports:
+        terminal.heading(report.name, report.problem)
+        if report.path.name != report.name:
+            destination = cut(report.owner.destination or "somebody unknown", _MAX_LINE)
+            terminal.line(f"  {report.path.name}, for {destination}")
+        rows = [_row(one) for one in report.directories]
+        if report.quarantine:
+            rows.append(_quarantine_row(report.quarantine))
+        if rows:
+            terminal.table(rows)
+
+
+def verify(directory: Directory = None) -> None:
+    """Check every frame, settled ones too.
+
+    Names file and offset of what is damaged, and exits with 1 if anything is.
+    """
+    terminal = Terminal()
+    frames = files = 0
+    failed = False
+    for report in look(location(directory), load=True):
+        problems = {one.path: one.problem for one in report.directories if one.problem}
+        if report.problem:
+            problems[report.path] = report.problem
+        for path, problem in problems.items():
+            terminal.line(Text("✗", RED), f" {path}: {problem}")
+            failed = True
+        for found in (*_segments(report), *report.quarantine):
+            files += 1
+            frames += found.frames
+            failed = _show_damage(terminal, found) or failed
+    mark = Text("✗", RED) if failed else Text("✓", GREEN)
+    terminal.line(mark, f" {counted(frames, 'whole frame')} in {counted(files, 'file')}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def quarantine(
+    directory: Directory = None,
+    sink: SinkName = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Batches to show.")] = 20,
+) -> None:
+    """Show what backends refused for good: when, why, and the records."""
+    place = location(directory)
+    terminal = Terminal()
+    total = 0
+    for report in of_sink(look(place), sink):
+        for found in report.quarantine:
+            if found.problem:
+                terminal.line(Text("✗", RED), f" {found.path}: {found.problem}")
+                continue
+            wire_format = found.header.wire_format if found.header else ""
+            for refused in QuarantineFile(found.path):
+                total += 1
+                if total <= limit:
+                    _show_refused(terminal, report.name, wire_format, refused)
+    if not total:
+        terminal.line(f"nothing is in quarantine in {place}")
+        return
+    terminal.line()
+    if total > limit:
+        terminal.line(Text(f"{total - limit} more: --limit {total}", DIM))
+    terminal.line("send it again: fapilog spool replay --quarantine")
+
+
+# ---- shared with the other commands
+
+
+def location(given: Path | None, settings: Settings | None = None) -> Path:
+    """Return the directory to look at.
+
+    Raises:
+        ConfigurationError: none was given and none is configured, or the one
+            that was given is none.
+    """
+    if given is not None and not given.expanduser().is_dir():
+        msg = f"--directory {given}: there is no such directory"
+        raise ConfigurationError(msg)
+    chosen = given or (settings or Settings()).spool.directory
+    if chosen is None:
+        msg = "no spool is configured: set FAPILOG_SPOOL__DIRECTORY, or give --directory"
+        raise ConfigurationError(msg)
+    return chosen.expanduser()
+
+
+def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
+    """Return what is in a directory; nothing where it is missing.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        return survey(directory, load=load)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        msg = f"{directory}: {error.strerror or error}"
+        raise ConfigurationError(msg) from error
+
+
+def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
+    """Return the reports of one sink, or all.
+
+    Raises:
+        ConfigurationError: nothing of this sink is on disk.
+    """
+    exact = [report for report in reports if report.path.name == name]
+    chosen = exact or [report for report in reports if name in {None, report.name}]
+    if name is not None and not chosen:
+        known = ", ".join(report.path.name for report in reports) or "nothing"
+        msg = f"--sink {name}: nothing of it is on disk; there is: {known}"
+        raise ConfigurationError(msg)
+    return chosen
+
+
+def counted(number: int, word: str) -> str:
+    """Return ``1 record``, ``2 records``."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def size_of(scans: Iterable[Scan]) -> str:
+    """Return how much some files take, for people."""
+    return ByteSize(sum(found.size for found in scans)).human_readable()
+
+
+# ---- how things are shown
+
+
+def _segments(report: SinkReport) -> Iterator[Scan]:
+    for one in report.directories:
+        yield from one.segments
+
+
+def _row(report: DirectoryReport) -> list[Text | str]:
+    if report.problem:
+        state = Text(report.problem, RED)
+    else:
+        state = Text("alive", GREEN) if report.is_alive else Text("orphaned", YELLOW)
+    aside = sum(bool(found.problem) for found in report.segments)
+    damaged = sum(found.damaged_frames for found in report.segments)
+    notes = [
+        _age(report.oldest_ns),
+        f"{counted(aside, 'segment')} left alone" if aside else "",
+        f"{counted(damaged, 'frame')} damaged" if damaged else "",
+    ]
+    return [
+        f"process {report.name.pid}",
+        state,
+        counted(len(report.segments), "segment"),
+        size_of(report.segments),
+        Text(counted(report.records, "record"), BOLD if report.records else ""),
+        ", ".join(filter(None, notes)),
+    ]
+
+
+def _quarantine_row(scans: list[Scan]) -> list[Text | str]:
+    records = counted(sum(found.records for found in scans), "record")
+    oldest = min((found.oldest_ns for found in scans if found.oldest_ns), default=0)
+    files = counted(len(scans), "file")
+    return ["quarantine", "", files, size_of(scans), Text(records, BOLD), _age(oldest)]
+
+
+def _age(time_ns: int) -> str:
+    if not time_ns:
+        return ""
+    seconds = max(time.time_ns() - time_ns, 0) // _SECOND
+    unit, length = next((u, n) for u, n in _UNITS if seconds >= n or n == 1)
+    return f"oldest {seconds // length} {unit} ago"
+
+
+def _plain(report: SinkReport) -> dict[str, Any]:
+    return {
+        "sink": report.name,
+        "destination": report.owner.destination,
+        "directories": [
+            {
+                "path": str(one.path),
+                "pid": one.name.pid,
+                "alive": one.is_alive,
+                "wire_formats": sorted(one.wire_formats),
+                "segments": len(one.segments),
+                "bytes": one.size,
+                "records": one.records,
+                "oldest_ns": one.oldest_ns or None,
+                "damaged_frames": sum(found.damaged_frames for found in one.segments),
+                "segments_left_alone": sum(bool(found.problem) for found in one.segments),
+                "problem": one.problem,
+            }
+            for one in report.directories
+        ],
+        "quarantine": {
+            "files": len(report.quarantine),
+            "bytes": sum(found.size for found in report.quarantine),
+            "records": sum(found.records for found in report.quarantine),
+        },
+        "problem": report.problem,
+    }
+
+
+def _show_damage(terminal: Terminal, found: Scan) -> bool:
+    """Tell what is wrong with a segment; False if nothing is."""
+    if found.problem:
+        mark = Text("!", YELLOW) if found.is_newer else Text("✗", RED)
+        terminal.line(mark, f" {found.path}: {found.problem}")
+        return not found.is_newer
+    for damage in found.damages:
+        what = counted(damage.frames, "frame") if damage.frames else "the segment's header"
+        where = f"{found.path}: offset {damage.offset}: {damage.end - damage.offset} bytes"
+        terminal.line(Text("✗", RED), f" {where} are damaged, {what}")
+    return bool(found.damages)
+
+
+def _show_refused(terminal: Terminal, name: str, wire_format: str, refused: Refused) -> None:
+    when = datetime.fromtimestamp(refused.time_ns // _SECOND, timezone.utc)
+    worst = max(refused.severities, default=0)
+    severity = SHORT_NAMES[worst] if worst < len(SHORT_NAMES) else ""
+    count = counted(len(refused.severities), "record")
+    terminal.heading(f"{name}  {when:%Y-%m-%d %H:%M:%S} UTC  {count}", severity)
+    terminal.line("  ", Text(refused.reason, YELLOW))
+    for line in lines_of(wire_format, refused.body):
+        terminal.line("  ", cut(line, _MAX_LINE))

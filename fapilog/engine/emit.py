@@ -1,0 +1,302 @@
+"""The loggers of one name share a core: its threshold, its scope and its way into the queue.
+
+``LoggerCore.emit`` is all that a log call does on the caller's thread: it reads
+the time, the active span and the bound context, takes bounded snapshots of the
+values, and appends an entry to the queue.  The worker makes the record later.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import get_current
+from opentelemetry.trace.propagation import _SPAN_KEY
+
+from fapilog.context import BOUND, SUPPRESSED
+from fapilog.diagnostics import announce, describe
+from fapilog.engine.entry import announce_span, build_logged, held_values, withdraw
+from fapilog.engine.holding import gate, taker
+from fapilog.native import monotonic
+from fapilog.severity import FATAL, INFO, OFF, SHORT_NAMES, TRACE, parse_severity
+from fapilog.values import DEFAULT_LIMITS, SCALARS, snapshot, snapshot_attributes
+from fapilog.values.exceptions import Capture, resolve
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Mapping
+
+    from fapilog.engine.entry import CallSite, Entry
+    from fapilog.engine.hold_buffer import Buffer
+    from fapilog.engine.pipeline import Pipeline
+    from fapilog.record import Scope
+
+_MAX_TEXT: Final = DEFAULT_LIMITS.text
+#: Immutable values of bounded size, which need no snapshot.
+_SMALL: Final = SCALARS - {str}
+
+
+class LoggerCore:
+    """Shared by all loggers of one name in one runtime.
+
+    Before a pipeline is attached every call goes to ``unattached``, which may
+    attach one (the default runtime configures itself on first use) and is
+    then followed by the call itself.
+
+    Attributes:
+        threshold: lowest severity number that a call is looked at; loggers
+            read it per call.  Lower than the level once a hold was made.
+        level: lowest enabled severity number.
+        scope: the instrumentation scope of the records.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_capacity",
+        "_code",
+        "_pipeline",
+        "_queue",
+        "_resource",
+        "_severities",
+        "_unattached",
+        "_worker",
+        "level",
+        "scope",
+        "threshold",
+    )
+
+    def __init__(self, scope: Scope, unattached: Callable[[LoggerCore], None]) -> None:
+        self.scope = scope
+        self._unattached = unattached
+        self.detach()
+
+    def detach(self) -> None:
+        """Forget the pipeline; the next call asks ``unattached`` again."""
+        self.threshold = self.level = TRACE
+        self._pipeline: Pipeline | None = None
+        self._queue: Any = ()
+        self._capacity = 0  # every call takes the slow path
+        self._code = False
+        self._severities: Mapping[str, int] = {}
+
+    def attach(
+        self,
+        pipeline: Pipeline,
+        level: int,
+        *,
+        code_attributes: bool = False,
+        severities: Mapping[str, int] | None = None,
+    ) -> None:
+        """Send records to ``pipeline`` from now on.
+
+        Args:
+            pipeline: where they go.
+            level: lowest enabled severity number.
+            code_attributes: whether records carry their call site.
+            severities: numbers of the application's own severity names, in
+                upper case.
+        """
+        self._pipeline = pipeline
+        self._worker = pipeline.worker
+        self._queue = pipeline.queue
+        self._resource = pipeline.resource
+        self._code = code_attributes
+        self._severities = severities or {}
+        self.set_level(level)
+        self._capacity = pipeline.admission.lowest
+
+    def set_level(self, level: int) -> None:
+        """Enable severities from ``level`` up, and look at what a hold may take below."""
+        self.level = level
+        self.threshold = gate(level)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether records have somewhere to go; they have if nothing is configured yet."""
+        pipeline = self._pipeline  # a fork may take it away
+        return pipeline is None or (pipeline.has_sinks and not pipeline.closed)
+
+    def takes(self, number: int) -> bool:
+        """Whether a call at this severity is logged, or held."""
+        return number >= self.threshold and (number >= self.level or taker(number) is not None)
+
+    def emit(  # noqa: C901, PLR0912, PLR0917 - in one piece and by position, for speed
+        self,
+        number: int,
+        text: str,
+        body: Any,
+        attributes: dict[str, Any],
+        bound: Mapping[str, Any],
+        event_name: str = "",
+    ) -> None:
+        """Take one log call.  Called by a logger's method, two frames below the user."""
+        is_in = False
+        hold = None
+        if number < self.level:
+            hold = taker(number)
+            if hold is None:
+                return
+        try:
+            context = BOUND.get()
+            if context is SUPPRESSED:
+                return
+            exception = None
+            try:
+                if "exc_info" in attributes:
+                    found = resolve(attributes.pop("exc_info"))
+                    exception = Capture(found) if found is not None else None
+                for name, value in attributes.items():
+                    kind = type(value)
+                    if type(name) is str and (
+                        kind in _SMALL or (kind is str and len(value) <= _MAX_TEXT)
+                    ):
+                        continue
+                    attributes = snapshot_attributes(attributes)
+                    break
+            except Exception:  # noqa: BLE001 - a name or a class that cannot even be compared
+                attributes = snapshot_attributes(attributes)
+            if type(body) is not str or len(body) > _MAX_TEXT:
+                body = snapshot(body)
+            span: Any = get_current().get(_SPAN_KEY)
+            if span is not None:
+                try:
+                    span = span.get_span_context()
+                except Exception as error:  # noqa: BLE001 - a span class of the application's own
+                    span = None
+                    announce_span(error)
+            queue = self._queue
+            if hold is None and len(queue) >= self._capacity:
+                queue = self._find_room(number)
+                if queue is None:
+                    return
+                if number < self.level:  # known since a pipeline was attached right now
+                    hold = taker(number)
+            entry = (
+                build_logged,
+                number,
+                self.scope,
+                time_ns(),
+                text,
+                body,
+                attributes,
+                context,
+                bound,
+                span,
+                event_name,
+                exception,
+                _call_site() if self._code else None,
+                self._resource,
+            )
+            if hold is not None:
+                self._hold(hold, entry)
+                return
+            queue.append(entry)
+            is_in = True
+            if self._queue is not queue:
+                self._overtaken(queue, entry)
+            elif self._worker.idle:
+                self._worker.wake()
+        except MemoryError:
+            if not is_in:
+                self._refuse_for_memory(number)
+
+    def severity(self, severity: int | str) -> tuple[int, str]:
+        """Return the number and text of what ``Logger.log`` was given.
+
+        What is no severity becomes INFO and is announced: a wrong word in a
+        rarely used branch must not break the application there.
+        """
+        if type(severity) is int and TRACE <= severity < OFF:
+            return severity, SHORT_NAMES[severity]
+        try:
+            if isinstance(severity, str):
+                name = severity.strip().upper()
+                if name in self._severities:
+                    return self._severities[name], name
+            number = min(parse_severity(severity), FATAL + 3)
+        except Exception as error:  # noqa: BLE001 - any object may be given; announced, INFO it is
+            announce("severity", f"log() takes a severity: {describe(error)}; INFO is used")
+            return INFO, "INFO"
+        return number, SHORT_NAMES[number]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue has no room for every severity at the moment."""
+        return self._pipeline is not None and len(self._queue) >= self._capacity
+
+    async def room(self, number: int) -> None:
+        """Wait for room in the queue without blocking the event loop.
+
+        Waits as long as a thread would.  Where the caller is cancelled
+        meanwhile, its record, of severity ``number``, is refused and counted.
+        """
+        import asyncio  # noqa: PLC0415 - loaded by whoever runs this coroutine
+
+        if number < self.level:
+            hold = taker(number)
+            if hold is None or not hold.released:
+                return  # it is not meant for the queue
+        pipeline = self._pipeline
+        if pipeline is not None:
+            self._worker.wake()  # it may be waiting for company, of which there is enough
+        delay, deadline = 0.001, monotonic() + (pipeline.patience if pipeline else 0.0)
+        while (pipeline := self._pipeline) and not pipeline.closed:
+            if pipeline.has_room(number):
+                return
+            if monotonic() >= deadline or (self._worker.idle and not self._worker.wake()):
+                return  # emit() refuses and counts
+            try:
+                await asyncio.sleep(delay)
+            except asyncio.CancelledError:
+                pipeline.refuse(number)
+                raise
+            delay = min(delay * 2, 0.05)
+
+    def _find_room(self, number: int) -> deque[Entry] | None:
+        """Attach where nothing is attached yet, else wait as the policy allows.
+
+        Returns:
+            The queue to append to; None where there is none, which is counted.
+        """
+        if self._pipeline is None:
+            self._unattached(self)
+        if not self.takes(number):
+            return None
+        while (pipeline := self._pipeline) is not None:
+            if pipeline.has_room(number):
+                return pipeline.queue
+            if not pipeline.make_room(number) and pipeline is self._pipeline:
+                pipeline.refuse(number)
+                return None
+        return None
+
+    def _hold(self, hold: Buffer, entry: Entry) -> None:
+        pipeline = self._pipeline
+        if pipeline is not None:
+            hold.add(pipeline, entry, held_values(entry))
+
+    def _refuse_for_memory(self, number: int) -> None:
+        try:
+            if self._pipeline is not None:
+                self._pipeline.refuse(number, "no_memory")
+        except MemoryError:
+            return  # where it cannot even be counted, it was never accepted
+
+    def _overtaken(self, queue: deque[Entry], entry: Entry) -> None:
+        """Carry over what was appended while this core got another pipeline, or was closed."""
+        if self._pipeline is not None and withdraw(queue, entry):
+            self._pipeline.put(entry)
+
+    def close(self) -> None:
+        """Refuse every further call: the pipeline has been closed."""
+        self._capacity = 0
+        self._queue = ()
+
+
+def _call_site() -> CallSite | None:
+    try:
+        frame = sys._getframe(3)  # noqa: SLF001 - documented, and the only cheap way to the caller
+    except ValueError:
+        return None  # the interpreter itself is the caller: atexit.register(log.info, "bye")
+    return frame.f_code, frame.f_lineno, frame.f_globals.get("__name__")

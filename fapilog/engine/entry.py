@@ -1,0 +1,146 @@
+"""The queue's entry: what a log call leaves for the worker, and how a record is made of it.
+
+An entry is a tuple, because nothing is cheaper to make on the caller's thread.
+Only this module knows its fields; the tuple itself is also written out in
+``LoggerCore.emit``, in one piece for speed, in the order of ``build_logged``.
+Two kinds share the first two fields, which are all that the pipeline reads:
+
+- a logger's entry, of which :func:`build_logged` makes the record;
+- an offered entry (:func:`offered`), whose record exists already.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.diagnostics import announce, kind_of
+from fapilog.record import LogRecord, span_hex, trace_hex
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable
+    from types import CodeType
+    from typing import TypeAlias
+
+    from opentelemetry.trace import SpanContext
+
+    from fapilog.values.exceptions import Capture
+
+#: The function that makes the record, the severity number, and that function's own fields.
+Entry: TypeAlias = "tuple[Any, ...]"
+#: The caller's code, its line, and the name of its module.
+CallSite: TypeAlias = "tuple[CodeType, int, object]"
+
+#: Places of the two fields that every entry has.
+BUILD: Final = 0
+SEVERITY: Final = 1
+
+
+def build_logged(entry: Entry, now: int) -> LogRecord:
+    """Make the record of a logger's entry.  For the worker.
+
+    Args:
+        entry: an entry that :meth:`LoggerCore.emit` made.
+        now: the observed time, in nanoseconds since the Unix epoch.
+    """
+    (_, number, scope, timestamp, text, body, attributes, context, bound, span, event_name,
+     exception, site, resource) = entry  # fmt: skip
+    if bound:
+        attributes = {**bound, **attributes}
+    if context:
+        attributes = {**context, **attributes}
+    if exception is not None:
+        attributes = {**exception.attributes(), **attributes}  # the caller's own win
+    if site:
+        attributes.update(_code_attributes(*site))
+    trace_id, span_id, flags = _ids(span)
+    return LogRecord(
+        timestamp,
+        now,
+        number,
+        text,
+        body,
+        attributes,
+        event_name,
+        trace_id,
+        span_id,
+        flags,
+        scope,
+        resource,
+    )
+
+
+def held_values(entry: Entry) -> tuple[Any, ...]:
+    """Return what a logger's entry keeps in memory: snapshots, and an exception or None."""
+    return (*entry[5:9], entry[11])
+
+
+def offered(
+    complete: Callable[[LogRecord, Capture | None, int], LogRecord],
+    number: int,
+    record: LogRecord,
+    exception: Capture | None,
+) -> Entry:
+    """Return the entry of a record that exists already.
+
+    Args:
+        complete: called on the worker with the record, the exception and the
+            observed time in nanoseconds; returns the record to process.
+        number: the severity number that the queue counts the record by.
+        record: the record; its values are snapshots.
+        exception: a captured exception that becomes attributes, or None.
+    """
+    return (_build_offered, number, record, exception, complete)
+
+
+def _build_offered(entry: Entry, now: int) -> LogRecord:
+    _, _, record, exception, complete = entry
+    made: LogRecord = complete(record, exception, now)
+    return made
+
+
+def withdraw(queue: deque[Entry], entry: Entry) -> bool:
+    """Take back an entry that came too late; return False when the worker has it already."""
+    while True:
+        try:
+            queue.remove(entry)
+        except ValueError:
+            return False
+        except IndexError:  # the queue changed while it was searched
+            continue
+        return True
+
+
+_last_ids: tuple[SpanContext | None, tuple[str, str, int]] = (None, ("", "", 0))
+
+
+def _ids(span: SpanContext | None) -> tuple[str, str, int]:
+    """Return trace id, span id and flags; consecutive records often share a span."""
+    global _last_ids  # noqa: PLW0603 - a cache of one entry, replaced whole
+    last, ids = _last_ids
+    if span is last:
+        return ids
+    try:
+        if span is None or not span.is_valid:
+            return "", "", 0
+        ids = trace_hex(span.trace_id), span_hex(span.span_id), int(span.trace_flags)
+    except Exception as error:  # noqa: BLE001 - a span class of the application
+        announce_span(error)
+        return "", "", 0
+    _last_ids = (span, ids)
+    return ids
+
+
+def announce_span(error: Exception) -> None:
+    """Report that the active span cannot be read."""
+    announce("span", f"the active span cannot be read ({kind_of(error)}); records go without it")
+
+
+def _code_attributes(code: CodeType, line: int, module: object) -> dict[str, Any]:
+    """Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/."""
+    name = getattr(code, "co_qualname", code.co_name)  # 3.10 has no qualified name
+    return {
+        "code.file.path": code.co_filename,
+        "code.function.name": f"{module}.{name}" if module else name,
+        "code.line.number": line,
+    }

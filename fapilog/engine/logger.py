@@ -1,0 +1,280 @@
+"""The front ends: :class:`Logger` and, for asyncio code, :class:`AsyncLogger`.
+
+A method is a threshold check and one call of ``LoggerCore.emit``; a disabled
+one costs about an empty method.  The two classes are written out instead of
+generated so that editors, type checkers and tracebacks see plain methods.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from fapilog.context import EMPTY
+from fapilog.severity import DEBUG, ERROR, FATAL, INFO, TRACE, WARN
+from fapilog.values import plain_name, snapshot_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fapilog.engine.emit import LoggerCore
+
+
+class _Front:
+    """What both loggers have: a core, and fields of their own."""
+
+    __slots__ = ("_bound", "_core")
+
+    def __init__(self, core: LoggerCore, bound: Mapping[str, Any] = EMPTY) -> None:
+        self._core = core
+        self._bound = bound
+
+    @classmethod
+    def of(cls, logger: Logger | AsyncLogger) -> Self:
+        """Return a logger of this class with the name and the fields of another one.
+
+        For subclasses: ``fapilog.get_logger`` makes none of them.
+        """
+        return cls(logger._core, logger._bound)  # noqa: SLF001 - of the class they share
+
+    @property
+    def name(self) -> str:
+        """The logger's name, which is its instrumentation scope."""
+        return self._core.scope.name
+
+    def bind(self, /, **fields: Any) -> Self:
+        """Return a logger of the same name whose records carry ``fields`` too.
+
+        Values are converted now: changing one later does not change the logs.
+        """
+        return type(self)(self._core, {**self._bound, **snapshot_attributes(fields)})
+
+    def unbind(self, *names: str) -> Self:
+        """Return a logger without these bound fields; unknown names are ignored."""
+        known = {plain_name(name) for name in names}
+        return type(self)(self._core, {k: v for k, v in self._bound.items() if k not in known})
+
+    def is_enabled(self, severity: int | str) -> bool:
+        """Whether a call at this severity would be logged, or held, as things are now.
+
+        After a shutdown none is.
+        """
+        return self._core.is_open and self._core.takes(self._core.severity(severity)[0])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, bound={dict(self._bound)!r})"
+
+
+class Logger(_Front):
+    """Logs from any thread; a call never does I/O and never raises.
+
+    Get one with :func:`fapilog.get_logger`.  Every method takes the message,
+    positionally, and attributes by name; values go to attributes and are never
+    formatted into the message.  ``exc_info=`` adds an exception.  A call may
+    wait for room in a full queue, as the ``overflow`` option says, but never
+    in a thread that runs an event loop.  Thread-safe and re-entrant.
+    """
+
+    __slots__ = ()
+
+    def trace(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity TRACE (1)."""
+        core = self._core
+        if core.threshold <= TRACE:
+            core.emit(TRACE, "TRACE", message, attributes, self._bound)
+
+    def debug(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity DEBUG (5)."""
+        core = self._core
+        if core.threshold <= DEBUG:
+            core.emit(DEBUG, "DEBUG", message, attributes, self._bound)
+
+    def info(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity INFO (9)."""
+        core = self._core
+        if core.threshold <= INFO:
+            core.emit(INFO, "INFO", message, attributes, self._bound)
+
+    def warning(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity WARN (13)."""
+        core = self._core
+        if core.threshold <= WARN:
+            core.emit(WARN, "WARN", message, attributes, self._bound)
+
+    warn = warning
+
+    def error(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity ERROR (17)."""
+        core = self._core
+        if core.threshold <= ERROR:
+            core.emit(ERROR, "ERROR", message, attributes, self._bound)
+
+    def critical(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity FATAL (21)."""
+        core = self._core
+        if core.threshold <= FATAL:
+            core.emit(FATAL, "FATAL", message, attributes, self._bound)
+
+    fatal = critical
+
+    def exception(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity ERROR with the exception being handled.
+
+        ``exc_info=`` takes another exception.  Chained causes and groups are
+        part of the stack trace.
+        """
+        core = self._core
+        if core.threshold <= ERROR:
+            attributes = _with_exception(attributes)
+            core.emit(ERROR, "ERROR", message, attributes, self._bound)
+
+    def event(self, name: str, /, **attributes: Any) -> None:
+        """Log an OpenTelemetry event: a record with ``event_name`` and no body, at INFO.
+
+        Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-eventname
+        """
+        core = self._core
+        if core.threshold <= INFO:
+            core.emit(INFO, "INFO", None, attributes, self._bound, plain_name(name))
+
+    def log(self, severity: int | str, message: Any, /, **attributes: Any) -> None:
+        """Log at any severity.
+
+        Args:
+            severity: an OpenTelemetry severity number from 1 to 24 (not a
+                level of :mod:`logging`), its name (``"INFO2"``), or a name
+                from the option ``severities``.
+            message: the body: text, or any value.
+            **attributes: the record's values; ``event_name=`` makes it an event.
+        """
+        core = self._core
+        number, text = core.severity(severity)
+        if core.threshold <= number:
+            event_name, attributes = _take_event_name(attributes)
+            core.emit(number, text, message, attributes, self._bound, event_name)
+
+
+class AsyncLogger(_Front):
+    """The same for coroutines: a call waits for room in the queue, never for I/O.
+
+    Get one with :func:`fapilog.get_async_logger`.  While there is room, which
+    is nearly always, a call does not yield to the event loop.
+    """
+
+    __slots__ = ()
+
+    async def trace(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity TRACE (1)."""
+        core = self._core
+        if core.threshold <= TRACE:
+            if core.is_full:
+                await core.room(TRACE)
+            core.emit(TRACE, "TRACE", message, attributes, self._bound)
+
+    async def debug(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity DEBUG (5)."""
+        core = self._core
+        if core.threshold <= DEBUG:
+            if core.is_full:
+                await core.room(DEBUG)
+            core.emit(DEBUG, "DEBUG", message, attributes, self._bound)
+
+    async def info(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity INFO (9)."""
+        core = self._core
+        if core.threshold <= INFO:
+            if core.is_full:
+                await core.room(INFO)
+            core.emit(INFO, "INFO", message, attributes, self._bound)
+
+    async def warning(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity WARN (13)."""
+        core = self._core
+        if core.threshold <= WARN:
+            if core.is_full:
+                await core.room(WARN)
+            core.emit(WARN, "WARN", message, attributes, self._bound)
+
+    warn = warning
+
+    async def error(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity ERROR (17)."""
+        core = self._core
+        if core.threshold <= ERROR:
+            if core.is_full:
+                await core.room(ERROR)
+            core.emit(ERROR, "ERROR", message, attributes, self._bound)
+
+    async def critical(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity FATAL (21)."""
+        core = self._core
+        if core.threshold <= FATAL:
+            if core.is_full:
+                await core.room(FATAL)
+            core.emit(FATAL, "FATAL", message, attributes, self._bound)
+
+    fatal = critical
+
+    async def exception(self, message: Any, /, **attributes: Any) -> None:
+        """Log at severity ERROR with the exception being handled.
+
+        ``exc_info=`` takes another exception.  Chained causes and groups are
+        part of the stack trace.
+        """
+        core = self._core
+        if core.threshold <= ERROR:
+            if core.is_full:
+                await core.room(ERROR)
+            attributes = _with_exception(attributes)
+            core.emit(ERROR, "ERROR", message, attributes, self._bound)
+
+    async def event(self, name: str, /, **attributes: Any) -> None:
+        """Log an OpenTelemetry event: a record with ``event_name`` and no body, at INFO.
+
+        Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-eventname
+        """
+        core = self._core
+        if core.threshold <= INFO:
+            if core.is_full:
+                await core.room(INFO)
+            core.emit(INFO, "INFO", None, attributes, self._bound, plain_name(name))
+
+    async def log(self, severity: int | str, message: Any, /, **attributes: Any) -> None:
+        """Log at any severity.
+
+        Args:
+            severity: an OpenTelemetry severity number from 1 to 24 (not a
+                level of :mod:`logging`), its name (``"INFO2"``), or a name
+                from the option ``severities``.
+            message: the body: text, or any value.
+            **attributes: the record's values; ``event_name=`` makes it an event.
+        """
+        core = self._core
+        number, text = core.severity(severity)
+        if core.threshold <= number:
+            if core.is_full:
+                await core.room(number)
+            event_name, attributes = _take_event_name(attributes)
+            core.emit(number, text, message, attributes, self._bound, event_name)
+
+
+def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Add the exception being handled, unless another one is given."""
+    active = sys.exc_info()[1]
+    try:
+        attributes.setdefault("exc_info", active)
+    except Exception:  # noqa: BLE001 - a name that cannot be compared: made plain, all is kept
+        return {"exc_info": active, **snapshot_attributes(attributes)}
+    return attributes
+
+
+def _take_event_name(attributes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the event name, or "", and the other attributes."""
+    try:
+        name = attributes.pop("event_name", "")
+    except Exception:  # noqa: BLE001 - as above
+        attributes = snapshot_attributes(attributes)
+        name = attributes.pop("event_name", "")
+    return plain_name(name), attributes

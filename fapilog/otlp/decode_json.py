@@ -1,0 +1,95 @@
+"""OTLP/JSON, read back: a spooled request becomes its records again.
+
+The way back of ``encode_json.py``, as far as a spool needs it: every record
+stays the JSON it was, resource and scope are decoded because batches are
+grouped by them.  JSON that is no such request raises ``ValueError`` and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from fapilog.otlp.decode import MAX_DEPTH
+from fapilog.record import Resource, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fapilog.otlp.encode import Item
+
+#: What JSON raises that has the wrong shape, or too many levels.
+_MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
+
+
+def split_request_json(request: bytes) -> list[Item]:
+    """Return the encoded records of a request with their resources and scopes, in its order.
+
+    Equal resources are one object, and so are equal scopes.  Does not block;
+    thread-safe.
+
+    Raises:
+        ValueError: ``request`` is no ``ExportLogsServiceRequest`` of OTLP/JSON.
+    """
+    items: list[Item] = []
+    try:
+        for logs in orjson.loads(request)["resourceLogs"]:
+            resource = _resource(orjson.dumps(logs["resource"]), _text(logs["schemaUrl"]))
+            for of_scope in logs["scopeLogs"]:
+                scope = _scope(orjson.dumps(of_scope["scope"]), _text(of_scope["schemaUrl"]))
+                records = [dict(record) for record in of_scope["logRecords"]]
+                items += [(resource, scope, orjson.dumps(record)) for record in records]
+    except _MALFORMED as error:
+        msg = f"no request of OTLP/JSON: {error!r:.200}"
+        raise ValueError(msg) from None
+    return items
+
+
+@lru_cache(maxsize=64)
+def _resource(encoded: bytes, schema_url: str) -> Resource:
+    return Resource(_attributes(orjson.loads(encoded)["attributes"]), schema_url)
+
+
+@lru_cache(maxsize=1024)
+def _scope(encoded: bytes, schema_url: str) -> Scope:
+    scope: Any = orjson.loads(encoded)
+    attributes = _attributes(scope["attributes"])
+    return Scope(_text(scope["name"]), _text(scope["version"]), schema_url, attributes)
+
+
+def _attributes(pairs: Any, depth: int = 0) -> dict[str, Any]:
+    return {_text(pair["key"]): _any_value(pair.get("value") or {}, depth) for pair in pairs}
+
+
+def _any_value(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        msg = f"values nested more than {MAX_DEPTH} deep"
+        raise ValueError(msg)
+    for kind, content in value.items():
+        return _VALUES[kind](content, depth + 1)
+    return None
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    raise TypeError(content)
+
+
+def _array(content: Any, depth: int) -> list[Any]:
+    return [_any_value(value, depth) for value in content.get("values") or ()]
+
+
+_VALUES: Final[dict[str, Callable[[Any, int], Any]]] = {
+    "stringValue": lambda content, _depth: _text(content),
+    "boolValue": lambda content, _depth: bool(content),
+    "intValue": lambda content, _depth: int(content),
+    "doubleValue": lambda content, _depth: float(content),
+    "bytesValue": lambda content, _depth: base64.b64decode(content, validate=True),
+    "arrayValue": _array,
+    "kvlistValue": lambda content, depth: _attributes(content.get("values") or (), depth),
+}

@@ -1,0 +1,177 @@
+"""OTLP/JSON: the same records as JSON, for ``http/json`` and for OTLP files.
+
+The mapping is proto3's JSON mapping as OTLP changes it
+(https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids are
+hexadecimal, enumerations are integers, 64-bit integers are strings.  As in
+protobuf, a record is encoded once and a request only frames it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from fapilog.otlp.encode import NOT_NORMAL, group, normal_copy, runs
+from fapilog.record import LogRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from fapilog.otlp.encode import Item
+    from fapilog.record import Resource, Scope
+
+_INT64_END: Final = 1 << 63
+# What a receiver that parses into protobuf messages can take: see encode.py.
+_MAX_DEPTH: Final = 31
+
+
+def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 - one return a type
+    kind = type(value)
+    if kind is str:
+        return {"stringValue": value}
+    if value is None:
+        return {}
+    if kind is bool:
+        return {"boolValue": value}
+    if kind is int and -_INT64_END <= value < _INT64_END:
+        return {"intValue": str(value)}
+    if kind is float:
+        return {"doubleValue": value if math.isfinite(value) else _not_finite(value)}
+    if kind is bytes:
+        return {"bytesValue": base64.b64encode(value).decode()}
+    if depth < _MAX_DEPTH:
+        if kind is list or kind is tuple:
+            return {"arrayValue": {"values": [_any_value(inner, depth + 1) for inner in value]}}
+        if kind is dict:
+            return {"kvlistValue": {"values": _key_values(value, depth + 1)}}
+    raise TypeError(kind)
+
+
+def _not_finite(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
+    # None is left out: it means the same as {}, which some receivers refuse.
+    return [
+        {"key": key} if value is None else {"key": key, "value": _any_value(value, depth)}
+        for key, value in pairs.items()
+    ]
+
+
+def _attributes(attributes: Mapping[str, Any]) -> orjson.Fragment:
+    try:
+        return orjson.Fragment(orjson.dumps(_key_values(attributes)))
+    except NOT_NORMAL:
+        normal = normal_copy(LogRecord(attributes=dict(attributes))).attributes
+        return orjson.Fragment(orjson.dumps(_key_values(normal)))
+
+
+def encode_record_json(record: LogRecord) -> bytes:
+    """Return ``record`` as one ``LogRecord`` object of OTLP/JSON, without a newline.
+
+    Relies on ``fapilog.values.normalise`` having run; a record that is not
+    normal is copied and normalised first.  Never raises and does not block;
+    thread-safe for records nobody changes meanwhile.
+    """
+    try:
+        return orjson.dumps(_fields(record))
+    except NOT_NORMAL:
+        return orjson.dumps(_fields(normal_copy(record)))
+
+
+def _fields(record: LogRecord) -> dict[str, Any]:
+    observed = record.observed_timestamp or record.timestamp or time.time_ns()
+    fields: dict[str, Any] = {
+        "timeUnixNano": str(record.timestamp),
+        "observedTimeUnixNano": str(observed),
+        "severityNumber": record.severity_number,
+        "severityText": record.severity_text,
+    }
+    if record.body is not None:
+        fields["body"] = _any_value(record.body)
+    fields["attributes"] = _key_values(record.attributes)
+    if record.dropped_attributes_count:
+        fields["droppedAttributesCount"] = record.dropped_attributes_count
+    if record.trace_flags:
+        fields["flags"] = record.trace_flags & 0xFF
+    if _is_id(record.trace_id, 32):
+        fields["traceId"] = record.trace_id
+        if _is_id(record.span_id, 16):
+            fields["spanId"] = record.span_id
+    if record.event_name:
+        fields["eventName"] = record.event_name
+    return fields
+
+
+def _is_id(text: str, digits: int) -> bool:
+    """Whether ``text`` is a valid id: by the data model, not all zero either."""
+    return len(text) == digits and any(bytes.fromhex(text))
+
+
+def _text(text: str) -> str:
+    """Return ``text`` with lone surrogates escaped: nothing has normalised it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _scope(scope: Scope) -> dict[str, Any]:
+    return {
+        "name": _text(scope.name),
+        "version": _text(scope.version),
+        "attributes": _attributes(scope.attributes),
+    }
+
+
+def _resource_logs(
+    resource: Resource, scopes: Iterable[tuple[Scope, Sequence[bytes]]]
+) -> dict[str, Any]:
+    return {
+        "resource": {"attributes": _attributes(resource.attributes)},
+        "scopeLogs": [
+            {
+                "scope": _scope(scope),
+                "logRecords": [orjson.Fragment(record) for record in records],
+                "schemaUrl": _text(scope.schema_url),
+            }
+            for scope, records in scopes
+        ],
+        "schemaUrl": _text(resource.schema_url),
+    }
+
+
+def encode_request_json(items: Sequence[Item]) -> bytes:
+    """Return the ``ExportLogsServiceRequest`` of records encoded by :func:`encode_record_json`.
+
+    Records are grouped by the identity of their resource and scope and keep
+    their order in a group.  Does not block; thread-safe.
+    """
+    groups = group(items)
+    return _request([_resource_logs(one, scopes.items()) for one, scopes in groups.items()])
+
+
+def encode_in_order_json(items: Sequence[Item]) -> bytes:
+    """Return a request of encoded records that keeps the order of all of them.
+
+    It is longer than :func:`encode_request_json`'s where loggers take turns.
+    """
+    return _request([_resource_logs(one, scopes) for one, scopes in runs(items)])
+
+
+def _request(resource_logs: list[dict[str, Any]]) -> bytes:
+    return orjson.dumps({"resourceLogs": resource_logs})
+
+
+def logs_data_line(items: Sequence[Item]) -> bytes:
+    r"""Return the records as one line of an OTLP file, ended by ``\n``.
+
+    The line is a ``LogsData`` object, whose JSON is that of the request; JSON
+    escapes every newline inside it.  Does not block; thread-safe.
+    Source: https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
+    """
+    return encode_request_json(items) + b"\n"

@@ -1,0 +1,243 @@
+"""Daemon threads that sleep until they are woken; the pipeline and every sink have some.
+
+They are started by the first wake-up, not at configuration, so a process that
+forks before it logs (gunicorn preload) needs no care.  Waking takes no lock
+that a signal handler could find held: the bell is a ``SimpleQueue``, whose
+``put`` is re-entrant.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from fapilog import context, native
+from fapilog.diagnostics import announce, kind_of
+from fapilog.native import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Seconds between two looks at threads that are ending.
+_POLL: Final = 0.001
+#: Seconds until a loop that failed is run again.
+_PAUSE: Final = 0.05
+
+
+class Worker:
+    """Runs ``loop`` on a thread of its own, or on several.
+
+    Args:
+        name: the threads' name.
+        loop: what each thread runs; it calls :meth:`sleep` when it has nothing
+            to do and returns only to end the thread.  Where it raises, for
+            want of memory, it is called again.
+        width: threads at most; the first is started by :meth:`wake`, others by
+            :meth:`widen`.
+        finish: called once when every loop has returned, :attr:`ended` is
+            True and none will begin.
+
+    Attributes:
+        idle: True while the loop waits for a wake-up without a time limit,
+            and before a thread exists.  Whoever adds work reads it after
+            adding and calls :meth:`wake` when it is set.
+        ended: True once every loop has returned; the worker never runs again.
+        threads: how many have been started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        loop: Callable[[], None],
+        *,
+        width: int = 1,
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._name = name
+        self._loop = loop
+        self._width = width
+        self._finishing = deque([finish])  # whoever takes it out calls it
+        self.ended = False
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget the parent's threads and bell."""
+        self.idle = not self.ended
+        self._bell: native.SimpleQueue[None] = native.SimpleQueue()
+        self.threads = 0
+        self._alive = 0  # of them, those that have not ended
+        self._idents: set[int] = set()
+        self._starting = native.Lock()
+        self._starter = 0  # the thread that waits for another one to begin
+        self._is_inline = False
+        self._running = 0
+        self._has_returned = False
+        self._counting = native.RLock()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on one of this worker's threads."""
+        return native.get_ident() in self._idents
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a thread exists that has not ended."""
+        return self._alive > 0
+
+    def wake(self) -> bool:
+        """Wake the loop, starting a thread when there is none.
+
+        Thread-safe, re-entrant, does not block.
+
+        Returns:
+            False when the interpreter refuses a new thread, or the loop has
+            ended.
+        """
+        if self.ended:
+            return False
+        self.idle = False
+        if not self.has_thread():
+            self.idle = True
+            return False
+        try:
+            self._bell.put(None)
+        except MemoryError:
+            self.idle = True  # or nobody would wake it again
+            return False
+        return True
+
+    def has_thread(self) -> bool:
+        """Start a thread if there was none; False when the interpreter refuses it."""
+        return self.threads > 0 or self._start()
+
+    def widen(self) -> None:
+        """Start another thread if there may be one; by the threads and whoever adds work."""
+        if self._is_inline or self.threads >= self._width:
+            return
+        with self._starting:
+            if self.threads < self._width:
+                self._launch()
+
+    def sleep(self, seconds: float | None) -> None:
+        """Wait for a wake-up; by one of the worker's threads at a time."""
+        try:
+            self._bell.get(timeout=seconds)
+            while True:  # many calls of wake() are one wake-up
+                self._bell.get_nowait()
+        except native.Empty:
+            return
+
+    def join(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for the other threads to end; True when none is left."""
+        deadline = monotonic() + seconds
+        while self._others and monotonic() < deadline:
+            native.pause(_POLL)
+        return not self._others
+
+    @property
+    def _others(self) -> int:
+        """Threads the caller can wait for: not its own, nor one that its frame is starting."""
+        return self._alive - self.is_current - (self._starter == native.get_ident())
+
+    def _start(self) -> bool:
+        if not self._starting.acquire(blocking=False):
+            return True  # another caller is at it, perhaps the one this handler interrupted
+        try:
+            return self._launch()
+        finally:
+            self._starting.release()
+
+    def _launch(self) -> bool:
+        """Start a thread; False when there is none to be had.  Holds ``_starting``."""
+        if not self._enter():
+            return False
+        self._starter = native.get_ident()
+        # Counted before it runs: the loop may ask whether there are others.
+        self.threads += 1
+        with self._counting:
+            self._alive += 1
+        try:
+            native.start_thread(self._run_thread, self._name)
+        except (RuntimeError, MemoryError) as error:
+            self._starter = 0
+            self.threads -= 1
+            self._count_end()
+            self._leave(has_run=False)
+            # From Python 3.12 on an ending interpreter refuses; shutdown() is about to come.
+            if "interpreter shutdown" not in str(error):
+                rest = "there is another one" if self.threads else "records wait for shutdown()"
+                announce("thread", f"no thread for {self._name}: {error}; {rest}")
+            return False
+        self._starter = 0
+        return True
+
+    def _run_thread(self) -> None:
+        ident = native.get_ident()
+        self._idents.add(ident)
+        self._starter = 0
+        try:
+            self._run(self._persist)
+        finally:
+            self._idents.discard(ident)
+            self._count_end()
+
+    def _count_end(self) -> None:
+        with self._counting:
+            self._alive -= 1
+
+    def run_inline(self) -> None:
+        """Run the loop on the calling thread, where no thread is to be had.
+
+        Does nothing where another call of it is at work, be it in the frame
+        that a signal handler has interrupted, or once the worker has ended.
+        """
+        if self._starting.acquire(blocking=False):
+            try:
+                if self._enter():
+                    self._is_inline = True
+                    contextvars.copy_context().run(self._run, self._loop)
+            finally:
+                self._starting.release()
+
+    def _persist(self) -> None:
+        """Run the loop until it returns."""
+        while not self._returns():
+            native.sleep(_PAUSE)
+
+    def _returns(self) -> bool:
+        try:
+            self._loop()
+        except BaseException as error:  # noqa: BLE001 - there is no other thread to go on
+            announce(f"loop {self._name}", f"{self._name}: {kind_of(error)}; it goes on")
+            return False
+        return True
+
+    def _run(self, loop: Callable[[], None]) -> None:
+        native.IN_WORKER.set(True)  # in this thread's context, or in a copy made for the loop
+        with context.suppressed():
+            try:
+                loop()
+            finally:
+                self._leave(has_run=True)
+
+    def _enter(self) -> bool:
+        """Count one more loop, unless the worker has ended."""
+        with self._counting:
+            self._running += not self.ended
+            return not self.ended
+
+    def _leave(self, *, has_run: bool) -> None:
+        """Count one loop less; the last one ends the worker."""
+        with self._counting:
+            self._running -= 1
+            self._has_returned |= has_run
+            if self._running or not self._has_returned:
+                return
+            self.ended = True
+            self.idle = False
+        try:
+            finish = self._finishing.pop()
+        except IndexError:  # a signal handler came between, and ran the loop to its end as well
+            return
+        finish()

@@ -1,0 +1,382 @@
+"""Runtimes: a logger registry, a pipeline and sinks with settings of their own.
+
+Several live side by side (tests, libraries, tenants).  The functions of the
+package work on the default one, which ``fapilog.runtime.default`` keeps.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from typing_extensions import Self
+
+from fapilog.diagnostics import announce, describe
+from fapilog.engine import holding
+from fapilog.engine.entry import offered
+from fapilog.engine.logger import AsyncLogger, Logger
+from fapilog.engine.pipeline import Pipeline
+from fapilog.engine.registry import LoggerRegistry
+from fapilog.errors import ConfigurationError
+from fapilog.native import monotonic
+from fapilog.process import exit as process_exit
+from fapilog.record import EMPTY_RESOURCE, LogRecord, Resource, Scope
+from fapilog.severity import parse_severity
+from fapilog.values import Limits, snapshot_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import TypeAlias
+
+    from opentelemetry.sdk.resources import Resource as SDKResource
+
+    from fapilog.delivery.ledger import Stats
+    from fapilog.delivery.route import Route
+    from fapilog.processors import RedactProcessor
+    from fapilog.protocols import Processor, Sink
+    from fapilog.settings import Settings
+    from fapilog.values.exceptions import Capture
+
+    Sinks: TypeAlias = Iterable[Sink[Any] | Route | str] | Sink[Any] | Route | str
+    AnyResource: TypeAlias = Resource | SDKResource | Mapping[str, Any]
+
+#: Seconds that ``flush()`` waits unless told otherwise.
+_FLUSH: Final = 30.0
+#: Seconds that anything waits at most; the system's own waits have a limit too.
+_LONGEST: Final = 86_400.0
+
+
+class Runtime:
+    """A logger factory with a pipeline and sinks of its own.
+
+    Usable as a context manager, which shuts it down at the end.  All methods
+    are thread-safe.
+
+    Args:
+        settings: options; read from the environment and files when None.
+        sinks: sinks, routes to sinks, or their names as the option ``sinks``
+            has them, instead of what the settings say.
+        processors: called in order for each record, before redaction.
+            Redaction runs last unless one of them is a ``RedactProcessor``
+            or the option ``redact`` is off.
+        level: lowest enabled severity, as the option ``level``.
+        resource: attributes that win over the detected ones, or a whole
+            resource.
+        **options: further options of :class:`Settings`.
+
+    Raises:
+        ConfigurationError: an option is wrong; names it and the fix.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        sinks: Sinks | None = None,
+        processors: Sequence[Processor] | None = None,
+        level: int | str | None = None,
+        resource: AnyResource | None = None,
+        _registry: LoggerRegistry | None = None,
+        **options: Any,
+    ) -> None:
+        from fapilog.otel import resource as resources  # noqa: PLC0415 - loads the SDK
+
+        if level is not None:
+            options["level"] = level
+        self.settings = resolve_settings(settings, options)
+        self._redactor, chain = _processors(self.settings, check_processors(processors))
+        detected = resources.detect_resource(check_resource(resource))
+        self.resource = self._redact_resource(detected)
+        self._process = resources.process_attributes()
+        # Foreign resources and scopes are few and compared by identity.
+        self._redacted_resource = lru_cache(maxsize=64)(self._redact_resource)
+        self._redacted_scope = lru_cache(maxsize=1024)(self._redact_scope)
+        self.pipeline = _pipeline(self.settings, sinks, chain, self.resource)
+        self._registry = _registry or LoggerRegistry(lambda _core: None)
+        self._registry.attach(self.pipeline, self.settings)
+        process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
+        _runtimes.add(self)
+
+    def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
+        """Return the logger of ``name``; its records carry ``bound`` fields."""
+        return Logger(self._registry.core(name), snapshot_attributes(bound))
+
+    def get_async_logger(self, name: str = "", /, **bound: Any) -> AsyncLogger:
+        """Return the same for coroutines."""
+        return AsyncLogger(self._registry.core(name), snapshot_attributes(bound))
+
+    def set_level(self, level: int | str | None, logger: str = "") -> None:
+        """Change the level of a logger name and those below it, at once.
+
+        Args:
+            level: a severity; None inherits from the parent again.
+            logger: dotted name; "" is the default of all.
+
+        Raises:
+            ConfigurationError: ``level`` is no severity.
+        """
+        try:
+            threshold = None if level is None else parse_severity(level)
+        except Exception as error:  # noqa: BLE001 - any object may be given
+            msg = f"set_level(): {describe(error)}"
+            raise ConfigurationError(msg) from None
+        self._registry.set_level(logger, threshold)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything logged so far was settled by every sink.
+
+        Blocks up to ``timeout`` seconds (None, or what is no number: 30).
+
+        Returns:
+            False when the time limit came first.
+        """
+        return self.pipeline.flush(_time_limit("flush", timeout, _FLUSH))
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Deliver what was logged, end all threads, close the sinks.
+
+        Blocks up to ``timeout`` seconds (None, or what is no number: the
+        option ``shutdown_timeout``), one deadline for everything; what is left
+        then is dropped and counted.  Later log calls are dropped and counted.
+        A second call does nothing.
+        """
+        deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
+        self.pipeline.closed = True  # before the loggers, which look at it once they are closed
+        self._registry.close()
+        self._end(deadline)
+
+    def retire(self) -> None:
+        """Shut down after another runtime has taken over this one's loggers."""
+        self._end(monotonic() + self.settings.shutdown_timeout)
+
+    def _end(self, deadline: float) -> None:
+        self.pipeline.close(deadline)
+        process_exit.unregister(self)
+        process_exit.restore_sigterm()
+
+    def prepare_exit(self) -> None:
+        """Start the threads that ``shutdown()`` will need; an ending interpreter has none."""
+        self.pipeline.start_threads()
+
+    def stats(self) -> Stats:
+        """Return the ledger as it is now.  Does not block."""
+        stats = self.pipeline.stats()
+        return stats if self._redactor is None else replace(stats, redacted=self._redactor.redacted)
+
+    @property
+    def exit_timeout(self) -> float:
+        """Seconds this runtime may take when the process ends."""
+        return self.settings.shutdown_timeout
+
+    # ---- RecordTarget: what bridges feed
+
+    def is_enabled(self, name: str, severity_number: int) -> bool:
+        """Whether a record of logger ``name`` at this severity would be taken, or held."""
+        if not self.pipeline.has_sinks:
+            return False
+        threshold = self._registry.levels.threshold(name)
+        return severity_number >= threshold or (
+            severity_number >= holding.gate(threshold)
+            and holding.taker(severity_number) is not None
+        )
+
+    def lowest_severity(self) -> int:
+        """Return the lowest severity number that is enabled for any logger, or may be held."""
+        return holding.gate(self._registry.levels.lowest)
+
+    def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
+        """Take a record made elsewhere.  Its values must be snapshots already."""
+        number = record.severity_number if isinstance(record.severity_number, int) else 0
+        entry = offered(self._complete, number, record, exception)
+        hold = None
+        if holding.floor <= number < self._registry.levels.highest:
+            threshold = self._registry.levels.threshold(record.scope.name)
+            if holding.gate(threshold) <= number < threshold:
+                hold = holding.taker(number)
+        try:
+            if hold is None:
+                self.pipeline.put(entry)
+            else:
+                values = (record.body, record.attributes, exception)
+                hold.add(self.pipeline, entry, values)
+        except MemoryError:
+            self.pipeline.refuse(number, "no_memory")
+
+    def _complete(self, record: LogRecord, exception: Capture | None, now: int) -> LogRecord:
+        """Complete an offered record, on the worker."""
+        if exception is not None:
+            record.attributes = {**exception.attributes(), **record.attributes}
+        record.observed_timestamp = record.observed_timestamp or now
+        record.timestamp = record.timestamp or record.observed_timestamp
+        if record.resource is EMPTY_RESOURCE:
+            record.resource = self.resource
+        elif record.resource is not self.resource:
+            record.resource = self._redacted_resource(record.resource)
+        if record.scope.attributes:
+            record.scope = self._redacted_scope(record.scope)
+        return record
+
+    def _redact_resource(self, resource: Resource) -> Resource:
+        return replace(resource, attributes=self._redact(resource.attributes))
+
+    def _redact_scope(self, scope: Scope) -> Scope:
+        return replace(scope, attributes=self._redact(scope.attributes))
+
+    def _redact(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        return attributes if self._redactor is None else self._redactor.redact_mapping(attributes)
+
+    def after_fork(self) -> None:
+        """Let the resource name the forked child this is called in."""
+        from fapilog.otel import resource as resources  # noqa: PLC0415 - loaded by __init__()
+
+        before, self._process = self._process, resources.process_attributes()
+        self.resource = resources.of_child(self.resource, before, self._process)
+        self.pipeline.resource = self.resource
+        self._registry.after_fork()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+
+def _time_limit(function: str, given: object, default: float) -> float:
+    """Return seconds from 0 to a day; what is no number must not break the application."""
+    if given is None:
+        return default
+    if isinstance(given, int) and not isinstance(given, bool):
+        return float(min(max(given, 0), int(_LONGEST)))
+    if isinstance(given, float) and not math.isnan(given):
+        return min(max(given, 0.0), _LONGEST)
+    announce(
+        f"{function} timeout",
+        f"{function}(timeout) takes seconds, not {type(given).__name__}; {default:g} s are used",
+    )
+    return default
+
+
+def resolve_settings(settings: object, options: Mapping[str, Any]) -> Settings:
+    """Return ``settings`` with ``options`` on top, validated.
+
+    Raises:
+        ConfigurationError: an option is wrong, or ``settings`` is no settings.
+    """
+    from fapilog.settings import Settings as Model  # noqa: PLC0415 - pydantic loads at configure
+
+    if settings is None:
+        return Model(**options)
+    if not isinstance(settings, Model):
+        msg = f"settings: {settings!r} is no Settings object; give options by name"
+        raise ConfigurationError(msg)
+    if not options:
+        return settings
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return Model(**{**given, **options})
+
+
+def check_processors(given: object) -> tuple[Processor, ...]:
+    """Return the processors in a tuple.
+
+    Raises:
+        ConfigurationError: one is no plain function, or they are no sequence.
+    """
+    fix = "give a list of functions (record) -> record"
+    if given is None:
+        return ()
+    if callable(given) or not isinstance(given, Iterable):
+        msg = f"processors: {given!r} is no list; {fix}"
+        raise ConfigurationError(msg)
+    processors = tuple(given)
+    for processor in processors:
+        if not callable(processor) or isinstance(processor, type):
+            msg = f"processors: {processor!r} is not callable; {fix}"
+            raise ConfigurationError(msg)
+        if inspect.iscoroutinefunction(processor):
+            msg = f"processors: {processor!r} is a coroutine function; {fix}"
+            raise ConfigurationError(msg)
+    return processors
+
+
+def check_resource(given: Any) -> AnyResource | None:
+    """Return the resource, attributes in a dict of their own.
+
+    Raises:
+        ConfigurationError: it is neither attributes nor a resource.
+    """
+    if given is None or hasattr(given, "attributes"):
+        return given  # type: ignore[no-any-return]
+    if not isinstance(given, Mapping):
+        msg = f"resource: {given!r} is neither a mapping of attributes nor a resource"
+        raise ConfigurationError(msg)
+    return dict(given)
+
+
+def _processors(
+    settings: Settings, given: Sequence[Processor]
+) -> tuple[RedactProcessor | None, list[Processor]]:
+    from fapilog.processors import RedactProcessor as Redactor  # noqa: PLC0415 - at configure only
+    from fapilog.processors.redact import redactor_of  # noqa: PLC0415 - as above
+
+    own = next((p for p in given if isinstance(p, Redactor)), None)
+    if own is None:
+        own = redactor_of(settings)
+        return own, [*given, own] if own else [*given]
+    # What a processor behind it adds is redacted as well.
+    return own, [*given] if isinstance(given[-1], Redactor) else [*given, own]
+
+
+def _pipeline(
+    settings: Settings, sinks: Sinks | None, processors: list[Processor], resource: Resource
+) -> Pipeline:
+    from fapilog.runtime.wiring import make_queues  # noqa: PLC0415 - at configure only
+
+    limits = Limits(
+        attributes=settings.attribute_count_limit,
+        attribute_text=settings.attribute_value_length_limit,
+    )
+    return Pipeline(
+        make_queues(settings, sinks),
+        processors,
+        resource=resource,
+        capacity=settings.queue_size,
+        overflow=settings.overflow,
+        block_timeout=settings.block_timeout,
+        protect=settings.protect_level,
+        limits=limits,
+    )
+
+
+_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def runtimes() -> list[Runtime]:
+    """Return every runtime there is, shut down or not."""
+    return list(_runtimes)
+
+
+def _after_fork_in_child() -> None:
+    # After the pipelines', which registered theirs when they were imported.
+    for runtime in list(_runtimes):
+        runtime.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=process_exit.before_fork,
+        after_in_parent=process_exit.after_fork,
+        after_in_child=process_exit.after_fork_in_child,
+    )

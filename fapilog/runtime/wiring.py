@@ -1,0 +1,242 @@
+"""From settings and sinks to the sending queues of a pipeline.
+
+Here routes, fallbacks, spools and quarantines meet their sinks; everything
+wrong about them is found before the first record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fapilog.delivery.options import DeliveryOptions
+from fapilog.delivery.retry import RetryPolicy
+from fapilog.delivery.route import Route
+from fapilog.delivery.sending_queue import SendingQueue
+from fapilog.errors import ConfigurationError
+from fapilog.protocols import BatchLimits, as_durable, destination_of
+from fapilog.sinks.factory import make_sinks, name_sinks, sink_of, wanted_sinks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    from fapilog.protocols import Sink
+    from fapilog.settings import Settings
+    from fapilog.spool import Quarantine, Spool
+
+#: Returns the sink that a pipeline gets in the place of all others; None outside of tests.
+_substitute: Callable[[], Sink[Any]] | None = None
+
+
+@contextlib.contextmanager
+def substituted(substitute: Callable[[], Sink[Any]]) -> Iterator[None]:
+    """Have every pipeline that is made in the block send to ``substitute()`` alone."""
+    global _substitute  # noqa: PLW0603 - of the whole process, as what it replaces
+    before, _substitute = _substitute, substitute
+    try:
+        yield
+    finally:
+        _substitute = before
+
+
+def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
+    """Return the ways out, their sinks opened; those that are fallbacks come last.
+
+    Args:
+        settings: options of sinks and delivery, and the sinks' names where
+            ``given`` is None.
+        given: a sink, a route, a name, or an iterable of these.
+
+    Raises:
+        ConfigurationError: a sink, a route or an option is wrong; no sink is
+            left open.
+    """
+    if _substitute is not None:
+        sink = _substitute()
+        options = _options(settings, sink.name, Route(sink))
+        return [SendingQueue(sink, name=sink.name, options=options, route=Route(sink))]
+    wanted = wanted_sinks(settings, given)
+    routes = _with_fallbacks(settings, _routes(settings, wanted), _specs(wanted))
+    shared = {id(route.fallback): route.fallback for route in routes if route.fallback is not None}
+    routes += [Route(sink) for sink in shared.values()]
+    named = name_sinks(settings, [route.sink for route in routes])
+    ways = [
+        (name, route, _options(settings, name, route))
+        for name, route in zip(named, routes, strict=True)
+    ]
+    if settings.overflow == "spill" and not any(options.spool for _, _, options in ways):
+        msg = (
+            f"{settings.place('overflow')}: 'spill' needs a sink with a spool: set "
+            "spool.directory, not spool.mode=never, and use otlp or loki; or choose 'block'"
+        )
+        raise ConfigurationError(msg)
+    directories = _spool_directories(settings, named.values())
+    make_sinks(settings, named.values())  # nothing can go wrong behind this
+    if directories and settings.spool.directory is not None:
+        from fapilog.spool import announce_strangers  # noqa: PLC0415 - as below
+
+        announce_strangers(settings.spool.directory.expanduser().absolute(), directories)
+    queues: dict[int, SendingQueue] = {}
+    for name, route, options in reversed(ways):  # fallbacks before those they are for
+        queues[id(route.sink)] = SendingQueue(
+            named[name],
+            name=name,
+            options=options,
+            route=route,
+            fallback=queues.get(id(route.fallback)),
+            is_fallback=id(route.sink) in shared,
+        )
+    return list(reversed(queues.values()))
+
+
+def _specs(wanted: Iterable[object]) -> set[str]:
+    sinks = [one.sink if isinstance(one, Route) else one for one in wanted]
+    return {sink for sink in sinks if isinstance(sink, str)}
+
+
+def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
+    """Return a route for each sink, with the options that the settings have for its name."""
+    given = []
+    for one in wanted:
+        sink = _sink(one.sink if isinstance(one, Route) else one, settings)
+        if sink is not None:
+            given.append((one, sink))
+    named = name_sinks(settings, [sink for _, sink in given])
+    groups = dict(settings.routes)
+    routes = []
+    for name, (one, sink) in zip(named, given, strict=True):
+        group = groups.pop(name, None)
+        if isinstance(one, Route):  # what the code says wins over the settings
+            routes.append(replace(one, sink=sink))
+        else:
+            routes.append(Route(sink, **(dict(group) if group else {})))
+    if groups:
+        msg = (
+            f"{settings.place('routes')}: no sink is named {', '.join(sorted(groups))}; "
+            f"the sinks are {', '.join(named)}"
+        )
+        raise ConfigurationError(msg)
+    return routes
+
+
+def _with_fallbacks(
+    settings: Settings, routes: Iterable[Route], specs: Container[str]
+) -> list[Route]:
+    """Put the sinks in place of the fallbacks' names: one sink for a name."""
+    made: dict[str, Any] = {}
+    found = []
+    for route in routes:
+        fallback: Any = route.fallback
+        if isinstance(fallback, str):
+            if fallback in specs:
+                msg = (
+                    f"fallback={fallback!r} of {route}: it is one of the sinks already and would "
+                    "get records twice; give another one"
+                )
+                raise ConfigurationError(msg)
+            if fallback not in made:
+                made[fallback] = _sink(fallback, settings)
+            fallback = made[fallback]
+        found.append(replace(route, fallback=fallback))
+    return found
+
+
+def _sink(one: Any, settings: Settings) -> Any:
+    return sink_of(one, settings) if isinstance(one, str) else one
+
+
+def _check(name: str, sink: Any) -> None:
+    if not isinstance(sink.limits, BatchLimits):
+        msg = f"limits of the sink {name!r}: give a BatchLimits"
+        raise ConfigurationError(msg)
+    concurrency = getattr(sink, "concurrency", 1)  # a sink need not inherit from Sink
+    if type(concurrency) is not int or concurrency < 1:
+        msg = f"concurrency={concurrency!r} of the sink {name!r}: give an integer from 1 up"
+        raise ConfigurationError(msg)
+
+
+def _options(settings: Settings, name: str, route: Route) -> DeliveryOptions:
+    """Return how the records of a route's sink are kept and sent, its spool opened.
+
+    Raises:
+        ConfigurationError: the sink, or the directory of its spool, cannot be
+            worked with.
+    """
+    _check(name, route.sink)
+    spool, quarantine = _disk(settings, name, route.sink)
+    policy: Any = route.overflow or settings.sink_overflow
+    if policy == "spill" and spool is None:
+        if route.overflow or settings.spool.directory is None or settings.spool.mode == "never":
+            msg = (
+                f"overflow 'spill' of the sink {name!r} needs a spool: set spool.directory, not "
+                "spool.mode=never, and use a sink whose records can be spooled (otlp, loki)"
+            )
+            raise ConfigurationError(msg)
+        policy = None  # asked for in general, and this sink is a local one
+    return DeliveryOptions(
+        capacity=settings.backlog_bytes,
+        export_timeout=settings.export_timeout,
+        retry=RetryPolicy(initial=settings.retry_initial, maximum=settings.retry_maximum),
+        overflow=policy or ("spill" if spool else "drop_lowest"),
+        block_timeout=settings.block_timeout,
+        protect=settings.protect_level,
+        spool=spool,
+        spool_mode=settings.spool.mode,
+        quarantine=quarantine,
+    )
+
+
+def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[str]:
+    """Return the names of the sinks' directories below ``spool.directory``.
+
+    Raises:
+        ConfigurationError: two different sinks would have the same one.
+    """
+    found: dict[str, Any] = {}
+    durables = filter(None, map(as_durable, sinks)) if settings.spool.directory else ()
+    for sink in durables:
+        from fapilog.spool import Owner  # noqa: PLC0415 - loaded when asked for
+
+        owner = Owner(str(sink.name), sink.wire_format, destination_of(sink))
+        other = found.setdefault(owner.directory, sink)
+        # With the same options, credentials among them, it is the same destination.
+        if other is not sink and getattr(other, "options", other) != getattr(sink, "options", sink):
+            msg = (
+                f"two sinks are called {sink.name!r} and send to the same destination, so their "
+                "records could not be told apart in the spool: give each a name of its own"
+            )
+            raise ConfigurationError(msg)
+    return set(found)
+
+
+def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quarantine | None]:
+    """Return the spool and the quarantine of a sink, as far as it has them."""
+    group = settings.spool
+    durable = as_durable(sink)
+    if durable is None or group.directory is None:
+        return None, None
+    from fapilog.spool import (  # noqa: PLC0415 - loaded when asked for
+        Quarantine,
+        Spool,
+        SpoolOptions,
+    )
+
+    options = SpoolOptions(
+        directory=group.directory.expanduser(),
+        max_bytes=group.max_bytes,
+        min_free=group.min_free,
+        segment_bytes=group.segment_bytes,
+        sync=group.sync,
+        sync_interval=group.sync_interval,
+        quarantine_bytes=group.quarantine_bytes,
+    )
+    called, destination = str(sink.name), destination_of(durable)
+    quarantine = Quarantine(
+        called, durable.wire_format, options, destination=destination, label=name
+    )
+    if group.mode == "never":
+        return None, quarantine
+    spool = Spool(called, durable.wire_format, options, destination=destination, label=name)
+    spool.open()
+    return spool, quarantine

@@ -1,0 +1,138 @@
+"""Which proxy leads to an endpoint, by the variables and rules that other clients know.
+
+Below the sinks that use the network.  ``HTTP_PROXY``, ``HTTPS_PROXY``,
+``ALL_PROXY`` and ``NO_PROXY`` count in lower and upper case.  ``NO_PROXY`` is read
+here, because the standard library knows neither networks nor IPv6 addresses.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from fapilog.errors import ConfigurationError
+from fapilog.sinks.http.options import SCHEMES, credentials_of
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+_PORTS: Final = {"http": 80, "https": 443}
+# A host or a network, in brackets or not, and a port; else it is an IPv6 address.
+_ENTRY: Final = re.compile(r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?::(?P<port>[0-9]{1,5}))?")
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An HTTP proxy.
+
+    Attributes:
+        url: its address, without credentials.
+        username, password: its credentials, or "".
+        secrets: the credentials as they may show in an answer.
+    """
+
+    url: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+def environment_proxy(url: str) -> Proxy | None:
+    """Return the proxy that the environment or the system names for ``url``, or None.
+
+    Raises:
+        ConfigurationError: what they name cannot be used; names the variable and the fix.
+    """
+    target = urlsplit(url)
+    host = target.hostname or ""
+    proxies = urllib.request.getproxies()
+    name = target.scheme if proxies.get(target.scheme) else "all"
+    given = proxies.get(name)
+    port = target.port or _PORTS.get(target.scheme, 0)
+    if not given or is_exempt(host, port, proxies.get("no", "")) or _system_exempts(host):
+        return None
+    return _proxy(given, f"{name.upper()}_PROXY", f"{target.scheme.upper()}_PROXY", host)
+
+
+def is_exempt(host: str, port: int, no_proxy: str) -> bool:
+    """Whether ``NO_PROXY`` says that a host is reached without the proxy.
+
+    Args:
+        host: a name, or an address without brackets.
+        port: the TCP port.
+        no_proxy: entries between commas or spaces: ``*``, a name (which stands for
+            the names below it too, with or without a dot before it), an address or a
+            network; each may end in a port.
+    """
+    host = host.lower().rstrip(".")
+    address = _address(host)
+    return any(
+        _matches(host, address, port, entry)
+        for entry in re.split(r"[\s,]+", no_proxy.lower())
+        if entry
+    )
+
+
+def _matches(host: str, address: IPv4Address | IPv6Address | None, port: int, entry: str) -> bool:
+    parts = _ENTRY.fullmatch(entry)
+    name = parts["name"] if parts else entry
+    if parts and parts["port"] and int(parts["port"]) != port:
+        return False
+    if name == "*":
+        return True
+    if address is not None:
+        try:
+            return address in ip_network(name, strict=False)
+        except ValueError:
+            return False
+    name = name.lstrip("*").strip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _system_exempts(host: str) -> bool:
+    """Whether the settings of macOS or Windows do; variables win over them."""
+    return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(host))
+
+
+def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
+    """Return the proxy that ``source`` names; no message shows it, as it may hold a password."""
+    given = given if "://" in given else f"http://{given}"
+    try:
+        url = urlsplit(given)
+        is_right = url.scheme in SCHEMES and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_right = False
+    if is_right:
+        return Proxy(
+            f"{url.scheme}://{url.netloc.rpartition('@')[2]}",
+            unquote(url.username or ""),
+            unquote(url.password or ""),
+            _secrets(url),
+        )
+    what = "is not of the form http://host:port"
+    if given.lower().startswith("socks"):
+        what = "is a SOCKS proxy, which is not supported"
+    msg = (
+        f"the environment's proxy ({source}) {what}: give one of the form http://host:port "
+        f"in {variable}, or name {host} in NO_PROXY"
+    )
+    raise ConfigurationError(msg)
+
+
+def _secrets(url: SplitResult) -> frozenset[str]:
+    """Return what an answer may echo of the credentials: as given, decoded, and as a header."""
+    password, header = url.password or "", credentials_of(url)
+    pair = url.netloc.rpartition("@")[0]
+    found = {password, unquote(password), pair, unquote(pair), header, header.rpartition(" ")[2]}
+    return frozenset(found - {""})

@@ -1,0 +1,249 @@
+"""The two forms of a push to Loki: JSON, and snappy-compressed protobuf.
+
+An entry is encoded once; a request only puts entries into their streams, and a
+spooled request gives them back byte for byte.
+Source: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
+and https://github.com/grafana/loki/blob/main/pkg/push/push.proto
+"""
+
+from __future__ import annotations
+
+import gzip
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import orjson
+
+from fapilog.errors import ConfigurationError
+from fapilog.otlp.encode import Memo
+from fapilog.otlp.protobuf import bytes_field, delimited, fields, int64_field, varint
+from fapilog.sinks.http.options import GZIP_LEVEL
+from fapilog.sinks.loki.metadata import OBSERVED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+#: What the sink keeps of a record: its stream, its time in nanoseconds since
+#: the Unix epoch, and the encoded entry.
+Item: TypeAlias = tuple[bytes, int, bytes]
+
+_SECOND: Final = 1_000_000_000  # nanoseconds
+_FIVE_DIGITS: Final = 1 << 28
+
+
+class Format(Protocol):
+    """Encodes entries and requests.  Thread-safe; nothing blocks."""
+
+    wire_format: str
+    headers: Mapping[str, str]
+
+    def stream(self, labels: Mapping[str, str]) -> bytes:
+        """Return the labels of a stream, at least one."""
+        ...
+
+    def shared(self, metadata: Mapping[str, str]) -> bytes:
+        """Return structured metadata that many entries have in common."""
+        ...
+
+    def entry(
+        self, time: int, line: str, observed: int, metadata: Mapping[str, str], shared: bytes
+    ) -> bytes:
+        """Return an entry.
+
+        Args:
+            time: nanoseconds since the Unix epoch.
+            line: of any text.
+            observed: the other time, structured metadata of every entry.
+            metadata: further metadata of this entry alone.
+            shared: and what :meth:`shared` has made, any number of times.
+        """
+        ...
+
+    def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
+        """Return a push request of streams and their entries, of which each has some."""
+        ...
+
+    def compress(self, request: bytes) -> bytes:
+        """Return the body of an HTTP request."""
+        ...
+
+    def split(self, request: bytes) -> list[Item]:
+        """Return what a request has been made of, in its order.
+
+        Raises:
+            ValueError: ``request`` is none.
+        """
+        ...
+
+
+class JSONFormat:
+    """``{"streams": [{"stream": {...}, "values": [[time, line, metadata], ...]}]}``, gzipped."""
+
+    wire_format: str = "loki-json"
+    headers: Mapping[str, str] = {"content-type": "application/json", "content-encoding": "gzip"}
+
+    def stream(self, labels: Mapping[str, str]) -> bytes:
+        """Return labels as a JSON object."""
+        return orjson.dumps(labels)
+
+    def shared(self, metadata: Mapping[str, str]) -> bytes:
+        """Return metadata as what is inside a JSON object, behind a comma."""
+        return b"," + orjson.dumps(metadata)[1:-1] if metadata else b""
+
+    def entry(
+        self, time: int, line: str, observed: int, metadata: Mapping[str, str], shared: bytes
+    ) -> bytes:
+        """Return an entry as a JSON array."""
+        rest = b"," + orjson.dumps(metadata)[1:] if metadata else b"}"
+        parts = (time, orjson.dumps(line), observed, shared, rest)
+        return b'["%d",%b,{"observed_timestamp":"%d"%b%b]' % parts
+
+    def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
+        """Return a push request."""
+        # Joined once: each further copy of a request of megabytes would take
+        # longer than the rest, and keep the interpreter from the application.
+        parts: list[bytes] = []
+        for stream, entries in streams:
+            parts += (b'{"stream":', stream, b',"values":[')
+            for entry in entries:
+                parts += (entry, b",")
+            parts[-1] = b"]}"
+            parts.append(b",")
+        return b"".join((b'{"streams":[', *parts[:-1], b"]}"))
+
+    def compress(self, request: bytes) -> bytes:
+        """Return the request gzipped."""
+        return gzip.compress(request, GZIP_LEVEL, mtime=0)
+
+    def split(self, request: bytes) -> list[Item]:
+        """Return what a request has been made of."""
+        items: list[Item] = []
+        try:
+            for stream in orjson.loads(request)["streams"]:
+                labels = orjson.dumps(dict(stream["stream"]))
+                for time, line, metadata in stream["values"]:
+                    entry = orjson.dumps((_text(time), _text(line), dict(metadata)))
+                    items.append((labels, int(time), entry))
+        except (AttributeError, KeyError, TypeError) as error:
+            msg = f"no push request: {error!r:.200}"
+            raise ValueError(msg) from None
+        return items
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError(value)
+
+
+class ProtobufFormat:
+    """``logproto.PushRequest`` in snappy's block format.
+
+    Raises:
+        ConfigurationError: there is no package for snappy.
+    """
+
+    wire_format: str = "loki-protobuf"
+    headers: Mapping[str, str] = {"content-type": "application/x-protobuf"}
+
+    def __init__(self) -> None:
+        try:
+            from cramjam import snappy  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            msg = "format='protobuf' needs: pip install 'fapilog[loki]', or use format='json'"
+            raise ConfigurationError(msg) from error
+        self._compress = snappy.compress_raw
+
+    def stream(self, labels: Mapping[str, str]) -> bytes:
+        """Return labels as Prometheus writes them; JSON's escapes are among those it reads."""
+        pairs = [b"%b=%b" % (name.encode(), orjson.dumps(labels[name])) for name in sorted(labels)]
+        return b"{%b}" % b", ".join(pairs)
+
+    def shared(self, metadata: Mapping[str, str]) -> bytes:
+        """Return metadata as fields of an entry."""
+        parts: list[bytes] = []
+        for name, text in metadata.items():
+            raw = text.encode()
+            parts += (_pair_heads[name][len(raw)], raw)
+        return b"".join(parts)
+
+    def entry(
+        self, time: int, line: str, observed: int, metadata: Mapping[str, str], shared: bytes
+    ) -> bytes:
+        """Return an entry as a field of its stream."""
+        seconds, nanoseconds = divmod(time, _SECOND)
+        moment = _seconds[seconds] + _nanoseconds(nanoseconds)
+        raw = line.encode()
+        parts = [b"\x0a", varint(len(moment)), moment, _line_heads[len(raw)], raw]
+        for name, text in metadata.items():
+            raw = text.encode()
+            parts += (_pair_heads[name][len(raw)], raw)
+        seen = b"%d" % observed
+        parts += (_pair_heads[OBSERVED][len(seen)], seen, shared)
+        return delimited(b"\x12", b"".join(parts))
+
+    def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
+        """Return a push request."""
+        parts: list[bytes] = []  # joined once, as above
+        for stream, entries in streams:
+            labels = delimited(b"\x0a", stream)
+            size = len(labels) + sum(map(len, entries))
+            parts += (b"\x0a" + varint(size), labels, *entries)
+        return b"".join(parts)
+
+    def compress(self, request: bytes) -> bytes:
+        """Return the request in snappy's block format, without frames."""
+        return bytes(self._compress(request))
+
+    def split(self, request: bytes) -> list[Item]:
+        """Return what a request has been made of."""
+        items: list[Item] = []
+        for stream in _messages(fields(request), 1):
+            parts = list(fields(stream))
+            labels = b"".join(_messages(parts, 1))
+            for entry in _messages(parts, 2):
+                moment = bytes_field(entry, 1)
+                time = int64_field(moment, 1) * _SECOND + int64_field(moment, 2)
+                items.append((labels, time, delimited(b"\x12", entry)))
+        return items
+
+
+def _pair_head(name: str, length: int) -> bytes:
+    """Return a pair of structured metadata up to its value of ``length`` bytes."""
+    before = delimited(b"\x0a", name.encode()) + b"\x12" + varint(length)
+    return b"\x1a" + varint(len(before) + length) + before
+
+
+def _nanoseconds(number: int) -> bytes:
+    """Return a varint; most parts of a second take five bytes, written here at once."""
+    if number < _FIVE_DIGITS:
+        return varint(number)
+    return bytes(
+        (
+            number & 0x7F | 0x80,
+            number >> 7 & 0x7F | 0x80,
+            number >> 14 & 0x7F | 0x80,
+            number >> 21 & 0x7F | 0x80,
+            number >> 28,
+        )
+    )
+
+
+_line_heads: Final[Memo[int, bytes]] = Memo(lambda length: b"\x12" + varint(length), 1024)
+_seconds: Final[Memo[int, bytes]] = Memo(lambda time: b"\x08" + varint(time) + b"\x10", 64)
+_pair_heads: Final[Memo[str, Memo[int, bytes]]] = Memo(
+    lambda name: Memo(partial(_pair_head, name), 128), 512
+)
+
+
+def _messages(parts: Iterable[tuple[int, Any]], wanted: int) -> list[bytes]:
+    """Return every field ``wanted``.
+
+    Raises:
+        ValueError: one is a number.
+    """
+    found = [value for number, value in parts if number == wanted]
+    if all(isinstance(value, bytes) for value in found):
+        return found
+    msg = f"field {wanted} is a number"
+    raise ValueError(msg)

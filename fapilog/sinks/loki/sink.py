@@ -1,0 +1,287 @@
+"""The Loki sink: records leave for Grafana Loki's push API.
+
+Resource attributes of an allow list and the severity are a record's labels;
+whatever else it holds goes along as structured metadata, so that Loki keeps few
+streams and Grafana can still filter by everything.  Specification:
+https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fapilog.context import suppressed
+from fapilog.errors import TooLargeError
+from fapilog.otlp.classify import LOKI_RETRYABLE_STATUSES
+from fapilog.otlp.encode import normal_copy
+from fapilog.protocols import BatchLimits, DurableSink, Outcome
+from fapilog.sinks.http.destination import describe_destination
+from fapilog.sinks.http.options import DEFAULT_TIMEOUT, checked_concurrency
+from fapilog.sinks.loki.formats import JSONFormat, ProtobufFormat
+from fapilog.sinks.loki.lines import LINES
+from fapilog.sinks.loki.metadata import UID, Room, identity, metadata_of, origin_of
+from fapilog.sinks.loki.options import DEFAULT_LABELS, USER_AGENT, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import httpx
+
+    from fapilog.record import LogRecord, Resource, Scope
+    from fapilog.sinks.http import options as http_options
+    from fapilog.sinks.http.client import HTTPClient
+    from fapilog.sinks.loki import options as loki_options
+    from fapilog.sinks.loki.formats import Format, Item
+
+#: Records and bytes of text in a request: with metadata well below what Loki
+#: takes of a tenant in a second, 4 MB.
+LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
+#: Bytes before compression.  Loki's parts pass on no larger message than 4 MiB.
+MAX_REQUEST: Final = 3 << 20
+
+#: Records of one moment that are compared with each other.
+_MAX_TWINS: Final = 1024
+_NO_CONTENT: Final = 204
+
+_stream, _time = itemgetter(0), itemgetter(1)
+
+
+class _Origin(NamedTuple):
+    """What all records of one resource, scope and severity share, encoded."""
+
+    stream: bytes
+    metadata: bytes
+    room: Room
+
+
+class LokiSink(DurableSink["Item"]):
+    """Sends records to Grafana Loki.  ``send`` is thread-safe.
+
+    Args:
+        url: of Loki or a gateway before it; without a path
+            ``/loki/api/v1/push`` is added.  Credentials in it become basic
+            authentication.
+        tenant: sent as ``X-Scope-OrgID``.
+        username: for basic authentication, with ``password``.
+        password: never shown.
+        token: sent as ``Authorization: Bearer``; never shown.
+        headers: sent with every request; never shown.  One named
+            ``Authorization`` wins over the above.
+        format: ``"json"`` (default), gzipped, or ``"protobuf"``, compressed
+            with snappy, which needs the extra ``fapilog[loki]``.
+        line: an entry's line: ``"message"`` (default) is the body with an
+            exception's stack trace below it; ``"json"`` and ``"logfmt"`` hold
+            the attributes too.
+        labels: names of at most 15 attributes of the resource that are labels,
+            and ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL).
+            Everything else is structured metadata.
+        timeout: seconds one request may take in all.
+        certificate: PEM file of the authorities to trust for https.
+        client_key: PEM file of the client's key, unencrypted.
+        client_certificate: PEM file of the client's certificate chain.
+        limits: when a batch is sent.
+        concurrency: requests under way at once, 1 to 64; with more than one
+            they may arrive in another order.
+        name: of the sink in the ledger and in messages.
+        transport: an httpx transport to use in place of the network, for tests.
+
+    Redirects are not followed, so headers never reach another host; name
+    resolution takes as long as the system lets it.  Certificate files are read
+    again when they are renewed.
+
+    Raises:
+        ConfigurationError: an option is wrong, or ``format`` needs a package
+            that is not installed; names it and the fix.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tenant: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        format: loki_options.Format = "json",  # noqa: A002 - as the other sinks have it
+        line: loki_options.Line = "message",
+        labels: Iterable[str] = DEFAULT_LABELS,
+        timeout: float = DEFAULT_TIMEOUT,
+        certificate: http_options.FilePath | None = None,
+        client_key: http_options.FilePath | None = None,
+        client_certificate: http_options.FilePath | None = None,
+        limits: BatchLimits | None = None,
+        concurrency: int = 1,
+        name: str = "loki",
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.options = resolve(
+            url,
+            tenant=tenant,
+            username=username,
+            password=password,
+            token=token,
+            headers=headers,
+            format=format,
+            line=line,
+            labels=labels,
+            timeout=timeout,
+            certificate=certificate,
+            client_key=client_key,
+            client_certificate=client_certificate,
+        )
+        self.name = name
+        self.limits = limits or LIMITS
+        self.concurrency = checked_concurrency(concurrency)
+        self._format: Format = ProtobufFormat() if format == "protobuf" else JSONFormat()
+        self.wire_format = self._format.wire_format
+        self.destination = describe_destination(
+            f"Loki {format}", self.options, tenant=self.options.tenant
+        )
+        self._given_transport = transport
+        self._client: HTTPClient | None = None
+        self._line = LINES[line]
+        self._origin = lru_cache(maxsize=1024)(self._encode_origin)
+        self._identity = lru_cache(maxsize=1024)(self._encode_identity)
+        # The entries of the latest moment; the set has them from the second one on.
+        self._moment = 0
+        self._entry = b""
+        self._twins: set[bytes] = set()
+
+    def __repr__(self) -> str:
+        options = self.options
+        return f"LokiSink({options.shown!r}, format={options.format!r}, name={self.name!r})"
+
+    def open(self) -> None:
+        """Load the HTTP client and the certificates; connects to nothing.
+
+        Raises:
+            ConfigurationError: the URL, a certificate or the environment's
+                proxy cannot be used.
+        """
+        from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpx
+
+        headers = dict(self._format.headers)
+        if self.options.tenant:
+            headers["x-scope-orgid"] = self.options.tenant
+        self._client = HTTPClient(self.options, USER_AGENT, headers, self._given_transport)
+
+    # ---- the pipeline's worker
+
+    def encode(self, record: LogRecord) -> Item:
+        """Return the stream, the time and the entry of ``record``.  Does not block.
+
+        Not thread-safe: one thread encodes.
+        """
+        if not record.size:
+            record = normal_copy(record)  # no pipeline has made it normal
+        origin = self._origin(
+            record.resource, record.scope, record.severity_number, record.severity_text
+        )
+        shared = origin.metadata + self._identity(
+            record.trace_id, record.span_id, record.trace_flags, record.event_name
+        )
+        observed = record.observed_timestamp
+        moment = record.timestamp or observed or time.time_ns()
+        line, attributes = self._line(record)
+        metadata = metadata_of(record, attributes, origin.room)
+        entry = self._format.entry(moment, line, observed or moment, metadata, shared)
+        if moment != self._moment:
+            self._moment, self._entry, self._twins = moment, entry, set()
+        elif self._has_twin(entry):
+            metadata[UID] = uuid.uuid4().hex
+            entry = self._format.entry(moment, line, observed or moment, metadata, shared)
+        return origin.stream, moment, entry
+
+    def _has_twin(self, entry: bytes) -> bool:
+        """Whether the moment has such an entry already, of which Loki would keep one only."""
+        twins = self._twins
+        if not twins or len(twins) >= _MAX_TWINS:
+            self._twins = twins = {self._entry}
+        has_twin = entry in twins
+        twins.add(entry)
+        return has_twin
+
+    def _encode_identity(self, trace_id: str, span_id: str, flags: int, event_name: str) -> bytes:
+        return self._format.shared(identity(trace_id, span_id, flags, event_name))
+
+    def _encode_origin(self, resource: Resource, scope: Scope, number: int, text: str) -> _Origin:
+        origin = origin_of(resource, scope, number, text, self.options.labels)
+        encoder = self._format
+        metadata = encoder.shared(origin.metadata)
+        return _Origin(encoder.stream(origin.labels), metadata, Room.beside(origin))
+
+    # ---- delivery
+
+    def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
+        """Send one request; blocks up to ``timeout`` seconds or the sink's own limit.
+
+        Entries go by stream, the oldest first.  Loki keeps one of several
+        equal entries, so sending a batch again does no harm.
+
+        Raises:
+            RetryableError: connection and time-out errors, 429, and every 5xx.
+            AccessDeniedError: 401 and 403.
+            TooLargeError: the request exceeds a limit.
+            InvalidDataError: Loki refuses some of the entries; it has kept the
+                others.
+            PermanentError: any other answer.
+        """
+        streams: dict[bytes, list[Item]] = {}
+        for item in batch:
+            streams.setdefault(item[0], []).append(item)
+        request = self._format.request(
+            (stream, [entry for _, _, entry in sorted(items, key=_time)])
+            for stream, items in streams.items()
+        )
+        if len(request) > MAX_REQUEST:
+            msg = f"a request of {len(request)} bytes exceeds the limit of {MAX_REQUEST}"
+            raise TooLargeError(msg)
+        with suppressed():
+            return self._post(self._format.compress(request), timeout)
+
+    def _post(self, body: bytes, timeout: float) -> Outcome | None:
+        if self._client is None:
+            self.open()
+        client = self._client
+        assert client is not None  # noqa: S101 - open() has set it
+        answer = client.post(body, min(timeout, self.options.timeout))
+        if answer.is_success and answer.problem:
+            return client.unread(answer)
+        if answer.status == _NO_CONTENT:
+            return None
+        if answer.is_success:
+            said = f"HTTP {answer.status} instead of {_NO_CONTENT}; does the URL lead to Loki?"
+            return Outcome(0, f"{self.options.shown}: {said}")
+        raise client.error_of(answer, LOKI_RETRYABLE_STATUSES)
+
+    def pack(self, items: Sequence[Item]) -> bytes:
+        """Return encoded records as a push request in their order."""
+        return self._format.request(
+            (stream, [entry for _, _, entry in entries])
+            for stream, entries in groupby(items, _stream)
+        )
+
+    def unpack(self, packed: bytes) -> list[Item]:
+        """Return the encoded records of a request that :meth:`pack` has made.
+
+        Raises:
+            ValueError: ``packed`` is none.
+        """
+        return self._format.split(packed)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def after_fork(self) -> None:
+        """Forget the parent's connections; the next ``send`` opens new ones."""
+        if self._client is not None:
+            self._client.after_fork()

@@ -1,0 +1,252 @@
+"""OTLP over gRPC: one unary call a batch, over one channel.
+
+Below the OTLP sink.  Requests are bytes already, so the call is a generic one
+and no generated code is loaded.  The channel is made by the first call: gRPC's
+threads do not survive a fork, and a process that forks before it logs is not
+to have any.  Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+from fapilog import native
+from fapilog.errors import ConfigurationError, RetryableError, TooLargeError
+from fapilog.native import monotonic
+from fapilog.otlp.classify import grpc_error, outcome, printable, size_limit
+from fapilog.process.fork_gate import GRPC
+from fapilog.sinks.http.proxies import environment_proxy
+from fapilog.sinks.http.tls import ClientTLS, untrusted
+from fapilog.sinks.otlp.options import USER_AGENT
+
+try:
+    import grpc
+    import grpc._channel  # else by the first call: a child forked just then would lack half of it
+except ImportError as error:
+    msg = "protocol='grpc' needs gRPC: pip install 'fapilog[grpc]', or use protocol='http/protobuf'"
+    raise ConfigurationError(msg) from error
+
+if TYPE_CHECKING:
+    from fapilog.protocols import Outcome
+    from fapilog.sinks.http.proxies import Proxy
+    from fapilog.sinks.otlp.options import OTLPOptions
+
+EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+_DETAILS: Final = "grpc-status-details-bin"
+#: OpenSSL's name of the error, in the details of a call that got no connection.
+_UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+#: The same for a proxy that refuses our credentials.
+_REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
+#: A proxy, or the lack of one, for gRPC alone.
+_GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
+
+#: Seconds that a server's limit is kept in mind, once it has named it.
+_LIMIT_KEPT: Final = 60.0
+
+_CHANNEL_OPTIONS: Final = [
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.primary_user_agent", USER_AGENT),
+    # The delivery retries; and it asks in vain as long as the channel itself
+    # waits to reconnect, by default up to two minutes.
+    ("grpc.enable_retries", 0),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+    # Or a forked child's channel would share its parent's connection.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+# https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html: names that
+# end in -bin have binary values, which no option can give.
+_METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
+
+# A target that means the same to everybody, other than "unix:..." and "dns:///...".
+_HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
+
+# Channels of a parent process: destroying one would act on its connections.
+_inherited: list[Any] = []
+
+
+class GRPCTransport:
+    """Calls ``LogsService/Export``.  Thread-safe: all threads share the channel.
+
+    Args:
+        options: checked.
+
+    Raises:
+        ConfigurationError: a header, a certificate or the environment's proxy
+            cannot be used.
+    """
+
+    def __init__(self, options: OTLPOptions) -> None:
+        for name in options.headers:
+            if not _METADATA_KEY.fullmatch(name):
+                msg = f"headers: {name!r} cannot be sent over gRPC; leave it out"
+                raise ConfigurationError(msg)
+        self._options = options
+        self._proxy, self._proxy_arguments = _proxy_of(options)
+        self._metadata = tuple(options.headers.items())
+        self._compression = (
+            grpc.Compression.Gzip
+            if options.compression == "gzip"
+            else grpc.Compression.NoCompression
+        )
+        self._channel: grpc.Channel | None = None
+        self._call: Any = None
+        # Bytes of the largest request the server takes, and until when it is believed.
+        self._limit: tuple[int, float] | None = None
+        self._replaced: grpc.Channel | None = None  # by one with renewed certificates
+        self._connecting = native.Lock()
+        # gRPC itself would report a wrong file by failing calls only.
+        self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
+
+    def _connected(self) -> Any:
+        """Return the call, on a channel that the first thread to come makes."""
+        with self._connecting:
+            if self._call is None:
+                self._channel = self._open()
+                self._call = self._channel.unary_unary(EXPORT, None, None)
+            return self._call
+
+    def _open(self) -> grpc.Channel:
+        options = self._options
+        arguments = [*_CHANNEL_OPTIONS, *self._proxy_arguments]
+        if options.is_secure:
+            credentials = grpc.ssl_channel_credentials(
+                _read(options.certificate),
+                _read(options.client_key or options.client_certificate),
+                _read(options.client_certificate),
+            )
+            return grpc.secure_channel(options.target, credentials, arguments)
+        return grpc.insecure_channel(options.target, arguments)
+
+    def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
+        """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
+        self._check_size(body)
+        try:
+            with GRPC:
+                call = self._call or self._connected()
+                answer = call(
+                    body, timeout=timeout, metadata=self._metadata, compression=self._compression
+                )
+        except grpc.RpcError as error:
+            self._follow_certificates()
+            trailers = {item.key: item.value for item in error.trailing_metadata() or ()}
+            details = error.details() or ""
+            failure = grpc_error(
+                "UNAUTHENTICATED" if _REFUSED_BY_PROXY in details else error.code().name,
+                untrusted(details) if _UNTRUSTED in details else details,
+                trailers.get(_DETAILS, b""),
+                is_compressed=self._options.compression == "gzip",
+                source=self._options.shown,
+                clean=self._clean,
+            )
+            if isinstance(failure, TooLargeError):
+                self._learn_limit(details, len(body))
+            raise failure from error
+        return outcome(answer, count, clean=self._clean)
+
+    def _check_size(self, body: bytes) -> None:
+        """Refuse at once what the server would refuse; some servers take long to do so.
+
+        Raises:
+            TooLargeError: the request is larger than the server's limit.
+        """
+        if self._limit is not None and len(body) > self._limit[0]:
+            limit, until = self._limit
+            if monotonic() < until:
+                msg = (
+                    f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"
+                )
+                raise TooLargeError(msg)
+            self._limit = None  # it may have been raised
+
+    def _learn_limit(self, details: str, size: int) -> None:
+        # Words about another size are those of a server behind this one, or of compression.
+        limit = size_limit(details)
+        if limit is not None and str(size) in details:
+            self._limit = limit, monotonic() + _LIMIT_KEPT
+
+    def _follow_certificates(self) -> None:
+        """Have the next call make a new channel if the certificates were renewed.
+
+        gRPC connects again by itself and never reads the files again, so this is
+        done when a call fails.  Calls on the old channel may still be under way: it
+        is closed when it is replaced again.
+        """
+        if self._tls is None or not self._tls.renew():
+            return
+        with GRPC, self._connecting:
+            oldest, self._replaced = self._replaced, self._channel
+            self._channel = self._call = None
+            if oldest is not None:
+                oldest.close()
+
+    def _clean(self, words: str) -> str:
+        secrets = self._proxy.secrets if self._proxy is not None else ()
+        return printable(self._options.conceal(words, secrets))
+
+    def close(self) -> None:
+        """Close the channel."""
+        for channel in (self._channel, self._replaced):
+            if channel is not None:
+                channel.close()
+        self._channel = self._call = self._replaced = None
+
+    def after_fork(self) -> None:
+        """Leave the parent's channel alone; the next call makes a new one."""
+        self._connecting = native.Lock()
+        if self._channel is not None or self._replaced is not None:
+            _inherited.append((self._channel, self._call, self._replaced))
+            self._channel = self._call = self._replaced = None
+
+
+def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
+    """Return the proxy that leads to the backend, and the channel's options that say so.
+
+    By the rules of the HTTP sinks.  gRPC's own are others: it reads variables in
+    lower case only, and uses ``https_proxy`` without TLS too.  They hold for targets
+    that only gRPC understands, and if one of its own variables is set.
+
+    Raises:
+        ConfigurationError: the proxy cannot be used.
+    """
+    url = f"{'https' if options.is_secure else 'http'}://{options.target}"
+    if not _is_host_and_port(options.target, url) or any(map(os.environ.get, _GRPC_VARIABLES)):
+        return None, []
+    proxy = environment_proxy(url)
+    if proxy is None:
+        return None, [("grpc.enable_http_proxy", 0)]
+    scheme, _, address = proxy.url.partition("://")
+    if scheme != "http":
+        msg = (
+            "gRPC cannot use the environment's proxy by https: give its URL as http://host:port, "
+            "or use protocol='http/protobuf'"
+        )
+        raise ConfigurationError(msg)
+    pair = f"{quote(proxy.username, safe='')}:{quote(proxy.password, safe='')}"
+    return proxy, [("grpc.http_proxy", f"http://{f'{pair}@' if pair != ':' else ''}{address}")]
+
+
+def _is_host_and_port(target: str, url: str) -> bool:
+    try:
+        return bool(_HOST_AND_PORT.fullmatch(target)) and urlsplit(url).port != 0
+    except ValueError:  # a port above 65535: gRPC has its own words for that
+        return False
+
+
+def _read(path: str | None) -> bytes | None:
+    """Return what is in a file that was there when the sink was opened.
+
+    Raises:
+        RetryableError: it is not, at the moment.
+    """
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        msg = f"{path}: {error.strerror or error}"
+        raise RetryableError(msg) from error

@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fapilog.delivery import sender as sender_module
+from fapilog.delivery.retry import RetryPolicy
+from fapilog.errors import (
+    AccessDeniedError,
+    InvalidDataError,
+    PermanentError,
+    RetryableError,
+    TooLargeError,
+)
+from fapilog.protocols import Outcome
+from tests.support.ledger import wait_for
+from tests.support.queues import Delivery
+from tests.support.sinks import Gate, ScriptedSink
+
+QUICK = RetryPolicy(initial=0.001, maximum=0.01)
+CUTS = sender_module._MAX_CUTS
+Bench = Callable[..., "Delivery"]
+
+
+class Picky(ScriptedSink):
+    """Refuses requests of more than ``limit`` records, and those with a bad one."""
+
+    def __init__(self, bad: Sequence[int] = (), limit: int = 1 << 30) -> None:
+        super().__init__()
+        self.bad = set(bad)
+        self.limit = limit
+        self.requests = 0
+
+    def send(self, batch: Sequence[Any], timeout: float) -> Outcome | None:
+        self.requests += 1
+        if len(batch) > self.limit:
+            raise TooLargeError("413")
+        if not self.bad.isdisjoint(batch):
+            raise InvalidDataError("400 a timestamp is too old")
+        return super().send(batch, timeout)
+
+
+# ---- what each answer means
+
+
+@pytest.mark.parametrize(
+    ("answers", "counts", "sends", "retries"),
+    [
+        ([None], (3, 0, 0, 0), 1, 0),
+        ([Outcome()], (3, 0, 0, 0), 1, 0),
+        ([Outcome(message="a warning")], (3, 0, 0, 0), 1, 0),
+        ([Outcome(rejected=1)], (2, 1, 0, 0), 1, 0),
+        ([Outcome(rejected=99)], (0, 3, 0, 0), 1, 0),
+        ([Outcome(rejected=-1)], (3, 0, 0, 0), 1, 0),
+        ([RetryableError("503")], (3, 0, 0, 0), 2, 1),
+        ([RetryableError("429", retry_after=0.01)] * 30, (3, 0, 0, 0), 31, 30),
+        ([AccessDeniedError("401")] * 30, (3, 0, 0, 0), 31, 30),
+        ([PermanentError("404")], (0, 3, 0, 0), 1, 0),
+        ([ValueError("?")] * 4, (3, 0, 0, 0), 5, 4),
+        ([ValueError("?")] * 5, (0, 0, 0, 3), 5, 4),
+        ([ValueError("?"), RetryableError("503")] * 4, (3, 0, 0, 0), 9, 8),
+        ([TooLargeError("413")], (3, 0, 0, 0), 3, 0),
+        ([TooLargeError("413")] * 3, (2, 1, 0, 0), 5, 0),
+        ([InvalidDataError("400")] * 5, (0, 3, 0, 0), 5, 0),
+        ([InvalidDataError("400"), PermanentError("404")], (2, 1, 0, 0), 3, 0),
+    ],
+)
+def test_every_answer_has_its_consequence_and_every_record_is_counted_once(
+    answers: list[object], counts: tuple[int, ...], sends: int, retries: int
+) -> None:
+    delivery = Delivery(ScriptedSink(*answers))
+    batch = delivery.deliver(3)
+    assert delivery.counts == counts
+    assert (delivery.ledger.sends, delivery.ledger.retries) == (sends, retries)
+    assert (delivery.settled, delivery.noted) == ([batch], 3)
+    assert delivery.circuit.state == "closed"
+
+
+def test_a_batch_in_quarantine_counts_as_quarantined_and_when_that_is_full_as_rejected(capsys):
+    delivery = Delivery(ScriptedSink(*[PermanentError("400 no")] * 3), quarantine=2)
+    for _ in range(3):
+        delivery.deliver(2)
+    assert delivery.kept == [([0, 1], "400 no")] * 2
+    assert delivery.counts == (0, 2, 4, 0)
+    announced = capsys.readouterr().err
+    assert "backend: 2 records refused for good are in quarantine: 400 no" in announced
+    assert "backend: 2 records lost: 400 no" in announced
+
+
+def test_bad_credentials_keep_the_data_and_raise_an_alarm_until_they_are_mended(capsys):
+    gate = Gate()
+    sink = ScriptedSink(AccessDeniedError("HTTP 401 Unauthorized"), AccessDeniedError("403"))
+    delivery = Delivery(sink)
+    sink._on_send = lambda: gate() if not sink.answers else None
+    thread = threading.Thread(target=delivery.deliver, args=(3,))
+    thread.start()
+    assert gate.entered.wait(20)
+    assert delivery.is_denied()
+    assert delivery.circuit.state == "half_open"
+    gate.opened.set()
+    thread.join(20)
+    assert not delivery.is_denied()
+    assert delivery.counts == (3, 0, 0, 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ALARM" in line
+    assert "backend: " in line
+    assert "HTTP 401 Unauthorized" in line
+
+
+def test_an_outage_after_bad_credentials_is_an_outage():
+    gate = Gate()
+    sink = ScriptedSink(AccessDeniedError("401"), RetryableError("refused"))
+    delivery = Delivery(sink)
+    sink._on_send = lambda: gate() if not sink.answers else None
+    thread = threading.Thread(target=delivery.deliver, args=(1,))
+    thread.start()
+    assert gate.entered.wait(20)
+    assert not delivery.is_denied()
+    gate.opened.set()
+    thread.join(20)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (RetryableError("HTTP 503 busy"), "backend: will try again: HTTP 503 busy"),
+        (Outcome(rejected=2, message="too old"), "backend: 2 records lost: too old"),
+        (Outcome(message="use the other port"), "backend: use the other port"),
+        (PermanentError("HTTP 404"), "backend: 3 records lost: HTTP 404"),
+        (OSError("no route"), "backend: will try again: OSError: no route"),
+    ],
+)
+def test_what_a_backend_says_is_announced(answer, words, capsys):
+    Delivery(ScriptedSink(answer)).deliver(3)
+    assert words in capsys.readouterr().err
+
+
+def test_attempts_at_an_unknown_error_are_counted_for_each_part_of_a_batch():
+    odd = ValueError("?")
+    sink = ScriptedSink(TooLargeError("413"), *[odd] * 4, None, *[odd] * 4, None)
+    delivery = Delivery(sink)
+    delivery.deliver(2)
+    assert delivery.counts == (2, 0, 0, 0)
+
+
+def test_after_an_unknown_error_was_given_up_the_next_batch_is_sent_at_once():
+    sink = ScriptedSink(*[ValueError("?")] * 2)
+    delivery = Delivery(sink, retry=RetryPolicy(initial=0.001, maximum=0.01, unknown_attempts=2))
+    delivery.deliver(1)
+    assert delivery.circuit.enter() == 0
+    delivery.deliver(1)
+    assert delivery.counts == (1, 0, 0, 1)
+
+
+def test_only_a_retryable_errors_wish_to_wait_is_a_wish():
+    error = OSError("a foreign error")
+    error.retry_after = 3600  # type: ignore[attr-defined]
+    delivery = Delivery(ScriptedSink(error))
+    delivery.deliver(1)
+    assert delivery.counts == (1, 0, 0, 0)
+
+
+def test_an_error_class_that_never_calls_its_base_is_retryable_too():
+    class BareError(RetryableError):
+        def __init__(self) -> None:
+            pass
+
+    delivery = Delivery(ScriptedSink(BareError()))
+    delivery.deliver(1)
+    assert delivery.counts == (1, 0, 0, 0)
+
+
+# ---- splitting
+
+
+@given(
+    count=st.integers(1, 60),
+    bad=st.sets(st.integers(0, 59)),
+    limit=st.integers(1, 64),
+    quarantine=st.booleans(),
+)
+def test_good_records_are_delivered_once_in_order_and_bad_ones_refused_alone(
+    count: int, bad: set[int], limit: int, quarantine: bool
+) -> None:
+    sink = Picky(sorted(bad), limit)
+    delivery = Delivery(sink, quarantine=100 if quarantine else None)
+    delivery.deliver(count)
+    refused = [number for number in range(count) if number in bad]
+    good = [number for number in range(count) if number not in bad]
+    assert sink.records == good  # at most 59 cuts
+    if quarantine:
+        assert [items for items, _ in delivery.kept] == [[number] for number in refused]
+        assert delivery.counts == (len(good), 0, len(refused), 0)
+    else:
+        assert delivery.counts == (len(good), len(refused), 0, 0)
+
+
+@given(count=st.integers(CUTS, 1200), bad=st.sets(st.integers(0, 1199)), limit=st.integers(1, 64))
+def test_cuts_are_bounded_and_beyond_them_parts_are_refused_whole_but_none_is_lost(
+    count: int, bad: set[int], limit: int
+) -> None:
+    sink = Picky(sorted(bad), limit)
+    delivery = Delivery(sink, quarantine=1 << 30)
+    delivery.deliver(count)
+    kept = [number for items, _ in delivery.kept for number in items]
+    assert sorted([*sink.records, *kept]) == list(range(count))
+    assert sink.records == sorted(sink.records)
+    assert bad.isdisjoint(sink.records)
+    assert sink.requests <= 2 * CUTS + 1
+    assert sum(delivery.counts) == count
+    if sink.requests <= CUTS:
+        assert all(len(items) == 1 for items, _ in delivery.kept)
+
+
+def test_a_backend_that_refuses_everything_is_not_asked_for_each_record():
+    sink = Picky(range(5000))
+    delivery = Delivery(sink)
+    delivery.deliver(5000)
+    assert delivery.counts == (0, 5000, 0, 0)
+    assert sink.requests == 2 * CUTS + 1
+
+
+@given(answers=st.lists(st.sampled_from(["ok", "503", "413", "400", "404", "odd", "partial"])))
+def test_whatever_the_backend_answers_every_record_is_settled_once(answers: list[str]) -> None:
+    meaning: dict[str, object] = {
+        "ok": None,
+        "503": RetryableError("503"),
+        "413": TooLargeError("413"),
+        "400": InvalidDataError("400"),
+        "404": PermanentError("404"),
+        "odd": ValueError("odd"),
+        "partial": Outcome(rejected=1),
+    }
+    sink = ScriptedSink(*[meaning[answer] for answer in answers])
+    delivery = Delivery(sink, retry=RetryPolicy(initial=1e-6, maximum=1e-6), quarantine=2)
+    batch = delivery.deliver(7)
+    assert sum(delivery.counts) == 7
+    assert delivery.settled == [batch]
+    assert len(sink.records) == len(set(sink.records))
+    assert sink.records == sorted(sink.records)
+
+
+# ---- several threads
+
+
+def side_by_side(delivery: Delivery, batches: int) -> Iterator[threading.Thread]:
+    for _ in range(batches):
+        thread = threading.Thread(target=delivery.deliver, args=(2,))
+        thread.start()
+        yield thread
+
+
+def test_while_the_circuit_is_open_one_of_many_threads_probes():
+    gate = Gate()
+    at_once: list[int] = []
+    under_way = 0
+    lock = threading.Lock()
+
+    class Watched(ScriptedSink):
+        def send(self, batch: Sequence[Any], timeout: float) -> Outcome | None:
+            nonlocal under_way
+            with lock:
+                under_way += 1
+                at_once.append(under_way)
+            try:
+                if not gate.opened.is_set():
+                    raise RetryableError("503")
+                return super().send(batch, timeout)
+            finally:
+                with lock:
+                    under_way -= 1
+
+    sink = Watched()
+    delivery = Delivery(sink)
+    delivery.circuit.fail()
+    threads = list(side_by_side(delivery, 8))
+    wait_for(lambda: delivery.ledger.retries > 20)
+    assert set(at_once) == {1}
+    gate.opened.set()
+    for thread in threads:
+        thread.join(30)
+    assert delivery.counts == (16, 0, 0, 0)
+
+
+def test_a_send_that_hangs_while_the_circuit_is_open_does_not_stop_the_others(monkeypatch):
+    gate = Gate()
+    sink = ScriptedSink()
+    delivery = Delivery(sink)
+    delivery.circuit._probe_timeout = 0.05
+    delivery.circuit.fail()
+    hung = threading.Thread(target=delivery.deliver, args=(2,))
+    sink._on_send = gate
+    hung.start()
+    assert gate.entered.wait(20)
+    sink._on_send = None
+    delivery.deliver(2)
+    assert delivery.counts == (2, 0, 0, 0)
+    gate.opened.set()
+    hung.join(20)
+    assert delivery.counts == (4, 0, 0, 0)
+
+
+# ---- the end
+
+
+def test_each_attempt_is_told_what_is_left_of_its_time_limit_and_of_the_deadline():
+    sink = ScriptedSink()
+    delivery = Delivery(sink)
+    delivery.deliver(1)
+    delivery.sender.deadline = time.monotonic() + 5
+    delivery.deliver(1)
+    delivery.sender.deadline = time.monotonic() - 5
+    delivery.deliver(1)
+    first, second, last = sink.timeouts
+    assert first == 30
+    assert 0 < second <= 5
+    assert 0 < last < 0.1
+
+
+def test_at_the_deadline_an_open_circuit_ends_the_delivery_and_the_rest_stays_with_the_batch():
+    sink = ScriptedSink(TooLargeError("413"), None, *[RetryableError("503")] * 10_000)
+    delivery = Delivery(sink)
+    delivery.sender.deadline = time.monotonic() + 0.3
+    batch = delivery.deliver(4)
+    assert delivery.counts == (2, 0, 0, 0)
+    assert [part.items for part in batch.parts] == [[2, 3]]
+    assert delivery.settled == []
+    assert batch.rest().items == [2, 3]
+
+
+def test_where_the_rest_goes_to_disk_an_open_circuit_is_not_waited_for():
+    delivery = Delivery(ScriptedSink(*[RetryableError("503", retry_after=3600)] * 10))
+    delivery.circuit._retry = RetryPolicy(maximum=3600)
+    delivery.sender.deadline = time.monotonic() + 3600
+    delivery.sender.rest_is_safe = True
+    batch = delivery.deliver(4)
+    assert batch.parts
+    assert delivery.ledger.sends == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, Outcome(rejected=1), PermanentError("404"), InvalidDataError("400"),
+     RetryableError("503"), ValueError("?")],
+)  # fmt: skip
+def test_what_was_abandoned_is_not_counted_when_the_answer_comes_after_all(answer):
+    gate = Gate()
+    delivery = Delivery(ScriptedSink(answer, on_send=gate), quarantine=None)
+    thread = threading.Thread(target=delivery.deliver, args=(3,))
+    thread.start()
+    assert gate.entered.wait(20)
+    delivery.sender.abandoned = True
+    gate.opened.set()
+    thread.join(20)
+    assert delivery.counts == (0, 0, 0, 0)
+    assert delivery.settled == []
+
+
+def test_nothing_is_sent_once_it_is_abandoned():
+    sink = ScriptedSink()
+    delivery = Delivery(sink)
+    delivery.sender.abandoned = True
+    batch = delivery.deliver(3)
+    assert sink.timeouts == []
+    assert batch.parts == [batch]
+
+
+def test_a_probe_that_fails_waits_and_a_shutdown_cuts_the_wait_short():
+    sink = ScriptedSink(*[RetryableError("503")] * 3)
+    delivery = Delivery(sink, retry=RetryPolicy(initial=3600, maximum=3600))
+    thread = threading.Thread(target=delivery.deliver, args=(3,))
+    thread.start()
+    wait_for(lambda: delivery.ledger.retries == 1)
+    delivery.sender.deadline = time.monotonic() + 60
+    delivery.circuit.hurry()
+    thread.join(50)
+    assert delivery.counts == (3, 0, 0, 0)
+
+
+class BackendDownError(BaseException):
+    """Not even an Exception."""
+
+
+def test_no_base_exception_ends_the_thread():
+    delivery = Delivery(ScriptedSink(BackendDownError(), KeyboardInterrupt(), SystemExit()))
+    delivery.deliver(1)
+    assert delivery.counts == (1, 0, 0, 0)

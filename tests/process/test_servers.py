@@ -1,0 +1,205 @@
+"""Real servers of several processes: each record of each of them arrives, and arrives once."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.processes import Ids, environment, kill, numbered, otlp, receiving
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="servers that fork")
+
+WSGI = """
+import fapilog
+log = fapilog.get_logger("app")
+fapilog.configure()
+log.info("loaded")
+
+def app(environ, start_response):
+    log.info(environ["PATH_INFO"])
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+ASGI = """
+import asyncio, contextlib, fapilog
+log = fapilog.get_logger("app")
+fapilog.configure()
+log.info("loaded")
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                log.info("stopped")
+                await asyncio.to_thread(fapilog.flush, 60)
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    log.info(scope["path"])
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(
+    directory: Path, ids: Ids, *arguments: str, app: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a module with the application ``app`` beside it, until it has ended by SIGTERM."""
+    (directory / "served.py").write_text(textwrap.dedent(app))
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=directory,
+        env=environment(**otlp(ids), PYTHONPATH=str(directory)),
+    ) as process:
+        try:
+            yield process
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=90)
+            assert "Traceback" not in output, output
+        finally:
+            kill(process)
+
+
+def get(port: int, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path)
+    assert connection.getresponse().read() == b"ok"
+    connection.close()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        return True
+    return False
+
+
+GUNICORN = {
+    "prefork": (["--workers", "2"], WSGI),
+    "preload": (["--workers", "2", "--preload"], WSGI),
+    "threads": (["--workers", "2", "--threads", "4", "--preload"], WSGI),
+    "gevent": (["--workers", "2", "-k", "gevent"], WSGI),
+    "gevent, preload": (["--workers", "2", "-k", "gevent", "--preload"], WSGI),
+    "uvicorn workers": (["--workers", "2", "-k", "uvicorn.workers.UvicornWorker"], ASGI),
+    "uvicorn workers, preload": (
+        ["--workers", "2", "-k", "uvicorn.workers.UvicornWorker", "--preload"],
+        ASGI,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind == "preload" else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in GUNICORN
+    ],
+)
+def test_each_record_of_a_gunicorn_arrives_once(kind: str, tmp_path: Path):
+    pytest.importorskip("gunicorn")
+    arguments, app = GUNICORN[kind]
+    if "gevent" in arguments:
+        pytest.importorskip("gevent")
+    port = free_port()
+    bind = ["--bind", f"127.0.0.1:{port}", "--graceful-timeout", "60"]
+    command = ["gunicorn", "served:app", *bind, *arguments, "--no-control-socket"]
+    loads = 1 if "--preload" in arguments else 2  # in each worker, unless it is preloaded
+    with receiving() as ids:
+        with running(tmp_path, ids, *command, app=app):
+            until(lambda: answers(port) and ids.counts["loaded"] >= loads)
+            for n in range(40):
+                get(port, f"/{n}")
+        assert ids.counts.pop("loaded") == loads
+        # A worker that was still starting when the end came is not told of it.
+        assert ids.counts.pop("stopped", 0) in ({1, 2} if app is ASGI else {0})
+        ids.assert_each_once(numbered("/", 40))
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_each_record_of_a_uvicorn_arrives_once(workers: str, tmp_path: Path):
+    pytest.importorskip("uvicorn")
+    port = free_port()
+    command = ["uvicorn", "served:app", "--port", str(port), "--workers", workers]
+    with receiving() as ids:
+        with running(tmp_path, ids, *command, app=ASGI):
+            until(lambda: answers(port) and ids.counts["loaded"] >= int(workers))
+            for n in range(40):
+                get(port, f"/{n}")
+        del ids.counts["loaded"]
+        assert 1 <= ids.counts.pop("stopped") <= int(workers)
+        ids.assert_each_once(numbered("/", 40))
+
+
+CELERY = """
+import os, fapilog
+from celery import Celery
+from celery.signals import setup_logging, worker_process_shutdown
+
+log = fapilog.get_logger("app")
+fapilog.configure()
+app = Celery("served", broker="filesystem://")
+folder = os.path.join(os.getcwd(), "broker")
+os.makedirs(folder, exist_ok=True)
+app.conf.update(
+    broker_transport_options={
+        "data_folder_in": folder, "data_folder_out": folder, "control_folder": folder},
+    task_ignore_result=True, broker_connection_retry_on_startup=True)
+
+@setup_logging.connect
+def leave_logging_alone(**_):
+    pass
+
+@worker_process_shutdown.connect
+def flush(**_):
+    fapilog.flush(60)
+
+@app.task
+def work(number):
+    for n in range(5):
+        log.info(f"{number}/{n}")
+"""
+
+
+@pytest.mark.slow
+def test_each_record_of_a_celery_worker_arrives_once(tmp_path: Path):
+    pytest.importorskip("celery")
+    options = ["--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle"]
+    command = ["celery", "-A", "served", "worker", *options]
+    with receiving() as ids:
+        with running(tmp_path, ids, *command, app=CELERY):
+            subprocess.run(
+                [sys.executable, "-c", "import served\nfor n in range(20): served.work.delay(n)"],
+                cwd=tmp_path,
+                env=environment(PYTHONPATH=str(tmp_path), FAPILOG_SINKS="none"),
+                check=True,
+                timeout=90,
+            )
+            # What the last tasks log comes with the end of the worker.
+            until(lambda: len(ids.counts) >= 90)
+        ids.assert_each_once(f"{number}/{n}" for number in range(20) for n in range(5))
+        assert len(set(ids.pids.values())) <= 2

@@ -1,0 +1,117 @@
+"""Nothing of a secret leaves where a value is cut: what is left of it must still be recognised."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+import fapilog
+from fapilog.sinks import MemorySink
+from fapilog.values import DEFAULT_LIMITS
+from fapilog.values.exceptions import MAX_TEXT
+from fapilog.values.plain import MAX_NAME
+
+LINE = "MIIEpAIBAAKCAQEA7vNqXw2kPz5T" * 2
+KEY = "\n".join([LINE] * 40)
+#: What is logged, and the part of it that must not be found, in pieces of some length.
+SECRETS = {
+    "pair": (" password=hunter2correcthorsebatterystaple ", "hunter2correcthorsebatterystaple"),
+    "quoted": (' "token": "hunter2 correct horse" ', "hunter2 correct horse"),
+    "url": (" postgres://shop:hunter2correct@db.internal/shop ", "hunter2correct"),
+    "github": (" ghp_hunter2correcthorsebatterystaple12 ", "hunter2correcthorsebatterystaple12"),
+    "openai": (" sk-hunter2correcthorsebattery ", "hunter2correcthorsebattery"),
+    "aws": (" AKIAHUNTER2CORRECTHX ", "HUNTER2CORRECTHX"),
+    "bearer": (" Bearer hunter2correcthorsebattery ", "hunter2correcthorsebattery"),
+    "key": (f" -----BEGIN PRIVATE KEY-----\n{KEY}\n-----END PRIVATE KEY----- ", LINE),
+    "pydantic": (
+        """1 validation error for Login
+password
+  String too long [type=string_too_long, input_value='hunter2correct', input_type=str]
+""",
+        "hunter2correct",
+    ),
+}
+#: Letters that a cut may leave, such as the beginning of a word.
+FRAGMENT = 6
+
+
+@pytest.fixture
+def sink() -> Any:
+    sink = MemorySink(capacity=100_000)
+    fapilog.configure(sinks=[sink], handle_sigterm=False)
+    yield sink
+    fapilog.shutdown()
+
+
+def fragments(secret: str) -> set[str]:
+    return {secret[n : n + FRAGMENT] for n in range(len(secret) - FRAGMENT + 1)}
+
+
+def logged(sink: MemorySink, **values: Any) -> str:
+    sink.clear()
+    error = values.pop("error", None)
+    message = values.pop("message", "cut")
+    fapilog.get_logger("cuts").error(message, exc_info=error, **values)
+    assert fapilog.flush(30)
+    (record,) = sink.records
+    return repr((record.body, record.attributes))
+
+
+def offsets(limit: int, size: int) -> list[int]:
+    """Where a text of ``size`` begins so that the cut goes through it, and through its ends."""
+    step = max(size // 12, 1)
+    return sorted({limit - n for n in (*range(0, size + 40, step), *range(8))})
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("place", ["message", "attribute", "nested", "bytes"])
+def test_a_cut_at_the_longest_text_leaves_nothing_of_a_secret(name, place, sink):
+    text, secret = SECRETS[name]
+    for offset in offsets(DEFAULT_LIMITS.text, len(text)):
+        whole = ("word " * (offset // 5 + 1))[:offset] + text + "word " * 2000
+        values: dict[str, dict[str, Any]] = {
+            "message": {"message": whole},
+            "attribute": {"text": whole},
+            "nested": {"value": {"list": [whole]}},
+            "bytes": {"data": whole.encode()},
+        }
+        shown = logged(sink, **values[place])
+        found = [part for part in fragments(secret) if part in shown]
+        assert found == [], (offset, found)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("border", ["head", "tail"])
+def test_a_cut_in_the_middle_of_an_exception_leaves_nothing_of_a_secret(name, border, sink):
+    text, secret = SECRETS[name]
+    filler = "a line of an exception's message\n"
+    for offset in offsets(MAX_TEXT // 4, len(text)):
+        if border == "head":
+            message = (filler * (offset // len(filler) + 1))[:offset] + text + filler * 3000
+        else:  # counted from the end
+            after = MAX_TEXT - offset
+            message = filler * 3000 + text + (filler * (after // len(filler) + 1))[:after]
+        shown = logged(sink, error=ValueError(message))
+        found = [part for part in fragments(secret) if part in shown]
+        assert found == [], (offset, found)
+
+
+@pytest.mark.parametrize("name", ["url", "github", "pair"])
+def test_a_cut_name_leaves_nothing_of_a_secret(name, sink):
+    text, secret = SECRETS[name]
+    for offset in offsets(MAX_NAME, len(text)):
+        key = ("word " * (offset // 5 + 1))[:offset] + text + "word " * 100
+        shown = logged(sink, **{key: 1}, value={key: 1})
+        found = [part for part in fragments(secret) if part in shown]
+        assert found == [], (offset, found)
+
+
+def test_the_ends_of_an_exception_that_is_cut_are_still_there(sink):
+    lines = [f"line {n} of the message" for n in range(4000)]
+    shown = logged(sink, error=ValueError("\n".join(lines)))
+    assert lines[0] in shown
+    assert lines[-1] in shown
+    assert "characters left out" in shown
+    assert sum(map(len, itertools.islice(lines, 100))) < len(shown)

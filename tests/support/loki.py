@@ -1,0 +1,399 @@
+"""A Loki that this project did not write, and one that judges pushes by Loki's rules.
+
+The fake decodes pushes by other means than the sink encodes them - the json
+module and Google's protobuf library - and refuses what Loki would refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cramjam
+import httpx
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.timestamp_pb2 import DESCRIPTOR as TIMESTAMP
+from typing_extensions import Self
+
+from tests.support.ports import free_port
+
+PUSH = "/loki/api/v1/push"
+KB = 1024
+#: Entries of one answer to a query.
+PAGE = 500
+
+#: Status, headers and body of an answer.
+Answer = tuple[int, dict[str, str], bytes]
+OK: Answer = (204, {}, b"")
+
+
+class Entry(NamedTuple):
+    """One line with all that belongs to it, hashable."""
+
+    labels: frozenset[tuple[str, str]]
+    time: int
+    line: str
+    metadata: frozenset[tuple[str, str]]
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The metadata as a dict."""
+        return dict(self.metadata)
+
+
+def entry_of(labels: dict[str, str], when: int, line: str, metadata: dict[str, str]) -> Entry:
+    return Entry(frozenset(labels.items()), when, line, frozenset(metadata.items()))
+
+
+# ---- decoding of pushes
+
+
+def _message(name: str, *fields: tuple[str, int, int, str]) -> descriptor_pb2.DescriptorProto:
+    message = descriptor_pb2.DescriptorProto(name=name)
+    for field, number, label, kind in fields:
+        made = message.field.add(name=field, number=number, label=label)
+        if kind == "string":
+            made.type = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
+        else:
+            made.type = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+            made.type_name = kind
+    return message
+
+
+def _push_request() -> Any:
+    """Return the class of ``PushRequest``, as github.com/grafana/loki/pkg/push/push.proto has it."""
+    file = descriptor_pb2.FileDescriptorProto(name="push.proto", package="logproto")
+    file.syntax = "proto3"
+    file.dependency.append(TIMESTAMP.name)
+    file.message_type.extend(
+        [
+            _message("PushRequest", ("streams", 1, 3, ".logproto.Stream")),
+            _message("Stream", ("labels", 1, 1, "string"), ("entries", 2, 3, ".logproto.Entry")),
+            _message(
+                "Entry",
+                ("timestamp", 1, 1, ".google.protobuf.Timestamp"),
+                ("line", 2, 1, "string"),
+                ("metadata", 3, 3, ".logproto.Pair"),
+            ),
+            _message("Pair", ("name", 1, 1, "string"), ("value", 2, 1, "string")),
+        ]
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(TIMESTAMP.serialized_pb)
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("logproto.PushRequest"))
+
+
+PushRequest = _push_request()
+_LABEL = re.compile(r'\s*([a-zA-Z_]\w*)="((?:[^"\\\n]|\\.)*)"\s*(,|$)', re.ASCII)
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """Parse ``{a="b", c="d"}``; the escapes in use are common to Go and JSON."""
+    assert text.startswith("{"), text
+    assert text.endswith("}"), text
+    inside, labels, at = text[1:-1], {}, 0
+    while at < len(inside):
+        match = _LABEL.match(inside, at)
+        assert match, text
+        labels[match[1]] = json.loads(f'"{match[2]}"')
+        at = match.end()
+    return labels
+
+
+def decode_json(body: bytes) -> Iterator[tuple[dict[str, str], list[Entry]]]:
+    for stream in json.loads(body, object_pairs_hook=unique)["streams"]:
+        labels = stream["stream"]
+        entries = []
+        for value in stream["values"]:
+            when, line, metadata = value
+            assert isinstance(when, str)
+            assert all(isinstance(text, str) for text in metadata.values())
+            entries.append(entry_of(labels, int(when), line, metadata))
+        yield labels, entries
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len({name for name, _ in pairs}) == len(pairs), "a name occurs twice"
+    return dict(pairs)
+
+
+def decode_protobuf(body: bytes) -> Iterator[tuple[dict[str, str], list[Entry]]]:
+    request = PushRequest.FromString(body)
+    for stream in request.streams:
+        labels = parse_labels(stream.labels)
+        yield (
+            labels,
+            [
+                entry_of(
+                    labels,
+                    entry.timestamp.seconds * 1_000_000_000 + entry.timestamp.nanos,
+                    entry.line,
+                    unique([(pair.name, pair.value) for pair in entry.metadata]),
+                )
+                for entry in stream.entries
+            ],
+        )
+
+
+def decode_request(headers: Any, body: bytes) -> list[tuple[dict[str, str], list[Entry]]]:
+    """Decode a push as its headers say."""
+    kind, encoding = headers.get("content-type"), headers.get("content-encoding")
+    if kind == "application/json":
+        assert encoding == "gzip"
+        return list(decode_json(gzip.decompress(body)))
+    assert (kind, encoding) == ("application/x-protobuf", None)
+    return list(decode_protobuf(bytes(cramjam.snappy.decompress_raw(body))))
+
+
+# ---- Loki's rules
+
+
+def normal_name(name: str) -> str:
+    """Return the name that Loki 3.7 makes of one, by its own rules; raises where it does."""
+    clean = re.sub(r"[^a-zA-Z0-9]+", "_", name)
+    if clean[:1].isdigit():
+        clean = f"key_{clean}"
+    if not clean.strip("_"):
+        raise ValueError(name)
+    return clean
+
+
+def check_labels(labels: dict[str, str]) -> None:
+    assert 0 < len(labels) <= 15
+    for name, value in labels.items():
+        assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name), name
+        assert len(name.encode()) <= 1024
+        assert 0 < len(value.encode()) <= 2048
+
+
+def check_entry(entry: Entry) -> None:
+    names = [name for name, _ in entry.metadata]
+    assert len(entry.line.encode()) <= 256 * KB
+    assert len(names) <= 128
+    assert sum(len(n.encode()) + len(v.encode()) for n, v in entry.metadata) <= 64 * KB
+    assert len({*map(normal_name, names)}) == len(names)
+    assert all(normal_name(name) == name for name in names), names
+    assert not {name for name, _ in entry.labels} & {*names}, "a label hides this entry"
+
+
+class FakeLoki:
+    """Takes pushes on a free port of loopback.
+
+    Args:
+        respond: returns the answer to a push instead, or None for the usual one.
+        ssl_context: for https.
+
+    Attributes:
+        streams: entries by the labels of their stream, in the order of arrival.
+        requests: headers of every push, names in lower case.
+        sizes: bytes of every push after decompression.
+    """
+
+    def __init__(
+        self,
+        respond: Callable[[list[Entry]], Answer | None] = lambda entries: None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        port: int = 0,
+    ) -> None:
+        self.respond = respond
+        self.streams: dict[frozenset[tuple[str, str]], list[Entry]] = {}
+        self.requests: list[dict[str, str]] = []
+        self.failures: list[BaseException] = []
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                status, extra, answer = outer.push(self.path, headers, body)
+                self.send_response(status)
+                for name, value in extra.items():
+                    self.send_header(name, value)
+                if status != 204:
+                    self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *args: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        scheme = "http"
+        if ssl_context is not None:
+            self._server.socket = ssl_context.wrap_socket(self._server.socket, server_side=True)
+            scheme = "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All entries, by stream, in the order of arrival."""
+        return [entry for entries in self.streams.values() for entry in entries]
+
+    def push(self, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        if path != PUSH:
+            return 404, {}, b"404 page not found"
+        try:
+            with self._lock:
+                self.requests.append(headers)
+                streams = decode_request(headers, body)
+                answer = self.respond([entry for _, entries in streams for entry in entries])
+                if answer is not None:
+                    return answer
+                for labels, entries in streams:
+                    check_labels(labels)
+                    for entry in entries:
+                        check_entry(entry)
+                    assert [e.time for e in entries] == sorted(e.time for e in entries)
+                    self.streams.setdefault(frozenset(labels.items()), []).extend(entries)
+        except BaseException as error:
+            self.failures.append(error)
+            return 400, {}, repr(error).encode()
+        return OK
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        if exc[0] is None and self.failures:
+            raise self.failures[0]
+
+
+# ---- the real one
+
+CONFIGURATION = """
+auth_enabled: false
+analytics: {{reporting_enabled: false}}
+server:
+  http_listen_address: 127.0.0.1
+  http_listen_port: {http}
+  grpc_listen_address: 127.0.0.1
+  grpc_listen_port: {grpc}
+  log_level: error
+common:
+  path_prefix: {directory}
+  replication_factor: 1
+  ring: {{instance_addr: 127.0.0.1, kvstore: {{store: inmemory}}}}
+  storage:
+    filesystem: {{chunks_directory: {directory}/chunks, rules_directory: {directory}/rules}}
+memberlist: {{bind_addr: [127.0.0.1], bind_port: {gossip}}}
+frontend: {{address: 127.0.0.1}}
+ingester: {{lifecycler: {{min_ready_duration: 0s}}}}
+schema_config:
+  configs:
+    - from: 2024-01-01
+      store: tsdb
+      object_store: filesystem
+      schema: v13
+      index: {{prefix: index_, period: 24h}}
+"""
+
+WHERE = (
+    "Loki is not there: put `loki` on PATH or its path into LOKI_BIN (a release from "
+    "https://github.com/grafana/loki/releases, or `go install ./cmd/loki` in its repository)"
+)
+
+
+class RealLoki:
+    """Grafana Loki with its data in ``directory``; it can be killed and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        found = os.environ.get("LOKI_BIN") or shutil.which("loki")
+        if not found:
+            pytest.skip(WHERE)
+        self._program = found
+        self._log = directory / "loki.log"
+        http = free_port()
+        self.url = f"http://127.0.0.1:{http}"
+        self._configuration = directory / "loki.yaml"
+        self._configuration.write_text(
+            CONFIGURATION.format(
+                http=http, grpc=free_port(), gossip=free_port(), directory=directory
+            )
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self._log.open("ab") as log:
+            command = [self._program, f"-config.file={self._configuration}"]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 120
+        while True:
+            assert self._process.poll() is None, self._log.read_text()[-2000:]
+            assert time.monotonic() < deadline, "Loki does not get ready"
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}/ready", trust_env=False).status_code == 200:
+                    return
+            time.sleep(0.3)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def query(self, selector: str, start: int, end: int) -> set[Entry]:
+        """Return the entries of streams from ``start`` to ``end``, nanoseconds."""
+        found: set[Entry] = set()
+        while True:
+            page = self._page(selector, start, end)
+            before = len(found)
+            found.update(page)
+            if len(page) < PAGE or len(found) == before:
+                return found
+            start = max(entry.time for entry in page)
+
+    def _page(self, selector: str, start: int, end: int) -> list[Entry]:
+        """Return the first entries; an answer has to fit into 4 MiB."""
+        answer = httpx.get(
+            f"{self.url}/loki/api/v1/query_range",
+            params={
+                "query": selector,
+                "start": str(start),
+                "end": str(end),
+                "limit": str(PAGE),
+                "direction": "forward",
+            },
+            headers={"X-Loki-Response-Encoding-Flags": "categorize-labels"},
+            timeout=60,
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+        return [
+            entry_of(one["stream"], int(when), line, extra.get("structuredMetadata", {}))
+            for one in answer.json()["data"]["result"]
+            for when, line, extra in one["values"]
+        ]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
