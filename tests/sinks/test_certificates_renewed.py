@@ -14,7 +14,7 @@ from fapilog.cli.receiver import Receiver
 from fapilog.diagnostics import reset
 from fapilog.errors import RetryableError
 from fapilog.sinks import OTLPSink
-from fapilog.sinks.http.connection import TLSStream
+from fapilog.sinks.http.transport import TLSStream
 from tests.support.otlp_servers import Certificates, deliver, opened
 from tests.support.ports import free_port
 

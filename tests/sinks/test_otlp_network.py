@@ -17,8 +17,8 @@ import pytest
 from fapilog.cli.receiver import Receiver
 from fapilog.errors import ConfigurationError, NoAnswerError, PermanentError, RetryableError
 from fapilog.protocols import Outcome
-from fapilog.sinks.http import deadline
-from fapilog.sinks.http.deadline import NETWORK_ERRORS
+from fapilog.sinks.http import transport as network
+from fapilog.sinks.http.transport import NETWORK_ERRORS
 from fapilog.sinks.otlp.sink import OTLPSink
 from tests.support.otlp_servers import (
     EMPTY_OK,
@@ -42,7 +42,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def watched(stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
     """The stream as a sink's connection uses it, with a minute left."""
-    backend = deadline._Backend()
+    backend = network._Backend()
     backend.deadline = time.monotonic() + 60
     return backend.watch(stream)
 
