@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fapilog.process.files import size_of
 from fapilog.spool.cursor import read_place
 from fapilog.spool.directory import list_segments
-from fapilog.spool.files import size_of
 from fapilog.spool.scan import Scan, scan_in_steps, wire_format_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
-from fapilog.spool.files import UPDATE, SyncedFile, create_file, open_file, read_at
+from fapilog.process.files import UPDATE, SyncedFile, create_file, open_file, read_at
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from fapilog.errors import ConfigurationError
-from fapilog.spool import cursor
-from fapilog.spool.files import (
+from fapilog.process.files import (
     UPDATE,
     check_private,
     close_file,
@@ -28,9 +27,10 @@ from fapilog.spool.files import (
     open_directory,
     open_file,
     try_lock,
-    try_lock_directory,
+    try_lock_if_possible,
     unlock,
 )
+from fapilog.spool import cursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,7 @@ def is_locked(directory: Path) -> bool:
     fd = -1
     try:
         fd = open_directory(directory)
-        if not try_lock_directory(fd):
+        if not try_lock_if_possible(fd):
             return True
         close_file(fd)
         fd = -1
@@ -149,7 +149,7 @@ class ProcessDirectory:
             OSError: something cannot be opened or locked.
         """
         self._guard = open_directory(self.path)
-        if not try_lock_directory(self._guard) or not self.is_there:
+        if not try_lock_if_possible(self._guard) or not self.is_there:
             return False
         lock = self._lock = open_lock(self.path)
         return try_lock(lock) and os.path.samestat((self.path / LOCK).lstat(), os.fstat(lock))

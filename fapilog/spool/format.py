@@ -32,8 +32,8 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from zlib import crc32
 
+from fapilog.process.files import close_file, open_file, read_at
 from fapilog.severity import OFF
-from fapilog.spool.files import close_file, open_file, read_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,9 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fapilog.process.files import APPEND, SyncedFile, create_file, sync_directory
 from fapilog.severity import FATAL
 from fapilog.spool.directory import ProcessDirectory, segment_path
-from fapilog.spool.files import APPEND, SyncedFile, create_file, sync_directory
 from fapilog.spool.format import (
     FRAME_HEADER_SIZE,
     LAYOUTS,

@@ -16,20 +16,20 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from fapilog.diagnostics import announce
-from fapilog.spool.directory import (
-    file_name,
-    is_locked,
-    list_directories,
-    list_segments,
-    sink_name,
-)
-from fapilog.spool.files import (
+from fapilog.process.files import (
     APPEND,
     create_file,
     make_private_directory,
     open_file,
     read_at,
     write_whole,
+)
+from fapilog.spool.directory import (
+    file_name,
+    is_locked,
+    list_directories,
+    list_segments,
+    sink_name,
 )
 
 if TYPE_CHECKING:

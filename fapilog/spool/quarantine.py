@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final
 from fapilog import native
 from fapilog.diagnostics import announce
 from fapilog.native import monotonic
-from fapilog.severity import FATAL
-from fapilog.spool.files import (
+from fapilog.process.files import (
     APPEND,
     create_file,
     make_private_directory,
@@ -29,6 +28,7 @@ from fapilog.spool.files import (
     try_lock,
     write_whole,
 )
+from fapilog.severity import FATAL
 from fapilog.spool.format import (
     MAX_FRAME,
     SEGMENT_HEADER_SIZE,

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from fapilog import native
 from fapilog.native import monotonic
-from fapilog.spool.files import (
+from fapilog.process.files import (
     APPEND,
     UPDATE,
     create_file,

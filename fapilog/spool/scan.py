@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fapilog.native import monotonic
-from fapilog.spool.files import taken_by
+from fapilog.process.files import taken_by
 from fapilog.spool.format import (
     LAYOUTS,
     MAX_FRAME,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fapilog.spool.files import SyncedFile
+    from fapilog.process.files import SyncedFile
     from fapilog.spool.format import Layout
     from fapilog.spool.scan import Found
     from fapilog.spool.store import Store

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.native import monotonic
+from fapilog.process.files import sync_directory
 from fapilog.spool.adopted import AdoptedStores
 from fapilog.spool.directory import create
-from fapilog.spool.files import sync_directory
 from fapilog.spool.format import (
     FRAME_HEADER_SIZE,
     MAX_FRAME,

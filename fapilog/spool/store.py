@@ -21,8 +21,8 @@ from fapilog.spool.segment import Amount, Corruption, Frame, Segment, Tally
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fapilog.process.files import SyncedFile
     from fapilog.spool.directory import ProcessDirectory
-    from fapilog.spool.files import SyncedFile
     from fapilog.spool.format import Layout
     from fapilog.spool.scan import Found, Scan
 

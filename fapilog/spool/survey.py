@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fapilog.process.files import make_private_directory
 from fapilog.spool.cursor import read_floor
 from fapilog.spool.directory import (
     DirectoryName,
@@ -19,7 +20,6 @@ from fapilog.spool.directory import (
     list_directories,
     list_segments,
 )
-from fapilog.spool.files import make_private_directory
 from fapilog.spool.owner import FILE, Owner, make_sink_directory, read_owner
 from fapilog.spool.quarantine_file import NAME, QuarantineFile, list_files
 from fapilog.spool.scan import Scan, scan

@@ -21,7 +21,8 @@ import os, signal, sys
 from pathlib import Path
 from fapilog import spool as package
 from fapilog.spool import Spool, SpoolOptions
-from fapilog.spool import adopted, adoption, cursor, directory, files, own, store
+from fapilog.process import files
+from fapilog.spool import adopted, adoption, cursor, directory, own, store
 
 def make():
     options = SpoolOptions(Path(sys.argv[1]), min_free=0, segment_bytes=4096)

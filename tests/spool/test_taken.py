@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from fapilog.process.files import UPDATE, open_file, try_lock
 from fapilog.spool import Spool, SpoolFullError
 from fapilog.spool.directory import LOCK
-from fapilog.spool.files import UPDATE, open_file, try_lock
 from fapilog.spool.survey import survey
 from tests.delivery.test_spooling import DurableScripted, Make, make, records  # noqa: F401 - a fixture
 from tests.spool.test_processes import open_files
