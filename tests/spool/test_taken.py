@@ -189,7 +189,7 @@ def test_while_the_disk_takes_nothing_the_rest_can_be_read_and_is_counted_in_the
     shutil.rmtree(tmp_path / "otlp")
     spool.check()
     with monkeypatch.context() as patched:
-        patched.setattr("fapilog.spool.space.Space.check", failing(SpoolFullError("no room")))
+        patched.setattr("fapilog.spool.options.Space.check", failing(SpoolFullError("no room")))
         for _ in range(3):
             with pytest.raises(SpoolFullError):
                 spool.mend()
