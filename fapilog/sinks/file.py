@@ -19,20 +19,21 @@ from fapilog import native
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.native import monotonic
+from fapilog.process.files import (
+    APPEND,
+    create_file,
+    is_at,
+    make_directories,
+    open_unplanted,
+    read_at,
+    sync_directory,
+    try_lock_if_possible,
+    unlock,
+)
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.file_options import PERIODS, check_options, explain
 from fapilog.sinks.lines import Progress, json_line, portions, split_written, without_commands
 from fapilog.sinks.rotation import Archive, Retention, Rotation
-from fapilog.sinks.shared_file import (
-    create_file,
-    ends_line,
-    is_at,
-    make_directory,
-    open_file,
-    sync_directory,
-    try_lock,
-    unlock,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -203,7 +204,7 @@ class FileSink(Sink["Item"]):
     def _append(self, data: bytes, deadline: float) -> None:
         fd = self._lock(len(data), deadline)
         try:
-            if not ends_line(fd):
+            if not _ends_line(fd):
                 os.write(fd, b"\n")
             before = self._written
             while self._written < before + len(data):
@@ -222,7 +223,7 @@ class FileSink(Sink["Item"]):
         while True:
             if self._fd is None:
                 self._fd = self._open_file()
-            locked = try_lock(self._fd)
+            locked = try_lock_if_possible(self._fd)
             file = os.fstat(self._fd)
             if not is_at(self._path, file):  # rotated by another process, moved or removed
                 self._close_file()
@@ -267,15 +268,15 @@ class FileSink(Sink["Item"]):
         self._close_file()
 
     def _open_file(self) -> int:
-        make_directory(self._path.parent)
+        make_directories(self._path.parent)
         for _ in range(_OPEN_ATTEMPTS):
             with contextlib.suppress(FileExistsError):
-                fd = create_file(self._path, self._mode)
+                fd = create_file(self._path, APPEND, self._mode)
                 if self._fsync:
                     sync_directory(self._path.parent)
                 return fd
             with contextlib.suppress(FileNotFoundError):  # another process rotated it just now
-                return open_file(self._path)
+                return open_unplanted(self._path)
         raise FileNotFoundError(errno.ENOENT, "something is there that cannot be opened")
 
     def _close_file(self) -> None:
@@ -283,3 +284,10 @@ class FileSink(Sink["Item"]):
         if fd is not None:
             with contextlib.suppress(OSError):  # every write has been answered already
                 os.close(fd)
+
+
+def _ends_line(fd: int) -> bool:
+    """Return whether the open file is empty or ends in a newline."""
+    size = os.fstat(fd).st_size
+    # read() returns nothing if another process has just cut the file.
+    return size == 0 or read_at(fd, 1, size - 1) in {b"\n", b""}

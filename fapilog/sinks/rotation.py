@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fapilog import native
 from fapilog.diagnostics import announce
 from fapilog.native import monotonic
-from fapilog.sinks.shared_file import create_file, is_at, open_file, try_lock
+from fapilog.process.files import (
+    APPEND,
+    create_file,
+    is_at,
+    open_unplanted,
+    try_lock_if_possible,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,13 +243,13 @@ class Archive:
 
     def _compress_file(self, path: Path) -> None:
         try:
-            fd = open_file(path)
+            fd = open_unplanted(path)
         except FileNotFoundError:  # another process was quicker
             return
         with os.fdopen(fd, "rb") as source:
             # Of the processes that share the log file one compresses; the
             # name tells whether another is done with it already.
-            if not try_lock(fd) or not is_at(path, os.fstat(fd)):
+            if not try_lock_if_possible(fd) or not is_at(path, os.fstat(fd)):
                 return
             partial = _with(path, ".gz.tmp")
             try:
@@ -259,7 +265,7 @@ class Archive:
         """Compress ``source`` to ``path``; False if abandoned on the way."""
         path.unlink(missing_ok=True)  # a crash left it: we have the lock of its source
         status = os.fstat(source.fileno())
-        fd = create_file(path, stat.S_IMODE(status.st_mode))
+        fd = create_file(path, APPEND, stat.S_IMODE(status.st_mode))
         with os.fdopen(fd, "wb") as target:
             with gzip.GzipFile("", "wb", fileobj=target, mtime=status.st_mtime) as compressed:
                 while chunk := source.read(_CHUNK):

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from fapilog.cli.receiver import Receiver
 from fapilog.sinks.otlp.sink import OTLPSink
 from fapilog.spool import Quarantine, SpoolOptions
-from fapilog.spool.quarantine_file import QuarantineFile
+from fapilog.spool.quarantine import QuarantineFile
 from tests.support.spool import crash, failing, segments
 from tests.support.spool_shell import (
     Shell,

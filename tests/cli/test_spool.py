@@ -15,7 +15,7 @@ from fapilog.record import LogRecord
 from fapilog.settings import Settings
 from fapilog.sinks.factory import sink_of
 from fapilog.sinks.loki.sink import LokiSink
-from fapilog.spool.quarantine_file import QuarantineFile
+from fapilog.spool.quarantine import QuarantineFile
 from fapilog.spool.survey import purge_directory, survey
 from tests.support.spool import crash, failing, segments
 from tests.support.spool_shell import (
@@ -203,7 +203,7 @@ def test_verify_names_what_is_no_segment_and_spares_later_formats(shell, tmp_pat
     (path / "00000002.seg").write_bytes(b"notes" * 100)
     code, out, _ = shell("verify")
     assert code == 1
-    assert f"✗ {path}/00000002.seg: is no segment" in out
+    assert f"✗ {path}/00000002.seg: is not a segment" in out
     header = b"\xffFAPSEG\n" + struct.pack("<HH", 99, 20) + bytes(4)
     (path / "00000002.seg").write_bytes(header + struct.pack("<I", zlib.crc32(header)))
     code, out, _ = shell("verify")
@@ -263,7 +263,7 @@ def test_a_file_that_is_no_quarantine_is_told(shell, tmp_path):
     (found, _) = held(tmp_path)
     found.path.write_bytes(b"notes" * 100)
     out = shell("quarantine")[1]
-    assert f"✗ {found.path}: is no segment" in out
+    assert f"✗ {found.path}: is not a segment" in out
     assert '"body":"b"' in out
 
 

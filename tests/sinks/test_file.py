@@ -7,8 +7,8 @@ import stat
 import pytest
 
 from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.process import files
 from fapilog.record import LogRecord, Resource, Scope
-from fapilog.sinks import shared_file
 from fapilog.sinks.file import FileSink
 from tests.support.files import POSIX, bodies, emit, encoded, file_sinks, rotated
 
@@ -311,14 +311,14 @@ def test_a_file_rotated_by_another_process_while_it_is_opened_is_opened_anew(
     emit(sink, "before")
     path.rename(path.with_name("moved"))
     path.touch()
-    real = shared_file.open_file
+    real = files.open_unplanted
 
     def open_too_late(wanted):
-        monkeypatch.setattr("fapilog.sinks.file.open_file", real)
+        monkeypatch.setattr("fapilog.sinks.file.open_unplanted", real)
         path.unlink()
         return real(wanted)
 
-    monkeypatch.setattr("fapilog.sinks.file.open_file", open_too_late)
+    monkeypatch.setattr("fapilog.sinks.file.open_unplanted", open_too_late)
     emit(sink, "after")
     assert bodies(path) == ["after"]
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fapilog.errors import RetryableError
-from fapilog.sinks.shared_file import open_file, try_lock
+from fapilog.process.files import open_file, try_lock
 from tests.support.files import POSIX, bodies, emit, encoded, file_sinks
 
 

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
+from fapilog.process.files import open_file, try_lock
 from fapilog.sinks.rotation import Archive, Retention, Rotation
-from fapilog.sinks.shared_file import open_file, try_lock
 
 NOW = 1_795_428_900.123456  # 2026-11-23T10:15:00.123456Z
 HOUR = 3600

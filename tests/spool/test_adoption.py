@@ -324,7 +324,7 @@ def test_the_end_does_not_wait_for_what_is_being_looked_through(
     spool = Spool("otlp", sink.wire_format, options(tmp_path))
     put(spool, "left")
     crash(spool)
-    monkeypatch.setattr("fapilog.spool.adoption.scan_in_steps", for_ever)
+    monkeypatch.setattr("fapilog.spool.adopted.scan_in_steps", for_ever)
     queue = make(sink)
     queue.offer(records(0, 10))
     wait_until(lambda: queue.stats(lambda: 10, no_drops()).delivered == 10)

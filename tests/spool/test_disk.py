@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from fapilog.process.files import APPEND, SyncedFile, create_file
 from fapilog.spool import SpoolFullError
-from fapilog.spool.files import APPEND, SyncedFile, create_file
 from tests.support.spool import (
     BROKEN,
     FULL,

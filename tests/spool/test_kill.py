@@ -21,7 +21,8 @@ import os, signal, sys
 from pathlib import Path
 from fapilog import spool as package
 from fapilog.spool import Spool, SpoolOptions
-from fapilog.spool import adopted, adoption, cursor, directory, files, own, store
+from fapilog.process import files
+from fapilog.spool import adopted, cursor, directory, own_store, store
 
 def make():
     options = SpoolOptions(Path(sys.argv[1]), min_free=0, segment_bytes=4096)
@@ -74,8 +75,8 @@ POINTS = {
     "after a write, before append returns": "at(os, 'writev', 5, 'behind')",
     "halfway through a frame after a rotation": "at(os, 'writev', 40, 'half')",
     "halfway through the header of the first segment": "at(os, 'writev', 2, 'half')",
-    "after a segment was created, before its header": "at(own, 'create_file', 2, 'behind')",
-    "before a segment is created": "at(own, 'create_file', 3, 'before')",
+    "after a segment was created, before its header": "at(own_store, 'create_file', 2, 'behind')",
+    "before a segment is created": "at(own_store, 'create_file', 3, 'before')",
     "before a sync": "at(os, 'fdatasync', 2, 'before')",
     "after a sync": "at(os, 'fdatasync', 3, 'behind')",
     "before the first cursor": "at(cursor.Cursor, 'move', 1, 'before')",
@@ -145,7 +146,7 @@ while frame := spool.read():
 ADOPTION_POINTS = {
     "before a directory is locked": "at(directory, 'try_lock', 3, 'before')",
     "after it is locked": "at(adopted, 'claim', 2, 'behind')",
-    "while segments are looked at": "at(adoption, 'scan_in_steps', 3, 'before')",
+    "while segments are looked at": "at(adopted, 'scan_in_steps', 3, 'before')",
     "before the first cursor": "at(cursor.Cursor, 'move', 1, 'before')",
     "after a segment was deleted": "at(store.Store, '_delete', 1, 'behind')",
     "before the cursor is deleted": "at(directory.ProcessDirectory, 'remove', 2, 'before')",

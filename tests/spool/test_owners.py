@@ -16,7 +16,7 @@ from fapilog.cli.receiver import Receiver
 from fapilog.errors import ConfigurationError
 from fapilog.sinks import LokiSink, OTLPSink
 from fapilog.spool import Owner, Quarantine, Spool, announce_strangers
-from fapilog.spool.owner import FILE, read_owner
+from fapilog.spool.directory import FILE, read_owner
 from fapilog.spool.survey import survey
 from tests.delivery.test_spooling import DurableScripted
 from tests.support.spool import FORMAT, crash, drain, options, put, segments
@@ -203,7 +203,7 @@ def test_what_nobody_may_send_is_announced_and_what_lives_is_not(tmp_path, capsy
     err = capsys.readouterr().err
     assert err.count("\n") == 2
     assert "for dead, and no sink named 'dead' sends there" in err
-    assert f"{tmp_path / 'old'} and nothing says where they should go" in err
+    assert f"{tmp_path / 'old'} and their destination is not known" in err
     announce_strangers(tmp_path / "missing", set())
     living.close()
     assert capsys.readouterr().err == ""

@@ -251,7 +251,7 @@ def test_an_orphan_that_cannot_be_listed_is_given_back(tmp_path, monkeypatch):
     put(spool, "x")
     crash(spool)
     with monkeypatch.context() as patched:
-        patched.setattr("fapilog.spool.adoption.list_segments", failing(BROKEN))
+        patched.setattr("fapilog.spool.adopted.list_segments", failing(BROKEN))
         spool = adopt(tmp_path)
         assert spool.adopted == 0
     other = adopt(tmp_path)

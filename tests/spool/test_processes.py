@@ -407,7 +407,7 @@ def test_a_fork_in_the_midst_of_adopting_keeps_no_lock(tmp_path, monkeypatch):
         raise OSError("the child does not go on from here")
 
     with monkeypatch.context() as patched:
-        patched.setattr("fapilog.spool.adoption.scan_in_steps", fork_here)
+        patched.setattr("fapilog.spool.adopted.scan_in_steps", fork_here)
         spool.adopt()
     assert open_files(tmp_path) == []
     spool.close()

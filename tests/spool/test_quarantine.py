@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fapilog.spool import Quarantine
-from fapilog.spool.quarantine_file import QuarantineFile, Refused, list_files
+from fapilog.spool.quarantine import QuarantineFile, Refused, list_files
 from fapilog.spool.survey import purge_quarantine, survey
 from tests.support.spool import (
     BROKEN,
@@ -378,6 +378,6 @@ def test_a_file_emptied_by_somebody_else_meanwhile_is_gone(tmp_path, monkeypatch
         path.write_bytes(b"another file")
         return True
 
-    monkeypatch.setattr("fapilog.spool.quarantine_file.try_lock", emptied)
+    monkeypatch.setattr("fapilog.spool.quarantine.try_lock", emptied)
     with pytest.raises(FileNotFoundError), QuarantineFile(path):
         pass

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from fapilog.errors import ConfigurationError
-from fapilog.spool import Spool, SpoolFullError, SpoolOptions
+from fapilog.spool import Spool, SpoolFullError
 from tests.support.spool import (
     FORMAT,
     adopt,
@@ -310,27 +310,6 @@ def test_numbers_that_are_no_severities_do_not_stop_a_batch(tmp_path):
     assert frame is not None
     assert list(frame.severities) == [9, 0, 0, 24]
     crash(spool)
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("directory", "text"),
-        ("max_bytes", 100),
-        ("max_bytes", 1e9),
-        ("min_free", -1),
-        ("segment_bytes", 10),
-        ("segment_bytes", 1 << 31),
-        ("sync", "never"),
-        ("sync_interval", 0),
-        ("sync_interval", float("nan")),
-        ("sync_interval", "1"),
-        ("quarantine_bytes", True),
-    ],
-)
-def test_a_wrong_option_is_named(tmp_path, option, value):
-    with pytest.raises(ConfigurationError, match=rf"spool\.{option}="):
-        SpoolOptions(**{"directory": tmp_path, option: value})
 
 
 # ---- the directory

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from fapilog.process.files import UPDATE, open_file, try_lock
 from fapilog.spool import Spool, SpoolFullError
 from fapilog.spool.directory import LOCK
-from fapilog.spool.files import UPDATE, open_file, try_lock
 from fapilog.spool.survey import survey
 from tests.delivery.test_spooling import DurableScripted, Make, make, records  # noqa: F401 - a fixture
 from tests.spool.test_processes import open_files
@@ -189,7 +189,7 @@ def test_while_the_disk_takes_nothing_the_rest_can_be_read_and_is_counted_in_the
     shutil.rmtree(tmp_path / "otlp")
     spool.check()
     with monkeypatch.context() as patched:
-        patched.setattr("fapilog.spool.space.Space.check", failing(SpoolFullError("no room")))
+        patched.setattr("fapilog.spool.options.Space.check", failing(SpoolFullError("no room")))
         for _ in range(3):
             with pytest.raises(SpoolFullError):
                 spool.mend()

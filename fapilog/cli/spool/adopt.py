@@ -21,7 +21,7 @@ from fapilog.settings import Settings
 from fapilog.spool.survey import give_to
 
 if TYPE_CHECKING:
-    from fapilog.spool.owner import Owner
+    from fapilog.spool import Owner
 
 
 def adopt(

@@ -21,13 +21,13 @@ from fapilog.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Terminal, Text, 
 from fapilog.errors import ConfigurationError
 from fapilog.settings import Settings
 from fapilog.severity import SHORT_NAMES
-from fapilog.spool.quarantine_file import QuarantineFile
+from fapilog.spool.quarantine import QuarantineFile
 from fapilog.spool.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fapilog.spool.quarantine_file import Refused
+    from fapilog.spool.quarantine import Refused
     from fapilog.spool.scan import Scan
     from fapilog.spool.survey import DirectoryReport, SinkReport
 

@@ -18,7 +18,7 @@ from fapilog.errors import InvalidDataError, NoAnswerError, RetryableError, TooL
 from fapilog.native import monotonic
 from fapilog.protocols import destination_of
 from fapilog.spool import Quarantine, Spool, SpoolOptions
-from fapilog.spool.quarantine_file import QuarantineFile, list_files
+from fapilog.spool.quarantine import QuarantineFile, list_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
