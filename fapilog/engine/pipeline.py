@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from fapilog import diagnostics, native
+from fapilog.delivery.admission import Admission
 from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
-from fapilog.delivery.overflow import Admission
 from fapilog.diagnostics import announce
 from fapilog.engine.entry import SEVERITY, withdraw
 from fapilog.engine.hold_buffer import drop_held_for
@@ -30,7 +30,7 @@ from fapilog.values import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from fapilog.delivery.overflow import OverflowPolicy
+    from fapilog.delivery.admission import OverflowPolicy
     from fapilog.delivery.sending_queue import SendingQueue
     from fapilog.engine.entry import Entry
     from fapilog.protocols import Processor

@@ -10,8 +10,8 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fapilog.delivery.circuit import RetryPolicy
 from fapilog.delivery.options import DeliveryOptions
-from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import ConfigurationError

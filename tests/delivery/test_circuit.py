@@ -6,8 +6,7 @@ from typing import TypeVar
 
 import pytest
 
-from fapilog.delivery.circuit import Circuit
-from fapilog.delivery.retry import RetryPolicy
+from fapilog.delivery.circuit import Circuit, RetryPolicy
 
 T = TypeVar("T")
 

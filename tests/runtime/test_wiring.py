@@ -68,7 +68,7 @@ def queues():
 
 
 def options_of(queue: SendingQueue) -> DeliveryOptions:
-    return queue._options
+    return queue.options
 
 
 def names(queues: list[SendingQueue]) -> list[str]:

@@ -339,11 +339,11 @@ def test_what_is_lost_for_good_is_a_drop_in_the_ledger(tmp_path, make: Make) -> 
     sink.is_up.clear()
     queue = make(sink, "always")
     queue.offer(records(0, 10))
-    wait_until(lambda: queue.adopted == 100 and flushed(queue))
+    wait_until(lambda: queue.stats(lambda: 10, no_drops()).adopted == 100 and flushed(queue))
     remove(tmp_path / "otlp")
     wait_until(lambda: queue.stats(lambda: 10, no_drops()).dropped > 0)
     sink.is_up.set()
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).pending == 0 and not queue.spooled)
+    wait_until(lambda: queue.stats(lambda: 10, no_drops()).pending == 0 and not queue.state.spooled)
     stats = queue.stats(lambda: 10, no_drops())
     assert stats.accepted == 110 == stats.delivered + stats.dropped
     assert stats.drops["spool_damaged"] == {"UNKNOWN": stats.dropped}
