@@ -20,6 +20,7 @@ from typing_extensions import Self
 from fapilog.diagnostics import announce, describe
 from fapilog.engine import holding
 from fapilog.engine.entry import offered
+from fapilog.engine.hold_buffer import drop_held_for
 from fapilog.engine.logger import AsyncLogger, Logger
 from fapilog.engine.pipeline import Pipeline
 from fapilog.engine.registry import LoggerRegistry
@@ -158,6 +159,7 @@ class Runtime:
 
     def _end(self, deadline: float) -> None:
         self.pipeline.close(deadline)
+        drop_held_for(self.pipeline)
         process_exit.unregister(self)
         process_exit.restore_sigterm()
 

@@ -74,5 +74,5 @@ def test_a_wrong_severity_is_refused_by_the_options_name(options, words):
 def test_a_wrong_severity_of_a_logger_is_refused_by_its_name():
     with pytest.raises(ConfigurationError, match=r"loggers\['app'\].*'loud'"):
         LevelFilter("info", loggers={"app": "loud"})
-    with pytest.raises(ConfigurationError, match="loggers: 5 is no logger name"):
+    with pytest.raises(ConfigurationError, match="loggers: 5 is not a logger name"):
         LevelFilter("info", loggers={5: "info"})  # type: ignore[dict-item]
