@@ -56,7 +56,7 @@ def status(
         return
     terminal = Terminal()
     if not reports:
-        terminal.line(f"nothing waits in {place}")
+        terminal.line(f"no records wait in {place}")
     for report in reports:
         terminal.heading(report.name, report.problem)
         if report.path.name != report.name:
@@ -114,12 +114,12 @@ def quarantine(
                 if total <= limit:
                     _show_refused(terminal, report.name, wire_format, refused)
     if not total:
-        terminal.line(f"nothing is in quarantine in {place}")
+        terminal.line(f"the quarantine in {place} is empty")
         return
     terminal.line()
     if total > limit:
         terminal.line(Text(f"{total - limit} more: --limit {total}", DIM))
-    terminal.line("send it again: fapilog spool replay --quarantine")
+    terminal.line("to send them again: fapilog spool replay --quarantine")
 
 
 # ---- shared with the other commands
