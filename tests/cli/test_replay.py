@@ -52,7 +52,7 @@ def test_replay_sends_what_dead_processes_left_and_nothing_else(shell, tmp_path,
     assert living.pending_records == 1
     living.close()
     assert shell("replay")[1] == "✓ otlp: 1 record delivered\n"
-    assert shell("replay")[1] == "there is nothing to send\n"
+    assert shell("replay")[1] == "nothing to send\n"
     assert segments(tmp_path) == []
 
 
@@ -91,7 +91,7 @@ def test_replay_delivers_the_good_records_and_puts_the_bad_in_quarantine(shell, 
     assert "400" in out
     assert arrived(receiver) == ["a", "c", "d"]
     receiver.respond = None
-    assert shell("replay")[:2] == (0, "there is nothing to send\n")
+    assert shell("replay")[:2] == (0, "nothing to send\n")
     assert shell("replay", "--quarantine")[:2] == (0, "✓ otlp: 3 records delivered\n")
     assert sorted(arrived(receiver)) == ["a", "bad", "bad", "bad", "c", "d"]
 
@@ -145,7 +145,10 @@ def test_replay_of_one_sink_leaves_the_others(shell, tmp_path, receiver):
     assert shell("replay", "--sink", "otlp")[:2] == (0, "✓ otlp: 1 record delivered\n")
     code, _, err = shell("replay", "--sink", "kafka")
     assert code == 2
-    assert err == "fapilog: --sink kafka: nothing of it is on disk; there is: other\n"
+    assert (
+        err
+        == "fapilog: --sink kafka: no records of this sink are on disk; sinks with records: other\n"
+    )
 
 
 def test_replay_does_not_send_another_wire_format(shell, tmp_path, receiver):

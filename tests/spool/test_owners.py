@@ -236,10 +236,10 @@ def test_what_an_earlier_release_left_waits_until_it_is_given_to_a_sink(
     assert len(receiver.logs) == 1
     code, out, _ = shell("replay")
     assert code == 1
-    assert "fapilog spool adopt otlp --sink NAME; there are: otlp" in out
+    assert "fapilog spool adopt otlp --sink NAME; configured sinks: otlp" in out
     code, out, err = shell("adopt", "otlp", "--sink", "otlp")
     assert (code, old.exists()) == (1, True)
-    assert "nobody can be asked: give --yes" in err
+    assert "no terminal to ask; give --yes" in err
     code, out, _ = shell("adopt", "otlp", "--sink", "otlp", "--yes")
     assert code == 0
     assert out.count("✓ moved") == 2
@@ -276,10 +276,13 @@ def test_adopt_names_what_is_wrong(shell, tmp_path, monkeypatch):
     monkeypatch.setenv("FAPILOG_SINKS", "console,otlp:http://127.0.0.1:9")
     code, _, err = shell("adopt", "otlp", "--sink", "console", "--yes")
     assert code == 2
-    assert "--sink console: no such sink is configured, or it cannot spool; there are: otlp" in err
+    assert (
+        "--sink console: no such sink is configured, or it cannot spool; sinks that can: otlp"
+        in err
+    )
     code, _, err = shell("adopt", "loki", "--sink", "otlp", "--yes")
     assert code == 2
-    assert "nothing of it is on disk" in err
+    assert "no records of this sink are on disk" in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
