@@ -21,7 +21,7 @@ import httpcore
 
 from fapilog import native
 from fapilog.native import monotonic
-from fapilog.process.fork_gate import RESOLVER, TLS
+from fapilog.process.fork import RESOLVER, TLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

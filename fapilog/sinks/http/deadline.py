@@ -23,7 +23,7 @@ import httpcore
 import httpx
 
 from fapilog.native import monotonic
-from fapilog.process.fork_gate import TLS
+from fapilog.process.fork import TLS
 from fapilog.process.give_way import give_way
 from fapilog.sinks.http.connection import TLSStream, connect
 
