@@ -7,11 +7,12 @@ what was found.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
+
+from fapilog.process import fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,8 +93,7 @@ class SetupLock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        fork.renew("bridges", self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -106,5 +106,6 @@ class SetupLock:
     ) -> None:
         self._lock.release()
 
-    def _renew(self) -> None:
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.Lock()

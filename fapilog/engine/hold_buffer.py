@@ -6,7 +6,6 @@ each entry is counted once.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import Counter, deque
 from sys import getsizeof
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fapilog import native
 from fapilog.engine.entry import SEVERITY
 from fapilog.native import monotonic
+from fapilog.process import fork
 from fapilog.values.exceptions import Capture
 
 if TYPE_CHECKING:
@@ -332,5 +332,4 @@ def _after_fork_in_child() -> None:
         buffer.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+fork.register("hold buffers", in_child=_after_fork_in_child)

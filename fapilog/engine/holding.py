@@ -7,7 +7,6 @@ first hold, no logger asks, so holds add no cost to a disabled call.
 
 from __future__ import annotations
 
-import os
 from contextvars import ContextVar, Token
 from math import isfinite
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,7 @@ from fapilog import native
 from fapilog.context import reset_latest
 from fapilog.engine.hold_buffer import Buffer
 from fapilog.errors import ConfigurationError
+from fapilog.process import fork
 from fapilog.severity import OFF, parse_severity
 
 if TYPE_CHECKING:
@@ -214,5 +214,4 @@ def _after_fork_in_child() -> None:
     _counting = native.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+fork.register("holds", in_child=_after_fork_in_child)

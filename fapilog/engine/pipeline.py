@@ -7,20 +7,19 @@ keeps the interpreter from the application for long.
 
 from __future__ import annotations
 
-import os
 import sys
-import weakref
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from fapilog import diagnostics, native
+from fapilog import native
 from fapilog.delivery.admission import Admission
 from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
 from fapilog.diagnostics import announce
 from fapilog.engine.entry import SEVERITY, withdraw
 from fapilog.engine.prepare import Processing, count_lost
 from fapilog.native import monotonic
+from fapilog.process import fork
 from fapilog.process.give_way import give_way
 from fapilog.process.worker import Worker
 from fapilog.severity import WARN
@@ -105,7 +104,7 @@ class Pipeline:
         self.closed = False
         self.successor: Pipeline | None = None
         self._reset()
-        _pipelines.add(self)
+        fork.renew("pipelines", self)
 
     def _reset(self) -> None:
         self.queue.clear()
@@ -468,16 +467,3 @@ def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
             return False
         native.pause(_POLL)
     return True
-
-
-_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    diagnostics.reset()
-    for pipeline in list(_pipelines):
-        pipeline.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

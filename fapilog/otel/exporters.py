@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +23,7 @@ from fapilog.diagnostics import announce, describe
 from fapilog.errors import ConfigurationError
 from fapilog.native import RLock, monotonic
 from fapilog.otel.convert import from_api, from_sdk_resource, from_sdk_scope
+from fapilog.process import fork
 from fapilog.processors.redact import RedactProcessor, mask_record, redactor_of
 from fapilog.record import Resource, Scope
 from fapilog.values import normalise
@@ -79,7 +79,7 @@ class SinkExporter(LogRecordExporter):
         self._stopped = threading.Event()
         self._size = SendSize()
         self._renew_locks()
-        _exporters.add(self)
+        fork.renew("exporters", self)
 
     def _renew_locks(self) -> None:
         self._turn = threading.RLock()
@@ -322,15 +322,3 @@ class LokiExporter(SinkExporter):
         sink = sink_of("loki", Settings())
         assert sink is not None  # noqa: S101 - for the type checker: only "none" gives None
         super().__init__(sink)
-
-
-_exporters: weakref.WeakSet[SinkExporter] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for exporter in list(_exporters):
-        exporter.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from fapilog.diagnostics import announce
 from fapilog.native import monotonic
+from fapilog.process import fork
 from fapilog.process.signal_watch import SignalWatch
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ def register(runtime: Closable, *, handle_sigterm: bool) -> None:
 def unregister(runtime: Closable) -> None:
     """Forget a runtime that was shut down."""
     _open.discard(runtime)
+
+
+def open_runtimes() -> list[Closable]:
+    """Return the runtimes that are not shut down."""
+    return list(_open)
 
 
 def on_sigterm(deliver: Callable[[float], None]) -> None:
@@ -222,3 +228,4 @@ atexit.register(_finish)
 if hasattr(threading, "_register_atexit"):
     with contextlib.suppress(RuntimeError):  # imported while the interpreter shuts down
         threading._register_atexit(_begin)  # noqa: SLF001
+fork.register("sigterm", before=before_fork, in_parent=after_fork, in_child=after_fork_in_child)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
-import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -27,6 +25,7 @@ from fapilog.engine.registry import LoggerRegistry
 from fapilog.errors import ConfigurationError
 from fapilog.native import monotonic
 from fapilog.process import exit as process_exit
+from fapilog.process import fork
 from fapilog.record import EMPTY_RESOURCE, LogRecord, Resource, Scope
 from fapilog.severity import parse_severity
 from fapilog.values import Limits, snapshot_attributes
@@ -103,7 +102,7 @@ class Runtime:
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
         process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
-        _runtimes.add(self)
+        fork.renew("runtimes", self)
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
         """Return the logger of ``name``; its records carry ``bound`` fields."""
@@ -358,27 +357,4 @@ def _pipeline(
         block_timeout=settings.block_timeout,
         protect=settings.protect_level,
         limits=limits,
-    )
-
-
-_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
-
-
-def runtimes() -> list[Runtime]:
-    """Return every runtime there is, shut down or not."""
-    return list(_runtimes)
-
-
-def _after_fork_in_child() -> None:
-    # After the pipelines', which registered theirs when they were imported.
-    for runtime in list(_runtimes):
-        runtime.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-    os.register_at_fork(
-        before=process_exit.before_fork,
-        after_in_parent=process_exit.after_fork,
-        after_in_child=process_exit.after_fork_in_child,
     )

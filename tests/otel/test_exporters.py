@@ -25,7 +25,6 @@ from fapilog.errors import (
     RetryableError,
     TooLargeError,
 )
-from fapilog.otel import exporters
 from fapilog.otel.exporters import ConsoleExporter, FileExporter, OTLPExporter, SinkExporter
 from fapilog.processors.redact import RedactProcessor
 from fapilog.protocols import BatchLimits, Outcome, Sink
@@ -323,7 +322,7 @@ def test_a_forked_child_has_locks_of_its_own() -> None:
     exporter = SinkExporter(sink)
     exporter._turn.acquire()
     turn = exporter._turn
-    exporters._after_fork_in_child()
+    exporter.after_fork()
     assert exporter._turn is not turn
     assert "after_fork" in sink.events
     assert exporter.export([readable("a")]) is SUCCESS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
-from fapilog.process.fork_gate import TLS
+from fapilog.process.fork import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

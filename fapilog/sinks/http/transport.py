@@ -29,7 +29,7 @@ import httpx
 
 from fapilog import native
 from fapilog.native import monotonic
-from fapilog.process.fork_gate import RESOLVER, TLS
+from fapilog.process.fork import RESOLVER, TLS
 from fapilog.process.give_way import give_way
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from fapilog import native
 from fapilog.errors import ConfigurationError, RetryableError, TooLargeError
 from fapilog.native import monotonic
 from fapilog.otlp.classify import grpc_error, outcome, printable, size_limit
-from fapilog.process.fork_gate import GRPC
+from fapilog.process.fork import GRPC
 from fapilog.sinks.http.proxies import environment_proxy
 from fapilog.sinks.http.tls import ClientTLS, untrusted
 from fapilog.sinks.otlp.options import USER_AGENT
