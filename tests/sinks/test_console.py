@@ -11,7 +11,7 @@ import pytest
 
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError
 from fapilog.record import LogRecord, Scope
-from fapilog.sinks import stream
+from fapilog.sinks import console
 from fapilog.sinks.console import ConsoleSink
 from tests.support.records import TIME
 
@@ -473,10 +473,10 @@ def test_a_terminal_that_hung_up_is_permanent():
 
 @POSIX
 def test_pipes_are_written_in_portions_no_other_process_can_split(monkeypatch, pipe):
-    monkeypatch.setattr(stream, "_PIPE_BUF", 512)
+    monkeypatch.setattr(console, "_PIPE_BUF", 512)
     sizes = []
 
-    class Spy(stream.OutputStream):
+    class Spy(console.OutputStream):
         def _write(self, data):
             sizes.append(len(data))
             super()._write(data)

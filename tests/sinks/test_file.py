@@ -270,7 +270,7 @@ def test_a_file_truncated_from_outside_is_announced_with_what_to_do(make, path, 
     emit(sink, "after")
     said = capsys.readouterr().err
     assert f"app.jsonl was truncated from outside after {size} bytes" in said
-    assert "use create" in said
+    assert "use logrotate's create" in said
 
 
 def test_a_file_that_grows_by_other_hands_or_was_renamed_is_not_called_truncated(

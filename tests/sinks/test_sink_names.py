@@ -107,17 +107,17 @@ def test_an_exporter_that_cannot_be_made_is_one_clear_error(monkeypatch):
     assert error_of("brokn").endswith("did you mean 'broken'?")
 
 
-# ---- what is no sink
+# ---- values that are not sinks
 
 
 @pytest.mark.parametrize("given", [[None], [ScriptedSink(), None], [3], 3, [ScriptedSink]])
-def test_what_is_no_sink_is_told_with_what_may_be_given(given):
-    assert "is no sink; give names (console, otlp" in error_of(given)
+def test_a_value_that_is_not_a_sink_is_refused_with_the_values_that_are_possible(given):
+    assert "is not a sink; give names (console, otlp" in error_of(given)
 
 
 def test_the_same_sink_twice_is_refused():
     sink = ScriptedSink(name="mine")
-    assert "is there twice" in error_of([sink, ScriptedSink(), sink])
+    assert "is given twice" in error_of([sink, ScriptedSink(), sink])
     assert sink.opened == 0
 
 
