@@ -1,4 +1,4 @@
-"""Sinks by name: which there are, what is said of wrong ones, and that all are opened or none."""
+"""Sinks by name: the names, the errors about wrong ones, and opening all sinks or none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.sinks import ScriptedSink
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # As if the file belonged to the application: tests/options/test_found_files.py looks at the others.
+    # As if the file belonged to the application; tests/options/test_found_files.py has the other cases.
     monkeypatch.setattr("fapilog.options.found.belongs_to_application", lambda _path: True)
     return tmp_path
 
@@ -29,7 +29,7 @@ def error_of(given: Any = None, **options: Any) -> str:
 
 
 class Sequenced(ScriptedSink):
-    """Notes in a list of all sinks when it is opened and closed."""
+    """Notes when it is opened and closed, in a list that all sinks share."""
 
     def __init__(self, name: str, notes: list[str], error: Exception | None = None) -> None:
         super().__init__(name=name)
@@ -45,7 +45,7 @@ class Sequenced(ScriptedSink):
         self.notes.append(f"close {self.name}")
 
 
-# ---- where a wrong name came from
+# ---- the source of a wrong name
 
 
 def test_a_misspelt_name_is_told_with_the_variable_and_what_was_meant(monkeypatch):
