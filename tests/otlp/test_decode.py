@@ -1,4 +1,4 @@
-"""What the OTLP encoders write is read back; what they never write is refused, not a crash."""
+"""The decoders read what the encoders write, and refuse all other bytes without a crash."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ plain_records = st.builds(
 
 @st.composite
 def batches(draw: Any) -> list[tuple[Resource, Scope, LogRecord]]:
-    """Draw records of few resources and scopes that take turns, as in a real batch."""
+    """Draw records whose few resources and scopes alternate, as in a real batch."""
     some_resources = draw(st.lists(resources, min_size=1, max_size=2))
     some_scopes = draw(st.lists(scopes, min_size=1, max_size=2))
     turns = draw(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), max_size=5))
@@ -79,7 +79,7 @@ def batches(draw: Any) -> list[tuple[Resource, Scope, LogRecord]]:
     ]
 
 
-#: How items of each wire format are made, packed and read back.
+#: The functions that encode, pack and read back items, by wire format.
 FORMATS: dict[str, tuple[Any, Any, Any]] = {
     "protobuf": (encode_record, partial(encode_request, arrange=in_order), split_request),
     "json": (
@@ -96,7 +96,7 @@ def fields_of(record: LogRecord) -> dict[str, Any]:
     shown["resource"] = content_of(record.resource)
     shown["scope"] = content_of(record.scope)
     if not record.trace_id:
-        shown["span_id"] = ""  # it says nothing without a trace
+        shown["span_id"] = ""  # a span id without a trace id is left out
     return shown
 
 
@@ -195,7 +195,7 @@ def test_fields_of_a_later_version_of_the_protocol_are_passed_over():
     assert fields_of(decode_record(encode_record(record) + unknown)) == fields_of(record)
 
 
-# -- what is malformed ----------------------------------------------------------
+# -- malformed bytes ------------------------------------------------------------
 
 
 def some_items(form: str) -> list[Any]:

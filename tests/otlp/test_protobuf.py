@@ -1,4 +1,4 @@
-"""The few rules of protobuf's wire format, against the official library."""
+"""The rules of protobuf's wire format, compared with the official library."""
 
 from __future__ import annotations
 

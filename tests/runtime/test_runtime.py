@@ -159,7 +159,7 @@ def test_records_carry_the_resource():
     [
         ("nowhere", "'nowhere' is not known; use console, otlp"),
         ("file", "'file' needs a path"),
-        ([object()], "is no sink"),
+        ([object()], "is not a sink"),
     ],
 )
 def test_a_wrong_sink_is_named_with_the_choices(sinks, words):
@@ -257,7 +257,7 @@ def test_logging_while_configuring_from_many_threads_loses_nothing():
         ({"resource": 3}, "resource: 3 is neither"),
         ({"settings": "app.toml"}, "'app.toml' is no Settings object"),
         ({"level": 3.5}, "3.5 is not a severity"),
-        ({"sinks": [MemorySink]}, "is no sink"),
+        ({"sinks": [MemorySink]}, "is not a sink"),
     ],
 )
 def test_an_option_of_a_wrong_type_is_named(options: dict[str, Any], words: str) -> None:

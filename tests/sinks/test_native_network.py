@@ -1,4 +1,4 @@
-"""Connections that workers make where sockets were replaced: the same promises as the others."""
+"""Connections of workers in a process whose sockets were replaced keep all promises."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.ports import free_port
 
 @pytest.fixture(autouse=True)
 def as_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Send as a worker does where sockets were replaced; the hosts that were connected to."""
+    """Run the test as a worker in a process with replaced sockets; yield the connected hosts."""
     hosts: list[str] = []
     connect = transport.connect
 

@@ -266,7 +266,7 @@ def test_a_rotation_goes_on_without_a_thread_that_is_refused(path, tmp_path, mon
         patch.setattr(threading.Thread, "start", refuse)
         rotating.wake()
         rotating.close()
-    assert "wait: can't start new thread" in capsys.readouterr().err
+    assert "can't start new thread" in capsys.readouterr().err
     rotating.wake()
     rotating.close()
     assert all(name.endswith(".gz") for name in names(tmp_path))

@@ -38,7 +38,7 @@ class ClientTLS:
         self._options = options
         self._default = default
         self._state: object = self._state_of_files()
-        self.context = self._load()
+        self.context = client_context(self._default, self._options)
 
     def renew(self) -> bool:
         """Read the files again if they have changed, and return whether they were read.
@@ -51,7 +51,7 @@ class ClientTLS:
         if state == self._state:
             return False
         try:
-            context = self._load()
+            context = client_context(self._default, self._options)
         except ConfigurationError as error:
             shown = self._options.shown
             announce(
@@ -67,15 +67,6 @@ class ClientTLS:
     def doubt(self) -> None:
         """Make the next :meth:`renew` read the files even if they look the same."""
         self._state = None
-
-    def _load(self) -> ssl.SSLContext:
-        options = self._options
-        return client_context(
-            self._default,
-            certificate=options.certificate,
-            client_certificate=options.client_certificate,
-            client_key=options.client_key,
-        )
 
     def _state_of_files(self) -> tuple[object, ...]:
         """Return a value that differs after a file, or the target of a link, was replaced."""
@@ -93,25 +84,20 @@ def _state(path: str) -> tuple[int, ...] | None:
 
 
 def client_context(
-    default: Callable[[], ssl.SSLContext],
-    *,
-    certificate: str | None = None,
-    client_certificate: str | None = None,
-    client_key: str | None = None,
+    default: Callable[[], ssl.SSLContext], options: HTTPOptions | None = None
 ) -> ssl.SSLContext:
-    """Return the TLS settings of a client that verifies host names and certificates.
+    """Return TLS settings of a client that verifies host names and certificates.
 
-    Reads files; connects to nothing.
+    Reads the files that ``options`` name; connects to nothing.
 
     Args:
         default: makes a context with the usual authorities.
-        certificate: a PEM file with the authorities to trust instead.
-        client_certificate: a PEM file with the client's chain, for mutual TLS.
-        client_key: a PEM file with the client's key, if the chain's file has none.
+        options: the authorities to trust instead, and the client's certificate and key.
 
     Raises:
         ConfigurationError: a file has the wrong contents; the message names the option.
     """
+    certificate = options and options.certificate
     try:
         with TLS:
             context = ssl.create_default_context(cafile=certificate) if certificate else default()
@@ -119,15 +105,16 @@ def client_context(
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg) from None
     context.set_alpn_protocols(["http/1.1"])  # now: later, other threads use the context
-    if client_certificate:
+    if options and options.client_certificate:
+        chain, key = options.client_certificate, options.client_key
         try:
             # The empty password keeps OpenSSL from asking for one on the terminal.
             with TLS:
-                context.load_cert_chain(client_certificate, client_key, password="")
+                context.load_cert_chain(chain, key, password="")
         except OSError as error:
             msg = (
-                f"client_certificate={client_certificate!r}, client_key={client_key!r}: not a "
-                f"PEM certificate with its unencrypted key: {error}"
+                f"client_certificate={chain!r}, client_key={key!r}: not a PEM certificate with "
+                f"its unencrypted key: {error}"
             )
             raise ConfigurationError(msg) from None
     return context

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gzip
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import orjson
 
@@ -34,53 +34,11 @@ if TYPE_CHECKING:
 #: epoch, and the encoded entry.
 Item: TypeAlias = tuple[bytes, int, bytes]
 
+#: Both formats have the same methods.  They are thread-safe and do not block.
+Format: TypeAlias = "JSONFormat | ProtobufFormat"
+
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _FIVE_DIGITS: Final = 1 << 28
-
-
-class Format(Protocol):
-    """Encodes entries and requests.  Thread-safe; no method blocks."""
-
-    wire_format: str
-    headers: Mapping[str, str]
-
-    def stream(self, labels: Mapping[str, str]) -> bytes:
-        """Return the encoded labels of a stream, which has at least one."""
-        ...
-
-    def shared(self, metadata: Mapping[str, str]) -> bytes:
-        """Return the encoded structured metadata that many entries share."""
-        ...
-
-    def entry(
-        self, time: int, line: str, observed: int, metadata: Mapping[str, str], shared: bytes
-    ) -> bytes:
-        """Return an encoded entry.
-
-        Args:
-            time: the entry's time, in nanoseconds since the Unix epoch.
-            line: the entry's line, any text.
-            observed: the observed time, which is structured metadata of every entry.
-            metadata: the structured metadata of this entry only.
-            shared: the results of :meth:`shared`, joined.
-        """
-        ...
-
-    def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
-        """Return a push request; each stream has at least one entry."""
-        ...
-
-    def compress(self, request: bytes) -> bytes:
-        """Return the compressed body of an HTTP request."""
-        ...
-
-    def split(self, request: bytes) -> list[Item]:
-        """Return the entries of a push request with stream and time, in its order.
-
-        Raises:
-            ValueError: ``request`` is not a push request of this format.
-        """
-        ...
 
 
 class JSONFormat:
@@ -90,23 +48,31 @@ class JSONFormat:
     headers: Mapping[str, str] = {"content-type": "application/json", "content-encoding": "gzip"}
 
     def stream(self, labels: Mapping[str, str]) -> bytes:
-        """Return labels as a JSON object."""
+        """Return the labels of a stream, at least one, as a JSON object."""
         return orjson.dumps(labels)
 
     def shared(self, metadata: Mapping[str, str]) -> bytes:
-        """Return metadata as the inside of a JSON object, after a comma."""
+        """Return metadata that many entries share as the inside of a JSON object."""
         return b"," + orjson.dumps(metadata)[1:-1] if metadata else b""
 
     def entry(
         self, time: int, line: str, observed: int, metadata: Mapping[str, str], shared: bytes
     ) -> bytes:
-        """Return an entry as a JSON array."""
+        """Return an entry as a JSON array.
+
+        Args:
+            time: the entry's time, in nanoseconds since the Unix epoch.
+            line: the entry's line, any text.
+            observed: the observed time, which is structured metadata of every entry.
+            metadata: the structured metadata of this entry only.
+            shared: the results of :meth:`shared`, joined.
+        """
         rest = b"," + orjson.dumps(metadata)[1:] if metadata else b"}"
         parts = (time, orjson.dumps(line), observed, shared, rest)
         return b'["%d",%b,{"observed_timestamp":"%d"%b%b]' % parts
 
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
-        """Return a push request."""
+        """Return a push request of streams that have at least one entry each."""
         # Joined once: a further copy of megabytes would take longer than the rest, and
         # keep the interpreter from the application.
         parts: list[bytes] = []
@@ -123,7 +89,11 @@ class JSONFormat:
         return gzip.compress(request, GZIP_LEVEL, mtime=0)
 
     def split(self, request: bytes) -> list[Item]:
-        """Return the entries of a push request."""
+        """Return the entries of a push request with stream and time, in its order.
+
+        Raises:
+            ValueError: ``request`` is not a push request of this format.
+        """
         items: list[Item] = []
         try:
             for stream in orjson.loads(request)["streams"]:
@@ -186,7 +156,7 @@ class ProtobufFormat:
         return delimited(b"\x12", b"".join(parts))
 
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
-        """Return a push request."""
+        """Return a push request of streams and their entries."""
         parts: list[bytes] = []  # joined once, as in JSONFormat
         for stream, entries in streams:
             labels = delimited(b"\x0a", stream)

@@ -8,7 +8,7 @@ and grpc, are imported when the sink is opened.
 from __future__ import annotations
 
 import gzip
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from fapilog.context import suppressed
 from fapilog.errors import ConfigurationError, TooLargeError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
     from fapilog.sinks.http import options as http_options
     from fapilog.sinks.otlp import options as otlp_options
+    from fapilog.sinks.otlp.grpc import GRPCTransport
 
 #: Bytes before compression; the protocol allows no larger request
 #: (https://opentelemetry.io/docs/specs/otlp/#otlphttp-request).
@@ -112,7 +113,7 @@ class OTLPSink(DurableSink["Item"]):
         self.concurrency = checked_concurrency(concurrency)
         self.destination = describe_destination(f"OTLP {self.options.protocol}", self.options)
         self._given_transport = transport
-        self._transport: Transport | None = None
+        self._transport: _HTTPTransport | GRPCTransport | None = None
         is_json = self.options.protocol == "http/json"
         self.wire_format = "otlp-json" if is_json else "otlp-protobuf"
         self._encode_record = encode_record_json if is_json else encode_record
@@ -185,24 +186,8 @@ class OTLPSink(DurableSink["Item"]):
             self._transport.after_fork()
 
 
-class Transport(Protocol):
-    """Sends encoded requests.  Thread-safe."""
-
-    def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
-        """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections."""
-        ...
-
-    def after_fork(self) -> None:
-        """Give up the parent's connections without touching them."""
-        ...
-
-
 class _HTTPTransport:
-    """Posts requests: https://opentelemetry.io/docs/specs/otlp/#otlphttp."""
+    """Posts requests: https://opentelemetry.io/docs/specs/otlp/#otlphttp.  Thread-safe."""
 
     def __init__(
         self, options: otlp_options.OTLPOptions, transport: httpx.BaseTransport | None
