@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fapilog.cli import INTERRUPTED
+from fapilog.cli.interrupt import INTERRUPTED
 from fapilog.cli.spool.command import Directory, SinkName, counted, location, look, of_sink
 from fapilog.cli.spool.resend import BackendAwayError, Resend
 from fapilog.cli.terminal import GREEN, RED, YELLOW, Terminal, Text
