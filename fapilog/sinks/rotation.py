@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fapilog import native
 from fapilog.diagnostics import announce
-from fapilog.native import monotonic
 from fapilog.process.files import (
     APPEND,
     create_file,
