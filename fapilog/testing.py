@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from unittest import mock
 
-from fapilog.bridges import hooks, stdlib_install
+from fapilog.bridges import hooks, stdlib
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.engine import holding
@@ -281,9 +281,9 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
     state = default.state
     with state.lock:
         before, made_from, levels = state.runtime, state.made_from, state.registry.levels
-        floor, installed, hooked = holding.floor, stdlib_install.installed(), hooks.installed()
+        floor, installed, hooked = holding.floor, stdlib.installed(), hooks.installed()
         state.runtime, state.made_from = _like_default(level), ()
-    stdlib_install.follow_levels()
+    stdlib.follow_levels()
     try:
         yield
     finally:
@@ -301,7 +301,7 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
             hooks.uninstall_hooks()
             if any(hooked.values()):
                 hooks.install_hooks(**hooked)  # type: ignore[arg-type]  # none is the loop
-        stdlib_install.follow_levels()
+        stdlib.follow_levels()
 
 
 def _like_default(level: int | str | None) -> Runtime:
@@ -321,11 +321,11 @@ def _like_default(level: int | str | None) -> Runtime:
 
 def _reinstall(installed: dict[logging.Logger, int | None]) -> None:
     """Restore the installations at loggers of the standard library."""
-    now = stdlib_install.installed()
+    now = stdlib.installed()
     for logger in now.keys() - installed.keys():
-        stdlib_install.uninstall(logger)
+        stdlib.uninstall(logger)
     for logger in installed.keys() - now.keys():
-        stdlib_install.install(default.target, installed[logger], logger)
+        stdlib.install(default.target, installed[logger], logger)
 
 
 def _numbers(severity: int | str) -> range:

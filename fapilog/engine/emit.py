@@ -1,4 +1,4 @@
-"""``LoggerCore``: what all loggers of one name share, and the only step on the caller's thread.
+"""``LoggerCore``: the part that all loggers of one name share, and a log call's work.
 
 ``LoggerCore.emit`` reads the time, the active span and the bound context, takes
 bounded snapshots of the values, and appends an entry to the queue.  The worker
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fapilog.engine.hold_buffer import Buffer
     from fapilog.engine.pipeline import Pipeline
     from fapilog.record import Scope
+    from fapilog.settings import Settings
 
 _MAX_TEXT: Final = DEFAULT_LIMITS.text
 #: Immutable values of bounded size, which need no snapshot.
@@ -51,19 +52,9 @@ class LoggerCore:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_capacity",
-        "_code",
-        "_pipeline",
-        "_queue",
-        "_resource",
-        "_severities",
-        "_unattached",
-        "_worker",
-        "level",
-        "scope",
-        "threshold",
-    )
+        "__weakref__", "_capacity", "_code", "_pipeline", "_queue", "_resource", "_severities",
+        "_unattached", "_worker", "level", "scope", "threshold",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, unattached: Callable[[LoggerCore], None]) -> None:
         self.scope = scope
@@ -79,29 +70,14 @@ class LoggerCore:
         self._code = False
         self._severities: Mapping[str, int] = {}
 
-    def attach(
-        self,
-        pipeline: Pipeline,
-        level: int,
-        *,
-        code_attributes: bool = False,
-        severities: Mapping[str, int] | None = None,
-    ) -> None:
-        """Send records to ``pipeline`` from now on.
-
-        Args:
-            pipeline: the pipeline.
-            level: the lowest enabled severity number.
-            code_attributes: whether records carry their call site.
-            severities: the severity numbers of the application's own severity
-                names, which are in upper case.
-        """
+    def attach(self, pipeline: Pipeline, settings: Settings, level: int) -> None:
+        """Send records to ``pipeline`` from now on, from severity number ``level`` up."""
         self._pipeline = pipeline
         self._worker = pipeline.worker
         self._queue = pipeline.queue
         self._resource = pipeline.resource
-        self._code = code_attributes
-        self._severities = severities or {}
+        self._code = settings.code_attributes
+        self._severities = settings.severities
         self.set_level(level)
         self._capacity = pipeline.admission.lowest
 
@@ -284,7 +260,7 @@ class LoggerCore:
             return  # a record that cannot be counted was never accepted
 
     def _overtaken(self, queue: deque[Entry], entry: Entry) -> None:
-        """Move an entry that was appended to ``queue`` just after this core left it."""
+        """Move an entry to the present queue: this core left ``queue`` during the call."""
         if self._pipeline is not None and withdraw(queue, entry):
             self._pipeline.put(entry)
 

@@ -68,24 +68,9 @@ class Buffer:
     Args:
         level: the lowest severity number that the block takes.
         records: the largest number of entries.
-        size: the approximate largest size of all entries, in bytes.
+        size: the largest total size of the entries, in approximate bytes.
         seconds: the longest time for which an entry waits.
     """
-
-    __slots__ = (
-        "__weakref__",
-        "_bytes",
-        "_held",
-        "_lock",
-        "_passing",
-        "_records",
-        "_seconds",
-        "_size",
-        "_values",
-        "is_open",
-        "level",
-        "released",
-    )
 
     def __init__(self, level: int, records: int, size: int, seconds: float) -> None:
         self._held: deque[_Held] = deque()
@@ -102,7 +87,7 @@ class Buffer:
         _open[id(self)] = weakref.ref(self)
 
     def __del__(self, forget: Any = _open.pop) -> None:
-        # The block of a generator or task that was dropped, and so never left it.
+        # A generator or a task was dropped before it left its block.
         # At the interpreter's end the globals may be gone; then nothing is held.
         forget(id(self), None)
         if self._held:

@@ -8,8 +8,8 @@ first hold, no logger asks, so holds add no cost to a disabled call.
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from math import isfinite
-from typing import TYPE_CHECKING, Final
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import Self
 
@@ -110,11 +110,12 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
         seconds: float = 60.0,
     ) -> None:
         number = _severity(level)
+        whole = "a whole number above 0"
         self._options = (
             number,
-            _whole("records", records),
-            _whole("size", size),
-            _duration(seconds),
+            _checked("records", records, {int}, whole),
+            _checked("size", size, {int}, whole),
+            _checked("seconds", seconds, {int, float}, "a number above 0"),
         )
         self._buffer: Buffer | None = None
         self._depth = 0
@@ -195,18 +196,11 @@ def _severity(level: object) -> int:
         raise ConfigurationError(msg) from None
 
 
-def _whole(option: str, value: object) -> int:
-    if type(value) is not int or value < 1:
-        msg = f"hold(): {option}={value!r}: use a whole number above 0"
+def _checked(option: str, value: Any, kinds: set[type], fix: str) -> Any:
+    if type(value) not in kinds or not 0 < value < inf:
+        msg = f"hold(): {option}={value!r}: use {fix}"
         raise ConfigurationError(msg)
     return value
-
-
-def _duration(value: object) -> float:
-    if type(value) not in {int, float} or not isfinite(value) or value <= 0:  # type: ignore[arg-type,operator]
-        msg = f"hold(): seconds={value!r}: use a number above 0"
-        raise ConfigurationError(msg)
-    return float(value)  # type: ignore[arg-type]
 
 
 def _after_fork_in_child() -> None:

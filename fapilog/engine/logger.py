@@ -219,11 +219,7 @@ class AsyncLogger(_Front):
     fatal = critical
 
     async def exception(self, message: Any, /, **attributes: Any) -> None:
-        """Log at severity ERROR with the exception that is being handled.
-
-        ``exc_info=`` gives another exception.  The stack trace includes chained
-        causes and exception groups.
-        """
+        """Log at severity ERROR with an exception, as :meth:`Logger.exception`."""
         core = self._core
         if core.threshold <= ERROR:
             if core.is_full:
@@ -232,10 +228,7 @@ class AsyncLogger(_Front):
             core.emit(ERROR, "ERROR", message, attributes, self._bound)
 
     async def event(self, name: str, /, **attributes: Any) -> None:
-        """Log an OpenTelemetry event: a record with ``event_name`` and no body, at INFO.
-
-        Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-eventname
-        """
+        """Log an OpenTelemetry event at INFO, as :meth:`Logger.event`."""
         core = self._core
         if core.threshold <= INFO:
             if core.is_full:
@@ -243,16 +236,7 @@ class AsyncLogger(_Front):
             core.emit(INFO, "INFO", None, attributes, self._bound, plain_name(name))
 
     async def log(self, severity: int | str, message: Any, /, **attributes: Any) -> None:
-        """Log at any severity.
-
-        Args:
-            severity: an OpenTelemetry severity number from 1 to 24 (not a
-                level of :mod:`logging`), its name (``"INFO2"``), or a name
-                from the option ``severities``.
-            message: the body, a text or any other value.
-            **attributes: the record's attributes; ``event_name=`` makes the
-                record an event.
-        """
+        """Log at any severity; the arguments are those of :meth:`Logger.log`."""
         core = self._core
         number, text = core.severity(severity)
         if core.threshold <= number:

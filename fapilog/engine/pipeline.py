@@ -43,7 +43,7 @@ _BURST_SLICE: Final = 256
 _BURST: Final = 1024
 #: Seconds for which the worker lets entries gather before it takes a slice.
 _LINGER: Final = 0.01
-#: Seconds between two looks of a caller that waits.
+#: Seconds between two checks of a waiting caller.
 _POLL: Final = 0.002
 
 #: Policies under which a caller waits for room.
@@ -62,7 +62,7 @@ class Pipeline:
         patience: the seconds for which a caller may wait for room.
         successor: the pipeline that now serves this one's loggers, or None.
         admission: the limits of the queue, by severity.
-        processing: the processors and what else turns entries into records.
+        processing: the step that turns entries into records for the sinks.
 
     Args:
         sinks: the sending queues of the sinks, opened.

@@ -1,7 +1,7 @@
 """The loggers of one runtime: one core per name, the levels, and the pipeline they log to.
 
-The default runtime's registry outlives the runtime: loggers that modules keep
-from their import work before, between and after ``configure()`` calls.
+The default runtime's registry outlives the runtime: a logger that a module gets
+at import works before, between and after ``configure()`` calls.
 """
 
 from __future__ import annotations
@@ -156,12 +156,7 @@ class LoggerRegistry:
     def _attach(self, core: LoggerCore) -> None:
         if self._pipeline is None or self._settings is None:
             return
-        core.attach(
-            self._pipeline,
-            self.levels.threshold(core.scope.name),
-            code_attributes=self._settings.code_attributes,
-            severities=self._settings.severities,
-        )
+        core.attach(self._pipeline, self._settings, self.levels.threshold(core.scope.name))
         if self._pipeline.closed:
             core.close()
 

@@ -6,6 +6,7 @@ This filter checks again on the worker, after other processors.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from fapilog.errors import ConfigurationError
@@ -42,22 +43,17 @@ class LevelFilter:
     def __init__(
         self, min_severity: int | str, *, loggers: Mapping[str, int | str] | None = None
     ) -> None:
-        self._default = _severity("min_severity", min_severity)
-        self._loggers = {
+        default = _severity("min_severity", min_severity)
+        by_name = {
             _logger_name(name): _severity(f"loggers[{name!r}]", severity)
             for name, severity in (loggers or {}).items()
         }
-        self._decided: dict[str, int] = {}
+        self._lowest = lru_cache(_MAX_CACHED)(lambda name: inherited(name, by_name, default))
 
     def __call__(self, record: LogRecord) -> LogRecord | None:
         """Return the record, or None to drop it."""
-        name = record.scope.name
-        lowest = self._decided.get(name)
-        if lowest is None:
-            if len(self._decided) >= _MAX_CACHED:
-                self._decided.clear()
-            lowest = self._decided[name] = inherited(name, self._loggers, self._default)
-        return record if record.severity_number >= lowest or not record.severity_number else None
+        number = record.severity_number
+        return record if not number or number >= self._lowest(record.scope.name) else None
 
 
 def _logger_name(name: object) -> str:

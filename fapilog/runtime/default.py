@@ -269,14 +269,14 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
     Raises:
         ConfigurationError: ``level`` is no severity.
     """
-    from fapilog.bridges import stdlib_install  # noqa: PLC0415 - logging is not everybody's
+    from fapilog.bridges import stdlib  # noqa: PLC0415 - loaded only if it is used
 
-    stdlib_install.install(target, level, logger)
+    stdlib.install(target, level, logger)
 
 
 def _follow_levels() -> None:
     """Let the loggers of the standard library pass what the levels let through now."""
-    installed = sys.modules.get("fapilog.bridges.stdlib_install")
+    installed = sys.modules.get("fapilog.bridges.stdlib")
     if installed is not None:
         installed.follow_levels()
 
@@ -286,7 +286,7 @@ holding.follow(_follow_levels)
 
 def uninstall_stdlib() -> None:
     """Undo :func:`install_stdlib`, at every logger; does nothing where it was not called."""
-    installed = sys.modules.get("fapilog.bridges.stdlib_install")
+    installed = sys.modules.get("fapilog.bridges.stdlib")
     if installed is not None:
         installed.uninstall_all()
 
