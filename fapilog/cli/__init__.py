@@ -122,7 +122,7 @@ def _make_spool_app() -> typer.Typer:
     from fapilog.cli.spool.replay import replay  # noqa: PLC0415 - as above
 
     spool = typer.Typer(
-        help="What waits on disk: look at it, check it, send it, delete it.",
+        help="Show, check, send, move and delete the records that wait on disk.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
