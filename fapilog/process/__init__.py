@@ -3,6 +3,6 @@
 ``worker`` is a thread that sleeps until it is woken, ``give_way`` shares the
 interpreter with the application, ``fork_gate`` keeps forks out of foreign
 calls, ``exit`` and ``signal_watch`` end the process within one deadline, and
-``files`` keeps what outlives the process: private, locked and synced files.
+``files`` opens, locks, writes and syncs files that outlive the process.
 Nothing here knows records.  Read ``worker`` first, then ``exit``.
 """

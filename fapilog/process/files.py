@@ -407,8 +407,9 @@ class SyncedFile:
     @property
     def has_name(self) -> bool:
         """Whether the file's path still leads to the file."""
-        with self._guard:
-            return self._fd >= 0 and is_at(self.path, os.fstat(self._fd))
+        with self._guard, contextlib.suppress(OSError):
+            return is_at(self.path, os.fstat(self._fd))
+        return False
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -277,7 +277,9 @@ class ProcessDirectory:
         """Whether the path still leads to this directory.  Never raises."""
         if self._guard < 0:
             return os.path.lexists(self.path)
-        return is_at(self.path, os.fstat(self._guard))
+        with contextlib.suppress(OSError):
+            return is_at(self.path, os.fstat(self._guard))
+        return False
 
     def renew_lock(self) -> None:
         """Create the file ``lock`` again if somebody has deleted it.  Never raises."""

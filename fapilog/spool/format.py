@@ -77,7 +77,7 @@ class SegmentHeader(NamedTuple):
 
 
 class FrameHeader(NamedTuple):
-    """The header of a frame and its offset; lengths in bytes."""
+    """The header of a frame, its offset, and the offset after the frame; lengths in bytes."""
 
     offset: int
     format_id: int
@@ -87,16 +87,7 @@ class FrameHeader(NamedTuple):
     meta_length: int
     body_length: int
     payload_crc: int
-
-    @property
-    def start(self) -> int:
-        """The offset of the meta part."""
-        return self.offset + FRAME_HEADER_SIZE
-
-    @property
-    def end(self) -> int:
-        """The offset after the frame."""
-        return self.start + self.meta_length + self.body_length
+    end: int
 
     @property
     def size(self) -> int:
@@ -220,11 +211,13 @@ def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
     data = file.read(FRAME_HEADER_SIZE, offset)
     if len(data) < FRAME_HEADER_SIZE or not data.startswith(_FRAME_MAGIC):
         return None
-    _, *fields, crc = _FRAME.unpack(data)
-    header = FrameHeader(offset, *fields)
-    if crc != crc32(data[:-_CRC_SIZE]) or header.records > header.meta_length:
+    _, identity, sequence, time_ns, records, meta, body, payload_crc, crc = _FRAME.unpack(data)
+    size = FRAME_HEADER_SIZE + meta + body
+    if crc != crc32(data[:-_CRC_SIZE]) or records > meta or size > MAX_FRAME:
         return None
-    return header if header.size <= MAX_FRAME else None
+    return FrameHeader(
+        offset, identity, sequence, time_ns, records, meta, body, payload_crc, offset + size
+    )
 
 
 def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
@@ -254,8 +247,9 @@ def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHea
 def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
     """Return the content of a frame; None if it is damaged."""
     # Two reads, because a copy of a long body would block the interpreter.
-    meta = file.read(header.meta_length, header.start)
-    body = file.read(header.body_length, header.start + header.meta_length)
+    start = header.offset + FRAME_HEADER_SIZE
+    meta = file.read(header.meta_length, start)
+    body = file.read(header.body_length, start + header.meta_length)
     if len(meta) < header.meta_length or len(body) < header.body_length:
         return None
     if crc32(body, crc32(meta)) != header.payload_crc:

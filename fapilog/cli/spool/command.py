@@ -153,7 +153,7 @@ def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        msg = f"{directory}: {error.strerror or error}"
+        msg = f"cannot read {directory}: {error.strerror or error}"
         raise ConfigurationError(msg) from error
 
 

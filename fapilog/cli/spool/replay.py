@@ -98,12 +98,10 @@ def _replay_sink(
 ) -> bool:
     """Send the records of one sink and print the result; return whether all were delivered."""
     durables = [one for one in map(as_durable, sinks.values()) if one is not None]
-    owners = [owner_of(one) for one in durables]
-    directories = [owner.directory for owner in owners]
-    if report.path.name not in directories:
+    durable = {owner_of(one).directory: one for one in durables}.get(report.path.name)
+    if durable is None:
         _show_no_sink(terminal, report, sinks)
         return False
-    durable = durables[directories.index(report.path.name)]
     options = SpoolOptions(
         directory=root,
         max_bytes=_UNLIMITED,  # the records are on disk already
