@@ -114,34 +114,21 @@ class Delivery(Protocol):
         ...
 
     def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: ARG002 - a default
-        """Count an attempt.
-
-        Args:
-            seconds: the time that it took.
-            copies: the number of records that the backend may now have twice.
-        """
+        """Count an attempt, and the records that the backend may now have twice."""
         return  # a body, or type checkers call the method abstract
 
     def fail(self, error: BaseException, attempt: int) -> None:
-        """Note that an attempt failed and will be repeated.
-
-        Args:
-            error: the error that the sink raised.
-            attempt: the number of attempts with the same records so far.
-        """
+        """Note that attempt number ``attempt`` with the same records failed; it is repeated."""
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
         """Count and remove the first part of ``batch``, which the backend has taken."""
         ...
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Count and remove the first part of ``batch``, which is not sent again.
+        """Count and remove ``part``, the first one of ``batch``, which is not sent again.
 
-        Args:
-            batch: the batch in flight.
-            part: its first part, unless the delivery was abandoned meanwhile.
-            error: a ``PermanentError`` if the backend refused the part, else
-                the unknown error that the sink raised too often.
+        The error is a ``PermanentError`` if the backend refused the part, else
+        an unknown error that the sink raised too often.
         """
         ...
 

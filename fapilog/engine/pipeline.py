@@ -101,7 +101,7 @@ class Pipeline:
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
         self._sinks = tuple(sinks)
-        self._may_have_no_sink = not any(sink.takes_all for sink in self._sinks)
+        self._may_have_no_sink = not any(sink.intake.takes_all for sink in self._sinks)
         self.processing = Processing(processors, limits)
         self.patience = block_timeout if overflow in _WAITING else 0.0
         self._deadline: float | None = None
@@ -265,7 +265,7 @@ class Pipeline:
         """Start every thread that the end will need."""
         self.worker.wake()
         for sink in self._sinks:
-            sink.start_threads()
+            sink.has_thread()
 
     def stats(self) -> Stats:
         """Return the ledger.  Does not block.
@@ -392,7 +392,7 @@ class Pipeline:
     def _fan_out(self, records: Sequence[LogRecord], drops: Drops) -> None:
         # Each route is asked once: a function of the application's own may
         # answer otherwise the next time.
-        meant = [sink.meant(records) for sink in self._sinks]
+        meant = [sink.intake.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
             records = self._routed(records, meant, drops)
         hands = [
@@ -405,10 +405,10 @@ class Pipeline:
                 return
             self._dropped = dropped
             for sink, some, skipped in hands:
-                sink.hand(some, skipped)
+                sink.intake.hand(some, skipped)
             self._in_hand = ()
         for sink in self._sinks:
-            sink.take_in()
+            sink.intake.take_in()
 
     def _lose(self, drops: Drops, error: BaseException) -> None:
         """Count what an error has cost of the records in the worker's hands."""
