@@ -81,8 +81,7 @@ class Intake:
         try:
             return self._route.takes(record)
         except BaseException as error:  # noqa: BLE001 - the worker outlives the application's code
-            name = self._state.name
-            announce(f"route {name}", f"route to {name}: {kind_of(error)}; the record is sent")
+            self._state.announce("route", f"its route raised {kind_of(error)}; the record is sent")
             return True
 
     def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
@@ -183,7 +182,7 @@ class Intake:
         return Batch(items, severities, size, monotonic())
 
     def _take_singly(self, records: Sequence[LogRecord]) -> None:
-        name, patience = self._state.name, self._state.options.block_timeout
+        patience = self._state.options.block_timeout
         for record in records:
             size = record.size + ITEM_OVERHEAD
             number = record.severity_number
@@ -191,13 +190,13 @@ class Intake:
                 patience = 0.0  # one wait for all of these records
                 if not self._pass_on([record]):
                     self._drop("backlog_full", record)
-                    announce(f"overflow {name}", f"{name}: backlog is full; records dropped")
+                    self._state.announce("overflow", "backlog is full; records dropped")
                 continue
             try:
                 item = self._sink.encode(record)
             except BaseException as error:  # noqa: BLE001 - the worker outlives any sink's code
                 self._drop("encode_error", record)
-                announce(f"encode {name}", f"{name}: a record cannot be encoded: {kind_of(error)}")
+                self._state.announce("encode", f"a record cannot be encoded: {kind_of(error)}")
                 continue
             self._put(Batch([item], [number], size, monotonic()))
 

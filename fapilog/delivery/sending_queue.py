@@ -19,15 +19,15 @@ from fapilog.delivery.route import Route
 from fapilog.delivery.sender import send_until_settled
 from fapilog.delivery.spooling import Spooling
 from fapilog.delivery.state import DeliveryState
-from fapilog.diagnostics import announce, describe
+from fapilog.diagnostics import describe
 from fapilog.native import monotonic
 from fapilog.process.give_way import give_way, set_busy
 from fapilog.process.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from fapilog.delivery.ledger import Drops, Stats
+    from fapilog.delivery.backlog import Backlog
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
@@ -121,10 +121,6 @@ class SendingQueue:
         spooling = self.spooling
         return self.worker.is_current or (spooling is not None and spooling.worker.is_current)
 
-    def stats(self, entered: Callable[[], int], shared: Drops) -> Stats:
-        """Return the sink's ledger as it is now; see :meth:`DeliveryState.stats`."""
-        return self.state.stats(entered, shared)
-
     def start_flush(self) -> int:
         """Send the backlog without waiting for full batches.
 
@@ -185,11 +181,8 @@ class SendingQueue:
             self.spooling.finish(state.end)
         state.drop_rest(held)
         if self.worker.ended and self.worker.is_alive:
-            announce(
-                f"close {self.name}",
-                f"{self.name}: close() has not returned at the deadline of the shutdown; "
-                "it is cut short if the process ends before it returns",
-            )
+            what = "close() has not returned at the deadline of the shutdown"
+            state.announce("close", f"{what}; it is cut short if the process ends first")
 
     def after_fork(self) -> None:
         """Start with an empty backlog in a forked child: the parent sends its own."""
@@ -202,7 +195,7 @@ class SendingQueue:
                 self.options.spool.after_fork()
             self.sink.after_fork()
         except Exception as error:  # noqa: BLE001 - the other sinks must go on in the child
-            announce(f"fork {self.name}", f"{self.name}: after_fork failed: {describe(error)}")
+            self.state.announce("fork", f"after_fork failed: {describe(error)}")
 
     # ---- the sink's threads
 
@@ -221,7 +214,7 @@ class SendingQueue:
         try:
             self.sink.close()
         except BaseException as error:  # noqa: BLE001 - shutdown goes on whatever a sink does
-            announce(f"close {self.name}", f"{self.name}: close failed: {describe(error)}")
+            self.state.announce("close", f"close failed: {describe(error)}")
 
     def _next_batch(self) -> Batch:
         """Wait for a batch that is due; empty when closed and drained."""
@@ -229,7 +222,7 @@ class SendingQueue:
         with self._taking:
             while not state.abandoned and self._wait_for_batch():
                 with state.lock:
-                    batch = self._take()
+                    batch = self._source.take()
                     if batch.items:
                         state.put_in_flight(batch)
                 if batch.items:
@@ -239,19 +232,10 @@ class SendingQueue:
         return Batch()
 
     @property
-    def _waiting(self) -> int:
-        """The number of records that a thread could take now."""
+    def _source(self) -> Spooling | Backlog:
+        """The place of the oldest batch, on disk or in memory."""
         spooling = self.spooling
-        if spooling is not None and spooling.comes_first:
-            return spooling.unread
-        return len(self.state.backlog)
-
-    def _take(self) -> Batch:
-        """Return the oldest batch, from disk or memory; call with the lock held."""
-        spooling = self.spooling
-        if spooling is not None and spooling.comes_first:
-            return spooling.take()
-        return self.state.backlog.take()
+        return spooling if spooling is not None and spooling.comes_first else self.state.backlog
 
     def _wait_for_batch(self) -> bool:
         """Wait until a batch is full, or its oldest record has waited long enough.
@@ -260,11 +244,11 @@ class SendingQueue:
             False if the queue is closed and drained.
         """
         state = self.state
-        while not self._waiting:
+        while not len(self._source):
             if state.deadline is not None and not len(state.backlog):
                 return False
             self._wake_at = 1
-            if not self._waiting:
+            if not len(self._source):
                 # At the end, the spool's thread will soon write what waits in memory.
                 self.worker.sleep(None if state.deadline is None else _LOOK)
             self._wake_at = _NEVER
@@ -282,4 +266,4 @@ class SendingQueue:
         return True
 
     def _is_due(self) -> bool:
-        return self.state.backlog.is_due or self._waiting >= self.state.limits.count
+        return self.state.backlog.is_due or len(self._source) >= self.state.limits.count

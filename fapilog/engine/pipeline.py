@@ -279,7 +279,7 @@ class Pipeline:
         shared.merge(self._refused)
         shared.merge(self._dropped)
         shared.merge(self._left)
-        by_name = {sink.name: sink.stats(self._accepted, shared) for sink in self._sinks}
+        by_name = {sink.name: sink.state.stats(self._accepted, shared) for sink in self._sinks}
         adopted = sum(stats.adopted for stats in by_name.values())
         totals = [_seen_from(stats, adopted) for stats in by_name.values()]
         if not totals:

@@ -18,11 +18,11 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.delivery.backlog import Backlog, Batch
-from fapilog.delivery.circuit import Circuit, RetryPolicy
+from fapilog.delivery.circuit import RetryPolicy
 from fapilog.delivery.sender import Delivery, SendSize, send_until_settled
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import ConfigurationError
-from fapilog.native import RLock, monotonic
+from fapilog.native import monotonic
 from fapilog.otel.convert import from_api, from_sdk_resource, from_sdk_scope
 from fapilog.processors.redact import RedactProcessor, mask_record, redactor_of
 from fapilog.record import Resource, Scope
@@ -100,35 +100,35 @@ class SinkExporter(LogRecordExporter):
             FAILURE if records were lost, unless the backend took the batch and
             rejected these records itself.
         """
-        deadline = monotonic() + self._timeout
+        delivery = _Export(self._sink, self._size, self._stopped, monotonic() + self._timeout)
         if not self._turn.acquire(timeout=self._timeout):
-            _announce_lost(self._sink, len(batch), "the previous export is still running")
+            delivery.lose(len(batch), "the previous export is still running")
             return _FAILURE
         try:
-            if self._exporting or self._stopped.is_set():
-                why = "the export itself logged them" if self._exporting else "it is shut down"
-                _announce_lost(self._sink, len(batch), why)
-                return _FAILURE
-            self._exporting = True
-            bound = BOUND.set(SUPPRESSED)
-            try:
-                return self._export(batch, deadline)
-            finally:
-                BOUND.reset(bound)
-                self._exporting = False
+            if self._exporting:
+                delivery.lose(len(batch), "the export itself logged them")
+            elif self._stopped.is_set():
+                delivery.lose(len(batch), "the exporter is shut down")
+            else:
+                self._export(batch, delivery)
         finally:
             self._turn.release()
-
-    def _export(self, batch: Sequence[ReadableLogRecord], deadline: float) -> LogRecordExportResult:
-        backlog = Backlog(self._sink.limits)
-        delivery = _Export(self._sink, self._size, self._stopped, deadline)
-        for readable in batch:
-            self._encode(readable, backlog, delivery)
-        while part := backlog.take():
-            part.parts = [part]
-            send_until_settled(part, delivery)
-            delivery.lose(sum(map(len, part.parts)), delivery.problem)
         return _FAILURE if delivery.lost else _SUCCESS
+
+    def _export(self, batch: Sequence[ReadableLogRecord], delivery: _Export) -> None:
+        self._exporting = True
+        bound = BOUND.set(SUPPRESSED)
+        try:
+            backlog = Backlog(self._sink.limits)
+            for readable in batch:
+                self._encode(readable, backlog, delivery)
+            while part := backlog.take():
+                part.parts = [part]
+                send_until_settled(part, delivery)
+                delivery.lose(sum(map(len, part.parts)), delivery.problem)
+        finally:
+            BOUND.reset(bound)
+            self._exporting = False
 
     def _encode(self, readable: ReadableLogRecord, backlog: Backlog, delivery: _Export) -> None:
         try:
@@ -207,10 +207,8 @@ class _Export(Delivery):
     def __init__(
         self, sink: Sink[Any], size: SendSize, stopped: threading.Event, deadline: float
     ) -> None:
-        self.sink = sink
+        super().__init__(sink, sink.name, _RETRY)
         self.size = size
-        self.circuit = Circuit(_RETRY)
-        self.lock = RLock()
         self._stopped = stopped
         self._deadline = deadline
         self.lost = 0
@@ -233,10 +231,7 @@ class _Export(Delivery):
     def accept(self, batch: Batch, outcome: Outcome) -> None:
         """Announce the records that the backend rejected, or its message."""
         batch.parts.pop(0)
-        if outcome.rejected:
-            _announce_lost(self.sink, outcome.rejected, outcome.message)
-        elif outcome.message:
-            announce(f"warning {self.sink.name}", f"{self.sink.name}: {outcome.message}")
+        self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
         """Announce that a part is lost."""
@@ -249,11 +244,7 @@ class _Export(Delivery):
         """Count and announce lost records, if there are any."""
         if count:
             self.lost += count
-            _announce_lost(self.sink, count, why)
-
-
-def _announce_lost(sink: Sink[Any], count: int, why: str) -> None:
-    announce(f"export {sink.name}", f"{sink.name}: {count} records lost: {why}")
+            self.announce_lost(count, why)
 
 
 class OTLPExporter(SinkExporter):

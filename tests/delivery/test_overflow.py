@@ -203,7 +203,7 @@ def test_closing_ends_every_wait_for_room(full):
     full.queue.finish_close()
     offering.join(20)
     assert not offering.is_alive()
-    stats = full.queue.stats(lambda: 301, Drops())
+    stats = full.queue.state.stats(lambda: 301, Drops())
     assert (stats.dropped, stats.pending) == (301, 0)
 
 

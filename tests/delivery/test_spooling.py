@@ -93,7 +93,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 def stats(queue: SendingQueue) -> Stats:
     ledger = queue.state.ledger
-    return queue.stats(lambda: ledger.taken + ledger.overflow.total, Drops())
+    return queue.state.stats(lambda: ledger.taken + ledger.overflow.total, Drops())
 
 
 def files_in(directory: Path) -> list[Path]:
