@@ -14,15 +14,13 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from fapilog import native
 from fapilog.native import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-State: TypeAlias = Literal["closed", "open", "half_open"]
 
 #: The longest backoff of our own after a shutdown has begun, seconds.
 _CLOSING_DELAY: Final = 0.25
@@ -35,10 +33,10 @@ class RetryPolicy:
     """How long to wait before each retry: exponential backoff with full jitter.
 
     Attributes:
-        initial: the upper bound of the first wait, seconds.
+        initial: the upper bound of the first wait, seconds; it doubles with
+            each attempt.
         maximum: the upper bound of every wait, seconds; a ``Retry-After`` of
             the backend is cut to it.
-        multiplier: the growth of the bound from one attempt to the next.
         unknown_attempts: the number of attempts after which a batch is given
             up if the sink raises an error that is not a ``SendError``.  A
             ``RetryableError`` is retried without a limit.
@@ -46,7 +44,6 @@ class RetryPolicy:
 
     initial: float = 1.0
     maximum: float = 30.0
-    multiplier: float = 2.0
     unknown_attempts: int = 5
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float:
@@ -54,7 +51,7 @@ class RetryPolicy:
 
         A ``retry_after`` that is not a number counts as None.
         """
-        bound = min(self.initial * self.multiplier ** min(attempt - 1, 32), self.maximum)
+        bound = min(self.initial * 2.0 ** min(attempt - 1, 32), self.maximum)
         least = bound / 20  # avoids a busy loop if the backend asks for 0 seconds
         if (type(retry_after) is int or type(retry_after) is float) and not math.isnan(retry_after):
             return min(max(retry_after, least), self.maximum)
@@ -97,13 +94,6 @@ class Circuit:
         self._probing_until = 0.0
         self._asked = False  # whether the backend itself named the time
         self._hurried = False
-
-    @property
-    def state(self) -> State:
-        """Whether the circuit is closed, open or half-open."""
-        if self.opened_at is None:
-            return "closed"
-        return "open" if self._prober is None else "half_open"
 
     @property
     def open_for(self) -> float:

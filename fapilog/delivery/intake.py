@@ -35,10 +35,11 @@ class Intake:
         state: the state of the sink's delivery.
         route: the route that says which records the sink gets.
         notice: a function that tells the sink's threads that there may be work.
-        fallback: a function that takes records for another sink instead, and
-            returns False after that sink has closed; None without a fallback.
+        divert: a function that takes records for the route's fallback instead,
+            and returns False if there is no fallback, or it has closed.
 
     Attributes:
+        takes_all: whether the route sends every record to the sink.
         closed: whether the intake is closed; then it brings in and counts
             nothing any more.
         patience: the total seconds that it may still wait for room.
@@ -49,7 +50,7 @@ class Intake:
         state: DeliveryState,
         route: Route,
         notice: Callable[[], object],
-        fallback: Callable[[Sequence[LogRecord]], bool] | None = None,
+        divert: Callable[[Sequence[LogRecord]], bool],
     ) -> None:
         options = state.options
         self._state = state
@@ -58,9 +59,9 @@ class Intake:
         self._ledger = state.ledger
         self._admission = Admission(options.capacity, options.overflow, options.protect)
         self._route = route
-        self._takes_all = route.takes_all
+        self.takes_all = route.takes_all
         self._notice = notice
-        self._fallback = fallback
+        self._divert = divert
         # With a spool, an outage fills the disk first, which keeps the order.
         self._diverts_after = route.fallback_after if options.spool is None else math.inf
         self.closed = False
@@ -72,14 +73,15 @@ class Intake:
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route sends to this sink.  Never raises."""
-        return records if self._takes_all else [one for one in records if self._takes(one)]
+        if self.takes_all or not records:
+            return records
+        return [] if self._route.takes_none else [one for one in records if self._takes(one)]
 
     def _takes(self, record: LogRecord) -> bool:
         try:
             return self._route.takes(record)
         except BaseException as error:  # noqa: BLE001 - the worker outlives the application's code
-            name = self._state.name
-            announce(f"route {name}", f"route to {name}: {kind_of(error)}; the record is sent")
+            self._state.announce("route", f"its route raised {kind_of(error)}; the record is sent")
             return True
 
     def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
@@ -109,20 +111,26 @@ class Intake:
             return True
 
     def take_in(self) -> None:
-        """Bring the noted records in, or pass them on to the fallback."""
-        with self._lock:
-            if self.closed:
+        """Bring the noted records in, or pass them on to the fallback.  Never raises.
+
+        Waits only for room, as the overflow policy says.
+        """
+        try:
+            with self._lock:
+                if self.closed:
+                    return
+                self._count_skipped()
+            records = self._hand
+            if not records:
                 return
-            self._count_skipped()
-        records = self._hand
-        if not records:
-            return
-        if self._fallback is not None and self._state.circuit.open_for > self._diverts_after:
-            self._refuse(records)
-        else:
-            self._take(records)
-            self._notice()
-        self._hand = ()
+            circuit = self._state.circuit
+            is_down = circuit.opened_at is not None and circuit.open_for > self._diverts_after
+            if not (is_down and self._pass_on(records)):
+                self._take(records)
+                self._notice()
+            self._hand = ()
+        except BaseException as error:  # noqa: BLE001 - no memory: the other sinks go on
+            self._lose(error)
 
     def close(self) -> list[int]:
         """Bring nothing in any more; return the severities of the records not counted yet.
@@ -134,7 +142,7 @@ class Intake:
             self._count_skipped()
             return self._empty_hand()
 
-    def lose(self, error: BaseException) -> None:
+    def _lose(self, error: BaseException) -> None:
         """Count the records that an error kept from being brought in."""
         with self._lock:
             self._count_skipped()
@@ -180,14 +188,15 @@ class Intake:
             number = record.severity_number
             if not self._has_room(size, number) and not self._wait(size, number, patience):
                 patience = 0.0  # one wait for all of these records
-                self._refuse([record])
+                if not self._pass_on([record]):
+                    self._drop("backlog_full", record)
+                    self._state.announce("overflow", "backlog is full; records dropped")
                 continue
             try:
                 item = self._sink.encode(record)
             except BaseException as error:  # noqa: BLE001 - the worker outlives any sink's code
-                self._drop("encode_error", [record])
-                name = self._state.name
-                announce(f"encode {name}", f"{name}: a record cannot be encoded: {kind_of(error)}")
+                self._drop("encode_error", record)
+                self._state.announce("encode", f"a record cannot be encoded: {kind_of(error)}")
                 continue
             self._put(Batch([item], [number], size, monotonic()))
 
@@ -217,21 +226,19 @@ class Intake:
                 self._backlog.put(portion)
                 self._done += len(portion.items)
 
-    def _refuse(self, records: Sequence[LogRecord]) -> None:
-        """Pass records on to the fallback; without one, drop them."""
+    def _pass_on(self, records: Sequence[LogRecord]) -> bool:
+        """Pass records on to the fallback; False if this sink has to deal with them."""
         with self._lock:
             if self.closed:
-                return
-            if self._fallback is not None and self._fallback(records):
-                self._ledger.skipped += len(records)
-                self._done += len(records)
-                return
-        self._drop("backlog_full", records)
-        name = self._state.name
-        announce(f"overflow {name}", f"{name}: backlog is full; records dropped")
+                return True
+            if not self._divert(records):
+                return False
+            self._ledger.skipped += len(records)
+            self._done += len(records)
+            return True
 
-    def _drop(self, reason: str, records: Sequence[LogRecord]) -> None:
+    def _drop(self, reason: str, record: LogRecord) -> None:
         with self._lock:
             if not self.closed:
-                self._ledger.overflow.add_all(reason, [r.severity_number for r in records])
-                self._done += len(records)
+                self._ledger.overflow.add(reason, record.severity_number)
+                self._done += 1

@@ -9,8 +9,12 @@ refused records, and what to count.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
+from fapilog.delivery.circuit import Circuit
+from fapilog.diagnostics import announce
 from fapilog.errors import (
     AccessDeniedError,
     InvalidDataError,
@@ -23,10 +27,8 @@ from fapilog.native import monotonic
 from fapilog.protocols import Outcome, Sink
 
 if TYPE_CHECKING:
-    import threading
-
     from fapilog.delivery.backlog import Batch
-    from fapilog.delivery.circuit import Circuit
+    from fapilog.delivery.circuit import RetryPolicy
 
 #: How often a batch is cut in two.  After that, refused parts are refused whole:
 #: a backend that accepts nothing must not get a request per record.
@@ -86,64 +88,75 @@ class SendSize:
         self._has_grown = True
 
 
-class Delivery(Protocol):
+class Delivery(ABC):
     """One sink as the loop sees it.  The loop calls the methods on the sending thread.
 
-    Attributes:
+    Args:
         sink: the opened sink.
-        circuit: the circuit of the sink's backend; its retry policy also
-            limits the attempts after an unknown error.
+        name: the sink's name, used in messages.
+        retry: the policy that sets the waits, and limits the attempts after an
+            unknown error.
+        probe_timeout: the seconds after which a second thread may probe.
+
+    Attributes:
+        circuit: the circuit of the sink's backend.
         size: the size of the attempts.
         lock: the lock that is held while the parts of a batch change.
     """
 
-    sink: Sink[Any]
-    circuit: Circuit
-    size: SendSize
-    lock: threading.RLock
+    def __init__(
+        self, sink: Sink[Any], name: str, retry: RetryPolicy, probe_timeout: float = 60.0
+    ) -> None:
+        self.sink = sink
+        self.name = name
+        self.circuit = Circuit(retry, probe_timeout)
+        self.size = SendSize()
+        self.lock = native.RLock()  # a signal handler may close what is being closed
 
+    def announce(self, kind: str, message: str) -> None:
+        """Write a message about the sink to stderr, at most once per 30 s and ``kind``."""
+        announce(f"{kind} {self.name}", f"{self.name}: {message}")
+
+    def announce_lost(self, count: int, why: str) -> None:
+        """Announce that the backend, or this delivery, gave records up."""
+        self.announce("rejected", f"{count} records lost: {why}")
+
+    def announce_outcome(self, outcome: Outcome) -> None:
+        """Announce the records that the backend rejected in a batch it took, or its message."""
+        if outcome.rejected:
+            self.announce_lost(outcome.rejected, outcome.message)
+        elif outcome.message:
+            self.announce("warning", outcome.message)
+
+    @abstractmethod
     def wait(self, seconds: float) -> bool:
         """Wait up to ``seconds`` before the next attempt; False if nothing more is sent.
 
         Called before each attempt, with 0.0 if the circuit lets it pass.
         """
-        ...
 
+    @abstractmethod
     def time_limit(self) -> float:
         """Return the seconds that the next attempt may take."""
-        ...
 
-    def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: ARG002 - a default
-        """Count an attempt.
+    def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: B027 - not all count
+        """Count an attempt, and the records that the backend may now have twice."""
 
-        Args:
-            seconds: the time that it took.
-            copies: the number of records that the backend may now have twice.
-        """
-        return  # a body, or type checkers call the method abstract
-
+    @abstractmethod
     def fail(self, error: BaseException, attempt: int) -> None:
-        """Note that an attempt failed and will be repeated.
+        """Note that attempt number ``attempt`` with the same records failed; it is repeated."""
 
-        Args:
-            error: the error that the sink raised.
-            attempt: the number of attempts with the same records so far.
-        """
-
+    @abstractmethod
     def accept(self, batch: Batch, outcome: Outcome) -> None:
         """Count and remove the first part of ``batch``, which the backend has taken."""
-        ...
 
+    @abstractmethod
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Count and remove the first part of ``batch``, which is not sent again.
+        """Count and remove ``part``, the first one of ``batch``, which is not sent again.
 
-        Args:
-            batch: the batch in flight.
-            part: its first part, unless the delivery was abandoned meanwhile.
-            error: a ``PermanentError`` if the backend refused the part, else
-                the unknown error that the sink raised too often.
+        The error is a ``PermanentError`` if the backend refused the part, else
+        an unknown error that the sink raised too often.
         """
-        ...
 
 
 def send_until_settled(batch: Batch, delivery: Delivery) -> None:

@@ -19,15 +19,15 @@ from fapilog.delivery.route import Route
 from fapilog.delivery.sender import send_until_settled
 from fapilog.delivery.spooling import Spooling
 from fapilog.delivery.state import DeliveryState
-from fapilog.diagnostics import announce, describe
+from fapilog.diagnostics import describe
 from fapilog.native import monotonic
 from fapilog.process.give_way import give_way, set_busy
 from fapilog.process.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from fapilog.delivery.ledger import Drops, Stats
+    from fapilog.delivery.backlog import Backlog
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
@@ -39,8 +39,8 @@ _LOOK: Final = 0.01
 class SendingQueue:
     """Backlog, threads and delivery around one sink.
 
-    ``meant``, ``hand``, ``take_in`` and ``divert`` are called by the pipeline's
-    worker; everything else may be called from any thread.
+    The pipeline's worker calls ``intake`` and nothing else; every other thread may
+    call everything else.
 
     Args:
         sink: the opened sink; with a spool or a quarantine, a ``DurableSink``.
@@ -50,10 +50,10 @@ class SendingQueue:
         fallback: the queue that gets the records this sink has no room for;
             without a spool, it gets all records while the circuit has been
             open for more than the route's ``fallback_after`` seconds.
-        is_fallback: whether the sink gets only such records of other sinks.
 
     Attributes:
         state: the state of the delivery; a forked child has a new one.
+        intake: the way into the backlog; a forked child has a new one.
     """
 
     def __init__(
@@ -64,11 +64,9 @@ class SendingQueue:
         options: DeliveryOptions | None = None,
         route: Route | None = None,
         fallback: SendingQueue | None = None,
-        is_fallback: bool = False,
     ) -> None:
         self.sink = sink
         self.name = name or sink.name
-        self.is_fallback = is_fallback
         self.options = options or DeliveryOptions()
         self._route = route or Route(sink)
         self.fallback = fallback
@@ -82,78 +80,38 @@ class SendingQueue:
 
     def _reset(self) -> None:
         self.state = state = DeliveryState(self.sink, self.name, self.options)
-        divert = self.fallback.divert if self.fallback else None
-        self._intake = Intake(state, self._route, self._notice, divert)
+        self.intake = Intake(state, self._route, self._notice, self._divert)
         self.spooling = Spooling(state, state.spool, self.worker.wake) if state.spool else None
         self._wake_at = 1
         self._flush_target = 0
-        self._is_closing_sink = False
         self._taking = native.Lock()  # one thread at a time waits for a batch
 
     # ---- the pipeline's worker
 
-    def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
-        """Return the records that the route sends to this sink.  Never raises."""
-        return () if self.is_fallback else self._intake.meant(records)
-
-    def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
-        """Note the records that :meth:`take_in` will bring in.  Does not block.
-
-        Args:
-            records: the records of a slice that :meth:`meant` returned.
-            skipped: the number of records of the slice that it left out.
-        """
-        self._intake.hand(records, skipped)
-
-    def take_in(self) -> None:
-        """Encode the records that were handed or diverted to this sink; never raises.
-
-        Waits only for room, as the overflow policy says.
-        """
-        try:
-            self._intake.take_in()
-        except BaseException as error:  # noqa: BLE001 - no memory: the other sinks go on
-            self._intake.lose(error)
-
     def offer(self, records: Sequence[LogRecord]) -> None:
-        """Hand records to this sink and take them in."""
-        self.hand(records)
-        self.take_in()
+        """Take records in.  Waits only for room, as the overflow policy says."""
+        self.intake.hand(records)
+        self.intake.take_in()
 
-    def divert(self, records: Sequence[LogRecord]) -> bool:
-        """Keep records that another sink cannot take, for :meth:`take_in`.
-
-        A record that two sinks divert is taken once.  Returns False after this
-        sink has closed.
-        """
-        return self._intake.divert(records)
+    def _divert(self, records: Sequence[LogRecord]) -> bool:
+        """Pass records on to the fallback; False if there is none, or it has closed."""
+        return self.fallback is not None and self.fallback.intake.divert(records)
 
     def _notice(self) -> None:
         """Tell the threads that there may be work."""
         if self.spooling is not None:
             self.spooling.notice()
-        backlog = self.state.backlog
+        state, backlog = self.state, self.state.backlog
         if len(backlog) >= self._wake_at or (self._wake_at != _NEVER and backlog.is_due):
             self._wake_at = _NEVER
             self.worker.wake()
-        elif self._is_overdue():
+        elif backlog.is_due or 0 < backlog.waiting_since < monotonic() - state.limits.delay:
             self._widen()
 
     def _widen(self) -> None:
         """Start another thread if all existing ones are sending and records wait."""
         if len(self.state.in_flight) >= self.worker.threads and len(self.state.backlog):
             self.worker.widen()
-
-    def _is_overdue(self) -> bool:
-        """Whether a batch in memory should be on its way."""
-        since = self.state.backlog.waiting_since
-        aged = since and monotonic() - since > self.state.limits.delay
-        return bool(aged) or self.state.backlog.is_due
-
-    @property
-    def takes_all(self) -> bool:
-        """Whether the sink gets every record."""
-        return not self.is_fallback and self._route.takes_all
 
     # ---- any thread
 
@@ -162,10 +120,6 @@ class SendingQueue:
         """Whether the caller runs on a thread of this sink."""
         spooling = self.spooling
         return self.worker.is_current or (spooling is not None and spooling.worker.is_current)
-
-    def stats(self, entered: Callable[[], int], shared: Drops) -> Stats:
-        """Return the sink's ledger as it is now; see :meth:`DeliveryState.stats`."""
-        return self.state.stats(entered, shared)
 
     def start_flush(self) -> int:
         """Send the backlog without waiting for full batches.
@@ -192,13 +146,9 @@ class SendingQueue:
         spooling = self.spooling
         return self.worker.has_thread() and (spooling is None or spooling.worker.has_thread())
 
-    def start_threads(self) -> None:
-        """Start the thread that will close the sink, if it does not exist yet."""
-        self.worker.wake()
-
     def start_end(self) -> None:
         """From now on wait for room in the backlog for ``block_timeout`` seconds in total."""
-        self._intake.patience = min(self._intake.patience, self.options.block_timeout)
+        self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
     def start_close(self, deadline: float) -> None:
         """Let the threads drain the backlog and end.  Does not block.
@@ -226,16 +176,13 @@ class SendingQueue:
             # One more moment for a send that was given the same deadline.
             self.worker.join(0.1)
         state.abandon()
-        held = self._intake.close()
+        held = self.intake.close()
         if self.spooling is not None:
             self.spooling.finish(state.end)
         state.drop_rest(held)
-        if self._is_closing_sink:
-            announce(
-                f"close {self.name}",
-                f"{self.name}: close() has not returned at the deadline of the shutdown; "
-                "it is cut short if the process ends before it returns",
-            )
+        if self.worker.ended and self.worker.is_alive:
+            what = "close() has not returned at the deadline of the shutdown"
+            state.announce("close", f"{what}; it is cut short if the process ends first")
 
     def after_fork(self) -> None:
         """Start with an empty backlog in a forked child: the parent sends its own."""
@@ -248,7 +195,7 @@ class SendingQueue:
                 self.options.spool.after_fork()
             self.sink.after_fork()
         except Exception as error:  # noqa: BLE001 - the other sinks must go on in the child
-            announce(f"fork {self.name}", f"{self.name}: after_fork failed: {describe(error)}")
+            self.state.announce("fork", f"after_fork failed: {describe(error)}")
 
     # ---- the sink's threads
 
@@ -264,13 +211,10 @@ class SendingQueue:
             set_busy(False)  # the loop may have run on the application's own thread
 
     def _close_sink(self) -> None:
-        self._is_closing_sink = True
         try:
             self.sink.close()
         except BaseException as error:  # noqa: BLE001 - shutdown goes on whatever a sink does
-            announce(f"close {self.name}", f"{self.name}: close failed: {describe(error)}")
-        finally:
-            self._is_closing_sink = False
+            self.state.announce("close", f"close failed: {describe(error)}")
 
     def _next_batch(self) -> Batch:
         """Wait for a batch that is due; empty when closed and drained."""
@@ -278,7 +222,7 @@ class SendingQueue:
         with self._taking:
             while not state.abandoned and self._wait_for_batch():
                 with state.lock:
-                    batch = self._take()
+                    batch = self._source.take()
                     if batch.items:
                         state.put_in_flight(batch)
                 if batch.items:
@@ -288,19 +232,10 @@ class SendingQueue:
         return Batch()
 
     @property
-    def _waiting(self) -> int:
-        """The number of records that a thread could take now."""
+    def _source(self) -> Spooling | Backlog:
+        """The place of the oldest batch, on disk or in memory."""
         spooling = self.spooling
-        if spooling is not None and spooling.comes_first:
-            return spooling.unread
-        return len(self.state.backlog)
-
-    def _take(self) -> Batch:
-        """Return the oldest batch, from disk or memory; call with the lock held."""
-        spooling = self.spooling
-        if spooling is not None and spooling.comes_first:
-            return spooling.take()
-        return self.state.backlog.take()
+        return spooling if spooling is not None and spooling.comes_first else self.state.backlog
 
     def _wait_for_batch(self) -> bool:
         """Wait until a batch is full, or its oldest record has waited long enough.
@@ -309,11 +244,11 @@ class SendingQueue:
             False if the queue is closed and drained.
         """
         state = self.state
-        while not self._waiting:
+        while not len(self._source):
             if state.deadline is not None and not len(state.backlog):
                 return False
             self._wake_at = 1
-            if not self._waiting:
+            if not len(self._source):
                 # At the end, the spool's thread will soon write what waits in memory.
                 self.worker.sleep(None if state.deadline is None else _LOOK)
             self._wake_at = _NEVER
@@ -331,4 +266,4 @@ class SendingQueue:
         return True
 
     def _is_due(self) -> bool:
-        return self.state.backlog.is_due or self._waiting >= self.state.limits.count
+        return self.state.backlog.is_due or len(self._source) >= self.state.limits.count

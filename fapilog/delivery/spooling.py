@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from fapilog.delivery.backlog import Batch
-from fapilog.diagnostics import announce, describe
+from fapilog.diagnostics import describe
 from fapilog.native import monotonic
 from fapilog.process.give_way import give_way
 from fapilog.process.worker import Worker
@@ -60,7 +60,6 @@ class Spooling:
     def __init__(self, state: DeliveryState, spool: Spool, wake: Callable[[], object]) -> None:
         self._state = state
         self._sink: Any = state.sink
-        self._name = state.name
         self._spool = spool
         self._backlog = state.backlog
         self._lock = state.lock
@@ -84,16 +83,15 @@ class Spooling:
     @property
     def comes_first(self) -> bool:
         """Whether the next batch is on disk, or will be soon."""
-        if self.unread:
+        if len(self):
             return True
         if self.active and not self._always and not self._is_needed():
             self.active = False
         # If the disk takes nothing, or no thread writes to it, records go straight from memory.
         return self.active and self._state.may_write and self.worker.has_thread()
 
-    @property
-    def unread(self) -> int:
-        """The records on disk that no delivery thread has taken."""
+    def __len__(self) -> int:
+        """The number of records on disk that no delivery thread has taken."""
         return self._spool.unread_records + (len(self._next.severities) if self._next else 0)
 
     def take(self) -> Batch:
@@ -117,7 +115,7 @@ class Spooling:
             try:
                 items = self._sink.unpack(frame.body)
             except ValueError as error:
-                announce(f"unpack {self._name}", f"{self._name}: a spooled batch: {error}")
+                self._state.announce("unpack", f"a spooled batch cannot be read: {error}")
                 items = ()
         if len(items) != len(frame.severities):
             ledger = self._state.ledger
@@ -182,7 +180,7 @@ class Spooling:
 
     def _is_needed(self) -> bool:
         state = self._state
-        if self._always or self.unread or state.circuit.opened_at is not None:
+        if self._always or len(self) or state.circuit.opened_at is not None:
             return True
         if self._backlog.pending_bytes > state.options.capacity // 2:
             return True
@@ -258,10 +256,7 @@ class Spooling:
 
     def _pause_writing(self, error: Exception) -> None:
         self._state.no_write_before = monotonic() + _AGAIN
-        announce(
-            f"spool {self._name}",
-            f"{self._name}: cannot spool, records stay in memory: {describe(error)}",
-        )
+        self._state.announce("spool", f"cannot spool, records stay in memory: {describe(error)}")
 
     def _write_the_end(self) -> None:
         """Leave on disk exactly the records that are not settled."""
@@ -301,17 +296,12 @@ class Spooling:
         found = self._spool.adopted - self._announced
         self._announced += found
         if found:
-            announce(
-                f"adopt {self._name}",
-                f"{self._name}: {found} records that an earlier process left are taken over",
-            )
+            message = f"{found} records that an earlier process left are taken over"
+            self._state.announce("adopt", message)
 
     def _finish(self) -> None:
         self._spool.close()
         left = self._spool.pending_records
         if left:
-            announce(
-                f"spooled {self._name}",
-                f"{self._name}: {left} records wait in the spool for the next process, "
-                "or for `fapilog spool replay`",
-            )
+            heirs = "the next process, or for `fapilog spool replay`"
+            self._state.announce("spooled", f"{left} records wait in the spool for {heirs}")

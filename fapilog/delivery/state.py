@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
 from fapilog.delivery.backlog import Backlog, Batch
-from fapilog.delivery.circuit import Circuit
 from fapilog.delivery.ledger import SinkLedger, Stats, sum_of_drops
-from fapilog.delivery.sender import Delivery, SendSize
-from fapilog.diagnostics import announce, describe
+from fapilog.delivery.sender import Delivery
+from fapilog.diagnostics import describe
 from fapilog.errors import AccessDeniedError, PermanentError
 from fapilog.native import monotonic
 from fapilog.protocols import as_durable
@@ -52,7 +51,8 @@ class DeliveryState(Delivery):
         backlog: the batches that wait in memory.
         spool: the store on disk; None if it is not used.
         in_flight: the batches being sent, oldest first.
-        lock: the lock that is held while batches move or records are counted.
+        lock: the lock that is held also while batches move or records are
+            counted.
         deadline: the time after which nothing is sent; None before a shutdown.
         end: the time after which nothing is written to disk either.
         abandoned: whether the deadline has passed; the delivery threads send
@@ -63,21 +63,17 @@ class DeliveryState(Delivery):
     """
 
     def __init__(self, sink: Sink[Any], name: str, options: DeliveryOptions) -> None:
-        self.sink = sink
-        self.name = name
+        super().__init__(sink, name, options.retry, 2 * options.export_timeout)
         self.options = options
         # Batches in flight leave half of the backlog free, and a full backlog
         # always holds a batch that is due.  A sink need not inherit from Sink.
         most = options.capacity // (2 * getattr(sink, "concurrency", 1)) + 1
         self.limits = replace(sink.limits, size=min(sink.limits.size, most))
         self.ledger = SinkLedger()
-        self.circuit = Circuit(options.retry, 2 * options.export_timeout)
-        self.size = SendSize()
         self.backlog = Backlog(self.limits)
         is_spooled = options.spool_mode != "never" and as_durable(sink) is not None
         self.spool = options.spool if is_spooled else None
         self.in_flight: list[Batch] = []
-        self.lock = native.RLock()  # a signal handler may close what is being closed
         self.deadline: float | None = None
         self.end = math.inf
         self.abandoned = False
@@ -126,15 +122,11 @@ class DeliveryState(Delivery):
 
     def fail(self, error: BaseException, attempt: int) -> None:  # noqa: ARG002
         """Announce a failed attempt and count it."""
-        name = self.name
         if isinstance(error, AccessDeniedError):
-            announce(
-                f"access {name}",
-                f"{name}: ALARM: the backend refuses our credentials, records are kept and "
-                f"tried again: {describe(error)}",
-            )
+            why = "ALARM: the backend refuses our credentials, records are kept and tried again"
+            self.announce("access", f"{why}: {describe(error)}")
         else:
-            announce(f"retry {name}", f"{name}: will try again: {describe(error)}")
+            self.announce("retry", f"will try again: {describe(error)}")
         with self.lock:
             self.ledger.retries += 1
 
@@ -146,10 +138,7 @@ class DeliveryState(Delivery):
                 return
             self.ledger.rejected += outcome.rejected
             self.ledger.delivered += len(part) - outcome.rejected
-        if outcome.rejected:
-            self._announce_lost(outcome.rejected, outcome.message)
-        elif outcome.message:
-            announce(f"warning {self.name}", f"{self.name}: {outcome.message}")
+        self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
         """Put the first part in quarantine, or count it as rejected or dropped."""
@@ -166,15 +155,10 @@ class DeliveryState(Delivery):
             else:
                 self.ledger.drops.add_all("sink_error", part.severities)
         if is_kept:
-            announce(
-                f"quarantine {self.name}",
-                f"{self.name}: {len(part)} records refused for good are in quarantine: {reason}",
-            )
+            records = f"{len(part)} records refused for good"
+            self.announce("quarantine", f"{records} are in quarantine: {reason}")
         else:
-            self._announce_lost(len(part), reason)
-
-    def _announce_lost(self, count: int, reason: str) -> None:
-        announce(f"rejected {self.name}", f"{self.name}: {count} records lost: {reason}")
+            self.announce_lost(len(part), reason)
 
     def _quarantine(self, part: Batch, reason: str) -> bool:
         """Put a refused part in quarantine; False if that is not possible."""
@@ -185,7 +169,7 @@ class DeliveryState(Delivery):
         try:
             return quarantine.add(sink.pack(part.items), part.severities, reason)
         except Exception as error:  # noqa: BLE001 - announced; counted as rejected instead
-            announce(f"quarantine {self.name}", f"{self.name}: quarantine: {describe(error)}")
+            self.announce("quarantine", f"quarantine: {describe(error)}")
             return False
 
     # ---- batches: under the lock
@@ -315,7 +299,5 @@ class DeliveryState(Delivery):
                 self.backlog.release(batch)
             self.ledger.drops.add_all("shutdown", left)
         if left:
-            announce(
-                f"shutdown {self.name}",
-                f"{self.name}: {len(left)} records were not delivered before the deadline",
-            )
+            message = f"{len(left)} records were not delivered before the deadline"
+            self.announce("shutdown", message)

@@ -97,7 +97,7 @@ class Pipeline:
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
         self._sinks = tuple(sinks)
-        self._may_have_no_sink = not any(sink.takes_all for sink in self._sinks)
+        self._may_have_no_sink = not any(sink.intake.takes_all for sink in self._sinks)
         self.processing = Processing(processors, limits)
         self.patience = block_timeout if overflow in _WAITING else 0.0
         self._deadline: float | None = None
@@ -259,7 +259,7 @@ class Pipeline:
         """Start every thread that :meth:`close` will need."""
         self.worker.wake()
         for sink in self._sinks:
-            sink.start_threads()
+            sink.has_thread()
 
     def stats(self) -> Stats:
         """Return the ledger.  Does not block.
@@ -271,7 +271,7 @@ class Pipeline:
         shared = Drops()
         shared.merge(self._refused)
         shared.merge(self._dropped)
-        by_name = {sink.name: sink.stats(self._accepted, shared) for sink in self._sinks}
+        by_name = {sink.name: sink.state.stats(self._accepted, shared) for sink in self._sinks}
         adopted = sum(stats.adopted for stats in by_name.values())
         totals = [_seen_from(stats, adopted) for stats in by_name.values()]
         if not totals:
@@ -376,7 +376,7 @@ class Pipeline:
     def _fan_out(self, records: Sequence[LogRecord], drops: Drops) -> None:
         # Each route is called once per record: it is the application's function,
         # and may answer differently the next time.
-        meant = [sink.meant(records) for sink in self._sinks]
+        meant = [sink.intake.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
             records = self._routed(records, meant, drops)
         hands = [
@@ -389,10 +389,10 @@ class Pipeline:
                 return
             self._dropped = dropped
             for sink, some, skipped in hands:
-                sink.hand(some, skipped)
+                sink.intake.hand(some, skipped)
             self._in_hand = ()
         for sink in self._sinks:
-            sink.take_in()
+            sink.intake.take_in()
 
     def _lose(self, drops: Drops, error: BaseException) -> None:
         """Count the records in hand that an error has lost."""

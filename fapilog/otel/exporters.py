@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
 from fapilog.context import BOUND, SUPPRESSED
-from fapilog.delivery.backlog import Batch
-from fapilog.delivery.circuit import Circuit, RetryPolicy
+from fapilog.delivery.backlog import Backlog, Batch
+from fapilog.delivery.circuit import RetryPolicy
 from fapilog.delivery.sender import Delivery, SendSize, send_until_settled
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import ConfigurationError
-from fapilog.native import RLock, monotonic
+from fapilog.native import monotonic
 from fapilog.otel.convert import from_api, from_sdk_resource, from_sdk_scope
 from fapilog.process import fork
 from fapilog.processors.redact import RedactProcessor, mask_record, redactor_of
@@ -29,7 +29,7 @@ from fapilog.record import Resource, Scope
 from fapilog.values import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.sdk._logs import ReadableLogRecord
 
@@ -100,53 +100,42 @@ class SinkExporter(LogRecordExporter):
             FAILURE if records were lost, unless the backend took the batch and
             rejected these records itself.
         """
-        deadline = monotonic() + self._timeout
+        delivery = _Export(self._sink, self._size, self._stopped, monotonic() + self._timeout)
         if not self._turn.acquire(timeout=self._timeout):
-            return self._lost(len(batch), "the previous export is still running")
+            delivery.lose(len(batch), "the previous export is still running")
+            return _FAILURE
         try:
-            if self._exporting or self._stopped.is_set():
-                why = "the export itself logged them" if self._exporting else "it is shut down"
-                return self._lost(len(batch), why)
-            self._exporting = True
-            bound = BOUND.set(SUPPRESSED)
-            try:
-                return self._export(batch, deadline)
-            finally:
-                BOUND.reset(bound)
-                self._exporting = False
+            if self._exporting:
+                delivery.lose(len(batch), "the export itself logged them")
+            elif self._stopped.is_set():
+                delivery.lose(len(batch), "the exporter is shut down")
+            else:
+                self._export(batch, delivery)
         finally:
             self._turn.release()
+        return _FAILURE if delivery.lost else _SUCCESS
 
-    def _export(self, batch: Sequence[ReadableLogRecord], deadline: float) -> LogRecordExportResult:
-        encoded = [entry for readable in batch if (entry := self._encode(readable)) is not None]
-        delivery = _Export(self._sink, self._size, self._stopped, deadline)
-        for limited in self._batches(encoded):
-            limited.parts = [limited]
-            send_until_settled(limited, delivery)
-            delivery.lose_rest(limited)
-        return _SUCCESS if len(encoded) == len(batch) and not delivery.lost else _FAILURE
+    def _export(self, batch: Sequence[ReadableLogRecord], delivery: _Export) -> None:
+        self._exporting = True
+        bound = BOUND.set(SUPPRESSED)
+        try:
+            backlog = Backlog(self._sink.limits)
+            for readable in batch:
+                self._encode(readable, backlog, delivery)
+            while part := backlog.take():
+                part.parts = [part]
+                send_until_settled(part, delivery)
+                delivery.lose(sum(map(len, part.parts)), delivery.problem)
+        finally:
+            BOUND.reset(bound)
+            self._exporting = False
 
-    def _encode(self, readable: ReadableLogRecord) -> tuple[Any, int] | None:
-        """Return a record as the sink encodes it, and its size in bytes."""
+    def _encode(self, readable: ReadableLogRecord, backlog: Backlog, delivery: _Export) -> None:
         try:
             record = self._convert(readable)
-            return self._sink.encode(record), record.size
+            backlog.put(Batch([self._sink.encode(record)], [record.severity_number], record.size))
         except Exception as error:  # noqa: BLE001 - hostile values or a sink's code; announced
-            self._lost(1, f"it cannot be encoded ({type(error).__name__})")
-            return None
-
-    def _batches(self, encoded: list[tuple[Any, int]]) -> Iterator[Batch]:
-        """Yield encoded records in batches of the size that the sink asks for."""
-        limits = self._sink.limits
-        batch = Batch()
-        for item, size in encoded:
-            if batch.items and (len(batch) >= limits.count or batch.size + size > limits.size):
-                yield batch
-                batch = Batch()
-            batch.items.append(item)
-            batch.size += size
-        if batch.items:
-            yield batch
+            delivery.lose(1, f"it cannot be encoded ({type(error).__name__})")
 
     def _convert(self, readable: ReadableLogRecord) -> LogRecord:
         scope = self._scope(from_sdk_scope(readable.instrumentation_scope))
@@ -170,10 +159,6 @@ class SinkExporter(LogRecordExporter):
 
     def _masked(self, attributes: Mapping[str, AnyValue]) -> Mapping[str, AnyValue]:
         return attributes if self._redact is None else self._redact.redact_mapping(attributes)
-
-    def _lost(self, count: int, why: str) -> LogRecordExportResult:
-        _announce_lost(self._sink, count, why)
-        return _FAILURE
 
     def shutdown(self) -> None:
         """End the retries of a running export and close the sink.
@@ -214,21 +199,20 @@ class _Export(Delivery):
     """The delivery of one ``export``: it ends at a deadline, and losses are announced.
 
     Attributes:
-        lost: the number of records that were lost, except for those that the
+        lost: the number of records that were lost, without those that the
             backend rejected in a batch it took.
+        problem: the latest reason why an attempt failed.
     """
 
     def __init__(
         self, sink: Sink[Any], size: SendSize, stopped: threading.Event, deadline: float
     ) -> None:
-        self.sink = sink
+        super().__init__(sink, sink.name, _RETRY)
         self.size = size
-        self.circuit = Circuit(_RETRY)
-        self.lock = RLock()
         self._stopped = stopped
         self._deadline = deadline
-        self._problem = ""
         self.lost = 0
+        self.problem = ""
 
     def wait(self, seconds: float) -> bool:
         """Wait for ``seconds``; False after ``shutdown``, or if the deadline comes first."""
@@ -241,36 +225,26 @@ class _Export(Delivery):
         return max(self._deadline - monotonic(), 0.001)
 
     def fail(self, error: BaseException, attempt: int) -> None:  # noqa: ARG002
-        """Keep the reason for the records that are lost at the end."""
-        self._problem = describe(error)
+        """Keep the reason for records that are not sent before the deadline."""
+        self.problem = describe(error)
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
         """Announce the records that the backend rejected, or its message."""
         batch.parts.pop(0)
-        if outcome.rejected:
-            _announce_lost(self.sink, outcome.rejected, outcome.message)
-        elif outcome.message:
-            announce(f"warning {self.sink.name}", f"{self.sink.name}: {outcome.message}")
+        self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
         """Announce that a part is lost."""
         if not isinstance(error, Exception):
             raise error
         batch.parts.pop(0)
-        self._lose(len(part), describe(error))
+        self.lose(len(part), describe(error))
 
-    def lose_rest(self, batch: Batch) -> None:
-        """Announce the records that were not sent before the deadline."""
-        self._lose(sum(map(len, batch.parts)), self._problem)
-
-    def _lose(self, count: int, why: str) -> None:
+    def lose(self, count: int, why: str) -> None:
+        """Count and announce lost records, if there are any."""
         if count:
             self.lost += count
-            _announce_lost(self.sink, count, why)
-
-
-def _announce_lost(sink: Sink[Any], count: int, why: str) -> None:
-    announce(f"export {sink.name}", f"{sink.name}: {count} records lost: {why}")
+            self.announce_lost(count, why)
 
 
 class OTLPExporter(SinkExporter):

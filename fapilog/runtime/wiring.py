@@ -40,7 +40,7 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
     wanted = wanted_sinks(settings, given)
     routes = _with_fallbacks(settings, _routes(settings, wanted), _specs(wanted))
     shared = {id(route.fallback): route.fallback for route in routes if route.fallback is not None}
-    routes += [Route(sink) for sink in shared.values()]
+    routes += [Route(sink, level="off") for sink in shared.values()]
     named = name_sinks(settings, [route.sink for route in routes])
     ways = [
         (name, route, delivery_options(settings, name, route))
@@ -66,7 +66,6 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
             options=options,
             route=route,
             fallback=queues.get(id(route.fallback)),
-            is_fallback=id(route.sink) in shared,
         )
     return list(reversed(queues.values()))
 

@@ -24,6 +24,7 @@ from fapilog.record import LogRecord
 from fapilog.severity import DEBUG, ERROR, FATAL, INFO, OFF, TRACE, WARN
 from fapilog.sinks import MemorySink
 from tests.support.ledger import wait_for
+from tests.support.queues import close
 from tests.support.sinks import Gate, ScriptedSink
 
 POLICIES: tuple[OverflowPolicy, ...] = get_args(OverflowPolicy)
@@ -63,8 +64,7 @@ class Full:
 
     def close(self) -> None:
         self.gate.opened.set()
-        self.queue.start_close(time.monotonic() + 20)
-        self.queue.finish_close()
+        close(self.queue, 20)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_closing_ends_every_wait_for_room(full):
     full.queue.finish_close()
     offering.join(20)
     assert not offering.is_alive()
-    stats = full.queue.stats(lambda: 301, Drops())
+    stats = full.queue.state.stats(lambda: 301, Drops())
     assert (stats.dropped, stats.pending) == (301, 0)
 
 

@@ -207,7 +207,7 @@ def test_a_function_that_raises_lets_the_record_pass_and_the_worker_live(error, 
             assert runtime.flush(20)
     assert bodies(sink) == ["a", "b"]
     announced = capsys.readouterr().err
-    assert f"route to memory: {type(error).__name__}; the record is sent" in announced
+    assert f"memory: its route raised {type(error).__name__}; the record is sent" in announced
     assert "secret-in-error" not in announced
 
 

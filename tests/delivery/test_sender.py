@@ -20,7 +20,7 @@ from fapilog.errors import (
 )
 from fapilog.protocols import Outcome
 from tests.support.ledger import wait_for
-from tests.support.queues import Sending
+from tests.support.queues import Sending, state_of
 from tests.support.sinks import Gate, ScriptedSink
 
 
@@ -75,7 +75,7 @@ def test_every_answer_has_its_consequence_and_every_record_is_counted_once(
     assert delivery.counts == counts
     assert (delivery.ledger.sends, delivery.ledger.retries) == (sends, retries)
     assert (batch.parts, delivery.in_flight) == ([], [])
-    assert delivery.circuit.state == "closed"
+    assert state_of(delivery.circuit) == "closed"
 
 
 def test_a_batch_in_quarantine_counts_as_quarantined_and_when_that_is_full_as_rejected(capsys):
@@ -98,7 +98,7 @@ def test_bad_credentials_keep_the_data_and_raise_an_alarm_until_they_are_mended(
     thread.start()
     assert gate.entered.wait(20)
     assert delivery.is_denied()
-    assert delivery.circuit.state == "half_open"
+    assert state_of(delivery.circuit) == "half_open"
     gate.opened.set()
     thread.join(20)
     assert not delivery.is_denied()

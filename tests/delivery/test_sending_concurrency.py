@@ -16,7 +16,7 @@ from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import RetryableError
 from fapilog.protocols import BatchLimits, Outcome
 from tests.support.ledger import wait_for
-from tests.support.queues import QUICK, bodies, close, records, wait_settled
+from tests.support.queues import QUICK, bodies, close, records, state_of, wait_settled
 from tests.support.sinks import Gate, ScriptedSink
 
 # ---- several sends at once
@@ -93,7 +93,7 @@ def test_a_failing_backend_is_probed_by_one_of_many_threads():
     close(queue)
     assert sorted(map(int, bodies(sink))) == list(range(100))
     assert queue.state.ledger.retries == 30
-    assert queue.state.circuit.state == "closed"
+    assert state_of(queue.state.circuit) == "closed"
 
 
 def test_closing_waits_for_all_sends_that_are_under_way_and_for_what_is_behind_them():
@@ -139,7 +139,9 @@ def test_closing_while_the_circuit_is_open_keeps_to_the_deadline_and_counts_the_
     queue = SendingQueue(sink, options=DeliveryOptions(retry=policy))
     queue.offer(records(50))
     wait_for(
-        lambda: queue.state.circuit.state == state and (state == "open" or gate.entered.is_set())
+        lambda: (
+            state_of(queue.state.circuit) == state and (state == "open" or gate.entered.is_set())
+        )
     )
     began = time.monotonic()
     close(queue, 0.3)

@@ -16,6 +16,8 @@ from fapilog.errors import InvalidDataError, RetryableError
 from fapilog.protocols import BatchLimits, Outcome
 from fapilog.record import LogRecord
 from fapilog.spool import Spool, SpoolFullError, SpoolOptions
+from tests.support.ledger import balanced, wait_for
+from tests.support.queues import close
 from tests.support.sinks import ScriptedSink
 
 QUICK = RetryPolicy(initial=0.01, maximum=0.02)
@@ -89,26 +91,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
         assert queue.spooling is None or queue.spooling.worker.join(20)
 
 
-def close(queue: SendingQueue, seconds: float = 10.0) -> None:
-    queue.start_close(time.monotonic() + seconds)
-    queue.finish_close()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.002)
-
-
 def stats(queue: SendingQueue) -> Stats:
     ledger = queue.state.ledger
-    return queue.stats(lambda: ledger.taken + ledger.overflow.total, Drops())
-
-
-def is_balanced(now: Stats) -> bool:
-    settled = now.delivered + now.rejected + now.dropped + now.quarantined
-    return now.accepted == settled + now.spooled + now.pending and now.pending >= 0
+    return queue.state.stats(lambda: ledger.taken + ledger.overflow.total, Drops())
 
 
 def files_in(directory: Path) -> list[Path]:
@@ -146,7 +131,7 @@ def test_a_sink_sends_from_memory_if_the_thread_of_its_spool_is_refused(
     queue.offer(records(0, 10))
     close(queue, 100)
     assert sink.records == numbers(0, 10)
-    assert is_balanced(stats(queue))
+    assert balanced(stats(queue))
 
 
 def test_while_the_backend_answers_nothing_touches_the_disk(make: Make, tmp_path: Path):
@@ -196,7 +181,7 @@ def test_at_the_end_with_the_backend_down_everything_is_on_disk_and_the_next_pro
     assert [n for n in heir.records if int(n) < 150] == numbers(0, 150)
     assert [n for n in heir.records if int(n) >= 150] == numbers(150, 10)
     assert stats(following).adopted == 150
-    assert is_balanced(stats(following))
+    assert balanced(stats(following))
 
 
 def test_what_waits_too_long_behind_a_send_that_hangs_goes_to_disk_with_it(make: Make):
@@ -345,7 +330,7 @@ def test_the_ledger_balances_at_every_moment_with_several_threads_and_an_unstead
     def watch() -> None:
         while not done.is_set():
             now = stats(queue)
-            if not is_balanced(now):
+            if not balanced(now):
                 wrong.append(now)
 
     watcher = threading.Thread(target=watch)
@@ -379,7 +364,7 @@ def test_of_a_batch_that_is_half_settled_at_the_end_only_the_rest_is_on_disk(
     queue = make(sink, "always")
     queue.offer(records(0, 40))
     wait_for(lambda: stats(queue).delivered == 20)
-    assert is_balanced(stats(queue))
+    assert balanced(stats(queue))
     assert stats(queue).spooled == 20
     close(queue)
     assert stats(queue).spooled == 20
@@ -424,7 +409,7 @@ def test_a_disk_that_takes_nothing_is_not_waited_for(make: Make, monkeypatch: py
         queue.offer(records(first, 50))
     assert queue.state.ledger.overflow.snapshot()["backlog_full", "INFO"] > 400
     close(queue, 0.5)
-    assert is_balanced(stats(queue))
+    assert balanced(stats(queue))
     assert stats(queue).pending == 0
 
 
@@ -453,7 +438,7 @@ def test_adopted_batches_that_cannot_be_read_are_dropped_and_do_not_count_for_a_
     now = stats(following)
     assert (now.adopted, now.delivered, now.spooled) == (3, 1, 0)
     assert now.drops == {"spool_unreadable": {"INFO": 3}}
-    assert is_balanced(now)
+    assert balanced(now)
 
 
 def test_records_lost_with_a_damaged_frame_are_counted_and_a_flush_does_not_wait_for_them(
@@ -467,7 +452,7 @@ def test_records_lost_with_a_damaged_frame_are_counted_and_a_flush_does_not_wait
     now = stats(queue)
     assert now.drops == {"spool_damaged": {"UNKNOWN": 2}}
     assert (now.dropped, now.pending) == (2, 0)
-    assert is_balanced(now)
+    assert balanced(now)
 
 
 def test_a_child_that_is_forked_has_a_spool_of_its_own(make: Make):

@@ -327,12 +327,12 @@ def test_the_end_does_not_wait_for_a_scan(
     monkeypatch.setattr("fapilog.spool.adopted.scan_in_steps", for_ever)
     queue = make(sink)
     queue.offer(records(0, 10))
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).delivered == 10)
+    wait_until(lambda: queue.state.stats(lambda: 10, no_drops()).delivered == 10)
     began = time.monotonic()
     queue.start_close(began + 1)
     queue.finish_close()
     assert time.monotonic() - began < 10
-    assert queue.stats(lambda: 10, no_drops()).pending == 0
+    assert queue.state.stats(lambda: 10, no_drops()).pending == 0
     assert len(segments(tmp_path)) == 1
 
 
@@ -346,8 +346,8 @@ def test_many_small_frames_are_delivered_beside_the_own_records(
     crash(spool)
     queue = make(sink)
     queue.offer(records(20_000, 10))
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).delivered == 20_010, 60)
-    stats = queue.stats(lambda: 10, no_drops())
+    wait_until(lambda: queue.state.stats(lambda: 10, no_drops()).delivered == 20_010, 60)
+    stats = queue.state.stats(lambda: 10, no_drops())
     assert (stats.accepted, stats.adopted, stats.spooled, stats.pending) == (20_010, 20_000, 0, 0)
 
 

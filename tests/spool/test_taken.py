@@ -322,7 +322,7 @@ def test_spooled_records_are_on_disk_when_flush_and_close_say_so(
     deadline = time.monotonic() + 5
     queue.start_close(deadline)
     queue.finish_close()
-    stats = queue.stats(lambda: 2100, no_drops())
+    stats = queue.state.stats(lambda: 2100, no_drops())
     assert (stats.spooled, stats.dropped, stats.pending) == (2100, 0, 0)
     found = adopt(tmp_path, wire_format=sink.wire_format)
     texts = [text for frame in read_all(found) for text in frame.body.decode().split("\n")]
@@ -339,12 +339,14 @@ def test_lost_records_are_drops_in_the_ledger(tmp_path, make: Make) -> None:  # 
     sink.is_up.clear()
     queue = make(sink, "always")
     queue.offer(records(0, 10))
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).adopted == 100 and flushed(queue))
+    wait_until(lambda: queue.state.stats(lambda: 10, no_drops()).adopted == 100 and flushed(queue))
     remove(tmp_path / "otlp")
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).dropped > 0)
+    wait_until(lambda: queue.state.stats(lambda: 10, no_drops()).dropped > 0)
     sink.is_up.set()
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).pending == 0 and not queue.state.spooled)
-    stats = queue.stats(lambda: 10, no_drops())
+    wait_until(
+        lambda: queue.state.stats(lambda: 10, no_drops()).pending == 0 and not queue.state.spooled
+    )
+    stats = queue.state.stats(lambda: 10, no_drops())
     assert stats.accepted == 110 == stats.delivered + stats.dropped
     assert stats.drops["spool_damaged"] == {"UNKNOWN": stats.dropped}
     assert flushed(queue)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fapilog.delivery.backlog import Batch
-from fapilog.delivery.circuit import RetryPolicy
+from fapilog.delivery.circuit import Circuit, RetryPolicy
 from fapilog.delivery.options import DeliveryOptions
 from fapilog.delivery.sender import send_until_settled
 from fapilog.delivery.sending_queue import SendingQueue
@@ -25,7 +25,7 @@ def records(count: int, size: int = 100) -> list[LogRecord]:
     return made
 
 
-def close(queue: SendingQueue, seconds: float = 5.0) -> None:
+def close(queue: SendingQueue, seconds: float = 10.0) -> None:
     queue.start_close(time.monotonic() + seconds)
     queue.finish_close()
 
@@ -40,6 +40,12 @@ def wait_settled(queue: SendingQueue) -> None:
 
 def bodies(sink: ScriptedSink) -> list[str]:
     return [record.body for record in sink.records]
+
+
+def state_of(circuit: Circuit) -> str:
+    if circuit.opened_at is None:
+        return "closed"
+    return "open" if circuit._prober is None else "half_open"
 
 
 class Quarantine:

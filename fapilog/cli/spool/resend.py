@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.cli.spool.command import counted
 from fapilog.delivery.backlog import Batch
-from fapilog.delivery.circuit import Circuit, RetryPolicy
-from fapilog.delivery.sender import Delivery, SendSize, send_until_settled
+from fapilog.delivery.circuit import RetryPolicy
+from fapilog.delivery.sender import Delivery, send_until_settled
 from fapilog.diagnostics import describe
 from fapilog.errors import InvalidDataError, TooLargeError
-from fapilog.native import RLock, monotonic
+from fapilog.native import monotonic
 from fapilog.protocols import destination_of
 from fapilog.spool import Quarantine, Spool, SpoolOptions
 from fapilog.spool.quarantine import QuarantineFile, list_files
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _ATTEMPTS: Final = 3
 #: Seconds between two updates of the progress line.
 _PROGRESS_EVERY: Final = 0.1
+#: Erases the rest of a terminal's line.
+_ERASE: Final = "\x1b[K"
 
 
 class BackendAwayError(Exception):
@@ -57,20 +59,17 @@ class Resend(Delivery):
     """
 
     def __init__(self, sink: DurableSink[Any], settings: Settings, options: SpoolOptions) -> None:
-        self.sink: DurableSink[Any] = sink
-        self.name = str(sink.name)
         retry = RetryPolicy(settings.retry_initial, settings.retry_maximum, unknown_attempts=1)
-        self.circuit = Circuit(retry)
-        self.size = SendSize()
-        self.lock = RLock()
+        super().__init__(sink, str(sink.name), retry)
+        self._durable = sink
         self._destination = destination_of(sink)
         self._timeout = settings.export_timeout
         self._options = options
         self._quarantine = Quarantine(
             self.name, sink.wire_format, options, destination=self._destination
         )
-        self._refused: list[tuple[Batch, str]] = []
-        self._progress = Progress(self.name)
+        self._refused: list[tuple[bytes, Sequence[int], str]] = []
+        self._next_progress = 0.0
         self.delivered = self.rejected = self.moved = self.left = 0
         self.problem = self.note = ""
 
@@ -80,7 +79,7 @@ class Resend(Delivery):
         Raises:
             BackendAwayError: the backend takes nothing now.
         """
-        mine = self.sink.wire_format
+        mine = self._durable.wire_format
         foreign = [
             one for one in report.directories if not one.is_alive and one.wire_formats - {mine}
         ]
@@ -92,14 +91,14 @@ class Resend(Delivery):
         try:
             while spool.adopt():
                 while frame := spool.read():
-                    self._progress.show(done, spool.adopted)
+                    self._show_progress(done, spool.adopted)
                     if self._send(frame.body, frame.severities):
                         spool.ack(frame)
                     done += len(frame.severities)
             if spool.corrupt.records:
                 self.problem = f"{counted(spool.corrupt.records, 'record')} damaged and lost"
         finally:
-            self._progress.clear()
+            self._clear_progress()
             self.left = spool.pending_records + sum(one.records for one in foreign)
             spool.close()
 
@@ -116,18 +115,18 @@ class Resend(Delivery):
             for file in files:
                 self._send_file(file, total)
         finally:
-            self._progress.clear()
+            self._clear_progress()
 
     def _send_file(self, file: QuarantineFile, total: int) -> None:
         found = file.scan()
-        if found.header is None or found.header.wire_format != self.sink.wire_format:
+        if found.header is None or found.header.wire_format != self._durable.wire_format:
             held = found.header.wire_format if found.header else found.problem or "damage"
-            self.problem = f"{file.path} holds {held}, the sink takes {self.sink.wire_format}"
+            self.problem = f"{file.path} holds {held}, the sink takes {self._durable.wire_format}"
             return
         try:
             with file:
                 for refused in file:
-                    self._progress.show(total - self.left, total)
+                    self._show_progress(total - self.left, total)
                     if self._send(refused.body, refused.severities, is_refused=True):
                         file.settle(refused)
                         self.left -= len(refused.severities)
@@ -144,7 +143,7 @@ class Resend(Delivery):
                 it is refused again as a whole.
         """
         try:
-            items = self.sink.unpack(body)
+            items = self._durable.unpack(body)
             if len(items) != len(severities):
                 reason = f"it holds {len(items)} records instead of {len(severities)}"
                 return self._move([(body, severities, f"cannot be unpacked: {reason}")], is_refused)
@@ -154,11 +153,8 @@ class Resend(Delivery):
         batch = Batch(items, list(severities))
         batch.parts = [batch]
         send_until_settled(batch, self)
-        packed = [
-            (self.sink.pack(part.items), part.severities, reason) for part, reason in self._refused
-        ]
-        is_whole = sum(len(part) for part, _ in self._refused) == len(items)
-        return self._move(packed, is_refused and is_whole)
+        is_whole = sum(len(severities) for _, severities, _ in self._refused) == len(items)
+        return self._move(self._refused, is_refused and is_whole)
 
     def _move(self, parts: Sequence[tuple[bytes, Sequence[int], str]], may_stay: bool) -> bool:
         """Put refused parts in quarantine; False if the batch has to stay where it is."""
@@ -169,6 +165,17 @@ class Resend(Delivery):
             return False  # records may be sent twice, but are never lost
         self.moved += sum(len(severities) for _, severities, _ in parts)
         return True
+
+    def _show_progress(self, done: int, total: int) -> None:
+        """Show the progress in one line, if standard error is a terminal."""
+        if sys.stderr.isatty() and monotonic() >= self._next_progress:
+            self._next_progress = monotonic() + _PROGRESS_EVERY
+            sys.stderr.write(f"\r{self.name}: {done} of {total} records{_ERASE}")
+            sys.stderr.flush()
+
+    def _clear_progress(self) -> None:
+        if self._next_progress:
+            sys.stderr.write(f"\r{_ERASE}")
 
     # ---- the loop calls these
 
@@ -203,37 +210,10 @@ class Resend(Delivery):
             # A wrong address, for example, is wrong for all batches.
             raise BackendAwayError(describe(error)) from error
         batch.parts.pop(0)
-        self._refused.append((part, describe(error)))
+        packed = self._durable.pack(part.items)
+        self._refused.append((packed, part.severities, describe(error)))
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left and nothing went wrong."""
         return not (self.left or self.problem)
-
-
-class Progress:
-    """A line on standard error that shows the progress, if standard error is a terminal."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._is_shown = sys.stderr.isatty()
-        self._next = 0.0
-        self._width = 0
-
-    def show(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` records are done, at most ten times per second."""
-        now = monotonic()
-        if self._is_shown and now >= self._next:
-            self._next = now + _PROGRESS_EVERY
-            self._write(f"{self._name}: {done} of {total} records")
-
-    def clear(self) -> None:
-        """Clear the line for the next output."""
-        if self._width:
-            self._write("")
-            sys.stderr.write("\r")
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(f"\r{text.ljust(self._width)}")
-        sys.stderr.flush()
-        self._width = len(text)
