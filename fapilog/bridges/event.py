@@ -122,8 +122,9 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
 
 def take_event_name(attributes: dict[str, Any]) -> str:
     """Remove and return the event name, as OpenTelemetry's handler does for ``logging``."""
-    older = attributes.pop("event.name", "")  # the deprecated attribute
-    return plain_name(attributes.pop("otel.event.name", older))
+    older = attributes.pop("event.name", None)  # the deprecated attribute
+    name = attributes.pop("otel.event.name", older)
+    return "" if name is None else plain_name(name)
 
 
 def from_traceback(text: str) -> dict[str, Any]:
