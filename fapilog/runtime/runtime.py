@@ -158,7 +158,6 @@ class Runtime:
     def _end(self, deadline: float) -> None:
         self.pipeline.close(deadline)
         process_exit.unregister(self)
-        process_exit.restore_sigterm()
 
     def prepare_exit(self) -> None:
         """Start the threads that ``shutdown()`` will need; an ending interpreter has none."""
