@@ -160,7 +160,6 @@ class Runtime:
         self.pipeline.close(deadline)
         drop_held_for(self.pipeline)
         process_exit.unregister(self)
-        process_exit.restore_sigterm()
 
     def prepare_exit(self) -> None:
         """Start the threads that ``shutdown()`` will need; an ending interpreter has none."""

@@ -471,7 +471,7 @@ def sigterm(monkeypatch: pytest.MonkeyPatch) -> Any:
     """SIGTERM has no handler, before and after the test."""
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     monkeypatch.setattr(process_exit, "_others", [])
-    monkeypatch.setattr(process_exit, "_sigterm_wanted", False)
+    monkeypatch.setattr(process_exit.sigterm, "_is_wanted", False)
     yield
     signal.signal(signal.SIGTERM, before)
 
@@ -490,11 +490,11 @@ def test_sigterm_is_handled_again_before_uvicorn_notes_who_handles_it(sigterm):
     process_exit.on_sigterm(lambda _seconds: None)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as a worker of gunicorn does
     assert Server().capture_signals() == "captured"
-    assert found == [signal.SIG_DFL, process_exit._on_sigterm]
+    assert found == [signal.SIG_DFL, process_exit.sigterm.handle]
 
 
 def test_a_handler_of_the_applications_own_is_not_replaced(sigterm):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     process_exit.on_sigterm(lambda _seconds: None)
-    process_exit.resume_sigterm()
+    process_exit.sigterm.resume()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

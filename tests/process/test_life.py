@@ -314,14 +314,14 @@ ENDING = """
     fapilog.configure(shutdown_timeout=1)
     for n in range(50): log.info(f"{n}")
     import atexit
-    import fapilog.process.exit
+    from fapilog.process import exit as process_exit
     # Runs after fapilog has ended.
     began = []
     def ended(): print(json.dumps({"spooled": fapilog.stats().spooled,
         "dropped": fapilog.stats().dropped, "pending": fapilog.stats().pending}))
-    atexit.unregister(fapilog.process.exit._finish)
+    atexit.unregister(process_exit._finish)
     atexit.register(ended)
-    atexit.register(fapilog.process.exit._finish)
+    atexit.register(process_exit._finish)
 """
 
 
