@@ -1,4 +1,4 @@
-"""The programs in ``examples/``: each starts as its page says, and what it logs arrives."""
+"""The programs in ``examples/`` start as their pages say, and their records arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from fapilog.cli.receiver import ReceivedLog, Receiver
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 90  # until a child counts as stuck
+SECONDS = 90  # after which a child counts as stuck
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets and SIGTERM")
 
@@ -46,7 +46,7 @@ def find(receiver: Receiver, body: str) -> ReceivedLog:
 
 
 def serve(receiver: Receiver, module: str, address: Path, path: str) -> httpx.Response:
-    """Serve an example on a Unix socket, send one request, and end it by SIGTERM."""
+    """Serve an example on a Unix socket, send one request, and end it with SIGTERM."""
     child = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", f"{module}:app", "--uds", str(address)],
         cwd=ROOT,
@@ -64,7 +64,7 @@ def serve(receiver: Receiver, module: str, address: Path, path: str) -> httpx.Re
 
 
 def get(address: Path, path: str) -> httpx.Response:
-    """Ask the server as soon as it listens."""
+    """Send a request to the server as soon as it listens."""
     deadline = time.monotonic() + SECONDS
     with socket.socket(socket.AF_UNIX) as probe:
         while probe.connect_ex(str(address)):
@@ -158,7 +158,7 @@ def test_an_asynchronous_service_that_is_asked_to_end_delivers_what_it_logged(as
 
 @pytest.mark.slow
 def test_two_services_draw_one_trace_with_the_logs_of_both():
-    with Receiver(grpc_port=None) as receiver:  # only for the environment: they bring their own
+    with Receiver(grpc_port=None) as receiver:  # the example starts its own
         shown = run(receiver, "-m", "examples.two_services", "piano", "2")
     lines = [line.split() for line in shown.splitlines()]
     assert shown.startswith('POST /orders/piano?quantity=2 -> 409 {"detail":"out of stock"}\n')

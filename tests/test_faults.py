@@ -1,6 +1,6 @@
-"""A fast part of the fault suite, and that the suite itself finds what is wrong.
+"""A fast part of the fault suite, and checks that the suite detects wrong results.
 
-The whole of it is ``make faults``; see docs/faults.md.
+``make faults`` runs the whole suite; see docs/faults.md.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_every_row_has_a_name_of_its_own_for_each_sink() -> None:
 
 
 def told(**more: Any) -> Ended:
-    """An application that logged ten records and says that all were delivered."""
+    """An application that logged ten records and reports that all were delivered."""
     counts = {"accepted": 10, "delivered": 10, "rejected": 0, "dropped": 0, "pending": 0}
     report = {**counts, "exceptions": [], "drained": True, **more}
     return Ended(report, exit=0.1)

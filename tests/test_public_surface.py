@@ -1,4 +1,4 @@
-"""The signatures users rely on: a change of one of them is a change of the public interface."""
+"""The signatures that users rely on: changing one changes the public interface."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
 
 
 def signature(function: Callable[..., Any]) -> str:
-    """Return the signature without annotations, which mypy checks, and private parameters."""
+    """Return the signature without annotations, which mypy checks, and without private parameters."""
     whole = inspect.signature(function)
     public = [
         parameter.replace(annotation=parameter.empty)

@@ -1,4 +1,4 @@
-"""What the repository promises about itself: its files parse, versions are pinned, layers hold."""
+"""The repository's promises about itself: its files parse, versions are pinned, layers hold."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_every_make_target_a_document_names_exists(document: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert {"demo", "test"} <= targets
-    # In prose a command stands between backquotes, in a block on a line of its own.
+    # In prose a command is between backquotes; in a block it begins a line.
     named = re.findall(r"(?:`|^)make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= targets
 
@@ -162,7 +162,7 @@ def test_imports_go_down_only(
     cli = pytest.importorskip("importlinter.cli", reason="needs the dependency group `lint`")
     monkeypatch.chdir(ROOT)
     for logger in list(logging.root.manager.loggerDict.values()):
-        if isinstance(logger, logging.Logger):  # the linter configures logging, and disables them
+        if isinstance(logger, logging.Logger):  # the linter disables loggers
             monkeypatch.setattr(logger, "disabled", logger.disabled)
     assert cli.lint_imports(no_cache=True) == 0, capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""``fapilog receive``: traces are drawn when they are whole, with the logs of all their services."""
+"""``fapilog receive`` draws traces when they are complete, with the logs of all their services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The receiver takes what any OTLP exporter sends and leaves nothing running."""
+"""The receiver accepts the requests of any OTLP exporter and leaves no thread running."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_without_grpc_only_http_is_offered(monkeypatch):
             assert deliver(sink) is None
 
 
-# ---- requests of strangers
+# ---- requests from other hosts
 
 
 def send(url: str, body: bytes, kind: str = "application/json", **headers: str) -> httpx.Response:
@@ -359,7 +359,7 @@ def test_any_bytes_get_an_answer(body, encoding):
 
 
 def exchange(receiver: Receiver, request: bytes) -> bytes:
-    """Send bytes, close this side, and return all that comes back."""
+    """Send bytes, close this side, and return everything that comes back."""
     port = int(receiver.http_endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(request)

@@ -1,4 +1,4 @@
-"""The completion record: one a request, by the semantic conventions, at the right end."""
+"""The completion record: one per request, by the semantic conventions, at the right time."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_background_tasks_come_after_the_record_and_keep_the_fields(logged):
 
 
 async def nothing(message=None) -> Any:
-    """Stand for ``receive`` and ``send``."""
+    """Receive nothing and ignore every message, as a server's ``receive`` and ``send``."""
 
 
 def test_an_application_that_never_answers_is_no_success(logged):
@@ -444,7 +444,7 @@ def test_httpexception_counts_by_its_status(logged):
 
 
 def test_a_context_that_outlives_its_request_keeps_neither_its_scope_nor_its_exchange(logged):
-    """Event loops keep the contexts of timers that were cancelled, a hundred of them and more."""
+    """Event loops keep the contexts of cancelled timers, a hundred of them and more."""
 
     class Request:
         pass

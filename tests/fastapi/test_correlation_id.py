@@ -1,4 +1,4 @@
-"""The request's id, the request's logger, and what the application says of a request."""
+"""The request's id, the request's logger, and the fields of the context hook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debug on error: the debug records of exactly the requests that failed."""
+"""Debug on error: debug records of failed requests only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions: logged once, with their stack trace, and passed on unchanged."""
+"""Exceptions are logged once, with their stack trace, and passed on unchanged."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_an_exception_deep_down_is_one_record_with_its_trace(logged, outer):
     if response.status_code == 404:
         pytest.skip("this version includes no mounts")
     records = logged()
-    if outer is mounted_by_a_function:  # FastAPI's own telemetry cannot be found there
+    if outer is mounted_by_a_function:  # fapilog cannot find FastAPI's own telemetry there
         records = [r for r in records if r.scope.name == "fapilog_fastapi"]
     (record,) = records
     assert (record.severity_text, record.attributes["error.type"]) == ("ERROR", "ValueError")

@@ -1,4 +1,4 @@
-"""The one line, its options, and the lifespan."""
+"""``install``, its options, and the lifespan."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_installed_application_stays_what_it_was(logged):
     app, other = Shop(title="shop"), Shop()
     install(app)
     install(other)
-    app.add_middleware(FapilogMiddleware)  # middleware can be added afterwards
+    app.add_middleware(FapilogMiddleware)  # middleware can be added after it
 
     @app.get("/")
     async def root(request: Request):

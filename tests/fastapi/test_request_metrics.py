@@ -14,7 +14,7 @@ from tests.support.asgi import http_scope
 
 
 class Measured:
-    """OpenTelemetry's SDK, and what it measured."""
+    """OpenTelemetry's SDK, with the measurements that it has taken."""
 
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()
@@ -163,7 +163,7 @@ def test_metrics_that_opentelemetrys_instrumentation_makes_are_not_made_twice(me
     table.is_served = True
     active.append(metrics.is_active)
     assert active == [False, True]
-    metrics.finished(scope, "/a", 200, 0.1)  # nobody took it when it began
+    metrics.finished(scope, "/a", 200, 0.1)  # nothing measured the request when it began
     assert table.series() == []
     metrics.started(scope)
     metrics.finished(scope, "/a", 200, 0.1)

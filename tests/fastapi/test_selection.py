@@ -1,4 +1,4 @@
-"""Which requests are logged: exclusion, sampling, slow ones; and the servers' own access logs."""
+"""Which requests are logged: exclusion, sampling, slow ones; and the servers' access logs."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_without_a_trace_the_ratio_is_kept_about(logged):
     assert 10 < len(completed(logged)) < 90
 
 
-# ---- the servers' own access logs
+# ---- the servers' access logs
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Trace and span ids on the completion record, whoever makes the spans and where."""
+"""Trace and span ids on the completion record, for every way of creating spans."""
 
 from __future__ import annotations
 

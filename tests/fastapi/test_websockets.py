@@ -1,4 +1,4 @@
-"""WebSockets: one record each, with how they were accepted and closed."""
+"""WebSockets: one record per connection, with how it was accepted and closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of a sending queue have in common."""
+"""Helpers for tests of a sending queue."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bodies(sink: ScriptedSink) -> list[str]:
 
 
 class Delivery:
-    """A sender around one sink, and what becomes of the batches it is given."""
+    """A sender for one sink, with the results of its batches."""
 
     def __init__(self, sink: Any, *, retry: RetryPolicy = QUICK, quarantine: int | None = None):
         self.sink = sink
