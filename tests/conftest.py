@@ -40,7 +40,7 @@ def clean_process(
     default._registry.detach()
     default._runtime = None
     default._made_from = ()
-    until = time.monotonic() + 20  # threads end shortly after a shutdown
+    until = time.monotonic() + 20  # one in a nap ends just after the shutdown that told it to
     while (left := _threads()) and time.monotonic() < until:
         time.sleep(0.01)
     assert not left, f"threads left behind: {left}"

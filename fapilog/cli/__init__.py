@@ -100,7 +100,7 @@ def _make_spool_app() -> typer.Typer:
     from fapilog.cli.spool.replay import replay  # noqa: PLC0415 - needs typer
 
     spool = typer.Typer(
-        help="Show, check, send or delete the records that wait on disk.",
+        help="Show, check, send, move and delete the records that wait on disk.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )

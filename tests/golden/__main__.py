@@ -1,8 +1,8 @@
-"""Checks that every bridge makes the same records of fifty cases: ``make golden``.
+"""Fifty things to log, and whether every bridge makes the same record of them: ``make golden``.
 
     python -m tests.golden          prints the table of docs/bridges.md
 
-Exits with 1 if a record is not the expected one, and prints which.
+Exits with 1 when a record is not the one expected, and says which.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAME, DIFFERENT = "=", "FAILED"
 
 
 def play(bridge: Bridge) -> dict[str, list[LogRecord]]:
-    """Log every case that a bridge can carry, and return the records by case."""
+    """Log every case that a bridge can carry; return the records by case."""
     sink = MemorySink()
     carried = [case for case in CASES if not bridge.cannot(case)]
     fapilog.configure(sinks=[sink], level=1)
@@ -45,7 +45,7 @@ def play(bridge: Bridge) -> dict[str, list[LogRecord]]:
             fapilog.flush(60)
     finally:
         fapilog.shutdown(5)
-    # Records arrive in order; unless there is exactly one per case, none can be matched.
+    # Every way keeps the order: one record each, or all of them are in doubt.
     records = list(sink.records)
     if len(records) != len(carried):
         return {case.name: records for case in carried}
@@ -53,7 +53,7 @@ def play(bridge: Bridge) -> dict[str, list[LogRecord]]:
 
 
 def shown(record: LogRecord) -> dict[str, Any]:
-    """Return the parts of a record that are compared; a stack trace only has to be one."""
+    """Return what is compared with the expected; a stack trace must be one."""
     attributes = dict(record.attributes)
     stack = attributes.get("exception.stacktrace")
     if isinstance(stack, str):
@@ -69,12 +69,12 @@ def shown(record: LogRecord) -> dict[str, Any]:
 
 
 def difference(case: Case, records: Sequence[LogRecord], golden: Sequence[LogRecord]) -> str:
-    """Return how a case's records differ from the expected one, or "".
+    """Return in which way a case's records are not the expected, "" when they are.
 
     Args:
-        case: the case that was logged.
-        records: the records that arrived.
-        golden: the record of fapilog's own logger, whose stack trace must be the same.
+        case: what was logged.
+        records: what arrived.
+        golden: what fapilog's own logger made of it: stack traces are the same text.
     """
     if len(records) != 1:
         return f"{len(records)} records"
@@ -88,7 +88,7 @@ def difference(case: Case, records: Sequence[LogRecord], golden: Sequence[LogRec
 
 
 def table() -> tuple[str, list[str]]:
-    """Play all bridges, and return a Markdown table with its notes, and the errors."""
+    """Play all bridges; return a Markdown table with its notes, and what is wrong."""
     notes: list[str] = []
     problems: list[str] = []
     golden = play(BRIDGES[0])

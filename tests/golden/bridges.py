@@ -1,4 +1,4 @@
-"""Every bridge into fapilog, used as its users use it, for the golden cases."""
+"""Every way into fapilog, as its users write it, for the golden cases."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Log = Callable[[Case], None]
 
 @dataclass(frozen=True)
 class Bridge:
-    """One bridge.
+    """One way in.
 
     Attributes:
-        title: the heading of its column.
+        title: head of the column.
         open: a context manager that yields the function that logs a case.
-        cannot: a function that returns why its users cannot write a case, or "".
+        cannot: the reason why its users cannot write a case, or an empty text.
     """
 
     title: str
@@ -51,8 +51,8 @@ def own_logger() -> Iterator[Log]:
 
 
 def _apart() -> logging.Logger:
-    """Return the logger without other handlers, because pytest's fail on some cases."""
-    fapilog.install_stdlib(1)  # after uvicorn is imported, "trace" is a different level
+    """Return the logger; other handlers (pytest's) would choke on some of the cases."""
+    fapilog.install_stdlib(1)  # "trace" is another level once uvicorn is imported
     logger = logging.getLogger(NAME)
     logger.setLevel(1)
     logger.propagate = False
@@ -162,7 +162,7 @@ def _loguru(*, enqueue: bool) -> Iterator[Log]:
 
     def log(case: Case) -> None:
         logger = loguru.logger.bind(**case.extra).patch(_rename)
-        # Without arguments, loguru does not format, so braces stay.
+        # Without arguments of its own loguru does not format: braces stay.
         logger.opt(exception=case.exception).log(case.severity.upper(), case.text)
 
     try:

@@ -1,4 +1,4 @@
-"""Fifty cases that an application may log, each with its expected record."""
+"""Fifty things that an application may log, and the record that each of them is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fapilog.values.exceptions import qualified_name
 NAME = "golden.shop"
 TRACE_ID, SPAN_ID = 0xA1, 0xB2
 SECRET = "hunter2"
-#: Severity numbers, and the levels of the standard library and of loguru.
+#: Severity number, and the levels of the standard library and of loguru.
 LEVELS = {"trace": 1, "debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
 STDLIB = {"trace": 1, "debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
@@ -34,7 +34,7 @@ class Unprintable:
 
 
 class TillError(Exception):
-    """An exception class of the application."""
+    """An application's own."""
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -47,17 +47,17 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
 
 @dataclass(frozen=True)
 class Case:
-    """One case to log.
+    """One thing to log.
 
     Attributes:
-        name: the case's name in the table.
-        severity: the name of a method; bridges without that method use the number.
+        name: what it shows.
+        severity: a method's name; by number where there is no method.
         message: the body.
-        arguments: the values for the placeholders of the message.
+        arguments: for the placeholders of a message.
         attributes: the event's values.
-        bound: the fields that are bound around the call.
-        exception: the exception to log.
-        event_name: the name of an OpenTelemetry event.
+        bound: fields bound around the call.
+        exception: what it is about.
+        event_name: of an OpenTelemetry event.
         in_span: whether a span is active.
     """
 
@@ -73,13 +73,13 @@ class Case:
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The attributes, with the event name as OpenTelemetry's handler reads it."""
+        """The attributes, an event name among them as OpenTelemetry's handler reads it."""
         named = {"otel.event.name": self.event_name} if self.event_name else {}
         return {**self.attributes, **named}
 
     @property
     def text(self) -> Any:
-        """The message, formatted with its arguments."""
+        """The message with its arguments."""
         return self.message % self.arguments if self.arguments else self.message
 
 
@@ -146,7 +146,7 @@ CASES: tuple[Case, ...] = (
 
 
 def expected(case: Case) -> dict[str, Any]:
-    """Return the expected record of a case; a stack trace only has to exist."""
+    """Return what is expected of the record of a case; of a stack trace only that there is one."""
     attributes = snapshot({**case.bound, **case.attributes})
     assert isinstance(attributes, dict)
     for name, value in attributes.items():

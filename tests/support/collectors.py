@@ -1,7 +1,7 @@
-"""OTLP collectors of other projects, each of which sends to our receiver.
+"""OTLP collectors that this project did not write, each in front of our receiver.
 
-A collector runs with free ports.  At the end of its block it has stopped, and
-the receiver has got all of the collector's output.
+A collector is run with free ports.  When its block ends it has been stopped,
+and the receiver has got everything that the collector made of its input.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLLECTOR = CONFIGURATION / "build" / "otelcol-fapilog"
 
 
 class Endpoints(NamedTuple):
-    """Base URLs, for ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
+    """Base URLs, as ``OTEL_EXPORTER_OTLP_ENDPOINT`` wants them."""
 
     http: str
     grpc: str
@@ -52,7 +52,7 @@ def wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
 def running(
     command: Sequence[str | Path], environment: Mapping[str, str], *ports: int
 ) -> Iterator[None]:
-    """Run a server during the block, which begins when the server listens on all ports."""
+    """Run a server while the block lasts, from when it listens on all ports."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
@@ -72,7 +72,7 @@ ROTEL_ENVIRONMENT = {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
 
 
 def find_rotel_agent() -> Path:
-    """Return the program, or skip the test if it is missing or does not run."""
+    """Return the program, or skip the test where it is not there or does not run."""
     spec = find_spec("rotel")
     program = Path(str(spec.origin)).parent / "rotel-agent" if spec else Path("rotel-agent")
     if not program.exists():
@@ -87,7 +87,7 @@ def find_rotel_agent() -> Path:
 
 @contextlib.contextmanager
 def rotel_agent(directory: Path, behind: Receiver) -> Iterator[Endpoints]:
-    """Run rotel-agent, which forwards to ``behind`` over OTLP."""
+    """Run rotel-agent, which forwards to ``behind`` by OTLP."""
     http, grpc = free_port(), free_port()
     command: list[str | Path] = [
         *(find_rotel_agent(), "start", "--exporter", "otlp", "--batch-timeout", "10ms"),
@@ -105,7 +105,7 @@ def rotel_agent(directory: Path, behind: Receiver) -> Iterator[Endpoints]:
 
 @contextlib.contextmanager
 def opentelemetry_collector(directory: Path, behind: Receiver) -> Iterator[Endpoints]:
-    """Run the OpenTelemetry Collector, and send the contents of its files to ``behind``."""
+    """Run the OpenTelemetry Collector; what it has written to files is then sent to ``behind``."""
     if not COLLECTOR.exists():
         pytest.skip("no collector: run `make collector`")
     http, grpc, health = free_port(), free_port(), free_port()

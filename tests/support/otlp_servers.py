@@ -26,7 +26,7 @@ def record(body: str = "hello") -> LogRecord:
 
 
 def deliver(sink: OTLPSink, *bodies: str, timeout: float = 5.0) -> Any:
-    """Encode and send one batch, and leave the sink open."""
+    """Encode and send one batch; the sink is left open."""
     return sink.send([sink.encode(record(body)) for body in bodies or ("hello",)], timeout)
 
 
@@ -54,7 +54,7 @@ class SocketServer:
     def _serve(self) -> None:
         while not self.stopping.is_set():
             connection, _ = self._listener.accept()
-            with connection, contextlib.suppress(OSError):  # in most scripts the client disconnects
+            with connection, contextlib.suppress(OSError):  # the client goes away in most scripts
                 if not self.stopping.is_set():
                     self.connections += 1
                     self._script(connection)
@@ -126,7 +126,7 @@ class Certificates:
 def grpc_server(
     export: Callable[[bytes, grpc.ServicerContext], bytes], port: int = 0
 ) -> Iterator[str]:
-    """Run a LogsService whose Export is ``export``, and yield its address."""
+    """Run a LogsService whose Export is ``export``; yields the address."""
     handler = grpc.unary_unary_rpc_method_handler(export)
     service = "opentelemetry.proto.collector.logs.v1.LogsService"
     workers = ThreadPoolExecutor(2)

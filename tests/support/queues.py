@@ -1,4 +1,4 @@
-"""Helpers for tests of a sending queue."""
+"""What tests of a sending queue have in common."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bodies(sink: ScriptedSink) -> list[str]:
 
 
 class Delivery:
-    """A sender for one sink, with the results of its batches."""
+    """A sender around one sink, and what becomes of the batches it is given."""
 
     def __init__(self, sink: Any, *, retry: RetryPolicy = QUICK, quarantine: int | None = None):
         self.sink = sink

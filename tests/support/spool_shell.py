@@ -1,4 +1,4 @@
-"""Runs ``fapilog spool`` in tests, on spools that they prepare."""
+"""``fapilog spool`` in the hands of a test: what lies on disk, and a shell."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Shell = Callable[..., tuple[object, str, str]]
 
 
 def make_shell(capsys: Any, monkeypatch: Any, directory: Path) -> Shell:
-    """Return a function that runs a ``fapilog spool`` command in an empty folder."""
+    """Commands of ``fapilog spool`` in an empty folder; each returns exit code, output, errors."""
     (directory / "cwd").mkdir()
     monkeypatch.chdir(directory / "cwd")
     monkeypatch.setenv("FAPILOG_SPOOL__DIRECTORY", str(directory / "spool"))
@@ -39,7 +39,7 @@ def make_shell(capsys: Any, monkeypatch: Any, directory: Path) -> Shell:
 
 
 def packed(*bodies: str) -> tuple[bytes, list[int]]:
-    """Return records as the sink ``otlp`` spools them."""
+    """Records as the sink ``otlp`` spools them."""
     otlp: Any = sink_of("otlp:http://localhost:4318", Settings())
     sink = as_durable(otlp)
     assert sink is not None
@@ -48,7 +48,7 @@ def packed(*bodies: str) -> tuple[bytes, list[int]]:
 
 
 def configured(name: str) -> str:
-    """Return the destination of the configured sink with this name; "" without one."""
+    """The destination of the sink of this name that the environment configures; "" for none."""
     sinks = configured_sinks(Settings())
     durable = as_durable(sinks[name]) if name in sinks else None
     return destination_of(durable) if durable is not None else ""
@@ -57,7 +57,7 @@ def configured(name: str) -> str:
 def make_spool(
     directory: Path, name: str = "otlp", wire_format: str = "otlp-protobuf", **more: Any
 ) -> Spool:
-    """Return a spool in the shell's directory, of the configured sink if one has this name."""
+    """A spool where the shell looks, of the configured sink if there is one of this name."""
     options = SpoolOptions(directory / "spool", min_free=0, segment_bytes=4096)
     more.setdefault("destination", configured(name))
     spool = Spool(name, wire_format, options, **more)
@@ -66,7 +66,7 @@ def make_spool(
 
 
 def leave(directory: Path, *batches: tuple[str, ...], **more: Any) -> Path:
-    """Return the directory of a process that spooled these records and died."""
+    """The directory of a process that spooled these and died."""
     spool = make_spool(directory, **more)
     for batch in batches:
         spool.append(*packed(*batch))
@@ -84,5 +84,5 @@ def refuse(directory: Path, *bodies: str, reason: str = "HTTP 400") -> None:
 
 
 def held(directory: Path) -> list[Scan]:
-    """Return the batches in quarantine."""
+    """What is in quarantine."""
     return [found for one in survey(directory / "spool") for found in one.quarantine]
