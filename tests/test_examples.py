@@ -95,7 +95,7 @@ def test_fastapi_in_ten_lines_gives_two_records_of_one_request(tmp_path):
     assert completion.attributes["http.route"] == "/hello/{name}"
 
 
-def test_what_a_structlog_user_logs_arrives_typed_traced_and_redacted():
+def test_records_of_structlog_arrive_typed_traced_and_redacted():
     with Receiver(grpc_port=None) as receiver:
         assert run(receiver, "examples/structlog_app.py") == ""
     received, charging, failed = (
@@ -108,7 +108,7 @@ def test_what_a_structlog_user_logs_arrives_typed_traced_and_redacted():
     assert len({log.span_id for log in receiver.logs} - {""}) == 1
 
 
-def test_what_a_loguru_user_logs_arrives_typed_traced_and_redacted():
+def test_records_of_loguru_arrive_typed_traced_and_redacted():
     with Receiver(grpc_port=None) as receiver:
         assert run(receiver, "examples/loguru_app.py") == ""
     first = find(receiver, "order of 2 received")
@@ -138,7 +138,7 @@ def test_an_asynchronous_service_has_a_span_and_a_context_for_each_job():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_an_asynchronous_service_that_is_asked_to_end_delivers_what_it_logged(asked):
+def test_an_asynchronous_service_delivers_its_records_when_it_is_asked_to_end(asked):
     with Receiver(grpc_port=None) as receiver:
         child = subprocess.Popen(
             [sys.executable, "examples/async_service.py", "100000"],

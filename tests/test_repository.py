@@ -74,7 +74,7 @@ def test_every_compose_port_is_bound_to_loopback(services: dict[str, Any]) -> No
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
-def test_every_compose_service_has_a_health_check_where_its_image_allows_one(
+def test_every_compose_service_has_a_health_check_if_its_image_allows_one(
     services: dict[str, Any],
 ) -> None:
     without = {name for name, service in services.items() if "healthcheck" not in service}
@@ -152,7 +152,7 @@ def test_a_snippet_is_skipped_only_with_a_reason(document: Path) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
-def test_module_says_what_it_is(module: Path) -> None:
+def test_every_module_has_a_docstring(module: Path) -> None:
     assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
 
 

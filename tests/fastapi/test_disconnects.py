@@ -78,7 +78,7 @@ def test_a_thousand_aborted_streams_are_a_thousand_records_and_no_error(logged, 
     assert [r for r in logged() if r.severity_number > 9] == []
 
 
-def test_an_upload_that_breaks_off_is_no_error(logged):
+def test_an_upload_that_breaks_off_is_not_an_error(logged):
     app = FastAPI()
     install(app)
     read = asyncio.Event()
@@ -102,7 +102,7 @@ def test_an_upload_that_breaks_off_is_no_error(logged):
     assert [r for r in logged() if r.severity_number > 9] == []
 
 
-def test_a_disconnect_that_the_application_raises_goes_on_to_the_server(logged):
+def test_a_disconnect_that_the_application_raises_reaches_the_server(logged):
     async def app(scope, receive, send):
         raise ClientDisconnect
 
@@ -153,7 +153,7 @@ async def leave(app):
 
 
 @pytest.mark.parametrize("arrange", ["install", "add_middleware", "function"])
-def test_an_exception_after_the_client_has_gone_is_logged_all_the_same(logged, arrange):
+def test_an_exception_after_the_client_disconnected_is_still_logged(logged, arrange):
     app = FastAPI()
 
     @app.get("/")
@@ -180,7 +180,7 @@ def test_an_exception_after_the_client_has_gone_is_logged_all_the_same(logged, a
     assert record.attributes["exception.type"] == record.attributes["error.type"] == "KeyError"
 
 
-def test_a_handled_exception_after_the_client_has_gone_is_no_error(logged):
+def test_a_handled_exception_after_the_client_disconnected_is_not_an_error(logged):
     app = FastAPI()
     install(app)
 

@@ -129,7 +129,7 @@ def test_a_thousand_server_sent_chunks_arrive_one_by_one_through_a_real_server()
     assert attributes["http.response.body.content"] == b"".join(received).decode()
 
 
-def test_a_client_that_aborts_its_upload_leaves_what_arrived_on_the_record():
+def test_the_record_of_an_aborted_upload_has_the_bytes_that_arrived():
     async def run() -> dict[str, Any]:
         arrived, gone = asyncio.Event(), asyncio.Event()
 

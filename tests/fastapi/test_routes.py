@@ -98,6 +98,6 @@ def hosted():
         (hosted(), "/u/alice/ok/1", "/u/{uid}/ok/{id}"),
     ],
 )
-def test_what_a_client_chooses_is_never_in_the_template(app, path, template):
+def test_a_clients_values_are_never_in_the_template(app, path, template):
     # Older versions of Starlette leave only the endpoint, which a function hides.
     assert served(app, path) in {template, None if "{path}" in template else template}

@@ -55,7 +55,7 @@ def completed(logged):
     ],
     ids=str,
 )
-def test_excluded_requests_are_not_logged_and_what_they_log_is(logged, exclude):
+def test_excluded_requests_are_not_logged_but_their_own_records_are(logged, exclude):
     http = TestClient(shop(exclude=exclude), base_url="http://shop.example")
     http.get("/health")
     http.get("/inner/health")
@@ -198,7 +198,7 @@ def test_uninstalling_the_last_application_gives_everything_back(logged, caplog)
     assert logged() == []
 
 
-def test_uninstalling_leaves_what_another_middleware_needs(logged):
+def test_uninstalling_leaves_the_filters_that_another_middleware_needs(logged):
     access = logging.getLogger("uvicorn.access")
     served = FapilogMiddleware(FastAPI())
     app = FastAPI()

@@ -125,7 +125,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the backend does with one request's records, and its answer.
+    """The backend's decision about one request's records, and its answer.
 
     Attributes:
         accepted, unanswered, refused: the records for the :class:`Journal`.
