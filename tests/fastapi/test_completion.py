@@ -101,7 +101,7 @@ def test_secrets_in_a_query_do_not_leave(logged):
     assert "page=1" in query
 
 
-def test_an_unknown_method_does_not_become_an_attribute_value(logged):
+def test_an_unknown_method_becomes_other(logged):
     TestClient(shop()).request("BREW", "/orders/1")
     record = logged.completed()
     assert record.attributes["http.request.method"] == "_OTHER"
