@@ -1,4 +1,4 @@
-"""Shared fixtures: every test starts and ends with nothing configured."""
+"""Shared fixtures: every test starts and ends without a configured fapilog."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fapilog import diagnostics
 from fapilog.engine import holding
 from fapilog.runtime import default
 
-# A property is looked at closely by `make thorough`, and quickly by all other runs.
+# `make thorough` tries many examples of each property, and all other runs try few.
 settings.register_profile("quick", max_examples=50, deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
@@ -25,10 +25,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 def clean_process(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """No variables, no default runtime, no thread of fapilog left behind."""
+    """Remove variables, the default runtime, and the threads of fapilog around each test."""
     if request.node.get_closest_marker("measured") is None:
-        # Coverage makes child processes slow, and those hang that are forked
-        # while another thread holds its lock.
+        # Coverage makes child processes slow, and a child hangs if it is forked
+        # while another thread holds coverage's lock.
         monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     for name in list(os.environ):
         if name.startswith(("FAPILOG_", "OTEL_")):

@@ -2,14 +2,14 @@
 
     python -m tests.forks_with_tls --forks 3000
 
-A server in a process of its own closes each connection after one request, so the
-parent's delivery threads resolve a name and shake hands all the time.  Each child
+A server in another process closes each connection after one request, so the
+parent's delivery threads constantly resolve a name and do TLS handshakes.  Each child
 logs one record and delivers it.  A child that was forked while a delivery thread
-held a lock of the resolver or of OpenSSL would wait for that lock for ever.
+held a lock of the resolver or of OpenSSL would wait for that lock forever.
 
-Such a lock is held for microseconds only.  ``--widen`` puts a lock around each call
-of these libraries and holds it for some milliseconds, so that one fork in a few
-meets it.
+Such a lock is held only for microseconds.  ``--widen`` puts a lock around each call
+of these libraries and holds it for some milliseconds, so about one fork in a few
+happens while it is held.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\
 
 
 def serve(directory: Path) -> None:
-    """Answer one request per connection; prints the port, ends with standard input."""
+    """Answer one request per connection; print the port, and end with standard input."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(directory / "server.pem")
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -61,7 +61,7 @@ def _answer_all(listener: socket.socket, tls: ssl.SSLContext) -> None:
             with tls.wrap_socket(connection, server_side=True) as secure:
                 secure.recv(1 << 16)
                 secure.sendall(ANSWER)
-        except OSError:  # a child that was killed, or a client that ran out of time
+        except OSError:  # the child was killed, or the client ran out of time
             connection.close()
 
 
@@ -88,13 +88,13 @@ def _locked(call: Callable[..., Any], lock: threading.Lock, seconds: float) -> C
 
 
 def deliver_in_child() -> None:
-    signal.alarm(int(PATIENCE))  # ends it if nobody is left to do so
+    signal.alarm(int(PATIENCE))  # ends the server if no other code does
     fapilog.get_logger("child").info("x")
     os._exit(0 if fapilog.flush(PATIENCE - 5) and fapilog.stats().delivered else 1)
 
 
 def fork_all(forks: int, url: str, certificate: str) -> tuple[int, float, int]:
-    """Return how many children hung, the longest fork in seconds, and the requests of the parent."""
+    """Return how many children hung, the longest fork in seconds, and the parent's requests."""
     sink = OTLPSink(
         url, certificate=certificate, concurrency=SENDERS, limits=BatchLimits(count=1, delay=0.001)
     )

@@ -1,4 +1,4 @@
-"""Every order in which a service may set its logging up, each in a process forked for it.
+"""Plays every order in which a service may set up its logging, each in a forked process.
 
     python -m tests.setup_orders
 
@@ -55,13 +55,13 @@ STEPS: dict[str, Callable[[], object]] = {
 
 
 def wrong_counts(steps: Sequence[str], *, twice: bool) -> list[str]:
-    """Set up, log, and return what did not arrive exactly once."""
+    """Set up logging, log, and return the records that did not arrive exactly once."""
     for step in [*steps, *steps] if twice else steps:
         STEPS[step]()
     logging.getLogger().warning("root")
     logging.getLogger("app.orders").warning("app")
     expected = ["root", "app"]
-    if "install_stdlib" in steps:  # else nothing sees loggers that do not propagate
+    if "install_stdlib" in steps:  # nothing else hears loggers that do not propagate
         logging.getLogger("uvicorn.error").warning("error")
         logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *ACCESS)
         expected += ["error", '127.0.0.1:1 - "GET /orders HTTP/1.1" 200']
@@ -74,7 +74,7 @@ def wrong_counts(steps: Sequence[str], *, twice: bool) -> list[str]:
 
 
 def play(steps: Sequence[str], *, twice: bool) -> list[str]:
-    """Return what was wrong in a process of its own."""
+    """Run one order in a forked process, and return its errors."""
     out, into = os.pipe()
     child = os.fork()
     if child == 0:
@@ -91,7 +91,7 @@ def play(steps: Sequence[str], *, twice: bool) -> list[str]:
     return report.splitlines() + ([f"exit status {status}"] if status else [])
 
 
-#: What is played: the steps, and whether each is done twice.
+#: The steps to play, and whether each is done twice.
 SUITES: dict[str, tuple[tuple[str, ...], bool]] = {
     "all": (("install_stdlib", "uvicorn", "basicConfig", "instrument", "configure"), False),
     "twice": (("install_stdlib", "uvicorn", "instrument", "configure"), True),
@@ -101,7 +101,7 @@ SUITES: dict[str, tuple[tuple[str, ...], bool]] = {
 
 
 def main() -> int:
-    with fapilog.Runtime(sinks=[MemorySink()]):  # loads what would be loaded in each fork
+    with fapilog.Runtime(sinks=[MemorySink()]):  # load modules that every fork would load otherwise
         pass
     for name, (steps, twice) in SUITES.items():
         orders = list(itertools.permutations(steps))

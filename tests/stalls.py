@@ -1,11 +1,11 @@
-r"""How long fapilog keeps the interpreter with texts that an attacker chooses: ``make stalls``.
+r"""Measures how long hostile texts hold the interpreter: ``make stalls``.
 
     python -m tests.stalls [--only NAME]...
 
-Prints, for each hostile text, what redaction takes at three lengths, how that
-grows, and the longest time that another thread waited while a record with the
-text went through a pipeline to the sinks.  Exits with 1 when the time grows
-faster than the text.
+Prints, for each hostile text, the time of redaction at three lengths, the
+exponent of its growth, and the longest time that another thread waited while a
+record with the text went through a pipeline to the sinks.  Exits with 1 if the
+time grows faster than the text.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def lines(*pieces: str) -> Callable[[int], str]:
 TOKEN = " token=x"
 VALIDATION = " validation error for "
 
-#: Texts by what they attack, each a function of its length.
+#: Texts named after what they attack, each as a function of its length.
 HOSTILE: dict[str, Callable[[int], str]] = {
-    # pydantic's errors
+    # errors of pydantic
     "titles and escaped line ends": between("", VALIDATION + "\\n\\n\\n", TOKEN + " input_value="),
     "one title, escaped line ends": between(VALIDATION, "\\n", TOKEN + " input_value="),
     "titles in lines": between("token=input_value=", VALIDATION + "x\n", ""),
@@ -95,7 +95,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "percent signs": between("token=", "%", ""),
     "percent-encoded": between("", "%74%6f%6b%65%6e", "%3Dx"),
     "percent-encoded colons": times("token%3A"),
-    # shapes
+    # shapes of secrets
     "sk-": times("sk-"),
     "sk-, long": between("sk-", "a", ""),
     "sk- and dashes": times("sk-a-"),
@@ -123,7 +123,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "digits": between(":AA", "1", ":AA"),
     "paths": times("/reset/a"),
     "paths, long": between("/reset/", "a1", ""),
-    # text
+    # ordinary text
     "spaces": between("token=", " ", ""),
     "line ends": between("token=", "\n", ""),
     "emoji": between("token=", "\N{GRINNING FACE}", ""),
@@ -133,7 +133,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 
 
 def seconds(text: str) -> float:
-    """Return the shortest of some runs of redaction."""
+    """Return the shortest time of several redactions."""
     best = math.inf
     for _ in range(3):
         redactor = RedactProcessor()
@@ -191,12 +191,14 @@ class _Nowhere:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.stalls")
-    parser.add_argument("--only", action="append", metavar="NAME", help="texts with NAME in theirs")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="texts whose names contain NAME"
+    )
     only = parser.parse_args().only
     names = [name for name in HOSTILE if not only or any(part in name for part in only)]
     stalls = start()
     time.sleep(0.5)
-    print(f"Nothing to do: the longest wait of another thread is {stalls.longest * 1000:.1f} ms.\n")
+    print(f"Without work, the longest wait of another thread is {stalls.longest * 1000:.1f} ms.\n")
     print(f"| text | {' | '.join(f'{s // 1000}k' for s in SIZES)} | slope | longest wait |")
     print("|---|---|---|---|---|---|")
     steep = []

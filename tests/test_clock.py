@@ -1,4 +1,4 @@
-"""Deadlines go on when a test stops the clock of the process."""
+"""Deadlines still end when a test stops the clock of the process."""
 
 from __future__ import annotations
 

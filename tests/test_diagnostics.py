@@ -27,7 +27,7 @@ def test_an_announcement_in_the_midst_of_another_is_no_deadlock(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Interrupted(dict[str, float]):
-        """As if a signal handler ran while the table is looked at."""
+        """Announce again while the table is read, as a signal handler might."""
 
         def get(self, key: str, default: float = 0.0) -> float:  # type: ignore[override]
             if key == "outer":
@@ -72,7 +72,7 @@ def test_an_error_is_described_whatever_its_own_code_does() -> None:
     assert describe(OSError("disk full")) == "OSError: disk full"
 
 
-# ---- a standard error that nobody reads
+# ---- standard error that nobody reads
 
 ANNOUNCE = """
 import sys
@@ -99,7 +99,7 @@ def test_an_announcement_does_not_wait_for_whoever_reads(make: str) -> None:
         reader, writer = os.pipe()
     try:
         os.set_blocking(writer, False)
-        for size in (4096, 1) * 5:  # a terminal passes on what it has, and has room again
+        for size in (4096, 1) * 5:  # a terminal that passes its output on has room again
             with contextlib.suppress(BlockingIOError):
                 while True:
                     os.write(writer, b"-" * size)
@@ -168,7 +168,7 @@ def test_a_long_announcement_is_one_line_that_a_pipe_takes_whole(
     assert line.endswith(b"\n")
 
 
-# ---- counts, and objects in the place of standard error
+# ---- counts, and objects that replace standard error
 
 
 def test_lines_written_at_one_moment_say_once_how_many_were_dropped(
@@ -219,7 +219,7 @@ def test_a_dropped_line_hands_its_count_of_held_lines_to_the_next(
 
 
 def test_an_object_whose_fileno_is_none_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery puts such an object in the place of standard error."""
+    """A replacement for standard error like that of Celery."""
     written: list[str] = []
 
     class Proxy:
@@ -247,7 +247,7 @@ def test_the_descriptor_that_processes_share_stays_a_blocking_one(
         reader, writer = ours.detach(), theirs.detach()
     else:
         reader, writer = os.openpty() if make == "terminal" else os.pipe()
-    socket.setdefaulttimeout(5.0)  # makes each new socket object a non-blocking one
+    socket.setdefaulttimeout(5.0)  # makes each new socket object non-blocking
     try:
         with open(writer, "w", encoding="utf-8") as stream:
             monkeypatch.setattr(sys, "stderr", stream)
@@ -261,7 +261,7 @@ def test_the_descriptor_that_processes_share_stays_a_blocking_one(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
 def test_a_stopped_terminal_stops_no_announcement(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after Ctrl-S."""
+    """Stop the terminal's output, as Ctrl-S does."""
     reader, writer = os.openpty()
     with open(writer, "w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
@@ -331,6 +331,6 @@ def test_an_application_whose_stderr_nobody_reads_logs_delivers_and_ends(ending:
                 child.kill()
         ids.assert_each_once(f"line {n}" for n in range(told["count"]))
     assert code == (-signal.SIGTERM if ending == "SIGTERM" else 0)
-    assert told["unwritten"] > 0  # something was announced, and did not wait
+    assert told["unwritten"] > 0  # an announcement was made and did not wait
     assert told["longest"] < 5
     assert took < 30

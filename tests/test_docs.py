@@ -1,4 +1,4 @@
-"""The documentation names what there is: every option, variable, metric and command."""
+"""The documentation names every option, variable, metric and command that exists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def options(model: type[BaseModel], prefix: str = "") -> list[str]:
     names: list[str] = []
     for name, field in model.model_fields.items():
         kind = field.annotation
-        # In 3.10 isinstance() says that tuple[str, ...] is a type.
+        # In Python 3.10, isinstance() treats tuple[str, ...] as a type.
         if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel):
             names += options(kind, f"{prefix}{name}.")
         else:

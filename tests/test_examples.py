@@ -1,4 +1,4 @@
-"""The programs in ``examples/``: each starts as its page says, and what it logs arrives."""
+"""The programs in ``examples/`` start as their pages say, and their records arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from fapilog.cli.receiver import ReceivedLog, Receiver
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 90  # until a child counts as stuck
+SECONDS = 90  # after which a child counts as stuck
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets and SIGTERM")
 
@@ -46,7 +46,7 @@ def find(receiver: Receiver, body: str) -> ReceivedLog:
 
 
 def serve(receiver: Receiver, module: str, address: Path, path: str) -> httpx.Response:
-    """Serve an example on a Unix socket, send one request, and end it by SIGTERM."""
+    """Serve an example on a Unix socket, send one request, and end it with SIGTERM."""
     child = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", f"{module}:app", "--uds", str(address)],
         cwd=ROOT,
@@ -64,7 +64,7 @@ def serve(receiver: Receiver, module: str, address: Path, path: str) -> httpx.Re
 
 
 def get(address: Path, path: str) -> httpx.Response:
-    """Ask the server as soon as it listens."""
+    """Send a request to the server as soon as it listens."""
     deadline = time.monotonic() + SECONDS
     with socket.socket(socket.AF_UNIX) as probe:
         while probe.connect_ex(str(address)):
@@ -95,7 +95,7 @@ def test_fastapi_in_ten_lines_gives_two_records_of_one_request(tmp_path):
     assert completion.attributes["http.route"] == "/hello/{name}"
 
 
-def test_what_a_structlog_user_logs_arrives_typed_traced_and_redacted():
+def test_records_of_structlog_arrive_typed_traced_and_redacted():
     with Receiver(grpc_port=None) as receiver:
         assert run(receiver, "examples/structlog_app.py") == ""
     received, charging, failed = (
@@ -108,7 +108,7 @@ def test_what_a_structlog_user_logs_arrives_typed_traced_and_redacted():
     assert len({log.span_id for log in receiver.logs} - {""}) == 1
 
 
-def test_what_a_loguru_user_logs_arrives_typed_traced_and_redacted():
+def test_records_of_loguru_arrive_typed_traced_and_redacted():
     with Receiver(grpc_port=None) as receiver:
         assert run(receiver, "examples/loguru_app.py") == ""
     first = find(receiver, "order of 2 received")
@@ -138,7 +138,7 @@ def test_an_asynchronous_service_has_a_span_and_a_context_for_each_job():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_an_asynchronous_service_that_is_asked_to_end_delivers_what_it_logged(asked):
+def test_an_asynchronous_service_delivers_its_records_when_it_is_asked_to_end(asked):
     with Receiver(grpc_port=None) as receiver:
         child = subprocess.Popen(
             [sys.executable, "examples/async_service.py", "100000"],
@@ -158,7 +158,7 @@ def test_an_asynchronous_service_that_is_asked_to_end_delivers_what_it_logged(as
 
 @pytest.mark.slow
 def test_two_services_draw_one_trace_with_the_logs_of_both():
-    with Receiver(grpc_port=None) as receiver:  # only for the environment: they bring their own
+    with Receiver(grpc_port=None) as receiver:  # the example starts its own
         shown = run(receiver, "-m", "examples.two_services", "piano", "2")
     lines = [line.split() for line in shown.splitlines()]
     assert shown.startswith('POST /orders/piano?quantity=2 -> 409 {"detail":"out of stock"}\n')

@@ -1,6 +1,6 @@
-"""A fast part of the fault suite, and that the suite itself finds what is wrong.
+"""A fast part of the fault suite, and checks that the suite detects wrong results.
 
-The whole of it is ``make faults``; see docs/faults.md.
+``make faults`` runs the whole suite; see docs/faults.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_every_record_is_accounted_for_when_this_goes_wrong(name: str, sink: str
     assert result.problems == [], result.stderr
 
 
-def test_every_row_has_a_name_of_its_own_for_each_sink() -> None:
+def test_every_row_has_a_unique_name_per_sink() -> None:
     names = Counter((row.name, sink) for row in rows() for sink in row.sinks)
     assert [name for name, count in names.items() if count > 1] == []
     assert len(names) >= 40
@@ -49,7 +49,7 @@ def test_every_row_has_a_name_of_its_own_for_each_sink() -> None:
 
 
 def told(**more: Any) -> Ended:
-    """An application that logged ten records and says that all were delivered."""
+    """An application that logged ten records and reports that all were delivered."""
     counts = {"accepted": 10, "delivered": 10, "rejected": 0, "dropped": 0, "pending": 0}
     report = {**counts, "exceptions": [], "drained": True, **more}
     return Ended(report, exit=0.1)
@@ -66,7 +66,7 @@ def judged(row: Row, ended: Ended, held: Books, disk: OnDisk | None = None) -> R
 TEN = Row("ten", runs=(Run(records=10),))
 
 
-def test_a_row_is_in_order_when_all_records_are_where_they_belong() -> None:
+def test_a_row_passes_if_all_records_are_in_the_right_places() -> None:
     assert judged(TEN, told(), books(*range(10))).problems == []
 
 
@@ -98,7 +98,7 @@ def test_a_record_in_the_wrong_place_fails_the_row_although_it_is_counted() -> N
         ({"delivered": 9}, "the ledger says 9 arrived, the records say 10"),
     ],
 )
-def test_what_the_application_tells_can_fail_the_row(more: dict[str, Any], problem: str) -> None:
+def test_a_report_of_the_application_can_fail_the_row(more: dict[str, Any], problem: str) -> None:
     assert judged(TEN, told(**more), books(*range(10))).problems == [problem]
 
 

@@ -1,4 +1,4 @@
-"""The signatures users rely on: a change of one of them is a change of the public interface."""
+"""The signatures that users rely on: changing one changes the public interface."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
 
 
 def signature(function: Callable[..., Any]) -> str:
-    """Return the signature without annotations, which mypy checks, and private parameters."""
+    """Return the signature without annotations, which mypy checks, and without private parameters."""
     whole = inspect.signature(function)
     public = [
         parameter.replace(annotation=parameter.empty)
@@ -115,7 +115,7 @@ def signature(function: Callable[..., Any]) -> str:
 @pytest.mark.parametrize(
     ("function", "expected"), SIGNATURES, ids=lambda value: getattr(value, "__qualname__", "")
 )
-def test_a_public_signature_is_what_it_is(function: Callable[..., Any], expected: str) -> None:
+def test_public_signatures_do_not_change(function: Callable[..., Any], expected: str) -> None:
     assert signature(function) == expected
 
 
@@ -127,7 +127,7 @@ def test_any_name_can_be_bound(bind: Callable[..., Any]) -> None:
     assert {p.kind for p in by_name} <= {inspect.Parameter.POSITIONAL_ONLY}
 
 
-def test_the_names_of_sinks_are_what_they_are() -> None:
+def test_the_names_of_sinks_do_not_change() -> None:
     assert sorted(sinks.__all__) == [
         "BatchLimits", "ConsoleSink", "ExporterSink", "FileSink", "LokiSink", "MemorySink",
         "OTLPSink", "Outcome", "Route", "Sink",

@@ -1,4 +1,4 @@
-"""What the repository promises about itself: its files parse, versions are pinned, layers hold."""
+"""The repository's promises about itself: its files parse, versions are pinned, layers hold."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_compose_port_is_bound_to_loopback(services: dict[str, Any]) -> No
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
-def test_every_compose_service_has_a_health_check_where_its_image_allows_one(
+def test_every_compose_service_has_a_health_check_if_its_image_allows_one(
     services: dict[str, Any],
 ) -> None:
     without = {name for name, service in services.items() if "healthcheck" not in service}
@@ -140,7 +140,7 @@ def test_every_make_target_a_document_names_exists(document: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert {"demo", "test"} <= targets
-    # In prose a command stands between backquotes, in a block on a line of its own.
+    # In prose a command is between backquotes; in a block it begins a line.
     named = re.findall(r"(?:`|^)make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= targets
 
@@ -152,7 +152,7 @@ def test_a_snippet_is_skipped_only_with_a_reason(document: Path) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
-def test_module_says_what_it_is(module: Path) -> None:
+def test_every_module_has_a_docstring(module: Path) -> None:
     assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
 
 
@@ -162,7 +162,7 @@ def test_imports_go_down_only(
     cli = pytest.importorskip("importlinter.cli", reason="needs the dependency group `lint`")
     monkeypatch.chdir(ROOT)
     for logger in list(logging.root.manager.loggerDict.values()):
-        if isinstance(logger, logging.Logger):  # the linter configures logging, and disables them
+        if isinstance(logger, logging.Logger):  # the linter disables loggers
             monkeypatch.setattr(logger, "disabled", logger.disabled)
     assert cli.lint_imports(no_cache=True) == 0, capsys.readouterr().out
 

@@ -56,7 +56,7 @@ def test_records_are_as_a_sink_gets_them_redacted_and_with_ids(logs: CapturedLog
 
 
 def client_of(app: FastAPI) -> Any:
-    """Return starlette's TestClient, whose newest version warns when it is imported."""
+    """Return Starlette's TestClient, whose newest version warns when it is imported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from starlette.testclient import TestClient
@@ -65,7 +65,7 @@ def client_of(app: FastAPI) -> Any:
 
 
 def app_of(events: list[str]) -> FastAPI:
-    """An application that configures and shuts down by itself, as applications do."""
+    """An application that calls configure() and shutdown() itself."""
     log = fapilog.get_logger("app")
 
     @contextlib.asynccontextmanager
@@ -147,7 +147,7 @@ def test_several_threads_are_captured(logs: CapturedLogs):
         assert [r.attributes["k"] for r in logs.find("x", n=n)] == list(range(50))
 
 
-# ---- what is found
+# ---- finding records
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_a_processor_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch):
         assert logs.bodies == ["x"]
 
 
-# ---- what is replaced, and undone
+# ---- replaced and restored objects
 
 
 def test_what_is_configured_is_set_aside_and_back_afterwards_with_its_levels():
@@ -313,7 +313,7 @@ def test_installations_at_loggers_of_logging_are_as_they_were():
         kept.info("through")
         added.info("through, too")
         assert logs.bodies == ["through", "through, too"]
-        fapilog.shutdown()  # takes away both
+        fapilog.shutdown()  # removes both
         assert kept.handlers == []
         fapilog.install_stdlib("debug", "added")
     assert added.handlers == []
@@ -333,7 +333,7 @@ def test_hooks_are_as_they_were(monkeypatch):
     assert (warnings.showwarning, sys.excepthook, threading.excepthook) == untouched
     fapilog.install_hooks(warnings=False)
     with capture_logs():
-        fapilog.shutdown()  # takes them away
+        fapilog.shutdown()  # removes them
         assert (sys.excepthook, threading.excepthook) == untouched[1:]
     assert sys.excepthook is not untouched[1]
     assert threading.excepthook is not untouched[2]

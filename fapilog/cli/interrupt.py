@@ -1,4 +1,4 @@
-"""What Ctrl-C does while a command loads its modules, and the exit codes of commands."""
+"""Ctrl-C while a command loads its modules, and the exit codes of commands."""
 
 from __future__ import annotations
 

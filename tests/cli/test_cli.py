@@ -1,4 +1,4 @@
-"""``fapilog config`` and ``fapilog check``, as a shell would call them."""
+"""``fapilog config`` and ``fapilog check``, called as from a shell."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Shell = Callable[..., tuple[object, str, str]]
 
 @pytest.fixture
 def shell(capsys, monkeypatch, tmp_path) -> Shell:
-    """Run a command in an empty folder; returns exit code, output and errors."""
+    """Run a command in an empty folder, and return the exit code, the output and the errors."""
     monkeypatch.chdir(tmp_path)
-    # As if the file belonged to the application: tests/options/test_found_files.py looks at the others.
+    # The file counts as the application's; tests/options/test_found_files.py tests other files.
     monkeypatch.setattr("fapilog.options.found.belongs_to_application", lambda _path: True)
 
     def run(*arguments: str) -> tuple[object, str, str]:
@@ -111,8 +111,8 @@ def test_the_package_run_without_typer_says_what_to_install(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-# Ctrl-C at the moment a module loads that, as pydantic's core does, makes an
-# error of its own of the KeyboardInterrupt.
+# Ctrl-C while a module is loading that turns the KeyboardInterrupt into another
+# error, as pydantic's core does.
 INTERRUPTED_IMPORT = """
 import os, signal, sys
 

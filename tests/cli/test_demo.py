@@ -1,4 +1,4 @@
-"""``fapilog demo``: real processes, and what it claims about the records that arrive."""
+"""``fapilog demo`` in real processes, and its checks of the records that arrive."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fapilog.processors.redact import MASK
 PROTOCOLS = ("http/protobuf", "http/json", "grpc")
 COMMAND = (sys.executable, "-c", "from fapilog.cli import main; main()", "demo")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SECONDS = 110  # until a child counts as stuck
+SECONDS = 110  # after which a child counts as stuck
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -235,7 +235,7 @@ def test_a_missing_extra_is_one_clear_line(capsys, monkeypatch):
     assert err.count("\n") == 1
 
 
-# ---- what it claims
+# ---- its checks
 
 TRACE = bytes(range(16))
 SERVER = b"\x01" * 8

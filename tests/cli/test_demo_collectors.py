@@ -1,4 +1,4 @@
-"""What ``fapilog demo`` sends is taken whole by collectors that this project did not write."""
+"""Collectors of other projects accept everything that ``fapilog demo`` sends."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fapilog.delivery.ledger import Stats
 from tests.support.collectors import Endpoints, opentelemetry_collector, rotel_agent
 
 REQUESTS = 18
-SECONDS = 110  # until the demo counts as stuck
+SECONDS = 110  # after which the demo counts as stuck
 
 Collector = Callable[[Path, Receiver], AbstractContextManager[Endpoints]]
 
 
 def run_demo(endpoint: str, protocol: str) -> tuple[int, int]:
-    """Run the demo; returns the records of its ledger and the spans it has sent."""
+    """Run the demo, and return the numbers of records in its ledger and of spans sent."""
     command = [sys.executable, "-c", "from fapilog.cli import main; main()", "demo"]
     done = subprocess.run(
         [*command, "--endpoint", endpoint, "--protocol", protocol, "--requests", str(REQUESTS)],
@@ -65,7 +65,7 @@ def test_every_record_of_the_demos_ledger_arrives_once_with_the_ids_of_its_span(
     assert len(spans) == span_count
     findings = verify(Stats(records, records), logs, spans, SECRETS)
     assert [finding.text for finding in findings if not finding.passed] == []
-    # As many as the ledger has, and no two of them the same.
+    # As many as the ledger has, and all of them different.
     times_arrived = Counter(
         (log.record.time_unix_nano, log.trace_id, log.span_id, log.scope.name, str(log.body))
         for log in logs

@@ -1,4 +1,4 @@
-"""``fapilog receive``: traces are drawn when they are whole, with the logs of all their services."""
+"""``fapilog receive`` draws traces when they are complete, with the logs of all their services."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_ctrl_c_ends_it_quietly():
     assert (child.returncode, err) == (0, "")
 
 
-def test_ctrl_c_draws_what_still_waits_for_its_spans():
+def test_ctrl_c_draws_the_traces_that_still_wait_for_spans():
     child, url = start()
     try:
         post(url, "/v1/logs", logs(("asked", TRACE, ROOT), ("answered", TRACE, ROOT)))
@@ -129,7 +129,7 @@ def test_a_port_that_is_taken_is_one_clear_line(capsys):
     assert ": choose another, or 0" in err
 
 
-def test_without_what_it_needs_it_says_what_to_install(monkeypatch, capsys):
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fapilog.cli.receiver", None)
     with pytest.raises(SystemExit) as ended:
         main(["receive"])
@@ -144,7 +144,7 @@ def test_a_trace_waits_longer_for_its_root_span(monkeypatch):
     assert [trace.trace_id for trace in waiting.whole(111.0)] == ["a"]
 
 
-def test_where_too_many_wait_the_oldest_is_drawn_as_it_is(monkeypatch):
+def test_if_too_many_traces_wait_the_oldest_is_drawn_incomplete(monkeypatch):
     monkeypatch.setattr("fapilog.cli.receive._KEEP", 1)
     waiting = Waiting()
     record = type("Log", (), {"trace_id": "b"})()
@@ -176,7 +176,7 @@ def test_every_span_of_a_strange_trace_is_drawn_once(parents, capsys):
     assert len(lines) == len(spans)
 
 
-def test_spans_of_one_id_do_not_multiply_what_they_hold(capsys):
+def test_spans_with_the_same_id_do_not_repeat_their_records(capsys):
     spans = [span(number, number - 1) for number in range(1, 40) for _ in range(2)]
     Timeline(Terminal(), [], spans).draw()
     assert len(capsys.readouterr().out.splitlines()) == len(spans)

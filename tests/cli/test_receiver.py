@@ -1,4 +1,4 @@
-"""The receiver takes what any OTLP exporter sends and leaves nothing running."""
+"""The receiver accepts the requests of any OTLP exporter and leaves no thread running."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_received_log_has_every_field_as_a_python_value(protocol):
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_spans_and_metrics_of_the_sdks_own_exporters_are_taken(protocol):
+def test_spans_and_metrics_of_the_sdks_exporters_are_accepted(protocol):
     if protocol == "http":
         exporters = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     else:
@@ -129,7 +129,7 @@ def test_spans_and_metrics_of_the_sdks_own_exporters_are_taken(protocol):
         ),
     ],
 )
-def test_what_is_wrong_with_a_request_is_told_by_status_and_message(path, body, headers, status):
+def test_a_wrong_request_is_answered_with_a_status_and_a_message(path, body, headers, status):
     with Receiver(grpc_port=None) as receiver:
         answer = post(receiver, path, body, **headers)
         assert answer[0] == status
@@ -166,7 +166,7 @@ def test_wait_for_waits_until_enough_records_are_there():
         assert waiting == [True]
 
 
-def test_memory_is_bounded_by_keep_and_counting_goes_on():
+def test_keep_bounds_memory_and_counting_continues():
     with Receiver(keep=2) as receiver, opened(OTLPSink(receiver.http_endpoint)) as sink:
         for body in "abcde":
             deliver(sink, body)
@@ -218,7 +218,7 @@ def test_stopping_ends_every_thread_and_connection_even_idle_ones():
         socket.create_connection((host, int(port)))
 
 
-def test_a_client_that_breaks_off_disturbs_nobody(capfd):
+def test_a_client_that_breaks_off_does_not_disturb_others(capfd):
     with Receiver(grpc_port=None) as receiver:
         host, _, port = receiver.http_endpoint.removeprefix("http://").partition(":")
         for piece in (b"", b"POST /v1/logs HTT", b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\nx"):
@@ -249,7 +249,7 @@ def test_without_grpc_only_http_is_offered(monkeypatch):
             assert deliver(sink) is None
 
 
-# ---- requests of strangers
+# ---- requests from other hosts
 
 
 def send(url: str, body: bytes, kind: str = "application/json", **headers: str) -> httpx.Response:
@@ -285,7 +285,7 @@ def send(url: str, body: bytes, kind: str = "application/json", **headers: str) 
     ],
     ids=lambda body: body[:60].decode("latin-1"),
 )
-def test_what_is_no_request_is_refused_in_words(body, capfd):
+def test_an_invalid_request_is_refused_with_the_reason(body, capfd):
     with Receiver(grpc_port=None) as receiver:
         response = send(receiver.http_endpoint, body)
         assert response.status_code == 400
@@ -359,7 +359,7 @@ def test_any_bytes_get_an_answer(body, encoding):
 
 
 def exchange(receiver: Receiver, request: bytes) -> bytes:
-    """Send bytes, close this side, and return all that comes back."""
+    """Send bytes, close this side, and return everything that comes back."""
     port = int(receiver.http_endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(request)
@@ -398,7 +398,7 @@ def test_a_name_of_this_machine_is_served(host):
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "-1", "1e3", "\xb2"])
-def test_a_length_that_is_no_number_is_refused(length, capfd):
+def test_a_length_that_is_not_a_number_is_refused(length, capfd):
     with Receiver(grpc_port=None) as receiver:
         port = int(receiver.http_endpoint.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:

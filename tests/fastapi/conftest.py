@@ -17,7 +17,7 @@ from fapilog.sinks import MemorySink
 
 
 class Logged:
-    """What has been logged so far."""
+    """The records that have been logged so far."""
 
     def __init__(self, sink: MemorySink) -> None:
         self.sink = sink
@@ -43,7 +43,7 @@ class Logged:
 
 @pytest.fixture
 def logged() -> Iterator[Logged]:
-    server_logs.uninstall()  # of applications of other tests that still wait for the collector
+    server_logs.uninstall()  # applications of earlier tests that are not garbage-collected yet
     sink = MemorySink()
     fapilog.configure(sinks=[sink], level="info")
     yield Logged(sink)
@@ -51,7 +51,7 @@ def logged() -> Iterator[Logged]:
 
 
 class Traces:
-    """A tracer provider, and the spans it has made."""
+    """A tracer provider, with the spans that it has made."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -59,7 +59,7 @@ class Traces:
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
 
     def server_ids(self) -> tuple[str, str]:
-        """Return trace and span id of the one server span."""
+        """Return the trace id and span id of the only server span."""
         (span,) = [s for s in self.exporter.get_finished_spans() if s.kind.name == "SERVER"]
         assert span.context
         return format(span.context.trace_id, "032x"), format(span.context.span_id, "016x")
@@ -74,7 +74,7 @@ def traces() -> Iterator[Traces]:
 
 @pytest.fixture
 def client() -> Callable[..., httpx.AsyncClient]:
-    """Make clients that call an application directly; its exceptions become its 500s."""
+    """Make clients that call an application directly; its exceptions become 500 responses."""
 
     def make(app: object, *, raising: bool = False) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app, raise_app_exceptions=raising)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""A thousand requests at once, logged from eight places: which ids do the records have?
+"""Logs from nine places in each of a thousand concurrent requests, and checks the ids.
 
 ``python -m tests.fastapi.ids`` (``make ids``) prints the table, with a real
 uvicorn, real sockets and OpenTelemetry's own instrumentation.  Every client
-sends a trace and a request id of its own, so a record that has another one's
+sends its own trace and request id, so a record with the ids of another request
 is found.
 """
 
@@ -48,12 +48,12 @@ log = fapilog.get_logger("shop")
 
 
 class OutOfStockError(Exception):
-    """What every request ends in."""
+    """The endpoint of every request."""
 
 
 @dataclass
 class Outcome:
-    """What was found of one run."""
+    """The results of one run."""
 
     right: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ class Outcome:
 
 
 def make_app(at_once: int) -> FastAPI:
-    """Return an application that answers no request before ``at_once`` are there."""
+    """Return an application that answers no request before ``at_once`` requests have arrived."""
     app = FastAPI()
     arrived = 0
     all_arrived = asyncio.Event()
@@ -108,11 +108,12 @@ def trace_of(number: int) -> str:
 
 
 def run(requests: int, *, instrument: str = "after") -> Outcome:
-    """Serve that many requests at once and judge every record.
+    """Serve ``requests`` requests at once and check every record.
 
     Args:
-        requests: how many.
-        instrument: OpenTelemetry's, ``"before"`` or ``"after"`` fapilog's, or ``"never"``.
+        requests: the number of requests.
+        instrument: whether OpenTelemetry's instrumentation is added ``"before"`` or
+            ``"after"`` fapilog's middleware, or ``"never"``.
     """
     allow_sockets(2 * requests + 500)
     sink = MemorySink(capacity=20 * requests)
@@ -157,7 +158,7 @@ def _judge(records: list[LogRecord], spans: tuple[ReadableSpan, ...], requests: 
         for span in spans
         if span.kind is SpanKind.SERVER and span.context
     }
-    # Where nothing makes spans, the caller's is the one that is known.
+    # If nothing creates spans, only the caller's span is known.
     callers = {trace_of(number): f"{number + 1:016x}" for number in range(requests)}
     outcome = Outcome()
     seen: set[tuple[str, str]] = set()
@@ -188,7 +189,7 @@ def _place(record: LogRecord) -> str | None:
 
 
 def main() -> int:
-    """Print the table; 1 where an id is wrong or missing."""
+    """Print the table, and return 1 if an id is wrong or missing."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     failed = False
     for instrument in ("before", "after", "never"):

@@ -37,7 +37,7 @@ VALUES = st.recursive(
         ('{"a"}}', NOTHING),
     ],
 )
-def test_of_a_cut_json_document_only_what_is_complete_is_kept(body, shown):
+def test_only_complete_fields_of_a_cut_json_document_are_kept(body, shown):
     assert content_of(body.encode(), "json", "", whole=False) == (shown, False)
 
 

@@ -1,4 +1,4 @@
-"""The completion record: one a request, by the semantic conventions, at the right end."""
+"""The completion record: one per request, by the semantic conventions, at the right time."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_secrets_in_a_query_do_not_leave(logged):
     assert "page=1" in query
 
 
-def test_a_method_nobody_knows_does_not_become_a_value_of_its_own(logged):
+def test_an_unknown_method_becomes_other(logged):
     TestClient(shop()).request("BREW", "/orders/1")
     record = logged.completed()
     assert record.attributes["http.request.method"] == "_OTHER"
@@ -137,7 +137,7 @@ LENGTH = [(b"content-length", b"17")]
         ("GET", 200, [], [{"type": "http.response.body", "body": b"abc"}], 3),
     ],
 )
-def test_a_size_is_told_only_of_what_the_client_gets(
+def test_a_size_is_logged_only_for_bodies_that_the_client_gets(
     logged, method, status, headers, messages, size
 ):
     start = {"type": "http.response.start", "status": status, "headers": headers}
@@ -156,7 +156,7 @@ def test_a_path_without_a_route_has_no_route(logged):
     assert record.body == "GET /nowhere 404"
 
 
-def test_a_mounted_application_with_a_middleware_of_its_own_makes_no_second_record(logged):
+def test_a_mounted_application_with_its_own_middleware_makes_no_second_record(logged):
     app, admin, plain = shop(), FastAPI(), Starlette(routes=[Route("/x", PlainTextResponse("x"))])
     install(admin)
     admin.add_middleware(FapilogMiddleware)
@@ -185,7 +185,7 @@ class Copying:
 
 
 @pytest.mark.parametrize("is_mounted", [False, True])
-def test_the_route_is_known_behind_middleware_that_copies_the_scope(logged, is_mounted):
+def test_the_route_is_known_if_middleware_copies_the_scope(logged, is_mounted):
     app = inner = shop()
     if is_mounted:
         app = FastAPI()
@@ -285,10 +285,10 @@ def test_background_tasks_come_after_the_record_and_keep_the_fields(logged):
 
 
 async def nothing(message=None) -> Any:
-    """Stand for ``receive`` and ``send``."""
+    """Receive nothing and ignore every message, as a server's ``receive`` and ``send``."""
 
 
-def test_an_application_that_never_answers_is_no_success(logged):
+def test_an_application_that_never_answers_is_not_a_success(logged):
     async def app(scope, receive, send):
         return
 
@@ -334,7 +334,7 @@ def test_other_protocols_pass_by(logged):
     assert logged() == []
 
 
-def test_what_is_bound_in_dependencies_and_handlers_is_on_the_record(logged):
+def test_fields_bound_in_dependencies_and_handlers_are_on_the_record(logged):
     app = shop()
 
     async def asynchronous():
@@ -444,7 +444,7 @@ def test_httpexception_counts_by_its_status(logged):
 
 
 def test_a_context_that_outlives_its_request_keeps_neither_its_scope_nor_its_exchange(logged):
-    """Event loops keep the contexts of timers that were cancelled, a hundred of them and more."""
+    """Event loops keep the contexts of cancelled timers, a hundred of them and more."""
 
     class Request:
         pass

@@ -1,4 +1,4 @@
-"""The request's id, the request's logger, and what the application says of a request."""
+"""The request's id, the request's logger, and the fields of the context hook."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def synchronous(request):
 
 @pytest.mark.parametrize("context", [asynchronous, synchronous])
 @pytest.mark.parametrize("path", ["/orders/1", "/plain"])
-def test_what_the_application_says_of_a_request_is_on_its_records(logged, context, path):
+def test_fields_of_the_context_hook_are_on_the_requests_records(logged, context, path):
     TestClient(shop(context=context)).get(path, headers={"x-user": "ada"})
     for record in logged():
         assert record.attributes["user.id"] == "ada"
@@ -157,7 +157,7 @@ def test_the_application_is_asked_once_a_request(logged):
 @pytest.mark.parametrize(
     "wrong", [lambda _: 1 / 0, lambda _: 7, lambda request: request.state.nobody]
 )
-def test_a_hook_that_fails_is_told_once_and_breaks_no_request(logged, wrong):
+def test_a_hook_that_fails_is_reported_once_and_breaks_no_request(logged, wrong):
     http = TestClient(shop(context=wrong))
     for _ in range(5):
         assert http.get("/orders/1").status_code == 200
@@ -168,7 +168,7 @@ def test_a_hook_that_fails_is_told_once_and_breaks_no_request(logged, wrong):
     assert len(logged("http.server.request.completed")) == 5
 
 
-def test_failures_that_were_not_told_are_counted_with_the_next_one(logged, monkeypatch):
+def test_unreported_failures_are_counted_with_the_next_one(logged, monkeypatch):
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     http = TestClient(shop(context=lambda _: 1 / 0))
@@ -181,7 +181,7 @@ def test_failures_that_were_not_told_are_counted_with_the_next_one(logged, monke
     assert told == [1, 5]
 
 
-def test_a_hook_sees_what_middleware_has_put_on_the_request(logged):
+def test_a_hook_sees_the_values_that_middleware_puts_on_the_request(logged):
     app = shop(context=lambda request: {"user": request.state.user})
 
     @app.middleware("http")

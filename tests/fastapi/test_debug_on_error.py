@@ -1,4 +1,4 @@
-"""Debug on error: the debug records of exactly the requests that failed."""
+"""Debug on error: debug records of failed requests only."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_request_that_fails_has_its_debug_records_in_order(logged, code):
     assert {r.attributes["request.id"] for r in ordered} == {"r-1"}
 
 
-def test_a_request_that_succeeds_has_none_and_they_are_counted(logged):
+def test_debug_records_of_a_successful_request_are_dropped_and_counted(logged):
     TestClient(shop()).get("/status/200")
     assert debugs(logged) == []
     assert fapilog.stats().drops == {"not_released": {"DEBUG": 2}}
@@ -104,7 +104,7 @@ def test_a_sampled_trace_can_keep_them(logged, flags, expected):
     assert debugs(logged) == expected
 
 
-def test_what_waits_is_bounded(logged):
+def test_waiting_debug_records_are_bounded(logged):
     http = TestClient(shop(debug_on_error=DebugOnError(records=1)), raise_server_exceptions=False)
     http.get("/status/500")
     assert debugs(logged) == ["third"]

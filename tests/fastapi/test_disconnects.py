@@ -1,4 +1,4 @@
-"""Clients that go away, through a real server: an outcome of its own, and no error."""
+"""Clients that disconnect from a real server: a separate outcome, and no error."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_a_thousand_aborted_streams_are_a_thousand_records_and_no_error(logged, 
     }
     assert {r.attributes["http.response.status_code"] for r in records} == {200}
     assert all(r.trace_id and r.span_id for r in records)
-    assert caplog.records == []  # "Failed to detach context" would be among them
+    assert caplog.records == []  # this includes "Failed to detach context"
     assert [r for r in logged() if r.severity_number > 9] == []
 
 
-def test_an_upload_that_breaks_off_is_no_error(logged):
+def test_an_upload_that_breaks_off_is_not_an_error(logged):
     app = FastAPI()
     install(app)
     read = asyncio.Event()
@@ -102,7 +102,7 @@ def test_an_upload_that_breaks_off_is_no_error(logged):
     assert [r for r in logged() if r.severity_number > 9] == []
 
 
-def test_a_disconnect_that_the_application_raises_goes_on_to_the_server(logged):
+def test_a_disconnect_that_the_application_raises_reaches_the_server(logged):
     async def app(scope, receive, send):
         raise ClientDisconnect
 
@@ -116,7 +116,7 @@ def test_a_disconnect_that_the_application_raises_goes_on_to_the_server(logged):
 
 
 def test_a_generator_that_the_collector_closes_disturbs_nothing(logged, caplog):
-    """A request whose task is gone, as when an event loop is closed in its midst."""
+    """A request whose task ends in the middle, as when an event loop is closed."""
 
     async def app(scope, receive, send):
         await asyncio.Event().wait()
@@ -136,7 +136,7 @@ def test_a_generator_that_the_collector_closes_disturbs_nothing(logged, caplog):
     task = loop.create_task(coroutine)
     loop.call_soon(loop.stop)
     loop.run_forever()
-    coroutine.close()  # in a context that it was not started in
+    coroutine.close()  # in a different context than the one it was started in
     task.cancel()
     loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()
@@ -145,7 +145,7 @@ def test_a_generator_that_the_collector_closes_disturbs_nothing(logged, caplog):
 
 
 async def leave(app):
-    """Send a request, go away, and take what the server would get."""
+    """Send a request, disconnect, and handle the messages that the server would get."""
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
     server = Server(http_scope(method="GET", path="/", headers=[]), messages)
     with contextlib.suppress(KeyError):
@@ -153,7 +153,7 @@ async def leave(app):
 
 
 @pytest.mark.parametrize("arrange", ["install", "add_middleware", "function"])
-def test_an_exception_after_the_client_has_gone_is_logged_all_the_same(logged, arrange):
+def test_an_exception_after_the_client_disconnected_is_still_logged(logged, arrange):
     app = FastAPI()
 
     @app.get("/")
@@ -180,7 +180,7 @@ def test_an_exception_after_the_client_has_gone_is_logged_all_the_same(logged, a
     assert record.attributes["exception.type"] == record.attributes["error.type"] == "KeyError"
 
 
-def test_a_handled_exception_after_the_client_has_gone_is_no_error(logged):
+def test_a_handled_exception_after_the_client_disconnected_is_not_an_error(logged):
     app = FastAPI()
     install(app)
 

@@ -1,4 +1,4 @@
-"""Exceptions: logged once, with their stack trace, and passed on unchanged."""
+"""Exceptions are logged once, with their stack trace, and passed on unchanged."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def traced(records):
     return [r for r in records if "exception.stacktrace" in r.attributes]
 
 
-def test_an_unhandled_exception_is_on_the_completion_record_and_goes_on(logged):
+def test_an_unhandled_exception_is_on_the_completion_record_and_reaches_the_server(logged):
     http = TestClient(shop())
     with pytest.raises(ValueError, match="boom"):
         http.get("/boom/1", headers={"x-request-id": "r-1"})
@@ -79,7 +79,7 @@ def test_the_response_of_an_unhandled_exception_has_the_id_too(logged):
     assert (response.status_code, response.headers["x-request-id"]) == (500, "r-1")
 
 
-def test_an_httpexception_that_nobody_answers_is_a_fault(logged):
+def test_an_httpexception_without_a_handler_is_a_fault(logged):
     class Guard:
         def __init__(self, app):
             self.app = app
@@ -145,7 +145,7 @@ def test_an_exception_deep_down_is_one_record_with_its_trace(logged, outer):
     if response.status_code == 404:
         pytest.skip("this version includes no mounts")
     records = logged()
-    if outer is mounted_by_a_function:  # FastAPI's own telemetry cannot be found there
+    if outer is mounted_by_a_function:  # fapilog cannot find FastAPI's own telemetry there
         records = [r for r in records if r.scope.name == "fapilog_fastapi"]
     (record,) = records
     assert (record.severity_text, record.attributes["error.type"]) == ("ERROR", "ValueError")
@@ -187,7 +187,7 @@ def test_a_handler_of_every_exception_has_the_fields_and_makes_no_second_trace(l
 
 @pytest.mark.parametrize(("status", "traces"), [(502, 1), (409, 0)])
 @pytest.mark.parametrize("kind", ["coroutine", "function"])
-def test_a_handled_exception_has_a_trace_where_the_answer_is_a_failure(
+def test_a_handled_exception_has_a_stack_trace_if_the_response_is_a_failure(
     logged, status, traces, kind
 ):
     app = shop()
@@ -242,7 +242,7 @@ def test_an_exception_raised_in_an_exception_handler_shows_both(logged):
     assert "RuntimeError: worse" in trace
 
 
-def test_an_exception_in_the_midst_of_the_response_keeps_the_status(logged):
+def test_an_exception_during_the_response_keeps_the_status(logged):
     app = shop()
 
     @app.get("/stream")
@@ -261,7 +261,7 @@ def test_an_exception_in_the_midst_of_the_response_keeps_the_status(logged):
     assert "in the midst" in record.attributes["exception.stacktrace"]
 
 
-def test_an_exception_of_a_background_task_is_a_record_of_its_own(logged):
+def test_an_exception_of_a_background_task_gets_a_separate_record(logged):
     app = shop()
 
     @app.get("/work")
@@ -282,7 +282,7 @@ def test_an_exception_of_a_background_task_is_a_record_of_its_own(logged):
     assert "too late" in late.attributes["exception.stacktrace"]
 
 
-def test_what_did_not_validate_is_named_without_its_value(logged):
+def test_validation_errors_are_logged_without_values(logged):
     http = TestClient(shop())
     http.post("/orders", json={"item": "s3cret", "count": "many"})
     (record,) = logged()
@@ -295,7 +295,7 @@ def test_what_did_not_validate_is_named_without_its_value(logged):
     assert "s3cret" not in repr(record)
 
 
-def test_the_values_are_told_when_asked_for(logged):
+def test_validation_errors_have_values_on_request(logged):
     TestClient(shop(validation_inputs=True)).post("/orders", json={"item": "x", "count": "many"})
     (error,) = logged.completed().attributes["validation.errors"]
     assert error["input"] == "many"
@@ -341,7 +341,7 @@ def test_a_secret_field_that_did_not_validate_is_masked_in_the_exception(logged,
     assert "S3CRET" not in repr(record)
 
 
-def test_a_thousand_validation_errors_are_counted_and_a_few_told(logged):
+def test_a_thousand_validation_errors_are_counted_and_a_few_are_logged(logged):
     app = shop()
 
     @app.post("/numbers")
@@ -376,7 +376,7 @@ def test_keys_that_clients_choose_show_no_more_than_names(logged, key, shown):
     assert error["loc"] == f"body.{shown}"
 
 
-def test_a_mounted_application_has_its_validation_errors_told(logged):
+def test_validation_errors_of_a_mounted_application_are_logged(logged):
     app, admin = FastAPI(), FastAPI()
 
     @admin.get("/{number}")
@@ -390,7 +390,7 @@ def test_a_mounted_application_has_its_validation_errors_told(logged):
 
 
 @pytest.mark.parametrize("arrange", ["install", "add_middleware"])
-def test_the_servers_own_report_of_an_exception_is_no_second_copy(logged, arrange):
+def test_the_servers_report_of_an_exception_is_not_a_second_copy(logged, arrange):
     app = shop() if arrange == "install" else FastAPI()
     if arrange == "add_middleware":
         app.add_middleware(FapilogMiddleware)
@@ -463,7 +463,7 @@ def test_the_server_reports_an_exception_of_an_excluded_request_that_another_has
     assert not is_logged(error)
 
 
-def test_an_exception_that_takes_no_attributes_is_logged_all_the_same(logged):
+def test_an_exception_without_settable_attributes_is_logged_too(logged):
     class StubbornError(Exception):
         @property
         def __dict__(self) -> Any:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""A thousand requests at once: the ids of every record are its own request's."""
+"""A thousand concurrent requests: the ids of every record are those of its request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one line, its options, and the lifespan."""
+"""``install``, its options, and the lifespan."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_installing_twice_is_the_same_as_once_with_the_newer_options(logged):
     assert len(logged()) == 1
 
 
-def test_an_installed_application_stays_what_it_was(logged):
+def test_an_installed_application_keeps_its_class_and_its_behaviour(logged):
     class Shop(FastAPI):
         async def __call__(self, scope, receive, send):
             scope["seen"] = True
@@ -49,7 +49,7 @@ def test_an_installed_application_stays_what_it_was(logged):
     app, other = Shop(title="shop"), Shop()
     install(app)
     install(other)
-    app.add_middleware(FapilogMiddleware)  # middleware can be added afterwards
+    app.add_middleware(FapilogMiddleware)  # middleware can be added after it
 
     @app.get("/")
     async def root(request: Request):
@@ -213,7 +213,7 @@ def test_metrics_can_be_switched_on_by_a_word(logged):
 # ---- the lifespan
 
 
-def test_the_lifespan_configures_delivers_and_shuts_down_what_it_configured():
+def test_a_lifespan_with_options_configures_delivers_and_shuts_down():
     sink = MemorySink()
     app = FastAPI(lifespan=lifespan(sinks=[sink], level="debug"))
     install(app)
@@ -306,7 +306,7 @@ def test_an_application_that_fails_to_start_still_delivers(logged):
 
 
 @pytest.mark.parametrize("stage", ["start", "stop"])
-def test_what_the_applications_lifespan_raises_is_logged_before_the_shutdown(stage):
+def test_an_exception_of_the_applications_lifespan_is_logged_before_the_shutdown(stage):
     @contextlib.asynccontextmanager
     async def own(app):
         if stage == "start":

@@ -52,7 +52,7 @@ def request(route: str, duration: float = 0.02, **sizes: int) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"metrics": False}, {"metrics": True}])
-def test_requests_of_an_installed_application_are_shown_whatever_goes_to_opentelemetry(options):
+def test_requests_of_an_installed_application_are_shown_with_and_without_opentelemetry(options):
     app = fastapi.FastAPI()
     fapilog_fastapi.install(app, **options)
     path = f"/options/{len(options)}/{options.get('metrics')}"
@@ -107,7 +107,7 @@ def test_the_labels_are_those_of_the_standard():
     assert sample.labels == {**LABELS, "http_route": "/labelled"}
 
 
-def test_openmetrics_has_the_trace_of_a_request_as_an_exemplar_and_plain_text_has_not():
+def test_openmetrics_has_the_trace_of_a_request_as_an_exemplar_and_plain_text_does_not():
     app = Starlette()
     add_metrics_route(app)
     with TracerProvider().get_tracer("t").start_as_current_span("request") as span:
@@ -165,7 +165,7 @@ def test_a_path_without_its_slash_is_refused():
         add_metrics_route(Starlette(), "metrics")
 
 
-def test_a_missing_prometheus_client_is_named_with_what_installs_it(monkeypatch):
+def test_a_missing_prometheus_client_is_reported_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "fapilog_fastapi.prometheus", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'fapilog-fastapi\[metrics\]'"):

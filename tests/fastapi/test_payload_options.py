@@ -40,7 +40,7 @@ def test_a_wrong_option_is_named_with_its_fix(options, fix):
         PayloadLogging(**options)
 
 
-def test_options_are_frozen_and_equal_when_they_say_the_same():
+def test_options_are_frozen_and_compare_by_value():
     options = PayloadLogging(request_headers=["X-Client"], body_statuses=["5xx"])
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.body_limit = 1  # type: ignore[misc]
@@ -78,7 +78,7 @@ def test_paths_are_listed_as_routes_are_written(pattern, path, listed):
     assert options.wants_response_body({"path": path}) is False
 
 
-def test_a_path_is_found_behind_the_root_path_too():
+def test_a_path_is_also_found_after_the_root_path():
     options = PayloadLogging(request_bodies=["/orders"])
     assert options.wants_request_body({"path": "/shop/orders", "root_path": "/shop"})
     assert not options.wants_request_body({"path": "/shop/orders", "root_path": "/sh"})

@@ -84,7 +84,7 @@ def test_an_upload_of_100_megabytes_takes_no_more_memory_than_a_small_one():
 
 @contextlib.asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
-    """Serve ``app`` on the loop of the test, so that both sides can wait for each other."""
+    """Serve ``app`` on the loop of the test, so both sides can wait for each other."""
     config = uvicorn.Config(app, port=0, ws="none", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
@@ -109,7 +109,7 @@ def test_a_thousand_server_sent_chunks_arrive_one_by_one_through_a_real_server()
             for n in range(1000):
                 chunk = b"data: %d\n\n" % n
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                # The next is made when the client has this one: one that is kept back is fatal.
+                # The next chunk is sent only after the client has this one, so a delay would hang.
                 assert await asyncio.wait_for(seen.get(), 60) == chunk
             await send({"type": "http.response.body", "body": b""})
 
@@ -129,7 +129,7 @@ def test_a_thousand_server_sent_chunks_arrive_one_by_one_through_a_real_server()
     assert attributes["http.response.body.content"] == b"".join(received).decode()
 
 
-def test_a_client_that_aborts_its_upload_leaves_what_arrived_on_the_record():
+def test_the_record_of_an_aborted_upload_has_the_bytes_that_arrived():
     async def run() -> dict[str, Any]:
         arrived, gone = asyncio.Event(), asyncio.Event()
 

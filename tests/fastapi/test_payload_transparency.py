@@ -1,4 +1,4 @@
-"""What app and client see with a capture between them: the same, at the same time, whatever it is."""
+"""With a capture between them, app and client see the same messages at the same time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ALL_TYPES = ["application/json", "text/plain", "*/*"]
 
 
 class Recorder:
-    """An app that notes what it receives, and sends what it is told to, in turns."""
+    """An app that notes the messages it receives, and sends the given ones, in turns."""
 
     def __init__(self, messages: list[dict[str, Any]], turns: list[bool]) -> None:
         self.messages = [*messages]

@@ -139,7 +139,7 @@ def test_a_body_that_the_app_reads_in_part_is_marked():
     assert attributes["http.request.body.truncated"] is True
 
 
-def test_a_client_that_goes_away_leaves_what_arrived():
+def test_a_disconnected_client_leaves_the_bytes_that_arrived():
     messages = [*body_messages(b"one two ", b"")[:1], {"type": "http.disconnect"}]
     attributes = play(messages, headers=TEXT)
     assert attributes["http.request.body.content"] == "one two"
@@ -184,7 +184,7 @@ def test_a_status_that_is_known_better_decides():
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
-def test_a_response_that_has_no_body_is_not_given_one(method, status):
+def test_a_response_without_a_body_has_no_body_attributes(method, status):
     attributes = play([], response_messages(b"", status=status), method=method)
     assert not [name for name in attributes if name.startswith("http.response")]
 
@@ -250,7 +250,7 @@ def test_websockets_and_lifespan_pass_untouched():
         assert capture.attributes() == {}
 
 
-def test_what_is_not_recorded_is_not_wrapped():
+def test_requests_that_are_not_recorded_are_not_wrapped():
     options = PayloadLogging(response_bodies=["/**"])
     receive = Server({}, []).receive
     assert PayloadCapture(options, http_scope()).receive(receive) is receive

@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 )
 def test_secrets_are_masked_and_the_rest_stays_as_it_was_written(query, shown):
     assert redact_query(query) == shown
-    assert redact_query(query) == shown  # names that were seen before, too
+    assert redact_query(query) == shown  # also names that were seen before
 
 
 def test_a_long_query_is_cut_at_a_parameter():

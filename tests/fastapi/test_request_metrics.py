@@ -14,7 +14,7 @@ from tests.support.asgi import http_scope
 
 
 class Measured:
-    """OpenTelemetry's SDK, and what it measured."""
+    """OpenTelemetry's SDK, with the measurements that it has taken."""
 
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()
@@ -114,7 +114,7 @@ def test_the_error_type_is_the_exception_or_the_status_of_a_failure(
     assert "http.route" not in point.attributes
 
 
-def test_what_clients_choose_freely_does_not_become_a_label():
+def test_values_that_clients_choose_freely_do_not_become_labels():
     maker = LabelMaker()
     scope = http_scope(method="EVIL", scheme="gopher", http_version="9")
     begun = maker.method_and_scheme(scope)
@@ -130,7 +130,7 @@ def test_the_known_methods_can_be_given_by_the_standards_variable(monkeypatch):
     assert methods == ["GET", "PURGE", OTHER]
 
 
-def test_too_many_values_of_a_label_are_no_longer_told_apart():
+def test_too_many_values_of_a_label_share_one_value():
     distinct = Distinct(2)
     assert [distinct(value) for value in "abcab"] == ["a", "b", OTHER, "a", "b"]
     maker = LabelMaker()
@@ -140,7 +140,7 @@ def test_too_many_values_of_a_label_are_no_longer_told_apart():
     assert (labels.route, labels.error) == (OTHER, OTHER)
 
 
-def test_too_many_combinations_share_one_series_and_none_is_lost():
+def test_too_many_combinations_share_one_series_and_no_request_is_lost():
     table = RequestTable()
     maker = LabelMaker()
     begun = maker.method_and_scheme(http_scope())
@@ -163,7 +163,7 @@ def test_metrics_that_opentelemetrys_instrumentation_makes_are_not_made_twice(me
     table.is_served = True
     active.append(metrics.is_active)
     assert active == [False, True]
-    metrics.finished(scope, "/a", 200, 0.1)  # nobody took it when it began
+    metrics.finished(scope, "/a", 200, 0.1)  # nothing measured the request when it began
     assert table.series() == []
     metrics.started(scope)
     metrics.finished(scope, "/a", 200, 0.1)
@@ -171,7 +171,7 @@ def test_metrics_that_opentelemetrys_instrumentation_makes_are_not_made_twice(me
     assert measured.points() == {}
 
 
-def test_the_meter_is_the_global_providers_when_none_is_given(monkeypatch, measured):
+def test_the_default_meter_is_the_global_providers(monkeypatch, measured):
     monkeypatch.setattr(
         "opentelemetry.metrics.get_meter", lambda name, **_: measured.provider.get_meter(name)
     )

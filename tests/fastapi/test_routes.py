@@ -1,4 +1,4 @@
-"""The route's template, from what older versions of Starlette leave in the scope."""
+"""The route's template, found in the scope that older versions of Starlette leave."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_template_is_found_by_the_endpoint(given, template):
 
 
 def served(app, path):
-    """Return the template that an application's own scope leads to, after it was served."""
+    """Return the template that is found in a scope after the application served it."""
     seen = []
 
     async def noting(scope, receive, send):
@@ -98,6 +98,6 @@ def hosted():
         (hosted(), "/u/alice/ok/1", "/u/{uid}/ok/{id}"),
     ],
 )
-def test_what_a_client_chooses_is_never_in_the_template(app, path, template):
+def test_a_clients_values_are_never_in_the_template(app, path, template):
     # Older versions of Starlette leave only the endpoint, which a function hides.
     assert served(app, path) in {template, None if "{path}" in template else template}

@@ -1,4 +1,4 @@
-"""What ASGI leaves open in a scope or a message: missing keys, and headers that can be read once."""
+"""Optional parts of ASGI scopes and messages: missing keys, and headers that can be read once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sink() -> Any:
 
 
 class Application:
-    """Notes the scope that it gets, and answers as its kind of connection asks."""
+    """Notes its scope, and answers as its kind of connection requires."""
 
     def __init__(self, headers: Any) -> None:
         self.headers = headers

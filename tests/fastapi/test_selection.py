@@ -1,4 +1,4 @@
-"""Which requests are logged: exclusion, sampling, slow ones; and the servers' own access logs."""
+"""Which requests are logged: exclusion, sampling, slow ones; and the servers' access logs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def completed(logged):
     ],
     ids=str,
 )
-def test_excluded_requests_are_not_logged_and_what_they_log_is(logged, exclude):
+def test_excluded_requests_are_not_logged_but_their_own_records_are(logged, exclude):
     http = TestClient(shop(exclude=exclude), base_url="http://shop.example")
     http.get("/health")
     http.get("/inner/health")
@@ -139,7 +139,7 @@ def test_without_a_trace_the_ratio_is_kept_about(logged):
     assert 10 < len(completed(logged)) < 90
 
 
-# ---- the servers' own access logs
+# ---- the servers' access logs
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_uninstalling_the_last_application_gives_everything_back(logged, caplog)
     assert logged() == []
 
 
-def test_uninstalling_leaves_what_another_middleware_needs(logged):
+def test_uninstalling_leaves_the_filters_that_another_middleware_needs(logged):
     access = logging.getLogger("uvicorn.access")
     served = FapilogMiddleware(FastAPI())
     app = FastAPI()

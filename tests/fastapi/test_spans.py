@@ -1,4 +1,4 @@
-"""Trace and span ids on the completion record, whoever makes the spans and where."""
+"""Trace and span ids on the completion record, for every way of creating spans."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_without_instrumentation_the_ids_are_the_callers(logged):
 
 
 @pytest.mark.parametrize("value", ["", "00-zz-1-01", "00-" + "0" * 32 + "-" + PARENT + "-01"])
-def test_a_broken_traceparent_is_no_trace(logged, value):
+def test_a_broken_traceparent_is_ignored(logged, value):
     app = shop()
     install(app, trace_headers=True)
     response = TestClient(app).get("/order", headers={"traceparent": value})
@@ -157,7 +157,7 @@ def test_a_broken_traceparent_is_no_trace(logged, value):
     assert "traceparent" not in response.headers
 
 
-def test_of_two_traceparents_none_is_the_callers_and_of_two_tracestates_both(logged):
+def test_two_traceparents_are_ignored_and_two_tracestates_are_joined(logged):
     app = shop()
     states = []
 
@@ -176,7 +176,7 @@ def test_of_two_traceparents_none_is_the_callers_and_of_two_tracestates_both(log
     assert [record.trace_id for record in others] == [""]
 
 
-def test_the_callers_trace_can_be_left_alone(logged):
+def test_the_callers_trace_can_be_ignored(logged):
     app = shop()
     install(app, trace_context=False)
     TestClient(app).get("/order", headers=HEADERS)
@@ -224,7 +224,7 @@ def test_fastapis_own_spans_are_the_servers(logged, traces):
     assert (record.trace_id, record.span_id) == traces.server_ids()
 
 
-def test_fastapis_own_logs_are_no_second_copy(logged, traces):
+def test_fastapis_own_logs_make_no_second_copy(logged, traces):
     options: dict[str, Any] = {}
     if "telemetry" in inspect.signature(FastAPI).parameters:
         options = {"telemetry": {"tracer_provider": traces.provider}}

@@ -1,4 +1,4 @@
-"""WebSockets: one record each, with how they were accepted and closed."""
+"""WebSockets: one record per connection, with how it was accepted and closed."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_an_exception_in_a_websocket_is_an_error_with_a_trace(logged):
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1006])
-def test_a_client_that_leaves_is_no_error_where_nobody_catches_it(logged, code):
+def test_an_uncaught_disconnect_of_a_client_is_not_an_error(logged, code):
     with pytest.raises(WebSocketDisconnect):
         with TestClient(chat()).websocket_connect("/careless") as socket:
             socket.close(code)
@@ -136,7 +136,7 @@ def test_through_a_real_server_the_handshake_is_logged_once(logged, replace):
 
 
 @pytest.mark.parametrize("how", ["close", "exception"])
-def test_a_failure_of_the_server_is_logged_whatever_the_sampling_with_what_led_there(logged, how):
+def test_a_failure_of_the_server_is_logged_with_its_cause_regardless_of_sampling(logged, how):
     app = FastAPI()
     install(app, sample=0.0, debug_on_error=True)
 

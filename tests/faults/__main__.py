@@ -2,7 +2,7 @@
 
     python -m tests.faults [--only NAME]... [--sink NAME]... [--list]
 
-Exits with 1 when a row fails, and says why below the table.
+Exits with 1 if a row fails, and prints the reasons below the table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.faults.balance import Result
 from tests.faults.rows import SINKS, Row, rows
 from tests.faults.suite import NotPossibleError, play
 
-#: Characters of the application's standard error that are shown of a row that failed.
+#: The most characters of the application's standard error that are shown for a failed row.
 LAST_WORDS = 2000
 
 COLUMNS: dict[str, Callable[[Result], str]] = {
@@ -55,9 +55,11 @@ def table(results: Sequence[Result]) -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--only", action="append", metavar="NAME", help="rows with NAME in theirs")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="rows whose names contain NAME"
+    )
     parser.add_argument("--sink", action="append", choices=SINKS, help="rows of one sink")
-    parser.add_argument("--list", action="store_true", help="name the rows and end")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
     parser.add_argument("--at-once", type=int, default=2, help="rows played at a time")
     return parser.parse_args()
 
@@ -73,13 +75,13 @@ def chosen(arguments: argparse.Namespace) -> list[tuple[Row, str]]:
 
 
 def played(pair: tuple[Row, str]) -> Result | str:
-    """Play a row; returns why not where the machine does not let it."""
+    """Play a row; return the reason if the machine cannot play it."""
     row, sink = pair
     try:
         result = play(row, sink)
     except NotPossibleError as error:
         return f"{row.name}, {sink}: {error}"
-    except Exception as error:  # a row that cannot be judged has failed; the others go on
+    except Exception as error:  # a row that cannot be judged has failed; the other rows continue
         result = Result(row.name, sink, problems=[f"the suite itself failed: {error!r}"])
     verdict = "; ".join(result.problems) or "ok"
     print(f"{row.name}, {sink}: {verdict}", file=sys.stderr, flush=True)

@@ -1,11 +1,11 @@
-"""The application of a row: logs numbered records through the public API, then ends.
+"""The application of a row: it logs numbered records through the public API, then ends.
 
     python tests/faults/application.py '{"sink": ..., "records": 3000, ...}'
 
-It imports nothing of the suite, so that it runs against an installed fapilog
-too.  What it tells the suite are lines of JSON on standard output: ``logged``
-when the last call has returned, ``ledger`` while it waits to be killed, and
-``report`` when fapilog has done with the process.
+It imports nothing of the suite, so it also runs with an installed fapilog.  It
+reports to the suite in lines of JSON on standard output: ``logged`` when the
+last call has returned, ``ledger`` while it waits to be killed, and ``report``
+when fapilog is shut down.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from typing import Any
 from stall import Stalls  # type: ignore[import-not-found]  # beside this file
 
 CALLS_A_PAUSE = 20
-#: Bytes of a sparse segment.
+#: The size of a sparse segment in bytes.
 HOLE = 10 << 30
-#: Number of the record that a second process logs, which no balance asks for.
+#: The number of the record that a second process logs, which no balance includes.
 SECOND = 1_000_000
 
 
 class Application:
-    """Logs, and keeps count of what must not happen."""
+    """Logs the records, and counts the exceptions that must not occur."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
-        self.calls: list[int] = []  # nanoseconds each
+        self.calls: list[int] = []  # nanoseconds per call
         self.exceptions: list[str] = []
         self.drained: bool | None = None
         threading.excepthook = lambda hook: self.exceptions.append(repr(hook.exc_value))
@@ -50,7 +50,7 @@ class Application:
         bad_every = self.options["bad_every"]
         padding = "x" * self.options["padding"]
         tell("logging")
-        due = time.monotonic()  # a machine that is late catches up, so the rate holds
+        due = time.monotonic()  # a slow machine catches up, so the average rate stays
         for n in range(first, first + count):
             call: Callable[..., None] = log.info
             if n % 200 == 199:
@@ -76,7 +76,7 @@ class Application:
         tell("logged", at=time.monotonic())
 
     def end(self) -> None:
-        """Wait, end or be killed, as the row wants it."""
+        """Wait, end or be killed, as the row requires."""
         deadline = time.monotonic() + self.options["deadline"]
         try:
             if self.options["end"] in {"terminated", "killed", "killed logging"}:
@@ -96,7 +96,7 @@ class Application:
             time.sleep(0.05)
 
     def wait_until_drained(self, deadline: float) -> bool:
-        """Wait until nothing is left in memory and on disk, without asking for it."""
+        """Wait, without a flush, until memory and disk hold no records."""
         while time.monotonic() < deadline:
             now = ledger()
             if not now["pending"] and not now["spooled"]:
@@ -106,7 +106,7 @@ class Application:
 
     def report(self) -> None:
         last: dict[str, Any] = {}
-        stall = stalls.longest  # of the application's life; what this costs is no part of it
+        stall = stalls.longest  # the ledger's cost is not part of the application's work
         try:
             last = ledger()
         except BaseException as error:
@@ -123,11 +123,11 @@ class Application:
 
 
 def tamper(options: dict[str, Any]) -> None:
-    """Do to the files of the spool what somebody else might do."""
+    """Damage the files of the spool as another program might do."""
     spool = Path(options["settings"]["spool"]["directory"])
     how = options["tampering"]
     if how == "removed":
-        shutil.rmtree(spool, ignore_errors=True)  # it may be written to meanwhile
+        shutil.rmtree(spool, ignore_errors=True)  # the spool may still write to it
     for path in spool.rglob("*.seg"):
         if how in {"truncated", "made sparse"}:
             os.truncate(path, HOLE if how == "made sparse" else 0)
@@ -155,19 +155,19 @@ def ledger() -> dict[str, Any]:
 
 
 def percentile(values: list[int], share: float) -> float:
-    """Return the value that ``share`` of them do not exceed; 0 where they are too few to tell."""
+    """Return the value that ``share`` of the values do not exceed; 0 with too few values."""
     position = int(len(values) * share)
     return sorted(values)[position] if position < len(values) - 1 else 0.0
 
 
 def peak_memory() -> float:
-    """MiB of this program.  ``ru_maxrss`` would include the process that started it."""
+    """Return this program's memory in MiB; ``ru_maxrss`` would include its parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # macOS has bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # macOS reports bytes
 
 
 def make_sink(sink: dict[str, Any]) -> Any:
@@ -179,9 +179,9 @@ def make_sink(sink: dict[str, Any]) -> Any:
 
 
 def hanging(real: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Return ``real`` as it is for the first thousand calls, and not returning afterwards.
+    """Return a function that calls ``real`` a thousand times and never returns afterwards.
 
-    Without ``real`` the first call does not return.
+    Without ``real``, the first call does not return.
     """
     calls = iter(range(1000 if real else 0))
 
@@ -209,7 +209,7 @@ def configure() -> None:
 
 
 def make_sinks(options: dict[str, Any]) -> list[Any]:
-    """Return the sink, and a neighbour that sends elsewhere if the row wants one."""
+    """Return the sink, and a neighbour with another destination if the row has one."""
     made = [make_sink({**options["sink"]})]
     if options["neighbour"]:
         from fapilog.delivery.route import Route
@@ -224,7 +224,7 @@ if options["tampering"] and not options["tampered_at"]:
     tamper(options)
 application = Application(options)
 stalls = Stalls()
-# Registered before fapilog's own, so it runs after that has ended.
+# It is registered before fapilog's hook, so it runs after fapilog has ended.
 atexit.register(application.report)
 
 

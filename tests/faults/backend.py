@@ -1,11 +1,11 @@
-"""The scripted backend: a process of its own that a row's application sends to.
+"""The scripted backend, in a separate process, to which a row's application sends.
 
     python -m tests.faults.backend '{"protocol": "http", "port": 40000, "journal": "...", ...}'
 
-It is told what to do line by line on standard input, ends with it, and so
-cannot outlive the suite: ``{"play": [steps]}`` gives it another script and
-``{"open": true}`` lets it listen.  It answers each line with ``{"done": ...}``.
-What it holds is in its journal, a file, because it is killed in some rows.
+It gets commands line by line on standard input and ends with it, so it cannot
+outlive the suite: ``{"play": [steps]}`` sets another script, and
+``{"open": true}`` opens the port.  It answers each line with ``{"done": ...}``.
+Its journal of records is a file, because some rows kill the backend.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from tests.faults.http_backend import HTTPBackend
 from tests.faults.script import Journal, Script
 
-#: Bytes that gRPC's server takes where the script sets no limit.
+#: The most bytes that gRPC's server accepts if the script sets no limit.
 _LARGEST = 64 << 20
 
 

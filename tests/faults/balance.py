@@ -1,7 +1,8 @@
-"""Where every record of a row has ended, and whether that is where it belongs.
+"""Finds where every record of a row has ended, and whether it belongs there.
 
-The ledger of the application says how many; the backend's books and the files
-on disk say which.  Both must agree, and every number must be in one place.
+The application's ledger gives the number of records; the backend's books and the
+files on disk give their identities.  Both must agree, and every record must be in
+exactly one place.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tests.faults.processes import SIGNALS, Ended
 from tests.faults.rows import PROXY_CREDENTIALS, PROXY_PASSWORD, Place, Row, Run
 from tests.faults.script import Books
 
-#: Seconds that the end of the interpreter itself may take on a busy machine.
+#: Seconds that the interpreter itself may take to end on a busy machine.
 MARGIN: Final = 2.0
 
 
@@ -25,17 +26,17 @@ class Result:
     """One line of the table.
 
     Attributes:
-        counts: records by where they are.
-        accepted: records that the application's ledger accounts for.
-        duplicates: see :attr:`Books.duplicates`.
-        exceptions: raised into the application.
-        call: the 99.9th percentile of a log call, microseconds.
-        exit: seconds from the last log call to the end of the process.
-        memory: the application's largest resident size, MiB.
-        stall: longest time that another thread of the application waited for
-            the interpreter, milliseconds.
-        problems: what makes the row fail, in words.
-        stderr: what the application wrote there.
+        counts: the number of records per place.
+        accepted: the records that the application's ledger accounts for.
+        duplicates: the value of :attr:`Books.duplicates`.
+        exceptions: the number of exceptions raised into the application.
+        call: the 99.9th percentile of a log call, in microseconds.
+        exit: the seconds from the last log call to the end of the process.
+        memory: the application's largest resident size in MiB.
+        stall: the longest time that another thread of the application waited for
+            the interpreter, in milliseconds.
+        problems: the reasons why the row fails.
+        stderr: the application's standard error.
     """
 
     row: str
@@ -53,12 +54,12 @@ class Result:
 
     @property
     def unaccounted(self) -> int:
-        """U: what was accepted and is in none of the places, or less than 0 for what is in two."""
+        """U: accepted records that are in none of the places; negative if some are in two."""
         return self.accepted - sum(self.counts.values())
 
 
 def balance(row: Row, sink: str, runs: Sequence[Ended], books: Books, disk: OnDisk) -> Result:
-    """Return the row's line; see the module."""
+    """Return the row's line, as the module describes it."""
     numbers = _known(row.runs, runs)
     places: dict[Place, frozenset[int]] = {
         "arrived": numbers & frozenset(books.accepted),
@@ -71,7 +72,7 @@ def balance(row: Row, sink: str, runs: Sequence[Ended], books: Books, disk: OnDi
     result = Result(row.name, sink, duplicates=books.duplicates)
     result.accepted = len(numbers)
     result.counts.update({place: len(ids) for place, ids in places.items()})
-    # Of these two the application's own count is what it owns up to.
+    # For these two, only the application's own count exists.
     result.counts["lost"] = _total(runs, "dropped")
     result.counts["rejected"] = _total(runs, "rejected")
     if result.unaccounted:
@@ -80,7 +81,9 @@ def balance(row: Row, sink: str, runs: Sequence[Ended], books: Books, disk: OnDi
     result.problems += _disagreements(row, result, runs, places)
     result.problems += _unmet(row, sink, books)
     if row.copies is not None and result.duplicates > row.copies:
-        result.problems.append(f"{result.duplicates} duplicates, at most {row.copies} are due")
+        result.problems.append(
+            f"{result.duplicates} duplicates, but at most {row.copies} are allowed"
+        )
     for run, ended in zip(row.runs, runs, strict=True):
         result.problems += _ending(run, ended)
     _measure(result, runs)
@@ -90,9 +93,10 @@ def balance(row: Row, sink: str, runs: Sequence[Ended], books: Books, disk: OnDi
 def _known(runs: Sequence[Run], ended: Sequence[Ended]) -> frozenset[int]:
     """Return the numbers that the ledgers account for.
 
-    A process that was killed in the midst of logging owes what its last ledger
-    calls settled: records settle in the order in which they were logged.  What
-    it adopted is settled in between, so its ledger cannot tell which are its own.
+    A process that was killed while logging has to account for the records that its
+    last ledger calls settled, because records settle in the order in which they were
+    logged.  Adopted records settle in between, so its ledger cannot tell which of
+    them are its own.
     """
     numbers: set[int] = set()
     first = 0
@@ -111,7 +115,7 @@ def _total(runs: Iterable[Ended], name: str) -> int:
 
 
 def _misplaced(row: Row, places: Mapping[Place, frozenset[int]]) -> Iterable[str]:
-    """Yield where records are that belong elsewhere, and where none are that should be."""
+    """Yield the records that are in a wrong place, and the places that lack records."""
     bad = frozenset(n for ids in places.values() for n in ids if row.is_bad(n))
     for place, ids in places.items():
         for what, some, allowed in (("good", ids - bad, row.good), ("bad", ids & bad, row.bad)):
@@ -124,7 +128,7 @@ def _misplaced(row: Row, places: Mapping[Place, frozenset[int]]) -> Iterable[str
 def _disagreements(
     row: Row, result: Result, runs: Sequence[Ended], places: Mapping[Place, frozenset[int]]
 ) -> Iterable[str]:
-    """Yield where the ledgers count otherwise than the record numbers say."""
+    """Yield the differences between the ledgers and the record numbers."""
     counted = {
         "accepted": _total(runs, "accepted") - _total(runs, "adopted"),
         "lost": _total(runs, "dropped"),
@@ -134,7 +138,7 @@ def _disagreements(
         "arrived": _total(runs, "delivered"),
     }
     if any(run.end in {"terminated", "killed logging"} for run in row.runs):
-        # Its last ledger was not its last word.
+        # The process worked on after its last ledger.
         counted = {name: counted[name] for name in ("lost", "rejected", "quarantined")}
     named: dict[str, int] = {place: len(ids) for place, ids in places.items()}
     named["accepted"] = result.accepted
@@ -151,17 +155,17 @@ def _disagreements(
 
 
 def _unmet(row: Row, sink: str, books: Books) -> Iterable[str]:
-    """Yield faults that the application never met: the row would show nothing."""
+    """Yield the faults that the application never met, without which a row proves nothing."""
     for life in row.lives:
         for step in life.steps:
-            # gRPC's server refuses what is too large before the script is asked.
+            # gRPC's server refuses a large request before the script sees it.
             asked = not (step.fault == "too large" and sink == "otlp-grpc")
             if step.fault != "none" and asked and step.fault not in books.met:
                 yield f"no request met the fault {step.fault!r}"
 
 
 def _ending(run: Run, ended: Ended) -> Iterable[str]:
-    """Yield what is wrong with how one process ended."""
+    """Yield the errors in the way that one process ended."""
     if "Traceback" in ended.stderr:
         yield "a traceback on stderr"
     if PROXY_PASSWORD in ended.stderr or PROXY_CREDENTIALS in ended.stderr:

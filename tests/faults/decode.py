@@ -1,8 +1,8 @@
-"""Reads what arrives at the scripted backend, by nothing that fapilog has written.
+"""Reads the requests to the scripted backend, without code of fapilog.
 
 The official messages of opentelemetry-proto, ``json``, and for Loki's protobuf
 the message that its documentation describes, each give the number ``n`` that
-every record of the suite carries, and whether the script calls it bad.
+every record of the suite has, and whether the script treats it as bad.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 OTLP_PATH: Final = "/v1/logs"
 LOKI_PATH: Final = "/loki/api/v1/push"
 
-#: What a body that is no request makes the readers raise.
+#: The exceptions that the readers raise for a body that is not a request.
 DECODE_ERRORS: Final = (DecodeError, json_format.ParseError, ValueError, KeyError, OSError)
 
 _IDS: Final = ("traceId", "spanId")
 
 
 class Arrived(NamedTuple):
-    """One record of a request: its number, and whether the script calls it bad."""
+    """One record of a request: its number, and whether the script treats it as bad."""
 
     n: int
     bad: bool
@@ -39,11 +39,11 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def read_otlp(body: bytes, content_type: str = "") -> list[Arrived]:
-    """Return the records of an OTLP request, protobuf or JSON, in their order."""
+    """Return the records of an OTLP request, protobuf or JSON, in order."""
     if content_type.startswith("application/json"):
         for record in _json_records(document := json.loads(body)):
             for name in _IDS:
-                record.pop(name, None)  # in hex, which protobuf's JSON would read as base64
+                record.pop(name, None)  # hexadecimal, unlike protobuf's JSON
         request = json_format.ParseDict(document, ExportLogsServiceRequest())
     else:
         request = ExportLogsServiceRequest.FromString(body)
@@ -70,13 +70,13 @@ def read_loki(body: bytes, content_type: str) -> list[Arrived]:
     """Return the entries of a Loki push, JSON or snappy-compressed protobuf, stream by stream."""
     if content_type.startswith("application/json"):
         return _loki_json(body)
-    import cramjam  # the extra fapilog[loki]; the other formats need none
+    import cramjam  # the extra fapilog[loki], which the other formats do not need
 
     return _loki_protobuf(bytes(cramjam.snappy.decompress_raw(body)))
 
 
 def read_stored(body: bytes, wire_format: str) -> list[Arrived]:
-    """Return the records of a batch that waits on disk, which is a request, not compressed."""
+    """Return the records of a batch on disk, which is an uncompressed request."""
     match wire_format:
         case "otlp-protobuf":
             return read_otlp(body)
@@ -112,7 +112,7 @@ def _entry(metadata: Mapping[str, str]) -> Arrived:
 
 @cache
 def _push_request() -> type[Message]:
-    """Return Loki's ``PushRequest``, of which no package holds the generated code.
+    """Return Loki's ``PushRequest``, for which no package has generated code.
 
     Source: https://github.com/grafana/loki/blob/main/pkg/push/push.proto
     """

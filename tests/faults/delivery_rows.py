@@ -1,4 +1,4 @@
-"""Rows about answers that cannot be read, slow backends, limits, and code that never returns."""
+"""Rows about unreadable answers, slow backends, limits, and code that never returns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def delivery_rows() -> list[Row]:
 
 
 def _unreadable() -> Iterator[Row]:
-    """Successes whose rest cannot be read: the status settles the batch, once."""
+    """Successes with an unreadable rest: the status settles the batch, once."""
     faults: tuple[tuple[str, Fault], ...] = (
         ("2xx, body cut short", "body cut"),
         ("2xx, headers unreadable", "headers unreadable"),
@@ -73,7 +73,7 @@ def _larger() -> Iterator[Row]:
 
 
 def _hangs() -> Iterator[Row]:
-    """Code of the application that never returns: the process ends all the same, and balances."""
+    """Code of the application that never returns: the process still ends, and balances."""
     yield Row(
         "processor hangs at the deadline",
         runs=GIVES_UP,

@@ -1,7 +1,7 @@
-"""Reads what an application left in the directory of its spool, by the format's description alone.
+"""Reads what an application left in its spool's directory, by the format's description.
 
-Written from the words in ``fapilog.spool.format``, not with its code:
-whoever writes the records must not also be the one who says they are there.
+It is written from the text in ``fapilog.spool.format``, not with its code, because
+the code that writes records must not also judge whether they are there.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _SLOTS: Final = (0, 512)
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Record numbers found in the directory of the spool."""
+    """The numbers of the records in the spool's directory."""
 
     spooled: frozenset[int] = frozenset()
     quarantined: frozenset[int] = frozenset()
 
 
 def on_disk(directory: Path | None) -> OnDisk:
-    """Return what is in the directory; nothing without one.
+    """Return the records in the directory; none without a directory.
 
     Raises:
-        ValueError: a frame is damaged, which no row does to one.
+        ValueError: a frame is damaged, which no row does.
     """
     if directory is None:
         return OnDisk()
@@ -47,7 +47,7 @@ def on_disk(directory: Path | None) -> OnDisk:
 
 
 def _floor(cursor: Path) -> int:
-    """Return the sequence up to which everything is settled."""
+    """Return the sequence number up to which everything is settled."""
     data = cursor.read_bytes()
     slots = [_SLOT.unpack_from(data, at) for at in _SLOTS]
     whole = [slot for slot in slots if slot[3] == zlib.crc32(_SLOT.pack(*slot)[:-4])]

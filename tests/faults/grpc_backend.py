@@ -1,8 +1,8 @@
 """The gRPC side of the scripted backend: a LogsService, and a relay that breaks its connections.
 
-gRPC's own server does not let a handler reset a connection, slow an answer down
-or write noise.  So the port that clients know belongs to a relay of plain
-sockets, which passes bytes to the server and plays what the server cannot.
+A handler of gRPC's own server cannot reset a connection, slow down an answer, or
+write noise.  Clients therefore connect to a relay of plain sockets, which passes
+bytes to the server and plays these faults itself.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from tests.faults.http_backend import (
 from tests.faults.script import Journal, Script, Step, Verdict, judge
 
 SERVICE: Final = "opentelemetry.proto.collector.logs.v1.LogsService"
-#: Seconds for which answers come a byte a second, longer than a client's time limit.
+#: Seconds for which answers arrive at one byte per second, longer than a client's time limit.
 DRIBBLE: Final = 2.5
 
-#: What servers written in Rust say.
+#: The message of servers written in Rust.
 TOO_LARGE: Final = "Error, decoded message length too large: found {} bytes, the limit is: {} bytes"
 
-#: The code that means the same as an HTTP status.
+#: The gRPC code with the same meaning as an HTTP status.
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -80,7 +80,7 @@ class Relay:
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError), server:
             while data := client.recv(1 << 16):
-                # What is smaller belongs to HTTP/2, not to a request.
+                # Smaller pieces belong to HTTP/2, not to a request.
                 if len(data) >= SOME and self._script.takes("reset writing"):
                     self._journal.note("reset writing")
                     self.reset()
@@ -99,7 +99,7 @@ class Relay:
         self._clients.discard(client)
 
     def slow_down(self) -> None:
-        """Let answers pass a byte a second for :data:`DRIBBLE` seconds."""
+        """Pass answers at one byte per second for :data:`DRIBBLE` seconds."""
         self._slow_until = time.monotonic() + DRIBBLE
 
     def reset(self) -> None:
@@ -111,7 +111,7 @@ class Relay:
                 reset(client)
 
     def write_noise(self) -> None:
-        """Write what is no HTTP/2 to every client, and close."""
+        """Write bytes that are not HTTP/2 to every client, and close."""
         for client in list(self._clients):
             self._clients.discard(client)
             with contextlib.suppress(OSError):
@@ -200,7 +200,7 @@ def _refuse(step: Step, verdict: Verdict, size: int, context: grpc.ServicerConte
 def server_credentials(
     key: bytes, chain: bytes, authority: bytes | None = None
 ) -> grpc.ServerCredentials:
-    """Return what makes the server use TLS; clients need a certificate of ``authority``."""
+    """Return the server's TLS settings; clients need a certificate of ``authority``."""
     return grpc.ssl_server_credentials(
         [(key, chain)], authority, require_client_auth=authority is not None
     )

@@ -1,4 +1,4 @@
-"""The HTTP side of the scripted backend: OTLP/HTTP and Loki's push, and every fault of both."""
+"""The HTTP side of the scripted backend: OTLP/HTTP and Loki's push API, with all their faults."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from tests.faults.decode import DECODE_ERRORS, LOKI_PATH, read_loki, read_otlp, 
 from tests.faults.rows import PROXY_PASSWORD
 from tests.faults.script import DATE, Journal, Script, Step, Verdict, judge
 
-#: Bytes that a bomb unpacks to, and those of an answer over the protocol's limit of 4 MiB.
+#: The unpacked bytes of a gzip bomb, and the bytes of an answer over the protocol's limit of 4 MiB.
 BOMB: Final = 16 << 20
 HUGE: Final = 5 << 20
 GARBAGE: Final = b"\xff\x00no answer of any protocol\x00\xff"
 BAD: Final = "records that the script calls bad"
-#: Bytes of a request that are read before the connection is reset.
+#: The bytes of a request that are read before the connection is reset.
 SOME: Final = 4096
 
-#: Seconds after which an answer is late: longer than the suite lets a client wait.
+#: The seconds after which an answer is late, longer than clients of the suite wait.
 LATE: Final = 1.5
-#: Bytes of headers that no client of HTTP reads.
+#: More bytes of headers than any HTTP client reads.
 HEADERS: Final = 200_000
 
 _MEMBER: Final = 1 << 20
@@ -49,7 +49,7 @@ def reset(connection: socket.socket) -> None:
 
 
 def partial_success(rejected: int) -> bytes:
-    """Return an answer that takes a request but for ``rejected`` records."""
+    """Return an answer that takes a request except for ``rejected`` records."""
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = rejected
     answer.partial_success.error_message = BAD
@@ -84,13 +84,13 @@ class HTTPBackend(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: connections break on purpose."""
+        """Write nothing, because connections break on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # an answer is one write
+    wbufsize = -1  # buffered, so an answer is a single write
     server: HTTPBackend
     connection: socket.socket
 
@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_loki(self) -> bool:
         return urlsplit(self.path).path == LOKI_PATH  # a proxy gets the whole URL
 
-    # ---- what the script wants
+    # ---- the acts of the script
 
     def _die(self, _step: Step, _verdict: Verdict) -> None:
         kill_this_process()
@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._succeed(partial_success(rejected))
 
     def _bomb(self, _step: Step, _verdict: Verdict) -> None:
-        # Members of a gzip file follow one another: this is made in a moment.
+        # Members of a gzip file may be repeated, so this is fast to make.
         packed = gzip.compress(bytes(_MEMBER), 9) * (BOMB // _MEMBER)
         self._answer(200, packed, _PROTOBUF, {"Content-Encoding": "gzip"})
 
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")
 
     def _send(self, rest: bytes) -> None:
-        """Answer with a success, ``rest`` after its status, and close."""
+        """Answer with a success, with ``rest`` after its status, and close."""
         self.connection.sendall(b"HTTP/1.1 200 OK\r\n" + rest)
         self.close_connection = True
 
@@ -219,11 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def finish(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # what was reset cannot be flushed
+        with contextlib.suppress(OSError, ValueError):  # after a reset, flushing fails
             super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Say nothing."""
+        """Write nothing."""
 
 
 _PLAY: Final[dict[str, Callable[[_Handler, Step, Verdict], None]]] = {

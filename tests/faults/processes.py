@@ -1,4 +1,4 @@
-"""The processes of a row: the backend's lives, one after the other, and the application's runs."""
+"""The processes of a row: the lives of the backend and the runs of the application."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.faults.rows import Life, Row, Run, Sink
 from tests.faults.script import as_json
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-#: Seconds beyond its deadline after which an application is killed: it hangs.
+#: The seconds after its deadline at which an application is killed, because it hangs.
 HANGS: Final = 40.0
-#: The files of certificates that the application is told of.
+#: The files of certificates whose paths the application gets.
 AUTHORITY: Final = "authority.pem"
 CLIENT: Final = "client.pem"
-#: What the suite sends to a process that does not end by itself.
+#: The signal that the suite sends to a process that does not end by itself.
 SIGNALS: Final = {
     "terminated": signal.SIGTERM,
     "killed": signal.SIGKILL,
@@ -34,9 +34,9 @@ SIGNALS: Final = {
 
 
 def reserve_port() -> socket.socket:
-    """Return a socket that keeps a port for a backend, which nobody can connect to meanwhile.
+    """Return a socket that reserves a port for a backend, so no other program can use it.
 
-    It does not listen; a backend binds beside it, again after it was killed.
+    It does not listen.  A backend binds to the same port, and again after it was killed.
     """
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -45,7 +45,7 @@ def reserve_port() -> socket.socket:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This environment without anybody's options and proxies."""
+    """Return this environment without options of any library and without proxies."""
     foreign = ("OTEL_", "FAPILOG_", "GRPC_")
     kept = {
         name: value
@@ -57,10 +57,10 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Certificates:
-    """What one authority has issued, as PEM files in a directory of its own.
+    """The certificates of one authority, as PEM files in a separate directory.
 
     Attributes:
-        authority: its certificate.
+        authority: the authority's certificate.
         server: a server's key and certificate.
         client: a client's key and certificate.
     """
@@ -70,7 +70,7 @@ class Certificates:
     client: str
 
     def put(self, directory: Path) -> None:
-        """Replace what the application reads in ``directory``, by renaming."""
+        """Replace the application's files in ``directory``, by renaming."""
         for source, name in ((self.authority, AUTHORITY), (self.client, CLIENT)):
             new = directory / f"new-{name}"
             new.write_bytes(Path(source).read_bytes())
@@ -100,7 +100,7 @@ class Backend:
         self.tell({"play": as_json(life.steps)})
 
     def tell(self, command: dict[str, Any]) -> None:
-        """Send a command and wait until it was obeyed."""
+        """Send a command and wait until it was carried out."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(json.dumps(command) + "\n")
@@ -115,7 +115,7 @@ class Backend:
 
 
 class Lives:
-    """Runs a row's backends on a thread of its own, from the first to the last."""
+    """Runs a row's backends on another thread, from the first to the last."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Lives:
         self._thread = threading.Thread(target=self._run)
         self._stop = threading.Event()
         self.error: BaseException | None = None
-        self.ready = threading.Event()  # the first backend is there, its port open or about to be
+        self.ready = threading.Event()  # the first backend runs
         self.logging = threading.Event()  # the application has begun
         self.ended = [threading.Event() for _ in row.runs]
 
@@ -153,7 +153,7 @@ class Lives:
                 self._live(life)
                 if self._stop.is_set():
                     break
-        except BaseException as error:  # handed to whoever reads the row's result
+        except BaseException as error:  # raised again when the row's result is read
             self.error = error
         finally:
             self.ready.set()
@@ -190,13 +190,13 @@ class Lives:
 
 @dataclass
 class Ended:
-    """How one process of the application has ended, and what it told.
+    """How one process of the application ended, and its reports.
 
     Attributes:
-        report: its last words; of one that was killed, its last ledger.
-        exit: seconds from its last log call to its end; None when killed.
+        report: its last report; if it was killed, its last ledger.
+        exit: the seconds from its last log call to its end; None if it was killed.
         code: its exit code; the negative number of the signal that ended it.
-        stderr: all that it has written there.
+        stderr: everything that it wrote to standard error.
     """
 
     report: dict[str, Any] = field(default_factory=dict)
@@ -217,15 +217,15 @@ def run_application(
     """Run one process of the application, kill it if the row says so, and wait for its end.
 
     Args:
-        run: what it does.
-        options: the same and more, as the process reads it.
-        directory: where it runs and its standard error goes.
-        logging: set when it has begun to log.
+        run: the run to play.
+        options: the options that the process gets, which include the run's.
+        directory: the directory of the process and of its standard error.
+        logging: an event that is set when the process has begun to log.
         unread: whether its standard error is a full pipe that nobody reads.
-        env: its variables besides those of this process.
+        env: the variables of the process in addition to those of this process.
     """
     ended = Ended()
-    logged = time.monotonic()  # if it ends before it says when
+    logged = time.monotonic()  # the process may end before it reports when
     stderr = directory / f"stderr-{options['first']}"
     command = [sys.executable, str(ROOT / "tests/faults/application.py"), json.dumps(options)]
     with (
@@ -264,7 +264,7 @@ def run_application(
 
 @contextlib.contextmanager
 def full_pipe() -> Iterator[int]:
-    """Yield the end to write to of a pipe that is full, and that nobody reads."""
+    """Yield the write end of a full pipe that nobody reads."""
     reader, writer = os.pipe()
     try:
         os.set_blocking(writer, False)
@@ -286,11 +286,11 @@ def _killed_after(process: subprocess.Popen[str], seconds: float) -> Iterator[No
         yield
     finally:
         watchdog.cancel()
-        process.kill()  # whatever went wrong, nothing outlives the row
+        process.kill()  # no process outlives the row, even after an error
 
 
 def _is_time_to_end(run: Run, ledger: Mapping[str, Any]) -> bool:
-    """Whether a process that the suite ends is at the point where it does."""
+    """Whether a process has reached the point at which the suite ends it."""
     accepted: int = ledger["accepted"] - ledger["adopted"]
     if run.end == "killed logging":
         return accepted >= run.records // 2

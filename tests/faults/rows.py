@@ -1,7 +1,7 @@
-"""The rows: which fault is played, against which sinks, and where the records must end.
+"""The rows: which fault is played against which sinks, and where the records must end.
 
-A row is data; ``suite.py`` plays it.  Times are chosen so that the fault is in
-full swing while the application logs, and that the whole fits in some minutes.
+A row is data; ``suite.py`` plays it.  The times are chosen so that the fault is
+active while the application logs, and that the whole suite takes a few minutes.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any, Final, Literal
 
 from tests.faults.script import ALWAYS, DATE, Fault, Step
 
-#: Where records may end; ``lost`` are those that the application counts as dropped.
+#: Places where records may end; ``lost`` records are counted as dropped by the application.
 Place = Literal["arrived", "rejected", "lost", "quarantined", "spooled"]
 
 SpoolMode = Literal["overflow", "always"]
 
-#: How a process of the application ends; see :class:`Run`.
+#: The way that a process of the application ends; :class:`Run` describes it.
 End = Literal["flush", "shutdown", "exit", "drained", "terminated", "killed", "killed logging"]
 
-#: A processor or the encoder of the sink, in the midst of the records, or the sink's ``close()``.
+#: The code that hangs: a processor or the sink's encoder after some records, or ``close()``.
 Hang = Literal["processor", "encode", "close"]
-#: Nothing of it may show: the proxy echoes it in its answers.
+#: The credentials, which must not appear anywhere, although the proxy echoes them.
 PROXY_PASSWORD: Final = "s3cret-of-the-proxy"
 PROXY_CREDENTIALS: Final = base64.b64encode(f"user:{PROXY_PASSWORD}".encode()).decode()
-#: What somebody does to the files of the spool.
+#: The damage that another program does to the files of the spool.
 Tampering = Literal[
-    "removed",  # all of it
-    "truncated",  # every segment, to nothing
+    "removed",  # deletes all files
+    "truncated",  # cuts every segment to nothing
     "cursor removed",
-    "lock removed",  # and a second process starts, while the first one lives
+    "lock removed",  # deletes the lock, and starts a second process while the first one lives
     "made sparse",  # every segment ends in a hole of 10 GiB
 ]
 
@@ -40,12 +40,12 @@ TEN_YEARS: Final = 10 * 365 * 86_400
 
 @dataclass(frozen=True)
 class Sink:
-    """A remote sink: how the application makes it, and what the backend speaks.
+    """A remote sink: how the application makes it, and the protocol of its backend.
 
     Attributes:
-        name: in the table and on the command line.
-        protocol: of the backend, ``"http"`` or ``"grpc"``.
-        options: of the sink's constructor.
+        name: the name in the table and on the command line.
+        protocol: the backend's protocol, ``"http"`` or ``"grpc"``.
+        options: the options of the sink's constructor.
     """
 
     name: str
@@ -71,17 +71,17 @@ OTLP: Final = ("otlp-http", "otlp-json", "otlp-grpc")
 
 @dataclass(frozen=True)
 class Life:
-    """A backend from when it opens its port until it is killed, by its script or the suite.
+    """One life of a backend, from opening its port until its script or the suite kills it.
 
     Attributes:
-        steps: its script.
-        after: seconds its port stays closed before.
-        after_run: index of the application's process that has to end before that.
+        steps: the script.
+        after: the seconds for which its port stays closed first.
+        after_run: the index of the application's process that has to end before.
         trusted: whether its certificate is the one that the application trusts
             at first; None without TLS.
-        renews: seconds of logging after which the application's files are replaced by those
-            that fit this life's certificate.
-        lasts: seconds of logging after which the suite kills it; None lets it live.
+        renews: the seconds of logging after which the application's files are replaced
+            by those that fit this life's certificate.
+        lasts: the seconds of logging after which the suite kills it; None lets it live.
     """
 
     steps: tuple[Step, ...] = ()
@@ -97,18 +97,18 @@ class Run:
     """One process of the application.
 
     Attributes:
-        records: how many it logs.
-        end: how it ends: ``flush`` waits for everything, then shuts down;
-            ``shutdown`` does only that; ``exit`` lets the interpreter end;
+        records: the number of records that it logs.
+        end: how it ends: ``flush`` flushes, then shuts down;
+            ``shutdown`` only shuts down; ``exit`` lets the interpreter end;
             ``drained`` waits, without a flush, until memory and disk hold
-            nothing any more, then shuts down; ``terminated`` gets SIGTERM;
-            ``killed`` is killed once nothing is left in its memory;
-            ``killed logging`` is killed in the midst.
-        deadline: seconds it may take to end.
-        neighbour: place of a second sink, which sends elsewhere, where nobody
-            listens, and is not meant to get any record; "" for none.
-        tampering: what happens to the spool's files in the midst; None for nothing.
-        tampered_at: how many records are logged before; 0: before fapilog starts.
+            no records, then shuts down; ``terminated`` gets SIGTERM;
+            ``killed`` is killed when no record is left in its memory;
+            ``killed logging`` is killed while it logs.
+        deadline: the seconds that it may take to end.
+        neighbour: the position of a second sink, whose destination does not
+            listen and which must not get any record; "" for no second sink.
+        tampering: the damage to the spool's files while it logs; None for no damage.
+        tampered_at: the number of records logged before; 0: before fapilog starts.
     """
 
     records: int = 3000
@@ -120,38 +120,38 @@ class Run:
 
     @property
     def is_killed(self) -> bool:
-        """Whether the suite kills it."""
+        """Whether the suite kills the process."""
         return self.end.startswith("killed")
 
     @property
     def reports(self) -> bool:
-        """Whether it lives to tell its last ledger."""
+        """Whether the process lives long enough to report its last ledger."""
         return not self.is_killed and self.end != "terminated"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A fault as it is played against each of ``sinks``.
+    """A fault that is played against each of ``sinks``.
 
     Attributes:
-        name: in the table and on the command line.
-        sinks: names of :data:`SINKS`.
-        lives: of the backend, one after the other; none at all keeps its port closed.
-        runs: of the application, one after the other.
-        bad_every: each so manyth record is one that the backend calls bad.
-        good, bad: where records must end, ordinary ones and bad ones.
-        spool: mode of the spool; None without one.
+        name: the name in the table and on the command line.
+        sinks: keys of :data:`SINKS`.
+        lives: the lives of the backend in order; without any, its port stays closed.
+        runs: the runs of the application in order.
+        bad_every: the distance between two records that the backend treats as bad.
+        good, bad: the places where ordinary and bad records must end.
+        spool: the mode of the spool; None without a spool.
         spool_options: further options of the spool.
-        disk: bytes of the file system that holds the spool; None is the usual one.
-        padding: characters that each record carries besides.
-        bad_padding: the same of a bad record.
+        disk: the bytes of the file system that holds the spool; None is the usual one.
+        padding: the number of extra characters in each record.
+        bad_padding: the number of extra characters in a bad record.
         copies: the most copies that the backend may hold; None for any number.
-        hangs: what of the application never returns; see :data:`Hang`.
-        pause: seconds from every 20 calls to the next; who is late catches up.
+        hangs: the application's code that never returns, a :data:`Hang`.
+        pause: the seconds from every 20 calls to the next; a late application catches up.
         settings: further options of the application.
         sink: further options of the sink.
         unread: whether standard error is a full pipe that nobody reads.
-        mutual: whether the backend wants a client's certificate, of its own authority.
+        mutual: whether the backend requires a client certificate of its own authority.
         proxied: whether the backend is a proxy that the application has to use, with
             the credentials in its URL.
     """
@@ -183,12 +183,12 @@ class Row:
         return any(life.trusted is not None for life in self.lives)
 
     def is_bad(self, n: int) -> bool:
-        """Whether record ``n`` is one that the backend calls bad."""
+        """Whether the backend treats record ``n`` as bad."""
         return bool(self.bad_every) and n % self.bad_every == self.bad_every - 1
 
 
 def once(fault: Fault, times: int = 2, **options: Any) -> tuple[Life, ...]:
-    """A backend that plays ``fault`` after its first request, then takes everything."""
+    """A backend that plays ``fault`` after its first request, then accepts everything."""
     return (Life((Step("none"), Step(fault, times, **options))),)
 
 
@@ -197,22 +197,22 @@ def always(fault: Fault, **options: Any) -> tuple[Life, ...]:
 
 
 def window(status: int) -> tuple[Life, ...]:
-    """A backend that refuses by ``status`` for a while."""
+    """A backend that answers with ``status`` for a while."""
     return once("status", seconds=1.5, status=status)
 
 
-#: A backend that goes away while the application logs, and does not come back.
+#: A backend that stops while the application logs, and does not come back.
 GONE: Final = (Life((Step("none", seconds=0.6), Step("die"))),)
 GIVES_UP: Final = (Run(end="shutdown", deadline=2.0),)
 EXITS: Final = (Run(end="exit", deadline=2.0),)
 QUARANTINES: Final[SpoolMode] = "overflow"
-#: For answers that take their time on a busy machine: one that came too late is
-#: no answer, and the batch would be sent again.
+#: For answers that take their time on a busy machine: a late answer does not
+#: count, and the batch would be sent again.
 PATIENT: Final = {"timeout": 10.0}
 
 
 def rows() -> list[Row]:
-    # Imported here: that module uses the names of this one.
+    # Imported here, because that module uses names of this one.
     from tests.faults.delivery_rows import delivery_rows
 
     return [
@@ -260,7 +260,7 @@ def _connections() -> Iterator[Row]:
 
 
 def _diagnostics() -> Iterator[Row]:
-    """Announcements that nobody reads, while there is much to announce."""
+    """Announcements that nobody reads, while there are many of them."""
     yield Row("stderr nobody reads", unread=True)
     yield Row("stderr nobody reads, down at start", lives=(Life(after=2.5),), unread=True)
     yield Row("stderr nobody reads, 401 for a while", lives=window(401), unread=True)
@@ -470,7 +470,7 @@ def _ends() -> Iterator[Row]:
     )
     yield Row(
         "disk full, backend up, few records",
-        runs=(Run(records=40, end="drained", deadline=4.0),) * 3,  # a race: three chances
+        runs=(Run(records=40, end="drained", deadline=4.0),) * 3,  # a race, with three attempts
         spool="always",
         spool_options={"min_free": 1 << 50},
         pause=1.2,
@@ -485,7 +485,7 @@ def _ends() -> Iterator[Row]:
 
 
 def _spools() -> Iterator[Row]:
-    """What is in the spool of another sink, or taken away, or hostile."""
+    """A spool that belongs to another sink, is taken away, or is hostile."""
     heir = Run(records=500, end="drained")
     back = (*GONE, Life(after_run=0))
     yield Row(
@@ -521,7 +521,7 @@ def _spools() -> Iterator[Row]:
         runs=(Run(end="drained", tampering="lock removed", tampered_at=2500),),
         spool="always",
         spool_options={"segment_bytes": 1 << 16},
-        padding=8000,  # so that not all can be read from memory
+        padding=8000,  # more than a process can read from memory
     )
     yield Row(
         "huge sparse segments at start",

@@ -1,7 +1,7 @@
-"""What the backend does to its requests, step by step, and the books that it keeps of them.
+"""The backend's script, step by step, and the books that it keeps about records.
 
-A script is a list of steps; each meets a number of requests, or all that come
-within some seconds of the first.  After the last step every request is taken.
+A script is a list of steps.  Each step meets a number of requests, or all requests
+within some seconds of the first.  After the last step every request is accepted.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from typing import Any, Final, Literal
 from tests.faults.decode import Arrived
 
 Fault = Literal[
-    "none",  # takes the request
+    "none",  # accepts the request
     "die",  # reads the request, then the backend kills itself
     "silence",  # reads and never answers
-    "dribble",  # answers a byte a second
+    "dribble",  # answers one byte per second
     "reset writing",  # resets the connection while the client writes
-    "reset reading",  # resets it once the request was read
+    "reset reading",  # resets the connection after reading the request
     "status",  # answers `status`, with `retry_after`
     "bad",  # refuses requests with bad records as invalid; Loki keeps the good ones
-    "partial",  # takes the good records and refuses the bad ones by partial_success
+    "partial",  # accepts the good records and refuses the bad ones by partial_success
     "too large",  # refuses requests of more than `size` bytes
-    "too large, Rust",  # the same by gRPC with OUT_OF_RANGE, as servers written in Rust do
+    "too large, Rust",  # the same over gRPC with OUT_OF_RANGE, as servers written in Rust do
     "body cut",  # a success whose body ends before its Content-Length
     "headers unreadable",  # a success with more headers than any client reads
     "body packed",  # a success with gzip as its transfer encoding
     "late",  # reads, and answers after the client has given up
-    "many late",  # the same with requests of more than `count` records
-    "bomb",  # a success, packed so that it unpacks to 16 MiB
+    "many late",  # the same for requests of more than `count` records
+    "bomb",  # a success that unpacks to 16 MiB
     "huge",  # a success of 5 MiB
-    "garbage",  # a success whose body is none of the protocol's
-    "noise",  # an answer that is not even of the transport's protocol
+    "garbage",  # a success with a body of another protocol
+    "noise",  # an answer that is not valid in the transport's protocol
 ]
 
-#: Asks to be tried again at a date, not after some seconds.
+#: Asks the client to retry at a date, not after some seconds.
 DATE: Final = "date"
 
 Protocol = Literal["http", "grpc", "loki"]
 
-#: Statuses below 500 that a later attempt may not meet.
+#: Statuses below 500 that a later attempt may not get again.
 _PASSING: Final = frozenset({401, 403, 407, 429})
 
-#: Requests that a step without an end meets.
+#: The number of requests for a step without an end.
 ALWAYS: Final = 1 << 30
 
 
 @dataclass(frozen=True)
 class Step:
-    """One fault, for ``times`` requests or, where ``seconds`` is given, for so long.
+    """One fault, for ``times`` requests or for ``seconds``.
 
     Attributes:
-        fault: see :data:`Fault`.
-        times: requests that meet it.
-        seconds: how long it lasts from the first request that meets it.
-        status: HTTP status; for gRPC the code that means the same.
-        retry_after: value of the header, :data:`DATE` for a date two seconds
-            ahead; for gRPC seconds in ``RetryInfo``.
-        size: bytes of the largest request that is taken.
-        count: records of the largest request that is answered in time.
+        fault: a :data:`Fault`.
+        times: the number of requests that meet it.
+        seconds: its duration from the first request that meets it.
+        status: the HTTP status; for gRPC the code with the same meaning.
+        retry_after: the value of the header, :data:`DATE` for a date two seconds
+            later; for gRPC the seconds in ``RetryInfo``.
+        size: the bytes of the largest request that is accepted.
+        count: the records of the largest request that is answered in time.
     """
 
     fault: Fault
@@ -81,7 +81,7 @@ NO_FAULT: Final = Step("none", ALWAYS)
 
 
 class Script:
-    """Hands out the steps, one for each request.  Thread-safe."""
+    """Gives each request its step.  Thread-safe."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = list(steps)
@@ -94,7 +94,7 @@ class Script:
         return cls([Step(**step) for step in steps])
 
     def next(self) -> Step:
-        """Return the step that the request at hand meets."""
+        """Return the step for the current request."""
         with self._lock:
             step = self._current()
             self._met += 1
@@ -103,7 +103,7 @@ class Script:
             return step
 
     def takes(self, fault: Fault) -> bool:
-        """Use up one request of the present step if that is ``fault``."""
+        """Use up one request of the current step if it plays ``fault``."""
         with self._lock:
             if self._current().fault != fault:
                 return False
@@ -125,12 +125,12 @@ class Script:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one request's records, and how it is answered.
+    """The backend's decision about one request's records, and its answer.
 
     Attributes:
-        accepted, unanswered, refused: what goes to the :class:`Journal`.
+        accepted, unanswered, refused: the records for the :class:`Journal`.
         act: ``"succeed"``, ``"partial"``, ``"status"``, or the fault to play.
-        status: HTTP status of the act ``"status"``.
+        status: the HTTP status of the act ``"status"``.
     """
 
     act: str
@@ -144,18 +144,18 @@ NOTHING: Final = Verdict("")
 
 
 def judge(step: Step, records: Sequence[Arrived], size: int, protocol: Protocol) -> Verdict:
-    """Return what ``step`` makes of a request of ``records`` and ``size`` bytes."""
+    """Return the outcome of ``step`` for a request of ``records`` and ``size`` bytes."""
     bad = [record for record in records if record.bad]
     good = [record for record in records if not record.bad]
     match step.fault:
         case "bad" if bad:
-            # OTLP refuses the whole request; Loki has kept what it says nothing of.
+            # OTLP refuses the whole request; Loki keeps the entries that its answer does not name.
             kept = good if protocol == "loki" else ()
             return Verdict("status", accepted=kept, refused=bad, status=400)
         case "partial" if bad:
             return Verdict("partial", accepted=good, refused=bad)
         case "too large" | "too large, Rust" if size > step.size:
-            # A single record cannot be cut in two: that is the end of it.
+            # A single record cannot be split, so it is refused for good.
             return Verdict("status", refused=records if len(records) == 1 else (), status=413)
         case "late":
             return Verdict("late", unanswered=records)
@@ -165,15 +165,15 @@ def judge(step: Step, records: Sequence[Arrived], size: int, protocol: Protocol)
             lasting = step.status < 500 and step.status not in _PASSING
             return Verdict("status", refused=records if lasting else (), status=step.status)
         case "noise" if protocol == "grpc":
-            # gRPC calls it UNKNOWN, which the specification does not let clients retry.
+            # gRPC reports UNKNOWN, which the specification does not let clients retry.
             return Verdict("noise", refused=records)
         case "die" | "silence" | "dribble" | "reset reading" | "noise":
             return Verdict(step.fault, unanswered=records)
         case "huge" if protocol != "loki":
-            # By the specification a client takes an answer over its limit for an
-            # error that is not retryable: https://opentelemetry.io/docs/specs/otlp/
+            # By the specification, a client treats an answer over its limit as an error
+            # that is not retryable: https://opentelemetry.io/docs/specs/otlp/
             return Verdict("huge", refused=records)
-        case "bomb" if protocol == "grpc":  # where clients have to unpack, so it is as above
+        case "bomb" if protocol == "grpc":  # clients have to unpack it
             return Verdict("bomb", refused=records)
         case "huge" | "bomb" | "garbage" | "body cut" | "headers unreadable" | "body packed":
             return Verdict(step.fault, accepted=records)
@@ -186,15 +186,15 @@ def as_json(steps: Iterable[Step]) -> list[dict[str, Any]]:
 
 @dataclass
 class Books:
-    """What a backend made of the records, by their numbers.
+    """The numbers of the records that a backend got, by what it did with them.
 
     Attributes:
-        accepted: how often each came in a request that was answered as a
-            success or, by Loki, kept in spite of a 400.
-        unanswered: how often each came in a request that was read and never
-            answered in full: a backend may have stored it all the same.
-        refused: those that were refused for good.
-        met: how many requests met which fault.
+        accepted: how often each record came in a request that was answered with a
+            success, or that Loki kept in spite of a 400.
+        unanswered: how often each record came in a request that was read and never
+            fully answered; a backend may have stored it.
+        refused: the records that were refused for good.
+        met: how many requests met each fault.
     """
 
     accepted: Counter[int] = field(default_factory=Counter)
@@ -204,7 +204,7 @@ class Books:
 
     @classmethod
     def read(cls, journal: Path) -> Books:
-        """Return the books that a journal holds; empty ones where there is none."""
+        """Return the books in a journal; empty books without a journal."""
         books = cls()
         if journal.exists():
             for line in journal.read_text(encoding="ascii").splitlines():
@@ -217,15 +217,15 @@ class Books:
 
     @property
     def duplicates(self) -> int:
-        """Copies beyond the first that a backend would hold that stores before it answers."""
+        """The number of extra copies in a backend that stores requests before it answers."""
         return sum(count - 1 for count in (self.accepted + self.unanswered).values())
 
 
 class Journal:
-    """Writes the books to a file, a line a request, before the request is answered.
+    """Writes the books to a file, one line per request, before the request is answered.
 
-    What is in the file survives the backend's being killed.  Thread-safe: an
-    append of one write.
+    The file survives when the backend is killed.  Thread-safe, because each append
+    is a single write.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Ten minutes of trouble at 1,000 records a second: ``make soak``.
+"""Ten minutes of outages at 1,000 records per second: ``make soak``.
 
     python -m tests.faults.soak [--minutes 10] [--sink otlp-http]
 
-The backend refuses the credentials for a twentieth of the time, is down for
-half of it, and in the middle of that the application is killed with SIGKILL
-and started again.  Exits with 1 when a record is lost that its last ledger
-called settled or on disk, or anything else went wrong.
+The backend refuses the credentials for a twentieth of the time and is down for
+half of it.  In the middle of the outage the application is killed with SIGKILL
+and started again.  Exits with 1 if a record is lost that its last ledger
+called settled or on disk, or if anything else went wrong.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from tests.faults.rows import SINKS, Life, Row, Run
 from tests.faults.script import ALWAYS, Books, Step
 from tests.faults.suite import options_of
 
-RATE: Final = 1000  # records a second
-#: What of the time has gone by when each thing happens.
+RATE: Final = 1000  # records per second
+#: The share of the time after which each event happens.
 DENIED, ADMITTED, DOWN, KILLED, UP = 0.1, 0.15, 0.2, 0.5, 0.7
-#: Seconds that the last records may take once everything is well again.
+#: The seconds that the last records may take after the end of all outages.
 PATIENCE: Final = 120.0
 
 
 @dataclass
 class Soak:
-    """What came of it.
+    """The result of the soak.
 
     Attributes:
         killed, following: how the two processes of the application ended.
-        logged: records that the killed one had logged by its last ledger.
-        second: records that the following one has logged.
-        arrived: how many of both arrived.
-        missing: numbers that had to arrive and did not.
-        lost: records of the killed process that did not arrive.
-        in_memory: what its last ledger said was in memory alone.
-        books: of the backend.
-        seconds: how long it took.
+        logged: the records that the killed process had logged by its last ledger.
+        second: the records that the following process logged.
+        arrived: the number of records of both that arrived.
+        missing: the numbers that had to arrive and did not.
+        lost: the records of the killed process that did not arrive.
+        in_memory: the records that were only in memory by its last ledger.
+        books: the backend's books.
+        seconds: the duration.
     """
 
     killed: Ended
@@ -59,13 +59,13 @@ class Soak:
     seconds: float
 
     def problems(self) -> Iterable[str]:
-        """Yield what went wrong."""
+        """Yield the errors."""
         if self.missing:
             yield f"{self.missing} records that were settled or on disk did not arrive"
         if self.lost > self.in_memory:
-            yield f"{self.lost} records were lost, {self.in_memory} were in memory alone"
+            yield f"{self.lost} records were lost, {self.in_memory} were only in memory"
         if not self.books.met["status"]:
-            yield "nobody met the refusal of credentials"
+            yield "no request met the refusal of credentials"
         for exception in self.following.report.get("exceptions", ("no report",)):
             yield f"raised {exception}"
         for name in ("dropped", "rejected", "pending", "spooled"):
@@ -81,7 +81,7 @@ class Soak:
             "logged": f"{self.logged + self.second:,} records, {self.logged:,} before the SIGKILL",
             "arrived": f"{self.arrived:,}, {self.books.duplicates:,} copies beside them",
             "lost at the SIGKILL": (
-                f"{self.lost:,} records; {self.in_memory:,} were in memory alone"
+                f"{self.lost:,} records; {self.in_memory:,} were only in memory"
             ),
             "adopted after it": f"{report.get('adopted', 0):,} records",
             "dropped, rejected": f"{report.get('dropped')}, {report.get('rejected')}",
@@ -110,7 +110,7 @@ def row_of(minutes: float) -> Row:
     return Row(
         "soak",
         lives=(first, Life(after=(UP - DOWN) * seconds)),
-        # Killed when it has logged half of what it would.
+        # It is killed after half of its records.
         runs=(
             Run(2 * before, "killed logging", deadline),
             Run(after, "drained", deadline),
@@ -123,7 +123,7 @@ def row_of(minutes: float) -> Row:
 
 
 def soak(minutes: float, sink_name: str) -> Soak:
-    """Play it; blocks for so many minutes and some seconds."""
+    """Play the soak; blocks for the given minutes and some seconds."""
     row, sink = row_of(minutes), SINKS[sink_name]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fapilog-soak-") as name, reserve_port() as port:
@@ -170,7 +170,7 @@ def _result(row: Row, ended: list[Ended], books: Books, seconds: float) -> Soak:
 
 
 def main() -> int:
-    """Run the soak that the command line asks for; returns the exit code."""
+    """Run the soak of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--sink", choices=SINKS, default="otlp-http")

@@ -1,6 +1,6 @@
-"""How long a thread waits for the interpreter; used by the applications of the rows, and by others.
+"""Measures how long a thread waits for the interpreter, for the applications of rows and others.
 
-It imports nothing of the suite: the application runs against an installed fapilog too.
+It imports nothing of the suite, because the application also runs with an installed fapilog.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import time
 
 
 class Stalls(threading.Thread):
-    """Sleeps a millisecond at a time, and notes by how much it came back late.
+    """Sleeps for a millisecond at a time, and notes how late it woke up.
 
-    What it waits for then is the interpreter, which another thread keeps.  The
-    time that it waited for a processor is not counted where the kernel tells
-    it (Linux): on a busy machine every thread waits for one now and then.
+    The delay is the wait for the interpreter, which another thread holds.  On Linux
+    the kernel reports the wait for a processor, which is left out, because on a busy
+    machine every thread waits for a processor now and then.
 
     Attributes:
-        longest: seconds.
+        longest: the longest delay in seconds.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Stalls(threading.Thread):
 
     @staticmethod
     def _queued() -> float:
-        """Return the seconds that this thread has ever waited for a processor."""
+        """Return the total seconds that this thread has waited for a processor."""
         try:
             with open(f"/proc/self/task/{threading.get_native_id()}/schedstat") as file:
                 return int(file.read().split()[1]) / 1e9

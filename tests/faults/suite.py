@@ -24,14 +24,14 @@ from tests.faults.processes import (
 from tests.faults.rows import PROXY_PASSWORD, SINKS, Row, Run, Sink
 from tests.faults.script import Books
 
-#: Options under which a row shows its fault in seconds: small batches, short waits.
+#: Options with which a row shows its fault in seconds: small batches, short waits.
 LIMITS: Final = {"count": 256, "delay": 0.2}
 TIME_LIMIT: Final = 1.0
 SETTINGS: Final = {"retry_initial": 0.2, "retry_maximum": 1.0}
 
 
 class NotPossibleError(Exception):
-    """The machine does not let a row be played; says why."""
+    """Raised with the reason if the machine cannot play a row."""
 
 
 def play(row: Row, sink_name: str) -> Result:
@@ -71,7 +71,7 @@ def play(row: Row, sink_name: str) -> Result:
 def options_of(
     row: Row, sink: Sink, run: Run, port: int, directory: Path, spool: Path | None
 ) -> dict[str, Any]:
-    """Return what a process of the application is told."""
+    """Return the options of a process of the application."""
     host = "collector.invalid" if row.proxied else "127.0.0.1"
     own: dict[str, Any] = {
         **sink.options,
@@ -106,12 +106,12 @@ def options_of(
 
 
 def proxy_of(row: Row, port: int) -> dict[str, str]:
-    """Return the variables that lead the application through the backend."""
+    """Return the variables that send the application's requests through the backend."""
     return {"http_proxy": f"http://user:{PROXY_PASSWORD}@127.0.0.1:{port}"} if row.proxied else {}
 
 
 def _certificates(directory: Path) -> dict[bool, Certificates]:
-    """Write what two authorities issue; the application is given that of the first."""
+    """Write the certificates of two authorities; the application gets those of the first."""
     issued = {}
     for trusted in (True, False):
         issuer = trustme.CA()
@@ -130,7 +130,7 @@ def _certificates(directory: Path) -> dict[bool, Certificates]:
 
 @contextlib.contextmanager
 def _spool(row: Row, directory: Path) -> Iterator[Path | None]:
-    """Yield the directory of the spool, on a small file system of its own if the row wants one."""
+    """Yield the spool's directory, on a separate small file system if the row needs one."""
     if row.spool is None:
         yield None
         return

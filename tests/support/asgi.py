@@ -1,4 +1,4 @@
-"""A server and a middleware for tests of what stands between them: plain ASGI, no sockets."""
+"""A server and a middleware for tests of the layers between them: plain ASGI, no sockets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def response_messages(
 
 
 class Wired:
-    """The least middleware: it keeps the captures that it makes."""
+    """The smallest middleware, which keeps the captures that it makes."""
 
     def __init__(self, app: Any, options: PayloadLogging = EVERYTHING) -> None:
         self.app = app
@@ -76,7 +76,7 @@ class Wired:
 
 
 class Server:
-    """Plays a request to an app, and keeps what the app received and sent."""
+    """Plays a request to an app, and keeps the messages that the app received and sent."""
 
     def __init__(self, scope: dict[str, Any], messages: Iterable[dict[str, Any]]) -> None:
         self.scope = scope
@@ -96,7 +96,7 @@ class Server:
 def app_that_sends(
     messages: Iterable[dict[str, Any]], *, reads: int | None = None
 ) -> Callable[..., Any]:
-    """Return an app that reads so many messages, or the whole body, and sends ``messages``."""
+    """Return an app that reads a number of messages, or the whole body, and sends ``messages``."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         left = reads
@@ -127,7 +127,7 @@ async def captured(
 
 
 def redacted(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Log the attributes, and return what a sink gets."""
+    """Log the attributes, and return the record's attributes at a sink."""
     sink = MemorySink()
     fapilog.configure(sinks=[sink])
     fapilog.get_logger("request").info("served", **attributes)

@@ -1,9 +1,9 @@
-"""Objects that do all they can to break a log call, made by the thousand from one seed.
+"""Objects that try to break a log call in every way, thousands of them from one seed.
 
-A hostile class is a base, and for some of its methods a misbehaviour: it
-raises, lies, logs, never ends, returns the wrong type or far too much.  Such
-objects, oddities of the standard library, numpy arrays of every dtype, models
-and exceptions are then put into containers of every kind, cyclic ones too.
+A hostile class has a base, and some of its methods misbehave: they raise, lie,
+log, never end, or return the wrong type or too much.  These objects, oddities of
+the standard library, numpy arrays of every dtype, models and exceptions are put
+into containers of every kind, also cyclic ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SURROGATES = "lone \ud800 surrogate \udcff"
 FORGED = 'ok\n12:00:00.000  INFO   hostile  forged\r\n{"scope":{"name":"hostile"}}\x1b[2J\x00\u2028'
 DEPTH = 10_000
 
-#: What the methods of a hostile class are taken from.
+#: The methods from which those of a hostile class are chosen.
 METHODS = (
     "__repr__", "__str__", "__format__", "__iter__", "__next__", "__len__", "__length_hint__",
     "__getattr__", "__getattribute__", "__bool__", "__hash__", "__eq__", "__lt__", "__contains__",
@@ -54,7 +54,7 @@ BASES = (
 )  # fmt: skip
 
 
-#: Their built-in repr iterates; where that never ends, no caller of it does.
+#: Their built-in repr iterates, so its caller would hang on endless iteration.
 ITERATED = (set, frozenset, collections.deque, collections.OrderedDict)
 
 
@@ -69,7 +69,7 @@ class RaisingMeta(type):
 
 
 class LyingClass:
-    """An object that does not say what it is."""
+    """An object that does not report its class."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -77,7 +77,7 @@ class LyingClass:
 
 
 class PretendsToBeAnException:
-    """An object that says it is an exception."""
+    """An object that reports an exception as its class."""
 
     __class__ = ValueError  # type: ignore[assignment]
 
@@ -94,14 +94,14 @@ class UnusableName(str):
 
 @dataclasses.dataclass
 class Box:
-    """A dataclass around anything."""
+    """A dataclass around any value."""
 
     content: Any
     default: Any = None
 
 
 class Model(pydantic.BaseModel):
-    """A pydantic model around anything."""
+    """A pydantic model around any value."""
 
     model_config = pydantic.ConfigDict(extra="allow", arbitrary_types_allowed=True)
     content: Any
@@ -119,8 +119,8 @@ class Hostility:
     """Makes hostile objects, the same ones for the same seed.
 
     Args:
-        seed: of the random choices.
-        chat: called by some objects in the midst of being read.
+        seed: the seed of the random choices.
+        chat: a function that some objects call while they are read.
     """
 
     def __init__(self, seed: int, chat: Callable[[object], None]) -> None:
@@ -129,7 +129,7 @@ class Hostility:
         self._arrays = every_array()
 
     def value(self, depth: int = 0) -> Any:
-        """Return a hostile object, or a container of some."""
+        """Return a hostile object, or a container with several."""
         choices = (self._simple, self._object, self._object, self._odd, self._array)
         nested = (self._container, self._container, self._around)
         return self._pick(choices if depth > 2 else choices + nested)(depth + 1)
@@ -146,7 +146,7 @@ class Hostility:
         )  # fmt: skip
 
     def fields(self, count: int, value: Any) -> dict[str, Any]:
-        """Return ``value`` under hostile names, as far as a dict accepts them."""
+        """Return a dict of ``value`` under hostile names, as far as a dict accepts them."""
         made: dict[str, Any] = {}
         while len(made) < count:
             with contextlib.suppress(Exception):
@@ -154,7 +154,7 @@ class Hostility:
         return made
 
     def exception(self, depth: int = 0) -> BaseException:
-        """Return an exception that was raised, or was not, with hostile parts."""
+        """Return an exception with hostile parts, raised or not."""
         kind = self._pick(
             (
                 ValueError, KeyError, OSError, ImportError, AttributeError, NameError, StopIteration, KeyboardInterrupt,
@@ -179,7 +179,7 @@ class Hostility:
         return error
 
     def exc_info(self) -> object:
-        """Return what may be given as ``exc_info=``, or may not."""
+        """Return a value for ``exc_info=``, valid or not."""
         error = self.exception()
         return self._pick(
             (
@@ -222,7 +222,7 @@ class Hostility:
         return make(self._class(base), *arguments)
 
     def _class(self, base: type) -> type:
-        """Return a subclass of which some methods misbehave."""
+        """Return a subclass in which some methods misbehave."""
         count = self._pick((1, 2, 4, 12))
         body: dict[str, Any] = {
             name: self._misbehaviour() for name in self._random.sample(METHODS, count)
@@ -294,7 +294,7 @@ class Hostility:
         return self._pick(self._arrays)
 
     def _container(self, depth: int) -> Any:
-        """Return several values in a container, or one of a shape that is hard to walk."""
+        """Return several values in a container, or a container that is hard to traverse."""
         values = [self.value(depth) for _ in range(self._pick((0, 1, 2, 5)))]
         keys = [
             self._pick((None, True, 1.5, b"k", (1, "t"), "", FORGED, SURROGATES, i))
@@ -313,7 +313,7 @@ class Hostility:
         )()  # fmt: skip
 
     def _around(self, depth: int) -> Any:
-        """Return a model, an exception or the like with a value inside."""
+        """Return a model, an exception or a similar object with a value inside."""
         inside = self.value(depth)
         broken = Box(1)
         del broken.content
@@ -328,7 +328,7 @@ class Hostility:
 
 
 def make(kind: type, *arguments: Any) -> Any:
-    """Return an instance, however much its class objects to that."""
+    """Return an instance, even if its class refuses to be instantiated."""
     try:
         return kind(*arguments)
     except BaseException:
@@ -346,11 +346,11 @@ class UnfairError(Exception):
 
 
 class RaisingMetaError(Exception, metaclass=RaisingMeta):
-    """An exception that has no name."""
+    """An exception without a name."""
 
 
 class HugeError(Exception):
-    """An exception with much to say, in a subclass of str."""
+    """An exception with a long text, in a subclass of str."""
 
     def __str__(self) -> str:
         return UnusableName(HUGE_TEXT)
@@ -425,7 +425,7 @@ def cyclic(values: list[Any]) -> Any:
 
 
 def nested(kind: Callable[[Any], Any]) -> Any:
-    """Return containers in containers, thousands deep."""
+    """Return containers in containers, thousands of levels deep."""
     value: Any = "the end"
     for _ in range(DEPTH):
         value = {"k": value} if kind is dict else kind([value])
@@ -440,7 +440,7 @@ def object_array(values: Sequence[Any]) -> np.ndarray:
 
 
 def every_array() -> list[Any]:
-    """Return arrays and scalars of every dtype of numpy, of unusual shapes too."""
+    """Return arrays and scalars of every dtype of numpy, also of unusual shapes."""
     codes = [*np.typecodes["All"], ">i4", ">f8", "S3", "U3", "V5", "M8[ns]", "m8[D]"]
     structured = np.dtype([("a", "i4"), ("b", object), ("c", [("d", "f2", (2, 2))]), ("", "S2")])
     arrays: list[Any] = []

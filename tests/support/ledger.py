@@ -1,4 +1,4 @@
-"""What holds of every ledger, and a way to wait for what another thread does."""
+"""The equation that every ledger satisfies, and a wait for other threads."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ import os, sys, json, signal, threading, time, random
 import fapilog
 log = fapilog.get_logger("script")
 """
-#: Nobody gives up on a busy machine: what is missing then was lost.
+#: Long enough for a busy machine: a record that is still missing was lost.
 PATIENT = {
     "FAPILOG_BLOCK_TIMEOUT": "60",
     "FAPILOG_SINK_OVERFLOW": "block",
@@ -32,7 +32,7 @@ PATIENT = {
 
 
 class Ids:
-    """Counts what arrives."""
+    """Counts the records that arrive."""
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver = receiver
@@ -71,7 +71,7 @@ def receiving(**options: Any) -> Iterator[Ids]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, without options and proxies of anybody's."""
+    """This process's environment, without options of any library and without proxies."""
     foreign = ("FAPILOG_", "OTEL_", "GRPC_")
     kept = {
         name: value
@@ -88,7 +88,7 @@ def run(
     cwd: Path | None = None,
     timeout: float = 110,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``script`` behind the usual imports; it is killed at ``timeout`` seconds."""
+    """Run ``script`` after the usual imports; it is killed after ``timeout`` seconds."""
     command = [sys.executable, "-W", "ignore", "-c", HEAD + textwrap.dedent(script)]
     return subprocess.run(
         [*command, *map(str, arguments)],
@@ -104,7 +104,7 @@ def run(
 def run_file(
     script: str, directory: Path, *arguments: object, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``script`` from a file, as children that import their parent's module need it."""
+    """Run ``script`` from a file, for children that import their parent's module."""
     path = directory / "script.py"
     path.write_text(textwrap.dedent(script))
     start = "os.execv(sys.executable, [sys.executable, '-W', 'ignore', *sys.argv[1:]])"
@@ -112,7 +112,7 @@ def run_file(
 
 
 def otlp(ids: Ids, **more: str) -> dict[str, str]:
-    """The variables that send what a process logs to ``ids``, and lose nothing."""
+    """Return variables that send all records of a process to ``ids`` without loss."""
     return {"FAPILOG_SINKS": f"otlp:{ids.url}", **PATIENT, **more}
 
 

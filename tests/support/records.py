@@ -1,4 +1,4 @@
-"""Records of every kind, for property tests of what writes them."""
+"""Records of every kind, for property tests of the code that writes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
 TIME = 1_795_428_900_123_456_789
 
-#: Every character that ends a line, drives a terminal or reorders what it shows.
+#: Every character that ends a line, controls a terminal or reorders displayed text.
 DANGEROUS = [
     *map(chr, range(0x20)),
     *map(chr, range(0x7F, 0xA0)),

@@ -12,7 +12,7 @@ JWT = (
     "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 )
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nabc123\n-----END RSA PRIVATE KEY-----"
-# Put together here, so that nobody's scanner takes them for real ones.
+# Built from parts, so secret scanners do not report them.
 GITHUB = "gh" + "p_abcdefghijklmnopqrst0123456789ABCDEF"
 
 

@@ -1,4 +1,4 @@
-"""A real uvicorn in a thread of the test's process, and a client of plain sockets."""
+"""A real uvicorn in a thread of the test's process, and a client with plain sockets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import uvicorn
 from uvicorn.config import WS_PROTOCOLS
 
 with warnings.catch_warnings():
-    # Newer versions of Starlette would rather have a successor of httpx.
+    # Newer versions of Starlette warn that they prefer a successor of httpx.
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
 __all__ = ["WEBSOCKETS", "TestClient", "abort", "allow_sockets", "fetch", "request", "serving"]
 
-#: uvicorn's implementation that uses nothing deprecated; "" where uvicorn is older than that.
+#: The implementation of uvicorn without deprecated code; "" for older versions of uvicorn.
 WEBSOCKETS = "websockets-sansio" if "websockets-sansio" in WS_PROTOCOLS else ""
 
 
@@ -36,7 +36,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def serving(app: Any, **options: Any) -> Iterator[int]:
-    """Serve ``app`` on a free port, which is yielded; stopped at the end."""
+    """Serve ``app`` on a free port, and yield the port; the server stops at the end."""
     options = {"log_config": None, "ws": WEBSOCKETS or "none", **options}
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -55,7 +55,7 @@ def serving(app: Any, **options: Any) -> Iterator[int]:
 
 
 def allow_sockets(wanted: int) -> None:
-    """Raise this process's limit of open files, where the system has one and lets us."""
+    """Raise this process's limit of open files, if the system has one and allows it."""
     with contextlib.suppress(ImportError):
         import resource
 
@@ -83,7 +83,7 @@ async def fetch(port: int, path: str, headers: dict[str, str] | None = None) -> 
 
 
 async def abort(port: int, path: str) -> None:
-    """Ask for a stream and break the connection off at its first piece."""
+    """Request a stream, and break off the connection at its first piece."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request(path))
     await reader.readuntil(b"piece")

@@ -1,4 +1,4 @@
-"""What bridges feed in tests."""
+"""A target that bridges feed in tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fapilog.values.exceptions import Capture
 
 
 class Collector:
-    """A target that keeps what it is offered."""
+    """A target that keeps the records it is offered."""
 
     def __init__(self, threshold: int = 1) -> None:
         self.threshold = threshold

@@ -1,4 +1,4 @@
-"""Threads that meet in the narrow places."""
+"""Runs threads that are switched as often as possible, to find races."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def run_at_once(work: Callable[[], object], *, threads: int = 4) -> None:
     """Run ``work`` in several threads that are switched as often as the interpreter can.
 
     Raises:
-        AssertionError: not all of them came to the end of it.
+        AssertionError: a thread did not finish.
     """
     ended: list[bool] = []
 

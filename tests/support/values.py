@@ -1,4 +1,4 @@
-"""Values of every kind, and what any value must be after a snapshot."""
+"""Values of every kind, and the properties that any value must have after a snapshot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fapilog.values import DEFAULT_LIMITS, Limits
 SMALL = Limits(depth=4, nodes=20, text=50, record=4096, attributes=5)
 
 
-# ---- what a value must be: written without a look at the implementation
+# ---- the properties of a value, written without looking at the implementation
 
 
 def check(value: Any, limits: Limits = DEFAULT_LIMITS) -> None:

@@ -1,4 +1,4 @@
-"""Processes that ``opentelemetry-instrument`` runs, and a receiver for all that they send."""
+"""Processes that ``opentelemetry-instrument`` runs, and a receiver for all of their data."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from fapilog.cli.receiver import ReceivedLog, ReceivedSpan, Receiver, python_values
 from tests.support.processes import environment, kill
 
-SECONDS = 100  # until a child counts as stuck
+SECONDS = 100  # after which a child counts as stuck
 INSTRUMENT = "opentelemetry-instrument"
 
 
 class Telemetry:
-    """What a receiver got.  Metrics are kept by name, with their resource."""
+    """Everything that a receiver got.  Metrics are kept by name, with their resource."""
 
     def __init__(self) -> None:
         self.metrics: list[tuple[str, dict[str, Any]]] = []
@@ -50,7 +50,7 @@ class Telemetry:
         return [log for log in self.logs if log.scope.name == name]
 
     def requests(self, name: str) -> list[ReceivedSpan]:
-        """The spans of requests, not those within."""
+        """The spans of requests, without the spans inside them."""
         return [span for span in self.spans if span.name == name]
 
 
@@ -62,11 +62,11 @@ def receiving() -> Iterator[Telemetry]:
 
 
 def variables(telemetry: Telemetry, **more: str) -> dict[str, str]:
-    """The environment of a user who wants fapilog's distro; nobody is in a hurry in it."""
+    """The environment of a user of fapilog's distro, with long time limits."""
     scripts = str(Path(sys.executable).parent)
     chosen = {
         "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")]),
-        "PYTHONDONTWRITEBYTECODE": "",  # or every child compiles all that it imports
+        "PYTHONDONTWRITEBYTECODE": "",  # otherwise every child compiles all modules that it imports
         "OTEL_PYTHON_DISTRO": "fapilog",
         "OTEL_EXPORTER_OTLP_ENDPOINT": telemetry.receiver.http_endpoint,
         "OTEL_SERVICE_NAME": "shop",
@@ -78,9 +78,9 @@ def variables(telemetry: Telemetry, **more: str) -> dict[str, str]:
 def run(
     telemetry: Telemetry, script: str, directory: Path, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``script`` by ``opentelemetry-instrument python`` to its end."""
+    """Run ``script`` with ``opentelemetry-instrument python`` to its end."""
     (directory / "script.py").write_text(script)
-    # What the scripts do not use would only have to be imported.
+    # The scripts do not use these, and importing them takes time.
     unused = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "asgi,fastapi,httpx"}
     env = variables(telemetry, **{**unused, **more})
     command = [str(Path(sys.executable).with_name(INSTRUMENT)), "python", "script.py"]
@@ -91,7 +91,7 @@ def run(
 
 
 class Server:
-    """A server under test: its process, its port, and what it has written once it has ended."""
+    """A server under test: its process, its port, and its output after it has ended."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process = process
@@ -109,7 +109,7 @@ class Server:
         return body
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait; a server that ends, or takes for ever, is an error."""
+        """Wait for the server; fail if it ends or takes too long."""
         deadline = time.monotonic() + SECONDS
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -124,7 +124,7 @@ class Server:
 def serving(
     telemetry: Telemetry, command: list[str], port: int, directory: Path, **more: str
 ) -> Iterator[Server]:
-    """Run a server until the block ends, then end it by SIGTERM and read what it wrote."""
+    """Run a server during the block, then end it with SIGTERM and read its output."""
     executable = Path(sys.executable).with_name(command[0])
     with subprocess.Popen(
         [str(executable), *command[1:]],

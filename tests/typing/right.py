@@ -1,4 +1,4 @@
-"""What users write, type-checked in strict mode: every line here must pass."""
+"""Code of users that must pass type checks in strict mode."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ fapilog.shutdown(1.5)
 
 
 def drop_health_checks(record: LogRecord) -> LogRecord | None:
-    """A processor is any function of this form."""
+    """Show that a processor may be any function of this form."""
     return None if record.attributes.get("url.path") == "/health" else record
 
 
 class Shouting:
-    """Or an object that can be called."""
+    """A processor may also be an object that can be called."""
 
     def __call__(self, record: LogRecord) -> LogRecord:
         """Change the record and return it."""
@@ -66,17 +66,17 @@ class Shouting:
 
 
 class Lines(Sink[str]):
-    """A sink is an encode and a send; the rest is inherited."""
+    """A sink needs only encode and send; it inherits the rest."""
 
     name = "lines"
     limits = BatchLimits(count=10)
 
     def encode(self, record: LogRecord) -> str:
-        """Return the item that send gets."""
+        """Return the item for send."""
         return str(record.body)
 
     def send(self, batch: Sequence[str], timeout: float) -> Outcome | None:
-        """Deliver, or say how many were refused."""
+        """Deliver the batch, or report how many records were refused."""
         return Outcome(rejected=len(batch))
 
 
@@ -90,13 +90,13 @@ with Runtime(sinks=sinks, processors=processors, level=9) as own:
 
 @bind(job="nightly")
 def work(count: int) -> str:
-    """A decorated function keeps its type."""
+    """Show that a decorated function keeps its type."""
     return "x" * count
 
 
 @bind(job="nightly")
 async def work_async(count: int) -> str:
-    """So does a coroutine function."""
+    """Show that a decorated coroutine function keeps its type."""
     await fapilog.get_async_logger().info("working", count=count)
     return work(count)
 

@@ -1,6 +1,6 @@
-"""What users get wrong: strict mode must find every line that ignores an error.
+"""Wrong code of users: strict mode must find an error in every line with an ``ignore``.
 
-An ``ignore`` of an error that is no longer found is itself an error.
+An ``ignore`` without an error is itself an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OTLPSink("http://localhost", "grpc", {"a": "b"})  # type: ignore[call-arg]
 
 
 def returns_text(record: LogRecord) -> str:
-    """No processor: it must return a record or None."""
+    """Return the wrong type: a processor must return a record or None."""
     return str(record.body)
 
 
@@ -42,7 +42,7 @@ processor: Processor = returns_text  # type: ignore[assignment]
 
 
 class Deaf(Sink[str]):
-    """No sink: it does not send."""
+    """A sink without send, which is not a sink."""
 
     def encode(self, record: LogRecord) -> str:
         """Return the item."""
@@ -53,7 +53,7 @@ Deaf()  # type: ignore[abstract]
 
 
 async def work() -> None:
-    """Forget to await."""
+    """Forget to await a coroutine."""
     fapilog.get_async_logger().info("lost")  # type: ignore[unused-coroutine]
 
 

@@ -1,10 +1,10 @@
-"""fapilog for FastAPI and Starlette: one completion record per request, and all that ties to it.
+"""fapilog for FastAPI and Starlette: one completion record per request, with its fields and ids.
 
-This module holds the public names and nothing else.  The package imports only
+This module has the public names and nothing else.  The package imports only
 public names of fapilog, and fapilog never imports it.  Read ``middleware``
-first: it makes an ``exchange`` per request, which follows the request to its
-end, and ``completion`` writes the record.  ``installation`` puts the middleware
-around an application, and ``stack`` finds the layers inside it.
+first: it makes one exchange per request (``exchange``), which follows the request
+to its end, and ``completion`` then writes the record.  ``installation`` puts the
+middleware around an application, and ``stack`` finds the layers inside it.
 """
 
 from fapilog_fastapi.installation import install, uninstall

@@ -74,7 +74,7 @@ def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str
 
 @lru_cache(maxsize=256)
 def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
-    """Return the name and port of a ``Host`` header; None and None if it is malformed."""
+    """Return the name and port of a ``Host`` header; both are None if it is malformed."""
     try:
         parts = urlsplit("//" + host.decode("latin-1"))
         if parts.username is not None or parts.path or parts.query or parts.fragment:

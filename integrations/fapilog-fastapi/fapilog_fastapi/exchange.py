@@ -205,7 +205,6 @@ class Exchange:
             self.end()
             return
         if self.was_disconnected or isinstance(error, DISCONNECTS):
-            # A disconnected client is the only excuse for an error or a cancellation.
             self.outcome = DISCONNECTED
             self.broken = is_fault(error)
         elif isinstance(error, Exception):

@@ -29,7 +29,7 @@ _WRAPPED: Final = "_fapilog_fastapi_wrapped"
 
 
 def mark_as_logged(error: BaseException) -> None:
-    """Note on an exception that its stack trace has been logged."""
+    """Mark an exception whose stack trace has been logged."""
     try:
         vars(error)[_MARK] = True
     except Exception:  # noqa: BLE001 - an unusual class; the server then logs it again

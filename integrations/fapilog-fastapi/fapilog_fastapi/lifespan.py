@@ -35,9 +35,9 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
     The application's own lifespan runs inside, with its state.  With options,
     fapilog is configured at start-up and shut down at the end; exceptions of the
     application's start-up or shutdown are logged before that, at ERROR.  Without
-    options, the current configuration stays (if there is none yet, the
-    environment's), and fapilog is flushed at the end.  The event loop is never
-    blocked.
+    options, the current configuration stays, and fapilog is flushed at the end; if
+    fapilog is not configured yet, the environment configures it.  The event loop is
+    never blocked.
 
     Args:
         inner: the application's own lifespan.

@@ -2,7 +2,7 @@
 
 It binds the request's id, uses the caller's trace if no span is active, and
 passes every message through the exchange.  The completion record is written
-however the request ends, and exceptions are raised on unchanged.
+however the request ends, and exceptions pass through unchanged.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class FapilogMiddleware:
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            with contextlib.suppress(ValueError):  # after GeneratorExit, the context is another
+            with contextlib.suppress(ValueError):  # after GeneratorExit, in a different context
                 CURRENT.reset(current)
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
@@ -167,5 +167,5 @@ class FapilogMiddleware:
             unmark(error)  # the application may raise the same object again for a later request
             raise
         finally:
-            with contextlib.suppress(ValueError):  # after GeneratorExit, the context is another
+            with contextlib.suppress(ValueError):  # after GeneratorExit, in a different context
                 CURRENT.reset(current)
