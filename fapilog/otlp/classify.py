@@ -234,23 +234,19 @@ def outcome(
     # No protobuf message begins with a brace; some backends mislabel their JSON.
     is_json = content_type.startswith(_JSON) or body.startswith(b"{")
     try:
-        rejected, words = _partial_success_json(body) if is_json else _partial_success(body)
+        if is_json:
+            found = orjson.loads(body).get("partialSuccess") or {}
+            rejected = int(found.get("rejectedLogRecords") or 0)
+            words = str(found.get("errorMessage") or "")
+        else:
+            partial = bytes_field(body, 1)
+            rejected, words = int64_field(partial, 1), _text(bytes_field(partial, 2))
     except (ValueError, TypeError, AttributeError, OverflowError):
         # The backend accepted the request: sending it again could only duplicate it.
         return Outcome(0, "the answer is not OTLP; does the endpoint lead to an OTLP receiver?")
     if not rejected and not words:
         return None
     return Outcome(min(max(rejected, 0), count), clean(words))
-
-
-def _partial_success(body: bytes) -> tuple[int, str]:
-    partial = bytes_field(body, 1)
-    return int64_field(partial, 1), _text(bytes_field(partial, 2))
-
-
-def _partial_success_json(body: bytes) -> tuple[int, str]:
-    partial = orjson.loads(body).get("partialSuccess") or {}
-    return int(partial.get("rejectedLogRecords") or 0), str(partial.get("errorMessage") or "")
 
 
 def _status_message(body: bytes, content_type: str) -> str:

@@ -138,8 +138,9 @@ class LokiSink(DurableSink["Item"]):
         self.name = name
         self.limits = limits or LIMITS
         self.concurrency = checked_concurrency(concurrency)
-        self._format: Format = ProtobufFormat() if format == "protobuf" else JSONFormat()
-        self.wire_format = self._format.wire_format
+        encoder: Format = ProtobufFormat() if format == "protobuf" else JSONFormat()
+        self._format = encoder
+        self.wire_format = encoder.wire_format
         self.destination = describe_destination(
             f"Loki {format}", self.options, tenant=self.options.tenant
         )
@@ -147,7 +148,7 @@ class LokiSink(DurableSink["Item"]):
         self._client: HTTPClient | None = None
         self._line = LINES[line]
         self._origin = lru_cache(maxsize=1024)(self._encode_origin)
-        self._identity = lru_cache(maxsize=1024)(self._encode_identity)
+        self._identity = lru_cache(maxsize=1024)(lambda *ids: encoder.shared(identity(*ids)))
         # The latest nanosecond, its first entry, and all its entries once there are two.
         self._moment = 0
         self._entry = b""
@@ -211,9 +212,6 @@ class LokiSink(DurableSink["Item"]):
         has_twin = entry in twins
         twins.add(entry)
         return has_twin
-
-    def _encode_identity(self, trace_id: str, span_id: str, flags: int, event_name: str) -> bytes:
-        return self._format.shared(identity(trace_id, span_id, flags, event_name))
 
     def _encode_origin(self, resource: Resource, scope: Scope, number: int, text: str) -> _Origin:
         origin = origin_of(resource, scope, number, text, self.options.labels)
