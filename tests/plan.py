@@ -1,8 +1,7 @@
 """Prints the figures of fapilog's structure: ``python -m tests.plan [CHECKOUT]``.
 
-The figures are the modules and their lines, the files that one INFO record
-passes through on its way to OTLP, circular imports, rebound globals, and fork
-hooks.  Another checkout, also an older one with other packages, is measured
+The figures are the modules and their lines, the files that carry one INFO record
+to OTLP and those that run for it, circular imports, rebound globals, and fork hooks.  Another checkout, also an older one with other packages, is measured
 with the environment that runs this command.
 """
 
@@ -27,7 +26,7 @@ import sys, threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-tracing, received, seen = False, threading.Event(), {}
+tracing, received, seen, handing = False, threading.Event(), {}, {}
 
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -44,8 +43,20 @@ class Receiver(BaseHTTPRequestHandler):
         pass
 
 def note(frame, event, argument):
-    if tracing:
-        seen[frame.f_code.co_filename] = None
+    if not tracing:
+        return
+    seen[frame.f_code.co_filename] = None
+    code = frame.f_code
+    is_put = event == "call" and code.co_name == "put" and code.co_filename.endswith("backlog.py")
+    if is_put or (event == "c_call" and argument.__name__ in {"append", "send", "sendall"}):
+        stack = []
+        while frame is not None:
+            stack.append(frame.f_code.co_filename)
+            frame = frame.f_back
+        is_send = event == "c_call" and argument.__name__ != "append"
+        is_log = any(name.endswith("logger.py") for name in stack)
+        if is_put or is_send or is_log:
+            handing.update(dict.fromkeys(reversed(stack)))
 
 server = HTTPServer(("127.0.0.1", 0), Receiver)
 threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -63,15 +74,20 @@ received.clear()
 tracing = True
 log.info("order placed", order_id=2)
 assert received.wait(30), "the second record was not delivered"
-for name in seen:
-    if Path(name).is_relative_to(package):
-        print(Path(name).relative_to(package))
+for names in (handing, seen):
+    print(*[str(Path(n).relative_to(package)) for n in names if Path(n).is_relative_to(package)])
 fapilog.shutdown(10)
 """
 
 
-def files_of_one_record(checkout: Path) -> list[str]:
-    """Return the files of fapilog that run from ``log.info()`` until the receiver has the record."""
+def files_of_one_record(checkout: Path) -> tuple[list[str], list[str]]:
+    """Return the files of fapilog that carry one record, and those that run for it.
+
+    A file carries the record if it is on the stack of calls when the record enters
+    the queue, when it enters a backlog, or when its bytes are written to a socket.
+    A file runs for the record if any of its functions is called from ``log.info()``
+    until the receiver has the record.
+    """
     environ = {
         name: value
         for name, value in os.environ.items()
@@ -81,7 +97,8 @@ def files_of_one_record(checkout: Path) -> list[str]:
     result = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"cannot trace a record through {checkout / 'fapilog'}:\n{result.stderr}")
-    return result.stdout.split()
+    carrying, running = result.stdout.splitlines()
+    return carrying.split(), running.split()
 
 
 def modules_of(checkout: Path) -> dict[str, ast.Module]:
@@ -173,7 +190,9 @@ def main() -> None:
     print(f"modules: {len(modules)}")
     print(f"lines: {sum(sizes):,}")
     print(f"median lines per module: {statistics.median(sizes):g}")
-    show("files that one INFO record passes through to OTLP", files_of_one_record(checkout))
+    carrying, running = files_of_one_record(checkout)
+    show("files that carry one INFO record to OTLP", carrying)
+    show("files that run for it", running)
     for title, typing in (("imports", False), ("imports, with TYPE_CHECKING", True)):
         found = circles(arrows(modules, typing=typing))
         show(f"circular {title}", [" ↔ ".join(circle) for circle in found])

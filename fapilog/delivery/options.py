@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fapilog.delivery.circuit import RetryPolicy
 from fapilog.severity import WARN
 
 if TYPE_CHECKING:
     from fapilog.delivery.admission import OverflowPolicy
-    from fapilog.delivery.spooling import SpoolMode
     from fapilog.spool import Quarantine, Spool
+
+
+#: ``overflow`` uses the disk if memory overflows or the backend is down,
+#: ``always`` writes every record before it is sent.
+SpoolMode: TypeAlias = Literal["overflow", "always", "never"]
 
 
 @dataclass(frozen=True)

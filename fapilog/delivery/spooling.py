@@ -8,7 +8,7 @@ disk, all later records go there too, so the order is first in, first out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.delivery.backlog import Batch
 from fapilog.diagnostics import describe
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from fapilog.delivery.state import DeliveryState
     from fapilog.spool import Frame, Spool
-
-#: ``overflow`` uses the disk if memory overflows or the backend is down,
-#: ``always`` writes every record before it is sent.
-SpoolMode: TypeAlias = Literal["overflow", "always", "never"]
 
 #: Seconds between two looks at the backlog while there is work: about as much
 #: as a SIGKILL can cost of the records in memory.
