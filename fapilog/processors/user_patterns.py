@@ -142,23 +142,15 @@ class _Check:
 
     def _wide_neighbour(self, rest: list[Any]) -> Chars | None:
         """Return the characters of a wide repeat that can come next, or None."""
-        for kind, value in rest:
-            if kind is op.AT:
-                continue
+        for place, (kind, value) in enumerate(rest):
             if kind is op.SUBPATTERN:
                 return self._wide_neighbour(list(value[-1]))
-            if kind in _REPEATS:
-                if value[1] > _NARROW:
-                    found = self._first(list(value[2]))
-                    # A wide repeat after which nothing must follow cannot fail.
-                    return (
-                        found
-                        if not self._is_nullable(rest[rest.index((kind, value)) + 1 :])
-                        else None
-                    )
-                if not value[0]:
-                    continue
-            return None
+            if kind in _REPEATS and value[1] > _NARROW:
+                # A wide repeat after which nothing must follow cannot fail.
+                return None if self._is_nullable(rest[place + 1 :]) else self._first(list(value[2]))
+            is_optional = kind is op.AT or (kind in _REPEATS and not value[0])
+            if not is_optional:
+                return None
         return None
 
     def _first(self, nodes: list[Any]) -> Chars:
