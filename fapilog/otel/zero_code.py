@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import wrapt
@@ -33,7 +32,7 @@ from fapilog.otel.resource import name_auto_instrumentation
 from fapilog.runtime import default
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
 #: The name of both entry points.
@@ -174,9 +173,12 @@ def _with_handler_aside(
 
 
 def _configure_others(configure: Callable[..., None], kwargs: dict[str, Any]) -> None:
+    # The SDK must not set up logs: neither exporters nor a logger provider.
+    exporters = os.environ.pop(OTEL_LOGS_EXPORTER, None)
+    original = sdk._init_logging  # noqa: SLF001 - the SDK has no option for it
+    sdk._init_logging = lambda *_args, **_kwargs: None  # noqa: SLF001
     try:
-        with _without_logs():
-            configure(**kwargs)
+        configure(**kwargs)
     except Exception as error:  # noqa: BLE001 - the application must start
         announce(
             "auto sdk",
@@ -184,24 +186,10 @@ def _configure_others(configure: Callable[..., None], kwargs: dict[str, Any]) ->
             f"{OTEL_TRACES_EXPORTER}, {OTEL_METRICS_EXPORTER} or {OTEL_EXPORTER_OTLP_PROTOCOL}, "
             "or pip install 'fapilog[auto]'",
         )
-    runtime = default.current()
-    if runtime is None or runtime.settings.handle_sigterm:
-        signals.deliver_on_sigterm()
-
-
-@contextmanager
-def _without_logs() -> Iterator[None]:
-    """Keep the SDK from setting up logs: neither exporters nor a logger provider."""
-    exporters = os.environ.pop(OTEL_LOGS_EXPORTER, None)
-    original = sdk._init_logging  # noqa: SLF001 - the SDK has no option for it
-    sdk._init_logging = _nothing  # noqa: SLF001
-    try:
-        yield
     finally:
         sdk._init_logging = original  # noqa: SLF001
         if exporters is not None:
             os.environ[OTEL_LOGS_EXPORTER] = exporters
-
-
-def _nothing(*_args: Any, **_kwargs: Any) -> None:
-    """Replace the SDK's function that sets up logs."""
+    runtime = default.current()
+    if runtime is None or runtime.settings.handle_sigterm:
+        signals.deliver_on_sigterm()
