@@ -191,10 +191,13 @@ class Pipeline:
         if reason == "closed":
             announce("closed", "a record was logged after shutdown() and dropped")
         elif reason != "queue_full":
-            announce(reason, f"a record was dropped: {reason}")
+            announce(reason, f"a record was dropped before it entered the queue: {reason}")
         else:
             capacity = self.admission.capacity
-            announce("queue", f"the queue of {capacity} records is full; records are dropped")
+            announce(
+                "queue",
+                f"the queue of {capacity} records is full; records are dropped; raise queue_size",
+            )
 
     def refuse_all(self, reason: str, counts: Mapping[int, int]) -> None:
         """Count records that a hold has dropped.
@@ -417,7 +420,7 @@ class Pipeline:
         if left:
             announce(
                 "shutdown processors",
-                f"{len(left)} records were with the processors at the deadline and are dropped",
+                f"a processor did not return by the deadline; its {len(left)} records are dropped",
             )
 
     @staticmethod
@@ -439,7 +442,11 @@ class Pipeline:
                 self._taken += 1
                 self._dropped.add("shutdown", entry[SEVERITY])
         if left:
-            announce("shutdown", f"{left} records were still queued at the deadline")
+            announce(
+                "shutdown",
+                f"{left} records were still in the queue at the deadline and are dropped; "
+                "raise shutdown_timeout",
+            )
 
 
 def _seen_from(stats: Stats, adopted: int) -> Stats:

@@ -101,7 +101,9 @@ class Processing:
                 self.errors += 1
                 name = getattr(processor, "__name__", type(processor).__name__)
                 kind = kind_of(error)
-                announce(f"processor {name}", f"processor {name} raised {kind}; record masked")
+                announce(
+                    f"processor {name}", f"processor {name} raised {kind}; its record is masked"
+                )
                 mask_record(record, f"{name} raised {kind}")
                 return record
             if current is None:
@@ -134,4 +136,4 @@ def _header_size(record: LogRecord) -> int:
 def count_lost(drops: Drops, severities: Sequence[int], error: BaseException) -> None:
     """Count and announce records that an error inside fapilog has lost."""
     drops.add_all("internal_error", severities)
-    announce("internal", f"a record was dropped: {kind_of(error)}")
+    announce("internal", f"a record was dropped after an internal error ({kind_of(error)})")

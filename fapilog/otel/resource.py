@@ -123,5 +123,5 @@ def _load(names: str) -> list[ResourceDetector]:
             try:
                 detectors.append(point.load()())
             except Exception as error:  # noqa: BLE001, PERF203 - a detector must not stop a start
-                announce(f"detector {name}", f"resource detector {name} failed: {error!r}")
+                announce(f"detector {name}", f"detector {name!r} failed: {error!r}; ignored")
     return detectors

@@ -90,7 +90,7 @@ def test_a_failing_processor_masks_the_record_is_counted_and_goes_no_further(err
     assert "4111" not in repr(record)
     assert record.severity_text == "WARN"
     announced = capsys.readouterr().err
-    assert "record masked" in announced
+    assert "record is masked" in announced
     assert "secret-in-error" not in announced
 
 
