@@ -210,8 +210,8 @@ class Scan:
             if damage.end - damage.offset >= _LONG and len(self.gaps) < _MAX_DAMAGES:
                 self.gaps[damage.offset] = damage.end
 
-    def counts(self, header: FrameHeader, floor: int) -> bool:
-        """Count a frame unless it is settled or of another format; return whether it counted."""
+    def count(self, header: FrameHeader, floor: int) -> bool:
+        """Count a frame unless it is settled or of another format; return whether it did."""
         if self.identity is None:
             self.identity = header.format_id
         if header.sequence < floor or header.format_id != self.identity:
@@ -311,7 +311,7 @@ def _read_frames(
             broken.append(one)
             continue
         is_empty = False
-        if found.counts(one.header, floor):
+        if found.count(one.header, floor):
             found.note(*broken)
         broken.clear()
     found.note(*broken)

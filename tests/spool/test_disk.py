@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from fapilog.process.files import APPEND, SyncedFile, create_file
 from fapilog.spool import SpoolFullError
 from tests.support.spool import (
     BROKEN,
@@ -282,22 +281,6 @@ def test_after_a_failed_sync_the_segment_gets_nothing_more_and_is_not_synced_aga
     spool = adopt(tmp_path)
     assert drain(spool) == ["a", "b"]
     spool.close()
-
-
-@POSIX
-def test_a_file_that_failed_to_sync_is_not_believed_later(tmp_path, monkeypatch):
-    file = SyncedFile(tmp_path / "x", create_file(tmp_path / "x", APPEND))
-    synced: list[int] = []
-    file.write([b"a"])
-    monkeypatch.setattr(os, "fdatasync", failing(BROKEN), raising=False)
-    with pytest.raises(OSError, match="Input/output"):
-        file.sync()
-    monkeypatch.setattr(os, "fdatasync", synced.append, raising=False)
-    file.write([b"b"])
-    file.sync()
-    assert synced == []
-    assert file.failed
-    file.close()
 
 
 SYNCING = """
