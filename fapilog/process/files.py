@@ -77,8 +77,8 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
 def open_unplanted(path: Path) -> int:
     """Open the regular file ``path`` for appending, unless another user may have put it there.
 
-    The owner of a planted file could read what is written to it, and a hard
-    link could lead the writes to any file of this user.
+    The owner of a planted file could read the records, and a hard link could
+    lead the writes to any file of this user.
 
     Raises:
         PlantedFileError: the file has another owner or a second name, and all

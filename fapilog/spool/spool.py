@@ -255,7 +255,7 @@ class Spool:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nobody deleted, replaced or cut a file of this process."""
+        """Whether all files of this process are there and have their full length."""
         return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 
     def check(self, most: int = MAX_CHECKED) -> None:

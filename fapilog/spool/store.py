@@ -314,7 +314,7 @@ class Store:
         self._checked = 0  # the index at which the next check begins
         self._syncing = native.RLock()
 
-    # ---- adding what a scan finds
+    # ---- adding the findings of a scan
 
     def extend(self, found: Scan) -> int:
         """Add the frames that a scan has found since the last call.

@@ -1,4 +1,4 @@
-"""What is on disk, for the command line.
+"""Reports about the files on disk, for the command line.
 
 A survey takes no lock and changes nothing.  The functions that purge, and
 :func:`give_to`, change only what they could lock.
@@ -76,7 +76,7 @@ class SinkReport:
     """The spool and the quarantine of one sink.
 
     Attributes:
-        owner: the sink, as far as its directory tells.
+        owner: the sink, as far as it is known.
         path: the sink's directory.
         directories: the directories of processes, the oldest first.
         quarantine: the scans of the quarantine's files.

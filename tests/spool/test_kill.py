@@ -30,7 +30,7 @@ def make():
     spool.open()
     return spool
 
-def tell(*words):
+def report(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def die(*_, **__):
@@ -59,12 +59,12 @@ APPENDING = """
 spool = make()
 for n in range(100):
     spool.append(b"%0500d" % n, [21 if n % 10 == 5 else 9])
-    tell("appended", n)
+    report("appended", n)
     if n > 30:
         frame = spool.read()
-        tell("acking", int(frame.body))
+        report("acking", int(frame.body))
         spool.ack(frame)
-        tell("acked", int(frame.body))
+        report("acked", int(frame.body))
     if n % 10 == 0:
         spool.flush()
 """
@@ -72,13 +72,13 @@ for n in range(100):
 POINTS = {
     "before a write": "at(os, 'writev', 5, 'before')",
     "halfway through a write": "at(os, 'writev', 5, 'half')",
-    "after a write, before append returns": "at(os, 'writev', 5, 'behind')",
+    "after a write, before append returns": "at(os, 'writev', 5, 'after')",
     "halfway through a frame after a rotation": "at(os, 'writev', 40, 'half')",
     "halfway through the header of the first segment": "at(os, 'writev', 2, 'half')",
-    "after a segment was created, before its header": "at(own_store, 'create_file', 2, 'behind')",
+    "after a segment was created, before its header": "at(own_store, 'create_file', 2, 'after')",
     "before a segment is created": "at(own_store, 'create_file', 3, 'before')",
     "before a sync": "at(os, 'fdatasync', 2, 'before')",
-    "after a sync": "at(os, 'fdatasync', 3, 'behind')",
+    "after a sync": "at(os, 'fdatasync', 3, 'after')",
     "before the first cursor": "at(cursor.Cursor, 'move', 1, 'before')",
     "after a settled batch, before the cursor": "at(cursor.Cursor, 'move', 7, 'before')",
     "halfway through the cursor": """
@@ -91,10 +91,10 @@ def write_at(file, offset, data):
     real(file, offset, data)
 files.SyncedFile.write_at = write_at
 """,
-    "after the cursor": "at(cursor.Cursor, 'move', 7, 'behind')",
+    "after the cursor": "at(cursor.Cursor, 'move', 7, 'after')",
     "before a segment is deleted": "at(store.Store, '_delete', 2, 'before')",
-    "after a segment was deleted": "at(store.Store, '_delete', 2, 'behind')",
-    "after the directory was made, before its lock": "at(Path, 'mkdir', 3, 'behind')",
+    "after a segment was deleted": "at(store.Store, '_delete', 2, 'after')",
+    "after the directory was made, before its lock": "at(Path, 'mkdir', 3, 'after')",
     "after the lock was made, before it is locked": "at(directory, 'try_lock', 2, 'before')",
     "before the directory has a cursor": "at(cursor, 'create_file', 1, 'before')",
 }
@@ -109,24 +109,24 @@ def run(directory: Path, script: str) -> dict[str, list[int]]:
         check=False,
     )
     assert child.returncode == -signal.SIGKILL
-    told: dict[str, list[int]] = {"appended": [], "acking": [], "acked": []}
+    reported: dict[str, list[int]] = {"appended": [], "acking": [], "acked": []}
     for line in child.stdout.decode().splitlines():
         word, number = line.split()
-        told[word].append(int(number))
-    return told
+        reported[word].append(int(number))
+    return reported
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_this_point_nothing_appended_is_lost(tmp_path, point):
-    told = run(tmp_path, POINTS[point] + APPENDING)
+    reported = run(tmp_path, POINTS[point] + APPENDING)
     spool = adopt(tmp_path)
     found = [int(body) for body in drain(spool)]
     # One more batch may have been written, and one fewer settled, than was reported.
-    last = len(told["appended"])
-    first = len(told["acked"])
+    last = len(reported["appended"])
+    first = len(reported["acked"])
     assert found in (
         list(range(begin, end))
-        for begin in {first, len(told["acking"])}
+        for begin in {first, len(reported["acking"])}
         for end in (last, last + 1)
     )
     assert (spool.corrupt.frames, spool.corrupt.segments) == (0, 0)
@@ -138,20 +138,20 @@ ADOPTING = """
 spool = make()
 found = spool.adopt()
 while frame := spool.read():
-    tell("acking", int(frame.body))
+    report("acking", int(frame.body))
     spool.ack(frame)
-    tell("acked", int(frame.body))
+    report("acked", int(frame.body))
 """
 
 ADOPTION_POINTS = {
     "before a directory is locked": "at(directory, 'try_lock', 3, 'before')",
-    "after it is locked": "at(adopted, 'claim', 2, 'behind')",
+    "after it is locked": "at(adopted, 'claim', 2, 'after')",
     "while segments are looked at": "at(adopted, 'scan_in_steps', 3, 'before')",
     "before the first cursor": "at(cursor.Cursor, 'move', 1, 'before')",
-    "after a segment was deleted": "at(store.Store, '_delete', 1, 'behind')",
+    "after a segment was deleted": "at(store.Store, '_delete', 1, 'after')",
     "before the cursor is deleted": "at(directory.ProcessDirectory, 'remove', 2, 'before')",
     "after the lock was deleted": "at(Path, 'rmdir', 2, 'before')",
-    "after the directory was removed": "at(Path, 'rmdir', 2, 'behind')",
+    "after the directory was removed": "at(Path, 'rmdir', 2, 'after')",
     "when all is done": "import atexit; atexit.register(die)",
 }
 
@@ -162,13 +162,13 @@ def test_killed_while_adopting_nothing_is_lost(tmp_path, point):
         spool = make_spool(tmp_path)
         put(spool, *(f"{n:0500}" for n in range(start, start + 20)))
         crash(spool)
-    told = run(tmp_path, ADOPTION_POINTS[point] + ADOPTING)
+    reported = run(tmp_path, ADOPTION_POINTS[point] + ADOPTING)
     spool = adopt(tmp_path)
     found = [int(body) for body in drain(spool)]
     everything = [*range(20), *range(100, 120)]
     assert found == [n for n in everything if n in found], "not in order"
     missing = set(everything) - set(found)
-    assert set(told["acked"]) <= missing <= set(told["acking"])
+    assert set(reported["acked"]) <= missing <= set(reported["acking"])
     assert (spool.corrupt.frames, spool.corrupt.segments) == (0, 0)
     spool.close()
     assert files(tmp_path) == []
@@ -190,12 +190,12 @@ def live(pipe, life):
         for _ in range(random.randint(1, 4)):
             name = life * 1_000_000 + number
             spool.append(b"%0*d" % (random.choice((10, 100, 3000)), name), [9])
-            tell("+", name)
+            report("+", name)
             number += 1
         for _ in range(random.randint(0, 5)):
             if frame := spool.read():
                 if random.random() < 0.9:
-                    tell("-", int(frame.body))
+                    report("-", int(frame.body))
                     spool.ack(frame)
         if random.random() < 0.1:
             spool.sync()
@@ -215,17 +215,17 @@ for life in range(int(sys.argv[2])):
         select.select([reading], [], [], 5)
     time.sleep(random.uniform(0, 0.05) if life % 2 else 0.002)
     # Read during the wait, or the child would wait for room in the pipe.
-    told = b""
+    reported = b""
     until = time.monotonic() + random.uniform(0, 0.03)
     while (left := until - time.monotonic()) > 0:
         if select.select([reading], [], [], left)[0]:
-            told += os.read(reading, 1 << 16)
+            reported += os.read(reading, 1 << 16)
     os.kill(child, signal.SIGKILL)
     while more := os.read(reading, 1 << 16):
-        told += more
+        reported += more
     os.close(reading)
     os.waitpid(child, 0)
-    for line in told.splitlines():
+    for line in reported.splitlines():
         (appended if line[:1] == b"+" else settled).append(int(line[2:]))
 print(json.dumps([appended, settled]))
 """
