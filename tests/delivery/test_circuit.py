@@ -40,10 +40,33 @@ def elsewhere(call: Callable[[], T]) -> T:
 
 
 def open_and_wait(circuit: Circuit, clock: Clock) -> None:
-    """Open it and let the time of the first probe come."""
+    """Open the circuit and advance the clock to the first probe."""
     assert circuit.enter() == 0
     circuit.fail()
     clock.now += 1
+
+
+# ---- the wait before a retry
+
+
+def test_retry_after_is_obeyed_up_to_the_maximum():
+    policy = RetryPolicy(maximum=30)
+    assert policy.delay(1, retry_after=7.5) == 7.5
+    assert policy.delay(1, retry_after=3.15e8) == 30
+    for asked in (0, -5):  # never a busy loop
+        assert policy.delay(1, retry_after=asked) == 0.05
+        assert policy.delay(6, retry_after=asked) == 1.5
+
+
+def test_backoff_grows_with_full_jitter_and_has_a_ceiling():
+    policy = RetryPolicy(initial=1, maximum=8)
+    for attempt, bound in ((1, 1), (2, 2), (3, 4), (4, 8), (50, 8), (10_000, 8)):
+        delays = [policy.delay(attempt) for _ in range(200)]
+        assert bound / 20 <= min(delays) <= max(delays) <= bound
+        assert max(delays) - min(delays) > bound / 4
+
+
+# ---- which thread may send
 
 
 def test_while_it_is_closed_every_thread_may_send(circuit):
@@ -60,7 +83,7 @@ def test_a_failure_opens_it_for_every_thread(circuit, clock):
     assert circuit.open_for == 0.25
 
 
-def test_when_the_time_has_come_one_thread_probes_and_the_others_hold_back(circuit, clock):
+def test_after_the_wait_one_thread_probes_and_the_others_do_not_send(circuit, clock):
     open_and_wait(circuit, clock)
     assert circuit.enter() == 0
     assert state_of(circuit) == "half_open"
@@ -90,7 +113,7 @@ def test_each_probe_that_fails_doubles_the_wait_up_to_the_maximum(circuit, clock
     assert circuit.open_for == clock.now - opened_at
 
 
-def test_after_it_has_closed_the_wait_begins_anew(circuit, clock):
+def test_after_it_has_closed_the_wait_starts_small_again(circuit, clock):
     circuit.fail()
     for _ in range(5):
         clock.now += 8
@@ -104,7 +127,7 @@ def test_after_it_has_closed_the_wait_begins_anew(circuit, clock):
     assert circuit.enter() <= 1
 
 
-def test_a_backend_says_itself_when_to_probe_up_to_the_maximum(circuit, clock):
+def test_the_backend_may_name_the_time_of_the_probe_up_to_the_maximum(circuit, clock):
     circuit.fail(retry_after=5)
     assert circuit.enter() == 5
     clock.now += 5
@@ -113,7 +136,7 @@ def test_a_backend_says_itself_when_to_probe_up_to_the_maximum(circuit, clock):
     assert circuit.enter() == 8
 
 
-def test_failures_of_what_was_sent_before_it_opened_are_one_failure(circuit, clock):
+def test_failures_of_attempts_from_before_it_opened_count_once(circuit, clock):
     circuit.fail(retry_after=5)
     for _ in range(10):
         elsewhere(circuit.fail)
@@ -121,17 +144,17 @@ def test_failures_of_what_was_sent_before_it_opened_are_one_failure(circuit, clo
     assert circuit.enter() == 5
     clock.now += 5
     assert circuit.enter() == 0
-    elsewhere(circuit.fail)  # the probe of this thread is still under way
+    elsewhere(circuit.fail)  # the probe of this thread is still running
     assert state_of(circuit) == "half_open"
 
 
-def test_an_answer_to_what_was_sent_before_it_opened_closes_it(circuit):
+def test_an_answer_to_an_attempt_from_before_it_opened_closes_it(circuit):
     circuit.fail()
     elsewhere(circuit.succeed)
     assert state_of(circuit) == "closed"
 
 
-def test_a_probe_that_does_not_come_back_gives_way_to_another(circuit, clock):
+def test_after_a_probe_that_does_not_return_another_thread_probes(circuit, clock):
     open_and_wait(circuit, clock)
     assert elsewhere(circuit.enter) == 0
     clock.now += 59
@@ -142,7 +165,7 @@ def test_a_probe_that_does_not_come_back_gives_way_to_another(circuit, clock):
     assert state_of(circuit) == "closed"
 
 
-def test_a_shutdown_cuts_the_backoff_short_again_and_again(circuit, clock):
+def test_a_shutdown_shortens_every_wait(circuit, clock):
     circuit.fail()
     for _ in range(6):
         clock.now += 8
@@ -156,7 +179,7 @@ def test_a_shutdown_cuts_the_backoff_short_again_and_again(circuit, clock):
         circuit.fail()
 
 
-def test_a_shutdown_does_not_override_what_a_backend_asked_for(circuit):
+def test_a_shutdown_does_not_override_a_wait_that_the_backend_asked_for(circuit):
     circuit.fail(retry_after=5)
     circuit.hurry()
     assert circuit.enter() == 5
@@ -168,7 +191,7 @@ def test_a_shutdown_leaves_a_closed_circuit_closed(circuit):
     assert state_of(circuit) == "closed"
 
 
-def test_of_many_threads_exactly_one_is_let_in_to_probe(circuit, clock):
+def test_exactly_one_of_many_threads_probes(circuit, clock):
     open_and_wait(circuit, clock)
     barrier = threading.Barrier(16)
     waits: list[float] = []

@@ -20,7 +20,7 @@ from tests.support.ledger import balanced, wait_for
 from tests.support.sinks import ONE_BATCH, ScriptedSink
 
 
-def test_it_balances_whatever_becomes_of_the_records():
+def test_it_balances_with_every_outcome():
     good = ScriptedSink(name="good")
     partial = ScriptedSink(
         Outcome(rejected=2, message="two were too old"),
@@ -57,7 +57,7 @@ def test_the_totals_are_those_of_the_sink_that_has_delivered_least():
     assert (total.delivered, total.rejected) == (0, 1)
 
 
-def test_it_reads_well():
+def test_it_is_readable_as_text():
     stats = Stats(10, 7, 1, 2, 0, {"filtered": {"INFO": 2}})
     assert str(stats) == (
         "accepted 10 = delivered 7 + rejected 1 + dropped 2 + pending 0 (filtered 2)"
@@ -85,7 +85,7 @@ def test_sends_are_counted_by_duration():
     assert ledger.duration_sum == pytest.approx(99.0205)
 
 
-def test_a_pipeline_without_sinks_drops_and_says_why():
+def test_a_pipeline_without_sinks_drops_records_as_not_routed():
     with Runtime(sinks="none") as runtime:
         runtime.get_logger("t").info("x")
         assert runtime.flush(5)
@@ -95,7 +95,7 @@ def test_a_pipeline_without_sinks_drops_and_says_why():
         assert stats.drops == {"not_routed": {"INFO": 1}}
 
 
-def test_without_a_runtime_the_module_functions_answer_for_nothing():
+def test_without_a_runtime_the_module_functions_report_an_empty_ledger():
     assert fapilog.stats() == Stats()
     assert fapilog.flush() is True
 
@@ -103,7 +103,7 @@ def test_without_a_runtime_the_module_functions_answer_for_nothing():
 # ---- totals
 
 
-def test_what_a_route_leaves_out_is_no_concern_of_the_totals():
+def test_records_that_a_route_leaves_out_do_not_lower_the_totals():
     errors = ScriptedSink(RetryableError("away", retry_after=3600), name="errors")
     with Runtime(
         sinks=[MemorySink(name="all"), Route(errors, level="error")],
@@ -124,7 +124,7 @@ def test_what_a_route_leaves_out_is_no_concern_of_the_totals():
 
 
 class Durable(ScriptedSink):
-    """A sink of texts, which can be spooled; plays every fault by chance."""
+    """A sink of texts that can be spooled; raises every kind of error at random."""
 
     wire_format = "test-texts"
     chance = 0.0
@@ -156,7 +156,7 @@ class Durable(ScriptedSink):
         return None
 
 
-def test_what_an_earlier_process_left_counts_as_accepted_and_as_adopted(tmp_path: Path):
+def test_records_of_an_earlier_process_count_as_accepted_and_as_adopted(tmp_path: Path):
     options: dict[str, Any] = {"spool": {"directory": tmp_path, "min_free": 0}}
     away = Durable(*[RetryableError("away", retry_after=3600)] * 100)
     with Runtime(sinks=[away], retry_maximum=3600, shutdown_timeout=5, **options) as runtime:
@@ -184,7 +184,7 @@ def has_more(stats: Stats) -> bool:
 
 
 @pytest.mark.parametrize("spool", ["never", "overflow", "always"])
-def test_it_balances_at_every_moment_whatever_several_threads_meet(tmp_path: Path, spool: str):
+def test_it_balances_at_every_moment_while_threads_meet_every_fault(tmp_path: Path, spool: str):
     sinks = [Durable(name=name, limits=BatchLimits(count=20, delay=0)) for name in "abc"]
     for sink in sinks:
         sink.concurrency = 4
@@ -216,7 +216,7 @@ def test_it_balances_at_every_moment_whatever_several_threads_meet(tmp_path: Pat
         for thread in workers:
             thread.join()
         for sink in sinks:
-            sink.chance = 0.0  # with the backend away a shutdown leaves the rest on disk
+            sink.chance = 0.0  # otherwise a shutdown would leave records on disk
         names = runtime.stats().sinks
         wait_for(lambda: not any(has_more(runtime.stats().sinks[name]) for name in names))
     over.set()
@@ -236,7 +236,7 @@ def test_it_balances_at_every_moment_whatever_several_threads_meet(tmp_path: Pat
 
 
 def unsteady(tmp_path: Path, spool: str) -> tuple[Runtime, list[Durable]]:
-    """A runtime with two sinks that several threads send to, of which one is a fallback."""
+    """A runtime with two sinks of several threads each; one has a fallback."""
     sinks = [Durable(name=name, limits=BatchLimits(count=5, delay=0.01)) for name in "ab"]
     for sink in sinks:
         sink.concurrency = 3
@@ -251,7 +251,7 @@ def unsteady(tmp_path: Path, spool: str) -> tuple[Runtime, list[Durable]]:
 
 
 def check_the_end(runtime: Runtime, sinks: list[Durable]) -> None:
-    """Check that every record is counted, every sink closed, every thread at its end."""
+    """Check that every record is counted, every sink is closed, and every thread has ended."""
     wait_for(lambda: not any(t.name.startswith("fapilog-") for t in threading.enumerate()))
     stats = runtime.stats()
     assert balanced(stats)
@@ -290,7 +290,7 @@ def test_after_a_shutdown_at_any_moment_every_record_is_counted_once(tmp_path: P
 
 
 def interrupt_a_shutdown(runtime: Runtime) -> None:
-    """Shut down, and shut down in a signal handler in the midst of it, and of that."""
+    """Shut down, and again in signal handlers that interrupt the shutdown and each other."""
     calls = 0
 
     def handler(*_: object) -> None:
@@ -312,7 +312,7 @@ def interrupt_a_shutdown(runtime: Runtime) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signals")
-def test_a_signal_handler_may_shut_down_what_is_being_shut_down(tmp_path: Path):
+def test_a_signal_handler_may_shut_down_during_a_shutdown(tmp_path: Path):
     for round_ in range(15):
         runtime, sinks = unsteady(tmp_path / str(round_), "never")
         interrupt_a_shutdown(runtime)

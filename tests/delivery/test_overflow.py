@@ -28,7 +28,7 @@ from tests.support.queues import close
 from tests.support.sinks import Gate, ScriptedSink
 
 POLICIES: tuple[OverflowPolicy, ...] = get_args(OverflowPolicy)
-#: What a record of the tests takes in a backlog, and how many fit in one.
+#: The bytes that a test record takes in a backlog, and how many records fit.
 SIZE = 500
 ROOM = 100
 SINGLY = BatchLimits(count=1, delay=0)
@@ -91,11 +91,11 @@ def test_the_last_tenth_is_kept_for_warnings_and_above(policy, severity, limit):
     [(0, 700), (TRACE, 700), (DEBUG + 3, 700), (INFO, 850), (INFO + 3, 850), (WARN, 1000),
      (FATAL, 1000)],
 )  # fmt: skip
-def test_what_is_less_severe_finds_the_store_full_earlier(policy, severity, limit):
+def test_less_severe_records_find_the_store_full_earlier(policy, severity, limit):
     assert Admission(1000, policy).limit(severity) == limit
 
 
-def test_what_is_protected_can_be_chosen():
+def test_the_protected_severity_can_be_chosen():
     assert Admission(1000, "drop_lowest", protect=ERROR).limit(WARN) == 850
     assert Admission(1000, "drop_lowest", protect=DEBUG).limit(DEBUG) == 1000
     assert Admission(1000, "drop_newest", protect=OFF).limit(FATAL) == 900
@@ -107,7 +107,7 @@ def test_what_is_protected_can_be_chosen():
     protect=st.integers(TRACE, OFF),
     severities=st.lists(st.integers(0, 24), min_size=2, max_size=2).map(sorted),
 )
-def test_the_more_severe_never_has_less_room_and_everybody_has_some(
+def test_a_more_severe_record_never_has_less_room_and_every_record_has_some(
     capacity, policy, protect, severities
 ):
     admission = Admission(capacity, policy, protect)
@@ -119,7 +119,7 @@ def test_the_more_severe_never_has_less_room_and_everybody_has_some(
 
 
 @pytest.mark.parametrize("full", [{"overflow": "drop_newest"}], indirect=True)
-def test_drop_newest_refuses_what_comes_on_top_but_warnings_have_a_reserve(full, capsys):
+def test_drop_newest_refuses_records_while_full_but_warnings_have_a_reserve(full, capsys):
     full.queue.offer(records(200))
     assert full.waiting == 90
     full.queue.offer(records(4, WARN))
@@ -149,7 +149,7 @@ def test_drop_lowest_refuses_debug_first_then_info_and_warnings_last(full):
     }
 
 
-def test_near_the_limit_each_record_of_a_portion_is_looked_at_for_itself():
+def test_near_the_limit_each_record_of_a_portion_is_admitted_on_its_own():
     gate = Gate()
     sink = ScriptedSink(on_send=gate, limits=BatchLimits(count=512, delay=0))
     queue = SendingQueue(sink, options=DeliveryOptions(capacity=ROOM * SIZE))
@@ -187,7 +187,7 @@ def test_block_waits_no_longer_than_its_limit_and_once_for_a_slice(full):
 
 
 @pytest.mark.parametrize("full", [{"overflow": "block", "block_timeout": 3600}], indirect=True)
-def test_block_does_not_wait_for_a_record_that_never_will_fit(full):
+def test_block_does_not_wait_for_a_record_that_can_never_fit(full):
     (record,) = records(1)
     record.size = ROOM * SIZE
     full.queue.offer([record])
@@ -207,13 +207,13 @@ def test_closing_ends_every_wait_for_room(full):
     assert (stats.dropped, stats.pending) == (301, 0)
 
 
-def test_a_sink_that_blocks_and_is_down_takes_no_other_sinks_time_to_shut_down():
+def test_a_blocking_sink_that_is_down_leaves_the_other_sinks_their_time_to_shut_down():
     down = ScriptedSink(*[RetryableError("refused")] * 10_000, name="down", limits=SINGLY)
     good = MemorySink(name="good", capacity=5000)
     runtime = Runtime(
         sinks=[Route(down, overflow="block"), Route(good, overflow="block")],
         backlog_bytes=200_000,
-        block_timeout=2,  # for each of 15 slices it would be half a minute
+        block_timeout=2,  # for each of 15 slices this would take half a minute
         queue_size=5000,
     )
     log = runtime.get_logger("t")
@@ -256,7 +256,7 @@ def held():
 
 @pytest.fixture(params=["get_logger", "get_async_logger"])
 def log_some(request):
-    """Logs so many records at a severity, by a logger of each kind."""
+    """Logs a number of records at a severity, with a logger of each kind."""
 
     async def wait_for_all(calls: list[Awaitable[None]]) -> None:
         for call in calls:
@@ -297,7 +297,7 @@ def test_a_full_queue_loses_the_least_severe_first_under_drop_lowest(held, log_s
     assert lost(runtime) == {"TRACE": 11, "DEBUG": 25, "INFO": 22, "ERROR": 22}
 
 
-def test_the_severity_that_is_protected_in_the_queue_can_be_chosen(held, log_some):
+def test_the_protected_severity_of_the_queue_can_be_chosen(held, log_some):
     runtime = held("drop_newest", protect_level="error")
     log_some(runtime, "warning")
     assert queued(runtime) == 18
@@ -316,7 +316,7 @@ def test_dropping_never_makes_a_caller_wait(held, log_some, overflow):
 
 def test_a_full_queue_that_spills_waits_for_the_disk_and_loses_nothing(log_some, tmp_path):
     runtime = Runtime(
-        sinks="otlp:http://127.0.0.1:9",  # nobody listens there
+        sinks="otlp:http://127.0.0.1:9",  # no server listens there
         spool={"directory": tmp_path},
         overflow="spill",
         queue_size=20,
@@ -335,7 +335,7 @@ def test_a_full_queue_that_spills_waits_for_the_disk_and_loses_nothing(log_some,
     assert (runtime.stats().spooled, runtime.stats().dropped) == (400, 0)
 
 
-def test_what_a_bridge_offers_keeps_to_the_same_limits(held):
+def test_records_from_a_bridge_keep_to_the_same_limits(held):
     runtime = held("drop_lowest")
     for severity, expected in ((DEBUG, 14), (INFO, 17), (ERROR, 20)):
         for _ in range(25):
@@ -343,7 +343,7 @@ def test_what_a_bridge_offers_keeps_to_the_same_limits(held):
         assert queued(runtime) == expected
 
 
-def test_a_down_sink_keeps_warnings_while_it_drops_what_is_below():
+def test_a_sink_that_is_down_keeps_warnings_and_drops_less_severe_records():
     down = ScriptedSink(name="down", limits=SINGLY)
     down.answers = [RetryableError("refused", retry_after=3600)]
     with Runtime(
@@ -362,7 +362,7 @@ def test_a_down_sink_keeps_warnings_while_it_drops_what_is_below():
         assert "ERROR" not in drops
 
 
-def test_each_failure_of_a_batch_leaves_its_room_taken_until_it_is_settled():
+def test_a_batch_that_fails_keeps_its_room_until_it_is_settled():
     sink = ScriptedSink(*[RetryableError("503")] * 3)
     queue = SendingQueue(
         sink, options=DeliveryOptions(retry=RetryPolicy(initial=0.001, maximum=0.01))

@@ -125,7 +125,7 @@ def test_a_wrong_option_is_named_with_its_fix_and_shows_no_secret(
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_coroutine_function_is_no_condition():
+def test_a_coroutine_function_is_not_accepted_as_a_condition():
     async def where(_record: LogRecord) -> bool:
         return True
 
@@ -159,7 +159,7 @@ def test_each_sink_gets_its_own_records_in_order():
     assert balanced(stats)
 
 
-def test_a_route_sees_what_the_processors_made_of_a_record():
+def test_a_route_sees_a_record_after_the_processors():
     def classify(one: LogRecord) -> LogRecord:
         one.attributes["team"] = "billing" if "invoice" in str(one.body) else "shop"
         return one
@@ -196,7 +196,7 @@ def test_a_record_that_no_sink_takes_is_counted_as_not_routed():
 
 
 @pytest.mark.parametrize("error", [ValueError("secret-in-error"), SystemExit(1), RecursionError()])
-def test_a_function_that_raises_lets_the_record_pass_and_the_worker_live(error, capsys):
+def test_if_a_function_raises_the_record_passes_and_the_worker_goes_on(error, capsys):
     def where(_record: LogRecord) -> bool:
         raise error
 
@@ -211,7 +211,7 @@ def test_a_function_that_raises_lets_the_record_pass_and_the_worker_live(error, 
     assert "secret-in-error" not in announced
 
 
-def test_a_function_is_asked_once_a_record_so_that_chance_cannot_lose_one():
+def test_a_function_is_called_once_per_record_so_a_random_one_loses_none():
     asked = 0
 
     def now_and_then(_record: LogRecord) -> bool:
@@ -231,7 +231,7 @@ def test_a_function_is_asked_once_a_record_so_that_chance_cannot_lose_one():
     assert balanced(stats)
 
 
-def test_a_slow_function_stretches_no_shutdown_and_loses_nothing_uncounted():
+def test_a_slow_function_does_not_delay_a_shutdown_and_every_record_is_counted():
     gate = Gate()
 
     def slow(_record: LogRecord) -> bool:
@@ -256,7 +256,7 @@ def test_a_slow_function_stretches_no_shutdown_and_loses_nothing_uncounted():
 # ---- fallbacks
 
 
-def test_a_fallback_gets_nothing_while_the_sink_it_is_for_can_take_records():
+def test_a_fallback_gets_nothing_while_its_sink_can_take_records():
     primary, spare = MemorySink(name="primary"), MemorySink(name="spare")
     with Runtime(sinks=[Route(primary, fallback=spare)]) as runtime:
         runtime.get_logger("t").info("x")
@@ -268,7 +268,7 @@ def test_a_fallback_gets_nothing_while_the_sink_it_is_for_can_take_records():
     assert balanced(stats)
 
 
-def test_a_fallback_gets_everything_once_the_backend_has_been_away_for_long_enough():
+def test_a_fallback_gets_every_record_after_the_backend_has_been_away_long_enough():
     primary, spare = ScriptedSink(DOWN, name="primary"), MemorySink(name="spare")
     with Runtime(
         sinks=[Route(primary, fallback=spare, fallback_after=0.02)],
@@ -296,7 +296,7 @@ def test_a_fallback_gets_everything_once_the_backend_has_been_away_for_long_enou
         assert balanced(stats)
 
 
-def test_a_fallback_gets_what_a_full_backlog_refuses_and_no_record_is_lost_or_doubled():
+def test_a_fallback_gets_the_records_that_a_full_backlog_refuses_each_exactly_once():
     gate = Gate()
     primary = ScriptedSink(name="primary", on_send=gate, limits=BatchLimits(count=1, delay=0))
     spare = MemorySink(name="spare", capacity=5000)
@@ -321,7 +321,7 @@ def test_a_fallback_gets_what_a_full_backlog_refuses_and_no_record_is_lost_or_do
 
 
 def down_and_full(**options: Any) -> tuple[Runtime, list[ScriptedSink]]:
-    """A runtime whose primary and fallback are both down, with little room each."""
+    """A runtime whose primary and fallback are both down and have little room."""
     single = BatchLimits(count=1, delay=0)
     sinks = [ScriptedSink(DOWN, name=name, limits=single) for name in ("primary", "spare")]
     runtime = Runtime(
@@ -332,7 +332,7 @@ def down_and_full(**options: Any) -> tuple[Runtime, list[ScriptedSink]]:
     return runtime, sinks
 
 
-def test_a_fallback_that_is_down_and_full_itself_drops_and_counts_and_keeps_warnings():
+def test_a_fallback_that_is_down_and_full_drops_and_counts_records_but_keeps_warnings():
     runtime, _ = down_and_full(fallback_after=3600.0)
     log = runtime.get_logger("t")
     for _ in range(2000):
@@ -354,7 +354,7 @@ def test_a_fallback_that_is_down_and_full_itself_drops_and_counts_and_keeps_warn
     assert balanced(stats)
 
 
-def test_the_drops_of_a_fallback_are_those_of_the_totals():
+def test_the_totals_show_the_drops_of_a_fallback():
     runtime, _ = down_and_full(fallback_after=0.0)
     (queue, _) = runtime.pipeline.sending_queues()
     runtime.get_logger("t").info("first")
@@ -369,7 +369,7 @@ def test_the_drops_of_a_fallback_are_those_of_the_totals():
     assert balanced(stats)
 
 
-def test_two_sinks_with_one_fallback_share_it_and_it_gets_each_record_once():
+def test_a_fallback_of_two_sinks_gets_each_record_once():
     first, second = (ScriptedSink(DOWN, name=name) for name in ("first", "second"))
     spare = ScriptedSink(name="spare")
     with Runtime(
@@ -393,7 +393,7 @@ def test_two_sinks_with_one_fallback_share_it_and_it_gets_each_record_once():
     assert spare.threads == {"fapilog-spare"}
 
 
-def test_a_fallback_that_one_of_two_sinks_needs_gets_what_that_one_diverts():
+def test_a_fallback_of_two_sinks_gets_the_records_of_the_one_that_is_down():
     down, fine, spare = ScriptedSink(DOWN, name="down"), MemorySink(name="fine"), MemorySink()
     with Runtime(
         sinks=[
@@ -415,7 +415,7 @@ def test_a_fallback_that_one_of_two_sinks_needs_gets_what_that_one_diverts():
         assert balanced(runtime.stats())
 
 
-def test_the_ledger_balances_at_every_moment_with_routes_and_fallbacks_that_come_and_go():
+def test_the_ledger_balances_at_every_moment_with_routes_and_unsteady_fallbacks():
     gates = threading.Event()
 
     def flaky() -> None:

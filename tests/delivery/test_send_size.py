@@ -15,7 +15,7 @@ from tests.support.sinks import ScriptedSink
 
 
 class Slow(ScriptedSink):
-    """Takes every batch, but does not answer those of more than ``most`` records."""
+    """Takes every batch, but does not answer batches of more than ``most`` records."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def test_copies_that_the_backend_may_hold_are_counted() -> None:
     assert delivery.ledger.resent == copies
 
 
-def test_the_next_batch_begins_with_the_size_that_was_answered(
+def test_the_next_batch_starts_with_the_size_that_was_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(SendSize, "grow", lambda *_: None)
@@ -75,7 +75,7 @@ def test_batches_grow_again_when_the_backend_answers_fast() -> None:
     assert sink.sent[-1] == 512
 
 
-def test_a_size_that_failed_is_tried_less_and_less_often() -> None:
+def test_a_size_that_failed_is_tried_less_often_each_time() -> None:
     delivery = Sending(Slow(most=10))
     for _ in range(100):
         delivery.deliver(64)
@@ -84,20 +84,20 @@ def test_a_size_that_failed_is_tried_less_and_less_often() -> None:
     assert delivery.ledger.resent < 300
 
 
-def test_a_backend_that_answers_just_in_time_is_not_given_more() -> None:
+def test_a_backend_that_answers_just_in_time_does_not_get_more() -> None:
     size = SendSize()
     size.shrink(64, 10.0)
     assert size.most == 32
     size.grow(32, 9.0)
     assert size.most == 32
-    size.grow(4, 0.1)  # tells nothing of larger ones
+    size.grow(4, 0.1)  # says nothing about larger batches
     assert size.most == 32
     for _ in range(4):
         size.grow(32, 1.0)
     assert size.most == 64
 
 
-def test_a_refusal_is_no_reason_for_smaller_batches_and_leaves_no_copies() -> None:
+def test_a_refusal_does_not_make_batches_smaller_and_leaves_no_copies() -> None:
     sink = ScriptedSink(RetryableError("busy"), RetryableError("busy"))
     delivery = Sending(sink)
     delivery.deliver(64)

@@ -25,7 +25,7 @@ from tests.support.sinks import Gate, ScriptedSink
 
 
 class Picky(ScriptedSink):
-    """Refuses requests of more than ``limit`` records, and those with a bad one."""
+    """Refuses requests with more than ``limit`` records, or with a bad record."""
 
     def __init__(self, bad: Sequence[int] = (), limit: int = 1 << 30) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Picky(ScriptedSink):
         ([InvalidDataError("400"), PermanentError("404")], (2, 1, 0, 0), 3, 0),
     ],
 )
-def test_every_answer_has_its_consequence_and_every_record_is_counted_once(
+def test_after_every_answer_each_record_is_counted_once(
     answers: list[object], counts: tuple[int, ...], sends: int, retries: int
 ) -> None:
     delivery = Sending(ScriptedSink(*answers))
@@ -89,7 +89,7 @@ def test_a_batch_in_quarantine_counts_as_quarantined_and_when_that_is_full_as_re
     assert "backend: 2 records lost: 400 no" in announced
 
 
-def test_bad_credentials_keep_the_data_and_raise_an_alarm_until_they_are_mended(capsys):
+def test_with_bad_credentials_records_are_kept_and_an_alarm_is_raised(capsys):
     gate = Gate()
     sink = ScriptedSink(AccessDeniedError("HTTP 401 Unauthorized"), AccessDeniedError("403"))
     delivery = Sending(sink)
@@ -132,12 +132,12 @@ def test_an_outage_after_bad_credentials_is_an_outage():
         (OSError("no route"), "backend: will try again: OSError: no route"),
     ],
 )
-def test_what_a_backend_says_is_announced(answer, words, capsys):
+def test_the_backends_message_is_announced(answer, words, capsys):
     Sending(ScriptedSink(answer)).deliver(3)
     assert words in capsys.readouterr().err
 
 
-def test_attempts_at_an_unknown_error_are_counted_for_each_part_of_a_batch():
+def test_attempts_after_an_unknown_error_are_counted_per_part_of_a_batch():
     odd = ValueError("?")
     sink = ScriptedSink(TooLargeError("413"), *[odd] * 4, None, *[odd] * 4, None)
     delivery = Sending(sink)
@@ -145,7 +145,7 @@ def test_attempts_at_an_unknown_error_are_counted_for_each_part_of_a_batch():
     assert delivery.counts == (2, 0, 0, 0)
 
 
-def test_after_an_unknown_error_was_given_up_the_next_batch_is_sent_at_once():
+def test_after_a_batch_is_given_up_the_next_one_is_sent_at_once():
     sink = ScriptedSink(*[ValueError("?")] * 2)
     delivery = Sending(sink, retry=RetryPolicy(initial=0.001, maximum=0.01, unknown_attempts=2))
     delivery.deliver(1)
@@ -154,7 +154,7 @@ def test_after_an_unknown_error_was_given_up_the_next_batch_is_sent_at_once():
     assert delivery.counts == (1, 0, 0, 1)
 
 
-def test_only_a_retryable_errors_wish_to_wait_is_a_wish():
+def test_retry_after_is_obeyed_only_if_the_error_is_retryable():
     error = OSError("a foreign error")
     error.retry_after = 3600  # type: ignore[attr-defined]
     delivery = Sending(ScriptedSink(error))
@@ -200,7 +200,7 @@ def test_good_records_are_delivered_once_in_order_and_bad_ones_refused_alone(
 @given(
     count=st.integers(MAX_CUTS, 1200), bad=st.sets(st.integers(0, 1199)), limit=st.integers(1, 64)
 )
-def test_cuts_are_bounded_and_beyond_them_parts_are_refused_whole_but_none_is_lost(
+def test_after_the_last_cut_parts_are_refused_whole_and_no_record_is_lost(
     count: int, bad: set[int], limit: int
 ) -> None:
     sink = Picky(sorted(bad), limit)
@@ -216,7 +216,7 @@ def test_cuts_are_bounded_and_beyond_them_parts_are_refused_whole_but_none_is_lo
         assert all(len(items) == 1 for items, _ in delivery.quarantine.kept)
 
 
-def test_a_backend_that_refuses_everything_is_not_asked_for_each_record():
+def test_a_backend_that_refuses_everything_does_not_get_a_request_per_record():
     sink = Picky(range(5000))
     delivery = Sending(sink)
     delivery.deliver(5000)
@@ -225,7 +225,7 @@ def test_a_backend_that_refuses_everything_is_not_asked_for_each_record():
 
 
 @given(answers=st.lists(st.sampled_from(["ok", "503", "413", "400", "404", "odd", "partial"])))
-def test_whatever_the_backend_answers_every_record_is_settled_once(answers: list[str]) -> None:
+def test_with_any_sequence_of_answers_every_record_is_settled_once(answers: list[str]) -> None:
     meaning: dict[str, object] = {
         "ok": None,
         "503": RetryableError("503"),
@@ -307,7 +307,7 @@ def test_a_send_that_hangs_while_the_circuit_is_open_does_not_stop_the_others(mo
 # ---- the end
 
 
-def test_each_attempt_is_told_what_is_left_of_its_time_limit_and_of_the_deadline():
+def test_each_attempt_gets_its_time_limit_or_the_time_to_the_deadline():
     sink = ScriptedSink()
     delivery = Sending(sink)
     delivery.deliver(1)
@@ -332,7 +332,7 @@ def test_at_the_deadline_an_open_circuit_ends_the_delivery_and_the_rest_stays_wi
     assert batch.rest().items == [2, 3]
 
 
-def test_where_the_rest_goes_to_disk_an_open_circuit_is_not_waited_for():
+def test_with_a_spool_a_shutdown_does_not_wait_for_an_open_circuit():
     delivery = Sending(ScriptedSink(*[RetryableError("503", retry_after=3600)] * 10))
     delivery.circuit.retry = RetryPolicy(maximum=3600)
     delivery.state.deadline = time.monotonic() + 3600
@@ -347,7 +347,7 @@ def test_where_the_rest_goes_to_disk_an_open_circuit_is_not_waited_for():
     [None, Outcome(rejected=1), PermanentError("404"), InvalidDataError("400"),
      RetryableError("503"), ValueError("?")],
 )  # fmt: skip
-def test_what_was_abandoned_is_not_counted_when_the_answer_comes_after_all(answer):
+def test_an_answer_after_the_delivery_was_abandoned_does_not_count(answer):
     gate = Gate()
     delivery = Sending(ScriptedSink(answer, on_send=gate))
     thread = threading.Thread(target=delivery.deliver, args=(3,))
@@ -360,7 +360,7 @@ def test_what_was_abandoned_is_not_counted_when_the_answer_comes_after_all(answe
     assert len(delivery.in_flight) == 1
 
 
-def test_nothing_is_sent_once_it_is_abandoned():
+def test_an_abandoned_delivery_sends_nothing():
     sink = ScriptedSink()
     delivery = Sending(sink)
     delivery.state.abandoned = True
@@ -385,7 +385,7 @@ class BackendDownError(BaseException):
     """Not even an Exception."""
 
 
-def test_no_base_exception_ends_the_thread():
+def test_a_base_exception_does_not_end_the_thread():
     delivery = Sending(ScriptedSink(BackendDownError(), KeyboardInterrupt(), SystemExit()))
     delivery.deliver(1)
     assert delivery.counts == (1, 0, 0, 0)

@@ -23,7 +23,7 @@ from tests.support.sinks import Gate, ScriptedSink
 
 
 class Crowd(ScriptedSink):
-    """A sink that several threads send to; holds each of them back until told."""
+    """A sink with several threads; each send waits until the test lets it go."""
 
     def __init__(self, concurrency: int, *answers: object, **options: Any) -> None:
         super().__init__(*answers, **{"limits": BatchLimits(count=2, delay=0), **options})
@@ -52,7 +52,7 @@ class Crowd(ScriptedSink):
 
 
 def crowded(concurrency: int, *answers: object, **options: Any) -> tuple[Crowd, SendingQueue]:
-    """A queue of 100 records with as many sends under way as there may be."""
+    """A queue of 100 records with as many sends running as the sink allows."""
     sink = Crowd(concurrency, *answers)
     queue = SendingQueue(sink, options=DeliveryOptions(retry=QUICK, **options))
     queue.offer(records(100))
@@ -63,7 +63,7 @@ def crowded(concurrency: int, *answers: object, **options: Any) -> tuple[Crowd, 
 @pytest.mark.parametrize("concurrency", [1, 2, 7])
 def test_as_many_sends_as_allowed_run_at_once_and_no_more_and_all_is_delivered(concurrency):
     sink, queue = crowded(concurrency)
-    time.sleep(0.05)  # a moment for one too many
+    time.sleep(0.05)  # time for one send too many
     assert sink.now == concurrency
     sink.may_go.set()
     wait_settled(queue)
@@ -96,7 +96,7 @@ def test_a_failing_backend_is_probed_by_one_of_many_threads():
     assert state_of(queue.state.circuit) == "closed"
 
 
-def test_closing_waits_for_all_sends_that_are_under_way_and_for_what_is_behind_them():
+def test_closing_waits_for_all_sends_and_for_the_batches_after_them():
     sink, queue = crowded(4)
     threading.Timer(0.05, sink.may_go.set).start()
     close(queue, 30)
@@ -105,7 +105,7 @@ def test_closing_waits_for_all_sends_that_are_under_way_and_for_what_is_behind_t
     assert queue.state.ledger.drops.total == 0
 
 
-def test_sends_that_hang_are_left_behind_at_the_deadline_and_all_is_counted_once():
+def test_sends_that_hang_are_abandoned_at_the_deadline_and_all_is_counted_once():
     sink, queue = crowded(4)
     close(queue, 0.05)
     assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 100}
@@ -115,7 +115,7 @@ def test_sends_that_hang_are_left_behind_at_the_deadline_and_all_is_counted_once
     assert queue.state.backlog.pending_bytes == 0
 
 
-def test_one_hanging_send_keeps_neither_the_others_nor_the_close_waiting():
+def test_one_hanging_send_delays_neither_the_others_nor_the_close():
     gate = Gate()
     sink = Crowd(3)
     queue = SendingQueue(sink)
@@ -154,7 +154,7 @@ def test_closing_while_the_circuit_is_open_keeps_to_the_deadline_and_counts_the_
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_fork_during_sends_leaves_them_to_the_parent_and_the_child_begins_afresh():
+def test_after_a_fork_during_sends_the_parent_finishes_them_and_the_child_starts_empty():
     sink, queue = crowded(4)
     reading, writing = os.pipe()
     child = os.fork()
@@ -183,7 +183,7 @@ def test_a_fork_during_sends_leaves_them_to_the_parent_and_the_child_begins_afre
     assert sorted(map(int, bodies(sink))) == list(range(100))
 
 
-def test_where_no_further_thread_is_to_be_had_the_first_one_delivers_all(monkeypatch, capsys):
+def test_if_no_further_thread_can_be_started_the_first_one_delivers_all(monkeypatch, capsys):
     sink = Crowd(4)
     queue = SendingQueue(sink)
     queue.offer(records(1))
@@ -206,8 +206,8 @@ def test_where_no_further_thread_is_to_be_had_the_first_one_delivers_all(monkeyp
 # ---- shutdown
 
 
-def test_a_signal_handler_that_closes_what_is_being_closed_counts_nothing_twice():
-    """The handler runs on the thread that closes, in the midst of it."""
+def test_a_signal_handler_that_closes_during_a_close_counts_nothing_twice():
+    """The handler runs on the thread that closes, and interrupts the close."""
     sink = ScriptedSink(*[RetryableError("refused")] * 10_000)
     queue = SendingQueue(sink, options=DeliveryOptions(retry=QUICK))
     interrupted = 0
@@ -216,7 +216,7 @@ def test_a_signal_handler_that_closes_what_is_being_closed_counts_nothing_twice(
         nonlocal interrupted
         interrupted += 1
         if interrupted < 4:
-            signal.setitimer(signal.ITIMER_REAL, 0.02)  # and another one in the midst of this
+            signal.setitimer(signal.ITIMER_REAL, 0.02)  # another handler will interrupt this one
         close(queue, 0.3)
 
     queue.offer(records(20))
@@ -232,7 +232,7 @@ def test_a_signal_handler_that_closes_what_is_being_closed_counts_nothing_twice(
     assert sink.closed == 1
 
 
-def test_a_signal_handler_may_close_what_is_delivered_inline(monkeypatch):
+def test_a_signal_handler_may_close_during_an_inline_delivery(monkeypatch):
     def refuse(_self):
         raise RuntimeError("can't start new thread")
 
@@ -249,7 +249,7 @@ def test_a_signal_handler_may_close_what_is_delivered_inline(monkeypatch):
     assert sink.closed == 1
 
 
-def test_what_is_encoded_while_the_sink_closes_is_counted_once():
+def test_records_that_are_encoded_while_the_sink_closes_are_counted_once():
     queue = SendingQueue(ScriptedSink(on_encode=lambda _: close(queue)))
     queue.offer(records(3))
     assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 3}
@@ -257,7 +257,7 @@ def test_what_is_encoded_while_the_sink_closes_is_counted_once():
     assert queue.state.backlog.pending_bytes == 0
 
 
-def test_what_comes_after_the_sink_has_closed_is_counted_too():
+def test_records_that_come_after_the_sink_has_closed_are_counted():
     queue = SendingQueue(ScriptedSink())
     close(queue)
     queue.offer(records(3))
@@ -265,8 +265,8 @@ def test_what_comes_after_the_sink_has_closed_is_counted_too():
     assert queue.state.backlog.pending_bytes == 0
 
 
-def test_a_thread_that_is_just_being_started_can_be_closed_and_flushed(monkeypatch):
-    """A signal handler may come between its making and its start."""
+def test_a_thread_can_be_closed_while_it_is_being_started(monkeypatch):
+    """A signal handler may run between the thread's creation and its start."""
     queue = SendingQueue(ScriptedSink())
     start = threading.Thread.start
 
@@ -285,7 +285,7 @@ def test_a_thread_that_is_just_being_started_can_be_closed_and_flushed(monkeypat
 # ---- the age of a batch
 
 
-def test_what_has_waited_behind_a_slow_send_does_not_wait_for_company_again():
+def test_a_record_that_waited_for_a_slow_send_does_not_wait_for_the_delay_again():
     gate = Gate()
     sink = ScriptedSink(limits=BatchLimits(count=1000, delay=3600), on_send=gate)
     queue = SendingQueue(sink)
@@ -293,14 +293,14 @@ def test_what_has_waited_behind_a_slow_send_does_not_wait_for_company_again():
     queue.start_flush()
     assert gate.entered.wait(20)
     queue.offer(records(1))
-    queue.state.backlog._portions[0].born -= 3600  # an hour goes by
+    queue.state.backlog._portions[0].born -= 3600  # an hour passes
     gate.opened.set()
     wait_for(lambda: len(sink.batches) == 2)
     close(queue)
 
 
 @pytest.mark.parametrize("due", ["by age", "by count", "flush", "close"])
-def test_what_is_due_does_not_wait_for_a_send_that_hangs_while_there_may_be_another(due):
+def test_a_due_batch_does_not_wait_for_a_hanging_send_if_another_thread_may_start(due):
     gate = Gate()
     limits = BatchLimits(
         count=2 if due == "by count" else 1000, delay=0 if due == "by age" else 3600

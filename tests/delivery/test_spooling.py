@@ -100,7 +100,7 @@ def files_in(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*.seg") if path.is_file()]
 
 
-def test_with_the_backend_down_memory_moves_to_disk_and_comes_back_in_order(
+def test_while_the_backend_is_down_records_move_to_disk_and_come_back_in_order(
     make: Make, tmp_path: Path
 ):
     sink = DurableScripted()
@@ -110,7 +110,7 @@ def test_with_the_backend_down_memory_moves_to_disk_and_comes_back_in_order(
         queue.offer(records(first, 25))
     wait_for(lambda: stats(queue).spooled == 500)
     assert stats(queue).pending == 0
-    assert queue.state.backlog.pending_bytes < 50 * 512  # but for the batch that is tried
+    assert queue.state.backlog.pending_bytes < 50 * 512  # only the batch that is being tried
     sink.is_up.set()
     for first in range(500, 700, 25):
         queue.offer(records(first, 25))
@@ -134,7 +134,7 @@ def test_a_sink_sends_from_memory_if_the_thread_of_its_spool_is_refused(
     assert balanced(stats(queue))
 
 
-def test_while_the_backend_answers_nothing_touches_the_disk(make: Make, tmp_path: Path):
+def test_while_the_backend_answers_the_disk_is_not_used(make: Make, tmp_path: Path):
     sink = DurableScripted()
     queue = make(sink)
     for first in range(0, 200, 20):
@@ -160,7 +160,7 @@ def test_in_mode_always_every_record_is_on_disk_before_it_is_sent(make: Make):
     assert all(spooled >= len(batch) for spooled, batch in zip(on_disk, sink.batches, strict=True))
 
 
-def test_at_the_end_with_the_backend_down_everything_is_on_disk_and_the_next_process_sends_it(
+def test_if_the_backend_is_down_at_the_end_all_records_are_on_disk_for_the_next_process(
     make: Make, capsys: pytest.CaptureFixture[str]
 ):
     sink = DurableScripted()
@@ -169,7 +169,7 @@ def test_at_the_end_with_the_backend_down_everything_is_on_disk_and_the_next_pro
     queue.offer(records(0, 120))
     wait_for(lambda: queue.state.ledger.retries)
     queue.offer(records(120, 30))
-    close(queue, 60.0)  # far from the deadline: an open circuit is not waited for
+    close(queue, 60.0)  # does not wait for the deadline, because the circuit is open
     first = stats(queue)
     assert (first.spooled, first.dropped, first.pending) == (150, 0, 0)
     assert "150 records wait in the spool" in capsys.readouterr().err
@@ -184,7 +184,7 @@ def test_at_the_end_with_the_backend_down_everything_is_on_disk_and_the_next_pro
     assert balanced(stats(following))
 
 
-def test_what_waits_too_long_behind_a_send_that_hangs_goes_to_disk_with_it(make: Make):
+def test_records_that_wait_too_long_for_a_send_that_hangs_move_to_disk(make: Make):
     gate = threading.Event()
     sink = DurableScripted(on_send=lambda: gate.wait(60))
     queue = make(sink)
@@ -227,7 +227,7 @@ def test_when_the_spool_is_full_records_stay_in_memory_and_are_sent_from_there(
     assert sink.records == numbers(0, 1000)
 
 
-def test_a_disk_that_fails_costs_nothing_while_the_backend_answers(
+def test_a_disk_that_fails_loses_nothing_while_the_backend_answers(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(*_: object, **__: object) -> None:
@@ -236,13 +236,13 @@ def test_a_disk_that_fails_costs_nothing_while_the_backend_answers(
     sink = DurableScripted()
     queue = make(sink, "always")
     monkeypatch.setattr(queue.state.spool, "append", fail)
-    for first in range(0, 100, 20):  # with time for the senders to fall asleep in between
+    for first in range(0, 100, 20):  # slowly, so the senders fall asleep in between
         queue.offer(records(first, 20))
         wait_for(lambda: stats(queue).delivered == first + 20)  # noqa: B023 - waited for here
     assert sink.records == numbers(0, 100)
 
 
-def test_what_waits_for_a_disk_that_fails_is_seen_by_the_senders_and_sent_at_once(
+def test_records_that_a_failing_disk_refuses_are_sent_at_once(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ):
     sink = DurableScripted()
@@ -250,16 +250,16 @@ def test_what_waits_for_a_disk_that_fails_is_seen_by_the_senders_and_sent_at_onc
     writes: list[int] = []
 
     def fail(*_: object, **__: object) -> None:
-        writes.append(len(queue.state.backlog))  # what a sender sees that is woken just now
+        writes.append(len(queue.state.backlog))  # the records that a woken sender would see
         raise SpoolFullError
 
     monkeypatch.setattr(queue.state.spool, "append", fail)
     queue.offer(records(0, 5))
     wait_for(lambda: stats(queue).delivered == 5)
-    assert writes == [5]  # nothing had to wait for the next attempt, a second later
+    assert writes == [5]  # no record waited for the next write, a second later
 
 
-def test_what_the_disk_does_not_take_at_the_end_is_sent_and_not_left_behind(
+def test_records_that_the_disk_refuses_at_the_end_are_sent(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ):
     sink = DurableScripted(limits=BatchLimits(count=50, delay=3600))
@@ -283,7 +283,7 @@ def test_what_the_disk_does_not_take_at_the_end_is_sent_and_not_left_behind(
 
     monkeypatch.setattr(queue.worker, "sleep", look)
     queue.start_close(time.monotonic() + 20)
-    # The senders know of the end, and have looked, while the disk is being tried.
+    # The senders have noticed the end while the disk is still being tried.
     wait_for(lambda: len(looks) > 3 or not queue.worker.is_alive)
     may_fail.set()
     queue.finish_close()
@@ -305,7 +305,7 @@ def test_a_batch_that_the_sink_cannot_read_back_is_dropped_and_counted(make: Mak
     wait_for(lambda: queue.state.ledger.drops.snapshot() == {("spool_unreadable", "ERROR"): 2})
 
 
-def test_flush_is_done_once_everything_is_safe_on_disk_while_the_backend_is_down(make: Make):
+def test_a_flush_is_done_when_all_records_are_on_disk_while_the_backend_is_down(make: Make):
     sink = DurableScripted()
     sink.is_up.clear()
     queue = make(sink)
@@ -351,9 +351,7 @@ def test_the_ledger_balances_at_every_moment_with_several_threads_and_an_unstead
     assert sorted(map(int, sink.records)) == list(range(2000))
 
 
-def test_of_a_batch_that_is_half_settled_at_the_end_only_the_rest_is_on_disk(
-    make: Make, tmp_path: Path
-):
+def test_only_the_unsettled_half_of_a_batch_is_on_disk_at_the_end(make: Make, tmp_path: Path):
     sink = DurableScripted(InvalidDataError("cut it in two"), None)
 
     def go_down_with_the_first_half() -> None:
@@ -379,9 +377,7 @@ def test_of_a_batch_that_is_half_settled_at_the_end_only_the_rest_is_on_disk(
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_burst_larger_than_memory_goes_to_disk_whole_while_the_backend_is_down(
-    make: Make, concurrency: int
-):
+def test_a_burst_larger_than_memory_moves_to_disk_without_a_loss(make: Make, concurrency: int):
     sink = DurableScripted(limits=BatchLimits(count=500, delay=1.0))
     sink.concurrency = concurrency
     sink.is_up.clear()
@@ -395,7 +391,9 @@ def test_a_burst_larger_than_memory_goes_to_disk_whole_while_the_backend_is_down
     assert sorted(map(int, sink.records)) == list(range(3000))
 
 
-def test_a_disk_that_takes_nothing_is_not_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_the_worker_does_not_wait_for_a_disk_that_takes_nothing(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
     sink = DurableScripted()
     sink.is_up.clear()
     queue = make(sink, capacity=20_000, block_timeout=3600.0)
@@ -425,7 +423,7 @@ def test_adopted_batches_that_cannot_be_read_are_dropped_and_do_not_count_for_a_
     wait_for(lambda: stats(queue).spooled == 3)
     close(queue)
     gate = threading.Event()
-    # Its own record waits for company, while what the other one left is read.
+    # Its own record waits for the delay, while the adopted records are read.
     patient = BatchLimits(count=50, delay=0.5)
     heir = DurableScripted(on_send=lambda: gate.wait(20), limits=patient)
     following = make(heir)
@@ -455,7 +453,7 @@ def test_records_lost_with_a_damaged_frame_are_counted_and_a_flush_does_not_wait
     assert balanced(now)
 
 
-def test_a_child_that_is_forked_has_a_spool_of_its_own(make: Make):
+def test_a_forked_child_has_its_own_spool(make: Make):
     sink = DurableScripted()
     queue = make(sink, "always")
     queue.after_fork()
