@@ -45,7 +45,7 @@ _AGAIN: Final = 1.0
 
 
 class Spooling:
-    """Moves batches to disk and gives them back.  Thread-safe as each section says.
+    """Moves batches to disk and gives them back.  Each section names its threads.
 
     Args:
         state: the state of the sink's delivery; its sink packs and unpacks.

@@ -38,7 +38,7 @@ _LOOKS: Final = 5
 
 
 class DeliveryState(Delivery):
-    """What the parts of one sink's delivery share.  Thread-safe as each part says.
+    """The state that the parts of one sink's delivery share.  Each section names its threads.
 
     Args:
         sink: the opened sink.
@@ -80,7 +80,7 @@ class DeliveryState(Delivery):
         self.no_write_before = 0.0
         self.unacked = 0
 
-    # ---- what the threads can do now
+    # ---- room and disk: any thread
 
     @property
     def may_write(self) -> bool:
@@ -93,10 +93,10 @@ class DeliveryState(Delivery):
         policy = self.options.overflow
         return policy == "block" or (policy == "spill" and self.may_write and len(self.backlog) > 0)
 
-    # ---- sending: the loop calls these
+    # ---- sending: the loop calls these on a delivery thread
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the circuit; False once abandoned, or at the deadline.
+        """Wait for the circuit; False at the deadline, or after the delivery was abandoned.
 
         The records that are left go to the spool, if there is one; then an
         open circuit is not worth waiting for.
@@ -172,10 +172,10 @@ class DeliveryState(Delivery):
             self.announce("quarantine", f"quarantine: {describe(error)}")
             return False
 
-    # ---- batches: under the lock
+    # ---- batches: any thread that holds the lock
 
     def put_in_flight(self, batch: Batch) -> None:
-        """Note that a thread is about to send ``batch``; call with the lock held."""
+        """Note that a thread is about to send ``batch``."""
         batch.parts = [batch]
         self.in_flight.append(batch)
 
@@ -198,7 +198,7 @@ class DeliveryState(Delivery):
         return part
 
     def acknowledge(self, batch: Batch) -> None:
-        """Remove the frames of a batch from disk; call with the lock held."""
+        """Remove the frames of a batch from disk."""
         if self.spool is not None:
             for frame in batch.frames:
                 self.spool.ack(frame)
@@ -210,7 +210,7 @@ class DeliveryState(Delivery):
 
     @property
     def spooled(self) -> int:
-        """The records on disk that are not settled; too few rather than too many in a change."""
+        """The number of records on disk that are not settled; if in doubt, too low."""
         if self.spool is None:
             return 0
         # A settled record is counted as such; its frame may wait for the rest of its batch.
@@ -263,7 +263,7 @@ class DeliveryState(Delivery):
             resent=ledger.resent,
         )
 
-    # ---- the end
+    # ---- the end: the thread that closes
 
     def limit_time(self, deadline: float) -> None:
         """Send nothing after ``deadline``; of several calls the earliest deadline counts."""
@@ -275,7 +275,7 @@ class DeliveryState(Delivery):
         self.circuit.hurry()
 
     def abandon(self) -> None:
-        """Let the delivery threads send and count nothing from now on."""
+        """Stop the delivery threads from sending and counting anything."""
         with self.lock:
             self.abandoned = True
 
