@@ -257,14 +257,6 @@ def test_records_that_are_encoded_while_the_sink_closes_are_counted_once():
     assert queue.state.backlog.pending_bytes == 0
 
 
-def test_records_that_come_after_the_sink_has_closed_are_counted():
-    queue = SendingQueue(ScriptedSink())
-    close(queue)
-    queue.offer(records(3))
-    assert queue.state.ledger.overflow.snapshot() == {("shutdown", "INFO"): 3}
-    assert queue.state.backlog.pending_bytes == 0
-
-
 def test_a_thread_can_be_closed_while_it_is_being_started(monkeypatch):
     """A signal handler may run between the thread's creation and its start."""
     queue = SendingQueue(ScriptedSink())
