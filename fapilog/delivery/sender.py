@@ -165,8 +165,7 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
     Blocks.  Raises only what ``delivery`` raises.  The parts that are left at
     the end stay in ``batch.parts``.
     """
-    circuit = delivery.circuit
-    part = batch
+    circuit, part = delivery.circuit, batch
     cuts = attempts = unknown = 0
     while batch.parts and _may_send(delivery):
         head = _next_part(batch, delivery)
@@ -179,7 +178,8 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
             outcome = _attempt(part, delivery)
         except PermanentError as error:
             circuit.succeed()
-            if _is_divisible(error, part) and cuts < MAX_CUTS:
+            is_divisible = isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
+            if is_divisible and cuts < MAX_CUTS:
                 cuts += 1
                 with delivery.lock:
                     batch.cut()
@@ -190,14 +190,19 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
             unknown += not is_retryable
             if is_retryable or unknown < circuit.retry.unknown_attempts:
                 delivery.fail(error, attempts)
-                wish = getattr(error, "retry_after", None) if is_retryable else None
-                circuit.fail(wish, access_denied=isinstance(error, AccessDeniedError))
+                _open(circuit, error)
             else:
                 circuit.succeed()  # otherwise the next batch would wait as well
                 delivery.give_up(batch, part, error)
         else:
             circuit.succeed()
             delivery.accept(batch, outcome)
+
+
+def _open(circuit: Circuit, error: BaseException) -> None:
+    is_retryable = isinstance(error, RetryableError)
+    retry_after = getattr(error, "retry_after", None) if is_retryable else None
+    circuit.fail(retry_after, access_denied=isinstance(error, AccessDeniedError))
 
 
 def _may_send(delivery: Delivery) -> bool:
@@ -214,10 +219,6 @@ def _next_part(batch: Batch, delivery: Delivery) -> Batch | None:
         while batch.parts and len(batch.parts[0]) > delivery.size.most:
             batch.cut()
         return batch.parts[0] if batch.parts else None
-
-
-def _is_divisible(error: PermanentError, part: Batch) -> bool:
-    return isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
 
 
 def _attempt(part: Batch, delivery: Delivery) -> Outcome:

@@ -74,6 +74,14 @@ def test_while_it_is_closed_every_thread_may_send(circuit):
     assert (state_of(circuit), circuit.open_for, circuit.failures) == ("closed", 0, 0)
 
 
+def test_access_is_denied_until_the_next_result_of_another_kind(circuit):
+    for report in (circuit.succeed, circuit.fail):
+        circuit.fail(access_denied=True)
+        assert circuit.access_denied
+        report()
+        assert not circuit.access_denied
+
+
 def test_a_failure_opens_it_for_every_thread(circuit, clock):
     circuit.fail()
     assert state_of(circuit) == "open"

@@ -109,19 +109,6 @@ def test_with_bad_credentials_records_are_kept_and_an_alarm_is_raised(capsys):
     assert "HTTP 401 Unauthorized" in line
 
 
-def test_an_outage_after_bad_credentials_is_an_outage():
-    gate = Gate()
-    sink = ScriptedSink(AccessDeniedError("401"), RetryableError("refused"))
-    delivery = Sending(sink)
-    sink._on_send = lambda: gate() if not sink.answers else None
-    thread = threading.Thread(target=delivery.deliver, args=(1,))
-    thread.start()
-    assert gate.entered.wait(20)
-    assert not delivery.is_denied()
-    gate.opened.set()
-    thread.join(20)
-
-
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
