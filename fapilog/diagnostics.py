@@ -1,9 +1,8 @@
-"""fapilog's own voice: short lines on stderr, each subject at most once per 30 s.
+"""fapilog's own messages: short lines on stderr, at most one per subject and 30 s.
 
-A logging library cannot report its own problems through itself.  Everything
-that is lost or degraded is counted in the ledger and announced here.  An
-announcement never waits for whoever reads standard error: a supervisor that
-does not read its pipe would stop the application otherwise.
+A logging library cannot log its own problems.  The ledger counts every loss, and
+this module announces it.  An announcement never waits for the reader of standard
+error: a supervisor that does not read its pipe must not stop the application.
 """
 
 from __future__ import annotations
@@ -23,38 +22,32 @@ INTERVAL: Final = 30.0
 _MAX_SUBJECTS: Final = 256
 _MAX_MESSAGE: Final = 1000
 
-#: Bytes of a line: what fits into a pipe at all fits whole, never mixed with other lines.
+#: Bytes of a line: a pipe takes so many as a whole, never mixed with other lines.
 _MAX_LINE: Final = 4096
 
-# Re-entrant: a signal handler may interrupt announce() and announce something itself.
+# Re-entrant: a finaliser or a signal handler may announce something inside announce().
 _lock = native.RLock()
 _last: dict[str, float] = {}
 _muted: dict[str, int] = {}
 _unwritten = 0
 
 
-class _Thread(threading.local):
-    """Whether this thread is writing to an object that stands for standard error."""
-
-    writes = False
-
-
-_thread: Final = _Thread()
+_thread: Final = threading.local()  # "writes" while it writes to an object of the application
 
 
 def announce(subject: str, message: str) -> None:
     """Write ``fapilog: message`` to stderr, at most once per 30 s and subject.
 
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
-    object without a file descriptor whose ``write`` does.  A line for which
-    there is no room is dropped; the next line says how many were, and how many
-    lines of its own subject were held back.
+    object without a file descriptor whose ``write`` blocks.  If standard error
+    has no room, the line is dropped.  The next line says how many lines were
+    dropped, and how many lines of its subject were held back.
 
     Args:
-        subject: what the message is about, a short constant; messages of one
+        subject: the topic of the message, a short constant; messages of one
             subject share one interval.
-        message: one line, of which 1000 characters count; control characters
-            are escaped.
+        message: the text of one line; it is cut after 1000 characters, and
+            control characters are escaped.
     """
     global _unwritten
     try:
@@ -74,8 +67,8 @@ def announce(subject: str, message: str) -> None:
         finally:
             if not written:
                 _keep_counts(subject, held, missed)
-    except Exception:  # noqa: BLE001 - closed, an object of the application's own, no memory
-        return  # there is no other place to report it
+    except Exception:  # noqa: BLE001 - closed, an object of the application, no memory
+        return  # there is no other place to report this error
 
 
 def _line(message: str, held: int, missed: int) -> str:
@@ -87,7 +80,7 @@ def _line(message: str, held: int, missed: int) -> str:
 
 
 def _keep_counts(subject: str, held: int, missed: int) -> None:
-    """Keep for the next line what a line that was dropped should have said."""
+    """Keep the counts of a dropped line for the next line."""
     global _unwritten  # noqa: PLW0603 - the count of the one standard error
     with _lock:
         _unwritten += missed + 1
@@ -96,14 +89,14 @@ def _keep_counts(subject: str, held: int, missed: int) -> None:
 
 
 def _write(line: str) -> bool:
-    """Write a line to standard error; False if there was no room for it at this moment."""
+    """Write a line to standard error; False if there is no room for it now."""
     stream = sys.stderr
     try:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
     except (AttributeError, OSError, TypeError, ValueError):  # None, closed, or an object without
         return _write_to_object(stream, line)
-    if sys.platform == "win32":  # there is no way to ask for room, and consoles take text
+    if sys.platform == "win32":  # it cannot be asked for room, and consoles take text
         return _write_to_object(stream, line)
     data = line.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_LINE:
@@ -117,13 +110,12 @@ def _write(line: str) -> bool:
 
 
 def _write_at_once(descriptor: int, data: bytes) -> bool:
-    """Write to a pipe, a socket or a terminal that may have no room.
+    """Write to a pipe, a socket or a terminal, which may have no room.
 
-    Other processes share the descriptor's flags, so it stays a blocking one.
-    Linux takes the wish not to wait with the call.  Terminals and old kernels
-    do not know that, but a terminal or a pipe can be opened once more.
-    Elsewhere poll() says whether a line fits, unless another process takes
-    the room at that moment.
+    The descriptor stays a blocking one, because other processes share its flags.
+    On Linux the call itself asks not to wait.  Terminals and old kernels do not
+    support that, but a terminal or a pipe can be opened again.  On other systems
+    poll() tells whether a line fits, unless another process fills the room first.
     """
     try:
         return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT) == len(data)
@@ -144,8 +136,8 @@ def _write_at_once(descriptor: int, data: bytes) -> bool:
 
 
 def _write_to_object(stream: Any, line: str) -> bool:
-    """Write to the application's own object; what it logs or announces meanwhile is left out."""
-    if stream is None or _thread.writes:
+    """Write to an object of the application; announcements that it causes are dropped."""
+    if stream is None or getattr(_thread, "writes", False):
         return False
     _thread.writes = True
     try:
@@ -157,10 +149,10 @@ def _write_to_object(stream: Any, line: str) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return what an error says; of a foreign one its type too.  Never raises."""
+    """Return an error's message, with the type of an error of another library.  Never raises."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - the application's own code; the type remains
+    except Exception:  # noqa: BLE001 - code of the application; the type remains
         message = ""
     if isinstance(error, FapilogError) and message:
         return message
@@ -168,8 +160,8 @@ def describe(error: BaseException) -> str:
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the name of an error's type, where its words might hold a secret.  Never raises."""
-    # By type's own descriptor: a metaclass may define another __name__.
+    """Return the type's name of an error whose text may hold a secret.  Never raises."""
+    # Read by type's descriptor, because a metaclass may define another __name__.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name
 

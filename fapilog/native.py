@@ -1,18 +1,18 @@
-"""The system's own clock, threads, locks and pauses, whatever other libraries replace.
+"""The system's own clock, threads, locks and pauses, even if other libraries replace them.
 
 gevent and eventlet replace functions of the standard library with cooperative
 ones (``monkey.patch_all()``), before or after an application configures fapilog.
 A worker that used some of both would wait for a lock or a wake-up that never
 comes, or would stop every greenlet of the process.  So fapilog's workers are
-always threads of the system, and everything they share is bound here once, at
-import.  Only a caller's own wait (:func:`pause`) lets other greenlets run.
+always threads of the system, and this module binds everything they share once,
+at import.  Only a caller's own wait (:func:`pause`) lets other greenlets run.
 
 Test tools such as freezegun and time-machine stop ``time.monotonic``: they
 replace the function in the modules that imported it, or inside ``time``.  Code
-that waits for a deadline on a stopped clock would never return.  These tools
-leave ``time.clock_gettime(CLOCK_MONOTONIC)`` and a ``partial`` alone, so
-:data:`monotonic` is one.  The time of an event does not come from here: tests
-freeze it on purpose.
+that waits for a deadline on a stopped clock would never return.  These tools do
+not change ``time.clock_gettime(CLOCK_MONOTONIC)`` or a ``partial``, so
+:data:`monotonic` is one.  The time of an event is not taken from this module,
+because tests freeze it on purpose.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ monotonic: Final[Callable[[], float]] = (
 
 
 def original(module: str, name: str) -> Any:
-    """Return an object of the standard library as it was before any library replaced it."""
+    """Return an object of the standard library that no other library has replaced."""
     gevent = sys.modules.get("gevent.monkey")
     if gevent is not None and gevent.is_module_patched(module):
         return gevent.get_original(module, name)
@@ -60,7 +60,7 @@ else:
     SimpleQueue = original("queue", "SimpleQueue")
 Empty: Final[type[Exception]] = original("queue", "Empty")
 get_ident: Final[Callable[[], int]] = original("_thread", "get_ident")
-#: Blocks the calling thread with all of its greenlets: for workers, and for very short waits.
+#: Blocks the calling thread with all its greenlets; for workers and for very short waits.
 sleep: Final[Callable[[float], None]] = original("time", "sleep")
 _start_new_thread: Final[Callable[..., int]] = original("_thread", "start_new_thread")
 
@@ -79,7 +79,7 @@ def pause(seconds: float) -> None:
         try:
             time.sleep(seconds)
         except (AssertionError, RuntimeError):
-            pass  # an event loop's own callbacks, signal handlers among them, cannot switch
+            pass  # a callback or a signal handler of an event loop cannot switch greenlets
         else:
             return
     sleep(seconds)
@@ -102,6 +102,6 @@ def _run(target: Callable[[], object]) -> None:
         target()
     finally:
         if is_patched():
-            # Threads have other numbers since: an end that threading does not
-            # find in its table is a traceback on stderr.  This enters it.
+            # The thread has another number since the replacement.  threading prints a
+            # traceback for an ending thread that is not in its table; this call adds it.
             threading.current_thread()

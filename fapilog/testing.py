@@ -1,9 +1,9 @@
-"""Records under test: what an application logs, as a sink would get it, in memory.
+"""Captures the records that an application under test logs, in memory.
 
-``capture_logs`` stands in for every sink of every runtime made while it is
-active, so a test sees records after redaction and nothing leaves the process.
-The fixture ``logs`` of the pytest plugin (``pytest_fapilog``) is this for the
-time of a test.
+``capture_logs`` replaces every sink of every runtime that is made while it is
+active, so a test sees records as a sink gets them, after redaction, and nothing
+leaves the process.  The fixture ``logs`` of the pytest plugin
+(``pytest_fapilog``) captures during one test.
 """
 
 from __future__ import annotations
@@ -34,31 +34,30 @@ if TYPE_CHECKING:
 
     from fapilog.settings import Settings
 
-    #: What a value has to be: ``...`` is anything, a compiled regular expression
-    #: has to be found in its text, a type to be its type, a function to return a
-    #: true value; everything else has to be equal.
+    #: ``...`` matches anything, a compiled regular expression matches a text in
+    #: which it is found, a type its instances, a function the values for which it
+    #: returns a true value, and any other value its equals.
     Pattern: TypeAlias = Any
 
-#: Records one capture keeps; beyond them the oldest go.
+#: Records that one capture keeps; after that the oldest are forgotten.
 CAPACITY: Final = 100_000
-#: Seconds that reading waits for the pipeline.
+#: Seconds that a reader waits for the pipeline.
 TIMEOUT: Final = 10.0
 
 _NAME: Final = "captured"
 _MAX_LINES: Final = 100
 _MAX_LINE: Final = 300
-_IN_RANGE: Final = 4  # severity numbers of one name
+_IN_RANGE: Final = 4  # severity numbers per name
 _MISSING: Final = object()
 
 
 class CapturedLogs:
-    """The records logged while a capture is active.  Thread-safe.
+    """The records that are logged while a capture is active.  Thread-safe.
 
-    Reading waits until what was logged so far is processed, at most 10 s: what
-    a thread or a task has logged before is there.  Nothing has to sleep.
+    Reading waits, for at most 10 s, until all records logged so far, by any
+    thread or task, are processed.  A test does not have to sleep.
 
-    ``str()`` lists what was logged; so do the errors of :meth:`one` and
-    :meth:`none`.
+    ``str()`` lists the records; so do the errors of :meth:`one` and :meth:`none`.
     """
 
     def __init__(self) -> None:
@@ -74,7 +73,7 @@ class CapturedLogs:
             TimeoutError: they are not processed within 10 s.
         """
         if not self._flush():
-            msg = f"what was logged is not processed after {TIMEOUT:g} s: does a processor hang?"
+            msg = f"records are not processed after {TIMEOUT:g} s: does a processor hang?"
             raise TimeoutError(msg)
         return self._kept()
 
@@ -87,11 +86,11 @@ class CapturedLogs:
         """Return the records of a severity.
 
         Args:
-            severity: ``"ERROR"`` stands for its range, 17 to 20; a number, or
-                ``"ERROR2"``, for itself.
+            severity: the severity; ``"ERROR"`` means its range, 17 to 20, and a
+                number or ``"ERROR2"`` means one severity number.
 
         Raises:
-            ValueError: it is no severity.
+            ValueError: it is not a severity.
         """
         return self.find(severity=severity)
 
@@ -107,25 +106,25 @@ class CapturedLogs:
         span_id: Pattern = ...,
         **attributes: Pattern,
     ) -> list[LogRecord]:
-        """Return the records that match all that is given, in their order.
+        """Return the records that match all patterns, in their order.
 
-        A pattern is a value to be equal to - after the conversion that logged
-        values go through -, a compiled regular expression to be found in the
-        text, a type, a function that is given the value, or ``...``: anything,
-        as long as the attribute is there.
+        A pattern is an equal value (before or after the conversion of logged
+        values), a compiled regular expression that is found in the text, a
+        type, a function that takes the value, or ``...`` for any value of an
+        attribute that exists.
 
         Args:
-            body: pattern of the body.
-            severity: as for :meth:`at`.
-            logger: pattern of the logger's name.
-            event_name: pattern of the event's name.
-            trace_id: pattern of the trace id, hex digits.
-            span_id: pattern of the span id, hex digits.
-            **attributes: patterns by name; ``**{"http.route": "/"}`` for
-                names with dots.
+            body: the pattern of the body.
+            severity: the severity, as for :meth:`at`.
+            logger: the pattern of the logger's name.
+            event_name: the pattern of the event's name.
+            trace_id: the pattern of the trace id, as hex digits.
+            span_id: the pattern of the span id, as hex digits.
+            **attributes: the patterns of attributes by name; write
+                ``**{"http.route": "/"}`` for names with dots.
 
         Raises:
-            ValueError: ``severity`` is none.
+            ValueError: ``severity`` is not a severity.
         """
         wanted = None if severity is None else _numbers(severity)
         fields = {"event_name": event_name, "trace_id": trace_id, "span_id": span_id}
@@ -146,7 +145,7 @@ class CapturedLogs:
         """Return the only record that matches; arguments as for :meth:`find`.
 
         Raises:
-            AssertionError: none matches, or several do; lists what was logged.
+            AssertionError: no record matches, or several do; lists all records.
         """
         found = self.find(body, **patterns)
         if len(found) != 1:
@@ -155,10 +154,10 @@ class CapturedLogs:
         return found[0]
 
     def none(self, body: Pattern = ..., /, **patterns: Any) -> None:
-        """Make sure that no record matches; arguments as for :meth:`find`.
+        """Check that no record matches; arguments as for :meth:`find`.
 
         Raises:
-            AssertionError: some do; lists what was logged.
+            AssertionError: a record matches; lists all records.
         """
         found = self.find(body, **patterns)
         if found:
@@ -166,7 +165,7 @@ class CapturedLogs:
             raise AssertionError(msg)
 
     def clear(self) -> None:
-        """Forget what was logged so far."""
+        """Forget the records so far."""
         self._flush()
         with self._lock:
             self._records.clear()
@@ -213,7 +212,7 @@ class CapturedLogs:
 
 
 class _CaptureSink(Sink[LogRecord]):
-    """Hands records over as they are."""
+    """Passes records to the capture unchanged."""
 
     name = _NAME
     limits = BatchLimits(delay=0)
@@ -230,27 +229,26 @@ class _CaptureSink(Sink[LogRecord]):
 
 @contextlib.contextmanager
 def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
-    """Capture what is logged in the block, instead of sending it anywhere.
+    """Capture the records that are logged in the block, instead of sending them.
 
-    A new default runtime takes the place of the present one, with its
-    settings and processors, or with those of the environment where nothing is
-    configured.  Its sinks are replaced by one in memory, and so are those of
-    every runtime that is made in the block, so the application under test may
-    call :func:`fapilog.configure` and :func:`fapilog.shutdown` itself.
-    Redaction, processors and levels work as ever.  Options of sinks are not
-    looked at, nor is anything sent, written or spooled.
+    A new default runtime replaces the present one.  It has the same settings and
+    processors, or those of the environment if nothing is configured.  One sink
+    in memory replaces its sinks, and the sinks of every runtime that is made in
+    the block, so the application under test may call :func:`fapilog.configure`
+    and :func:`fapilog.shutdown` itself.  Redaction, processors and levels work as
+    usual.  Options of sinks are not read, and nothing is sent, written or spooled.
 
-    What was there before is there again afterwards: the default runtime, its
-    levels, what ``install_stdlib`` and ``install_hooks`` have installed.  A
-    runtime of your own that was made before keeps its sinks.  Not to be used
-    by two threads at once; blocks may be nested.
+    The end of the block restores the default runtime, its levels, and the
+    installations of ``install_stdlib`` and ``install_hooks``.  A runtime that you
+    made before keeps its sinks.  Blocks may be nested, but two threads must not
+    capture at the same time.
 
     Args:
-        level: lowest enabled severity, until the application configures
+        level: the lowest enabled severity, until the application configures
             another one.
 
     Yields:
-        The records; readable after the block too.
+        The records; they are readable after the block too.
 
     Raises:
         ConfigurationError: an option is wrong.

@@ -91,7 +91,7 @@ class SetupLock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        fork.renew("bridges", self)
+        fork.register("bridges", in_child=self.after_fork)
 
     def __enter__(self) -> None:
         self._lock.acquire()

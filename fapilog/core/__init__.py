@@ -1,1 +1,5 @@
-"""Import paths that users of earlier versions know."""
+"""Public import paths of earlier versions.
+
+``observability`` holds the settings and the collector for Prometheus metrics.
+Only applications import this package; it imports ``runtime``.
+"""

@@ -1,8 +1,8 @@
-"""The ledger as Prometheus metrics.
+"""Settings and a collector for Prometheus metrics.
 
-The view is made at scrape time from counters that exist anyway, so metrics
-cost nothing per record.  Any registry can be scraped: the one made here, or
-an application's own through ``metrics.register(registry)``.
+Metrics are read from the ledger at each scrape, so they cost nothing per record.
+Any registry can be scraped: the collector's own registry, or a registry of the
+application through ``metrics.register(registry)``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class MetricsSettings(BaseModel):
-    """Options of the metrics view.
+    """Options of the metrics.
 
     Attributes:
-        enabled: whether there is one.
-        exporter: ``prometheus``, or ``none``, which is as good as disabled.
+        enabled: whether metrics are collected.
+        exporter: ``prometheus``, or ``none``, which disables the metrics too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +35,7 @@ class MetricsSettings(BaseModel):
 
 
 class ObservabilitySettings(BaseModel):
-    """What fapilog shows of itself; ``metrics`` takes a mapping or its model."""
+    """Options of fapilog's own telemetry; ``metrics`` takes a mapping or its model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,11 +43,11 @@ class ObservabilitySettings(BaseModel):
 
 
 class MetricsCollector:
-    """A registry that shows a runtime's pipeline whenever it is scraped.
+    """The metrics of a runtime's pipeline, in a registry that can be scraped.
 
     Attributes:
-        registry: a ``prometheus_client.CollectorRegistry`` of its own, or
-            None when disabled.
+        registry: the collector's own ``prometheus_client.CollectorRegistry``, or
+            None if metrics are disabled.
     """
 
     def __init__(self, *, enabled: bool, runtime: Runtime | None = None) -> None:
@@ -61,14 +61,14 @@ class MetricsCollector:
 
     @property
     def is_enabled(self) -> bool:
-        """Whether there is a registry."""
+        """Whether metrics are collected."""
         return self.registry is not None
 
     def register(self, registry: CollectorRegistry) -> None:
-        """Show the same metrics in another registry as well.  Thread-safe.
+        """Add the metrics to another registry.  Thread-safe.
 
         Raises:
-            ValueError: the metrics are in that registry already.
+            ValueError: the registry has these metrics already.
         """
         from fapilog.runtime.metrics import PipelineMetrics  # noqa: PLC0415 - loads prometheus_client
 
@@ -78,12 +78,12 @@ class MetricsCollector:
 def create_metrics_collector_from_settings(
     settings: ObservabilitySettings, runtime: Runtime | None = None
 ) -> MetricsCollector:
-    """Return the metrics view that ``settings`` describe.  Does not block.
+    """Return the collector that ``settings`` describe.  Does not block.
 
     Args:
-        settings: whether and how.
-        runtime: whose pipeline it shows; None shows the default runtime's,
-            whichever that is when the metrics are read.
+        settings: the options of the metrics.
+        runtime: the runtime whose pipeline is shown; None shows the runtime
+            that is the default at the time of a scrape.
 
     Raises:
         ConfigurationError: metrics are enabled and prometheus-client is not

@@ -104,7 +104,7 @@ class Pipeline:
         self.closed = False
         self.successor: Pipeline | None = None
         self._reset()
-        fork.renew("pipelines", self)
+        fork.register("pipelines", in_child=self.after_fork)
 
     def _reset(self) -> None:
         self.queue.clear()

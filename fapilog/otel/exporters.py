@@ -79,7 +79,7 @@ class SinkExporter(LogRecordExporter):
         self._stopped = threading.Event()
         self._size = SendSize()
         self._renew_locks()
-        fork.renew("exporters", self)
+        fork.register("exporters", in_child=self.after_fork)
 
     def _renew_locks(self) -> None:
         self._turn = threading.RLock()

@@ -1,8 +1,8 @@
-"""Spans and metrics at SIGTERM, for processes that ``opentelemetry-instrument`` runs.
+"""Delivers spans and metrics at SIGTERM, for processes of ``opentelemetry-instrument``.
 
-The SDK delivers what it holds in ``atexit`` hooks, which a process that dies
-of a signal does not run: every server by uvicorn ends so.  fapilog's handler
-of SIGTERM delivers for the SDK too, and is there again when uvicorn looks.
+The SDK delivers its spans and metrics in ``atexit`` hooks.  A process that dies
+of a signal, as every uvicorn server does, does not run them.  fapilog's handler of
+SIGTERM therefore delivers for the SDK too.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _UVICORN: Final = "uvicorn.server"
 
 
 def deliver_on_sigterm() -> None:
-    """Deliver spans and metrics where SIGTERM ends the process, and see to uvicorn.
+    """Deliver spans and metrics when SIGTERM ends the process, with uvicorn too.
 
-    Does nothing where the application has a handler of its own.  Call it once.
+    Does nothing if the application has its own handler.  Call it once.
     """
     process_exit.on_sigterm(flush_providers)
     wrapt.register_post_import_hook(_watch, _UVICORN)
@@ -36,13 +36,13 @@ def deliver_on_sigterm() -> None:
 def flush_providers(seconds: float) -> None:
     """Flush the global tracer and meter provider.  Blocks up to ``seconds``; never raises.
 
-    Their own time limits are longer, so each is flushed on a thread, which
-    goes on as long as the process does.
+    Their own time limits are longer, so each is flushed on a thread, which may
+    run until the process ends.
     """
     deadline = monotonic() + seconds
     threads = []
     for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
-        flush = getattr(provider, "force_flush", None)  # the API's own have none
+        flush = getattr(provider, "force_flush", None)  # the API's providers have none
         if flush is not None:
             threads.append(_started(flush, seconds))
     for thread in threads:
@@ -70,16 +70,16 @@ def _flush(flush: Callable[..., object], seconds: float) -> None:
 
 
 def _watch(module: ModuleType) -> None:
-    if hasattr(module.Server, "capture_signals"):  # since 0.29 it raises the signal again
+    if hasattr(module.Server, "capture_signals"):  # since 0.29, which raises the signal again
         wrapt.wrap_function_wrapper(module, "Server.capture_signals", _with_handler)
 
 
 def _with_handler(
     wrapped: Callable[..., Any], _server: object, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    """Install the handler that uvicorn is about to note, and will give the signal to in the end.
+    """Install the handler before uvicorn saves it, to restore it and raise the signal at the end.
 
-    In its workers under gunicorn there is none: they reset what they inherit.
+    uvicorn's workers under gunicorn have reset the handler that they inherited.
     """
     process_exit.sigterm.resume()
     return wrapped(*args, **kwargs)

@@ -1,8 +1,9 @@
-"""What fapilog does with the process that it runs in: threads, forks, signals, the exit.
+"""The process that fapilog runs in: its threads, forks, signals, files and its end.
 
-``worker`` is a thread that sleeps until it is woken, ``give_way`` shares the
-interpreter with the application, ``fork_gate`` keeps forks out of foreign
-calls, ``exit`` and ``signal_watch`` end the process within one deadline, and
-``files`` opens, locks, writes and syncs files that outlive the process.
-Nothing here knows records.  Read ``worker`` first, then ``exit``.
+``worker`` is a thread that sleeps until it is woken, and ``give_way`` lets the
+application run first.  ``fork`` is the ordered list of steps around a fork,
+``sigterm`` handles that signal, ``exit`` delivers at the end, and ``files`` opens,
+locks, writes and syncs files that outlive the process.  All layers above may
+import this package.  It knows no records and imports ``native``, ``errors``,
+``context`` and ``diagnostics``.  Read ``worker`` first, then ``exit``.
 """

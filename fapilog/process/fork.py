@@ -22,15 +22,20 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from types import MethodType
+from typing import TYPE_CHECKING, Final
 
 from fapilog import diagnostics, native
 from fapilog.errors import RetryableError
 from fapilog.native import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
+    from typing import TypeAlias
+
+    _Function: TypeAlias = Callable[[], object]
 
 #: The steps around a fork: before it from top to bottom, after it from bottom to top.
 STEPS: Final = (
@@ -49,72 +54,44 @@ STEPS: Final = (
 _POLL: Final = 0.001
 
 
-class Renewable(Protocol):
-    """An object with locks, threads or connections that a child needs anew."""
-
-    def after_fork(self) -> None:
-        """Replace them, in the child."""
-        ...
-
-
-_before: Final[dict[str, Callable[[], None]]] = {}
-_in_parent: Final[dict[str, Callable[[], None]]] = {}
-_in_child: Final[dict[str, Callable[[], None]]] = {}
-_renewed: Final[dict[str, weakref.WeakSet[Renewable]]] = {step: weakref.WeakSet() for step in STEPS}
+_functions: Final[dict[tuple[str, str], list[Callable[[], _Function | None]]]] = {}
 
 
 def register(
     step: str,
     *,
-    before: Callable[[], None] | None = None,
-    in_parent: Callable[[], None] | None = None,
-    in_child: Callable[[], None] | None = None,
+    before: _Function | None = None,
+    in_parent: _Function | None = None,
+    in_child: _Function | None = None,
 ) -> None:
-    """Set what a step does; once per step and moment.
+    """Add functions to a step.  A method is called as long as its object lives.
 
     Args:
         step: the step's name in :data:`STEPS`.
-        before: the function for the parent, before the fork.
-        in_parent: the function for the parent, after the fork.
-        in_child: the function for the child.
+        before: the function that runs before a fork.
+        in_parent: the function that runs in the parent after a fork.
+        in_child: the function that runs in the child.
     """
-    for functions, function in ((_before, before), (_in_parent, in_parent), (_in_child, in_child)):
-        if function is not None:
-            assert step in STEPS and step not in functions, step  # noqa: S101, PT018 - our own code
-            functions[step] = function
+    assert step in STEPS, step  # noqa: S101 - a name in fapilog's own code
+    moments = (("before", before), ("in_parent", in_parent), ("in_child", in_child))
+    for moment, function in moments:
+        functions = _functions.setdefault((moment, step), [])
+        if isinstance(function, MethodType):
+            functions.append(weakref.WeakMethod(function, functions.remove))
+        elif function is not None:
+            functions.append(partial(_itself, function))
 
 
-def renew(step: str, owner: Renewable) -> None:
-    """Call ``owner.after_fork()`` in children, as long as ``owner`` lives.
-
-    Args:
-        step: the name in :data:`STEPS` of the step that calls it.
-        owner: the object, of which a weak reference is kept.
-    """
-    _renewed[step].add(owner)
+def _itself(function: _Function) -> _Function:
+    return function
 
 
-def run_before() -> None:
-    """Run all steps before a fork."""
-    for step in STEPS:
-        if step in _before:
-            _before[step]()
-
-
-def run_in_parent() -> None:
-    """Run all steps in the parent after a fork."""
-    for step in reversed(STEPS):
-        if step in _in_parent:
-            _in_parent[step]()
-
-
-def run_in_child() -> None:
-    """Run all steps in the child; each begins with the objects that it renews."""
-    for step in reversed(STEPS):
-        for owner in list(_renewed[step]):
-            owner.after_fork()
-        if step in _in_child:
-            _in_child[step]()
+def _run(moment: str, steps: Iterable[str]) -> None:
+    for step in steps:
+        for reference in list(_functions.get((moment, step), ())):
+            function = reference()
+            if function is not None:
+                function()
 
 
 class Section:
@@ -217,5 +194,7 @@ register("gate", before=close_gate, in_parent=open_gate, in_child=open_gate_in_c
 register("diagnostics", in_child=diagnostics.reset)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=run_before, after_in_parent=run_in_parent, after_in_child=run_in_child
+        before=partial(_run, "before", STEPS),
+        after_in_parent=partial(_run, "in_parent", STEPS[::-1]),
+        after_in_child=partial(_run, "in_child", STEPS[::-1]),
     )

@@ -1,9 +1,8 @@
-"""Daemon threads that sleep until they are woken; the pipeline and every sink have some.
+"""Daemon threads that sleep until they are woken, for the pipeline and for every sink.
 
-They are started by the first wake-up, not at configuration, so a process that
-forks before it logs (gunicorn preload) needs no care.  Waking takes no lock
-that a signal handler could find held: the bell is a ``SimpleQueue``, whose
-``put`` is re-entrant.
+The first wake-up starts them, not the configuration, so a process may fork before
+it logs (gunicorn preload).  A wake-up takes no lock that the interrupted code could
+hold: the bell is a ``SimpleQueue``, whose ``put`` is re-entrant.
 """
 
 from __future__ import annotations
@@ -19,31 +18,30 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two looks at threads that are ending.
+#: Seconds between two checks whether threads have ended.
 _POLL: Final = 0.001
 #: Seconds until a loop that failed is run again.
 _PAUSE: Final = 0.05
 
 
 class Worker:
-    """Runs ``loop`` on a thread of its own, or on several.
+    """Runs ``loop`` on one or several threads.
 
     Args:
         name: the threads' name.
-        loop: what each thread runs; it calls :meth:`sleep` when it has nothing
-            to do and returns only to end the thread.  Where it raises, for
-            want of memory, it is called again.
-        width: threads at most; the first is started by :meth:`wake`, others by
-            :meth:`widen`.
-        finish: called once when every loop has returned, :attr:`ended` is
-            True and none will begin.
+        loop: the function of each thread.  It calls :meth:`sleep` when it has
+            no work and returns only to end the thread.  If it raises (no
+            memory), it is called again.
+        width: the maximum number of threads; :meth:`wake` starts the first,
+            :meth:`widen` starts the others.
+        finish: the function that is called once, after every loop has returned.
 
     Attributes:
-        idle: True while the loop waits for a wake-up without a time limit,
-            and before a thread exists.  Whoever adds work reads it after
-            adding and calls :meth:`wake` when it is set.
+        idle: True while the loop waits for a wake-up without a time limit, and
+            before a thread exists.  Code that adds work reads it afterwards
+            and calls :meth:`wake` if it is True.
         ended: True once every loop has returned; the worker never runs again.
-        threads: how many have been started.
+        threads: the number of threads that were started.
     """
 
     def __init__(
@@ -57,19 +55,19 @@ class Worker:
         self._name = name
         self._loop = loop
         self._width = width
-        self._finishing = deque([finish])  # whoever takes it out calls it
+        self._finishing = deque([finish])  # the thread that takes it out calls it
         self.ended = False
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Forget the parent's threads and bell."""
+        """Replace the parent's threads and bell in the child."""
         self.idle = not self.ended
         self._bell: native.SimpleQueue[None] = native.SimpleQueue()
         self.threads = 0
-        self._alive = 0  # of them, those that have not ended
+        self._alive = 0  # threads that have not ended
         self._idents: set[int] = set()
         self._starting = native.Lock()
-        self._starter = 0  # the thread that waits for another one to begin
+        self._starter = 0  # the thread that is starting another one
         self._is_inline = False
         self._running = 0
         self._has_returned = False
@@ -86,7 +84,7 @@ class Worker:
         return self._alive > 0
 
     def wake(self) -> bool:
-        """Wake the loop, starting a thread when there is none.
+        """Wake the loop, and start a thread if there is none.
 
         Thread-safe, re-entrant, does not block.
 
@@ -103,16 +101,16 @@ class Worker:
         try:
             self._bell.put(None)
         except MemoryError:
-            self.idle = True  # or nobody would wake it again
+            self.idle = True  # otherwise later records would not wake it
             return False
         return True
 
     def has_thread(self) -> bool:
-        """Start a thread if there was none; False when the interpreter refuses it."""
+        """Start a thread if there is none; False if the interpreter refuses it."""
         return self.threads > 0 or self._start()
 
     def widen(self) -> None:
-        """Start another thread if there may be one; by the threads and whoever adds work."""
+        """Start another thread unless there are ``width`` threads.  Thread-safe."""
         if self._is_inline or self.threads >= self._width:
             return
         with self._starting:
@@ -120,16 +118,16 @@ class Worker:
                 self._launch()
 
     def sleep(self, seconds: float | None) -> None:
-        """Wait for a wake-up; by one of the worker's threads at a time."""
+        """Wait for a wake-up; for one of the worker's threads at a time."""
         try:
             self._bell.get(timeout=seconds)
-            while True:  # many calls of wake() are one wake-up
+            while True:  # several calls of wake() are one wake-up
                 self._bell.get_nowait()
         except native.Empty:
             return
 
     def join(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for the other threads to end; True when none is left."""
+        """Wait up to ``seconds`` for the other threads to end; True if all have ended."""
         deadline = monotonic() + seconds
         while self._others and monotonic() < deadline:
             native.pause(_POLL)
@@ -137,19 +135,19 @@ class Worker:
 
     @property
     def _others(self) -> int:
-        """Threads the caller can wait for: not its own, nor one that its frame is starting."""
+        """The number of threads that the caller can wait for: without itself and one it starts."""
         return self._alive - self.is_current - (self._starter == native.get_ident())
 
     def _start(self) -> bool:
         if not self._starting.acquire(blocking=False):
-            return True  # another caller is at it, perhaps the one this handler interrupted
+            return True  # another caller, or the frame that a handler interrupted, starts one
         try:
             return self._launch()
         finally:
             self._starting.release()
 
     def _launch(self) -> bool:
-        """Start a thread; False when there is none to be had.  Holds ``_starting``."""
+        """Start a thread; False if that fails.  The caller holds ``_starting``."""
         if not self._enter():
             return False
         self._starter = native.get_ident()
@@ -164,9 +162,9 @@ class Worker:
             self.threads -= 1
             self._count_end()
             self._leave(has_run=False)
-            # From Python 3.12 on an ending interpreter refuses; shutdown() is about to come.
+            # From Python 3.12 on an ending interpreter refuses; shutdown() comes next.
             if "interpreter shutdown" not in str(error):
-                rest = "there is another one" if self.threads else "records wait for shutdown()"
+                rest = "another thread works" if self.threads else "records wait for shutdown()"
                 announce("thread", f"no thread for {self._name}: {error}; {rest}")
             return False
         self._starter = 0
@@ -187,10 +185,10 @@ class Worker:
             self._alive -= 1
 
     def run_inline(self) -> None:
-        """Run the loop on the calling thread, where no thread is to be had.
+        """Run the loop on the calling thread, if no thread can be started.
 
-        Does nothing where another call of it is at work, be it in the frame
-        that a signal handler has interrupted, or once the worker has ended.
+        Does nothing while another call runs it, even in the frame that a signal
+        handler interrupted, and after the worker has ended.
         """
         if self._starting.acquire(blocking=False):
             try:
@@ -208,8 +206,8 @@ class Worker:
     def _returns(self) -> bool:
         try:
             self._loop()
-        except BaseException as error:  # noqa: BLE001 - there is no other thread to go on
-            announce(f"loop {self._name}", f"{self._name}: {kind_of(error)}; it goes on")
+        except BaseException as error:  # noqa: BLE001 - no other thread would do the work
+            announce(f"loop {self._name}", f"{self._name} failed: {kind_of(error)}; it runs again")
             return False
         return True
 
@@ -228,7 +226,7 @@ class Worker:
             return not self.ended
 
     def _leave(self, *, has_run: bool) -> None:
-        """Count one loop less; the last one ends the worker."""
+        """Count one loop less; the last loop ends the worker."""
         with self._counting:
             self._running -= 1
             self._has_returned |= has_run
@@ -238,6 +236,6 @@ class Worker:
             self.idle = False
         try:
             finish = self._finishing.pop()
-        except IndexError:  # a signal handler came between, and ran the loop to its end as well
+        except IndexError:  # a signal handler interrupted this and ended the worker
             return
         finish()

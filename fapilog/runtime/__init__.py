@@ -1,8 +1,8 @@
-"""Runtimes: what ``configure()`` makes, and all global state of fapilog.
+"""Runtimes: what ``configure()`` makes, and the default runtime of the process.
 
-``wiring`` turns settings and sinks into sending queues, ``runtime`` joins them
-with loggers and a pipeline, ``default`` keeps the one runtime behind the
-functions of the package, ``metrics`` shows a ledger to Prometheus.  Faces of
-fapilog (``cli``, ``testing``, ``fapilog`` itself) import it; the engine and the
-sinks never do.  Read ``runtime`` first.
+``runtime`` joins loggers, a pipeline and sinks, ``wiring`` turns settings and
+sinks into sending queues, ``default`` holds the runtime behind the functions of
+the package, and ``metrics`` shows a ledger to Prometheus.  The packages ``cli``,
+``testing``, ``core`` and ``fapilog`` itself import it; the engine and the sinks
+never do.  Read ``runtime`` first.
 """

@@ -36,7 +36,7 @@ class DefaultState:
     """The default runtime and the loggers that outlive it.
 
     Attributes:
-        lock: the lock of whoever changes the other attributes.
+        lock: the lock for changes of the other attributes.
         runtime: the runtime of the last ``configure()``, open or closed.
         made_from: the arguments that ``runtime`` was made from.
         is_configuring: whether the holder of the lock is inside ``configure()``.
@@ -53,10 +53,9 @@ class DefaultState:
         self.registry = LoggerRegistry(_configure_on_first_use)
 
     def before_fork(self) -> None:
-        """Wait for a thread that configures: the child could not release its import locks.
+        """Wait for a thread that configures: a child could not release its import locks.
 
-        The wait is limited because that thread may need something that the
-        forking thread holds.
+        The wait has a limit, because that thread may need a lock of the forking thread.
         """
         self.lock.acquire(timeout=self.fork_patience)
 
@@ -83,24 +82,24 @@ def configure(
 ) -> Runtime:
     """Configure the default runtime from arguments, environment and files.
 
-    Calling it again with the same result changes nothing.  With another one,
-    loggers change over and the previous runtime is shut down, which blocks at
-    most its ``shutdown_timeout``.  Thread-safe.
+    A second call with the same result changes nothing.  With another result,
+    the loggers move to the new runtime and the previous runtime is shut down,
+    which blocks for at most its ``shutdown_timeout``.  Thread-safe.
 
     Args:
-        settings: options; read from the environment and files when None.
-        sinks: sinks, or names as in the option ``sinks``.
-        processors: callables ``(record) -> record or None``, in order.
-        level: lowest enabled severity.
-        resource: resource attributes that win over the detected ones.
-        **options: further options of :class:`fapilog.Settings`.
+        settings: the options; None reads them from the environment and files.
+        sinks: the sinks, or their names as in the option ``sinks``.
+        processors: the callables ``(record) -> record or None``, in order.
+        level: the lowest enabled severity.
+        resource: the resource attributes that replace the detected ones.
+        **options: more options of :class:`fapilog.Settings`.
 
     Returns:
         The default runtime.
 
     Raises:
         ConfigurationError: an option is wrong; the message names it and the
-            fix.  What was configured before stays in force.
+            fix.  The previous configuration stays in force.
     """
     if level is not None:
         options["level"] = level
@@ -177,8 +176,8 @@ def get_logger(name: str = "", /, **bound: Any) -> Logger:
     Does not block, needs no configuration, thread-safe.
 
     Args:
-        name: usually ``__name__``; dotted names inherit levels.
-        **bound: attributes of every record of this logger.
+        name: the logger's name, usually ``__name__``; dotted names inherit levels.
+        **bound: the attributes of every record of this logger.
     """
     return Logger(state.registry.core(name), snapshot_attributes(bound))
 
@@ -189,36 +188,36 @@ def get_async_logger(name: str = "", /, **bound: Any) -> AsyncLogger:
 
 
 def set_level(level: int | str | None, logger: str = "") -> None:
-    """Change the level of a logger name and those below it, at once.
+    """Change the level of a logger name and of the names below it, at once.
 
-    Configures from the environment first if nothing is configured.
+    If nothing is configured, configures from the environment first.
 
     Raises:
-        ConfigurationError: ``level`` is no severity.
+        ConfigurationError: ``level`` is not a severity.
     """
     (state.runtime or configure()).set_level(level, logger)
     _follow_levels()
 
 
 def flush(timeout: float | None = None) -> bool:
-    """Wait until everything logged so far was settled by every sink.
+    """Wait until every sink has settled the records that were logged so far.
 
-    Blocks up to ``timeout`` seconds (None, or what is no number: 30): not for
-    an event loop's thread.
+    Blocks up to ``timeout`` seconds (30 if it is None or not a number), so do not
+    call it in the thread of an event loop.
 
     Returns:
-        False when the time limit came first.
+        False if the time limit came first.
     """
     runtime = state.runtime
     return True if runtime is None else runtime.flush(timeout)
 
 
 def shutdown(timeout: float | None = None) -> None:
-    """Deliver what was logged, end all threads, undo :func:`configure`.
+    """Deliver the accepted records, end all threads and undo :func:`configure`.
 
     Blocks up to ``timeout`` seconds (None: the option ``shutdown_timeout``).
-    Called at interpreter exit by itself.  What is logged later is dropped and
-    counted, until :func:`configure` is called again.
+    The interpreter's exit does the same.  Records that are logged later are
+    dropped and counted, until :func:`configure` is called again.
     """
     uninstall_stdlib()
     hooks = sys.modules.get("fapilog.bridges.hooks")
@@ -231,20 +230,20 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def stats() -> Stats:
-    """Return the ledger of the default runtime; after a shutdown, its last one."""
+    """Return the ledger of the default runtime, or of the last one after a shutdown."""
     runtime = state.runtime
     return Stats() if runtime is None else runtime.stats()
 
 
 def current() -> Runtime | None:
-    """Return the default runtime if there is one, shut down or not."""
+    """Return the default runtime, open or shut down, or None before the first one."""
     return state.runtime
 
 
 def target() -> Runtime | None:
-    """Return the default runtime for a bridge, configured on first use.
+    """Return the default runtime for a bridge; the first use configures it.
 
-    After a shutdown it is the closed one, which counts what still comes.
+    After a shutdown, returns the closed runtime, which counts further records.
     Never raises.
     """
     if state.runtime is None:
@@ -255,19 +254,20 @@ def target() -> Runtime | None:
 def install_stdlib(level: int | str | None = None, logger: str | None = None) -> None:
     """Send records of the :mod:`logging` module to the default runtime.
 
-    Those of all loggers, propagating or not, exactly once, whatever sets
-    ``logging`` up before or after it; the handler of OpenTelemetry's
-    instrumentation adds no second copy.  Calling it again changes nothing but
-    the level.  Other handlers stay.  Undone by :func:`uninstall_stdlib` and :func:`shutdown`.
+    The records of all loggers, propagating or not, arrive exactly once, even if
+    other code configures ``logging`` before or after this call.  The handler of
+    OpenTelemetry's instrumentation adds no second copy.  Another call changes
+    only the level.  Other handlers stay.  :func:`uninstall_stdlib` and
+    :func:`shutdown` undo it.
 
     Args:
-        level: lowest severity taken; None takes what the runtime's levels
-            let through, and opens the logger's own level accordingly.
-        logger: name of a logger to listen at, for its records and those that
-            propagate to it; None is all loggers.
+        level: the lowest severity that is sent; None follows the runtime's
+            levels, and opens the logger's own level accordingly.
+        logger: the name of one logger, for its records and those that propagate
+            to it; None is all loggers.
 
     Raises:
-        ConfigurationError: ``level`` is no severity.
+        ConfigurationError: ``level`` is not a severity.
     """
     from fapilog.bridges import stdlib  # noqa: PLC0415 - loaded only if it is used
 

@@ -1,7 +1,8 @@
-"""The metric families of one pipeline, read from its ledger at each scrape."""
+"""The Prometheus metrics of one pipeline, read from its ledger at each scrape."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -26,18 +27,18 @@ class PipelineMetrics(Collector):
     """A ``prometheus_client`` collector.  Thread-safe; does not block.
 
     Args:
-        runtime: returns whose pipeline to show, or None for none.
+        runtime: the function that returns the runtime to show, or None.
     """
 
     def __init__(self, runtime: Callable[[], Runtime | None]) -> None:
         self._runtime = runtime
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the families, so that a registry refuses them twice."""
+        """Yield the families; a registry uses them to refuse duplicates."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families with the values of this moment."""
+        """Yield the families with their present values."""
         runtime = self._runtime()
         if runtime is None:
             yield from _ledger(Stats())
@@ -47,7 +48,7 @@ class PipelineMetrics(Collector):
         yield from _sending(runtime.pipeline)
 
 
-#: Of each sink: the family, its name, what it says, and the ledger's attribute.
+#: Per sink: the family's type, name and help text, and the ledger's attribute.
 _BY_SINK: Final = (
     (CounterMetricFamily, "records_delivered", "Records a sink's backend took.", "delivered"),
     (CounterMetricFamily, "records_rejected", "Records a backend refused for good.", "rejected"),
@@ -67,7 +68,7 @@ _BY_SINK: Final = (
     ),
     (CounterMetricFamily, "records_adopted", "Records an earlier process left on disk.", "adopted"),
 )
-#: Of all sinks together: the counter, what it says, and the ledger's attribute.
+#: For all sinks together: the counter's name and help text, and the ledger's attribute.
 _TOTALS: Final = (
     ("records_accepted", "Records logged at an enabled level, and adopted ones.", "accepted"),
     ("processor_errors", "Processors that raised; their records were masked.", "processor_errors"),
@@ -96,24 +97,17 @@ def _ledger(stats: Stats) -> Iterator[Metric]:
 
 
 def _queue(pipeline: Pipeline) -> Iterator[Metric]:
-    size = GaugeMetricFamily("fapilog_queue_size", "Records waiting for the worker.")
-    size.add_metric([], len(pipeline.queue))
-    capacity = GaugeMetricFamily("fapilog_queue_capacity", "Records the queue holds.")
-    capacity.add_metric([], pipeline.admission.capacity)
-    yield from (size, capacity)
+    size, capacity = len(pipeline.queue), pipeline.admission.capacity
+    yield GaugeMetricFamily("fapilog_queue_size", "Records waiting for the worker.", size)
+    yield GaugeMetricFamily("fapilog_queue_capacity", "Records the queue holds.", capacity)
 
 
 def _sending(pipeline: Pipeline) -> Iterator[Metric]:
-    backlog = GaugeMetricFamily(
-        "fapilog_backlog_bytes", "Encoded bytes waiting for a sink.", labels=["sink"]
-    )
-    spool = GaugeMetricFamily("fapilog_spool_bytes", "Bytes waiting on disk.", labels=["sink"])
-    circuit = GaugeMetricFamily(
-        "fapilog_circuit_open", "1 while the backend does not take records.", labels=["sink"]
-    )
-    denied = GaugeMetricFamily(
-        "fapilog_access_denied", "1 while the backend refuses our credentials.", labels=["sink"]
-    )
+    gauge = partial(GaugeMetricFamily, labels=["sink"])
+    backlog = gauge("fapilog_backlog_bytes", "Encoded bytes waiting for a sink.")
+    spool = gauge("fapilog_spool_bytes", "Bytes waiting on disk.")
+    circuit = gauge("fapilog_circuit_open", "1 while the backend does not take records.")
+    denied = gauge("fapilog_access_denied", "1 while the backend refuses our credentials.")
     retries = CounterMetricFamily(
         "fapilog_send_retries", "Sends that failed and are tried again.", labels=["sink"]
     )

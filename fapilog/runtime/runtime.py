@@ -1,13 +1,12 @@
-"""Runtimes: a logger registry, a pipeline and sinks with settings of their own.
+"""A runtime: a logger registry, a pipeline and sinks with their own settings.
 
-Several live side by side (tests, libraries, tenants).  The functions of the
-package work on the default one, which ``fapilog.runtime.default`` keeps.
+A process may have several runtimes (tests, libraries, tenants).  The functions of
+the package use the default one, which ``fapilog.runtime.default`` holds.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -47,32 +46,32 @@ if TYPE_CHECKING:
     Sinks: TypeAlias = Iterable[Sink[Any] | Route | str] | Sink[Any] | Route | str
     AnyResource: TypeAlias = Resource | SDKResource | Mapping[str, Any]
 
-#: Seconds that ``flush()`` waits unless told otherwise.
+#: Seconds that ``flush()`` waits by default.
 _FLUSH: Final = 30.0
-#: Seconds that anything waits at most; the system's own waits have a limit too.
+#: The longest wait in seconds; the system's own waits have a limit too.
 _LONGEST: Final = 86_400.0
 
 
 class Runtime:
-    """A logger factory with a pipeline and sinks of its own.
+    """A logger factory with its own pipeline and sinks.
 
-    Usable as a context manager, which shuts it down at the end.  All methods
+    As a context manager it is shut down at the end of the block.  All methods
     are thread-safe.
 
     Args:
-        settings: options; read from the environment and files when None.
-        sinks: sinks, routes to sinks, or their names as the option ``sinks``
-            has them, instead of what the settings say.
-        processors: called in order for each record, before redaction.
-            Redaction runs last unless one of them is a ``RedactProcessor``
-            or the option ``redact`` is off.
-        level: lowest enabled severity, as the option ``level``.
-        resource: attributes that win over the detected ones, or a whole
+        settings: the options; None reads them from the environment and files.
+        sinks: the sinks, routes to sinks, or names as in the option ``sinks``,
+            which replace the sinks of the settings.
+        processors: the callables for each record, in order.  Redaction runs
+            after them, unless one of them is a ``RedactProcessor`` or the
+            option ``redact`` is off.
+        level: the lowest enabled severity, as the option ``level``.
+        resource: the attributes that replace the detected ones, or a whole
             resource.
-        **options: further options of :class:`Settings`.
+        **options: more options of :class:`Settings`.
 
     Raises:
-        ConfigurationError: an option is wrong; names it and the fix.
+        ConfigurationError: an option is wrong; the message names it and the fix.
     """
 
     def __init__(
@@ -102,25 +101,25 @@ class Runtime:
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
         process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
-        fork.renew("runtimes", self)
+        fork.register("runtimes", in_child=self.after_fork)
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
         """Return the logger of ``name``; its records carry ``bound`` fields."""
         return Logger(self._registry.core(name), snapshot_attributes(bound))
 
     def get_async_logger(self, name: str = "", /, **bound: Any) -> AsyncLogger:
-        """Return the same for coroutines."""
+        """Return the logger of ``name`` for coroutines."""
         return AsyncLogger(self._registry.core(name), snapshot_attributes(bound))
 
     def set_level(self, level: int | str | None, logger: str = "") -> None:
-        """Change the level of a logger name and those below it, at once.
+        """Change the level of a logger name and of the names below it, at once.
 
         Args:
-            level: a severity; None inherits from the parent again.
-            logger: dotted name; "" is the default of all.
+            level: the severity; None inherits from the parent again.
+            logger: the dotted name; "" is the default of all loggers.
 
         Raises:
-            ConfigurationError: ``level`` is no severity.
+            ConfigurationError: ``level`` is not a severity.
         """
         try:
             threshold = None if level is None else parse_severity(level)
@@ -130,30 +129,30 @@ class Runtime:
         self._registry.set_level(logger, threshold)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged so far was settled by every sink.
+        """Wait until every sink has settled the records that were logged so far.
 
-        Blocks up to ``timeout`` seconds (None, or what is no number: 30).
+        Blocks up to ``timeout`` seconds (30 if it is None or not a number).
 
         Returns:
-            False when the time limit came first.
+            False if the time limit came first.
         """
         return self.pipeline.flush(_time_limit("flush", timeout, _FLUSH))
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Deliver what was logged, end all threads, close the sinks.
+        """Deliver the accepted records, end all threads and close the sinks.
 
-        Blocks up to ``timeout`` seconds (None, or what is no number: the
-        option ``shutdown_timeout``), one deadline for everything; what is left
-        then is dropped and counted.  Later log calls are dropped and counted.
-        A second call does nothing.
+        Blocks up to ``timeout`` seconds (the option ``shutdown_timeout`` if it is
+        None or not a number), one deadline for everything.  Records that are left
+        then are dropped and counted, and so are later records.  A second call
+        does nothing.
         """
         deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
-        self.pipeline.closed = True  # before the loggers, which look at it once they are closed
+        self.pipeline.closed = True  # before the loggers, which read it once they are closed
         self._registry.close()
         self._end(deadline)
 
     def retire(self) -> None:
-        """Shut down after another runtime has taken over this one's loggers."""
+        """Shut down after another runtime has got this runtime's loggers."""
         self._end(monotonic() + self.settings.shutdown_timeout)
 
     def _end(self, deadline: float) -> None:
@@ -162,23 +161,23 @@ class Runtime:
         process_exit.unregister(self)
 
     def prepare_exit(self) -> None:
-        """Start the threads that ``shutdown()`` will need; an ending interpreter has none."""
+        """Start the threads that ``shutdown()`` needs; an ending interpreter starts none."""
         self.pipeline.start_threads()
 
     def stats(self) -> Stats:
-        """Return the ledger as it is now.  Does not block."""
+        """Return the present ledger.  Does not block."""
         stats = self.pipeline.stats()
         return stats if self._redactor is None else replace(stats, redacted=self._redactor.redacted)
 
     @property
     def exit_timeout(self) -> float:
-        """Seconds this runtime may take when the process ends."""
+        """The seconds that this runtime may take when the process ends."""
         return self.settings.shutdown_timeout
 
-    # ---- RecordTarget: what bridges feed
+    # ---- RecordTarget: the interface for bridges
 
     def is_enabled(self, name: str, severity_number: int) -> bool:
-        """Whether a record of logger ``name`` at this severity would be taken, or held."""
+        """Whether a record of the logger ``name`` at this severity would be taken or held."""
         if not self.pipeline.has_sinks:
             return False
         threshold = self._registry.levels.threshold(name)
@@ -188,11 +187,11 @@ class Runtime:
         )
 
     def lowest_severity(self) -> int:
-        """Return the lowest severity number that is enabled for any logger, or may be held."""
+        """Return the lowest severity number that any logger takes or a hold may keep."""
         return holding.gate(self._registry.levels.lowest)
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
-        """Take a record made elsewhere.  Its values must be snapshots already."""
+        """Take a record of a bridge.  Its values must be snapshots already."""
         number = record.severity_number if isinstance(record.severity_number, int) else 0
         entry = offered(self._complete, number, record, exception)
         hold = None
@@ -233,7 +232,7 @@ class Runtime:
         return attributes if self._redactor is None else self._redactor.redact_mapping(attributes)
 
     def after_fork(self) -> None:
-        """Let the resource name the forked child this is called in."""
+        """Put the forked child's own process into the resource."""
         from fapilog.otel import resource as resources  # noqa: PLC0415 - loaded by __init__()
 
         before, self._process = self._process, resources.process_attributes()
@@ -253,17 +252,16 @@ class Runtime:
         self.shutdown()
 
 
-def _time_limit(function: str, given: object, default: float) -> float:
-    """Return seconds from 0 to a day; what is no number must not break the application."""
+def _time_limit(function: str, given: Any, default: float) -> float:
+    """Return seconds from 0 to a day; a wrong argument must not break the application."""
     if given is None:
         return default
-    if isinstance(given, int) and not isinstance(given, bool):
-        return float(min(max(given, 0), int(_LONGEST)))
-    if isinstance(given, float) and not math.isnan(given):
-        return min(max(given, 0.0), _LONGEST)
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if is_number and (given >= 0 or given < 0):  # not NaN
+        return float(min(max(given, 0), _LONGEST))
     announce(
         f"{function} timeout",
-        f"{function}(timeout) takes seconds, not {type(given).__name__}; {default:g} s are used",
+        f"{function}(timeout) takes seconds, not {type(given).__name__}; using {default:g} s",
     )
     return default
 
@@ -272,14 +270,14 @@ def resolve_settings(settings: object, options: Mapping[str, Any]) -> Settings:
     """Return ``settings`` with ``options`` on top, validated.
 
     Raises:
-        ConfigurationError: an option is wrong, or ``settings`` is no settings.
+        ConfigurationError: an option is wrong, or ``settings`` has another type.
     """
     from fapilog.settings import Settings as Model  # noqa: PLC0415 - pydantic loads at configure
 
     if settings is None:
         return Model(**options)
     if not isinstance(settings, Model):
-        msg = f"settings: {settings!r} is no Settings object; give options by name"
+        msg = f"settings: {settings!r} is not a Settings object; pass options by name"
         raise ConfigurationError(msg)
     if not options:
         return settings
@@ -291,13 +289,13 @@ def check_processors(given: object) -> tuple[Processor, ...]:
     """Return the processors in a tuple.
 
     Raises:
-        ConfigurationError: one is no plain function, or they are no sequence.
+        ConfigurationError: a processor is not a plain function, or they are not iterable.
     """
-    fix = "give a list of functions (record) -> record"
+    fix = "pass a list of functions (record) -> record"
     if given is None:
         return ()
     if callable(given) or not isinstance(given, Iterable):
-        msg = f"processors: {given!r} is no list; {fix}"
+        msg = f"processors: {given!r} is not a list; {fix}"
         raise ConfigurationError(msg)
     processors = tuple(given)
     for processor in processors:
@@ -311,7 +309,7 @@ def check_processors(given: object) -> tuple[Processor, ...]:
 
 
 def check_resource(given: Any) -> AnyResource | None:
-    """Return the resource, attributes in a dict of their own.
+    """Return the resource; attributes are copied.
 
     Raises:
         ConfigurationError: it is neither attributes nor a resource.
@@ -334,7 +332,7 @@ def _processors(
     if own is None:
         own = redactor_of(settings)
         return own, [*given, own] if own else [*given]
-    # What a processor behind it adds is redacted as well.
+    # A second pass redacts what the processors after it add.
     return own, [*given] if isinstance(given[-1], Redactor) else [*given, own]
 
 

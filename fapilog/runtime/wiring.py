@@ -1,7 +1,7 @@
-"""From settings and sinks to the sending queues of a pipeline.
+"""Makes the sending queues of a pipeline from settings and sinks.
 
-Here routes, fallbacks, spools and quarantines meet their sinks; everything
-wrong about them is found before the first record.
+This module joins sinks with their routes, fallbacks, spools and quarantines, and
+finds every error in them before the first record.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
-    """Return the ways out, their sinks opened; those that are fallbacks come last.
+    """Return a sending queue per sink, with the sink opened; fallbacks come last.
 
     Args:
-        settings: options of sinks and delivery, and the sinks' names where
+        settings: the options of sinks and delivery, and the sinks' names if
             ``given`` is None.
         given: a sink, a route, a name, or an iterable of these.
 
     Raises:
-        ConfigurationError: a sink, a route or an option is wrong; no sink is
-            left open.
+        ConfigurationError: a sink, a route or an option is wrong; no sink stays
+            open.
     """
     wanted = wanted_sinks(settings, given)
     routes = _with_fallbacks(settings, _routes(settings, wanted), _specs(wanted))
@@ -53,13 +53,13 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    make_sinks(settings, named.values())  # nothing can go wrong behind this
+    make_sinks(settings, named.values())  # nothing can fail after this
     if directories and settings.spool.directory is not None:
-        from fapilog.spool import announce_strangers  # noqa: PLC0415 - as below
+        from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 
         announce_strangers(settings.spool.directory.expanduser().absolute(), directories)
     queues: dict[int, SendingQueue] = {}
-    for name, route, options in reversed(ways):  # fallbacks before those they are for
+    for name, route, options in reversed(ways):  # fallbacks before the sinks that use them
         queues[id(route.sink)] = SendingQueue(
             named[name],
             name=name,
@@ -76,7 +76,7 @@ def _specs(wanted: Iterable[object]) -> set[str]:
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
-    """Return a route for each sink, with the options that the settings have for its name."""
+    """Return a route per sink, with the options that the settings have for its name."""
     given = []
     for one in wanted:
         sink = _sink(one.sink if isinstance(one, Route) else one, settings)
@@ -87,7 +87,7 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
     routes = []
     for name, (one, sink) in zip(named, given, strict=True):
         group = groups.pop(name, None)
-        if isinstance(one, Route):  # what the code says wins over the settings
+        if isinstance(one, Route):  # code wins over settings
             routes.append(replace(one, sink=sink))
         else:
             routes.append(Route(sink, **(dict(group) if group else {})))
@@ -103,7 +103,7 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
 def _with_fallbacks(
     settings: Settings, routes: Iterable[Route], specs: Container[str]
 ) -> list[Route]:
-    """Put the sinks in place of the fallbacks' names: one sink for a name."""
+    """Replace the fallbacks' names by sinks, one sink per name."""
     made: dict[str, Any] = {}
     found = []
     for route in routes:
@@ -112,7 +112,7 @@ def _with_fallbacks(
             if fallback in specs:
                 msg = (
                     f"fallback={fallback!r} of {route}: it is one of the sinks already and would "
-                    "get records twice; give another one"
+                    "get records twice; use another one"
                 )
                 raise ConfigurationError(msg)
             if fallback not in made:
@@ -137,11 +137,11 @@ def _check(name: str, sink: Any) -> None:
 
 
 def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOptions:
-    """Return how the records of a route's sink are kept and sent, its spool opened.
+    """Return the delivery options of a route's sink, with its spool opened.
 
     Raises:
         ConfigurationError: the sink, or the directory of its spool, cannot be
-            worked with.
+            used.
     """
     _check(name, route.sink)
     spool, quarantine = _disk(settings, name, route.sink)
@@ -153,7 +153,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
                 "spool.mode=never, and use a sink whose records can be spooled (otlp, loki)"
             )
             raise ConfigurationError(msg)
-        policy = None  # asked for in general, and this sink is a local one
+        policy = None  # the policy of all sinks, and this one is local
     return DeliveryOptions(
         capacity=settings.backlog_bytes,
         export_timeout=settings.export_timeout,
@@ -171,32 +171,32 @@ def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[st
     """Return the names of the sinks' directories below ``spool.directory``.
 
     Raises:
-        ConfigurationError: two different sinks would have the same one.
+        ConfigurationError: two different sinks would use the same directory.
     """
     found: dict[str, Any] = {}
     durables = filter(None, map(as_durable, sinks)) if settings.spool.directory else ()
     for sink in durables:
-        from fapilog.spool import Owner  # noqa: PLC0415 - loaded when asked for
+        from fapilog.spool import Owner  # noqa: PLC0415 - only with a spool
 
         owner = Owner(str(sink.name), sink.wire_format, destination_of(sink))
         other = found.setdefault(owner.directory, sink)
-        # With the same options, credentials among them, it is the same destination.
+        # The same options, including credentials, mean the same destination.
         if other is not sink and getattr(other, "options", other) != getattr(sink, "options", sink):
             msg = (
                 f"two sinks are called {sink.name!r} and send to the same destination, so their "
-                "records could not be told apart in the spool: give each a name of its own"
+                "records could not be told apart in the spool: give each its own name"
             )
             raise ConfigurationError(msg)
     return set(found)
 
 
 def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quarantine | None]:
-    """Return the spool and the quarantine of a sink, as far as it has them."""
+    """Return the spool and the quarantine of a sink, or None for each that it has not."""
     group = settings.spool
     durable = as_durable(sink)
     if durable is None or group.directory is None:
         return None, None
-    from fapilog.spool import (  # noqa: PLC0415 - loaded when asked for
+    from fapilog.spool import (  # noqa: PLC0415 - only with a spool
         Quarantine,
         Spool,
         SpoolOptions,

@@ -200,7 +200,7 @@ def test_where_no_further_thread_is_to_be_had_the_first_one_delivers_all(monkeyp
     close(queue)
     assert (len(sink.records), sink.most) == (100, 1)
     err = capsys.readouterr().err
-    assert "no thread for fapilog-scripted: can't start new thread; there is another one" in err
+    assert "no thread for fapilog-scripted: can't start new thread; another thread works" in err
 
 
 # ---- shutdown

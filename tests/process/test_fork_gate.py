@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -27,33 +26,38 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_steps_run_down_the_list_before_a_fork_and_up_the_list_after_it(monkeypatch):
     played: list[str] = []
-
-    class Owner:
-        def after_fork(self) -> None:
-            played.append("owner")
-
-    for functions in ("_before", "_in_parent", "_in_child"):
-        monkeypatch.setattr(fork, functions, {})
-    monkeypatch.setattr(fork, "_renewed", {step: weakref.WeakSet() for step in fork.STEPS})
+    monkeypatch.setattr(fork, "_functions", {})
     for step in sorted(fork.STEPS):  # the order of registration does not matter
         play = partial(played.append, step)
         fork.register(step, before=play, in_parent=play, in_child=play)
-    owner = Owner()
-    fork.renew(fork.STEPS[0], owner)
-    fork.run_before()
-    fork.run_in_parent()
     down, up = list(fork.STEPS), list(reversed(fork.STEPS))
+    fork._run("before", fork.STEPS)
+    assert played == down
+    fork._run("in_child", reversed(fork.STEPS))
     assert played == down + up
-    played.clear()
-    fork.run_in_child()
-    assert played == [*up[:-1], "owner", up[-1]]
+
+
+def test_an_object_is_renewed_in_children_as_long_as_it_lives(monkeypatch):
+    renewed: list[str] = []
+
+    class Owner:
+        def after_fork(self) -> None:
+            renewed.append("owner")
+
+    monkeypatch.setattr(fork, "_functions", {})
+    owner = Owner()
+    fork.register("pipelines", in_child=owner.after_fork)
+    fork._run("in_child", fork.STEPS)
+    del owner
+    fork._run("in_child", fork.STEPS)
+    assert renewed == ["owner"]
+    assert not fork._functions["in_child", "pipelines"]
 
 
 def test_each_step_has_an_owner():
     exporter, lock = SinkExporter(MemorySink()), SetupLock()
     with Runtime(sinks=[MemorySink()], otel_provider=False):
-        owned = {step for step, owners in fork._renewed.items() if owners}
-        assert owned | set(fork._in_child) == set(fork.STEPS)
+        assert all(fork._functions["in_child", step] for step in fork.STEPS)
     del exporter, lock
 
 

@@ -230,7 +230,7 @@ def test_a_loop_that_fails_for_want_of_memory_is_run_again(capsys):
     assert ended.wait(20)
     assert worker.join(20)
     assert worker.ended
-    assert "fapilog-test: SystemExit; it goes on" in capsys.readouterr().err
+    assert "fapilog-test failed: SystemExit; it runs again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["meant", "_take"])

@@ -94,7 +94,7 @@ def test_a_loop_that_fails_is_announced_and_run_again(make: Make, error, capsys)
     loop.worker.wake()
     wait_for(lambda: loop.rounds > 2)
     assert loop.finished == 0
-    assert f"fapilog-test: {type(error).__name__}; it goes on" in capsys.readouterr().err
+    assert f"fapilog-test failed: {type(error).__name__}; it runs again" in capsys.readouterr().err
 
 
 def test_where_a_wake_up_finds_no_memory_the_next_one_is_not_left_out(make: Make, monkeypatch):

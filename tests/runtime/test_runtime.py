@@ -251,11 +251,11 @@ def test_logging_while_configuring_from_many_threads_loses_nothing():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"processors": 3}, "processors: 3 is no list"),
-        ({"processors": lambda record: record}, "is no list"),
+        ({"processors": 3}, "processors: 3 is not a list"),
+        ({"processors": lambda record: record}, "is not a list"),
         ({"processors": [asyncio.sleep]}, "is a coroutine function"),
         ({"resource": 3}, "resource: 3 is neither"),
-        ({"settings": "app.toml"}, "'app.toml' is no Settings object"),
+        ({"settings": "app.toml"}, "'app.toml' is not a Settings object"),
         ({"level": 3.5}, "3.5 is not a severity"),
         ({"sinks": [MemorySink]}, "is not a sink"),
     ],
