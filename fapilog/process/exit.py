@@ -33,19 +33,15 @@ class Closable(Protocol):
     @property
     def exit_timeout(self) -> float:
         """The seconds that the runtime may take when the process ends."""
-        ...
 
     def prepare_exit(self) -> None:
         """Start the threads that the end will need."""
-        ...
 
     def flush(self, timeout: float | None = None) -> bool:
         """Deliver the accepted records; True if all were delivered in time."""
-        ...
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Deliver the accepted records and end."""
-        ...
 
 
 # Strong references: a runtime of which only loggers are left must be drained too.

@@ -28,7 +28,7 @@ _PATIENCE: Final = 1.0
 _POLL: Final = 0.001
 #: Seconds between two attempts to end the process, and how many there are.
 _PAUSE: Final = 0.05
-_ATTEMPTS: Final = 20
+_ATTEMPTS: Final = 40
 
 
 class Sigterm:
