@@ -2,8 +2,8 @@
 
 ``worker`` is a thread that sleeps until it is woken, and ``give_way`` lets the
 application run first.  ``fork`` is the ordered list of steps around a fork,
-``sigterm`` handles that signal, and ``exit`` delivers at the end.  ``files``
-opens, locks, writes and syncs files that outlive the process.  All layers above
-may import this package.  It knows no records and imports ``native``,
-``errors``, ``context`` and ``diagnostics``.  Read ``worker`` first, then ``exit``.
+``sigterm`` handles that signal, ``exit`` delivers at the end, and ``files`` opens,
+locks, writes and syncs files that outlive the process.  All layers above may
+import this package.  It knows no records and imports ``native``, ``errors``,
+``context`` and ``diagnostics``.  Read ``worker`` first, then ``exit``.
 """
