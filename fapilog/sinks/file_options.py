@@ -9,7 +9,7 @@ import errno
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.errors import ConfigurationError
-from fapilog.sinks.shared_file import PlantedFileError
+from fapilog.process.files import PlantedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
