@@ -28,7 +28,21 @@ class ConfigurationError(FapilogError, ValueError):
 
     Raised while a runtime is configured, never later.  The message names the
     option and the fix and never contains the value of a secret option.
+
+    Args:
+        message: what is wrong, and the fix.
+        option: the option's name.
+
+    Attributes:
+        option: the name of the wrong option: dotted as in ``Settings``
+            (``"file.max_bytes"``), the argument's name, or the variable of
+            OpenTelemetry that sets it.  The first one if several options are
+            wrong; None if the error is not about an option.
     """
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class SendError(FapilogError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
-from fapilog.errors import ConfigurationError
+from fapilog.options.checks import Rule, check_all, is_number, refuse, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 
+_RULES: Final = {
+    "count": whole(1),
+    "size": whole(1, unit="bytes"),
+    "delay": Rule(
+        lambda value: is_number(value) and 0 <= value <= _DAY,
+        "a number of seconds from 0 to 86400",
+    ),
+}
 _DAY: Final = 86_400
 
 
@@ -55,16 +63,7 @@ class BatchLimits:
     delay: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (
-            type(self.count) is int
-            and type(self.size) is int
-            and self.count >= 1
-            and self.size >= 1
-            and isinstance(self.delay, (int, float))
-            and 0 <= self.delay <= _DAY
-        ):
-            msg = f"{self}: count and size are integers from 1 up, delay is 0 to {_DAY} seconds"
-            raise ConfigurationError(msg)
+        check_all(_RULES, vars(self), "BatchLimits")
 
 
 @dataclass(frozen=True)
@@ -210,8 +209,7 @@ def destination_of(sink: DurableSink[ItemT]) -> str:
     """
     destination: object = getattr(sink, "destination", "")  # it need not inherit
     if not isinstance(destination, str):
-        msg = f"destination={destination!r} of the sink {sink.name!r}: give a str"
-        raise ConfigurationError(msg)
+        refuse("destination", destination, "use a str", f"sink {sink.name!r}")
     return destination
 
 

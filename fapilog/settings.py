@@ -255,13 +255,13 @@ class Settings(BaseSettings):
         for name in options:
             if name.startswith("_"):  # pydantic has arguments of its own, of such names
                 msg = f"option {name!r}: {unknown(name, type(self))}"
-                raise ConfigurationError(msg)
+                raise ConfigurationError(msg, name)
         try:
             super().__init__(**options)
         except ValidationError as error:
             arguments = ArgumentSource(type(self), options)
             origins = Origins([arguments, *_sources(options.get("config"))])
-            raise ConfigurationError(explain(error, type(self), origins)) from None
+            raise explain(error, type(self), origins) from None
         _announce_unknown_variables()
 
     @classmethod

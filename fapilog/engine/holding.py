@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar, Token
-from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Self
@@ -17,8 +16,8 @@ from typing_extensions import Self
 from fapilog import native
 from fapilog.context import reset_latest
 from fapilog.engine.hold_buffer import Buffer
-from fapilog.errors import ConfigurationError
-from fapilog.severity import OFF, parse_severity
+from fapilog.options.checks import FINITE_SECONDS, severity, whole
+from fapilog.severity import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +29,7 @@ _Node: TypeAlias = "tuple[Buffer, _Node | None]"
 
 #: Lowest severity that any hold of this process takes; OFF before the first one.
 floor: int = OFF
+_ONE_OR_MORE: Final = whole(1)
 _followers: list[Callable[[], object]] = []
 _BLOCK: Final[ContextVar[_Node | None]] = ContextVar("fapilog_hold", default=None)
 # Of all holds, because it has to be replaced in a forked child.
@@ -109,13 +109,11 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
         size: int = 1_048_576,
         seconds: float = 60.0,
     ) -> None:
-        number = _severity(level)
-        self._options = (
-            number,
-            _whole("records", records),
-            _whole("size", size),
-            _duration(seconds),
-        )
+        number = severity("level", level, "hold()")
+        _ONE_OR_MORE.check("records", records, "hold()")
+        _ONE_OR_MORE.check("size", size, "hold()")
+        FINITE_SECONDS.check("seconds", seconds, "hold()")
+        self._options = (number, records, size, float(seconds))
         self._buffer: Buffer | None = None
         self._depth = 0
         self._tokens: list[Token[_Node | None]] = []
@@ -184,28 +182,6 @@ def _lower_floor(level: int) -> None:
     floor = level
     for callback in _followers:
         callback()
-
-
-def _severity(level: object) -> int:
-    try:
-        return parse_severity(level)  # type: ignore[arg-type]  # any object may be given
-    except ValueError as error:
-        msg = f"hold(): level: {error}"
-        raise ConfigurationError(msg) from None
-
-
-def _whole(option: str, value: object) -> int:
-    if type(value) is not int or value < 1:
-        msg = f"hold(): {option}={value!r}: use a whole number above 0"
-        raise ConfigurationError(msg)
-    return value
-
-
-def _duration(value: object) -> float:
-    if type(value) not in {int, float} or not isfinite(value) or value <= 0:  # type: ignore[arg-type,operator]
-        msg = f"hold(): seconds={value!r}: use a number above 0"
-        raise ConfigurationError(msg)
-    return float(value)  # type: ignore[arg-type]
 
 
 def _after_fork_in_child() -> None:

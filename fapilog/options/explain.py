@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from fapilog.errors import ConfigurationError
 from fapilog.options.schema import (
     field_at,
     inside,
@@ -60,21 +61,22 @@ _ALLOWED: Final[Mapping[str, str]] = {
 }
 
 
-def explain(error: ValidationError, model: type[BaseModel], origins: Origins) -> str:
-    """Return a line for each wrong option: its place, the fix, what the option is.
+def explain(error: ValidationError, model: type[BaseModel], origins: Origins) -> ConfigurationError:
+    """Return the error with a line for each wrong option: its place, the fix, its meaning.
 
     Args:
-        error: what validation of ``model`` raised.
-        model: the settings.
-        origins: where their values came from, arguments first.
+        error: the error that the validation of ``model`` raised.
+        model: the class of the settings.
+        origins: the sources of the values, arguments first.
     """
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         wrong.setdefault(".".join(path_of(model, detail["loc"])), []).append(detail)
-    return "\n".join(
+    lines = [
         _explain_one(option, details, model, origins.source(option))
         for option, details in wrong.items()
-    )
+    ]
+    return ConfigurationError("\n".join(lines), next(iter(wrong)))
 
 
 def _explain_one(
@@ -104,7 +106,7 @@ def _fix(details: Sequence[ErrorDetails]) -> str:
         if detail["type"] in _ALLOWED
     ]
     if not allowed:
-        return details[0]["msg"].removeprefix("Value error, ")
+        return str(details[0].get("ctx", {}).get("error") or details[0]["msg"])
     choices = re.findall("'([^']*)'", " ".join(allowed))
     near = closest(str(details[0]["input"]), choices)
     hint = f"; did you mean {near!r}?" if near and len(choices) > 1 else ""

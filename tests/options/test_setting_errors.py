@@ -216,6 +216,21 @@ def test_a_wrong_argument_inside_of_a_group_is_named() -> None:
     assert error(sinks=[3]).startswith("option 'sinks.0': use text")
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"level": "loud"}, "level"),
+        ({"levle": "info"}, "levle"),
+        ({"file": {"max_bytes": -1}}, "file.max_bytes"),
+        ({"queue_size": 0, "batch_size": 0}, "queue_size"),
+    ],
+)
+def test_the_error_has_the_name_of_the_option(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(**options)
+    assert caught.value.option == name
+
+
 # ---- options of files and consoles
 
 

@@ -117,7 +117,7 @@ def client_context(
             context = ssl.create_default_context(cafile=certificate) if certificate else default()
     except OSError as error:  # ssl.SSLError is one
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(msg, "certificate") from None
     context.set_alpn_protocols(["http/1.1"])  # once: threads that connect read them
     if client_certificate:
         try:
@@ -129,7 +129,7 @@ def client_context(
                 f"client_certificate={client_certificate!r}, client_key={client_key!r}: not a "
                 f"PEM certificate with its unencrypted key: {error}"
             )
-            raise ConfigurationError(msg) from None
+            raise ConfigurationError(msg, "client_certificate") from None
     return context
 
 

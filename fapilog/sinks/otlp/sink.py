@@ -17,7 +17,7 @@ from fapilog.otlp.encode import encode_in_order, encode_record, encode_request
 from fapilog.otlp.encode_json import encode_in_order_json, encode_record_json, encode_request_json
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
 from fapilog.sinks.http.destination import describe_destination
-from fapilog.sinks.http.options import checked_concurrency
+from fapilog.sinks.http.options import CONCURRENCY
 from fapilog.sinks.otlp.options import GRPC, resolve
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ class OTLPSink(DurableSink["Item"]):
             raise ConfigurationError(msg)
         self.name = name
         self.limits = limits or BatchLimits()
-        self.concurrency = checked_concurrency(concurrency)
+        CONCURRENCY.check("concurrency", concurrency)
+        self.concurrency = concurrency
         self._given_transport = transport
         self._transport: Transport | None = None
         is_json = self.options.protocol == "http/json"
