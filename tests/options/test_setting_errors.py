@@ -178,7 +178,9 @@ def test_a_wrong_key_of_pyproject_is_named_with_its_table(folder: Path) -> None:
 @pytest.mark.parametrize("text", ["tool = 3", "[tool]\nfapilog = 3"])
 def test_a_pyproject_of_another_shape_is_one_clear_error(folder: Path, text: str) -> None:
     (folder / "pyproject.toml").write_text(text)
-    assert error().endswith("in pyproject.toml is no table; write [tool.fapilog] above the options")
+    assert error().endswith(
+        "in pyproject.toml is not a table; write [tool.fapilog] above the options"
+    )
 
 
 @pytest.mark.parametrize("content", [b"= nonsense", b"level = '\xff'"])
@@ -202,7 +204,7 @@ def test_an_argument_that_wins_is_not_blamed_for_what_the_file_says(folder: Path
 
 def test_a_misspelt_argument_is_told_together_with_what_else_is_wrong() -> None:
     assert errors(levle="debug", queue_size="many") == [
-        "option 'queue_size': use a whole number (records the queue holds)",
+        "option 'queue_size': use a whole number (largest number of records in the queue)",
         "option 'levle': there is no such option; did you mean 'level'?",
     ]
     assert error(_env_file="x").startswith("option '_env_file': there is no such option")
