@@ -6,24 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from fapilog.errors import FapilogError
-from fapilog.options.checks import Rule, check_all, instance_of, is_number, one_of, whole
+from fapilog.errors import ConfigurationError, FapilogError
 
 _MIN_BYTES: Final = 4096
 _MAX_SEGMENT: Final = 1 << 30
 _MAX_INTERVAL: Final = 3600.0
-_RULES: Final = {
-    "directory": instance_of(Path, "a Path"),
-    "max_bytes": whole(_MIN_BYTES, unit="bytes"),
-    "min_free": whole(unit="bytes"),
-    "segment_bytes": whole(_MIN_BYTES, _MAX_SEGMENT, "bytes"),
-    "quarantine_bytes": whole(unit="bytes"),
-    "sync": one_of("interval", "always"),
-    "sync_interval": Rule(
-        lambda value: is_number(value) and 0 < value <= _MAX_INTERVAL,
-        "a number of seconds, more than 0 and at most 3600",
-    ),
-}
 #: A cap below so many segments makes them smaller, so that room comes back in steps.
 _SEGMENTS: Final = 4
 
@@ -63,9 +50,30 @@ class SpoolOptions:
     quarantine_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
-        check_all(_RULES, vars(self), "the spool")
+        _check("directory", self.directory, isinstance(self.directory, Path), "must be a Path")
+        for name, least in (
+            ("max_bytes", _MIN_BYTES),
+            ("min_free", 0),
+            ("segment_bytes", _MIN_BYTES),
+            ("quarantine_bytes", 0),
+        ):
+            value = getattr(self, name)
+            is_right = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            _check(name, value, is_right, f"must be a whole number of bytes, at least {least}")
+        size = self.segment_bytes
+        _check("segment_bytes", size, size <= _MAX_SEGMENT, "must be at most 1 GiB")
+        _check("sync", self.sync, self.sync in {"interval", "always"}, "must be interval or always")
+        seconds = self.sync_interval
+        is_right = isinstance(seconds, (int, float)) and 0 < seconds <= _MAX_INTERVAL
+        _check("sync_interval", seconds, is_right, "must be above 0 and at most 3600 seconds")
 
     @property
     def segment_size(self) -> int:
         """Bytes of a segment under the cap."""
         return min(self.segment_bytes, self.max_bytes // _SEGMENTS)
+
+
+def _check(name: str, value: object, is_right: bool, rule: str) -> None:
+    if not is_right:
+        msg = f"spool.{name}={value!r}: {rule}"
+        raise ConfigurationError(msg)

@@ -329,9 +329,8 @@ def test_numbers_that_are_no_severities_do_not_stop_a_batch(tmp_path):
     ],
 )
 def test_a_wrong_option_is_named(tmp_path, option, value):
-    with pytest.raises(ConfigurationError, match=rf"{option}=.* of the spool: ") as caught:
+    with pytest.raises(ConfigurationError, match=rf"spool\.{option}="):
         SpoolOptions(**{"directory": tmp_path, option: value})
-    assert caught.value.option == option
 
 
 # ---- the directory
