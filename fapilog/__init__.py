@@ -2,8 +2,8 @@
 
 This module has the public names and nothing else.  Names that a log call does
 not need are loaded at their first use, so the import of the package costs little
-more than the import of OpenTelemetry's API.  Nothing in the package imports this
-module; read ``runtime.default`` first.
+more than the import of OpenTelemetry's API.  Only ``fapilog.cli.demo`` imports
+this module; read ``runtime.default`` first.
 """
 
 from __future__ import annotations

@@ -224,11 +224,11 @@ def test_a_collection_left_in_another_context_does_not_raise():
 def test_a_collection_is_for_one_block():
     block = fapilog.collect()
     with block as fields:
-        with pytest.raises(RuntimeError, match="call it again"), block:
+        with pytest.raises(RuntimeError, match="for one block"), block:
             pass
         with bind(a=1):
             pass
-    with pytest.raises(RuntimeError, match="call it again"), block:
+    with pytest.raises(RuntimeError, match="for one block"), block:
         pass
     with bind(late=1):
         pass
