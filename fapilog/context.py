@@ -66,38 +66,6 @@ def suppressed() -> Iterator[None]:
         BOUND.reset(bound)
 
 
-class _Collection:
-    """The fields that one ``collect()`` block has noted."""
-
-    __slots__ = ("around", "fields", "is_open")
-
-    def __init__(self, around: _Collection | None) -> None:
-        self.fields: dict[str, Any] = {}
-        self.is_open = True
-        self.around = around
-
-    def note(self, fields: Mapping[str, Any]) -> None:
-        noted = self.fields
-        for name, value in fields.items():
-            if len(noted) < MAX_COLLECTED or name in noted:
-                noted[name] = value
-
-    def close(self) -> None:
-        self.is_open = False
-        self.fields = {}  # contexts that outlive the block refer to this object
-
-
-_COLLECTION: Final[ContextVar[_Collection | None]] = ContextVar("fapilog_collected", default=None)
-
-
-def _collection() -> _Collection | None:
-    """Return the innermost collection that has not ended."""
-    found = _COLLECTION.get()
-    while found is not None and not found.is_open:
-        found = found.around
-    return found
-
-
 class collect:  # noqa: N801 - used as a function, as bind() is
     """Collect the fields that :func:`bind` binds inside the block.
 
@@ -114,25 +82,51 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         RuntimeError: the same object is entered a second time.
     """
 
-    __slots__ = ("_collection", "_token")
+    __slots__ = ("_around", "_fields", "_token")
 
     def __init__(self) -> None:
-        self._collection: _Collection | None = None
+        self._token: Token[collect | None] | None = None
+        self._fields: dict[str, Any] | None = None  # None outside the block
 
     def __enter__(self) -> dict[str, Any]:
-        if self._collection is not None:
+        if self._token is not None:
             msg = "a collect() object is for one block; call collect() again for another block"
             raise RuntimeError(msg)
-        self._collection = collection = _Collection(_collection())
-        self._token = _COLLECTION.set(collection)
-        return collection.fields
+        self._around = collect._innermost()
+        self._token = _COLLECTION.set(self)
+        fields: dict[str, Any] = {}
+        self._fields = fields
+        return fields
 
     def __exit__(self, *_: object) -> None:
-        if self._collection is not None:
-            self._collection.close()
+        self._fields = None  # contexts that outlive the block refer to this object
         # If the garbage collector ends the block in another context, nothing is reset.
         with contextlib.suppress(ValueError):
-            _COLLECTION.reset(self._token)
+            _COLLECTION.reset(cast("Token[collect | None]", self._token))
+
+    @staticmethod
+    def _innermost() -> collect | None:
+        """Return the innermost ``collect()`` whose block has not ended."""
+        found = _COLLECTION.get()
+        while found is not None and found._fields is None:
+            found = found._around  # noqa: SLF001 - of the same class
+        return found
+
+    @staticmethod
+    def note(fields: Mapping[str, Any]) -> None:
+        """Collect fields that are bound now; for :class:`bind`.
+
+        :meta private:
+        """
+        innermost = collect._innermost()
+        noted = None if innermost is None else innermost._fields
+        if noted is not None:
+            for name, value in fields.items():
+                if len(noted) < MAX_COLLECTED or name in noted:
+                    noted[name] = value
+
+
+_COLLECTION: Final[ContextVar[collect | None]] = ContextVar("fapilog_collected", default=None)
 
 
 class bind:  # noqa: N801 - used as a function: bind(...) as context manager and decorator
@@ -165,8 +159,8 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
             # The fields are never changed, so they need no copy.
             bound = {**bound, **self._fields} if bound else self._fields
         self._tokens.append(BOUND.set(bound))
-        if _COLLECTION.get() is not None and (collection := _collection()) is not None:
-            collection.note(self._fields)
+        if _COLLECTION.get() is not None:
+            collect.note(self._fields)
 
     def __exit__(
         self,

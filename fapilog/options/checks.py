@@ -75,7 +75,7 @@ def severity(option: str, value: Any, owner: str = "") -> int:
     """
     try:
         return parse_severity(value)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         msg = f"{option} of {owner}: {error}" if owner else f"{option}: {error}"
         raise ConfigurationError(msg, option) from None
 

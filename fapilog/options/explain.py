@@ -9,15 +9,12 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import TypeAdapter, ValidationError
-
 from fapilog.errors import ConfigurationError
 from fapilog.options.schema import (
     field_at,
     inside,
     is_group,
     kind_at,
-    kind_of,
     option_names,
     path_of,
 )
@@ -25,8 +22,7 @@ from fapilog.options.schema import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
+    from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
     from fapilog.options.sources import Origins, Source
@@ -89,7 +85,8 @@ def _explain_one(
         return f"{place}: {unknown(option, model, spelling)}"
     kind = kind_at(model, option)
     if first["type"] in _GROUP_ERRORS and is_group(kind):
-        return f"{place}: {_not_a_group(option, kind, first['input'], spelling)}"
+        names = ", ".join(spelling(f"{option}.{name}") for name in kind.model_fields)
+        return f"{place}: {option!r} is a group of options, not an option; its options are: {names}"
     if first["type"] in _GROUP_ERRORS and is_group(inside(kind, "")):
         example = spelling(f"{option}.NAME.{next(iter(inside(kind, '').model_fields))}")
         return f"{place}: {option!r} holds groups of options by name; write {example}, for example"
@@ -141,31 +138,6 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
         if near:
             return f"there is no such option; did you mean {spelling(known[near])}?"
     return f"there is no such option; options are: {', '.join(map(spelling, own.values()))}"
-
-
-def _not_a_group(
-    option: str, group: type[BaseModel], value: object, spelling: Callable[[str], str]
-) -> str:
-    """Return the fix for a plain value in the place of a group."""
-    likely = [name for name, field in group.model_fields.items() if _takes(field, value)]
-    names = likely[:2] or list(group.model_fields)
-    meant = " or ".join(spelling(f"{option}.{name}") for name in names)
-    hint = f"did you mean {meant}?" if likely else f"its options are: {meant.replace(' or', ',')}"
-    return f"{option!r} is a group of options, not an option; {hint}"
-
-
-def _takes(field: FieldInfo, value: object) -> bool:
-    """Whether ``value`` is right for ``field``, and ``field`` does not accept every text."""
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(kind_of(field))
-        adapter.validate_python(value)
-    except ValidationError:
-        return False
-    try:
-        adapter.validate_python("\0 no option means this")
-    except ValidationError:
-        return True
-    return isinstance(value, str) and ("/" in value or "\\" in value or "." in value)
 
 
 def closest(name: str, known: Iterable[str], similarity: float = _SIMILAR) -> str:

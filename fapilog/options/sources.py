@@ -218,10 +218,8 @@ def _variables_of(option: str) -> list[str]:
 def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     """Return the value of a variable.
 
-    Raises:
-        ValueError: the value is not allowed.  The specification requires a
-            warning and the default then.
-            Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    A wrong value raises ValueError: the specification requires a warning and the default.
+    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if option == "sinks":
@@ -293,36 +291,27 @@ class FileSource(InitSettingsSource):
 
 
 def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options of a file that the user named.
-
-    Raises:
-        ConfigurationError: the file does not exist, or cannot be read.
-    """
+    """Return the options of a file that the user named."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _inside(path.read_text(encoding="utf-8"), path, table)
     except FileNotFoundError:
         msg = f"{path}: there is no such file; give the path of a file, or unset {CONFIG_VARIABLE}"
         raise ConfigurationError(msg) from None
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
-    return _inside(content, path, table)
 
 
 def _found(
     settings_cls: type[BaseSettings], path: Path, table: tuple[str, ...], name: str
 ) -> dict[str, Any]:
-    """Return the options that a file in the working directory may set.
-
-    Raises:
-        ConfigurationError: the file belongs to the application and cannot be read.
-    """
+    """Return the options that a file in the working directory may set."""
     try:
         text, is_own = found.read(path)
-        values = _inside(tomllib.loads(text), path, table)
+        values = _inside(text, path, table)
     except FileNotFoundError:
         return {}
-    except _UNREADABLE as error:  # ConfigurationError is a ValueError
-        wrong = error if isinstance(error, ConfigurationError) else _unreadable(path, error)
+    except _UNREADABLE as error:
+        wrong = _unreadable(path, error)
         if found.belongs_to_application(path):
             raise wrong from None
         announce(f"file {path}", f"{wrong}; it was found, not named, and is ignored")
@@ -344,16 +333,15 @@ def _found(
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
+    if isinstance(error, ConfigurationError):  # from _inside
+        return error
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return ConfigurationError(f"{path} cannot be read: {reason}; fix it, or remove it")
 
 
-def _inside(content: Any, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options in the content of a file.
-
-    Raises:
-        ConfigurationError: the options are in another place of the file.
-    """
+def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options in the text of a file."""
+    content: Any = tomllib.loads(text)
     tool = content.get("tool")
     if not table and isinstance(tool, dict) and "fapilog" in tool:
         msg = f"[tool.fapilog] in {path}: write its options at the top, without a table around them"

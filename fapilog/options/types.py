@@ -58,24 +58,6 @@ def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{name}", value
 
 
-def _severity(value: object) -> int:
-    if not isinstance(value, (int, str)):
-        msg = f"{value!r} is not a severity: use a name or a number from 1 to 24"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueErrors
-    return parse_severity(value)
-
-
-def _at_most_fatal(value: int) -> int:
-    if value > FATAL + 3:
-        msg = "a severity number is at most 24"
-        raise ValueError(msg)
-    return value
-
-
-def _upper_keys(value: dict[str, int]) -> dict[str, int]:
-    return {name.upper(): number for name, number in value.items()}
-
-
 def _permissions(value: object) -> object:
     """Read text such as ``"640"``, ``"0640"`` and ``"0o640"`` as octal, like chmod."""
     try:
@@ -88,16 +70,16 @@ def _permissions(value: object) -> object:
     return number
 
 
-Level = Annotated[int, BeforeValidator(_severity)]
+Level = Annotated[int, BeforeValidator(parse_severity)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Pairs = Annotated[dict[str, Any], NoDecode, BeforeValidator(_pairs)]
 SecretPairs = Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_pairs)]
 Levels = Annotated[dict[str, Level], NoDecode, BeforeValidator(_pairs)]
 Severities = Annotated[
-    dict[str, Annotated[Level, AfterValidator(_at_most_fatal)]],
+    dict[str, Annotated[Level, Field(le=FATAL + 3)]],
     NoDecode,
     BeforeValidator(_pairs),
-    AfterValidator(_upper_keys),
+    AfterValidator(lambda value: {name.upper(): number for name, number in value.items()}),
 ]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=86_400)]
 #: A number of bytes above 0, also written ``10MB`` or ``64MiB``.
