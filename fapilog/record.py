@@ -88,21 +88,10 @@ class LogRecord:
     """
 
     __slots__ = (
-        "attributes",
-        "body",
-        "dropped_attributes_count",
-        "event_name",
-        "observed_timestamp",
-        "resource",
-        "scope",
-        "severity_number",
-        "severity_text",
-        "size",
-        "span_id",
-        "timestamp",
-        "trace_flags",
-        "trace_id",
-    )
+        "attributes", "body", "dropped_attributes_count", "event_name", "observed_timestamp",
+        "resource", "scope", "severity_number", "severity_text", "size", "span_id", "timestamp",
+        "trace_flags", "trace_id",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - the fields of the data model, in its order
         self,

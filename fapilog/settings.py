@@ -15,7 +15,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -36,33 +36,34 @@ from fapilog.options.sources import (
 )
 from fapilog.options.types import (
     Bytes,
+    Count,
     Level,
     Levels,
     Mode,
     Names,
     OptionGroup,
     Pairs,
+    Positive,
+    PositiveSeconds,
     Seconds,
     SecretPairs,
     Severities,
 )
 
+_T = TypeVar("_T")
+#: An option that a file in the working directory may always set; see HARMLESS.
+Harmless = Annotated[_T, Field(json_schema_extra=HARMLESS)]
+
 
 class ConsoleOptions(OptionGroup):
     """Options of the sink ``console``."""
 
-    stream: Literal["stdout", "stderr"] = Field(
-        "stdout", description="stream of the lines", json_schema_extra=HARMLESS
+    stream: Harmless[Literal["stdout", "stderr"]] = Field("stdout", description="stream of lines")
+    format: Harmless[Literal["auto", "pretty", "json"]] = Field(
+        "auto", description="auto: pretty on a terminal, JSON lines elsewhere"
     )
-    format: Literal["auto", "pretty", "json"] = Field(
-        "auto",
-        description="auto: pretty on a terminal, JSON lines elsewhere",
-        json_schema_extra=HARMLESS,
-    )
-    color: bool | Literal["auto"] = Field(
-        "auto",
-        description="colours in pretty lines; auto: on a terminal, unless NO_COLOR is set",
-        json_schema_extra=HARMLESS,
+    color: Harmless[bool | Literal["auto"]] = Field(
+        "auto", description="colours in pretty lines; auto: on a terminal, unless NO_COLOR is set"
     )
 
 
@@ -71,19 +72,13 @@ class FileOptions(OptionGroup):
 
     path: Path | None = Field(None, description="file of the sink `file` if its name has no path")
     format: Literal["json", "otlp"] = Field("json", description="JSON lines or OTLP JSON lines")
-    max_bytes: Bytes | None = Field(
-        None, description="largest size of a file before it is rotated: 10MB"
-    )
-    rotate_every: Literal["hour", "day"] | Annotated[float, Field(gt=0)] | None = Field(
+    max_bytes: Bytes | None = Field(None, description="size that rotates a file: 10MB")
+    rotate_every: Literal["hour", "day"] | Positive | None = Field(
         None, description="rotate every hour, day, or this number of seconds"
     )
     compress: Literal["gzip"] | None = Field(None, description="compress rotated files")
-    keep_count: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="number of rotated files to keep"
-    )
-    keep_age: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="seconds to keep a rotated file"
-    )
+    keep_count: Count | None = Field(None, description="number of rotated files to keep")
+    keep_age: Positive | None = Field(None, description="seconds to keep a rotated file")
     keep_bytes: ByteSize | None = Field(None, description="bytes of rotated files to keep")
     mode: Mode = Field(0o600, description="permissions of new files, octal: 0640")
     fsync: bool = Field(
@@ -101,7 +96,7 @@ class LokiOptions(OptionGroup):
     username: str | None = Field(None, description="user of basic authentication")
     password: SecretStr | None = Field(None, description="password of the user")
     token: SecretStr | None = Field(None, description="token, sent as Authorization: Bearer")
-    headers: SecretPairs = Field(default_factory=dict, description="headers of every request: a=b")
+    headers: SecretPairs = Field({}, description="headers of every request: a=b")
     format: Literal["json", "protobuf"] = Field("json", description="encoding of a push")
     line: Literal["message", "json", "logfmt"] = Field(
         "message", description="line of an entry: the message alone, or with attributes"
@@ -109,17 +104,11 @@ class LokiOptions(OptionGroup):
     labels: Names | None = Field(
         None, description="resource attributes that become labels; also severity"
     )
-    timeout: Annotated[Seconds, Field(gt=0)] = Field(
-        10.0, description="seconds that one request may take"
-    )
+    timeout: PositiveSeconds = Field(10.0, description="seconds that one request may take")
     certificate: Path | None = Field(None, description="PEM file of the authorities to trust")
     client_key: Path | None = Field(None, description="PEM file of the client's key")
-    client_certificate: Path | None = Field(
-        None, description="PEM file of the client's certificates"
-    )
-    concurrency: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="largest number of concurrent requests"
-    )
+    client_certificate: Path | None = Field(None, description="PEM file of the client's chain")
+    concurrency: int = Field(1, ge=1, le=64, description="largest number of concurrent requests")
 
 
 class SpoolGroup(OptionGroup):
@@ -129,22 +118,15 @@ class SpoolGroup(OptionGroup):
         None, description="private directory of the spool and the quarantine; unset: neither exists"
     )
     mode: Literal["overflow", "always", "never"] = Field(
-        "overflow",
-        description="spool always, never, or when memory is full or a backend is down",
+        "overflow", description="spool always, never, or when memory is full or a backend is down"
     )
-    max_bytes: ByteSize = Field(
-        ByteSize(512 << 20), ge=1 << 20, description="bytes on disk per sink"
-    )
-    min_free: ByteSize = Field(
-        ByteSize(64 << 20), ge=0, description="bytes of the disk to leave free"
-    )
+    max_bytes: ByteSize = Field(ByteSize(512 << 20), ge=1 << 20, description="bytes per sink")
+    min_free: ByteSize = Field(ByteSize(64 << 20), ge=0, description="disk bytes to leave free")
     segment_bytes: ByteSize = Field(ByteSize(8 << 20), ge=1 << 16, description="bytes of one file")
     sync: Literal["interval", "always"] = Field(
         "interval", description="sync to the disk every sync_interval, or after every batch"
     )
-    sync_interval: Annotated[float, Field(gt=0, le=3600)] = Field(
-        0.5, description="seconds between two syncs"
-    )
+    sync_interval: Positive = Field(0.5, le=3600, description="seconds between two syncs")
     quarantine_bytes: ByteSize = Field(
         ByteSize(64 << 20), ge=0, description="bytes of refused batches to keep per sink"
     )
@@ -156,15 +138,11 @@ class RouteGroup(OptionGroup):
     level: Level = Field(1, description="lowest severity that the sink gets")
     max_level: Level = Field(24, description="highest severity that the sink gets")
     loggers: Names = Field((), description="logger names and the names below them; empty: all")
-    where: Pairs = Field(
-        default_factory=dict, description="required attributes and their values: a=b"
-    )
+    where: Pairs = Field({}, description="required attributes and their values: a=b")
     overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] | None = Field(
         None, description="policy of a full backlog; unset: the option sink_overflow"
     )
-    fallback: str | None = Field(
-        None, description="sink of the records that this one cannot accept"
-    )
+    fallback: str | None = Field(None, description="sink of the records that this one refuses")
     fallback_after: Seconds = Field(
         30.0, description="seconds without an answer before the fallback is used"
     )
@@ -193,34 +171,22 @@ class Settings(BaseSettings):
     config: Path | None = Field(
         None, description="file of options, instead of those in the working directory"
     )
-    level: Level = Field(
-        9,
-        description="lowest severity that is logged: a name or 1 to 24",
-        json_schema_extra=HARMLESS,
+    level: Harmless[Level] = Field(
+        9, description="lowest severity that is logged: a name or 1 to 24"
     )
-    levels: Levels = Field(
-        default_factory=dict,
-        description="levels by logger name: app.db=debug,uvicorn=warn",
-        json_schema_extra=HARMLESS,
+    levels: Harmless[Levels] = Field(
+        {}, description="levels by logger name: app.db=debug,uvicorn=warn"
     )
-    severities: Severities = Field(
-        default_factory=dict,
-        description="additional severity names: notice=10",
-        json_schema_extra=HARMLESS,
-    )
+    severities: Harmless[Severities] = Field({}, description="additional severity names: notice=10")
     sinks: Names | None = Field(
         None,
         description="destinations: console, otlp[:URL], loki[:URL], file:PATH, memory, none",
     )
     redact: bool = Field(default=True, description="mask secrets before any sink sees them")
-    redact_fields: Names = Field(
-        (), description="additional field names to mask", json_schema_extra=HARMLESS
-    )
+    redact_fields: Harmless[Names] = Field((), description="additional field names to mask")
     redact_allow: Names = Field((), description="field names that are not masked by name")
-    code_attributes: bool = Field(
-        default=False,
-        description="add code.file.path, code.function.name, code.line.number",
-        json_schema_extra=HARMLESS,
+    code_attributes: Harmless[bool] = Field(
+        default=False, description="add code.file.path, code.function.name, code.line.number"
     )
     queue_size: int = Field(32_768, ge=1, description="largest number of records in the queue")
     overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] = Field(
@@ -241,15 +207,13 @@ class Settings(BaseSettings):
     batch_size: int = Field(2048, ge=1, description="largest number of records in a batch")
     schedule_delay: Seconds = Field(1.0, description="longest wait until a batch is full, seconds")
     export_timeout: Seconds = Field(30.0, gt=0, description="time limit of a send, seconds")
-    retry_initial: Annotated[Seconds, Field(gt=0)] = Field(
+    retry_initial: PositiveSeconds = Field(
         1.0, description="longest wait before the first retry, seconds; doubles each time"
     )
-    retry_maximum: Annotated[Seconds, Field(gt=0)] = Field(
+    retry_maximum: PositiveSeconds = Field(
         30.0, description="longest wait before a retry, whatever a backend asks for, seconds"
     )
-    attribute_count_limit: int = Field(
-        128, ge=0, description="largest number of attributes of a record"
-    )
+    attribute_count_limit: Count = Field(128, description="largest number of attributes")
     attribute_value_length_limit: int | None = Field(
         None, ge=0, description="characters of an attribute's text; 65536 when unset"
     )
@@ -267,9 +231,7 @@ class Settings(BaseSettings):
     file: FileOptions = FileOptions()
     loki: LokiOptions = LokiOptions()
     spool: SpoolGroup = SpoolGroup()
-    routes: dict[str, RouteGroup] = Field(
-        default_factory=dict, description="records that a sink gets, by the sink's name"
-    )
+    routes: dict[str, RouteGroup] = Field({}, description="records that a sink gets, by its name")
 
     def __init__(self, **options: Any) -> None:
         for name in options:

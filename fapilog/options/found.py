@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-#: Marks an option that names no destination, loads nothing, weakens no
-#: protection and takes no resources: ``Field(..., json_schema_extra=HARMLESS)``.
+#: Marks an option that names no destination, loads nothing, weakens no protection
+#: and takes no resources.
 HARMLESS: Final[dict[str, Any]] = {"harmless": True}
 
 #: The largest file, in bytes, that is read: a file that nobody named may have any size.

@@ -81,7 +81,10 @@ Severities = Annotated[
     BeforeValidator(_pairs),
     AfterValidator(lambda value: {name.upper(): number for name, number in value.items()}),
 ]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=86_400)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 #: A number of bytes above 0, also written ``10MB`` or ``64MiB``.
 Bytes = Annotated[ByteSize, Field(gt=0)]
 #: Permission bits of a file.

@@ -221,9 +221,7 @@ def _headers(given: _Given) -> dict[str, str]:
 def _pair(text: str, source: str, position: int) -> dict[str, str]:
     """Return a header that is written ``name=value``, percent-encoded as in W3C Baggage.
 
-    Raises:
-        ConfigurationError: it is written in another way.  The error does not
-            show the text, which may be a part of a token.
+    The error does not show the text, which may be a part of a token.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
