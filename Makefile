@@ -1,9 +1,9 @@
-# Everything a contributor and CI run.  git, make and Python are enough: where
-# uv is missing, or too old to read uv.lock, it is installed into .uv/.
+# Everything that contributors and CI run.  git, make and Python are enough: if uv
+# is missing, or too old to read uv.lock, it is installed into .uv/.
 #
-#   make test                        with the default interpreter, in .venv/
-#   make test PYTHON=3.13            with another one, in .venv-3.13/
-#   make test ARGS="-k retry" COVERAGE=    a part of the tests, without coverage
+#   make test                        run the tests with the default interpreter, in .venv/
+#   make test PYTHON=3.13            use another interpreter, in .venv-3.13/
+#   make test ARGS="-k retry" COVERAGE=    run some of the tests, without coverage
 
 PYTHON =
 ARGS =
@@ -17,8 +17,8 @@ VENV = .venv
 export UV_PROJECT_ENVIRONMENT = $(VENV)
 ifneq ($(PYTHON),)
 VENV = .venv-$(notdir $(PYTHON))
-# uv finds pyenv's shims on PATH, which fail for versions that are not active;
-# ask pyenv for the interpreter itself.
+# uv finds pyenv's shims on PATH, which fail for versions that are not active, so
+# pyenv is asked for the path of the interpreter itself.
 PYENV_PREFIX := $(shell pyenv prefix $(PYTHON) 2>/dev/null)
 export UV_PYTHON = $(if $(PYENV_PREFIX),$(PYENV_PREFIX)/bin/python,$(PYTHON))
 endif
@@ -39,11 +39,11 @@ PYTEST_INSTALLED = bin/$(PYTEST) --ignore=tests/test_repository.py
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(UV_READY) ## See fapilog work: an application, its logs and traces, and where they arrive
+demo: $(UV_READY) ## Show fapilog at work: an application, and its logs and traces at a receiver
 	@$(UV) sync --locked --quiet --inexact --no-default-groups --extra demo
 	@$(RUN) fapilog demo $(ARGS)
 
-test: sync ## Run the tests with coverage; fails under 95 %
+test: sync ## Run the tests with coverage; fails below 95 %
 	$(RUN) $(PYTEST) $(COVERAGE)
 
 thorough: sync ## Run the tests with a thousand examples of each property
@@ -74,28 +74,28 @@ fmt: sync ## Format the code and fix what the linter can
 	$(RUN) ruff check --fix-only
 	$(RUN) ruff format
 
-golden: sync ## Print the table of golden cases; fails where a bridge makes another record
+golden: sync ## Print the table of golden cases; fails if a bridge makes a different record
 	@$(RUN) python -m tests.golden
 
 bench: sync ## Print the performance figures
 	$(RUN) python benchmarks/run.py $(ARGS)
 
-bench-fastapi: sync ## Print what logging costs a FastAPI application (needs wrk)
+bench-fastapi: sync ## Print the cost of logging in a FastAPI application (needs wrk)
 	$(RUN) python benchmarks/web/run.py $(ARGS)
 
-ids: sync ## Print which ids the records of 1,000 requests at once have, from nine places
+ids: sync ## Print the ids of records from nine places in each of 1,000 concurrent requests
 	$(RUN) python -m tests.fastapi.ids
 
-faults: sync ## Play every fault against every remote sink; fails where a record is unaccounted for
+faults: sync ## Play every fault against every remote sink; fails if a record is unaccounted for
 	$(RUN) python -m tests.faults $(ARGS)
 
-soak: sync ## Ten minutes of load with outages, a SIGKILL and refused credentials
+soak: sync ## Run ten minutes of load with outages, a SIGKILL and refused credentials
 	$(RUN) python -m tests.faults.soak $(ARGS)
 
-stalls: sync ## Print how long hostile texts keep the interpreter; fails where time outgrows length
+stalls: sync ## Print how long hostile texts hold the interpreter; fails if time outgrows length
 	@$(RUN) python -m tests.stalls $(ARGS)
 
-collector: $(COLLECTOR) ## Build the OpenTelemetry Collector that some tests use (Go, some minutes)
+collector: $(COLLECTOR) ## Build the OpenTelemetry Collector for some tests (needs Go and some minutes)
 
 $(COLLECTOR): collector-config/builder.yaml
 	@command -v go >/dev/null || { echo "make collector needs Go: https://go.dev/dl/" >&2; exit 1; }
@@ -104,7 +104,7 @@ $(COLLECTOR): collector-config/builder.yaml
 		--config builder.yaml --skip-strict-versioning --ldflags="-s -w"
 	$(COLLECTOR) validate --config collector-config/test.yaml
 
-wheel: $(UV_READY) ## Build the wheel and try it without extras in an environment of its own
+wheel: $(UV_READY) ## Build the wheel and try it without extras in its own environment
 	rm -rf dist
 	$(UV) build --quiet --all-packages --out-dir dist
 	$(UV) venv --quiet --clear .venv-wheel
@@ -125,19 +125,19 @@ test-oldest: $(UV_READY) ## Run the tests with the oldest dependencies that pypr
 		--group test --editable ".[all,demo]" --editable $(FASTAPI)
 	.venv-oldest/$(PYTEST_INSTALLED)
 
-# Prints the interpreter that PYTHON= names, or fails where it is not installed.
+# Prints the interpreter that PYTHON= names; fails if it is not installed.
 interpreter: $(UV_READY)
 	@$(UV) python find --no-project --no-python-downloads $(UV_PYTHON)
 
-sync: $(UV_READY) ## Install everything into .venv: all extras, fapilog-fastapi, what examples and tests use
+sync: $(UV_READY) ## Install everything into .venv: extras, fapilog-fastapi, test tools
 	@$(UV) sync --locked --quiet --all-packages --all-extras
 
 $(UV_OWN):
 	@python3 -m venv --clear .uv/$(UV_VERSION) || { \
-		echo "python3 cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		echo "python3 cannot create virtual environments: install python3-venv (apt-get install python3-venv)" >&2; \
 		rm -rf .uv/$(UV_VERSION); exit 1; }
 	@.uv/$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-clean: ## Remove what make has made, except the collector
+clean: ## Remove everything that make created, except the collector
 	rm -rf .uv .venv .venv-* dist docs/_build htmlcov .coverage .coverage.* \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

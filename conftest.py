@@ -1,8 +1,8 @@
 """Runs the Python fences of README.md and docs/ as tests: ``make snippets``.
 
-A document is one program: its fences run in order and share their names, in
-an empty directory.  A fence that cannot run has a comment in front of it that
-says why: ``<!-- skip: next "needs a Kafka broker" -->``.
+A document is one program: its fences run in order, share their names, and run
+in an empty directory.  Before a fence that cannot run, a comment gives the
+reason: ``<!-- skip: next "needs a Kafka broker" -->``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
 
 def enter_empty_directory(namespace: dict[str, Any]) -> None:
-    """Run the document where the files that it writes are in nobody's way."""
+    """Run the document in an empty directory, where it may write files."""
     stack = namespace["_stack"] = contextlib.ExitStack()
     directory = stack.enter_context(tempfile.TemporaryDirectory())
     stack.callback(os.chdir, Path.cwd())
@@ -26,8 +26,8 @@ def enter_empty_directory(namespace: dict[str, Any]) -> None:
 
 
 def shut_down(namespace: dict[str, Any]) -> None:
-    """Undo the document's ``configure()``, so that the next one starts clean."""
-    import fapilog  # noqa: PLC0415 - not needed to collect the other tests
+    """Undo the document's ``configure()``, so the next document starts clean."""
+    import fapilog  # noqa: PLC0415 - other tests do not need it
 
     fapilog.shutdown(10)
     namespace["_stack"].close()

@@ -1,7 +1,7 @@
-"""The pytest plugin of fapilog: the fixture ``logs``.
+"""The pytest plugin of fapilog, with the fixture ``logs``.
 
-A module beside the package, because pytest imports plugins before anything
-measures coverage: importing this one loads nothing of fapilog.
+The plugin is a module beside the package, because pytest imports plugins before
+coverage is measured, and importing this module loads nothing of fapilog.
 PYTEST_DONT_REWRITE
 """
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def logs() -> Iterator[CapturedLogs]:
-    """Capture what the test and the application under test log.
+    """Capture the records of the test and of the application under test.
 
-    See :func:`fapilog.testing.capture_logs` for what is replaced meanwhile.
+    :func:`fapilog.testing.capture_logs` describes what is replaced during the capture.
     """
-    from fapilog.testing import capture_logs  # noqa: PLC0415 - see above
+    from fapilog.testing import capture_logs  # noqa: PLC0415 - loads fapilog only when used
 
     with capture_logs() as captured:
         yield captured
@@ -31,10 +31,10 @@ def logs() -> Iterator[CapturedLogs]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
-    """Show what was logged in the report of a test that fails."""
+    """Add the captured records to the report of a failing test."""
     outcome = yield
     report = outcome.get_result()
     captured = getattr(item, "funcargs", {}).get("logs")
-    # The fixture may be another one of this name.
+    # The test may use another fixture with this name.
     if report.failed and report.when == "call" and type(captured).__name__ == "CapturedLogs":
         report.sections.append(("Captured fapilog records", str(captured)))

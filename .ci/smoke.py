@@ -1,7 +1,7 @@
-"""Try the installed package with its required dependencies only.
+"""Tries the installed package with its required dependencies only.
 
-Run with ``python -I`` in an environment that holds the built wheel and no
-extras: what is imported is the wheel, never the source tree.
+Run it with ``python -I`` in an environment that has the built wheel and no
+extras.  ``-I`` makes it import the wheel, never the source tree.
 """
 
 import importlib.metadata
@@ -21,13 +21,13 @@ assert (package / "py.typed").is_file(), "py.typed is not in the wheel"
 
 for extra in ("fastapi", "grpc", "prometheus_client", "typer"):
     assert importlib.util.find_spec(extra) is None, (
-        f"{extra} is installed: not a minimal environment"
+        f"{extra} is installed, so this is not a minimal environment"
     )
 
 for name in fapilog.__all__:
     getattr(fapilog, name)
 
-# What only opentelemetry-instrument loads, and needs the package that it is part of.
+# Only opentelemetry-instrument loads these, so they may need packages that come with it.
 auto = {"opentelemetry_configurator", "opentelemetry_distro"}
 groups, missing = set(), set()
 for entry_point in importlib.metadata.distribution("fapilog").entry_points:

@@ -1,12 +1,12 @@
-"""Where the time of one record goes, stage by stage, with the library's own functions.
+"""Measures the time of one record in each stage, with the library's own functions.
 
     python benchmarks/breakdown.py [--sink otlp|loki|file] [--rounds N]
 
-The pipeline's worker is kept asleep and its steps are done here in its place,
-512 records at a time, so every stage is timed alone and warm.  Times are CPU
-time of this thread: waiting for the backend's answer is not in them.  What the
-table of ``run.py`` shows on top of the sum is the queue, the ledger and the
-change of threads.
+The pipeline's worker stays asleep, and this program does its steps, 512 records
+at a time, so every stage is timed alone and warm.  Times are CPU time of this
+thread, without the wait for the backend's answer.  The table of ``run.py`` shows
+more than the sum, because it includes the queue, the ledger and switches
+between threads.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ BATCH = 512
 
 STAGES = {
     "front end": "the log call: level, time, span, snapshot of values, queue",
-    "process": "the record is made, looked through for secrets and limits, measured",
-    "encode": "the record becomes OTLP bytes, or a line",
-    "send": "the batch is framed and posted, or written",
+    "process": "build the record, search it for secrets, apply limits, measure its size",
+    "encode": "encode the record as OTLP bytes, or as a line",
+    "send": "frame and post the batch, or write it",
 }
 
 
 class Stopwatch:
-    """CPU time of this thread, by stage, in nanoseconds a record."""
+    """CPU time of this thread, by stage, in nanoseconds per record."""
 
     def __init__(self) -> None:
         self.samples: dict[str, list[float]] = {stage: [] for stage in STAGES}
@@ -83,7 +83,7 @@ def measure(kind: str, rounds: int) -> dict[str, float]:
         }
         sink = sinks[kind]()
         runtime = fapilog.Runtime(sinks=[sink])
-        # A worker that does not count as idle is woken by nobody.
+        # Log calls do not wake a worker that is not marked as idle.
         runtime.pipeline.worker.idle = False
         warm, watch = Stopwatch(), Stopwatch()
         for watching in [warm] * 20 + [watch] * rounds:
@@ -94,7 +94,7 @@ def measure(kind: str, rounds: int) -> dict[str, float]:
 
 def table(medians: dict[str, float]) -> str:
     total = sum(medians.values())
-    lines = ["| stage | us | share | what happens |", "| --- | --- | --- | --- |"]
+    lines = ["| stage | us | share | work |", "| --- | --- | --- | --- |"]
     for stage, value in medians.items():
         lines.append(f"| {stage} | {value / 1000:.2f} | {value / total:.0%} | {STAGES[stage]} |")
     return "\n".join([*lines, f"| sum | {total / 1000:.2f} | | |"])
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--sink", choices=("otlp", "loki", "file"), default="otlp")
     parser.add_argument("--rounds", type=int, default=400, help="batches of 512 records")
     arguments = parser.parse_args()
-    print(f"CPU a record, four attributes, {arguments.sink}\n")
+    print(f"CPU per record, four attributes, {arguments.sink}\n")
     print(table(measure(arguments.sink, arguments.rounds)))
 
 

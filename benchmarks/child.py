@@ -1,4 +1,4 @@
-"""What the scenarios share: one contestant in this fresh process, inside an active span."""
+"""Shared by the scenarios: sets up one contestant in this process, inside an active span."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from contestants import CONTESTANTS, Contestant, Target, base_name
 
 @dataclass(frozen=True)
 class Run:
-    """A contestant set up in this process, and the options of the scenario."""
+    """The contestant of this process, and the options of the scenario."""
 
     contestant: Contestant
     target: Target
@@ -25,11 +25,11 @@ class Run:
 
     @property
     def is_up(self) -> bool:
-        """Whether what is logged can arrive."""
+        """Whether records can arrive at the backend."""
         return bool(self.options.get("backend", "up") == "up")
 
     def seen(self) -> dict[str, Any]:
-        """What the receiver has seen; for a file, only the number of its lines."""
+        """Return the receiver's counts; for a file, only the number of its lines."""
         if self.target.endpoint:
             with urllib.request.urlopen(self.target.endpoint, timeout=30) as answer:
                 return dict(json.load(answer))
@@ -37,7 +37,7 @@ class Run:
         return {"records": sum(path.read_bytes().count(b"\n") for path in files)}
 
     def warm_up(self, calls: int = 1000) -> None:
-        """Log ``calls`` records and wait until all of them have arrived, or have failed to."""
+        """Log ``calls`` records and wait until all have arrived, or for an outage to be noticed."""
         for i in range(calls):
             self.contestant.call(i)
         if self.is_up:
@@ -46,13 +46,13 @@ class Run:
             time.sleep(2)
 
     def finish(self, records: int) -> None:
-        """Wait until everything has left the process: ``records`` in all."""
+        """Wait until all ``records`` have left the process."""
         self.contestant.flush()
         if not self.contestant.flush_waits:
             self.wait_for(records, poll=0.005)
 
     def wait_for(self, records: int, poll: float) -> None:
-        """Look every ``poll`` seconds until the backend has seen so many records."""
+        """Check every ``poll`` seconds until the backend has seen ``records`` records."""
         deadline = time.monotonic() + 60
         while (seen := self.seen()["records"]) < records:
             if time.monotonic() > deadline:
@@ -61,7 +61,7 @@ class Run:
 
 
 def active_span() -> contextlib.AbstractContextManager[object]:
-    """A recording span of the SDK; nothing where the SDK is not installed."""
+    """Return a recording span of the SDK, or an empty context without the SDK."""
     try:
         from opentelemetry.sdk.trace import TracerProvider
     except ImportError:
@@ -84,5 +84,5 @@ def run() -> Iterator[Run]:
 
 
 def report(**measured: Any) -> None:
-    """Hand the measurements to the parent, on the last line of standard output."""
+    """Pass the measurements to the parent, on the last line of standard output."""
     print(json.dumps(measured), flush=True)

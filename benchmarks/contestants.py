@@ -1,8 +1,8 @@
-"""The libraries that are compared, each set up the way its own documentation advises.
+"""The libraries that are compared, each set up as its own documentation recommends.
 
-A scenario picks one by name and drives it through three functions, so every
-library is measured by the same loop.  Imports are inside the functions: the
-peers live in other environments than fapilog.
+A scenario picks a library by name and uses it through three functions, so every
+library is measured by the same loop.  Imports are inside the functions, because
+the peers are in other environments than fapilog.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ATTRIBUTES = {"order_id", "total", "sku", "customer"}
 
 @dataclass(frozen=True)
 class Target:
-    """Where records go.
+    """The destination of the records.
 
     Attributes:
-        endpoint: URL of the receiver, without a path; empty when there is none.
-        path: file the file contestants write; it does not exist yet.
-        queue: records the queue holds, or 0 for the library's default.
-        spool: mode of fapilog's spool, which is beside ``path``; empty for none.
+        endpoint: the URL of the receiver, without a path; empty without a receiver.
+        path: the file that file contestants write; it does not exist yet.
+        queue: the capacity of the queue, or 0 for the library's default.
+        spool: the mode of fapilog's spool, which is beside ``path``; empty for no spool.
     """
 
     endpoint: str
@@ -40,12 +40,12 @@ class Contestant:
     """One library, ready to log.
 
     Attributes:
-        call: logs one record with four attributes; takes the order's number.
-        flush: has every accepted record leave the process.  Called once, after
-            the last call.
-        flush_waits: whether it blocks until they have; a library that has no
-            such function is asked to hurry, and the scenario looks whether the
-            last record has arrived.
+        call: a function that takes the order's number and logs one record with
+            four attributes.
+        flush: a function that delivers every accepted record.  It is called
+            once, after the last call.
+        flush_waits: whether ``flush`` blocks until all records are delivered.  If
+            not, the scenario checks whether the last record has arrived.
     """
 
     call: Callable[[int], None]
@@ -54,12 +54,12 @@ class Contestant:
 
 
 def base_name(contestant: str) -> str:
-    """The name in :data:`CONTESTANTS`; what tells two turns of one apart follows a comma."""
+    """Return the name in :data:`CONTESTANTS`, without the turn's options after a comma."""
     return contestant.partition(",")[0]
 
 
 def nothing(_target: Target) -> Contestant:
-    """The loop's own cost: a call that logs nothing."""
+    """Log nothing, to measure the loop's own cost."""
 
     def call(i: int) -> None:
         return None
@@ -130,8 +130,8 @@ def otel_otlp(target: Target) -> Contestant:
 def loki_logger_handler(target: Target) -> Contestant:
     """loki-logger-handler with structured metadata, its documented place for a trace id.
 
-    Its other options are the defaults, the fastest of those tried: its thread
-    pushes what has gathered in 10 seconds, or until it is woken, in one request.
+    Its other options are the defaults, which were the fastest of those tried: its
+    thread pushes the records of 10 seconds, or until it is woken, in one request.
     """
     from loki_logger_handler.loki_logger_handler import LokiLoggerHandler
 
@@ -153,10 +153,10 @@ def loki_logger_handler(target: Target) -> Contestant:
 
 
 def inuits_loki(target: Target) -> Contestant:
-    """inuits-python-logging-loki in its queue handler, which sends batches.
+    """inuits-python-logging-loki with its queue handler, which sends batches.
 
     Its documented place for a trace id is a label.  Attributes as labels would
-    make a stream of every order and be slower, so they are in the line, as JSON.
+    create one stream per order and be slower, so they are in the line, as JSON.
     """
     from queue import Queue
 
@@ -188,7 +188,7 @@ def inuits_loki(target: Target) -> Contestant:
 
 
 def _logger_with_span_ids(handler: logging.Handler) -> logging.Logger:
-    """A logger of the logging module whose records have the ids of the active span."""
+    """Return a logger of ``logging`` whose records have the ids of the active span."""
     from opentelemetry import trace
 
     def add_span_ids(record: Any) -> bool:
@@ -205,7 +205,7 @@ def _logger_with_span_ids(handler: logging.Handler) -> logging.Logger:
 
 
 def structlog_file(target: Target) -> Contestant:
-    """Structlog as its page on performance has it, with the ids of the active span."""
+    """structlog as its page on performance recommends, with the ids of the active span."""
     import orjson
     import structlog
     from opentelemetry import trace
@@ -230,7 +230,7 @@ def structlog_file(target: Target) -> Contestant:
         ],
         logger_factory=structlog.BytesLoggerFactory(file=file),
     )
-    # bind() once: otherwise the lazy proxy looks its logger up in every call.
+    # Call bind() once, otherwise the lazy proxy looks up its logger in every call.
     log = structlog.get_logger().bind()
 
     def call(i: int) -> None:
@@ -240,7 +240,7 @@ def structlog_file(target: Target) -> Contestant:
 
 
 def loguru_file(target: Target) -> Contestant:
-    """Loguru with its own JSON to a file, and the ids of the active span by patcher."""
+    """loguru with its own JSON to a file, and the ids of the active span from a patcher."""
     from loguru import logger
     from opentelemetry import trace
 
@@ -290,11 +290,11 @@ def older_file(target: Target) -> Contestant:
 
 
 def older_file_bare(target: Target) -> Contestant:
-    """The older fapilog at its fastest: nothing enriched, nothing redacted.
+    """The older fapilog with its fastest settings, without enrichers and redactors.
 
-    Found by trying its documented switches: thread and bound-loop mode, one
-    and two workers, sink concurrency 1 and 8, batches of 256 and 1024,
-    serialised in the flush or in the sink.
+    They were found by trying its documented options: thread and bound-loop mode,
+    one and two workers, sink concurrency 1 and 8, batches of 256 and 1024,
+    serialisation in the flush or in the sink.
     """
     return _older(
         target,

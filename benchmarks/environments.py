@@ -1,7 +1,7 @@
-"""The interpreters of a comparison: this one, and one for each set of peers.
+"""The environments of a comparison: this one, and one per set of peers.
 
-Peers are installed with pinned versions into ``benchmarks/.peers`` by uv, on
-the interpreter that runs this, so that both sides have the same CPython.
+uv installs the peers with pinned versions into ``benchmarks/.peers``, on the
+interpreter that runs this program, so both sides have the same CPython.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ PEERS = HERE / ".peers"
 
 
 def python_of(name: str) -> str:
-    """Path of the interpreter of environment ``name``, created when missing.
+    """Return the path of an environment's interpreter, and create the environment if needed.
 
     Args:
-        name: ``self`` (fapilog as it is in this tree), ``peers`` or ``older``.
+        name: ``self`` (the fapilog of this tree), ``peers`` or ``older``.
     """
     if name == "self":
         return sys.executable

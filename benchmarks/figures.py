@@ -1,4 +1,4 @@
-"""Every figure of the table: what is measured, against whom, and what must be reached."""
+"""Defines every figure of the table: its measurement, its peer, and its limit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ class Scenario:
     """How often and with which options a scenario runs.
 
     Attributes:
-        contestants: in the order of their turns; a comma and some words may
-            follow the name of one, to have it twice with other options.
-        options: what the scenario's process gets.
-        quick: options that ``--quick`` replaces.
-        repeats: fresh processes for each contestant.
-        module: the module in ``scenarios/``; the scenario's own name when empty.
-        overrides: options of single contestants, where a common number would
-            take minutes or be over in no time.
+        contestants: the names of the contestants in the order of their turns.  A
+            comma and some words may follow a name, so one contestant can take
+            part twice with different options.
+        options: the options of the scenario's process.
+        quick: the options that replace these with ``--quick``.
+        repeats: the number of fresh processes per contestant.
+        module: the module in ``scenarios/``; if empty, the scenario's name.
+        overrides: the options of single contestants, for which the common number
+            would take minutes or no time at all.
     """
 
     contestants: tuple[str, ...]
@@ -35,10 +36,10 @@ class Metric:
     """One number that a scenario reports.
 
     Attributes:
-        key: its name in the report.
-        unit: as printed.
-        scale: factor from the reported to the printed unit.
-        higher: whether more is better.
+        key: the number's name in the report.
+        unit: the unit that is printed.
+        scale: the factor from the reported to the printed unit.
+        higher: whether a higher value is better.
     """
 
     key: str
@@ -49,18 +50,18 @@ class Metric:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: ``ratio = ours / peer`` of the medians.
+    """One row of the table: ``ratio = ours / peer`` of the medians.
 
     Attributes:
-        name: what is measured.
-        scenario: key of :data:`SCENARIOS`.
-        metric: what is compared.
-        ours: contestant in the numerator.
-        peer: contestant in the denominator; None when our value itself counts.
-        must: ratio to reach, or value where there is no peer; None when the
-            line is for information.
-        aim: what is hoped for.
-        against: metric of the denominator where it is another one.
+        name: the name of the figure.
+        scenario: a key of :data:`SCENARIOS`.
+        metric: the number that is compared.
+        ours: the contestant in the numerator.
+        peer: the contestant in the denominator; None if our value itself counts.
+        must: the limit for the ratio, or for the value without a peer; None if
+            the row is for information.
+        aim: the limit that the figure should reach.
+        against: the metric of the denominator, if it is a different one.
     """
 
     name: str
@@ -73,22 +74,22 @@ class Figure:
     against: Metric | None = None
 
     def met(self, value: float) -> bool | None:
-        """Whether the ratio or value reaches ``must``; None where nothing must be reached."""
+        """Whether the ratio or value reaches ``must``; None without a limit."""
         if self.must is None:
             return None
         return value >= self.must if self.metric.higher else value <= self.must
 
 
-#: Queue that holds every record of a run, for libraries that would drop some.
-#: fapilog waits for room by default and needs none.
+#: A queue for every record of a run, for libraries that would drop records.
+#: fapilog waits for room by default and does not need it.
 ALL: Final = {"queue": 200_000}
 
-#: The states of a backend that "backend_down" compares, each without and with a spool.
+#: The states of the backend in "backend_down", each without and with a spool.
 STATES: Final = ("up", "refusing", "silent")
 
 
 def in_state(state: str, *, spooled: bool) -> str:
-    """The contestant that logs to a backend in this state."""
+    """Return the name of the contestant that logs to a backend in this state."""
     return f"fapilog-otlp, {state}{', spool' if spooled else ''}"
 
 
@@ -125,7 +126,7 @@ SCENARIOS: Final = {
         {"early": 50_000, "late": 250_000},
         repeats=2,
     ),
-    # Early is after queue and backlog are full: 32,768 records and 64 MiB.
+    # "early" is after queue and backlog are full, with 32,768 records and 64 MiB.
     "outage": Scenario(
         ("fapilog-otlp",),
         {"early": 300_000, "late": 1_000_000, "backend": "refusing"},
@@ -185,7 +186,7 @@ LOKI: Final = "fapilog-loki"
 
 
 def down_figures(name: str, metric: Metric) -> Iterator[Figure]:
-    """A backend that is down against one that is up, for both ways to be down."""
+    """Compare a backend that is down with one that is up, for both kinds of outage."""
     for spooled in (False, True):
         up = in_state("up", spooled=spooled)
         for state in STATES[1:]:
@@ -203,8 +204,8 @@ FIGURES: Final = (
     Figure("delivered to a file", "throughput", RATE, FILE, "loguru-file"),
     Figure("delivered to a file", "older", RATE, FILE, "older-file", 30, 40),
     Figure("delivered to a file", "older", RATE, FILE, "older-file-bare", 30, 40),
-    Figure("CPU a record", "throughput", CPU, OTLP, "otel-otlp", 0.16, 0.10),
-    Figure("CPU a record, file", "throughput", CPU, FILE, "structlog-file"),
+    Figure("CPU per record", "throughput", CPU, OTLP, "otel-otlp", 0.16, 0.10),
+    Figure("CPU per record, file", "throughput", CPU, FILE, "structlog-file"),
     Figure("p99.9 at 5,000/s, from due time", "open_loop", LATE, OTLP, "otel-otlp", 0.10, 0.03),
     Figure("p99.9 at 5,000/s, from due time", "open_loop", LATE, OTLP, "nothing"),
     Figure("p99.9 at 5,000/s, call alone", "open_loop", TAIL, OTLP, "otel-otlp"),
@@ -215,8 +216,8 @@ FIGURES: Final = (
     Figure("arrived of a burst of 50,000", "burst", ARRIVED, OTLP, "otel-otlp"),
     Figure("delivered to Loki", "loki", RATE, LOKI, "loki-logger-handler", 8),
     Figure("delivered to Loki", "loki", RATE, LOKI, "inuits-loki", 8),
-    Figure("CPU a record, Loki", "loki", CPU, LOKI, "loki-logger-handler"),
-    Figure("append to the spool, a record", "spool_append", APPEND, "fapilog", None, 10),
+    Figure("CPU per record, Loki", "loki", CPU, LOKI, "loki-logger-handler"),
+    Figure("append to the spool, per record", "spool_append", APPEND, "fapilog", None, 10),
     Figure("delivered, spool always", "spool_always", RATE, f"{OTLP}, spool", OTLP, 0.7),
     *down_figures("p99.9 of the call", TAIL),
     *down_figures("p99.9 from due time", LATE),

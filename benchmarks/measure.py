@@ -1,4 +1,4 @@
-"""Runs scenarios: every measurement in a fresh process, contestants taking turns."""
+"""Runs scenarios, with every measurement in a fresh process and the contestants in turns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contestants import base_name
 from environments import HERE, python_of
 from figures import Scenario
 
-#: Measurements of one scenario: contestant -> one dict for every repeat.
+#: The measurements of one scenario: for each contestant, one dict per repeat.
 Measured = dict[str, list[dict[str, Any]]]
 
 PEERS = (
@@ -26,21 +26,21 @@ PEERS = (
     "loguru-file",
     "nothing",
 )
-#: What is in the name of a contestant that sends to a backend.
+#: Words in the names of contestants that send to a backend.
 PROTOCOLS = {"otlp", "loki"}
-#: Nothing listens there.
+#: An address where nothing listens.
 REFUSING = "http://127.0.0.1:9"
 TIMEOUT = 300  # seconds a single measurement may take
 
 
 class BrokenScenarioError(Exception):
-    """A measurement did not come to its end."""
+    """A measurement failed."""
 
 
 def measure(
     name: str, scenario: Scenario, options: dict[str, Any], repeats: int, say: Any
 ) -> Measured:
-    """Run ``scenario`` with A B A B … turns; returns what each process reported.
+    """Run ``scenario`` in turns (A B A B …), and return the reports of all processes.
 
     Raises:
         BrokenScenarioError: a process failed or hung.
@@ -98,7 +98,7 @@ def environment_of(contestant: str) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """This environment without anybody's options, and with the scenarios importable."""
+    """Return the environment without options of any library, and with the scenarios importable."""
     foreign = ("OTEL_", "FAPILOG_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "PYTHONPATH": str(HERE)}
@@ -106,10 +106,10 @@ def clean_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def backend(contestant: str, options: dict[str, Any]) -> Iterator[str]:
-    """The URL of a backend, empty where the contestant sends to none.
+    """Run a backend and yield its URL, which is empty if the contestant needs none.
 
     The option ``backend`` is ``up``, ``refusing`` (nothing listens) or
-    ``silent`` (requests are taken and never answered).
+    ``silent`` (requests are read and never answered).
     """
     state = options.get("backend", "up")
     if not PROTOCOLS & set(base_name(contestant).split("-")):

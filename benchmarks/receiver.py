@@ -1,14 +1,13 @@
-"""A backend in a process of its own: parses every request and counts.
+"""A backend in a separate process, which parses every request and counts.
 
     python receiver.py [up|silent]
 
 Prints its port, then serves until its standard input ends, so it cannot
 outlive the benchmark.  ``POST /v1/logs`` takes OTLP protobuf and
-``POST /loki/api/v1/push`` JSON, both gzipped or not; ``GET /`` answers what was
-seen, as JSON.  ``silent`` is the black hole: it reads requests and never
-answers.  Requests are parsed by C parsers, several times faster than any
-contestant encodes; the CPU seconds in the answer let a scenario check that it
-never waited for this.
+``POST /loki/api/v1/push`` takes JSON, both gzipped or not; ``GET /`` returns the
+counts as JSON.  With ``silent`` it reads requests and never answers.  C parsers
+read the requests, several times faster than any contestant encodes them.  The
+CPU seconds in the answer let a scenario check that no contestant waited for it.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ import orjson
 from contestants import ATTRIBUTES
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-#: Bytes of a push before compression.  Loki 3.7 answers 500 to one that makes a
-#: message of more than 4 MiB between its parts; here it is only counted.
+#: Bytes of a push before compression.  Loki 3.7 answers 500 to a push that becomes a
+#: message of more than 4 MiB between its components; here such pushes are only counted.
 LARGEST_PUSH = 4 << 20
 WANTED = ATTRIBUTES | {"trace_id", "span_id"}
 COUNTS = ("records", "incomplete", "oversized", "requests", "bytes")
@@ -68,7 +67,7 @@ class Receiver(ThreadingHTTPServer):
         self.count(body, records=len(entries), incomplete=incomplete, oversized=oversized)
 
 
-# What a scenario needs to check that contestants deliver the same event.
+# The functions below check that all contestants deliver the same event.
 
 
 def describe(record: Any) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def describe(record: Any) -> dict[str, Any]:
 def is_complete(
     labels: dict[str, str], when: str, line: str, metadata: dict[str, str] | None = None
 ) -> bool:
-    """Whether ids, time and attributes are there: as labels, metadata, or in a line of JSON."""
+    """Whether ids, time and attributes are in the labels, the metadata, or a line of JSON."""
     fields: dict[str, Any] = metadata or {}
     if not fields.keys() >= WANTED:
         fields = {**labels, **fields, **(orjson.loads(line) if line.startswith("{") else {})}
@@ -119,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, content_type: str, body: bytes) -> None:
         head = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-        # One write: two would wait for each other's acknowledgement.
+        # A single write, because a second one would wait for the first one's acknowledgement.
         self.wfile.write(f"HTTP/1.1 200 OK\r\n{head}\r\n".encode() + body)
 
 

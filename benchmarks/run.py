@@ -1,8 +1,8 @@
-"""Prints the table of figures: fapilog against its peers, on this machine, now.
+"""Measures fapilog and its peers on this machine, and prints the table of figures.
 
     python benchmarks/run.py [--quick] [--only SCENARIO]... [--json FILE] [--repeats N]
 
-Exits with 0 however the figures are, and with 1 when a scenario breaks.
+Exits with 0 even if figures miss their limits, and with 1 if a scenario breaks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEADINGS = ("figure", "fapilog", "peer", "its value", "ratio", "must", "aim", "r
 
 
 def say(text: str) -> None:
-    """Progress, on stderr, so that stdout holds the table alone."""
+    """Print progress to stderr, so stdout has only the table."""
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
@@ -32,7 +32,7 @@ def values(runs: list[dict[str, Any]], metric: Metric) -> list[float]:
 
 
 def spread(metric: Metric, samples: list[float]) -> str:
-    """Median and range, with three significant digits or whole thousands."""
+    """Return the median and the range, with three significant digits or whole numbers."""
 
     def short(value: float) -> str:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -89,8 +89,8 @@ def heavy(results: dict[str, Measured]) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="shorter runs, fewer repeats")
-    parser.add_argument("--only", action="append", choices=SCENARIOS, help="one scenario")
-    parser.add_argument("--repeats", type=int, help="processes for each contestant")
+    parser.add_argument("--only", action="append", choices=SCENARIOS, help="run this scenario")
+    parser.add_argument("--repeats", type=int, help="processes per contestant")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     return parser.parse_args()
 

@@ -1,10 +1,10 @@
-"""Sphinx: built by ``make docs``, where every warning is an error."""
+"""The configuration of Sphinx for ``make docs``, which treats every warning as an error."""
 
 import re
 import sys
 from importlib.metadata import version as installed_version
 
-import fastapi  # noqa: F401 - autodoc imports as type checkers do, which breaks FastAPI's models
+import fastapi  # noqa: F401 - autodoc sets TYPE_CHECKING, and FastAPI's models break under it
 
 project = "fapilog"
 author = "The fapilog maintainers"
@@ -25,18 +25,18 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-# As field lists, attributes do not collide with what autodoc finds itself.
+# Attributes are written as field lists, because autodoc documents them itself as well.
 napoleon_use_ivar = True
 
-# References into other projects are not resolved, so that the build needs no
-# network; references into fapilog must be right.
+# References into other projects are not resolved, so the build needs no network.
+# References into fapilog must be right.
 OTHERS = {"_typeshed", "fastapi", "google", "grpc", "httpx", "opentelemetry", "pydantic"}
 OTHERS |= {"pydantic_settings", "starlette", "typing_extensions", *sys.stdlib_module_names}
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(map(re.escape, sorted(OTHERS)))})(\..*)?"),
     ("py:class", r"(otlp|http|loki)_options\.\w+"),
 ]
-# Names in signatures that users pass through and never import.
+# These names occur in signatures, but users never import them.
 PASSED_THROUGH = [
     "fapilog.engine.logger._Front",
     "AnyResource",
@@ -53,9 +53,9 @@ PASSED_THROUGH += [
     "ReadableLogRecord",
     "fapilog.protocols.ItemT",
 ]
-# Of Starlette and OpenTelemetry, and the table behind /metrics.
+# These names belong to Starlette, OpenTelemetry, and the implementation of /metrics.
 PASSED_THROUGH += ["Context", "Meter", "Receive", "Request", "RequestTable", "Response", "Send"]
 PASSED_THROUGH += ["ASGIApp", "OptionNames", "Starlette"]
 nitpick_ignore = [("py:class", name) for name in PASSED_THROUGH]
-# Described in the text of its class, not as a target of its own.
+# The class's docstring describes this attribute, so it is not a separate target.
 nitpick_ignore += [("py:attr", "LogRecord.size")]

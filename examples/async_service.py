@@ -1,10 +1,10 @@
-"""An asynchronous service without a web framework: jobs from a queue, a span and a context each.
+"""An asynchronous service without a web framework: each job has its own span and context.
 
     pip install fapilog opentelemetry-exporter-otlp-proto-http
     python examples/async_service.py [JOBS]
 
-Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT where that is set;
-spans go there too.  Ctrl-C or SIGTERM ends it in good order.
+Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT if it is set; spans
+go there too.  Ctrl-C and SIGTERM end the service after all records are delivered.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ async def work(name: str, jobs: "asyncio.Queue[tuple[int, str]]") -> None:
 
 
 async def serve(count: int) -> None:
-    """Take jobs until there are none left, or the process is asked to end."""
+    """Process jobs until none is left, or until a signal asks the process to end."""
     jobs: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
     for number in range(count):
         jobs.put_nowait((number, "bob@example.com" if number % 5 else "ada@example.invalid"))

@@ -1,4 +1,4 @@
-"""The demo's shop as an application of its own, told by OpenTelemetry's variables where to send.
+"""The demo's shop as a separate application, configured by OpenTelemetry's variables.
 
     pip install 'fapilog[demo]'
     OTEL_SERVICE_NAME=shop OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 \
@@ -29,7 +29,7 @@ trace.set_tracer_provider(provider)
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Deliver everything before the server ends: SIGTERM may leave no other moment."""
+    """Deliver all data before the server ends, because SIGTERM may end the process after that."""
     yield
     await asyncio.to_thread(provider.shutdown)
     await asyncio.to_thread(fapilog.flush, 5)

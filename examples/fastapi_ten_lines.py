@@ -1,9 +1,9 @@
-"""FastAPI in ten lines: one record a request, and its id on everything that is logged.
+"""FastAPI in ten lines: one record per request, and the request's id on all its records.
 
     pip install fapilog-fastapi uvicorn
     uvicorn examples.fastapi_ten_lines:app --no-access-log
 
-Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT where that is set.
+Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT if it is set.
 """
 
 import fapilog_fastapi

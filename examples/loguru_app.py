@@ -1,9 +1,9 @@
-"""A loguru user keeps ``from loguru import logger``; fapilog delivers.
+"""An application that uses loguru keeps ``from loguru import logger``; fapilog delivers.
 
     pip install fapilog loguru
     python examples/loguru_app.py
 
-Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT where that is set.
+Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT if it is set.
 """
 
 from loguru import logger
@@ -14,7 +14,7 @@ import fapilog
 from fapilog.bridges import loguru as bridge
 
 fapilog.configure()
-logger.remove()  # loguru's own lines on stderr
+logger.remove()  # removes loguru's own output on stderr
 bridge.install(code_attributes=True)
 trace.set_tracer_provider(TracerProvider())
 

@@ -1,9 +1,9 @@
-"""A structlog user keeps the interface and the processors; fapilog delivers.
+"""An application that uses structlog keeps its interface and its processors; fapilog delivers.
 
     pip install fapilog structlog
     python examples/structlog_app.py
 
-Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT where that is set.
+Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT if it is set.
 """
 
 import structlog
@@ -15,7 +15,7 @@ from fapilog.bridges import structlog as bridge
 
 
 def add_version(_logger: object, _method: str, event: dict[str, object]) -> dict[str, object]:
-    """Any processor of structlog's runs as ever."""
+    """Add a field, as any processor of structlog may do."""
     return {**event, "shop.version": "1.2"}
 
 

@@ -1,12 +1,12 @@
-r"""A FastAPI application that knows nothing of fapilog, and of OpenTelemetry just as little.
+r"""A FastAPI application whose code uses neither fapilog nor OpenTelemetry.
 
     $ pip install fastapi uvicorn 'fapilog[auto]'
     $ opentelemetry-bootstrap -a install
     $ OTEL_PYTHON_DISTRO=fapilog OTEL_SERVICE_NAME=shop \
         opentelemetry-instrument uvicorn examples.zero_code:app
 
-Its logs, spans and metrics go to http://localhost:4318, or where
-OTEL_EXPORTER_OTLP_ENDPOINT says.
+Its logs, spans and metrics go to http://localhost:4318, or to
+OTEL_EXPORTER_OTLP_ENDPOINT if it is set.
 """
 
 import logging
@@ -26,6 +26,6 @@ async def read_order(number: int) -> dict[str, int]:
 
 @app.get("/login")
 async def login(user: str) -> dict[str, str]:
-    # What nobody should log: fapilog masks it before it leaves the process.
+    # Nobody should log a password; fapilog masks it before it leaves the process.
     log.warning("login of %s", user, extra={"password": "hunter2-open-sesame"})
     return {"user": user}

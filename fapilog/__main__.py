@@ -1,4 +1,4 @@
-"""``python -m fapilog``: the command line, where the script ``fapilog`` is not on the path."""
+"""``python -m fapilog`` runs the command line, also if the script ``fapilog`` is not on PATH."""
 
 from __future__ import annotations
 

@@ -10,9 +10,12 @@ Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severity
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fapilog.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TRACE: Final = 1
 DEBUG: Final = 5
@@ -61,6 +64,21 @@ def parse_severity(value: int | str) -> int:
         )
         raise ConfigurationError(msg)
     return int(number)
+
+
+def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
+    """Return the severity number of a dotted logger name.
+
+    Args:
+        name: the logger's name, ``"app.db"``.
+        by_name: the severity numbers of some names.
+        default: the severity number if neither the name nor a parent has one.
+    """
+    while name:
+        if name in by_name:
+            return by_name[name]
+        name = name.rpartition(".")[0]
+    return default
 
 
 def range_name(number: int) -> str:

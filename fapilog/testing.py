@@ -13,16 +13,26 @@ import re
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from unittest import mock
 
+from fapilog.bridges import hooks, stdlib
+from fapilog.delivery.route import Route
+from fapilog.delivery.sending_queue import SendingQueue
+from fapilog.engine import holding
 from fapilog.native import monotonic
+from fapilog.process import exit as process_exit
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.record import LogRecord
-from fapilog.runtime import default, runtime, wiring
+from fapilog.runtime import default, wiring
+from fapilog.runtime.runtime import Runtime, resolve_settings
 from fapilog.severity import parse_severity
 from fapilog.values import snapshot
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator, Sequence
+
+    from fapilog.settings import Settings
 
     #: What a value has to be: ``...`` is anything, a compiled regular expression
     #: has to be found in its text, a type to be its type, a function to return a
@@ -187,8 +197,8 @@ class CapturedLogs:
         deadline = monotonic() + TIMEOUT
         return not self._is_active or all(
             one.pipeline.flush(deadline - monotonic())
-            for one in runtime.runtimes()
-            if not one.pipeline.closed
+            for one in process_exit.open_runtimes()
+            if isinstance(one, Runtime)
             and any(queue.name == _NAME for queue in one.pipeline.sending_queues())
         )
 
@@ -248,9 +258,74 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
     logs = CapturedLogs()
     with contextlib.ExitStack() as stack:
         stack.callback(logs._end)  # noqa: SLF001 - as above
-        stack.enter_context(wiring.substituted(lambda: _CaptureSink(logs)))
-        stack.enter_context(default.set_aside(level))
+        stack.enter_context(_sinks_replaced(logs))
+        stack.enter_context(_default_replaced(level))
         yield logs
+
+
+def _sinks_replaced(logs: CapturedLogs) -> contextlib.AbstractContextManager[object]:
+    """Make every pipeline that is made inside the block send to ``logs`` alone."""
+
+    def make_queues(settings: Settings, _given: object = None) -> list[SendingQueue]:
+        sink = _CaptureSink(logs)
+        route = Route(sink)
+        options = wiring.delivery_options(settings, _NAME, route)
+        return [SendingQueue(sink, name=_NAME, options=options, route=route)]
+
+    return mock.patch.object(wiring, "make_queues", make_queues)
+
+
+@contextlib.contextmanager
+def _default_replaced(level: int | str | None) -> Iterator[None]:
+    """Replace the default runtime inside the block and restore it at the end."""
+    state = default.state
+    with state.lock:
+        before, made_from, levels = state.runtime, state.made_from, state.registry.levels
+        floor, installed, hooked = holding.floor, stdlib.installed(), hooks.installed()
+        state.runtime, state.made_from = _like_default(level), ()
+    stdlib.follow_levels()
+    try:
+        yield
+    finally:
+        with state.lock:
+            present, state.runtime, state.made_from = state.runtime, before, made_from
+            if present is not None and present is not before:
+                present.shutdown()
+            holding.reset_floor(floor)
+            state.registry.detach()
+            if before is not None:
+                state.registry.attach(before.pipeline, before.settings)
+                state.registry.restore(levels)
+        _reinstall(installed)
+        if hooks.installed() != hooked:
+            hooks.uninstall_hooks()
+            if any(hooked.values()):
+                hooks.install_hooks(**hooked)  # type: ignore[arg-type]  # none is the loop
+        stdlib.follow_levels()
+
+
+def _like_default(level: int | str | None) -> Runtime:
+    """Make a runtime that is like the open default runtime, or like the environment says."""
+    state = default.state
+    options: dict[str, Any] = {"handle_sigterm": False}
+    if level is not None:
+        options["level"] = level
+    settings, processors, resource = None, None, None
+    if state.runtime is not None and not state.runtime.pipeline.closed:
+        settings = state.runtime.settings
+        if state.made_from:
+            processors, resource = state.made_from[2:]
+    settings = resolve_settings(settings, options)
+    return Runtime(settings, processors=processors, resource=resource, _registry=state.registry)
+
+
+def _reinstall(installed: dict[logging.Logger, int | None]) -> None:
+    """Restore the installations at loggers of the standard library."""
+    now = stdlib.installed()
+    for logger in now.keys() - installed.keys():
+        stdlib.uninstall(logger)
+    for logger in installed.keys() - now.keys():
+        stdlib.install(default.target, installed[logger], logger)
 
 
 def _numbers(severity: int | str) -> range:

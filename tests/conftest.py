@@ -37,9 +37,9 @@ def clean_process(
     yield
     fapilog.shutdown(2)
     holding.reset_floor()
-    default._registry.detach()
-    default._runtime = None
-    default._made_from = ()
+    default.state.registry.detach()
+    default.state.runtime = None
+    default.state.made_from = ()
     until = time.monotonic() + 20  # one in a nap ends just after the shutdown that told it to
     while (left := _threads()) and time.monotonic() < until:
         time.sleep(0.01)

@@ -20,7 +20,7 @@ from opentelemetry.instrumentation.logging import LoggingInstrumentor
 from uvicorn.config import LOGGING_CONFIG
 
 import fapilog
-import fapilog.bridges.stdlib_install
+import fapilog.bridges.stdlib
 import fapilog.otel.provider
 import fapilog.runtime.runtime
 from fapilog.sinks import MemorySink

@@ -1,1 +1,1 @@
-"""One scenario a module; each runs in a fresh process, once for every contestant."""
+"""One scenario per module; each runs in a fresh process, once per contestant and repeat."""

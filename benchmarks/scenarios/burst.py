@@ -1,4 +1,4 @@
-"""How much of a burst arrives at default options: one loop, as fast as it goes."""
+"""Measures the share of a burst that arrives with default options, from one fast loop."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How long the application waits for a log call, at a rate nobody drops at.
+"""Measures the duration of a log call, at a rate at which no contestant drops records.
 
-Chunks of calls are timed back to back, so the clock costs each call next to
-nothing; between chunks the thread sleeps, so that background threads catch
-up.  A chunk they interrupt is counted as it is.  Nothing is subtracted.
+Chunks of calls are timed as a whole, so the clock costs each call almost
+nothing.  Between chunks the thread sleeps, so background threads catch up.
+Chunks that they interrupt count too, and nothing is subtracted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from child import report, run
 
 CHUNK = 100
-PAUSE = 0.012  # seconds: about 8,000 calls/s, under half of what the slowest path sustains
+PAUSE = 0.012  # seconds: about 8,000 calls/s, less than half the rate of the slowest path
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""A call below the level, against an empty method called with the same arguments.
+"""Measures a call below the level against an empty method with the same arguments.
 
-Both statements are timed in one process, in turns, inlined by timeit.
+timeit times both statements in one process, in turns.
 """
 
 from __future__ import annotations

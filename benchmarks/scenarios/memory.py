@@ -1,8 +1,8 @@
-"""Resident memory after many records, with the backend up and with it down.
+"""Measures resident memory after many records, with the backend up or down.
 
-Up: every thousandth record waits for a flush, so all of them are delivered.
-Down: nothing listens at the endpoint and nothing waits, so whatever bounds
-the queue and the backlog is reached; ``early`` is taken after that.
+With the backend up, every thousandth record waits for a flush, so all records are
+delivered.  With the backend down, nothing waits, so the queue and the backlog
+reach their bounds; ``early`` is measured after that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from child import Run, report, run
 
 
 def resident_mib() -> float:
-    """Resident set size of this process now, not its peak."""
+    """Return the current resident set size of this process, not its peak."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / (1 << 20)

@@ -1,17 +1,17 @@
-"""Latency of a call at a fixed rate, however late the calls before it were.
+"""Measures the latency of a call at a fixed rate, including the delay by earlier calls.
 
 Calls have intended start times on a fixed grid.  The thread sleeps until the
-next one, as a service's thread waits for its next request; when it is late it
-does not sleep, so a stall is charged to every call it delayed.  Two numbers:
+next start time, as a service's thread waits for its next request.  If it is late
+it does not sleep, so a stall counts for every call that it delayed.
 
-``intended``: from the intended start to the call's return.  It holds all a
-request suffers because of the library: the call, the wait for the interpreter
-while a background thread of the library holds it, and the calls delayed by
-that.  It also holds how late the operating system wakes a sleeping thread,
-which no library can help; the contestant ``nothing`` shows how much that is.
+``intended`` is the time from the intended start to the call's return.  It
+includes every delay that the library causes: the call, the wait for the
+interpreter while a background thread of the library holds it, and the delay of
+later calls.  It also includes how late the operating system wakes a sleeping
+thread; the contestant ``nothing`` shows that delay.
 
-``call``: the call alone.  A thread that has just been given the interpreter
-keeps it for 5 ms, so this number hides most of what background work costs.
+``call`` is the time of the call alone.  A thread that has just got the
+interpreter keeps it for 5 ms, so this number hides most of the background work.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def percentile(values: array[int], share: float) -> int:
 
 
 def check_nothing_dropped() -> None:
-    """To refuse a record costs less than to take it, so these must all be taken."""
+    """Check that every record was accepted, because dropping costs less than accepting."""
     import fapilog
 
     if dropped := fapilog.stats().dropped:

@@ -1,10 +1,10 @@
-"""What it costs to put a batch on disk: ``Spool.append``, with the syncs the product does.
+"""Measures the time to put a batch on disk with ``Spool.append`` and the usual syncs.
 
-Batches are appended as fast as it goes, as when a backend has just gone down
-with a full backlog.  The spool's thread looks at the spool every 50 ms and
-calls ``sync``, which reaches for the disk once per ``sync_interval``; the same
-thread does both here, so the wait for the disk is in the number.  Bodies are
-random, as a disk may compress.
+Batches are appended as fast as possible, as after a backend has gone down with a
+full backlog.  In a real process the spool's thread calls ``sync`` every 50 ms,
+which writes to the disk once per ``sync_interval``.  Here one thread does both, so
+the figure includes the wait for the disk.  Bodies are random, because a disk may
+compress data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from child import report
 
-COUNT, SIZE = 512, 300  # records of a batch, bytes of a record
+COUNT, SIZE = 512, 300  # records per batch, bytes per record
 LOOK = 0.05  # seconds, as in fapilog.delivery.spooling
 INFO = 9
 
@@ -30,8 +30,8 @@ def measure(directory: Path, batches: int) -> dict[str, Any]:
     spool = Spool("bench", "bytes", SpoolOptions(directory, sync="interval"))
     spool.open()
     body, severities = os.urandom(COUNT * SIZE), [INFO] * COUNT
-    items = list(range(COUNT))  # what the sink had encoded, kept beside for a reader
-    spool.append(body, severities, items)  # makes the directory
+    items = list(range(COUNT))  # the encoded records, which are kept for a reader
+    spool.append(body, severities, items)  # creates the directory
     cpu = cpu_seconds()
     start = look_at = time.perf_counter()
     for _ in range(batches):

@@ -1,9 +1,9 @@
-"""Records delivered a second and CPU a record, from first call to last delivery.
+"""Measures records per second and CPU time per record, from first call to last delivery.
 
-One thread logs as fast as it can; the clock stops when ``flush`` returned.
-Nobody loses a record: fapilog waits for room in its queue by default, the
-others get a queue that holds everything.  Delivered is what the receiver
-parsed or the file holds, not what the library says.  CPU is user and system
+One thread logs as fast as possible; the clock stops when ``flush`` has returned.
+No record is lost: fapilog waits for room in its queue by default, and the
+others get a queue that holds everything.  The receiver or the file gives the
+number of delivered records, not the library.  The CPU time is user and system
 time of this whole process, after a warm-up.
 """
 
@@ -23,7 +23,7 @@ def cpu_seconds() -> float:
 
 
 def check_sample(seen: dict[str, Any]) -> None:
-    """A contestant that delivers less than the whole event is not comparable."""
+    """Check that the contestant delivers the whole event, otherwise it is not comparable."""
     sample = seen.get("sample")
     if sample and not (
         sample["traced"] and sample["timed"] and set(sample["attributes"]) >= ATTRIBUTES

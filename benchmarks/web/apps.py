@@ -1,7 +1,7 @@
-"""The FastAPI applications that are compared: one route, one log call a request.
+"""The FastAPI applications that are compared, with one route and one log call per request.
 
-Every library is set up the way its own documentation advises.  Imports are
-inside the functions: the peers live in other environments than fapilog.
+Every library is set up as its own documentation recommends.  Imports are inside
+the functions, because the peers are in other environments than fapilog.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: What every call logs, besides the order's number.
+#: The attributes of every call, in addition to the order's number.
 FIELDS = {"total": 9.99, "sku": "A-1", "customer": "c-7"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where records go: the receiver's URL without a path, and a file that does not exist yet."""
+    """The destination: the receiver's URL without a path, and a file that does not exist yet."""
 
     endpoint: str
     path: Path
 
 
 def shop(log: Callable[[int], object], lifespan: Any = None) -> Any:
-    """An application whose one route logs an order with ``log``."""
+    """Return an application with one route, which logs an order with ``log``."""
     from fastapi import FastAPI
 
     app = FastAPI(lifespan=lifespan)
@@ -39,12 +39,12 @@ def shop(log: Callable[[int], object], lifespan: Any = None) -> Any:
 
 
 def bare(_target: Target) -> Any:
-    """The application without any logging: what all others are measured against."""
+    """The application without any logging, which is the floor of all others."""
     return shop(lambda _number: None)
 
 
 def _trace(app: Any) -> Any:
-    """OpenTelemetry's instrumentation with the SDK; spans are made and not exported."""
+    """Add OpenTelemetry's instrumentation with the SDK; spans are created and not exported."""
     from opentelemetry import trace
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
     from opentelemetry.sdk.trace import TracerProvider
@@ -55,12 +55,12 @@ def _trace(app: Any) -> Any:
 
 
 def spans(target: Target) -> Any:
-    """The application with OpenTelemetry's instrumentation alone."""
+    """The application with OpenTelemetry's instrumentation and no logging."""
     return _trace(bare(target))
 
 
 def otel(target: Target) -> Any:
-    """The same with the logging module, OpenTelemetry's handler, batches to OTLP/HTTP."""
+    """``spans`` with the logging module, OpenTelemetry's handler, and batches to OTLP/HTTP."""
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
     from opentelemetry.instrumentation.logging.handler import LoggingHandler
     from opentelemetry.sdk._logs import LoggerProvider
@@ -78,7 +78,7 @@ def otel(target: Target) -> Any:
 
 
 def fapilog(target: Target) -> Any:
-    """fapilog's middleware with its defaults: a completion record, and the one the route logs."""
+    """fapilog's middleware with its defaults: a completion record and the route's record."""
     import fapilog_fastapi
 
     import fapilog
@@ -92,12 +92,12 @@ def fapilog(target: Target) -> Any:
 
 
 def fapilog_spans(target: Target) -> Any:
-    """The same below OpenTelemetry's instrumentation."""
+    """``fapilog`` under OpenTelemetry's instrumentation."""
     return _trace(fapilog(target))
 
 
 def structlog(target: Target) -> Any:
-    """structlog to a file, and asgi-correlation-id; one record a request, without a trace."""
+    """structlog to a file with asgi-correlation-id; one record per request, without a trace."""
     import orjson
     import structlog
     from asgi_correlation_id import CorrelationIdMiddleware, correlation_id
@@ -125,14 +125,14 @@ def structlog(target: Target) -> Any:
 
 
 def older(target: Target) -> Any:
-    """fapilog 0.18.1: its middleware and its logger to a rotating file, by its own builder."""
+    """fapilog 0.18.1: its middleware and its logger to a rotating file, set up by its builder."""
     from fastapi import Depends, FastAPI
 
     from fapilog import fastapi
 
     module: Any = fastapi
     builder = module.FastAPIBuilder().add_file(str(target.path.parent), max_bytes=1 << 30)
-    builder.with_backpressure(wait_ms=1000, drop_on_full=False)  # it would drop most of them
+    builder.with_backpressure(wait_ms=1000, drop_on_full=False)  # it would drop most records
     app = FastAPI(lifespan=builder.build())
     logger = Depends(module.get_request_logger)
 

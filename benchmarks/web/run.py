@@ -1,8 +1,8 @@
-"""What logging costs a FastAPI application: a real server, a load tool, and the peers.
+"""Measures the cost of logging in a FastAPI application, for fapilog and its peers.
 
     python benchmarks/web/run.py [--seconds N] [--repeats N] [--json FILE]
 
-Needs ``wrk``.  Exits with 0 however the figures are, and with 1 when a
+Needs ``wrk``.  Exits with 0 even if figures miss their limits, and with 1 if a
 measurement breaks.
 """
 
@@ -34,28 +34,28 @@ from web.apps import APPS
 #: The environment of each contestant.
 ENVIRONMENTS = {"otel": "web-peers", "structlog": "web-peers", "older": "web-older"}
 CONNECTIONS = 16
-#: Records a request leaves behind; the others leave one.
+#: The records per request; contestants that are not listed have one.
 RECORDS = {"bare": 0, "spans": 0, "fapilog": 2, "fapilog, spans": 2, "older": 2}
-HEADINGS = ("application", "requests/s", "p99", "CPU a request", "added", "records arrived")
-#: Ratios of what is added: numerator, its floor, denominator, its floor, what must be reached.
+HEADINGS = ("application", "requests/s", "p99", "CPU per request", "added", "records arrived")
+#: Ratios of added time: the numerator, its floor, the denominator, its floor, and the limit.
 RATIOS = (
     ("fapilog", "bare", "otel", "bare", 0.4),
     ("fapilog", "bare", "older", "bare", 0.2),
     ("fapilog", "bare", "structlog", "bare", None),
     ("fapilog, spans", "spans", "otel", "spans", None),
 )
-TICKS = 100  # of the kernel's clock in a second
+TICKS = 100  # of the kernel's clock per second
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process with all its threads."""
+    """Return the user and system time of a process with all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 @contextmanager
 def served(name: str, endpoint: str, directory: str) -> Iterator[tuple[int, str]]:
-    """Process id and URL of a server for one application."""
+    """Serve one application, and yield the server's process id and URL."""
     command = [python_of(ENVIRONMENTS.get(name, "self")), "-m", "web.serve"]
     with subprocess.Popen(
         [*command, name, endpoint, directory],
@@ -73,7 +73,7 @@ def served(name: str, endpoint: str, directory: str) -> Iterator[tuple[int, str]
 
 
 def load(url: str, seconds: int) -> tuple[int, float, float]:
-    """Requests, requests a second and p99 in ms, as the load tool has seen them."""
+    """Return the load tool's requests, requests per second, and p99 in ms."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", url]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
@@ -89,7 +89,7 @@ def load(url: str, seconds: int) -> tuple[int, float, float]:
 
 
 def arrived(endpoint: str, directory: str) -> int:
-    """Records that the receiver has parsed and those in the directory's files."""
+    """Return the number of records that the receiver has parsed or that are in files."""
     with urllib.request.urlopen(endpoint, timeout=30) as answer:
         records = int(json.load(answer)["records"])
     files = (path for path in Path(directory).iterdir() if path.is_file())
@@ -97,7 +97,7 @@ def arrived(endpoint: str, directory: str) -> int:
 
 
 def settle(endpoint: str, directory: str) -> int:
-    """Wait until no more records arrive; returns how many there are."""
+    """Wait until no more records arrive, and return how many there are."""
     deadline, seen = time.monotonic() + 60, -1
     while (now := arrived(endpoint, directory)) != seen and time.monotonic() < deadline:
         seen = now
@@ -106,7 +106,7 @@ def settle(endpoint: str, directory: str) -> int:
 
 
 def measure(name: str, seconds: int) -> dict[str, float]:
-    """Serve, warm up, load, and wait for the records: what it costs includes delivery."""
+    """Serve, warm up, load, and wait for the records, so the cost includes delivery."""
     with (
         tempfile.TemporaryDirectory(prefix="fapilog-bench-") as directory,
         backend("otlp", {}) as endpoint,
@@ -127,7 +127,7 @@ def median(runs: list[dict[str, float]], key: str) -> float:
 
 
 def report(results: dict[str, list[dict[str, float]]]) -> tuple[list[list[str]], list[list[str]]]:
-    """The rows of the two tables."""
+    """Return the rows of the two tables."""
     cpu = {name: median(runs, "cpu_us") for name, runs in results.items()}
     rows = [
         [
@@ -157,12 +157,15 @@ def report(results: dict[str, list[dict[str, float]]]) -> tuple[list[list[str]],
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=6, help="of load a measurement")
-    parser.add_argument("--repeats", type=int, default=5, help="servers for each application")
+    parser.add_argument("--seconds", type=int, default=6, help="seconds of load per measurement")
+    parser.add_argument("--repeats", type=int, default=5, help="servers per application")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
-        print("the load tool is missing: apt-get install wrk, or brew install wrk", file=sys.stderr)
+        print(
+            "wrk is missing: apt-get install wrk, or brew install wrk",
+            file=sys.stderr,
+        )
         return 1
     before = machine()
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in APPS}

@@ -1,1 +1,1 @@
-"""Two FastAPI services, one trace across both: see ``python -m examples.two_services``."""
+"""Two FastAPI services with one trace across both; run ``python -m examples.two_services``."""

@@ -1,9 +1,9 @@
-"""Runs both services, sends one order, and draws its trace as a receiver got it.
+"""Runs both services, sends one order, and draws the trace that a receiver got.
 
     python -m examples.two_services [ITEM] [QUANTITY]
 
-What it does by hand: ``fapilog receive`` in one terminal, and each service in
-another one, started by ``opentelemetry-instrument uvicorn ...``.
+To do the same by hand, run ``fapilog receive`` in one terminal, and start each
+service in its own terminal with ``opentelemetry-instrument uvicorn ...``.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-SECONDS = 60  # until a process counts as stuck
+SECONDS = 60  # after which a process counts as stuck
 
 
 def free_port() -> int:
@@ -34,7 +34,7 @@ def start(stack: ExitStack, *command: str, **options: Any) -> "subprocess.Popen[
 
 
 def serve(stack: ExitStack, name: str, port: int, **variables: str) -> str:
-    """Start a service as its users would; return its URL once it listens."""
+    """Start a service as users would start it, and return its URL when it listens."""
     environment = {**os.environ, "OTEL_SERVICE_NAME": name, "OTEL_PYTHON_DISTRO": "fapilog"}
     environment |= {"OTEL_BSP_SCHEDULE_DELAY": "200", "OTEL_METRICS_EXPORTER": "none", **variables}
     process = start(
@@ -48,13 +48,13 @@ def serve(stack: ExitStack, name: str, port: int, **variables: str) -> str:
     with socket.socket() as probe:
         while probe.connect_ex(("127.0.0.1", port)):
             if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"{name} does not listen")
+                sys.exit(f"the service {name} does not listen on port {port}")
             time.sleep(0.05)
     return f"http://127.0.0.1:{port}"
 
 
 def main(item: str = "piano", quantity: str = "2") -> None:
-    """Send one order, and wait until its trace is drawn."""
+    """Send one order and wait until its trace is drawn."""
     with ExitStack() as stack:
         ports = ("--port", "0", "--grpc-port", "0", "--traces", "1")
         receiver = start(

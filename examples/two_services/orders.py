@@ -1,4 +1,4 @@
-"""Takes orders, and asks the stock service for the goods.  Logs with fapilog."""
+"""The order service: takes orders and reserves goods at the stock service.  Logs with fapilog."""
 
 import os
 

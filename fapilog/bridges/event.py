@@ -1,8 +1,8 @@
-"""Makes records of what structlog, loguru and the hooks report, on the caller's thread.
+"""Makes records from the events of structlog, loguru and the hooks, on the caller's thread.
 
-Each bridge describes one log call as an ``Event``.  This module adds what is
-the same for all: the active span, the bound context, snapshots of the values
-and the level check.  Nothing is raised into the application.
+Each bridge describes one log call as an ``Event``.  This module adds the steps
+that all bridges share: the level check, the active span, the bound context and
+snapshots of the values.  It raises nothing into the application.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Event:
         body: the message, any value.
         attributes: the fields as the application gave them, in a dict that
             belongs to the event.
-        timestamp: nanoseconds since the epoch; None means now.
+        timestamp: the time in nanoseconds since the epoch; None means now.
         exception: the exception that the record reports, or None.
-        caller: context and ids of the code that logged, if that is not the
+        caller: the context and the ids of the code that logged; None means the
             running code.
     """
 
@@ -100,10 +100,11 @@ def record_of(event: Event) -> LogRecord:
 def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> None:
     """Offer the event that ``describe`` returns, if its logger and severity are enabled.
 
-    Never raises.  Thread-safe.  Waits only as ``RecordTarget.offer`` does.
+    Records of fapilog's own loggers are skipped.  Never raises.  Thread-safe.
+    Waits only as ``RecordTarget.offer`` does.
     """
     target = None if feeds.is_suppressed() else feed.target()
-    if target is None:
+    if target is None or name.partition(".")[0] == "fapilog":
         return
     try:
         if not target.is_enabled(name, number):
@@ -111,9 +112,9 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
         event = describe()
         exception = None if event.exception is None else Capture(event.exception)
         record = record_of(event)
-    except Exception as error:  # noqa: BLE001 - whatever was logged, the caller must not suffer
+    except Exception as error:  # noqa: BLE001 - no logged value may raise into the caller
         announce(
-            "bridge", f"a record of {name!r} could not be converted ({kind_of(error)}); dropped"
+            "bridge", f"a record of {name!r} cannot be converted ({kind_of(error)}); it is dropped"
         )
         return
     target.offer(record, exception)
@@ -121,11 +122,32 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
 
 def take_event_name(attributes: dict[str, Any]) -> str:
     """Remove and return the event name, as OpenTelemetry's handler does for ``logging``."""
-    older = attributes.pop("event.name", "")  # the deprecated attribute
-    return plain_name(attributes.pop("otel.event.name", older))
+    older = attributes.pop("event.name", None)  # the deprecated attribute
+    name = attributes.pop("otel.event.name", older)
+    return "" if name is None else plain_name(name)
+
+
+def from_traceback(text: str) -> dict[str, Any]:
+    """Return the ``exception.*`` attributes of a formatted traceback.
+
+    Type and message are read from the text after the last frame.  If there is
+    no such text, both are left out.
+    """
+    attributes = {"exception.stacktrace": text}
+    lines = text.rstrip("\n").split("\n")
+    frames = [index for index, line in enumerate(lines) if line.startswith('  File "')]
+    begin = frames[-1] + 1 if frames else 0
+    for index in range(begin, len(lines)):
+        if lines[index][:1] not in {" ", ""}:
+            kind, _, rest = lines[index].partition(": ")
+            if kind.replace(".", "").isidentifier():
+                attributes["exception.type"] = kind
+                attributes["exception.message"] = "\n".join((rest, *lines[index + 1 :]))
+            break
+    return attributes
 
 
 def nanoseconds(time: datetime) -> int:
-    """Return an aware time as nanoseconds since the epoch, without rounding."""
+    """Return an aware time as nanoseconds since the epoch, exactly."""
     since = time - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

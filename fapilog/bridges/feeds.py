@@ -1,8 +1,8 @@
-"""What all bridges share.
+"""What all bridges share: the target of their records, and protection from copies.
 
-A ``Feed`` knows the target of a bridge's records.  The functions here tell a
-bridge that a record was logged by a delivery, which would feed itself, or
-that another bridge has taken the record already.
+A ``Feed`` knows the target of a bridge's records.  The functions detect records
+that a delivery itself has logged, which would cause deliveries without end, and
+records that another bridge has taken already.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _NUMBERS: Final = SCALARS - {str}
 
 
 def no_target() -> RecordTarget | None:
-    """Return None: there is no default runtime yet."""
+    """Return None: no default runtime exists yet."""
     return None
 
 
-#: Returns the default runtime's target, or None when there is none.  The
-#: runtime replaces it.  Bridges call it once per record, so that they follow
-#: ``configure()`` and ``shutdown()``.
+#: The function that returns the default runtime as a target, or None.  The
+#: package ``runtime`` sets it.  Bridges call it once per record, so that they
+#: follow ``configure()`` and ``shutdown()``.
 default_target: Callable[[], RecordTarget | None] = no_target
 
 
 class Taken(str):
     """The logger's name on a record of :mod:`logging` that a bridge has taken.
 
-    Every copy of a record keeps the name (the copy of a queue handler does),
-    and OpenTelemetry's handlers pass it to a logger provider.  For all other
-    code the name is ordinary text, and a pickle holds plain text.
+    Every copy of a record keeps the name, also the copy that a queue handler
+    makes, and OpenTelemetry's handlers pass it to a logger provider.  For all
+    other code the name is ordinary text, and a pickle contains plain text.
 
     Attributes:
         by: the targets that have the record.
@@ -55,13 +55,13 @@ class Taken(str):
     by: tuple[RecordTarget, ...]
 
     def __new__(cls, name: str, by: tuple[RecordTarget, ...]) -> Self:
-        """Mark a name."""
+        """Return ``name`` marked with the targets ``by``."""
         made = super().__new__(cls, name)
         made.by = by
         return made
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # Another process has other targets, and fapilog may not be installed there.
+        # The process that loads the pickle has other targets, and may not have fapilog.
         return str, (str(self),)
 
 
@@ -69,14 +69,16 @@ class Passing(threading.local):
     """The record or the exception that bridges on this thread are handling.
 
     Attributes:
-        watched: whether any bridge reads ``taken``; setting it costs time.
-        taken: the record of :mod:`logging` that was taken and that the
-            handlers of its loggers receive now, or None.
+        watched: whether any bridge reads ``taken``, which costs time to set.
+        taken: the record of :mod:`logging` that a bridge has taken and that
+            the loggers' own handlers receive now, or None.
         reported: the exception, warning or event loop's context that a hook
-            has reported before it called the hook that was there before, or
-            True when there is no such object.
+            has reported, while the hook calls the one that it wraps; True if
+            there is no such object.
+        formatting: whether user code is formatting a message of :mod:`logging`.
     """
 
+    formatting = False
     watched: ClassVar[bool] = False
     taken: logging.LogRecord | None = None
     reported: object = None
@@ -86,11 +88,11 @@ PASSING: Final = Passing()
 
 
 class Feed:
-    """Knows where a bridge's records go, and where the last one went.  Thread-safe.
+    """The target of a bridge's records, asked for at each record.  Thread-safe.
 
     Args:
-        getter: returns the target, or None for no target; called for each
-            record.  By default the default runtime's target.
+        getter: the function that returns the target of a record, or None if
+            there is none; by default it returns the default runtime.
     """
 
     __slots__ = ("_fed", "_getter", "_marks")
@@ -107,7 +109,7 @@ class Feed:
 
     def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:
         """Ask ``getter`` for the target of every record from now on."""
-        # The default is looked up each time: the runtime replaces it.
+        # Looked up at each call: the package ``runtime`` replaces the global.
         self._getter = getter or (lambda: default_target())  # noqa: PLW0108
 
     def target(self) -> RecordTarget | None:
@@ -135,7 +137,7 @@ class Feed:
         return self._fed in name.by or self._getter() in name.by
 
     def flush(self, timeout: float) -> bool:
-        """Flush the last target, for up to ``timeout`` seconds; never makes a runtime."""
+        """Flush the last record's target, for up to ``timeout`` seconds; never makes a runtime."""
         return self._fed is None or self._fed.flush(timeout)
 
     def stop(self) -> None:
@@ -146,8 +148,8 @@ class Feed:
 def is_suppressed() -> bool:
     """Whether the caller runs inside a delivery of fapilog or of an OpenTelemetry SDK.
 
-    A record that an exporter or its HTTP client logs would be exported in
-    turn, and each export would log the next record.
+    If a record that an exporter or its HTTP client logs were exported, its
+    export would log the next record, without end.
     """
     return BOUND.get() is SUPPRESSED or bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
@@ -155,8 +157,8 @@ def is_suppressed() -> bool:
 def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
     """Whether an OpenTelemetry handler made a record from one that ``target`` has.
 
-    The SDK compares the names of loggers, so a :class:`Taken` name is lost
-    there.  The record that the handlers on this thread receive now is not.
+    The SDK caches loggers by name, so it loses a :class:`Taken` name.  This
+    function uses the record that the handlers on this thread receive now.
     """
     record = PASSING.taken
     if record is None or record.name != name:
@@ -166,7 +168,7 @@ def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
 
 
 def body_of(value: Any) -> AnyValue:
-    """Return a snapshot of a body; an ordinary message needs none."""
+    """Return a snapshot of a body, or the body itself if it is a text of ordinary length."""
     return value if type(value) is str and len(value) <= _MAX_TEXT else snapshot(value)
 
 
@@ -182,5 +184,5 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def scope_of(name: str) -> Scope:
-    """Return the scope of a foreign logger's name, the same one each time."""
-    return Scope(str(name))  # plain text: the cache may have been asked with a Taken name
+    """Return the scope of another library's logger, the same object for the same name."""
+    return Scope(str(name))  # str(): ``name`` may be a Taken name

@@ -1,20 +1,20 @@
-"""Warnings and uncaught exceptions into the pipeline.
+"""The bridge for warnings and uncaught exceptions.
 
 Python calls a hook for each warning and each uncaught exception.
-``install_hooks`` wraps the present hook, whether it is the interpreter's or
-the application's, in one that reports and then calls the present one;
+``install_hooks`` wraps each present hook, the interpreter's or the
+application's, in a function that reports and then calls that hook;
 ``uninstall_hooks`` undoes it.
 """
 
 from __future__ import annotations
 
 import asyncio as aio
-import contextlib
 import sys
 import threading
 import warnings as python_warnings
 import weakref
-from contextvars import Context
+from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.bridges import feeds
@@ -23,12 +23,13 @@ from fapilog.bridges.patching import Patch, SetupLock
 from fapilog.severity import ERROR, FATAL, WARN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from typing import TypeAlias
 
     Hook = Callable[..., Any]
 
-# The names that logging.captureWarnings() and asyncio use, so that one level
-# setting applies to a warning whichever way it comes in.
+# The logger names of logging.captureWarnings() and asyncio: one level setting
+# applies to a warning from either side.
 _WARNINGS: Final = "py.warnings"
 _ASYNCIO: Final = "asyncio"
 
@@ -47,13 +48,13 @@ def install_hooks(
     asyncio: bool = True,
     loop: aio.AbstractEventLoop | None = None,
 ) -> None:
-    """Log warnings and uncaught exceptions, and still call the hooks that were there.
+    """Log warnings and uncaught exceptions, and still call the hooks that were there before.
 
-    A record that one of those hooks logs through :mod:`logging`, as
+    A record that such a hook logs through :mod:`logging`, as
     ``logging.captureWarnings`` and asyncio's default handler do, is not logged
     a second time.  Calling this function again changes which hooks are
-    installed and wraps hooks that were set since; it adds nothing else.
-    Undone by :func:`uninstall_hooks` and by :func:`fapilog.shutdown`.
+    installed and wraps hooks that were set in between; it adds nothing else.
+    :func:`uninstall_hooks` and :func:`fapilog.shutdown` undo it.
     Thread-safe; does not block.
 
     Args:
@@ -68,7 +69,7 @@ def install_hooks(
             failed callbacks), at ERROR, as logger ``asyncio``, with the ids of
             the task.  This covers every loop of the standard library, and the
             running loop.
-        loop: a loop of another library (uvloop) that does not run yet.
+        loop: an event loop of another library (uvloop) that does not run yet.
     """
     wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
     with _lock:
@@ -79,17 +80,17 @@ def install_hooks(
             else:
                 patch.undo()
         if asyncio:
-            _hook_loop(loop or _running_loop())
+            _hook_loop(loop or aio._get_running_loop())  # noqa: SLF001 - raises nothing
         else:
             _unhook_loops()
 
 
 def uninstall_hooks() -> None:
-    """Undo :func:`install_hooks`: put back every hook that was there before.
+    """Undo :func:`install_hooks`: restore every hook that was there before.
 
-    A hook that was replaced since then stays as it is, and fapilog's hook
-    below it stops reporting.  Does nothing if no hook is installed.
-    Thread-safe.
+    A hook that another library has wrapped in between stays wrapped, and
+    fapilog's part of it stops reporting.  Does nothing if no hook is installed.
+    Thread-safe; does not block.
     """
     with _lock:
         for patch in _patches.values():
@@ -98,133 +99,109 @@ def uninstall_hooks() -> None:
 
 
 def installed() -> dict[str, bool]:
-    """Return which hooks are installed, as arguments of :func:`install_hooks`."""
+    """Return which hooks are installed, by the arguments of :func:`install_hooks`."""
     with _lock:
         return {name: patch.active for name, patch in _patches.items()}
 
 
-def _report(event: Event) -> None:
-    take(_feed, event.name, event.number, lambda: event)
+#: The exception, warning or loop's context that identifies the report; the
+#: event; and the context of the code that failed.
+_Report: TypeAlias = "tuple[object, Event, Context]"
 
 
-def _is_reported(what: object) -> bool:
-    """Whether an outer hook of fapilog has reported it; wrapped hooks are still called."""
-    return what is not None and feeds.PASSING.reported is what
+def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Hook:
+    """Return a hook that reports and then calls the hook that was found.
 
+    Args:
+        name: the hook's name in ``_patches``.
+        describe: a function of the hook's arguments; it returns None if there
+            is nothing to report.
+        found: the hook that was found.
+    """
 
-@contextlib.contextmanager
-def _reported(what: object) -> Iterator[None]:
-    """Inside the block, skip what the wrapped hook logs of the same object."""
-    passing = feeds.PASSING
-    outer, passing.reported = passing.reported, True if what is None else what
-    try:
-        yield
-    finally:
-        passing.reported = outer
-
-
-def _around_warnings(found: Hook) -> Hook:
-    def showwarning(  # noqa: PLR0917  # pragma: no cover - Python's signature; see disguised()
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: Any = None,
-        line: str | None = None,
-    ) -> None:
-        # A warning with a file is written to that file and is not an event.
-        if not _patches["warnings"].active or file is not None or _is_reported(message):
-            found(message, category, filename, lineno, file, line)
+    def hook(*args: Any, **kwargs: Any) -> None:  # pragma: no cover - see disguised()
+        passing = feeds.PASSING
+        report = describe(*args, **kwargs) if _patches[name].active else None
+        # An outer hook of fapilog may have reported it already.
+        if report is None or (report[0] is not None and passing.reported is report[0]):
+            found(*args, **kwargs)
             return
-        attributes = {
-            "warning.category": category.__name__,
-            "code.file.path": filename,
-            "code.line.number": lineno,
-        }
-        with _reported(message):
-            _report(Event(_WARNINGS, WARN, "WARNING", str(message), attributes))
-            found(message, category, filename, lineno, file, line)
+        what, event, context = report
+        outer, passing.reported = passing.reported, True if what is None else what
+        try:
+            context.run(take, _feed, event.name, event.number, lambda: event)
+            found(*args, **kwargs)
+        finally:
+            passing.reported = outer
 
-    return showwarning
-
-
-def _around_excepthook(found: Hook) -> Hook:
-    def excepthook(kind: type[BaseException], value: BaseException, traceback: Any) -> None:
-        is_ours = _patches["uncaught"].active and not _is_reported(value)
-        if not is_ours or issubclass(kind, KeyboardInterrupt):
-            found(kind, value, traceback)
-            return
-        _report(Event("sys", FATAL, "CRITICAL", "uncaught exception", {}, exception=value))
-        with _reported(value):
-            found(kind, value, traceback)
-
-    return excepthook
+    return hook
 
 
-def _around_thread_hook(found: Hook) -> Hook:
-    def excepthook(args: threading.ExceptHookArgs) -> None:  # pragma: no cover - see disguised()
-        is_ours = _patches["threads"].active and not _is_reported(args.exc_value)
-        # SystemExit is how a thread ends itself.
-        if not is_ours or issubclass(args.exc_type, SystemExit):
-            found(args)
-            return
-        thread, value = args.thread, args.exc_value
-        attributes = (
-            {} if thread is None else {"thread.id": thread.ident, "thread.name": thread.name}
-        )
-        body = "uncaught exception in a thread"
-        _report(Event("threading", ERROR, "ERROR", body, attributes, exception=value))
-        with _reported(value):
-            found(args)
-
-    return excepthook
-
-
-def _around_loops(found: Hook) -> Hook:
-    def call_exception_handler(  # pragma: no cover - see disguised()
-        loop: aio.AbstractEventLoop, context: dict[str, Any]
-    ) -> None:
-        exception = context.get("exception")
-        what = context if exception is None else exception
-        if not _patches["asyncio"].active or _is_reported(what):
-            found(loop, context)
-            return
-        _report_loop(context)
-        with _reported(what):
-            found(loop, context)
-
-    return call_exception_handler
+def _warning(  # noqa: PLR0917 - Python's signature
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,  # noqa: ARG001 - Python's signature
+) -> _Report | None:
+    if file is not None:  # the warning is written to that file and is not an event
+        return None
+    attributes = {
+        "warning.category": category.__name__,
+        "code.file.path": filename,
+        "code.line.number": lineno,
+    }
+    event = Event(_WARNINGS, WARN, "WARNING", str(message), attributes)
+    return message, event, copy_context()
 
 
-def _report_loop(context: dict[str, Any]) -> None:
+def _uncaught(
+    kind: type[BaseException],
+    value: BaseException,
+    traceback: Any,  # noqa: ARG001 - Python's signature
+) -> _Report | None:
+    if issubclass(kind, KeyboardInterrupt):
+        return None
+    event = Event("sys", FATAL, "CRITICAL", "uncaught exception", {}, exception=value)
+    return value, event, copy_context()
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> _Report | None:
+    if issubclass(args.exc_type, SystemExit):  # a thread ends itself with it
+        return None
+    thread, value = args.thread, args.exc_value
+    attributes = {} if thread is None else {"thread.id": thread.ident, "thread.name": thread.name}
+    body = "uncaught exception in a thread"
+    event = Event("threading", ERROR, "ERROR", body, attributes, exception=value)
+    return value, event, copy_context()
+
+
+def _loop_error(_loop: aio.AbstractEventLoop, context: dict[str, Any]) -> _Report:
+    exception = context.get("exception")
     task = context.get("task") or context.get("future")
     attributes = {"asyncio.task.name": task.get_name()} if isinstance(task, aio.Task) else {}
     body = context.get("message") or "unhandled exception in an event loop"
-    event = Event(_ASYNCIO, ERROR, "ERROR", body, attributes, exception=context.get("exception"))
-    _context_of(task, context.get("handle")).run(_report, event)
+    event = Event(_ASYNCIO, ERROR, "ERROR", body, attributes, exception=exception)
+    what = context if exception is None else exception
+    return what, event, _context_of(task, context.get("handle"))
 
 
 def _context_of(task: Any, handle: Any) -> Context:
     """Return the context of the code that failed, or an empty context.
 
-    asyncio calls its handler wherever it notices the failure.  For a task that
-    is the code that the garbage collector has interrupted, whichever it is.
+    asyncio calls its handler in the context in which it notices the failure.
+    For a task, that is the context of any code that the garbage collector
+    interrupts.
     """
     get_context = getattr(task, "get_context", None)  # tasks have it since Python 3.12
     found = get_context() if get_context is not None else getattr(handle, "_context", None)
-    # A copy, because the context itself may be entered now.
+    # A copy, because the context itself may be in use.
     return found.copy() if isinstance(found, Context) else Context()
 
 
-def _running_loop() -> aio.AbstractEventLoop | None:
-    try:
-        return aio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _hook_loop(loop: aio.AbstractEventLoop | None) -> None:
-    """Hook a loop that is not a subclass of the standard library's loop."""
+    """Wrap the exception handler of a loop that is not a subclass of asyncio's."""
     if loop is None or isinstance(loop, aio.BaseEventLoop) or loop in _loops:
         return
     found = loop.get_exception_handler()
@@ -232,7 +209,7 @@ def _hook_loop(loop: aio.AbstractEventLoop | None) -> None:
     def default(loop: aio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
-    handler = _around_loops(found or default)
+    handler = _wrap("asyncio", _loop_error, found or default)
     loop.set_exception_handler(handler)
     _loops[loop] = (handler, found)
 
@@ -245,8 +222,10 @@ def _unhook_loops() -> None:
 
 
 _patches: Final = {
-    "warnings": Patch(python_warnings, "showwarning", _around_warnings),
-    "uncaught": Patch(sys, "excepthook", _around_excepthook),
-    "threads": Patch(threading, "excepthook", _around_thread_hook),
-    "asyncio": Patch(aio.BaseEventLoop, "call_exception_handler", _around_loops),
+    "warnings": Patch(python_warnings, "showwarning", partial(_wrap, "warnings", _warning)),
+    "uncaught": Patch(sys, "excepthook", partial(_wrap, "uncaught", _uncaught)),
+    "threads": Patch(threading, "excepthook", partial(_wrap, "threads", _uncaught_in_thread)),
+    "asyncio": Patch(
+        aio.BaseEventLoop, "call_exception_handler", partial(_wrap, "asyncio", _loop_error)
+    ),
 }

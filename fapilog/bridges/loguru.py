@@ -1,8 +1,8 @@
-"""Messages of loguru into the pipeline.
+"""The bridge for loguru.
 
-``LoguruSink`` takes loguru's record and not the text that loguru formats, so
-nothing is formatted or serialised twice.  ``install`` adds one to loguru's
-logger and ``uninstall`` removes it.
+``LoguruSink`` takes loguru's record instead of the text that loguru formats, so
+nothing is formatted or serialised twice.  ``install`` adds such a sink to
+loguru's logger and ``uninstall`` removes it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import loguru
 
 from fapilog.bridges import feeds
-from fapilog.bridges.event import Caller, Event, here, nanoseconds, take
-from fapilog.bridges.event_dict import from_traceback
+from fapilog.bridges.event import Caller, Event, from_traceback, here, nanoseconds, take
 from fapilog.bridges.patching import SetupLock
 from fapilog.severity import TRACE, from_stdlib
 from fapilog.values.exceptions import resolve
@@ -24,9 +23,9 @@ from fapilog.values.objects import type_name
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
 
-#: In loguru's record: the caller, noted when format() was called on its thread.
+#: Key in loguru's record: the caller, noted by format() on the caller's thread.
 _CALLER: Final = "fapilog.caller"
-#: In loguru's record: which sink takes the record for which target.
+#: Key in loguru's record: which sink takes the record for which target.
 _CLAIMS: Final = "fapilog.sinks"
 _HEADER: Final = "Traceback (most recent call last)"
 _TRACE: Final = 5
@@ -43,8 +42,8 @@ class LoguruSink:
 
     Add it with ``format=sink.format``: loguru then formats nothing, and with
     ``enqueue=True`` the ids and the bound context are still the caller's.
-    With ``enqueue=True`` loguru passes no frames on, so the stack trace is the
-    text that loguru has formatted.
+    With ``enqueue=True`` loguru passes no frames to the sink, so the stack trace
+    is the text that loguru has formatted.
 
     Thread-safe; does not raise.  Waits only as ``RecordTarget.offer`` does.
 
@@ -65,7 +64,7 @@ class LoguruSink:
     def format(self, record: Any) -> str:
         """Note ids and bound context on the caller's thread, and return a format.
 
-        The format contains the exception only; the sink takes everything else
+        The format contains only the exception; the sink takes everything else
         from the record.
         """
         fields: dict[str, Any] = record
@@ -81,8 +80,7 @@ class LoguruSink:
         fields: dict[str, Any] = message.record  # type: ignore[assignment]
         name = fields["name"] or ""
         if (
-            name.partition(".")[0] == "fapilog"
-            or fields.get(_CALLER, ()) is None  # format() has left the record out
+            fields.get(_CALLER, ()) is None  # format() has left the record out
             or not self._claim(fields)
             or _is_passing(fields)
         ):
@@ -110,7 +108,7 @@ class LoguruSink:
         if found is not None:
             exception = found.value
             if exception is None or fields["thread"].id != get_ident():
-                exception = None  # it came through the queue, without its frames
+                exception = None  # the record came through the queue, without frames
                 attributes.update(_exception_attributes(str(message), found.type))
         noted = fields.get(_CALLER)
         return Event(
@@ -126,7 +124,7 @@ class LoguruSink:
 
 
 def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[str, Any]:
-    """Return ``exception.*`` attributes of the text that loguru formatted before its queue."""
+    """Return the ``exception.*`` attributes of a text that loguru formatted before its queue."""
     attributes = from_traceback(text[max(text.find(_HEADER), 0) :].strip("\n") + "\n")
     if kind is not None:
         attributes["exception.type"] = type_name(kind)
@@ -134,16 +132,16 @@ def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[s
 
 
 def _is_passing(fields: dict[str, Any]) -> bool:
-    """Whether a handler of ``logging`` passes loguru a record that fapilog has already.
+    """Whether a handler of ``logging`` gives loguru a record that fapilog has already.
 
-    Such a message has the record's text, and no exception or the record's.
+    Such a message has the text of the record, and its exception or none.
     """
     record = feeds.PASSING.taken
     if record is None:
         return False
     try:
         text = record.getMessage()
-    except Exception:  # noqa: BLE001 - user code; the bridge that took the record announced it
+    except Exception:  # noqa: BLE001 - user code; ``stdlib`` has announced the error
         return False
     found = fields["exception"]
     return text == fields["message"] and (
@@ -158,18 +156,19 @@ _installed: int | None = None
 def install(level: int | str = 0, *, code_attributes: bool = False) -> None:
     """Send loguru's messages to fapilog's default runtime.
 
-    Other handlers of loguru stay.  Doing it again changes the options and adds
-    nothing.  Thread-safe; does not block.
+    Other handlers of loguru stay.  Calling it again changes the options and
+    adds nothing.  Thread-safe; does not block.
 
     Args:
-        level: lowest level taken, as for ``loguru.logger.add``; fapilog's own
-            levels decide above it.
-        code_attributes: as for :class:`LoguruSink`.
+        level: the lowest level that the sink takes, as for
+            ``loguru.logger.add``; fapilog's own levels apply too.
+        code_attributes: whether to add the ``code.*`` attributes, as for
+            :class:`LoguruSink`.
 
     Raises:
         ValueError: loguru does not know ``level``.
     """
-    global _installed  # noqa: PLW0603 - what install() has to undo
+    global _installed  # noqa: PLW0603 - uninstall() undoes it
     sink = LoguruSink(code_attributes=code_attributes)
     with _lock:
         added = loguru.logger.add(
@@ -180,8 +179,8 @@ def install(level: int | str = 0, *, code_attributes: bool = False) -> None:
 
 
 def uninstall() -> None:
-    """Undo :func:`install`; does nothing where it was not called.  Thread-safe."""
-    global _installed  # noqa: PLW0603 - as above
+    """Undo :func:`install`, if it was called.  Thread-safe; does not block."""
+    global _installed  # noqa: PLW0603 - set by install()
     with _lock:
         _remove()
         _installed = None

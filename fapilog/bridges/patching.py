@@ -1,17 +1,17 @@
-"""Replacing what belongs to other libraries, and putting it back.
+"""Replaces attributes of other libraries, and restores them.
 
-The bridges that listen where no library offers a place to register use it:
-an attribute is wrapped while a bridge is installed, and is afterwards exactly
-what was found.
+For bridges to libraries that offer no place to register: an attribute is
+wrapped while a bridge is installed, and restored afterwards.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
+
+from fapilog.process import fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class Patch:
-    """One attribute of somebody else's object, wrapped while it is applied.
+    """One attribute of another library's object, wrapped while the patch is applied.
 
     Not thread-safe: hold a :class:`SetupLock`.
 
     Args:
-        place: the object, class or module.
-        name: of the attribute, a function.
-        around: makes the wrapper of what was found.  Where somebody wraps the
-            attribute in turn, the wrapper stays behind, so it has to look at
-            ``active`` and call what was found.
+        place: the object, class or module that has the attribute.
+        name: the attribute's name; its value is a function.
+        around: the function that makes the wrapper from the found value.  If
+            other code has wrapped the wrapper, the wrapper stays in place, so
+            it must read ``active`` and call the found value.
 
     Attributes:
         active: whether the patch is applied.
@@ -45,7 +45,7 @@ class Patch:
         self._wrapper: Callable[..., Any] | None = None
 
     def apply(self) -> None:
-        """Wrap the attribute, unless that is done already."""
+        """Wrap the attribute, unless it is wrapped already."""
         self.active = True
         found = getattr(self._place, self._name)
         if found is not self._wrapper:
@@ -53,7 +53,7 @@ class Patch:
             setattr(self._place, self._name, self._wrapper)
 
     def undo(self) -> None:
-        """Put back what was found, unless somebody has replaced the wrapper since."""
+        """Restore the found value, unless other code has replaced the wrapper."""
         self.active = False
         if self._wrapper is not None and getattr(self._place, self._name) is self._wrapper:
             setattr(self._place, self._name, self._found)
@@ -63,19 +63,18 @@ class Patch:
 def disguised(wrapper: Callable[..., Any], place: object) -> Callable[..., Any]:
     """Return ``wrapper`` as a function of the module that owns ``place``.
 
-    Code that looks for the caller of a log call skips the frames of the
-    library that it was called through, by their file (logging, loguru's
-    InterceptHandler) or by their module (structlog, warnings).  The frame of a
-    wrapper must be skipped with them, or it is reported as the caller.
+    To find the caller of a log call, libraries skip their own frames: by file
+    (logging, loguru's InterceptHandler) or by module (structlog, warnings).
+    They must skip the frame of a wrapper too, or they report it as the caller.
 
     Args:
-        wrapper: a plain function.
+        wrapper: the wrapper, a plain function.
         place: the module or the class whose attribute is wrapped.
     """
     name = place.__name__ if isinstance(place, ModuleType) else cast("type", place).__module__
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None or not isinstance(wrapper, FunctionType):
-        return wrapper  # sys has no file, and nobody looks for its frames
+        return wrapper  # sys has no file, and no library skips its frames
     found = FunctionType(
         wrapper.__code__.replace(co_filename=file),
         {**wrapper.__globals__, "__name__": name, "__file__": file},
@@ -88,12 +87,11 @@ def disguised(wrapper: Callable[..., Any], place: object) -> Callable[..., Any]:
 
 
 class SetupLock:
-    """A lock that a forked child finds open, whichever thread of the parent held it."""
+    """A lock that is free in a forked child, even if a thread of the parent held it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        fork.renew("bridges", self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -106,5 +104,6 @@ class SetupLock:
     ) -> None:
         self._lock.release()
 
-    def _renew(self) -> None:
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.Lock()

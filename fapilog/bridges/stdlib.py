@@ -1,8 +1,11 @@
-"""Records of the ``logging`` module into the pipeline.
+"""The bridge for the ``logging`` module.
 
 ``Handler`` converts a record on the thread that logs it: the message as
 ``logging`` formats it, the extras as typed attributes, the active span and the
-bound context.  ``stdlib_install`` passes it the records of every logger.
+bound context.  ``install`` puts a ``Handler`` on a logger.  For the root logger
+it also wraps the method in which each logger calls its handlers, because
+records of loggers that do not propagate, such as uvicorn's, never reach the
+root logger's handlers.  ``uninstall`` undoes it.
 """
 
 from __future__ import annotations
@@ -10,8 +13,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import filterfalse
 from time import time_ns
@@ -21,29 +24,32 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current
 from opentelemetry.trace import get_current_span
 
 from fapilog.bridges import feeds
-from fapilog.bridges.event import record_of
-from fapilog.bridges.event_dict import event_of, from_traceback
+from fapilog.bridges.event import from_traceback, record_of, take_event_name
+from fapilog.bridges.event_dict import event_of
+from fapilog.bridges.patching import Patch, SetupLock
 from fapilog.context import BOUND, SUPPRESSED
-from fapilog.diagnostics import announce
+from fapilog.diagnostics import announce, kind_of
+from fapilog.errors import ConfigurationError
 from fapilog.record import AnyValue, LogRecord, span_hex, trace_hex
-from fapilog.severity import from_stdlib
+from fapilog.severity import from_stdlib, parse_severity, to_stdlib
 from fapilog.values import snapshot
 from fapilog.values.exceptions import Capture, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from opentelemetry.context import Context
 
     from fapilog.protocols import RecordTarget
 
-#: Seconds that an explicit ``flush()`` waits; short, because
+#: Seconds that an explicit ``flush()`` waits at most; few, because
 #: ``logging.shutdown`` calls it at exit.
 FLUSH_TIMEOUT: Final = 1.0
 
 _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
-# Attributes that are not extras: the module's own, those that a formatter adds,
-# and the ids that OpenTelemetry's instrumentation adds for format strings.
+# Attributes that are not extras: the attributes of every record, the ones that
+# a formatter adds, and the ids that OpenTelemetry adds for format strings.
 _NOT_EXTRA: Final = frozenset(_PLAIN) | {
     "asctime",
     "message",
@@ -59,24 +65,15 @@ _TRACEBACK: Final = re.compile(
 _severity = lru_cache(maxsize=256)(from_stdlib)
 
 
-class _Formatting(threading.local):
-    """Whether this thread is inside user code that formats a message."""
-
-    active = False
-
-
-_formatting = _Formatting()
-
-
 class Handler(logging.Handler):
-    """Feeds a runtime from the standard library's loggers.
+    """Gives the records of the standard library's loggers to a runtime.
 
     The body is the message as ``logging`` formats it, whatever formatter is
     set; a mapping logged without arguments stays structured.  Extras become
     attributes, which win over the bound context; ``otel.event.name`` among
     them becomes the event name.  The handler skips records of fapilog's own
     loggers, records that are logged inside a delivery, and records that
-    another handler has passed to the same runtime.
+    another handler has given to the same runtime.
 
     Thread-safe, and takes no lock while it handles a record.  After
     construction it does not raise; a record waits only as
@@ -91,8 +88,8 @@ class Handler(logging.Handler):
         thread_attributes: whether to add ``thread.id`` and ``thread.name``.
     """
 
-    #: How many handlers were made; not public.
-    made: ClassVar[int] = 0
+    #: How many handlers the application has created; not public.
+    placed: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -103,7 +100,7 @@ class Handler(logging.Handler):
         thread_attributes: bool = False,
     ) -> None:
         super().__init__(level)
-        Handler.made += 1
+        Handler.placed += 1
         self.feed = feeds.Feed.of(runtime)
         self._code_attributes = code_attributes
         self._thread_attributes = thread_attributes
@@ -143,14 +140,14 @@ class Handler(logging.Handler):
                 found = resolve(record.exc_info) if record.exc_info else None
             exception = None if found is None else Capture(found)
             record.name = self.feed.mark(name, target)
-        except Exception as error:  # noqa: BLE001 - whatever was logged, the caller must not suffer
-            kind = type(error).__name__
-            announce("stdlib", f"a record of logging could not be converted ({kind}); dropped")
+        except Exception as error:  # noqa: BLE001 - no logged value may raise into the caller
+            kind = kind_of(error)
+            announce("stdlib", f"a record of logging cannot be converted ({kind}); it is dropped")
             return
         target.offer(converted, exception)
 
     def flush(self) -> None:
-        """Wait up to 1 s until every logged record is delivered or given up."""
+        """Wait up to 1 s until every logged record is delivered or dropped."""
         if not feeds.is_suppressed():
             self.feed.flush(FLUSH_TIMEOUT)
 
@@ -160,9 +157,7 @@ class Handler(logging.Handler):
         attributes = self._attributes(record)
         event_name = ""
         if attributes:
-            # OpenTelemetry's handler reads the deprecated name too.
-            older = attributes.pop("event.name", "")
-            event_name = attributes.pop("otel.event.name", older)
+            event_name = take_event_name(attributes)
             if "color_message" in attributes and record.name.partition(".")[0] == "uvicorn":
                 del attributes["color_message"]  # a copy of the message for terminals
         body = _body(record, attributes)
@@ -201,7 +196,7 @@ class Handler(logging.Handler):
 
     def _attributes(self, record: logging.LogRecord) -> dict[str, Any]:
         fields = vars(record)
-        # Extras are added to the attributes of every record: equal counts mean no extras.
+        # Extras add to the attributes of every record: equal counts mean no extras.
         attributes = (
             {name: fields[name] for name in filterfalse(_NOT_EXTRA.__contains__, fields)}
             if len(fields) != len(_PLAIN)
@@ -217,41 +212,41 @@ class Handler(logging.Handler):
         if record.stack_info:
             attributes["code.stacktrace"] = record.stack_info
         if record.exc_text and not record.exc_info:
-            # The record came through a queue or a socket, which keep the text only.
+            # The record came through a queue or a socket, which keeps only the text.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
 
 
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
-    """Return the body; a message that cannot be formatted stays raw, with its arguments.
+    """Return the body: the formatted message, or the raw one if it cannot be formatted.
 
     Formatting runs user code, which may log.  A record that such code logs is
-    not formatted, or the two would call each other without end.
+    not formatted, because the two would call each other without end.
     """
     msg = record.msg
     if type(msg) is str and not record.args:
         return feeds.body_of(record.getMessage())
     if not record.args and isinstance(msg, Mapping):
         return snapshot(msg)
-    if not _formatting.active:
-        _formatting.active = True
+    if not feeds.PASSING.formatting:
+        feeds.PASSING.formatting = True
         try:
             return feeds.body_of(record.getMessage())
         except Exception as error:  # noqa: BLE001 - user code; announced, and the record is kept
             announce(
                 "stdlib format",
                 f"a message of logger {record.name!r} does not fit its arguments "
-                f"({type(error).__name__}); logged unformatted",
+                f"({kind_of(error)}); it is logged unformatted",
             )
         finally:
-            _formatting.active = False
+            feeds.PASSING.formatting = False
     if record.args:
         attributes["log.args"] = record.args
     return feeds.body_of(msg)
 
 
 def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
-    """Take out the stack trace that ``QueueHandler.prepare`` has added to a message."""
+    """Move the stack trace that ``QueueHandler.prepare`` has added to a message to attributes."""
     found = _TRACEBACK.search(body) if isinstance(body, str) else None
     if found is None or not isinstance(body, str):
         return body
@@ -267,7 +262,7 @@ def _is_reported(record: logging.LogRecord) -> bool:
 
 
 def _function_name(record: logging.LogRecord) -> str:
-    """Return the caller's qualified name while its frame is on this thread's stack."""
+    """Return the caller's qualified name, or its plain name if its frame is not on the stack."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the record holds no frame
     while frame is not None:
         code = frame.f_code
@@ -276,3 +271,200 @@ def _function_name(record: logging.LogRecord) -> str:
             return f"{frame.f_globals.get('__name__')}.{name}"
         frame = frame.f_back
     return record.funcName
+
+
+@dataclass
+class _Installation:
+    handler: Handler
+    level: int  # the logger's level before install()
+    wanted: int | None = None  # None follows the levels of the target
+    lowered_to: int | None = None
+
+
+_lock = SetupLock()
+_installations: dict[logging.Logger, _Installation] = {}
+
+
+class _Everywhere:
+    """The wrapper around ``logging.Logger.callHandlers``, and its handler.
+
+    A record goes to fapilog before it goes to the loggers' own handlers: on
+    the thread that logged it, with its exception, and unchanged.  Then it is
+    marked, so that no other handler, also not one after a queue, gives it to
+    the same runtime again.
+
+    Attributes:
+        handler: the handler that gets every record, or None.
+    """
+
+    def __init__(self) -> None:
+        self.handler: Handler | None = None
+        self._patch = Patch(logging.Logger, "callHandlers", self._around)
+
+    def start(self, handler: Handler) -> None:
+        """Give every record to ``handler`` from now on."""
+        self.handler = handler
+        self._patch.apply()
+
+    def stop(self) -> None:
+        """Undo :meth:`start`."""
+        self.handler = None
+        self._patch.undo()
+
+    def _around(self, found: Callable[..., None]) -> Callable[..., None]:
+        passing, watch, taken = feeds.PASSING, feeds.Passing, feeds.Taken
+
+        def callHandlers(  # noqa: N802  # pragma: no cover - see disguised()
+            logger: logging.Logger, record: logging.LogRecord
+        ) -> None:
+            handler = self.handler
+            if handler is None:
+                found(logger, record)
+                return
+            if Handler.placed:
+                _ask_placed(logger, record, handler)
+            if record.levelno >= handler.level:
+                handler.handle(record)
+            if not watch.watched or type(record.name) is not taken:
+                found(logger, record)
+                return
+            outer, passing.taken = passing.taken, record
+            try:
+                found(logger, record)
+            finally:
+                passing.taken = outer
+
+        return callHandlers
+
+
+def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
+    """Let handlers that the application has placed take the record first, with their options."""
+    target = instead_of.feed.target()
+    place: logging.Logger | None = logger
+    while place is not None:
+        for handler in place.handlers:
+            if (
+                isinstance(handler, Handler)
+                and handler is not instead_of
+                and record.levelno >= handler.level
+                and handler.feed.target() is target
+            ):
+                handler.handle(record)
+        place = place.parent if place.propagate else None
+
+
+_everywhere = _Everywhere()
+
+
+def install(
+    target: Callable[[], RecordTarget | None] | None = None,
+    level: int | str | None = None,
+    logger: logging.Logger | str | None = None,
+) -> None:
+    """Give the records of a logger, and of all loggers below it, to a runtime.
+
+    For the root logger these are the records of every logger, whether it
+    propagates or not.  Calling it again changes target and level and adds
+    nothing.  A logger that already has a :class:`Handler`, for example from a
+    ``dictConfig``, gets no other one.  The logger's own level is lowered to the
+    wanted level if it is higher; other handlers keep their levels.
+    Thread-safe; does not block.
+
+    Args:
+        target: the function that returns the target of a record, or None if
+            there is none; by default it returns the default runtime.
+        level: the lowest wanted level: a level of ``logging``, or any name of a
+            severity.  None follows the levels of the target.
+        logger: a logger or its name; by default the root logger.
+
+    Raises:
+        ConfigurationError: ``level`` is not a level.
+    """
+    found = _logger(logger)
+    number = None if level is None else _level_number(level)
+    # Outside the lock, because the default target may configure a runtime.
+    fed = feeds.Feed(target).target()
+    with _lock:
+        made = _installations.get(found)
+        if made is None:
+            made = _installations[found] = _Installation(Handler(), found.level)
+            if found is found.root:
+                Handler.placed -= 1
+        made.handler.feed.follow(target)
+        made.handler.setLevel(number or logging.NOTSET)
+        made.wanted = number
+        _open_level(found, made, fed)
+        if not any(isinstance(handler, Handler) for handler in found.handlers):
+            found.addHandler(made.handler)
+        if found is found.root:
+            _everywhere.start(made.handler)
+
+
+def uninstall(logger: logging.Logger | str | None = None) -> None:
+    """Undo :func:`install`: restore the logger's handlers and level.
+
+    A level that other code has set in between stays.  Does nothing if nothing
+    is installed.  Thread-safe; does not block.
+    """
+    found = _logger(logger)
+    with _lock:
+        made = _installations.pop(found, None)
+        if made is not None:
+            if found is found.root:
+                _everywhere.stop()
+            found.removeHandler(made.handler)
+            _restore_level(found, made)
+
+
+def uninstall_all() -> None:
+    """Undo every :func:`install`.  Thread-safe; does not block."""
+    for logger in list(_installations):
+        uninstall(logger)
+
+
+def installed() -> dict[logging.Logger, int | None]:
+    """Return the loggers where :func:`install` is in force, with their wanted levels."""
+    with _lock:
+        return {logger: made.wanted for logger, made in _installations.items()}
+
+
+def follow_levels() -> None:
+    """Lower the levels of loggers again, after the levels of a runtime have changed."""
+    with _lock:
+        for logger, made in list(_installations.items()):
+            _open_level(logger, made, made.handler.feed.target())
+
+
+def _restore_level(logger: logging.Logger, made: _Installation) -> None:
+    if made.lowered_to is not None and logger.level == made.lowered_to:
+        logger.setLevel(made.level)
+    made.lowered_to = None
+
+
+def _logger(logger: logging.Logger | str | None) -> logging.Logger:
+    return logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
+
+
+def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarget | None) -> None:
+    """Lower a logger's own level to the wanted one; the handler checks levels per name."""
+    _restore_level(logger, made)
+    wanted = made.wanted
+    if wanted is None and target is not None:
+        wanted = to_stdlib(target.lowest_severity())
+    if wanted is not None and logger.getEffectiveLevel() > wanted:
+        logger.setLevel(wanted)
+        made.lowered_to = wanted
+
+
+def _level_number(level: int | str) -> int:
+    """Return the ``logging`` level of a number, a level name or a severity name."""
+    if isinstance(level, int):
+        return level
+    number = logging.getLevelName(level.strip().upper())
+    if isinstance(number, int):
+        return number
+    try:
+        return to_stdlib(parse_severity(level))
+    except ValueError as error:
+        msg = f"level: {error}"
+        raise ConfigurationError(msg) from None

@@ -1,8 +1,8 @@
-"""Events of structlog into the pipeline.
+"""The bridge for structlog.
 
-``StructlogProcessor`` is the last processor of a structlog configuration: it
-takes the event dict with its values as they are, in place of a renderer.
-``install`` is a whole configuration with it, and ``uninstall`` undoes it.
+``StructlogProcessor`` is the last processor of a structlog configuration, in
+place of a renderer: it takes the event dict with its values unformatted.
+``install`` sets a complete configuration with it, and ``uninstall`` undoes that.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _OWN: Final = ("structlog", "fapilog")
 class StructlogProcessor:
     """The last processor: gives the event to fapilog and ends structlog's part.
 
-    The event becomes the body, the event dict typed attributes, ``exc_info``
-    the ``exception.*`` attributes (what ``format_exc_info`` or
-    ``dict_tracebacks`` has made of it is taken as well), ``stack`` the
-    attribute ``code.stacktrace``, a ``timestamp`` the event's time, ``logger``
-    or the wrapped logger's name the scope, ``otel.event.name`` the event name.
-    The severity is that of the method, or of ``level``.  Ids are those of the
-    active span, also in the ``a…`` methods.
+    The event becomes the body and the event dict typed attributes.
+    ``exc_info``, also as ``format_exc_info`` or ``dict_tracebacks`` has
+    formatted it, becomes the ``exception.*`` attributes.  ``stack`` becomes the
+    attribute ``code.stacktrace``, ``timestamp`` the event's time, ``logger`` or
+    the wrapped logger's name the scope, and ``otel.event.name`` the event name.
+    The severity is the one of the method, or of ``level``.  The ids are the
+    active span's, also in the ``a…`` methods.
 
-    It raises ``structlog.DropEvent``, which structlog takes as "nothing more
-    to do": the wrapped logger is not called, so any will do.  Thread-safe;
-    nothing else is raised.  Waits only as ``RecordTarget.offer`` does.
+    It raises ``structlog.DropEvent``, so structlog does not call the wrapped
+    logger, and any wrapped logger will do.  Thread-safe; raises nothing else.
+    Waits only as ``RecordTarget.offer`` does.
 
     Args:
-        runtime: what to feed, by default the default runtime at the time of
-            each event.
+        runtime: the runtime that gets the records; by default the default
+            runtime at the time of each event.
     """
 
     def __init__(self, runtime: RecordTarget | None = None) -> None:
@@ -54,7 +54,7 @@ class StructlogProcessor:
     def __call__(
         self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
     ) -> NoReturn:
-        """Offer the event, and drop it from structlog's view.
+        """Offer the event to fapilog, and let structlog drop it.
 
         Raises:
             DropEvent: always.
@@ -66,8 +66,7 @@ class StructlogProcessor:
         def describe() -> Event:
             return event_dicts.event_of(fields, name, number, text)
 
-        if name.partition(".")[0] != "fapilog":
-            take(self.feed, name, number, describe)
+        take(self.feed, name, number, describe)
         raise structlog.DropEvent
 
 
@@ -77,7 +76,7 @@ def _name(logger: Any, fields: dict[str, Any]) -> str:
 
 
 class NamedLogger:
-    """The object that structlog wraps when nothing is printed; it holds a name.
+    """The logger that structlog wraps if nothing is printed; it has only a name.
 
     Attributes:
         name: the name that ``structlog.get_logger`` was given, else the name
@@ -101,7 +100,7 @@ def _calling_module() -> str:
 
 
 _lock = SetupLock()
-# The processors that install() has set, and the configuration before that.
+# The processors that install() has set, and the configuration that it replaced.
 _installed: tuple[list[Processor], dict[str, Any] | None] | None = None
 
 
@@ -110,8 +109,8 @@ def install(
 ) -> None:
     """Configure structlog to log through fapilog's default runtime.
 
-    Context variables of structlog are merged, stacks are rendered on request,
-    and fapilog's levels decide.  Calling it again changes the processors and
+    structlog's context variables are merged, stacks are rendered on request,
+    and fapilog's levels apply.  Calling it again changes the processors and
     adds nothing.  Thread-safe; does not block.
 
     Args:
@@ -120,7 +119,7 @@ def install(
             faster, but a logger that was used once keeps this configuration
             after ``uninstall()``.
     """
-    global _installed  # noqa: PLW0603 - what uninstall() has to undo
+    global _installed  # noqa: PLW0603 - uninstall() undoes it
     with _lock:
         before = _before()
         chain: list[Processor] = [
@@ -140,12 +139,12 @@ def install(
 
 
 def uninstall() -> None:
-    """Put back the configuration that :func:`install` found.
+    """Restore the configuration that :func:`install` replaced.
 
     Does nothing if :func:`install` was not called, or if structlog was
-    configured again since.  Thread-safe; does not block.
+    configured again in between.  Thread-safe; does not block.
     """
-    global _installed  # noqa: PLW0603 - as above
+    global _installed  # noqa: PLW0603 - set by install()
     with _lock:
         if _installed is not None and _is_in_force():
             before = _installed[1]

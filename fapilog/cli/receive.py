@@ -1,8 +1,8 @@
-"""``fapilog receive``: a small OTLP receiver that shows on the terminal what arrives.
+"""``fapilog receive``: a small OTLP receiver that draws the traces it gets on the terminal.
 
-For the time before there is a collector: each trace is drawn once it is whole,
-its spans as a tree and its records under them, whichever services they come
-from.  Nothing is stored.
+It is for development without a collector.  Each trace is drawn when it is
+complete: the spans of all its services as a tree, with their records under
+them.  Nothing is stored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from fapilog.cli import quiet_interrupt
+from fapilog.cli.interrupt import quiet_interrupt
 from fapilog.cli.terminal import CYAN, Terminal, Text, cut
 from fapilog.native import monotonic
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan, Receiver
 
-#: Seconds without news after which a trace is drawn: one that has its root
-#: span, and one that has not, as its services may send spans every 5 seconds.
+#: Seconds without new data after which a trace is drawn, with its root span and
+#: without it.  The second is longer because services may send spans every 5 seconds.
 _WHOLE: Final = 1.0
 _PATIENCE: Final = 10.0
-#: Seconds between two looks.
+#: Seconds between two checks for new data.
 _TICK: Final = 0.2
-#: Records and spans that wait to be drawn; the oldest go first.
+#: The most records and spans that wait to be drawn; the oldest are drawn early.
 _KEEP: Final = 20_000
 
 
@@ -42,13 +42,13 @@ def receive(
         int, typer.Option(min=0, max=65_535, help="TCP port for OTLP/gRPC; 0 takes a free one.")
     ] = 4317,
     traces: Annotated[
-        int, typer.Option(min=0, help="End after so many traces; 0 goes on until Ctrl-C.")
+        int, typer.Option(min=0, help="End after this many traces; 0 runs until Ctrl-C.")
     ] = 0,
 ) -> None:
-    """Show logs and traces as they arrive by OTLP.
+    """Show logs and traces as they arrive over OTLP.
 
-    Listens on this machine only.  A trace is drawn one second after its last
-    news, or ten where its first span is missing; Ctrl-C draws what still waits.
+    Listens on this machine only.  A trace is drawn one second after its latest
+    data, or ten seconds if its first span is missing; Ctrl-C draws the rest.
     """
     terminal = Terminal()
     try:
@@ -62,7 +62,7 @@ def receive(
         receiver.start()
     except (OSError, RuntimeError) as error:
         ports = f"--port {port} or --grpc-port {grpc_port}"
-        typer.echo(f"fapilog: {ports} cannot be had; choose another, or 0 ({error})", err=True)
+        typer.echo(f"fapilog: cannot listen on {ports}: choose another, or 0 ({error})", err=True)
         raise typer.Exit(1) from None
     try:
         show(terminal, receiver, traces)
@@ -71,17 +71,17 @@ def receive(
 
 
 def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
-    """Draw what arrives until ``most`` traces are drawn, or Ctrl-C.  Blocks.
+    """Draw traces until ``most`` traces are drawn, or until Ctrl-C.  Blocks.
 
     Args:
-        terminal: where.
-        receiver: started.
-        most: 0 goes on until Ctrl-C, which draws what still waits.
+        terminal: the terminal to draw on.
+        receiver: the receiver, already started.
+        most: the number of traces; 0 runs until Ctrl-C, which draws the rest.
     """
     waiting = Waiting()
     drawn = 0
     try:
-        terminal.heading("fapilog receive", "Ctrl-C draws what still waits, and ends it")
+        terminal.heading("fapilog receive", "Ctrl-C draws the waiting traces and ends the receiver")
         ways = [("OTLP/HTTP", receiver.http_endpoint), ("OTLP/gRPC", receiver.grpc_endpoint)]
         terminal.table(
             [[way, Text(f"OTEL_EXPORTER_OTLP_ENDPOINT={url}", CYAN)] for way, url in ways if url]
@@ -95,7 +95,7 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
 
 
 def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) -> int:
-    """Draw what has arrived and is whole at the time ``now``; returns how many traces."""
+    """Draw the traces that are complete at the time ``now``, and return how many."""
     show_untraced(terminal, waiting.add(*receiver.take(), now=monotonic()))
     traces = waiting.whole(now)
     for trace in traces:
@@ -105,7 +105,7 @@ def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) 
 
 @dataclass
 class Trace:
-    """What has arrived of one trace, and when the last of it did (``monotonic``)."""
+    """The records and spans of one trace, and the time (``monotonic``) of the latest one."""
 
     trace_id: str
     logs: list[ReceivedLog] = field(default_factory=list)
@@ -113,12 +113,12 @@ class Trace:
     news: float = 0.0
 
     def is_whole(self, now: float) -> bool:
-        """Whether nothing more is to be expected."""
+        """Whether no more data is expected."""
         has_root = any(not span.span.parent_span_id for span in self.spans)
         return now - self.news >= (_WHOLE if has_root else _PATIENCE)
 
     def draw(self, terminal: Terminal) -> None:
-        """Write its timeline under a heading."""
+        """Draw the trace's timeline under a heading."""
         from fapilog.cli.timeline import Timeline  # noqa: PLC0415 - an extra
 
         terminal.heading("trace", cut(self.trace_id, terminal.width // 2))
@@ -126,7 +126,7 @@ class Trace:
 
 
 class Waiting:
-    """The traces that are not whole yet, by id, the oldest first."""
+    """The traces that are not complete yet, by id, the oldest first."""
 
     def __init__(self) -> None:
         self._traces: dict[str, Trace] = {}
@@ -134,7 +134,7 @@ class Waiting:
     def add(
         self, logs: Iterable[ReceivedLog], spans: Iterable[ReceivedSpan], now: float
     ) -> list[ReceivedLog]:
-        """Sort in what has arrived; returns the records that belong to no trace."""
+        """Add records and spans to their traces, and return the records without a trace."""
         untraced: list[ReceivedLog] = []
         for log in logs:
             if log.trace_id:
@@ -151,7 +151,7 @@ class Waiting:
         return trace
 
     def whole(self, now: float) -> list[Trace]:
-        """Take out the traces that are whole, and the oldest where too many wait."""
+        """Remove and return the complete traces, and the oldest ones if too many wait."""
         size = sum(len(trace.logs) + len(trace.spans) for trace in self._traces.values())
         taken: list[Trace] = []
         for trace_id, trace in list(self._traces.items()):
@@ -162,7 +162,7 @@ class Waiting:
 
 
 def show_untraced(terminal: Terminal, logs: Iterable[ReceivedLog]) -> None:
-    """Write the records that belong to no trace, with the time of day."""
+    """Write the records without a trace, with the time of day."""
     from fapilog.cli.timeline import draw_log  # noqa: PLC0415 - an extra
 
     for log in logs:

@@ -1,7 +1,7 @@
-"""How the commands write to standard output: colours, columns, safe characters.
+"""Writes the commands' output: colours, columns, and safe characters.
 
-Colours are for terminals and obey ``NO_COLOR`` and ``FORCE_COLOR``; where the
-output's encoding has no box-drawing characters, plain ones take their place.
+Colours are used on terminals and obey ``NO_COLOR`` and ``FORCE_COLOR``.  If the
+output's encoding has no box-drawing characters, plain characters replace them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fapilog.sinks.pretty import wants_color
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: The 16 colours every theme defines.
+#: ANSI codes of the 16 colours that every terminal theme defines.
 BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"
@@ -30,23 +30,23 @@ _MIN_WIDTH: Final = 80
 _USUAL_WIDTH: Final = 100
 _MAX_WIDTH: Final = 160
 _ELLIPSIS: Final = "…"
-# What may be secret in a URL: user and password, and the query.
+# The parts of a URL that may be secret: user and password, and the query.
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\?).+")
 _PLAIN: Final = str.maketrans("│├┤└─·✓✗…", "|||`--+x~")
 
 
 class Text(NamedTuple):
-    """A piece of a line and the ANSI codes it is shown with, if any."""
+    """A piece of a line, and the ANSI code of its style, if it has one."""
 
     text: str
     style: str = ""
 
 
 class Terminal:
-    """Writes lines to ``sys.stdout`` as it is at the time of construction.
+    """Writes lines to the ``sys.stdout`` of the time of construction.
 
     Attributes:
-        width: columns to use, 80 to 160.
+        width: the number of columns to use, 80 to 160.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Terminal:
         self._stream.flush()
 
     def heading(self, text: str, note: str = "") -> None:
-        """Write an empty line, then ``text`` and a note beside it, or below it if it is long."""
+        """Write an empty line, then ``text`` with a note beside it, or below it if it is long."""
         self.line()
         if len(text) + 2 + len(note) <= self.width:
             self.line(Text(text, BOLD), "  " if note else "", Text(note, DIM))
@@ -77,7 +77,7 @@ class Terminal:
             self.line("  ", Text(piece, DIM))
 
     def table(self, rows: Sequence[Sequence[Text | str]], indent: int = 2) -> None:
-        """Write rows of one length in aligned columns; the last column is never padded."""
+        """Write rows of equal length in aligned columns; the last column is not padded."""
         cells = [[_text(cell) for cell in row] for row in rows]
         widths = [max(len(cell.text) for cell in column) for column in zip(*cells, strict=True)]
         for row in cells:
@@ -100,12 +100,12 @@ def _text(piece: Text | str) -> Text:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with escapes for all that would command a terminal."""
+    """Return ``text`` with unprintable characters escaped, which a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def cut(text: str, width: int) -> str:
-    """Return ``text`` in at most ``width`` columns, the loss marked by an ellipsis."""
+    """Return ``text`` in at most ``width`` columns; a text that was cut ends in an ellipsis."""
     text = printable(text)
     if len(text) <= width:
         return text
@@ -113,5 +113,5 @@ def cut(text: str, width: int) -> str:
 
 
 def mask_url(text: str) -> str:
-    """Return ``text`` with the credentials and the query of a URL in it masked."""
+    """Return ``text`` with the credentials and the query of any URL in it masked."""
     return _CREDENTIALS.sub(lambda match: MASK + "@" * match[0].endswith("@"), text)

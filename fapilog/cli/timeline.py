@@ -1,6 +1,6 @@
-"""One trace on a terminal: its spans as a tree with bars, each record under its span.
+"""Draws one trace on a terminal: its spans as a tree with bars, each record under its span.
 
-Drawn from received records and spans alone, for the demo and ``fapilog receive``.
+The demo and ``fapilog receive`` use it; it needs only received records and spans.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
     from fapilog.cli.receiver import ReceivedLog
 
-# Columns: every line begins with its time; a span's name is followed by its bar
-# and its duration, a record's severity by its scope.
+# Widths in columns.  Every line begins with a time.  A span's name is followed by its
+# bar and its duration, a record's severity by its scope.
 _TIME_WIDTH: Final = 8
 _NAME_WIDTH: Final = 22
-# Where there are several services:
+# If the trace has several services:
 _SERVICE_WIDTH: Final = 10
 _WIDE_NAME_WIDTH: Final = 30
-_DURATION_WIDTH: Final = 18  # with the status
+_DURATION_WIDTH: Final = 18  # includes the status
 _SEVERITY_WIDTH: Final = 6
 _SCOPE_WIDTH: Final = 15
 _STATUS_ERROR: Final = 2  # STATUS_CODE_ERROR in OTLP
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
-#: Spans within spans that are drawn so; what is deeper begins at the margin again.
+#: The deepest level that is drawn inside its parent; deeper spans begin at the margin again.
 _MAX_DEPTH: Final = 32
-#: Characters of a value that is shown after the shorter ones.
+#: Values with more characters than this are shown after the shorter ones.
 _LONG: Final = 24
 
 
@@ -42,10 +42,10 @@ class Timeline:
     """Draws one trace.
 
     Args:
-        terminal: where to.
+        terminal: the terminal to draw on.
         logs: the trace's records, in any order.
-        spans: its spans.
-        hidden: attributes of records that are not shown.
+        spans: the trace's spans.
+        hidden: the names of attributes that are not shown.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Timeline:
         begins = [span.span.start_time_unix_nano for span in spans]
         self._begin = min(begins or [log.record.time_unix_nano for log in self._logs], default=0)
         self._end = max((span.span.end_time_unix_nano for span in spans), default=0)
-        #: What each span holds, with its time, by the span's id.
+        #: The children and records of each span with their times, by the span's id.
         self._inner: dict[str, list[tuple[int, ReceivedLog | ReceivedSpan]]] = {
             span.span_id: [] for span in spans
         }
@@ -79,10 +79,10 @@ class Timeline:
         self._name_width = _WIDE_NAME_WIDTH if several else _NAME_WIDTH
 
     def draw(self) -> None:
-        """Write the lines: the spans whose parent is elsewhere, then the records whose span is.
+        """Draw the spans without a known parent, then the records without a known span.
 
-        Each span is drawn once, whatever its ids say: also in a circle of
-        parents, below the deepest level, and where two have the same id.
+        Each span is drawn exactly once, even if its parents form a circle, if it is
+        below the deepest level, or if another span has the same id.
         """
         roots = [span for span in self._spans if span.span.parent_span_id.hex() not in self._inner]
         for span in (*roots, *self._spans):
@@ -93,10 +93,10 @@ class Timeline:
                 self._draw_log(log, "", "")
 
     def _draw_span(self, span: ReceivedSpan, branch: str, margin: str, depth: int = 0) -> None:
-        """Write a span, then what it holds in the order of time."""
+        """Draw a span, then its records and children in the order of time."""
         self._drawn.add(id(span))
         self._terminal.line(*self._bar(span, branch))
-        # Taken out, so that another span of the same id does not draw them again.
+        # Removed, because another span with the same id must not draw them again.
         content, self._inner[span.span_id] = self._inner[span.span_id], []
         content.sort(key=itemgetter(0))
         for position, (_, entry) in enumerate(content, start=1):
@@ -112,7 +112,7 @@ class Timeline:
         begin, end = span.span.start_time_unix_nano, span.span.end_time_unix_nano
         service = self._service_width
         room = self._terminal.width - _TIME_WIDTH - self._name_width - _DURATION_WIDTH - service
-        # Within the room, whatever the clock did: it may have been set back meanwhile.
+        # The bar stays within its room even if the clock was set back in between.
         scale = (room - 2) / max(self._end - self._begin, 1)
         left = min(max(int((begin - self._begin) * scale), 0), room - 2)
         bar = " " * left + "├" + "─" * min(int((end - begin) * scale), room - 2 - left)
@@ -157,12 +157,12 @@ def draw_log(
     """Write a record in one line, and its exception in a second one.
 
     Args:
-        terminal: where to.
+        terminal: the terminal to draw on.
         log: the record.
-        time: what the line begins with.
-        margin: what stands between time and severity.
-        below: the same in the second line.
-        hidden: attributes that are not shown.
+        time: the text at the beginning of the line.
+        margin: the text between the time and the severity.
+        below: the margin of the second line.
+        hidden: the names of attributes that are not shown.
     """
     severity = range_name(log.severity_number)
     style = next((style for least, style in _STYLES if log.severity_number >= least), DIM)
@@ -196,7 +196,7 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    """Return names and values, long ones last: ids leave no room for others."""
+    """Return names and values, long values last, because ids would leave no room for others."""
     shown = {
         name: value if isinstance(value, str) else json_text(value)
         for name, value in attributes.items()

@@ -1,7 +1,7 @@
-"""What waits for one sink in memory: encoded records in portions.
+"""The encoded records that wait for one sink in memory, in portions.
 
-The pipeline's worker puts portions in, the sink's threads take batches out.
-Each counter has one writer at a time, so neither side takes a lock for the
+The pipeline's worker puts portions in; the sink's threads take batches out.
+Each counter is written by one side only, so neither side takes a lock for the
 other.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fapilog.protocols import BatchLimits
     from fapilog.spool import Frame
 
-#: What a record in the backlog costs besides its text, in bytes.
+#: The bytes that a record in the backlog costs in addition to its text.
 ITEM_OVERHEAD: Final = 256
 
 
@@ -24,17 +24,20 @@ class Batch:
     """Encoded records in order.
 
     Attributes:
-        items: as the sink's ``encode`` returned them.
-        severities: their severity numbers.
-        size: bytes they take in the backlog.
-        born: when they came, seconds of the monotonic clock; 0.0 unknown.
-        frames: where they wait on disk as well, in the same order.
-        ahead: records of them that are settled, while their frames are not.
-        adopted: records of them that an earlier process left.
-        portions: of the backlog that it is made of.
-        held: bytes of the backlog that are given back once all is settled.
-        parts: what is left to be settled, while it is being sent.
-        may_be_there: whether an attempt was not answered, so the backend may
+        items: the records, as the sink's ``encode`` returned them.
+        severities: the records' severity numbers.
+        size: the bytes that the records take in the backlog.
+        born: the time when the oldest record came, by the monotonic clock;
+            0.0 if unknown.
+        frames: the frames that hold the same records on disk, in the same
+            order.
+        unacked: the number of settled records whose frames are not
+            acknowledged yet.
+        adopted: the number of records that an earlier process left.
+        portions: the number of portions of the backlog that it is made of.
+        held: the bytes of the backlog to give back once all is settled.
+        parts: the parts that are not settled, while the batch is in flight.
+        may_be_there: whether an attempt had no answer, so that the backend may
             have the records already.
     """
 
@@ -43,7 +46,7 @@ class Batch:
     size: int = 0
     born: float = 0.0
     frames: list[Frame] = field(default_factory=list)
-    ahead: int = 0
+    unacked: int = 0
     adopted: int = 0
     portions: int = 0
     held: int = 0
@@ -55,19 +58,22 @@ class Batch:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether all of it that is not settled is on disk as well."""
+        """Whether all records that are not settled are on disk as well."""
         return bool(self.frames) and not any(frame.is_lost for frame in self.frames)
 
-    def halves(self) -> list[Batch]:
-        """Return the batch in two parts, for a backend that refuses it whole."""
-        middle, size = len(self) // 2, self.size // 2
-        first = Batch(self.items[:middle], self.severities[:middle], size, self.born)
-        second = Batch(self.items[middle:], self.severities[middle:], self.size - size, self.born)
-        first.may_be_there = second.may_be_there = self.may_be_there
-        return [first, second]
+    def cut(self) -> None:
+        """Replace the first part, if there is one, with its two halves."""
+        for part in self.parts[:1]:
+            middle, size = len(part) // 2, part.size // 2
+            first = Batch(part.items[:middle], part.severities[:middle], size, part.born)
+            second = Batch(
+                part.items[middle:], part.severities[middle:], part.size - size, part.born
+            )
+            first.may_be_there = second.may_be_there = part.may_be_there
+            self.parts[:1] = [first, second]
 
     def rest(self) -> Batch:
-        """Return what is not settled of a batch that is being sent."""
+        """Return the records that are not settled, while the batch is in flight."""
         rest = Batch()
         for part in self.parts:
             rest.extend(part)
@@ -84,12 +90,12 @@ class Batch:
 class Backlog:
     """A queue of portions between the pipeline's worker and a sink's threads.
 
-    Those take turns: all methods but :meth:`put` and the properties are
-    called under one lock of theirs.
+    The threads share one lock and hold it around every method; only
+    :meth:`put` and the properties need no lock.
 
     Args:
-        limits: bounds of a batch; a portion stays within them, but for a
-            single record that is larger by itself.
+        limits: the bounds of a batch; each portion stays within them, except
+            for a single record that is larger by itself.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
@@ -99,17 +105,17 @@ class Backlog:
         self._bytes_out = self._bytes_taken = self._count_out = 0  # written by the sink's threads
 
     def __len__(self) -> int:
-        """Records that wait; those in flight are not among them."""
+        """The number of records that wait; records in flight do not count."""
         return self._count_in - self._count_out
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that wait or are in flight."""
+        """The bytes that wait or are in flight."""
         return self._bytes_in - self._bytes_out
 
     @property
     def waiting_since(self) -> float:
-        """When the oldest waiting portion came, seconds of the monotonic clock; 0.0 for none."""
+        """The time when the oldest waiting portion came; 0.0 if nothing waits."""
         try:
             return self._portions[0].born
         except IndexError:
@@ -122,26 +128,26 @@ class Backlog:
         return len(self) >= self._limits.count or waiting >= self._limits.size
 
     def fits_a_batch(self, count: int, size: int) -> bool:
-        """Whether a portion of ``count`` records and ``size`` bytes may be put in whole."""
+        """Whether ``count`` records of ``size`` bytes stay within the limits of a batch."""
         return count <= self._limits.count and size <= self._limits.size
 
     def put(self, portion: Batch) -> None:
-        """Add a portion; the worker's."""
-        # Counted first: a thread may take it at once, and nothing may be below 0.
+        """Add a portion; only the worker calls this."""
+        # Counted first: a thread may take the portion at once, and no count may be negative.
         self._bytes_in += portion.size
         self._count_in += len(portion.items)
         self._portions.append(portion)
 
     def take(self) -> Batch:
-        """Take the oldest portions that make a batch together."""
+        """Remove and return the oldest portions that together make a batch."""
         batch = self.oldest()
         self.remove(batch)
         return batch
 
     def oldest(self) -> Batch:
-        """Return the oldest portions that make a batch together; they still wait here."""
+        """Return the oldest portions that together make a batch, without removing them."""
         batch = Batch()
-        # By index: the worker may append meanwhile, which ends an iteration.
+        # By index: the worker may append meanwhile, which would end an iteration.
         for position in range(len(self._portions)):
             following = self._portions[position]
             if batch.items and not self.fits_a_batch(
@@ -153,7 +159,7 @@ class Backlog:
         return batch
 
     def remove(self, batch: Batch) -> None:
-        """Take out what :meth:`oldest` has returned."""
+        """Remove the portions that :meth:`oldest` returned as ``batch``."""
         for _ in range(batch.portions):
             self._portions.popleft()
         batch.held = batch.size
@@ -161,6 +167,6 @@ class Backlog:
         self._count_out += len(batch.items)
 
     def release(self, batch: Batch) -> None:
-        """Give back the room of a batch that is settled, or waits elsewhere; once."""
+        """Give back, once, the room of a batch that is settled or has moved to disk."""
         self._bytes_out += batch.held
         batch.held = 0

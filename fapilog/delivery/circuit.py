@@ -1,13 +1,20 @@
-"""The circuit of one sink: closed while its backend takes records, open while it does not.
+"""When a sink's threads may send: the circuit, and the wait before each retry.
 
-All delivery threads of a sink share one.  While it is open they hold back but
-for one that probes now and then with the batch it has (half-open); the first
-success closes it for all.
+All delivery threads of a sink share one circuit.  It is closed while the
+backend takes records.  The first failure opens it: no thread sends, except
+one that probes from time to time with its batch (half-open).  The first
+success closes the circuit for all threads.
+
+Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling (a
+``Retry-After`` of the backend replaces our own backoff).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from fapilog import native
 from fapilog.native import monotonic
@@ -15,29 +22,57 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fapilog.delivery.retry import RetryPolicy
-
-State: TypeAlias = Literal["closed", "open", "half_open"]
-
-#: Longest backoff of our own once a shutdown has begun, seconds.
+#: The longest backoff of our own after a shutdown has begun, seconds.
 _CLOSING_DELAY: Final = 0.25
-#: Seconds until a thread that may not probe looks again.
-_OTHERS: Final = 1.0
+#: Seconds until a thread asks again while another thread probes.
+_WHILE_PROBING: Final = 1.0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to wait before each retry: exponential backoff with full jitter.
+
+    Attributes:
+        initial: the upper bound of the first wait, seconds; it doubles with
+            each attempt.
+        maximum: the upper bound of every wait, seconds; a ``Retry-After`` of
+            the backend is cut to it.
+        unknown_attempts: the number of attempts after which a batch is given
+            up if the sink raises an error that is not a ``SendError``.  A
+            ``RetryableError`` is retried without a limit.
+    """
+
+    initial: float = 1.0
+    maximum: float = 30.0
+    unknown_attempts: int = 5
+
+    def delay(self, attempt: int, retry_after: float | None = None) -> float:
+        """Return the seconds to wait after attempt number ``attempt``, which counts from 1.
+
+        A ``retry_after`` that is not a number counts as None.
+        """
+        bound = min(self.initial * 2.0 ** min(attempt - 1, 32), self.maximum)
+        least = bound / 20  # avoids a busy loop if the backend asks for 0 seconds
+        if (type(retry_after) is int or type(retry_after) is float) and not math.isnan(retry_after):
+            return min(max(retry_after, least), self.maximum)
+        return random.uniform(least, bound)  # noqa: S311 - spreads load, guards nothing
 
 
 class Circuit:
-    """Says who may send, and when.  Thread-safe; never blocks.
+    """Decides which thread may send, and when.  Thread-safe; never blocks.
 
     Args:
-        retry: how the time between probes grows.
-        probe_timeout: seconds after which another thread may probe, should
-            the first not come back.
-        clock: seconds of a monotonic clock.
+        retry: the policy that sets the time between probes.
+        probe_timeout: the seconds after which another thread may probe if
+            the first probe has not returned.
+        clock: a monotonic clock, in seconds.
 
     Attributes:
-        failures: consecutive ones; 0 while closed.
-        opened_at: when the first of them happened, by ``clock``; None while
-            closed.
+        retry: the policy, as given.
+        failures: the number of consecutive failures; 0 while closed.
+        opened_at: the time of the first of these failures, by ``clock``; None
+            while closed.
+        access_denied: whether the backend refused our credentials last time.
     """
 
     def __init__(
@@ -47,42 +82,37 @@ class Circuit:
         *,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._retry = retry
+        self.retry = retry
         self._probe_timeout = probe_timeout
         self._clock = clock
         self._lock = native.RLock()  # a signal handler may close the sink
         self.failures = 0
         self.opened_at: float | None = None
+        self.access_denied = False
         self._probe_at = 0.0
         self._prober: int | None = None
         self._probing_until = 0.0
-        self._asked = False  # the backend itself named the time
+        self._asked = False  # whether the backend itself named the time
         self._hurried = False
 
     @property
-    def state(self) -> State:
-        """The circuit as it is now."""
-        if self.opened_at is None:
-            return "closed"
-        return "open" if self._prober is None else "half_open"
-
-    @property
     def open_for(self) -> float:
-        """Seconds since it opened; 0.0 while closed."""
+        """The seconds since the circuit opened; 0.0 while closed."""
         opened_at = self.opened_at
         return 0.0 if opened_at is None else self._clock() - opened_at
 
     def enter(self) -> float:
-        """Return the seconds to wait before asking again; 0.0 to send now.
+        """Return 0.0 if the thread may send now, else the seconds until it asks again.
 
-        Who was let in tells the result by :meth:`succeed` or :meth:`fail`.
+        A thread that may send reports the result with :meth:`succeed` or
+        :meth:`fail`.
         """
         with self._lock:
             if not self.failures:
                 return 0.0
             now = self._clock()
             if self._prober is not None and now < self._probing_until:
-                return _OTHERS
+                return _WHILE_PROBING
             if now < self._probe_at:
                 return self._probe_at - now
             self._prober = native.get_ident()
@@ -90,31 +120,34 @@ class Circuit:
             return 0.0
 
     def succeed(self) -> None:
-        """The backend has answered, be it that it refuses this batch for good."""
+        """Close the circuit: the backend has answered, even if it refused the batch for good."""
         with self._lock:
             self.failures = 0
+            self.access_denied = False
             self.opened_at = self._prober = None
 
-    def fail(self, retry_after: float | None = None) -> None:
-        """The backend could not be reached or cannot take records now.
+    def fail(self, retry_after: float | None = None, *, access_denied: bool = False) -> None:
+        """Open the circuit: the backend could not be reached, or takes no records now.
 
         Args:
-            retry_after: seconds it asked to wait, or None.
+            retry_after: the seconds that the backend asked to wait, or None.
+            access_denied: whether it refused our credentials.
         """
         with self._lock:
+            self.access_denied = access_denied
             if self.failures and self._prober != native.get_ident():
-                return  # sent before the circuit opened: known already
+                return  # the attempt began before the circuit opened
             self.failures += 1
             self._prober = None
             if self.opened_at is None:
                 self.opened_at = self._clock()
             self._asked = retry_after is not None
-            self._probe_at = self._clock() + self._retry.delay(self.failures, retry_after)
+            self._probe_at = self._clock() + self.retry.delay(self.failures, retry_after)
             if self._hurried:
                 self.hurry()
 
     def hurry(self) -> None:
-        """From now on cut the backoff short, for a shutdown; a backend's wish still holds."""
+        """Shorten the backoff from now on, for a shutdown; a ``Retry-After`` still holds."""
         with self._lock:
             self._hurried = True
             if not self._asked:

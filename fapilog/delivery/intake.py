@@ -1,110 +1,95 @@
-"""The way into a sink's backlog: its route, encoding, and what a full backlog does.
+"""The way into a sink's backlog: its route, the encoder, and a full backlog.
 
-Everything here happens on the pipeline's worker, where the records still are
-records; behind it there are only encoded ones.  An encoder may still be at work
-at the deadline of a shutdown.  So the intake knows what the worker holds, and
-counts each record under one lock: either the worker brings it in, or
-:meth:`Intake.close` counts it as dropped.
+All of this happens on the pipeline's worker.  An encoder may still be running
+at the deadline of a shutdown.  So the intake knows which records the worker
+holds and counts each record under one lock: either the worker brings it in, or
+:meth:`Intake.close` returns it to be counted as dropped.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fapilog import native
-from fapilog.delivery.backlog import ITEM_OVERHEAD, Backlog, Batch
-from fapilog.delivery.overflow import Admission
+from fapilog.delivery.admission import Admission
+from fapilog.delivery.backlog import ITEM_OVERHEAD, Batch
 from fapilog.diagnostics import announce, kind_of
 from fapilog.native import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fapilog.delivery.circuit import Circuit
-    from fapilog.delivery.ledger import SinkLedger
-    from fapilog.delivery.options import DeliveryOptions
     from fapilog.delivery.route import Route
-    from fapilog.protocols import Sink
+    from fapilog.delivery.state import DeliveryState
     from fapilog.record import LogRecord
 
+#: Seconds between two looks at a backlog that has no room.
 _POLL: Final = 0.001
 
 
 class Intake:
-    """Puts records into a backlog.  The pipeline's worker alone uses it.
+    """Puts records into a backlog.  Only the pipeline's worker calls it, except ``close``.
 
     Args:
-        sink: encodes.
-        name: of the sink, in announcements.
-        backlog: where portions go.
-        ledger: counts what does not get in.
-        options: how full the backlog may be, and what happens then.
-        route: which records are meant for the sink; its ``sink`` is not looked at.
-        circuit: tells how long the backend has not answered.
-        notice: tells the sink's threads that there may be work.
-        makes_room: whether it is worth waiting for room in the backlog now.
-        fallback: takes records for another sink instead, and returns False once
-            that is closed; None without one.
+        state: the state of the sink's delivery.
+        route: the route that says which records the sink gets.
+        notice: a function that tells the sink's threads that there may be work.
+        divert: a function that takes records for the route's fallback instead,
+            and returns False if there is no fallback, or it has closed.
 
     Attributes:
-        closed: once True, nothing is brought in or counted any more.
-        patience: seconds that may still be waited for room, in all.
+        takes_all: whether the route sends every record to the sink.
+        closed: whether the intake is closed; then it brings in and counts
+            nothing any more.
+        patience: the total seconds that it may still wait for room.
     """
 
     def __init__(
         self,
-        sink: Sink[Any],
-        name: str,
-        backlog: Backlog,
-        *,
-        ledger: SinkLedger,
-        options: DeliveryOptions,
+        state: DeliveryState,
         route: Route,
-        circuit: Circuit,
         notice: Callable[[], object],
-        makes_room: Callable[[], bool],
-        fallback: Callable[[Sequence[LogRecord]], bool] | None = None,
+        divert: Callable[[Sequence[LogRecord]], bool],
     ) -> None:
-        self._sink = sink
-        self._name = name
-        self._backlog = backlog
-        self._ledger = ledger
-        self._options = options
+        options = state.options
+        self._state = state
+        self._sink = state.sink
+        self._backlog = state.backlog
+        self._ledger = state.ledger
         self._admission = Admission(options.capacity, options.overflow, options.protect)
         self._route = route
-        self._takes_all = route.takes_all
-        self._circuit = circuit
+        self.takes_all = route.takes_all
         self._notice = notice
-        self._makes_room = makes_room
-        self._fallback = fallback
-        # With a spool an outage fills the disk first, in order.
+        self._divert = divert
+        # With a spool, an outage fills the disk first, which keeps the order.
         self._diverts_after = route.fallback_after if options.spool is None else math.inf
         self.closed = False
         self.patience = math.inf
         self._lock = native.RLock()  # a signal handler may close while a record is counted
         self._hand: Sequence[LogRecord] = ()
         self._done = 0  # records of the hand that are counted
-        self._skipped = 0  # records of the slice that are not in the hand, to be counted
+        self._skipped = 0  # records of the slice that are not in the hand, not counted yet
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
-        """Return those that are meant for the sink.  Never raises."""
-        return records if self._takes_all else [one for one in records if self._takes(one)]
+        """Return the records that the route sends to this sink.  Never raises."""
+        if self.takes_all or not records:
+            return records
+        return [] if self._route.takes_none else [one for one in records if self._takes(one)]
 
     def _takes(self, record: LogRecord) -> bool:
         try:
             return self._route.takes(record)
         except BaseException as error:  # noqa: BLE001 - the worker outlives the application's code
-            what = f"route to {self._name}: {kind_of(error)}; the record is sent"
-            announce(f"route {self._name}", what)
+            self._state.announce("route", f"its route raised {kind_of(error)}; the record is sent")
             return True
 
     def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
-        """Give the worker what :meth:`take_in` is to bring in.  Never raises.
+        """Note the records that :meth:`take_in` will bring in.  Never raises.
 
         Args:
-            records: what :meth:`meant` returned of a slice.
-            skipped: how many of the slice it left out.
+            records: the records of a slice that :meth:`meant` returned.
+            skipped: the number of records of the slice that it left out.
         """
         with self._lock:
             if not self.closed:
@@ -115,7 +100,7 @@ class Intake:
             self._ledger.overflow.add_all("shutdown", numbers)
 
     def divert(self, records: Sequence[LogRecord]) -> bool:
-        """Add what another sink cannot take to the hand, once; False when closed."""
+        """Add records that another sink cannot take, each once; False after ``close``."""
         with self._lock:
             if self.closed:
                 return False
@@ -126,42 +111,49 @@ class Intake:
             return True
 
     def take_in(self) -> None:
-        """Bring in what is in the hand, or pass it on to the fallback."""
-        with self._lock:
-            if self.closed:
+        """Bring the noted records in, or pass them on to the fallback.  Never raises.
+
+        Waits only for room, as the overflow policy says.
+        """
+        try:
+            with self._lock:
+                if self.closed:
+                    return
+                self._count_skipped()
+            records = self._hand
+            if not records:
                 return
-            self._ledger.skipped += self._skipped
-            self._skipped = 0
-        records = self._hand
-        if not records:
-            return
-        if self._fallback is not None and self._circuit.open_for > self._diverts_after:
-            self._refuse(records)
-        else:
-            self._take(records)
-            self._notice()
-        self._hand = ()
+            circuit = self._state.circuit
+            is_down = circuit.opened_at is not None and circuit.open_for > self._diverts_after
+            if not (is_down and self._pass_on(records)):
+                self._take(records)
+                self._notice()
+            self._hand = ()
+        except BaseException as error:  # noqa: BLE001 - no memory: the other sinks go on
+            self._lose(error)
 
     def close(self) -> list[int]:
-        """Bring nothing in any more; return the severities of what the worker still holds.
+        """Bring nothing in any more; return the severities of the records not counted yet.
 
-        The caller counts those.
+        The caller counts these.
         """
         with self._lock:
             self.closed = True
-            self._ledger.skipped += self._skipped
-            self._skipped = 0
+            self._count_skipped()
             return self._empty_hand()
 
-    def lose(self, error: BaseException) -> None:
-        """Count what is left in the hand as lost by an error."""
+    def _lose(self, error: BaseException) -> None:
+        """Count the records that an error kept from being brought in."""
         with self._lock:
-            self._ledger.skipped += self._skipped
-            self._skipped = 0
+            self._count_skipped()
             left = self._empty_hand()
             self._ledger.overflow.add_all("internal_error", left)
         if left:
             announce("internal", f"a record was dropped: {kind_of(error)}")
+
+    def _count_skipped(self) -> None:
+        self._ledger.skipped += self._skipped
+        self._skipped = 0
 
     def _empty_hand(self) -> list[int]:
         left = [record.severity_number for record in self._hand[self._done :]]
@@ -170,14 +162,14 @@ class Intake:
 
     def _take(self, records: Sequence[LogRecord]) -> None:
         portion = self._encode(records)
-        # One look for all; near the limit each record gets its own.
+        # One check for all records; near the limit each record gets its own.
         if portion and self._backlog.pending_bytes + portion.size <= self._admission.lowest:
             self._put(portion)
         else:
             self._take_singly(records)
 
     def _encode(self, records: Sequence[LogRecord]) -> Batch | None:
-        """Return the records as one portion; None when each needs a look of its own."""
+        """Return the records as one portion; None if each needs a check of its own."""
         size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
         if not self._backlog.fits_a_batch(len(records), size):
             return None
@@ -190,20 +182,21 @@ class Intake:
         return Batch(items, severities, size, monotonic())
 
     def _take_singly(self, records: Sequence[LogRecord]) -> None:
-        patience = self._options.block_timeout
+        patience = self._state.options.block_timeout
         for record in records:
             size = record.size + ITEM_OVERHEAD
             number = record.severity_number
             if not self._has_room(size, number) and not self._wait(size, number, patience):
-                patience = 0.0  # once for all of these
-                self._refuse([record])
+                patience = 0.0  # one wait for all of these records
+                if not self._pass_on([record]):
+                    self._drop("backlog_full", record)
+                    self._state.announce("overflow", "backlog is full; records dropped")
                 continue
             try:
                 item = self._sink.encode(record)
             except BaseException as error:  # noqa: BLE001 - the worker outlives any sink's code
-                self._drop("encode_error", [record])
-                what = f"{self._name}: a record cannot be encoded: {kind_of(error)}"
-                announce(f"encode {self._name}", what)
+                self._drop("encode_error", record)
+                self._state.announce("encode", f"a record cannot be encoded: {kind_of(error)}")
                 continue
             self._put(Batch([item], [number], size, monotonic()))
 
@@ -211,42 +204,41 @@ class Intake:
         return self._backlog.pending_bytes + size <= self._admission.limit(severity_number)
 
     def _wait(self, size: int, severity_number: int, seconds: float) -> bool:
-        """Wait for room; False when the time is over, or there never will be."""
+        """Wait for room; False at the time limit, or if the record can never fit."""
         if size > self._admission.limit(severity_number):
             return False
         began = monotonic()
         deadline = began + min(seconds, self.patience)
-        while not self.closed and monotonic() < deadline and self._makes_room():
-            self._notice()  # of what was put before this record
+        while not self.closed and monotonic() < deadline and self._state.makes_room:
+            self._notice()  # the records before this one may be ready to send
             native.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
-        # Each sink has a patience of its own: one that is down uses up no other's.
+        # Per sink: a sink that is down must not use up the patience of another one.
         self.patience -= monotonic() - began
         return self._has_room(size, severity_number)
 
     def _put(self, portion: Batch) -> None:
         with self._lock:
             if not self.closed:
-                # Counted first: what was taken is never less than what is settled.
+                # Counted first: no record may be settled before it counts as taken.
                 self._ledger.taken += len(portion.items)
                 self._backlog.put(portion)
                 self._done += len(portion.items)
 
-    def _refuse(self, records: Sequence[LogRecord]) -> None:
-        """Pass records on to the fallback; without one, drop them."""
+    def _pass_on(self, records: Sequence[LogRecord]) -> bool:
+        """Pass records on to the fallback; False if this sink has to deal with them."""
         with self._lock:
             if self.closed:
-                return
-            if self._fallback is not None and self._fallback(records):
-                self._ledger.skipped += len(records)
-                self._done += len(records)
-                return
-        self._drop("backlog_full", records)
-        announce(f"overflow {self._name}", f"{self._name}: backlog is full; records dropped")
+                return True
+            if not self._divert(records):
+                return False
+            self._ledger.skipped += len(records)
+            self._done += len(records)
+            return True
 
-    def _drop(self, reason: str, records: Sequence[LogRecord]) -> None:
+    def _drop(self, reason: str, record: LogRecord) -> None:
         with self._lock:
             if not self.closed:
-                self._ledger.overflow.add_all(reason, [r.severity_number for r in records])
-                self._done += len(records)
+                self._ledger.overflow.add(reason, record.severity_number)
+                self._done += 1

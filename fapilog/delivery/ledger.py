@@ -1,12 +1,13 @@
 """The ledger: what became of every record, per sink; it balances at every moment.
 
-Each counter has one writer (the pipeline's worker or a sink's own thread),
-so counting takes no lock; a reader sees values that were true a moment ago
-and derives ``pending`` from the others, so the sum holds in every snapshot.
+Each counter has one writer (the pipeline's worker or a sink's own thread), so
+counting takes no lock.  A reader sees values that were true a moment ago and
+derives ``pending`` from the others, so the sum holds in every snapshot.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 #: Upper bounds of the send duration histogram, seconds.
 BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
 
+_ON_DISK: Final = ("quarantined", "spooled")
+
 
 class Drops:
     """Dropped records by reason and severity range.  One writer."""
@@ -30,15 +33,15 @@ class Drops:
 
     @property
     def total(self) -> int:
-        """Records dropped for any reason."""
-        # Summed, not kept: a second counter would be behind the first for a moment.
+        """The number of records dropped for any reason."""
+        # Summed on each call: a second counter would disagree for a moment.
         return sum(self.snapshot().values())
 
     def add(self, reason: str, severity_number: int, count: int = 1) -> None:
         """Count records dropped for ``reason``."""
         key = (reason, range_name(severity_number))
-        # No call between reading and writing: a signal handler that counts
-        # something itself cannot come between them.
+        # No call between the read and the write, so a signal handler that also
+        # counts cannot run in between.
         self._counts[key] += count
 
     def merge(self, other: Drops) -> None:
@@ -56,80 +59,61 @@ class Drops:
         return both
 
     def add_all(self, reason: str, severities: Iterable[int]) -> None:
-        """Count one record for each severity number given."""
+        """Count one record per severity number."""
         for number in severities:
             self.add(reason, number)
 
     def snapshot(self) -> dict[tuple[str, str], int]:
-        """Return counts by (reason, severity range)."""
+        """Return the counts by (reason, severity range)."""
         return dict(self._counts)
 
 
+@dataclass(slots=True, eq=False)
 class SinkLedger:
-    """What became of the records handed to one sink.
+    """The counts of one sink's records.
 
     Attributes:
-        skipped: records that were not meant for the sink, or went to its
-            fallback instead (pipeline's worker).
-        taken: records that entered the sink's backlog (pipeline's worker).
-        delivered, rejected, quarantined: settled by the backend (the sink's
-            threads, under one lock).
-        overflow: dropped before the backlog (pipeline's worker).
-        drops: dropped after it (the sink's threads).
-        settled_adopted: how many of those settled, or about to be, an earlier
-            process had left on disk; they never were in the backlog.
-        retries, sends: attempts that failed retryably, and all attempts.
+        skipped: records that the route leaves out, or that went to the
+            fallback instead (written by the pipeline's worker).
+        taken: records that entered the backlog (by the pipeline's worker).
+        delivered, rejected, quarantined: records that the backend settled (by
+            the sink's threads, under one lock).
+        overflow: drops before the backlog (by the pipeline's worker).
+        drops: drops after the backlog (by the sink's threads).
+        settled_adopted: records, among the settled ones and those in flight,
+            that an earlier process left on disk; they never entered the backlog.
+        retries, sends: attempts that will be repeated, and all attempts.
         resent: records sent again after an attempt without an answer; the
-            backend may have as many copies.
-        durations: histogram counts of send durations over :data:`BUCKETS`,
-            the last one unbounded; ``duration_sum`` in seconds.
+            backend may hold as many copies.
+        durations: histogram of the attempts' durations over :data:`BUCKETS`;
+            the last bucket has no upper bound.
+        duration_sum: the sum of these durations, seconds.
     """
 
-    __slots__ = (
-        "delivered",
-        "drops",
-        "duration_sum",
-        "durations",
-        "overflow",
-        "quarantined",
-        "rejected",
-        "resent",
-        "retries",
-        "sends",
-        "settled_adopted",
-        "skipped",
-        "taken",
-    )
-
-    def __init__(self) -> None:
-        self.skipped = 0
-        self.taken = 0
-        self.delivered = 0
-        self.rejected = 0
-        self.quarantined = 0
-        self.settled_adopted = 0
-        self.retries = 0
-        self.resent = 0
-        self.sends = 0
-        self.overflow = Drops()
-        self.drops = Drops()
-        self.durations = [0] * (len(BUCKETS) + 1)
-        self.duration_sum = 0.0
+    skipped: int = 0
+    taken: int = 0
+    delivered: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+    overflow: Drops = field(default_factory=Drops)
+    drops: Drops = field(default_factory=Drops)
+    settled_adopted: int = 0
+    retries: int = 0
+    sends: int = 0
+    resent: int = 0
+    durations: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    duration_sum: float = 0.0
 
     @property
     def settled(self) -> int:
-        """Records of the backlog whose fate is known."""
+        """The number of records that are delivered, rejected, quarantined or dropped."""
         return self.delivered + self.rejected + self.quarantined + self.drops.total
 
     def observe_send(self, seconds: float) -> None:
         """Count one attempt that took ``seconds``."""
         self.sends += 1
         self.duration_sum += seconds
-        for index, bound in enumerate(BUCKETS):
-            if seconds <= bound:
-                self.durations[index] += 1
-                return
-        self.durations[-1] += 1
+        self.durations[bisect_left(BUCKETS, seconds)] += 1
 
 
 @dataclass(frozen=True)
@@ -137,30 +121,31 @@ class Stats:
     """A ledger at one moment; every field counts records since start-up.
 
     ``accepted == delivered + rejected + dropped + quarantined + spooled +
-    pending`` holds in each.
+    pending`` always holds.
 
     Attributes:
-        accepted: records logged at an enabled level, and adopted ones; of a
-            sink, without those it ``skipped``.
-        delivered: records a sink's backend took.
-        rejected: records a backend refused for good.
+        accepted: records logged at an enabled level, and adopted records; for
+            a sink, without the records that it ``skipped``.
+        delivered: records that a sink's backend took.
+        rejected: records that a backend refused for good.
         dropped: records given up, for a reason in ``drops``.
-        quarantined: refused for good, and kept on disk.
-        spooled: waiting on disk.
-        pending: waiting or being sent, in memory alone.
-        drops: ``{reason: {severity range: count}}``; the reasons ``filtered``
-            (a processor returned None), ``not_routed`` (no sink takes it) and
-            ``not_released`` (a hold was left without) are the intended ones.
-            What a file of the spool held that is damaged, or was deleted by
-            somebody else, counts as ``spool_damaged`` of severity ``UNKNOWN``.
+        quarantined: records that a backend refused for good and that are kept
+            on disk.
+        spooled: records waiting on disk.
+        pending: records waiting or being sent, in memory only.
+        drops: ``{reason: {severity range: count}}``.  The reasons ``filtered``
+            (a processor returned None), ``not_routed`` (no sink takes the
+            record) and ``not_released`` (a hold ended without a release) are
+            intended.  Records in a spool file that is damaged, or that another
+            program deleted, count as ``spool_damaged`` with severity ``UNKNOWN``.
         sinks: the same by sink name; empty in a sink's own ledger.
         processor_errors: processors that raised; their records were masked.
         redacted: values masked by redaction.
         adopted: records that an earlier process left on disk.
-        skipped: of a sink, records that are not meant for it by its route, or
-            went to its fallback instead; 0 in the totals.
-        resent: records sent again because the attempt before had no answer; the
-            backend may hold as many copies.  In the totals, of all sinks.
+        skipped: for a sink, records that its route leaves out or that went to
+            its fallback instead; 0 in the totals.
+        resent: records sent again because the previous attempt had no answer;
+            the backend may hold as many copies.  The totals count all sinks.
     """
 
     accepted: int = 0
@@ -179,24 +164,19 @@ class Stats:
     resent: int = 0
 
     def __str__(self) -> str:
-        disk = "".join(
-            f" + {name} {count}"
-            for name, count in (("quarantined", self.quarantined), ("spooled", self.spooled))
-            if count
-        )
-        line = (
-            f"accepted {self.accepted} = delivered {self.delivered} + rejected {self.rejected}"
-            f" + dropped {self.dropped}{disk} + pending {self.pending}"
-        )
-        reasons = (f"{reason} {sum(by.values())}" for reason, by in sorted(self.drops.items()))
-        listed = ", ".join(reasons)
-        if self.resent:
-            line += f"; resent {self.resent}"
-        return f"{line} ({listed})" if listed else line
+        terms = [
+            f"{name} {getattr(self, name)}"
+            for name in ("delivered", "rejected", "dropped", *_ON_DISK, "pending")
+            if name not in _ON_DISK or getattr(self, name)
+        ]
+        reasons = [f"{reason} {sum(by.values())}" for reason, by in sorted(self.drops.items())]
+        line = f"accepted {self.accepted} = {' + '.join(terms)}"
+        line += f"; resent {self.resent}" if self.resent else ""
+        return f"{line} ({', '.join(reasons)})" if reasons else line
 
 
 def sum_of_drops(tables: Iterable[Drops]) -> tuple[int, dict[str, dict[str, int]]]:
-    """Return the records dropped in all, and their counts by reason and severity range."""
+    """Return the number of dropped records, and their counts by reason and severity range."""
     drops: dict[str, dict[str, int]] = {}
     dropped = 0
     for table in tables:

@@ -5,31 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fapilog.delivery.retry import RetryPolicy
+from fapilog.delivery.circuit import RetryPolicy
 from fapilog.severity import WARN
 
 if TYPE_CHECKING:
-    from fapilog.delivery.overflow import OverflowPolicy
+    from fapilog.delivery.admission import OverflowPolicy
     from fapilog.delivery.spooling import SpoolMode
     from fapilog.spool import Quarantine, Spool
 
 
 @dataclass(frozen=True)
 class DeliveryOptions:
-    """Options of a sending queue.
+    """The options of one sink's delivery.
 
     Attributes:
-        capacity: bytes the backlog may hold.
-        export_timeout: seconds one attempt may take.
-        retry: when a failed batch is tried again.
-        overflow: what a full backlog does; what is refused is counted as
-            ``backlog_full``.
-        block_timeout: seconds that ``block``, and ``spill`` for a busy disk,
-            wait at most for room, delaying every sink.
-        protect: severity number from which the whole backlog may be used.
-        spool: opened; None keeps records in memory only.
-        spool_mode: when it is used.
-        quarantine: for batches that are refused for good.
+        capacity: the bytes that the backlog may hold.
+        export_timeout: the seconds that one attempt may take.
+        retry: the policy that sets when a failed batch is sent again.
+        overflow: the policy of a full backlog; records that it refuses are
+            counted as ``backlog_full``.
+        block_timeout: the longest wait for room under ``block``, and for a
+            busy disk under ``spill``, seconds.  The wait delays every sink.
+        protect: the severity number from which records may use the whole
+            backlog.
+        spool: the opened spool; None keeps records in memory only.
+        spool_mode: the mode that says when the spool is used.
+        quarantine: the store for batches that the backend refuses for good.
     """
 
     capacity: int = 64 << 20

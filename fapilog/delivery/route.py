@@ -1,7 +1,7 @@
-"""Routes: which records a sink gets, and what becomes of those it cannot take.
+"""Routes: which records a sink gets, and where the records go that it cannot take.
 
-A sink given to ``configure`` as it is gets every record.  Inside a
-:class:`Route` it gets some, or has a fallback or an overflow policy of its own.
+A sink that is given to ``configure`` without a route gets every record.  A
+:class:`Route` gives it some records, a fallback, or its own overflow policy.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args
 
+from fapilog.delivery.admission import OverflowPolicy
 from fapilog.errors import ConfigurationError
 from fapilog.severity import FATAL, OFF, TRACE, parse_severity
 
@@ -19,34 +20,34 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 _HIGHEST: Final = FATAL + 3
-_POLICIES: Final = ("block", "drop_newest", "drop_lowest", "spill")
+_POLICIES: Final = get_args(OverflowPolicy)
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """A sink and the records that are meant for it.
+    """A sink and the conditions that select its records.
 
-    All conditions have to hold.  They see a record as the sinks get it, after
-    the processors.
+    All conditions must hold.  They see a record after the processors, as the
+    sinks get it.
 
     Args:
-        sink: a sink, or its name as in the option ``sinks``.
-        level: lowest severity, a name or number; ``"off"`` for no record.
-        max_level: highest severity.
-        loggers: dotted logger names; those below them are meant too.  Empty
-            for all.
-        where: attributes a record must have, each with a value or a
-            collection of values; text also means the number or boolean that
-            is written so.  Or a function ``(record) -> bool``, called once a
-            record on the pipeline's worker, where a slow one delays every
-            sink.  One that raises lets the record pass.
-        overflow: what a full backlog does, instead of the option
+        sink: the sink, or its name as in the option ``sinks``.
+        level: the lowest severity, as a name or number; ``"off"`` for no record.
+        max_level: the highest severity.
+        loggers: dotted logger names; each includes the loggers below it.  Empty
+            for all loggers.
+        where: the attributes that a record must have, each with a value or a
+            collection of values; text also matches the number or boolean that
+            is written the same way.  Or a function ``(record) -> bool``, called
+            once per record on the pipeline's worker, where a slow function
+            delays every sink.  If it raises, the record passes.
+        overflow: the policy of a full backlog, instead of the option
             ``sink_overflow``.
-        fallback: a sink, or its name, that gets what this one has no room
-            for, and without a spool everything while this one's backend has
-            not answered for ``fallback_after`` seconds.  It gets nothing
-            else; several routes may share one.
-        fallback_after: seconds from 0 up.
+        fallback: a sink, or its name, that gets the records this sink has no
+            room for.  Without a spool it also gets all records while this
+            sink's backend has not answered for ``fallback_after`` seconds.  It
+            gets no other records; several routes may share one fallback.
+        fallback_after: the time limit in seconds, 0 or more.
 
     Raises:
         ConfigurationError: an option is wrong; names it and the fix.
@@ -104,27 +105,32 @@ class Route:
         raise ConfigurationError(msg)
 
     def __str__(self) -> str:
-        # By its name: the repr of a sink of the application's own may show a secret.
+        # Its name only: the repr of an application's own sink may show a secret.
         sink = self.sink
         return f"the route to {sink if isinstance(sink, str) else getattr(sink, 'name', '?')!r}"
 
     @property
     def takes_all(self) -> bool:
-        """Whether every record is meant for the sink."""
+        """Whether the sink gets every record."""
         every = self._lowest == TRACE and self._highest >= _HIGHEST
         return every and not self.loggers and isinstance(self.where, Mapping) and not self.where
 
+    @property
+    def takes_none(self) -> bool:
+        """Whether the sink gets no record."""
+        return self._lowest == OFF
+
     def takes(self, record: LogRecord) -> bool:
-        """Whether ``record`` is meant for the sink.
+        """Whether the sink gets ``record``.
 
         Raises:
-            Exception: whatever a function given as ``where`` raises.
+            Exception: the error that a function given as ``where`` raised.
         """
         if self._lowest == OFF:
             return False
         number = record.severity_number
         if number and not self._lowest <= number <= self._highest:
-            return False  # one without a severity may be anything
+            return False  # a record without a severity passes
         if self.loggers and not any(_is_below(record.scope.name, name) for name in self.loggers):
             return False
         if not isinstance(self.where, Mapping):
@@ -144,5 +150,5 @@ def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, (list, tuple, set, frozenset)):
         return any(_matches(value, one) for one in wanted)
     if isinstance(wanted, str) and not isinstance(value, str):
-        return str(value).lower() == wanted.lower()  # "true" and "5", as the environment has them
+        return str(value).lower() == wanted.lower()  # the environment gives "true" and "5"
     return value == wanted

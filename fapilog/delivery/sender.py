@@ -1,17 +1,20 @@
-"""Carries one batch to the sink until each of its records is settled.
+"""The loop that sends one batch until each of its records is settled.
 
-What a backend's answer asks for happens here: try again later, send smaller
-parts, find the records it refuses and put those in quarantine.  One sender
-serves all delivery threads of a sink.
+The backend's answer decides the next step: wait and send again, send smaller
+parts, or find the records that the backend refuses.  A sink's delivery threads,
+the exporters for an OpenTelemetry SDK and ``fapilog spool replay`` use the same
+loop.  They differ in a :class:`Delivery`: how long to wait, what to do with
+refused records, and what to count.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
-from fapilog.delivery.send_size import SendSize
-from fapilog.diagnostics import announce, describe
+from fapilog.delivery.circuit import Circuit
+from fapilog.diagnostics import announce
 from fapilog.errors import (
     AccessDeniedError,
     InvalidDataError,
@@ -24,230 +27,224 @@ from fapilog.native import monotonic
 from fapilog.protocols import Outcome, Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fapilog.delivery.backlog import Batch
-    from fapilog.delivery.circuit import Circuit
-    from fapilog.delivery.ledger import SinkLedger
+    from fapilog.delivery.circuit import RetryPolicy
 
-#: How often a batch is cut in two before the rest of it is refused whole: a
-#: backend that takes nothing must not be asked for every single record.
-_MAX_CUTS: Final = 256
-#: Seconds between two looks at the circuit and at the end.
-_LOOK: Final = 0.1
+#: How often a batch is cut in two.  After that, refused parts are refused whole:
+#: a backend that accepts nothing must not get a request per record.
+MAX_CUTS: Final = 256
+
+_NO_LIMIT: Final = 1 << 20
+#: The fewest and the most fast answers that are needed to double the size.
+_FEWEST: Final = 4
+_MOST: Final = 256
+#: An answer is fast if it takes less than this part of the time limit.
+_SPARE: Final = 1 / 3
+#: The shortest time limit to compare with, seconds: a connection that breaks at
+#: once does not show how long an answer may take.
+_LEAST: Final = 1.0
 
 
-class Sender:
-    """One sink's way to its backend.  Thread-safe.
+class SendSize:
+    """How many records one attempt carries: fewer while the backend is too slow for more.
 
-    Args:
-        sink: opened; its ``send`` is called by as many threads as call
-            :meth:`deliver`.
-        name: of the sink, in announcements.
-        circuit: shared by these threads.
-        settled: called with a batch and how many more of its records are
-            settled, before they are counted; in the end no part is left.
-        export_timeout: seconds one attempt may take.
-        unknown_attempts: for an error that the sink did not classify.
-        keep: puts a refused batch in quarantine, given with the reason; False
-            when that has no room.  None: there is no quarantine.
+    Without it, a batch that always takes longer than the time limit would be
+    sent forever.  After fast answers a larger size is tried again, but less
+    often each time it fails: every failure costs the whole time limit, and may
+    leave copies in the backend.  A sink's threads share the size without a
+    lock, because it is only an estimate.
 
     Attributes:
-        ledger: counts what becomes of the records.
-        lock: held while something is counted.
-        abandoned: once True nothing is sent or counted here any more.
-        deadline: ``monotonic()`` after which nothing is sent.
-        rest_is_safe: whether what is left at the end goes to disk, so that an
-            open circuit is no reason to wait for the deadline.
-        access_denied: whether the backend refuses our credentials now.
+        most: the number of records that one attempt may carry.
+    """
+
+    def __init__(self) -> None:
+        self.most = _NO_LIMIT
+        self._limit = _LEAST
+        self._answers = 0  # fast answers to attempts of this size
+        self._needed = _FEWEST
+        self._has_grown = False  # whether the last change made it larger
+
+    def shrink(self, count: int, seconds: float) -> None:
+        """Note that ``count`` records had no answer within ``seconds``."""
+        self._limit = max(seconds, _LEAST)
+        self.most = max(min(self.most, count) // 2, 1)
+        self._answers = 0
+        if self._has_grown:
+            self._has_grown = False
+            self._needed = min(self._needed * 4, _MOST)
+
+    def grow(self, count: int, seconds: float) -> None:
+        """Note that ``count`` records were answered within ``seconds``."""
+        if self.most == _NO_LIMIT or count * 2 <= self.most or seconds >= self._limit * _SPARE:
+            return
+        self._answers += 1
+        if self._answers < self._needed:
+            return
+        if self._has_grown:
+            self._needed = max(self._needed // 4, _FEWEST)
+        self.most = min(self.most * 2, _NO_LIMIT)
+        self._answers = 0
+        self._has_grown = True
+
+
+class Delivery(ABC):
+    """One sink as the loop sees it.  The loop calls the methods on the sending thread.
+
+    Args:
+        sink: the opened sink.
+        name: the sink's name, used in messages.
+        retry: the policy that sets the waits, and limits the attempts after an
+            unknown error.
+        probe_timeout: the seconds after which a second thread may probe.
+
+    Attributes:
+        circuit: the circuit of the sink's backend.
+        size: the size of the attempts.
+        lock: the lock that is held while the parts of a batch change.
     """
 
     def __init__(
-        self,
-        sink: Sink[Any],
-        name: str,
-        circuit: Circuit,
-        ledger: SinkLedger,
-        settled: Callable[[Batch, int], None],
-        *,
-        export_timeout: float,
-        unknown_attempts: int,
-        keep: Callable[[Batch, str], bool] | None = None,
+        self, sink: Sink[Any], name: str, retry: RetryPolicy, probe_timeout: float = 60.0
     ) -> None:
-        self._sink = sink
-        self._name = name
-        self._circuit = circuit
-        self.ledger = ledger
-        self._settled = settled
-        self._export_timeout = export_timeout
-        self._unknown_attempts = unknown_attempts
-        self._keep = keep
+        self.sink = sink
+        self.name = name
+        self.circuit = Circuit(retry, probe_timeout)
+        self.size = SendSize()
         self.lock = native.RLock()  # a signal handler may close what is being closed
-        self.abandoned = False
-        self.deadline: float | None = None
-        self.rest_is_safe = False
-        self.access_denied = False
-        self._size = SendSize()
 
-    def deliver(self, batch: Batch) -> None:
-        """Send ``batch.parts``, blocking until they are settled or everything is abandoned.
+    def announce(self, kind: str, message: str) -> None:
+        """Write a message about the sink to stderr, at most once per 30 s and ``kind``."""
+        announce(f"{kind} {self.name}", f"{self.name}: {message}")
 
-        Never raises.  What is left at the end stays in ``batch.parts``, for
-        whoever closes to count it and take it out.
+    def announce_lost(self, count: int, why: str) -> None:
+        """Announce that the backend, or this delivery, gave records up."""
+        self.announce("rejected", f"{count} records lost: {why}")
+
+    def announce_outcome(self, outcome: Outcome) -> None:
+        """Announce the records that the backend rejected in a batch it took, or its message."""
+        if outcome.rejected:
+            self.announce_lost(outcome.rejected, outcome.message)
+        elif outcome.message:
+            self.announce("warning", outcome.message)
+
+    @abstractmethod
+    def wait(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` before the next attempt; False if nothing more is sent.
+
+        Called before each attempt, with 0.0 if the circuit lets it pass.
         """
-        part = batch
-        cuts = unknown = 0
-        while batch.parts and self._wait_for_turn():
-            head = self._next_part(batch)
-            if head is not None and head is not part:
-                part, unknown = head, 0
-            try:
-                outcome = self._attempt(part)
-            except (TooLargeError, InvalidDataError) as error:
-                self._answered()
-                if len(part) > 1 and cuts < _MAX_CUTS:
-                    cuts += 1
-                    with self.lock:
-                        batch.parts[:1] = part.halves()
-                else:
-                    self._refuse(batch, part, describe(error))
-            except PermanentError as error:
-                self._answered()
-                self._refuse(batch, part, describe(error))
-            except RetryableError as error:
-                self._failed(error)
-            except BaseException as error:  # noqa: BLE001 - the thread outlives any sink's code
-                unknown += 1
-                if unknown < self._unknown_attempts:
-                    self._failed(error)
-                    continue
-                self._answered()  # or the next batch would wait as well
-                self._settle(batch, dropped="sink_error", message=describe(error))
-            else:
-                self._answered()
-                self._settle(batch, rejected=outcome.rejected, message=outcome.message)
 
-    def _wait_for_turn(self) -> bool:
-        """Wait until the circuit lets this thread send; False when nothing is sent any more."""
-        while not self.abandoned:
-            wait = self._circuit.enter()
-            if wait <= 0:
-                return True
-            deadline = self.deadline
-            if deadline is not None and (self.rest_is_safe or monotonic() >= deadline):
-                return False
-            # In short naps: waking by lock or event is not safe in signal handlers.
-            native.sleep(min(wait, _LOOK))
-        return False
+    @abstractmethod
+    def time_limit(self) -> float:
+        """Return the seconds that the next attempt may take."""
 
-    def _next_part(self, batch: Batch) -> Batch | None:
-        """Return the first part, cut to the size of an attempt; None if a handler took it."""
-        most = self._size.most
-        parts = batch.parts[:1]
-        while parts and len(parts[0]) > most:
-            with self.lock:
-                batch.parts[:1] = parts[0].halves() if batch.parts else ()
-            parts = batch.parts[:1]
-        return parts[0] if parts else None
+    def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: B027 - not all count
+        """Count an attempt, and the records that the backend may now have twice."""
 
-    def _attempt(self, part: Batch) -> Outcome:
-        left = self._export_timeout
-        if self.deadline is not None:
-            left = min(left, max(self.deadline - monotonic(), 0.001))
-        began = monotonic()
+    @abstractmethod
+    def fail(self, error: BaseException, attempt: int) -> None:
+        """Note that attempt number ``attempt`` with the same records failed; it is repeated."""
+
+    @abstractmethod
+    def accept(self, batch: Batch, outcome: Outcome) -> None:
+        """Count and remove the first part of ``batch``, which the backend has taken."""
+
+    @abstractmethod
+    def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
+        """Count and remove ``part``, the first one of ``batch``, which is not sent again.
+
+        The error is a ``PermanentError`` if the backend refused the part, else
+        an unknown error that the sink raised too often.
+        """
+
+
+def send_until_settled(batch: Batch, delivery: Delivery) -> None:
+    """Send ``batch.parts`` until all of them are settled, or ``wait`` ends the delivery.
+
+    Blocks.  Raises only what ``delivery`` raises.  The parts that are left at
+    the end stay in ``batch.parts``.
+    """
+    circuit = delivery.circuit
+    part = batch
+    cuts = attempts = unknown = 0
+    while batch.parts and _may_send(delivery):
+        head = _next_part(batch, delivery)
+        if head is None:
+            return
+        if head is not part:
+            part, attempts, unknown = head, 0, 0
+        attempts += 1
         try:
-            answer = self._sink.send(part.items, left)
-        except NoAnswerError:
-            self._size.shrink(len(part), monotonic() - began)
-            self._count_copies(part)
-            part.may_be_there = True
-            raise
-        finally:
-            seconds = monotonic() - began
-            with self.lock:
-                self.ledger.observe_send(seconds)
-        self._size.grow(len(part), seconds)
-        self._count_copies(part)
-        return _outcome(answer)
-
-    def _count_copies(self, part: Batch) -> None:
-        """Count records that the backend has taken, or may have, for a second time."""
-        if part.may_be_there:
-            with self.lock:
-                self.ledger.resent += len(part)
-
-    def _answered(self) -> None:
-        self.access_denied = False
-        self._circuit.succeed()
-
-    def _failed(self, error: BaseException) -> None:
-        name = self._name
-        self.access_denied = isinstance(error, AccessDeniedError)
-        if self.access_denied:
-            announce(
-                f"access {name}",
-                f"{name}: ALARM: the backend refuses our credentials, records are kept and "
-                f"tried again: {describe(error)}",
-            )
-        else:
-            announce(f"retry {name}", f"{name}: will try again: {describe(error)}")
-        with self.lock:
-            self.ledger.retries += 1
-        is_wish = isinstance(error, RetryableError)
-        self._circuit.fail(getattr(error, "retry_after", None) if is_wish else None)
-
-    def _refuse(self, batch: Batch, part: Batch, reason: str) -> None:
-        """Put the first part in quarantine, or count it as rejected."""
-        if self._keep is not None and self._keep(part, reason):
-            self._settle(batch, quarantined=True, message=reason)
-        else:
-            self._settle(batch, rejected=len(part), message=reason)
-
-    def _settle(
-        self,
-        batch: Batch,
-        *,
-        rejected: int = 0,
-        quarantined: bool = False,
-        dropped: str = "",
-        message: str = "",
-    ) -> None:
-        """Count the first part of ``batch`` and take it out."""
-        name, ledger = self._name, self.ledger
-        with self.lock:
-            if self.abandoned:
-                return
-            try:
-                part = batch.parts.pop(0)  # who takes a part out counts it
-            except IndexError:  # a signal handler came before, and has closed
-                return
-            count = len(part)
-            self._settled(batch, count)
-            if dropped:
-                ledger.drops.add_all(dropped, part.severities)
-            elif quarantined:
-                ledger.quarantined += count
+            outcome = _attempt(part, delivery)
+        except PermanentError as error:
+            circuit.succeed()
+            if _is_divisible(error, part) and cuts < MAX_CUTS:
+                cuts += 1
+                with delivery.lock:
+                    batch.cut()
             else:
-                rejected = min(max(rejected, 0), count)
-                ledger.rejected += rejected
-                ledger.delivered += count - rejected
-        if quarantined:
-            announce(
-                f"quarantine {name}",
-                f"{name}: {count} records refused for good are in quarantine: {message}",
-            )
-        elif rejected or dropped:
-            announce(f"rejected {name}", f"{name}: {rejected or count} records lost: {message}")
-        elif message:
-            announce(f"warning {name}", f"{name}: {message}")
+                delivery.give_up(batch, part, error)
+        except BaseException as error:  # noqa: BLE001 - the thread outlives any sink's code
+            is_retryable = isinstance(error, RetryableError)
+            unknown += not is_retryable
+            if is_retryable or unknown < circuit.retry.unknown_attempts:
+                delivery.fail(error, attempts)
+                wish = getattr(error, "retry_after", None) if is_retryable else None
+                circuit.fail(wish, access_denied=isinstance(error, AccessDeniedError))
+            else:
+                circuit.succeed()  # otherwise the next batch would wait as well
+                delivery.give_up(batch, part, error)
+        else:
+            circuit.succeed()
+            delivery.accept(batch, outcome)
 
 
-def _outcome(answer: object) -> Outcome:
-    """Return what a sink answered.  It did not raise, so it took the batch in any case."""
+def _may_send(delivery: Delivery) -> bool:
+    """Wait until the circuit lets this thread send; False if nothing more is sent."""
+    while delivery.wait(seconds := delivery.circuit.enter()):
+        if seconds <= 0:
+            return True
+    return False
+
+
+def _next_part(batch: Batch, delivery: Delivery) -> Batch | None:
+    """Return the first part, cut to the size of an attempt; None if none is left."""
+    with delivery.lock:
+        while batch.parts and len(batch.parts[0]) > delivery.size.most:
+            batch.cut()
+        return batch.parts[0] if batch.parts else None
+
+
+def _is_divisible(error: PermanentError, part: Batch) -> bool:
+    return isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
+
+
+def _attempt(part: Batch, delivery: Delivery) -> Outcome:
+    began = monotonic()
+    copies = 0
+    again = len(part) if part.may_be_there else 0
+    try:
+        answer: object = delivery.sink.send(part.items, delivery.time_limit())
+        copies = again
+    except NoAnswerError:
+        delivery.size.shrink(len(part), monotonic() - began)
+        copies = again
+        part.may_be_there = True
+        raise
+    finally:
+        seconds = monotonic() - began
+        delivery.count_attempt(seconds, copies)
+    delivery.size.grow(len(part), seconds)
+    return _outcome(answer, len(part))
+
+
+def _outcome(answer: object, count: int) -> Outcome:
+    """Return a sink's answer for ``count`` records; a sink that did not raise took them."""
     if (
         isinstance(answer, Outcome)
         and isinstance(answer.rejected, int)
         and isinstance(answer.message, str)
     ):
-        return answer
+        return Outcome(min(max(answer.rejected, 0), count), answer.message)
     return Outcome()

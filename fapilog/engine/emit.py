@@ -1,8 +1,8 @@
-"""The loggers of one name share a core: its threshold, its scope and its way into the queue.
+"""``LoggerCore``: the part that all loggers of one name share, and a log call's work.
 
-``LoggerCore.emit`` is all that a log call does on the caller's thread: it reads
-the time, the active span and the bound context, takes bounded snapshots of the
-values, and appends an entry to the queue.  The worker makes the record later.
+``LoggerCore.emit`` reads the time, the active span and the bound context, takes
+bounded snapshots of the values, and appends an entry to the queue.  The worker
+makes the record later.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fapilog.engine.hold_buffer import Buffer
     from fapilog.engine.pipeline import Pipeline
     from fapilog.record import Scope
+    from fapilog.settings import Settings
 
 _MAX_TEXT: Final = DEFAULT_LIMITS.text
 #: Immutable values of bounded size, which need no snapshot.
@@ -38,33 +39,22 @@ _SMALL: Final = SCALARS - {str}
 
 
 class LoggerCore:
-    """Shared by all loggers of one name in one runtime.
+    """The threshold, the scope and the queue of all loggers of one name in one runtime.
 
-    Before a pipeline is attached every call goes to ``unattached``, which may
-    attach one (the default runtime configures itself on first use) and is
-    then followed by the call itself.
+    While no pipeline is attached, every call first calls ``unattached``, which
+    may attach one: the default runtime configures itself at the first call.
 
     Attributes:
-        threshold: lowest severity number that a call is looked at; loggers
-            read it per call.  Lower than the level once a hold was made.
-        level: lowest enabled severity number.
+        threshold: the lowest severity number at which loggers call
+            :meth:`emit`; below ``level`` once a hold exists.
+        level: the lowest enabled severity number.
         scope: the instrumentation scope of the records.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_capacity",
-        "_code",
-        "_pipeline",
-        "_queue",
-        "_resource",
-        "_severities",
-        "_unattached",
-        "_worker",
-        "level",
-        "scope",
-        "threshold",
-    )
+        "__weakref__", "_capacity", "_code", "_pipeline", "_queue", "_resource", "_severities",
+        "_unattached", "_worker", "level", "scope", "threshold",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, unattached: Callable[[LoggerCore], None]) -> None:
         self.scope = scope
@@ -72,56 +62,41 @@ class LoggerCore:
         self.detach()
 
     def detach(self) -> None:
-        """Forget the pipeline; the next call asks ``unattached`` again."""
+        """Forget the pipeline; the next call calls ``unattached`` again."""
         self.threshold = self.level = TRACE
         self._pipeline: Pipeline | None = None
         self._queue: Any = ()
-        self._capacity = 0  # every call takes the slow path
+        self._capacity = 0  # the queue always counts as full: every call finds _find_room()
         self._code = False
         self._severities: Mapping[str, int] = {}
 
-    def attach(
-        self,
-        pipeline: Pipeline,
-        level: int,
-        *,
-        code_attributes: bool = False,
-        severities: Mapping[str, int] | None = None,
-    ) -> None:
-        """Send records to ``pipeline`` from now on.
-
-        Args:
-            pipeline: where they go.
-            level: lowest enabled severity number.
-            code_attributes: whether records carry their call site.
-            severities: numbers of the application's own severity names, in
-                upper case.
-        """
+    def attach(self, pipeline: Pipeline, settings: Settings, level: int) -> None:
+        """Send records to ``pipeline`` from now on, from severity number ``level`` up."""
         self._pipeline = pipeline
         self._worker = pipeline.worker
         self._queue = pipeline.queue
         self._resource = pipeline.resource
-        self._code = code_attributes
-        self._severities = severities or {}
+        self._code = settings.code_attributes
+        self._severities = settings.severities
         self.set_level(level)
         self._capacity = pipeline.admission.lowest
 
     def set_level(self, level: int) -> None:
-        """Enable severities from ``level`` up, and look at what a hold may take below."""
+        """Enable severities from ``level`` up; a hold may take some below."""
         self.level = level
         self.threshold = gate(level)
 
     @property
     def is_open(self) -> bool:
-        """Whether records have somewhere to go; they have if nothing is configured yet."""
-        pipeline = self._pipeline  # a fork may take it away
+        """Whether records can reach a sink; also True while nothing is configured."""
+        pipeline = self._pipeline  # read once: a fork may reset it
         return pipeline is None or (pipeline.has_sinks and not pipeline.closed)
 
     def takes(self, number: int) -> bool:
-        """Whether a call at this severity is logged, or held."""
+        """Whether a call at this severity is logged or held."""
         return number >= self.threshold and (number >= self.level or taker(number) is not None)
 
-    def emit(  # noqa: C901, PLR0912, PLR0917 - in one piece and by position, for speed
+    def emit(  # noqa: C901, PLR0912, PLR0917 - one function, arguments by position: for speed
         self,
         number: int,
         text: str,
@@ -130,7 +105,7 @@ class LoggerCore:
         bound: Mapping[str, Any],
         event_name: str = "",
     ) -> None:
-        """Take one log call.  Called by a logger's method, two frames below the user."""
+        """Take one log call.  A logger's method calls it, two frames below the user's code."""
         is_in = False
         hold = None
         if number < self.level:
@@ -154,7 +129,7 @@ class LoggerCore:
                         continue
                     attributes = snapshot_attributes(attributes)
                     break
-            except Exception:  # noqa: BLE001 - a name or a class that cannot even be compared
+            except Exception:  # noqa: BLE001 - a name or a class that cannot be compared
                 attributes = snapshot_attributes(attributes)
             if type(body) is not str or len(body) > _MAX_TEXT:
                 body = snapshot(body)
@@ -162,7 +137,7 @@ class LoggerCore:
             if span is not None:
                 try:
                     span = span.get_span_context()
-                except Exception as error:  # noqa: BLE001 - a span class of the application's own
+                except Exception as error:  # noqa: BLE001 - the application's own span class
                     span = None
                     announce_span(error)
             queue = self._queue
@@ -170,7 +145,7 @@ class LoggerCore:
                 queue = self._find_room(number)
                 if queue is None:
                     return
-                if number < self.level:  # known since a pipeline was attached right now
+                if number < self.level:  # _find_room() may have attached a pipeline
                     hold = taker(number)
             entry = (
                 build_logged,
@@ -202,10 +177,10 @@ class LoggerCore:
                 self._refuse_for_memory(number)
 
     def severity(self, severity: int | str) -> tuple[int, str]:
-        """Return the number and text of what ``Logger.log`` was given.
+        """Return the severity number and text for the argument of ``Logger.log``.
 
-        What is no severity becomes INFO and is announced: a wrong word in a
-        rarely used branch must not break the application there.
+        A wrong value is announced and counts as INFO: a misspelt severity in a
+        rarely used branch must not break the application.
         """
         if type(severity) is int and TRACE <= severity < OFF:
             return severity, SHORT_NAMES[severity]
@@ -215,31 +190,31 @@ class LoggerCore:
                 if name in self._severities:
                     return self._severities[name], name
             number = min(parse_severity(severity), FATAL + 3)
-        except Exception as error:  # noqa: BLE001 - any object may be given; announced, INFO it is
+        except Exception as error:  # noqa: BLE001 - callers may give any object
             announce("severity", f"log() takes a severity: {describe(error)}; INFO is used")
             return INFO, "INFO"
         return number, SHORT_NAMES[number]
 
     @property
     def is_full(self) -> bool:
-        """Whether the queue has no room for every severity at the moment."""
+        """Whether the queue has no room for some severity at the moment."""
         return self._pipeline is not None and len(self._queue) >= self._capacity
 
     async def room(self, number: int) -> None:
         """Wait for room in the queue without blocking the event loop.
 
-        Waits as long as a thread would.  Where the caller is cancelled
-        meanwhile, its record, of severity ``number``, is refused and counted.
+        Waits as long as a thread would.  If the caller is cancelled during the
+        wait, its record, of severity ``number``, is refused and counted.
         """
-        import asyncio  # noqa: PLC0415 - loaded by whoever runs this coroutine
+        import asyncio  # noqa: PLC0415 - already loaded: it runs this coroutine
 
         if number < self.level:
             hold = taker(number)
             if hold is None or not hold.released:
-                return  # it is not meant for the queue
+                return  # the record does not go to the queue
         pipeline = self._pipeline
         if pipeline is not None:
-            self._worker.wake()  # it may be waiting for company, of which there is enough
+            self._worker.wake()  # it may be letting entries gather
         delay, deadline = 0.001, monotonic() + (pipeline.patience if pipeline else 0.0)
         while (pipeline := self._pipeline) and not pipeline.closed:
             if pipeline.has_room(number):
@@ -254,10 +229,11 @@ class LoggerCore:
             delay = min(delay * 2, 0.05)
 
     def _find_room(self, number: int) -> deque[Entry] | None:
-        """Attach where nothing is attached yet, else wait as the policy allows.
+        """Attach a pipeline if there is none, else wait as the overflow policy allows.
 
         Returns:
-            The queue to append to; None where there is none, which is counted.
+            The queue to append to; None if the record is refused and counted,
+            or is not enabled.
         """
         if self._pipeline is None:
             self._unattached(self)
@@ -281,15 +257,15 @@ class LoggerCore:
             if self._pipeline is not None:
                 self._pipeline.refuse(number, "no_memory")
         except MemoryError:
-            return  # where it cannot even be counted, it was never accepted
+            return  # a record that cannot be counted was never accepted
 
     def _overtaken(self, queue: deque[Entry], entry: Entry) -> None:
-        """Carry over what was appended while this core got another pipeline, or was closed."""
+        """Move an entry to the present queue: this core left ``queue`` during the call."""
         if self._pipeline is not None and withdraw(queue, entry):
             self._pipeline.put(entry)
 
     def close(self) -> None:
-        """Refuse every further call: the pipeline has been closed."""
+        """Refuse every further call: the pipeline is closed."""
         self._capacity = 0
         self._queue = ()
 
@@ -298,5 +274,5 @@ def _call_site() -> CallSite | None:
     try:
         frame = sys._getframe(3)  # noqa: SLF001 - documented, and the only cheap way to the caller
     except ValueError:
-        return None  # the interpreter itself is the caller: atexit.register(log.info, "bye")
+        return None  # the interpreter is the caller, as after atexit.register(log.info, "bye")
     return frame.f_code, frame.f_lineno, frame.f_globals.get("__name__")

@@ -1,12 +1,12 @@
-"""The queue's entry: what a log call leaves for the worker, and how a record is made of it.
+"""The queue's entry: what a log call leaves for the worker, and how it becomes a record.
 
 An entry is a tuple, because nothing is cheaper to make on the caller's thread.
-Only this module knows its fields; the tuple itself is also written out in
-``LoggerCore.emit``, in one piece for speed, in the order of ``build_logged``.
-Two kinds share the first two fields, which are all that the pipeline reads:
+Only this module reads its fields; ``LoggerCore.emit`` writes the tuple in line,
+for speed, in the order of ``build_logged``.  There are two kinds of entries,
+and they share the first two fields, the only ones that the pipeline reads:
 
-- a logger's entry, of which :func:`build_logged` makes the record;
-- an offered entry (:func:`offered`), whose record exists already.
+- a logger's entry, from which :func:`build_logged` makes the record;
+- an offered entry (:func:`offered`), which has its record already.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from fapilog.values.exceptions import Capture
 
-#: The function that makes the record, the severity number, and that function's own fields.
+#: The function that makes the record, the severity number, and fields for that function.
 Entry: TypeAlias = "tuple[Any, ...]"
-#: The caller's code, its line, and the name of its module.
+#: The caller's code object, line and module name.
 CallSite: TypeAlias = "tuple[CodeType, int, object]"
 
 #: Places of the two fields that every entry has.
@@ -37,10 +37,10 @@ SEVERITY: Final = 1
 
 
 def build_logged(entry: Entry, now: int) -> LogRecord:
-    """Make the record of a logger's entry.  For the worker.
+    """Make the record from a logger's entry.  For the worker.
 
     Args:
-        entry: an entry that :meth:`LoggerCore.emit` made.
+        entry: an entry from :meth:`LoggerCore.emit`.
         now: the observed time, in nanoseconds since the Unix epoch.
     """
     (_, number, scope, timestamp, text, body, attributes, context, bound, span, event_name,
@@ -50,7 +50,7 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
     if context:
         attributes = {**context, **attributes}
     if exception is not None:
-        attributes = {**exception.attributes(), **attributes}  # the caller's own win
+        attributes = {**exception.attributes(), **attributes}  # the caller's win
     if site:
         attributes.update(_code_attributes(*site))
     trace_id, span_id, flags = _ids(span)
@@ -71,7 +71,7 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
 
 
 def held_values(entry: Entry) -> tuple[Any, ...]:
-    """Return what a logger's entry keeps in memory: snapshots, and an exception or None."""
+    """Return the values that a logger's entry keeps in memory, an exception or None last."""
     return (*entry[5:9], entry[11])
 
 
@@ -84,10 +84,11 @@ def offered(
     """Return the entry of a record that exists already.
 
     Args:
-        complete: called on the worker with the record, the exception and the
-            observed time in nanoseconds; returns the record to process.
-        number: the severity number that the queue counts the record by.
-        record: the record; its values are snapshots.
+        complete: the function that the worker calls with the record, the
+            exception and the observed time in nanoseconds; it returns the
+            record to process.
+        number: the severity number under which the queue counts the record.
+        record: the record, whose values are snapshots.
         exception: a captured exception that becomes attributes, or None.
     """
     return (_build_offered, number, record, exception, complete)
@@ -100,13 +101,13 @@ def _build_offered(entry: Entry, now: int) -> LogRecord:
 
 
 def withdraw(queue: deque[Entry], entry: Entry) -> bool:
-    """Take back an entry that came too late; return False when the worker has it already."""
+    """Remove an entry that came too late; return False if the worker already has it."""
     while True:
         try:
             queue.remove(entry)
         except ValueError:
             return False
-        except IndexError:  # the queue changed while it was searched
+        except IndexError:  # the queue changed during the search
             continue
         return True
 
@@ -115,8 +116,8 @@ _last_ids: tuple[SpanContext | None, tuple[str, str, int]] = (None, ("", "", 0))
 
 
 def _ids(span: SpanContext | None) -> tuple[str, str, int]:
-    """Return trace id, span id and flags; consecutive records often share a span."""
-    global _last_ids  # noqa: PLW0603 - a cache of one entry, replaced whole
+    """Return trace id, span id and flags, cached: consecutive records often share a span."""
+    global _last_ids  # noqa: PLW0603 - a cache of one item, replaced as a whole
     last, ids = _last_ids
     if span is last:
         return ids
@@ -124,7 +125,7 @@ def _ids(span: SpanContext | None) -> tuple[str, str, int]:
         if span is None or not span.is_valid:
             return "", "", 0
         ids = trace_hex(span.trace_id), span_hex(span.span_id), int(span.trace_flags)
-    except Exception as error:  # noqa: BLE001 - a span class of the application
+    except Exception as error:  # noqa: BLE001 - the application's own span class
         announce_span(error)
         return "", "", 0
     _last_ids = (span, ids)
@@ -133,7 +134,7 @@ def _ids(span: SpanContext | None) -> tuple[str, str, int]:
 
 def announce_span(error: Exception) -> None:
     """Report that the active span cannot be read."""
-    announce("span", f"the active span cannot be read ({kind_of(error)}); records go without it")
+    announce("span", f"cannot read the active span ({kind_of(error)}); records have no trace ids")
 
 
 def _code_attributes(code: CodeType, line: int, module: object) -> dict[str, Any]:

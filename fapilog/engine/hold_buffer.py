@@ -1,36 +1,39 @@
-"""What the blocks of ``hold()`` keep: entries ready for their pipelines, within bounds.
+"""The buffer of one ``hold()`` block: entries that wait, within bounds, for their pipelines.
 
-An entry is held before any pipeline has seen it.  It is counted, as accepted,
-when it is sent on or dropped, and so exactly once.
+A pipeline counts an entry when the entry is sent on or dropped, not before:
+each entry is counted once.
 """
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import Counter, deque
 from sys import getsizeof
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fapilog import native
 from fapilog.engine.entry import SEVERITY
 from fapilog.native import monotonic
+from fapilog.process import fork
 from fapilog.values.exceptions import Capture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-#: Approximate bytes that all holds of the process keep together at most.
+    from fapilog.engine.entry import Entry
+    from fapilog.engine.pipeline import Pipeline
+
+#: Approximate bytes that all holds of the process together may keep.
 BUDGET: Final = 64 * 1024 * 1024
 
-#: What an entry takes beside its texts and values: the tuples, its place in the buffer.
+#: Bytes of an entry without its texts and values: the tuples, and its place in the buffer.
 _ENTRY_SIZE: Final = 300
-#: What a captured exception takes: nobody can measure the summaries of its frames cheaply.
+#: Bytes of a captured exception: measuring the summaries of its frames would cost too much.
 _EXCEPTION_SIZE: Final = 16_384
 _MAX_PARTS: Final = 10_000
-#: Rounds in which a release catches up with threads that go on logging.
+#: Rounds in which a release catches up with threads that continue to log.
 _ROUNDS: Final = 100
-#: Seconds between two looks through all holds for what is too old.
+#: Seconds between two searches of all holds for expired entries.
 _SWEEP_INTERVAL: Final = 1.0
 
 
@@ -38,37 +41,15 @@ _SWEEP_INTERVAL: Final = 1.0
 _open: dict[int, weakref.ref[Buffer]] = {}
 
 
-class Way(Protocol):
-    """Where a held record goes: a pipeline, seen from here."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing is taken any more."""
-        ...
-
-    @property
-    def successor(self) -> Way | None:
-        """The pipeline that has taken over the loggers of this one."""
-        ...
-
-    def put_all(self, entries: Iterable[tuple[Any, ...]]) -> None:
-        """Append entries in order, or refuse and count them."""
-        ...
-
-    def refuse_all(self, reason: str, counts: Mapping[int, int]) -> None:
-        """Count records that are dropped, by severity number."""
-        ...
-
-
 class _Held(NamedTuple):
-    way: Way
-    entry: tuple[Any, ...]
+    pipeline: Pipeline
+    entry: Entry
     size: int
     since: float
 
 
 class _Budget:
-    """The bytes that all holds keep.  Its lock is one that a signal handler may re-enter."""
+    """The bytes that all holds keep.  A signal handler may re-enter the lock."""
 
     def __init__(self) -> None:
         self.lock = native.RLock()
@@ -77,34 +58,19 @@ class _Budget:
 
 
 class Buffer:
-    """What one entered block holds.  Thread-safe; no method raises.
+    """The entries that one block holds.  Thread-safe; no method raises.
 
     Attributes:
-        level: lowest severity taken.
+        level: the lowest severity number that the block takes.
         is_open: whether the block has not been left.
-        released: whether :meth:`release` was called.
+        released: whether :meth:`release` has been called.
 
     Args:
-        level: lowest severity taken, its number.
-        records: most entries.
-        size: most bytes, about.
-        seconds: longest time an entry waits.
+        level: the lowest severity number that the block takes.
+        records: the largest number of entries.
+        size: the largest total size of the entries, in approximate bytes.
+        seconds: the longest time for which an entry waits.
     """
-
-    __slots__ = (
-        "__weakref__",
-        "_bytes",
-        "_held",
-        "_lock",
-        "_passing",
-        "_records",
-        "_seconds",
-        "_size",
-        "_values",
-        "is_open",
-        "level",
-        "released",
-    )
 
     def __init__(self, level: int, records: int, size: int, seconds: float) -> None:
         self._held: deque[_Held] = deque()
@@ -120,94 +86,92 @@ class Buffer:
         self.is_open = True
         _open[id(self)] = weakref.ref(self)
 
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __bool__(self) -> bool:
-        return True
-
     def __del__(self, forget: Any = _open.pop) -> None:
-        # A block that was never left: of a generator, or a task that was dropped.
-        # When the interpreter ends, globals may be gone, and nothing is held any more.
+        # A generator or a task was dropped before it left its block.
+        # At the interpreter's end the globals may be gone; then nothing is held.
         forget(id(self), None)
         if self._held:
             self.close()
 
-    def add(self, way: Way, entry: tuple[Any, ...], values: tuple[Any, ...]) -> None:
-        """Hold an entry, or send it on where the block was released.
+    @property
+    def count(self) -> int:
+        """The number of entries that are held now."""
+        return len(self._held)
+
+    def add(self, pipeline: Pipeline, entry: Entry, values: tuple[Any, ...]) -> None:
+        """Hold an entry, or send it on if the block was released.
 
         Args:
-            way: where it goes.
-            entry: what waits.
-            values: what it keeps in memory: snapshots, and an exception or None.
+            pipeline: the pipeline that the entry is for.
+            entry: the entry.
+            values: the values that the entry keeps in memory: snapshots, and an
+                exception or None.
         """
         now = monotonic()
-        # What a record shares with the one before, a context for one, counts once.
+        # A value that consecutive entries share, such as the context, counts once.
         size, self._values = _size_of(values, self._values), values
-        held = _Held(way, entry, size, now)
+        held = _Held(pipeline, entry, size, now)
         if _budget.used + held.size > BUDGET:
             _drop_expired(now)
         lost: list[_Held] = []
         with self._lock:
-            takes = self.is_open and not self._passing and not _last(way).closed
+            takes = self.is_open and not self._passing and not _present(pipeline).closed
             if takes:
                 lost = self._keep(held)
         if lost:
             _drop(lost, "hold_full")
         elif not takes:
-            # The block has just been left, or the pipeline is closed: that counts it itself.
-            left = not self.released and not _last(way).closed
-            _drop([held], "not_released") if left else _last(way).put_all((entry,))
+            # The block was left just now, or the pipeline is closed and counts the entry itself.
+            left = not self.released and not _present(pipeline).closed
+            _drop([held], "not_released") if left else _present(pipeline).put(entry)
 
     def release(self) -> None:
-        """Send what is held, and let pass what comes."""
+        """Send the held entries, and let later ones pass."""
         with self._lock:
             if self.released or not self.is_open:
                 return
             self.released = True
-        # What other threads log meanwhile comes after what is held, so it is
-        # held too until they have been caught up with.
-        for _ in range(_ROUNDS):
+        # Entries that other threads add during the release come after the held
+        # ones, so they are held too, until the release has caught up.
+        for rounds_left in range(_ROUNDS, -1, -1):
             with self._lock:
-                left = self._take()
-                self._passing = not left
-            if not left:
+                entries = self._take()
+                self._passing = not entries or not rounds_left
+            if not entries:
                 return
-            self._send(left)
-        with self._lock:
-            self._passing = True
-            left = self._take()
-        self._send(left)
+            self._send(entries)
 
     def close(self) -> None:
-        """Take nothing more; drop what was not released."""
+        """Take no more entries, and drop those that were not released."""
         _open.pop(id(self), None)
         with self._lock:
             self.is_open = False
-            left = self._take()
+            entries = self._take()
         if self.released:
-            self._send(left)
+            self._send(entries)
         else:
-            _drop(left, "not_released")
+            _drop(entries, "not_released")
 
-    def drop_for(self, way: Way) -> None:
-        """Drop what waits for ``way``."""
+    def drop_for(self, pipeline: Pipeline) -> None:
+        """Drop the entries that wait for ``pipeline``."""
+        lost: list[_Held] = []
         with self._lock:
-            left = self._take()
-            for held in left:
-                if _last(held.way) is not way:
+            for held in self._take():
+                if _present(held.pipeline) is pipeline:
+                    lost.append(held)
+                else:
                     self._charge(held.size)
                     self._held.append(held)
-        _drop([held for held in left if _last(held.way) is way], "not_released")
+        _drop(lost, "not_released")
 
     def drop_expired(self, now: float) -> None:
-        """Drop what is too old."""
+        """Drop the entries that have waited too long."""
         with self._lock:
             lost = self._take_expired(now)
         _drop(lost, "hold_full")
 
     def after_fork(self) -> None:
-        """Forget, in the child, what the parent is going to release or drop."""
+        """Forget, in the child, the entries that the parent will release or drop."""
         self._lock = native.RLock()
         self._held = deque()
         self._bytes = 0
@@ -216,7 +180,7 @@ class Buffer:
     # ---- under the lock
 
     def _keep(self, new: _Held) -> list[_Held]:
-        """Append a record, and return those that had to go for it: the oldest, or itself."""
+        """Append an entry, and return the entries that found no room: the oldest, or itself."""
         held, size = self._held, new.size
         lost = self._take_expired(new.since) if held else []
         if size > self._size:
@@ -256,15 +220,14 @@ class Buffer:
             self._bytes += size
             _budget.used += size
 
-    # ---- outside of it
+    # ---- without the lock
 
-    def _send(self, left: list[_Held]) -> None:
-        now = monotonic()
-        fresh = [held for held in left if now - held.since <= self._seconds]
-        if len(fresh) < len(left):
-            _drop([held for held in left if now - held.since > self._seconds], "hold_full")
-        for way, some in _by_way(fresh).items():
-            way.put_all([held.entry for held in some])
+    def _send(self, entries: list[_Held]) -> None:
+        oldest = monotonic() - self._seconds
+        _drop([held for held in entries if held.since < oldest], "hold_full")
+        fresh = [held for held in entries if held.since >= oldest]
+        for pipeline, some in _by_pipeline(fresh).items():
+            pipeline.put_all([held.entry for held in some])
 
 
 _budget = _Budget()
@@ -275,32 +238,34 @@ def _buffers() -> list[Buffer]:
     return [buffer for buffer in found if buffer is not None]
 
 
-def drop_held_for(way: Way) -> None:
-    """Drop what waits for a pipeline that has been closed for good."""
-    for buffer in _buffers():
-        buffer.drop_for(way)
+def drop_held_for(pipeline: Pipeline) -> None:
+    """Drop the entries that wait for a closed pipeline, unless another one serves its loggers."""
+    if pipeline.successor is None:
+        for buffer in _buffers():
+            buffer.drop_for(pipeline)
 
 
-def _last(way: Way) -> Way:
-    while way.successor is not None:
-        way = way.successor
-    return way
+def _present(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline that serves the loggers of ``pipeline`` now."""
+    while pipeline.successor is not None:
+        pipeline = pipeline.successor
+    return pipeline
 
 
-def _by_way(left: Iterable[_Held]) -> dict[Way, list[_Held]]:
-    by_way: dict[Way, list[_Held]] = {}
-    for held in left:
-        by_way.setdefault(_last(held.way), []).append(held)
-    return by_way
+def _by_pipeline(entries: Iterable[_Held]) -> dict[Pipeline, list[_Held]]:
+    by_pipeline: dict[Pipeline, list[_Held]] = {}
+    for held in entries:
+        by_pipeline.setdefault(_present(held.pipeline), []).append(held)
+    return by_pipeline
 
 
-def _drop(left: list[_Held], reason: str) -> None:
-    for way, some in _by_way(left).items():
-        way.refuse_all(reason, Counter(held.entry[SEVERITY] for held in some))
+def _drop(entries: list[_Held], reason: str) -> None:
+    for pipeline, some in _by_pipeline(entries).items():
+        pipeline.refuse_all(reason, Counter(held.entry[SEVERITY] for held in some))
 
 
 def _drop_expired(now: float) -> None:
-    """Make room in the budget, at the cost of holds that nobody leaves."""
+    """Make room in the budget: drop the expired entries of blocks that are never left."""
     with _budget.lock:
         if now - _budget.swept < _SWEEP_INTERVAL:
             return
@@ -310,7 +275,7 @@ def _drop_expired(now: float) -> None:
 
 
 def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
-    """Return about how many bytes an entry of these values takes that it does not share."""
+    """Return the approximate bytes of an entry without values of the entry before it."""
     size = _ENTRY_SIZE
     for place, value in enumerate(values):
         if value is None or (place < len(before) and value is before[place]):
@@ -326,9 +291,9 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
 
 
 def _weigh(value: Any) -> int:
-    """Return the bytes of a snapshot that is a container."""
+    """Return the approximate bytes of a snapshot that is a dict or a list."""
     size, parts = 0, [value]
-    for part in parts:  # grows meanwhile
+    for part in parts:  # the loop appends to it
         kind = type(part)
         if kind is str:
             size += getsizeof(part)
@@ -352,5 +317,4 @@ def _after_fork_in_child() -> None:
         buffer.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+fork.register("hold buffers", in_child=_after_fork_in_child)

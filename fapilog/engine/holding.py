@@ -1,13 +1,12 @@
-"""Holds: records below a logger's threshold that wait for whether they will be wanted.
+"""Holds: records below a logger's level wait until the application wants or drops them.
 
-``with hold():`` marks the running context.  A logger whose threshold refuses a
-record asks here who takes it, and until a process makes its first hold no
-threshold is lowered: so nothing of this costs a call anything.
+``with hold():`` marks the running context.  A logger asks :func:`taker` which
+block takes a record below the logger's level.  Before a process creates its
+first hold, no logger asks, so holds add no cost to a disabled call.
 """
 
 from __future__ import annotations
 
-import os
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from fapilog import native
 from fapilog.context import reset_latest
 from fapilog.engine.hold_buffer import Buffer
 from fapilog.options.checks import FINITE_SECONDS, severity, whole
+from fapilog.process import fork
 from fapilog.severity import OFF
 
 if TYPE_CHECKING:
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeAlias
 
-#: A block, and the one around it.
+#: A block's buffer, and the node of the block around it.
 _Node: TypeAlias = "tuple[Buffer, _Node | None]"
 
-#: Lowest severity that any hold of this process takes; OFF before the first one.
+#: The lowest severity number that any hold of this process takes; OFF before the first hold.
 floor: int = OFF
 _ONE_OR_MORE: Final = whole(1)
 _followers: list[Callable[[], object]] = []
 _BLOCK: Final[ContextVar[_Node | None]] = ContextVar("fapilog_hold", default=None)
-# Of all holds, because it has to be replaced in a forked child.
+# One lock for all holds, because a forked child must replace it.
 _counting = native.RLock()
 
 
 def follow(callback: Callable[[], object]) -> None:
-    """Have ``callback`` called whenever :data:`floor` is lowered: thresholds follow it."""
+    """Call ``callback`` whenever :data:`floor` becomes lower."""
     _followers.append(callback)
 
 
 def gate(threshold: int) -> int:
-    """Return the severity from which a logger of this threshold has to look at a call.
+    """Return the severity number from which a logger looks at a call: its level, or the floor.
 
-    A logger that is off stays off.
+    A logger whose level is ``off`` stays off.
     """
     return threshold if threshold >= OFF else min(threshold, floor)
 
 
 def taker(number: int) -> Buffer | None:
-    """Return the innermost block around the caller that takes this severity, if there is one."""
+    """Return the buffer of the innermost block that takes this severity, or None."""
     node = _BLOCK.get()
     while node is not None:
         buffer, node = node
@@ -60,43 +60,43 @@ def taker(number: int) -> Buffer | None:
 
 
 def reset_floor(level: int = OFF) -> None:
-    """Have an earlier floor again: for tests.  Loggers follow when they are next attached."""
-    global floor  # noqa: PLW0603 - one for the process
+    """Set the floor, for tests.  Loggers follow at their next attachment."""
+    global floor  # noqa: PLW0603 - one per process
     floor = level
 
 
 class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
-    """Hold back records below the threshold until it is known whether they are wanted.
+    """Hold records below the logger's level until the application releases or drops them.
 
-    Inside the block - in this context, and in tasks and threads that copied
-    it - a record below its logger's threshold, but at or above ``level``, is
-    held instead of being disabled; one at or above the threshold goes its
-    normal way.  :meth:`release` sends what is held; leaving the block drops
-    the rest, counted as ``not_released``.  This holds for ``Logger`` and
-    ``AsyncLogger``, and for records of bridges and of the Logs API.  A logger
-    whose level is ``off`` stays off.
+    The block covers the running context, and tasks and threads that copy it.
+    Inside the block, a record below its logger's level, but at or above the
+    hold's ``level``, is held instead of being disabled.  A record at or above
+    the logger's level is logged as usual.  :meth:`release` sends the held
+    records.  Leaving the block drops the others, counted as ``not_released``.
+    This applies to ``Logger`` and ``AsyncLogger``, and to records of bridges
+    and of the Logs API.  A logger whose level is ``off`` stays off.
 
-    Beyond a bound the oldest records are dropped, counted as ``hold_full``.
-    All holds of a process keep at most 64 MiB together.
+    If a bound is exceeded, the oldest records are dropped, counted as
+    ``hold_full``.  All holds of a process together keep at most 64 MiB.
 
-    In a block within a block the innermost one that takes the severity has
-    the record; neither releases or drops the other's.
+    If blocks are nested, the innermost block that takes the severity holds the
+    record; no block releases or drops the records of another one.
 
-    The first hold of a process lowers what loggers look at, for good: from
-    then on a disabled call costs a look at the context, and where
-    ``install_stdlib`` follows the levels, those of :mod:`logging` are opened
-    down to ``level``.
+    The first hold of a process lowers the loggers' thresholds permanently.
+    From then on a disabled call costs one look at the context.  If
+    ``install_stdlib`` follows fapilog's levels, it opens the levels of
+    :mod:`logging` down to ``level``.
 
     Does not block; thread-safe.
 
     Args:
-        level: lowest severity that is held.
-        records: how many are held.
-        size: their approximate bytes in memory.
-        seconds: how long one is held.
+        level: the lowest severity that is held.
+        records: the largest number of held records.
+        size: the approximate memory of the held records, in bytes.
+        seconds: the longest time for which a record is held.
 
     Raises:
-        ConfigurationError: an option is wrong; names it and the fix.
+        ConfigurationError: an option is wrong; the error names the option and the fix.
     """
 
     __slots__ = ("_buffer", "_depth", "_options", "_tokens")
@@ -122,18 +122,18 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
 
     @property
     def released(self) -> bool:
-        """Whether :meth:`release` was called in the block."""
+        """Whether :meth:`release` has been called in the block."""
         return self._buffer is not None and self._buffer.released
 
     def __len__(self) -> int:
         """Return how many records are held now."""
-        return 0 if self._buffer is None else len(self._buffer)
+        return 0 if self._buffer is None else self._buffer.count
 
     def __bool__(self) -> bool:
         return True
 
     def __enter__(self) -> Self:
-        # Threads and tasks may share this object; the last of them ends the block.
+        # Threads and tasks may share this object; the last one to leave ends the block.
         with _counting:
             if not self._depth or self._buffer is None:
                 self._buffer = Buffer(*self._options)
@@ -151,7 +151,7 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
         reset_latest(_BLOCK, self._tokens)
         with _counting:
             self._depth -= 1
-            # Another thread may begin a new block, with a new buffer, from here on.
+            # From here on another thread may begin a new block, with a new buffer.
             ended = None if self._depth else self._buffer
             if ended is not None:
                 self._tokens.clear()
@@ -159,18 +159,19 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
             ended.close()
 
     def release(self) -> None:
-        """Send what is held, in order and with the time of each event; later records pass at once.
+        """Send the held records, in order, with their own times; let later ones pass at once.
 
-        Does nothing outside the block, or a second time.  May wait for room in
-        a full queue, for all records together as long as one log call may, and
-        never in a thread that runs an event loop.  Thread-safe; never raises.
+        Does nothing outside the block, and nothing when called again.  May wait
+        for room in a full queue, for all records together as long as one log
+        call may wait, and never in a thread that runs an event loop.
+        Thread-safe; never raises.
         """
         if self._buffer is not None:
             self._buffer.release()
 
 
 def _around() -> _Node | None:
-    """Return the innermost block around the caller that has not been left."""
+    """Return the node of the innermost open block around the caller, or None."""
     node = _BLOCK.get()
     while node is not None and not node[0].is_open:
         node = node[1]
@@ -178,7 +179,7 @@ def _around() -> _Node | None:
 
 
 def _lower_floor(level: int) -> None:
-    global floor  # noqa: PLW0603 - one for the process, and never raised again
+    global floor  # noqa: PLW0603 - one per process, which never rises again
     floor = level
     for callback in _followers:
         callback()
@@ -189,5 +190,4 @@ def _after_fork_in_child() -> None:
     _counting = native.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+fork.register("holds", in_child=_after_fork_in_child)

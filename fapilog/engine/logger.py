@@ -1,8 +1,8 @@
-"""The front ends: :class:`Logger` and, for asyncio code, :class:`AsyncLogger`.
+"""What applications call: :class:`Logger` and, for asyncio code, :class:`AsyncLogger`.
 
 A method is a threshold check and one call of ``LoggerCore.emit``; a disabled
-one costs about an empty method.  The two classes are written out instead of
-generated so that editors, type checkers and tracebacks see plain methods.
+call costs about as much as an empty method.  Both classes are written out, not
+generated, so that editors, type checkers and tracebacks show plain methods.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Front:
-    """What both loggers have: a core, and fields of their own."""
+    """What both loggers have: a core and bound fields."""
 
     __slots__ = ("_bound", "_core")
 
@@ -33,11 +33,11 @@ class _Front:
 
     @classmethod
     def of(cls, logger: Logger | AsyncLogger) -> Self:
-        """Return a logger of this class with the name and the fields of another one.
+        """Return a logger of this class with the name and the fields of another logger.
 
-        For subclasses: ``fapilog.get_logger`` makes none of them.
+        For subclasses, which ``fapilog.get_logger`` does not make.
         """
-        return cls(logger._core, logger._bound)  # noqa: SLF001 - of the class they share
+        return cls(logger._core, logger._bound)  # noqa: SLF001 - attributes of this class
 
     @property
     def name(self) -> str:
@@ -57,9 +57,9 @@ class _Front:
         return type(self)(self._core, {k: v for k, v in self._bound.items() if k not in known})
 
     def is_enabled(self, severity: int | str) -> bool:
-        """Whether a call at this severity would be logged, or held, as things are now.
+        """Whether a call at this severity would be logged or held now.
 
-        After a shutdown none is.
+        Always False after a shutdown.
         """
         return self._core.is_open and self._core.takes(self._core.severity(severity)[0])
 
@@ -68,13 +68,13 @@ class _Front:
 
 
 class Logger(_Front):
-    """Logs from any thread; a call never does I/O and never raises.
+    """A logger for any thread; a call does no I/O and never raises.
 
-    Get one with :func:`fapilog.get_logger`.  Every method takes the message,
-    positionally, and attributes by name; values go to attributes and are never
-    formatted into the message.  ``exc_info=`` adds an exception.  A call may
-    wait for room in a full queue, as the ``overflow`` option says, but never
-    in a thread that runs an event loop.  Thread-safe and re-entrant.
+    Get a logger with :func:`fapilog.get_logger`.  Every method takes the
+    message by position and the attributes by name; values become attributes
+    and are never formatted into the message.  ``exc_info=`` adds an exception.
+    A call may wait for room in a full queue, as the ``overflow`` option says,
+    but never in a thread that runs an event loop.  Thread-safe and re-entrant.
     """
 
     __slots__ = ()
@@ -120,10 +120,10 @@ class Logger(_Front):
     fatal = critical
 
     def exception(self, message: Any, /, **attributes: Any) -> None:
-        """Log at severity ERROR with the exception being handled.
+        """Log at severity ERROR with the exception that is being handled.
 
-        ``exc_info=`` takes another exception.  Chained causes and groups are
-        part of the stack trace.
+        ``exc_info=`` gives another exception.  The stack trace includes chained
+        causes and exception groups.
         """
         core = self._core
         if core.threshold <= ERROR:
@@ -146,8 +146,9 @@ class Logger(_Front):
             severity: an OpenTelemetry severity number from 1 to 24 (not a
                 level of :mod:`logging`), its name (``"INFO2"``), or a name
                 from the option ``severities``.
-            message: the body: text, or any value.
-            **attributes: the record's values; ``event_name=`` makes it an event.
+            message: the body, a text or any other value.
+            **attributes: the record's attributes; ``event_name=`` makes the
+                record an event.
         """
         core = self._core
         number, text = core.severity(severity)
@@ -157,10 +158,10 @@ class Logger(_Front):
 
 
 class AsyncLogger(_Front):
-    """The same for coroutines: a call waits for room in the queue, never for I/O.
+    """A logger for coroutines: a call waits for room in the queue, never for I/O.
 
-    Get one with :func:`fapilog.get_async_logger`.  While there is room, which
-    is nearly always, a call does not yield to the event loop.
+    Get a logger with :func:`fapilog.get_async_logger`.  A call yields to the
+    event loop only if the queue is full.
     """
 
     __slots__ = ()
@@ -218,11 +219,7 @@ class AsyncLogger(_Front):
     fatal = critical
 
     async def exception(self, message: Any, /, **attributes: Any) -> None:
-        """Log at severity ERROR with the exception being handled.
-
-        ``exc_info=`` takes another exception.  Chained causes and groups are
-        part of the stack trace.
-        """
+        """Log at severity ERROR with an exception, as :meth:`Logger.exception`."""
         core = self._core
         if core.threshold <= ERROR:
             if core.is_full:
@@ -231,10 +228,7 @@ class AsyncLogger(_Front):
             core.emit(ERROR, "ERROR", message, attributes, self._bound)
 
     async def event(self, name: str, /, **attributes: Any) -> None:
-        """Log an OpenTelemetry event: a record with ``event_name`` and no body, at INFO.
-
-        Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-eventname
-        """
+        """Log an OpenTelemetry event at INFO, as :meth:`Logger.event`."""
         core = self._core
         if core.threshold <= INFO:
             if core.is_full:
@@ -242,15 +236,7 @@ class AsyncLogger(_Front):
             core.emit(INFO, "INFO", None, attributes, self._bound, plain_name(name))
 
     async def log(self, severity: int | str, message: Any, /, **attributes: Any) -> None:
-        """Log at any severity.
-
-        Args:
-            severity: an OpenTelemetry severity number from 1 to 24 (not a
-                level of :mod:`logging`), its name (``"INFO2"``), or a name
-                from the option ``severities``.
-            message: the body: text, or any value.
-            **attributes: the record's values; ``event_name=`` makes it an event.
-        """
+        """Log at any severity; the arguments are those of :meth:`Logger.log`."""
         core = self._core
         number, text = core.severity(severity)
         if core.threshold <= number:
@@ -261,11 +247,11 @@ class AsyncLogger(_Front):
 
 
 def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Add the exception being handled, unless another one is given."""
+    """Add the exception that is being handled, unless ``exc_info`` is given."""
     active = sys.exc_info()[1]
     try:
         attributes.setdefault("exc_info", active)
-    except Exception:  # noqa: BLE001 - a name that cannot be compared: made plain, all is kept
+    except Exception:  # noqa: BLE001 - a name that cannot be compared
         return {"exc_info": active, **snapshot_attributes(attributes)}
     return attributes
 
@@ -274,7 +260,7 @@ def _take_event_name(attributes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the event name, or "", and the other attributes."""
     try:
         name = attributes.pop("event_name", "")
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - a name that cannot be compared
         attributes = snapshot_attributes(attributes)
         name = attributes.pop("event_name", "")
     return plain_name(name), attributes

@@ -1,27 +1,25 @@
-"""The pipeline: a bounded queue, one worker, processors, and the way to every sink.
+"""The pipeline: a bounded queue, one worker, the processors, and the sinks' sending queues.
 
-Loggers append to ``queue`` on the caller's thread and return; everything that
-costs time happens on the worker, in small slices, so that it never keeps the
-interpreter from the application for long.
+Loggers append to ``queue`` on the caller's thread and return.  Everything that
+costs time happens on the worker, in slices so small that the worker never
+keeps the interpreter from the application for long.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import weakref
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from fapilog import diagnostics, native
+from fapilog import native
+from fapilog.delivery.admission import Admission
 from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
-from fapilog.delivery.overflow import Admission
 from fapilog.diagnostics import announce
 from fapilog.engine.entry import SEVERITY, withdraw
-from fapilog.engine.hold_buffer import drop_held_for
 from fapilog.engine.prepare import Processing, count_lost
 from fapilog.native import monotonic
+from fapilog.process import fork
 from fapilog.process.give_way import give_way
 from fapilog.process.worker import Worker
 from fapilog.severity import WARN
@@ -30,24 +28,22 @@ from fapilog.values import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from fapilog.delivery.overflow import OverflowPolicy
+    from fapilog.delivery.admission import OverflowPolicy
     from fapilog.delivery.sending_queue import SendingQueue
     from fapilog.engine.entry import Entry
     from fapilog.protocols import Processor
     from fapilog.record import LogRecord, Resource
 
-# A slice is what the worker takes at once.  The small one keeps the interpreter
-# for some tenths of a millisecond; the large one serves a burst, where waiting
-# callers need throughput more than they need the interpreter.
+# A slice is the entries that the worker takes from the queue at once.  A small
+# slice keeps the interpreter for some tenths of a millisecond.  In a burst,
+# waiting callers need throughput more than they need the interpreter.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
+#: Number of waiting entries from which the worker takes a burst slice.
 _BURST: Final = 1024
-#: Seconds the worker waits for company before it takes a slice, unless it is woken.
+#: Seconds for which the worker lets entries gather before it takes a slice.
 _LINGER: Final = 0.01
-#: How often a count is tried again that the worker is just changing: what
-#: suspends it, a signal handler for one, may be the one who counts.
-_LOOKS: Final = 200
-_LOOK: Final = 0.00005
+#: Seconds between two checks of a waiting caller.
 _POLL: Final = 0.002
 
 #: Policies under which a caller waits for room.
@@ -57,31 +53,31 @@ _WAITING: Final = ("block", "spill")
 class Pipeline:
     """Queue, worker, processors and sending queues of one runtime.
 
-    Thread-safe, except for ``_``-methods, which belong to the worker.
+    Thread-safe.  The private methods after ``_run`` belong to the worker.
 
     Attributes:
-        closed: set when nothing is taken any more.  Whoever appends to
-            ``queue`` without :meth:`put` looks afterwards whether that has
-            happened meanwhile, and calls :func:`withdraw` if so.
-        patience: seconds a caller may wait for room.
-        successor: the pipeline that has taken over the loggers of this one.
-        admission: how full the queue may be for which severity.
-        processing: what the worker does to entries before fan-out.
+        closed: whether the pipeline refuses every record.  Code that appends to
+            ``queue`` without :meth:`put` reads it afterwards, and calls
+            :func:`withdraw` if the pipeline was closed in between.
+        patience: the seconds for which a caller may wait for room.
+        successor: the pipeline that now serves this one's loggers, or None.
+        admission: the limits of the queue, by severity.
+        processing: the step that turns entries into records for the sinks.
 
     Args:
-        sinks: the ways out, opened.
-        processors: called in order for each record.
-        resource: of records that are offered without one.
-        capacity: records the queue holds.
-        overflow: what a full queue does to the caller: ``block`` waits for
-            room, at most ``block_timeout`` seconds and never in a thread that
-            runs an event loop; ``spill`` waits as well, for what is less
-            severe earlier, while the backlogs empty to disk; ``drop_newest``
-            and ``drop_lowest`` do not wait.  What finds no room is dropped and
-            counted as ``queue_full``.
-        block_timeout: seconds.
-        protect: severity number from which the whole queue may be used.
-        limits: bounds of one record.
+        sinks: the sending queues of the sinks, opened.
+        processors: the processors, called in order for each record.
+        resource: the resource of records that are offered without one.
+        capacity: the number of records that the queue holds.
+        overflow: the policy of a full queue.  ``block`` lets the caller wait
+            for room, at most ``block_timeout`` seconds and never in a thread
+            that runs an event loop; ``spill`` does the same, and lets less
+            severe records wait earlier, while the backlogs move to disk;
+            ``drop_newest`` and ``drop_lowest`` never wait.  A record that
+            finds no room is dropped and counted as ``queue_full``.
+        block_timeout: the longest wait for room, in seconds.
+        protect: the severity number from which records may use the whole queue.
+        limits: the bounds of one record.
     """
 
     def __init__(
@@ -101,29 +97,28 @@ class Pipeline:
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
         self._sinks = tuple(sinks)
-        self._may_have_no_sink = not any(sink.takes_all for sink in self._sinks)
+        self._may_have_no_sink = not any(sink.intake.takes_all for sink in self._sinks)
         self.processing = Processing(processors, limits)
         self.patience = block_timeout if overflow in _WAITING else 0.0
         self._deadline: float | None = None
         self.closed = False
         self.successor: Pipeline | None = None
         self._reset()
-        _pipelines.add(self)
+        fork.renew("pipelines", self)
 
     def _reset(self) -> None:
         self.queue.clear()
         self.processing.errors = 0
-        self._taken = 0
-        self._version = 0  # odd while records are between queue and _taken
-        self._handed = 0
-        self._refused = Drops()
-        self._dropped = Drops()  # by the worker
-        self._left = Drops()  # by close()
-        self._refusing = native.RLock()  # a signal handler may log while a record is refused
-        # What the worker has taken out of the queue, and not handed to the sinks.
+        # Held while a counter changes, or entries pass from the queue to the
+        # worker or from the worker to the sinks.  A signal handler may re-enter it.
+        self._counting = native.RLock()
+        self._taken = 0  # entries that have left the queue
+        self._handed = 0  # entries whose records the sinks have, or that are dropped
+        self._refused = Drops()  # records that never entered the queue
+        self._dropped = Drops()  # records that left the queue and reached no sink
+        # Entries that have left the queue and are not handed to the sinks yet.
         self._in_hand: Sequence[Entry] = ()
-        self._handing = native.RLock()  # held while it changes hands
-        self._abandoned = False  # the worker is not heard any more
+        self._abandoned = False  # the worker's results do not count any more
         self._hurry = False
 
     # ---- any thread
@@ -136,12 +131,12 @@ class Pipeline:
         """Wait for room in a full queue as the overflow policy allows.
 
         Args:
-            severity_number: of the record that needs it.
-            deadline: ``monotonic()`` until which to wait at most; None
-                waits as long as a call may.
+            severity_number: the severity number of the record that needs room.
+            deadline: the ``monotonic()`` time at which the wait ends; None
+                means ``patience`` seconds from now.
 
         Returns:
-            True when there is room; False when the caller has to give up.
+            True if there is room; False if the caller must give up.
         """
         if self.has_room(severity_number):
             return True
@@ -149,7 +144,7 @@ class Pipeline:
             return False
         if deadline is None:
             deadline = monotonic() + self.patience
-        self.worker.wake()  # it may be waiting for company, of which there is enough
+        self.worker.wake()  # it may be letting entries gather
         while not self.has_room(severity_number):
             if self.closed or monotonic() >= deadline:
                 return False
@@ -158,20 +153,15 @@ class Pipeline:
             native.pause(_POLL / 2)
         return True
 
-    def put(self, entry: Entry) -> None:
-        """Append an entry, or refuse and count it.  Never raises.
+    def put(self, entry: Entry, deadline: float | None = None) -> None:
+        """Append an entry, or refuse and count it.  For bridges; never raises.
 
-        Loggers do the same in line (``fapilog.engine.logger``); this is for bridges.
+        ``LoggerCore.emit`` has the same steps in line, for speed.
+
+        Args:
+            entry: the entry.
+            deadline: as for :meth:`make_room`.
         """
-        self._put(entry, None)
-
-    def put_all(self, entries: Iterable[Entry]) -> None:
-        """Do so with each, in order; wait for room as long as for one, in all."""
-        deadline = monotonic() + self.patience
-        for entry in entries:
-            self._put(entry, deadline)
-
-    def _put(self, entry: Entry, deadline: float | None) -> None:
         full = len(self.queue) >= self.admission.lowest
         if (self.closed or full) and not self.make_room(entry[SEVERITY], deadline):
             self.refuse(entry[SEVERITY])
@@ -182,15 +172,21 @@ class Pipeline:
         elif self.worker.idle:
             self.worker.wake()
 
+    def put_all(self, entries: Iterable[Entry]) -> None:
+        """Put several entries, in order; wait for room, in all, as long as for one."""
+        deadline = monotonic() + self.patience
+        for entry in entries:
+            self.put(entry, deadline)
+
     def refuse(self, severity_number: int, reason: str = "") -> None:
-        """Count a record that found no room, or came after the end.
+        """Count and announce a record that does not enter the queue.
 
         Args:
-            severity_number: of the record.
-            reason: what else there was no room in.
+            severity_number: the record's severity number.
+            reason: the reason to count; by default ``closed`` or ``queue_full``.
         """
         reason = reason or ("closed" if self.closed else "queue_full")
-        with self._refusing:
+        with self._counting:
             self._refused.add(reason, severity_number)
         if reason == "closed":
             announce("closed", "a record was logged after shutdown() and dropped")
@@ -204,21 +200,21 @@ class Pipeline:
         """Count records that a hold has dropped.
 
         Args:
-            reason: why; all but ``not_released`` is announced.
-            counts: how many, by severity number.
+            reason: ``not_released``, or another reason, which is announced.
+            counts: the number of records, by severity number.
         """
-        with self._refusing:
+        with self._counting:
             for number, count in counts.items():
                 self._refused.add(reason, number, count)
         if reason != "not_released":
             announce(reason, f"a hold was full: its oldest records are dropped ({reason})")
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every record accepted so far is settled by every sink.
+        """Wait until every sink has settled every record accepted so far.
 
-        Blocks up to ``timeout`` seconds (None: 30).  False at the time limit,
-        at once on one of the pipeline's own threads, and as soon as nothing is
-        left but what needs a thread that the interpreter refuses.
+        Blocks up to ``timeout`` seconds (None: 30).  Returns False at the time
+        limit, at once on one of the pipeline's own threads, and as soon as all
+        remaining records need a thread that the interpreter refuses to start.
         """
         if self._is_own_thread():
             return False
@@ -230,17 +226,17 @@ class Pipeline:
         if not _wait_until(lambda: self._handed >= target, deadline):
             return False
         targets = [(sink, sink.start_flush()) for sink in self._sinks]
-        # A sink that gets no thread waits for shutdown(); the others are waited for.
+        # The records of a sink that gets no thread wait for shutdown().
         _wait_until(
             lambda: all(s.flush_done(t) or not s.has_thread() for s, t in targets), deadline
         )
         return all(sink.flush_done(target) for sink, target in targets)
 
     def close(self, deadline: float) -> None:
-        """Take nothing more, deliver what there is, end all threads.
+        """Refuse new records, deliver the accepted ones, and end all threads.
 
-        Blocks until ``deadline`` (``monotonic()``) at most; what is not
-        settled then is dropped and counted as ``shutdown``.  A further call,
+        Blocks until ``deadline`` (``monotonic()``) at most.  Records that are
+        not settled then are dropped and counted as ``shutdown``.  Another call,
         from another thread or from a signal handler that interrupts this one,
         waits for the same end; the earliest deadline counts.
         """
@@ -249,7 +245,7 @@ class Pipeline:
         for sink in self._sinks:
             sink.start_end()
         if (self.worker.is_alive or self.queue) and not self.worker.wake():
-            self.worker.run_inline()  # no thread is to be had
+            self.worker.run_inline()  # the interpreter refuses a new thread
         self.worker.join(deadline - monotonic())
         if not self.worker.ended:
             self._abandon()
@@ -258,28 +254,24 @@ class Pipeline:
         for sink in self._sinks:
             sink.finish_close()
         self._drop_rest()
-        if self.successor is None:
-            drop_held_for(self)
 
     def start_threads(self) -> None:
-        """Start every thread that the end will need."""
+        """Start every thread that :meth:`close` will need."""
         self.worker.wake()
         for sink in self._sinks:
-            sink.start_threads()
+            sink.has_thread()
 
     def stats(self) -> Stats:
         """Return the ledger.  Does not block.
 
-        The totals are those of the sink that has delivered least: a record
-        counts as delivered once the slowest has it.  What the sink skipped
-        does not concern it, nor what another one has adopted: in the totals
-        these count as delivered.
+        The totals are those of the sink that has delivered the fewest records:
+        a record counts as delivered when the slowest sink has it.  Records that
+        this sink skipped, or that another sink adopted, count as delivered.
         """
         shared = Drops()
         shared.merge(self._refused)
         shared.merge(self._dropped)
-        shared.merge(self._left)
-        by_name = {sink.name: sink.stats(self._accepted, shared) for sink in self._sinks}
+        by_name = {sink.name: sink.state.stats(self._accepted, shared) for sink in self._sinks}
         adopted = sum(stats.adopted for stats in by_name.values())
         totals = [_seen_from(stats, adopted) for stats in by_name.values()]
         if not totals:
@@ -300,11 +292,11 @@ class Pipeline:
         return bool(self._sinks)
 
     def sending_queues(self) -> tuple[SendingQueue, ...]:
-        """Return the ways out, for the metrics."""
+        """Return the sinks' sending queues, for the metrics."""
         return self._sinks
 
     def after_fork(self) -> None:
-        """Begin afresh in a forked child: the parent delivers what it accepted."""
+        """Start again, empty, in a forked child: the parent delivers its own records."""
         self._reset()
         self.worker.after_fork()
         for sink in self._sinks:
@@ -317,14 +309,9 @@ class Pipeline:
         return self._refused.total + self._entered()
 
     def _entered(self) -> int:
-        """Records that ever entered the queue."""
-        for _ in range(_LOOKS):
-            version = self._version
-            entered = self._taken + len(self.queue)
-            if version == self._version and not version & 1:
-                break
-            native.sleep(_LOOK)
-        return entered
+        """Return how many records have entered the queue since the start."""
+        with self._counting:
+            return self._taken + len(self.queue)
 
     # ---- the worker
 
@@ -357,42 +344,39 @@ class Pipeline:
         entries = self._take_slice()
         try:
             self._fan_out(self.processing.records(entries, drops), drops)
-        except BaseException as error:  # noqa: BLE001 - no memory: the worker goes on
+        except BaseException as error:  # noqa: BLE001 - no memory: the worker must not end
             self._lose(drops, error)
         finally:
             self._handed = self._taken
 
     def _take_slice(self) -> Sequence[Entry]:
-        """Take the oldest entries into the worker's hands; none once it is abandoned."""
+        """Take the oldest entries out of the queue; none if the worker is abandoned."""
         queue = self.queue
         waiting = len(queue)
         count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
         popleft = queue.popleft
-        # The memory that counting takes is asked for first: where there is none,
-        # nothing has been taken yet, and nothing is lost between two counters.
+        # All memory is allocated before the first entry is taken: a MemoryError
+        # must not lose entries between two counters.
         entries: list[Entry] = [()] * count
-        version, taken = self._version, self._taken + count
-        busy, done, places = version + 1, version + 2, iter(range(count))
-        with self._handing:
+        taken, places = self._taken + count, iter(range(count))
+        with self._counting:
             if self._abandoned:
                 return ()
-            self._version = busy
             try:
-                for place in places:  # no object is made anew: these numbers exist
+                for place in places:  # allocates nothing: numbers below 257 are cached
                     entries[place] = popleft()
-            except IndexError:  # a logger has withdrawn an entry meanwhile
+            except IndexError:  # a logger has withdrawn an entry in between
                 entries = entries[:place]
                 taken = self._taken + place
             finally:
                 self._taken = taken
                 self._in_hand = entries
-                self._version = done
         return entries
 
     def _fan_out(self, records: Sequence[LogRecord], drops: Drops) -> None:
-        # Each route is asked once: a function of the application's own may
-        # answer otherwise the next time.
-        meant = [sink.meant(records) for sink in self._sinks]
+        # Each route is called once per record: it is the application's function,
+        # and may answer differently the next time.
+        meant = [sink.intake.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
             records = self._routed(records, meant, drops)
         hands = [
@@ -400,19 +384,19 @@ class Pipeline:
             for sink, some in zip(self._sinks, meant, strict=True)
         ]
         dropped = self._dropped.plus(drops)
-        with self._handing:
+        with self._counting:
             if self._abandoned:
                 return
             self._dropped = dropped
             for sink, some, skipped in hands:
-                sink.hand(some, skipped)
+                sink.intake.hand(some, skipped)
             self._in_hand = ()
         for sink in self._sinks:
-            sink.take_in()
+            sink.intake.take_in()
 
     def _lose(self, drops: Drops, error: BaseException) -> None:
-        """Count what an error has cost of the records in the worker's hands."""
-        with self._handing:
+        """Count the records in hand that an error has lost."""
+        with self._counting:
             left = [entry[SEVERITY] for entry in self._in_hand][drops.total :]
             if self._in_hand:
                 count_lost(drops, left, error)
@@ -420,15 +404,15 @@ class Pipeline:
             self._in_hand = ()
 
     def _abandon(self) -> None:
-        """Count what the worker holds at the deadline; if it returns, it is not heard.
+        """Drop the records in hand at the deadline, and ignore the worker from now on.
 
-        A processor that never returns has these records.
+        A processor that does not return keeps these records.
         """
-        with self._handing:
+        with self._counting:
             self._abandoned = True
             left = [entry[SEVERITY] for entry in self._in_hand]
             self._in_hand = ()
-            self._left.add_all("shutdown", left)
+            self._dropped.add_all("shutdown", left)
             self._handed = self._taken
         if left:
             announce(
@@ -440,26 +424,26 @@ class Pipeline:
     def _routed(
         records: Sequence[LogRecord], meant: Sequence[Sequence[LogRecord]], drops: Drops
     ) -> list[LogRecord]:
-        """Return the records that some sink gets; count the others."""
+        """Return the records that at least one sink takes; count the others."""
         known = {id(record) for some in meant for record in some}
         lost = [record.severity_number for record in records if id(record) not in known]
         drops.add_all("not_routed", lost)
         return [record for record in records if id(record) in known]
 
     def _drop_rest(self) -> None:
-        """Count what the worker did not get to before the deadline."""
-        with self._handing:
+        """Drop and count the entries that are still in the queue at the deadline."""
+        with self._counting:
             left = len(self.queue)
             while self.queue:
                 entry = self.queue.popleft()
                 self._taken += 1
-                self._left.add("shutdown", entry[SEVERITY])
+                self._dropped.add("shutdown", entry[SEVERITY])
         if left:
             announce("shutdown", f"{left} records were still queued at the deadline")
 
 
 def _seen_from(stats: Stats, adopted: int) -> Stats:
-    """Return the totals as one sink's ledger has them."""
+    """Return the totals that follow from one sink's ledger."""
     others = stats.skipped + adopted - stats.adopted
     return replace(
         stats,
@@ -477,22 +461,9 @@ def _may_wait() -> bool:
 
 
 def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
-    # Polling survives forks and signal handlers, and costs nothing per record.
+    # Polling survives forks and signal handlers, and adds no cost per record.
     while not condition():
-        if not monotonic() < deadline:  # NaN is no deadline
+        if not monotonic() < deadline:  # also true if the deadline is NaN
             return False
         native.pause(_POLL)
     return True
-
-
-_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    diagnostics.reset()
-    for pipeline in list(_pipelines):
-        pipeline.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

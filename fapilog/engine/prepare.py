@@ -1,7 +1,7 @@
-"""From the queue's entries to records ready for the sinks: built, processed, made normal.
+"""From the queue's entries to records ready for the sinks: build, process, normalise.
 
-A slice is taken together.  Where redaction is all that is done, which is the
-default, most records are known at a glance to need no change.
+One slice is prepared together.  If the redactor is the only processor, which is
+the default, one search over all texts of a slice clears most of its records.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 class Processing:
-    """The processors of one pipeline; its worker alone uses it.
+    """The processors of one pipeline.  Only the pipeline's worker uses it.
 
     Attributes:
-        redactor: the one processor there is, if that is a ``RedactProcessor``.
-        limits: bounds of one record.
-        errors: how often a processor has raised.
+        redactor: the only processor, if that is a ``RedactProcessor``; else None.
+        limits: the bounds of one record.
+        errors: the number of times that a processor has raised.
 
     Args:
-        processors: called in order for each record.
-        limits: bounds of one record.
+        processors: the processors, called in order for each record.
+        limits: the bounds of one record.
     """
 
     def __init__(self, processors: Sequence[Processor], limits: Limits) -> None:
@@ -50,21 +50,21 @@ class Processing:
         """Return the records of ``entries`` for the sinks, in order.
 
         Args:
-            entries: of the queue.
-            drops: counts those that were filtered out, and those that broke.
+            entries: entries of the queue.
+            drops: the table that counts records which a processor or an error drops.
         """
         now = time.time_ns()
-        # Lists side by side: tuples would be one more object a record for the garbage collector.
+        # Parallel lists: tuples would be one more object per record for the garbage collector.
         records: list[LogRecord] = []
         numbers: list[int] = []
         headers: list[int] = []
         for entry in entries:
             try:
                 record = entry[BUILD](entry, now)
-                # Nobody has touched the ids and times of a record that a logger makes.
+                # The ids and times of a logger's record need no check.
                 is_ours = entry[BUILD] is build_logged and not record.event_name
                 header = 0 if is_ours else _header_size(record)
-            except BaseException as error:  # noqa: BLE001 - the worker outlives hostile values
+            except BaseException as error:  # noqa: BLE001 - a hostile value must not end the worker
                 count_lost(drops, [entry[SEVERITY]], error)
                 continue
             records.append(record)
@@ -73,21 +73,21 @@ class Processing:
         if self.redactor is not None:
             self.redactor.glance(records, headers, self.limits)
         finished = [
-            # What has a size needs no change.
+            # A record with a size needs no change.
             record if record.size else self._finish(record, number, drops)
             for record, number in zip(records, numbers, strict=True)
         ]
         return [record for record in finished if record is not None]
 
     def _finish(self, record: LogRecord, number: int, drops: Drops) -> LogRecord | None:
-        """Return a record processed and made normal; None where that was its end."""
+        """Return the record processed and normalised; None if it was dropped."""
         try:
             finished = self._apply(record, drops)
             if finished is not None:
                 before = finished.dropped_attributes_count
                 normalise(finished, self.limits)
                 _announce_discarded(finished, before)
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - it must not end the worker
             count_lost(drops, [number], error)
             return None
         return finished
@@ -112,27 +112,26 @@ class Processing:
 
 
 def _announce_discarded(record: LogRecord, before: object) -> None:
-    """Report attributes that a limit has cost a record, as OpenTelemetry's specification asks."""
+    """Report attributes that a limit has removed, as OpenTelemetry's specification asks."""
     count = record.dropped_attributes_count
     if isinstance(before, int) and count > before:
         announce(
             "attributes",
             f"{count - before} attributes of a record of {record.scope.name!r:.100} were "
-            "discarded: it has more or larger ones than the limits allow; see "
-            "attribute_count_limit",
+            "discarded: they exceed the limits of a record; see attribute_count_limit",
         )
 
 
 def _header_size(record: LogRecord) -> int:
-    """Return :func:`header_size` of a record from elsewhere; -1 asks for a closer look."""
+    """Return :func:`header_size` of an offered record; -1 asks for a closer look."""
     record.size = 0
     try:
         return header_size(record)
-    except Exception:  # noqa: BLE001 - whatever is wrong, normalise() puts it right
+    except Exception:  # noqa: BLE001 - normalise() corrects any wrong field
         return -1
 
 
 def count_lost(drops: Drops, severities: Sequence[int], error: BaseException) -> None:
-    """Count and announce records that an error inside fapilog has cost."""
+    """Count and announce records that an error inside fapilog has lost."""
     drops.add_all("internal_error", severities)
     announce("internal", f"a record was dropped: {kind_of(error)}")

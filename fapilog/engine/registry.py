@@ -1,7 +1,7 @@
-"""The loggers of one runtime by name, attached to its pipeline together.
+"""The loggers of one runtime: one core per name, the levels, and the pipeline they log to.
 
-The default runtime's registry outlives the runtime: loggers taken at import
-time work before, between and after ``configure()`` calls.
+The default runtime's registry outlives the runtime: a logger that a module gets
+at import works before, between and after ``configure()`` calls.
 """
 
 from __future__ import annotations
@@ -13,26 +13,66 @@ from typing import TYPE_CHECKING
 from fapilog import native
 from fapilog.engine import holding
 from fapilog.engine.emit import LoggerCore
-from fapilog.engine.levels import Levels
 from fapilog.record import Scope
+from fapilog.severity import INFO, inherited
 from fapilog.values import plain_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fapilog.engine.pipeline import Pipeline
     from fapilog.settings import Settings
 
 
+class Levels:
+    """The lowest enabled severity of each logger name.  Thread-safe for readers.
+
+    A dotted name without its own level has the level of its nearest parent.
+
+    Args:
+        default: the severity number for names without a level.
+        by_name: severity numbers by logger name.
+    """
+
+    def __init__(self, default: int = INFO, by_name: Mapping[str, int] | None = None) -> None:
+        self._default = default
+        self._by_name = dict(by_name or {})
+        self._find_extremes()
+
+    def threshold(self, name: str) -> int:
+        """Return the lowest severity number that is enabled for ``name``."""
+        return inherited(name, self._by_name, self._default)
+
+    def set(self, name: str, threshold: int | None) -> None:
+        """Set the level of a name; None inherits again.  The name "" is the default."""
+        if not name:
+            self._default = INFO if threshold is None else threshold
+        elif threshold is None:
+            self._by_name = {k: v for k, v in self._by_name.items() if k != name}
+        else:
+            self._by_name = {**self._by_name, name: threshold}
+        self._find_extremes()
+
+    def _find_extremes(self) -> None:
+        thresholds = (self._default, *self._by_name.values())
+        #: The lowest severity number that is enabled for any name.
+        self.lowest = min(thresholds)
+        #: The severity number from which every record of every name is enabled.
+        self.highest = max(thresholds)
+
+
 class LoggerRegistry:
-    """Makes and keeps one :class:`LoggerCore` a name.  Thread-safe.
+    """Creates and caches one :class:`LoggerCore` per logger name.  Thread-safe.
 
     A core lives as long as a logger uses it, so names made per request do not
     accumulate.
 
     Args:
-        unattached: called by the first enabled call of a logger while no
-            pipeline is attached.
+        unattached: the function that an enabled call of a logger calls while
+            no pipeline is attached.
+
+    Attributes:
+        levels: the levels of the logger names.
     """
 
     def __init__(self, unattached: Callable[[LoggerCore], None]) -> None:
@@ -45,61 +85,61 @@ class LoggerRegistry:
         _registries.add(self)
 
     def core(self, name: str) -> LoggerCore:
-        """Return the core of ``name``, which may be any object and becomes a plain name."""
+        """Return the core of ``name``, any object, which becomes a plain text."""
         name = plain_name(name)
         core = self._cores.get(name)
         if core is None:
             with self._lock:
                 core = LoggerCore(Scope(name, _version_of(name)), self._unattached)
                 self._attach(core)
-                # Another thread, or a finaliser that runs just now, may have been quicker.
+                # Another thread, or a finaliser that ran in between, may have made one.
                 core = self._cores.setdefault(name, core)
         return core
 
     def attach(self, pipeline: Pipeline, settings: Settings) -> None:
-        """Send what all loggers of this registry log to ``pipeline``."""
+        """Let all loggers of this registry log to ``pipeline``."""
         with self._lock:
             before = self._pipeline
             if before is not None and before is not pipeline and not before.closed:
                 before.successor = pipeline
-            pipeline.successor = None  # it may have been set aside
+            pipeline.successor = None  # it may have had one before
             self._pipeline, self._settings = pipeline, settings
             self.levels = Levels(settings.level, settings.levels)
             for core in list(self._cores.values()):
                 self._attach(core)
 
     def detach(self) -> None:
-        """Let every logger ask ``unattached`` again."""
+        """Let every logger call ``unattached`` again."""
         with self._lock:
             self._pipeline = self._settings = None
             for core in list(self._cores.values()):
                 core.detach()
 
     def close(self) -> None:
-        """Let every logger refuse and count what is still logged."""
+        """Let every logger refuse and count further records."""
         with self._lock:
             for core in list(self._cores.values()):
                 core.close()
 
     def set_level(self, name: str, threshold: int | None) -> None:
-        """Change a level for a name and all that inherit from it, at once."""
+        """Change the level of a name and of all names that inherit from it."""
         with self._lock:
             self.levels.set(plain_name(name), threshold)
             self._apply_levels()
 
     def restore(self, levels: Levels) -> None:
-        """Have earlier levels again."""
+        """Replace the levels by earlier ones."""
         with self._lock:
             self.levels = levels
             self._apply_levels()
 
     def follow_floor(self) -> None:
-        """Let loggers look at what a hold may take from now on."""
+        """Lower the loggers' thresholds to the severities that holds take."""
         with self._lock:
             self._apply_levels()
 
     def _apply_levels(self) -> None:
-        if self._pipeline is None:  # every call has to ask for one
+        if self._pipeline is None:  # every call has to reach ``unattached``
             return
         for core in list(self._cores.values()):
             core.set_level(self.levels.threshold(core.scope.name))
@@ -107,7 +147,7 @@ class LoggerRegistry:
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held.
 
-        The loggers take over the pipeline's resource, which has changed.
+        The loggers also get the pipeline's new resource.
         """
         self._lock = native.RLock()
         for core in list(self._cores.values()):
@@ -116,17 +156,11 @@ class LoggerRegistry:
     def _attach(self, core: LoggerCore) -> None:
         if self._pipeline is None or self._settings is None:
             return
-        core.attach(
-            self._pipeline,
-            self.levels.threshold(core.scope.name),
-            code_attributes=self._settings.code_attributes,
-            severities=self._settings.severities,
-        )
+        core.attach(self._pipeline, self._settings, self.levels.threshold(core.scope.name))
         if self._pipeline.closed:
             core.close()
 
 
-# Registries are few; copied, because a hold is made at any time.
 _registries: weakref.WeakSet[LoggerRegistry] = weakref.WeakSet()
 
 
@@ -139,6 +173,6 @@ holding.follow(_follow_floor)
 
 
 def _version_of(name: str) -> str:
-    """Return the version that the logger's top-level package states, if it does."""
+    """Return ``__version__`` of the logger's top-level package, or ""."""
     version = getattr(sys.modules.get(name.partition(".")[0]), "__version__", "")
     return version if isinstance(version, str) else ""

@@ -1,8 +1,9 @@
 """OpenTelemetry's own interfaces, in both directions.
 
 Into fapilog: ``provider`` implements the Logs API, ``processor`` joins an SDK
-provider, ``convert`` turns their records into fapilog's, ``zero_code`` is what
-``opentelemetry-instrument`` loads.  Out of it: ``exporters`` offers fapilog's
-sinks to an SDK.  ``resource`` finds what describes the process.  The encoders
-are in ``fapilog.otlp``.  Read ``provider`` first.
+provider, ``convert`` converts their records, and ``opentelemetry-instrument``
+loads ``zero_code``.  Out of fapilog: ``exporters`` offers the sinks to an SDK.
+``resource`` finds the attributes that describe the process.  The package uses
+bridges, sinks and the runtime; the encoders are in ``fapilog.otlp``.  Read
+``provider`` first.
 """

@@ -1,9 +1,8 @@
-"""Records of the OpenTelemetry Logs API and SDK, turned into fapilog's.
+"""Converts records of the OpenTelemetry Logs API and SDK into fapilog's records.
 
-Used by the provider and the processor on the caller's thread, and by the
-exporters on the SDK's.  Nothing here raises because of a value: bodies and
-attributes may be anything and become bounded snapshots.  The way out, to an
-SDK exporter, is ``fapilog.sinks.exporter``.
+The provider and the processor use it on the caller's thread, the exporters on
+the SDK's thread.  No value makes it raise: bodies and attributes of any type
+become bounded snapshots.  ``fapilog.sinks.exporter`` converts the other way.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
 
+from fapilog.bridges.event import from_traceback
 from fapilog.bridges.feeds import attributes_of, body_of
 from fapilog.context import EMPTY
 from fapilog.record import EMPTY_RESOURCE, EMPTY_SCOPE, LogRecord, Resource, Scope
@@ -36,17 +36,17 @@ def from_api(
     resource: Resource = EMPTY_RESOURCE,
     bound: Mapping[str, Any] = EMPTY,
 ) -> LogRecord:
-    """Convert a record of the Logs API, or one the SDK made of it.
+    """Convert a record of the Logs API, or the SDK's version of it.
 
-    Severity and event name are taken as the source gives them.  A record
-    without a timestamp gets its observed time: it was emitted in this
+    A record without a timestamp gets its observed time: it was emitted in this
     process, so the two are the same instant.
 
     Args:
-        record: its trace context is the one it was created in.
-        scope: the logger it came from.
+        record: the record, with the trace context in which it was created.
+        scope: the scope of the logger that emitted it.
         resource: the entity that produced it.
-        bound: fields of the emitting context; the record's own win.
+        bound: the bound fields of the emitting context; the record's
+            attributes win over them.
     """
     observed = record.observed_timestamp or time_ns()
     attributes = attributes_from(record.attributes, bound)
@@ -70,13 +70,13 @@ def from_api(
 
 
 def severity(number: object) -> int:
-    """Return the number of a ``SeverityNumber`` or of a plain integer; else 0."""
+    """Return the integer of a ``SeverityNumber`` or a plain integer; 0 for another value."""
     value = getattr(number, "value", number)
     return value if type(value) is int else 0
 
 
 def exception_of(record: api.LogRecord) -> Capture | None:
-    """Capture the exception a record carries, unless its attributes tell it already."""
+    """Capture the exception of a record, unless its attributes already describe it."""
     # The Logs API has the field since 1.40.
     exception = getattr(record, "exception", None)
     if not isinstance(exception, BaseException):
@@ -88,20 +88,20 @@ def exception_of(record: api.LogRecord) -> Capture | None:
 
 @lru_cache(maxsize=4096)
 def from_sdk_scope(scope: InstrumentationScope | None) -> Scope:
-    """Return the one fapilog scope of equal SDK scopes."""
+    """Return fapilog's scope for an SDK scope, the same object for equal ones."""
     if scope is None:
         return EMPTY_SCOPE
     attributes = attributes_from(scope.attributes)
     return Scope(scope.name or "", scope.version or "", scope.schema_url or "", attributes)
 
 
-# By identity, because an SDK resource hashes by serialising itself.  The
-# source is kept beside the result, so an id cannot come to mean another one.
+# By identity, because an SDK resource serialises itself to compute its hash.  The
+# cache keeps the SDK resource alive, so no other object can get its id.
 _resources: dict[int, tuple[SDKResource, Resource]] = {}
 
 
 def from_sdk_resource(resource: SDKResource | None) -> Resource:
-    """Return the one fapilog resource of an SDK resource object."""
+    """Return fapilog's resource for an SDK resource, the same object for the same one."""
     if resource is None:
         return EMPTY_RESOURCE
     found = _resources.get(id(resource))
@@ -114,7 +114,7 @@ def from_sdk_resource(resource: SDKResource | None) -> Resource:
 
 
 def attributes_from(source: object, bound: Mapping[str, Any] = EMPTY) -> dict[str, Any]:
-    """Return a snapshot of any mapping, bound fields beneath; total, as snapshots are."""
+    """Return a snapshot of the bound fields and of any mapping, which wins over them."""
     if type(source) is dict or isinstance(source, BoundedAttributes):
         fields: Any = source.copy()
     else:
@@ -129,24 +129,18 @@ def _hex(number: object, digits: str) -> str:
 
 
 def _restore_exception(attributes: dict[str, Any]) -> None:
-    """Recover what a logging handler shortened from the stack trace it sent along.
+    """Restore the type and the message that a logging handler has shortened.
 
     OpenTelemetry's logging handlers give the bare class name and only the
-    exception's first argument.  The last header line of the stack trace has
-    the qualified name and the whole message; it is believed when it agrees
-    with what was given.  (Notes follow the message there, and stay in it.)
+    exception's first argument.  The stack trace has the qualified name and the
+    whole message, notes included; they are used if they agree with the given
+    ones.
     """
     name, trace = attributes["exception.type"], attributes.get("exception.stacktrace")
     given = attributes.get("exception.message", "")
-    if not (isinstance(name, str) and isinstance(trace, str) and isinstance(given, str)):
-        return
-    suffix = f".{name}"
-    lines = trace.rstrip("\n").split("\n")
-    for index in range(len(lines) - 1, -1, -1):
-        head, _, rest = lines[index].partition(": ")
-        if " " not in head and (head == name or head.endswith(suffix)):
-            message = "\n".join((rest, *lines[index + 1 :]))
-            if given in message:
-                attributes["exception.type"] = head
-                attributes["exception.message"] = message
-            return
+    if isinstance(name, str) and isinstance(trace, str) and isinstance(given, str):
+        found = from_traceback(trace)
+        kind = found.get("exception.type")
+        if kind and f".{kind}".endswith(f".{name}") and given in found["exception.message"]:
+            found["exception.stacktrace"] = trace
+            attributes.update(found)

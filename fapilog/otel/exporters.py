@@ -1,44 +1,45 @@
-"""fapilog's sinks as exporters of an OpenTelemetry SDK.
+"""fapilog's sinks as exporters for an OpenTelemetry SDK.
 
-For applications that keep the SDK's own processors: records that reach the
-exporter are converted, redacted and sent by a sink on the SDK's thread.  The
-classes without arguments are entry points, so ``OTEL_LOGS_EXPORTER`` can name
-them; the pipeline, with its queue and its ledger, is not involved.
+For applications that keep the SDK's own processors: a sink converts, redacts
+and sends the exporter's records on the SDK's thread.  The pipeline, with its
+queue and its ledger, is not involved.  The classes without arguments are entry
+points, so ``OTEL_LOGS_EXPORTER`` can name them.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
 from fapilog.context import BOUND, SUPPRESSED
-from fapilog.delivery.retry import RetryPolicy
-from fapilog.delivery.send_size import SendSize
+from fapilog.delivery.backlog import Backlog, Batch
+from fapilog.delivery.circuit import RetryPolicy
+from fapilog.delivery.sender import Delivery, SendSize, send_until_settled
 from fapilog.diagnostics import announce, describe
-from fapilog.errors import ConfigurationError, NoAnswerError, RetryableError, TooLargeError
+from fapilog.errors import ConfigurationError
 from fapilog.native import monotonic
 from fapilog.otel.convert import from_api, from_sdk_resource, from_sdk_scope
+from fapilog.process import fork
 from fapilog.processors.redact import RedactProcessor, mask_record, redactor_of
 from fapilog.record import Resource, Scope
 from fapilog.values import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.sdk._logs import ReadableLogRecord
 
-    from fapilog.protocols import Sink
+    from fapilog.protocols import Outcome, Sink
     from fapilog.record import AnyValue, LogRecord
 
-#: Path of the file that the exporter ``fapilog_file`` writes.
+#: The variable with the path of the file that the exporter ``fapilog_file`` writes.
 FILE_PATH_VARIABLE: Final = "FAPILOG_FILE__PATH"
 
-_RETRY: Final = RetryPolicy(initial=0.5, maximum=5.0)
+_RETRY: Final = RetryPolicy(initial=0.5, maximum=5.0, unknown_attempts=1)
 _SUCCESS: Final = LogRecordExportResult.SUCCESS
 _FAILURE: Final = LogRecordExportResult.FAILURE
 
@@ -46,16 +47,16 @@ _FAILURE: Final = LogRecordExportResult.FAILURE
 class SinkExporter(LogRecordExporter):
     """Exports through a sink, with fapilog's redaction.
 
-    ``export`` does not raise and may be called from several threads; they
-    take turns.  A batch is retried until ``timeout`` is over, and then lost,
-    as the SDK has it: what is lost is announced on stderr.
+    ``export`` does not raise.  Several threads may call it; they take turns.
+    A batch is retried until ``timeout`` seconds have passed and is then lost, as
+    the SDK specifies; lost records are announced on stderr.
 
     Args:
-        sink: opened here, closed by ``shutdown``.
-        timeout: seconds one ``export`` may take, retries included.
-        redact: masks secrets; by default what the options ``redact``,
-            ``redact_fields`` and ``redact_allow`` ask for, from the
-            environment and files.
+        sink: the sink, opened here and closed by ``shutdown``.
+        timeout: the seconds that one ``export`` may take, including retries.
+        redact: the processor that masks secrets; by default as the options
+            ``redact``, ``redact_fields`` and ``redact_allow`` in the
+            environment and files say.
 
     Raises:
         ConfigurationError: an option of the sink, or of redaction, is wrong.
@@ -72,20 +73,20 @@ class SinkExporter(LogRecordExporter):
 
             redact = redactor_of(Settings())
         self._redact = redact
-        # By identity: one redacted resource and scope for each source.
+        # By identity: each source has one redacted resource and one redacted scope.
         self._resource = lru_cache(maxsize=64)(self._redact_resource)
         self._scope = lru_cache(maxsize=4096)(self._redact_scope)
         self._stopped = threading.Event()
         self._size = SendSize()
         self._renew_locks()
-        _exporters.add(self)
+        fork.renew("exporters", self)
 
     def _renew_locks(self) -> None:
         self._turn = threading.RLock()
         self._exporting = False
 
     def after_fork(self) -> None:
-        """Forget the locks and connections of the parent; called in the child."""
+        """Replace the locks and connections of the parent; called in the child."""
         stopped, self._stopped = self._stopped.is_set(), threading.Event()
         if stopped:
             self._stopped.set()
@@ -96,53 +97,45 @@ class SinkExporter(LogRecordExporter):
         """Convert, redact and send a batch.  Blocks up to ``timeout`` seconds.
 
         Returns:
-            FAILURE when records of the batch were lost other than by the
-            backend's own choice.
+            FAILURE if records were lost, unless the backend took the batch and
+            rejected these records itself.
         """
-        deadline = monotonic() + self._timeout
+        delivery = _Export(self._sink, self._size, self._stopped, monotonic() + self._timeout)
         if not self._turn.acquire(timeout=self._timeout):
-            return self._lost(len(batch), "the previous export is still going on")
+            delivery.lose(len(batch), "the previous export is still running")
+            return _FAILURE
         try:
-            if self._exporting or self._stopped.is_set():
-                why = "it was logged by the export itself" if self._exporting else "shut down"
-                return self._lost(len(batch), why)
-            self._exporting = True
-            bound = BOUND.set(SUPPRESSED)
-            try:
-                return self._export(batch, deadline)
-            finally:
-                BOUND.reset(bound)
-                self._exporting = False
+            if self._exporting:
+                delivery.lose(len(batch), "the export itself logged them")
+            elif self._stopped.is_set():
+                delivery.lose(len(batch), "the exporter is shut down")
+            else:
+                self._export(batch, delivery)
         finally:
             self._turn.release()
+        return _FAILURE if delivery.lost else _SUCCESS
 
-    def _export(self, batch: Sequence[ReadableLogRecord], deadline: float) -> LogRecordExportResult:
-        encoded = [entry for readable in batch if (entry := self._encode(readable)) is not None]
-        sent = [self._deliver(items, deadline) for items in self._batches(encoded)]
-        return _SUCCESS if len(encoded) == len(batch) and all(sent) else _FAILURE
+    def _export(self, batch: Sequence[ReadableLogRecord], delivery: _Export) -> None:
+        self._exporting = True
+        bound = BOUND.set(SUPPRESSED)
+        try:
+            backlog = Backlog(self._sink.limits)
+            for readable in batch:
+                self._encode(readable, backlog, delivery)
+            while part := backlog.take():
+                part.parts = [part]
+                send_until_settled(part, delivery)
+                delivery.lose(sum(map(len, part.parts)), delivery.problem)
+        finally:
+            BOUND.reset(bound)
+            self._exporting = False
 
-    def _encode(self, readable: ReadableLogRecord) -> tuple[Any, int] | None:
-        """Return what the sink makes of a record, and its size in bytes."""
+    def _encode(self, readable: ReadableLogRecord, backlog: Backlog, delivery: _Export) -> None:
         try:
             record = self._convert(readable)
-            return self._sink.encode(record), record.size
+            backlog.put(Batch([self._sink.encode(record)], [record.severity_number], record.size))
         except Exception as error:  # noqa: BLE001 - hostile values or a sink's code; announced
-            self._lost(1, f"it cannot be encoded ({type(error).__name__})")
-            return None
-
-    def _batches(self, encoded: list[tuple[Any, int]]) -> Iterator[list[Any]]:
-        """Yield what is to be sent in batches of the size the sink wants."""
-        limits = self._sink.limits
-        items: list[Any] = []
-        room = limits.size
-        for item, size in encoded:
-            if items and (len(items) >= limits.count or size > room):
-                yield items
-                items, room = [], limits.size
-            items.append(item)
-            room -= size
-        if items:
-            yield items
+            delivery.lose(1, f"it cannot be encoded ({type(error).__name__})")
 
     def _convert(self, readable: ReadableLogRecord) -> LogRecord:
         scope = self._scope(from_sdk_scope(readable.instrumentation_scope))
@@ -167,57 +160,10 @@ class SinkExporter(LogRecordExporter):
     def _masked(self, attributes: Mapping[str, AnyValue]) -> Mapping[str, AnyValue]:
         return attributes if self._redact is None else self._redact.redact_mapping(attributes)
 
-    def _deliver(self, items: list[Any], deadline: float) -> bool:
-        """Send a batch, in parts that the backend takes in time; True when all arrived."""
-        parts, attempt, arrived = [items], 0, True  # the next part is the last one
-        while parts:
-            part = parts.pop()
-            if len(part) > self._size.most:
-                parts += _halves(part)
-                continue
-            try:
-                self._attempt(part, deadline)
-                attempt = 0
-            except RetryableError as error:
-                attempt += 1
-                wait = _RETRY.delay(attempt, error.retry_after)
-                if monotonic() + wait < deadline and not self._stopped.wait(wait):
-                    parts.append(part)
-                else:
-                    arrived = self._gave_up(part, error)
-            except Exception as error:  # noqa: BLE001 - any sink's code; announced
-                if isinstance(error, TooLargeError) and len(part) > 1:
-                    parts += _halves(part)
-                else:
-                    arrived = self._gave_up(part, error)
-        return arrived
-
-    def _attempt(self, items: list[Any], deadline: float) -> None:
-        began = monotonic()
-        try:
-            outcome = self._sink.send(items, max(deadline - began, 0.001))
-        except NoAnswerError:
-            self._size.shrink(len(items), monotonic() - began)
-            raise
-        self._size.grow(len(items), monotonic() - began)
-        if outcome is not None and outcome.rejected:
-            self._lost(outcome.rejected, outcome.message)
-        elif outcome is not None and outcome.message:
-            announce(f"warning {self._sink.name}", f"{self._sink.name}: {outcome.message}")
-
-    def _gave_up(self, items: list[Any], error: Exception) -> bool:
-        self._lost(len(items), describe(error))
-        return False
-
-    def _lost(self, count: int, why: str) -> LogRecordExportResult:
-        name = self._sink.name
-        announce(f"export {name}", f"{name}: {count} records lost: {why}")
-        return _FAILURE
-
     def shutdown(self) -> None:
-        """End a running export's retries and close the sink.
+        """End the retries of a running export and close the sink.
 
-        Waits for an export in progress up to ``timeout`` seconds; a second
+        Waits for an export in progress up to ``timeout`` seconds.  A second
         call does nothing.
         """
         if self._stopped.is_set():
@@ -235,7 +181,7 @@ class SinkExporter(LogRecordExporter):
             self._turn.release()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait for an export in progress; nothing is kept beyond it.
+        """Wait for an export in progress; the exporter keeps no records after it.
 
         Args:
             timeout_millis: the longest wait, milliseconds.
@@ -249,14 +195,60 @@ class SinkExporter(LogRecordExporter):
         return done
 
 
-def _halves(items: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Return the items in two parts, the one to send first at the end."""
-    middle = len(items) // 2
-    return items[middle:], items[:middle]
+class _Export(Delivery):
+    """The delivery of one ``export``: it ends at a deadline, and losses are announced.
+
+    Attributes:
+        lost: the number of records that were lost, without those that the
+            backend rejected in a batch it took.
+        problem: the latest reason why an attempt failed.
+    """
+
+    def __init__(
+        self, sink: Sink[Any], size: SendSize, stopped: threading.Event, deadline: float
+    ) -> None:
+        super().__init__(sink, sink.name, _RETRY)
+        self.size = size
+        self._stopped = stopped
+        self._deadline = deadline
+        self.lost = 0
+        self.problem = ""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for ``seconds``; False after ``shutdown``, or if the deadline comes first."""
+        if seconds <= 0:
+            return True
+        return monotonic() + seconds < self._deadline and not self._stopped.wait(seconds)
+
+    def time_limit(self) -> float:
+        """Return the time to the deadline."""
+        return max(self._deadline - monotonic(), 0.001)
+
+    def fail(self, error: BaseException, attempt: int) -> None:  # noqa: ARG002
+        """Keep the reason for records that are not sent before the deadline."""
+        self.problem = describe(error)
+
+    def accept(self, batch: Batch, outcome: Outcome) -> None:
+        """Announce the records that the backend rejected, or its message."""
+        batch.parts.pop(0)
+        self.announce_outcome(outcome)
+
+    def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
+        """Announce that a part is lost."""
+        if not isinstance(error, Exception):
+            raise error
+        batch.parts.pop(0)
+        self.lose(len(part), describe(error))
+
+    def lose(self, count: int, why: str) -> None:
+        """Count and announce lost records, if there are any."""
+        if count:
+            self.lost += count
+            self.announce_lost(count, why)
 
 
 class OTLPExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_otlp``: OTLP, by the ``OTEL_EXPORTER_OTLP_*`` variables."""
+    """``OTEL_LOGS_EXPORTER=fapilog_otlp``: OTLP, set up by ``OTEL_EXPORTER_OTLP_*`` variables."""
 
     def __init__(self) -> None:
         from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415 - one exporter loads one sink
@@ -291,7 +283,7 @@ class FileExporter(SinkExporter):
 
 
 class LokiExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_loki``: Loki, by the ``FAPILOG_LOKI__*`` variables.
+    """``OTEL_LOGS_EXPORTER=fapilog_loki``: Loki, set up by ``FAPILOG_LOKI__*`` variables.
 
     Raises:
         ConfigurationError: an option is wrong, or ``FAPILOG_LOKI__URL`` is not set.
@@ -302,17 +294,5 @@ class LokiExporter(SinkExporter):
         from fapilog.sinks.factory import sink_of  # noqa: PLC0415
 
         sink = sink_of("loki", Settings())
-        assert sink is not None  # noqa: S101 - for the type checker: only "none" is none
+        assert sink is not None  # noqa: S101 - for the type checker: only "none" gives None
         super().__init__(sink)
-
-
-_exporters: weakref.WeakSet[SinkExporter] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for exporter in list(_exporters):
-        exporter.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

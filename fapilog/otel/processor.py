@@ -1,8 +1,7 @@
-"""fapilog's pipeline as a processor of an OpenTelemetry SDK.
+"""fapilog's pipeline as a log record processor of the OpenTelemetry SDK.
 
-For applications that keep their SDK ``LoggerProvider``: added to it, the
-processor converts each record on the emitting thread and offers it to a
-runtime, which delivers it as if it had been logged there.
+For applications that keep their SDK ``LoggerProvider``: the processor converts
+each record of that provider on the emitting thread and offers it to a runtime.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
 class FapilogLogRecordProcessor(LogRecordProcessor):
     """Offers the records of an SDK provider, with its resource, to fapilog.
 
-    Thread-safe; no method raises.  Values are copied, so what later
-    processors do to a record does not reach fapilog.
+    Thread-safe; no method raises.  Values are copied, so changes that later
+    processors make do not reach fapilog.
 
     Args:
-        target: the runtime to feed, by default the default runtime.
+        target: the runtime that gets the records; by default the default
+            runtime at the time of each record.
     """
 
     def __init__(self, target: RecordTarget | None = None) -> None:
@@ -46,17 +46,10 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
         offer(target, log_record.log_record, scope, from_sdk_resource(log_record.resource))
 
     def shutdown(self) -> None:
-        """Flush for up to 5 s and take no further records; the runtime goes on."""
+        """Flush for up to 5 s and take no further records; the runtime keeps running."""
         self._feed.stop()
         self._feed.flush(SHUTDOWN_TIMEOUT)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait until the records taken so far are delivered or given up.
-
-        Args:
-            timeout_millis: the longest wait, milliseconds.
-
-        Returns:
-            False at the time limit.
-        """
+        """Wait for the records taken so far, at most ``timeout_millis``; False at the limit."""
         return self._feed.flush(timeout_millis / 1000)

@@ -1,13 +1,14 @@
-"""The Logs API, implemented by fapilog.
+"""fapilog's implementation of the Logs API.
 
-``LoggerProvider`` is what libraries and OpenTelemetry's own logging handler
-find as the global provider: the records they emit are converted on their
-thread and offered to the runtime that is the default at that moment.
+Libraries and OpenTelemetry's logging handler find ``LoggerProvider`` as the
+global provider.  It converts their records on their own thread and offers them
+to the default runtime.
 """
 
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import _logs as api
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from fapilog.protocols import RecordTarget
 
-#: Seconds a ``shutdown()`` that has no time limit of its own may flush.
+#: Seconds for which the ``shutdown()`` of a provider or processor flushes at most.
 SHUTDOWN_TIMEOUT: Final = 5.0
 
 _MAX_LOGGERS: Final = 4096
@@ -42,16 +43,16 @@ def offer(
     resource: Resource = EMPTY_RESOURCE,
     exception: BaseException | None = None,
 ) -> None:
-    """Convert a record and offer it to ``target`` if that takes its severity.
+    """Convert a record and offer it to ``target`` if the target takes its severity.
 
     Never raises.  Thread-safe.  Waits only as ``RecordTarget.offer`` does.
 
     Args:
-        target: what is fed.
-        record: the record, or the fields to make it of.
-        scope: the logger it was emitted by.
-        resource: the entity that produced it, by default the target's.
-        exception: what the record is about, unless it carries that itself.
+        target: the target.
+        record: the record, or its fields.
+        scope: the scope of the logger that emitted it.
+        resource: the entity that produced it; by default the target's resource.
+        exception: the exception that the record reports; by default the record's.
     """
     try:
         if isinstance(record, dict):
@@ -60,16 +61,16 @@ def offer(
             return
         capture = exception_of(record) if exception is None else Capture(exception)
         converted = from_api(record, scope, resource, BOUND.get())
-    except Exception as error:  # noqa: BLE001 - whatever was emitted, the caller must not suffer
+    except Exception as error:  # noqa: BLE001 - no emitted value may raise into the caller
         kind = type(error).__name__
-        announce("otel", f"a record of {scope.name!r} could not be converted ({kind}); dropped")
+        announce("otel", f"a record of {scope.name!r} cannot be converted ({kind}); it is dropped")
         return
     target.offer(converted, capture)
 
 
 def _is_enabled(target: RecordTarget, name: str, severity_number: object) -> bool:
-    # By the specification a minimum severity does not hold back records of
-    # unspecified severity; a logger that is off still does.
+    # By the specification, a minimum severity does not apply to records of
+    # unspecified severity; the level "off" does.
     return target.is_enabled(name, severity(severity_number) or FATAL)
 
 
@@ -88,10 +89,10 @@ class Logger(api.Logger):
         exception: BaseException | None = None,
         **fields: Any,
     ) -> None:
-        """Offer a record, given whole or by its fields, to the pipeline.
+        """Offer a record, or the record of these fields, to the pipeline.
 
-        Values are copied before it returns.  Waits for room in the queue only
-        as the overflow policy allows.
+        Values are copied before the call returns.  Waits for room in the queue
+        only as the overflow policy allows.
 
         Source: https://opentelemetry.io/docs/specs/otel/logs/api/#emit-a-logrecord
         """
@@ -109,7 +110,7 @@ class Logger(api.Logger):
         severity_number: api.SeverityNumber | None = None,
         event_name: str | None = None,  # noqa: ARG002 - the API's signature
     ) -> bool:
-        """Whether a record of this severity would be taken now.  Does not block."""
+        """Whether a record of this severity is taken now.  Does not block."""
         target = None if feeds.is_suppressed() else self._feed.target()
         return target is not None and _is_enabled(target, self._scope.name, severity_number)
 
@@ -117,17 +118,17 @@ class Logger(api.Logger):
 class LoggerProvider(api.LoggerProvider):
     """A provider of the Logs API whose records go to fapilog.
 
-    Thread-safe.  It belongs to no runtime: while there is none, its loggers
-    are disabled, and they work again with the next one.
+    Thread-safe.  It belongs to no runtime: its loggers are disabled while there
+    is no runtime, and work again with the next one.
 
     Args:
-        target: yields what is fed, None for nothing; called for each record.
-            By default the default runtime.
+        target: the function that returns the target of a record, or None if
+            there is none; by default it returns the default runtime.
     """
 
     def __init__(self, target: Callable[[], RecordTarget | None] | None = None) -> None:
         self.feed = feeds.Feed(target)
-        self._loggers: dict[tuple[str, str, str], Logger] = {}
+        self._logger = lru_cache(_MAX_LOGGERS)(lambda *key: Logger(Scope(*key), self.feed))
 
     def get_logger(
         self,
@@ -136,41 +137,29 @@ class LoggerProvider(api.LoggerProvider):
         schema_url: str | None = None,
         attributes: Any = None,
     ) -> Logger:
-        """Return a logger; the same one for the same arguments, if it has no attributes.
+        """Return a logger, the same one for the same arguments if there are no attributes.
 
-        For a handler of :mod:`logging` with a record that has come in by
-        ``install_stdlib()`` already, a logger that does nothing.
+        If a handler of :mod:`logging` asks for a record that
+        ``install_stdlib()`` has taken already, the logger does nothing.
         """
         if self.feed.has(name):
-            # Of this class, because OpenTelemetry's handler then does not even convert.
+            # For a logger of this class, OpenTelemetry's handler skips its conversion.
             return cast("Logger", api.NoOpLogger(name))
         if not name or not isinstance(name, str):
-            announce("logger name", "a logger without a name was asked for; give a str of its own")
+            announce("logger name", "get_logger() was called without a name; give a non-empty str")
         key = (str(name or ""), str(version or ""), str(schema_url or ""))
         if attributes:
             return Logger(Scope(*key, attributes_from(attributes)), self.feed)
-        logger = self._loggers.get(key)
-        if logger is None:
-            if len(self._loggers) >= _MAX_LOGGERS:
-                self._loggers.clear()
-            logger = self._loggers.setdefault(key, Logger(Scope(*key), self.feed))
-        return logger
+        return self._logger(*key)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait until the records emitted so far are delivered or given up.
-
-        Args:
-            timeout_millis: the longest wait, milliseconds.
-
-        Returns:
-            False at the time limit.
-        """
+        """Wait for the records emitted so far, at most ``timeout_millis``; False at the limit."""
         return self.feed.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
         """Flush for up to 5 s and take no further records.
 
-        The runtime goes on; installing the provider again revives it.
+        The runtime keeps running; :func:`install_provider` activates the provider again.
         """
         self.feed.stop()
         self.feed.flush(SHUTDOWN_TIMEOUT)
@@ -179,18 +168,17 @@ class LoggerProvider(api.LoggerProvider):
 def install_provider(
     target: Callable[[], RecordTarget | None] | None = None,
 ) -> LoggerProvider | None:
-    """Make a fapilog provider the global one, or feed ``target`` from the one installed.
+    """Make a provider of fapilog the global one, or change the target of the present one.
 
-    The API lets the global provider be set once, so it stays for the life of
-    the process; calling this again is how it follows another target.  Does
-    not block.
+    The global provider can be set only once, so it stays for the life of the
+    process.  Does not block.
 
     Args:
-        target: as for :class:`LoggerProvider`.
+        target: the function that returns the target, as for :class:`LoggerProvider`.
 
     Returns:
-        The provider, or None when the application has set another one: that
-        is announced and left alone.
+        The provider; None if the application has set another provider, which
+        stays and is announced.
     """
     with _installing:
         current = api.get_logger_provider()
@@ -202,7 +190,7 @@ def install_provider(
             return current
     announce(
         "provider",
-        f"a {type(current).__name__} is the global logger provider already; "
-        "add FapilogLogRecordProcessor to it for its records",
+        f"the global logger provider is already a {type(current).__name__}; "
+        "add a FapilogLogRecordProcessor to it to get its records",
     )
     return None

@@ -1,4 +1,4 @@
-"""The resource of a runtime: service, process, host, as the SDK's detectors see them."""
+"""The resource of a runtime: service, process and host, found by the SDK's detectors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _DETECTORS: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 _DEFAULT_DETECTORS: Final = "process,host"
-#: Command lines carry secrets in ways no pattern tells from other words, so
-#: they are left out unless the ``resource`` argument names them.
+#: Left out unless the ``resource`` argument has them: no pattern recognises every
+#: secret in a command line.
 _LEFT_OUT: Final = frozenset({"process.command", "process.command_args", "process.command_line"})
 _of_auto_instrumentation: Final[dict[str, Any]] = {}
 
@@ -40,11 +40,11 @@ def name_auto_instrumentation(version: str) -> None:
 
 
 def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = None) -> Resource:
-    """Return the resource: detected, then the environment's, then what is given.
+    """Return the resource of detectors, environment and ``given``; later ones win.
 
-    ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
-    ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS`` are obeyed; without the last, the
-    process and host detectors run.  Blocks for some milliseconds, at start-up.
+    Reads ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
+    ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``; without the last one, the process
+    and host detectors run.  Blocks for some milliseconds, at start-up.
 
     Args:
         given: attributes that win over detected ones, or a whole resource.
@@ -57,7 +57,7 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
     try:
         detected = get_aggregated_resources(_load(names), SDKResource.create())
     except RuntimeError:
-        # The SDK detects in threads, and the interpreter is shutting down.
+        # The SDK's detectors need threads, which an ending interpreter refuses.
         detected = OTELResourceDetector().detect()
     attributes = {
         name: value for name, value in detected.attributes.items() if name not in _LEFT_OUT
@@ -67,10 +67,10 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
 
 
 def process_attributes() -> dict[str, Any]:
-    """Return what tells this process from one that it forks.
+    """Return the attributes that differ between this process and its forked children.
 
-    ``service.instance.id`` is the SDK's random one, the same as in the spans
-    of this process; older SDKs have none.
+    ``service.instance.id`` is the SDK's random id, the same as in the spans of
+    this process; older SDKs do not have it.
     """
     found: dict[str, Any] = {"process.pid": os.getpid(), "process.parent_pid": os.getppid()}
     detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)
@@ -80,12 +80,12 @@ def process_attributes() -> dict[str, Any]:
 
 
 def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, Any]) -> Resource:
-    """Return the resource of a forked child; attributes that were given stay.
+    """Return the resource of a forked child; attributes that the user gave stay.
 
     Args:
-        resource: the parent's.
-        before: :func:`process_attributes` of the parent.
-        now: the same of the child.
+        resource: the parent's resource.
+        before: the parent's :func:`process_attributes`.
+        now: the child's :func:`process_attributes`.
     """
     changed = {
         name: value
@@ -96,7 +96,7 @@ def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, An
 
 
 def _announce_malformed() -> None:
-    """Announce entries that the SDK leaves out, naming the variable; values are not shown."""
+    """Announce malformed entries, which the SDK skips, without their values."""
     entries = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
     wrong = [
         str(position)
@@ -106,8 +106,8 @@ def _announce_malformed() -> None:
     if wrong:
         announce(
             f"variable {OTEL_RESOURCE_ATTRIBUTES}",
-            f"{OTEL_RESOURCE_ATTRIBUTES}: entry {', '.join(wrong)} is not of the form name=value; "
-            "it is ignored",
+            f"{OTEL_RESOURCE_ATTRIBUTES}: entry {', '.join(wrong)} does not have the form "
+            "name=value and is ignored",
         )
 
 
@@ -116,7 +116,9 @@ def _load(names: str) -> list[ResourceDetector]:
     for name in dict.fromkeys(part.strip() for part in names.split(",")):
         points = entry_points(group="opentelemetry_resource_detector", name=name)
         if name not in {"", "*"} and not points:
-            announce(f"detector {name}", f"{_DETECTORS}: there is no detector {name!r}; ignored")
+            announce(
+                f"detector {name}", f"{_DETECTORS}: detector {name!r} is not installed; ignored"
+            )
         for point in points:
             try:
                 detectors.append(point.load()())

@@ -81,5 +81,5 @@ def _with_handler(
 
     In its workers under gunicorn there is none: they reset what they inherit.
     """
-    process_exit.resume_sigterm()
+    process_exit.sigterm.resume()
     return wrapped(*args, **kwargs)

@@ -1,8 +1,8 @@
-"""Zero code: what ``opentelemetry-instrument`` loads under the name ``fapilog``.
+"""The distro and the configurator that ``opentelemetry-instrument`` loads as ``fapilog``.
 
 The distro sets defaults.  The configurator lets the SDK configure traces and
-metrics, and puts a pipeline in the place of the SDK's logs.  Both are entry
-points; they need what ``fapilog[auto]`` installs, and nothing else loads them.
+metrics, and sets up a pipeline instead of the SDK's logs.  Both are entry
+points and need the packages of ``fapilog[auto]``; no other module imports them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
-#: The entry points' name.
+#: The name of both entry points.
 NAME: Final = "fapilog"
-#: OpenTelemetry's variable for whether the records of ``logging`` are exported.
+#: OpenTelemetry's variable that says whether the records of ``logging`` are exported.
 OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION: Final = "OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION"
 
-#: How applications set :mod:`logging` up.
+#: The functions with which applications set up :mod:`logging`.
 _SET_UPS: Final = (
     ("logging", "basicConfig"),
     ("logging.config", "dictConfig"),
@@ -53,7 +53,7 @@ _LOADER: Final = "opentelemetry.instrumentation.auto_instrumentation._load"
 class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not typed
     """``OTEL_PYTHON_DISTRO=fapilog``: OTLP over HTTP for all signals, logs by fapilog.
 
-    Variables that are set, and are not empty, stay what they are.
+    Variables that are set and not empty keep their values.
     """
 
     def _configure(self, **_kwargs: Any) -> None:
@@ -68,7 +68,7 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
         _instrument_children()
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
-        """Instrument a library; of ``logging`` all but the handler, where fapilog has its own."""
+        """Instrument a library; ``logging`` without OpenTelemetry's handler if fapilog has one."""
         if entry_point.name == "logging" and FapilogConfigurator.takes_stdlib:
             kwargs["enable_log_auto_instrumentation"] = False
         super().load_instrumentor(entry_point, **kwargs)
@@ -78,7 +78,7 @@ class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to b
     """``OTEL_PYTHON_CONFIGURATOR=fapilog``: traces and metrics by the SDK, logs by fapilog.
 
     A wrong option is announced in one line and stops neither the application
-    nor the other signals.  ``OTEL_SDK_DISABLED=true`` configures nothing.
+    nor the other signals.  With ``OTEL_SDK_DISABLED=true`` nothing is configured.
 
     Attributes:
         takes_stdlib: whether the records of :mod:`logging` reach fapilog.
@@ -92,40 +92,40 @@ class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to b
         version = kwargs.get("auto_instrumentation_version")
         if version:
             name_auto_instrumentation(version)
-        # First: the API lets the global logger provider be set once.
+        # First, because the global logger provider can be set only once.
         _configure_logs()
         _configure_others(super()._configure, kwargs)
 
 
 def _is_tracker() -> bool:
-    """Whether this process is of multiprocessing's own, and runs nothing of the application's."""
+    """Whether this is multiprocessing's own process, which runs no code of the application."""
     return any("multiprocessing.resource_tracker" in argument for argument in sys.orig_argv)
 
 
 def _default(variable: str, value: str) -> None:
-    if not os.environ.get(variable):  # by the specification an empty one is unset
+    if not os.environ.get(variable):  # by the specification, empty means unset
         os.environ[variable] = value
 
 
 def _sinks_in_file() -> bool:
-    """Whether a file says where records go; a variable would win over it."""
-    from fapilog.settings import Settings  # noqa: PLC0415 - pydantic loads here
+    """Whether a configuration file sets the sinks; a variable would win over it."""
+    from fapilog.settings import Settings  # noqa: PLC0415 - imports pydantic
 
     return isinstance(Settings.origins().source("sinks"), FileSource)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Hold back that other configurators are not loaded: the distro has seen to it."""
+    """Filter out the message that another configurator is not loaded: the distro intends that."""
     return not str(record.msg).startswith("Configuration of %s not loaded")
 
 
 def _instrument_children() -> None:
-    """Let the Python processes that this one starts be instrumented too.
+    """Let the Python processes that this process starts be instrumented too.
 
-    Before 0.63b0 the caller takes the directory of its ``sitecustomize`` out
-    of PYTHONPATH for good, and uvicorn's workers would have no telemetry.
+    Before version 0.63b0, ``opentelemetry-instrument`` removes the directory of
+    its ``sitecustomize`` from PYTHONPATH, so uvicorn's workers have no telemetry.
     """
-    directory = os.path.dirname(os.path.abspath(auto_instrumentation.__file__))  # noqa: PTH100, PTH120 - as the caller does it
+    directory = os.path.dirname(os.path.abspath(auto_instrumentation.__file__))  # noqa: PTH100, PTH120 - must equal the path that it removes
     found = getattr(sys.modules.get("sitecustomize"), "__file__", None) or ""
     path = os.environ.get("PYTHONPATH", "")
     if hasattr(auto_instrumentation, "_initialize") or not found.startswith(directory):
@@ -141,15 +141,15 @@ def _configure_logs() -> None:
             default.install_stdlib()
             _spare_handler()
             FapilogConfigurator.takes_stdlib = True
-    except Exception as error:  # noqa: BLE001 - announced; the application must start
+    except Exception as error:  # noqa: BLE001 - the application must start
         fix = "" if isinstance(error, ConfigurationError) else " (this is a defect of fapilog)"
         announce("auto logs", f"{describe(error)}{fix}; logs are not exported")
 
 
 def _spare_handler() -> None:
-    """Let an application set logging up as if the root logger had no handler of fapilog's.
+    """Let the application set up logging as if the root logger had no handler of fapilog.
 
-    ``basicConfig`` does nothing where there is a handler, and the other ways
+    ``basicConfig`` does nothing if there is a handler; the other functions
     remove it.
     """
     for module, name in _SET_UPS:
@@ -159,7 +159,7 @@ def _spare_handler() -> None:
 def _with_handler_aside(
     wrapped: Callable[..., Any], _instance: object, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    from fapilog.bridges.stdlib import Handler  # noqa: PLC0415 - loaded by install_stdlib()
+    from fapilog.bridges.stdlib import Handler  # noqa: PLC0415 - install_stdlib() has loaded it
 
     root = logging.getLogger()
     ours = [handler for handler in root.handlers if isinstance(handler, Handler)]
@@ -177,10 +177,10 @@ def _configure_others(configure: Callable[..., None], kwargs: dict[str, Any]) ->
     try:
         with _without_logs():
             configure(**kwargs)
-    except Exception as error:  # noqa: BLE001 - announced; the application must start
+    except Exception as error:  # noqa: BLE001 - the application must start
         announce(
             "auto sdk",
-            f"traces and metrics are not exported: {describe(error)}; mend "
+            f"traces and metrics are not exported: {describe(error)}; correct "
             f"{OTEL_TRACES_EXPORTER}, {OTEL_METRICS_EXPORTER} or {OTEL_EXPORTER_OTLP_PROTOCOL}, "
             "or pip install 'fapilog[auto]'",
         )
@@ -191,9 +191,9 @@ def _configure_others(configure: Callable[..., None], kwargs: dict[str, Any]) ->
 
 @contextmanager
 def _without_logs() -> Iterator[None]:
-    """Keep the SDK from logs: from their exporters, and from a provider of its own."""
+    """Keep the SDK from setting up logs: neither exporters nor a logger provider."""
     exporters = os.environ.pop(OTEL_LOGS_EXPORTER, None)
-    original = sdk._init_logging  # noqa: SLF001 - there is no option for it
+    original = sdk._init_logging  # noqa: SLF001 - the SDK has no option for it
     sdk._init_logging = _nothing  # noqa: SLF001
     try:
         yield
@@ -204,4 +204,4 @@ def _without_logs() -> Iterator[None]:
 
 
 def _nothing(*_args: Any, **_kwargs: Any) -> None:
-    """Stand for the SDK's set-up of logs."""
+    """Replace the SDK's function that sets up logs."""

@@ -1,7 +1,7 @@
-"""The OTLP wire: records to bytes and back, and what a backend's answer means.
+"""The OTLP wire: records as bytes, bytes as records, and the meaning of a backend's answer.
 
-``encode`` and ``encode_json`` write requests, ``decode`` and ``decode_json``
-read them back from the spool, ``classify`` maps an answer to one of fapilog's
-errors.  Nothing here sends or waits.  Sinks, the command line and the SDK's
-exporters import it.  Read ``encode`` first.
+``encode`` and ``encode_json`` write requests, ``decode`` and ``decode_json`` read them
+back from the spool, ``classify`` turns an answer into one of fapilog's errors.  Nothing
+here sends or waits.  Sinks and the command line import this package; it imports
+``fapilog.record``, ``fapilog.values`` and the contracts.  Read ``encode`` first.
 """

@@ -1,9 +1,9 @@
-"""What a backend's answer means: delivered, rejected, try again, or never.
+"""The meaning of a backend's answer: delivered, rejected, try again, or never.
 
-Sinks hand the raw answer here, so every protocol decides by the same tables
-(https://opentelemetry.io/docs/specs/otlp/#failures) and the delivery around a
-sink only meets ``Outcome``, ``RetryableError`` and ``PermanentError``.
-Nothing here blocks, and a malformed answer never raises anything else.
+Sinks pass the raw answer to this module, so every protocol decides by the same tables
+(https://opentelemetry.io/docs/specs/otlp/#failures), and the delivery around a sink
+only sees an ``Outcome`` or a ``SendError``.  Nothing here blocks, and a malformed answer
+never raises anything else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fapilog.errors import (
     SendError,
     TooLargeError,
 )
-from fapilog.otlp.protobuf import bytes_field, fields, int64_field
+from fapilog.otlp.protobuf import bytes_field, fields, int64_field, messages
 from fapilog.protocols import Outcome
 
 if TYPE_CHECKING:
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 #: https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
-#: Loki has a 500 for everything that its parts cannot do at the moment
+#: Loki answers 500 to everything that its parts cannot do at the moment
 #: (https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs).
 LOKI_RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
-#: https://opentelemetry.io/docs/specs/otlp/#failures (RESOURCE_EXHAUSTED is
-#: retryable as well when it comes with RetryInfo)
+#: https://opentelemetry.io/docs/specs/otlp/#failures.  RESOURCE_EXHAUSTED is retryable
+#: too if it comes with a RetryInfo.
 RETRYABLE_CODES: Final = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 )
-#: Answers that are about the request's content, its size, or our credentials.
+#: Answers about the request's content, its size, or the credentials.
 _STATUS_ERRORS: Final[Mapping[int, type[SendError]]] = {
     400: InvalidDataError,
     401: AccessDeniedError,
@@ -55,17 +55,16 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
     "PERMISSION_DENIED": AccessDeniedError,
     "UNAUTHENTICATED": AccessDeniedError,
 }
-#: Seconds; a backend that asks for more is asked again after this.
+#: Seconds after which a backend that asks for more time is asked again.
 MAX_RETRY_AFTER: Final = 300.0
 #: Characters of a backend's own words that reach a message.
 MAX_MESSAGE: Final = 300
-#: Bytes of them that are read: far more, so that no credential which they echo is
-#: cut before it is hidden.
+#: Bytes of those words that are read: far more, so that a credential in them is hidden
+#: before the words are cut.
 _MAX_WORDS: Final = 1 << 16
 
-#: What gRPC servers say of a message over their limit; there is no code for it:
-#: C++ and Go (and what builds on them), Rust, Java, .NET.  If our own end received
-#: the message, it was the answer: the server has taken the request.
+#: The words of gRPC servers about a message over their limit, for which there is no code:
+#: C++ and Go (and servers built on them), Rust, Java, .NET.
 _TOO_LARGE: Final = re.compile(
     "larger than max|message length too large|exceeds maximum size"
     "|exceeds the maximum configured message size"
@@ -73,36 +72,37 @@ _TOO_LARGE: Final = re.compile(
 _LIMIT: Final = re.compile(
     r"\(\d+ vs\.? (\d+)\)|the limit is: (\d+) bytes|exceeds maximum size (\d+)"
 )
-_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # Rust has the latter
-#: What gRPC says of a connection that was lost while a call was under way.
+_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # Rust: the latter
+#: The words of gRPC about a connection that was lost during a call.
 _LOST: Final = re.compile(
     "socket closed|connection reset|broken pipe|goaway|keepalive|stream removed|rst_stream"
     "|endpoint closing|connection closed",
     re.IGNORECASE,
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
+#: gRPC's own end received the message that is too large, so it is the answer.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
 _UNPACKED: Final = "Decompressed"
 
 _STATUS_DETAILS: Final = 3
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
-#: What Loki's OTLP endpoint calls protobuf.
+#: The media type that Loki's OTLP endpoint gives to protobuf.
 _BINARY: Final = "application/octet-stream"
 
 
 def printable(text: str) -> str:
-    """Return the first :data:`MAX_MESSAGE` characters, controls replaced by spaces."""
+    """Return the first :data:`MAX_MESSAGE` characters, with spaces for control characters."""
     cut = text[:MAX_MESSAGE]
     return "".join(char if char.isprintable() else " " for char in cut).strip()
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds a ``Retry-After`` header asks for, or None.
+    """Return the seconds that a ``Retry-After`` header asks for, or None.
 
     Args:
-        value: seconds or an HTTP date (RFC 9110, section 10.2.3); anything
-            else counts as absent.
+        value: seconds or an HTTP date (RFC 9110, section 10.2.3); any other value counts
+            as absent.
         now: the current Unix time in seconds.
     """
     text = (value or "").strip()
@@ -132,11 +132,10 @@ def http_error(
 
     Args:
         status: the HTTP status.
-        body: a ``google.rpc.Status`` in the encoding of ``content_type``, or
-            any text.
-        content_type: the answer's own.
-        wait: what :func:`retry_after` made of its header.
-        source: what answered, for the message.
+        body: a ``google.rpc.Status`` in the encoding of ``content_type``, or any text.
+        content_type: the answer's media type.
+        wait: the seconds that the answer's :func:`retry_after` asks for.
+        source: the backend's address, used in the message.
         clean: makes the backend's words fit to be shown.
         retryable: the statuses after which the same request may succeed.
     """
@@ -147,10 +146,11 @@ def http_error(
     words = _status_message(body, content_type)
     message = _join(source, name, clean(words))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LARGE.search(words):
-        return TooLargeError(message)  # the limit of a gRPC server behind the HTTP one
+        return TooLargeError(message)  # the limit of a gRPC server behind the HTTP server
     if status in retryable:
-        is_late = status == HTTPStatus.GATEWAY_TIMEOUT  # the server behind may have taken it
-        return (NoAnswerError if is_late else RetryableError)(message, wait)
+        # After a 504, the server behind the gateway may have taken the request.
+        is_unanswered = status == HTTPStatus.GATEWAY_TIMEOUT
+        return (NoAnswerError if is_unanswered else RetryableError)(message, wait)
     return _STATUS_ERRORS.get(status, PermanentError)(message)
 
 
@@ -166,13 +166,13 @@ def grpc_error(
     """Return the error that a gRPC status stands for.
 
     Args:
-        code: the status code's name, ``UNAVAILABLE``.
+        code: the status code's name, such as ``UNAVAILABLE``.
         details: the status message.
         status: the ``grpc-status-details-bin`` trailer, a serialised
             ``google.rpc.Status`` that may hold a ``RetryInfo``.
-        is_compressed: whether the request was; only then can the size of
-            something unpacked be about it and not about the answer.
-        source: what answered, for the message.
+        is_compressed: whether the request was compressed; if not, an unpacked size in
+            the message is the size of the answer.
+        source: the backend's address, used in the message.
         clean: makes the backend's words fit to be shown.
     """
     message = _join(source, f"gRPC {code}", clean(details))
@@ -188,7 +188,7 @@ def grpc_error(
 
 
 def size_limit(details: str) -> int | None:
-    """Return the bytes of the largest request, if a gRPC server that refused one names them."""
+    """Return the limit, in bytes, that a gRPC server names when it refuses a request."""
     found = _LIMIT.search(details)
     limit = int(found[found.lastindex or 0]) if found else 0
     return limit or None
@@ -201,20 +201,14 @@ def _join(*parts: str) -> str:
 def retry_info(status: bytes) -> float | None:
     """Return the delay in seconds of the ``RetryInfo`` in a ``google.rpc.Status``, or None."""
     try:
-        details = [value for number, value in fields(status) if number == _STATUS_DETAILS]
-        for detail in details:
-            packed = detail if isinstance(detail, bytes) else b""  # google.protobuf.Any
+        for packed in messages(fields(status), _STATUS_DETAILS):  # google.protobuf.Any
             if bytes_field(packed, 1).endswith(b"/google.rpc.RetryInfo"):
-                return _duration(bytes_field(bytes_field(packed, 2), 1))
+                delay = bytes_field(bytes_field(packed, 2), 1)  # google.protobuf.Duration
+                seconds = int64_field(delay, 1) + int64_field(delay, 2) / 1e9
+                return min(max(seconds, 0.0), MAX_RETRY_AFTER)
     except ValueError:
         return None
     return None
-
-
-def _duration(encoded: bytes) -> float:
-    """Return a ``google.protobuf.Duration`` in seconds, within bounds."""
-    seconds = int64_field(encoded, 1) + int64_field(encoded, 2) / 1e9
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def outcome(
@@ -224,15 +218,15 @@ def outcome(
     content_type: str = _PROTOBUF,
     clean: Callable[[str], str] = printable,
 ) -> Outcome | None:
-    """Return what the answer to an accepted request says, None for full success.
+    """Return the outcome in the answer to an accepted request; None for full success.
 
-    A partial success must not be retried; one that rejects nothing is a
-    warning (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
+    A partial success must not be retried; one that rejects nothing is a warning
+    (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
 
     Args:
         body: an ``ExportLogsServiceResponse`` in the encoding of ``content_type``.
-        count: records in the request; no answer can reject more.
-        content_type: the answer's own.
+        count: the number of records in the request; no answer can reject more.
+        content_type: the answer's media type.
         clean: makes the backend's words fit to be shown.
     """
     if not body:
@@ -242,7 +236,7 @@ def outcome(
     try:
         rejected, words = _partial_success_json(body) if is_json else _partial_success(body)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        # Accepted all the same: sending it again could only duplicate it.
+        # The backend accepted the request: sending it again could only duplicate it.
         return Outcome(0, "the answer is not OTLP; does the endpoint lead to an OTLP receiver?")
     if not rejected and not words:
         return None
@@ -268,7 +262,7 @@ def _status_message(body: bytes, content_type: str) -> str:
             status: Any = orjson.loads(body)
             return str(status["message"])
     except (ValueError, TypeError, KeyError):
-        return _text(body)
+        pass
     return _text(body)
 
 

@@ -1,9 +1,8 @@
-"""OTLP/JSON, read back: a spooled request becomes its records again.
+"""OTLP/JSON to records: reads back the requests that ``encode_json`` has written.
 
-The way back of ``encode_json.py``, as far as a spool needs it: every record
-stays the JSON it was, resource and scope are decoded because batches are
-grouped by them.  JSON that is no such request raises ``ValueError`` and
-nothing else.
+The spool uses it.  Every record stays the JSON that it was.  Resource and scope are
+decoded, because a sink groups a batch by them.  Malformed JSON raises ``ValueError``
+and nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from fapilog.otlp.encode import Item
 
-#: What JSON raises that has the wrong shape, or too many levels.
+#: The errors that JSON of the wrong shape, or with too many levels, leads to.
 _MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -33,7 +32,7 @@ def split_request_json(request: bytes) -> list[Item]:
     thread-safe.
 
     Raises:
-        ValueError: ``request`` is no ``ExportLogsServiceRequest`` of OTLP/JSON.
+        ValueError: ``request`` is not an ``ExportLogsServiceRequest`` of OTLP/JSON.
     """
     items: list[Item] = []
     try:
@@ -44,7 +43,7 @@ def split_request_json(request: bytes) -> list[Item]:
                 records = [dict(record) for record in of_scope["logRecords"]]
                 items += [(resource, scope, orjson.dumps(record)) for record in records]
     except _MALFORMED as error:
-        msg = f"no request of OTLP/JSON: {error!r:.200}"
+        msg = f"not a request of OTLP/JSON: {error!r:.200}"
         raise ValueError(msg) from None
     return items
 

@@ -1,13 +1,13 @@
-"""OTLP protobuf: records become the bytes that a collector parses.
+"""OTLP protobuf: turns records into the bytes that a collector parses.
 
-A sink encodes each record once, on its delivery thread, into one
-``opentelemetry.proto.logs.v1.LogRecord``; a request only frames such bytes.
-Field numbers follow https://github.com/open-telemetry/opentelemetry-proto
-(logs/v1, common/v1, resource/v1) and fields are written in their order.
+A sink encodes each record once, on the pipeline's worker, as one
+``opentelemetry.proto.logs.v1.LogRecord``; a request only frames such bytes.  Field
+numbers follow https://github.com/open-telemetry/opentelemetry-proto (logs/v1,
+common/v1, resource/v1), and fields are written in the order of their numbers.
 
-Written by hand because this is the dearest step of a record's way.  What
-precedes a value - tags, key, lengths - is the same for every value of one key
-and one length, so it is kept in bounded memos, and a record is one join.
+The encoder is written by hand because encoding is the most expensive step of the
+pipeline.  The bytes before a value (tags, key, lengths) depend only on the key and the
+length of the value, so they are kept in bounded memos, and a record is one join.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ import time
 from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from fapilog.otlp.protobuf import delimited, varint
+from fapilog.otlp.protobuf import Memo, delimited, varint
 from fapilog.record import LogRecord, Resource, Scope
 from fapilog.values import normalise, snapshot, snapshot_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-#: What a sink keeps of a record: where it belongs, and its encoded bytes.
+    #: Encoded records by resource and scope, in the order of a request.
+    Groups: TypeAlias = Iterable[tuple[Resource, Iterable[tuple[Scope, Sequence[bytes]]]]]
+    Arrange: TypeAlias = Callable[[Sequence["Item"]], Groups]
+
+#: What a sink keeps of a record: its resource, its scope and its encoded bytes.
 Item: TypeAlias = tuple[Resource, Scope, bytes]
 
-_KeyT = TypeVar("_KeyT")
-_MadeT = TypeVar("_MadeT")
-
-#: What encoding a record raises that did not pass ``values.normalise``.
+#: The errors that encoding raises for a record that did not pass ``values.normalise``.
 NOT_NORMAL: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
 
-#: Protobuf parsers refuse messages nested more than 100 levels below the
-#: request, and one refused record loses its whole batch.  An attribute's value
-#: is at level 5; an array puts its values 2 levels lower, a mapping 3.
+#: The parsers of protobuf refuse messages nested more than 100 levels below the request,
+#: and one refused record loses its whole batch.  An attribute's value is at level 5; the
+#: values in an array are 2 levels lower, those in a mapping 3.
 _VALUE_LEVEL: Final = 5
 _LAST_NESTING_LEVEL: Final = 100 - 3
 
@@ -54,34 +55,16 @@ _flags_field = struct.Struct("<BI").pack
 _time_field = struct.Struct("<BQ").pack
 
 
-class Memo(dict[_KeyT, _MadeT]):
-    """A dict that makes what it misses and starts anew at ``limit`` entries.
-
-    Safe in any thread: two may make the same entry, never a wrong one.
-    """
-
-    def __init__(self, make: Callable[[_KeyT], _MadeT], limit: int) -> None:
-        self._make = make
-        self._limit = limit
-
-    def __missing__(self, key: _KeyT) -> _MadeT:
-        made = self._make(key)
-        if len(self) >= self._limit:
-            self.clear()
-        self[key] = made
-        return made
-
-
 def _string(tag: bytes, text: str) -> bytes:
-    """Return a string field, or nothing for proto3's default."""
+    """Return a string field, or no bytes for proto3's default, the empty string."""
     return delimited(tag, text.encode("utf-8", "backslashreplace")) if text else b""
 
 
-# -- what precedes a value of known length ------------------------------------
+# -- the bytes before a value of known length -----------------------------------
 
 
 def _attribute_head(key: str, value_head: bytes, length: int) -> bytes:
-    """Return an attribute up to the ``length`` last bytes of its value."""
+    """Return an attribute without the last ``length`` bytes of its value."""
     before = (
         delimited(b"\x0a", key.encode()) + b"\x12" + varint(len(value_head) + length) + value_head
     )
@@ -119,7 +102,7 @@ _record_heads: _Heads = Memo(lambda length: b"\x12" + varint(length), 4096)
 # -- values -------------------------------------------------------------------
 
 
-def _any_value(value: Any, level: int) -> bytes:  # noqa: PLR0911 - one return a type
+def _any_value(value: Any, level: int) -> bytes:  # noqa: PLR0911 - one return per type
     kind = type(value)
     if kind is str:
         return delimited(b"\x0a", value.encode())
@@ -152,7 +135,7 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
     try:
         return b"".join([_key_value(tag, key, value) for key, value in attributes.items()])
     except NOT_NORMAL:
-        normal = normal_copy(LogRecord(attributes=dict(attributes))).attributes
+        normal = normal_attributes(attributes)
         return b"".join([_key_value(tag, key, value) for key, value in normal.items()])
 
 
@@ -162,9 +145,9 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
 def encode_record(record: LogRecord) -> bytes:
     """Return ``record`` as one serialised ``logs.v1.LogRecord``.
 
-    Relies on ``fapilog.values.normalise`` having run; a record that is not
-    normal is copied and normalised first.  Never raises and does not block;
-    thread-safe for records nobody changes meanwhile.
+    Relies on ``fapilog.values.normalise``; if a record did not pass it, this function
+    encodes a normalised copy.  Never raises and does not block.  Thread-safe for a
+    record that no other thread changes.
     """
     try:
         return _encode(record)
@@ -208,10 +191,10 @@ def _encode(record: LogRecord) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
-    """Return flags and ids; many records in a row share them.
+    """Return flags and ids, which many records in a row share.
 
-    An id is invalid that is all zero or of another length, and a span id
-    without a trace id says nothing: such ids are left out.
+    Leaves out an id that is all zero or has another length, which makes it invalid, and
+    a span id without a trace id.
     """
     flags &= 0xFF
     trace, span = _from_hex(trace_id), _from_hex(span_id)
@@ -224,9 +207,9 @@ def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
 
 
 def normal_copy(record: LogRecord) -> LogRecord:
-    """Return a normalised copy of a record that reached a sink as it should not.
+    """Return a normalised copy of a record that reached a sink without the pipeline.
 
-    Never raises.  The record itself is shared by all sinks and stays as it is.
+    Never raises.  All sinks share the record itself, so it stays as it is.
     """
     normal = copy.copy(record)
     normal.body = snapshot(record.body)
@@ -235,54 +218,42 @@ def normal_copy(record: LogRecord) -> LogRecord:
     return normal
 
 
+def normal_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a normalised copy of the attributes of a resource or a scope.  Never raises."""
+    return normal_copy(LogRecord(attributes=dict(attributes))).attributes
+
+
 # -- requests -----------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)  # by identity, as resources and scopes compare
-def _resource(resource: Resource) -> bytes:
-    return delimited(b"\x0a", _attributes(b"\x0a", resource.attributes))
-
-
-@lru_cache(maxsize=1024)
-def _scope(scope: Scope) -> bytes:
-    named = _string(b"\x0a", scope.name) + _string(b"\x12", scope.version)
-    return delimited(b"\x0a", named + _attributes(b"\x1a", scope.attributes))
-
-
-def group(items: Sequence[Item]) -> dict[Resource, dict[Scope, list[bytes]]]:
-    """Return the records of ``items`` by resource and scope, in their order."""
+def grouped(items: Sequence[Item]) -> Groups:
+    """Return the records by the identity of resource and scope, in order within a group."""
     groups: dict[Resource, dict[Scope, list[bytes]]] = {}
     for resource, scope, record in items:
         groups.setdefault(resource, {}).setdefault(scope, []).append(record)
-    return groups
+    return [(resource, scopes.items()) for resource, scopes in groups.items()]
 
 
-def encode_request(items: Sequence[Item]) -> bytes:
-    """Return the serialised ``ExportLogsServiceRequest`` of encoded records.
+def in_order(items: Sequence[Item]) -> Groups:
+    """Yield the records in their order, so that a resource and a scope may come again.
 
-    Records are grouped by the identity of their resource and scope and keep
-    their order in a group.  Does not block; thread-safe.
-    """
-    groups = group(items)
-    return b"".join([_resource_logs(one, scopes.items()) for one, scopes in groups.items()])
-
-
-def encode_in_order(items: Sequence[Item]) -> bytes:
-    """Return a request of encoded records that keeps the order of all of them.
-
-    It is longer than :func:`encode_request`'s where loggers take turns.
-    """
-    return b"".join([_resource_logs(one, scopes) for one, scopes in runs(items)])
-
-
-def runs(items: Sequence[Item]) -> Iterator[tuple[Resource, Iterator[tuple[Scope, list[bytes]]]]]:
-    """Yield the records of ``items`` in their order, those of one resource and scope together.
-
-    The same resource and scope may come again.
+    A request from this is longer than one from :func:`grouped` if loggers alternate.
     """
     for resource, of_resource in groupby(items, itemgetter(0)):
         scopes = groupby(of_resource, itemgetter(1))
         yield resource, ((scope, [item[2] for item in of_scope]) for scope, of_scope in scopes)
+
+
+def encode_request(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
+    """Return the serialised ``ExportLogsServiceRequest`` of encoded records.
+
+    Does not block; thread-safe.
+
+    Args:
+        items: the encoded records.
+        arrange: the order of the records, :func:`grouped` or :func:`in_order`.
+    """
+    return b"".join([_resource_logs(resource, scopes) for resource, scopes in arrange(items)])
 
 
 def _resource_logs(resource: Resource, scopes: Iterable[tuple[Scope, Sequence[bytes]]]) -> bytes:
@@ -295,3 +266,14 @@ def _resource_logs(resource: Resource, scopes: Iterable[tuple[Scope, Sequence[by
         parts.append(delimited(b"\x12", b"".join(framed)))
     parts.append(_string(b"\x1a", resource.schema_url))
     return delimited(b"\x0a", b"".join(parts))
+
+
+@lru_cache(maxsize=64)  # by identity, as resources and scopes compare
+def _resource(resource: Resource) -> bytes:
+    return delimited(b"\x0a", _attributes(b"\x0a", resource.attributes))
+
+
+@lru_cache(maxsize=1024)
+def _scope(scope: Scope) -> bytes:
+    named = _string(b"\x0a", scope.name) + _string(b"\x12", scope.version)
+    return delimited(b"\x0a", named + _attributes(b"\x1a", scope.attributes))

@@ -1,9 +1,9 @@
 """OTLP/JSON: the same records as JSON, for ``http/json`` and for OTLP files.
 
-The mapping is proto3's JSON mapping as OTLP changes it
+This is proto3's mapping to JSON with OTLP's changes
 (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids are
-hexadecimal, enumerations are integers, 64-bit integers are strings.  As in
-protobuf, a record is encoded once and a request only frames it.
+hexadecimal, enumerations are integers, 64-bit integers are strings.  As in ``encode``,
+a record is encoded once and a request only frames it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from fapilog.otlp.encode import NOT_NORMAL, group, normal_copy, runs
-from fapilog.record import LogRecord
+from fapilog.otlp.encode import NOT_NORMAL, grouped, normal_attributes, normal_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from fapilog.otlp.encode import Item
-    from fapilog.record import Resource, Scope
+    from fapilog.otlp.encode import Arrange, Item
+    from fapilog.record import LogRecord, Resource, Scope
 
 _INT64_END: Final = 1 << 63
-# What a receiver that parses into protobuf messages can take: see encode.py.
+#: The deepest nesting that a receiver which parses into protobuf messages accepts: see
+#: ``encode``.
 _MAX_DEPTH: Final = 31
 
 
-def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 - one return a type
+def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 - one return per type
     kind = type(value)
     if kind is str:
         return {"stringValue": value}
@@ -58,7 +58,7 @@ def _not_finite(value: float) -> str:
 
 
 def _key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
-    # None is left out: it means the same as {}, which some receivers refuse.
+    # None has no "value": that means the same as {}, which some receivers refuse.
     return [
         {"key": key} if value is None else {"key": key, "value": _any_value(value, depth)}
         for key, value in pairs.items()
@@ -69,16 +69,15 @@ def _attributes(attributes: Mapping[str, Any]) -> orjson.Fragment:
     try:
         return orjson.Fragment(orjson.dumps(_key_values(attributes)))
     except NOT_NORMAL:
-        normal = normal_copy(LogRecord(attributes=dict(attributes))).attributes
-        return orjson.Fragment(orjson.dumps(_key_values(normal)))
+        return orjson.Fragment(orjson.dumps(_key_values(normal_attributes(attributes))))
 
 
 def encode_record_json(record: LogRecord) -> bytes:
     """Return ``record`` as one ``LogRecord`` object of OTLP/JSON, without a newline.
 
-    Relies on ``fapilog.values.normalise`` having run; a record that is not
-    normal is copied and normalised first.  Never raises and does not block;
-    thread-safe for records nobody changes meanwhile.
+    Relies on ``fapilog.values.normalise``; if a record did not pass it, this function
+    encodes a normalised copy.  Never raises and does not block.  Thread-safe for a
+    record that no other thread changes.
     """
     try:
         return orjson.dumps(_fields(record))
@@ -111,21 +110,26 @@ def _fields(record: LogRecord) -> dict[str, Any]:
 
 
 def _is_id(text: str, digits: int) -> bool:
-    """Whether ``text`` is a valid id: by the data model, not all zero either."""
+    """Whether ``text`` is a valid id, which by the data model is not all zero."""
     return len(text) == digits and any(bytes.fromhex(text))
 
 
 def _text(text: str) -> str:
-    """Return ``text`` with lone surrogates escaped: nothing has normalised it."""
+    """Return ``text`` with lone surrogates escaped: names and URLs are not normalised."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _scope(scope: Scope) -> dict[str, Any]:
-    return {
-        "name": _text(scope.name),
-        "version": _text(scope.version),
-        "attributes": _attributes(scope.attributes),
-    }
+def encode_request_json(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
+    """Return the ``ExportLogsServiceRequest`` of records encoded by :func:`encode_record_json`.
+
+    Does not block; thread-safe.
+
+    Args:
+        items: the encoded records.
+        arrange: the order of the records, ``encode.grouped`` or ``encode.in_order``.
+    """
+    logs = [_resource_logs(resource, scopes) for resource, scopes in arrange(items)]
+    return orjson.dumps({"resourceLogs": logs})
 
 
 def _resource_logs(
@@ -145,33 +149,19 @@ def _resource_logs(
     }
 
 
-def encode_request_json(items: Sequence[Item]) -> bytes:
-    """Return the ``ExportLogsServiceRequest`` of records encoded by :func:`encode_record_json`.
-
-    Records are grouped by the identity of their resource and scope and keep
-    their order in a group.  Does not block; thread-safe.
-    """
-    groups = group(items)
-    return _request([_resource_logs(one, scopes.items()) for one, scopes in groups.items()])
-
-
-def encode_in_order_json(items: Sequence[Item]) -> bytes:
-    """Return a request of encoded records that keeps the order of all of them.
-
-    It is longer than :func:`encode_request_json`'s where loggers take turns.
-    """
-    return _request([_resource_logs(one, scopes) for one, scopes in runs(items)])
-
-
-def _request(resource_logs: list[dict[str, Any]]) -> bytes:
-    return orjson.dumps({"resourceLogs": resource_logs})
+def _scope(scope: Scope) -> dict[str, Any]:
+    return {
+        "name": _text(scope.name),
+        "version": _text(scope.version),
+        "attributes": _attributes(scope.attributes),
+    }
 
 
 def logs_data_line(items: Sequence[Item]) -> bytes:
     r"""Return the records as one line of an OTLP file, ended by ``\n``.
 
-    The line is a ``LogsData`` object, whose JSON is that of the request; JSON
-    escapes every newline inside it.  Does not block; thread-safe.
+    The line is a ``LogsData`` object, whose JSON is that of the request.  JSON escapes
+    every newline inside it.  Does not block; thread-safe.
     Source: https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
     """
     return encode_request_json(items) + b"\n"

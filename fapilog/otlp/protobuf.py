@@ -1,18 +1,24 @@
-"""The wire format of protobuf, as far as OTLP needs it: varints and fields.
+"""The part of protobuf's wire format that OTLP and Loki need: varints and fields.
 
-The encoder of records writes with it and the delivery reads three small
-answers, so that sending logs loads no protobuf runtime.
+The encoders write with it, the spool and the sinks read with it, so sending logs loads
+no protobuf runtime.
 Specification: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-_MORE: Final = 0x80  # this bit of a varint's byte says that another follows
+#: The value of a field: an unsigned integer for a varint, else bytes.
+Field: TypeAlias = "int | bytes"
+
+_KeyT = TypeVar("_KeyT")
+_MadeT = TypeVar("_MadeT")
+
+_MORE: Final = 0x80  # this bit of a varint's byte says that another byte follows
 _TWO_DIGITS: Final = 1 << 14
 _THREE_DIGITS: Final = 1 << 21
 _MAX_VARINT: Final = 10  # bytes
@@ -24,9 +30,27 @@ _DELIMITED: Final = 2
 _FIXED_SIZES: Final = {1: 8, 5: 4}
 
 
+class Memo(dict[_KeyT, _MadeT]):
+    """A dict that computes a missing value and empties itself at ``limit`` entries.
+
+    Thread-safe: two threads may compute the same entry, never a wrong one.
+    """
+
+    def __init__(self, make: Callable[[_KeyT], _MadeT], limit: int) -> None:
+        self._make = make
+        self._limit = limit
+
+    def __missing__(self, key: _KeyT) -> _MadeT:
+        made = self._make(key)
+        if len(self) >= self._limit:
+            self.clear()
+        self[key] = made
+        return made
+
+
 def make_varint(number: int) -> bytes:
     """Return ``number``, 0 or more, in base 128, the lowest digits first."""
-    # Lengths and most numbers of applications are among these.
+    # Nearly all lengths and numbers of applications have two or three digits.
     if _MORE <= number < _TWO_DIGITS:
         return bytes((number & 0x7F | _MORE, number >> 7))
     if _TWO_DIGITS <= number < _THREE_DIGITS:
@@ -43,7 +67,7 @@ _short_varints: Final = tuple(make_varint(number) for number in range(1024))
 
 
 def varint(number: int) -> bytes:
-    """Return :func:`make_varint` of ``number``, small numbers at once."""
+    """Return :func:`make_varint` of ``number``, small numbers from a table."""
     return _short_varints[number] if 0 <= number < 1024 else make_varint(number)  # noqa: PLR2004
 
 
@@ -52,11 +76,11 @@ def delimited(tag: bytes, payload: bytes) -> bytes:
     return tag + varint(len(payload)) + payload
 
 
-def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield field numbers and values, unsigned for varints, of a serialised message.
+def fields(message: bytes) -> Iterator[tuple[int, Field]]:
+    """Yield the field numbers and values of a serialised message.
 
     Raises:
-        ValueError: it is malformed.
+        ValueError: the message is malformed.
     """
     at = 0
     while at < len(message):
@@ -90,27 +114,64 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     raise ValueError(msg)
 
 
+def as_bytes(value: Field) -> bytes:
+    """Return the value of a field that must be a string, bytes or a message.
+
+    Raises:
+        ValueError: the value is a number.
+    """
+    if isinstance(value, bytes):
+        return value
+    msg = "a number where a string or message should be"
+    raise ValueError(msg)
+
+
+def as_int64(value: Field) -> int:
+    """Return the value of a field that must be a signed integer.
+
+    Raises:
+        ValueError: the value is not a varint.
+    """
+    if isinstance(value, bytes):
+        msg = "a string or message where a number should be"
+        raise ValueError(msg)  # noqa: TRY004 - the message is wrong, not the call
+    return value - (1 << 64) if value >= _INT64_END else value
+
+
+def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]:
+    """Yield the value of every field ``number`` of a message's :func:`fields`.
+
+    Raises:
+        ValueError: one of the values is a number.
+    """
+    return (as_bytes(value) for found, value in parts if found == number)
+
+
+def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
+    """Return the value of the last field ``number``, which is the one that counts, or ``b""``.
+
+    Raises:
+        ValueError: one of the values is a number.
+    """
+    value = b""
+    for value in messages(parts, number):  # noqa: B007 - the last one is wanted
+        pass
+    return value
+
+
 def bytes_field(message: bytes, number: int) -> bytes:
-    """Return the last field ``number`` of a message, a string or message, or ``b""``.
+    """Return field ``number`` of a message, a string or message, or ``b""``.
 
     Raises:
         ValueError: the message is malformed or the field is a number.
     """
-    value = dict(fields(message)).get(number, b"")
-    if isinstance(value, int):
-        msg = f"field {number} is a number"
-        raise ValueError(msg)  # noqa: TRY004 - the message is wrong, not the call
-    return value
+    return last(fields(message), number)
 
 
 def int64_field(message: bytes, number: int) -> int:
-    """Return the last field ``number`` of a message, a signed integer, or 0.
+    """Return field ``number`` of a message, a signed integer, or 0.
 
     Raises:
-        ValueError: the message is malformed or the field is no varint.
+        ValueError: the message is malformed or the field is not a varint.
     """
-    value = dict(fields(message)).get(number, 0)
-    if isinstance(value, bytes):
-        msg = f"field {number} is not a number"
-        raise ValueError(msg)  # noqa: TRY004 - the message is wrong, not the call
-    return value - (1 << 64) if value >= _INT64_END else value
+    return as_int64(dict(fields(message)).get(number, 0))

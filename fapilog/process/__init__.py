@@ -2,6 +2,7 @@
 
 ``worker`` is a thread that sleeps until it is woken, ``give_way`` shares the
 interpreter with the application, ``fork_gate`` keeps forks out of foreign
-calls, ``exit`` and ``signal_watch`` end the process within one deadline.
+calls, ``exit`` and ``signal_watch`` end the process within one deadline, and
+``files`` opens, locks, writes and syncs files that outlive the process.
 Nothing here knows records.  Read ``worker`` first, then ``exit``.
 """

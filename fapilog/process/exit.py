@@ -1,9 +1,9 @@
-"""The end of a process: interpreter exit, SIGTERM, and one deadline for both.
+"""The end of a process: interpreter exit and SIGTERM, each with one deadline.
 
-Runtimes register here while they are open.  Draining begins as soon as the
-interpreter begins to shut down, when most versions still start threads, and
+Runtimes register here while they are open.  Delivery begins as soon as the
+interpreter begins to shut down, when most versions still start threads.  It
 ends in an ``atexit`` hook, after the application's own threads have been
-joined.  What has no thread by then is delivered by that hook itself.
+joined; the hook itself delivers the records for which no thread can be started.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ from __future__ import annotations
 import atexit
 import contextlib
 import math
-import os
-import signal
 import threading
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
-from fapilog.diagnostics import announce
 from fapilog.native import monotonic
-from fapilog.process.signal_watch import SignalWatch
+from fapilog.process import fork
+from fapilog.process.sigterm import Sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+
+#: Seconds for an end without open runtimes, which would say how long it may take.
+_PATIENCE: Final = 5.0
+#: Seconds for closing after a delivery that took all of its time.
+_LAST: Final = 0.1
 
 
 class Closable(Protocol):
-    """A runtime, seen from here."""
+    """A runtime, as this module knows it."""
 
     @property
     def exit_timeout(self) -> float:
-        """Seconds the runtime may take at exit."""
+        """The seconds that the runtime may take when the process ends."""
         ...
 
     def prepare_exit(self) -> None:
@@ -38,181 +40,106 @@ class Closable(Protocol):
         ...
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Deliver what was accepted; True when done in time."""
+        """Deliver the accepted records; True if all were delivered in time."""
         ...
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Deliver and end."""
+        """Deliver the accepted records and end."""
         ...
 
 
-# Open runtimes are kept alive: one whose loggers alone are in use must be drained too.
-_open: set[Closable] = set()
-_spent = 0.0
-_deadline: float | None = None
-_sigterm_wanted = False
-_is_told = False  # by SIGTERM, to end
-_is_finishing = False
-_others: list[Callable[[float], None]] = []
-# The signal masks of threads that fork.
-_masks: dict[int, set[signal.Signals]] = {}
-
-#: Seconds of an exit where no runtime says how long it may take.
-_PATIENCE: Final = 5.0
+# Strong references: a runtime of which only loggers are left must be drained too.
+_open: Final[set[Closable]] = set()
+_others: Final[list[Callable[[float], None]]] = []
+_spent = 0.0  # seconds of the exit's deadline
 
 
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
     """Drain ``runtime`` at the end of the process.  Thread-safe."""
     _open.add(runtime)
     if handle_sigterm:
-        _handle_sigterm()
+        sigterm.install()
 
 
 def unregister(runtime: Closable) -> None:
-    """Forget a runtime that was shut down."""
+    """Forget a runtime that was shut down; the last one restores SIGTERM's default action."""
     _open.discard(runtime)
+    if not _open and not _others:
+        sigterm.restore()
+
+
+def open_runtimes() -> list[Closable]:
+    """Return the runtimes that are not shut down."""
+    return list(_open)
 
 
 def on_sigterm(deliver: Callable[[float], None]) -> None:
     """Call ``deliver(seconds)`` when SIGTERM ends the process, which runs no ``atexit`` hooks.
 
-    For what is no runtime, and has exit hooks of its own for other ends.  It
-    is called before the runtimes are drained, with half of the time that is
-    left, and must not raise.
+    For providers that are not runtimes and have exit hooks for all other ends.
+
+    Args:
+        deliver: the function, called before the runtimes are drained, with half
+            of the time; it must not raise.
     """
     _others.append(deliver)
-    _handle_sigterm()
-
-
-def resume_sigterm() -> None:
-    """Handle SIGTERM again where a server has given it its default action back.
-
-    Does nothing where it was never asked for.
-    """
-    if _sigterm_wanted:
-        _handle_sigterm()
+    sigterm.install()
 
 
 def _timeout() -> float:
-    return max((runtime.exit_timeout for runtime in list(_open)), default=_PATIENCE)
+    return max((runtime.exit_timeout for runtime in open_runtimes()), default=_PATIENCE)
 
 
-def _time_left() -> float:
-    """Return what is left of the one deadline, which begins with the first call."""
-    global _deadline  # noqa: PLW0603 - shared by nested calls
-    if _deadline is None:
-        _deadline = monotonic() + max(_timeout() - _spent, 0.1)
-    return max(_deadline - monotonic(), 0.0)
+def _deliver(deadline: float) -> None:
+    for runtime in open_runtimes():
+        runtime.prepare_exit()
+        runtime.flush(max(deadline - monotonic(), 0.0))
+
+
+def _deliver_and_close() -> None:
+    """Deliver everything after SIGTERM."""
+    deadline = monotonic() + _timeout()
+    for deliver in tuple(_others):
+        deliver(max(deadline - monotonic(), 0.0) / 2)
+    _deliver(deadline - _LAST)  # the application may still log meanwhile
+    for runtime in open_runtimes():
+        runtime.shutdown(max(deadline - monotonic(), 0.0))
 
 
 def _begin() -> None:
-    """Deliver what is there, if threads can be started; Python 3.12.0 and 3.12.1 refuse here."""
-    global _spent  # noqa: PLW0603 - the one deadline is shared with _finish
+    """Deliver, if threads can be started; Python 3.12.0 and 3.12.1 refuse them here."""
+    global _spent  # noqa: PLW0603 - _finish() has the rest of the time
     began = monotonic()
-    deadline = began + _timeout()
     try:
-        for runtime in list(_open):
-            runtime.prepare_exit()
-            runtime.flush(max(deadline - monotonic(), 0.0))
+        _deliver(began + _timeout())
     except KeyboardInterrupt:
-        began = -math.inf  # the user will not wait: nothing of the deadline is left
+        began = -math.inf  # the user does not want to wait: no time is left
     _spent = monotonic() - began
 
 
 def _finish() -> None:
-    """Deliver what came since, and end; a signal in the midst of it has the same deadline."""
-    global _deadline, _is_finishing  # noqa: PLW0603 - shared by nested calls
-    _is_finishing = True
+    """Deliver what was logged since, and end; a SIGTERM meanwhile has the same deadline."""
+    deadline = monotonic() + max(_timeout() - _spent, _LAST)
+    sigterm.is_deferred = True
     try:
-        _time_left()  # begins now
-        for runtime in list(_open):
+        for runtime in open_runtimes():
             try:
-                runtime.shutdown(_time_left())
+                runtime.shutdown(max(deadline - monotonic(), 0.0))
             except KeyboardInterrupt:  # noqa: PERF203 - each runtime is closed
-                _deadline = monotonic()
+                deadline = monotonic()
                 runtime.shutdown(0.0)
     finally:
-        _is_finishing = False
-    if _is_told:
-        _die()
+        sigterm.is_deferred = False
+    sigterm.die_if_told(deadline)
 
 
-def _handle_sigterm() -> None:
-    global _sigterm_wanted  # noqa: PLW0603 - for resume_sigterm()
-    _sigterm_wanted = True
-    if threading.current_thread() is not threading.main_thread():
-        return
-    try:
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _on_sigterm)
-            _watch.install()
-    except (ValueError, OSError) as error:
-        announce("sigterm", f"no handler for SIGTERM can be installed: {error}")
-
-
-def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    """Deliver and die, or let the frame do so that this signal has interrupted."""
-    global _is_told
-    _watch.begun()
-    is_ending, _is_told = _is_told or _is_finishing, True
-    if is_ending:
-        return
-    try:
-        for deliver in tuple(_others):
-            deliver(_time_left() / 2)
-        _finish()
-    finally:
-        _die()
-
-
-def _die() -> None:
-    """Die as the sender of the signal expects: of the signal."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.raise_signal(signal.SIGTERM)
-    os._exit(128 + signal.SIGTERM)  # the first process of a container survives the signal
-
-
-_watch: Final = SignalWatch(signal.SIGTERM, _on_sigterm)
-
-
-def restore_sigterm() -> None:
-    """Give SIGTERM its default action back, if it is still ours.  Main thread only."""
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is _on_sigterm
-        and not _open
-        and not _others
-    ):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def before_fork() -> None:
-    """Hold SIGTERM back until the child is ready for it.
-
-    Before, it still has the locks of its parent's threads, and Python forgets
-    signals that come to it.
-    """
-    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        _masks[threading.get_ident()] = cast("set[signal.Signals]", mask)
-
-
-def after_fork_in_child() -> None:
-    """Forget what the parent was told, then let SIGTERM through; the last of fapilog's hooks."""
-    global _is_told, _is_finishing  # noqa: PLW0603 - the child's own from here on
-    _is_told = _is_finishing = False
-    try:
-        _watch.after_fork()
-    finally:
-        after_fork()
-
-
-def after_fork() -> None:
-    """Let SIGTERM through."""
-    mask = _masks.pop(threading.get_ident(), None)
-    if mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
+sigterm: Final = Sigterm(_deliver_and_close)
+fork.register(
+    "sigterm",
+    before=sigterm.before_fork,
+    in_parent=sigterm.after_fork_in_parent,
+    in_child=sigterm.after_fork_in_child,
+)
 
 # Registered on import, so that hooks an application registers later run before
 # _finish and may still log.  The earlier hook is private, and is what

@@ -1,8 +1,8 @@
-"""Names of fields that hold secrets: how redaction tells ``db.password`` from ``password_policy``.
+"""Names of fields that hold secrets: ``db.password`` does, ``password_policy`` does not.
 
-A name is split into words - at case changes, digits and anything that is no
-letter - and secret when a run of whole words is on the list.  That holds
-wherever a name stands: an attribute, a key further inside, ``name=value`` in
+A name is split into words, at case changes, at digits and at every character
+that is not a letter.  It is secret if a run of whole words is on the list.  The
+same rule applies to attributes, to keys inside values, and to ``name=value`` in
 a text.
 """
 
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Names masked by default, by their words.  Not on it, because they are more
-#: often something else: pin, key, session, signature, tokens (which are counted).
+#: The names that are masked by default, by their words.  Some words are left out
+#: because they usually name something else: pin, key, session, signature, tokens.
 DEFAULT_FIELDS: Final = (
     "password", "passwords", "passwd", "pwd", "passphrase", "passcode", "db pass", "user pass",
     "secret", "secrets", "secret id", "credential", "credentials", "creds",
@@ -31,7 +32,7 @@ DEFAULT_FIELDS: Final = (
     "security code", "ssn", "social security",
 )  # fmt: skip
 
-# A name that ends in one of these describes a secret but does not hold it:
+# A name that ends in one of these words describes a secret and does not hold it:
 # token_count, password_reset_required, cookie_consent, secret_name.
 _DESCRIPTIONS: Final = frozenset(
     """
@@ -47,19 +48,21 @@ _DESCRIPTIONS: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of eighty quoted words is harder to read
 )
 
-#: Standard attributes that are meant to be kept, though their words are on the list.
+#: Standard attributes that stay readable although their words are on the list.
 #: Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/session/
 _STANDARD: Final = frozenset({"session.id", "session.previous_id"})
 
 _MAX_RUN: Final = 4
 _MAX_CACHED: Final = 4096
+#: Decisions about longer names are not cached.
+_MAX_NAME: Final = 128
 _LONG_WORD: Final = 5
 _case_change: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _word: Final = re.compile(r"[^\W\d_]+")
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a name in lower case: ``X-Api2Key`` has x, api, key."""
+    """Return the words of a name in lower case: x, api and key for ``X-Api2Key``."""
     return _word.findall(_case_change.sub(" ", name).lower())
 
 
@@ -68,19 +71,19 @@ class FieldNames:
 
     The rules:
 
-    - a run of whole words must be on the list: ``client_secret``,
-      ``X-Api-Key`` and ``accessToken`` are, ``author`` is not ``auth``;
-      words may be written as one (``apikey``);
-    - a listed word of five letters or more may also end a longer one:
-      ``dbpassword``;
-    - a name that goes on to a description of the secret does not hold it:
+    - A run of whole words must be on the list, as in ``client_secret``,
+      ``X-Api-Key`` and ``accessToken``; ``author`` does not match ``auth``.
+      The words may be written together (``apikey``).
+    - A listed word of five letters or more may also end a longer word:
+      ``dbpassword``.
+    - A name whose last word describes the secret does not hold the secret:
       ``token_count``, ``password_policy``, ``cookie_consent``.
 
-    Thread-safe; decisions are kept, within bounds.
+    Thread-safe; decisions are cached, within bounds.
 
     Args:
-        fields: names that hold secrets, in any spelling that shows the words.
-        allow: names that never do, compared whole.
+        fields: the names that hold secrets, in any spelling that shows the words.
+        allow: names that never hold secrets, compared as a whole.
     """
 
     def __init__(self, fields: Iterable[str], allow: Iterable[str] = ()) -> None:
@@ -88,11 +91,11 @@ class FieldNames:
         self._runs = frozenset("".join(words) for words in listed)
         self._endings = tuple(run for run in self._runs if len(run) >= _LONG_WORD)
         self._allowed = frozenset("".join(words_of(name)) for name in allow)
-        self._decisions: dict[str, bool] = {}
+        self._decided = lru_cache(_MAX_CACHED)(self._decide)
         self._distinctive = _distinctive_words(listed)
 
     def may_occur_in(self, lowered: str) -> bool:
-        """Whether a text in lower case may hold a name of the list, or that of a signature."""
+        """Whether a text in lower case may contain a name of the list or of a signature."""
         for word in self._distinctive:  # noqa: SIM110 - any() with a generator takes twice as long
             if word in lowered:
                 return True
@@ -100,17 +103,10 @@ class FieldNames:
 
     def is_secret(self, name: str) -> bool:
         """Return whether the field of this name holds a secret."""
-        decision = self._decisions.get(name)
-        if decision is None:
-            decision = self._decide(name)
-            if len(self._decisions) >= _MAX_CACHED:
-                self._decisions.clear()
-            if len(name) <= _MAX_NAME:
-                self._decisions[name] = decision
-        return decision
+        return self._decided(name) if len(name) <= _MAX_NAME else self._decide(name)
 
     def is_secret_path(self, path: str) -> bool:
-        """Return whether a path of names, joined by dots, leads to or through a secret."""
+        """Return whether a path of names, joined by dots, is or contains a secret name."""
         return self.is_secret(path) or any(map(self.is_secret, path.split(".")))
 
     def _decide(self, name: str) -> bool:
@@ -128,12 +124,8 @@ class FieldNames:
         return False
 
 
-#: Characters of a name worth a place among the decisions.
-_MAX_NAME: Final = 128
-
-
 def _distinctive_words(listed: list[list[str]]) -> list[str]:
-    """Return few words, at least one of which each listed name contains."""
+    """Return a few words such that each listed name contains at least one of them."""
     words = {"sig", *(name[0] for name in listed if len(name) == 1)}
     occurrences = Counter(chain.from_iterable(listed))
     for name in listed:

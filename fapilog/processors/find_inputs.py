@@ -1,8 +1,8 @@
-"""Values that did not validate, in the texts of pydantic's and FastAPI's exceptions.
+"""Finds values that did not validate, in the texts of pydantic's and FastAPI's exceptions.
 
-There a value does not stand behind its name: the name is the line before, or
-an item of the error's ``loc``.  And pydantic cuts long values in their midst,
-so that of a name and its value only the value may be left.
+There a value does not follow its name: the name is in the line before, or is an
+item of the error's ``loc``.  Also, pydantic cuts the middle out of long values,
+so a name can be lost while its value is still there.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 _VALUE: Final = "input_value="
 _VALUE_END: Final = ", input_type="
 
-# The line with the place of an error, and two blanks further in the beginning
-# of what is wrong; in a group of exceptions each line begins with a bar.  A
-# line may end with an escape.
+# The line with the place of an error, then a line with the message, indented by
+# two blanks.  In an exception group each line begins with a bar.  A line may end
+# with an escaped line end.
 _place: Final = re.compile(
     r"""(?:\r?\n|\\n)(?P<bar>(?:[ ]{0,32}[|][ ])?)
     (?P<place>[^\s|\\][^\r\n\\]*(?:\\(?!n)[^\r\n\\]*)*)
     (?:\r?\n|\\n)(?P=bar)[ ]{2}""",
     re.VERBOSE,
 )
-#: Characters of the line before, at the most: the title, or the end of the error before.
+#: Most characters of the line before the place: a title, or the end of another error.
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
-# A cut in a name, from its dots on: what follows is a value.
+# The dots of a cut inside a name, and the rest of that name: a value follows.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
-#: Characters of a value in which its cut is looked for, and how many runs of dots are.
+#: Characters of a value in which a cut is searched, and the most runs of dots in them.
 _CUT_WITHIN: Final = 64
 _MOST_DOTS: Final = 4
 _location: Final = re.compile(
@@ -50,18 +50,18 @@ _simple: Final = re.compile(
 
 
 def may_hold_input(lowered: str) -> bool:
-    """Whether a text in lower case may hold a value that pydantic has cut from its name."""
+    """Whether a text in lower case may contain a value that pydantic has cut from its name."""
     return _VALUE in lowered
 
 
-def find_inputs(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
-    """Return the values and messages of pydantic's errors, where the place is secret.
+def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
+    """Yield the values and messages of pydantic's errors whose place is secret.
 
     Args:
         text: any text.
-        is_secret: whether a path of names, joined by dots, leads to a secret.
+        is_secret: the function that tells whether a path of names, joined by
+            dots, leads to a secret.
     """
-    spans: list[Span] = []
     position = 0
     for match in search(_place, text):
         if match.start() < position - 2 or not _is_place(match) or not is_secret(match["place"]):
@@ -69,30 +69,36 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
         position = match.end()
         details = _details.search(text, position)
         if details is None:  # the text was cut
-            spans.append((position, len(text)))
+            yield position, len(text)
             break
-        spans.append((position, details.start()))
+        yield position, details.start()
         position = details.end()
         if text[position - 1] == "=":
             start, end = _input(text, position)
-            spans.append((start, end))
+            yield start, end
             position = end
-    return spans
 
 
-def find_cut_inputs(text: str) -> list[Span]:
-    """Return what is left of values that pydantic has cut behind their names, or in them."""
-    return list(_rests(text))
+def find_cut_inputs(text: str) -> Iterator[Span]:
+    """Yield the rests of values that pydantic has cut after their names, or inside the names."""
+    position = text.find(_VALUE)
+    while position >= 0:
+        position += len(_VALUE)
+        start = _after_cut(text, position)
+        if start is not None:
+            end = text.find(_VALUE_END, start)
+            position = len(text) if end < 0 else end
+            yield start, position
+        position = text.find(_VALUE, position)
 
 
-def find_members(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
-    """Return ``msg``, ``input`` and ``ctx`` in reprs and JSON of errors whose ``loc`` is secret.
+def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
+    """Yield ``msg``, ``input`` and ``ctx`` in reprs and JSON of errors whose ``loc`` is secret.
 
     Args:
         text: any text.
-        is_secret: as of :func:`find_inputs`.
+        is_secret: the function of :func:`find_inputs`.
     """
-    spans: list[Span] = []
     position = 0
     for match in search(_location, text):
         if match.start() < position:
@@ -102,12 +108,11 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> list[Span]:
             continue
         while member := _member.match(text, position):
             start, end, position = _member_value(text, member.end())
-            spans.append((start, end))
-    return spans
+            yield start, end
 
 
 def _is_place(match: re.Match[str]) -> bool:
-    """Whether the line before is the title of errors, or the end of an error."""
+    """Whether the line before is the title of errors, or the end of another error."""
     text, end = match.string, match.start()
     if match.end("place") - match.start("place") > _LONGEST_PLACE:
         return False
@@ -124,20 +129,8 @@ def _is_place(match: re.Match[str]) -> bool:
     )
 
 
-def _rests(text: str) -> Iterator[Span]:
-    position = text.find(_VALUE)
-    while position >= 0:
-        position += len(_VALUE)
-        start = _after_cut(text, position)
-        if start is not None:
-            end = text.find(_VALUE_END, start)
-            position = len(text) if end < 0 else end
-            yield start, position
-        position = text.find(_VALUE, position)
-
-
 def _after_cut(text: str, start: int) -> int | None:
-    """Return where the value goes on that was cut behind a name, or in it."""
+    """Return where the value continues after a cut, if the cut is after or inside a name."""
     dots = start - 1
     for _ in range(_MOST_DOTS):
         dots = text.find("...", dots + 1, start + _CUT_WITHIN + 5)
@@ -165,7 +158,7 @@ def _input(text: str, start: int) -> Span:
 
 
 def _member_value(text: str, start: int) -> tuple[int, int, int]:
-    """Return start and end of what to mask, and where the value ends."""
+    """Return the start and the end of the part to mask, and the end of the value."""
     quote = quotation(text, start)
     if quote is not None:
         end = end_of_quotation(text, quote["quote"], quote.end())

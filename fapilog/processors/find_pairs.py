@@ -1,8 +1,8 @@
-"""Secrets that stand after their names in text: ``password=...``, ``"token": "..."``.
+"""Finds secrets that follow their names in a text: ``password=...``, ``"token": "..."``.
 
-One reader for query strings, JSON, Python reprs, connection strings, headers
-and command lines: it looks for names, and where a name is secret by
-:mod:`fapilog.processors.field_names`, for the end of the value.
+One search for query strings, JSON, Python reprs, connection strings, headers
+and command lines.  It finds names; if a name is secret by
+:mod:`fapilog.processors.field_names`, it finds the end of the value.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from urllib.parse import unquote
 from fapilog.processors.pieces import search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
-# What URLs may write for a character of a name; "=", ":" and brackets are none.
+# The percent-encoding of a character of a name; "=", ":" and brackets do not belong to names.
 _ESCAPE: Final = "(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])"
 
 
 def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
-    """Return what finds names, their quotes and brackets, and what stands before a value.
+    """Return a pattern for a name, its closing quotes and brackets, and the sign before a value.
 
     A word may come before a name ("api key").
 
     Args:
-        character: a character of a name.
-        begin: what else holds where a name begins.
+        character: the pattern of a character of a name.
+        begin: a further condition at the start of a name.
     """
     return re.compile(
         rf"""(?<![\w.-]) {begin} (?:(?P<dashes>--) | (?P<word>[A-Za-z]{{2,12}})[ ])?
@@ -42,10 +42,10 @@ def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
 
 
 _name: Final = _compiled(r"[\w.-]")
-# It does not begin inside an escape: each part of a long name would be searched again.
+# A name does not begin inside an escape, or each part of a long name would be searched again.
 _encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
 _closing_quote: Final = re.compile(r"""\\*["']\Z""")
-# What ends a member of an object, or opens something in it.
+# Characters that end a member of an object, or open a text or a container in it.
 _structure: Final = re.compile(r"""\\{0,32}["']|[\[\](){},\r\n]""")
 _QUOTES: Final = frozenset("\"'")
 _OPENING: Final = frozenset("[({")
@@ -53,9 +53,9 @@ _CLOSING: Final = frozenset("])}")
 _quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""")
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
-# The rest of a line, or of a quotation that began before the name.
+# The rest of a line, or the rest of a quotation that began before the name.
 _rest: Final = {quote: re.compile(rf"[^\r\n\\{quote}]*") for quote in ("", "'", '"')}
-# To the next blank, quote or delimiter; a comma is one where a name follows.
+# Up to the next blank, quote or delimiter; a comma is a delimiter if a name follows.
 _unquoted: Final = re.compile(r"""[^\s,;&"']*(?:,(?![\w.-]{1,64}[=:])[^\s,;&"']+)*""")
 _scheme: Final = re.compile(r"(?i)(?:basic|bearer|digest|negotiate|token|apikey)[ \t]+")
 _header: Final = re.compile(r"(?i)(?:authorization|cookies?)\Z")
@@ -64,12 +64,12 @@ _tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
 _tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
 
 
-#: Characters of a name that are looked at, from its end: a longer one is no name.
+#: Only so many characters at the end of a name are read: a real name is not longer.
 _LONGEST_NAME: Final = 256
 
 
 def may_hold_pair(text: str) -> bool:
-    """Whether something stands between names and values; told in a tenth of a microsecond."""
+    """Whether a text has a sign that stands between names and values; takes 0.1 µs."""
     return (
         "=" in text
         or ":" in text
@@ -80,11 +80,11 @@ def may_hold_pair(text: str) -> bool:
 
 
 class Value(NamedTuple):
-    """Where the value of a secret name is.
+    """The place of a secret name's value.
 
     Attributes:
-        start, end: what is masked.
-        quote: put around the mask, so that JSON stays JSON.
+        start, end: the part of the text to mask.
+        quote: the quote to put around the mask, so that JSON stays JSON.
     """
 
     start: int
@@ -92,22 +92,20 @@ class Value(NamedTuple):
     quote: str = ""
 
 
-def find_pairs(text: str, is_secret: Callable[[str], bool]) -> list[Value]:
-    """Return where the values of secret names are, in order and without overlap.
+def find_pairs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Value]:
+    """Yield the places of secret names' values, in order and without overlap.
 
     Args:
         text: any text.
-        is_secret: whether a name is one of a secret.
+        is_secret: the function that tells whether a name is secret.
     """
-    values: list[Value] = []
     last = 0
     for match in search(_encoded_name if "%" in text else _name, text):
         if match.start() >= last and _is_secret(match, is_secret):
             value = _value(text, match)
             if value.start < value.end:
-                values.append(value)
+                yield value
                 last = value.end
-    return values
 
 
 def _is_secret(match: re.Match[str], is_secret: Callable[[str], bool]) -> bool:
@@ -125,11 +123,11 @@ def _is_in_query(match: re.Match[str]) -> bool:
     text, start = match.string, match.start()
     if start:
         return text[start - 1] in "?&"
-    return not any(blank in text for blank in " \t\r\n")  # a query string alone
+    return not any(blank in text for blank in " \t\r\n")  # the text is a query string
 
 
 def _value(text: str, match: re.Match[str]) -> Value:
-    """Return what to mask after a name; an empty span for nothing."""
+    """Return the part to mask after a name; it is empty if there is nothing to mask."""
     start = match.end()
     quoted = quotation(text, start)
     if quoted:
@@ -158,19 +156,18 @@ def _end_of_header(text: str, match: re.Match[str], start: int) -> int:
 
 
 def quotation(text: str, position: int) -> re.Match[str] | None:
-    """Return the beginning of a quotation at ``position``, with its group ``quote``."""
+    """Match the start of a quotation at ``position``; its group ``quote`` is the quote."""
     return _quotation.match(text, position)
 
 
 def end_of_quotation(text: str, quote: str, position: int) -> int:
-    """Return where a quotation ends; one that does not, because it was cut, ends with the text."""
+    """Return the end of a quotation, or the end of the text if the quotation was cut."""
     while (found := text.find(quote, position)) >= 0:
         before = found
         while text[before - 1] == "\\":
             before -= 1
         escapes = found - before
-        # Quotes that are escaped themselves (JSON in JSON) close only where no
-        # further escape precedes them.
+        # An escaped quote (JSON in JSON) closes only if no other escape precedes it.
         if (escapes if "\\" in quote else escapes % 2) == 0:
             return found
         position = found + 1
@@ -178,15 +175,15 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
 
 
 def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
-    """Return where a value ends that stands behind a name in quotes, as in JSON.
+    """Return the end of a value that follows a name in quotes, as in JSON.
 
-    It may go on over lines, and ends with the text if the text was cut.
+    The value may have several lines, and ends with the text if the text was cut.
 
     Args:
         text: any text.
-        start: where the value begins.
-        escapes: how many backslashes stand before the quotes around a text; JSON
-            inside a JSON text has some.
+        start: the start of the value.
+        escapes: the number of backslashes before the quotes of a text; more
+            than 0 in JSON inside a JSON text.
     """
     depth, quote = 0, ""
     for match in _structure.finditer(text, start):
@@ -212,7 +209,7 @@ def _end_unquoted(text: str, start: int) -> int:
     brackets = _brackets.match(text, start)
     least = brackets.end() if brackets else start
     if brackets and text[least - 1] not in _CLOSING:
-        # Perhaps it is closed in a later line.
+        # A later line may have the closing bracket.
         end = _end_of_member(text, start)
         least = end if text[end - 1 : end] in _CLOSING else least
     rest = _unquoted.match(text, least)
@@ -221,6 +218,6 @@ def _end_unquoted(text: str, start: int) -> int:
 
 
 def _is_tuple(text: str, match: re.Match[str], end: int) -> bool:
-    """Whether name and value make a pair in brackets, as headers do: ``(b'cookie', b'a=b')``."""
+    """Whether name and value are a pair in brackets, like a header: ``(b'cookie', b'a=b')``."""
     before = text[max(match.start() - 8, 0) : match.start()]
     return bool(_tuple_start.search(before) and _tuple_end.match(text, end))

@@ -1,8 +1,8 @@
-"""Secrets in text: where in a message, a URL or a traceback they are.
+"""Finds secrets by their shape in a message, a URL or a traceback.
 
-Each rule finds one shape and marks the secret part of it, so that what stands
-around it stays readable.  Every pattern runs in time linear to the text, apart
-from factors with fixed bounds: a record's own text must not stall the worker.
+Each rule finds one shape and marks only its secret part, so that the text
+around it stays readable.  Every pattern takes time linear in the length of the
+text, apart from constant factors: no text may stall the worker.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ class Rule:
     """One shape of secrets.
 
     Attributes:
-        name: what masked values are counted under.
-        triggers: texts in lower case; the pattern needs one of them to match.
-        pattern: has a group ``secret`` where nothing else is said.
-        locate: returns what to mask in a match, or None when it is no secret.
+        name: the name under which masked values are counted.
+        triggers: texts in lower case, one of which every match contains.
+        pattern: the pattern, with a group ``secret`` for the default ``locate``.
+        locate: the function that returns the part of a match to mask, or None
+            if the match is not a secret.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Rule:
     locate: Callable[[re.Match[str]], Span | None] = lambda match: match.span("secret")
 
     def find(self, text: str, lowered: str) -> list[Span]:
-        """Return what to mask in ``text``, in order and without overlap."""
+        """Return the parts of ``text`` to mask, in order and without overlap."""
         if not any(trigger in lowered for trigger in self.triggers):
             return []
         spans = map(self.locate, search(self.pattern, text))
@@ -51,7 +52,7 @@ def _bearer(match: re.Match[str]) -> Span | None:
 
 
 def _basic(match: re.Match[str]) -> Span | None:
-    """Tell ``Basic dXNlcjpwYXNz`` from "basic training": base64 is no ordinary word.
+    """Distinguish ``Basic dXNlcjpwYXNz`` from "basic training": base64 is not a plain word.
 
     Source: https://www.rfc-editor.org/rfc/rfc7617#section-2
     """
@@ -61,7 +62,7 @@ def _basic(match: re.Match[str]) -> Span | None:
 
 
 def _json_web_token(match: re.Match[str]) -> Span | None:
-    """Find the header: ``eyJ`` is how ``{"`` begins in base64.
+    """Find the header: ``{"`` begins with ``eyJ`` in base64.
 
     Source: https://www.rfc-editor.org/rfc/rfc7515#section-7.1
     """
@@ -76,7 +77,7 @@ def _json_web_token(match: re.Match[str]) -> Span | None:
 
 
 def _end_of_key(match: re.Match[str]) -> Span | None:
-    """Find the lines before the end of a private key whose beginning was cut off."""
+    """Find the lines of a private key whose beginning was cut off."""
     text = match.string
     end = start = match.start()
     longest = 0
@@ -85,7 +86,7 @@ def _end_of_key(match: re.Match[str]) -> Span | None:
         if start < end and size < _SHORTEST_LINE:
             break  # only the last line of a key is short
         longest = max(longest, size)
-        # An escaped line end is two characters, of which the second could be base64.
+        # The second character of an escaped line end could be base64.
         start = line.start() + (text[line.start() - 1 : line.start()] == "\\")
     return (start, end) if longest >= _SHORTEST_LINE else None
 
@@ -96,7 +97,7 @@ _SHORTEST_LINE: Final = 40
 
 
 def _api_key(match: re.Match[str]) -> Span | None:
-    """Tell ``sk-proj-a1b2...`` from words with hyphens: a key has a digit."""
+    """Distinguish ``sk-proj-a1b2...`` from words with hyphens: a key has a digit."""
     secret = match["secret"]
     is_words = secret.startswith("sk-") and not _digit.search(secret, 0, _DIGIT_WITHIN)
     return None if is_words else match.span("secret")
@@ -107,7 +108,7 @@ _DIGIT_WITHIN: Final = 83
 
 
 def _path_segment(match: re.Match[str]) -> Span | None:
-    """Tell a one-time token from a word: ``/verify/a8f7...``, but not ``/verify/settings``."""
+    """Distinguish a one-time token, ``/verify/a8f7...``, from a word, ``/verify/settings``."""
     secret = match["secret"]
     digits = sum(map(str.isdigit, secret))
     looks_random = digits >= _MANY_DIGITS or (digits and len(secret) >= _LONG_SEGMENT)
@@ -116,25 +117,25 @@ def _path_segment(match: re.Match[str]) -> Span | None:
 
 _MANY_DIGITS: Final = 3
 _LONG_SEGMENT: Final = 16
-#: Parts of paths that one-time tokens stand behind.
+#: Parts of the path segments that come before one-time tokens.
 PATH_WORDS: Final = (
     "reset", "token", "invit", "magic", "verif", "confirm", "activat", "unsubscribe", "otp/",
 )  # fmt: skip
 
 
-# Of keys, as their issuers document them: AWS, Google, GitHub, GitLab, Slack,
-# Stripe, OpenAI and Anthropic, SendGrid, npm, PyPI, Hugging Face.
+# Prefixes of keys, as documented by AWS, Google, GitHub, GitLab, Slack, Stripe,
+# OpenAI and Anthropic, SendGrid, npm, PyPI and Hugging Face.
 _PREFIXES: Final = (
     "akia", "asia", "aiza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox",
     "xapp-", "k_live_", "k_test_", "whsec_", "sk-", "sg.", "npm_", "pypi-", "hf_",
 )  # fmt: skip
 
-#: In the order they are applied.
+#: All rules, in the order in which they are applied.
 RULES: Final = (
     Rule(
         "private-key",
         ("private key",),
-        # Without an end, because the text was truncated, all of the rest is key.
+        # If the text was cut and has no end line, the whole rest is key.
         re.compile(
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?P<secret>.+?)(?:-----END|\Z)",
             re.DOTALL,
@@ -149,8 +150,8 @@ RULES: Final = (
     Rule(
         "url",
         ("://",),
-        # A password may hold any @ but the last one before the path, or a
-        # slash by mistake; digits before a slash are a port.
+        # The last @ before the path ends a password, which may contain others,
+        # and a slash by mistake; digits before a slash are a port.
         re.compile(
             r"""://[^\s/?\#:@\[\]"'<>]{0,256}:
             (?P<secret>[^\s/?\#"'<>]{1,256}|(?!\d{1,5}[/?\#])[^\s@"'<>]{1,128})@""",
@@ -168,7 +169,7 @@ RULES: Final = (
     Rule(
         "path",
         PATH_WORDS,
-        # A segment that looks random, behind one that says what it is for.
+        # A segment that looks random, after a segment that names its purpose.
         re.compile(
             r"""(?i)/(?:[a-z]{1,16}[-_])?
             (?:reset|token|tokens|invite|invitation|magic|magiclink|magic-link|verify
@@ -219,10 +220,10 @@ RULES: Final = (
 
 
 def may_hold_secret(text: str, lowered: str) -> bool:
-    """Whether one of the rules might find something, told in half a microsecond.
+    """Whether one of the rules might find something; takes half a microsecond.
 
-    Single characters come first: looking for one is much quicker than looking
-    for a word, and most texts have few of them.
+    Single characters are tested first: the search for a character is much
+    faster than the search for a word, and most texts have few of these.
     """
     return (
         "bearer" in lowered

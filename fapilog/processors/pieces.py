@@ -1,8 +1,8 @@
-"""Long texts are searched in pieces, so that no search keeps the interpreter for long.
+"""Searches long texts in pieces, so that no search keeps the interpreter for long.
 
-``re`` holds the interpreter while it runs: one search through a long text would
+``re`` keeps the interpreter while it runs: one search through a long text would
 stop every thread of the application.  All rules of redaction search with
-:func:`search`; between two pieces other threads run.
+:func:`search`, which lets other threads run between two pieces.
 """
 
 from __future__ import annotations
@@ -15,13 +15,10 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Iterator
 
-#: Characters in which a match may begin before other threads get their turn.
+#: Characters of a piece, in which a match may begin.
 PIECE: Final = 8192
-#: Characters beyond them that a rule may look at to begin a match.  A rule that
-#: needs more context than this to recognise a secret does not find it.
+#: Characters after the piece that a rule may read to recognise a secret.
 OVERLAP: Final = 1024
-
-
 #: The same for patterns of users, which may take quadratic time.
 SHORT_PIECE: Final = 1024
 SHORT_OVERLAP: Final = 512
@@ -32,16 +29,16 @@ def search(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 
     Args:
         pattern: a pattern that takes linear time.
-        text: any text; one of up to ``PIECE`` characters is searched at once.
+        text: any text; up to ``PIECE`` characters are searched at once.
     """
     return _matches(pattern, text, PIECE, OVERLAP, whole=True)
 
 
 def search_bounded(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield the matches of a pattern that must see little text at once.
+    """Yield the matches of a pattern that must get little text at once.
 
-    A match has at most ``SHORT_OVERLAP`` characters, or those that are left of
-    the piece that it begins in if these are more.
+    A match ends at most ``SHORT_OVERLAP`` characters after the piece in which
+    it begins.
     """
     return _matches(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False)
 

@@ -1,8 +1,8 @@
-"""Redaction: masks secrets in a record, on the worker, before any sink sees it.
+"""Redaction: masks secrets in a record, on the worker, before any sink gets it.
 
-Names tell most secrets (:mod:`fapilog.processors.field_names`), shapes in text
-the others (:mod:`fapilog.processors.find_shapes`).  Nearly all records hold none:
-they are told apart by one look at all of their texts together.
+Most secrets are found by their names (:mod:`fapilog.processors.field_names`),
+the others by their shapes in a text (:mod:`fapilog.processors.find_shapes`).
+Nearly all records have no secret: one search over all of their texts shows it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -40,20 +41,20 @@ if TYPE_CHECKING:
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
-#: Takes any plain value, whatever the limits of the pipeline are.
+#: Limits for any plain value, independent of the pipeline's limits.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
-#: Characters of the shortest text that may hold a secret with its name: ``pwd=x``.
+#: Characters of the shortest text that may contain a secret and its name: ``pwd=x``.
 _SHORTEST: Final = 5
 _encoded_letter: Final = re.compile("%[4-7][0-9a-f]").search
-#: Bytes of the texts that are looked at together at the most.
+#: Most bytes of texts that are searched together.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
 _MAX_NAME: Final = 128
 # {"name": "authorization", "value": "..."}: a name and its value side by side.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
-# {"type": "...", "loc": ["body", "password"], "input": "..."}: what pydantic says of a value
-# that did not fit.
+# {"type": "...", "loc": ["body", "password"], "input": "..."}: pydantic's description of a
+# value that did not validate.
 _LOCATION: Final = "loc"
 _INPUT_KEYS: Final = frozenset({"input", "msg", "ctx"})
 _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
@@ -62,31 +63,31 @@ _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 class RedactProcessor:
     """Masks secrets in the body, the attributes and the names of a record.
 
-    The names are those of the logger and of the event, and the text of the
-    severity.
+    The names are the logger's name, the event's name and the severity text.
 
-    Masked are the values of secret names at any depth, also in lists of pairs,
-    of ``{"name": ..., "value": ...}`` and of pydantic's errors; and in texts,
-    exception messages and stack traces included, credentials in URLs and
-    headers, tokens and keys of known shapes, private keys, and values after
-    secret names.  Only the secret part of a text is masked.  None and booleans
-    are no secrets.
+    The values of secret names are masked at any depth, also in lists of pairs,
+    in lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In
+    texts, including exception messages and stack traces, it masks credentials
+    in URLs and headers, tokens and keys of known shapes, private keys, and
+    values after secret names.  Only the secret part of a text is masked.  None
+    and booleans are never masked.
 
-    Does not block; raises only on an internal failure, on which the pipeline
+    Does not block; raises only after an internal failure, and then the pipeline
     masks the whole record.  Belongs to one worker; the counts may be read from
     any thread.
 
     Args:
-        fields: names that hold secrets, in any spelling that shows the words,
+        fields: the names that hold secrets, in any spelling that shows the words,
             instead of :data:`~fapilog.processors.field_names.DEFAULT_FIELDS`.
         extra_fields: names in addition to ``fields``.
-        patterns: regular expressions of further secrets.  A group named
-            ``secret`` is masked alone, else the whole match.  Each costs a
-            search through every text.  A match has at most 512 characters; a
-            pattern that can take exponential time is refused.
+        patterns: regular expressions of further secrets.  If a pattern has a
+            group named ``secret``, only the group is masked, else the whole
+            match.  Each pattern costs a search through every text.  A match has
+            at most 512 characters; a pattern that can take exponential time is
+            refused.
         allow: names that are never masked by name; their values are still
             searched for the known shapes.
-        mask: ASCII text put in place of a secret.
+        mask: the ASCII text that replaces a secret.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -109,11 +110,11 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # Names of attributes and keys that neither are nor hold a secret, each with
-        # what an attribute of that name counts for beside its value.
+        # Names of attributes and keys without a secret, each with the size of an
+        # attribute of that name without its value.
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
-        self._scopes: dict[str, Scope] = {}
+        self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
 
     @property
     def redacted(self) -> int:
@@ -126,7 +127,7 @@ class RedactProcessor:
         return self._counts.copy()
 
     def __call__(self, record: LogRecord) -> LogRecord:
-        """Mask what is secret in ``record``, in place, and return it."""
+        """Mask the secrets in ``record``, in place, and return it."""
         self._mask_names(record)
         body = record.body
         clear = not self._patterns
@@ -150,18 +151,18 @@ class RedactProcessor:
         return record
 
     def glance(self, records: Sequence[LogRecord], headers: Sequence[int], limits: Limits) -> None:
-        """Set the ``size`` of those records that may stay as they are; 0 asks for a closer look.
+        """Set the ``size`` of the records that need no change; 0 asks for a closer look.
 
-        Quick, because all their texts are searched together.  The size is what
+        Fast, because all texts are searched together.  The size is the one that
         ``values.normalise`` would set.  Never raises.  For the pipeline.
 
         :meta private:
 
         Args:
-            records: whose size is 0.
-            headers: bytes of text in the other fields of each record, beside
-                body and attributes; -1 where those need a closer look.
-            limits: bounds of one record.
+            records: records whose size is 0.
+            headers: for each record the bytes of text outside of body and
+                attributes; -1 if these fields need a closer look.
+            limits: the bounds of one record.
         """
         if self._patterns:
             return
@@ -172,7 +173,7 @@ class RedactProcessor:
             for record, header in zip(records, headers, strict=True):
                 scope = record.scope
                 if (scope is not clear_scope and not self._is_clear_name(scope.name)) or (
-                    # Only records from elsewhere have one, or a severity of another name.
+                    # Only offered records have one, or a severity text of the application.
                     header and not self._has_clear_header(record)
                 ):
                     sizes.append(0)
@@ -183,10 +184,10 @@ class RedactProcessor:
                 except Exception:  # noqa: BLE001 - the closer look finds out
                     size = 0
                 sizes.append(header + size if size and header >= 0 else 0)
-            # One look holds the interpreter; much text is looked at record by record.
+            # A search keeps the interpreter, so large texts are searched record by record.
             if sum(sizes) > _MOST_TOGETHER or self._is_suspect("\n".join(texts)):
                 return
-        except Exception:  # noqa: BLE001 - no memory for it: each gets a closer look
+        except Exception:  # noqa: BLE001 - no memory: each record gets a closer look
             return
         for record, size in zip(records, sizes, strict=True):
             record.size = size
@@ -195,13 +196,13 @@ class RedactProcessor:
         """Return a copy of the attributes of a resource or a scope with secrets masked."""
         return self._mapping(_plain_attributes(mapping))
 
-    # ---- the names beside the values: logger, event, severity
+    # ---- the names of logger, event and severity
 
     def _has_clear_header(self, record: LogRecord) -> bool:
         return self._is_clear_name(record.event_name) and self._is_clear_name(record.severity_text)
 
     def _is_clear_name(self, name: str) -> bool:
-        """Whether a name holds no secret; names are few, so the answer is kept."""
+        """Whether a name contains no secret; the answer is cached, because names are few."""
         if name in self._clear_names:
             return True
         if self._patterns or self._is_suspect(name):
@@ -213,23 +214,18 @@ class RedactProcessor:
         return True
 
     def _mask_names(self, record: LogRecord) -> None:
-        """Mask in the texts of a record that a client may choose, beside its values."""
+        """Mask secrets in the texts of a record that are not its values."""
         if type(record.event_name) is str and not self._is_clear_name(record.event_name):
             record.event_name = self._text(record.event_name)
         if type(record.severity_text) is str and not self._is_clear_name(record.severity_text):
             record.severity_text = self._text(record.severity_text)
-        scope = record.scope
-        if not self._is_clear_name(scope.name):
-            record.scope = self._scopes.get(scope.name) or self._masked_scope(scope)
+        if not self._is_clear_name(record.scope.name):
+            record.scope = self._masked_scope(record.scope)
 
-    def _masked_scope(self, scope: Scope) -> Scope:
-        if len(self._scopes) >= _MAX_NAMES:
-            self._scopes.clear()
-        masked = replace(scope, name=self._text(scope.name))
-        self._scopes[scope.name] = masked
-        return masked
+    def _mask_scope(self, scope: Scope) -> Scope:
+        return replace(scope, name=self._text(scope.name))
 
-    # ---- is there anything to do?
+    # ---- the search for secrets
 
     def _look_closer(self, record: LogRecord) -> None:
         record.body = _plain(record.body)
@@ -239,7 +235,7 @@ class RedactProcessor:
             record.attributes = self._mapping(record.attributes)
 
     def _is_clear(self, *values: AnyValue) -> bool:
-        """Whether plain values hold no secret, by one look at all their texts together."""
+        """Whether plain values contain no secret, by one search over all their texts."""
         texts: list[str] = []
         rest: list[Any] = [*values]
         while rest:
@@ -268,7 +264,7 @@ class RedactProcessor:
         )
 
     def _are_harmless(self, names: Iterable[str]) -> bool:
-        """Whether no name is one of a secret, or holds one itself."""
+        """Whether no name is secret or contains a secret itself."""
         harmless = self._harmless
         for name in names:
             if name in harmless:
@@ -296,12 +292,12 @@ class RedactProcessor:
         return type(name) is str and self._fields.is_secret(name)
 
     def _is_secret_location(self, location: object) -> bool:
-        """Whether a value that did not validate belongs to a secret name."""
+        """Whether pydantic's ``loc`` names a secret."""
         if type(location) is str:
             return self._fields.is_secret_path(location)
         return type(location) is list and any(map(self._is_secret_name, location))
 
-    # ---- masking: always a new value, the old one may be shared
+    # ---- masking: always in a new value, because the old one may be shared
 
     def _value(self, value: Any) -> Any:
         kind = type(value)
@@ -316,7 +312,7 @@ class RedactProcessor:
         return value
 
     def _list(self, items: list[Any]) -> list[Any]:
-        """Mask in the items, and what follows a name: in pairs and on command lines."""
+        """Mask secrets in list items, and the values that follow secret names."""
         masked: list[Any] = []
         named = False
         for item in items:
@@ -378,7 +374,7 @@ class RedactProcessor:
 
 
 def redactor_of(settings: Settings) -> RedactProcessor | None:
-    """Return the redactor that the options ask for, the same for every way out; None for none."""
+    """Return the redactor that the options ask for, or None."""
     if not settings.redact:
         return None
     return RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
@@ -388,13 +384,13 @@ def mask_record(record: LogRecord, reason: str) -> None:
     """Replace the body and every attribute value of a record by the mask.
 
     Timestamps, severity, ids, scope, resource, event name and the names of the
-    attributes stay.  For a record that a processor failed on: nobody knows
-    what it still holds.  Never raises.
+    attributes stay.  For a record on which a processor failed, which may still
+    contain secrets.  Never raises.
 
     Args:
-        record: changed in place.
-        reason: put in the attribute ``fapilog.masked``; must hold no value of
-            the record.
+        record: the record, which is changed in place.
+        reason: the text of the attribute ``fapilog.masked``; it must not
+            contain a value of the record.
     """
     record.body = MASK
     names = record.attributes if isinstance(record.attributes, dict) else ()
@@ -402,7 +398,7 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _plain(value: Any) -> AnyValue:
-    """Return ``value``, or a snapshot of it if it is of a type in which something could hide."""
+    """Return ``value``, or its snapshot if it contains anything but plain types."""
     if type(value) in SCALARS:
         return value  # type: ignore[no-any-return]
     try:

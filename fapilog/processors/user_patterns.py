@@ -1,15 +1,15 @@
-r"""Regular expressions that users give for further secrets, checked at start.
+r"""Checks, at start, the regular expressions that users give for further secrets.
 
 ``re`` backtracks.  A pattern such as ``(a+)+$`` takes time that doubles with
-every character, and no signal handler runs meanwhile.  Such patterns are
-refused.  The others may still take quadratic time, so they see a text in short
-pieces only (see :func:`fapilog.processors.pieces.search`).
+every character, and no signal handler runs in that time.  Such patterns are
+refused.  Other patterns may still take quadratic time, so they get a text only
+in short pieces (see :func:`fapilog.processors.pieces.search_bounded`).
 
 The check reads the parsed pattern.  A repeat without a small bound is called
-wide here.  Refused are: a wide repeat inside another one, if a text can be
-divided between them in more than one way; alternatives inside a wide repeat
-that may begin with the same character; and two wide repeats of the same
-characters beside each other, if something must follow.
+wide here.  The check refuses a wide repeat inside another one if a text can be
+divided between them in several ways, alternatives inside a wide repeat that can
+begin with the same character, and two adjacent wide repeats of the same
+characters if more must follow.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: A repeat of more than this is wide.
 _NARROW: Final = 64
-#: Characters that stand for all others of their kind.
+#: Characters that represent all others of their kind.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
 
@@ -43,15 +43,15 @@ _NONE: Final[Chars] = frozenset()
 
 
 def checked_patterns(option: str, patterns: Any) -> tuple[re.Pattern[str], ...]:
-    """Return the patterns compiled.
+    """Return the compiled patterns.
 
     Args:
-        option: the option's name, for errors.
+        option: the option's name, used in errors.
         patterns: regular expressions, as text or compiled.
 
     Raises:
-        ConfigurationError: one of them is not a regular expression for text,
-            or can take exponential time.
+        ConfigurationError: a pattern is not a regular expression for text, or
+            can take exponential time.
     """
     if isinstance(patterns, (str, bytes, re.Pattern)):
         msg = f"{option} must be a list of regular expressions, not a single one"
@@ -66,7 +66,7 @@ def _checked(option: str, pattern: Any) -> re.Pattern[str]:
         msg = f"{option}: {pattern!r} is not a regular expression: {error}"
         raise ConfigurationError(msg) from error
     if isinstance(made.pattern, bytes):
-        msg = f"{option}: {pattern!r} is for bytes; give one for str, bytes are searched too"
+        msg = f"{option}: {pattern!r} is for bytes; give one for str, which also searches bytes"
         raise ConfigurationError(msg)
     tree: Any = parser.parse(made.pattern, made.flags & ~re.DEBUG)
     problem = next(_Check(made.flags).problems([*tree], _NONE, is_end=True), None)
@@ -80,23 +80,23 @@ def _checked(option: str, pattern: Any) -> re.Pattern[str]:
 
 
 class _Check:
-    """Looks for what makes ``re`` backtrack without end.
+    """Finds parts of a pattern that make ``re`` backtrack exponentially.
 
     Args:
-        flags: of the compiled pattern.
+        flags: the flags of the compiled pattern.
     """
 
     def __init__(self, flags: int) -> None:
         self._flags = flags
 
     def problems(self, nodes: list[Any], follow: Chars, *, is_end: bool) -> Iterator[str]:
-        """Yield what is wrong with a sequence.
+        """Yield the problems of a sequence.
 
         Args:
             nodes: the parsed sequence.
-            follow: characters that may come after it where it is inside a wide
-                repeat; empty elsewhere.
-            is_end: whether nothing has to come after it.
+            follow: the characters that may come after the sequence, if it is
+                inside a wide repeat; else empty.
+            is_end: whether a match may end after the sequence.
         """
         for place, (kind, value) in enumerate(nodes):
             rest = nodes[place + 1 :]
@@ -118,7 +118,7 @@ class _Check:
             yield "a repeat inside another one can share its characters with it"
         neighbour = self._wide_neighbour(rest)
         if neighbour is not None and not ends and neighbour & chars:
-            yield "two repeats beside each other can share their characters"
+            yield "two adjacent repeats can share their characters"
         yield from self._alternatives(body)
         yield from self.problems(body, chars | after, is_end=False)
 
@@ -141,7 +141,7 @@ class _Check:
                 yield "alternatives inside a repeat can begin with the same character"
 
     def _wide_neighbour(self, rest: list[Any]) -> Chars | None:
-        """Return the characters of the wide repeat that comes next, if one can."""
+        """Return the characters of a wide repeat that can come next, or None."""
         for kind, value in rest:
             if kind is op.AT:
                 continue
@@ -150,7 +150,7 @@ class _Check:
             if kind in _REPEATS:
                 if value[1] > _NARROW:
                     found = self._first(list(value[2]))
-                    # A wide repeat that needs nothing else to follow cannot fail.
+                    # A wide repeat after which nothing must follow cannot fail.
                     return (
                         found
                         if not self._is_nullable(rest[rest.index((kind, value)) + 1 :])
@@ -162,7 +162,7 @@ class _Check:
         return None
 
     def _first(self, nodes: list[Any]) -> Chars:
-        """Return the characters with which a match of a sequence may begin."""
+        """Return the characters with which a match of a sequence can begin."""
         found: Chars = _NONE
         for node in nodes:
             found |= self._first_of(*node)
@@ -222,7 +222,7 @@ def _parts(kind: Any, value: Any) -> Iterator[list[Any]]:
 
 
 def _flat(nodes: list[Any]) -> Iterator[Any]:
-    """Yield the nodes of a sequence, and those inside its groups."""
+    """Yield the nodes of a sequence and of its groups."""
     for kind, value in nodes:
         yield kind, value
         if kind is op.SUBPATTERN:
@@ -230,7 +230,7 @@ def _flat(nodes: list[Any]) -> Iterator[Any]:
 
 
 def _has_prefix(texts: list[str]) -> bool:
-    """Whether one of some texts begins with another one, so that both may match."""
+    """Whether one of the texts begins with another one, so that both can match."""
     texts = sorted(texts)
     return any(after.startswith(text) for text, after in itertools.pairwise(texts))
 

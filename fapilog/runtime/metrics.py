@@ -122,11 +122,11 @@ def _sending(pipeline: Pipeline) -> Iterator[Metric]:
     )
     bounds = [*map(str, BUCKETS), "+Inf"]
     for queue in pipeline.sending_queues():
-        ledger = queue.ledger
-        backlog.add_metric([queue.name], queue.pending_bytes)
-        spool.add_metric([queue.name], queue.spooled_bytes)
-        circuit.add_metric([queue.name], queue.circuit.opened_at is not None)
-        denied.add_metric([queue.name], queue.access_denied)
+        state, ledger = queue.state, queue.state.ledger
+        backlog.add_metric([queue.name], state.backlog.pending_bytes)
+        spool.add_metric([queue.name], state.spool.pending_bytes if state.spool else 0)
+        circuit.add_metric([queue.name], state.circuit.opened_at is not None)
+        denied.add_metric([queue.name], state.circuit.access_denied)
         retries.add_metric([queue.name], ledger.retries)
         counts = list(zip(bounds, accumulate(ledger.durations), strict=True))
         durations.add_metric([queue.name], counts, ledger.duration_sum)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
-import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -20,12 +18,14 @@ from typing_extensions import Self
 from fapilog.diagnostics import announce, describe
 from fapilog.engine import holding
 from fapilog.engine.entry import offered
+from fapilog.engine.hold_buffer import drop_held_for
 from fapilog.engine.logger import AsyncLogger, Logger
 from fapilog.engine.pipeline import Pipeline
 from fapilog.engine.registry import LoggerRegistry
 from fapilog.errors import ConfigurationError
 from fapilog.native import monotonic
 from fapilog.process import exit as process_exit
+from fapilog.process import fork
 from fapilog.record import EMPTY_RESOURCE, LogRecord, Resource, Scope
 from fapilog.severity import parse_severity
 from fapilog.values import Limits, snapshot_attributes
@@ -102,7 +102,7 @@ class Runtime:
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
         process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
-        _runtimes.add(self)
+        fork.renew("runtimes", self)
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
         """Return the logger of ``name``; its records carry ``bound`` fields."""
@@ -158,8 +158,8 @@ class Runtime:
 
     def _end(self, deadline: float) -> None:
         self.pipeline.close(deadline)
+        drop_held_for(self.pipeline)
         process_exit.unregister(self)
-        process_exit.restore_sigterm()
 
     def prepare_exit(self) -> None:
         """Start the threads that ``shutdown()`` will need; an ending interpreter has none."""
@@ -356,27 +356,4 @@ def _pipeline(
         block_timeout=settings.block_timeout,
         protect=settings.protect_level,
         limits=limits,
-    )
-
-
-_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
-
-
-def runtimes() -> list[Runtime]:
-    """Return every runtime there is, shut down or not."""
-    return list(_runtimes)
-
-
-def _after_fork_in_child() -> None:
-    # After the pipelines', which registered theirs when they were imported.
-    for runtime in list(_runtimes):
-        runtime.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-    os.register_at_fork(
-        before=process_exit.before_fork,
-        after_in_parent=process_exit.after_fork,
-        after_in_child=process_exit.after_fork_in_child,
     )

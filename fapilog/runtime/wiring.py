@@ -6,12 +6,11 @@ wrong about them is found before the first record.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fapilog.delivery.circuit import RetryPolicy
 from fapilog.delivery.options import DeliveryOptions
-from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import ConfigurationError
@@ -19,25 +18,11 @@ from fapilog.protocols import BatchLimits, as_durable, destination_of
 from fapilog.sinks.factory import make_sinks, name_sinks, sink_of, wanted_sinks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Container, Iterable
 
     from fapilog.protocols import Sink
     from fapilog.settings import Settings
     from fapilog.spool import Quarantine, Spool
-
-#: Returns the sink that a pipeline gets in the place of all others; None outside of tests.
-_substitute: Callable[[], Sink[Any]] | None = None
-
-
-@contextlib.contextmanager
-def substituted(substitute: Callable[[], Sink[Any]]) -> Iterator[None]:
-    """Have every pipeline that is made in the block send to ``substitute()`` alone."""
-    global _substitute  # noqa: PLW0603 - of the whole process, as what it replaces
-    before, _substitute = _substitute, substitute
-    try:
-        yield
-    finally:
-        _substitute = before
 
 
 def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
@@ -52,17 +37,13 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
         ConfigurationError: a sink, a route or an option is wrong; no sink is
             left open.
     """
-    if _substitute is not None:
-        sink = _substitute()
-        options = _options(settings, sink.name, Route(sink))
-        return [SendingQueue(sink, name=sink.name, options=options, route=Route(sink))]
     wanted = wanted_sinks(settings, given)
     routes = _with_fallbacks(settings, _routes(settings, wanted), _specs(wanted))
     shared = {id(route.fallback): route.fallback for route in routes if route.fallback is not None}
-    routes += [Route(sink) for sink in shared.values()]
+    routes += [Route(sink, level="off") for sink in shared.values()]
     named = name_sinks(settings, [route.sink for route in routes])
     ways = [
-        (name, route, _options(settings, name, route))
+        (name, route, delivery_options(settings, name, route))
         for name, route in zip(named, routes, strict=True)
     ]
     if settings.overflow == "spill" and not any(options.spool for _, _, options in ways):
@@ -85,7 +66,6 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
             options=options,
             route=route,
             fallback=queues.get(id(route.fallback)),
-            is_fallback=id(route.sink) in shared,
         )
     return list(reversed(queues.values()))
 
@@ -156,7 +136,7 @@ def _check(name: str, sink: Any) -> None:
         raise ConfigurationError(msg)
 
 
-def _options(settings: Settings, name: str, route: Route) -> DeliveryOptions:
+def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOptions:
     """Return how the records of a route's sink are kept and sent, its spool opened.
 
     Raises:

@@ -1,7 +1,10 @@
-"""Sinks: where records go.
+"""Sinks send records to their destinations: console, file, OTLP, Loki, memory, SDK exporters.
 
-Each name is imported when it is first used, so a program that writes to the
-console loads neither an HTTP client nor gRPC nor the OpenTelemetry SDK.
+A sink encodes records and sends batches; it knows no processors, delivery or spool.  The
+packages ``otlp``, ``loki`` and ``http`` hold the sinks that use the network; ``factory``
+makes sinks from names.  Each public name is imported at its first use, so a program that
+writes to the console loads neither an HTTP client nor gRPC nor the OpenTelemetry SDK.
+Users, ``fapilog.runtime`` and the faces import this package.  Read ``console`` first.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ _MODULES: Final = {
 }
 
 
-if not TYPE_CHECKING:  # or a misspelled name would be of any type
+if not TYPE_CHECKING:  # a type checker would accept any misspelled name
 
     def __getattr__(name: str) -> Any:
         """Import a public name on first use (PEP 562)."""

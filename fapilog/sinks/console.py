@@ -1,52 +1,61 @@
-"""Writes records to standard output or another stream.
+"""Writes records to standard output, standard error or another stream.
 
-A sink at the end of the record's way, for containers, whose runtime collects
-standard output, and for people at a terminal.
+This sink is for containers, whose runtime collects standard output, and for people at a
+terminal.  It writes below the stream's own buffers if the stream has a file descriptor: a
+buffer keeps bytes that it could not write, does not say how many, and would write them
+again at exit.
 """
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
+import os
+import select
+import stat
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog import native
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
+from fapilog.native import monotonic
 from fapilog.protocols import BatchLimits, Sink
-from fapilog.sinks.lines import Progress, ascii_line, json_line
+from fapilog.sinks.lines import Progress, ascii_line, json_line, portions, split_written
 from fapilog.sinks.pretty import PrettyFormatter, is_terminal, wants_color
-from fapilog.sinks.stream import OutputStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fapilog.record import LogRecord
 
-# The reader of a pipe or the terminal itself is gone and will not come back.
+# The reader of a pipe, or the terminal, is gone and will not come back.
 _GONE: Final = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO, errno.EIO}
+# POSIX: a write of up to this many bytes to a pipe never mixes with another process's
+# write, and if poll() reports room there is room for it.
+_PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 
 
 class ConsoleSink(Sink[bytes]):
-    """Records on a stream, one JSON object a line or readable lines with colours.
+    """Records on a stream: one JSON object per line, or readable lines with colours.
 
     Standard output is the default, as container platforms expect of logs
-    (https://12factor.net/logs) and as OpenTelemetry's console exporter does:
-    fapilog's own announcements go to standard error and so never stand
-    between JSON lines.  A program whose standard output is its product takes
-    ``stream="stderr"``.
+    (https://12factor.net/logs) and as OpenTelemetry's console exporter does.  fapilog's
+    own announcements go to standard error, so they never come between JSON lines.  A
+    program whose product is its standard output uses ``stream="stderr"``.
 
-    Several processes may share one pipe: lines up to ``PIPE_BUF`` (4,096 bytes
-    on Linux) are never mixed.
+    Several processes may share one pipe: lines up to ``PIPE_BUF`` (4,096 bytes on Linux)
+    never mix.
 
     Args:
-        stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open
-            for writing.  A stream given by name is looked up in :mod:`sys` at
-            every use, so redirections hold.  The sink never closes it.
-        format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`),
-            ``"pretty"``, or ``"auto"``: pretty on a terminal, else JSON.
-        color: whether pretty lines have ANSI colours.  ``"auto"`` obeys
-            ``NO_COLOR`` (https://no-color.org), then ``FORCE_COLOR``
-            (https://force-color.org), each if not empty; else colours are for
-            terminals other than ``TERM=dumb``.
+        stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open for writing.
+            A stream given by name is looked up in :mod:`sys` at every use, so
+            redirections hold.  The sink never closes the stream.
+        format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), ``"pretty"``, or
+            ``"auto"``: pretty on a terminal, else JSON.
+        color: whether pretty lines have ANSI colours.  ``"auto"`` obeys ``NO_COLOR``
+            (https://no-color.org), then ``FORCE_COLOR`` (https://force-color.org), each if
+            not empty; otherwise terminals other than ``TERM=dumb`` get colours.
         name: the sink's name in counts and announcements.
     """
 
@@ -72,7 +81,7 @@ class ConsoleSink(Sink[bytes]):
         """Check the options.
 
         Raises:
-            ConfigurationError: an option has none of its values.
+            ConfigurationError: an option has a value that it does not accept.
         """
         wrong = None
         if self._stream not in ("stdout", "stderr") and not hasattr(self._stream, "write"):
@@ -86,7 +95,7 @@ class ConsoleSink(Sink[bytes]):
             raise ConfigurationError(msg)
 
     def encode(self, record: LogRecord) -> bytes:
-        """Return the lines of ``record`` as the stream of this moment takes them."""
+        """Return the lines of ``record`` in the encoding of the current stream."""
         output = self._current_output()
         if self._pretty is not None:
             return self._pretty.format(record).encode(output.encoding, "backslashreplace")
@@ -98,12 +107,12 @@ class ConsoleSink(Sink[bytes]):
     def send(self, batch: Sequence[bytes], timeout: float) -> None:
         """Write the lines and flush.  Blocks up to ``timeout`` seconds.
 
-        A line longer than ``PIPE_BUF``, and on Windows and with file objects
-        that have no descriptor every write, blocks until the other end reads.
+        Some writes block until the other end reads: lines longer than ``PIPE_BUF``, and
+        every write on Windows and to a file object without a descriptor.
 
         Raises:
-            RetryableError: the stream takes no more for now; a retry of the
-                same batch goes on where this one stopped.
+            RetryableError: the stream has no room at the moment; a retry of the same batch
+                continues after the last byte that was written.
             PermanentError: the stream is closed or its reader is gone.
         """
         output = self._current_output()
@@ -116,12 +125,12 @@ class ConsoleSink(Sink[bytes]):
         self._progress.clear()
 
     def close(self) -> None:
-        """Let go of the stream, which stays open."""
+        """Release the stream, which stays open."""
         self._output = OutputStream(None)
 
     def after_fork(self) -> None:
-        """Forget how far the parent got with its last batch."""
-        self._output = OutputStream(None)
+        """Forget the progress of the parent's last batch."""
+        self.close()
         self._progress.clear()
 
     def _current_output(self) -> OutputStream:
@@ -144,3 +153,123 @@ class ConsoleSink(Sink[bytes]):
         self._progress.clear()
         self._output = OutputStream(None)
         return PermanentError(reason)
+
+
+class OutputStream:
+    """A stream to which one thread writes lines, with a deadline and a count of the bytes.
+
+    Args:
+        stream: an open file object, text or binary, or None.
+
+    Attributes:
+        stream: the file object.
+        encoding: the encoding of the stream's text.
+        is_utf8: whether the encoding is UTF-8.
+        unfinished: the rest of a line that was written in part; the next ``write_lines``
+            writes it first.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        try:
+            self.encoding = codecs.lookup(stream.encoding).name
+        except (AttributeError, TypeError, LookupError):  # binary, StringIO, or a made-up name
+            self.encoding = "utf-8"
+        self.is_utf8 = self.encoding == "utf-8"
+        self.unfinished = b""
+        # The layer that returns how much it wrote.
+        buffer = getattr(stream, "buffer", stream)
+        self._writer = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
+        self._takes_text = not _is_binary(self._writer)
+        self._poll = _poll_of(self._writer)
+        self._deadline = 0.0
+        self._written = 0
+
+    def can_show(self, character: str) -> bool:
+        """Whether the stream's encoding has ``character``."""
+        try:
+            return bool(character.encode(self.encoding))
+        except UnicodeError:
+            return False
+
+    def write_lines(self, lines: Sequence[bytes], timeout: float) -> None:
+        """Write ``lines`` after the application's own output, and flush.
+
+        Blocks up to ``timeout`` seconds.  A line longer than ``PIPE_BUF`` is one write too,
+        so that no other process's output comes between; see :meth:`ConsoleSink.send`.
+
+        Raises:
+            BlockingIOError: the stream had no room in time.
+            Exception: any error of the file object, usually OSError or ValueError
+                (closed).  :meth:`count_written` then returns how many lines are written.
+        """
+        self._deadline = monotonic() + timeout
+        self._written = -len(self.unfinished)
+        if self.stream is None:
+            msg = "the process has no such stream"
+            raise ValueError(msg)
+        self._wait()
+        self._flush()
+        for portion in portions([self.unfinished, *lines], _PIPE_BUF if self._poll else None):
+            self._write(portion)
+        self.unfinished = b""
+        self._flush()
+
+    def count_written(self, lines: Sequence[bytes]) -> int:
+        """Return how many of ``lines`` the failed ``write_lines`` need not get again.
+
+        These are the whole lines and the line whose rest is now ``unfinished``.
+        """
+        if self._written < 0:
+            self.unfinished = self.unfinished[self._written :]
+            return 0
+        whole, self.unfinished = split_written(lines, self._written)
+        return whole + bool(self.unfinished)
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            self._wait()
+            written = self._write_some(data)
+            self._written += written
+            data = data[written:]
+
+    def _write_some(self, data: bytes) -> int:
+        if self._takes_text:
+            self._writer.write(data.decode(self.encoding))
+            return len(data)
+        written = self._writer.write(data)
+        if written is None:  # a raw stream without room that does not block
+            if self._poll is None or monotonic() >= self._deadline:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return 0
+        return int(written)
+
+    def _wait(self) -> None:
+        """Wait until there is room, so that writing a portion does not block."""
+        if self._poll is None:
+            return
+        left = max(self._deadline - monotonic(), 0)
+        if not self._poll.poll(left * 1000):
+            raise BlockingIOError(errno.EAGAIN, "its reader does not read")
+
+    def _flush(self) -> None:
+        if hasattr(self.stream, "flush"):
+            self.stream.flush()
+
+
+def _is_binary(stream: Any) -> bool:
+    mode = str(getattr(stream, "mode", ""))
+    return isinstance(stream, (io.RawIOBase, io.BufferedIOBase)) or "b" in mode
+
+
+def _poll_of(stream: Any) -> select.poll | None:
+    """Return a poll for room in a pipe, socket or terminal; None for other streams."""
+    try:
+        fd = int(stream.fileno())
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        poll: select.poll = native.original("select", "poll")()
+    except (AttributeError, OSError, ValueError, TypeError):  # no poll, no descriptor, or closed
+        return None
+    poll.register(fd, select.POLLOUT)
+    return poll

@@ -1,8 +1,8 @@
-"""Any exporter of an OpenTelemetry SDK as a sink.
+"""Any exporter of the OpenTelemetry SDK as a sink.
 
-Records leave the pipeline as the SDK's own ``ReadableLogRecord``, so what
-exists for the SDK - vendor exporters, the official OTLP ones - can be used
-behind fapilog's queue, redaction and ledger.
+The sink turns records into the SDK's ``ReadableLogRecord``, so exporters for the SDK
+(those of vendors, the official OTLP ones) work after fapilog's queue, redaction and
+ledger.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _SEVERITIES: Final = tuple(api.SeverityNumber(number) for number in range(25))
-# A record of the API takes the ids of the active span unless its context says
-# that there is none.
+# A record of the API takes the ids of the active span unless its context has no span.
 _NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
-# What an exporter raises when it cannot encode a record: trying again is useless.
+# The errors of an exporter that cannot encode a record: trying again is useless.
 _DEFECTS: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class _Truncated(ReadableLogRecord):
-    """A record of which attributes were dropped before it became the SDK's."""
+    """A record that lost attributes before it became the SDK's."""
 
     dropped: int = 0
 
@@ -53,20 +52,19 @@ class _Truncated(ReadableLogRecord):
 class ExporterSink(Sink[ReadableLogRecord]):
     """Delivers to an SDK ``LogRecordExporter``.
 
-    An exporter's FAILURE does not tell whether trying again can help, and it
-    has been preceded by the exporter's own retries; so a batch that fails
-    ``attempts`` times counts as rejected.  The same holds for exceptions of
-    unknown meaning; ``OSError``, which connections raise, is retried for as
-    long as the pipeline does.  An attempt lasts as long as the exporter's own
-    time limit lets it: ``export`` takes none.
+    An exporter's FAILURE does not say whether trying again can help, and the exporter
+    has already tried again itself.  So a batch that fails ``attempts`` times counts as
+    rejected.  The same holds for exceptions of unknown meaning.  ``OSError``, which
+    connections raise, is retried for as long as the pipeline retries.  ``export`` takes no
+    time limit, so an attempt takes as long as the exporter's own limit allows.
 
     Args:
-        exporter: called by one thread; shut down when the sink is closed.
-        name: of the sink in the ledger and in messages, by default the
-            exporter's class name.
-        limits: when a batch is sent.
-        attempts: exports of one batch, at least 1.
-        timeout: seconds the exporter may take to flush when the sink closes.
+        exporter: the exporter; one thread calls it, and the sink shuts it down at the end.
+        name: the sink's name in the ledger and in messages; by default the exporter's
+            class name.
+        limits: the limits at which a batch is sent.
+        attempts: the number of exports of one batch, at least 1.
+        timeout: the seconds that the exporter may take to flush when the sink closes.
     """
 
     def __init__(
@@ -89,7 +87,7 @@ class ExporterSink(Sink[ReadableLogRecord]):
         """Check the options.
 
         Raises:
-            ConfigurationError: one of them is wrong.
+            ConfigurationError: an option is wrong.
         """
         missing = [m for m in ("export", "shutdown") if not callable(getattr(self._exporter, m, 0))]
         if missing:
@@ -103,10 +101,10 @@ class ExporterSink(Sink[ReadableLogRecord]):
             raise ConfigurationError(msg)
 
     def encode(self, record: LogRecord) -> ReadableLogRecord:
-        """Return the record in the SDK's form.
+        """Return the record as the SDK's.
 
-        The exporter gets attributes of its own; nested values are shared and
-        must not be changed, as in the SDK.
+        The exporter gets a copy of the attributes; it must not change nested values,
+        which are shared, as in the SDK.
         """
         made = api.LogRecord(
             timestamp=record.timestamp,
@@ -131,9 +129,9 @@ class ExporterSink(Sink[ReadableLogRecord]):
         """Export a batch; blocks for as long as the exporter does.
 
         Raises:
-            RetryableError: the exporter failed, or raised ``OSError``.
-            PermanentError: it failed ``attempts`` times, or the batch cannot
-                be encoded.
+            RetryableError: the exporter failed or raised ``OSError``.
+            PermanentError: the exporter failed ``attempts`` times or cannot encode the
+                batch.
         """
         try:
             with suppressed():
@@ -146,8 +144,8 @@ class ExporterSink(Sink[ReadableLogRecord]):
             raise PermanentError(_describe(error)) from error
         except Exception as error:
             raise self._failure(batch[0], _describe(error)) from error
-        # By name: older exporters return an enumeration of their own, and one
-        # that returns nothing is taken at its word, as the SDK does.
+        # By name, because older exporters return another enumeration.  An exporter that
+        # returns None has succeeded, as for the SDK.
         if getattr(result, "name", "") == "FAILURE":
             raise self._failure(batch[0], "the exporter reported FAILURE")
         self._failing = (None, 0)
@@ -163,13 +161,13 @@ class ExporterSink(Sink[ReadableLogRecord]):
 
     def close(self) -> None:
         """Flush the exporter, which may take ``timeout`` seconds, and shut it down."""
-        # force_flush is part of the interface since 1.40 only.
+        # The interface has force_flush only since version 1.40.
         flush = getattr(self._exporter, "force_flush", None)
         with suppressed():
             try:
                 if flush is not None:
                     flush(int(self._timeout * 1000))
-            except Exception as error:  # noqa: BLE001 - announced; the shutdown has to follow
+            except Exception as error:  # noqa: BLE001 - announced; the shutdown must follow
                 announce(f"close {self.name}", f"{self.name}: flush failed: {_describe(error)}")
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
@@ -181,12 +179,7 @@ def _resource(resource: Resource) -> SDKResource:
 
 @lru_cache(maxsize=4096)
 def _scope(scope: Scope) -> InstrumentationScope:
-    return InstrumentationScope(
-        scope.name,
-        scope.version,
-        scope.schema_url,
-        dict(scope.attributes),
-    )
+    return InstrumentationScope(scope.name, scope.version, scope.schema_url, dict(scope.attributes))
 
 
 def _describe(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Sinks by name: what the option ``sinks`` and ``OTEL_LOGS_EXPORTER`` mean."""
+"""Makes sinks from names: the values of the option ``sinks`` and ``OTEL_LOGS_EXPORTER``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NAMES = (
     "console, otlp, otlp:URL, loki:URL, file:PATH, memory, none, or an OpenTelemetry logs exporter"
 )
 
-# Sinks with a group of options, and the one of them that may follow their name.
+# The sinks with a group of options, and the option that may follow the sink's name.
 _ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
-# The names sinks were made by: what is wrong may be found only when they are opened.
+# The name that each sink was made from, for errors that only opening the sink finds.
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
 
 _LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
@@ -33,25 +33,33 @@ _PARTS = ("name", "limits", "open", "encode", "send", "close", "after_fork")
 
 
 def make_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]:
-    """Return the opened sinks by a unique name.
+    """Return opened sinks by unique names.
 
     Args:
-        settings: their options, and their names where ``given`` is None.
+        settings: the options of the sinks, and their names if ``given`` is None.
         given: a sink, a name, or an iterable of both.
 
     Raises:
-        ConfigurationError: an unknown name, or a sink's wrong option.
+        ConfigurationError: a name is not known, or an option of a sink is wrong.
     """
     sinks = name_sinks(settings, given)
-    _open_all(sinks, settings)
+    opened: list[tuple[str, Sink[Any]]] = []
+    try:
+        for name, sink in sinks.items():
+            _open(name, sink, settings)
+            opened.append((name, sink))
+    except BaseException:
+        for name, sink in reversed(opened):
+            _close(name, sink)
+        raise
     return sinks
 
 
 def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]:
-    """Return the sinks as :func:`make_sinks` does, not opened.
+    """Return the sinks of :func:`make_sinks` without opening them.
 
     Raises:
-        ConfigurationError: as there.
+        ConfigurationError: a name is not known, or an option of a sink is wrong.
     """
     sinks: dict[str, Sink[Any]] = {}
     for one in wanted_sinks(settings, given):
@@ -60,7 +68,7 @@ def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
             continue
         _check(sink)
         if any(sink is other for other in sinks.values()):
-            msg = f"option 'sinks': {sink!r} is there twice; make a second one"
+            msg = f"option 'sinks': {sink!r} is given twice; make a second sink"
             raise ConfigurationError(msg)
         name = str(sink.name)
         number = 2
@@ -71,9 +79,9 @@ def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
 
 
 def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
-    """Return what is wanted without names in OTEL_LOGS_EXPORTER that mean nothing.
+    """Return ``wanted`` without unknown names from OTEL_LOGS_EXPORTER.
 
-    The specification wants a warning for them, and the others obeyed.
+    The specification demands a warning about an unknown name, and the use of the others.
     """
     if not settings.place("sinks").startswith(_LOGS_EXPORTER):
         return wanted
@@ -89,7 +97,7 @@ def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
 
 
 def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
-    """Return what ``given`` or else the settings ask for, names and sinks as they are.
+    """Return the names and sinks in ``given``, or those of the settings if it is None.
 
     Raises:
         ConfigurationError: one of them is None.
@@ -101,37 +109,26 @@ def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
         return (option,)
     wanted = tuple(option)
     if any(one is None for one in wanted):
-        msg = f"option 'sinks': None is no sink; give names ({_NAMES}) or instances of Sink"
-        raise ConfigurationError(msg)
+        _check(None)
     return wanted if given is not None else _known(wanted, settings)
 
 
 def _check(sink: Any) -> None:
     if isinstance(sink, type) or not all(hasattr(sink, name) for name in _PARTS):
-        msg = f"option 'sinks': {sink!r} is no sink; give names ({_NAMES}) or instances of Sink"
+        msg = f"option 'sinks': {sink!r} is not a sink; give names ({_NAMES}) or instances of Sink"
         raise ConfigurationError(msg)
     if iscoroutinefunction(sink.send):
-        msg = f"option 'sinks': send() of {sink!r} is a coroutine function; it runs on a thread"
+        msg = (
+            f"option 'sinks': send() of {sink!r} is a coroutine function; make it a plain "
+            "function, which may block its thread"
+        )
         raise ConfigurationError(msg)
-
-
-def _open_all(sinks: Mapping[str, Sink[Any]], settings: Settings) -> None:
-    """Open all, or none: those before one that fails are closed again, the last one first."""
-    opened: list[tuple[str, Sink[Any]]] = []
-    try:
-        for name, sink in sinks.items():
-            _open(name, sink, settings)
-            opened.append((name, sink))
-    except BaseException:
-        for name, sink in reversed(opened):
-            _close(name, sink)
-        raise
 
 
 def _close(name: str, sink: Sink[Any]) -> None:
     try:
         sink.close()
-    except Exception as error:  # noqa: BLE001 - a sink's own code; what failed first is raised
+    except Exception as error:  # noqa: BLE001 - a user's code; the first failure is raised
         announce(f"close {name}", f"sink {name!r} cannot be closed: {describe(error)}")
 
 
@@ -148,10 +145,10 @@ def _open(name: str, sink: Sink[Any], settings: Settings) -> None:
 
 
 def _placed(error: ConfigurationError, spec: str, settings: Settings) -> ConfigurationError:
-    """Return ``error`` with the variable, key or argument that ``spec`` came from in front."""
+    """Return ``error`` with the variable, key or argument that ``spec`` is from before it."""
     name = error.option or ""
     if name.startswith("OTEL_"):
-        return error  # it begins with the variable that is wrong
+        return error  # its message begins with the variable already
     kind, _, argument = spec.partition(":")
     kind = kind.strip().lower()
     group = getattr(settings, kind).model_dump() if kind in _ARGUMENTS else {}
@@ -165,10 +162,10 @@ def _placed(error: ConfigurationError, spec: str, settings: Settings) -> Configu
 
 
 def sink_of(spec: str, settings: Settings) -> Sink[Any] | None:
-    """Return the sink that ``spec`` names, not opened; None for ``none``.
+    """Return the sink that ``spec`` names, without opening it; None for ``none``.
 
     Raises:
-        ConfigurationError: it names none, or an option of the sink is wrong.
+        ConfigurationError: the name is not known, or an option of the sink is wrong.
     """
     try:
         sink = _make(spec, settings)
@@ -189,7 +186,7 @@ def _make(spec: str, settings: Settings) -> Sink[Any] | None:
 
 
 def _console(settings: Settings, stream: str) -> Sink[Any]:
-    from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - loaded when asked for
+    from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - each sink at its first use
 
     options = settings.console.model_dump()
     default = options.pop("stream")
@@ -197,14 +194,14 @@ def _console(settings: Settings, stream: str) -> Sink[Any]:
 
 
 def _otlp(settings: Settings, endpoint: str) -> Sink[Any]:
-    from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415 - loaded when asked for
+    from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415
 
     limits = BatchLimits(count=settings.batch_size, delay=settings.schedule_delay)
     return OTLPSink(endpoint or None, limits=limits)
 
 
 def _loki(settings: Settings, url: str) -> Sink[Any]:
-    from fapilog.sinks.loki.sink import LIMITS, LokiSink  # noqa: PLC0415 - loaded when asked for
+    from fapilog.sinks.loki.sink import LIMITS, LokiSink  # noqa: PLC0415
 
     options = {name: value for name, value in settings.loki if value is not None}
     default = options.pop("url", None)
@@ -222,7 +219,7 @@ def _loki(settings: Settings, url: str) -> Sink[Any]:
 
 
 def _file(settings: Settings, path: str) -> Sink[Any]:
-    from fapilog.sinks.file import FileSink  # noqa: PLC0415 - loaded when asked for
+    from fapilog.sinks.file import FileSink  # noqa: PLC0415
 
     options = settings.file.model_dump()
     default = options.pop("path")
@@ -233,7 +230,7 @@ def _file(settings: Settings, path: str) -> Sink[Any]:
 
 
 def _memory(settings: Settings, argument: str) -> Sink[Any]:  # noqa: ARG001 - it has no options
-    from fapilog.sinks.memory import MemorySink  # noqa: PLC0415 - loaded when asked for
+    from fapilog.sinks.memory import MemorySink  # noqa: PLC0415
 
     return MemorySink()
 
@@ -248,7 +245,7 @@ _MAKERS: Final[Mapping[str, Callable[[Settings, str], Sink[Any]]]] = {
 
 
 def _exporter(name: str) -> Sink[Any]:
-    """Any logs exporter that is installed, by its OpenTelemetry entry point."""
+    """Return a sink for an installed logs exporter, by its OpenTelemetry entry point."""
     points = {point.name: point for point in entry_points(group="opentelemetry_logs_exporter")}
     if name not in points:
         raise ConfigurationError(_unknown(name, points))
@@ -263,7 +260,7 @@ def _exporter(name: str) -> Sink[Any]:
 
 
 def _unknown(name: str, exporters: Iterable[str]) -> str:
-    """Say that there is no such sink; of a URL only what is no secret."""
+    """Return the message about an unknown name; of a URL it shows only the scheme."""
     kind, colon, _ = name.partition(":")
     known = [word.partition(":")[0] for word in _NAMES.split(", ") if " " not in word]
     near = closest(kind, [*known, *exporters])

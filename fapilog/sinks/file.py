@@ -1,8 +1,7 @@
 """Appends records to a file that rotates.
 
-A sink at the end of the record's way.  It may share its file with other
-processes and with logrotate: whatever it needs to know it asks the file under
-its lock, batch by batch, and keeps no copy that could be out of date.
+Other processes and logrotate may use the same file.  So the sink looks at the file for
+every batch, under the file's lock, and keeps no state that could be out of date.
 """
 
 from __future__ import annotations
@@ -20,20 +19,21 @@ from fapilog.diagnostics import announce
 from fapilog.errors import RetryableError
 from fapilog.native import monotonic
 from fapilog.options.checks import refuse
+from fapilog.process.files import (
+    APPEND,
+    create_file,
+    is_at,
+    make_directories,
+    open_unplanted,
+    read_at,
+    sync_directory,
+    try_lock_if_possible,
+    unlock,
+)
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.file_options import PERIODS, check_options, explain
 from fapilog.sinks.lines import Progress, json_line, portions, split_written, without_commands
 from fapilog.sinks.rotation import Archive, Retention, Rotation
-from fapilog.sinks.shared_file import (
-    create_file,
-    ends_line,
-    is_at,
-    make_directory,
-    open_file,
-    sync_directory,
-    try_lock,
-    unlock,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,48 +41,48 @@ if TYPE_CHECKING:
 
     from fapilog.record import LogRecord, Resource, Scope
 
-    #: What ``encode`` returns: a JSON line, or for OTLP where a record belongs and its JSON.
+    #: The result of ``encode``: a JSON line, or for OTLP the resource, the scope and the JSON.
     Item: TypeAlias = bytes | tuple[Resource, Scope, bytes]
 
 _OPEN_ATTEMPTS: Final = 10
-_PAUSE: Final = 0.001  # seconds between two looks at another process's lock
-_NEXT_TRY: Final = 30.0  # seconds until a rotation that failed is tried again
+_PAUSE: Final = 0.001  # seconds between two attempts at another process's lock
+_NEXT_TRY: Final = 30.0  # seconds until the next attempt at a rotation that failed
 
 
 class FileSink(Sink["Item"]):
-    """Records appended to a file, one line each (JSON) or one line a batch (OTLP).
+    """Records appended to a file: one line per record (JSON) or per batch (OTLP).
 
-    Every write is whole lines in one call, under an advisory lock of the file:
-    processes may share it, and exactly one of them rotates it.  A file that
-    was renamed, removed or truncated from outside is noticed at the next
-    batch.  Do not truncate it by logrotate's ``copytruncate``: lines that are
-    written between its copy and the truncation are lost, uncounted; its
-    ``create`` loses none.  A line that a full disk or a crash cut short stays alone on its
-    line.  On Windows there is no lock: one process a file.
+    Every write is one call with whole lines, under an advisory lock of the file, so
+    processes may share the file, and exactly one of them rotates it.  The next batch
+    notices a file that was renamed, removed or truncated from outside.  Do not use
+    logrotate's ``copytruncate``: lines that are written between its copy and the
+    truncation are lost and not counted; its ``create`` loses no line.  If a full disk or a
+    crash cuts a line short, the next line begins on a new one.  Windows has no such lock:
+    there only one process may use the file.
 
     Args:
-        path: the file.  Missing directories are made, for this user only
-            (0700).  It must not be a symbolic link; its directory may be.
-        format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), or
-            ``"otlp"``, the OTLP file format
+        path: the file.  Missing directories are made, for this user only (0700).  The
+            file must not be a symbolic link; its directory may be one.
+        format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), or ``"otlp"``, the
+            OTLP file format
             (https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/).
-        max_bytes: rotate before a line would take the file past so many
-            bytes; None for no limit.  Only a longer line makes a larger file.
-        rotate_every: rotate when a period has begun since the last write:
-            seconds counted from the Unix epoch, or ``"hour"`` or ``"day"`` of
-            UTC; None for never.  It happens with the next record.
-        compress: ``"gzip"`` to compress rotated files, on a thread of its own.
-        keep_count: rotated files kept, the newest; None for all.
-        keep_age: seconds a rotated file is kept; None for ever.
-        keep_bytes: bytes of rotated files kept; None for any.
-        mode: permission bits of files this sink creates, whatever the umask;
-            those of an existing file stay.
+        max_bytes: the size in bytes before which the file rotates; None for no limit.
+            Only a single longer line makes a larger file.
+        rotate_every: the period after which the file rotates, with the next record: a
+            number of seconds, counted from the Unix epoch, or ``"hour"`` or ``"day"`` of
+            UTC; None for never.
+        compress: ``"gzip"`` to compress rotated files, on a separate thread.
+        keep_count: the number of rotated files to keep, the newest; None for all.
+        keep_age: the seconds for which a rotated file is kept; None for ever.
+        keep_bytes: the bytes of rotated files to keep; None for no limit.
+        mode: the permission bits of files that this sink creates, whatever the umask; an
+            existing file keeps its own.
         fsync: whether a batch counts as delivered only when it is on the disk.
         name: the sink's name in counts and announcements.
-        clock: seconds since the Unix epoch, for tests.
+        clock: returns the seconds since the Unix epoch, for tests.
 
-    A rotated file is named by its time, ``app-20261123T101500.123456Z.jsonl``;
-    only files of exactly that form are compressed and deleted.
+    A rotated file has its time in its name, ``app-20261123T101500.123456Z.jsonl``; only
+    files with exactly such a name are compressed and deleted.
     """
 
     limits = BatchLimits(delay=0.1)
@@ -136,11 +136,11 @@ class FileSink(Sink["Item"]):
         self._no_rotation_before = 0.0
 
     def open(self) -> None:
-        """Check the options, open the file, and have older files tidied.
+        """Check the options, open the file, and start tidying the rotated files.
 
         Raises:
-            ConfigurationError: an option is wrong, or the file or its
-                directory cannot be written.
+            ConfigurationError: an option is wrong, or the file or its directory cannot be
+                written.
         """
         check_options(self.name, self._options)
         if self._is_otlp:
@@ -157,7 +157,7 @@ class FileSink(Sink["Item"]):
         self._archive.wake()
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the record's line, or for OTLP what its batch's line is made of."""
+        """Return the record's line, or for OTLP its part of the batch's line."""
         if self._is_otlp:
             return record.resource, record.scope, self._otlp.encode_record_json(record)
         return json_line(record)
@@ -166,9 +166,9 @@ class FileSink(Sink["Item"]):
         """Append the lines.  Blocks for the disk, and ``timeout`` seconds for the lock.
 
         Raises:
-            RetryableError: the disk is full, the file cannot be opened, or
-                another process kept its lock.  A retry of the same batch goes
-                on where this one stopped.
+            RetryableError: the disk is full, the file cannot be opened, or another process
+                kept its lock.  A retry of the same batch continues after the last line
+                that was written.
         """
         deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
@@ -179,9 +179,9 @@ class FileSink(Sink["Item"]):
                 self._append(data, deadline)
         except BaseException as error:
             self._close_file()
-            if not self._is_otlp:  # there the batch is one line, out or not
+            if not self._is_otlp:  # with OTLP the batch is one line, written or not
                 whole, missing = split_written(lines, self._written)
-                # Where only the newline is missing, the next write puts it.
+                # If only the newline is missing, the next write adds it.
                 self._progress.advance(batch, whole + (missing == b"\n"))
             if not isinstance(error, OSError):
                 raise
@@ -190,12 +190,12 @@ class FileSink(Sink["Item"]):
         self._progress.clear()
 
     def close(self) -> None:
-        """Close the file and let compression finish, for up to 5 s."""
+        """Close the file and wait up to 5 s for the compression to finish."""
         self._close_file()
         self._archive.close()
 
     def after_fork(self) -> None:
-        """Open the file anew at the next batch: locks belong to open files."""
+        """Open the file again at the next batch: an open file shares its lock with the parent."""
         self._close_file()
         self._archive.after_fork()
         self._progress.clear()
@@ -203,13 +203,13 @@ class FileSink(Sink["Item"]):
     def _append(self, data: bytes, deadline: float) -> None:
         fd = self._lock(len(data), deadline)
         try:
-            if not ends_line(fd):
+            if not _ends_line(fd):
                 os.write(fd, b"\n")
             before = self._written
             while self._written < before + len(data):
                 self._written += os.write(fd, data[self._written - before :])
             if self._fsync:
-                self._written = before  # nothing is out until it is on the disk
+                self._written = before  # nothing counts as written until it is on the disk
                 os.fsync(fd)
                 self._written = before + len(data)
             self._size += self._written - before
@@ -218,11 +218,11 @@ class FileSink(Sink["Item"]):
         self._rotation.note_write(self._clock())
 
     def _lock(self, incoming: int, deadline: float) -> int:
-        """Return the file at the path with its lock taken, rotated first if it is due."""
+        """Return the file at the path, locked, after a rotation if one is due."""
         while True:
             if self._fd is None:
                 self._fd = self._open_file()
-            locked = try_lock(self._fd)
+            locked = try_lock_if_possible(self._fd)
             file = os.fstat(self._fd)
             if not is_at(self._path, file):  # rotated by another process, moved or removed
                 self._close_file()
@@ -237,13 +237,13 @@ class FileSink(Sink["Item"]):
                 raise TimeoutError(errno.ETIMEDOUT, "other processes kept its lock for too long")
 
     def _note_size(self, size: int) -> None:
-        """Announce a file that became shorter; nobody can tell which lines went with it."""
+        """Announce a file that became shorter; the lost lines cannot be counted."""
         if size < self._size:
             announce(
                 f"truncate {self._path}",
-                f"{self._path} was truncated from outside after {self._size} bytes; with "
-                "logrotate's copytruncate, lines written while it copies are lost: let this sink "
-                "rotate (max_bytes, rotate_every), or use create",
+                f"{self._path} was truncated from outside after {self._size} bytes; if logrotate's "
+                "copytruncate did it, lines written during its copy are lost: let this sink rotate "
+                "(max_bytes, rotate_every), or use logrotate's create",
             )
         self._size = size
 
@@ -254,32 +254,42 @@ class FileSink(Sink["Item"]):
         )
 
     def _rotate(self) -> None:
-        """Rename the file; its lock, given up last, keeps other processes from it till then."""
+        """Rename the file, then give up its lock, so that no other process rotates it too."""
         if sys.platform == "win32":
-            self._close_file()  # Windows renames no open file
+            self._close_file()  # Windows does not rename an open file
         try:
             self._path.rename(self._archive.new_path())
         except OSError as error:
             self._no_rotation_before = monotonic() + _NEXT_TRY
-            announce(f"rotate {self._path}", f"cannot rotate {self._path}, it goes on: {error}")
+            announce(
+                f"rotate {self._path}",
+                f"cannot rotate {self._path}: {error}; records keep going to the current file",
+            )
         else:
             self._archive.wake()
         self._close_file()
 
     def _open_file(self) -> int:
-        make_directory(self._path.parent)
+        make_directories(self._path.parent)
         for _ in range(_OPEN_ATTEMPTS):
             with contextlib.suppress(FileExistsError):
-                fd = create_file(self._path, self._mode)
+                fd = create_file(self._path, APPEND, self._mode)
                 if self._fsync:
                     sync_directory(self._path.parent)
                 return fd
             with contextlib.suppress(FileNotFoundError):  # another process rotated it just now
-                return open_file(self._path)
-        raise FileNotFoundError(errno.ENOENT, "something is there that cannot be opened")
+                return open_unplanted(self._path)
+        raise FileNotFoundError(errno.ENOENT, "the path exists but cannot be opened")
 
     def _close_file(self) -> None:
         fd, self._fd, self._size = self._fd, None, 0
         if fd is not None:
-            with contextlib.suppress(OSError):  # every write has been answered already
+            with contextlib.suppress(OSError):  # every write has reported its result already
                 os.close(fd)
+
+
+def _ends_line(fd: int) -> bool:
+    """Return whether the open file is empty or ends in a newline."""
+    size = os.fstat(fd).st_size
+    # read() returns nothing if another process has just cut the file.
+    return size == 0 or read_at(fd, 1, size - 1) in {b"\n", b""}

@@ -9,7 +9,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from fapilog.options.checks import NONE, SECONDS, Rule, check_all, one_of, whole
-from fapilog.sinks.shared_file import PlantedFileError
+from fapilog.process.files import PlantedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,8 +1,7 @@
 """One record as one line of JSON, for the console and for files.
 
-This is the encode step of the local sinks: it runs once per record on a
-sink's thread.  Every line is ASCII-safe where it matters: no value can end a
-line early, reorder it on screen or send a command to the terminal it is read on.
+The local sinks encode with it, once per record on the pipeline's worker.  No value can
+end a line early, reorder it on screen or send a command to a terminal.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ if TYPE_CHECKING:
 LineT = TypeVar("LineT")
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC throughout; the "Z" is written by rfc3339()
-# What a line leaves out of the resource: the makings of the process, which say
-# nothing about where a record comes from and would be half of every line.
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; rfc3339() writes the "Z"
+# The attributes of the resource that a line leaves out.  They describe the runtime, not
+# the origin of a record, and would be half of every line.
 _LEFT_OUT: Final = ("telemetry.", "process.", "os.")
 _KEPT: Final = frozenset({"process.pid"})
-_DEL: Final = 0x7F  # looked for as a number: four times as fast as as bytes
+_DEL: Final = 0x7F  # a search for a number is four times as fast as for bytes
 
-# What JSON leaves as it is although a reader may obey it: DEL and the C1
-# controls (a terminal may read U+009B as the start of a command), the Unicode
-# line separators, and the marks that reorder text on screen.
+# Characters that JSON does not escape although a reader may obey them: DEL and the C1
+# controls (U+009B may start a command of a terminal), the Unicode line separators, and
+# the marks that reorder text on screen.
 _COMMANDS: Final = re.compile(
     rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"
 )
@@ -49,19 +48,19 @@ def json_line(record: LogRecord) -> bytes:
     r"""Return ``record`` as one JSON object in UTF-8, ended by a newline.
 
     The names are those of the OpenTelemetry log data model
-    (https://opentelemetry.io/docs/specs/otel/logs/data-model/): ``timestamp``
-    and ``observed_timestamp`` (RFC 3339, UTC, nanoseconds), ``severity_text``,
-    ``severity_number``, ``body``, ``scope``, ``attributes``, ``resource``, and
-    where they are set ``event_name``, ``trace_id``, ``span_id``,
-    ``trace_flags`` and ``dropped_attributes_count``.  A record without a
-    timestamp shows the time it was observed, as the data model advises.  Bytes
-    become base64.  Of the resource, what only describes the runtime
-    (``telemetry.*``, ``process.*`` but the pid, ``os.*``) is left out.
+    (https://opentelemetry.io/docs/specs/otel/logs/data-model/): ``timestamp`` and
+    ``observed_timestamp`` (RFC 3339, UTC, nanoseconds), ``severity_text``,
+    ``severity_number``, ``body``, ``scope``, ``attributes``, ``resource``, and if they are
+    set ``event_name``, ``trace_id``, ``span_id``, ``trace_flags`` and
+    ``dropped_attributes_count``.  A record without a timestamp shows its observed time, as
+    the data model advises.  Bytes become base64.  The line leaves out the resource
+    attributes that only describe the runtime (``telemetry.*``, ``process.*`` except the
+    pid, ``os.*``).
 
-    Control characters, line separators and bidirectional marks are written as
-    ``\u`` escapes, which a JSON parser undoes.
+    Control characters, line separators and bidirectional marks are written as ``\u``
+    escapes, which a JSON parser undoes.
 
-    Does not block, is thread-safe and never raises: what JSON cannot hold is
+    Does not block, is thread-safe and never raises: values that JSON cannot hold are
     written as text.
     """
     try:
@@ -72,18 +71,14 @@ def json_line(record: LogRecord) -> bytes:
 
 
 def without_commands(line: bytes) -> bytes:
-    r"""Return a line of JSON in UTF-8 with ``\u`` escapes for what a terminal may obey.
-
-    The same JSON: see :data:`_COMMANDS`.
-    """
+    r"""Return the same JSON in UTF-8 with ``\u`` escapes for :data:`_COMMANDS`."""
     if line.isascii() and _DEL not in line:
         return line
     return _COMMANDS.sub(_json_escape, line)
 
 
 def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]) -> bytes:
-    # Put together from parts, because most of a line is the same as in the
-    # line before it, and is kept.
+    # The line is joined from parts, most of which are cached: the line before had them too.
     observed = record.observed_timestamp
     seconds, nanoseconds = divmod(record.timestamp or observed, _SECOND)
     return b"".join(
@@ -109,14 +104,14 @@ def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]
 
 
 def _dumps_snapshot(value: object, default: Callable[[Any], Any]) -> bytes:
-    """What ``orjson.dumps`` does, of a value that it refused."""
+    """Return a value that ``orjson.dumps`` refused as JSON."""
     return orjson.dumps(snapshot(value), default)
 
 
 def json_text(value: object) -> str:
     """Return ``value`` as compact JSON text.  Never raises.
 
-    Not safe for a terminal by itself: see :data:`COMMANDS_IN_TEXT`.
+    The text may still hold :data:`COMMANDS_IN_TEXT`, so it is not safe for a terminal.
     """
     try:
         return orjson.dumps(value, _base64).decode()
@@ -125,17 +120,14 @@ def json_text(value: object) -> str:
 
 
 def ascii_line(line: bytes) -> bytes:
-    r"""Return a JSON line with ``\u`` escapes for all that is not ASCII.
-
-    The same JSON, for an output whose encoding is not UTF-8.
-    """
+    r"""Return the same JSON in ASCII, for an output whose encoding is not UTF-8."""
     return line if line.isascii() else _NOT_ASCII.sub(_json_escape, line)
 
 
 def rfc3339(nanoseconds: int) -> str:
     """Return a time since the Unix epoch as ``2026-11-23T10:15:00.123456789Z``.
 
-    A time before the epoch, which OTLP cannot carry either, shows as the epoch.
+    A time before the epoch becomes the epoch; OTLP cannot carry it either.
     """
     seconds, rest = divmod(max(nanoseconds, 0), _SECOND)
     return f"{_second(seconds).decode()}{rest:09d}Z"
@@ -144,7 +136,7 @@ def rfc3339(nanoseconds: int) -> str:
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
     """Return how many ``lines`` the first ``written`` bytes hold, and the rest of the next.
 
-    The rest is empty when the next line has not begun.
+    The rest is empty if none of the next line's bytes are among them.
     """
     for whole, line in enumerate(lines):
         if written < len(line):
@@ -168,10 +160,10 @@ def portions(lines: Sequence[bytes], limit: int | None) -> Iterator[bytes]:
 
 
 class Progress(Generic[LineT]):
-    """How far a failed batch got, so that its retry writes no line twice.
+    """How many items of a failed batch are written, so that its retry repeats no line.
 
-    A batch is recognised by the identity of its first item.  Where a retry
-    carries copies (a spool was between), lines may repeat but are never lost.
+    The identity of its first item identifies a batch.  If a retry has copies of the items,
+    as after a spool, lines may repeat but are never lost.
     """
 
     def __init__(self) -> None:
@@ -179,11 +171,11 @@ class Progress(Generic[LineT]):
         self._done = 0
 
     def rest(self, batch: Sequence[LineT]) -> Sequence[LineT]:
-        """Return what is still to be written of ``batch``."""
+        """Return the items of ``batch`` that are not written yet."""
         return batch[self._done :] if batch[0] is self._first else batch
 
     def advance(self, batch: Sequence[LineT], done: int) -> None:
-        """Note that ``done`` more items are out, counted from ``rest``'s first."""
+        """Note that the first ``done`` items of :meth:`rest` are written."""
         before = self._done if batch[0] is self._first else 0
         self._first, self._done = batch[0], before + done
 
@@ -197,13 +189,13 @@ def _second(seconds: int) -> bytes:
     """Return a second since the Unix epoch up to its decimal point."""
     try:
         moment = (_EPOCH + timedelta(seconds=max(seconds, 0))).isoformat()
-    except OverflowError:  # beyond the year 9999: no time at all
+    except OverflowError:  # after the year 9999
         moment = str(seconds)
     return f"{moment}.".encode()
 
 
-# What a line shares with its neighbours.  Scopes and resources are few,
-# immutable and compared by identity, so what was made of them may be kept.
+# Many lines in a row share these parts.  Scopes and resources are few, immutable and
+# compared by identity, so they can be keys of a cache.
 @functools.lru_cache(maxsize=64)
 def _observed_and_severity(observed: int, number: int, text: str) -> bytes:
     start = f'Z","observed_timestamp":"{rfc3339(observed)}","severity_text":'
@@ -220,7 +212,7 @@ def _rest(  # noqa: PLR0917 - by position, for speed
     scope: Scope,
     resource: Resource,
 ) -> bytes:
-    """Return what stands behind the attributes: where the record comes from."""
+    """Return the part of a line after the attributes: the record's origin."""
     named = {"name": scope.name}
     if scope.version:
         named["version"] = scope.version
@@ -241,7 +233,7 @@ def _rest(  # noqa: PLR0917 - by position, for speed
 
 
 def _base64(value: object) -> str:
-    """Return what stands for bytes (orjson's ``default=``)."""
+    """Return bytes as base64, for orjson's ``default``."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     raise TypeError(type(value))

@@ -1,7 +1,6 @@
 """Keeps the newest records in memory, for tests and for a look at the recent past.
 
-The last stop of a record that goes nowhere else: what ``send`` is given is the
-record itself, unencoded.
+The sink does not encode: its items are the records themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class MemorySink(Sink[LogRecord]):
     """A bounded list of the newest records.
 
     Args:
-        capacity: records kept, at least 1; beyond it the oldest go.
+        capacity: the number of records to keep, at least 1; the sink drops the oldest.
         name: the sink's name in counts and announcements.
 
     ``records``, ``dropped`` and ``clear`` are thread-safe and do not block.
@@ -39,13 +38,13 @@ class MemorySink(Sink[LogRecord]):
 
     @property
     def records(self) -> list[LogRecord]:
-        """The records kept, oldest first, in a new list; the records are shared."""
+        """The records in a new list, oldest first; the records are shared."""
         with self._lock:
             return list(self._records)
 
     @property
     def dropped(self) -> int:
-        """How many records have gone because newer ones needed the room."""
+        """The number of records that were dropped because newer ones needed the room."""
         with self._lock:
             return self._dropped
 
@@ -70,7 +69,7 @@ class MemorySink(Sink[LogRecord]):
         return record
 
     def send(self, batch: Sequence[LogRecord], timeout: float) -> None:  # noqa: ARG002 - never waits
-        """Keep the records of ``batch``.  Never blocks, never fails."""
+        """Keep the records of ``batch``.  Never blocks or fails."""
         with self._lock:
             self._records.extend(batch)
             while len(self._records) > self._capacity:
@@ -78,7 +77,7 @@ class MemorySink(Sink[LogRecord]):
                 self._dropped += 1
 
     def after_fork(self) -> None:
-        """Start empty: the records are the parent's."""
+        """Forget the records, which belong to the parent."""
         self._lock = native.Lock()
         self._records = deque()
         self._dropped = 0

@@ -1,8 +1,8 @@
 """One record as lines for a person at a terminal.
 
-The console sink encodes with it when its stream is a terminal.  A record
-starts at column 0 and everything below it stands behind a gutter, so no value
-can pass for a record of its own; control characters are shown, never sent.
+The console sink encodes with it if its stream is a terminal.  A record starts at column
+0, and its other lines have a gutter on the left, so no value can look like a record.
+Control characters are escaped.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _MILLISECOND: Final = 1_000_000
-_BODY_WIDTH: Final = 32  # columns the message takes before the attributes begin
+_BODY_WIDTH: Final = 32  # columns of the message before the attributes
 _MAX_SCOPE_WIDTH: Final = 24
-_SHORT_TRACE: Final = 8  # digits: enough to tell traces on one screen apart
+_SHORT_TRACE: Final = 8  # digits that distinguish the traces on one screen
 
-# The 16 colours every theme defines; no background, no absolute colours.
+# The 16 colours that every theme defines, and no background.
 _DIM: Final = "2"
 _BOLD: Final = "1"
 _ERROR: Final = "1;31"
@@ -44,7 +44,7 @@ _SEVERITY: Final = {
 
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _BARE: Final = re.compile(r"[^\s\"'=,{}\[\]\\]+")
-# What the traceback module draws left of the members of an exception group.
+# The drawing of the traceback module to the left of an exception group's members.
 _GROUP_MARGIN: Final = re.compile(r"(?: *\+-[-+ .\d]*$| *[|+] ?)*")
 _FRAME: Final = re.compile(r'( *File )("[^"]*", line \d+)(, in )(.*)')
 _HEADINGS: Final = ("Traceback (most", "Exception Group Traceback", "During handling", "The above")
@@ -57,8 +57,8 @@ class PrettyFormatter:
         color: whether to use ANSI colours.
         unicode: whether the terminal's encoding has the box-drawing gutter.
 
-    Columns widen to the longest logger name seen, so one formatter belongs to
-    one stream and one thread.
+    The column of logger names grows with the names, so each stream needs its own
+    formatter.  Not thread-safe.
     """
 
     def __init__(self, *, color: bool, unicode: bool = True) -> None:
@@ -104,7 +104,7 @@ class PrettyFormatter:
         return first, below
 
     def _attributes(self, record: LogRecord) -> tuple[list[str], list[str]]:
-        """Return what stands behind the message, and the lines below it."""
+        """Return the attributes after the message, and the lines below it."""
         inline: list[str] = []
         blocks: list[str] = []
         attributes = record.attributes
@@ -128,7 +128,7 @@ class PrettyFormatter:
         return self._paint(_NAME, _shown(name)) + self._paint(_DIM, "=") + _shown(text)
 
     def _exception(self, attributes: dict[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-        """Return the lines of an exception, and the attributes they show."""
+        """Return the lines of an exception, and the names of the attributes in them."""
         kind, message, stacktrace = (attributes.get(name) for name in _EXCEPTION)
         if isinstance(stacktrace, str) and stacktrace.strip():
             told = str(message or "") in stacktrace and str(kind or "").split(".")[-1] in stacktrace
@@ -175,8 +175,8 @@ def is_terminal(stream: Any) -> bool:
 def wants_color(stream: Any) -> bool:
     """Whether the environment and the stream ask for colours.
 
-    ``NO_COLOR`` (https://no-color.org) goes before ``FORCE_COLOR``
-    (https://force-color.org); both count when not empty.
+    ``NO_COLOR`` (https://no-color.org) wins over ``FORCE_COLOR``
+    (https://force-color.org); both count if they are not empty.
     """
     if os.environ.get("NO_COLOR"):
         return False
@@ -186,7 +186,7 @@ def wants_color(stream: Any) -> bool:
 
 
 def _obeys_ansi(stream: Any) -> bool:
-    """Whether the terminal understands ANSI colours; on Windows, ask it to."""
+    """Whether the terminal understands ANSI colours; on Windows, turn them on."""
     if sys.platform == "win32":
         import ctypes  # noqa: PLC0415 - Windows only
         import msvcrt  # noqa: PLC0415 - Windows only
@@ -209,7 +209,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    """Return ``text`` with escapes for all that would command a terminal."""
+    """Return ``text`` with escapes for characters that a terminal may obey."""
     return text if text.isprintable() else COMMANDS_IN_TEXT.sub(_escape, text)
 
 
@@ -226,5 +226,5 @@ def _local_time(nanoseconds: int) -> str:
 def _local_second(seconds: int) -> str:
     try:
         return time.strftime("%H:%M:%S", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):  # beyond what the platform's clock can say
+    except (OverflowError, ValueError, OSError):  # the platform has no such time
         return "--:--:--"

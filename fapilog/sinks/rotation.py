@@ -1,8 +1,8 @@
-"""When a log file rotates, and what becomes of the rotated files.
+"""When a log file rotates, and which rotated files are compressed, kept and deleted.
 
-The file sink renames its file to a name from here and forgets it; compression
-and retention run on a thread of their own, off the record's way.  All their
-state is the directory itself, so the next start finishes what a crash left.
+The file sink renames its file to a name from here.  Compression and retention run on a
+separate thread.  The directory holds all their state, so the next start finishes work
+that a crash interrupted.
 """
 
 from __future__ import annotations
@@ -15,32 +15,37 @@ import stat
 import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fapilog import native
 from fapilog.diagnostics import announce
-from fapilog.native import monotonic
-from fapilog.sinks.shared_file import create_file, is_at, open_file, try_lock
+from fapilog.process.files import (
+    APPEND,
+    create_file,
+    is_at,
+    open_unplanted,
+    try_lock_if_possible,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import BinaryIO
 
-_CHUNK: Final = 1 << 18  # bytes compressed between two looks at close()
-_CLOSE_WAIT: Final = 5.0  # seconds close() lets compression go on
-_STOP_WAIT: Final = 0.1  # seconds it then takes to stop
-_POLL: Final = 0.001
+_CHUNK: Final = 1 << 18  # bytes compressed between two checks for close()
+_CLOSE_WAIT: Final = 5.0  # seconds for which close() waits for the compression
+_STOP_WAIT: Final = 0.1  # seconds that an abandoned compression takes to stop
 
 
 @dataclass
 class Rotation:
-    """When a file is due.
+    """When a log file must rotate.
 
     Args:
-        max_bytes: the size a write must not take the file past, or None.
-        every: length of a period in seconds, or None.  Periods are counted
-            from the Unix epoch, so hours and days are those of UTC.
+        max_bytes: the size that the file must not exceed after a write, or None.
+        every: the length of a period in seconds, or None.  Periods are counted from the
+            Unix epoch, so hours and days are those of UTC.
     """
 
     max_bytes: int | None = None
@@ -50,32 +55,32 @@ class Rotation:
     def is_due(self, file: os.stat_result, incoming: int, now: float) -> bool:
         """Whether ``file`` must rotate before ``incoming`` bytes are written to it.
 
-        When it was last written its modification time says, which other
-        processes and the next start know too.
+        The file's modification time is the time of its last write, which other processes
+        and the next start see too.
         """
         if file.st_size == 0:
             return False
         if self.max_bytes is not None and file.st_size + incoming > self.max_bytes:
             return True
-        # A file server's clock may be behind: what this process wrote counts too.
+        # The clock of a file server may be slow, so this process's own write counts too.
         return self.every is not None and now // self.every > max(
             file.st_mtime // self.every, self._period
         )
 
     def note_write(self, now: float) -> None:
-        """Note that the file was written at ``now``."""
+        """Note that this process wrote to the file at ``now``."""
         if self.every is not None:
             self._period = now // self.every
 
 
 @dataclass(frozen=True)
 class Retention:
-    """What is kept of rotated files; None keeps all.
+    """Which rotated files are kept; None sets no limit.
 
     Args:
-        count: how many files, the newest.
-        age: seconds since a file's rotation.
-        size: bytes of all files together.
+        count: the number of files, the newest.
+        age: the seconds since a file's rotation.
+        size: the bytes of all files together.
     """
 
     count: int | None = None
@@ -84,7 +89,7 @@ class Retention:
 
 
 class RotatedFile(NamedTuple):
-    """A rotated file: when (UTC, sorts by time), where, and its bytes."""
+    """A rotated file: its time (UTC, sortable), its path and its size in bytes."""
 
     stamp: str
     path: Path
@@ -94,24 +99,23 @@ class RotatedFile(NamedTuple):
 class Archive:
     """The rotated files of one log file: ``app-20261123T101500.123456Z.jsonl[.gz]``.
 
-    Only regular files of exactly such a name count; nothing else in the
-    directory is ever touched.
+    Only regular files with exactly such a name count; the archive never touches other
+    files in the directory.
 
     Args:
-        path: the log file, absolute.
+        path: the absolute path of the log file.
         compress: whether rotated files are compressed with gzip.
-        retention: which rotated files are deleted.
-        clock: seconds since the Unix epoch.
+        retention: which rotated files are kept.
+        clock: returns the seconds since the Unix epoch.
 
-    ``tidy`` runs on the thread that ``wake`` starts; all else belongs to the
-    sink's thread.
+    ``tidy`` runs on the thread that ``wake`` starts.  The sink's thread calls the other
+    methods.
     """
 
     def __init__(
         self, path: Path, *, compress: bool, retention: Retention, clock: Callable[[], float]
     ) -> None:
         self._path = path
-        self._has_thread = False
         self._name = re.compile(
             re.escape(path.stem)
             + r"-([0-9]{8}T[0-9]{6}\.[0-9]{6}Z)"
@@ -121,10 +125,13 @@ class Archive:
         self._compress = compress
         self._retention = retention
         self._clock = clock
-        self._start_afresh()
+        # Requests to the thread, False for the last one; None if there is no thread.
+        self._requests: native.SimpleQueue[bool] | None = None
+        self._ended: native.SimpleQueue[None] = native.SimpleQueue()
+        self._is_abandoned = False
 
     def new_path(self) -> Path:
-        """Return a path for a file rotated now, where no file is."""
+        """Return an unused path for a file that is rotated now."""
         moment = self._clock()
         while True:
             path = self._path.with_name(f"{self._path.stem}-{_stamp(moment)}{self._path.suffix}")
@@ -146,87 +153,87 @@ class Archive:
         return sorted(found)
 
     def wake(self) -> None:
-        """Have the rotated files tidied soon, or by the next start.  Does not block or raise."""
+        """Ask the thread to tidy, and start it if necessary.  Does not block or raise."""
         if not self._compress and self._retention == Retention():
             return
-        self._work.put(None)
-        if self._has_thread:
-            return
-        self._has_ended = False
-        try:
-            native.start_thread(self._run, "fapilog-archive")
-        except (RuntimeError, MemoryError) as error:  # an ending interpreter has none, from 3.12 on
-            announce(f"archive {self._path}", f"rotated files of {self._path} wait: {error}")
-            return
-        self._has_thread = True
+        if self._requests is None:
+            self._is_abandoned = False
+            requests: native.SimpleQueue[bool] = native.SimpleQueue()
+            ended = self._ended = native.SimpleQueue()
+            try:
+                native.start_thread(partial(self._run, requests, ended), "fapilog-archive")
+            except (RuntimeError, MemoryError) as error:  # the interpreter may be ending
+                announce(
+                    f"archive {self._path}",
+                    f"cannot tidy the rotated files of {self._path}: {error}; "
+                    "the next start does it",
+                )
+                return
+            self._requests = requests
+        self._requests.put(True)
 
     def close(self) -> None:
         """Tidy once more and stop; blocks up to 5 s, or a moment longer on a slow disk.
 
-        A compression that takes longer is left to the next start.
+        The next start finishes a compression that takes longer.
         """
-        if not self._has_thread:
+        requests, self._requests = self._requests, None
+        if requests is None:
             return
-        self._is_closing = True
-        self._work.put(None)
-        if not self._wait(_CLOSE_WAIT):
+        requests.put(False)
+        if not self._has_ended(_CLOSE_WAIT):
             self._is_abandoned = True
-            self._wait(_STOP_WAIT)
+            self._has_ended(_STOP_WAIT)
             announce(
                 f"archive {self._path}",
-                f"compression of rotated files of {self._path} is left to the next start",
+                f"the compression of rotated files of {self._path} takes too long; "
+                "the next start finishes it",
             )
-        self._has_thread = False
 
-    def _wait(self, seconds: float) -> bool:
+    def _has_ended(self, seconds: float) -> bool:
         """Wait until the thread has ended; False at the time limit."""
-        deadline = monotonic() + seconds
-        while not self._has_ended and monotonic() < deadline:
-            native.pause(_POLL)
-        return self._has_ended
+        try:
+            self._ended.get(timeout=seconds)
+        except native.Empty:
+            return False
+        return True
 
     def after_fork(self) -> None:
-        """Forget the thread, which is the parent's."""
-        self._start_afresh()
-
-    def _start_afresh(self) -> None:
-        self._has_thread = False
-        self._is_closing = False
-        self._is_abandoned = False
-        self._has_ended = False
-        self._work: native.SimpleQueue[None] = native.SimpleQueue()
+        """Forget the thread, which exists in the parent only."""
+        self._requests = None
 
     def tidy(self) -> None:
-        """Compress what is not compressed, then delete what is not to be kept.
+        """Compress the files that are not compressed, then delete those not to be kept.
 
-        Blocks for as long as compression takes.  Never raises: failures are
-        announced and tried again next time.
+        Blocks for as long as compression takes.  Never raises: failures are announced,
+        and the next call tries again.
         """
         self._attempt(self._remove_leftovers)
         if self._compress:
             self._attempt(self._compress_files)
         self._attempt(self._expire)
 
-    def _run(self) -> None:
-        is_last = False
+    def _run(self, requests: native.SimpleQueue[bool], ended: native.SimpleQueue[None]) -> None:
+        goes_on = True
         try:
-            while not is_last:
-                self._work.get()
-                while not self._work.empty():  # many calls of wake() are one
-                    self._work.get()
-                is_last = self._is_closing
+            while goes_on:
+                goes_on = requests.get()
+                while goes_on and not requests.empty():  # one tidy() for all of them
+                    goes_on = requests.get()
                 self.tidy()
         finally:
-            self._has_ended = True
+            ended.put(None)
 
     def _attempt(self, action: Callable[..., None], *args: Path) -> None:
         try:
             action(*args)
         except OSError as error:
-            announce(f"archive {self._path}", f"rotated files of {self._path}: {error}")
+            announce(
+                f"archive {self._path}", f"cannot tidy the rotated files of {self._path}: {error}"
+            )
 
     def _remove_leftovers(self) -> None:
-        """Delete compressions a crash cut short whose source is gone."""
+        """Delete partial compressions whose source is gone: a crash left them."""
         for file in self.files(".gz.tmp"):
             if not os.path.lexists(file.path.with_suffix("").with_suffix("")):
                 file.path.unlink(missing_ok=True)
@@ -237,29 +244,29 @@ class Archive:
 
     def _compress_file(self, path: Path) -> None:
         try:
-            fd = open_file(path)
-        except FileNotFoundError:  # another process was quicker
+            fd = open_unplanted(path)
+        except FileNotFoundError:  # another process was faster
             return
         with os.fdopen(fd, "rb") as source:
-            # Of the processes that share the log file one compresses; the
-            # name tells whether another is done with it already.
-            if not try_lock(fd) or not is_at(path, os.fstat(fd)):
+            # Only one of the processes that share the log file compresses it.  If another
+            # one has finished, the path no longer names the open file.
+            if not try_lock_if_possible(fd) or not is_at(path, os.fstat(fd)):
                 return
-            partial = _with(path, ".gz.tmp")
+            unfinished = _with(path, ".gz.tmp")
             try:
-                if self._write_gzip(source, partial):
-                    partial.replace(_with(path, ".gz"))
+                if self._write_gzip(source, unfinished):
+                    unfinished.replace(_with(path, ".gz"))
                     if sys.platform == "win32":
                         source.close()  # Windows removes no open file
                     path.unlink(missing_ok=True)
             finally:
-                partial.unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
 
     def _write_gzip(self, source: BinaryIO, path: Path) -> bool:
-        """Compress ``source`` to ``path``; False if abandoned on the way."""
-        path.unlink(missing_ok=True)  # a crash left it: we have the lock of its source
+        """Compress ``source`` to ``path``; False if close() abandoned it."""
+        path.unlink(missing_ok=True)  # a crash left it, as this process has the source's lock
         status = os.fstat(source.fileno())
-        fd = create_file(path, stat.S_IMODE(status.st_mode))
+        fd = create_file(path, APPEND, stat.S_IMODE(status.st_mode))
         with os.fdopen(fd, "wb") as target:
             with gzip.GzipFile("", "wb", fileobj=target, mtime=status.st_mtime) as compressed:
                 while chunk := source.read(_CHUNK):

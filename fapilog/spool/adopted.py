@@ -1,8 +1,11 @@
-"""What dead processes left: finding their directories and taking them over.
+"""Finding the directories of dead processes, and adopting them.
 
-A directory is adopted with its lock, so two processes never share one.  One
-that this spool cannot use - of another wire format, of a later release, of
-another user - is left as it is and not looked at again.
+A directory is adopted with its locks, so two processes never share one.  It is
+scanned in steps of about a millisecond: its first batches are sent while the
+rest is scanned, and a process that ends early has delivered some.  The steps
+block for the disk without the lock of the delivery.  A directory that this
+spool cannot use (another wire format, a later release, another user) stays as
+it is and is not scanned again.
 """
 
 from __future__ import annotations
@@ -11,77 +14,168 @@ import errno
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from fapilog.diagnostics import announce
-from fapilog.spool.adoption import Adoption
-from fapilog.spool.directory import age_of, claim, list_directories
-from fapilog.spool.format import format_id
-from fapilog.spool.segment import Corruption, Frame, Tally
-from fapilog.spool.store import Store
+from fapilog.process.files import size_of
+from fapilog.spool.cursor import read_place
+from fapilog.spool.directory import claim, list_directories, list_segments
+from fapilog.spool.scan import Scan, scan_in_steps, wire_format_of
+from fapilog.spool.store import Frame, SpoolState, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from fapilog.spool.directory import ProcessDirectory
-    from fapilog.spool.scan import Scan
 
-#: Directories adopted at a time, each of which keeps three descriptors open.
+#: Directories that are adopted at a time; each keeps three descriptors open.
 _MAX_ADOPTED: Final = 64
 #: Steps until the next directory has its turn.
 _TURN: Final = 64
-
-#: What tells that a directory is not this user's, or none: it is not asked again.
+#: Segments whose headers are read in one step.
+_HEADERS: Final = 16
+#: Errors that say that a directory is another user's, or not a directory.
 _NOT_OURS: Final = {errno.EPERM, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
 
 
-class AdoptedStores:
-    """The stores a spool did not write itself.
+class Adoption:
+    """A claimed directory that is being scanned.
 
     Args:
-        sink_name: of the sink, in announcements.
-        wire_format: of its batches.
-        path: the sink's directory.
-        corrupt: of the spool.
+        state: the state of the sink's spool.
+        directory: the directory, locked by this process.
 
     Attributes:
-        stores: adopted, not drained, and with something found in them, the oldest first.
-        tally: of these.
-        records: records found in adopted directories so far.
-        waiting_disk: bytes of those for which there was no room.
+        directory: see above.
+        store: the directory's store; None until its wire format is known to be right.
+        disk: the bytes of the segments that the store does not have yet.
+        is_foreign: whether the directory holds another wire format.
+
+    Raises:
+        OSError: the directory cannot be listed.
     """
 
-    def __init__(self, sink_name: str, wire_format: str, path: Path, corrupt: Corruption) -> None:
-        self._sink_name = sink_name
-        self._wire_format = wire_format
-        self._path = path
-        self._corrupt = corrupt
-        self._left: set[str] = set()  # directories that are not for this spool
-        self._claiming: ProcessDirectory | None = None
-        self._underway: deque[Adoption] = deque()
-        self._steps = 0
-        self.stores: list[Store] = []
-        self.tally = Tally()
-        self.records = 0
-        self.waiting_disk = 0
+    def __init__(self, state: SpoolState, directory: ProcessDirectory) -> None:
+        self.directory = directory
+        self.store: Store | None = None
+        self.is_foreign = False
+        self._state = state
+        segments = list_segments(directory.path)
+        self._segments = [(number, path, size_of(path)) for number, path in segments]
+        self.disk = sum(size for _, _, size in self._segments)
+        self._found: Scan | None = None
+        self._steps = self._scan()
 
-    def look(self, own: Path | None, has_room: Callable[[], bool]) -> bool:
-        """Claim directories of dead processes, for :meth:`step` to look through.
+    def step(self) -> bool:
+        """Scan a little further; return whether there is more.  Blocks for the disk.
 
-        Never raises; blocks for the disk, but reads no segment.
+        Raises:
+            OSError: the directory cannot be used.
+        """
+        return next(self._steps, None) is not None
 
-        Args:
-            own: the directory of this process.
-            has_room: whether the cap has room for another one.
+    def take(self) -> tuple[int, Scan | None]:
+        """Add the findings of the last step to the store, under the lock of the delivery.
 
         Returns:
-            Whether some were left, because there are too many at a time.
+            The number of new records, and the scan of the segment if it is complete.
         """
-        self.waiting_disk = 0
+        found = self._found
+        if found is None or self.store is None:
+            return 0, None
+        records = self.store.extend(found)
+        return records, found if found.is_complete else None
+
+    def _scan(self) -> Iterator[bool]:
+        for index, (_, path, _) in enumerate(self._segments):
+            if wire_format_of(path) not in {None, self._state.identity}:
+                self.is_foreign = True
+                return
+            if index % _HEADERS == _HEADERS - 1:
+                yield True
+        self.store = Store(self._state, self.directory, is_adopted=True)
+        place = read_place(self.directory.path)
+        for number, path, size in self._segments:
+            settled = place.offset if place.segment == number else 0
+            yield from self._scan_segment(path, place.floor, settled)
+            if self.is_foreign:
+                return
+            self.disk -= size
+
+    def _scan_segment(self, path: Path, floor: int, settled: int) -> Iterator[bool]:
+        mine = {None, self._state.identity}
+        found = Scan(path)
+        for _ in scan_in_steps(found, floor, settled=settled):
+            if found.identity not in mine:
+                break
+            self._found = found
+            yield True
+        self.is_foreign = found.identity not in mine
+        self._found = None if self.is_foreign else found
+        yield True
+        self._found = None
+
+    def close(self) -> None:
+        """Release the directory, unless its store does that."""
+        self._steps = iter(())
+        if self.store is None:
+            self.directory.release()
+
+    def abandon(self) -> None:
+        """Close all descriptors in a forked child."""
+        if self._found is not None and self._found.file is not None:
+            self._found.file.close()
+        if self.store is not None:
+            self.store.abandon()
+        self.directory.abandon()
+
+
+class AdoptedStores:
+    """The stores that this process did not write itself.
+
+    Args:
+        state: the state of the sink's spool.
+        path: the sink's directory.
+
+    Attributes:
+        stores: the stores with frames that are not settled, the oldest first.
+        records: the number of records found in adopted directories so far.
+    """
+
+    def __init__(self, state: SpoolState, path: Path) -> None:
+        self._state = state
+        self._path = path
+        self._left: set[str] = set()  # names of directories that this spool cannot use
+        self._underway: deque[Adoption] = deque()
+        self._steps = 0
+        self._waiting_disk = 0  # bytes of directories for which there was no room
+        self.stores: list[Store] = []
+        self.records = 0
+
+    @property
+    def disk(self) -> int:
+        """The bytes of all segments, including those that are not scanned or have no room."""
+        underway = sum(one.disk for one in list(self._underway))
+        return self._state.adopted.disk + self._waiting_disk + underway
+
+    # ---- adopting
+
+    def look(self, own: Path | None, has_room: Callable[[], bool]) -> bool:
+        """Claim the directories of dead processes, which :meth:`step` then scans.
+
+        Blocks for the disk, but reads no segment.  Never raises.
+
+        Args:
+            own: the directory of this process, or None.
+            has_room: a function that returns whether the cap allows another one.
+
+        Returns:
+            Whether some were left because too many are adopted already.
+        """
+        self._waiting_disk = 0
         try:
             names = [name.text for name in list_directories(self._path)]
         except OSError as error:
-            self._announce(self._path, error)
+            self._refuse(self._path, error)
             return False
         self._left.intersection_update(names)
         known = {one.directory.path.name for one in self.stores} | self._left
@@ -96,41 +190,35 @@ class AdoptedStores:
         return not has_place
 
     def _claim(self, path: Path, *, is_wanted: bool) -> None:
-        """Claim one directory if its process is dead; or only note how large it is."""
+        """Claim a directory if its process is dead; measure it if it is not wanted now."""
         directory: ProcessDirectory | None = None
         try:
-            directory = self._claiming = claim(path)
+            directory = claim(path)
             if directory is None:
                 return
-            adoption = Adoption(directory, format_id(self._wire_format), self._make_store)
+            adoption = Adoption(self._state, directory)
             if is_wanted:
                 self._underway.append(adoption)
                 return
-            self.waiting_disk += adoption.disk
+            self._waiting_disk += adoption.disk
         except OSError as error:
-            self._give_back(path, error)
-        finally:
-            self._claiming = None
+            self._refuse(path, error)
         if directory is not None:
             directory.release()
 
-    def _make_store(self, directory: ProcessDirectory) -> Store:
-        return Store(
-            self._sink_name,
-            directory,
-            format_id(self._wire_format),
-            self.tally,
-            self._corrupt,
-            is_adopted=True,
-        )
+    def _refuse(self, path: Path, error: OSError) -> None:
+        """Announce that a directory is not adopted; skip it later if it is not this user's."""
+        self._state.announce("adopt", f"{path} is not adopted: {error.strerror or error}")
+        if error.errno in _NOT_OURS:
+            self._left.add(path.name)
 
     def step(self, lock: AbstractContextManager[object]) -> bool:
-        """Look a little further through a directory; whether there is more to look at.
+        """Scan a directory a little further; return whether there is more to scan.
 
-        Never raises.  Blocks for the disk without the lock.
+        Blocks for the disk without the lock.  Never raises.
 
         Args:
-            lock: held while what was found is handed over.
+            lock: the lock that is held while the findings are added to a store.
         """
         if not self._underway:
             return False
@@ -139,77 +227,59 @@ class AdoptedStores:
         try:
             goes_on = adoption.step()
         except OSError as error:
-            self._give_back(adoption.directory.path, error)
+            self._refuse(adoption.directory.path, error)
         with lock:
             self._hand_over(adoption)
             if not goes_on:
                 self._underway.popleft()
                 self._complete(adoption)
         self._steps += 1
-        if self._steps % _TURN == 0:  # a large one does not hold the others up
+        if self._steps % _TURN == 0:  # a large directory does not delay the others
             self._underway.rotate(-1)
         return bool(self._underway)
 
     def _hand_over(self, adoption: Adoption) -> None:
-        """Give a store what was found; under the lock."""
+        """Add the findings of a step to the store; under the lock."""
         records, found = adoption.take()
         self.records += records
-        if records and adoption.store is not None and adoption.store not in self.stores:
+        if records and adoption.store is not None:
             self._add(adoption.store)
-        if found is not None:
-            self._note(found)
-
-    def _add(self, store: Store) -> None:
-        self.stores.append(store)
-        self.stores.sort(key=lambda one: age_of(one.directory.path))
+        if found is None:
+            return
+        if found.problem:
+            self._state.corrupt.segments += 1
+            self._state.announce("aside", f"{found.path} is left alone: {found.problem}")
+        elif found.damaged_frames:
+            self._state.corrupt.frames += found.damaged_frames
+            what = f"{found.damaged_frames} frames of {found.path} are damaged and lost"
+            self._state.announce("damage", what)
 
     def _complete(self, adoption: Adoption) -> None:
         """End an adoption; under the lock."""
         store, path = adoption.store, adoption.directory.path
         if adoption.is_foreign:
             self._left.add(path.name)
-            announce(
-                f"spool format {self._sink_name}",
-                f"{self._sink_name}: {path} holds another wire format than {self._wire_format} "
-                "and waits for a sink that takes it",
+            self._state.announce(
+                "format",
+                f"{path} holds another wire format than {self._state.wire_format} and waits for a "
+                "sink with that format",
             )
         adoption.close()
         if store is None:
             return
         store.is_complete = not adoption.is_foreign
-        if store not in self.stores:
-            self._add(store)
+        self._add(store)
         if adoption.is_foreign and store.records == 0:
             self.stores.remove(store)
             store.close()
         self.retire(store)
 
-    @property
-    def disk(self) -> int:
-        """Bytes of all segments, those without room and those not looked through among them."""
-        return self.tally.disk + self.waiting_disk + sum(one.disk for one in list(self._underway))
+    def _add(self, store: Store) -> None:
+        if store not in self.stores:
+            self.stores.append(store)
+            self.stores.sort(key=lambda one: one.directory.started_ns)
 
-    def _note(self, found: Scan) -> None:
-        name = self._sink_name
-        if found.problem:
-            self._corrupt.segments += 1
-            announce(f"spool aside {name}", f"{name}: {found.path} is left alone: {found.problem}")
-        elif found.damaged_frames:
-            self._corrupt.frames += found.damaged_frames
-            announce(
-                f"spool damage {name}",
-                f"{name}: {found.damaged_frames} frames of {found.path} are damaged and lost",
-            )
-
-    def _give_back(self, path: Path, error: OSError) -> None:
-        """Say why a directory is not adopted; one that is not this user's is not asked again."""
-        self._announce(path, error)
-        if error.errno in _NOT_OURS:
-            self._left.add(path.name)
-
-    def _announce(self, path: Path, error: OSError) -> None:
-        what = f"{self._sink_name}: {path} is not adopted: {error.strerror or error}"
-        announce(f"spool adopt {self._sink_name}", what)
+    # ---- reading
 
     def read(self) -> Frame | None:
         """Return the next frame of the oldest directory that has one."""
@@ -221,30 +291,28 @@ class AdoptedStores:
         return None
 
     def retire(self, store: Store) -> None:
-        """Remove the directory of a store that is drained, if it is one of these."""
+        """Remove the directory of a store that is drained, if the store is one of these."""
         if store.is_drained and store in self.stores:
             self.stores.remove(store)
             if not store.close():
                 self._left.add(store.directory.path.name)
 
+    # ---- the end
+
     def close(self) -> None:
-        """Give every directory up."""
+        """Release all directories."""
         for adoption in self._underway:
             adoption.close()
-            if adoption.store is not None and adoption.store not in self.stores:
-                self.stores.append(adoption.store)
+            if adoption.store is not None:
+                self._add(adoption.store)
         self._underway.clear()
         for store in self.stores:
             store.close()
         self.stores.clear()
 
     def abandon(self) -> None:
-        """Close every descriptor in a forked child."""
+        """Close all descriptors in a forked child."""
         for store in self.stores:
             store.abandon()
         for adoption in self._underway:
             adoption.abandon()
-            if adoption.store is not None:
-                adoption.store.abandon()
-        if self._claiming is not None:
-            self._claiming.abandon()

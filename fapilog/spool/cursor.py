@@ -1,11 +1,11 @@
-"""Up to where a directory's frames are settled, on disk.
+"""The cursor of a directory: the sequence below which every frame is settled.
 
-Two slots are written in turn, each with a generation and a checksum, half a
-kibibyte apart: whatever a crash does to one, the other holds.  A cursor that
-is lost costs duplicates, never a record.  Behind a slot is where the lowest
-frame that is not settled is, if that is known, so that whoever adopts a large
-segment need not walk through all that was delivered.  Releases that do not know
-it neither read nor write it.
+The file has two slots, 512 bytes apart, each with a generation and a checksum.
+They are written in turn, so a crash damages one at most.  A lost cursor costs
+duplicates, never a record.  After each slot stands the place of the lowest
+frame that is not settled, if it is known, so that a process which adopts a
+large segment does not read all of its settled frames.  Older releases ignore
+the place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
-from fapilog.spool.files import UPDATE, SyncedFile, create_file, open_file, read_at
+from fapilog.process.files import UPDATE, SyncedFile, create_file, open_file, read_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +32,14 @@ NAME: Final = "cursor"
 
 
 class Place(NamedTuple):
-    """Up to where a directory is settled.
+    """The content of a slot.
 
     Attributes:
-        generation: how often it was written; the newest counts.
+        generation: how often the cursor was written; the newest slot counts.
         floor: the lowest sequence that is not settled.
-        segment: the number of a segment in which everything before
-        offset: is settled; both 0 when that is not known.
+        segment: the number of the segment that holds the floor's frame.
+        offset: an offset in this segment before which everything is settled;
+            both are 0 if they are not known.
     """
 
     generation: int = 0
@@ -48,23 +49,23 @@ class Place(NamedTuple):
 
 
 class Cursor:
-    """The cursor of one directory, opened or made.
+    """The cursor of a directory, opened or created.
 
     Args:
-        directory: its directory, locked by this process.
+        directory: the directory, locked by this process.
 
     Attributes:
         floor: the lowest sequence that is not settled.
-        file: what is written, to be synced.
+        file: the open file, which the owner syncs and closes.
 
     Raises:
-        OSError: it can neither be opened nor made.
+        OSError: the cursor can be neither opened nor created.
     """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self.floor = self._generation = 0
-        with contextlib.suppress(OSError):  # then everything counts as not settled
+        with contextlib.suppress(OSError):  # then every frame counts as not settled
             self._generation, self.floor, *_ = _read(self._path)
             self.file = SyncedFile(self._path, open_file(self._path, UPDATE))
             return
@@ -75,13 +76,13 @@ class Cursor:
 
         Args:
             floor: the lowest sequence that is not settled.
-            segment: the number of the segment in which its place is, if it is known.
-            offset: its place.
+            segment: the number of the segment with the floor's place, if it is known.
+            offset: the floor's place in the segment.
 
         Raises:
-            OSError: it was not written.
+            OSError: the cursor was not written.
         """
-        if self.file.failed:  # what its pages hold is not known
+        if self.file.failed:  # the content of its pages is not known
             self.file.close()
             self.file = self._create()
         self.floor = floor
@@ -92,9 +93,9 @@ class Cursor:
         self.file.write_at(_OFFSETS[self._generation % 2], data)
 
     def renew(self) -> None:
-        """Create the file again when somebody has deleted it.  Never raises."""
+        """Create the file again if somebody has deleted it.  Never raises."""
         if not self.file.has_name:
-            with contextlib.suppress(OSError):  # costs duplicates, and the next move tries again
+            with contextlib.suppress(OSError):  # the next move tries again
                 self.file.close()
                 self.file = self._create()
                 self.move(self.floor)
@@ -103,26 +104,20 @@ class Cursor:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         file = SyncedFile(self._path, create_file(self._path, UPDATE))
-        # Room for both, so that a full disk does not stop the cursor.
+        # Both slots take their room now, so a full disk does not stop the cursor.
         file.write_at(0, bytes(_SIZE))
         return file
 
 
 def read_place(directory: Path) -> Place:
-    """Return up to where a directory is settled.  Never raises."""
+    """Return the cursor of a directory, or zeros if it cannot be read.  Never raises."""
     try:
         return _read(directory / NAME)
     except OSError:
         return Place()
 
 
-def read_floor(directory: Path) -> int:
-    """Return the lowest sequence of a directory that is not settled.  Never raises."""
-    return read_place(directory).floor
-
-
 def _read(path: Path) -> Place:
-    """Return what the newest slot says."""
     fd = open_file(path)
     try:
         size = _SLOT.size + _PLACE.size
@@ -132,7 +127,7 @@ def _read(path: Path) -> Place:
 
 
 def _parsed(data: bytes) -> Place:
-    """Return what a slot says; zeros for one that is empty or damaged."""
+    """Return the content of a slot; zeros if it is empty or damaged."""
     slot, more = data[: _SLOT.size], data[_SLOT.size :]
     if len(slot) < _SLOT.size:
         return Place()

@@ -1,70 +1,183 @@
-"""A process's directory: its name, its lock, and what may be removed of it.
+"""Directories of the spool: whose records they hold, and which process owns them.
 
-``<directory>/<sink name>/<start time ns>-<pid>-<random>/`` holds ``lock``,
-``cursor`` and segments ``00000001.seg``.  Whoever holds the locks of the
-directory and of ``lock`` owns it: the process that made it, and after its death one that
-adopts it.  Process ids are never asked; they are reused.
+``<directory>/<sink>/<start time ns>-<pid>-<random>/`` holds ``lock``,
+``cursor`` and the segments ``00000001.seg`` and so on.
+
+A sink's directory is named after the sink and its destination, so that records
+never reach a destination that they were not logged for.  Its file
+``destination`` says the same in words.
+
+A process's directory is owned by the process that holds its locks: the one
+that created it, and after its death one that adopts it.  Process ids are
+never compared, because the system reuses them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
+from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
-from fapilog.spool import cursor
-from fapilog.spool.files import (
+from fapilog.process.files import (
+    APPEND,
     UPDATE,
     check_private,
     close_file,
     create_file,
+    is_at,
     make_private_directory,
     open_directory,
     open_file,
+    read_at,
     try_lock,
-    try_lock_directory,
+    try_lock_if_possible,
     unlock,
+    write_whole,
 )
+from fapilog.spool import cursor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Iterator
     from pathlib import Path
 
 LOCK: Final = "lock"
+FILE: Final = "destination"
+_MARK: Final = "~"  # separates name and digest; never part of the name
 _NAME: Final = re.compile(r"(\d{1,20})-(\d{1,10})-[0-9a-f]{8}", re.ASCII)
 _SEGMENT: Final = re.compile(r"(\d{8,20})\.seg", re.ASCII)
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]|^\.", re.ASCII)
 _MAX_NAME: Final = 200
+_MAX_FILE: Final = 1 << 16
 _ATTEMPTS: Final = 100
+#: Directories that are searched for records that no sink may send.
+_MAX_STRANGERS: Final = 100
 
 
-def file_name(sink_name: str) -> str:
-    """Return a sink's name as a safe file name, other characters as ``%XX`` of their UTF-8.
+# ---- the directory of a sink
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The sink that a directory belongs to.
+
+    Attributes:
+        name: the sink's name.
+        wire_format: the format of the sink's batches.
+        destination: the place that the sink sends to, in words and without
+            secrets; "" if the sink does not name one.
+    """
+
+    name: str
+    wire_format: str = ""
+    destination: str = ""
+
+    @property
+    def directory(self) -> str:
+        """The name of the sink's directory; other characters than A-Za-z0-9._- become ``%XX``.
+
+        Raises:
+            ConfigurationError: the sink's name is empty or too long.
+        """
+        name = _UNSAFE.sub(_escaped, self.name)
+        if not name or len(name) > _MAX_NAME:
+            msg = f"sink name {self.name!r}: give a name of 1 to {_MAX_NAME} bytes for the spool"
+            raise ConfigurationError(msg)
+        if not self.destination:
+            return name
+        parts = json.dumps((self.wire_format, self.destination))
+        return f"{name}{_MARK}{sha256(parts.encode()).hexdigest()[:16]}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
+
+
+def read_owner(path: Path) -> Owner:
+    """Return the owner of a sink's directory, as far as it is known.  Never raises.
+
+    A description that does not match the directory's name is not believed.
+    """
+    name, mark, _ = path.name.partition(_MARK)
+    if mark:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            fd = open_file(path / FILE)
+            try:
+                owner = Owner(**json.loads(read_at(fd, _MAX_FILE, 0)))
+            finally:
+                os.close(fd)
+            if owner.directory == path.name:
+                return owner
+    return Owner(unquote(name))
+
+
+def make_sink_directory(path: Path, owner: Owner) -> None:
+    """Create the directory of a sink if it is missing, private and with its description.
 
     Raises:
-        ConfigurationError: it is empty or too long.
+        OSError: the directory cannot be created, is a link, or belongs to
+            another user.
     """
-    name = _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode()), sink_name)
-    if not name or len(name) > _MAX_NAME:
-        msg = f"sink name {sink_name!r}: the spool needs one of 1 to {_MAX_NAME} bytes"
-        raise ConfigurationError(msg)
-    return name
+    make_private_directory(path)
+    if not owner.destination or read_owner(path) == owner:
+        return
+    text = json.dumps(asdict(owner), indent=2) + "\n"
+    new = path / f"{FILE}.{os.getpid()}-{secrets.token_hex(4)}"
+    fd = create_file(new, APPEND)
+    try:
+        write_whole(fd, [text.encode()])
+    finally:
+        os.close(fd)
+    new.replace(path / FILE)
 
 
-def sink_name(file_name: str) -> str:
-    """Undo :func:`file_name`."""
-    return unquote(file_name)
+def announce_strangers(root: Path, present: Container[str]) -> None:
+    """Announce records on disk that no configured sink may send.  Never raises.
+
+    Args:
+        root: the spool's directory.
+        present: the directory names of the configured sinks.
+    """
+    try:
+        names = sorted(name for name in os.listdir(root) if name not in present)  # noqa: PTH208 - only names are needed
+    except OSError:
+        return
+    for path in _with_records(root, names[:_MAX_STRANGERS]):
+        owner = read_owner(path)
+        whose = f"for {owner.destination}, and no sink named {owner.name!r} sends there"
+        announce(
+            f"spool stranger {path.name}",
+            f"records wait in {path} "
+            f"{whose if owner.destination else 'and their destination is not known'}; "
+            f"give them to a sink with `fapilog spool adopt {path.name} --sink NAME`, or delete "
+            f"them with `fapilog spool purge --sink {path.name}`",
+        )
+
+
+def _with_records(root: Path, names: list[str]) -> Iterator[Path]:
+    """Yield the sinks' directories in which a dead process has left a segment."""
+    for name in names:
+        path = root / name
+        with contextlib.suppress(OSError):
+            directories = (path / one.text for one in list_directories(path))
+            if any(list_segments(one) and not is_locked(one) for one in directories):
+                yield path
+
+
+# ---- the directory of a process
 
 
 @dataclass(frozen=True, order=True)
 class DirectoryName:
-    """What the name of a process's directory tells; ordered by age, the oldest first."""
+    """The parts of the name of a process's directory; the oldest sorts first."""
 
     started_ns: int
     pid: int
@@ -72,31 +185,26 @@ class DirectoryName:
 
 
 def list_directories(sink_directory: Path) -> list[DirectoryName]:
-    """Return the process directories of a sink, the oldest first; none where it is missing.
+    """Return the process directories of a sink, the oldest first; none if it is missing.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the directory cannot be read.
     """
     try:
-        names = os.listdir(sink_directory)  # noqa: PTH208 - Path.iterdir makes a path of each
+        names = os.listdir(sink_directory)  # noqa: PTH208 - only names are needed
     except FileNotFoundError:
         return []
     matches = (_NAME.fullmatch(name) for name in names)
     return sorted(DirectoryName(int(m[1]), int(m[2]), m[0]) for m in matches if m)
 
 
-def age_of(directory: Path) -> int:
-    """Return when the process of a directory began, in nanoseconds since the Unix epoch."""
-    return int(directory.name.partition("-")[0])
-
-
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
-    """Return numbers and paths of the segments in a directory, the oldest first.
+    """Return the numbers and paths of the segments in a directory, the oldest first.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the directory cannot be read.
     """
-    matches = (_SEGMENT.fullmatch(name) for name in os.listdir(directory))  # noqa: PTH208 - as above
+    matches = (_SEGMENT.fullmatch(name) for name in os.listdir(directory))  # noqa: PTH208 - only names are needed
     return sorted((int(match[1]), directory / match[0]) for match in matches if match)
 
 
@@ -106,15 +214,15 @@ def segment_path(directory: Path, number: int) -> Path:
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a process owns the directory now.
+    """Return whether a process owns the directory now; False if it is missing.
 
     Raises:
-        OSError: it or its lock cannot be opened, other than because it is missing.
+        OSError: the directory or its lock cannot be opened.
     """
     fd = -1
     try:
         fd = open_directory(directory)
-        if not try_lock_directory(fd):
+        if not try_lock_if_possible(fd):
             return True
         close_file(fd)
         fd = -1
@@ -127,11 +235,11 @@ def is_locked(directory: Path) -> bool:
 
 
 class ProcessDirectory:
-    """A directory that this process owns; made by :func:`create` or :func:`claim`.
+    """A directory that this process owns; :func:`create` and :func:`claim` return one.
 
-    Two locks say so.  That of the directory itself cannot be taken away by
-    whoever deletes files.  That of the file ``lock`` is for Windows, for file
-    systems that lock files only, and for releases that knew no other.
+    The process holds two locks.  Deleting files does not remove the lock of
+    the directory itself.  The lock of the file ``lock`` serves Windows, file
+    systems that do not lock directories, and releases that know no other lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -140,31 +248,41 @@ class ProcessDirectory:
         self._lock = -1
 
     def take(self, open_lock: Callable[[Path], int]) -> bool:
-        """Take both locks; False when another process has one, or the directory is not the same.
+        """Take both locks; False if another process has one, or replaced the directory.
 
         Args:
-            open_lock: opens or creates the file ``lock`` and returns its descriptor.
+            open_lock: a function that opens or creates the file ``lock``.
 
         Raises:
-            OSError: something cannot be opened or locked.
+            OSError: the directory or the file cannot be opened or locked.
         """
-        self._guard = open_directory(self.path)
-        if not try_lock_directory(self._guard) or not self.is_there:
-            return False
-        lock = self._lock = open_lock(self.path)
-        return try_lock(lock) and os.path.samestat((self.path / LOCK).lstat(), os.fstat(lock))
+        is_mine = False
+        try:
+            self._guard = open_directory(self.path)
+            if try_lock_if_possible(self._guard) and self.is_there:
+                self._lock = open_lock(self.path)
+                is_mine = try_lock(self._lock) and is_at(self.path / LOCK, os.fstat(self._lock))
+            return is_mine
+        finally:
+            if not is_mine:
+                self.abandon()
+
+    @property
+    def started_ns(self) -> int:
+        """The start of the process that created it, in nanoseconds since the Unix epoch."""
+        return int(self.path.name.partition("-")[0])
 
     @property
     def is_there(self) -> bool:
         """Whether the path still leads to this directory.  Never raises."""
-        try:
-            status = self.path.lstat()
-            return self._guard < 0 or os.path.samestat(status, os.fstat(self._guard))
-        except OSError:
-            return False
+        if self._guard < 0:
+            return os.path.lexists(self.path)
+        with contextlib.suppress(OSError):
+            return is_at(self.path, os.fstat(self._guard))
+        return False
 
     def renew_lock(self) -> None:
-        """Create the file ``lock`` again when somebody has deleted it.  Never raises."""
+        """Create the file ``lock`` again if somebody has deleted it.  Never raises."""
         if self._lock < 0 or (self.path / LOCK).exists():
             return
         with contextlib.suppress(OSError):  # the directory itself is locked
@@ -174,7 +292,7 @@ class ProcessDirectory:
             self._lock = fd
 
     def release(self) -> None:
-        """Give the directory up to whoever claims it next; again does nothing."""
+        """Release the locks, so that another process can claim the directory."""
         for fd in (self._lock, self._guard):
             if fd >= 0:
                 unlock(fd)
@@ -188,63 +306,61 @@ class ProcessDirectory:
             close_file(fd)
 
     def move(self, path: Path) -> None:
-        """Move the directory there, and release it in any case.
+        """Move the directory to ``path``, and release it even if that fails.
 
         Raises:
-            OSError: it cannot be moved.
+            OSError: the directory cannot be moved.
         """
         try:
             if os.name == "nt":
-                self.release()  # Windows moves nothing with open files in it
+                self.release()  # Windows does not move a directory with open files
             self.path.rename(path)
         finally:
             self.release()
 
     def remove(self) -> bool:
-        """Remove the directory, and release it in any case.
+        """Remove the directory, and release it even if that fails.
 
         Returns:
-            Whether it is gone.  It stays while it holds a segment, or
-            anything that is not the spool's.
+            Whether the directory is gone.  It stays while it holds a segment
+            or a file that is not the spool's.
 
         Raises:
-            OSError: something cannot be removed.
+            OSError: a file cannot be removed.
         """
         try:
             if not self.is_there:
-                return True  # somebody removed it from outside
-            own = {LOCK, cursor.NAME}
-            if set(os.listdir(self.path)) - own:  # noqa: PTH208 - names are what is wanted
+                return True  # somebody else removed it
+            if set(os.listdir(self.path)) - {LOCK, cursor.NAME}:  # noqa: PTH208 - only names are needed
                 return False
-            # The lock last: without it, others take an empty directory for unfinished.
+            # The lock goes last: a directory without it looks unfinished to other processes.
             for name in (cursor.NAME, LOCK):
                 if os.name == "nt" and name == LOCK:
-                    self.release()  # Windows removes no open file
+                    self.release()  # Windows does not remove an open file
                 with contextlib.suppress(FileNotFoundError):
                     (self.path / name).unlink()
             self.path.rmdir()
         except FileNotFoundError:
-            return True  # as above
+            return True  # somebody else removed it meanwhile
         finally:
             self.release()
         return True
 
 
 def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
-    """Make a directory for this process and lock it.
+    """Create a directory for this process and lock it.
 
     Raises:
-        OSError: it cannot be made or locked.
+        OSError: the directory cannot be created or locked.
     """
     make_private_directory(sink_directory)
     for _ in range(_ATTEMPTS):
         path = sink_directory / f"{now_ns}-{os.getpid()}-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
-        # Until it is locked, another process may take it for an orphan and lock
-        # or remove it; then this tries again.
+        # Before it is locked, another process may lock or remove it as an orphan.
         directory = ProcessDirectory(path)
         with contextlib.suppress(FileNotFoundError):
-            if _takes(directory, _create_lock):
+            if directory.take(_create_lock):
                 return directory
         with contextlib.suppress(OSError):
             path.rmdir()
@@ -257,25 +373,14 @@ def claim(path: Path) -> ProcessDirectory | None:
     An empty directory without a lock, which a crash may leave, is removed.
 
     Raises:
-        OSError: it is not this user's, or its lock cannot be opened.
+        OSError: the directory belongs to another user, or its lock cannot be opened.
     """
     directory = ProcessDirectory(path)
-    with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process was quicker
+    with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process was faster
         check_private(path)
-        if _takes(directory, _open_lock):
+        if directory.take(_open_lock):
             return directory
     return None
-
-
-def _takes(directory: ProcessDirectory, open_lock: Callable[[Path], int]) -> bool:
-    """Take the locks of a directory; those of a directory that is not to be had are released."""
-    is_mine = False
-    try:
-        is_mine = directory.take(open_lock)
-    finally:
-        if not is_mine:
-            directory.abandon()
-    return is_mine
 
 
 def _create_lock(path: Path) -> int:
@@ -286,6 +391,6 @@ def _open_lock(path: Path) -> int:
     try:
         return open_file(path / LOCK, UPDATE)
     except FileNotFoundError:
-        with contextlib.suppress(OSError):  # not empty: somebody, or a power failure, took the lock
+        with contextlib.suppress(OSError):  # the directory holds segments and stays
             path.rmdir()
         return _create_lock(path)

@@ -1,6 +1,6 @@
-r"""The bytes of a segment: its header, and frames of one batch each.
+r"""The bytes of a segment: a header, followed by frames that hold one batch each.
 
-Everything is little-endian.  Checksums are CRC-32 as zlib has it.
+All numbers are little-endian; checksums are CRC-32 as in zlib.
 
 Segment header, 80 bytes::
 
@@ -9,19 +9,19 @@ Segment header, 80 bytes::
     CRC of all before it    4
 
 The first twelve bytes, and a CRC in the last four, are the same in every
-version, so a version from the future is told apart from damage.
+version, so that a later version can be told from damage.
 
-Frame, version 1: header of 44 bytes, then meta, then body::
+Frame, version 1: a header of 44 bytes, then meta, then body::
 
     magic "\xff\xfaFR"        4    CRC of the wire format's name        4
     sequence                8    time               8    records       4
     meta length             4    body length        4
     CRC of meta and body    4    CRC of all before it                  4
 
-Meta is one byte for each record, its severity number, and a text in UTF-8
-that only the quarantine uses: the reason.  Times are nanoseconds since the
-Unix epoch.  Sequences of a process's own directory count up from 1 without
-gaps.  Neither magic can be part of a text in UTF-8.
+Meta holds one byte per record, its severity number, and in the quarantine a
+text in UTF-8, the reason.  Times are nanoseconds since the Unix epoch.  The
+sequences in a process's own directory count up from 1 without gaps.  Neither
+magic can occur in a text in UTF-8.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
+from fapilog.process.files import close_file, open_file, read_at
 from fapilog.severity import OFF
-from fapilog.spool.files import close_file, open_file, read_at
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
-#: Bytes of a frame at most; a length beyond is a lie.
+#: The most bytes of a frame; a header with a larger length is not believed.
 MAX_FRAME: Final = 64 << 20
-#: The version that is written.
+#: The version that this release reads and writes.
 VERSION: Final = 1
 
 _SEGMENT: Final = struct.Struct("<8sHHQQ48sI")
@@ -57,17 +57,17 @@ SEGMENT_HEADER_SIZE: Final = _SEGMENT.size
 FRAME_HEADER_SIZE: Final = _FRAME.size
 WIRE_FORMAT_SIZE: Final = 48
 
-_AHEAD: Final = 1 << 14  # bytes read at once while headers are looked at
+_AHEAD: Final = 1 << 14  # bytes read at once while headers are read
 _CHUNK: Final = 1 << 16  # bytes searched at once after damage
-_NEAR: Final = 1 << 10  # and at first, because the next frame is often near
+_NEAR: Final = 1 << 10  # bytes searched first, because the next frame is often near
 
 
 class NewerFormatError(Exception):
-    """A segment was written by a later release."""
+    """A later release wrote the segment."""
 
 
 class SegmentHeader(NamedTuple):
-    """What stands at the start of a segment."""
+    """The header of a segment."""
 
     version: int
     length: int
@@ -77,7 +77,7 @@ class SegmentHeader(NamedTuple):
 
 
 class FrameHeader(NamedTuple):
-    """Where a frame is and what it says of itself; lengths in bytes."""
+    """The header of a frame, its offset, and the offset after the frame; lengths in bytes."""
 
     offset: int
     format_id: int
@@ -87,104 +87,83 @@ class FrameHeader(NamedTuple):
     meta_length: int
     body_length: int
     payload_crc: int
-    start: int  # of meta
-
-    @property
-    def end(self) -> int:
-        """The offset behind the frame."""
-        return self.start + self.meta_length + self.body_length
+    end: int
 
     @property
     def size(self) -> int:
-        """Bytes of the whole frame."""
+        """The bytes of the whole frame."""
         return self.end - self.offset
 
 
 class Payload(NamedTuple):
-    """What a frame carries."""
+    """The content of a frame."""
 
     severities: bytes
     reason: str
     body: bytes
 
 
-class Layout(Protocol):
-    """Reads segments of one format version.
-
-    Attributes:
-        header_size: bytes of a segment's header.
-        frame_header_size: bytes of a frame's header.
-    """
-
-    header_size: int
-    frame_header_size: int
-
-    def describe(self, header: bytes) -> SegmentHeader | None:
-        """Return what a segment's header says; its CRC is right.  None if it makes no sense."""
-        ...
-
-    def parse(self, file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
-        """Return the header at ``offset``; None if there is none that is whole and right.
-
-        The frame may reach beyond ``end``: then the file was cut off.
-        """
-        ...
-
-    def find(self, file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
-        """Return the first right header from ``offset`` on whose frame ends by ``end``.
-
-        None when none begins before ``until``.
-        """
-        ...
-
-    def load(self, file: SegmentFile, header: FrameHeader) -> Payload | None:
-        """Return what the frame carries; None if it is damaged."""
-        ...
-
-
 class SegmentFile:
-    """A segment open for reading.
+    """A segment that is open for reading.
 
     Args:
-        path: the segment.
-        fd: a descriptor of it, which is closed in the end; -1 to open the path.
+        path: the segment's path.
+        fd: a descriptor of the segment, which the object closes; -1 opens the path.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: the path cannot be opened, or is not a regular file.
     """
 
     def __init__(self, path: Path, fd: int = -1) -> None:
         self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
-        # Where the last run of zeros that was looked at begins and ends, and whether it
-        # ends there, or the look did.
-        self.zeros = (0, 0, False)
+        # The last run of zeros: its start, its end, and whether data follows it.
+        self._zeros = (0, 0, False)
 
     def size(self) -> int:
-        """Return how many bytes the file has now."""
+        """Return the current size of the file in bytes."""
         return self.status().st_size
 
     def status(self) -> os.stat_result:
-        """Return what the system says of the file."""
+        """Return the status of the file."""
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return where data may begin from ``offset`` on: holes of a sparse file are zeros."""
+        """Return the next offset that is not in a hole of a sparse file; holes are zeros."""
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
-        except AttributeError:  # a platform that does not know holes
+        except AttributeError:  # the platform does not report holes
             return offset
         except OSError as error:
             return self.size() if error.errno == errno.ENXIO else offset
 
+    def holds_zeros(self, offset: int, end: int) -> Generator[None, None, bool]:
+        """Return whether there are only zeros between two offsets; yields between chunks."""
+        if self.read(1, offset).strip(b"\0"):
+            return False
+        begin, at, is_whole = self._zeros
+        if not begin <= offset <= at:
+            at, is_whole = offset, False
+        while at < end and not is_whole:
+            chunk = self.read(min(_CHUNK, end - at), at)
+            rest = chunk.lstrip(b"\0")
+            if rest or not chunk:  # no chunk: the file became shorter
+                at += len(chunk) - len(rest)
+                is_whole = True
+                break
+            at = min(self.next_data(at + len(chunk)), end)
+            yield None
+        self._zeros = (offset, at, is_whole)
+        return at >= min(end, self.size())
+
     def close(self) -> None:
-        """Close the file; again does nothing."""
+        """Close the file; a second call does nothing."""
         fd, self._fd = self._fd, -1
         close_file(fd)
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return ``size`` bytes at ``offset``, fewer at the end; small reads are buffered."""
+        """Return ``size`` bytes at ``offset``, or fewer at the end; small reads are buffered."""
         if size > _AHEAD:
             return read_at(self._fd, size, offset)
         start = offset - self._ahead_at
@@ -193,133 +172,15 @@ class SegmentFile:
         return self._ahead[start : start + size]
 
 
-class FirstLayout:
-    """Reads segments of version 1."""
-
-    header_size = _SEGMENT.size
-    frame_header_size = _FRAME.size
-
-    def describe(self, header: bytes) -> SegmentHeader | None:
-        """See :meth:`Layout.describe`."""
-        if len(header) != _SEGMENT.size:
-            return None
-        _, version, length, first, time_ns, wire_format, _ = _SEGMENT.unpack(header)
-        return SegmentHeader(
-            version, length, first, time_ns, wire_format.rstrip(b"\0").decode("utf-8", "replace")
-        )
-
-    def parse(self, file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
-        """See :meth:`Layout.parse`."""
-        if offset + FRAME_HEADER_SIZE > end:
-            return None
-        return self._parsed(file.read(FRAME_HEADER_SIZE, offset), offset)
-
-    def _parsed(self, data: bytes, offset: int) -> FrameHeader | None:
-        if len(data) < FRAME_HEADER_SIZE or not data.startswith(_FRAME_MAGIC):
-            return None
-        _, format_id, sequence, time_ns, records, meta, body, payload_crc, crc = _FRAME.unpack(data)
-        if crc != crc32(data[:-_CRC_SIZE]):
-            return None
-        if records > meta or FRAME_HEADER_SIZE + meta + body > MAX_FRAME:
-            return None
-        start = offset + FRAME_HEADER_SIZE
-        return FrameHeader(
-            offset, format_id, sequence, time_ns, records, meta, body, payload_crc, start
-        )
-
-    def find(self, file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
-        """See :meth:`Layout.find`."""
-        header = self.parse(file, offset, end)
-        if header is not None and header.end <= end:
-            return header
-        position, size = offset + 1, _NEAR
-        while position < until and position + FRAME_HEADER_SIZE <= end:
-            chunk = file.read(min(size, end - position), position)
-            size = _CHUNK
-            at = chunk.find(_FRAME_MAGIC)
-            while at >= 0:
-                header = self.parse(file, position + at, end)
-                if header is not None and header.end <= end:
-                    return header
-                at = chunk.find(_FRAME_MAGIC, at + 1)
-            if len(chunk) < len(_FRAME_MAGIC):
-                break  # the file is shorter than it was
-            position += len(chunk) - len(_FRAME_MAGIC) + 1  # one may lie across the chunks
-        return None
-
-    def load(self, file: SegmentFile, header: FrameHeader) -> Payload | None:
-        """See :meth:`Layout.load`."""
-        # In two reads: a copy of a long body would keep the interpreter.
-        meta = file.read(header.meta_length, header.start)
-        body = file.read(header.body_length, header.start + header.meta_length)
-        if len(meta) < header.meta_length or len(body) < header.body_length:
-            return None
-        if crc32(body, crc32(meta)) != header.payload_crc:
-            return None
-        return Payload(
-            meta[: header.records], meta[header.records :].decode("utf-8", "replace"), body
-        )
-
-
-#: Readers by format version.  A version that is no longer written keeps its own.
-LAYOUTS: Final[dict[int, Layout]] = {VERSION: FirstLayout()}
-
-
-def format_id(wire_format: str) -> int:
-    """Return what a frame holds of its wire format, so that one can stand for itself."""
-    return crc32(wire_format.encode())
-
-
-def pack_segment_header(first_sequence: int, time_ns: int, wire_format: str) -> bytes:
-    """Return the header of a new segment; ``wire_format`` has up to 48 bytes."""
-    fields = (VERSION, _SEGMENT.size, first_sequence, time_ns, wire_format.encode())
-    data = _SEGMENT.pack(_SEGMENT_MAGIC, *fields, 0)[:-_CRC_SIZE]
-    return data + _CRC.pack(crc32(data))
-
-
-def severity_bytes(severities: Sequence[int]) -> bytes:
-    """Return one byte a record; a number that is no severity counts as unspecified."""
-    try:
-        return bytes(severities)
-    except (ValueError, TypeError):
-        numbers: Sequence[Any] = severities
-        return bytes([n if type(n) is int and 0 <= n < OFF else 0 for n in numbers])
-
-
-def pack_frame(
-    identity: int, sequence: int, time_ns: int, severities: bytes, body: bytes, *, reason: str = ""
-) -> tuple[bytes, bytes, bytes]:
-    """Return header, meta and body of a frame.
-
-    Args:
-        identity: :func:`format_id` of the wire format.
-        sequence: its place among the frames of its directory.
-        time_ns: when it is written.
-        severities: one byte for each record.
-        body: the batch.
-        reason: why it is in quarantine.
-    """
-    meta = severities + reason.encode("utf-8", "replace") if reason else severities
-    payload_crc = crc32(body, crc32(meta))
-    header = _FRAME.pack(
-        _FRAME_MAGIC,
-        identity,
-        sequence,
-        time_ns,
-        len(severities),
-        len(meta),
-        len(body),
-        payload_crc,
-        0,
-    )[:-_CRC_SIZE]
-    return header + _CRC.pack(crc32(header)), meta, body
+# ---- reading
 
 
 def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
-    """Return the header of a segment; None if it is damaged or was never whole.
+    """Return the header of a segment; None if it is damaged or was never complete.
 
     Raises:
-        NewerFormatError: it is right, but of a version that is not known here.
+        NewerFormatError: the header is intact, but of a version that this
+            release does not know.
         OSError: the disk failed.
     """
     data = file.read(_MAX_SEGMENT_HEADER, 0)
@@ -330,7 +191,112 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
         return None
     if _CRC.unpack_from(data, length - _CRC_SIZE)[0] != crc32(data[: length - _CRC_SIZE]):
         return None
-    if version not in LAYOUTS:
-        msg = f"format version {version}; this release reads {', '.join(map(str, LAYOUTS))}"
+    if version != VERSION:
+        msg = f"format version {version}; this release reads version {VERSION}"
         raise NewerFormatError(msg)
-    return LAYOUTS[version].describe(data[:length])
+    if length != SEGMENT_HEADER_SIZE:
+        return None
+    _, version, length, first, time_ns, wire_format, _ = _SEGMENT.unpack(data[:length])
+    name = wire_format.rstrip(b"\0").decode("utf-8", "replace")
+    return SegmentHeader(version, length, first, time_ns, name)
+
+
+def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
+    """Return the frame header at ``offset``; None if there is no intact one.
+
+    The frame may reach beyond ``end`` if the file was cut.
+    """
+    if offset + FRAME_HEADER_SIZE > end:
+        return None
+    data = file.read(FRAME_HEADER_SIZE, offset)
+    if len(data) < FRAME_HEADER_SIZE or not data.startswith(_FRAME_MAGIC):
+        return None
+    _, identity, sequence, time_ns, records, meta, body, payload_crc, crc = _FRAME.unpack(data)
+    size = FRAME_HEADER_SIZE + meta + body
+    if crc != crc32(data[:-_CRC_SIZE]) or records > meta or size > MAX_FRAME:
+        return None
+    return FrameHeader(
+        offset, identity, sequence, time_ns, records, meta, body, payload_crc, offset + size
+    )
+
+
+def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
+    """Return the first intact frame header from ``offset`` on whose frame ends by ``end``.
+
+    None if no such frame begins before ``until``.
+    """
+    header = parse_frame(file, offset, end)
+    if header is not None and header.end <= end:
+        return header
+    position, size = offset + 1, _NEAR
+    while position < until and position + FRAME_HEADER_SIZE <= end:
+        chunk = file.read(min(size, end - position), position)
+        size = _CHUNK
+        at = chunk.find(_FRAME_MAGIC)
+        while at >= 0:
+            header = parse_frame(file, position + at, end)
+            if header is not None and header.end <= end:
+                return header
+            at = chunk.find(_FRAME_MAGIC, at + 1)
+        if len(chunk) < len(_FRAME_MAGIC):
+            break  # the file became shorter
+        position += len(chunk) - len(_FRAME_MAGIC) + 1  # a magic may cross two chunks
+    return None
+
+
+def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
+    """Return the content of a frame; None if it is damaged."""
+    # Two reads, because a copy of a long body would block the interpreter.
+    start = header.offset + FRAME_HEADER_SIZE
+    meta = file.read(header.meta_length, start)
+    body = file.read(header.body_length, start + header.meta_length)
+    if len(meta) < header.meta_length or len(body) < header.body_length:
+        return None
+    if crc32(body, crc32(meta)) != header.payload_crc:
+        return None
+    reason = meta[header.records :].decode("utf-8", "replace")
+    return Payload(meta[: header.records], reason, body)
+
+
+# ---- writing
+
+
+def format_id(wire_format: str) -> int:
+    """Return the number that stands for a wire format in the header of each frame."""
+    return crc32(wire_format.encode())
+
+
+def severity_bytes(severities: Sequence[int]) -> bytes:
+    """Return one byte per record; a number that is not a severity becomes 0, unspecified."""
+    try:
+        return bytes(severities)
+    except (ValueError, TypeError):
+        numbers: Sequence[Any] = severities
+        return bytes([n if type(n) is int and 0 <= n < OFF else 0 for n in numbers])
+
+
+def pack_segment_header(first_sequence: int, time_ns: int, wire_format: str) -> bytes:
+    """Return the header of a new segment; ``wire_format`` takes up to 48 bytes."""
+    fields = (VERSION, _SEGMENT.size, first_sequence, time_ns, wire_format.encode())
+    data = _SEGMENT.pack(_SEGMENT_MAGIC, *fields, 0)[:-_CRC_SIZE]
+    return data + _CRC.pack(crc32(data))
+
+
+def pack_frame(
+    identity: int, sequence: int, time_ns: int, severities: bytes, body: bytes, *, reason: str = ""
+) -> tuple[bytes, bytes, bytes]:
+    """Return header, meta and body of a frame.
+
+    Args:
+        identity: the :func:`format_id` of the wire format.
+        sequence: the frame's place among the frames of its directory.
+        time_ns: the current time in nanoseconds since the Unix epoch.
+        severities: one byte per record.
+        body: the packed batch.
+        reason: the reason why the batch is in quarantine.
+    """
+    meta = severities + reason.encode("utf-8", "replace") if reason else severities
+    crc = crc32(body, crc32(meta))
+    fields = (identity, sequence, time_ns, len(severities), len(meta), len(body), crc)
+    header = _FRAME.pack(_FRAME_MAGIC, *fields, 0)[:-_CRC_SIZE]
+    return header + _CRC.pack(crc32(header)), meta, body

@@ -1,44 +1,47 @@
-"""What the user chose about the spool, and what the spool says when it is full."""
+"""The user's limits for the spool, and whether they leave room for another batch."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from fapilog.errors import ConfigurationError, FapilogError
+from fapilog.errors import FapilogError
 
-_MIN_BYTES: Final = 4096
-_MAX_SEGMENT: Final = 1 << 30
-_MAX_INTERVAL: Final = 3600.0
-#: A cap below so many segments makes them smaller, so that room comes back in steps.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+#: Segments that fit under the cap at least, so that settled ones give room back in steps.
 _SEGMENTS: Final = 4
+#: Bytes written, and seconds passed, until the file system is asked again.
+_ASK_AFTER: Final = 16 << 20
+_ASK_EVERY: Final = 5.0
 
 
 class SpoolFullError(FapilogError):
-    """The spool takes no more: its cap, the free space, or a batch too large for a frame."""
+    """The spool has no room: its cap or the free space is reached, or the batch is too large."""
 
 
 @dataclass(frozen=True)
 class SpoolOptions:
-    """Options of the spools and quarantines below one directory.
+    """Options of the spools and quarantines in one directory.
+
+    :class:`fapilog.settings.Settings` validates them.
 
     Attributes:
-        directory: where they are kept; made where missing, for this user only.
-        max_bytes: bytes that the segments of one sink may take, those of this
-            process and those it adopted together; at least 4096.
-        min_free: bytes that stay free on the file system.
-        segment_bytes: bytes of a segment, 4096 to 1 GiB, but never more than a
-            quarter of ``max_bytes``; only a single batch that is larger makes
-            a larger one.
-        sync: ``"interval"`` to sync ``sync_interval`` seconds after the last
-            time at the latest, and at once after a batch that holds a severity
-            number of 21 or more; ``"always"`` to sync before an append returns.
-        sync_interval: seconds, above 0 up to an hour.
-        quarantine_bytes: bytes that the quarantine of one sink may take.
-
-    Raises:
-        ConfigurationError: an option is out of range.
+        directory: the directory of all spools and quarantines; created if it
+            is missing, for this user only.
+        max_bytes: the most bytes that the segments of one sink may take, both
+            those of this process and those that it adopted.
+        min_free: the bytes that stay free on the file system.
+        segment_bytes: the size of a segment in bytes, at most a quarter of
+            ``max_bytes``; only a larger single batch makes a larger segment.
+        sync: ``"interval"`` syncs at most ``sync_interval`` seconds after the
+            last sync, and at once after a batch with a severity number of 21
+            or more; ``"always"`` syncs before an append returns.
+        sync_interval: the seconds between two syncs.
+        quarantine_bytes: the most bytes that the quarantine of one sink may take.
     """
 
     directory: Path
@@ -49,31 +52,56 @@ class SpoolOptions:
     sync_interval: float = 0.5
     quarantine_bytes: int = 64 << 20
 
-    def __post_init__(self) -> None:
-        _check("directory", self.directory, isinstance(self.directory, Path), "must be a Path")
-        for name, least in (
-            ("max_bytes", _MIN_BYTES),
-            ("min_free", 0),
-            ("segment_bytes", _MIN_BYTES),
-            ("quarantine_bytes", 0),
-        ):
-            value = getattr(self, name)
-            is_right = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            _check(name, value, is_right, f"must be a whole number of bytes, at least {least}")
-        size = self.segment_bytes
-        _check("segment_bytes", size, size <= _MAX_SEGMENT, "must be at most 1 GiB")
-        _check("sync", self.sync, self.sync in {"interval", "always"}, "must be interval or always")
-        seconds = self.sync_interval
-        is_right = isinstance(seconds, (int, float)) and 0 < seconds <= _MAX_INTERVAL
-        _check("sync_interval", seconds, is_right, "must be above 0 and at most 3600 seconds")
-
     @property
     def segment_size(self) -> int:
-        """Bytes of a segment under the cap."""
+        """The size of a segment in bytes, with the cap respected."""
         return min(self.segment_bytes, self.max_bytes // _SEGMENTS)
 
 
-def _check(name: str, value: object, is_right: bool, rule: str) -> None:
-    if not is_right:
-        msg = f"spool.{name}={value!r}: {rule}"
-        raise ConfigurationError(msg)
+class Space:
+    """Checks a cap and the free space of a file system.
+
+    Args:
+        directory: a directory on the file system.
+        cap: the most bytes that may be used.
+        option: the name of the cap's option, used in messages.
+        min_free: the bytes that stay free on the file system.
+        monotonic: a clock in seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        cap: int,
+        option: str,
+        min_free: int,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._directory = directory
+        self._cap = cap
+        self._option = option
+        self._min_free = min_free
+        self._monotonic = monotonic
+        self._allowed = 0
+        self._asked_at = -_ASK_EVERY
+
+    def check(self, used: int, wanted: int) -> None:
+        """Check that there is room for ``wanted`` bytes in addition to the ``used`` ones.
+
+        Raises:
+            SpoolFullError: there is no room.
+            OSError: the free space of the file system is not known.
+        """
+        if used + wanted > self._cap:
+            msg = f"the spool is full: {used} of {self._cap} bytes (spool.{self._option}) are used"
+            raise SpoolFullError(msg)
+        now = self._monotonic()
+        if wanted > self._allowed or now - self._asked_at >= _ASK_EVERY:
+            self._asked_at = now
+            spare = shutil.disk_usage(self._directory).free - self._min_free
+            # Only half of the spare bytes: others write to the disk as well.
+            self._allowed = min(max(spare // 2, wanted), _ASK_AFTER) if spare >= wanted else 0
+            if spare < wanted:
+                msg = f"less than {self._min_free} bytes of disk space are left (spool.min_free)"
+                raise SpoolFullError(msg)
+        self._allowed = max(self._allowed - wanted, 0)

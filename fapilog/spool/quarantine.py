@@ -1,27 +1,33 @@
-"""Batches that a backend will never take, kept on disk for a person to look at.
+"""Batches that a backend refuses for good, kept on disk for a person to look at.
 
-``<directory>/<sink name>/quarantine/<time ns>-<pid>-<random>.seg``, in the
-format of the spool with the reason in each frame.  A file is open and locked
-only while a batch is added, so nothing stands in the way of looking, replaying
-or deleting while the service runs.  Several processes share the directory and
-its cap, each with files of its own.
+``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg`` has the format of
+a segment, with the reason in each frame.  A file is open and locked only while
+a batch is added, so it can be shown, replayed or deleted while the service
+runs.  Several processes share the directory and its cap; each writes its own
+files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from typing_extensions import Self
 
 from fapilog import native
 from fapilog.diagnostics import announce
 from fapilog.native import monotonic
-from fapilog.severity import FATAL
-from fapilog.spool.files import (
+from fapilog.process.files import (
     APPEND,
+    UPDATE,
     create_file,
+    is_at,
     make_private_directory,
     open_file,
     size_of,
@@ -29,48 +35,61 @@ from fapilog.spool.files import (
     try_lock,
     write_whole,
 )
+from fapilog.severity import FATAL
+from fapilog.spool.directory import Owner, make_sink_directory
 from fapilog.spool.format import (
     MAX_FRAME,
     SEGMENT_HEADER_SIZE,
+    SegmentFile,
     format_id,
     pack_frame,
     pack_segment_header,
     severity_bytes,
 )
-from fapilog.spool.options import SpoolFullError
-from fapilog.spool.owner import Owner, make_sink_directory
-from fapilog.spool.quarantine_file import NAME, list_files
-from fapilog.spool.space import Space
+from fapilog.spool.options import Space, SpoolFullError
+from fapilog.spool.scan import Damage, Scan, scan, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from fapilog.spool.options import SpoolOptions
 
+NAME: Final = "quarantine"
+_FILE: Final = re.compile(r"\d{1,20}-\d{1,10}-[0-9a-f]{8}\.seg", re.ASCII)
 _MAX_FILE: Final = 1 << 20
 _MAX_REASON: Final = 1000
-#: Seconds until the directory is measured again, which other processes fill too.
+#: Seconds until the directory, which other processes fill too, is measured again.
 _MEASURE_EVERY: Final = 1.0
+#: Seconds to wait for a lock, which a process holds while it adds a batch.
+_LOCK_TIME: Final = 2.0
+_PAUSE: Final = 0.01
+
+
+# ---- adding batches
 
 
 class Quarantine:
     """Adds batches to the quarantine of one sink.  Thread-safe.
 
-    Nothing is made on disk before the first batch, and no file stays open.
+    The first batch creates the directory; no file stays open.
 
     Args:
-        sink_name: the name that the sink was given.  It and the destination
-            name its directory.
-        wire_format: of the bodies, 1 to 48 bytes.
-        options: the user's; ``quarantine_bytes`` is the cap.
-        destination: where the sink sends, in words and without secrets.
-        label: the sink's name in announcements; None: ``sink_name``.
-        now_ns: nanoseconds since the Unix epoch, for tests.
-        monotonic: seconds of a clock, for tests.
+        sink_name: the sink's name; its directory is named after the name and
+            the destination.
+        wire_format: the format of the bodies, 1 to 48 bytes.
+        options: the user's options; ``quarantine_bytes`` is the cap.
+        destination: the place that the sink sends to, in words and without secrets.
+        label: the sink's name in announcements; None for ``sink_name``.
+        now_ns: a clock in nanoseconds since the Unix epoch, for tests.
+        monotonic: a clock in seconds, for tests.
+
+    Attributes:
+        path: the quarantine's directory.
 
     Raises:
-        ConfigurationError: the sink's name cannot be a directory's.
+        ConfigurationError: the sink's name cannot be used.
     """
 
     def __init__(
@@ -85,8 +104,7 @@ class Quarantine:
         monotonic: Callable[[], float] = monotonic,
     ) -> None:
         self._owner = Owner(sink_name, wire_format, destination)
-        self._sink_name = label or sink_name
-        self._wire_format = wire_format
+        self._label = label or sink_name
         self._identity = format_id(wire_format)
         self._options = options
         self._now_ns = now_ns
@@ -96,9 +114,9 @@ class Quarantine:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Begin a file of its own in a forked child."""
-        options = self._options
-        self._space = Space(self.path, options.quarantine_bytes, options.min_free, self._monotonic)
+        """Start a new file in a forked child."""
+        cap, min_free = self._options.quarantine_bytes, self._options.min_free
+        self._space = Space(self.path, cap, "quarantine_bytes", min_free, self._monotonic)
         self._lock = native.Lock()
         self._file: Path | None = None
         self._sequence = 0
@@ -109,21 +127,20 @@ class Quarantine:
         """Keep a batch.  Blocks for the disk; never raises.
 
         Args:
-            body: the batch, packed.
-            severities: the severity number of each of its records.
-            reason: why the backend refuses it; 1000 characters are kept.
+            body: the packed batch.
+            severities: the severity number of each record.
+            reason: the backend's reason for the refusal, cut to 1000 characters.
 
         Returns:
-            False when the cap or the free space is reached or the disk fails;
-            then it is announced, and nothing was kept.
+            False if the cap or the free space is reached or the disk fails; the
+            failure is announced, and nothing is kept.
         """
         try:
             with self._lock:
                 self._add(body, severity_bytes(severities), reason[:_MAX_REASON])
         except (OSError, SpoolFullError) as error:
-            name = self._sink_name
             why = getattr(error, "strerror", None) or error
-            announce(f"quarantine {name}", f"{name}: no room in quarantine: {why}")
+            announce(f"quarantine {self._label}", f"{self._label}: no room in quarantine: {why}")
             return False
         return True
 
@@ -132,7 +149,7 @@ class Quarantine:
         parts = pack_frame(self._identity, self._sequence + 1, now, severities, body, reason=reason)
         size = sum(map(len, parts))
         if size > MAX_FRAME:
-            msg = f"a batch of {size} bytes is more than a frame can hold ({MAX_FRAME})"
+            msg = f"a batch of {size} bytes is larger than a frame may be ({MAX_FRAME} bytes)"
             raise SpoolFullError(msg)
         self._check_room(size + SEGMENT_HEADER_SIZE)
         fd = self._reopen(size)
@@ -145,14 +162,14 @@ class Quarantine:
             try:
                 write_whole(fd, parts)
             except OSError:
-                self._file = None  # should cutting it fail, nothing comes behind the rest
+                self._file = None  # if the cut below fails, nothing is added after the rest
                 os.ftruncate(fd, before)
                 raise
             self._sequence += 1
             self._used += size
             self._sync(fd, severities)
         finally:
-            os.close(fd)  # and with it the lock
+            os.close(fd)  # releases the lock, too
 
     def _check_room(self, wanted: int) -> None:
         now = self._monotonic()
@@ -161,27 +178,20 @@ class Quarantine:
             make_private_directory(self.path)
             self._used = sum(map(size_of, list_files(self._sink_path)))
             self._measured_at = now
-        try:
-            self._space.check(self._used, wanted)
-        except SpoolFullError as error:
-            raise SpoolFullError(str(error).replace("max_bytes", "quarantine_bytes")) from None
+        self._space.check(self._used, wanted)
 
     def _reopen(self, size: int) -> int | None:
-        """Return this process's file, locked; None where a new one is needed."""
+        """Return this process's file, locked; None if a new file is needed."""
         path = self._file
         if path is None:
             return None
         try:
             fd = open_file(path, APPEND)
         except FileNotFoundError:
-            return None  # replayed or deleted
+            return None  # the file was replayed or deleted
         status = os.fstat(fd)
         with contextlib.suppress(OSError):
-            if (
-                status.st_size + size <= _MAX_FILE
-                and try_lock(fd)
-                and os.path.samestat(path.lstat(), status)
-            ):
+            if status.st_size + size <= _MAX_FILE and try_lock(fd) and is_at(path, status):
                 return fd
         os.close(fd)
         return None
@@ -190,8 +200,8 @@ class Quarantine:
         path = self.path / f"{now}-{os.getpid()}-{secrets.token_hex(4)}.seg"
         fd = create_file(path, APPEND)
         try:
-            try_lock(fd)  # nobody can know it yet
-            write_whole(fd, (pack_segment_header(1, now, self._wire_format),))
+            try_lock(fd)  # succeeds: no other process knows the file yet
+            write_whole(fd, (pack_segment_header(1, now, self._owner.wire_format),))
         except OSError:
             os.close(fd)
             with contextlib.suppress(OSError):
@@ -212,8 +222,167 @@ class Quarantine:
             try:
                 sync_data(fd)
             except OSError as error:
-                self._file = None  # what it holds is not known any more
+                self._file = None  # the content of its pages is not known
                 announce(
-                    f"quarantine sync {self._sink_name}",
-                    f"{self._sink_name}: {self.path} may not survive a power failure: {error}",
+                    f"quarantine sync {self._label}",
+                    f"{self._label}: {self.path} may not survive a power failure: {error}",
                 )
+
+
+# ---- looking at batches, and taking them out
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One batch in quarantine.
+
+    Attributes:
+        time_ns: the time of its arrival, in nanoseconds since the Unix epoch.
+        reason: the backend's reason for the refusal.
+        severities: the severity number of each record.
+        body: the packed batch.
+        sequence: the batch's place in its file.
+    """
+
+    time_ns: int
+    reason: str
+    severities: bytes
+    body: bytes
+    sequence: int
+
+
+def list_files(sink_directory: Path) -> list[Path]:
+    """Return the files of a sink's quarantine, the oldest first; none if it is missing.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    path = sink_directory / NAME
+    try:
+        names = os.listdir(path)  # noqa: PTH208 - only names are needed
+    except FileNotFoundError:
+        return []
+    own = [name for name in names if _FILE.fullmatch(name)]
+    return [path / name for name in sorted(own, key=lambda name: int(name.partition("-")[0]))]
+
+
+class QuarantineFile:
+    """A file of a quarantine: iterable, and a context manager that removes batches.
+
+    Args:
+        path: the file's path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._copy = path.with_name(path.name + ".new")
+        self._settled: set[int] = set()
+        self._fd = -1
+
+    def scan(self) -> Scan:
+        """Read through the file.  Never raises; blocks for the disk."""
+        return scan(self.path, load=True)
+
+    def __iter__(self) -> Iterator[Refused]:
+        """Yield the file's batches, except damaged ones.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with contextlib.closing(SegmentFile(self.path)) as file:
+            found = scan(self.path)
+            if not found.is_readable:
+                return
+            for one in walk(file, found.start, found.size, load=True):
+                if not isinstance(one, Damage) and one.payload is not None:
+                    marks, reason, body = one.payload
+                    yield Refused(one.header.time_ns, reason, marks, body, one.header.sequence)
+
+    def __enter__(self) -> Self:
+        """Lock the file.
+
+        Raises:
+            BlockingIOError: another process is emptying the file.
+            OSError: the file is gone or cannot be opened.
+        """
+        self._fd = open_file(self.path, UPDATE)
+        try:
+            until = monotonic() + _LOCK_TIME
+            while not try_lock(self._fd):
+                if monotonic() >= until:
+                    raise BlockingIOError(errno.EAGAIN, "in use by another process")
+                native.sleep(_PAUSE)
+            if not is_at(self.path, os.fstat(self._fd)):
+                raise FileNotFoundError(errno.ENOENT, "emptied by another process")
+        except OSError:
+            os.close(self._fd)
+            raise
+        return self
+
+    def settle(self, refused: Refused) -> None:
+        """Mark a batch that is removed when the context ends."""
+        self._settled.add(refused.sequence)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove the settled batches, or the file if none is left, and unlock it."""
+        try:
+            if self._settled:
+                self._rewrite()
+        finally:
+            if self._fd >= 0:
+                os.close(self._fd)
+
+    def _rewrite(self) -> None:
+        found = scan(self.path)
+        if found.frames <= len(self._settled):
+            self.remove()
+            return
+        if found.header is None:
+            return  # the wire format is not known: duplicates are better than a loss
+        self._copy.unlink(missing_ok=True)  # a replay that was killed may have left it
+        wire_format = found.header.wire_format
+        fd = create_file(self._copy, APPEND)
+        try:
+            write_whole(fd, [pack_segment_header(1, found.header.time_ns, wire_format)])
+            for one in self:
+                if one.sequence not in self._settled:
+                    where = (format_id(wire_format), one.sequence, one.time_ns)
+                    write_whole(fd, pack_frame(*where, one.severities, one.body, reason=one.reason))
+            sync_data(fd)
+        except OSError:
+            self._copy.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        self._close_on_windows()
+        self._copy.replace(self.path)
+
+    def _close_on_windows(self) -> None:
+        """Close the file on Windows, which neither removes nor replaces open files."""
+        if os.name == "nt":
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def move(self, path: Path) -> None:
+        """Move the locked file to ``path``.
+
+        Raises:
+            OSError: the file cannot be moved.
+        """
+        self._close_on_windows()
+        self.path.rename(path)
+
+    def remove(self) -> None:
+        """Remove the locked file.
+
+        Raises:
+            OSError: the file cannot be removed.
+        """
+        self._close_on_windows()
+        self._copy.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)

@@ -1,129 +1,104 @@
-"""What can still be read of a segment that somebody deleted, replaced or cut.
+"""Frames of this process whose files somebody else deleted, replaced or cut.
 
-A file that was deleted can be read as long as it is open, and the newest frames
-are in memory.  They come out once more, one at a time, to be written elsewhere
-or sent; what does not come out is lost.
+A deleted file can be read as long as it is open, and the newest frames are in
+memory.  These frames come out once more, one at a time, to be sent or appended
+again; the others are lost and counted.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fapilog.spool.format import SegmentFile
-from fapilog.spool.scan import Damage, walk
-from fapilog.spool.segment import Frame
+from fapilog.spool.store import Amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fapilog.spool.format import FrameHeader
-    from fapilog.spool.segment import Amount, Segment
-    from fapilog.spool.store import Store
+    from fapilog.spool.format import SegmentFile
+    from fapilog.spool.store import Frame, Segment, SpoolState
 
 
-def readable(segment: Segment) -> SegmentFile | None:
-    """Return a file to read a segment from that was taken away; None when there is none."""
-    file, segment.file = segment.file, None
-    if file is not None:
-        return file
-    with contextlib.suppress(OSError):
-        fd = segment.writer.copy() if segment.writer is not None else -1
-        found = SegmentFile(segment.path, fd)
-        if found.status().st_ino == segment.inode:
-            return found
-        found.close()
-    return None
-
-
-class Salvage:
-    """The frames of one segment that were not given out, as far as they can be read.
-
-    Args:
-        segment: it was given up.
-        file: to read it from, or None.
-        cached: frames of it that are in memory, by sequence.
-        first: frames of lower sequences were given out, and so were those in
-        done: which may be above.
-        left: how much was not given out.
-        store: the segment's.
+@dataclass(eq=False)
+class LostSegment:
+    """A segment that was taken away.
 
     Attributes:
-        left: how much has not come out yet, and may be lost.
-        segment: as above.
+        segment: the segment, which its store has given up.
+        left: the amount that has not come out yet.
+        file: the open file, or None if it cannot be read any more.
+        frames: the frames that were never given out, as far as they can be read.
     """
 
-    def __init__(
-        self,
-        segment: Segment,
-        file: SegmentFile | None,
-        cached: dict[int, Frame],
-        *,
-        first: int,
-        done: frozenset[int],
-        left: Amount,
-        store: Store,
-    ) -> None:
-        self.segment = segment
-        self.left = left
-        self._file = file
-        self._cached = cached
-        self._first = first
-        self._done = done
-        self._store = store
-        self._frames = self._read()
-
-    def next(self) -> Frame | None:
-        """Return the next frame; None at the end.  Blocks for the disk; never raises."""
-        frame = next(self._frames, None)
-        if frame is not None:
-            self.left.take(frame.amount)
-        return frame
-
-    def _read(self) -> Iterator[Frame]:
-        try:
-            for frame in self._read_file():
-                yield self._cached.pop(frame.sequence, frame)
-        except OSError:  # what is not read is counted as lost
-            pass
-        yield from filter(self._is_due, self._cached.values())
-
-    def _is_due(self, one: Frame | FrameHeader) -> bool:
-        """Whether a frame was never given out."""
-        return one.sequence >= self._first and one.sequence not in self._done
-
-    def _read_file(self) -> Iterator[Frame]:
-        file, segment = self._file, self.segment
-        if file is None:
-            return
-        end = min(segment.end, file.size())
-        for one in walk(file, segment.layout, segment.position, end, last=None, load=True):
-            if isinstance(one, Damage) or one.payload is None:
-                continue
-            header, payload = one.header, one.payload
-            if self._is_due(header):
-                yield Frame(
-                    header.sequence,
-                    header.time_ns,
-                    payload.severities,
-                    payload.body,
-                    None,
-                    False,
-                    header.size,
-                    header.end,
-                    segment,
-                    self._store,
-                )
+    segment: Segment
+    left: Amount
+    file: SegmentFile | None
+    frames: Iterator[Frame]
 
     def close(self) -> None:
-        """Close the file, and delete what is left of it: its frames are elsewhere, or lost."""
-        if self._file is not None:
-            self._file.close()
+        """Close the file, and delete its rest: each frame has come out or is lost."""
+        self.abandon()
         with contextlib.suppress(OSError):
             if self.segment.path.lstat().st_ino == self.segment.inode:
                 self.segment.path.unlink()
 
     def abandon(self) -> None:
         """Close the file in a forked child."""
-        if self._file is not None:
-            self._file.close()
+        if self.file is not None:
+            self.file.close()
+
+
+class Salvage:
+    """The queue of frames that come out of segments that were taken away.
+
+    Args:
+        state: the state of the sink's spool.
+
+    Attributes:
+        left: the amount that waits here; readable from any thread.
+    """
+
+    def __init__(self, state: SpoolState) -> None:
+        self._state = state
+        self._segments: deque[LostSegment] = deque()
+        self._returned: Frame | None = None
+        self.left = Amount()
+
+    def add(self, segment: LostSegment) -> None:
+        """Queue the frames of a segment."""
+        self.left.add(segment.left)
+        self._segments.append(segment)
+
+    def next(self) -> Frame | None:
+        """Return the next frame; None at the end.  Blocks for the disk; never raises."""
+        frame, self._returned = self._returned, None
+        while frame is None and self._segments:
+            first = self._segments[0]
+            frame = next(first.frames, None)
+            if frame is None:
+                self._segments.popleft()
+                first.close()
+                self.left.take(first.left)
+                self._state.count_lost(first.left, first.segment.path, is_adopted=False)
+            else:
+                first.left.take(frame.amount)
+        if frame is not None:
+            self.left.take(frame.amount)
+        return frame
+
+    def put_back(self, frame: Frame) -> None:
+        """Return a frame that cannot be written now; :meth:`next` returns it again."""
+        self._returned = frame
+        self.left.add(frame.amount)
+
+    def close(self) -> None:
+        """Count the rest as lost, because there was no room to write it again."""
+        while frame := self.next():
+            self._state.count_lost(frame.amount, frame.segment.path, is_adopted=False)
+
+    def abandon(self) -> None:
+        """Close all descriptors in a forked child."""
+        for segment in self._segments:
+            segment.abandon()

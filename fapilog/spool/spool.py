@@ -1,33 +1,26 @@
-"""The spool of one sink: its own directory, and those it adopted.
-
-The top of the package; everything the delivery needs is a method here.
-"""
+"""The spool of one sink: this process's own store, and those that it adopted."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.native import monotonic
+from fapilog.process.files import sync_directory
 from fapilog.spool.adopted import AdoptedStores
-from fapilog.spool.directory import create
-from fapilog.spool.files import sync_directory
+from fapilog.spool.directory import Owner, create, make_sink_directory
 from fapilog.spool.format import (
     FRAME_HEADER_SIZE,
     MAX_FRAME,
     WIRE_FORMAT_SIZE,
     severity_bytes,
 )
-from fapilog.spool.options import SpoolFullError
-from fapilog.spool.own import OwnStore
-from fapilog.spool.owner import Owner, make_sink_directory
-from fapilog.spool.segment import Amount, Corruption, Tally
-from fapilog.spool.space import Space
-from fapilog.spool.store import MAX_CHECKED
+from fapilog.spool.options import Space, SpoolFullError
+from fapilog.spool.own_store import OwnStore
+from fapilog.spool.salvage import Salvage
+from fapilog.spool.store import MAX_CHECKED, Corruption, SpoolState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,43 +28,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fapilog.spool.options import SpoolOptions
-    from fapilog.spool.salvage import Salvage
-    from fapilog.spool.segment import Frame
+    from fapilog.spool.store import Frame
 
-#: Segments that are looked at before the disk is trusted: 8 GiB in the usual size.
+#: Segments that :attr:`Spool.is_whole` looks at: 8 GiB in the usual size.
 _TRUSTED: Final = 1024
-#: Adopted directories are many; of each, fewer segments are looked at in one check.
+#: One check looks at fewer segments of each adopted directory, because there can be many.
 _ADOPTED_SHARE: Final = 32
 _NO_LOCK: Final = contextlib.nullcontext()
 
 
 class Spool:
-    """A queue of batches on disk, first in, first out, that outlives the process.
+    """A first-in, first-out queue of batches on disk that outlives the process.
 
-    All methods are called under one lock of the caller's, but :meth:`sync`,
+    The caller calls all methods under one lock, except :meth:`sync`,
     :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`, which need
-    none, and the properties, which may be read from any thread.
+    none.  The properties may be read from any thread.
 
     Args:
-        sink_name: the name that the sink was given.  It and the destination
-            name its directory.
-        wire_format: of the bodies, 1 to 48 bytes; what another format has
-            written is neither adopted nor touched.
-        options: the user's.
-        destination: where the sink sends, in words and without secrets.  What
-            was written for another one is neither adopted nor touched.
-        label: the sink's name in announcements; None: ``sink_name``.
-        cache_bytes: bytes of bodies kept in memory until they are read, so
-            that a reader that keeps up reads nothing from the disk.
-        now_ns: nanoseconds since the Unix epoch, for tests.
-        monotonic: seconds of a clock, for tests.
-
-    Attributes:
-        corrupt: what could not be read back.  Its ``records`` had counted as
-            pending (and adopted ones as adopted) and no longer do.
+        sink_name: the sink's name; its directory is named after the name and
+            the destination.
+        wire_format: the format of the bodies, 1 to 48 bytes; data of another
+            format is neither adopted nor changed.
+        options: the user's options.
+        destination: the place that the sink sends to, in words and without
+            secrets; data for another one is neither adopted nor changed.
+        label: the sink's name in announcements; None for ``sink_name``.
+        cache_bytes: the bytes of bodies that stay in memory until they are
+            read, so that a reader that keeps up reads nothing from the disk.
+        now_ns: a clock in nanoseconds since the Unix epoch, for tests.
+        monotonic: a clock in seconds, for tests.
 
     Raises:
-        ConfigurationError: the sink's or the format's name cannot be used.
+        ConfigurationError: the sink's name or the format's name cannot be used.
     """
 
     def __init__(
@@ -87,11 +75,10 @@ class Spool:
         monotonic: Callable[[], float] = monotonic,
     ) -> None:
         if not 1 <= len(wire_format.encode()) <= WIRE_FORMAT_SIZE:
-            msg = f"wire_format={wire_format!r} of sink {sink_name!r}: 1 to 48 bytes are possible"
+            msg = f"wire_format={wire_format!r} of sink {sink_name!r}: use 1 to 48 bytes"
             raise ConfigurationError(msg)
         self._owner = Owner(sink_name, wire_format, destination)
-        self._sink_name = label or sink_name
-        self._wire_format = wire_format
+        self._label = label or sink_name
         self._options = options
         self._cache_bytes = cache_bytes
         self._now_ns = now_ns
@@ -102,96 +89,102 @@ class Spool:
 
     def _reset(self) -> None:
         options = self._options
-        self.corrupt = Corruption()
+        self._state = SpoolState(self._label, self._owner.wire_format, options)
         self._own: OwnStore | None = None
-        self._tally = Tally()
-        self._adopted = AdoptedStores(self._sink_name, self._wire_format, self._path, self.corrupt)
-        self._space = Space(self._path, options.max_bytes, options.min_free, self._monotonic)
-        # What can be read of segments that somebody took away, and how much that is.
-        self._salvages: deque[Salvage] = deque()
-        self._salvaged: Frame | None = None  # read, but not written
-        self._salvaging = Amount()
+        self._adopted = AdoptedStores(self._state, self._path)
+        self._salvage = Salvage(self._state)
+        cap = options.max_bytes
+        self._space = Space(self._path, cap, "max_bytes", options.min_free, self._monotonic)
         self._is_adopted_turn = True
         self._synced_at = self._monotonic()
 
     def open(self) -> None:
-        """Make the sink's directory where missing, and check that it can be used.
+        """Create the sink's directory if it is missing, and check that it can be used.
 
-        A directory for this process is made, locked and removed again; the
-        one to keep comes with the first append.  Adopts nothing yet.
+        A directory for this process is created, locked and removed again; the
+        first append creates the one that stays.  Adopts nothing yet.
 
         Raises:
-            ConfigurationError: it cannot be written or locked, is a symbolic
-                link, or belongs to another user.
+            ConfigurationError: the directory cannot be written or locked, is a
+                symbolic link, or belongs to another user.
         """
         try:
             make_sink_directory(self._path, self._owner)
             create(self._path, self._now_ns()).remove()
-            with contextlib.suppress(PermissionError):  # to read what is above is not needed
+            with contextlib.suppress(PermissionError):  # the directory above may be unreadable
                 sync_directory(self._path.parent)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             msg = (
-                f"spool.directory={str(self._options.directory)!r}: {self._path}: {reason}; "
-                "it must be a directory of this user's on a local file system with locks"
+                f"spool.directory={str(self._options.directory)!r}: {self._path}: {reason}; give a "
+                "directory that belongs to this user, on a local file system with locks"
             )
             raise ConfigurationError(msg) from error
 
-    # ---- what waits; any thread
+    # ---- counts; any thread
 
     @property
     def directory(self) -> Path | None:
-        """This process's directory; None before the first append."""
+        """The directory of this process; None before the first append."""
         own = self._own
         return None if own is None else own.directory.path
 
     @property
+    def corrupt(self) -> Corruption:
+        """Counts of the data that cannot be read back.
+
+        Its ``records`` had counted as pending (adopted ones also as adopted)
+        and no longer do.
+        """
+        return self._state.corrupt
+
+    @property
     def pending_records(self) -> int:
-        """Records on disk that are not settled, adopted ones among them."""
-        found = self._tally.waiting.records + self._adopted.tally.waiting.records
-        return found + self._salvaging.records
+        """The number of records that are not settled, including adopted ones."""
+        found = self._state.own.waiting.records + self._state.adopted.waiting.records
+        return found + self._salvage.left.records
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of their frames."""
-        found = self._tally.waiting.size + self._adopted.tally.waiting.size
-        return found + self._salvaging.size
+        """The bytes of these records' frames."""
+        found = self._state.own.waiting.size + self._state.adopted.waiting.size
+        return found + self._salvage.left.size
 
     @property
     def unread_records(self) -> int:
-        """Records of them that :meth:`read` has not returned; 0 once closed."""
+        """The number of these records that :meth:`read` has not returned; 0 once closed."""
         if self._closed:
             return 0
-        found = self._tally.unread.records + self._adopted.tally.unread.records
-        return found + self._salvaging.records
+        found = self._state.own.unread.records + self._state.adopted.unread.records
+        return found + self._salvage.left.records
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes of all segments, which the cap is about."""
-        return self._tally.disk + self._adopted.disk
+        """The bytes of all segments, which the cap limits."""
+        return self._state.own.disk + self._adopted.disk
 
     @property
     def adopted(self) -> int:
-        """Records taken over from dead processes so far."""
+        """The number of records adopted from dead processes so far."""
         return self._adopted.records
 
-    # ---- in and out
+    # ---- writing, reading, settling
 
     def append(
         self, body: bytes, severities: Sequence[int], item: object = None, *, read: bool = False
     ) -> Frame:
         """Write a batch.
 
-        Blocks for a write to the page cache, and for the disk with
-        ``sync="always"``, a severity number of 21 or more, or a disk that
-        falls five segments behind.  After an error the spool is as before.
+        Blocks for a write to the page cache; blocks for the disk with
+        ``sync="always"``, for a severity number of 21 or more, and when the
+        disk is five segments behind.  An error leaves the spool as it was.
 
         Args:
-            body: the batch, packed.
-            severities: the severity number of each of its records.
-            item: any object for the reader, kept while the body is in memory.
+            body: the packed batch.
+            severities: the severity number of each record.
+            item: an object for the reader, kept while the body is in memory.
             read: whether the batch is being sent already: :meth:`read` does
-                not return it, and it waits for its :meth:`ack` all the same.
+                not return it then, but it still waits for :meth:`ack`.
 
         Raises:
             SpoolFullError: the cap or the free space is reached, the batch is
@@ -204,12 +197,12 @@ class Spool:
         marks = severity_bytes(severities)
         size = FRAME_HEADER_SIZE + len(marks) + len(body)
         if size > MAX_FRAME:
-            msg = f"a batch of {size} bytes is more than a frame can hold ({MAX_FRAME})"
+            msg = f"a batch of {size} bytes is larger than a frame may be ({MAX_FRAME} bytes)"
             raise SpoolFullError(msg)
         own = self._own or self._make_own(size)
         try:
             return own.append(body, marks, self._now_ns(), item, read=read)
-        except FileNotFoundError:  # the directory was removed from outside
+        except FileNotFoundError:  # somebody else removed the directory
             self.check()
         own = self._own or self._make_own(size)
         return own.append(body, marks, self._now_ns(), item, read=read)
@@ -219,19 +212,9 @@ class Spool:
         self._check_room(size)
         directory = create(self._path, self._now_ns())
         try:
-            self._own = OwnStore(
-                self._sink_name,
-                self._wire_format,
-                directory,
-                self._tally,
-                self.corrupt,
-                segment_size=self._options.segment_size,
-                always_sync=self._options.sync == "always",
-                cache_bytes=self._cache_bytes,
-                check_room=self._check_room,
-            )
+            self._own = OwnStore(self._state, directory, self._cache_bytes, self._check_room)
         except OSError:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
+            with contextlib.suppress(OSError):  # the first error is raised
                 directory.remove()
             raise
         return self._own
@@ -242,13 +225,13 @@ class Spool:
     def read(self) -> Frame | None:
         """Return the next batch that was not read; None if there is none now.
 
-        Own batches come first in, first out; adopted ones in between, one for
-        one, those of the oldest directory first.  Blocks for the disk where
-        the reader has fallen behind.
+        Own and adopted batches take turns.  Own batches are first in, first
+        out; of the adopted ones, those of the oldest directory come first.
+        Blocks for the disk if the reader has fallen behind.
         """
         if self._closed:
             return None
-        if frame := self._next_salvaged():
+        if frame := self._salvage.next():
             return frame
         for is_adopted in (self._is_adopted_turn, not self._is_adopted_turn):
             store = self._adopted if is_adopted else self._own
@@ -259,106 +242,77 @@ class Spool:
         return None
 
     def ack(self, frame: Frame) -> None:
-        """Settle a batch, in any order; once more does nothing.  Never raises.
+        """Settle a batch, in any order; a second call does nothing.  Never raises.
 
-        A batch that never is settled comes back in the process that adopts
-        its directory.  Segments of settled batches are deleted, and adopted
-        directories with the last of theirs.
+        The process that adopts the directory reads every batch again that was
+        never settled.  A segment is deleted when all of its batches are
+        settled, an adopted directory with its last segment.
         """
         frame.store.ack(frame)
         self._adopted.retire(frame.store)
 
-    # ---- what somebody takes away
+    # ---- files that somebody else takes away
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of this process was deleted, replaced or cut from outside."""
-        return not self._salvaging.frames and not (self._own and self._own.missing(_TRUSTED))
+        """Whether nobody deleted, replaced or cut a file of this process."""
+        return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 
     def check(self, most: int = MAX_CHECKED) -> None:
-        """Look whether files were deleted, replaced or cut from outside.
+        """Check whether somebody else deleted, replaced or cut files.
 
-        What is missing and was not given out is written again by :meth:`mend`
-        as far as it can be read, and else counted as corrupt.  What was given
-        out is in memory alone from then on (:attr:`Frame.is_lost`).  Never
-        raises; blocks as long as asking for the status of some files does.
+        Missing batches that were not given out are written again by
+        :meth:`mend` if they can be read, and count as corrupt otherwise.
+        Those that were given out are only in memory then
+        (:attr:`Frame.is_lost`).  Never raises; blocks for the status of some files.
 
         Args:
-            most: how many segments are looked at, the next time the following ones.
+            most: the number of segments to look at; the next call looks at the next ones.
         """
         for store in list(self._adopted.stores):
             for segment in store.missing(most // _ADOPTED_SHARE):
                 lost = store.give_up(segment)
-                self._count_lost(lost, store.directory.path, is_adopted=True)
+                self._state.count_lost(lost, store.directory.path, is_adopted=True)
             self._adopted.retire(store)
         own = self._own
         if own is None:
             return
         missing = own.missing(most)
         for segment in missing:
-            salvage = own.salvage(segment)
-            self._salvaging.add(salvage.left)
-            self._salvages.append(salvage)
+            self._salvage.add(own.salvage(segment))
         if own.directory.is_there:
             own.renew()
         else:
             self._own = None
             own.close()
         if missing:
-            announce(
-                f"spool files {self._sink_name}",
-                f"{self._sink_name}: files in {own.directory.path} were deleted or cut by somebody "
-                "else; what can still be read is written again, the rest is counted as dropped",
+            self._state.announce(
+                "files",
+                f"files in {own.directory.path} were deleted or cut by somebody else; records that "
+                "can still be read are written again, the others count as dropped",
             )
 
     def mend(self) -> bool:
-        """Write one frame again of what was taken away; whether there may be more.
+        """Write one batch again that was taken away; return whether there may be more.
 
         Raises:
-            SpoolFullError, OSError: as :meth:`append`; it is tried again by the
-                next call.
+            SpoolFullError, OSError: see :meth:`append`; the next call tries again.
         """
-        frame = self._next_salvaged()
+        frame = self._salvage.next()
         if frame is None:
             return False
         try:
             self.append(frame.body, frame.severities, frame.item)
         except BaseException:
-            self._salvaged = frame
-            self._salvaging.add(frame.amount)
+            self._salvage.put_back(frame)
             raise
         return True
-
-    def _next_salvaged(self) -> Frame | None:
-        """Return the next frame of what was taken away; count what does not come out."""
-        frame, self._salvaged = self._salvaged, None
-        while frame is None and self._salvages:
-            salvage = self._salvages[0]
-            frame = salvage.next()
-            if frame is None:
-                self._salvages.popleft()
-                salvage.close()
-                self._salvaging.take(salvage.left)
-                self._count_lost(salvage.left, salvage.segment.path, is_adopted=False)
-        if frame is not None:
-            self._salvaging.take(frame.amount)
-        return frame
-
-    def _count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
-        if lost.frames > 0:
-            self.corrupt.count(lost, is_adopted=is_adopted)
-            announce(
-                f"spool lost {self._sink_name}",
-                f"{self._sink_name}: {lost.records} records are lost with {path}, which somebody "
-                "else deleted or cut; they count as dropped (spool_damaged)",
-            )
 
     # ---- the disk
 
     def sync(self) -> None:
-        """Have everything survive a power failure, if it is time.
+        """Write everything to the disk if ``sync_interval`` has passed or a segment is full.
 
-        That is when ``sync_interval`` has passed, or a segment is full.
         Blocks for the disk; never raises.  Thread-safe.
         """
         now = self._monotonic()
@@ -369,7 +323,7 @@ class Spool:
             self.flush()
 
     def flush(self) -> None:
-        """Have everything survive a power failure, now.
+        """Write everything to the disk now, so that it survives a power failure.
 
         Blocks for the disk; never raises.  Thread-safe.
         """
@@ -380,13 +334,13 @@ class Spool:
     # ---- directories of dead processes
 
     def adopt(self) -> int:
-        """Take over directories of dead processes, the oldest first, and look through them.
+        """Adopt directories of dead processes, the oldest first, and scan them.
 
-        Blocks until all of their frames are counted; what has no room under
-        the cap is for a later call.  Never raises.
+        Blocks until all of their frames are counted; directories without room
+        under the cap wait for a later call.  Never raises.
 
         Returns:
-            Records found in them.
+            The number of records in them.
         """
         before = self.adopted
         self.look_for_orphans()
@@ -395,13 +349,13 @@ class Spool:
         return self.adopted - before
 
     def look_for_orphans(self) -> bool:
-        """Take over directories of dead processes; :meth:`adopt_step` looks through them.
+        """Claim directories of dead processes, which :meth:`adopt_step` then scans.
 
-        Called by one thread at a time, without the caller's lock.  Blocks for
+        One thread at a time calls it, without the caller's lock.  Blocks for
         the disk, but reads no segment.  Never raises.
 
         Returns:
-            Whether some were left, because there are too many at a time.
+            Whether some were left because too many are adopted already.
         """
         if self._closed:
             return False
@@ -409,29 +363,29 @@ class Spool:
         return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
 
     def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
-        """Look a little further through what was taken over; whether there is more.
+        """Scan the claimed directories a little further; return whether there is more.
 
-        Called by one thread at a time.  Keeps the interpreter for about a
+        One thread at a time calls it.  Keeps the interpreter for about a
         millisecond, blocks for the disk, and never raises.
 
         Args:
-            lock: the caller's, which is held only to count what was found.
+            lock: the caller's lock, held only while the findings are counted.
         """
         return not self._closed and self._adopted.step(lock)
 
     # ---- the end
 
     def close(self) -> None:
-        """Sync, and give all directories up; those that are empty are removed.
+        """Sync and release all directories; empty ones are removed.
 
-        What was not settled stays on disk and in :attr:`pending_records`.
-        Blocks for the disk; never raises; once more does nothing.
+        Batches that were not settled stay on disk and in
+        :attr:`pending_records`.  Blocks for the disk; never raises; a second
+        call does nothing.
         """
         if self._closed:
             return
         self._closed = True
-        while frame := self._next_salvaged():  # there was no room for it
-            self._count_lost(frame.amount, frame.segment.path, is_adopted=False)
+        self._salvage.close()
         self.flush()
         self._adopted.close()
         own, self._own = self._own, None
@@ -439,14 +393,13 @@ class Spool:
             own.close()
 
     def after_fork(self) -> None:
-        """Forget everything in a forked child; the files and locks are the parent's.
+        """Forget everything in a forked child; files and locks are the parent's.
 
-        Closes the inherited descriptors and touches no file.  The child gets
-        a directory of its own with its first append.
+        Closes the inherited descriptors and changes no file.  The child's
+        first append creates a directory for the child.
         """
         self._adopted.abandon()
-        for salvage in self._salvages:
-            salvage.abandon()
+        self._salvage.abandon()
         if self._own is not None:
             self._own.abandon()
         self._reset()

@@ -1,8 +1,9 @@
-"""The frames of one directory on their way out: read in order, settled in any.
+"""The frames of one directory: read in order, settled in any order.
 
-The spool has one store for its own directory (``own.py``) and one for each
-directory it adopted.  All methods are called under the lock of the spool's
-caller.
+The spool has a store for this process's own directory
+(:class:`fapilog.spool.own_store.OwnStore`) and one for each directory that it
+adopted.  All methods are called under the lock of the spool's caller, except
+those that say otherwise.
 """
 
 from __future__ import annotations
@@ -10,98 +11,332 @@ from __future__ import annotations
 import errno
 import heapq
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from fapilog import native
-from fapilog.diagnostics import announce
+from fapilog import diagnostics, native
 from fapilog.spool.cursor import Cursor
-from fapilog.spool.segment import Amount, Corruption, Frame, Segment, Tally
+from fapilog.spool.format import SegmentFile, format_id
+from fapilog.spool.scan import Damage, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from fapilog.process.files import SyncedFile
     from fapilog.spool.directory import ProcessDirectory
-    from fapilog.spool.files import SyncedFile
-    from fapilog.spool.format import Layout
+    from fapilog.spool.options import SpoolOptions
     from fapilog.spool.scan import Found, Scan
 
-#: Segments that are looked at in one check.
+#: The number of segments that one check looks at.
 MAX_CHECKED: Final = 128
-#: Errors of this process, not of the segment: reading is tried again.
+#: Errors of this process and not of the segment: reading is tried again.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+# ---- counts
+
+
+@dataclass(eq=False)
+class Amount:
+    """A number of frames and records, and their size in bytes."""
+
+    frames: int = 0
+    records: int = 0
+    size: int = 0
+
+    def add(self, other: Amount) -> None:
+        """Add another amount."""
+        self.frames += other.frames
+        self.records += other.records
+        self.size += other.size
+
+    def take(self, other: Amount) -> None:
+        """Subtract another amount."""
+        self.frames -= other.frames
+        self.records -= other.records
+        self.size -= other.size
+
+
+@dataclass(eq=False)
+class Corruption:
+    """Counts of the data that cannot be read back; readable from any thread.
+
+    Attributes:
+        frames: damaged frames that were skipped, as far as they can be counted.
+        records: the records among them that had counted as pending.
+        adopted: the part of these records that a dead process wrote.
+        segments: segments that are left alone: of a later format, or unreadable.
+    """
+
+    frames: int = 0
+    records: int = 0
+    adopted: int = 0
+    segments: int = 0
+
+    def count(self, lost: Amount, *, is_adopted: bool) -> None:
+        """Count frames that had counted as pending."""
+        self.frames += lost.frames
+        self.records += lost.records
+        if is_adopted:
+            self.adopted += lost.records
+
+
+@dataclass(eq=False)
+class Tally:
+    """The content of all stores of one kind; readable from any thread.
+
+    Attributes:
+        waiting: frames that are not settled.
+        unread: frames that were not given out.
+        disk: the bytes of all segments.
+    """
+
+    waiting: Amount = field(default_factory=Amount)
+    unread: Amount = field(default_factory=Amount)
+    disk: int = 0
+
+
+@dataclass(eq=False)
+class SpoolState:
+    """The names, options and counts that all stores of one sink's spool share.
+
+    Attributes:
+        label: the sink's name, used in announcements.
+        wire_format: the format of the sink's batches.
+        options: the user's options.
+        corrupt: counts of the data that cannot be read back.
+        own: counts of this process's own store.
+        adopted: counts of the adopted stores.
+    """
+
+    label: str
+    wire_format: str
+    options: SpoolOptions
+    corrupt: Corruption = field(default_factory=Corruption)
+    own: Tally = field(default_factory=Tally)
+    adopted: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self.identity = format_id(self.wire_format)
+
+    def announce(self, kind: str, text: str) -> None:
+        """Announce a fault of the spool; faults of one kind share their rate limit."""
+        diagnostics.announce(f"spool {kind} {self.label}", f"{self.label}: {text}")
+
+    def count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
+        """Count and announce frames whose file somebody else deleted or cut."""
+        if lost.frames > 0:
+            self.corrupt.count(lost, is_adopted=is_adopted)
+            self.announce(
+                "lost",
+                f"{lost.records} records are lost with {path}, which somebody else deleted or "
+                "cut; they count as dropped (spool_damaged)",
+            )
+
+
+# ---- segments and frames
+
+
+@dataclass(eq=False)
+class Segment:
+    """A file of frames.
+
+    Attributes:
+        path: the file's path.
+        position: the offset of the first frame that was not read.
+        end: the offset after the last whole frame.
+        size: the bytes that the file counts for on the disk.
+        inode: the file's number on its file system.
+        sealed: whether nothing more is written to the file.
+        unread: the frames that were not given out.
+        waiting: the frames that are not settled.
+        is_lost: whether somebody else deleted, replaced or cut the file.
+        is_kept: whether the file stays, because a part of it cannot be read here.
+        gaps: parts without a frame that are skipped, from offset to offset.
+    """
+
+    path: Path
+    position: int
+    end: int
+    size: int
+    inode: int
+    sealed: bool = False
+    unread: Amount = field(default_factory=Amount)
+    waiting: Amount = field(default_factory=Amount)
+    is_lost: bool = False
+    is_kept: bool = False
+    gaps: dict[int, int] = field(default_factory=dict)
+    _file: SegmentFile | None = None
+    _found: Iterator[Found | Damage] | None = None
+    _found_end: int = 0  # the end of the part that is being walked
+
+    def next_found(self) -> Found | None:
+        """Return the next whole frame from ``position`` on; None at the end.
+
+        Raises:
+            OSError: the segment cannot be read.
+        """
+        while self.position < self.end:
+            if self._file is None:
+                self._file = SegmentFile(self.path)
+            if self._found is None:
+                self.position = self.gaps.pop(self.position, self.position)
+                later = (gap for gap in self.gaps if gap > self.position)
+                self._found_end = min(later, default=self.end)
+                end = min(self._found_end, self._file.size())  # somebody may have cut it
+                self._found = walk(self._file, self.position, end, load=True)
+            one = next(self._found, None)
+            if one is None:
+                self.skip_to(self._found_end)
+            elif isinstance(one, Damage):
+                self.position = one.end
+            else:
+                self.position = one.header.end
+                return one
+        return None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the path still leads to the file with all that was written.  Never raises."""
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return False
+        return status.st_ino == self.inode and status.st_size >= self.end
+
+    def skip_to(self, position: int) -> None:
+        """Continue reading at ``position``."""
+        self.position = position
+        self._found = None
+
+    def detach_reader(self) -> SegmentFile | None:
+        """Return the open file if there is one; the caller closes it."""
+        file, self._file, self._found = self._file, None, None
+        return file
+
+    def close_reader(self) -> None:
+        """Close the file that was opened for reading."""
+        self._found = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def close(self) -> None:
+        """Close all files."""
+        self.close_reader()
+
+    def abandon(self) -> None:
+        """Close all files in a forked child."""
+        self.close_reader()
+
+
+@dataclass(eq=False, slots=True)
+class Frame:
+    """One batch of the spool.
+
+    Attributes:
+        sequence: the frame's place in its directory.
+        time_ns: the time of its append, in nanoseconds since the Unix epoch.
+        severities: the severity number of each record.
+        body: the packed batch.
+        item: the object that :meth:`Spool.append` received with the batch if
+            it is still in memory, else None.
+        size: the bytes that the frame takes on the disk.
+        end: the offset after the frame; for the spool only.
+        segment: the frame's segment; for the spool only.
+        store: the frame's store; for the spool only.
+    """
+
+    sequence: int
+    time_ns: int
+    severities: bytes
+    body: bytes
+    item: object
+    size: int
+    end: int
+    segment: Segment
+    store: Store
+
+    @property
+    def amount(self) -> Amount:
+        """The amount that the frame counts for."""
+        return Amount(1, len(self.severities), self.size)
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether a dead process wrote the frame."""
+        return self.store.is_adopted
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody else took the frame's file away, so that only memory holds it."""
+        return self.segment.is_lost
+
+
+# ---- the store
 
 
 class Store:
     """Reads and settles the frames of one directory.
 
     Args:
-        sink_name: of the sink, in announcements.
-        directory: locked by this process.
-        identity: of the wire format; other frames are skipped.
-        tally: of all stores of this kind.
-        corrupt: of the spool.
+        state: the state of the sink's spool.
+        directory: the directory, locked by this process.
         is_adopted: whether a dead process wrote it.
 
     Attributes:
-        sink_name: as above.
-        directory: as above.
-        cursor: of the directory.
+        directory: see above.
+        is_adopted: see above.
+        cursor: the cursor of the directory.
         is_complete: whether no further segment is added.
 
     Raises:
-        OSError: the cursor can neither be opened nor made.
+        OSError: the cursor can be neither opened nor created.
     """
 
-    def __init__(
-        self,
-        sink_name: str,
-        directory: ProcessDirectory,
-        identity: int,
-        tally: Tally,
-        corrupt: Corruption,
-        *,
-        is_adopted: bool,
-    ) -> None:
-        self.sink_name = sink_name
+    def __init__(self, state: SpoolState, directory: ProcessDirectory, *, is_adopted: bool) -> None:
+        self._state = state
+        self._tally = state.adopted if is_adopted else state.own
         self.directory = directory
+        self.is_adopted = is_adopted
         self.cursor = Cursor(directory.path)
-        self._identity = identity
-        self._tally = tally
-        self._corrupt = corrupt
-        self._is_adopted = is_adopted
         self._segments: list[Segment] = []
-        self._unread: deque[Segment] = deque()  # those not read to the end
+        self._unread: deque[Segment] = deque()  # segments that were not read to their end
         self._next = max(self.cursor.floor, 1)  # the lowest sequence that was not given out
-        self._ahead: set[int] = set()  # given out, or settled, before their turn
-        self._out: set[int] = set()  # given out and not settled
-        self._order: list[int] = []  # a heap of those, and of some that are settled
+        self._ahead: set[int] = set()  # sequences given out or settled before their turn
+        self._out: set[int] = set()  # sequences given out and not settled
+        self._order: list[int] = []  # a heap of _out, which may hold settled ones as well
         self.is_complete = not is_adopted
-        self._growing: Segment | None = None  # not looked through to its end
-        self._grown = Amount()  # what was found of it
+        self._growing: Segment | None = None  # the segment that is being scanned
+        self._grown = Amount()  # the part of it that was counted
         self._is_open = True
-        self._checked = 0  # where the next check begins
+        self._checked = 0  # the index at which the next check begins
         self._syncing = native.RLock()
 
+    # ---- adding what a scan finds
+
     def extend(self, found: Scan) -> int:
-        """Take what was found in a segment since the last time, in order.
+        """Add the frames that a scan has found since the last call.
 
         Args:
-            found: of one segment until it is complete, then of the next.
+            found: the scan of one segment until it is complete, then that of
+                the next segment.
 
         Returns:
-            The records that are new.
+            The number of records that are new.
         """
         segment, self._growing = self._growing, None
-        if found.is_complete and found.layout is None and not found.problem:
-            self._delete(found.path)  # a crash came before anything was written
-            return 0
         if segment is None:
-            if found.layout is None or (
-                not found.frames and (found.problem or not found.is_complete)
-            ):
+            if found.is_complete and not found.is_readable and not found.problem:
+                self._delete(found.path)  # a crash came before anything was written
                 return 0
-            segment = self._begin_growing(found, found.layout)
+            is_certain = found.is_complete and not found.problem
+            if not found.is_readable or not (found.frames or is_certain):
+                return 0
+            segment = Segment(found.path, found.start, found.start, found.disk, found.inode)
+            self._add(segment)
+            self._grown = Amount()
         if not found.is_complete:
             self._growing = segment
         elif not segment.is_lost:
@@ -109,39 +344,43 @@ class Store:
             segment.is_kept = bool(found.problem)
         return self._grow(segment, found)
 
-    def _begin_growing(self, found: Scan, layout: Layout) -> Segment:
-        segment = Segment(
-            found.path, layout, found.start, found.start, found.disk, found.inode, sealed=False
-        )
-        self._segments.append(segment)
-        self._unread.append(segment)
-        self._tally.disk += segment.size
-        self._grown = Amount()
-        return segment
-
     def _grow(self, segment: Segment, found: Scan) -> int:
-        new = Amount(found.frames, found.records, found.bytes)
-        new.take(self._grown)
         if segment.is_lost:
             return 0
+        new = Amount(found.frames, found.records, found.bytes)
+        new.take(self._grown)
         self._grown.add(new)
         segment.end = max(segment.end, found.end)
         segment.gaps.update((o, e) for o, e in found.gaps.items() if o >= segment.position)
-        for total in (segment.unread, segment.waiting, self._tally.unread, self._tally.waiting):
-            total.add(new)
+        self._count_new(segment, new)
         if segment.sealed and segment.waiting.frames <= 0:
             self._drop(segment)
         return new.records
 
+    def _add(self, segment: Segment) -> None:
+        self._segments.append(segment)
+        self._unread.append(segment)
+        self._tally.disk += segment.size
+
+    def _count_new(self, segment: Segment, amount: Amount) -> None:
+        for total in (segment.unread, segment.waiting, self._tally.unread, self._tally.waiting):
+            total.add(amount)
+
+    def _count_read(self, segment: Segment, amount: Amount) -> None:
+        segment.unread.take(amount)
+        self._tally.unread.take(amount)
+
     @property
     def is_drained(self) -> bool:
-        """Whether every frame is settled, and there are no more to come."""
+        """Whether every frame is settled and no further ones are added."""
         return self.is_complete and not self._segments
 
     @property
     def records(self) -> int:
-        """Records that are not settled."""
+        """The number of records that are not settled."""
         return sum(segment.waiting.records for segment in self._segments)
+
+    # ---- reading
 
     def read(self) -> Frame | None:
         """Return the next frame and count it as given out; None if there is none now."""
@@ -149,12 +388,13 @@ class Store:
             segment = self._unread[0]
             try:
                 while (found := segment.next_found()) is not None:
-                    frame = self._take(segment, found)
-                    if frame is not None:
+                    frame = self.frame_of(segment, found)
+                    if frame is not None and self._is_due(frame.sequence):
+                        self._give_out(frame)
                         return frame
             except OSError as error:
-                what = f"{self.sink_name}: {segment.path} cannot be read: {error.strerror or error}"
-                announce(f"spool read {self.sink_name}", what)
+                what = f"{segment.path} cannot be read: {error.strerror or error}"
+                self._state.announce("read", what)
                 if error.errno in _PASSING:
                     return None
                 segment.skip_to(segment.end)
@@ -165,29 +405,21 @@ class Store:
                 self._unread.popleft()
         return None
 
-    def _take(self, segment: Segment, found: Found) -> Frame | None:
-        """Return a frame that was read from the disk, unless it was given out before."""
+    def frame_of(self, segment: Segment, found: Found) -> Frame | None:
+        """Return a frame that was read from the disk; None if it is of another wire format."""
         header, payload = found
-        sequence = header.sequence
-        if payload is None or sequence < self._next or header.format_id != self._identity:
+        if payload is None or header.format_id != self._state.identity:
             return None
+        marks, body = payload.severities, payload.body
+        where = (header.size, header.end, segment, self)
+        return Frame(header.sequence, header.time_ns, marks, body, None, *where)
+
+    def _is_due(self, sequence: int) -> bool:
+        """Return whether a frame that was read was not given out before."""
         if sequence in self._ahead:
             self._go_on_at(sequence)
-            return None
-        frame = Frame(
-            sequence,
-            header.time_ns,
-            payload.severities,
-            payload.body,
-            None,
-            self._is_adopted,
-            header.size,
-            header.end,
-            segment,
-            self,
-        )
-        self._give_out(frame)
-        return frame
+            return False
+        return sequence >= self._next
 
     def _give_out(self, frame: Frame) -> None:
         """Count the next frame as read."""
@@ -195,7 +427,7 @@ class Store:
         self._mark_out(frame)
 
     def _go_on_at(self, sequence: int) -> None:
-        """Read next what comes from ``sequence`` on and has not had its turn."""
+        """Set the next sequence to read: the first from ``sequence`` on that had no turn yet."""
         while sequence in self._ahead:
             self._ahead.discard(sequence)
             sequence += 1
@@ -204,30 +436,30 @@ class Store:
     def _mark_out(self, frame: Frame) -> None:
         self._out.add(frame.sequence)
         heapq.heappush(self._order, frame.sequence)
-        frame.segment.unread.take(frame.amount)
-        self._tally.unread.take(frame.amount)
+        self._count_read(frame.segment, frame.amount)
 
     def _finish(self, segment: Segment) -> None:
-        """Settle what should have been in a segment that was read to its end."""
+        """Count the frames that are missing in a segment that was read to its end."""
         segment.close_reader()
-        lost = Amount(segment.unread.frames, segment.unread.records, segment.unread.size)
+        lost = replace(segment.unread)
         if lost.frames > 0:
-            self._corrupt.count(lost, is_adopted=self._is_adopted)
-            announce(
-                f"spool damage {self.sink_name}",
-                f"{self.sink_name}: {lost.frames} frames with {lost.records} records in "
-                f"{segment.path} are damaged and lost",
+            self._state.corrupt.count(lost, is_adopted=self.is_adopted)
+            self._state.announce(
+                "damage",
+                f"{lost.frames} frames with {lost.records} records in {segment.path} are damaged "
+                "and lost",
             )
-            segment.unread.take(lost)
-            self._tally.unread.take(lost)
+            self._count_read(segment, lost)
             self._settle(segment, lost)
 
+    # ---- settling
+
     def ack(self, frame: Frame) -> None:
-        """Settle a frame; once more does nothing.  Never raises."""
+        """Settle a frame; a second call does nothing.  Never raises."""
         sequence = frame.sequence
         if not self._is_open:
             return
-        if frame.is_lost:  # and no longer counted
+        if frame.is_lost:  # no count includes it any more
             self._out.discard(sequence)
             self._move_cursor(frame)
             return
@@ -235,15 +467,14 @@ class Store:
             self._out.discard(sequence)
         elif sequence >= self._next and sequence not in self._ahead:
             self._pass_by(frame)
-            frame.segment.unread.take(frame.amount)
-            self._tally.unread.take(frame.amount)
+            self._count_read(frame.segment, frame.amount)
         else:
             return
         self._settle(frame.segment, frame.amount)
         self._move_cursor(frame)
 
     def _pass_by(self, frame: Frame) -> None:
-        """Have the reading skip a frame whose turn has not come."""
+        """Skip a frame when its turn to be read comes."""
         self._ahead.add(frame.sequence)
         self._go_on_at(self._next)
 
@@ -254,7 +485,7 @@ class Store:
             self._drop(segment)
 
     def _move_cursor(self, frame: Frame) -> None:
-        """Note how far everything is settled, after ``frame`` was."""
+        """Write the cursor after ``frame`` was settled."""
         while self._order and self._order[0] not in self._out:
             heapq.heappop(self._order)
         floor = min(self._order[0], self._next) if self._order else self._next
@@ -266,36 +497,36 @@ class Store:
             else:
                 self.cursor.move(floor)
         except OSError as error:
-            what = f"{self.sink_name}: the cursor of {self.directory.path} cannot be written"
-            announce(
-                f"spool cursor {self.sink_name}",
-                f"{what}, records may be delivered twice: {error.strerror or error}",
+            self._state.announce(
+                "cursor",
+                f"the cursor of {self.directory.path} cannot be written, records may be delivered "
+                f"twice: {error.strerror or error}",
             )
 
-    # ---- what somebody took away
+    # ---- files that somebody else takes away
 
     def missing(self, most: int = MAX_CHECKED) -> list[Segment]:
-        """Return segments whose files were deleted, replaced or cut from outside.
+        """Return segments whose files somebody else deleted, replaced or cut.
 
-        Looks at ``most`` of them, the next time at the following ones.
+        Looks at ``most`` segments, and at the next ones in the next call.
         """
         segments = self._segments
         if not self.directory.is_there:
             return list(segments)
         begin = self._checked if self._checked < len(segments) else 0
         self._checked = begin + most
-        looked_at = segments[begin : self._checked]
+        checked = segments[begin : self._checked]
         if segments and self._checked < len(segments):
-            looked_at.append(segments[-1])
-        return [segment for segment in looked_at if not segment.is_there]
+            checked.append(segments[-1])
+        return [segment for segment in checked if not segment.is_there]
 
     def renew(self) -> None:
-        """Write again what was deleted of the lock and the cursor.  Never raises."""
+        """Write lock and cursor again if somebody else deleted them.  Never raises."""
         self.directory.renew_lock()
         self.cursor.renew()
 
     def give_up(self, segment: Segment) -> Amount:
-        """Forget a segment that was taken away; return what of it was never given out."""
+        """Forget a segment that was taken away; return the amount that was never given out."""
         left = replace(segment.unread)
         self._tally.unread.take(left)
         self._tally.waiting.take(segment.waiting)
@@ -313,22 +544,21 @@ class Store:
         self._segments.remove(segment)
         if segment in self._unread:
             self._unread.remove(segment)
-        segment.close_reader()
-        if segment.writer is not None:
-            segment.writer.close()
+        segment.close()
         self._tally.disk -= segment.size
 
     def _delete(self, path: Path) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            what = f"{self.sink_name}: cannot delete {path}: {error.strerror or error}"
-            announce(f"spool delete {self.sink_name}", what)
+            self._state.announce("delete", f"cannot delete {path}: {error.strerror or error}")
+
+    # ---- the disk
 
     def sync(self) -> None:
-        """Have the cursor survive a power failure.  Blocks for the disk; never raises.
+        """Write the cursor to the disk, so that it survives a power failure.
 
-        Thread-safe.
+        Thread-safe without the caller's lock; blocks for the disk; never raises.
         """
         with self._syncing:
             self._sync_file(self.cursor.file)
@@ -340,22 +570,18 @@ class Store:
             self._announce_sync(file.path, error)
 
     def _announce_sync(self, path: Path, error: OSError) -> None:
-        announce(
-            f"spool sync {self.sink_name}",
-            f"{self.sink_name}: {path} may not survive a power failure: {error.strerror or error}",
-        )
+        why = error.strerror or error
+        self._state.announce("sync", f"{path} may not survive a power failure: {why}")
 
     def close(self) -> bool:
-        """Close everything and give the directory up, removing it when it is empty.
+        """Close all files and release the directory, which is removed if it is empty.
 
         Returns:
-            Whether it is gone.
+            Whether the directory is gone.
         """
         self._is_open = False
         for segment in self._segments:
-            segment.close_reader()
-            if segment.writer is not None:
-                segment.writer.close()
+            segment.close()
         self._unread.clear()
         self.cursor.file.close()
         if self._segments or not self.is_complete:
@@ -364,16 +590,14 @@ class Store:
         try:
             return self.directory.remove()
         except OSError as error:
-            what = f"{self.sink_name}: cannot remove {self.directory.path}"
-            announce(f"spool delete {self.sink_name}", f"{what}: {error.strerror or error}")
+            what = f"cannot remove {self.directory.path}: {error.strerror or error}"
+            self._state.announce("delete", what)
             return False
 
     def abandon(self) -> None:
-        """Close every descriptor in a forked child; the files are the parent's."""
+        """Close all descriptors in a forked child; the files are the parent's."""
         self._is_open = False
         for segment in self._segments:
-            segment.close_reader()
-            if segment.writer is not None:
-                segment.writer.abandon()
+            segment.abandon()
         self.cursor.file.abandon()
         self.directory.abandon()

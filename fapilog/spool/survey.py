@@ -1,7 +1,7 @@
-"""What is on disk, seen from outside: for the command line, which owns none of it.
+"""What is on disk, for the command line.
 
-Looking needs no lock and changes nothing.  Only what is named purge deletes, and
-only what it could lock.
+A survey takes no lock and changes nothing.  The functions that purge, and
+:func:`give_to`, change only what they could lock.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fapilog.spool.cursor import read_floor
+from fapilog.process.files import make_private_directory
+from fapilog.spool.cursor import read_place
 from fapilog.spool.directory import (
+    FILE,
     DirectoryName,
+    Owner,
     claim,
     is_locked,
     list_directories,
     list_segments,
+    make_sink_directory,
+    read_owner,
 )
-from fapilog.spool.files import make_private_directory
-from fapilog.spool.owner import FILE, Owner, make_sink_directory, read_owner
-from fapilog.spool.quarantine_file import NAME, QuarantineFile, list_files
+from fapilog.spool.quarantine import NAME, QuarantineFile, list_files
 from fapilog.spool.scan import Scan, scan
 
 if TYPE_CHECKING:
@@ -31,14 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class DirectoryReport:
-    """A process's directory.
+    """The content of a process's directory.
 
     Attributes:
         path: the directory.
-        name: when its process began, and the process's id.
+        name: the parts of the directory's name.
         is_alive: whether a process owns it, the writer or one that adopted it.
-        problem: why it cannot be looked at; "" if it can.
-        segments: what they hold.
+        problem: the reason why it cannot be read; "" if it can.
+        segments: the scans of its segments.
     """
 
     path: Path
@@ -49,22 +52,22 @@ class DirectoryReport:
 
     @property
     def records(self) -> int:
-        """Records that wait."""
+        """The number of records that are not settled."""
         return sum(segment.records for segment in self.segments)
 
     @property
     def size(self) -> int:
-        """Bytes of all segments."""
+        """The bytes of all segments."""
         return sum(segment.size for segment in self.segments)
 
     @property
     def oldest_ns(self) -> int:
-        """Time of the oldest batch that waits, in nanoseconds since the Unix epoch; 0 for none."""
+        """Time of the oldest waiting batch, nanoseconds since the Unix epoch; 0 if none waits."""
         return min((s.oldest_ns for s in self.segments if s.oldest_ns), default=0)
 
     @property
     def wire_formats(self) -> set[str]:
-        """The wire formats of its segments."""
+        """The wire formats of the segments."""
         return {segment.header.wire_format for segment in self.segments if segment.header}
 
 
@@ -73,11 +76,11 @@ class SinkReport:
     """The spool and the quarantine of one sink.
 
     Attributes:
-        owner: the sink, as far as the directory tells.
-        path: its directory.
-        directories: of processes, the oldest first.
-        quarantine: its files.
-        problem: why it cannot be looked at; "" if it can.
+        owner: the sink, as far as its directory tells.
+        path: the sink's directory.
+        directories: the directories of processes, the oldest first.
+        quarantine: the scans of the quarantine's files.
+        problem: the reason why the directory cannot be read; "" if it can.
     """
 
     owner: Owner
@@ -88,16 +91,19 @@ class SinkReport:
 
     @property
     def name(self) -> str:
-        """The name that the sink was given."""
+        """The sink's name."""
         return self.owner.name
 
 
+# ---- looking
+
+
 def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Look at everything below a spool's directory.  Blocks for the disk.
+    """Return the content of a spool's directory, per sink.  Blocks for the disk.
 
     Args:
-        directory: as in the options.
-        load: whether every payload is read and checked, too.
+        directory: the directory that the options name.
+        load: whether every payload is loaded and checked, too.
 
     Raises:
         OSError: the directory itself cannot be read.
@@ -124,7 +130,7 @@ def _look_at_directory(path: Path, name: DirectoryName, *, load: bool) -> Direct
     report = DirectoryReport(path, name)
     try:
         report.is_alive = is_locked(path)
-        floor = 0 if load else read_floor(path)
+        floor = 0 if load else read_place(path).floor
         scans = (scan(file, floor, load=load) for _, file in list_segments(path))
         report.segments = [found for found in scans if not _is_gone(found)]
     except OSError as error:
@@ -133,19 +139,22 @@ def _look_at_directory(path: Path, name: DirectoryName, *, load: bool) -> Direct
 
 
 def _is_gone(found: Scan) -> bool:
-    """Whether a segment was delivered and deleted while we looked."""
+    """Return whether a segment was delivered and deleted during the survey."""
     return bool(found.problem) and not os.path.lexists(found.path)
+
+
+# ---- deleting
 
 
 def purge_directory(report: DirectoryReport) -> bool:
     """Delete the directory of a dead process.
 
     Returns:
-        False when a process owns it now, or it holds files that are not the
+        False if a process owns it now, or if it holds files that are not the
         spool's; its segments are deleted in the second case.
 
     Raises:
-        OSError: it is another user's, or something cannot be deleted.
+        OSError: the directory is another user's, or a file cannot be deleted.
     """
     owned = claim(report.path)
     if owned is None:
@@ -158,14 +167,29 @@ def purge_directory(report: DirectoryReport) -> bool:
         owned.release()
 
 
-def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path, str]]:
-    """Move what dead processes left, and the quarantine, to another sink's directory.
-
-    Yields:
-        What was looked at, and why it stays; "" when it was moved.
+def purge_quarantine(report: SinkReport) -> Iterator[Path]:
+    """Delete a sink's quarantine, and yield each deleted file.
 
     Raises:
-        OSError: the other directory cannot be made.
+        OSError: a file cannot be deleted.
+    """
+    for path in list_files(report.path):
+        with QuarantineFile(path) as file:
+            file.remove()
+        yield path
+
+
+# ---- moving to another sink
+
+
+def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path, str]]:
+    """Move the directories of dead processes and the quarantine to another sink's directory.
+
+    Yields:
+        Each directory or file, and the reason why it stays; "" if it was moved.
+
+    Raises:
+        OSError: the other sink's directory cannot be created.
     """
     target = root / owner.directory
     make_sink_directory(target, owner)
@@ -174,8 +198,8 @@ def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path
             yield one.path, _move_directory(one, owner, target)
     for found in report.quarantine:
         yield found.path, _move_refused(found, owner, target / NAME)
-    with contextlib.suppress(OSError):  # something else is there
-        if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - names are what is wanted
+    with contextlib.suppress(OSError):  # another file is in the directory, which stays
+        if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - only names are needed
             with contextlib.suppress(FileNotFoundError):
                 (report.path / NAME).rmdir()
             (report.path / FILE).unlink(missing_ok=True)
@@ -207,15 +231,3 @@ def _move_refused(found: Scan, owner: Owner, target: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
-
-
-def purge_quarantine(report: SinkReport) -> Iterator[Path]:
-    """Delete a sink's quarantine, yielding what was deleted.
-
-    Raises:
-        OSError: something cannot be deleted.
-    """
-    for path in list_files(report.path):
-        with QuarantineFile(path) as file:
-            file.remove()
-        yield path

@@ -1,4 +1,4 @@
-"""Whoever looks for the caller of a log call finds the application, not fapilog's wrappers."""
+"""Code that searches for the caller of a log call finds the application, not fapilog's wrappers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def installed() -> Iterator[None]:
 
 
 class Asking(logging.Handler):
-    """Notes what a function finds out while a record is handled."""
+    """A handler that notes what a function returns while a record is handled."""
 
     def __init__(self, ask: Callable[[logging.LogRecord], Any]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def logger_with(handler: logging.Handler) -> logging.Logger:
 
 
 def by_file(_record: logging.LogRecord) -> str:
-    """Walk as loguru's documentation has its InterceptHandler do."""
+    """Walk the stack as the InterceptHandler in loguru's documentation does."""
     frame: FrameType | None = inspect.currentframe()
     assert frame is not None
     while frame.f_back and frame.f_code.co_filename == __file__:
@@ -76,7 +76,7 @@ def test_structlog_finds_the_application():
         logger_with(handler).info("order placed")
 
     application()
-    # This module is left out, as a handler's own would be: who called it is what remains.
+    # This module is skipped, as the module of a real handler would be: its caller remains.
     assert "fapilog/bridges" not in handler.found[0].replace("\\", "/")
 
 

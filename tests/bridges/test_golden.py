@@ -1,4 +1,4 @@
-"""Fifty cases are the same record through every bridge, and the documentation shows the table."""
+"""Fifty cases become the same record through every bridge; the documentation shows the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings and uncaught exceptions are logged once, and the hooks that were there still called."""
+"""Warnings and uncaught exceptions are logged once, and the earlier hooks are still called."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hooks() -> list[Any]:
 
 
 class Told:
-    """Hooks of the application, which note that they were called."""
+    """The application's hooks, which note their calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -98,7 +98,7 @@ def test_installing_again_after_somebody_wrapped_a_hook_logs_all_once(
 ) -> None:
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda _, context: told.calls.append(context["message"]))
-    monkeypatch.setattr(*PLACES[-1], hooks()[-1])  # what is put back at the end
+    monkeypatch.setattr(*PLACES[-1], hooks()[-1])  # restored at the end
     fapilog.install_hooks()
     for place, name in PLACES:
         monkeypatch.setattr(place, name, wrapped(getattr(place, name)))
@@ -126,7 +126,7 @@ def test_installing_again_reports_where_somebody_has_replaced_a_hook(
     monkeypatch.setattr(sys, "excepthook", told.excepthook)
     fapilog.install_hooks()
     sys.excepthook(ValueError, ValueError("x"), None)
-    monkeypatch.setattr(sys, "excepthook", ours)  # and has put it back
+    monkeypatch.setattr(sys, "excepthook", ours)  # and has restored it
     sys.excepthook(ValueError, ValueError("y"), None)
     assert len(logged(sink)) == 2
 
@@ -303,7 +303,7 @@ def test_a_failed_callback_has_the_ids_of_where_it_was_scheduled(sink: MemorySin
 
 
 class ForeignLoop(asyncio.AbstractEventLoop):
-    """A loop of another library, as far as exception handlers go."""
+    """The exception handler of another library's event loop."""
 
     def __init__(self) -> None:
         self.handler: Any = None

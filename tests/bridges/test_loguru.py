@@ -1,4 +1,4 @@
-"""loguru's messages: what arrives of them, with and without its queue, and nothing twice."""
+"""loguru's messages arrive complete, with and without its queue, and only once."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_nothing_logged_inside_a_delivery_or_by_fapilog_arrives(
 
 
 class Intercepts(logging.Handler):
-    """Gives loguru the records of ``logging``, and a message of its own."""
+    """A handler that gives loguru the records of ``logging``, and its own message."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(TypeError):  # a record that does not fit its arguments
@@ -207,7 +207,7 @@ def test_what_is_logged_while_a_record_is_handled_is_kept_although_that_has_no_t
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # pytest's handler fails the test by it
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # pytest's handler would fail the test
     bridge.install()
     intercepted.warning("%s and %s", 1)
     assert bodies(sink) == ["%s and %s", "its own"]

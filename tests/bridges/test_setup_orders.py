@@ -1,4 +1,4 @@
-"""In whatever order logging is set up, a record arrives exactly once at each sink."""
+"""A record reaches each sink exactly once, in whatever order logging is set up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def told() -> list[str]:
-    """What tests.setup_orders prints."""
+    """The output of tests.setup_orders."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.setup_orders"],
         capture_output=True,

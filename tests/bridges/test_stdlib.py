@@ -1,4 +1,4 @@
-"""Records of the logging module: what arrives, in which shape, and what stays out."""
+"""Records of the logging module: which ones arrive, and in which form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def target() -> Collector:
 
 @pytest.fixture
 def logger(target: Collector) -> logging.Logger:
-    """A logger of its own, below no other, that feeds the target."""
+    """A separate logger without a parent that logs to the target."""
     made = logging.Logger("shop.payments")  # noqa: LOG001 - not a child of root
     made.addHandler(Handler(runtime=target))
     return made
@@ -157,7 +157,7 @@ def test_an_exception_is_captured(logger: logging.Logger, target: Collector) -> 
 def test_exc_info_without_an_exception_adds_nothing(
     logger: logging.Logger, target: Collector
 ) -> None:
-    logger.error("x", exc_info=True)  # noqa: LOG014 - that there is none is the point
+    logger.error("x", exc_info=True)  # noqa: LOG014 - the test needs a call without an exception
     assert target.captures == [None]
     assert target.records[0].attributes == {}
 
@@ -299,7 +299,7 @@ def test_a_hostile_record_does_not_raise(
     record.created = "yesterday"  # type: ignore[assignment]
     logger.handle(record)
     assert target.records == []
-    assert "could not be converted" in capsys.readouterr().err
+    assert "cannot be converted" in capsys.readouterr().err
 
 
 def test_filters_decide_and_may_replace_the_record(

@@ -1,4 +1,4 @@
-"""install_stdlib() sees the records of every logger, once, and leaves nothing behind."""
+"""install_stdlib() takes the records of every logger once, and uninstall restores everything."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk._logs import LoggerProvider as SDKLoggerProvider
 
-from fapilog.bridges.stdlib import Handler
-from fapilog.bridges.stdlib_install import install, uninstall
+from fapilog.bridges.stdlib import Handler, install, uninstall
 from fapilog.otel.processor import FapilogLogRecordProcessor
 from fapilog.otel.provider import LoggerProvider
 from tests.support.targets import Collector
@@ -30,7 +29,7 @@ def target() -> Collector:
 
 @pytest.fixture
 def apart() -> Iterator[logging.Logger]:
-    """A logger that does not propagate and has a handler, as uvicorn's after its dictConfig."""
+    """A logger with a handler that does not propagate, like uvicorn's after its dictConfig."""
     logger = logging.getLogger("apart.access")
     logger.propagate = False
     logger.addHandler(logging.NullHandler())
@@ -43,7 +42,7 @@ def apart() -> Iterator[logging.Logger]:
 
 @pytest.fixture(autouse=True)
 def found() -> Iterator[object]:
-    """What calls handlers before the test, and after it again."""
+    """The method that calls handlers before the test, restored after it."""
     before = logging.Logger.callHandlers
     yield before
     uninstall()
@@ -287,10 +286,10 @@ def test_a_child_forked_while_somebody_installs_can_uninstall(target: Collector)
         done.wait(30)
         return target
 
-    from fapilog.bridges import stdlib_install
+    from fapilog.bridges import stdlib
 
     def hold() -> None:
-        with stdlib_install._lock:
+        with stdlib._lock:
             slow()
 
     thread = threading.Thread(target=hold)

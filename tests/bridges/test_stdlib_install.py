@@ -1,4 +1,4 @@
-"""The handler on the root logger: what install() adds, what uninstall() leaves, and no loops."""
+"""The handler on the root logger: install(), uninstall(), and no loops."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from fapilog.bridges.stdlib import Handler
-from fapilog.bridges.stdlib_install import install, uninstall
+from fapilog.bridges.stdlib import Handler, install, uninstall
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.errors import ConfigurationError, SendError
 from fapilog.record import LogRecord
@@ -25,7 +24,7 @@ def target() -> Collector:
 
 @pytest.fixture(autouse=True)
 def root() -> Iterator[logging.Logger]:
-    """The root logger; nothing installed and its level as it was afterwards."""
+    """The root logger; afterwards nothing is installed and its level is restored."""
     found = logging.getLogger()
     level, handlers = found.level, found.handlers[:]
     yield found
@@ -163,7 +162,7 @@ def own_sink(url: str) -> Callable[[LogRecord], None]:
     sink.open()
 
     def send(record: LogRecord) -> None:
-        # As on a delivery thread.
+        # The context of a delivery thread.
         token = BOUND.set(SUPPRESSED)
         try:
             sink.send([sink.encode(record)], 5.0)
@@ -195,5 +194,5 @@ def test_an_http_client_that_logs_at_debug_does_not_feed_itself(
     install(lambda: target, logging.DEBUG)
     logging.getLogger("shop").info("paid")
     send(target.records[0])
-    assert {"urllib3", "httpcore"} & set(seen)  # or the test shows nothing
+    assert {"urllib3", "httpcore"} & set(seen)  # else the test shows nothing
     assert [record.body for record in target.records] == ["paid"]

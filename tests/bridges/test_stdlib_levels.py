@@ -1,4 +1,4 @@
-"""install_stdlib() follows fapilog's levels, by name and while they change."""
+"""install_stdlib() follows fapilog's levels by name, also when they change."""
 
 from __future__ import annotations
 

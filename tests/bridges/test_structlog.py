@@ -1,4 +1,4 @@
-"""structlog's events: what arrives of them, in every configuration that structlog documents."""
+"""structlog's events arrive complete, in every configuration that structlog documents."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_a_hostile_event_does_not_raise(
 
     logger(target).info("x", exception=Hostile())
     assert target.records == []
-    assert "could not be converted" in capsys.readouterr().err
+    assert "cannot be converted" in capsys.readouterr().err
 
 
 def test_events_that_go_through_logging_for_a_processor_formatter_keep_their_values() -> None:

@@ -143,7 +143,7 @@ def test_a_collector_that_is_not_there_is_told_without_a_traceback():
     assert done.returncode == 1
     assert re.search(r"✗ 0 of \d+ records delivered", done.stdout)
     assert "refused" in done.stderr
-    obstacle = done.stdout.partition("What stands in the way")[2]
+    obstacle = done.stdout.partition("The problem")[2]
     assert re.search(r"✗ not delivered: http://127\.0\.0\.1:9/v1/logs: .*refused", obstacle)
     assert "check that a backend listens there, or set --endpoint" in obstacle
     assert "hunter2" not in done.stdout + done.stderr
@@ -180,7 +180,7 @@ def test_a_collector_that_refuses_records_is_told_with_the_fix():
         done = demo("--endpoint", receiver.http_endpoint, "--requests", "1")
     assert done.returncode == 1
     assert "1 request\n" in done.stdout
-    obstacle = done.stdout.partition("What stands in the way")[2]
+    obstacle = done.stdout.partition("The problem")[2]
     assert re.search(r"✗ rejected: http://\S+/v1/logs: HTTP 404", obstacle)
     assert "this address accepts no OTLP logs" in obstacle
 

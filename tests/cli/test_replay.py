@@ -1,4 +1,4 @@
-"""``fapilog spool replay``, as a shell would call it, against a receiver in this process."""
+"""``fapilog spool replay`` as a shell calls it, with a receiver in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from fapilog.cli.receiver import Receiver
 from fapilog.sinks.otlp.sink import OTLPSink
 from fapilog.spool import Quarantine, SpoolOptions
-from fapilog.spool.quarantine_file import QuarantineFile
+from fapilog.spool.quarantine import QuarantineFile
 from tests.support.spool import crash, failing, segments
 from tests.support.spool_shell import (
     Shell,
@@ -40,7 +40,7 @@ def arrived(receiver: Receiver) -> list[str]:
     return [log.body for log in receiver.logs]
 
 
-def test_replay_sends_what_dead_processes_left_and_nothing_else(shell, tmp_path, receiver):
+def test_replay_sends_the_records_of_dead_processes_only(shell, tmp_path, receiver):
     first = leave(tmp_path, ("a", "b"), ("c",))
     leave(tmp_path, ("d",))
     living = make_spool(tmp_path)
@@ -52,7 +52,7 @@ def test_replay_sends_what_dead_processes_left_and_nothing_else(shell, tmp_path,
     assert living.pending_records == 1
     living.close()
     assert shell("replay")[1] == "✓ otlp: 1 record delivered\n"
-    assert shell("replay")[1] == "there is nothing to send\n"
+    assert shell("replay")[1] == "nothing to send\n"
     assert segments(tmp_path) == []
 
 
@@ -91,12 +91,12 @@ def test_replay_delivers_the_good_records_and_puts_the_bad_in_quarantine(shell, 
     assert "400" in out
     assert arrived(receiver) == ["a", "c", "d"]
     receiver.respond = None
-    assert shell("replay")[:2] == (0, "there is nothing to send\n")
+    assert shell("replay")[:2] == (0, "nothing to send\n")
     assert shell("replay", "--quarantine")[:2] == (0, "✓ otlp: 3 records delivered\n")
     assert sorted(arrived(receiver)) == ["a", "bad", "bad", "bad", "c", "d"]
 
 
-def test_replay_without_room_in_quarantine_keeps_what_is_refused(
+def test_replay_without_room_in_quarantine_keeps_refused_records(
     shell, tmp_path, receiver, monkeypatch
 ):
     monkeypatch.setenv("FAPILOG_SPOOL__QUARANTINE_BYTES", "0")
@@ -108,7 +108,7 @@ def test_replay_without_room_in_quarantine_keeps_what_is_refused(
     assert shell("replay")[:2] == (0, "✓ otlp: 1 record delivered\n")
 
 
-def test_replay_of_the_quarantine_keeps_what_is_refused_again(shell, tmp_path, receiver):
+def test_replay_of_the_quarantine_keeps_records_that_are_refused_again(shell, tmp_path, receiver):
     refuse(tmp_path, "bad")
     refuse(tmp_path, "mended")
     receiver.respond = refuses(b"bad")
@@ -145,12 +145,15 @@ def test_replay_of_one_sink_leaves_the_others(shell, tmp_path, receiver):
     assert shell("replay", "--sink", "otlp")[:2] == (0, "✓ otlp: 1 record delivered\n")
     code, _, err = shell("replay", "--sink", "kafka")
     assert code == 2
-    assert err == "fapilog: --sink kafka: nothing of it is on disk; there is: other\n"
+    assert (
+        err
+        == "fapilog: --sink kafka: no records of this sink are on disk; sinks with records: other\n"
+    )
 
 
 def test_replay_does_not_send_another_wire_format(shell, tmp_path, receiver):
     leave(tmp_path, ("a",))
-    leave(tmp_path, ("b",), wire_format="otlp-json")  # of the destination, in another directory
+    leave(tmp_path, ("b",), wire_format="otlp-json")  # the same destination in another directory
     code, out, _ = shell("replay")
     assert code == 1
     assert re.search("✗ otlp~[0-9a-f]+: no such sink is configured for OTLP http/protobuf to", out)
@@ -170,7 +173,7 @@ def test_replay_skips_damage_and_says_how_much_is_lost(shell, tmp_path, receiver
     assert arrived(receiver) == ["a", "c"]
 
 
-def test_what_is_no_batch_of_the_sink_goes_to_the_quarantine_and_stays_there(
+def test_a_batch_that_the_sink_cannot_unpack_goes_to_the_quarantine_and_stays(
     shell, tmp_path, receiver
 ):
     spool = make_spool(tmp_path)
@@ -188,7 +191,7 @@ def test_what_is_no_batch_of_the_sink_goes_to_the_quarantine_and_stays_there(
     assert out.startswith("✗ otlp: 0 records delivered, 3 left on disk\n")
 
 
-def test_ctrl_c_during_a_replay_keeps_what_was_not_delivered(
+def test_ctrl_c_during_a_replay_keeps_records_that_were_not_delivered(
     shell, tmp_path, receiver, monkeypatch
 ):
     leave(tmp_path, ("a",), ("b",))

@@ -1,4 +1,4 @@
-"""``fapilog spool``, as a shell would call it, against a receiver in this process."""
+"""``fapilog spool`` as a shell calls it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fapilog.record import LogRecord
 from fapilog.settings import Settings
 from fapilog.sinks.factory import sink_of
 from fapilog.sinks.loki.sink import LokiSink
-from fapilog.spool.quarantine_file import QuarantineFile
+from fapilog.spool.quarantine import QuarantineFile
 from fapilog.spool.survey import purge_directory, survey
 from tests.support.spool import crash, failing, segments
 from tests.support.spool_shell import (
@@ -53,7 +53,7 @@ def test_a_mistyped_directory_is_an_error(shell, tmp_path, command):
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "quarantine", "replay", "purge"])
-def test_a_spool_that_was_never_used_is_no_error(shell, command):
+def test_a_spool_that_was_never_used_is_not_an_error(shell, command):
     code, out, err = shell(command)
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
@@ -76,7 +76,7 @@ def test_a_directory_may_be_given(shell, tmp_path, monkeypatch):
 # ---- status
 
 
-def test_status_shows_who_lives_what_waits_and_since_when(shell, tmp_path):
+def test_status_shows_processes_records_and_their_age(shell, tmp_path):
     past = time.time_ns() - 7300 * 10**9
     leave(tmp_path, ("a", "b"), ("c",), now_ns=lambda: past)
     refuse(tmp_path, "bad")
@@ -95,7 +95,7 @@ def test_status_shows_who_lives_what_waits_and_since_when(shell, tmp_path):
     assert re.match(r" +quarantine +1 file +\d+B +1 record +oldest \d+ s ago$", quarantine)
 
 
-def test_status_counts_only_what_is_not_settled(shell, tmp_path):
+def test_status_counts_only_records_that_are_not_settled(shell, tmp_path):
     spool = make_spool(tmp_path)
     for body in "abc":
         spool.append(*packed(body))
@@ -125,7 +125,7 @@ def test_status_names_sinks_as_they_are_called(shell, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
-def test_what_cannot_be_looked_at_is_told(shell, tmp_path):
+def test_a_directory_that_cannot_be_read_is_shown_with_the_reason(shell, tmp_path):
     path = leave(tmp_path, ("a",))
     (path / "lock").unlink()
     assert "orphaned" in shell("status")[1]
@@ -141,7 +141,9 @@ def test_what_cannot_be_looked_at_is_told(shell, tmp_path):
     assert f"✗ kept {path}: " in out
 
 
-def test_a_sink_directory_that_cannot_be_listed_is_told(shell, tmp_path, monkeypatch):
+def test_a_sink_directory_that_cannot_be_listed_is_shown_with_the_reason(
+    shell, tmp_path, monkeypatch
+):
     leave(tmp_path, ("a",))
     refused = failing(PermissionError(13, "Permission denied"))
     monkeypatch.setattr("fapilog.spool.survey.list_directories", refused)
@@ -158,7 +160,7 @@ def test_a_file_in_place_of_the_directory_is_an_error(shell, tmp_path):
     assert "Not a directory" in err
 
 
-def test_status_tells_of_damage_and_of_what_is_left_alone(shell, tmp_path):
+def test_status_shows_damage_and_segments_that_are_left_alone(shell, tmp_path):
     path = leave(tmp_path, ("a",), ("b",), ("c",))
     (segment,) = segments(tmp_path)
     content = bytearray(segment.read_bytes())
@@ -195,7 +197,7 @@ def test_verify_names_file_and_offset_of_damage(shell, tmp_path, back):
     assert out.endswith("✗ 2 whole frames in 1 file\n")
 
 
-def test_verify_names_what_is_no_segment_and_spares_later_formats(shell, tmp_path):
+def test_verify_names_files_that_are_not_segments_and_spares_later_formats(shell, tmp_path):
     import struct
     import zlib
 
@@ -203,7 +205,7 @@ def test_verify_names_what_is_no_segment_and_spares_later_formats(shell, tmp_pat
     (path / "00000002.seg").write_bytes(b"notes" * 100)
     code, out, _ = shell("verify")
     assert code == 1
-    assert f"✗ {path}/00000002.seg: is no segment" in out
+    assert f"✗ {path}/00000002.seg: is not a segment" in out
     header = b"\xffFAPSEG\n" + struct.pack("<HH", 99, 20) + bytes(4)
     (path / "00000002.seg").write_bytes(header + struct.pack("<I", zlib.crc32(header)))
     code, out, _ = shell("verify")
@@ -214,7 +216,7 @@ def test_verify_names_what_is_no_segment_and_spares_later_formats(shell, tmp_pat
 # ---- quarantine
 
 
-def test_quarantine_shows_when_why_and_what(shell, tmp_path):
+def test_quarantine_shows_time_reason_and_records(shell, tmp_path):
     refuse(tmp_path, "first body", "second body", reason="HTTP 400: label name is invalid")
     code, out, err = shell("quarantine")
     assert (code, err) == (0, "")
@@ -227,7 +229,7 @@ def test_quarantine_shows_when_why_and_what(shell, tmp_path):
     assert "fapilog spool replay --quarantine" in out
 
 
-def test_quarantine_shows_so_many_batches_and_how_many_there_are(shell, tmp_path):
+def test_quarantine_shows_a_limited_number_of_batches_and_their_total(shell, tmp_path):
     for number in range(5):
         refuse(tmp_path, f"number {number}")
     out = shell("quarantine", "--limit", "2")[1]
@@ -257,17 +259,17 @@ def test_a_batch_for_loki_in_protobuf_is_one_line_a_record():
     assert [json.loads(line)[1] for line in lines] == ["größe 0", "größe 1"]
 
 
-def test_a_file_that_is_no_quarantine_is_told(shell, tmp_path):
+def test_a_file_that_is_not_a_quarantine_is_named(shell, tmp_path):
     refuse(tmp_path, "a")
     refuse(tmp_path, "b")
     (found, _) = held(tmp_path)
     found.path.write_bytes(b"notes" * 100)
     out = shell("quarantine")[1]
-    assert f"✗ {found.path}: is no segment" in out
+    assert f"✗ {found.path}: is not a segment" in out
     assert '"body":"b"' in out
 
 
-def test_a_batch_of_an_unknown_format_is_shown_as_far_as_it_is_text():
+def test_a_batch_of_an_unknown_format_is_shown_if_it_is_text():
     assert lines_of("mine", b"one\ntwo") == ["one", "two"]
     assert lines_of("mine", b"\xff\xfe") == ["2 bytes of mine: fffe"]
     for wire_format in ("otlp-protobuf", "otlp-json", "loki-json", "loki-protobuf"):
@@ -278,7 +280,7 @@ def test_a_batch_of_an_unknown_format_is_shown_as_far_as_it_is_text():
 # ---- purge
 
 
-def test_purge_deletes_what_is_orphaned_and_nothing_that_lives(shell, tmp_path):
+def test_purge_deletes_orphans_and_keeps_the_directories_of_living_processes(shell, tmp_path):
     dead = leave(tmp_path, ("a", "b"))
     refuse(tmp_path, "bad")
     living = make_spool(tmp_path)
@@ -341,7 +343,7 @@ def test_purge_of_one_sink_leaves_the_others(shell, tmp_path):
     assert not other.exists()
 
 
-def test_a_directory_that_somebody_owns_by_now_is_not_purged(tmp_path):
+def test_a_directory_that_a_process_owns_by_now_is_not_purged(tmp_path):
     leave(tmp_path, ("a",))
     (report,) = survey(tmp_path / "spool")
     living = make_spool(tmp_path)
@@ -352,7 +354,7 @@ def test_a_directory_that_somebody_owns_by_now_is_not_purged(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="deletes an open file")
-def test_a_quarantine_that_cannot_be_deleted_is_told(shell, tmp_path, monkeypatch):
+def test_a_quarantine_that_cannot_be_deleted_is_named(shell, tmp_path, monkeypatch):
     refuse(tmp_path, "bad")
     monkeypatch.setattr(QuarantineFile, "remove", failing(OSError(5, "Input/output error")))
     code, out, _ = shell("purge", "--quarantine", "--yes")

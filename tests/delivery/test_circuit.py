@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import pytest
 
-from fapilog.delivery.circuit import Circuit
-from fapilog.delivery.retry import RetryPolicy
+from fapilog.delivery.circuit import Circuit, RetryPolicy
+from tests.support.queues import state_of
 
 T = TypeVar("T")
 
@@ -48,12 +48,12 @@ def open_and_wait(circuit: Circuit, clock: Clock) -> None:
 
 def test_while_it_is_closed_every_thread_may_send(circuit):
     assert [circuit.enter(), elsewhere(circuit.enter), circuit.enter()] == [0, 0, 0]
-    assert (circuit.state, circuit.open_for, circuit.failures) == ("closed", 0, 0)
+    assert (state_of(circuit), circuit.open_for, circuit.failures) == ("closed", 0, 0)
 
 
 def test_a_failure_opens_it_for_every_thread(circuit, clock):
     circuit.fail()
-    assert circuit.state == "open"
+    assert state_of(circuit) == "open"
     assert 0 < circuit.enter() <= 1
     assert 0 < elsewhere(circuit.enter) <= 1
     clock.now += 0.25
@@ -63,7 +63,7 @@ def test_a_failure_opens_it_for_every_thread(circuit, clock):
 def test_when_the_time_has_come_one_thread_probes_and_the_others_hold_back(circuit, clock):
     open_and_wait(circuit, clock)
     assert circuit.enter() == 0
-    assert circuit.state == "half_open"
+    assert state_of(circuit) == "half_open"
     assert elsewhere(circuit.enter) > 0
     assert elsewhere(circuit.enter) > 0
 
@@ -72,7 +72,7 @@ def test_a_probe_that_succeeds_closes_it_for_all(circuit, clock):
     open_and_wait(circuit, clock)
     circuit.enter()
     circuit.succeed()
-    assert (circuit.state, circuit.open_for, circuit.failures) == ("closed", 0, 0)
+    assert (state_of(circuit), circuit.open_for, circuit.failures) == ("closed", 0, 0)
     assert elsewhere(circuit.enter) == 0
 
 
@@ -84,7 +84,7 @@ def test_each_probe_that_fails_doubles_the_wait_up_to_the_maximum(circuit, clock
         clock.now += bound
         assert circuit.enter() == 0
         circuit.fail()
-        assert circuit.state == "open"
+        assert state_of(circuit) == "open"
     assert circuit.failures == 7
     assert circuit.opened_at == opened_at
     assert circuit.open_for == clock.now - opened_at
@@ -122,13 +122,13 @@ def test_failures_of_what_was_sent_before_it_opened_are_one_failure(circuit, clo
     clock.now += 5
     assert circuit.enter() == 0
     elsewhere(circuit.fail)  # the probe of this thread is still under way
-    assert circuit.state == "half_open"
+    assert state_of(circuit) == "half_open"
 
 
 def test_an_answer_to_what_was_sent_before_it_opened_closes_it(circuit):
     circuit.fail()
     elsewhere(circuit.succeed)
-    assert circuit.state == "closed"
+    assert state_of(circuit) == "closed"
 
 
 def test_a_probe_that_does_not_come_back_gives_way_to_another(circuit, clock):
@@ -139,7 +139,7 @@ def test_a_probe_that_does_not_come_back_gives_way_to_another(circuit, clock):
     clock.now += 1
     assert circuit.enter() == 0
     circuit.succeed()
-    assert circuit.state == "closed"
+    assert state_of(circuit) == "closed"
 
 
 def test_a_shutdown_cuts_the_backoff_short_again_and_again(circuit, clock):
@@ -165,7 +165,7 @@ def test_a_shutdown_does_not_override_what_a_backend_asked_for(circuit):
 def test_a_shutdown_leaves_a_closed_circuit_closed(circuit):
     circuit.hurry()
     assert circuit.enter() == 0
-    assert circuit.state == "closed"
+    assert state_of(circuit) == "closed"
 
 
 def test_of_many_threads_exactly_one_is_let_in_to_probe(circuit, clock):

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fapilog import Runtime
+from fapilog.delivery.admission import Admission, OverflowPolicy
 from fapilog.delivery.backlog import ITEM_OVERHEAD
+from fapilog.delivery.circuit import RetryPolicy
 from fapilog.delivery.ledger import Drops
 from fapilog.delivery.options import DeliveryOptions
-from fapilog.delivery.overflow import Admission, OverflowPolicy
-from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import RetryableError
@@ -24,6 +24,7 @@ from fapilog.record import LogRecord
 from fapilog.severity import DEBUG, ERROR, FATAL, INFO, OFF, TRACE, WARN
 from fapilog.sinks import MemorySink
 from tests.support.ledger import wait_for
+from tests.support.queues import close
 from tests.support.sinks import Gate, ScriptedSink
 
 POLICIES: tuple[OverflowPolicy, ...] = get_args(OverflowPolicy)
@@ -55,16 +56,15 @@ class Full:
 
     @property
     def waiting(self) -> int:
-        return self.queue.pending_bytes // SIZE
+        return self.queue.state.backlog.pending_bytes // SIZE
 
     @property
     def lost(self) -> dict[tuple[str, str], int]:
-        return self.queue.ledger.overflow.snapshot()
+        return self.queue.state.ledger.overflow.snapshot()
 
     def close(self) -> None:
         self.gate.opened.set()
-        self.queue.start_close(time.monotonic() + 20)
-        self.queue.finish_close()
+        close(self.queue, 20)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_closing_ends_every_wait_for_room(full):
     full.queue.finish_close()
     offering.join(20)
     assert not offering.is_alive()
-    stats = full.queue.stats(lambda: 301, Drops())
+    stats = full.queue.state.stats(lambda: 301, Drops())
     assert (stats.dropped, stats.pending) == (301, 0)
 
 
@@ -368,9 +368,9 @@ def test_each_failure_of_a_batch_leaves_its_room_taken_until_it_is_settled():
         sink, options=DeliveryOptions(retry=RetryPolicy(initial=0.001, maximum=0.01))
     )
     sizes: list[int] = []
-    sink._on_send = lambda: sizes.append(queue.pending_bytes)
+    sink._on_send = lambda: sizes.append(queue.state.backlog.pending_bytes)
     queue.offer(records(3))
     queue.start_close(time.monotonic() + 20)
     queue.finish_close()
     assert sizes == [3 * SIZE] * 4
-    assert queue.pending_bytes == 0
+    assert queue.state.backlog.pending_bytes == 0

@@ -207,7 +207,7 @@ def test_a_function_that_raises_lets_the_record_pass_and_the_worker_live(error, 
             assert runtime.flush(20)
     assert bodies(sink) == ["a", "b"]
     announced = capsys.readouterr().err
-    assert f"route to memory: {type(error).__name__}; the record is sent" in announced
+    assert f"memory: its route raised {type(error).__name__}; the record is sent" in announced
     assert "secret-in-error" not in announced
 
 
@@ -278,7 +278,7 @@ def test_a_fallback_gets_everything_once_the_backend_has_been_away_for_long_enou
         log = runtime.get_logger("t")
         log.info("waits for the primary")
         (queue, _) = runtime.pipeline.sending_queues()
-        wait_for(lambda: queue.circuit.open_for > 0.02)
+        wait_for(lambda: queue.state.circuit.open_for > 0.02)
         log.info("goes to the fallback")
         wait_for(lambda: bodies(spare))
         stats = runtime.stats()
@@ -286,7 +286,7 @@ def test_a_fallback_gets_everything_once_the_backend_has_been_away_for_long_enou
         assert (stats.sinks["primary"].pending, stats.sinks["primary"].skipped) == (1, 1)
         assert (stats.accepted, stats.delivered, stats.pending) == (2, 1, 1)
         assert balanced(stats)
-        queue.circuit.succeed()
+        queue.state.circuit.succeed()
         assert runtime.flush(20)
         log.info("the primary is back")
         assert runtime.flush(20)
@@ -358,7 +358,7 @@ def test_the_drops_of_a_fallback_are_those_of_the_totals():
     runtime, _ = down_and_full(fallback_after=0.0)
     (queue, _) = runtime.pipeline.sending_queues()
     runtime.get_logger("t").info("first")
-    wait_for(lambda: queue.circuit.opened_at is not None)
+    wait_for(lambda: queue.state.circuit.opened_at is not None)
     for _ in range(10):
         runtime.get_logger("t").info("x")
     runtime.shutdown(0.2)
@@ -380,7 +380,7 @@ def test_two_sinks_with_one_fallback_share_it_and_it_gets_each_record_once():
         runtime.get_logger("t").info("first")
         queues = runtime.pipeline.sending_queues()
         assert [queue.name for queue in queues] == ["first", "second", "spare"]
-        wait_for(lambda: all(queue.circuit.opened_at is not None for queue in queues[:2]))
+        wait_for(lambda: all(queue.state.circuit.opened_at is not None for queue in queues[:2]))
         for n in range(50):
             runtime.get_logger("t").info(str(n))
         wait_for(lambda: len(spare.records) >= 50)
@@ -406,7 +406,7 @@ def test_a_fallback_that_one_of_two_sinks_needs_gets_what_that_one_diverts():
         log = runtime.get_logger("t")
         log.error("first")
         queue = runtime.pipeline.sending_queues()[0]
-        wait_for(lambda: queue.circuit.opened_at is not None)
+        wait_for(lambda: queue.state.circuit.opened_at is not None)
         log.info("a")
         log.error("b")
         wait_for(lambda: bodies(spare) and len(fine.records) == 3)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fapilog.delivery.send_size import SendSize
+from fapilog.delivery.sender import SendSize
 from fapilog.errors import NoAnswerError, RetryableError
 from fapilog.protocols import Outcome
-from tests.support.queues import Delivery
+from tests.support.queues import Sending
 from tests.support.sinks import ScriptedSink
 
 
@@ -31,7 +31,7 @@ class Slow(ScriptedSink):
 
 
 def test_a_backend_that_is_too_slow_for_a_batch_gets_smaller_ones() -> None:
-    delivery = Delivery(Slow(most=10))
+    delivery = Sending(Slow(most=10))
     batch = delivery.deliver(64)
     assert batch.parts == []
     assert delivery.counts == (64, 0, 0, 0)
@@ -40,14 +40,14 @@ def test_a_backend_that_is_too_slow_for_a_batch_gets_smaller_ones() -> None:
 
 
 def test_the_records_of_a_batch_stay_in_order_when_it_is_sent_in_parts() -> None:
-    delivery = Delivery(Slow(most=10))
+    delivery = Sending(Slow(most=10))
     delivery.deliver(64)
     answered = [batch for batch in delivery.sink.batches if len(batch) <= 10]
     assert [record for batch in answered for record in batch] == list(range(64))
 
 
 def test_copies_that_the_backend_may_hold_are_counted() -> None:
-    delivery = Delivery(Slow(most=10))
+    delivery = Sending(Slow(most=10))
     delivery.deliver(64)
     copies = len(delivery.sink.records) - len(set(delivery.sink.records))
     assert copies > 0
@@ -58,7 +58,7 @@ def test_the_next_batch_begins_with_the_size_that_was_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(SendSize, "grow", lambda *_: None)
-    delivery = Delivery(Slow(most=10))
+    delivery = Sending(Slow(most=10))
     delivery.deliver(64)
     delivery.sink.sent.clear()
     delivery.deliver(64)
@@ -67,7 +67,7 @@ def test_the_next_batch_begins_with_the_size_that_was_answered(
 
 def test_batches_grow_again_when_the_backend_answers_fast() -> None:
     sink = Slow(most=10)
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     delivery.deliver(64)
     sink.most = 1 << 30
     for _ in range(20):
@@ -76,7 +76,7 @@ def test_batches_grow_again_when_the_backend_answers_fast() -> None:
 
 
 def test_a_size_that_failed_is_tried_less_and_less_often() -> None:
-    delivery = Delivery(Slow(most=10))
+    delivery = Sending(Slow(most=10))
     for _ in range(100):
         delivery.deliver(64)
     late = [n for n in delivery.sink.sent if n > 10]
@@ -99,14 +99,14 @@ def test_a_backend_that_answers_just_in_time_is_not_given_more() -> None:
 
 def test_a_refusal_is_no_reason_for_smaller_batches_and_leaves_no_copies() -> None:
     sink = ScriptedSink(RetryableError("busy"), RetryableError("busy"))
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     delivery.deliver(64)
     assert [len(batch) for batch in sink.batches] == [64]
     assert delivery.ledger.resent == 0
 
 
 def test_a_single_record_without_an_answer_is_sent_again() -> None:
-    delivery = Delivery(ScriptedSink(NoAnswerError("late"), NoAnswerError("late")))
+    delivery = Sending(ScriptedSink(NoAnswerError("late"), NoAnswerError("late")))
     delivery.deliver(1)
     assert delivery.counts == (1, 0, 0, 0)
     assert delivery.ledger.resent == 2

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapilog.delivery import sender as sender_module
-from fapilog.delivery.retry import RetryPolicy
+from fapilog.delivery.circuit import RetryPolicy
+from fapilog.delivery.sender import MAX_CUTS
 from fapilog.errors import (
     AccessDeniedError,
     InvalidDataError,
@@ -20,12 +20,8 @@ from fapilog.errors import (
 )
 from fapilog.protocols import Outcome
 from tests.support.ledger import wait_for
-from tests.support.queues import Delivery
+from tests.support.queues import Sending, state_of
 from tests.support.sinks import Gate, ScriptedSink
-
-QUICK = RetryPolicy(initial=0.001, maximum=0.01)
-CUTS = sender_module._MAX_CUTS
-Bench = Callable[..., "Delivery"]
 
 
 class Picky(ScriptedSink):
@@ -74,19 +70,19 @@ class Picky(ScriptedSink):
 def test_every_answer_has_its_consequence_and_every_record_is_counted_once(
     answers: list[object], counts: tuple[int, ...], sends: int, retries: int
 ) -> None:
-    delivery = Delivery(ScriptedSink(*answers))
+    delivery = Sending(ScriptedSink(*answers))
     batch = delivery.deliver(3)
     assert delivery.counts == counts
     assert (delivery.ledger.sends, delivery.ledger.retries) == (sends, retries)
-    assert (delivery.settled, delivery.noted) == ([batch], 3)
-    assert delivery.circuit.state == "closed"
+    assert (batch.parts, delivery.in_flight) == ([], [])
+    assert state_of(delivery.circuit) == "closed"
 
 
 def test_a_batch_in_quarantine_counts_as_quarantined_and_when_that_is_full_as_rejected(capsys):
-    delivery = Delivery(ScriptedSink(*[PermanentError("400 no")] * 3), quarantine=2)
+    delivery = Sending(ScriptedSink(*[PermanentError("400 no")] * 3), quarantine=2)
     for _ in range(3):
         delivery.deliver(2)
-    assert delivery.kept == [([0, 1], "400 no")] * 2
+    assert delivery.quarantine.kept == [([0, 1], "400 no")] * 2
     assert delivery.counts == (0, 2, 4, 0)
     announced = capsys.readouterr().err
     assert "backend: 2 records refused for good are in quarantine: 400 no" in announced
@@ -96,13 +92,13 @@ def test_a_batch_in_quarantine_counts_as_quarantined_and_when_that_is_full_as_re
 def test_bad_credentials_keep_the_data_and_raise_an_alarm_until_they_are_mended(capsys):
     gate = Gate()
     sink = ScriptedSink(AccessDeniedError("HTTP 401 Unauthorized"), AccessDeniedError("403"))
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     sink._on_send = lambda: gate() if not sink.answers else None
     thread = threading.Thread(target=delivery.deliver, args=(3,))
     thread.start()
     assert gate.entered.wait(20)
     assert delivery.is_denied()
-    assert delivery.circuit.state == "half_open"
+    assert state_of(delivery.circuit) == "half_open"
     gate.opened.set()
     thread.join(20)
     assert not delivery.is_denied()
@@ -116,7 +112,7 @@ def test_bad_credentials_keep_the_data_and_raise_an_alarm_until_they_are_mended(
 def test_an_outage_after_bad_credentials_is_an_outage():
     gate = Gate()
     sink = ScriptedSink(AccessDeniedError("401"), RetryableError("refused"))
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     sink._on_send = lambda: gate() if not sink.answers else None
     thread = threading.Thread(target=delivery.deliver, args=(1,))
     thread.start()
@@ -137,21 +133,21 @@ def test_an_outage_after_bad_credentials_is_an_outage():
     ],
 )
 def test_what_a_backend_says_is_announced(answer, words, capsys):
-    Delivery(ScriptedSink(answer)).deliver(3)
+    Sending(ScriptedSink(answer)).deliver(3)
     assert words in capsys.readouterr().err
 
 
 def test_attempts_at_an_unknown_error_are_counted_for_each_part_of_a_batch():
     odd = ValueError("?")
     sink = ScriptedSink(TooLargeError("413"), *[odd] * 4, None, *[odd] * 4, None)
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     delivery.deliver(2)
     assert delivery.counts == (2, 0, 0, 0)
 
 
 def test_after_an_unknown_error_was_given_up_the_next_batch_is_sent_at_once():
     sink = ScriptedSink(*[ValueError("?")] * 2)
-    delivery = Delivery(sink, retry=RetryPolicy(initial=0.001, maximum=0.01, unknown_attempts=2))
+    delivery = Sending(sink, retry=RetryPolicy(initial=0.001, maximum=0.01, unknown_attempts=2))
     delivery.deliver(1)
     assert delivery.circuit.enter() == 0
     delivery.deliver(1)
@@ -161,7 +157,7 @@ def test_after_an_unknown_error_was_given_up_the_next_batch_is_sent_at_once():
 def test_only_a_retryable_errors_wish_to_wait_is_a_wish():
     error = OSError("a foreign error")
     error.retry_after = 3600  # type: ignore[attr-defined]
-    delivery = Delivery(ScriptedSink(error))
+    delivery = Sending(ScriptedSink(error))
     delivery.deliver(1)
     assert delivery.counts == (1, 0, 0, 0)
 
@@ -171,7 +167,7 @@ def test_an_error_class_that_never_calls_its_base_is_retryable_too():
         def __init__(self) -> None:
             pass
 
-    delivery = Delivery(ScriptedSink(BareError()))
+    delivery = Sending(ScriptedSink(BareError()))
     delivery.deliver(1)
     assert delivery.counts == (1, 0, 0, 0)
 
@@ -189,41 +185,43 @@ def test_good_records_are_delivered_once_in_order_and_bad_ones_refused_alone(
     count: int, bad: set[int], limit: int, quarantine: bool
 ) -> None:
     sink = Picky(sorted(bad), limit)
-    delivery = Delivery(sink, quarantine=100 if quarantine else None)
+    delivery = Sending(sink, quarantine=100 if quarantine else 0)
     delivery.deliver(count)
     refused = [number for number in range(count) if number in bad]
     good = [number for number in range(count) if number not in bad]
     assert sink.records == good  # at most 59 cuts
     if quarantine:
-        assert [items for items, _ in delivery.kept] == [[number] for number in refused]
+        assert [items for items, _ in delivery.quarantine.kept] == [[number] for number in refused]
         assert delivery.counts == (len(good), 0, len(refused), 0)
     else:
         assert delivery.counts == (len(good), len(refused), 0, 0)
 
 
-@given(count=st.integers(CUTS, 1200), bad=st.sets(st.integers(0, 1199)), limit=st.integers(1, 64))
+@given(
+    count=st.integers(MAX_CUTS, 1200), bad=st.sets(st.integers(0, 1199)), limit=st.integers(1, 64)
+)
 def test_cuts_are_bounded_and_beyond_them_parts_are_refused_whole_but_none_is_lost(
     count: int, bad: set[int], limit: int
 ) -> None:
     sink = Picky(sorted(bad), limit)
-    delivery = Delivery(sink, quarantine=1 << 30)
+    delivery = Sending(sink, quarantine=1 << 30)
     delivery.deliver(count)
-    kept = [number for items, _ in delivery.kept for number in items]
+    kept = [number for items, _ in delivery.quarantine.kept for number in items]
     assert sorted([*sink.records, *kept]) == list(range(count))
     assert sink.records == sorted(sink.records)
     assert bad.isdisjoint(sink.records)
-    assert sink.requests <= 2 * CUTS + 1
+    assert sink.requests <= 2 * MAX_CUTS + 1
     assert sum(delivery.counts) == count
-    if sink.requests <= CUTS:
-        assert all(len(items) == 1 for items, _ in delivery.kept)
+    if sink.requests <= MAX_CUTS:
+        assert all(len(items) == 1 for items, _ in delivery.quarantine.kept)
 
 
 def test_a_backend_that_refuses_everything_is_not_asked_for_each_record():
     sink = Picky(range(5000))
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     delivery.deliver(5000)
     assert delivery.counts == (0, 5000, 0, 0)
-    assert sink.requests == 2 * CUTS + 1
+    assert sink.requests == 2 * MAX_CUTS + 1
 
 
 @given(answers=st.lists(st.sampled_from(["ok", "503", "413", "400", "404", "odd", "partial"])))
@@ -238,10 +236,10 @@ def test_whatever_the_backend_answers_every_record_is_settled_once(answers: list
         "partial": Outcome(rejected=1),
     }
     sink = ScriptedSink(*[meaning[answer] for answer in answers])
-    delivery = Delivery(sink, retry=RetryPolicy(initial=1e-6, maximum=1e-6), quarantine=2)
-    batch = delivery.deliver(7)
+    delivery = Sending(sink, retry=RetryPolicy(initial=1e-6, maximum=1e-6), quarantine=2)
+    delivery.deliver(7)
     assert sum(delivery.counts) == 7
-    assert delivery.settled == [batch]
+    assert delivery.in_flight == []
     assert len(sink.records) == len(set(sink.records))
     assert sink.records == sorted(sink.records)
 
@@ -249,7 +247,7 @@ def test_whatever_the_backend_answers_every_record_is_settled_once(answers: list
 # ---- several threads
 
 
-def side_by_side(delivery: Delivery, batches: int) -> Iterator[threading.Thread]:
+def side_by_side(delivery: Sending, batches: int) -> Iterator[threading.Thread]:
     for _ in range(batches):
         thread = threading.Thread(target=delivery.deliver, args=(2,))
         thread.start()
@@ -277,7 +275,7 @@ def test_while_the_circuit_is_open_one_of_many_threads_probes():
                     under_way -= 1
 
     sink = Watched()
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     delivery.circuit.fail()
     threads = list(side_by_side(delivery, 8))
     wait_for(lambda: delivery.ledger.retries > 20)
@@ -291,7 +289,7 @@ def test_while_the_circuit_is_open_one_of_many_threads_probes():
 def test_a_send_that_hangs_while_the_circuit_is_open_does_not_stop_the_others(monkeypatch):
     gate = Gate()
     sink = ScriptedSink()
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     delivery.circuit._probe_timeout = 0.05
     delivery.circuit.fail()
     hung = threading.Thread(target=delivery.deliver, args=(2,))
@@ -311,11 +309,11 @@ def test_a_send_that_hangs_while_the_circuit_is_open_does_not_stop_the_others(mo
 
 def test_each_attempt_is_told_what_is_left_of_its_time_limit_and_of_the_deadline():
     sink = ScriptedSink()
-    delivery = Delivery(sink)
+    delivery = Sending(sink)
     delivery.deliver(1)
-    delivery.sender.deadline = time.monotonic() + 5
+    delivery.state.deadline = time.monotonic() + 5
     delivery.deliver(1)
-    delivery.sender.deadline = time.monotonic() - 5
+    delivery.state.deadline = time.monotonic() - 5
     delivery.deliver(1)
     first, second, last = sink.timeouts
     assert first == 30
@@ -325,20 +323,20 @@ def test_each_attempt_is_told_what_is_left_of_its_time_limit_and_of_the_deadline
 
 def test_at_the_deadline_an_open_circuit_ends_the_delivery_and_the_rest_stays_with_the_batch():
     sink = ScriptedSink(TooLargeError("413"), None, *[RetryableError("503")] * 10_000)
-    delivery = Delivery(sink)
-    delivery.sender.deadline = time.monotonic() + 0.3
+    delivery = Sending(sink)
+    delivery.state.deadline = time.monotonic() + 0.3
     batch = delivery.deliver(4)
     assert delivery.counts == (2, 0, 0, 0)
     assert [part.items for part in batch.parts] == [[2, 3]]
-    assert delivery.settled == []
+    assert delivery.in_flight == [batch]
     assert batch.rest().items == [2, 3]
 
 
 def test_where_the_rest_goes_to_disk_an_open_circuit_is_not_waited_for():
-    delivery = Delivery(ScriptedSink(*[RetryableError("503", retry_after=3600)] * 10))
-    delivery.circuit._retry = RetryPolicy(maximum=3600)
-    delivery.sender.deadline = time.monotonic() + 3600
-    delivery.sender.rest_is_safe = True
+    delivery = Sending(ScriptedSink(*[RetryableError("503", retry_after=3600)] * 10))
+    delivery.circuit.retry = RetryPolicy(maximum=3600)
+    delivery.state.deadline = time.monotonic() + 3600
+    delivery.state.spool = object()  # type: ignore[assignment]
     batch = delivery.deliver(4)
     assert batch.parts
     assert delivery.ledger.sends == 1
@@ -351,21 +349,21 @@ def test_where_the_rest_goes_to_disk_an_open_circuit_is_not_waited_for():
 )  # fmt: skip
 def test_what_was_abandoned_is_not_counted_when_the_answer_comes_after_all(answer):
     gate = Gate()
-    delivery = Delivery(ScriptedSink(answer, on_send=gate), quarantine=None)
+    delivery = Sending(ScriptedSink(answer, on_send=gate))
     thread = threading.Thread(target=delivery.deliver, args=(3,))
     thread.start()
     assert gate.entered.wait(20)
-    delivery.sender.abandoned = True
+    delivery.state.abandoned = True
     gate.opened.set()
     thread.join(20)
     assert delivery.counts == (0, 0, 0, 0)
-    assert delivery.settled == []
+    assert len(delivery.in_flight) == 1
 
 
 def test_nothing_is_sent_once_it_is_abandoned():
     sink = ScriptedSink()
-    delivery = Delivery(sink)
-    delivery.sender.abandoned = True
+    delivery = Sending(sink)
+    delivery.state.abandoned = True
     batch = delivery.deliver(3)
     assert sink.timeouts == []
     assert batch.parts == [batch]
@@ -373,11 +371,11 @@ def test_nothing_is_sent_once_it_is_abandoned():
 
 def test_a_probe_that_fails_waits_and_a_shutdown_cuts_the_wait_short():
     sink = ScriptedSink(*[RetryableError("503")] * 3)
-    delivery = Delivery(sink, retry=RetryPolicy(initial=3600, maximum=3600))
+    delivery = Sending(sink, retry=RetryPolicy(initial=3600, maximum=3600))
     thread = threading.Thread(target=delivery.deliver, args=(3,))
     thread.start()
     wait_for(lambda: delivery.ledger.retries == 1)
-    delivery.sender.deadline = time.monotonic() + 60
+    delivery.state.deadline = time.monotonic() + 60
     delivery.circuit.hurry()
     thread.join(50)
     assert delivery.counts == (3, 0, 0, 0)
@@ -388,6 +386,6 @@ class BackendDownError(BaseException):
 
 
 def test_no_base_exception_ends_the_thread():
-    delivery = Delivery(ScriptedSink(BackendDownError(), KeyboardInterrupt(), SystemExit()))
+    delivery = Sending(ScriptedSink(BackendDownError(), KeyboardInterrupt(), SystemExit()))
     delivery.deliver(1)
     assert delivery.counts == (1, 0, 0, 0)

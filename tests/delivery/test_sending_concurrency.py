@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from fapilog.delivery.circuit import RetryPolicy
 from fapilog.delivery.options import DeliveryOptions
-from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import RetryableError
 from fapilog.protocols import BatchLimits, Outcome
 from tests.support.ledger import wait_for
-from tests.support.queues import QUICK, bodies, close, records, wait_settled
+from tests.support.queues import QUICK, bodies, close, records, state_of, wait_settled
 from tests.support.sinks import Gate, ScriptedSink
 
 # ---- several sends at once
@@ -69,8 +69,8 @@ def test_as_many_sends_as_allowed_run_at_once_and_no_more_and_all_is_delivered(c
     wait_settled(queue)
     assert sorted(map(int, bodies(sink))) == list(range(100))
     assert sink.most == concurrency
-    assert queue.ledger.delivered == 100
-    assert queue.pending_bytes == 0
+    assert queue.state.ledger.delivered == 100
+    assert queue.state.backlog.pending_bytes == 0
     close(queue)
     assert sink.closed == 1
 
@@ -92,8 +92,8 @@ def test_a_failing_backend_is_probed_by_one_of_many_threads():
     wait_settled(queue)
     close(queue)
     assert sorted(map(int, bodies(sink))) == list(range(100))
-    assert queue.ledger.retries == 30
-    assert queue.circuit.state == "closed"
+    assert queue.state.ledger.retries == 30
+    assert state_of(queue.state.circuit) == "closed"
 
 
 def test_closing_waits_for_all_sends_that_are_under_way_and_for_what_is_behind_them():
@@ -102,17 +102,17 @@ def test_closing_waits_for_all_sends_that_are_under_way_and_for_what_is_behind_t
     close(queue, 30)
     assert len(sink.records) == 100
     assert sink.closed == 1
-    assert queue.ledger.drops.total == 0
+    assert queue.state.ledger.drops.total == 0
 
 
 def test_sends_that_hang_are_left_behind_at_the_deadline_and_all_is_counted_once():
     sink, queue = crowded(4)
     close(queue, 0.05)
-    assert queue.ledger.drops.snapshot() == {("shutdown", "INFO"): 100}
+    assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 100}
     sink.may_go.set()
     wait_for(lambda: sink.closed)
-    assert queue.ledger.settled == queue.ledger.taken == 100
-    assert queue.pending_bytes == 0
+    assert queue.state.ledger.settled == queue.state.ledger.taken == 100
+    assert queue.state.backlog.pending_bytes == 0
 
 
 def test_one_hanging_send_keeps_neither_the_others_nor_the_close_waiting():
@@ -122,9 +122,9 @@ def test_one_hanging_send_keeps_neither_the_others_nor_the_close_waiting():
     sink._on_send = lambda: gate() if not gate.entered.is_set() else None
     sink.may_go.set()
     queue.offer(records(100))
-    wait_for(lambda: queue.ledger.delivered == 98)
+    wait_for(lambda: queue.state.ledger.delivered == 98)
     close(queue, 0.05)
-    assert queue.ledger.drops.snapshot() == {("shutdown", "INFO"): 2}
+    assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 2}
     gate.opened.set()
     wait_for(lambda: sink.closed)
 
@@ -138,14 +138,18 @@ def test_closing_while_the_circuit_is_open_keeps_to_the_deadline_and_counts_the_
     policy = RetryPolicy(maximum=60 if state == "open" else 0.001)
     queue = SendingQueue(sink, options=DeliveryOptions(retry=policy))
     queue.offer(records(50))
-    wait_for(lambda: queue.circuit.state == state and (state == "open" or gate.entered.is_set()))
+    wait_for(
+        lambda: (
+            state_of(queue.state.circuit) == state and (state == "open" or gate.entered.is_set())
+        )
+    )
     began = time.monotonic()
     close(queue, 0.3)
     assert time.monotonic() - began < 10
-    assert queue.ledger.drops.snapshot() == {("shutdown", "INFO"): 50}
+    assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 50}
     gate.opened.set()
     wait_for(lambda: sink.closed)
-    assert queue.ledger.settled == 50
+    assert queue.state.ledger.settled == 50
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -160,8 +164,8 @@ def test_a_fork_during_sends_leaves_them_to_the_parent_and_the_child_begins_afre
             queue.offer(records(10))
             close(queue, 20)
             told: list[object] = [
-                queue.ledger.delivered,
-                queue.ledger.taken,
+                queue.state.ledger.delivered,
+                queue.state.ledger.taken,
                 len(sink.records),
                 sink.closed,
             ]
@@ -224,7 +228,7 @@ def test_a_signal_handler_that_closes_what_is_being_closed_counts_nothing_twice(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert interrupted == 4
-    assert queue.ledger.drops.snapshot() == {("shutdown", "INFO"): 20}
+    assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 20}
     assert sink.closed == 1
 
 
@@ -239,26 +243,26 @@ def test_a_signal_handler_may_close_what_is_delivered_inline(monkeypatch):
     queue.offer(records(5))
     close(queue, 5)
     monkeypatch.undo()
-    counted = queue.ledger.delivered + queue.ledger.drops.total
-    assert counted == queue.ledger.taken == 5
-    assert queue.ledger.delivered >= 2
+    counted = queue.state.ledger.delivered + queue.state.ledger.drops.total
+    assert counted == queue.state.ledger.taken == 5
+    assert queue.state.ledger.delivered >= 2
     assert sink.closed == 1
 
 
 def test_what_is_encoded_while_the_sink_closes_is_counted_once():
     queue = SendingQueue(ScriptedSink(on_encode=lambda _: close(queue)))
     queue.offer(records(3))
-    assert queue.ledger.drops.snapshot() == {("shutdown", "INFO"): 3}
-    assert queue.ledger.taken == 0
-    assert queue.pending_bytes == 0
+    assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 3}
+    assert queue.state.ledger.taken == 0
+    assert queue.state.backlog.pending_bytes == 0
 
 
 def test_what_comes_after_the_sink_has_closed_is_counted_too():
     queue = SendingQueue(ScriptedSink())
     close(queue)
     queue.offer(records(3))
-    assert queue.ledger.overflow.snapshot() == {("shutdown", "INFO"): 3}
-    assert queue.pending_bytes == 0
+    assert queue.state.ledger.overflow.snapshot() == {("shutdown", "INFO"): 3}
+    assert queue.state.backlog.pending_bytes == 0
 
 
 def test_a_thread_that_is_just_being_started_can_be_closed_and_flushed(monkeypatch):
@@ -273,8 +277,8 @@ def test_a_thread_that_is_just_being_started_can_be_closed_and_flushed(monkeypat
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     queue.offer(records(2))
-    queue._worker.join(20)
-    assert queue.ledger.drops.total + queue.ledger.delivered == 2
+    queue.worker.join(20)
+    assert queue.state.ledger.drops.total + queue.state.ledger.delivered == 2
     assert queue.sink.closed == 1  # type: ignore[attr-defined]
 
 
@@ -289,7 +293,7 @@ def test_what_has_waited_behind_a_slow_send_does_not_wait_for_company_again():
     queue.start_flush()
     assert gate.entered.wait(20)
     queue.offer(records(1))
-    queue._backlog._portions[0].born -= 3600  # an hour goes by
+    queue.state.backlog._portions[0].born -= 3600  # an hour goes by
     gate.opened.set()
     wait_for(lambda: len(sink.batches) == 2)
     close(queue)
@@ -325,6 +329,6 @@ def test_a_backlog_smaller_than_a_batch_is_sent_before_it_overflows():
     queue = SendingQueue(sink, options=DeliveryOptions(capacity=20_000, overflow="block"))
     for _ in range(40):
         queue.offer(records(10))
-    assert queue.ledger.overflow.total == 0
+    assert queue.state.ledger.overflow.total == 0
     close(queue)
     assert len(sink.records) == 400

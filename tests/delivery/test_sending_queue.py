@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fapilog.delivery.backlog import Backlog, Batch
+from fapilog.delivery.circuit import RetryPolicy
 from fapilog.delivery.options import DeliveryOptions
-from fapilog.delivery.retry import RetryPolicy
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError
 from fapilog.protocols import BatchLimits, Outcome
@@ -65,7 +65,11 @@ def test_a_retryable_failure_is_tried_again_until_it_succeeds_and_nothing_is_dou
     wait_settled(queue)
     close(queue)
     assert bodies(sink) == ["0", "1", "2"]
-    assert (queue.ledger.delivered, queue.ledger.retries, queue.ledger.sends) == (3, 20, 21)
+    assert (queue.state.ledger.delivered, queue.state.ledger.retries, queue.state.ledger.sends) == (
+        3,
+        20,
+        21,
+    )
 
 
 def test_a_backends_wish_to_wait_is_obeyed_up_to_the_maximum():
@@ -93,7 +97,7 @@ def test_a_permanent_failure_counts_as_rejected_and_the_next_batch_goes_on():
     queue.offer(records(1))
     wait_settled(queue)
     close(queue)
-    assert (queue.ledger.rejected, queue.ledger.delivered) == (2, 1)
+    assert (queue.state.ledger.rejected, queue.state.ledger.delivered) == (2, 1)
 
 
 def test_a_partial_success_is_counted_and_not_retried(capsys):
@@ -104,7 +108,11 @@ def test_a_partial_success_is_counted_and_not_retried(capsys):
     queue.offer(records(1))
     wait_settled(queue)
     close(queue)
-    assert (queue.ledger.rejected, queue.ledger.delivered, queue.ledger.sends) == (2, 1, 2)
+    assert (
+        queue.state.ledger.rejected,
+        queue.state.ledger.delivered,
+        queue.state.ledger.sends,
+    ) == (2, 1, 2)
     err = capsys.readouterr().err
     assert "all too old" in err
     assert "a warning" in err
@@ -118,8 +126,8 @@ def test_an_error_nobody_classified_is_tried_a_bounded_number_of_times_then_drop
     queue.offer(records(1))
     wait_settled(queue)
     close(queue)
-    assert queue.ledger.drops.snapshot() == {("sink_error", "INFO"): 2}
-    assert queue.ledger.delivered == 1
+    assert queue.state.ledger.drops.snapshot() == {("sink_error", "INFO"): 2}
+    assert queue.state.ledger.delivered == 1
 
 
 def test_the_backlog_is_bounded_in_bytes_and_what_comes_on_top_is_counted(capsys):
@@ -130,14 +138,14 @@ def test_the_backlog_is_bounded_in_bytes_and_what_comes_on_top_is_counted(capsys
     assert gate.entered.wait(5)
     for _ in range(50):
         queue.offer(records(1, size=300))
-    assert queue.pending_bytes <= 5_000
-    lost = queue.ledger.overflow.total
+    assert queue.state.backlog.pending_bytes <= 5_000
+    lost = queue.state.ledger.overflow.total
     assert lost > 30
     gate.opened.set()
     wait_settled(queue)
     close(queue)
     assert len(sink.records) == 51 - lost
-    assert queue.pending_bytes == 0
+    assert queue.state.backlog.pending_bytes == 0
     assert "backlog" in capsys.readouterr().err
 
 
@@ -152,7 +160,7 @@ def test_a_record_that_cannot_be_encoded_is_dropped_alone():
     wait_settled(queue)
     close(queue)
     assert bodies(sink) == ["0", "2"]
-    assert queue.ledger.overflow.snapshot() == {("encode_error", "INFO"): 1}
+    assert queue.state.ledger.overflow.snapshot() == {("encode_error", "INFO"): 1}
 
 
 def test_closing_drains_and_closes_the_sink_once():
@@ -178,8 +186,8 @@ def test_a_dead_backend_cannot_stretch_the_deadline_and_the_rest_is_counted(caps
     began = time.monotonic()
     close(queue, 0.3)
     assert time.monotonic() - began < 3
-    assert queue.ledger.drops.snapshot() == {("shutdown", "INFO"): 7}
-    assert queue.ledger.settled == queue.ledger.taken
+    assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 7}
+    assert queue.state.ledger.settled == queue.state.ledger.taken
     assert "7 records were not delivered" in capsys.readouterr().err
 
 
@@ -190,13 +198,13 @@ def test_a_send_that_hangs_is_left_behind_and_cannot_count_twice():
     queue.offer(records(2))
     assert gate.entered.wait(5)
     close(queue, 0.05)
-    assert queue.ledger.drops.total == 2
+    assert queue.state.ledger.drops.total == 2
     gate.opened.set()
     until = time.monotonic() + 5
     while not sink.closed and time.monotonic() < until:
         time.sleep(0.001)
-    assert queue.ledger.settled == 2
-    assert queue.ledger.delivered == 0
+    assert queue.state.ledger.settled == 2
+    assert queue.state.ledger.delivered == 0
 
 
 def test_each_attempt_is_told_the_time_that_is_left():
@@ -265,7 +273,7 @@ def test_a_sink_that_did_not_raise_took_the_batch_whatever_it_returned(answer: o
         queue.offer(records(1))
         wait_settled(queue)
     close(queue)
-    assert queue.ledger.delivered == 2
+    assert queue.state.ledger.delivered == 2
 
 
 class UnspeakableError(Exception):
@@ -294,7 +302,7 @@ def test_no_error_of_a_sink_ends_its_thread(error: Exception) -> None:
     queue.offer(records(1))
     wait_settled(queue)
     close(queue)
-    assert queue.ledger.delivered == 1
+    assert queue.state.ledger.delivered == 1
 
 
 @pytest.mark.parametrize(
@@ -315,9 +323,9 @@ def test_what_is_closed_twice_is_counted_once() -> None:
     close(queue, 0.05)
     queue.offer(records(1))
     gate.opened.set()
-    queue._worker.join(5)
-    assert queue.ledger.drops.snapshot() == {("shutdown", "INFO"): 2}
-    assert queue.ledger.overflow.snapshot() == {("shutdown", "INFO"): 1}
+    queue.worker.join(5)
+    assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 2}
+    assert queue.state.ledger.overflow.snapshot() == {("shutdown", "INFO"): 1}
 
 
 # ---- forks, and what sinks do wrong
@@ -334,15 +342,15 @@ def test_a_child_begins_with_nothing_and_a_sink_whose_after_fork_fails_is_announ
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         queue.offer(records(3))
-    assert queue.ledger.taken == 3
+    assert queue.state.ledger.taken == 3
     queue.after_fork()
-    assert (sink.forked, queue.ledger.taken, queue.pending_bytes) == (1, 0, 0)
+    assert (sink.forked, queue.state.ledger.taken, queue.state.backlog.pending_bytes) == (1, 0, 0)
     monkeypatch.setattr(sink, "after_fork", lambda: 1 / 0)
     queue.after_fork()
     assert "scripted: after_fork failed: ZeroDivisionError" in capsys.readouterr().err
     queue.offer(records(2))
     close(queue)
-    assert (queue.ledger.delivered, sink.closed) == (2, 1)
+    assert (queue.state.ledger.delivered, sink.closed) == (2, 1)
 
 
 def test_a_child_of_a_process_that_has_shut_down_leaves_the_sink_alone():
@@ -368,7 +376,7 @@ def test_where_the_quarantine_cannot_be_written_records_count_as_rejected(capsys
     queue.offer(records(3))
     wait_settled(queue)
     close(queue)
-    assert (queue.ledger.rejected, queue.ledger.quarantined) == (3, 0)
+    assert (queue.state.ledger.rejected, queue.state.ledger.quarantined) == (3, 0)
     assert "scripted: quarantine: OSError: [Errno 28] No space left" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""A thousand requests at once: every record has its own request's ids."""
+"""With a thousand concurrent requests, every record has the ids of its own request."""
 
 from __future__ import annotations
 

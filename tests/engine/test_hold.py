@@ -241,7 +241,7 @@ def test_all_holds_together_keep_to_the_budget_of_the_process(runtime, sink, mon
             assert len(outer) == 5
             assert 1 <= len(inner) <= 3
             assert hold_buffer._budget.used <= 10_000
-            now[0] += 31  # nobody leaves the outer one: what is too old makes room
+            now[0] += 31  # expired entries of the outer block make room
             log.debug("inner", text="y" * 1000)
             for n in range(6, 9):
                 log.debug("inner", text="y" * 1000, n=n)
@@ -280,7 +280,7 @@ def test_a_wrong_option_is_named(options, named):
     assert caught.value.option == named
 
 
-# ---- blocks within blocks, and in other contexts
+# ---- nested blocks, and other contexts
 
 
 def test_the_innermost_block_that_takes_a_record_has_it_and_neither_touches_the_other(
@@ -317,7 +317,7 @@ def test_tasks_and_threads_that_copied_the_context_are_in_it_and_others_are_not(
         with fapilog.hold() as block:
             await asyncio.gather(*(task(n) for n in range(3)))
             other = threading.Thread(target=log.debug, args=("elsewhere",))
-            if sys.version_info < (3, 14):  # where threads may inherit the context
+            if sys.version_info < (3, 14):  # if threads inherit the context
                 other.start()
                 other.join()
             block.release()

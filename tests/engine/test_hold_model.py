@@ -1,4 +1,4 @@
-"""Holds against a model: any blocks in any order, released or not, within small bounds."""
+"""Compares holds with a model: any blocks in any order, released or not, with small bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.ledger import balanced
 
 
 class Block:
-    """What a hold is meant to do, in the plainest way."""
+    """The model of a hold."""
 
     def __init__(self, level: int, records: int) -> None:
         self.level = level

@@ -1,4 +1,4 @@
-"""Holds and what is around them: runtimes, bridges, threads."""
+"""Holds with runtimes, bridges and threads."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_records_logged_while_another_thread_releases_arrive_in_order_and_once(r
 
 
 def test_threads_that_enter_and_leave_one_hold_all_the_time_lose_nothing(runtime, sink):
-    # Each is left after its release: what ends one block must not end the next.
+    # Each block is left after its release: the end of one block must not end the next.
     log = runtime.get_logger("t")
     block = fapilog.hold()
 

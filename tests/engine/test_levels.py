@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import fapilog
-from fapilog.engine.levels import Levels
+from fapilog.engine.registry import Levels
 from fapilog.sinks import MemorySink
 
 

@@ -142,7 +142,7 @@ def test_exc_info_works_at_every_severity_and_absent_exceptions_add_nothing(runt
     log = runtime.get_logger("t")
     log.warning("x", exc_info=ValueError("given"))
     assert last(runtime, sink).attributes["exception.message"] == "given"
-    log.exception("none is handled")  # noqa: LOG004 - that there is none is the point
+    log.exception("none is handled")  # noqa: LOG004 - the test needs a call without an exception
     log.info("x", exc_info=True)  # noqa: LOG014
     log.info("x", exc_info=False)
     log.info("x", exc_info=(None, None, None))

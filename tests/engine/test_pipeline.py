@@ -306,7 +306,7 @@ def test_what_is_logged_after_shutdown_is_counted_and_announced(capsys):
 
 def test_a_hundred_thousand_records_from_eight_threads_are_all_accounted_for():
     sink = MemorySink(capacity=200_000)
-    with Runtime(sinks=[sink], block_timeout=60) as runtime:  # on a busy machine nobody gives up
+    with Runtime(sinks=[sink], block_timeout=60) as runtime:  # long, for a busy machine
         log = runtime.get_logger("t")
 
         def work(number):

@@ -1,4 +1,4 @@
-"""A slice taken together: the same records as one by one, whatever is among them."""
+"""A slice gives the same records as its entries one by one."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_records_from_elsewhere_come_out_as_they_would_alone(given):
             for body, values, name, timestamp in given
         ]
         for record in records:
-            record.size = 5  # of a pipeline that had it before
+            record.size = 5  # from a pipeline that has processed it before
         return [of_a_bridge(record) for record in records]
 
     taken = Processing([RedactProcessor()], DEFAULT_LIMITS).records(entries(), Drops())
@@ -122,7 +122,7 @@ def test_a_secret_among_many_records_is_masked_and_the_others_stay():
         of_a_logger("x", {"n": n, "note": f"pwd={n}" if n == 50 else "y"}) for n in range(99)
     ]
     processing = Processing([redactor := RedactProcessor()], DEFAULT_LIMITS)
-    for _ in range(2):  # the second time all names are known
+    for _ in range(2):  # all names are known in the second round
         taken = processing.records(entries, Drops())
         assert [r.attributes["note"] for r in taken if r.attributes["note"] != "y"] == [
             "pwd=[REDACTED]"

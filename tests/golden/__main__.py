@@ -1,8 +1,8 @@
-"""Fifty things to log, and whether every bridge makes the same record of them: ``make golden``.
+"""Logs fifty cases through every bridge and compares the records: ``make golden``.
 
     python -m tests.golden          prints the table of docs/bridges.md
 
-Exits with 1 when a record is not the one expected, and says which.
+Exits with 1 and names the case if a record is not the expected one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAME, DIFFERENT = "=", "FAILED"
 
 
 def play(bridge: Bridge) -> dict[str, list[LogRecord]]:
-    """Log every case that a bridge can carry; return the records by case."""
+    """Log every case that users of a bridge can write; return the records by case."""
     sink = MemorySink()
     carried = [case for case in CASES if not bridge.cannot(case)]
     fapilog.configure(sinks=[sink], level=1)
@@ -45,7 +45,7 @@ def play(bridge: Bridge) -> dict[str, list[LogRecord]]:
             fapilog.flush(60)
     finally:
         fapilog.shutdown(5)
-    # Every way keeps the order: one record each, or all of them are in doubt.
+    # Every bridge keeps the order.  If the count is wrong, no record can be assigned.
     records = list(sink.records)
     if len(records) != len(carried):
         return {case.name: records for case in carried}
@@ -53,7 +53,7 @@ def play(bridge: Bridge) -> dict[str, list[LogRecord]]:
 
 
 def shown(record: LogRecord) -> dict[str, Any]:
-    """Return what is compared with the expected; a stack trace must be one."""
+    """Return the fields to compare; a stack trace is replaced by whether it is one."""
     attributes = dict(record.attributes)
     stack = attributes.get("exception.stacktrace")
     if isinstance(stack, str):
@@ -69,12 +69,12 @@ def shown(record: LogRecord) -> dict[str, Any]:
 
 
 def difference(case: Case, records: Sequence[LogRecord], golden: Sequence[LogRecord]) -> str:
-    """Return in which way a case's records are not the expected, "" when they are.
+    """Return how the records of a case differ from the expected one, or "".
 
     Args:
-        case: what was logged.
-        records: what arrived.
-        golden: what fapilog's own logger made of it: stack traces are the same text.
+        case: the case.
+        records: the records that arrived.
+        golden: the records of fapilog's own logger, whose stack traces must be equal.
     """
     if len(records) != 1:
         return f"{len(records)} records"
@@ -88,7 +88,7 @@ def difference(case: Case, records: Sequence[LogRecord], golden: Sequence[LogRec
 
 
 def table() -> tuple[str, list[str]]:
-    """Play all bridges; return a Markdown table with its notes, and what is wrong."""
+    """Play all bridges; return a Markdown table with its notes, and the differences."""
     notes: list[str] = []
     problems: list[str] = []
     golden = play(BRIDGES[0])

@@ -1,4 +1,4 @@
-"""Every way into fapilog, as its users write it, for the golden cases."""
+"""Every bridge into fapilog, as its users write it, for the golden cases."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ Log = Callable[[Case], None]
 
 @dataclass(frozen=True)
 class Bridge:
-    """One way in.
+    """One bridge.
 
     Attributes:
-        title: head of the column.
+        title: the head of the column.
         open: a context manager that yields the function that logs a case.
-        cannot: the reason why its users cannot write a case, or an empty text.
+        cannot: the function that returns the reason why users of the bridge
+            cannot write a case, or an empty text.
     """
 
     title: str
@@ -51,8 +52,8 @@ def own_logger() -> Iterator[Log]:
 
 
 def _apart() -> logging.Logger:
-    """Return the logger; other handlers (pytest's) would choke on some of the cases."""
-    fapilog.install_stdlib(1)  # "trace" is another level once uvicorn is imported
+    """Return a logger without other handlers: pytest's handlers fail on some of the cases."""
+    fapilog.install_stdlib(1)  # a number, because uvicorn changes the level "trace"
     logger = logging.getLogger(NAME)
     logger.setLevel(1)
     logger.propagate = False
@@ -162,7 +163,7 @@ def _loguru(*, enqueue: bool) -> Iterator[Log]:
 
     def log(case: Case) -> None:
         logger = loguru.logger.bind(**case.extra).patch(_rename)
-        # Without arguments of its own loguru does not format: braces stay.
+        # Without arguments loguru does not format, so braces stay.
         logger.opt(exception=case.exception).log(case.severity.upper(), case.text)
 
     try:
@@ -172,9 +173,9 @@ def _loguru(*, enqueue: bool) -> Iterator[Log]:
 
 
 NO_METHOD = "structlog's loggers have no method below debug"
-TEXT_ONLY = "loguru's message is a text: what is given becomes one"
-PICKLED = "loguru pickles what goes through its queue; it reports and drops this"
-NO_TRACE = "OpenTelemetry's handler knows no severity below DEBUG"
+TEXT_ONLY = "loguru's message is always a text: the mapping becomes a text"
+PICKLED = "loguru pickles records for its queue; it reports and drops this one"
+NO_TRACE = "OpenTelemetry's handler has no severity below DEBUG"
 FORMATTED = "OpenTelemetry's handler formats the message: the mapping becomes a text"
 
 

@@ -1,4 +1,4 @@
-"""Fifty things that an application may log, and the record that each of them is."""
+"""Fifty cases that an application may log, with the record that each of them becomes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Unprintable:
 
 
 class TillError(Exception):
-    """An application's own."""
+    """An exception class of the application."""
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -47,7 +47,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to log.
+    """One case to log.
 
     Attributes:
         name: what it shows.
@@ -73,7 +73,7 @@ class Case:
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The attributes, an event name among them as OpenTelemetry's handler reads it."""
+        """The attributes, with the event name under OpenTelemetry's key."""
         named = {"otel.event.name": self.event_name} if self.event_name else {}
         return {**self.attributes, **named}
 
@@ -146,7 +146,7 @@ CASES: tuple[Case, ...] = (
 
 
 def expected(case: Case) -> dict[str, Any]:
-    """Return what is expected of the record of a case; of a stack trace only that there is one."""
+    """Return the expected fields of a case's record; of a stack trace, only that it exists."""
     attributes = snapshot({**case.bound, **case.attributes})
     assert isinstance(attributes, dict)
     for name, value in attributes.items():

@@ -1,4 +1,4 @@
-"""Records of the Logs API and SDK become fapilog's, value for value."""
+"""Records of the Logs API and of the SDK become fapilog's records, value by value."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PaymentError(Exception):
 
 
 def shortened(error: BaseException) -> dict[str, Any]:
-    """What OpenTelemetry's logging handlers make of an exception."""
+    """An exception's attributes as OpenTelemetry's logging handlers shorten them."""
     try:
         raise error
     except BaseException as raised:

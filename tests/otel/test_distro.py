@@ -1,4 +1,4 @@
-"""fapilog's distro and configurator: defaults, options, wrong options, and what the SDK is left to do."""
+"""fapilog's distro and configurator: defaults, options, wrong options, and the SDK's part."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SDK_TRACES = "opentelemetry.sdk.trace"
 SDK_METRICS = "opentelemetry.sdk.metrics._internal"
 OURS = "fapilog.otel.provider"
 BOTH = ["from fapilog", "from logging"]
-#: Whoever reads the variables as the SDK does finds one distro by these.
+#: With these variables, code that reads them as the SDK does finds one distro.
 STOCK = {"OTEL_PYTHON_DISTRO": "distro", "OTEL_PYTHON_CONFIGURATOR": "configurator"}
 
 
@@ -63,7 +63,7 @@ def bodies(telemetry: Telemetry) -> list[str]:
 
 
 def told(telemetry: Telemetry, directory: Path, **more: str) -> tuple[dict[str, Any], list[str]]:
-    """Return what the script found, and the lines on stderr."""
+    """Return the script's findings and the lines on stderr."""
     done = run(telemetry, SCRIPT, directory, **more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr.splitlines()
@@ -213,7 +213,7 @@ def test_bootstrap_lists_what_instruments_the_libraries_that_are_there():
 
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """An environment of the test's own, in an empty directory."""
+    """The test's own environment, in an empty directory."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.chdir(tmp_path)
     loader = logging.getLogger(_load.__name__)
@@ -303,7 +303,7 @@ def test_processes_of_an_instrumented_one_are_instrumented_with_older_callers_to
 
 @pytest.fixture
 def configured(variables: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A configurator, of which the SDK's part is noted and not done."""
+    """A configurator whose SDK part is only recorded."""
     seen: dict[str, Any] = {}
 
     def components(**options: Any) -> None:
@@ -322,7 +322,7 @@ def configured(variables: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(zero_code, "_spare_handler", lambda: None)
     monkeypatch.setattr(resource, "_of_auto_instrumentation", {})
     monkeypatch.setattr(FapilogConfigurator, "takes_stdlib", False)
-    variables["FAPILOG_OTEL_PROVIDER"] = "false"  # a process has one for good
+    variables["FAPILOG_OTEL_PROVIDER"] = "false"  # a process keeps its provider
     variables["OTEL_LOGS_EXPORTER"] = "memory"
     return configure
 
@@ -351,7 +351,7 @@ def test_the_sdk_is_left_as_it_was_when_it_fails(configured, capsys):
     configured(fail="no such exporter")
     assert sdk._init_logging is before
     assert os.environ["OTEL_LOGS_EXPORTER"] == "memory"
-    assert capsys.readouterr().err.count("no such exporter; mend OTEL_TRACES_EXPORTER") == 1
+    assert capsys.readouterr().err.count("no such exporter; correct OTEL_TRACES_EXPORTER") == 1
 
 
 def test_logs_name_the_version_of_the_auto_instrumentation(configured):
@@ -388,7 +388,7 @@ def test_fapilogs_handler_outlives_what_sets_logging_up(monkeypatch):
 
     assert zero_code._with_handler_aside(clear, None, (), {})
     assert root.handlers == [ours]
-    # A configuration that places one of fapilog's itself has its own.
+    # A configuration with its own handler of fapilog keeps that one.
     assert zero_code._with_handler_aside(clear, None, (theirs,), {})
     assert root.handlers == [theirs]
 
@@ -468,10 +468,10 @@ def test_an_end_without_room_for_threads_is_told_of(providers, monkeypatch, caps
 
 @pytest.fixture
 def sigterm(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Nobody handles SIGTERM, and nothing of the process stays."""
+    """SIGTERM has no handler, before and after the test."""
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     monkeypatch.setattr(process_exit, "_others", [])
-    monkeypatch.setattr(process_exit, "_sigterm_wanted", False)
+    monkeypatch.setattr(process_exit.sigterm, "_is_wanted", False)
     yield
     signal.signal(signal.SIGTERM, before)
 
@@ -490,11 +490,11 @@ def test_sigterm_is_handled_again_before_uvicorn_notes_who_handles_it(sigterm):
     process_exit.on_sigterm(lambda _seconds: None)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as a worker of gunicorn does
     assert Server().capture_signals() == "captured"
-    assert found == [signal.SIG_DFL, process_exit._on_sigterm]
+    assert found == [signal.SIG_DFL, process_exit.sigterm.handle]
 
 
 def test_a_handler_of_the_applications_own_is_not_replaced(sigterm):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     process_exit.on_sigterm(lambda _seconds: None)
-    process_exit.resume_sigterm()
+    process_exit.sigterm.resume()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

@@ -19,12 +19,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.errors import (
     ConfigurationError,
+    InvalidDataError,
     NoAnswerError,
     PermanentError,
     RetryableError,
     TooLargeError,
 )
-from fapilog.otel import exporters
 from fapilog.otel.exporters import ConsoleExporter, FileExporter, OTLPExporter, SinkExporter
 from fapilog.processors.redact import RedactProcessor
 from fapilog.protocols import BatchLimits, Outcome, Sink
@@ -146,6 +146,33 @@ def test_a_batch_that_is_too_much_is_sent_in_halves(error: Exception) -> None:
     bodies = [[record.body for record in batch] for batch in sink.batches]
     assert bodies[:2] == [["0", "1", "2", "3", "4"], ["0", "1"]]
     assert [body for batch in bodies[1:] for body in batch] == ["0", "1", "2", "3", "4"]
+
+
+def test_the_invalid_records_of_a_batch_are_found_and_lost_without_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Strict(Recording):
+        def send(self, batch: Sequence[LogRecord], timeout: float) -> Outcome | None:
+            if any(record.body == "bad" for record in batch):
+                raise InvalidDataError("a timestamp is too old")
+            return super().send(batch, timeout)
+
+    sink = Strict()
+    batch = [readable(body) for body in ("a", "bad", "c", "d")]
+    assert SinkExporter(sink).export(batch) is FAILURE
+    assert [record.body for record in sink.records] == ["a", "c", "d"]
+    assert "recording: 1 records lost: a timestamp is too old" in capsys.readouterr().err
+
+
+def test_while_the_backend_asks_to_wait_the_rest_of_an_export_is_not_sent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sink = Recording(RetryableError("busy", retry_after=4.0), limits=BatchLimits(count=1))
+    exporter = SinkExporter(sink, timeout=3.0)
+    assert exporter.export([readable("a"), readable("b")]) is FAILURE
+    assert len(sink.batches) == 1
+    assert exporter.export([readable("c")]) is SUCCESS  # every export tries once
+    assert "recording: 1 records lost: busy" in capsys.readouterr().err
 
 
 def test_a_record_that_is_too_large_alone_is_lost_without_the_others(
@@ -295,7 +322,7 @@ def test_a_forked_child_has_locks_of_its_own() -> None:
     exporter = SinkExporter(sink)
     exporter._turn.acquire()
     turn = exporter._turn
-    exporters._after_fork_in_child()
+    exporter.after_fork()
     assert exporter._turn is not turn
     assert "after_fork" in sink.events
     assert exporter.export([readable("a")]) is SUCCESS

@@ -1,4 +1,4 @@
-"""fapilog as a processor of an SDK provider, and the loops that must not close."""
+"""fapilog as a processor of an SDK provider, without loops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fapilog.values.exceptions import Capture
 
 
 class Collector:
-    """A target that keeps what it is offered, and may hand it on."""
+    """A target that keeps its records, and may pass them on."""
 
     def __init__(self, then: Callable[[LogRecord], None] | None = None) -> None:
         self.records: list[LogRecord] = []
@@ -170,7 +170,7 @@ def test_a_processor_that_was_never_used_makes_no_runtime(monkeypatch: pytest.Mo
 
 
 class Talkative(LogRecordExporter):
-    """Logs for every batch it exports, by logging and by the Logs API."""
+    """An exporter that logs for every batch, with logging and with the Logs API."""
 
     def __init__(self) -> None:
         self.bodies: list[Any] = []
@@ -189,7 +189,7 @@ class Talkative(LogRecordExporter):
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """The root logger at DEBUG, afterwards as it was."""
+    """The root logger at DEBUG; its level is restored afterwards."""
     logger = logging.getLogger()
     level, handlers = logger.level, logger.handlers[:]
     logger.setLevel(logging.DEBUG)
@@ -231,7 +231,7 @@ def test_what_an_sdk_exporter_beside_fapilog_logs_does_not_reach_fapilog(
     root.addHandler(module.LoggingHandler(logger_provider=provider))
 
     def say() -> None:
-        # The SDK's batch processor has no guard of its own: it would go on for ever.
+        # The SDK's batch processor has no guard: it would never stop.
         if len(exporter.bodies) < 4:
             logging.getLogger("vendor.exporter").error("exporting")
 

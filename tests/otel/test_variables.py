@@ -1,4 +1,4 @@
-"""OpenTelemetry's variables as its specification has them: a wrong one is announced, never fatal.
+"""OpenTelemetry's variables follow its specification: a wrong one is announced, never fatal.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
@@ -18,7 +18,7 @@ from fapilog.values import Limits
 
 DEFAULT = Settings.model_fields
 LONGEST = 86_400.0
-#: Variable, value, option, and what the option becomes; None is the default, with a warning.
+#: Variable, value, option, and the option's value; None means the default, with a warning.
 TABLE: list[tuple[str, str, str, Any]] = [
     ("OTEL_BLRP_MAX_QUEUE_SIZE", "7", "queue_size", 7),
     ("OTEL_BLRP_MAX_QUEUE_SIZE", "0", "queue_size", None),
@@ -146,7 +146,7 @@ def test_nothing_is_enabled_without_a_sink():
     assert fapilog.get_logger("app").is_enabled("error")
 
 
-# ---- every variable, whatever it holds
+# ---- every variable, with any value
 
 OTLP = "OTEL_EXPORTER_OTLP_"
 WHOLE_NUMBERS = (
@@ -165,7 +165,7 @@ CHOICES = (
     ),
     *("OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"),
 )
-#: A guess at these would send records or credentials to another place, or trust another authority.
+#: A wrong guess at these could send records or credentials to another place.
 NEVER_GUESSED = tuple(
     prefix + name
     for prefix in (OTLP, f"{OTLP}LOGS_")
@@ -174,7 +174,7 @@ NEVER_GUESSED = tuple(
 
 
 def goes_on(capsys: pytest.CaptureFixture[str]) -> str:
-    """Check that a record is taken and encoded; return what was written to stderr meanwhile."""
+    """Check that a record is taken and encoded; return the output on stderr."""
     runtime = fapilog.Runtime(handle_sigterm=False)
     sinks = [queue.sink for queue in runtime.pipeline.sending_queues()]
     runtime.get_logger("app").error("hello", answer=42)
@@ -235,7 +235,7 @@ def test_entries_of_the_resource_that_are_left_out_are_counted_off(
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", value)
     detect_resource()
     err = capsys.readouterr().err
-    assert (f"OTEL_RESOURCE_ATTRIBUTES: entry {entries} is not" in err) == bool(entries)
+    assert (f"OTEL_RESOURCE_ATTRIBUTES: entry {entries} does not" in err) == bool(entries)
 
 
 def test_a_batch_is_not_larger_than_the_queue(monkeypatch, capsys):
@@ -256,4 +256,4 @@ def test_a_logger_without_a_name_works_and_is_reported(capsys):
     for wrong in ("", name):
         diagnostics.reset()
         LoggerProvider().get_logger(wrong)
-        assert "a logger without a name was asked for" in capsys.readouterr().err
+        assert "called without a name" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``opentelemetry-instrument`` with fapilog's distro: real servers with applications left as they are."""
+"""``opentelemetry-instrument`` with fapilog's distro: real servers with unchanged applications."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="servers that fo
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hunter2-open-sesame"
 ORDERS = 5
-#: Answers with its pid, so that a test knows which of the workers it has asked.
+#: An application that answers with its pid, so that a test knows which worker answered.
 STDLIB = """
 import logging, os
 from fastapi import FastAPI
@@ -51,13 +51,13 @@ async def read_order(number: int):
 
 
 def commands(document: str) -> list[str]:
-    """Return the command lines that a document tells its readers to type."""
+    """Return the command lines of a document."""
     text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
     return re.findall(r"^ *\$ (.*)$", text, re.MULTILINE)
 
 
 def documented(document: str) -> tuple[dict[str, str], list[str]]:
-    """Return variables and arguments of the one command that a document is about."""
+    """Return the variables and arguments of a document's main command."""
     (line,) = [line for line in commands(document) if f" {INSTRUMENT} " in line]
     words = shlex.split(line)
     command = words.index(INSTRUMENT)
@@ -66,7 +66,7 @@ def documented(document: str) -> tuple[dict[str, str], list[str]]:
 
 @dataclass
 class Served:
-    """What arrived of a server that has answered a few requests and has ended."""
+    """The records of a server that has answered a few requests and has ended."""
 
     telemetry: Telemetry
     output: str
@@ -74,7 +74,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[Served]:
-    """The example, run by the documentation's own words."""
+    """The example, run with the documentation's own commands."""
     chosen, command = documented("docs/zero-code.md")
     port = free_port()
     with receiving() as telemetry:
@@ -216,12 +216,12 @@ def test_each_record_and_each_span_arrives_once_although_uvicorn_reloads(tmp_pat
 
 
 def assert_complete(telemetry: Telemetry, asked: Counter[str]) -> None:
-    """Compare what arrived of each process with the requests that it has answered."""
+    """Compare the records of each process with the requests that it has answered."""
     logs = telemetry.of_logger("shop.orders")
     spans = telemetry.requests("GET /orders/{number}")
     assert Counter(str(log.resource["process.pid"]) for log in logs) == asked
     assert Counter(log.span_id for log in logs) == Counter(span.span_id for span in spans)
     instances = {log.span_id: log.resource.get("service.instance.id") for log in logs}
     assert {s.span_id: s.resource.get("service.instance.id") for s in spans} == instances
-    assert len(set(instances.values())) in {1, len(asked)}  # older SDKs have none
+    assert len(set(instances.values())) in {1, len(asked)}  # older SDKs do not set it
     assert "http.server.active_requests" in {name for name, _ in telemetry.metrics}

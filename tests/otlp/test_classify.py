@@ -1,4 +1,4 @@
-"""Answers of backends mean what the OTLP specification says."""
+"""Answers of backends have the meaning that the OTLP specification gives them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_request_that_is_too_large_is_told_apart_because_smaller_ones_may_pass
         ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4: 9"),  # Java
         ("RESOURCE_EXHAUSTED", "Received message exceeds the maximum configured message size."),
         (
-            "OUT_OF_RANGE",  # Rust, although the code asks for another try
+            "OUT_OF_RANGE",  # Rust, although the code is retryable
             "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
         ),
     ],
@@ -148,7 +148,9 @@ def test_an_error_tells_who_answered_the_status_and_the_backends_words():
     status = status_pb2.Status(code=3, message="bad attribute").SerializeToString()
     error = http_error(400, status, content_type=PROTOBUF, source="http://host/v1/logs")
     assert str(error) == "http://host/v1/logs: HTTP 400 Bad Request: bad attribute"
-    error = http_error(400, status, content_type="application/octet-stream")  # as Loki has it
+    error = http_error(
+        400, status, content_type="application/octet-stream"
+    )  # the media type of Loki
     assert str(error) == "HTTP 400 Bad Request: bad attribute"
     error = http_error(400, b'{"code": 3, "message": "bad attribute"}', content_type=JSON)
     assert str(error) == "HTTP 400 Bad Request: bad attribute"

@@ -1,10 +1,11 @@
-"""What the OTLP encoders write is read back; what they never write is refused, not a crash."""
+"""The decoders read what the encoders write, and refuse all other bytes without a crash."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from fapilog.otlp.decode import decode_record, decode_request, split_request
 from fapilog.otlp.decode_json import split_request_json
-from fapilog.otlp.encode import encode_in_order, encode_record, encode_request
-from fapilog.otlp.encode_json import encode_in_order_json, encode_record_json
+from fapilog.otlp.encode import encode_record, encode_request, in_order
+from fapilog.otlp.encode_json import encode_record_json, encode_request_json
 from fapilog.record import EMPTY_SCOPE, LogRecord, Resource, Scope
 from tests.support.values import relaxed
 
@@ -64,7 +65,7 @@ plain_records = st.builds(
 
 @st.composite
 def batches(draw: Any) -> list[tuple[Resource, Scope, LogRecord]]:
-    """Draw records of few resources and scopes that take turns, as in a real batch."""
+    """Draw records whose few resources and scopes alternate, as in a real batch."""
     some_resources = draw(st.lists(resources, min_size=1, max_size=2))
     some_scopes = draw(st.lists(scopes, min_size=1, max_size=2))
     turns = draw(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), max_size=5))
@@ -78,10 +79,14 @@ def batches(draw: Any) -> list[tuple[Resource, Scope, LogRecord]]:
     ]
 
 
-#: How items of each wire format are made, packed and read back.
+#: The functions that encode, pack and read back items, by wire format.
 FORMATS: dict[str, tuple[Any, Any, Any]] = {
-    "protobuf": (encode_record, encode_in_order, split_request),
-    "json": (encode_record_json, encode_in_order_json, split_request_json),
+    "protobuf": (encode_record, partial(encode_request, arrange=in_order), split_request),
+    "json": (
+        encode_record_json,
+        partial(encode_request_json, arrange=in_order),
+        split_request_json,
+    ),
 }
 each_format = pytest.mark.parametrize("form", FORMATS)
 
@@ -91,7 +96,7 @@ def fields_of(record: LogRecord) -> dict[str, Any]:
     shown["resource"] = content_of(record.resource)
     shown["scope"] = content_of(record.scope)
     if not record.trace_id:
-        shown["span_id"] = ""  # it says nothing without a trace
+        shown["span_id"] = ""  # a span id without a trace id is left out
     return shown
 
 
@@ -114,7 +119,7 @@ def test_a_record_comes_back_as_it_was(record):
 def test_a_request_comes_back_with_resources_and_scopes(batch):
     for resource, scope, record in batch:
         record.resource, record.scope = resource, scope
-    decoded = decode_request(encode_in_order(items_of(batch, encode_record)))
+    decoded = decode_request(encode_request(items_of(batch, encode_record), in_order))
     assert [fields_of(record) for record in decoded] == [fields_of(record) for *_, record in batch]
 
 
@@ -135,7 +140,7 @@ def test_what_is_packed_comes_back_in_its_order_byte_for_byte(form, batch):
 @given(batches())
 @relaxed
 def test_a_packed_batch_is_a_request_that_any_receiver_takes(batch):
-    packed = encode_in_order(items_of(batch, encode_record))
+    packed = encode_request(items_of(batch, encode_record), in_order)
     request = ExportLogsServiceRequest.FromString(packed)
     sent = [
         record.SerializeToString(deterministic=True)
@@ -179,7 +184,7 @@ def test_numbers_that_json_has_no_word_for_come_back():
     assert decode_record(encode_record(record)).body == [math.inf, -math.inf]
     resource = Resource({"high": math.inf, "n": -(2**63), "raw": b"\x00\xff", "none": None})
     ((again, *_),) = split_request_json(
-        encode_in_order_json([(resource, EMPTY_SCOPE, encode_record_json(record))])
+        encode_request_json([(resource, EMPTY_SCOPE, encode_record_json(record))], in_order)
     )
     assert again.attributes == resource.attributes
 
@@ -190,7 +195,7 @@ def test_fields_of_a_later_version_of_the_protocol_are_passed_over():
     assert fields_of(decode_record(encode_record(record) + unknown)) == fields_of(record)
 
 
-# -- what is malformed ----------------------------------------------------------
+# -- malformed bytes ------------------------------------------------------------
 
 
 def some_items(form: str) -> list[Any]:
@@ -265,7 +270,7 @@ def test_values_nested_without_end_are_refused(levels):
         decode_record(b"\x2a" + varint(len(nested)) + nested)
     text = '{"arrayValue":{"values":[' * levels + "{}" + "]}}" * levels
     pairs = '{"resourceLogs":[{"resource":{"attributes":[{"key":"k","value":%s}]},"schemaUrl":"","scopeLogs":[]}]}'
-    with pytest.raises(ValueError, match="no request of OTLP/JSON"):
+    with pytest.raises(ValueError, match="not a request of OTLP/JSON"):
         split_request_json((pairs % text).encode())
 
 

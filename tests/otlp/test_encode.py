@@ -1,4 +1,4 @@
-"""The protobuf and JSON encoders give what the official messages give."""
+"""The protobuf and JSON encoders give the same as the official messages."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tests.support.values import relaxed
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
 
-# Values as fapilog.values.normalise leaves them, and the floats it does not.
+# Values that fapilog.values.normalise returns, and floats that it does not return.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 int64s = st.integers(-(2**63), 2**63 - 1)
-floats = st.floats(allow_nan=False) | st.just(math.nan)  # of NaN JSON keeps no payload
+floats = st.floats(allow_nan=False) | st.just(math.nan)  # JSON has no payload of NaN
 scalars = st.none() | st.booleans() | int64s | st.integers(0, 300) | floats | texts | st.binary()
 values = st.recursive(
     scalars,
@@ -82,7 +82,7 @@ def fill_pairs(pairs: Any, attributes: dict[str, Any]) -> None:
 
 
 def without_empty_values(message: Any) -> Any:
-    """Drop the values of attributes that hold none, as JSON does."""
+    """Drop empty values of attributes, as JSON does."""
     for pair in getattr(message, "attributes", ()):
         strip(pair)
     if message.HasField("body"):
@@ -127,7 +127,7 @@ def official(record: LogRecord) -> ProtoRecord:
 
 
 def comparable(message: Any) -> bytes:
-    """Serialise a message: unlike messages, bytes with a NaN in them are equal."""
+    """Serialise a message: messages with a NaN are never equal, their bytes are."""
     serialised: bytes = message.SerializeToString(deterministic=True)
     return serialised
 
@@ -140,7 +140,7 @@ def nested(levels: int, wrap: Any) -> Any:
 
 
 def parse_json(line: bytes, message: Any) -> Any:
-    """Parse OTLP/JSON with the official JSON parser, which wants ids as base64."""
+    """Parse OTLP/JSON with the official JSON parser, which expects ids as base64."""
 
     def convert(fields: dict[str, Any]) -> dict[str, Any]:
         for name in {"traceId", "spanId"} & fields.keys():
@@ -256,7 +256,7 @@ def test_deeper_nesting_is_cut_so_that_the_request_can_still_be_parsed(levels, w
 
 
 class Odd:
-    """What no processor should leave in a record."""
+    """A value that no processor should leave in a record."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no text")

@@ -299,10 +299,10 @@ def test_a_fork_while_another_thread_configures_is_not_held_up_for_ever():
     done = run(
         """
         from fapilog.runtime import default
-        default._PATIENCE = 0.2
+        default.state.fork_patience = 0.2
         held = threading.Event()
         def configure_for_long():
-            with default._lock:
+            with default.state.lock:
                 held.set()
                 time.sleep(60)
         threading.Thread(target=configure_for_long, daemon=True).start()

@@ -1,17 +1,23 @@
-"""Forks while threads are inside libraries that hold locks: OpenSSL, the resolver, gRPC."""
+"""The steps around a fork, and forks while threads are inside OpenSSL, the resolver or gRPC."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fapilog import Runtime
+from fapilog.bridges.patching import SetupLock
 from fapilog.errors import RetryableError
-from fapilog.process import fork_gate
+from fapilog.otel.exporters import SinkExporter
+from fapilog.process import fork
+from fapilog.sinks import MemorySink
 from tests.support.processes import otlp, receiving, run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -19,8 +25,40 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 ROOT = Path(__file__).parents[2]
 
 
+def test_the_steps_run_down_the_list_before_a_fork_and_up_the_list_after_it(monkeypatch):
+    played: list[str] = []
+
+    class Owner:
+        def after_fork(self) -> None:
+            played.append("owner")
+
+    for functions in ("_before", "_in_parent", "_in_child"):
+        monkeypatch.setattr(fork, functions, {})
+    monkeypatch.setattr(fork, "_renewed", {step: weakref.WeakSet() for step in fork.STEPS})
+    for step in sorted(fork.STEPS):  # the order of registration does not matter
+        play = partial(played.append, step)
+        fork.register(step, before=play, in_parent=play, in_child=play)
+    owner = Owner()
+    fork.renew(fork.STEPS[0], owner)
+    fork.run_before()
+    fork.run_in_parent()
+    down, up = list(fork.STEPS), list(reversed(fork.STEPS))
+    assert played == down + up
+    played.clear()
+    fork.run_in_child()
+    assert played == [*up[:-1], "owner", up[-1]]
+
+
+def test_each_step_has_an_owner():
+    exporter, lock = SinkExporter(MemorySink()), SetupLock()
+    with Runtime(sinks=[MemorySink()], otel_provider=False):
+        owned = {step for step, owners in fork._renewed.items() if owners}
+        assert owned | set(fork._in_child) == set(fork.STEPS)
+    del exporter, lock
+
+
 @contextlib.contextmanager
-def a_thread_inside(section: fork_gate.Section) -> Iterator[threading.Event]:
+def a_thread_inside(section: fork.Section) -> Iterator[threading.Event]:
     """Have a thread inside ``section`` until the event is set."""
     entered, leave = threading.Event(), threading.Event()
 
@@ -38,27 +76,27 @@ def a_thread_inside(section: fork_gate.Section) -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def section(monkeypatch: pytest.MonkeyPatch) -> fork_gate.Section:
+def section(monkeypatch: pytest.MonkeyPatch) -> fork.Section:
     """The only section there is, so that no other test's threads count."""
-    section = fork_gate.Section("a library", 30.0, "do not fork")
-    monkeypatch.setattr(fork_gate, "SECTIONS", (section,))
+    section = fork.Section("a library", 30.0, "do not fork")
+    monkeypatch.setattr(fork, "SECTIONS", (section,))
     return section
 
 
 def test_a_fork_waits_for_calls_and_calls_wait_for_the_fork(section):
     forked, entered, done = threading.Event(), threading.Event(), threading.Event()
 
-    def fork() -> None:
-        fork_gate.before_fork()
+    def fork_once() -> None:
+        fork.close_gate()
         forked.set()
         assert done.wait(20)
-        fork_gate.after_fork_in_parent()
+        fork.open_gate()
 
     def call() -> None:
         with section:
             entered.set()
 
-    forking, calling = threading.Thread(target=fork), threading.Thread(target=call)
+    forking, calling = threading.Thread(target=fork_once), threading.Thread(target=call)
     with a_thread_inside(section) as leave:
         forking.start()
         assert not forked.wait(0.05)
@@ -75,8 +113,8 @@ def test_a_fork_waits_for_calls_and_calls_wait_for_the_fork(section):
 def test_a_child_forked_in_the_midst_of_a_call_leaves_the_library_alone(section):
     section.patience = 0.01
     with a_thread_inside(section):
-        fork_gate.before_fork()
-        fork_gate.after_fork_in_child()
+        fork.close_gate()
+        fork.open_gate_in_child()
     with pytest.raises(RetryableError, match=r"a library cannot be used .*; do not fork"):
         with section:
             pass
@@ -84,8 +122,8 @@ def test_a_child_forked_in_the_midst_of_a_call_leaves_the_library_alone(section)
 
 def test_a_signal_handler_may_fork_inside_a_call(section):
     with section:
-        fork_gate.before_fork()
-        fork_gate.after_fork_in_child()
+        fork.close_gate()
+        fork.open_gate_in_child()
     assert not section.cut_short
 
 
@@ -110,9 +148,9 @@ def test_three_hundred_forks_while_threads_connect_by_tls_leave_no_child_hung():
 # "locked" one that held a lock of the resolver.
 SLOW_RESOLVER = """
     import socket
-    from fapilog.process import fork_gate
+    from fapilog.process import fork
     from fapilog.sinks import OTLPSink
-    fork_gate.RESOLVER.patience = 0.05
+    fork.RESOLVER.patience = 0.05
     real, asked, waiting = socket.getaddrinfo, threading.Event(), threading.Lock()
     def slow(*arguments):
         asked.set()

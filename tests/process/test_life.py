@@ -233,14 +233,14 @@ def test_a_loop_that_fails_for_want_of_memory_is_run_again(capsys):
     assert "fapilog-test: SystemExit; it goes on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["meant", "take_in"])
+@pytest.mark.parametrize("where", ["meant", "_take"])
 def test_a_slice_that_fails_for_want_of_memory_is_counted_and_the_next_goes_on(
     where: str, monkeypatch: pytest.MonkeyPatch
 ):
     sink = ScriptedSink()
     with Runtime(sinks=[sink], otel_provider=False) as runtime:
         log = runtime.get_logger("t")
-        intake = runtime.pipeline.sending_queues()[0]._intake
+        intake = runtime.pipeline.sending_queues()[0].intake
         real = getattr(intake, where)
 
         def fail(*_: Any) -> Any:
@@ -314,14 +314,14 @@ ENDING = """
     fapilog.configure(shutdown_timeout=1)
     for n in range(50): log.info(f"{n}")
     import atexit
-    import fapilog.process.exit
+    from fapilog.process import exit as process_exit
     # Runs after fapilog has ended.
     began = []
     def ended(): print(json.dumps({"spooled": fapilog.stats().spooled,
         "dropped": fapilog.stats().dropped, "pending": fapilog.stats().pending}))
-    atexit.unregister(fapilog.process.exit._finish)
+    atexit.unregister(process_exit._finish)
     atexit.register(ended)
-    atexit.register(fapilog.process.exit._finish)
+    atexit.register(process_exit._finish)
 """
 
 

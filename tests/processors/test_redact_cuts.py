@@ -1,4 +1,4 @@
-"""Nothing of a secret leaves where a value is cut: what is left of it must still be recognised."""
+"""If a value is cut inside a secret, redaction still recognises the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fapilog.values.plain import MAX_NAME
 
 LINE = "MIIEpAIBAAKCAQEA7vNqXw2kPz5T" * 2
 KEY = "\n".join([LINE] * 40)
-#: What is logged, and the part of it that must not be found, in pieces of some length.
+#: The logged text, and the part of it of which no piece of some length may be found.
 SECRETS = {
     "pair": (" password=hunter2correcthorsebatterystaple ", "hunter2correcthorsebatterystaple"),
     "quoted": (' "token": "hunter2 correct horse" ', "hunter2 correct horse"),
@@ -60,7 +60,7 @@ def logged(sink: MemorySink, **values: Any) -> str:
 
 
 def offsets(limit: int, size: int) -> list[int]:
-    """Where a text of ``size`` begins so that the cut goes through it, and through its ends."""
+    """Offsets of a text of ``size`` at which the cut is inside it or at its ends."""
     step = max(size // 12, 1)
     return sorted({limit - n for n in (*range(0, size + 40, step), *range(8))})
 

@@ -1,4 +1,4 @@
-"""One policy for every field of a record and for every way out."""
+"""One redaction policy applies to every field of a record and to every output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pydantic and FastAPI say of values that did not validate names no secret."""
+"""Errors of pydantic and FastAPI about values that did not validate show no secret."""
 
 from __future__ import annotations
 

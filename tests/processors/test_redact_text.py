@@ -1,4 +1,4 @@
-"""In a text only the secret part is masked, in time linear to its length."""
+"""Only the secret part of a text is masked, in time linear in its length."""
 
 from __future__ import annotations
 

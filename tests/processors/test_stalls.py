@@ -1,7 +1,7 @@
-"""Redaction takes time in proportion to the text, whatever an attacker writes.
+"""Redaction takes time in proportion to the length of the text, also for hostile texts.
 
-Growth is compared, never time: eight times the text may take a good deal more
-than eight times as long on a busy machine, but not 64 times.
+The tests compare growth, never time: on a busy machine, eight times the text may take
+much more than eight times as long, but not 64 times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FACTOR = 8
 #: Half of what quadratic time would take.
 MOST = FACTOR * FACTOR / 2
 
-#: What the rules look for, and what almost is that: hostile texts are made of it.
+#: Texts that the rules search, and near misses: hostile texts consist of them.
 PARTS = (
     *(
         "token",
@@ -80,7 +80,7 @@ def test_a_search_for_the_worst_text_finds_none_that_takes_more_than_linear_time
         return lambda size: ("token= input_value=" + piece * (size // len(piece) + 1))[:size]
 
     tried = [[chance.choice(PARTS) for _ in range(chance.randint(1, 6))] for _ in range(300)]
-    # The slowest of many short texts are tried at a length at which growth shows.
+    # The slowest of many short texts are repeated to a length at which growth shows.
     slowest = sorted(tried, key=lambda parts: seconds(repeated(parts)(2000)), reverse=True)[:12]
     for parts in slowest:
         grown = min(growth(repeated(parts), 4000) for _ in range(2))

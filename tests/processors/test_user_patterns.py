@@ -1,4 +1,4 @@
-"""Users' regular expressions: ordinary ones are taken, those that never come to an end are not."""
+"""Users' regular expressions: ordinary ones are accepted, exponential ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates that are renewed while the application runs: nothing is lost, nobody restarts."""
+"""Certificates that are renewed while the application runs: no record is lost, without a restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fapilog.cli.receiver import Receiver
 from fapilog.diagnostics import reset
 from fapilog.errors import RetryableError
 from fapilog.sinks import OTLPSink
-from fapilog.sinks.http.connection import TLSStream
+from fapilog.sinks.http.transport import TLSStream
 from tests.support.otlp_servers import Certificates, deliver, opened
 from tests.support.ports import free_port
 
@@ -31,7 +31,7 @@ def _speaks_freely() -> Iterator[None]:
 
 
 def issue(directory: Path) -> Certificates:
-    """Make an authority, and certificates that only it has signed, in files of ``directory``."""
+    """Write an authority and certificates that it has signed to files in ``directory``."""
     directory.mkdir()
     return Certificates(directory)
 
@@ -65,7 +65,7 @@ def linked_as_kubernetes_does(directory: Path) -> Put:
 
 
 class Backend:
-    """A receiver on one port that wants certificates of one authority, then of another."""
+    """A receiver on one port whose authority a test can change."""
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
@@ -154,12 +154,12 @@ def test_a_certificate_without_its_new_key_is_announced_and_the_old_pair_stays_i
 
 
 def until_delivered(sink: OTLPSink, body: str) -> None:
-    """Deliver, with the further tries that the delivery makes."""
+    """Send until the batch is delivered, as the delivery does."""
     for _ in range(200):
         try:
             assert deliver(sink, body) is None
         except RetryableError:
-            time.sleep(0.1)  # gRPC waits a second before it connects again
+            time.sleep(0.1)  # gRPC waits a second before it reconnects
             continue
         return
     raise AssertionError(body)

@@ -11,7 +11,7 @@ import pytest
 
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError
 from fapilog.record import LogRecord, Scope
-from fapilog.sinks import stream
+from fapilog.sinks import console
 from fapilog.sinks.console import ConsoleSink
 from tests.support.records import TIME
 
@@ -41,7 +41,7 @@ def bodies(output):
 
 
 class Pipe:
-    """A pipe whose reading end is a descriptor and whose writing end a text stream."""
+    """A pipe: its reading end is a descriptor, its writing end a text stream."""
 
     def __init__(self, blocking=True):
         self.fd, write_fd = os.pipe()
@@ -55,7 +55,7 @@ class Pipe:
         return b"".join(chunks)
 
     def drain(self):
-        """Read what is in the pipe now."""
+        """Read the bytes that are in the pipe now."""
         os.set_blocking(self.fd, False)
         chunks = []
         try:
@@ -81,7 +81,7 @@ def pipe():
 
 @pytest.fixture
 def terminal():
-    """A terminal as a text stream, and what was written to it."""
+    """Yield a terminal as a text stream, and a function that reads its output."""
     master, slave = os.openpty()
     with os.fdopen(slave, "w", encoding="utf-8") as file:
         yield file, lambda: os.read(master, 65536).decode().replace("\r\n", "\n")
@@ -141,7 +141,7 @@ def test_an_object_that_only_has_write_is_a_text_stream():
     collector = Collector()
     emit(ConsoleSink(collector), record("one"), record("two"))
     assert bodies("".join(collector.written)) == ["one", "two"]
-    assert len(collector.written) == 1  # one write a batch
+    assert len(collector.written) == 1  # one write per batch
 
 
 def test_a_batch_comes_after_what_was_printed_before(pipe):
@@ -227,7 +227,7 @@ def test_a_full_disk_is_retryable_and_nothing_is_left_in_the_streams_buffer():
         sink = ConsoleSink(full)
         with pytest.raises(RetryableError, match="No space left"):
             emit(sink, record())
-        full.flush()  # would raise if the line had stayed there
+        full.flush()  # would raise if the line were still in the buffer
 
 
 @POSIX
@@ -247,7 +247,7 @@ def test_a_reader_that_does_not_read_ends_the_attempt_and_a_retry_goes_on(blocki
             received += pipe.drain()
     received += pipe.drain()
     assert attempts > 1
-    assert received == b"".join(batch)  # every line once and whole
+    assert received == b"".join(batch)  # every line once and complete
     pipe.close()
 
 
@@ -277,7 +277,7 @@ def test_a_line_cut_short_is_finished_even_if_its_batch_is_given_up():
 
 
 class ShortWriter(io.RawIOBase):
-    """Takes a few bytes a call, and fails when told to."""
+    """Accepts a few bytes per call, and fails on request."""
 
     def __init__(self, *answers):
         super().__init__()
@@ -473,10 +473,10 @@ def test_a_terminal_that_hung_up_is_permanent():
 
 @POSIX
 def test_pipes_are_written_in_portions_no_other_process_can_split(monkeypatch, pipe):
-    monkeypatch.setattr(stream, "_PIPE_BUF", 512)
+    monkeypatch.setattr(console, "_PIPE_BUF", 512)
     sizes = []
 
-    class Spy(stream.OutputStream):
+    class Spy(console.OutputStream):
         def _write(self, data):
             sizes.append(len(data))
             super()._write(data)

@@ -1,4 +1,4 @@
-"""Any SDK exporter as a sink: what it gets, and what its answers mean."""
+"""Any SDK exporter as a sink: its records, and the meaning of its answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fapilog.values.exceptions import Capture
 
 
 class Scripted(LogRecordExporter):
-    """Answers export() with what it is given: a result, or an exception to raise."""
+    """Answers export() with a given result or exception."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -249,7 +249,7 @@ def test_it_is_named_after_the_exporter() -> None:
 
 
 class Collector:
-    """A target that keeps what it is offered."""
+    """A target that keeps the records it is offered."""
 
     def __init__(self) -> None:
         self.records: list[LogRecord] = []

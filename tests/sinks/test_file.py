@@ -7,8 +7,8 @@ import stat
 import pytest
 
 from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.process import files
 from fapilog.record import LogRecord, Resource, Scope
-from fapilog.sinks import shared_file
 from fapilog.sinks.file import FileSink
 from tests.support.files import POSIX, bodies, emit, encoded, file_sinks, rotated
 
@@ -131,7 +131,7 @@ def test_with_fsync_a_batch_is_on_the_disk_before_it_counts(make, path, monkeypa
         sink.send(batch, 5.0)
     monkeypatch.setattr(os, "fsync", real)
     sink.send(batch, 5.0)
-    assert bodies(path) == ["one", "two", "two"]  # rather twice than not at all
+    assert bodies(path) == ["one", "two", "two"]  # twice is better than lost
 
 
 # -- options ----------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_rotation_in_a_directory_that_cannot_be_written_is_refused(path, monkeyp
     sink.close()
 
 
-# -- what happens to the file outside ------------------------------------------------
+# -- changes from outside ----------------------------------------------------------
 
 
 @POSIX
@@ -265,12 +265,12 @@ def test_a_file_truncated_from_outside_is_announced_with_what_to_do(make, path, 
     sink = make()
     emit(sink, "before")
     size = path.stat().st_size
-    shutil.copyfile(path, path.with_suffix(".1"))  # as copytruncate does
+    shutil.copyfile(path, path.with_suffix(".1"))  # as logrotate's copytruncate does
     os.truncate(path, 0)
     emit(sink, "after")
     said = capsys.readouterr().err
     assert f"app.jsonl was truncated from outside after {size} bytes" in said
-    assert "use create" in said
+    assert "use logrotate's create" in said
 
 
 def test_a_file_that_grows_by_other_hands_or_was_renamed_is_not_called_truncated(
@@ -311,14 +311,14 @@ def test_a_file_rotated_by_another_process_while_it_is_opened_is_opened_anew(
     emit(sink, "before")
     path.rename(path.with_name("moved"))
     path.touch()
-    real = shared_file.open_file
+    real = files.open_unplanted
 
     def open_too_late(wanted):
-        monkeypatch.setattr("fapilog.sinks.file.open_file", real)
+        monkeypatch.setattr("fapilog.sinks.file.open_unplanted", real)
         path.unlink()
         return real(wanted)
 
-    monkeypatch.setattr("fapilog.sinks.file.open_file", open_too_late)
+    monkeypatch.setattr("fapilog.sinks.file.open_unplanted", open_too_late)
     emit(sink, "after")
     assert bodies(path) == ["after"]
 
@@ -380,7 +380,7 @@ def test_a_file_that_another_user_put_where_all_can_write_is_refused(tmp_path, m
 
 
 def plant(path):
-    """Put a file there as another user would who wants to read what is written to it."""
+    """Plant a file, as another user would to read the records."""
     path.write_text("")
     path.chmod(0o666)
     os.chown(path, 12345, -1)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fapilog.errors import RetryableError
-from fapilog.sinks.shared_file import open_file, try_lock
+from fapilog.process.files import open_file, try_lock
 from tests.support.files import POSIX, bodies, emit, encoded, file_sinks
 
 
@@ -23,7 +23,7 @@ def make(path):
 
 
 def failing_write(monkeypatch, *answers):
-    """Make os.write take so many bytes, or raise, call by call; then work."""
+    """Make calls of os.write accept that many bytes, or raise; later calls work."""
     real, left = os.write, list(answers)
 
     def write(fd, data):
@@ -60,7 +60,7 @@ def test_a_full_disk_after_any_byte_leaves_every_line_once(tmp_path, monkeypatch
         sink.send(batch, 5.0)
         lines = (tmp_path / f"{cut}.jsonl").read_bytes().splitlines()
         assert [line for line in lines if line in whole.values()] == list(whole.values())
-        assert len(lines) <= 4  # and at most one that is cut short
+        assert len(lines) <= 4  # and at most one incomplete line
 
 
 def test_a_line_that_lacks_only_its_newline_is_not_repeated(make, path, monkeypatch):
@@ -168,7 +168,7 @@ def test_a_forked_child_has_a_lock_of_its_own(make, path):
     sink = make()
     emit(sink, "parent")
     parents = sink._fd
-    kept = os.dup(parents)  # the parent's open file, as it lives on in the parent
+    kept = os.dup(parents)  # the parent's open file, which the parent goes on using
     assert try_lock(kept)
     sink.after_fork()
     batch = encoded(sink, "child")

@@ -140,13 +140,13 @@ def test_processes_that_share_a_rotating_file_lose_and_repeat_nothing(make, path
         subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in "abcd"
     ]
     assert [child.wait(110) for child in children] == [0] * 4
-    make(compress="gzip").close()  # what two processes left to each other
+    make(compress="gzip").close()  # compresses the files that the children left
     files = [*rotated(path), path]
     assert len(files) > 20
     assert all(file.suffix == ".gz" for file in files[:-1])
     found = bodies(*files)
     assert sorted(found) == sorted(f"{name}:{n}" for name in "abcd" for n in range(2000))
-    for name in "abcd":  # the order of each process is kept over all files
+    for name in "abcd":  # each process's records are in order over all files
         own = [body for body in found if body.startswith(name)]
         assert own == [f"{name}:{n}" for n in range(2000)]
 
@@ -235,7 +235,7 @@ def test_a_killed_process_leaves_at_most_one_line_cut_short_and_no_lock(make, pa
     sink.close()
     *lines, last = path.read_bytes().splitlines()
     assert json.loads(last)["body"] == "after"
-    if lines and not lines[-1].endswith(b"}}"):  # the system cuts a write at the end of a page
+    if lines and not lines[-1].endswith(b"}}"):  # the system ends the write at a page boundary
         *lines, _torn = lines
         path.write_bytes(b"\n".join([*lines, last]))
     found = bodies(*rotated(path), path)

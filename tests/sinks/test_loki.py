@@ -1,4 +1,4 @@
-"""The Loki sink on real sockets: what is sent, and what every answer leads to."""
+"""The Loki sink on real sockets: its requests, and the effect of every answer."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def answering(status: int, headers: dict[str, str] | None = None, body: bytes = 
     return lambda entries: answer
 
 
-# ---- what is sent
+# ---- requests
 
 
 @each_format
@@ -217,7 +217,7 @@ def test_an_answer_that_may_be_another_one_later_is_worth_another_try(status):
         with opened(LokiSink(server.url)) as sink:
             with pytest.raises(RetryableError, match=f"HTTP {status} .*busy") as caught:
                 deliver(sink)
-    # The server behind a gateway that has waited too long may have taken the request.
+    # After a 504, the server behind the gateway may have taken the request.
     assert type(caught.value) is (NoAnswerError if status == 504 else RetryableError)
     assert caught.value.retry_after == 7
 
@@ -278,7 +278,7 @@ def test_a_huge_answer_is_judged_by_its_status():
 
 def test_the_bad_entry_of_a_push_is_found_and_the_others_arrive(capsys):
     def refuse_bad(entries: list[Entry]) -> Answer | None:
-        """Answer as Loki does: the good entries of the push are kept."""
+        """Answer as Loki does, which keeps the good entries of the push."""
         good = [entry for entry in entries if "bad" not in entry.line]
         for entry in good:
             server.streams.setdefault(entry.labels, []).append(entry)
@@ -293,7 +293,7 @@ def test_the_bad_entry_of_a_push_is_found_and_the_others_arrive(capsys):
         assert runtime.flush(30)
         stats = runtime.stats().sinks["loki"]
         runtime.shutdown(10)
-        # Loki keeps one of equal entries, so those that were sent again do no harm.
+        # Loki keeps one of several equal entries, so repeated entries do no harm.
         assert len(set(server.entries)) == 19
     assert (stats.delivered, stats.rejected) == (19, 1)
     assert "bad entry" in capsys.readouterr().err

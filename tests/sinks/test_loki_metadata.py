@@ -1,4 +1,4 @@
-"""What of a record becomes a label, an entry of metadata or the line, within Loki's limits."""
+"""The labels, the metadata and the line of a record, within Loki's limits."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ ORDINARY = record_of(attributes={"order_id": 42})
 
 
 def sent(*records: LogRecord, form: Any = "json", **options: Any) -> list[Entry]:
-    """Return what Loki would get of ``records``, each checked by Loki's rules."""
+    """Return the entries of ``records``, each checked by Loki's rules."""
     sink = LokiSink("http://loki:3100", format=form, **options)
     packed = sink.pack([sink.encode(record) for record in records])
     entries = []
@@ -400,7 +400,7 @@ def test_lines_of_json_and_logfmt_that_would_be_too_long_stay_json_and_logfmt():
     assert 'body="' in entry.line
 
 
-# ---- any record at all
+# ---- arbitrary records
 
 
 @each_format

@@ -1,4 +1,4 @@
-"""Options of the Loki sink: arguments, variables, names, and what is wrong with them."""
+"""Options of the Loki sink: arguments, variables, names, and errors about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grafana Loki itself keeps every record as it was, and a crash of it loses none."""
+"""Grafana Loki itself keeps every record unchanged, and its crash loses none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.loki import Entry, RealLoki, entry_of
 
 pytestmark = [pytest.mark.loki, pytest.mark.slow, pytest.mark.timeout(900)]
 
-#: Seconds that Loki is away.
+#: Seconds for which Loki is down.
 PAUSE = float(os.environ.get("LOKI_PAUSE", "60"))
 FORMATS = ("json", "protobuf")
 LABELS = {
@@ -29,7 +29,7 @@ LABELS = {
 }
 RANGES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
-#: Values of every kind, one after the other.
+#: One value of every kind.
 VALUES: list[Any] = [
     "text", "", "ünïcödé ✓ \U0001f600", 'quotes " and \\ backslashes', "two\nlines\ttab", "\x00\x1b[31m\x7f",
     "{json: [not}", "x" * 20_000, 0, -1, 2**63 - 1, -(2**63), 0.1, 1e300, -2.5e-7, True, False, None,
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLoki]:
         yield loki
 
 
-# ---- what Loki should hold, put together without a look at the sink
+# ---- the expected entries, computed without the sink's code
 
 
 def text_of(value: Any) -> str:
@@ -92,12 +92,12 @@ def expected(record: LogRecord) -> Entry:
     }
     metadata = dict(pairs_of({**resource, **attributes}))
     metadata |= {name: text_of(value) for name, value in fields.items()}
-    # Loki takes an empty value for none.
+    # Loki drops an empty value.
     metadata = {name: text for name, text in metadata.items() if text}
     return entry_of(labels, record.timestamp, f"{line}\n{trace}" if trace else line, metadata)
 
 
-#: What Loki adds by itself; a stream that grows fast, as after a pause, is cut into shards.
+#: Labels that Loki adds: it splits a stream that grows fast, as after a pause, into shards.
 LOKIS_OWN = ("detected_level", "__stream_shard__")
 
 
@@ -112,7 +112,7 @@ def without_lokis_own(entry: Entry) -> Entry:
 
 
 class Application:
-    """Logs to Loki, and to memory for comparison."""
+    """An application that logs to Loki, and to memory for comparison."""
 
     def __init__(self, url: str, form: Any) -> None:
         self.name = f"{form}-{time.time_ns()}"
@@ -151,7 +151,7 @@ class Application:
                 log.log(number % 24 + 1, "a message", n=number, **{name: value})
 
     def compare(self, server: RealLoki) -> None:
-        """Check that Loki holds exactly what was logged."""
+        """Check that Loki holds exactly the records that were logged."""
         wanted = {expected(record) for record in self.memory.records}
         assert len(wanted) == self._made, "all records can be told apart"
         found = server.query(f'{{service_name="{self.name}"}}', self.began, time.time_ns() + 10**9)
@@ -162,7 +162,9 @@ class Application:
 
 
 def test_loki_keeps_every_record_as_it_was_and_a_crash_of_it_loses_none(server: RealLoki) -> None:
-    applications = [Application(server.url, form) for form in FORMATS]  # one crash for both
+    applications = [
+        Application(server.url, form) for form in FORMATS
+    ]  # both formats share one crash
 
     def log(count: int) -> None:
         for application in applications:

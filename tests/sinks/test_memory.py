@@ -94,7 +94,7 @@ def test_reading_while_records_arrive_never_fails_or_shows_gaps():
 def test_a_forked_child_starts_empty_even_if_the_lock_was_held():
     sink = MemorySink()
     emit(sink, "parent")
-    sink._lock.acquire()  # as a thread of the parent may have it while another forks
+    sink._lock.acquire()  # as if another thread of the parent held it during the fork
     sink.after_fork()
     emit(sink, "child")
     assert bodies(sink) == ["child"]

@@ -1,4 +1,4 @@
-"""Connections that workers make where sockets were replaced: the same promises as the others."""
+"""Connections of workers in a process whose sockets were replaced keep all promises."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from fapilog import native
 from fapilog.cli.receiver import Receiver
 from fapilog.errors import RetryableError
-from fapilog.sinks.http import connection, deadline
-from fapilog.sinks.http.connection import SocketStream
+from fapilog.sinks.http import transport
+from fapilog.sinks.http.transport import SocketStream
 from fapilog.sinks.otlp.sink import OTLPSink
 from tests.support.otlp_servers import (
     EMPTY_OK,
@@ -27,9 +27,9 @@ from tests.support.ports import free_port
 
 @pytest.fixture(autouse=True)
 def as_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Send as a worker does where sockets were replaced; the hosts that were connected to."""
+    """Run the test as a worker in a process with replaced sockets; yield the connected hosts."""
     hosts: list[str] = []
-    connect = connection.connect
+    connect = transport.connect
 
     def noted(host: str, port: int, left: Callable[[], float]) -> SocketStream:
         hosts.append(host)
@@ -39,7 +39,7 @@ def as_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setattr(native, "is_patched", lambda: True)
-    monkeypatch.setattr(deadline, "connect", noted)
+    monkeypatch.setattr(transport, "connect", noted)
     token = native.IN_WORKER.set(True)
     yield hosts
     native.IN_WORKER.reset(token)
@@ -114,6 +114,6 @@ def test_a_worker_uses_the_systems_functions_and_other_callers_what_replaced_the
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(native, "original", lambda module, name: f"the system's {module}.{name}")
-    assert connection._system("socket", "socket") == "the system's socket.socket"
+    assert transport._system("socket", "socket") == "the system's socket.socket"
     native.IN_WORKER.set(False)
-    assert connection._system("socket", "socket") is socket.socket
+    assert transport._system("socket", "socket") is socket.socket

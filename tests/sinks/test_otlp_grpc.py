@@ -1,4 +1,4 @@
-"""OTLP over gRPC on real sockets: what is sent, and what every status leads to."""
+"""OTLP over gRPC on real sockets: the requests, and the effect of every status."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_server_that_named_its_limit_is_not_asked_for_larger_requests(monkeypa
     refused = threading.Event()
 
     def export(body: bytes, context: grpc.ServicerContext) -> bytes:
-        if len(body) > 400:  # the server's own limit would not come up to here
+        if len(body) > 400:  # the test sets a lower limit than gRPC's own
             assert not refused.is_set(), "asked again"
             refused.set()
             words = f"grpc: received message larger than max ({len(body)} vs. 400)"
@@ -151,7 +151,9 @@ def test_a_server_that_named_its_limit_is_not_asked_for_larger_requests(monkeypa
         assert deliver(sink, "x") is None
         refused.clear()
         monkeypatch.setattr(otlp_grpc, "monotonic", lambda: time.monotonic() + 3600)
-        with pytest.raises(TooLargeError, match="larger than max"):  # it may have been raised
+        with pytest.raises(
+            TooLargeError, match="larger than max"
+        ):  # the limit may be higher by now
             deliver(sink, "x" * 1000)
         assert refused.is_set()
 

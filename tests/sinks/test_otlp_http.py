@@ -1,4 +1,4 @@
-"""OTLP over HTTP on real sockets: what is sent, and what every answer leads to."""
+"""OTLP over HTTP on real sockets: the requests, and the effect of every answer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-# -- what is sent ---------------------------------------------------------------
+# -- requests -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -240,7 +240,7 @@ def test_an_answer_to_a_request_that_is_too_large_is_read_although_sending_it_fa
             b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         )
         connection.shutdown(socket.SHUT_WR)
-        while connection.recv(1 << 20):  # a reset would take the answer with it
+        while connection.recv(1 << 20):  # a reset would destroy the answer
             pass
 
     with SocketServer(refuse) as server, opened(OTLPSink(server.url)) as sink:

@@ -1,4 +1,4 @@
-"""OTLP over HTTP when the network is bad, encrypted or behind a proxy, and after a fork."""
+"""OTLP over HTTP on a bad network, with TLS, through a proxy, and after a fork."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from fapilog.cli.receiver import Receiver
 from fapilog.errors import ConfigurationError, NoAnswerError, PermanentError, RetryableError
 from fapilog.protocols import Outcome
-from fapilog.sinks.http import deadline
-from fapilog.sinks.http.deadline import NETWORK_ERRORS
+from fapilog.sinks.http import transport as network
+from fapilog.sinks.http.transport import NETWORK_ERRORS
 from fapilog.sinks.otlp.sink import OTLPSink
 from tests.support.otlp_servers import (
     EMPTY_OK,
@@ -41,8 +41,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def watched(stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
-    """The stream as a sink's connection uses it, with a minute left."""
-    backend = deadline._Backend()
+    """Return the stream as httpcore sees it, with a deadline in a minute."""
+    backend = network._Backend()
     backend.deadline = time.monotonic() + 60
     return backend.watch(stream)
 
@@ -51,7 +51,7 @@ def watched(stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
 
 
 def dribble(answer: bytes) -> Callable[[socket.socket], None]:
-    """Answer correctly, but so slowly that it takes far longer than the time limit."""
+    """Answer correctly, but far more slowly than the time limit allows."""
 
     def script(connection: socket.socket) -> None:
         read_request(connection)
@@ -219,7 +219,7 @@ def test_a_success_whose_rest_cannot_be_read_is_a_success(status: bytes, rest: b
                 f"HTTP {int(status[:3])}, but the rest of the answer cannot be" in outcome.message
             )
             assert "its records count as delivered" in outcome.message
-        assert server.connections == 2  # none is used again
+        assert server.connections == 2  # no connection is reused
 
 
 def test_a_success_whose_body_comes_too_slowly_is_a_success() -> None:
@@ -330,7 +330,7 @@ def test_https_trusts_the_given_authority_only(certificates):
 
 
 def compression_probe() -> str:
-    """A body of several TLS records."""
+    """Return a body that takes several TLS records."""
     return "0123456789abcdef" * 20_000
 
 
@@ -357,7 +357,7 @@ def test_the_tls_settings_that_threads_share_do_not_change_while_they_connect(
         monkeypatch.setattr(ssl.SSLContext, "wrap_bio", note_use)
         for _ in range(3):
             assert deliver(sink) is None
-            sink.after_fork()  # connects again
+            sink.after_fork()  # the next send reconnects
     assert len(used) == 3
     assert len(set(used)) == 1
     assert used[0] not in changed

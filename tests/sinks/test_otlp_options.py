@@ -1,4 +1,4 @@
-"""Options of the OTLP sink: arguments, variables, and what is wrong with them."""
+"""Options of the OTLP sink: arguments, variables, and errors about them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRET = "s3cr3t-token"
 
 @pytest.fixture
 def pem(tmp_path: Path) -> dict[str, str]:
-    """Files of an authority and of a client certificate it issued."""
+    """Write the files of an authority and of a client certificate that it issued."""
     authority = trustme.CA()
     issued = authority.issue_cert("client.example")
     paths = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "key", "chain")}

@@ -1,6 +1,6 @@
-"""An independent OTLP implementation - rotel, in Rust - understands what we send.
+"""An independent OTLP implementation, rotel (in Rust), understands the requests.
 
-Every record goes from our sink through rotel-agent to our receiver.
+Every record goes from the OTLP sink through rotel-agent to fapilog's receiver.
 """
 
 from __future__ import annotations

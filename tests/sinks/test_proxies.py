@@ -1,4 +1,4 @@
-"""Proxies: which one leads to an endpoint, what happens when it refuses us, what it may show."""
+"""Proxies: which one leads to an endpoint, how it refuses requests, and which secrets stay hidden."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_socks_proxy_fails_at_start_with_the_variable_and_the_fix(monkeypatch,
     )
 
 
-# -- a proxy that refuses us ----------------------------------------------------
+# -- a proxy that refuses requests ----------------------------------------------
 
 
 def refuse(connection: socket.socket) -> None:
@@ -198,7 +198,7 @@ def test_records_wait_until_a_proxy_takes_its_credentials_and_the_alarm_shows_no
 
 @contextlib.contextmanager
 def tunnels(tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[bytes]]]:
-    """Run a proxy that connects to loopback, whatever is asked; yields its address and requests."""
+    """Run a proxy that always connects to loopback; yield its address and requests."""
     heads: list[bytes] = []
     threads = []
 
@@ -290,7 +290,7 @@ def test_grpcs_own_variables_are_left_to_grpc(monkeypatch):
 
 def test_a_proxy_that_grpc_cannot_use_fails_at_start(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", f"https://user:{PASSWORD}@proxy:3128")
-    with pytest.raises(ConfigurationError, match="gRPC cannot use") as caught:
+    with pytest.raises(ConfigurationError, match="gRPC cannot reach") as caught:
         OTLPSink("https://collector:4317", "grpc").open()
     assert PASSWORD not in str(caught.value)
 

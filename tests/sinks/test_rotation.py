@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
+from fapilog.process.files import open_file, try_lock
 from fapilog.sinks.rotation import Archive, Retention, Rotation
-from fapilog.sinks.shared_file import open_file, try_lock
 
 NOW = 1_795_428_900.123456  # 2026-11-23T10:15:00.123456Z
 HOUR = 3600
@@ -266,7 +266,7 @@ def test_a_rotation_goes_on_without_a_thread_that_is_refused(path, tmp_path, mon
         patch.setattr(threading.Thread, "start", refuse)
         rotating.wake()
         rotating.close()
-    assert "wait: can't start new thread" in capsys.readouterr().err
+    assert "can't start new thread" in capsys.readouterr().err
     rotating.wake()
     rotating.close()
     assert all(name.endswith(".gz") for name in names(tmp_path))

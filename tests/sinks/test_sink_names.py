@@ -1,4 +1,4 @@
-"""Sinks by name: which there are, what is said of wrong ones, and that all are opened or none."""
+"""Sinks by name: the names, the errors about wrong ones, and opening all sinks or none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.sinks import ScriptedSink
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # As if the file belonged to the application: tests/options/test_found_files.py looks at the others.
+    # As if the file belonged to the application; tests/options/test_found_files.py has the other cases.
     monkeypatch.setattr("fapilog.options.found.belongs_to_application", lambda _path: True)
     return tmp_path
 
@@ -29,7 +29,7 @@ def error_of(given: Any = None, **options: Any) -> str:
 
 
 class Sequenced(ScriptedSink):
-    """Notes in a list of all sinks when it is opened and closed."""
+    """Notes when it is opened and closed, in a list that all sinks share."""
 
     def __init__(self, name: str, notes: list[str], error: Exception | None = None) -> None:
         super().__init__(name=name)
@@ -45,7 +45,7 @@ class Sequenced(ScriptedSink):
         self.notes.append(f"close {self.name}")
 
 
-# ---- where a wrong name came from
+# ---- the source of a wrong name
 
 
 def test_a_misspelt_name_is_told_with_the_variable_and_what_was_meant(monkeypatch):
@@ -126,17 +126,17 @@ def test_an_exporter_that_cannot_be_made_is_one_clear_error(monkeypatch):
     assert error_of("brokn").endswith("did you mean 'broken'?")
 
 
-# ---- what is no sink
+# ---- values that are not sinks
 
 
 @pytest.mark.parametrize("given", [[None], [ScriptedSink(), None], [3], 3, [ScriptedSink]])
-def test_what_is_no_sink_is_told_with_what_may_be_given(given):
-    assert "is no sink; give names (console, otlp" in error_of(given)
+def test_a_value_that_is_not_a_sink_is_refused_with_the_values_that_are_possible(given):
+    assert "is not a sink; give names (console, otlp" in error_of(given)
 
 
 def test_the_same_sink_twice_is_refused():
     sink = ScriptedSink(name="mine")
-    assert "is there twice" in error_of([sink, ScriptedSink(), sink])
+    assert "is given twice" in error_of([sink, ScriptedSink(), sink])
     assert sink.opened == 0
 
 

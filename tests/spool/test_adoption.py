@@ -1,4 +1,4 @@
-"""Taking over what dead processes left, in short steps, whatever its size."""
+"""Adoption of directories of any size in short steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ONE_SEGMENT = {"segment_bytes": 1 << 20}
 
 
 def leave(directory: Path, *texts: Any, started: int = 1, **more: Any) -> Path:
-    """The directory of a process that spooled these and died."""
+    """Return the directory of a process that spooled these texts and died."""
     spool = Spool("otlp", FORMAT, options(directory, **more), now_ns=lambda: started)
     spool.open()
     put(spool, *texts)
@@ -46,7 +46,7 @@ def leave(directory: Path, *texts: Any, started: int = 1, **more: Any) -> Path:
 
 
 def steps(spool: Spool, most: int) -> int:
-    """Look around and do so many steps at most; how many there were."""
+    """Adopt in at most so many steps; return the number of steps."""
     spool.look_for_orphans()
     for count in range(1, most + 1):
         if not spool.adopt_step():
@@ -55,7 +55,7 @@ def steps(spool: Spool, most: int) -> int:
 
 
 class Reads:
-    """Counts the bytes that are read, and checks that a lock is free meanwhile."""
+    """Counts the bytes that are read, and checks that a lock is free during each read."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, lock: Any = None) -> None:
         self.bytes = 0
@@ -73,7 +73,7 @@ class Reads:
 # ---- steps
 
 
-def test_batches_can_be_read_before_all_is_looked_through(tmp_path):
+def test_batches_can_be_read_during_the_scan(tmp_path):
     path = leave(tmp_path, *range(1000), **ONE_SEGMENT)
     spool = make_spool(tmp_path)
     steps(spool, 2)
@@ -133,7 +133,7 @@ def test_a_large_directory_does_not_hold_up_the_others(tmp_path):
     spool.close()
 
 
-def test_closing_in_the_midst_leaves_the_rest_for_the_next_process(tmp_path):
+def test_closing_during_a_scan_leaves_the_rest_for_the_next_process(tmp_path):
     leave(tmp_path, *range(1000), **ONE_SEGMENT)
     spool = make_spool(tmp_path)
     steps(spool, 2)
@@ -150,7 +150,7 @@ def test_closing_in_the_midst_leaves_the_rest_for_the_next_process(tmp_path):
 
 
 def settle(directory: Path, count: int) -> Path:
-    """Settle the first batches of what a dead process left; its directory."""
+    """Return the directory of a dead process, its first batches settled."""
     spool = adopt(directory)
     for frame in [spool.read() for _ in range(count)]:
         assert frame is not None
@@ -160,7 +160,7 @@ def settle(directory: Path, count: int) -> Path:
     return path
 
 
-def test_what_is_settled_is_not_looked_through_again(tmp_path, monkeypatch):
+def test_settled_batches_are_not_scanned_again(tmp_path, monkeypatch):
     leave(tmp_path, *("x" * 1000 for _ in range(1000)), segment_bytes=2 << 20)
     path = settle(tmp_path, 900)
     place = read_place(path)
@@ -212,7 +212,7 @@ def test_a_cursor_that_an_earlier_release_moved_counts_without_a_place(tmp_path)
 
 @pytest.fixture
 def sparse(tmp_path) -> Iterator[Path]:
-    """A segment of two batches with a hole of 10 GiB between them, and another one behind."""
+    """A segment of two batches with a hole of 10 GiB between them, and a second segment."""
     leave(tmp_path, "before", "after")
     (segment,) = segments(tmp_path)
     data = segment.read_bytes()
@@ -259,7 +259,7 @@ def test_a_long_gap_is_not_searched_again_by_the_reader(tmp_path, monkeypatch):
 
 
 def test_headers_that_nothing_confirms_cost_no_more_than_the_file(tmp_path, monkeypatch):
-    """Each claims a body that reaches far, over zeros that end in something else."""
+    """Each header names a long body, over zeros that end in other bytes."""
     from zlib import crc32
 
     path = leave(tmp_path, "x")
@@ -308,12 +308,12 @@ def test_a_segment_that_cannot_be_read_to_its_end_is_kept(tmp_path, monkeypatch)
 # ---- a whole delivery
 
 
-def test_the_end_does_not_wait_for_what_is_being_looked_through(
+def test_the_end_does_not_wait_for_a_scan(
     tmp_path,
     make: Make,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A directory that takes for ever delays neither the process's own records nor its end."""
+    """A scan that never ends delays neither the process's own records nor its end."""
 
     def for_ever(*_arguments: Any, **_options: Any) -> Iterator[None]:
         while True:
@@ -324,15 +324,15 @@ def test_the_end_does_not_wait_for_what_is_being_looked_through(
     spool = Spool("otlp", sink.wire_format, options(tmp_path))
     put(spool, "left")
     crash(spool)
-    monkeypatch.setattr("fapilog.spool.adoption.scan_in_steps", for_ever)
+    monkeypatch.setattr("fapilog.spool.adopted.scan_in_steps", for_ever)
     queue = make(sink)
     queue.offer(records(0, 10))
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).delivered == 10)
+    wait_until(lambda: queue.state.stats(lambda: 10, no_drops()).delivered == 10)
     began = time.monotonic()
     queue.start_close(began + 1)
     queue.finish_close()
     assert time.monotonic() - began < 10
-    assert queue.stats(lambda: 10, no_drops()).pending == 0
+    assert queue.state.stats(lambda: 10, no_drops()).pending == 0
     assert len(segments(tmp_path)) == 1
 
 
@@ -346,8 +346,8 @@ def test_many_small_frames_are_delivered_beside_the_own_records(
     crash(spool)
     queue = make(sink)
     queue.offer(records(20_000, 10))
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).delivered == 20_010, 60)
-    stats = queue.stats(lambda: 10, no_drops())
+    wait_until(lambda: queue.state.stats(lambda: 10, no_drops()).delivered == 20_010, 60)
+    stats = queue.state.stats(lambda: 10, no_drops())
     assert (stats.accepted, stats.adopted, stats.spooled, stats.pending) == (20_010, 20_000, 0, 0)
 
 

@@ -1,8 +1,7 @@
-"""Damaged segments, and segments of other releases: what is read past them."""
+"""Damaged segments and segments of later releases: everything else is still read."""
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import zlib
@@ -12,17 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapilog.spool import format as spool_format
 from fapilog.spool.format import (
     FRAME_HEADER_SIZE,
-    LAYOUTS,
     SEGMENT_HEADER_SIZE,
-    FrameHeader,
-    Payload,
-    SegmentHeader,
 )
 from tests.support.spool import (
-    FORMAT,
     adopt,
     bodies,
     crash,
@@ -41,7 +34,7 @@ for _body in BODIES:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> bytes:
-    """A segment of four frames."""
+    """A segment of four frames, as bytes."""
     directory = tmp_path_factory.mktemp("whole")
     spool = make_spool(directory)
     put(spool, *BODIES)
@@ -63,7 +56,7 @@ def plant(directory: Path, *contents: bytes, name: str = "otlp") -> Path:
 
 
 def read_planted(directory: Path, *contents: bytes) -> tuple[list[str], int]:
-    """What is read of these segments, and how many frames are told to be damaged."""
+    """Return the bodies read from these segments, and the number of damaged frames."""
     path = plant(directory, *contents)
     spool = adopt(directory)
     found = drain(spool)
@@ -74,7 +67,7 @@ def read_planted(directory: Path, *contents: bytes) -> tuple[list[str], int]:
 
 
 def frame_at(offset: int) -> int:
-    """The index of the frame a byte belongs to; -1 for the segment's header."""
+    """Return the index of the frame that holds a byte; -1 for the segment's header."""
     return sum(end <= offset for end in ENDS) - 1
 
 
@@ -109,10 +102,10 @@ def test_a_damaged_segment_does_not_hide_those_around_it(tmp_path):
     spool.close()
 
 
-# The search reads 64 KiB at a time: a header may lie across two of these.
+# The search reads 64 KiB at a time: a header may cross two of these chunks.
 @pytest.mark.parametrize("gap", [1, 20, FRAME_HEADER_SIZE + 6, *range(65_532, 65_539), 200_000])
 @pytest.mark.parametrize("filler", [b"\0", b"\xff", b"\xff\xfaFR"])
-def test_bytes_put_in_between_frames_cost_nothing_behind_them(whole, tmp_path, gap, filler):
+def test_bytes_inserted_between_frames_cost_no_later_frame(whole, tmp_path, gap, filler):
     middle = ENDS[2]
     content = whole[:middle] + (filler * gap)[:gap] + whole[middle:]
     assert read_planted(tmp_path, content)[0] == BODIES
@@ -136,7 +129,7 @@ def test_a_frame_that_lost_bytes_does_not_swallow_the_next(tmp_path, loaded, mis
     content = segments(tmp_path / "a")[0].read_bytes()
     middle = content.index(b"x" * 1000) + 500
     cut = content[:middle] + content[middle + missing :]
-    if loaded:  # found when it is read, not when it is counted
+    if loaded:  # the damage is found by reading, not by counting
         spool = make_spool(tmp_path / "b")
         put(spool, "first", "x" * 1000, "third", "fourth")
         segments(tmp_path / "b")[0].write_bytes(cut)
@@ -153,7 +146,7 @@ def test_zeros_after_a_power_failure_are_no_alarm(whole, tmp_path):
 
 
 def test_lengths_that_lie_are_not_believed(whole, tmp_path):
-    """A right checksum over a wrong length must not swallow the file, or memory."""
+    """A correct checksum over a wrong length must cost neither the file nor memory."""
     header = bytearray(whole[ENDS[1] : ENDS[1] + FRAME_HEADER_SIZE])
     for length in (0, 1, 10_000, (64 << 20) + 1, 0xFFFFFFFF):
         header[32:36] = struct.pack("<I", length)
@@ -184,7 +177,7 @@ def test_no_lie_makes_it_read_more_than_a_frame_at_once(whole, tmp_path, monkeyp
     spool.close()
 
 
-def test_a_frame_inside_a_body_is_no_frame(whole, tmp_path):
+def test_a_frame_inside_a_body_does_not_count(whole, tmp_path):
     spool = make_spool(tmp_path / "a")
     inner = whole[ENDS[0] : ENDS[1]]
     spool.append(inner * 3, [9])
@@ -192,7 +185,7 @@ def test_a_frame_inside_a_body_is_no_frame(whole, tmp_path):
     crash(spool)
     (segment,) = segments(tmp_path / "a")
     content = bytearray(segment.read_bytes())
-    content[SEGMENT_HEADER_SIZE + FRAME_HEADER_SIZE] ^= 1  # its severity: the payload is damaged
+    content[SEGMENT_HEADER_SIZE + FRAME_HEADER_SIZE] ^= 1  # the severity, a part of the payload
     assert read_planted(tmp_path / "b", bytes(content)) == (["after"], 1)
 
 
@@ -204,7 +197,7 @@ def test_any_bytes_at_all_are_survived(tmp_path_factory, content):
     spool.close()
 
 
-def test_what_is_no_segment_is_left_alone_and_counted(whole, tmp_path, capsys):
+def test_a_file_that_is_not_a_segment_is_left_alone_and_counted(whole, tmp_path, capsys):
     path = plant(tmp_path, b"notes of the user" * 100, whole)
     spool = adopt(tmp_path)
     assert drain(spool) == BODIES
@@ -213,7 +206,7 @@ def test_what_is_no_segment_is_left_alone_and_counted(whole, tmp_path, capsys):
     assert spool.adopt() == 0, "and it is not looked at again"
     assert spool.corrupt.segments == 1
     spool.close()
-    assert "is no segment" in capsys.readouterr().err
+    assert "is not a segment" in capsys.readouterr().err
 
 
 def test_frames_damaged_after_they_were_counted_are_given_back(tmp_path, capsys):
@@ -286,13 +279,13 @@ def test_a_damaged_cursor_costs_duplicates_at_most(tmp_path, damage):
         os.truncate(cursor, 3)
     spool = adopt(tmp_path)
     found = [int(body) for body in drain(spool)]
-    # One slot is one step behind the other.
+    # One slot is one write older than the other.
     assert found == list(range(10 - len(found), 10))
     assert len(found) == 10 if damage in ("both", "gone", "short") else 6 <= len(found) <= 7
     spool.close()
 
 
-def test_a_batch_that_was_given_out_is_skipped_behind_damage(tmp_path):
+def test_a_batch_that_was_given_out_is_skipped_after_damage(tmp_path):
     spool = make_spool(tmp_path)
     put(spool, "damaged")
     sending = spool.append(b"being sent", [9], read=True)
@@ -309,7 +302,7 @@ def test_a_batch_that_was_given_out_is_skipped_behind_damage(tmp_path):
     assert segments(tmp_path) == []
 
 
-def test_the_cache_is_used_again_behind_damage(tmp_path):
+def test_the_cache_is_used_again_after_damage(tmp_path):
     spool = make_spool(tmp_path, cache_bytes=1200)
     for number, body in enumerate(["a", "b", "c"]):
         spool.append(body.encode(), [9], number)
@@ -370,50 +363,3 @@ def test_a_later_format_is_left_alone_and_the_rest_is_read(whole, tmp_path, caps
     assert "format version 99" in capsys.readouterr().err
     assert [one.name for one in path.glob("*.seg")] == ["00000002.seg"]
     assert (path / "00000002.seg").read_bytes() == later
-
-
-class OldLayout:
-    """A format that once was: JSON lines behind a header of 40 bytes."""
-
-    header_size = 40
-    frame_header_size = 1
-
-    def describe(self, header):
-        version, length = struct.unpack_from("<HH", header, 8)
-        return SegmentHeader(version, length, 1, 0, FORMAT)
-
-    def parse(self, file, offset, end):
-        line = file.read(end - offset, offset).partition(b"\n")[0] if offset < end else b""
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            return None
-        identity = spool_format.format_id(FORMAT)
-        return FrameHeader(offset, identity, fields["sequence"], 7, 1, 0, len(line) + 1, 0, offset)
-
-    def find(self, file, offset, until, end):
-        header = self.parse(file, offset, end)
-        return header if header and header.end <= end else None
-
-    def load(self, file, header):
-        return Payload(
-            b"\x09", "", json.loads(file.read(header.body_length, header.start))["text"].encode()
-        )
-
-
-def test_an_earlier_format_is_read_by_its_own_reader_and_then_deleted(whole, tmp_path, monkeypatch):
-    monkeypatch.setitem(LAYOUTS, 0, OldLayout())
-    header = whole[:8] + struct.pack("<HH", 0, 40) + bytes(24)
-    lines = [json.dumps({"sequence": n + 1, "text": f"old {n}"}) + "\n" for n in range(3)]
-    old = header + struct.pack("<I", zlib.crc32(header)) + "".join(lines).encode()
-    path = plant(tmp_path, old)
-    spool = adopt(tmp_path)
-    assert (spool.adopted, spool.corrupt.frames) == (3, 0)
-    put(spool, "new")
-    first = spool.read()
-    assert first is not None
-    assert (first.body, first.time_ns) == (b"old 0", 7)
-    spool.ack(first)
-    assert sorted(drain(spool)) == ["new", "old 1", "old 2"]
-    assert not path.exists()
-    spool.close()

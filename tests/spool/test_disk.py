@@ -1,4 +1,4 @@
-"""Disks that are full, slow, read-only or broken, and what somebody planted on them."""
+"""The spool on disks that are full, slow, read-only or broken."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from fapilog.process.files import APPEND, SyncedFile, create_file
 from fapilog.spool import SpoolFullError
-from fapilog.spool.files import APPEND, SyncedFile, create_file
 from tests.support.spool import (
     BROKEN,
     FULL,
@@ -43,7 +43,7 @@ def is_taken(spool, body) -> bool:
 
 @ROOT
 def test_a_real_full_disk_refuses_batches_and_loses_none(tmp_path, monkeypatch):
-    # Other processes fill it between asking and writing.
+    # As if other processes filled the disk between the check and the write.
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
     with small_disk(tmp_path / "disk") as directory:
         fill_and_empty(directory)
@@ -113,7 +113,7 @@ def test_a_write_cut_short_at_any_byte_costs_only_its_batch(tmp_path, monkeypatc
 
         with monkeypatch.context() as patched:
             failing_once(patched, "writev", FULL, before=write_a_part)
-            if stuck:  # nor can it be cut off
+            if stuck:  # cutting the file fails, too
                 failing_once(patched, "ftruncate", BROKEN)
             with pytest.raises(OSError, match="No space"):
                 put(spool, "refused")
@@ -141,7 +141,7 @@ def test_a_short_write_is_carried_on(tmp_path, monkeypatch):
 def test_a_disk_too_full_for_a_new_segment_recovers(tmp_path, monkeypatch):
     spool = make_spool(tmp_path)
     with monkeypatch.context() as patched:
-        failing_once(patched, "writev", FULL)  # its header
+        failing_once(patched, "writev", FULL)  # the write of its header
         with pytest.raises(OSError, match="No space"):
             put(spool, "refused")
     put(spool, "taken")
@@ -170,7 +170,7 @@ def test_batches_that_failed_do_not_count_to_the_cap(tmp_path, monkeypatch):
 
 @pytest.fixture
 def synced(monkeypatch):
-    """Names of the files that are synced, in order."""
+    """The names of the synced files, in order."""
     names: list[str] = []
     real = os.fsync
 

@@ -30,9 +30,9 @@ from tests.support.spool import crash, make_spool, segments
 class Batch:
     """One batch as the model sees it.
 
-    Unsure when the spool may or may not return it; lost when a later one was
-    returned instead.  A lost one is counted again by the next process, which
-    finds out anew that its payload is damaged.
+    A batch is not sure if the spool may or may not return it, and lost if a
+    later one was returned instead.  The next process counts a lost batch
+    again, and finds its damaged payload again.
     """
 
     body: bytes
@@ -50,7 +50,7 @@ class Process:
     is_adopted: bool = False
 
     def die(self) -> None:
-        """Forget what is settled for good; the rest may or will come back."""
+        """Forget the batches that are settled for good; the others may or will come back."""
         is_start = True
         kept = []
         for batch in self.batches:
@@ -66,7 +66,7 @@ class Process:
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Every rule is something that happens to a spool; the model says what may be read."""
+    """Every rule is an event in the life of a spool; the model knows which batches may be read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.follow(adopt)
 
     def follow(self, adopt: bool) -> None:
-        """Another process begins."""
+        """Start another process."""
         self.dead.append(self.own)
         for process in self.dead:
             process.die()
@@ -209,7 +209,7 @@ class SpoolMachine(RuleBasedStateMachine):
             if at >= 0:
                 content[at + data.draw(st.integers(0, len(batch.body) - 1))] ^= 0x55
                 path.write_bytes(content)
-                batch.sure = False  # it may have been read, or be in memory
+                batch.sure = False  # the batch may have been read, or be in memory
                 return
 
     @rule()
@@ -235,7 +235,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_right(self) -> None:
-        # What is lost is found out at the end of its segment.
+        # The spool notices a loss at the end of the segment.
         held = [b for p in (self.own, *self.adopted) for b in p.batches if not b.settled]
         least = sum((b.sure or b.out) and not b.lost for b in held)
         assert least <= self.spool.pending_records <= len(held)

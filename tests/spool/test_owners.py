@@ -1,4 +1,4 @@
-"""Whose records wait on disk: each is sent by the sink that it was logged for, or waits."""
+"""Records on disk are sent only by the sink that they were logged for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fapilog.cli.receiver import Receiver
 from fapilog.errors import ConfigurationError
 from fapilog.sinks import LokiSink, OTLPSink
 from fapilog.spool import Owner, Quarantine, Spool, announce_strangers
-from fapilog.spool.owner import FILE, read_owner
+from fapilog.spool.directory import FILE, read_owner
 from fapilog.spool.survey import survey
 from tests.delivery.test_spooling import DurableScripted
 from tests.support.spool import FORMAT, crash, drain, options, put, segments
@@ -65,7 +65,7 @@ def test_a_description_that_does_not_match_is_not_believed_and_written_again(tmp
     assert read_owner(path).destination == "A"
 
 
-def test_what_is_refused_is_kept_by_destination_too(tmp_path):
+def test_refused_records_are_kept_by_destination_too(tmp_path):
     for destination in ("A", "B"):
         quarantine = Quarantine("otlp", FORMAT, options(tmp_path), destination=destination)
         assert quarantine.add(b"x", [9], "no")
@@ -129,7 +129,7 @@ def test_a_destination_shows_no_secret():
 
 
 def run(sinks: list[Any], directory: Path, count: int, seconds: float = 3.0) -> None:
-    """One life of a service: it logs, delivers what it can, and ends."""
+    """Run a service once: it logs, delivers the records that it can, and ends."""
     fapilog.configure(sinks=sinks, spool={"directory": str(directory), "min_free": 0}, **QUICK)
     for _ in range(count):
         fapilog.get_logger("shop").info("placed")
@@ -152,7 +152,7 @@ def receiver():
         yield receiver
 
 
-def test_sinks_that_change_places_send_what_was_logged_for_them(tmp_path, receiver):
+def test_sinks_that_change_places_send_their_own_records(tmp_path, receiver):
     down = OTLPSink(closed_url(), timeout=0.5)
     run([down, OTLPSink(receiver.http_endpoint)], tmp_path, 10)
     assert len(receiver.logs) == 10
@@ -191,7 +191,7 @@ def test_a_destination_that_is_not_a_text_fails_at_start(tmp_path):
         run([sink], tmp_path, 0)
 
 
-def test_what_nobody_may_send_is_announced_and_what_lives_is_not(tmp_path, capsys):
+def test_records_that_no_sink_may_send_are_announced_unless_their_process_lives(tmp_path, capsys):
     living, dead, old = (
         spool_for(tmp_path, where, where or "old") for where in ("living", "dead", "")
     )
@@ -203,7 +203,7 @@ def test_what_nobody_may_send_is_announced_and_what_lives_is_not(tmp_path, capsy
     err = capsys.readouterr().err
     assert err.count("\n") == 2
     assert "for dead, and no sink named 'dead' sends there" in err
-    assert f"{tmp_path / 'old'} and nothing says where they should go" in err
+    assert f"{tmp_path / 'old'} and their destination is not known" in err
     announce_strangers(tmp_path / "missing", set())
     living.close()
     assert capsys.readouterr().err == ""
@@ -226,7 +226,7 @@ def test_status_shows_the_destination(shell, tmp_path):
     assert (report["sink"], report["destination"]) == ("otlp", "OTLP to the moon")
 
 
-def test_what_an_earlier_release_left_waits_until_it_is_given_to_a_sink(
+def test_records_of_an_earlier_release_wait_until_a_sink_adopts_them(
     shell, tmp_path, receiver, monkeypatch
 ):
     old = leave(tmp_path, ("a", "b"))
@@ -236,10 +236,10 @@ def test_what_an_earlier_release_left_waits_until_it_is_given_to_a_sink(
     assert len(receiver.logs) == 1
     code, out, _ = shell("replay")
     assert code == 1
-    assert "fapilog spool adopt otlp --sink NAME; there are: otlp" in out
+    assert "fapilog spool adopt otlp --sink NAME; configured sinks: otlp" in out
     code, out, err = shell("adopt", "otlp", "--sink", "otlp")
     assert (code, old.exists()) == (1, True)
-    assert "nobody can be asked: give --yes" in err
+    assert "no terminal to ask; give --yes" in err
     code, out, _ = shell("adopt", "otlp", "--sink", "otlp", "--yes")
     assert code == 0
     assert out.count("✓ moved") == 2
@@ -262,7 +262,7 @@ def test_adopt_gives_no_sink_another_wire_format(shell, tmp_path, monkeypatch):
     assert not held(tmp_path)
 
 
-def test_adopt_leaves_what_a_living_process_owns(shell, tmp_path, monkeypatch):
+def test_adopt_leaves_the_directory_of_a_living_process(shell, tmp_path, monkeypatch):
     spool = Spool("old", "otlp-protobuf", options(tmp_path / "spool"))
     put(spool, "x")
     monkeypatch.setenv("FAPILOG_SINKS", "otlp:http://127.0.0.1:9")
@@ -271,15 +271,18 @@ def test_adopt_leaves_what_a_living_process_owns(shell, tmp_path, monkeypatch):
     spool.close()
 
 
-def test_adopt_names_what_is_wrong(shell, tmp_path, monkeypatch):
+def test_adopt_names_the_mistake(shell, tmp_path, monkeypatch):
     leave(tmp_path, ("a",))
     monkeypatch.setenv("FAPILOG_SINKS", "console,otlp:http://127.0.0.1:9")
     code, _, err = shell("adopt", "otlp", "--sink", "console", "--yes")
     assert code == 2
-    assert "--sink console: no such sink is configured, or it cannot spool; there are: otlp" in err
+    assert (
+        "--sink console: no such sink is configured, or it cannot spool; sinks that can: otlp"
+        in err
+    )
     code, _, err = shell("adopt", "loki", "--sink", "otlp", "--yes")
     assert code == 2
-    assert "nothing of it is on disk" in err
+    assert "no records of this sink are on disk" in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")

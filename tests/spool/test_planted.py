@@ -1,4 +1,4 @@
-"""What somebody else did to the spool's files: links, owners, permissions, a dying disk."""
+"""Links, other owners, permissions and a failing disk under the spool's files."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_file_system_without_locks_fails_at_start(tmp_path, monkeypatch):
 
 
 @ROOT
-def test_what_belongs_to_another_user_is_not_used(tmp_path, capsys):
+def test_a_directory_of_another_user_is_not_used(tmp_path, capsys):
     spool = make_spool(tmp_path)
     put(spool, "planted")
     path = spool.directory
@@ -98,7 +98,7 @@ def test_what_belongs_to_another_user_is_not_used(tmp_path, capsys):
 
 @POSIX
 @pytest.mark.parametrize("what", ["link", "pipe", "directory"])
-def test_what_is_planted_as_a_segment_is_neither_followed_nor_deleted(tmp_path, what):
+def test_a_planted_segment_is_neither_followed_nor_deleted(tmp_path, what):
     spool = make_spool(tmp_path / "spool")
     put(spool, "real")
     directory = spool.directory
@@ -197,7 +197,7 @@ def test_after_a_cursor_could_not_be_synced_another_one_is_written(tmp_path, mon
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdatasync", failing(BROKEN), raising=False)
         spool.flush()
-    keep = cursor.open("rb")  # so that its inode is not used again
+    keep = cursor.open("rb")  # keeps its inode from being used again
     spool.ack(second)
     assert cursor.stat().st_ino != before
     keep.close()
@@ -251,7 +251,7 @@ def test_an_orphan_that_cannot_be_listed_is_given_back(tmp_path, monkeypatch):
     put(spool, "x")
     crash(spool)
     with monkeypatch.context() as patched:
-        patched.setattr("fapilog.spool.adoption.list_segments", failing(BROKEN))
+        patched.setattr("fapilog.spool.adopted.list_segments", failing(BROKEN))
         spool = adopt(tmp_path)
         assert spool.adopted == 0
     other = adopt(tmp_path)
@@ -267,7 +267,7 @@ def test_a_directory_that_can_never_be_locked_fails_at_start(tmp_path, monkeypat
 
 
 @POSIX
-def test_a_directory_that_cannot_be_removed_is_told_and_holds_nothing_back(
+def test_a_directory_that_cannot_be_removed_is_announced_and_delays_nothing(
     tmp_path, monkeypatch, capsys
 ):
     spool = make_spool(tmp_path)
@@ -284,9 +284,9 @@ def test_a_directory_that_cannot_be_removed_is_told_and_holds_nothing_back(
 
 
 @POSIX
-@pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.EIO, True)])
-def test_a_file_system_that_syncs_no_directories_is_no_alarm(
-    tmp_path, monkeypatch, capsys, number, told
+@pytest.mark.parametrize(("number", "is_announced"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_sync_directories_causes_no_announcement(
+    tmp_path, monkeypatch, capsys, number, is_announced
 ):
     spool = make_spool(tmp_path)
     put(spool, "x")
@@ -294,6 +294,6 @@ def test_a_file_system_that_syncs_no_directories_is_no_alarm(
     if not hasattr(os, "fdatasync"):
         pytest.skip("fsync syncs the files, too")
     spool.flush()
-    assert ("may not survive" in capsys.readouterr().err) is told
+    assert ("may not survive" in capsys.readouterr().err) is is_announced
     monkeypatch.undo()
     crash(spool)

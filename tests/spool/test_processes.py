@@ -1,4 +1,4 @@
-"""Several processes and one spool's directory: adoption, its order, and forks."""
+"""Several processes in one spool directory: adoption, its order, and forks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def leave(directory: Path, started: int, *texts: str, **more: object) -> Path:
-    """A directory of a process that began then and died."""
+    """Return the directory of a process that started at this time and died."""
     spool = Spool("otlp", FORMAT, options(directory, **more), now_ns=lambda: started)
     spool.open()
     put(spool, *texts)
@@ -73,7 +73,7 @@ def test_an_adopted_directory_goes_with_its_last_batch(tmp_path):
     spool.close()
 
 
-def test_what_is_not_settled_is_adopted_again_and_again(tmp_path):
+def test_batches_that_are_not_settled_are_adopted_again(tmp_path):
     leave(tmp_path, 1, "a", "b", "c")
     for left in ("abc", "bc", "c"):
         spool = adopt(tmp_path)
@@ -136,7 +136,7 @@ def test_only_directories_of_the_spool_are_touched(tmp_path):
     assert len(segments(tmp_path)) == 4
 
 
-def test_files_of_somebody_else_keep_their_directory(tmp_path):
+def test_a_directory_with_other_files_stays(tmp_path):
     path = leave(tmp_path, 1, "x")
     (path / "notes.txt").write_text("mine")
     spool = adopt(tmp_path)
@@ -215,7 +215,7 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
 
 @pytest.fixture
 def child(tmp_path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has spooled two batches and lives."""
+    """Yield a living process that has spooled two batches."""
     process = start(tmp_path, 'spool = make(); put(spool, "a", "b"); tell("ready"); wait()')
     with process:
         assert lines(process, 1) == ["ready"]
@@ -253,7 +253,7 @@ def test_processes_that_adopt_at_once_return_every_batch_once(tmp_path):
             assert process.stdout is not None
             found += process.stdout.read().split()
         assert process.returncode == 0
-    spool = adopt(tmp_path)  # what one looked at while another one held it
+    spool = adopt(tmp_path)  # directories that one process skipped because another one held them
     found += drain(spool)
     spool.close()
     assert sorted(found) == sorted(f"{number}.{n}" for number in range(30) for n in range(5))
@@ -317,7 +317,7 @@ def test_a_parent_is_adopted_when_it_dies_though_its_child_lives(tmp_path):
         assert drain(spool) == ["adopted by the parent", "parent"]
         os.kill(pid, signal.SIGKILL)
     while not spool.adopt():
-        pass  # until the kernel has cleared it away; pytest's time limit ends this
+        pass  # waits for the kernel to remove it, up to pytest's time limit
     assert drain(spool) == ["child"]
     spool.close()
     assert files(tmp_path) == []
@@ -333,7 +333,7 @@ def test_a_child_touches_nothing_of_its_parent(tmp_path):
     own = spool.directory
     assert own is not None
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    copies = [os.dup(fd) for fd in open_files(tmp_path)]  # the parent's, as they live on there
+    copies = [os.dup(fd) for fd in open_files(tmp_path)]  # the descriptors as the parent keeps them
     spool.after_fork()
     assert (spool.pending_records, spool.unread_records, spool.adopted) == (0, 0, 0)
     assert [spool.directory] == [None]
@@ -353,7 +353,7 @@ def test_a_child_touches_nothing_of_its_parent(tmp_path):
 
 
 def open_files(directory: Path) -> list[int]:
-    """Descriptors of this process for files below a directory."""
+    """Return this process's descriptors of files in a directory."""
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("needs /proc")
     found = []
@@ -398,16 +398,16 @@ def test_a_fork_while_another_thread_syncs_leaves_the_child_working(tmp_path):
 
 
 @POSIX
-def test_a_fork_in_the_midst_of_adopting_keeps_no_lock(tmp_path, monkeypatch):
+def test_a_fork_during_an_adoption_keeps_no_lock(tmp_path, monkeypatch):
     leave(tmp_path, 1, "x")
     spool = make_spool(tmp_path)
 
     def fork_here(found, floor, *, settled):
-        spool.after_fork()  # as the child calls it
-        raise OSError("the child does not go on from here")
+        spool.after_fork()  # as the child does
+        raise OSError("the child ends the adoption here")
 
     with monkeypatch.context() as patched:
-        patched.setattr("fapilog.spool.adoption.scan_in_steps", fork_here)
+        patched.setattr("fapilog.spool.adopted.scan_in_steps", fork_here)
         spool.adopt()
     assert open_files(tmp_path) == []
     spool.close()

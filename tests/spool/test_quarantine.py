@@ -1,4 +1,4 @@
-"""The quarantine: what is kept of refused batches, how much, and how it gets out again."""
+"""The quarantine keeps refused batches within its cap and gives them out again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fapilog.spool import Quarantine
-from fapilog.spool.quarantine_file import QuarantineFile, Refused, list_files
+from fapilog.spool.quarantine import QuarantineFile, Refused, list_files
 from fapilog.spool.survey import purge_quarantine, survey
 from tests.support.spool import (
     BROKEN,
@@ -33,7 +33,7 @@ def make(directory: Path, **more) -> Quarantine:
 
 
 def held(directory: Path) -> list[Refused]:
-    """Everything in quarantine, the oldest file first."""
+    """Return all batches in quarantine, the oldest file first."""
     return [refused for path in list_files(directory / "otlp") for refused in QuarantineFile(path)]
 
 
@@ -111,7 +111,7 @@ def test_the_spool_does_not_take_the_quarantine_for_an_orphan(tmp_path):
 # ---- limits
 
 
-def test_the_cap_is_shared_by_all_who_add(tmp_path, capsys):
+def test_processes_share_the_cap(tmp_path, capsys):
     one, two = (make(tmp_path, quarantine_bytes=10_000) for _ in range(2))
     added = 0
     while one.add(b"x" * 1000, [9], "no"):
@@ -163,7 +163,7 @@ def test_a_failed_write_keeps_nothing_and_harms_nothing(tmp_path, monkeypatch, c
 
 
 @POSIX
-def test_a_failed_sync_is_told_and_the_batch_is_kept(tmp_path, monkeypatch, capsys):
+def test_a_failed_sync_is_announced_and_the_batch_is_kept(tmp_path, monkeypatch, capsys):
     quarantine = make(tmp_path, sync="always")
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdatasync", failing(BROKEN), raising=False)
@@ -234,7 +234,7 @@ def test_processes_and_their_children_share_it(tmp_path):
 # ---- out again
 
 
-def test_what_is_settled_leaves_and_the_rest_stays(tmp_path):
+def test_settled_batches_leave_and_the_others_stay(tmp_path):
     quarantine = make(tmp_path)
     for text in ("a", "b", "c", "d"):
         quarantine.add(text.encode(), [9, 17], f"reason of {text}")
@@ -259,7 +259,7 @@ def settle_one_and_stop(path: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_an_error_while_emptying_keeps_what_was_not_settled(tmp_path):
+def test_an_error_during_a_replay_keeps_the_batches_that_are_not_settled(tmp_path):
     quarantine = make(tmp_path)
     quarantine.add(b"a", [9], "no")
     quarantine.add(b"b", [9], "no")
@@ -316,7 +316,7 @@ def test_a_file_without_a_readable_header_is_kept_until_all_is_settled(tmp_path)
     assert not path.exists()
 
 
-def test_what_a_killed_replay_left_is_in_nobodys_way(tmp_path):
+def test_the_copy_of_a_killed_replay_does_no_harm(tmp_path):
     quarantine = make(tmp_path)
     quarantine.add(b"a", [9], "no")
     quarantine.add(b"b", [9], "no")
@@ -369,7 +369,7 @@ def test_a_disk_too_full_to_rewrite_a_file_keeps_it_as_it_was(tmp_path, monkeypa
 
 
 @POSIX
-def test_a_file_emptied_by_somebody_else_meanwhile_is_gone(tmp_path, monkeypatch):
+def test_a_file_that_another_process_has_emptied_is_gone(tmp_path, monkeypatch):
     make(tmp_path).add(b"a", [9], "no")
     (path,) = list_files(tmp_path / "otlp")
 
@@ -378,6 +378,6 @@ def test_a_file_emptied_by_somebody_else_meanwhile_is_gone(tmp_path, monkeypatch
         path.write_bytes(b"another file")
         return True
 
-    monkeypatch.setattr("fapilog.spool.quarantine_file.try_lock", emptied)
+    monkeypatch.setattr("fapilog.spool.quarantine.try_lock", emptied)
     with pytest.raises(FileNotFoundError), QuarantineFile(path):
         pass

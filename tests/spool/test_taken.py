@@ -1,4 +1,4 @@
-"""Files of the spool that somebody else deletes, cuts or replaces while it works."""
+"""Somebody deletes, cuts or replaces files of a spool that is in use."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from fapilog.process.files import UPDATE, open_file, try_lock
 from fapilog.spool import Spool, SpoolFullError
 from fapilog.spool.directory import LOCK
-from fapilog.spool.files import UPDATE, open_file, try_lock
 from fapilog.spool.survey import survey
 from tests.delivery.test_spooling import DurableScripted, Make, make, records  # noqa: F401 - a fixture
 from tests.spool.test_processes import open_files
@@ -32,7 +32,7 @@ from tests.support.spool import (
     segments,
 )
 
-pytestmark = POSIX  # elsewhere open files cannot be deleted
+pytestmark = POSIX  # other systems do not delete open files
 
 
 def mend(spool: Spool) -> None:
@@ -46,7 +46,7 @@ def numbers(found: list[str]) -> list[int]:
 
 
 def remove(directory: Path) -> None:
-    """Remove as much of a directory as can be while its process writes to it."""
+    """Remove as much of a directory as possible while its process writes to it."""
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -68,7 +68,7 @@ TAKEN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", TAKEN)
-def test_what_is_in_memory_is_written_again(tmp_path, what, capsys):
+def test_batches_in_memory_are_written_again(tmp_path, what, capsys):
     directory = tmp_path / "spool"
     spool = make_spool(directory, cache_bytes=1 << 20)
     put(spool, *(f"{n:0100}" for n in range(100)))
@@ -97,11 +97,11 @@ def test_a_deleted_file_is_read_as_long_as_it_is_open(tmp_path):
 
 
 @pytest.mark.parametrize("what", TAKEN)
-def test_what_cannot_be_read_any_more_is_counted(tmp_path, what, capsys):
+def test_batches_that_cannot_be_read_any_more_are_counted(tmp_path, what, capsys):
     directory = tmp_path / "spool"
     spool = make_spool(directory, cache_bytes=3000)
     put(spool, *(f"{n:0100}" for n in range(200)))
-    spool.flush()  # which closes what is full
+    spool.flush()  # closes the full segments
     TAKEN[what](directory)
     mend(spool)
     lost, left = spool.corrupt.records, spool.pending_records
@@ -143,7 +143,7 @@ def test_batches_that_were_given_out_are_no_longer_on_disk_and_settle_once(tmp_p
     spool.close()
 
 
-def test_what_was_settled_is_not_written_again(tmp_path):
+def test_settled_batches_are_not_written_again(tmp_path):
     spool = make_spool(tmp_path, cache_bytes=1 << 20)
     frames = put(spool, *"abcdef")
     for frame in (frames[1], frames[4]):
@@ -155,7 +155,7 @@ def test_what_was_settled_is_not_written_again(tmp_path):
     crash(spool)
 
 
-def test_what_somebody_put_in_the_place_of_a_segment_is_left_alone(tmp_path):
+def test_a_file_in_the_place_of_a_segment_is_left_alone(tmp_path):
     spool = make_spool(tmp_path, cache_bytes=1 << 20)
     put(spool, "a", "b")
     (segment,) = segments(tmp_path)
@@ -167,7 +167,7 @@ def test_what_somebody_put_in_the_place_of_a_segment_is_left_alone(tmp_path):
     assert segment.read_text() == "mine" * 1000
 
 
-def test_what_somebody_put_in_the_place_of_the_directory_is_left_alone(tmp_path):
+def test_a_directory_in_the_place_of_the_spools_is_left_alone(tmp_path):
     spool = make_spool(tmp_path, cache_bytes=1 << 20)
     put(spool, "a", "b")
     old = spool.directory
@@ -189,7 +189,7 @@ def test_while_the_disk_takes_nothing_the_rest_can_be_read_and_is_counted_in_the
     shutil.rmtree(tmp_path / "otlp")
     spool.check()
     with monkeypatch.context() as patched:
-        patched.setattr("fapilog.spool.space.Space.check", failing(SpoolFullError("no room")))
+        patched.setattr("fapilog.spool.options.Space.check", failing(SpoolFullError("no room")))
         for _ in range(3):
             with pytest.raises(SpoolFullError):
                 spool.mend()
@@ -216,7 +216,7 @@ def test_an_adopted_directory_that_is_deleted_is_counted(tmp_path):
     spool.close()
 
 
-def test_a_forked_child_keeps_nothing_of_what_was_taken_away(tmp_path):
+def test_a_forked_child_keeps_no_lost_frames(tmp_path):
     spool = make_spool(tmp_path)
     put(spool, "a")
     shutil.rmtree(tmp_path / "otlp")
@@ -247,7 +247,7 @@ def test_a_living_directory_without_its_lock_file_is_not_adopted(tmp_path):
     other.close()
 
 
-def test_what_an_earlier_release_holds_by_the_lock_file_alone_is_not_adopted(tmp_path):
+def test_a_directory_locked_only_by_its_lock_file_is_not_adopted(tmp_path):
     spool = make_spool(tmp_path)
     put(spool, "a")
     path = spool.directory
@@ -303,7 +303,7 @@ def test_a_deleted_cursor_is_written_again(tmp_path):
 
 @pytest.mark.parametrize("mode", ["overflow", "always"])
 @pytest.mark.parametrize("what", TAKEN)
-def test_what_was_spooled_is_on_disk_when_flush_and_the_end_say_so(
+def test_spooled_records_are_on_disk_when_flush_and_close_say_so(
     tmp_path,
     make: Make,  # noqa: F811
     what: str,
@@ -322,7 +322,7 @@ def test_what_was_spooled_is_on_disk_when_flush_and_the_end_say_so(
     deadline = time.monotonic() + 5
     queue.start_close(deadline)
     queue.finish_close()
-    stats = queue.stats(lambda: 2100, no_drops())
+    stats = queue.state.stats(lambda: 2100, no_drops())
     assert (stats.spooled, stats.dropped, stats.pending) == (2100, 0, 0)
     found = adopt(tmp_path, wire_format=sink.wire_format)
     texts = [text for frame in read_all(found) for text in frame.body.decode().split("\n")]
@@ -330,7 +330,7 @@ def test_what_was_spooled_is_on_disk_when_flush_and_the_end_say_so(
     found.close()
 
 
-def test_what_is_lost_for_good_is_a_drop_in_the_ledger(tmp_path, make: Make) -> None:  # noqa: F811
+def test_lost_records_are_drops_in_the_ledger(tmp_path, make: Make) -> None:  # noqa: F811
     sink = DurableScripted(name="otlp")
     spool = Spool("otlp", sink.wire_format, options(tmp_path))
     for number in range(100):
@@ -339,12 +339,14 @@ def test_what_is_lost_for_good_is_a_drop_in_the_ledger(tmp_path, make: Make) -> 
     sink.is_up.clear()
     queue = make(sink, "always")
     queue.offer(records(0, 10))
-    wait_until(lambda: queue.adopted == 100 and flushed(queue))
+    wait_until(lambda: queue.state.stats(lambda: 10, no_drops()).adopted == 100 and flushed(queue))
     remove(tmp_path / "otlp")
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).dropped > 0)
+    wait_until(lambda: queue.state.stats(lambda: 10, no_drops()).dropped > 0)
     sink.is_up.set()
-    wait_until(lambda: queue.stats(lambda: 10, no_drops()).pending == 0 and not queue.spooled)
-    stats = queue.stats(lambda: 10, no_drops())
+    wait_until(
+        lambda: queue.state.stats(lambda: 10, no_drops()).pending == 0 and not queue.state.spooled
+    )
+    stats = queue.state.stats(lambda: 10, no_drops())
     assert stats.accepted == 110 == stats.delivered + stats.dropped
     assert stats.drops["spool_damaged"] == {"UNKNOWN": stats.dropped}
     assert flushed(queue)

@@ -1,7 +1,7 @@
-"""OTLP collectors that this project did not write, each in front of our receiver.
+"""OTLP collectors of other projects, each of which forwards to fapilog's receiver.
 
-A collector is run with free ports.  When its block ends it has been stopped,
-and the receiver has got everything that the collector made of its input.
+A collector runs on free ports.  At the end of its block it has stopped, and the receiver
+has everything that the collector had to forward.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLLECTOR = CONFIGURATION / "build" / "otelcol-fapilog"
 
 
 class Endpoints(NamedTuple):
-    """Base URLs, as ``OTEL_EXPORTER_OTLP_ENDPOINT`` wants them."""
+    """Base URLs for ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
 
     http: str
     grpc: str
@@ -52,7 +52,7 @@ def wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
 def running(
     command: Sequence[str | Path], environment: Mapping[str, str], *ports: int
 ) -> Iterator[None]:
-    """Run a server while the block lasts, from when it listens on all ports."""
+    """Run a server; the block begins when it listens on all ports."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
@@ -67,16 +67,16 @@ def running(
 
 # ---- rotel
 
-# The agent embeds Python and needs its shared library, which not every interpreter has.
+# The agent embeds Python and needs its shared library, which some interpreters lack.
 ROTEL_ENVIRONMENT = {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
 
 
 def find_rotel_agent() -> Path:
-    """Return the program, or skip the test where it is not there or does not run."""
+    """Return the program; skip the test if it is not installed or does not run."""
     spec = find_spec("rotel")
     program = Path(str(spec.origin)).parent / "rotel-agent" if spec else Path("rotel-agent")
     if not program.exists():
-        pytest.skip("rotel-agent is not there: pip install rotel (wheels for Linux only)")
+        pytest.skip("rotel-agent is not installed: pip install rotel (wheels for Linux only)")
     version = subprocess.run(
         [program, "version"], env=ROTEL_ENVIRONMENT, capture_output=True, text=True, check=False
     )
@@ -87,7 +87,7 @@ def find_rotel_agent() -> Path:
 
 @contextlib.contextmanager
 def rotel_agent(directory: Path, behind: Receiver) -> Iterator[Endpoints]:
-    """Run rotel-agent, which forwards to ``behind`` by OTLP."""
+    """Run rotel-agent, which forwards to ``behind`` over OTLP."""
     http, grpc = free_port(), free_port()
     command: list[str | Path] = [
         *(find_rotel_agent(), "start", "--exporter", "otlp", "--batch-timeout", "10ms"),
@@ -105,7 +105,7 @@ def rotel_agent(directory: Path, behind: Receiver) -> Iterator[Endpoints]:
 
 @contextlib.contextmanager
 def opentelemetry_collector(directory: Path, behind: Receiver) -> Iterator[Endpoints]:
-    """Run the OpenTelemetry Collector; what it has written to files is then sent to ``behind``."""
+    """Run the OpenTelemetry Collector, then send the lines of its files to ``behind``."""
     if not COLLECTOR.exists():
         pytest.skip("no collector: run `make collector`")
     http, grpc, health = free_port(), free_port(), free_port()

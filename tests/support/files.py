@@ -1,4 +1,4 @@
-"""The file sink in the hands of a test."""
+"""Opens file sinks for a test and reads their files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files and loc
 
 @contextlib.contextmanager
 def file_sinks(path: Path) -> Iterator[Callable[..., FileSink]]:
-    """A function that opens file sinks, at ``path`` where nothing else is said; all are closed."""
+    """Yield a function that opens file sinks, by default at ``path``; closes them at the end."""
     with contextlib.ExitStack() as stack:
 
         def make(where: Path = path, **options: Any) -> FileSink:
@@ -33,17 +33,17 @@ def file_sinks(path: Path) -> Iterator[Callable[..., FileSink]]:
 
 
 def encoded(sink: FileSink, *bodies: Any) -> list[Any]:
-    """One encoded record a body."""
+    """Return one encoded record per body."""
     return [sink.encode(LogRecord(body=body)) for body in bodies]
 
 
 def emit(sink: FileSink, *bodies: Any) -> None:
-    """Write one record a body."""
+    """Write one record per body."""
     sink.send(encoded(sink, *bodies), 5.0)
 
 
 def bodies(*files: Path) -> list[Any]:
-    """The bodies in the files, compressed or not; every line must be JSON."""
+    """Return the bodies in the files, compressed or not; every line must be JSON."""
     found = []
     for file in files:
         data = file.read_bytes()
@@ -53,5 +53,5 @@ def bodies(*files: Path) -> list[Any]:
 
 
 def rotated(path: Path) -> list[Path]:
-    """The rotated files of a path, oldest first."""
+    """Return the rotated files of a path, oldest first."""
     return sorted(path.parent.glob(f"{path.stem}-2*{path.suffix}*"))

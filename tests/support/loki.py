@@ -1,7 +1,7 @@
-"""A Loki that this project did not write, and one that judges pushes by Loki's rules.
+"""A real Loki, and a fake one that checks pushes by Loki's rules.
 
-The fake decodes pushes by other means than the sink encodes them - the json
-module and Google's protobuf library - and refuses what Loki would refuse.
+The fake decodes pushes without the sink's code, with the json module and Google's
+protobuf library, and refuses each push that Loki would refuse.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from tests.support.ports import free_port
 
 PUSH = "/loki/api/v1/push"
 KB = 1024
-#: Entries of one answer to a query.
+#: The number of entries in one answer to a query.
 PAGE = 500
 
-#: Status, headers and body of an answer.
+#: The status, headers and body of an answer.
 Answer = tuple[int, dict[str, str], bytes]
 OK: Answer = (204, {}, b"")
 
 
 class Entry(NamedTuple):
-    """One line with all that belongs to it, hashable."""
+    """One line with its labels, time and metadata, hashable."""
 
     labels: frozenset[tuple[str, str]]
     time: int
@@ -75,7 +75,7 @@ def _message(name: str, *fields: tuple[str, int, int, str]) -> descriptor_pb2.De
 
 
 def _push_request() -> Any:
-    """Return the class of ``PushRequest``, as github.com/grafana/loki/pkg/push/push.proto has it."""
+    """Return the class of ``PushRequest`` in github.com/grafana/loki/pkg/push/push.proto."""
     file = descriptor_pb2.FileDescriptorProto(name="push.proto", package="logproto")
     file.syntax = "proto3"
     file.dependency.append(TIMESTAMP.name)
@@ -103,7 +103,7 @@ _LABEL = re.compile(r'\s*([a-zA-Z_]\w*)="((?:[^"\\\n]|\\.)*)"\s*(,|$)', re.ASCII
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    """Parse ``{a="b", c="d"}``; the escapes in use are common to Go and JSON."""
+    """Parse ``{a="b", c="d"}``; Go and JSON share the escapes in use."""
     assert text.startswith("{"), text
     assert text.endswith("}"), text
     inside, labels, at = text[1:-1], {}, 0
@@ -151,7 +151,7 @@ def decode_protobuf(body: bytes) -> Iterator[tuple[dict[str, str], list[Entry]]]
 
 
 def decode_request(headers: Any, body: bytes) -> list[tuple[dict[str, str], list[Entry]]]:
-    """Decode a push as its headers say."""
+    """Decode a push by its headers."""
     kind, encoding = headers.get("content-type"), headers.get("content-encoding")
     if kind == "application/json":
         assert encoding == "gzip"
@@ -164,7 +164,11 @@ def decode_request(headers: Any, body: bytes) -> list[tuple[dict[str, str], list
 
 
 def normal_name(name: str) -> str:
-    """Return the name that Loki 3.7 makes of one, by its own rules; raises where it does."""
+    """Return Loki 3.7's name for ``name``.
+
+    Raises:
+        ValueError: Loki refuses the name.
+    """
     clean = re.sub(r"[^a-zA-Z0-9]+", "_", name)
     if clean[:1].isdigit():
         clean = f"key_{clean}"
@@ -192,16 +196,16 @@ def check_entry(entry: Entry) -> None:
 
 
 class FakeLoki:
-    """Takes pushes on a free port of loopback.
+    """Accepts pushes on a free port of loopback.
 
     Args:
-        respond: returns the answer to a push instead, or None for the usual one.
-        ssl_context: for https.
+        respond: returns the answer to a push, or None for the usual answer.
+        ssl_context: the TLS settings for https.
+        port: the port, or 0 for a free one.
 
     Attributes:
-        streams: entries by the labels of their stream, in the order of arrival.
-        requests: headers of every push, names in lower case.
-        sizes: bytes of every push after decompression.
+        streams: the entries by the labels of their stream, in the order of arrival.
+        requests: the headers of every push, with names in lower case.
     """
 
     def __init__(
@@ -313,13 +317,13 @@ schema_config:
 """
 
 WHERE = (
-    "Loki is not there: put `loki` on PATH or its path into LOKI_BIN (a release from "
+    "Loki is not installed: put `loki` on PATH or its path into LOKI_BIN (a release from "
     "https://github.com/grafana/loki/releases, or `go install ./cmd/loki` in its repository)"
 )
 
 
 class RealLoki:
-    """Grafana Loki with its data in ``directory``; it can be killed and started again."""
+    """Grafana Loki with its data in ``directory``; a test can kill and restart it."""
 
     def __init__(self, directory: Path) -> None:
         found = os.environ.get("LOKI_BIN") or shutil.which("loki")
@@ -338,7 +342,7 @@ class RealLoki:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start Loki and wait until it is ready."""
         with self._log.open("ab") as log:
             command = [self._program, f"-config.file={self._configuration}"]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -352,14 +356,14 @@ class RealLoki:
             time.sleep(0.3)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill Loki, as a crash would."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
     def query(self, selector: str, start: int, end: int) -> set[Entry]:
-        """Return the entries of streams from ``start`` to ``end``, nanoseconds."""
+        """Return the entries of streams from ``start`` to ``end``, in nanoseconds."""
         found: set[Entry] = set()
         while True:
             page = self._page(selector, start, end)
@@ -370,7 +374,7 @@ class RealLoki:
             start = max(entry.time for entry in page)
 
     def _page(self, selector: str, start: int, end: int) -> list[Entry]:
-        """Return the first entries; an answer has to fit into 4 MiB."""
+        """Return the first entries; an answer must fit into 4 MiB."""
         answer = httpx.get(
             f"{self.url}/loki/api/v1/query_range",
             params={

@@ -1,4 +1,4 @@
-"""Servers for the tests of the OTLP transports: scripted sockets, certificates, gRPC answers."""
+"""Servers for the tests of the OTLP sink: scripted sockets, certificates, gRPC answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def record(body: str = "hello") -> LogRecord:
 
 
 def deliver(sink: OTLPSink, *bodies: str, timeout: float = 5.0) -> Any:
-    """Encode and send one batch; the sink is left open."""
+    """Encode and send one batch; the sink stays open."""
     return sink.send([sink.encode(record(body)) for body in bodies or ("hello",)], timeout)
 
 
@@ -54,7 +54,7 @@ class SocketServer:
     def _serve(self) -> None:
         while not self.stopping.is_set():
             connection, _ = self._listener.accept()
-            with connection, contextlib.suppress(OSError):  # the client goes away in most scripts
+            with connection, contextlib.suppress(OSError):  # most clients hang up
                 if not self.stopping.is_set():
                     self.connections += 1
                     self._script(connection)
@@ -71,7 +71,7 @@ class SocketServer:
 
 
 def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Read one request with a Content-Length; empty at the end of the connection."""
+    """Return head and body of one request; both are empty at the end of the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = connection.recv(65536)
@@ -90,7 +90,7 @@ def read_request(connection: socket.socket) -> tuple[bytes, bytes]:
 
 
 def answer_all(connection: socket.socket, answer: bytes = EMPTY_OK) -> None:
-    """Answer every request of a connection."""
+    """Answer every request of a connection with ``answer``."""
     while read_request(connection)[0]:
         connection.sendall(answer)
 
@@ -126,7 +126,7 @@ class Certificates:
 def grpc_server(
     export: Callable[[bytes, grpc.ServicerContext], bytes], port: int = 0
 ) -> Iterator[str]:
-    """Run a LogsService whose Export is ``export``; yields the address."""
+    """Run a LogsService whose Export is ``export``; yield its address."""
     handler = grpc.unary_unary_rpc_method_handler(export)
     service = "opentelemetry.proto.collector.logs.v1.LogsService"
     workers = ThreadPoolExecutor(2)

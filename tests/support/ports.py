@@ -1,4 +1,4 @@
-"""Ports for servers that must be told one before they start."""
+"""Ports for servers that need one before they start."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import random
 import socket
 from typing import Final
 
-#: Below those that a system gives to whoever asks for any (on Linux from 32768),
-#: so that no other test's server is given the port before ours is up.
+#: Below the ports that the system chooses itself (on Linux from 32768), so that no other
+#: test's server gets the port before this one listens.
 _PORTS: Final = range(15_000, 30_000)
 
 
 def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens at."""
+    """Return an unused TCP port of this machine."""
     while True:
         port = random.choice(_PORTS)
         try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fapilog.delivery.backlog import Batch
-from fapilog.delivery.circuit import Circuit
-from fapilog.delivery.ledger import SinkLedger
-from fapilog.delivery.retry import RetryPolicy
-from fapilog.delivery.sender import Sender
+from fapilog.delivery.circuit import Circuit, RetryPolicy
+from fapilog.delivery.options import DeliveryOptions
+from fapilog.delivery.sender import send_until_settled
 from fapilog.delivery.sending_queue import SendingQueue
+from fapilog.delivery.state import DeliveryState
 from fapilog.record import LogRecord
 from tests.support.sinks import ScriptedSink
 
@@ -24,7 +25,7 @@ def records(count: int, size: int = 100) -> list[LogRecord]:
     return made
 
 
-def close(queue: SendingQueue, seconds: float = 5.0) -> None:
+def close(queue: SendingQueue, seconds: float = 10.0) -> None:
     queue.start_close(time.monotonic() + seconds)
     queue.finish_close()
 
@@ -41,47 +42,49 @@ def bodies(sink: ScriptedSink) -> list[str]:
     return [record.body for record in sink.records]
 
 
-class Delivery:
-    """A sender around one sink, and what becomes of the batches it is given."""
+def state_of(circuit: Circuit) -> str:
+    if circuit.opened_at is None:
+        return "closed"
+    return "open" if circuit._prober is None else "half_open"
 
-    def __init__(self, sink: Any, *, retry: RetryPolicy = QUICK, quarantine: int | None = None):
-        self.sink = sink
-        self.ledger = SinkLedger()
-        self.circuit = Circuit(retry)
-        self.settled: list[Batch] = []
-        self.noted = 0
+
+class Quarantine:
+    """Keeps refused batches in memory, up to a number of batches."""
+
+    def __init__(self, room: int) -> None:
         self.kept: list[tuple[list[Any], str]] = []
-        self._room = quarantine
-        self.sender = Sender(
-            sink,
-            "backend",
-            self.circuit,
-            self.ledger,
-            self._settled,
-            export_timeout=30.0,
-            unknown_attempts=retry.unknown_attempts,
-            keep=None if quarantine is None else self._keep,
-        )
+        self._room = room
 
-    def _settled(self, batch: Batch, count: int) -> None:
-        self.noted += count
-        if not batch.parts:
-            self.settled.append(batch)
-
-    def _keep(self, part: Batch, reason: str) -> bool:
+    def add(self, body: list[Any], severities: Sequence[int], reason: str) -> bool:
         if len(self.kept) == self._room:
             return False
-        self.kept.append((part.items, reason))
+        self.kept.append((body, reason))
         return True
+
+
+class Sending:
+    """The loop around one sink, and what becomes of the batches that it gets."""
+
+    def __init__(self, sink: Any, *, retry: RetryPolicy = QUICK, quarantine: int = 0) -> None:
+        self.sink = sink
+        sink.pack = list
+        self.quarantine = Quarantine(quarantine)
+        options = DeliveryOptions(retry=retry, quarantine=self.quarantine)  # type: ignore[arg-type]
+        self.state = DeliveryState(sink, "backend", options)
+        self.circuit, self.ledger = self.state.circuit, self.state.ledger
 
     def deliver(self, count: int, severity: int = 9) -> Batch:
         batch = Batch(list(range(count)), [severity] * count, 100 * count)
-        batch.parts = [batch]
-        self.sender.deliver(batch)
+        self.state.put_in_flight(batch)
+        send_until_settled(batch, self.state)
         return batch
 
     def is_denied(self) -> bool:
-        return self.sender.access_denied
+        return self.circuit.access_denied
+
+    @property
+    def in_flight(self) -> list[Batch]:
+        return self.state.in_flight
 
     @property
     def counts(self) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""Sinks that tests script: what arrives, and what goes wrong."""
+"""Sinks whose answers a test scripts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from fapilog.protocols import BatchLimits, Outcome, Sink
 from fapilog.record import LogRecord
 
-#: Everything until the next flush is one batch.
+#: All records until the next flush are one batch.
 ONE_BATCH = BatchLimits(count=512, delay=3600)
 
 
 class ScriptedSink(Sink[Any]):
-    """Collects records; ``answers`` are raised or returned by sends, in order."""
+    """Collects records.  Each ``send`` raises or returns the next of ``answers``."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class ScriptedSink(Sink[Any]):
 
 
 class Gate:
-    """Blocks a sink's send until opened."""
+    """Blocks a sink's ``send`` until it is opened."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -80,11 +80,11 @@ class Gate:
 
 
 def send_around_a_fork(make: str, *arguments: object) -> None:
-    """Send ``before``, and after a fork ``child`` and ``parent``, each from there, in a process.
+    """Start a process that sends ``before``, forks, and sends ``child`` and ``parent``.
 
     Args:
-        make: an expression for the sink, of the public sinks and ``sys.argv``.
-        arguments: of the process.
+        make: an expression that makes the sink from ``sys.argv``.
+        arguments: the arguments of the process.
     """
     code = f"""
 import os, sys

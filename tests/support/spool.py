@@ -1,4 +1,4 @@
-"""Spools in the hands of a test, and disks that fail under them."""
+"""Spools for tests, and disks that fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BROKEN = OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def options(directory: Path, **more: Any) -> SpoolOptions:
-    """Small segments, and no care for how full the machine's disk is."""
+    """Return options with small segments and without a limit for the free space."""
     return SpoolOptions(directory, **{"min_free": 0, "segment_bytes": 4096, **more})
 
 
@@ -39,7 +39,7 @@ def make_spool(
     clock: Any = None,
     **more: Any,
 ) -> Spool:
-    """An opened spool; without a cache, so that everything is read from the disk."""
+    """Return an open spool without a cache, so that every batch is read from the disk."""
     clocks = {} if clock is None else {"monotonic": clock}
     spool = Spool(name, wire_format, options(directory, **more), cache_bytes=cache_bytes, **clocks)
     spool.open()
@@ -47,18 +47,18 @@ def make_spool(
 
 
 def crash(spool: Spool) -> None:
-    """Leave everything as SIGKILL would: descriptors and locks go, no file is touched."""
+    """End a spool as SIGKILL does: descriptors and locks go, no file changes."""
     spool.after_fork()
     spool.close()
 
 
 def put(spool: Spool, *bodies: Any, severity: int = 9) -> list[Frame]:
-    """Append a batch of one record for each body."""
+    """Append a batch of one record per body."""
     return [spool.append(str(body).encode(), [severity]) for body in bodies]
 
 
 def read_all(spool: Spool) -> list[Frame]:
-    """Everything there is to read now."""
+    """Return all frames that can be read now."""
     frames = []
     while frame := spool.read():
         frames.append(frame)
@@ -66,12 +66,12 @@ def read_all(spool: Spool) -> list[Frame]:
 
 
 def bodies(frames: list[Frame]) -> list[str]:
-    """The batches as text."""
+    """Return the batches as text."""
     return [frame.body.decode() for frame in frames]
 
 
 def drain(spool: Spool) -> list[str]:
-    """Read and settle everything there is now."""
+    """Read and settle all frames that can be read now; return them as text."""
     frames = read_all(spool)
     for frame in frames:
         spool.ack(frame)
@@ -79,25 +79,25 @@ def drain(spool: Spool) -> list[str]:
 
 
 def adopt(directory: Path, **more: Any) -> Spool:
-    """A spool that has taken over what dead processes left."""
+    """Return a spool that has adopted the directories of dead processes."""
     spool = make_spool(directory, **more)
     spool.adopt()
     return spool
 
 
 def files(directory: Path) -> list[str]:
-    """Names of all files below a directory."""
+    """Return the names of all files below a directory."""
     return sorted(path.name for path in directory.rglob("*") if path.is_file())
 
 
 def segments(directory: Path) -> list[Path]:
-    """All segments below a directory."""
+    """Return all segments below a directory."""
     return sorted(directory.rglob("*.seg"))
 
 
 @contextlib.contextmanager
 def small_disk(path: Path, *options: str) -> Iterator[Path]:
-    """Mount a file system of a mebibyte; skips the test where that is not permitted."""
+    """Mount a file system of 1 MiB; skip the test if mounting is not permitted."""
     path.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", ",".join(("size=1m", *options)), "none", str(path)]
     done = subprocess.run(command, capture_output=True, check=False, text=True)
@@ -124,7 +124,7 @@ def failing_once(monkeypatch: Any, name: str, error: OSError, *, before: Any = N
 
 
 def failing(error: Exception) -> Any:
-    """A function that always fails."""
+    """Return a function that always raises ``error``."""
 
     def fail(*_arguments: Any, **_options: Any) -> Any:
         raise error

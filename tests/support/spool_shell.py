@@ -1,4 +1,4 @@
-"""``fapilog spool`` in the hands of a test: what lies on disk, and a shell."""
+"""A shell for the commands of ``fapilog spool``, and records on disk for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Shell = Callable[..., tuple[object, str, str]]
 
 
 def make_shell(capsys: Any, monkeypatch: Any, directory: Path) -> Shell:
-    """Commands of ``fapilog spool`` in an empty folder; each returns exit code, output, errors."""
+    """Return a function that runs ``fapilog spool`` and returns exit code, output, errors."""
     (directory / "cwd").mkdir()
     monkeypatch.chdir(directory / "cwd")
     monkeypatch.setenv("FAPILOG_SPOOL__DIRECTORY", str(directory / "spool"))
@@ -39,7 +39,7 @@ def make_shell(capsys: Any, monkeypatch: Any, directory: Path) -> Shell:
 
 
 def packed(*bodies: str) -> tuple[bytes, list[int]]:
-    """Records as the sink ``otlp`` spools them."""
+    """Return records as the sink ``otlp`` spools them."""
     otlp: Any = sink_of("otlp:http://localhost:4318", Settings())
     sink = as_durable(otlp)
     assert sink is not None
@@ -48,7 +48,7 @@ def packed(*bodies: str) -> tuple[bytes, list[int]]:
 
 
 def configured(name: str) -> str:
-    """The destination of the sink of this name that the environment configures; "" for none."""
+    """Return the destination of the configured sink of this name; "" if there is none."""
     sinks = configured_sinks(Settings())
     durable = as_durable(sinks[name]) if name in sinks else None
     return destination_of(durable) if durable is not None else ""
@@ -57,7 +57,7 @@ def configured(name: str) -> str:
 def make_spool(
     directory: Path, name: str = "otlp", wire_format: str = "otlp-protobuf", **more: Any
 ) -> Spool:
-    """A spool where the shell looks, of the configured sink if there is one of this name."""
+    """Return a spool in the shell's directory, for the configured sink of this name."""
     options = SpoolOptions(directory / "spool", min_free=0, segment_bytes=4096)
     more.setdefault("destination", configured(name))
     spool = Spool(name, wire_format, options, **more)
@@ -66,7 +66,7 @@ def make_spool(
 
 
 def leave(directory: Path, *batches: tuple[str, ...], **more: Any) -> Path:
-    """The directory of a process that spooled these and died."""
+    """Return the directory of a process that spooled these batches and died."""
     spool = make_spool(directory, **more)
     for batch in batches:
         spool.append(*packed(*batch))
@@ -84,5 +84,5 @@ def refuse(directory: Path, *bodies: str, reason: str = "HTTP 400") -> None:
 
 
 def held(directory: Path) -> list[Scan]:
-    """What is in quarantine."""
+    """Return the scans of the quarantine's files."""
     return [found for one in survey(directory / "spool") for found in one.quarantine]

@@ -1,11 +1,11 @@
 """The demo's application: a small shop on FastAPI that logs through fapilog.
 
-``fapilog demo`` serves it, and ``examples/demo.py`` makes it an application of
-its own.  It logs as applications do: values as attributes, an exception where
-it is caught, one module through the standard library, and a few secrets by
-mistake.  Nothing in it knows where the records go.
+``fapilog demo`` serves it, and ``examples/demo.py`` runs it as a separate
+application.  It logs as applications do: values as attributes, an exception in
+the code that catches it, one module through the standard library, and a few
+secrets by mistake.  It does not know where the records go.
 """
-# FastAPI reads annotations at run time, so they are not postponed here.
+# FastAPI reads annotations at run time, so this module does not postpone them.
 
 import asyncio
 import itertools
@@ -21,11 +21,11 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import fapilog
 
-#: The attribute that a request's records and its span share.
+#: The attribute that a request's records and its span have in common.
 REQUEST_ID: Final = "request.id"
-#: Seconds the warehouse takes.
+#: The seconds that the warehouse takes.
 RESERVING: Final = {"teapot": 0.003, "piano": 0.22}
-#: Seconds after which the payment gateway is given up.
+#: The seconds that the shop waits for the payment gateway.
 PATIENCE: Final = 0.06
 LAST_ORDER: Final = 1999
 DATABASE: Final = "postgresql://shop:open-sesame@db.internal/shop"
@@ -33,7 +33,7 @@ DATABASE: Final = "postgresql://shop:open-sesame@db.internal/shop"
 log = fapilog.get_async_logger("shop.orders")
 payments = fapilog.get_async_logger("shop.payments")
 accounts = fapilog.get_async_logger("shop.accounts")
-stock = logging.getLogger("shop.stock")  # stands for a library that knows nothing of fapilog
+stock = logging.getLogger("shop.stock")  # plays a library that does not use fapilog
 tracer = trace.get_tracer("shop")
 
 router = APIRouter()
@@ -41,7 +41,7 @@ _numbers = itertools.count(1001)
 
 
 class Order(BaseModel):
-    """What a customer orders, and how it is paid."""
+    """An order of a customer, with its way of payment."""
 
     item: str
     quantity: int = 1
@@ -56,20 +56,20 @@ class Login(BaseModel):
 
 
 class PaymentFailedError(Exception):
-    """The order cannot be paid now."""
+    """Raised when the payment gateway does not answer."""
 
 
 class RequestId:
-    """ASGI middleware: one id on the request's span and on all it logs.
+    """ASGI middleware that puts one id on the request's span and on all its records.
 
-    Pure ASGI, because a context variable set here has to reach the endpoint.
+    It is pure ASGI, because a context variable that is set here must reach the endpoint.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request with its id bound."""
+        """Serve a request with its id bound to the context."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -81,10 +81,10 @@ class RequestId:
 
 
 def create_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """Return the shop, neither instrumented nor served.
+    """Return the shop's application, which is neither instrumented nor served yet.
 
     Args:
-        lifespan: what the server runs around its service, as for ``FastAPI``.
+        lifespan: the lifespan of the ``FastAPI`` application.
     """
     app = FastAPI(title="fapilog demo shop", lifespan=lifespan)
     app.add_middleware(RequestId)
@@ -94,13 +94,13 @@ def create_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
 
 
 async def payment_failed(_request: Request, error: Exception) -> JSONResponse:
-    """Answer 502: the fault is the gateway's."""
+    """Answer 502, because the gateway failed."""
     return JSONResponse({"detail": str(error)}, status_code=502)
 
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Say that the shop is open."""
+    """Answer that the shop is open."""
     return {"status": "ok"}
 
 
@@ -127,7 +127,7 @@ async def place_order(order: Order) -> dict[str, int]:
 
 
 async def reserve(order: Order) -> None:
-    """Take the goods from the warehouse, which is slow for some."""
+    """Take the goods from the warehouse, which is slow for some items."""
     with tracer.start_as_current_span("reserve stock"):
         seconds = RESERVING.get(order.item, 0.003)
         await asyncio.sleep(seconds)
@@ -137,7 +137,7 @@ async def reserve(order: Order) -> None:
 
 
 async def charge(order: Order) -> None:
-    """Ask the payment gateway, which answers for cards only."""
+    """Ask the payment gateway, which answers only for cards."""
     with tracer.start_as_current_span("charge customer"):
         await payments.info("asking the gateway", method=order.payment, patience_ms=PATIENCE * 1000)
         try:
@@ -149,7 +149,7 @@ async def charge(order: Order) -> None:
 
 
 async def ask_gateway(method: str) -> None:
-    """Stand for a service elsewhere."""
+    """Play a remote service that answers only for cards."""
     if method != "card":
         await asyncio.sleep(PATIENCE)
         msg = f"no answer within {PATIENCE * 1000:.0f} ms"
@@ -159,7 +159,7 @@ async def ask_gateway(method: str) -> None:
 
 @router.post("/login")
 async def login(form: Login, request: Request) -> dict[str, str]:
-    """Log what nobody should: fapilog masks it before it leaves the process."""
+    """Log secrets by mistake; fapilog masks them before they leave the process."""
     await accounts.info("login", form=form.model_dump(), headers=dict(request.headers))
     token = request.headers.get("authorization", "").rpartition(" ")[2]
     await accounts.info(f"session {token} opened", user=form.user)

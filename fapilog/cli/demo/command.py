@@ -1,42 +1,28 @@
-"""``fapilog demo``: the whole way of a record on this machine, in some seconds.
+"""``fapilog demo`` shows the whole way of a record on this machine, in a few seconds.
 
-The command itself: its options, and how it ends.  ``demo_run`` wires and runs
-it; it is imported late, because it needs the extra ``fapilog[demo]``.
+This module has the command's options and its exit codes.  ``run`` does the work;
+it is imported late, because it needs the extra ``fapilog[demo]``.
 """
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 import fapilog
-from fapilog.cli import INTERRUPTED, quiet_interrupt
+from fapilog.cli.demo.options import Protocol, in_options
+from fapilog.cli.interrupt import INTERRUPTED, quiet_interrupt
 from fapilog.cli.terminal import Terminal
 from fapilog.errors import ConfigurationError
-
-# The variables that hand on what the options say.
-_OPTIONS: Final = {
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "--endpoint",
-    "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "--protocol",
-    "OTEL_EXPORTER_OTLP_PROTOCOL": "--protocol",
-}
-
-
-class Protocol(str, Enum):
-    """How records are sent, by the names of ``OTEL_EXPORTER_OTLP_PROTOCOL``."""
-
-    HTTP_PROTOBUF = "http/protobuf"
-    HTTP_JSON = "http/json"
-    GRPC = "grpc"
 
 
 def demo(
     endpoint: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Send to this collector (base URL), not to the embedded receiver."
+            metavar="URL",
+            help="Send to this collector (base URL) instead of the embedded receiver.",
         ),
     ] = None,
     protocol: Annotated[
@@ -48,9 +34,9 @@ def demo(
 ) -> None:
     """Watch logs and traces of a FastAPI app arrive.
 
-    Serves a small shop, sends it requests, and shows what became of them.
+    Serves a small shop, sends requests to it, and shows the results.
     Logs and spans go over OTLP to a receiver in this process, or to --endpoint.
-    Exits with 0 when every record arrived with the ids of its span, else with 1.
+    Exits with 0 if every record arrived with the ids of its span, else with 1.
     """
     if endpoint is not None and not endpoint.strip():
         msg = "give the base URL of a collector"
@@ -71,10 +57,3 @@ def demo(
         typer.echo(f"fapilog: the demo needs: pip install 'fapilog[demo]' ({error})", err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(0 if passed else 1)
-
-
-def in_options(text: str) -> str:
-    """Return ``text`` with the options, which the user knows, in place of their variables."""
-    for variable, option in _OPTIONS.items():
-        text = text.replace(variable, option)
-    return text

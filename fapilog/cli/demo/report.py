@@ -1,7 +1,7 @@
-"""What the demo shows: requests, one of them with its logs and spans, the ledger.
+"""Prints the demo's results: the requests, one of them with its logs and spans, the ledger.
 
-Everything about records and spans is taken from what the receiver got, so the
-screen shows what a backend would.
+All records and spans shown are those that the receiver got, so the screen
+shows what a backend would show.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.cli.demo.app import REQUEST_ID
-from fapilog.cli.demo.command import in_options
+from fapilog.cli.demo.options import in_options
 from fapilog.cli.terminal import CYAN, DIM, GREEN, RED, YELLOW, Terminal, Text, cut, mask_url
 from fapilog.cli.timeline import Timeline
 from fapilog.processors.redact import MASK
@@ -28,13 +28,13 @@ _MOST_REDACTED: Final = 8  # rows
 
 
 def show_title(terminal: Terminal, protocol: str, endpoint: str | None) -> None:
-    """Say what is about to happen."""
+    """Show what the demo is about to do."""
     where = mask_url(endpoint) if endpoint else "an embedded receiver"
     terminal.heading("fapilog demo", f"a FastAPI shop; logs by OTLP {protocol} to {where}")
 
 
 def show_requests(terminal: Terminal, exchanges: Sequence[Exchange]) -> None:
-    """Show the requests, those of one kind in one line."""
+    """Show the requests, with one line per kind of request."""
     terminal.heading(f"{len(exchanges)} request{'s' * (len(exchanges) > 1)}")
     kinds: dict[tuple[Call, int], list[float]] = {}
     for exchange in exchanges:
@@ -65,7 +65,7 @@ def show_failure(
     logs: Sequence[ReceivedLog],
     spans: Sequence[ReceivedSpan],
 ) -> None:
-    """Show the first request that failed: its spans, and under each its records."""
+    """Show the first failed request: its spans, with their records under them."""
     failed = [e.request_id for e in exchanges if e.status >= _SERVER_ERROR]
     roots = [span for span in spans if span.attributes.get(REQUEST_ID) in failed[:1]]
     if not roots:
@@ -81,7 +81,7 @@ def show_failure(
 
 
 def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats) -> None:
-    """Show which fields were masked, and what arrived in their place."""
+    """Show which fields were masked, and the values that arrived."""
     masked: dict[tuple[str, str], str] = {}
     for log in logs:
         for name, value in {"body": log.body, **log.attributes}.items():
@@ -89,7 +89,7 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
                 if MASK in text:
                     masked.setdefault((log.scope.name, path), text)
     terminal.heading("Redacted before it left the process", f"{stats.redacted} values")
-    # Under load other libraries report too, and have long names.
+    # Under load other libraries log too, and their loggers have long names.
     fifth, rest = terminal.width // 5, terminal.width // 2 - 6
     terminal.table(
         [
@@ -113,7 +113,7 @@ def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def show_ledger(terminal: Terminal, stats: Stats, findings: Sequence[Finding]) -> None:
-    """Show the ledger, and what was checked against it."""
+    """Show the ledger and the results of the checks."""
     terminal.heading("Ledger", str(stats))
     for finding in findings:
         mark = Text("✓", GREEN) if finding.passed else Text("✗", RED)
@@ -121,7 +121,7 @@ def show_ledger(terminal: Terminal, stats: Stats, findings: Sequence[Finding]) -
 
 
 def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> None:
-    """Show what a collector elsewhere has taken; what it made of that, it knows."""
+    """Show how many records and spans a collector took; only the collector can show more."""
     arrived = stats.delivered == stats.accepted
     terminal.heading("Sent", f"to {mask_url(endpoint)}")
     mark = Text("✓", GREEN) if arrived else Text("✗", RED)
@@ -131,8 +131,8 @@ def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> No
 
 
 def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
-    """Show what became of one more record, and what to do about it."""
-    terminal.heading("What stands in the way", "one more record, by itself")
+    """Show the result of sending one more record, and how to fix the problem."""
+    terminal.heading("The problem", "one more record, sent by itself")
     mark = Text("✓", GREEN) if verdict.delivered else Text("✗", RED)
     terminal.line("  ", mark, " ", in_options(verdict.text))
     fix = "try again: the collector was slow, or has just started"
@@ -140,12 +140,12 @@ def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
 
 
 def show_next(terminal: Terminal) -> None:
-    """Say where to go from here."""
+    """Show which commands to try next."""
     terminal.heading("Next")
     terminal.table(
         [
-            [Text("fapilog demo --endpoint URL", CYAN), "the same into your own collector"],
-            [Text("fapilog config", CYAN), "what is in force here, and where it comes from"],
-            [Text("fapilog check", CYAN), "one record through every configured sink"],
+            [Text("fapilog demo --endpoint URL", CYAN), "send the demo's data to your collector"],
+            [Text("fapilog config", CYAN), "show every option with its value and its source"],
+            [Text("fapilog check", CYAN), "send one record through every configured sink"],
         ]
     )

@@ -1,8 +1,7 @@
-"""Wires and runs the demo: receiver, fapilog, OpenTelemetry SDK, server, requests.
+"""Connects and runs the demo: receiver, fapilog, OpenTelemetry SDK, server, requests.
 
-The wiring is what an application does (see ``examples/demo.py``): fapilog for
-the logs, the SDK for the traces, both told by OpenTelemetry's own variables
-where to send.
+The setup is that of an application (see ``examples/demo.py``): fapilog for the
+logs and the SDK for the traces, with the destination in OpenTelemetry's variables.
 """
 
 from __future__ import annotations
@@ -40,26 +39,27 @@ if TYPE_CHECKING:
     from fapilog.cli.terminal import Terminal
 
 SERVICE: Final = {"service.name": "shop"}
-#: Seconds until what cannot be delivered is given up.
+#: The seconds that the demo waits for the delivery of all records.
 PATIENCE: Final = 6.0
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 
 
 def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> bool:
-    """Run the demo and show it.  Blocks for some seconds.
+    """Run the demo and print its results.  Blocks for some seconds.
 
     Args:
-        terminal: where it is shown.
-        endpoint: base URL of a collector; None embeds a receiver.
-        protocol: as ``OTEL_EXPORTER_OTLP_PROTOCOL``.
-        count: requests to make.
+        terminal: the terminal to print on.
+        endpoint: the base URL of a collector; None starts an embedded receiver.
+        protocol: a value of ``OTEL_EXPORTER_OTLP_PROTOCOL``.
+        count: the number of requests to make.
 
     Returns:
-        Whether everything arrived as it should.
+        Whether everything arrived as expected.
 
     Raises:
-        ConfigurationError: the endpoint is no URL.
-        KeyboardInterrupt: Ctrl-C, after everything was drained and ended.
+        ConfigurationError: the endpoint is not a URL.
+        KeyboardInterrupt: the user pressed Ctrl-C; raised after everything was
+            drained and ended.
     """
     app = create_app()
     with ExitStack() as stack:
@@ -94,7 +94,7 @@ def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> 
 
 
 def isolate() -> None:
-    """Let nothing in the environment change the embedded demo."""
+    """Remove the environment variables that would change the embedded demo."""
     for name in list(os.environ):
         if name.startswith(("FAPILOG_", "OTEL_")) or name.lower().endswith("_proxy"):
             del os.environ[name]
@@ -114,7 +114,7 @@ def telemetry(
     fapilog.configure(
         sinks="otlp",
         level="info",
-        levels={"httpx": "warn"},  # the customers' own client, in the same process
+        levels={"httpx": "warn"},  # the client that makes the requests, in the same process
         redact=True,
         redact_allow=(),
         resource=SERVICE,
@@ -125,7 +125,7 @@ def telemetry(
         resource=Resource.create(SERVICE), sampler=ALWAYS_ON, shutdown_on_exit=False
     )
     exporter = CountingExporter(_span_exporter(protocol))
-    # Room for all spans of a run: the SDK drops what does not fit.
+    # The queue holds all spans of a run, because the SDK drops spans without room.
     provider.add_span_processor(BatchSpanProcessor(exporter, 1 << 16, schedule_delay_millis=500))
     trace.set_tracer_provider(provider)
     FastAPIInstrumentor.instrument_app(
@@ -139,14 +139,14 @@ def telemetry(
 
 
 def _span_exporter(protocol: str) -> SpanExporter:
-    """Return the SDK's exporter; it has none for JSON, so spans go as protobuf then."""
+    """Return the SDK's exporter; the SDK has none for JSON, so it sends protobuf instead."""
     if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - one of two
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - an extra
             OTLPSpanExporter as GRPCSpanExporter,
         )
 
         return GRPCSpanExporter(timeout=3)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - as above
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - an extra
         OTLPSpanExporter,
     )
 
@@ -154,38 +154,38 @@ def _span_exporter(protocol: str) -> SpanExporter:
 
 
 class CountingExporter(SpanExporter):
-    """Counts the spans that the exporter behind it delivers, which the SDK does not tell."""
+    """Counts the spans that another exporter delivers, because the SDK does not report them."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export and count; blocks as the exporter does."""
+        """Export the spans and count them; blocks as long as the other exporter."""
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             self.sent += len(spans)
         return result
 
     def shutdown(self) -> None:
-        """Shut the exporter down."""
+        """Shut the other exporter down."""
         self._exporter.shutdown()
 
 
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
-    """Serve ``app`` on a free loopback port and a thread of its own; yields its URL.
+    """Serve ``app`` on a free loopback port and its own thread, and yield its URL.
 
-    The socket listens before the server runs: whoever connects early waits.
+    The socket listens before the server runs, so an early client waits instead of failing.
     """
-    # asyncio turns Nagle's algorithm off only where the socket names its protocol.
+    # asyncio turns Nagle's algorithm off only if the socket names its protocol.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,
-        log_config=None,  # uvicorn's records go to the root logger, and so to fapilog
+        log_config=None,  # uvicorn's records go to the root logger, and from there to fapilog
         log_level="info",
         lifespan="off",
         ws="none",
@@ -194,7 +194,7 @@ def serve(app: FastAPI) -> Iterator[str]:
     server = uvicorn.Server(config)
 
     def run_server() -> None:
-        with listener:  # closed by this thread: Ctrl-C may come before it is seen to run
+        with listener:  # this thread closes it, because Ctrl-C may arrive before the server runs
             server.run([listener])
 
     thread = threading.Thread(target=run_server, name="shop")

@@ -1,7 +1,7 @@
-"""The demo's customers: real HTTP requests, some slow, some failing, one with secrets.
+"""Makes the demo's HTTP requests: some are slow, some fail, one contains secrets.
 
-Every request brings an id of its own, which the shop puts on the request's
-span and on its records: what arrives can be compared with what was asked.
+Every request has its own id, which the shop puts on the request's span and on
+its records, so the received data can be compared with the requests.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fapilog.cli.demo.app import DATABASE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: Requests under way at the same moment: contexts must not mix.
+#: The number of requests at the same time, which shows that contexts do not mix.
 CONCURRENCY: Final = 4
-_PATIENCE: Final = 30.0  # seconds; a loaded machine is no failure
+_PATIENCE: Final = 30.0  # seconds; long, because a loaded machine is not a failure
 
 
 def _token(claims: Mapping[str, str]) -> str:
@@ -32,15 +32,15 @@ def _token(claims: Mapping[str, str]) -> str:
     return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
 
 
-PASSWORD: Final = "correct-horse-battery"  # noqa: S105 - the demo's own, opens nothing
+PASSWORD: Final = "correct-horse-battery"  # noqa: S105 - made up for the demo
 TOKEN: Final = _token({"sub": "ada", "scope": "orders"})
-#: None of these may arrive anywhere.
+#: The secrets that must not arrive anywhere.
 SECRETS: Final = (PASSWORD, TOKEN, DATABASE.split("@")[0].rpartition(":")[2])
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A request to make, and what is special about it; compared by identity."""
+    """A request to make, with a note for the report; compared by identity."""
 
     method: str
     path: str
@@ -51,7 +51,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request that was answered; ``seconds`` as the customer saw it."""
+    """A request that was answered after ``seconds``, as the client measured them."""
 
     call: Call
     request_id: str
@@ -59,7 +59,7 @@ class Exchange:
     seconds: float
 
 
-#: One round; the requests are as many rounds as were asked for.
+#: One round of requests, which is repeated until the wanted number is reached.
 ROUND: Final = (
     Call("GET", "/orders/1001"),
     Call("POST", "/orders", "", {"item": "teapot", "quantity": 2}),
@@ -77,18 +77,18 @@ ROUND: Final = (
 
 
 def send_requests(url: str, count: int) -> Sequence[Exchange]:
-    """Make ``count`` requests to the shop at ``url``, some at a time.  Blocks.
+    """Make ``count`` requests to the shop at ``url``, several at a time.  Blocks.
 
     Raises:
         httpx.TransportError: the shop does not answer.
     """
-    # No proxy from the environment may come between us and our own shop.
+    # A proxy from the environment must not be used for the demo's own server.
     with httpx.Client(base_url=url, timeout=_PATIENCE, trust_env=False) as client:
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="customer")
         try:
             return list(pool.map(partial(_send, client), range(count)))
         finally:
-            # After Ctrl-C there are requests left that must not begin.
+            # After Ctrl-C, the remaining requests must not begin.
             pool.shutdown(cancel_futures=True)
 
 

@@ -1,8 +1,8 @@
-"""What the demo claims, checked on what arrived.
+"""Checks the demo's claims on the records and spans that arrived.
 
-Nothing here trusts the ids under test: the request's id reaches the records by
-the bound context and the spans as an attribute, each on its own way, and both
-have to tell the same story.
+The checks do not trust the trace ids that they test.  The request's id reaches
+the records through the bound context, and the spans as an attribute; records and
+spans with the same request id must have the same trace.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
     from fapilog.delivery.ledger import Stats
 
-# Nanoseconds: ``logging`` keeps a record's time as a float of seconds, which
-# is exact to some hundred of them.
+# Nanoseconds.  ``logging`` keeps a record's time as a float of seconds, which is
+# exact to a few hundred nanoseconds.
 _ROUNDING: Final = 1000
 
 
 class Finding(NamedTuple):
-    """One thing that was checked."""
+    """The result of one check."""
 
     passed: bool
     text: str
@@ -35,13 +35,13 @@ def verify(
     spans: Sequence[ReceivedSpan],
     secrets: Sequence[str],
 ) -> list[Finding]:
-    """Return what was checked: records arrived, ids are right, no secret left.
+    """Check that all records arrived with the right ids and that no secret arrived.
 
     Args:
-        stats: the ledger once everything was delivered.
-        logs: what the receiver has got.
-        spans: the same.
-        secrets: texts the application logged that must not arrive.
+        stats: the ledger after everything was delivered.
+        logs: the records that the receiver got.
+        spans: the spans that the receiver got.
+        secrets: the secrets that the application logged.
     """
     by_ids = {(span.trace_id, span.span_id): span for span in spans}
     traces = {str(span.attributes.get(REQUEST_ID, "")): span.trace_id for span in spans}
@@ -52,7 +52,7 @@ def verify(
     arrived = f"{len(logs)} of {stats.accepted} records of the ledger arrived"
     correlated = (
         f"{right} of {len(within)} records of requests carry the ids of their span"
-        f" ({outside} outside of any)"
+        f" ({outside} outside of requests)"
     )
     shown = "".join(str(log.record) for log in logs) + "".join(str(span.span) for span in spans)
     leaked = sum(secret in shown for secret in secrets)
@@ -68,7 +68,7 @@ def _is_in_its_span(
     spans: Mapping[tuple[str, str], ReceivedSpan],
     traces: Mapping[str, str],
 ) -> bool:
-    """Whether the record's span exists, belongs to its request, and was open at its time."""
+    """Whether the record's span exists, belongs to its request, and was open at that time."""
     received = spans.get((log.trace_id, log.span_id))
     if received is None or traces.get(log.attributes[REQUEST_ID]) != log.trace_id:
         return False

@@ -1,8 +1,10 @@
-"""An OTLP receiver inside the process: what tests and the demo send to.
+"""An OTLP receiver inside the process, for tests, the demo and ``fapilog receive``.
 
-It stands at the far end of a record's way and speaks what a collector speaks:
-HTTP with protobuf or JSON, and gRPC where grpcio is installed.  Received
-records are kept in memory, parsed by the official protobuf messages.
+It speaks the protocols of a collector: HTTP with protobuf or JSON, and gRPC if
+grpcio is installed.  It parses requests with the official protobuf messages and
+keeps records and spans in memory.  Only the command line and tests may import
+it; it imports only the framing of ``fapilog.otlp``.  Read :class:`Receiver` first;
+``http`` is its HTTP server, and ``received`` is what it keeps.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceivedLog", "ReceivedSpan", "Receiver", "python_value", "python_values"]
 
-#: Seconds that gRPC calls in progress have to end when the receiver stops.
+#: The seconds that running gRPC calls may take to end when the receiver stops.
 _GRACE: Final = 1.0
 _SERVICES: Final = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "/v1/logs",
@@ -42,29 +44,32 @@ _SERVICES: Final = {
 
 
 class Receiver:
-    """Receives OTLP while the ``with`` block lasts.
+    """Receives OTLP while its ``with`` block runs.
+
+    Metrics are parsed and dropped.  Starting and stopping block briefly.
+    Thread-safe.
 
     Args:
-        host: address to listen on.
-        http_port: TCP port for HTTP; 0 takes any free one.
-        grpc_port: the same for gRPC; None, or grpcio missing, leaves gRPC out.
-        keep: log records and spans to keep, the oldest go first; None keeps all.
-        on_logs: called with each request's log records, on a server thread.
-        respond: called with path and decompressed body of each HTTP request;
-            returns status, headers and body to send in place of taking the
-            request, or None to take it.  May be replaced at any time.
-        ssl_context: makes HTTP https.
-        grpc_credentials: server credentials that make gRPC use TLS.
+        host: the address to listen on.
+        http_port: the TCP port for HTTP; 0 takes any free port.
+        grpc_port: the TCP port for gRPC; None leaves gRPC out, and so does a
+            missing grpcio.
+        keep: the most log records and spans to keep, without the oldest; None
+            keeps all.
+        on_logs: a function that gets each request's log records, on a server thread.
+        respond: a function that gets the path and the decompressed body of each
+            HTTP request.  It returns the status, headers and body of an answer,
+            or None to let the receiver take the request.
+        ssl_context: the TLS settings that make HTTP https.
+        grpc_credentials: the server credentials that make gRPC use TLS.
 
     Attributes:
-        http_endpoint: base URL, as ``OTEL_EXPORTER_OTLP_ENDPOINT`` wants it.
-        grpc_endpoint: the same for gRPC, or None.
-        logs: received log records in the order of arrival.
-        spans: received spans in the order of arrival.
-        requests: requests whose body could be read, whatever the answer.
-
-    Metrics are parsed and dropped.  Starting and stopping block shortly;
-    everything is safe in any thread.
+        http_endpoint: the base URL, for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
+        grpc_endpoint: the base URL for gRPC, or None.
+        logs: the received log records in the order of arrival.
+        spans: the received spans in the order of arrival.
+        requests: the number of requests whose body could be read, with any answer.
+        respond: the argument ``respond``; it may be replaced at any time.
     """
 
     def __init__(
@@ -130,12 +135,12 @@ class Receiver:
         self._running.close()
 
     def wait_for(self, count: int, timeout: float = 5.0) -> bool:
-        """Wait until ``count`` log records have come in all, at most ``timeout`` seconds."""
+        """Wait until ``count`` log records have arrived in total, at most ``timeout`` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self._log_count >= count, timeout)
 
     def take(self) -> tuple[list[ReceivedLog], list[ReceivedSpan]]:
-        """Return what is kept, log records and spans, and forget it."""
+        """Return and forget the log records and spans that are kept."""
         with self._changed:
             taken = self.logs, self.spans
             self.logs, self.spans = [], []
@@ -160,7 +165,7 @@ class Receiver:
         else:
             port = server.add_secure_port(address, self._grpc_credentials)
         server.start()
-        # With no grace gRPC breaks the connections, of which its clients write to stderr.
+        # Without this grace, gRPC breaks connections, and its clients write errors to stderr.
         stack.callback(lambda: server.stop(_GRACE).wait())
         scheme = "https" if self._grpc_credentials else "http"
         self.grpc_endpoint = f"{scheme}://{self._host}:{port}"

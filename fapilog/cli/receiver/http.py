@@ -1,4 +1,4 @@
-"""The HTTP side of the receiver: connections, encodings and the protocol's answers.
+"""The receiver's HTTP server: connections, encodings and the protocol's answers.
 
 Specification: https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
@@ -30,27 +30,27 @@ from fapilog.otlp.protobuf import delimited
 if TYPE_CHECKING:
     import ssl
 
-#: Bytes of a request, also after decompression, as the specification recommends.
+#: The most bytes of a request, before and after decompression, as the specification recommends.
 MAX_REQUEST: Final = 64 << 20
-#: What is sent to which path.
+#: The type of request by its path.
 REQUESTS: Final[Mapping[str, type[Message]]] = {
     "/v1/logs": ExportLogsServiceRequest,
     "/v1/traces": ExportTraceServiceRequest,
     "/v1/metrics": ExportMetricsServiceRequest,
 }
 
-#: Status, headers and body.
+#: The status, headers and body of an answer.
 Answer: TypeAlias = "tuple[int, Mapping[str, str], bytes]"
-#: Called with path and decompressed body: an answer to send, or None to take the request.
+#: Gets the path and the decompressed body; returns an answer, or None to take the request.
 Respond: TypeAlias = Callable[[str, bytes], "Answer | None"]
 
-#: What the parsers of JSON, gzip and protobuf raise for what is not a request.
+#: The exceptions that parsers of JSON, gzip and protobuf raise for a wrong request.
 _WRONG: Final = (
     *(DecodeError, json_format.ParseError, ValueError, zlib.error),
     *(RecursionError, TypeError, AttributeError),
 )
 _MAX_DIGITS: Final = 18
-#: Characters of an answer's message; it may quote the request.
+#: The most characters of an answer's message, which may quote the request.
 _MAX_MESSAGE: Final = 500
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
@@ -58,13 +58,13 @@ _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
 class HTTPReceiver(HTTPServer):
-    """Serves each connection on a thread of its own, and can end them all.
+    """Serves each connection on its own thread, and can end all of them.
 
     Args:
-        address: host and port.
-        take: called with every parsed request, on the connection's thread.
-        respond: called before; see :data:`Respond`.
-        tls: makes it https.
+        address: the host and port to listen on.
+        take: a function that gets every parsed request, on the connection's thread.
+        respond: a function that is called first; see :data:`Respond`.
+        tls: the TLS settings that make it https; None is plain HTTP.
 
     Raises:
         OSError: the port is taken.
@@ -81,8 +81,8 @@ class HTTPReceiver(HTTPServer):
     ) -> None:
         super().__init__(address, _Handler)
         if tls is not None:
-            # The handshake is left to the connection's thread: a client that
-            # is slow with it must not hold up the others.
+            # The connection's thread does the handshake, because a slow client must
+            # not delay the others.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -108,7 +108,7 @@ class HTTPReceiver(HTTPServer):
 
     def _serve(self, request: socket.socket, client_address: Any) -> None:
         try:
-            # A client may go away whenever it likes, in the middle of TLS too.
+            # A client may disconnect at any time, also during the TLS handshake.
             with contextlib.suppress(OSError):
                 self.finish_request(request, client_address)
         finally:
@@ -120,7 +120,7 @@ class HTTPReceiver(HTTPServer):
         self.shutdown()
         self._acceptor.join()
         for connection, thread in list(self._connections.items()):
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with contextlib.suppress(OSError):  # the client may have closed it already
                 connection.shutdown(socket.SHUT_RDWR)
             thread.join()
         self.server_close()
@@ -128,13 +128,14 @@ class HTTPReceiver(HTTPServer):
     def serves(self, hosts: Sequence[str]) -> bool:
         """Whether a request with these ``Host`` headers is meant for this server.
 
-        A page in a browser may send requests to a name of its own that leads
-        to this machine; a server that listens on loopback is asked by local names.
+        A web page may send requests to its own host name, whose address is this
+        machine.  Local clients use local names, so a server on loopback accepts
+        only these.
         """
         return not self._is_local or all(is_loopback(_host_of(host)) for host in hosts)
 
     def answer(self, path: str, content_type: str, encoding: str, body: bytes) -> Answer:
-        """Take one request and return the answer to it."""
+        """Take one request and return its answer."""
         is_json = content_type.startswith(_JSON)
         try:
             body = _unpack(body, encoding)
@@ -157,19 +158,19 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "fapilog-receiver"
     disable_nagle_algorithm = True
-    wbufsize = -1  # an answer is one write
+    wbufsize = -1  # buffered, so an answer is a single write
     server: HTTPReceiver
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         hosts = self.headers.get_all("Host", [])
         if not self.server.serves(hosts):
-            msg = f"not the name of this server: {', '.join(hosts)}; use localhost or 127.0.0.1"
+            msg = f"{', '.join(hosts)} is not a name of this server: use localhost or 127.0.0.1"
             self._send(_failure(403, msg), close=True)
         elif not _is_length(length) or "Transfer-Encoding" in self.headers:
             self._send(_failure(411, "Content-Length is missing"), close=True)
         elif int(length) > MAX_REQUEST:
-            self._send(_failure(413, f"more than {MAX_REQUEST} bytes"), close=True)
+            self._send(_failure(413, f"the body has more than {MAX_REQUEST} bytes"), close=True)
         else:
             body = self.rfile.read(int(length))
             if len(body) < int(length):  # the client has closed its side
@@ -191,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Say nothing: what came in is to be seen in the receiver."""
+        """Write nothing, because the receiver shows the requests."""
 
 
 def _unpack(body: bytes, encoding: str) -> bytes:
@@ -199,7 +200,7 @@ def _unpack(body: bytes, encoding: str) -> bytes:
         return body
     unpacked = zlib.decompressobj(wbits=31).decompress(body, MAX_REQUEST + 1)
     if len(unpacked) > MAX_REQUEST:
-        msg = f"more than {MAX_REQUEST} bytes after decompression"
+        msg = f"the body has more than {MAX_REQUEST} bytes after decompression"
         raise OverflowError(msg)
     return unpacked
 
@@ -207,27 +208,28 @@ def _unpack(body: bytes, encoding: str) -> bytes:
 def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
-    # Refuses what json takes and protobuf cannot: surrogates, NaN, other encodings, deep nesting.
+    # orjson refuses input that json accepts and protobuf cannot hold: surrogates, NaN,
+    # encodings other than UTF-8, deep nesting.
     orjson.loads(body)
     fields = json.loads(body, object_hook=_with_base64_ids)
     if not isinstance(fields, dict):
         msg = f"a JSON object is expected, not {type(fields).__name__}"
-        raise ValueError(msg)  # noqa: TRY004 - an error of the request
+        raise ValueError(msg)  # noqa: TRY004 - the request's value is wrong
     return json_format.ParseDict(fields, kind(), ignore_unknown_fields=True)
 
 
 def _with_base64_ids(fields: dict[str, Any]) -> dict[str, Any]:
-    """Turn OTLP/JSON's hexadecimal ids into what protobuf's own JSON mapping wants."""
+    """Convert OTLP/JSON's hexadecimal ids to base64, which protobuf's JSON mapping expects."""
     for name in _IDS & fields.keys():
         if not isinstance(fields[name], str):
             msg = f"{name} is not a text of hexadecimal digits"
-            raise ValueError(msg)  # noqa: TRY004 - an error of the request
+            raise ValueError(msg)  # noqa: TRY004 - the request's value is wrong
         fields[name] = base64.b64encode(bytes.fromhex(fields[name])).decode()
     return fields
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address leads to this machine by itself."""
+    """Whether a name or an address always means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

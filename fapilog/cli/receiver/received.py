@@ -1,4 +1,4 @@
-"""Log records and spans as a receiver got them, easy to compare in a test."""
+"""The log records and spans that a receiver got, in a form that tests compare easily."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ class ReceivedLog:
 
     @property
     def severity_number(self) -> int:
-        """1 to 24, 0 when unspecified."""
+        """The severity from 1 to 24; 0 if it is unspecified."""
         return int(self.record.severity_number)
 
     @property
     def severity_text(self) -> str:
-        """The source's own name of the level."""
+        """The source's name for the severity."""
         return self.record.severity_text
 
     @property
     def event_name(self) -> str:
-        """The event's name, or ""."""
+        """The name of the event, or ""."""
         return self.record.event_name
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits, or ""."""
+        """The trace id in 32 hexadecimal digits, or ""."""
         return self.record.trace_id.hex()
 
     @property
     def span_id(self) -> str:
-        """16 hexadecimal digits, or ""."""
+        """The span id in 16 hexadecimal digits, or ""."""
         return self.record.span_id.hex()
 
 
@@ -77,17 +77,17 @@ class ReceivedSpan:
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits."""
+        """The trace id in 32 hexadecimal digits."""
         return self.span.trace_id.hex()
 
     @property
     def span_id(self) -> str:
-        """16 hexadecimal digits."""
+        """The span id in 16 hexadecimal digits."""
         return self.span.span_id.hex()
 
 
 def python_value(value: AnyValue) -> Any:
-    """Return an ``AnyValue`` as the Python value it holds, None when it holds none."""
+    """Return the Python value of an ``AnyValue``; None if it is empty."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None

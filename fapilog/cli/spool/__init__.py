@@ -1,5 +1,8 @@
-"""``fapilog spool``: look at what waits on disk, send it, adopt it, delete it.
+"""``fapilog spool``: shows, sends, adopts and deletes the batches that wait on disk.
 
-Each module is one command, or two that only read; ``resend`` sends batches
-for ``replay`` and ``bodies`` shows what is inside them.
+``command`` holds the commands that only read, and the parts that all commands
+share; ``replay``, ``adopt`` and ``purge`` hold one command each.  ``resend``
+sends the batches for ``replay``, ``bodies`` prints them.  Only ``fapilog.cli``
+imports this package; it imports ``fapilog.spool``, settings and sinks.  Read
+``command`` first.
 """

@@ -1,8 +1,8 @@
-"""``fapilog spool adopt``: gives what waits for one sink to another one.
+"""``fapilog spool adopt``: moves the records that wait for one sink to another sink.
 
-Records on disk are sent by the sink that they were logged for: of the same name
-and destination.  When that sink is gone, or an earlier release did not write
-down whose they are, a person decides here.
+Records on disk are sent only by the sink that they were logged for, with the
+same name and destination.  If that sink is gone, or if an earlier release did
+not write its destination, a person decides here.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from fapilog.settings import Settings
 from fapilog.spool.survey import give_to
 
 if TYPE_CHECKING:
-    from fapilog.spool.owner import Owner
+    from fapilog.spool import Owner
 
 
 def adopt(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="What waits, as `status` names its directory.")
+        str, typer.Argument(metavar="NAME", help="The directory, as `status` shows it.")
     ],
     sink: Annotated[
-        str, typer.Option("--sink", metavar="SINK", help="The configured sink that gets it.")
+        str,
+        typer.Option("--sink", metavar="SINK", help="The configured sink that gets them."),
     ],
     directory: Directory = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Give what dead processes left for one sink, and its quarantine, to another sink.
+    """Move the records of dead processes, and the quarantine, from one sink to another.
 
-    Sends nothing: the service, or `fapilog spool replay`, does that.  Asks
-    first; when nobody can be asked, it needs --yes.
+    Sends nothing: the service, or `fapilog spool replay`, sends the records.
+    Asks first; needs --yes if there is no terminal.
     """
     settings = Settings()
     root = location(directory, settings)
@@ -50,11 +51,11 @@ def adopt(
         waiting += sum(found.records for found in report.quarantine)
         terminal.line(f"{report.path}: {counted(waiting, 'record')}")
     if not reports:
-        terminal.line("there is nothing to adopt")
+        terminal.line("nothing to adopt")
         return
-    where = f", which sends to {owner.destination}" if owner.destination else ""
-    terminal.line(f"will be sent by {sink}{where}")
-    confirm("Give them to this sink?", yes=yes)
+    where = f" to {owner.destination}" if owner.destination else ""
+    terminal.line(f"the sink {sink} will send them{where}")
+    confirm("Move them to this sink?", yes=yes)
     done = [
         _show(terminal, f"{path}", problem)
         for report in reports
@@ -65,21 +66,22 @@ def adopt(
 
 
 def _owner(sinks: dict[str, Any], name: str) -> Owner:
-    """Return whom the directory of a configured sink belongs to.
+    """Return the owner that the directory of a configured sink names.
 
     Raises:
-        ConfigurationError: no such sink is configured, or it has no spool.
+        ConfigurationError: the sink is not configured, or it cannot spool.
     """
     durable = as_durable(sinks[name]) if name in sinks else None
     if durable is None:
         known = ", ".join(name for name, one in sinks.items() if as_durable(one)) or "none"
-        msg = f"--sink {name}: no such sink is configured, or it cannot spool; there are: {known}"
+        problem = "no such sink is configured, or it cannot spool"
+        msg = f"--sink {name}: {problem}; sinks that can: {known}"
         raise ConfigurationError(msg)
     return owner_of(durable)
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:
-    """Say what became of one directory or file; whether it was moved."""
+    """Print whether one directory or file was moved, and return it."""
     if problem:
         terminal.line(Text("✗", RED), f" kept {path}: {problem}")
     else:

@@ -1,7 +1,7 @@
-"""A batch in quarantine as text: one line for each record where its format is known.
+"""Prints a batch of the quarantine: one line per record if its format is known.
 
-What a person needs to see is what the backend refuses.  A format that is not
-known is shown as text if it is text.
+A person needs to see what the backend refuses.  A batch of an unknown format is
+printed as it is if it is text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEX: Final = 32
 
 
 def lines_of(wire_format: str, body: bytes) -> list[str]:
-    """Return a batch as lines of text, a record each where that can be told."""
+    """Return a batch as lines of text, one per record if the format is known."""
     try:
         reader = _READERS.get(wire_format)
         return body.decode().splitlines() if reader is None else list(reader(body))
@@ -49,7 +49,7 @@ def _loki_json(body: bytes) -> Iterator[str]:
 
 
 def _loki(body: bytes) -> Iterator[str]:
-    """Yield the entries of a logproto.PushRequest: labels, line, structured metadata."""
+    """Yield labels, line and structured metadata of each entry of a logproto.PushRequest."""
     for stream in _repeated(body, 1):
         labels = bytes_field(stream, 1).decode()
         for entry in _repeated(stream, 2):

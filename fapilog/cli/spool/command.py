@@ -1,8 +1,7 @@
-"""``fapilog spool``: what waits on disk, and what to do about it.
+"""The commands of ``fapilog spool`` that only read: status, verify, quarantine.
 
-For the person on call: the spool and the quarantine of every sink as they are
-on disk, without asking the processes that fill them.  What a living process
-owns is only looked at.
+They show the spool and the quarantine of every sink as they are on disk, and do
+not need the processes that write them.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from fapilog.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Terminal, Text, 
 from fapilog.errors import ConfigurationError
 from fapilog.settings import Settings
 from fapilog.severity import SHORT_NAMES
-from fapilog.spool.quarantine_file import QuarantineFile
+from fapilog.spool.quarantine import QuarantineFile
 from fapilog.spool.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fapilog.spool.quarantine_file import Refused
+    from fapilog.spool.quarantine import Refused
     from fapilog.spool.scan import Scan
     from fapilog.spool.survey import DirectoryReport, SinkReport
 
@@ -37,10 +36,11 @@ _MAX_LINE: Final = 2000
 
 Directory = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The spool's directory instead of the configured one."),
+    typer.Option(metavar="DIR", help="The spool's directory, if not the configured one."),
 ]
 SinkName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Only this sink or directory, as in `status`.")
+    str | None,
+    typer.Option(metavar="NAME", help="Only this sink or directory, see `status`."),
 ]
 
 
@@ -48,7 +48,7 @@ def status(
     directory: Directory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what waits for each sink: processes alive and dead, records, age, quarantine."""
+    """Show the records that wait for each sink: their processes, number and age."""
     place = location(directory)
     reports = look(place)
     if as_json:
@@ -56,11 +56,11 @@ def status(
         return
     terminal = Terminal()
     if not reports:
-        terminal.line(f"nothing waits in {place}")
+        terminal.line(f"no records wait in {place}")
     for report in reports:
         terminal.heading(report.name, report.problem)
         if report.path.name != report.name:
-            destination = cut(report.owner.destination or "somebody unknown", _MAX_LINE)
+            destination = cut(report.owner.destination or "an unknown destination", _MAX_LINE)
             terminal.line(f"  {report.path.name}, for {destination}")
         rows = [_row(one) for one in report.directories]
         if report.quarantine:
@@ -70,9 +70,9 @@ def status(
 
 
 def verify(directory: Directory = None) -> None:
-    """Check every frame, settled ones too.
+    """Check every frame, including settled ones.
 
-    Names file and offset of what is damaged, and exits with 1 if anything is.
+    Prints the file and the offset of any damage, and exits with 1 if there is damage.
     """
     terminal = Terminal()
     frames = files = 0
@@ -99,7 +99,7 @@ def quarantine(
     sink: SinkName = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Batches to show.")] = 20,
 ) -> None:
-    """Show what backends refused for good: when, why, and the records."""
+    """Show the records that backends refused for good, with time and reason."""
     place = location(directory)
     terminal = Terminal()
     total = 0
@@ -114,23 +114,23 @@ def quarantine(
                 if total <= limit:
                     _show_refused(terminal, report.name, wire_format, refused)
     if not total:
-        terminal.line(f"nothing is in quarantine in {place}")
+        terminal.line(f"the quarantine in {place} is empty")
         return
     terminal.line()
     if total > limit:
         terminal.line(Text(f"{total - limit} more: --limit {total}", DIM))
-    terminal.line("send it again: fapilog spool replay --quarantine")
+    terminal.line("to send them again: fapilog spool replay --quarantine")
 
 
 # ---- shared with the other commands
 
 
 def location(given: Path | None, settings: Settings | None = None) -> Path:
-    """Return the directory to look at.
+    """Return the spool's directory.
 
     Raises:
-        ConfigurationError: none was given and none is configured, or the one
-            that was given is none.
+        ConfigurationError: no directory is given or configured, or the given
+            one does not exist.
     """
     if given is not None and not given.expanduser().is_dir():
         msg = f"--directory {given}: there is no such directory"
@@ -143,31 +143,31 @@ def location(given: Path | None, settings: Settings | None = None) -> Path:
 
 
 def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return what is in a directory; nothing where it is missing.
+    """Return the content of a directory, per sink; nothing if it is missing.
 
     Raises:
-        ConfigurationError: it cannot be read.
+        ConfigurationError: the directory cannot be read.
     """
     try:
         return survey(directory, load=load)
     except FileNotFoundError:
         return []
     except OSError as error:
-        msg = f"{directory}: {error.strerror or error}"
+        msg = f"cannot read {directory}: {error.strerror or error}"
         raise ConfigurationError(msg) from error
 
 
 def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
-    """Return the reports of one sink, or all.
+    """Return the reports of one sink or directory, or all reports if ``name`` is None.
 
     Raises:
-        ConfigurationError: nothing of this sink is on disk.
+        ConfigurationError: the disk holds nothing of this sink.
     """
     exact = [report for report in reports if report.path.name == name]
     chosen = exact or [report for report in reports if name in {None, report.name}]
     if name is not None and not chosen:
-        known = ", ".join(report.path.name for report in reports) or "nothing"
-        msg = f"--sink {name}: nothing of it is on disk; there is: {known}"
+        known = ", ".join(report.path.name for report in reports) or "none"
+        msg = f"--sink {name}: no records of this sink are on disk; sinks with records: {known}"
         raise ConfigurationError(msg)
     return chosen
 
@@ -178,11 +178,11 @@ def counted(number: int, word: str) -> str:
 
 
 def size_of(scans: Iterable[Scan]) -> str:
-    """Return how much some files take, for people."""
+    """Return the size of some files, for people."""
     return ByteSize(sum(found.size for found in scans)).human_readable()
 
 
-# ---- how things are shown
+# ---- printing
 
 
 def _segments(report: SinkReport) -> Iterator[Scan]:
@@ -257,7 +257,7 @@ def _plain(report: SinkReport) -> dict[str, Any]:
 
 
 def _show_damage(terminal: Terminal, found: Scan) -> bool:
-    """Tell what is wrong with a segment; False if nothing is."""
+    """Print the damage of a segment; return whether there is any."""
     if found.problem:
         mark = Text("!", YELLOW) if found.is_newer else Text("✗", RED)
         terminal.line(mark, f" {found.path}: {found.problem}")

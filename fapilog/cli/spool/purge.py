@@ -1,4 +1,4 @@
-"""``fapilog spool purge``: deletes what dead processes left, or the quarantine."""
+"""``fapilog spool purge``: deletes the records of dead processes, or the quarantine."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def purge(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete what dead processes left in the spool, or the quarantine.
+    """Delete the records of dead processes from the spool, or the quarantine.
 
-    What a living process owns stays.  Asks first; where nobody can be asked,
-    it needs --yes.
+    Keeps everything that a living process owns.  Asks first; needs --yes if
+    there is no terminal.
     """
     reports = of_sink(look(location(directory)), sink)
     terminal = Terminal()
@@ -36,7 +36,7 @@ def purge(
     if from_quarantine:
         held = [(f"{one.path}/quarantine", one.quarantine) for one in reports if one.quarantine]
     if not held:
-        terminal.line("there is nothing to delete")
+        terminal.line("nothing to delete")
         return
     for name, scans in held:
         records = counted(sum(found.records for found in scans), "record")
@@ -51,17 +51,17 @@ def purge(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask; ends the command when the answer is no, or when nobody can be asked."""
+    """Ask, and end the command if the answer is no or if there is no terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
-        typer.echo("fapilog: nothing was done; nobody can be asked: give --yes", err=True)
+        typer.echo("fapilog: nothing was changed: no terminal to ask; give --yes", err=True)
         raise typer.Exit(1)
     typer.confirm(question, abort=True)
 
 
 def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:
-    """Delete one directory; whether that succeeded."""
+    """Delete one directory; return whether it is gone."""
     try:
         if purge_directory(orphan):
             terminal.line(Text("✓", GREEN), f" deleted {orphan.path}")
@@ -74,7 +74,7 @@ def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:
 
 
 def _purge_quarantine(terminal: Terminal, report: SinkReport) -> bool:
-    """Delete one sink's quarantine; whether that succeeded."""
+    """Delete one sink's quarantine; return whether it is gone."""
     try:
         for path in purge_quarantine(report):
             terminal.line(Text("✓", GREEN), f" deleted {path}")

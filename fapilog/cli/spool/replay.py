@@ -1,7 +1,7 @@
-"""``fapilog spool replay``: sends what dead processes left, or the quarantine, in the foreground.
+"""``fapilog spool replay``: sends the records of dead processes, or the quarantine.
 
-It adopts directories as a service would, so a service that runs meanwhile and
-this command never send the same one.
+The command adopts directories as a service does, so the two never send the same
+directory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fapilog.cli import INTERRUPTED
+from fapilog.cli.interrupt import INTERRUPTED
 from fapilog.cli.spool.command import Directory, SinkName, counted, location, look, of_sink
 from fapilog.cli.spool.resend import BackendAwayError, Resend
 from fapilog.cli.terminal import GREEN, RED, YELLOW, Terminal, Text
@@ -36,18 +36,17 @@ def replay(
         bool, typer.Option("--quarantine", help="Send the quarantine, not the spool.")
     ] = False,
 ) -> None:
-    """Send what dead processes left in the spool, or the quarantine, through its sink.
+    """Send the records of dead processes, or the quarantine, with the configured sinks.
 
-    The sinks are the configured ones.  What is delivered leaves the disk, what
-    is refused goes to the quarantine, the rest stays.  Exits with 0 when all
-    was delivered, else with 1.
+    Delivered records leave the disk, refused ones go to the quarantine, the
+    others stay.  Exits with 0 if everything was delivered, and with 1 otherwise.
     """
     settings = Settings()
     root = location(directory, settings)
     reports = [one for one in of_sink(look(root), sink) if _waiting(one, from_quarantine)]
     terminal = Terminal()
     if not reports:
-        terminal.line("there is nothing to send")
+        terminal.line("nothing to send")
         return
     sinks = configured_sinks(settings)
     results = [
@@ -59,26 +58,27 @@ def replay(
 
 
 def configured_sinks(settings: Settings) -> dict[str, Any]:
-    """Return the sinks by the names that a service with these settings spools under."""
+    """Return the sinks of a service with these settings, by name."""
     fallbacks = dict.fromkeys(group.fallback for group in settings.routes.values())
     wanted = [*wanted_sinks(settings), *(one for one in fallbacks if one is not None)]
     return name_sinks(settings, wanted)
 
 
 def owner_of(sink: DurableSink[Any]) -> Owner:
-    """Return what a service calls the owner of what it spools for a sink."""
+    """Return the owner of the directory into which a service spools for a sink."""
     return Owner(str(sink.name), sink.wire_format, destination_of(sink))
 
 
 def _show_no_sink(terminal: Terminal, report: SinkReport, sinks: Iterable[str]) -> None:
-    """Say that the records were logged for no configured sink, and what to do."""
+    """Print that no configured sink may send the records, and the command that helps."""
     destination = report.owner.destination
     reason = f"no such sink is configured for {destination}"
     if not destination:
-        reason = "no such sink is configured, and nothing says where its records should go"
-    terminal.line(Text("✗", RED), f" {report.path.name}: {reason}; give the records to another one")
+        reason = "no such sink is configured, and the records' destination is not known"
+    terminal.line(Text("✗", RED), f" {report.path.name}: {reason}")
+    known = ", ".join(sinks) or "none"
     command = f"fapilog spool adopt {report.path.name} --sink NAME"
-    terminal.line(f"  with {command}; there are: {', '.join(sinks) or 'none'}")
+    terminal.line(f"  to send them with another sink: {command}; configured sinks: {known}")
 
 
 def _waiting(report: SinkReport, from_quarantine: bool) -> bool:
@@ -96,17 +96,15 @@ def _replay_sink(
     *,
     from_quarantine: bool,
 ) -> bool:
-    """Send what waits for one sink and tell the result; whether nothing is left."""
+    """Send the records of one sink and print the result; return whether all were delivered."""
     durables = [one for one in map(as_durable, sinks.values()) if one is not None]
-    owners = [owner_of(one) for one in durables]
-    directories = [owner.directory for owner in owners]
-    if report.path.name not in directories:
+    durable = {owner_of(one).directory: one for one in durables}.get(report.path.name)
+    if durable is None:
         _show_no_sink(terminal, report, sinks)
         return False
-    durable = durables[directories.index(report.path.name)]
     options = SpoolOptions(
         directory=root,
-        max_bytes=_UNLIMITED,  # what is there is there already
+        max_bytes=_UNLIMITED,  # the records are on disk already
         min_free=0,
         quarantine_bytes=settings.spool.quarantine_bytes,
     )
@@ -130,7 +128,7 @@ def _replay_sink(
 
 
 def _show(terminal: Terminal, resend: Resend) -> None:
-    """Tell the result in one line, and in a second one what stands in the way."""
+    """Print the result in one line, and in a second one the first problem."""
     parts = [f"{counted(resend.delivered, 'record')} delivered"]
     for count, what in (
         (resend.rejected, "rejected"),

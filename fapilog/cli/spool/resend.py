@@ -1,24 +1,26 @@
-"""Sending batches from disk once more, and what becomes of their records.
+"""Sending batches from disk again, and counting what became of their records.
 
-What is delivered leaves the disk at once.  What the backend refuses for good goes
-to the quarantine, as it would in a service: a batch that stayed would have all
-behind it come back.  Everything else stays where it is.
+A delivered batch leaves the disk at once.  Records that the backend refuses for
+good go to the quarantine, as in a service; otherwise later batches would be
+sent again whenever their process ends.  Everything else stays on disk.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.cli.spool.command import counted
-from fapilog.delivery.retry import RetryPolicy
+from fapilog.delivery.backlog import Batch
+from fapilog.delivery.circuit import RetryPolicy
+from fapilog.delivery.sender import Delivery, send_until_settled
 from fapilog.diagnostics import describe
-from fapilog.errors import InvalidDataError, NoAnswerError, RetryableError, TooLargeError
+from fapilog.errors import InvalidDataError, TooLargeError
 from fapilog.native import monotonic
 from fapilog.protocols import destination_of
 from fapilog.spool import Quarantine, Spool, SpoolOptions
-from fapilog.spool.quarantine_file import QuarantineFile, list_files
+from fapilog.spool.quarantine import QuarantineFile, list_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,60 +30,56 @@ if TYPE_CHECKING:
     from fapilog.spool.survey import SinkReport
 
 _ATTEMPTS: Final = 3
-_PROGRESS_EVERY: Final = 0.1  # seconds
+#: Seconds between two updates of the progress line.
+_PROGRESS_EVERY: Final = 0.1
+#: Erases the rest of a terminal's line.
+_ERASE: Final = "\x1b[K"
 
 
 class BackendAwayError(Exception):
-    """The backend takes nothing now; the rest of its batches is not tried."""
+    """The backend takes nothing now, so the other batches are not tried."""
 
 
-class Part(NamedTuple):
-    """Records the backend refused, and its words."""
-
-    items: list[Any]
-    severities: bytes
-    reason: str
-
-
-class Resend:
+class Resend(Delivery):
     """Sends batches from disk through one sink and counts what became of their records.
 
     Args:
-        sink: opened before the first batch.
-        settings: time limit and waits between attempts.
-        options: where spool and quarantine are.
+        sink: the sink, opened before the first batch.
+        settings: the settings with the time limit and the waits between attempts.
+        options: the options that say where spool and quarantine are.
 
     Attributes:
-        name: of the sink.
-        delivered: records the backend took.
-        rejected: records it took the batch of, but not them.
-        moved: records it refused; they are in quarantine now.
-        left: records that stay where they were.
-        problem: why the first of these stay, or what was lost.
-        note: what the backend said of a batch it took.
+        name: the sink's name.
+        delivered: the number of records that the backend took.
+        rejected: the number of records it rejected in batches that it took.
+        moved: the number of refused records that are in quarantine now.
+        left: the number of records that stay where they were.
+        problem: the reason why the first of these stay, or a loss.
+        note: the backend's message about a batch that it took.
     """
 
     def __init__(self, sink: DurableSink[Any], settings: Settings, options: SpoolOptions) -> None:
-        self._sink = sink
-        self.name = str(sink.name)
+        retry = RetryPolicy(settings.retry_initial, settings.retry_maximum, unknown_attempts=1)
+        super().__init__(sink, str(sink.name), retry)
+        self._durable = sink
         self._destination = destination_of(sink)
         self._timeout = settings.export_timeout
-        self._retry = RetryPolicy(initial=settings.retry_initial, maximum=settings.retry_maximum)
         self._options = options
         self._quarantine = Quarantine(
             self.name, sink.wire_format, options, destination=self._destination
         )
-        self._progress = Progress(self.name)
+        self._refused: list[tuple[bytes, Sequence[int], str]] = []
+        self._next_progress = 0.0
         self.delivered = self.rejected = self.moved = self.left = 0
         self.problem = self.note = ""
 
     def send_spool(self, report: SinkReport) -> None:
-        """Send what dead processes left.
+        """Send the records that dead processes left.
 
         Raises:
             BackendAwayError: the backend takes nothing now.
         """
-        mine = self._sink.wire_format
+        mine = self._durable.wire_format
         foreign = [
             one for one in report.directories if not one.is_alive and one.wire_formats - {mine}
         ]
@@ -93,19 +91,19 @@ class Resend:
         try:
             while spool.adopt():
                 while frame := spool.read():
-                    self._progress.show(done, spool.adopted)
+                    self._show_progress(done, spool.adopted)
                     if self._send(frame.body, frame.severities):
                         spool.ack(frame)
                     done += len(frame.severities)
             if spool.corrupt.records:
                 self.problem = f"{counted(spool.corrupt.records, 'record')} damaged and lost"
         finally:
-            self._progress.clear()
+            self._clear_progress()
             self.left = spool.pending_records + sum(one.records for one in foreign)
             spool.close()
 
     def send_quarantine(self, report: SinkReport) -> None:
-        """Send what is in quarantine.
+        """Send the records in quarantine.
 
         Raises:
             BackendAwayError: the backend takes nothing now.
@@ -117,18 +115,18 @@ class Resend:
             for file in files:
                 self._send_file(file, total)
         finally:
-            self._progress.clear()
+            self._clear_progress()
 
     def _send_file(self, file: QuarantineFile, total: int) -> None:
         found = file.scan()
-        if found.header is None or found.header.wire_format != self._sink.wire_format:
+        if found.header is None or found.header.wire_format != self._durable.wire_format:
             held = found.header.wire_format if found.header else found.problem or "damage"
-            self.problem = f"{file.path} holds {held}, the sink takes {self._sink.wire_format}"
+            self.problem = f"{file.path} holds {held}, the sink takes {self._durable.wire_format}"
             return
         try:
             with file:
                 for refused in file:
-                    self._progress.show(total - self.left, total)
+                    self._show_progress(total - self.left, total)
                     if self._send(refused.body, refused.severities, is_refused=True):
                         file.settle(refused)
                         self.left -= len(refused.severities)
@@ -136,108 +134,86 @@ class Resend:
             self.problem = f"{file.path}: {error.strerror or error}"
 
     def _send(self, body: bytes, severities: bytes, *, is_refused: bool = False) -> bool:
-        """Send one batch; whether it may leave where it is.
+        """Send one batch; True if it may be removed from where it is.
 
         Args:
-            body: the batch, packed.
-            severities: of its records.
-            is_refused: whether it comes out of the quarantine, where it may
-                as well stay.
+            body: the packed batch.
+            severities: the severities of its records.
+            is_refused: whether it comes from the quarantine, where it stays if
+                it is refused again as a whole.
         """
         try:
-            items = self._unpack(body, len(severities))
+            items = self._durable.unpack(body)
+            if len(items) != len(severities):
+                reason = f"it holds {len(items)} records instead of {len(severities)}"
+                return self._move([(body, severities, f"cannot be unpacked: {reason}")], is_refused)
         except ValueError as error:
             return self._move([(body, severities, f"cannot be unpacked: {error}")], is_refused)
-        refused: list[Part] = []
-        self._deliver(items, severities, refused)
-        packed = [(self._sink.pack(part.items), part.severities, part.reason) for part in refused]
-        is_whole = sum(len(part.items) for part in refused) == len(items)
-        return self._move(packed, is_refused and is_whole)
+        self._refused = []
+        batch = Batch(items, list(severities))
+        batch.parts = [batch]
+        send_until_settled(batch, self)
+        is_whole = sum(len(severities) for _, severities, _ in self._refused) == len(items)
+        return self._move(self._refused, is_refused and is_whole)
 
-    def _unpack(self, body: bytes, count: int) -> list[Any]:
-        items = self._sink.unpack(body)
-        if len(items) != count:
-            msg = f"it holds {len(items)} records instead of {count}"
-            raise ValueError(msg)
-        return items
-
-    def _move(self, parts: list[tuple[bytes, bytes, str]], may_stay: bool) -> bool:
-        """Put what is refused in quarantine; False where the batch has to stay as it is."""
+    def _move(self, parts: Sequence[tuple[bytes, Sequence[int], str]], may_stay: bool) -> bool:
+        """Put refused parts in quarantine; False if the batch has to stay where it is."""
         if not parts:
             return True
         self.problem = self.problem or f"refused: {parts[0][2]}"
         if may_stay or not all(self._quarantine.add(*part) for part in parts):
-            return False  # better twice than never
+            return False  # records may be sent twice, but are never lost
         self.moved += sum(len(severities) for _, severities, _ in parts)
         return True
 
-    def _deliver(self, items: list[Any], severities: bytes, refused: list[Part]) -> None:
-        """Send records, in halves where the backend does not take them together."""
-        try:
-            outcome = self._attempt(items)
-        except (TooLargeError, InvalidDataError, NoAnswerError) as error:
-            if len(items) == 1:
-                refused.append(Part(items, severities, describe(error)))
-                return
-            middle = len(items) // 2
-            self._deliver(items[:middle], severities[:middle], refused)
-            self._deliver(items[middle:], severities[middle:], refused)
-        else:
-            rejected = min(outcome.rejected, len(items)) if outcome is not None else 0
-            self.rejected += rejected
-            self.delivered += len(items) - rejected
-            if outcome is not None and outcome.message:
-                self.note = f"the backend says: {outcome.message}"
-            if rejected:
-                self.problem = self.problem or self.note or "rejected by the backend"
+    def _show_progress(self, done: int, total: int) -> None:
+        """Show the progress in one line, if standard error is a terminal."""
+        if sys.stderr.isatty() and monotonic() >= self._next_progress:
+            self._next_progress = monotonic() + _PROGRESS_EVERY
+            sys.stderr.write(f"\r{self.name}: {done} of {total} records{_ERASE}")
+            sys.stderr.flush()
 
-    def _attempt(self, items: Sequence[Any]) -> Outcome | None:
-        attempt = 1
-        while True:
-            try:
-                return self._sink.send(items, self._timeout)
-            except RetryableError as error:
-                if isinstance(error, NoAnswerError) and len(items) > 1:
-                    raise  # half of them may be answered in time
-                if attempt == _ATTEMPTS:
-                    raise BackendAwayError(describe(error)) from error
-                wait = self._retry.delay(attempt, error.retry_after)
-            except (TooLargeError, InvalidDataError):
-                raise
-            except Exception as error:  # a wrong address, for example: it is for all of them
-                raise BackendAwayError(describe(error)) from error
-            time.sleep(wait)
-            attempt += 1
+    def _clear_progress(self) -> None:
+        if self._next_progress:
+            sys.stderr.write(f"\r{_ERASE}")
+
+    # ---- the loop calls these
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for ``seconds``."""
+        time.sleep(seconds)
+        return True
+
+    def time_limit(self) -> float:
+        """Return ``export_timeout``."""
+        return self._timeout
+
+    def fail(self, error: BaseException, attempt: int) -> None:
+        """End the replay after three attempts with the same records."""
+        if attempt == _ATTEMPTS:
+            raise BackendAwayError(describe(error)) from error
+
+    def accept(self, batch: Batch, outcome: Outcome) -> None:
+        """Count a part that the backend took."""
+        self.rejected += outcome.rejected
+        self.delivered += len(batch.parts.pop(0)) - outcome.rejected
+        if outcome.message:
+            self.note = f"the backend says: {outcome.message}"
+        if outcome.rejected:
+            self.problem = self.problem or self.note or "rejected by the backend"
+
+    def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
+        """Keep a refused part for the quarantine; end the replay after any other error."""
+        if not isinstance(error, Exception):
+            raise error
+        if not isinstance(error, (TooLargeError, InvalidDataError)):
+            # A wrong address, for example, is wrong for all batches.
+            raise BackendAwayError(describe(error)) from error
+        batch.parts.pop(0)
+        packed = self._durable.pack(part.items)
+        self._refused.append((packed, part.severities, describe(error)))
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left and nothing went wrong."""
         return not (self.left or self.problem)
-
-
-class Progress:
-    """A line on standard error that says how far it is; nothing where that is no terminal."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._is_shown = sys.stderr.isatty()
-        self._next = 0.0
-        self._width = 0
-
-    def show(self, done: int, total: int) -> None:
-        """Say that so many records of so many are done, ten times a second at most."""
-        now = monotonic()
-        if self._is_shown and now >= self._next:
-            self._next = now + _PROGRESS_EVERY
-            self._write(f"{self._name}: {done} of {total} records")
-
-    def clear(self) -> None:
-        """Leave an empty line for what comes next."""
-        if self._width:
-            self._write("")
-            sys.stderr.write("\r")
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(f"\r{text.ljust(self._width)}")
-        sys.stderr.flush()
-        self._width = len(text)

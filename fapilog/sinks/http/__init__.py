@@ -1,6 +1,7 @@
-"""What every sink needs that posts over HTTP: options, TLS, proxies, one deadline per request.
+"""HTTP for sinks: options, proxies, TLS, and requests that obey one deadline.
 
-``client`` posts one batch, ``options`` says where to and as whom, ``deadline``
-and ``connection`` are the transport beneath httpx.  Sinks for OTLP and Loki
-import this package; it knows neither.  Read ``client`` first.
+``client`` posts one batch, ``transport`` is the network below httpx, ``options`` holds the
+endpoint, credentials and certificates, ``destination`` describes the backend for the
+spool.  The sinks for OTLP and Loki import this package; it imports the meaning of answers
+from ``fapilog.otlp.classify`` and no sink.  Read ``client`` first.
 """

@@ -1,8 +1,8 @@
-"""One POST within a deadline: what every HTTP sink sends its batches with.
+"""One POST within a deadline, and the error that a failed one stands for.
 
-Below the OTLP and Loki sinks.  It works on httpx's transport interface without
-a client on top: a sink needs no cookies, redirects or authentication flows,
-and the client would log every request at INFO into the application's own logs.
+The OTLP and Loki sinks send their batches with it.  It uses a transport of httpx
+without httpx's client: a sink needs no cookies, redirects or authentication flows, and
+httpx's client would log every request at INFO into the application's own logs.
 """
 
 from __future__ import annotations
@@ -22,75 +22,64 @@ from fapilog.errors import (
     NoAnswerError,
     PermanentError,
     RetryableError,
-    SendError,
 )
 from fapilog.native import monotonic
 from fapilog.otlp.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
 from fapilog.process.give_way import give_way
-from fapilog.protocols import Outcome
-from fapilog.sinks.http.deadline import (
+from fapilog.sinks.http.proxies import environment_proxy
+from fapilog.sinks.http.tls import ClientTLS, client_context, untrusted
+from fapilog.sinks.http.transport import (
     CONNECT_ERRORS,
     NETWORK_ERRORS,
     TIMEOUT_ERRORS,
     DeadlineTransport,
 )
-from fapilog.sinks.http.proxies import environment_proxy
-from fapilog.sinks.http.tls import ClientTLS, client_context, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from fapilog.sinks.http.options import HTTPOptions
 
-#: Bytes of an answer; OTLP's recommended limit.
+#: Bytes of an answer that are read; OTLP's recommended limit.
 MAX_RESPONSE: Final = 4 << 20
 
 _HOST: Final = re.compile(r"\w*:?//(?:[^/?#]*@)?([^/?#@]+)")
 
 
 class Answer(NamedTuple):
-    """What came back.
+    """The answer to a request that the backend took.
 
     Attributes:
-        status: of HTTP, no redirect.
-        headers: by their name in any case.
-        body: up to :data:`MAX_RESPONSE` bytes; empty when compressed, which
-            nobody asked for and which unpacked may fill the memory.
-        is_cut: whether the body is longer.
-        problem: why the rest of the answer could not be read; "" if it was.
-            The status counts all the same: sending the request again could only
-            duplicate its records.
+        status: the HTTP status, 2xx.
+        body: the body.  Empty if it is compressed: the request did not ask for
+            compression, and the unpacked body may fill the memory.
+        content_type: the media type with its parameters, in lower case.
+        problem: why the rest of the answer could not be read; "" if it was read.  The
+            status counts all the same: sending the request again would duplicate its
+            records.
     """
 
     status: int
-    headers: Mapping[str, str]
     body: bytes
-    is_cut: bool
-    problem: str = ""
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the backend took the request."""
-        return httpx.codes.is_success(self.status)
-
-    @property
-    def content_type(self) -> str:
-        """The media type, in lower case, with its parameters."""
-        return self.headers.get("content-type", "").lower()
+    content_type: str
+    problem: str
 
 
 class HTTPClient:
-    """Posts to one URL.  Thread-safe: each thread that posts has a connection of its own.
+    """Posts to one URL.  Thread-safe: each thread that posts has its own connection.
 
     Args:
-        options: checked; TLS follows the scheme of their endpoint.
-        agent: names us to the backend, unless a header of the options does.
-        headers: of the protocol; they win over those of the options.
-        transport: used in place of the network, for tests.
+        options: the checked options; the scheme of the endpoint decides about TLS.
+        agent: the User-Agent, unless the options have one.
+        headers: the headers of the protocol; they win over those of the options.
+        transport: an httpx transport to use instead of the network, for tests.
+        retryable: the HTTP statuses after which the same request may succeed.
+        refuses_long: whether an answer of more than :data:`MAX_RESPONSE` bytes is a
+            permanent error whatever its status, as OTLP requires.
 
     Raises:
-        ConfigurationError: the endpoint, a certificate or the environment's
-            proxy cannot be used.
+        ConfigurationError: the endpoint, a certificate or the environment's proxy
+            cannot be used.
     """
 
     def __init__(
@@ -99,18 +88,22 @@ class HTTPClient:
         agent: str,
         headers: Mapping[str, str],
         transport: httpx.BaseTransport | None = None,
+        retryable: Collection[int] = RETRYABLE_STATUSES,
+        *,
+        refuses_long: bool = True,
     ) -> None:
         self._options = options
         self._headers = {"user-agent": agent, **options.headers, **headers}
         self._given = transport
+        self._retryable = retryable
+        self._refuses_long = refuses_long
         is_tls = transport is None and options.is_secure
         self._tls = ClientTLS(options, httpx.create_ssl_context) if is_tls else None
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
         is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
         self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
-        # As many as there were posts at one time; those not in use are idle.
-        self._connections: list[DeadlineTransport] = []
-        self._idle: list[DeadlineTransport] = []
+        self._connections: list[DeadlineTransport] = []  # one per post under way at one time
+        self._idle: list[DeadlineTransport] = []  # those that no thread uses now
         try:
             self._url = httpx.URL(options.endpoint)
         except httpx.InvalidURL as error:
@@ -118,16 +111,18 @@ class HTTPClient:
             raise ConfigurationError(msg, "endpoint") from None
 
     def post(self, body: bytes, timeout: float) -> Answer:
-        """Post ``body``; blocks up to ``timeout`` seconds.
+        """Post ``body`` and return the answer; blocks up to ``timeout`` seconds.
 
         Raises:
-            RetryableError: no connection: the network, TLS, a proxy, or the time.
-            AccessDeniedError: the proxy refuses our credentials.
-            NoAnswerError: the request was sent, and no status came back.
-            PermanentError: the answer is a redirect, which is not followed.
+            RetryableError: there is no connection (the network, TLS, a proxy or the
+                time), or the answer has a retryable status.
+            AccessDeniedError: the backend or the proxy refuses the credentials.
+            NoAnswerError: the request was sent, but no status came back.
+            PermanentError: the answer has another status, is too long, or is a redirect,
+                which is not followed.
         """
         deadline = monotonic() + timeout
-        give_way()  # the body has just been put together
+        give_way()  # the caller has just put the body together
         request = httpx.Request(
             "POST",
             self._url,
@@ -138,7 +133,7 @@ class HTTPClient:
         try:
             with self._connection() as connection:
                 response = connection.handle_request(request)
-                answer, is_cut, problem = self._read(response, deadline, timeout)
+                answer, problem = self._read(response, deadline, timeout)
         except NETWORK_ERRORS as error:
             kind: type[RetryableError] = NoAnswerError
             if isinstance(error, httpcore.ProxyError) and str(error).startswith("407"):
@@ -147,28 +142,58 @@ class HTTPClient:
                 kind = RetryableError
             msg = f"{self._options.shown}: {self._explain(error, timeout)}"
             raise kind(msg) from error
-        if response.has_redirect_location:
-            raise self._redirected(response)
-        if "content-encoding" in response.headers:
-            answer = b""
-        return Answer(response.status_code, response.headers, answer, is_cut, problem)
+        return self._checked(response, answer, problem)
 
-    def _read(
-        self, response: httpx.Response, deadline: float, timeout: float
-    ) -> tuple[bytes, bool, str]:
-        """Return the answer's body, whether it was cut, and why it cannot be read."""
+    def _read(self, response: httpx.Response, deadline: float, timeout: float) -> tuple[bytes, str]:
+        """Return the answer's body, and why it cannot be read."""
         try:
-            return *_read(response, deadline), ""
+            return _body_of(response, deadline), ""
         except NETWORK_ERRORS as error:
-            why = self._explain(error, timeout)
-            return b"", False, f"the rest of the answer cannot be read: {why}"
+            return b"", self._explain(error, timeout)
         finally:
             with contextlib.suppress(*NETWORK_ERRORS):
                 response.close()
 
+    def _checked(self, response: httpx.Response, body: bytes, problem: str) -> Answer:
+        """Return a success as an answer.
+
+        Raises:
+            SendError: it is not a success, or is too long.
+        """
+        status, shown = response.status_code, self._options.shown
+        if response.has_redirect_location:
+            host = _HOST.match(response.headers["location"])
+            msg = (
+                f"{shown}: HTTP {status} leads to {self.clean(host[1]) if host else 'itself'}; "
+                "redirects are not followed, set the endpoint to the final URL"
+            )
+            raise PermanentError(msg)
+        if len(body) > MAX_RESPONSE and self._refuses_long:
+            msg = f"{shown}: HTTP {status}, an answer of more than {MAX_RESPONSE} bytes"
+            raise PermanentError(msg)
+        if "content-encoding" in response.headers:
+            body = b""
+        content_type = response.headers.get("content-type", "").lower()
+        if not response.is_success:
+            raise http_error(
+                status,
+                body,
+                content_type=content_type,
+                wait=retry_after(response.headers.get("retry-after"), time.time()),
+                source=shown,
+                clean=self.clean,
+                retryable=self._retryable,
+            )
+        if problem:
+            problem = (
+                f"{shown}: HTTP {status}, but the rest of the answer cannot be read: {problem}; "
+                "its records count as delivered"
+            )
+        return Answer(status, body, content_type, problem)
+
     @contextlib.contextmanager
     def _connection(self) -> Iterator[httpx.BaseTransport]:
-        """Lend a connection that no other thread has."""
+        """Lend a connection that no other thread uses."""
         if self._given is not None:
             yield self._given
             return
@@ -183,7 +208,7 @@ class HTTPClient:
             self._idle.append(connection)
 
     def _explain(self, error: BaseException, timeout: float) -> str:
-        """Return what went wrong on the network, or with the certificate of the other end."""
+        """Return what went wrong on the network, or with the server's certificate."""
         if isinstance(error, TIMEOUT_ERRORS):
             return f"no complete answer within {timeout:g} s"
         words = self.clean(str(error)) or type(error).__name__
@@ -196,40 +221,8 @@ class HTTPClient:
             self._tls.doubt()
         return untrusted(words) if isinstance(cause, ssl.SSLCertVerificationError) else words
 
-    def _redirected(self, response: httpx.Response) -> PermanentError:
-        host = _HOST.match(response.headers["location"])
-        return PermanentError(
-            f"{self._options.shown}: HTTP {response.status_code} leads to "
-            f"{self.clean(host[1]) if host else 'itself'}; "
-            "redirects are not followed, set the endpoint to the final URL"
-        )
-
-    def error_of(
-        self, answer: Answer, retryable: Collection[int] = RETRYABLE_STATUSES
-    ) -> SendError:
-        """Return the error that an answer without success stands for.
-
-        Args:
-            answer: its words are shown without our credentials.
-            retryable: the statuses after which the same request may succeed.
-        """
-        return http_error(
-            answer.status,
-            answer.body,
-            content_type=answer.content_type,
-            wait=retry_after(answer.headers.get("retry-after"), time.time()),
-            source=self._options.shown,
-            clean=self.clean,
-            retryable=retryable,
-        )
-
-    def unread(self, answer: Answer) -> Outcome:
-        """Return the outcome of a success whose rest cannot be read: all records are delivered."""
-        said = f"{self._options.shown}: HTTP {answer.status}, but {answer.problem}"
-        return Outcome(0, f"{said}; its records count as delivered")
-
     def clean(self, words: str) -> str:
-        """Return a backend's words fit to be shown."""
+        """Return the backend's words without credentials and control characters."""
         secrets = self._proxy.secrets if self._proxy is not None else ()
         return printable(self._options.conceal(words, secrets))
 
@@ -241,25 +234,25 @@ class HTTPClient:
             self._given.close()
 
     def after_fork(self) -> None:
-        """Leave the parent's connections to the parent; a transport of the user's is kept."""
+        """Give up the parent's connections; a transport that the user passed is kept."""
         for connection in self._connections:
             connection.after_fork()
-        # Those in use were lent to threads that only the parent has.
+        # The threads that used the others exist in the parent only.
         self._idle = self._connections.copy()
 
 
-def _read(response: httpx.Response, deadline: float) -> tuple[bytes, bool]:
-    """Return the answer's body, and whether it was cut at :data:`MAX_RESPONSE`.
+def _body_of(response: httpx.Response, deadline: float) -> bytes:
+    """Return the answer's body, or a little more than :data:`MAX_RESPONSE` bytes of it.
 
     Raises:
-        TimeoutError: it is not complete at ``deadline``.
+        TimeoutError: the body is not complete at ``deadline``.
     """
     body = bytearray()
     assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the type checker
     for chunk in response.stream:
         body += chunk
         if len(body) > MAX_RESPONSE:
-            return bytes(body[:MAX_RESPONSE]), True
+            break
         if monotonic() > deadline:
             raise TimeoutError
-    return bytes(body), False
+    return bytes(body)

@@ -1,8 +1,8 @@
-"""Where a sink sends its records, in words: what the spool keeps them apart by.
+"""A sink's destination in words, by which the spool keeps the records of backends apart.
 
-The words hold no secret and stay the same when credentials change.  What tells
-two accounts of one endpoint apart (the user of a basic authentication, a header
-or a query parameter such as ``X-Scope-OrgID``) is there as a digest.
+The words hold no secret and stay the same when credentials change.  A digest stands for
+the user of a basic authentication, and for headers and query parameters such as
+``X-Scope-OrgID``, which distinguish two accounts of one endpoint.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
 
 
 def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "") -> str:
-    """Return where a sink with these options sends its records.
+    """Return the destination of a sink with these options.
 
     Args:
-        protocol: what is spoken there, ``"OTLP http/protobuf"``.
-        options: the sink's endpoint and headers.
-        tenant: the name of an account that is not secret.
+        protocol: the name of the protocol, such as ``"OTLP http/protobuf"``.
+        options: the sink's options, with endpoint and headers.
+        tenant: the name of the account, if it is not a secret.
     """
     parts = [f"{protocol} to {_address(options.shown)}"]
     if tenant:
@@ -41,13 +41,13 @@ def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "
 
 
 def _address(url: str) -> str:
-    """Return a URL with its host in lower case; a gRPC target as it is."""
+    """Return a URL with its host in lower case, or a gRPC target as it is."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.lower()).geturl() if parts.netloc else url
 
 
 def _account(options: HTTPOptions) -> str:
-    """Return what names an account; "" if nothing does."""
+    """Return the headers, query parameters and user that name an account, or ""."""
     query = parse_qsl(urlsplit(options.endpoint).query)
     given = [(name.lower(), value) for name, value in (*options.headers.items(), *query)]
     named = [
@@ -56,5 +56,5 @@ def _account(options: HTTPOptions) -> str:
         if _ACCOUNT.search(name) and not _SECRET.search(name)
     ]
     user, password = basic_credentials(options.headers.get("authorization", ""))
-    # Without a password it is a bare token.
+    # A user without a password is a bare token.
     return "\n".join([*named, f"user={user}"] if user and password else named)

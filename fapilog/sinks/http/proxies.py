@@ -1,8 +1,8 @@
-"""Which proxy leads to an endpoint, by the variables and rules that other clients know.
+"""The proxy that leads to an endpoint, by the variables and rules of other clients.
 
-Below the sinks that use the network.  ``HTTP_PROXY``, ``HTTPS_PROXY``,
-``ALL_PROXY`` and ``NO_PROXY`` count in lower and upper case.  ``NO_PROXY`` is read
-here, because the standard library knows neither networks nor IPv6 addresses.
+``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` count in lower and upper
+case.  This module reads ``NO_PROXY`` itself, because the standard library supports neither
+networks nor IPv6 addresses in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _PORTS: Final = {"http": 80, "https": 443}
-# A host or a network, in brackets or not, and a port; else it is an IPv6 address.
+# A host or a network, in brackets or not, and a port.  Other entries are IPv6 addresses.
 _ENTRY: Final = re.compile(r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -30,9 +30,10 @@ class Proxy:
     """An HTTP proxy.
 
     Attributes:
-        url: its address, without credentials.
-        username, password: its credentials, or "".
-        secrets: the credentials as they may show in an answer.
+        url: the proxy's address, without credentials.
+        username: the user, or "".
+        password: the password, or "".
+        secrets: the credentials in all forms that an answer may show.
     """
 
     url: str
@@ -45,7 +46,8 @@ def environment_proxy(url: str) -> Proxy | None:
     """Return the proxy that the environment or the system names for ``url``, or None.
 
     Raises:
-        ConfigurationError: what they name cannot be used; names the variable and the fix.
+        ConfigurationError: the proxy cannot be used; the message names the variable and
+            the fix.
     """
     target = urlsplit(url)
     host = target.hostname or ""
@@ -59,13 +61,13 @@ def environment_proxy(url: str) -> Proxy | None:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Whether ``NO_PROXY`` says that a host is reached without the proxy.
+    """Whether ``NO_PROXY`` exempts a host from the proxy.
 
     Args:
         host: a name, or an address without brackets.
         port: the TCP port.
-        no_proxy: entries between commas or spaces: ``*``, a name (which stands for
-            the names below it too, with or without a dot before it), an address or a
+        no_proxy: entries with commas or spaces between them: ``*``, a name (which also
+            stands for its subdomains, with or without a leading dot), an address or a
             network; each may end in a port.
     """
     host = host.lower().rstrip(".")
@@ -101,12 +103,12 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _system_exempts(host: str) -> bool:
-    """Whether the settings of macOS or Windows do; variables win over them."""
+    """Whether the settings of macOS or Windows exempt a host; variables win over them."""
     return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(host))
 
 
 def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
-    """Return the proxy that ``source`` names; no message shows it, as it may hold a password."""
+    """Return the proxy that ``source`` names; no message shows it: it may hold a password."""
     given = given if "://" in given else f"http://{given}"
     try:
         url = urlsplit(given)
@@ -131,7 +133,7 @@ def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
 
 
 def _secrets(url: SplitResult) -> frozenset[str]:
-    """Return what an answer may echo of the credentials: as given, decoded, and as a header."""
+    """Return the credentials as given, decoded, and as a header: an answer may echo each."""
     password, header = url.password or "", credentials_of(url)
     pair = url.netloc.rpartition("@")[0]
     found = {password, unquote(password), pair, unquote(pair), header, header.rpartition(" ")[2]}

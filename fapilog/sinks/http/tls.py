@@ -1,7 +1,7 @@
-"""Certificates of an outgoing connection: checked at start, read again when they are renewed.
+"""Certificates of outgoing connections: checked at start, read again when they are renewed.
 
-Below the sinks that use TLS.  Certificates live for hours where cert-manager or
-Vault issues them, and their files are replaced while the application runs.
+Certificates from cert-manager or Vault are valid for hours, and their files are replaced
+while the application runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
-from fapilog.process.fork_gate import TLS
+from fapilog.process.fork import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,43 +21,43 @@ if TYPE_CHECKING:
 
 
 class ClientTLS:
-    """The TLS settings of a sink, which follow the files they are read from.  Thread-safe.
+    """The TLS settings of a sink, which follow changes of its certificate files.  Thread-safe.
 
     Args:
-        options: name the files.
+        options: the sink's options, which name the files.
         default: makes a context with the usual authorities.
 
     Attributes:
-        context: for the next connection.
+        context: the TLS settings for the next connection.
 
     Raises:
-        ConfigurationError: a file does not hold what it should; names the option.
+        ConfigurationError: a file has the wrong contents; the message names the option.
     """
 
     def __init__(self, options: HTTPOptions, default: Callable[[], ssl.SSLContext]) -> None:
         self._options = options
         self._default = default
         self._state: object = self._state_of_files()
-        self.context = self._load()
+        self.context = client_context(self._default, self._options)
 
     def renew(self) -> bool:
         """Read the files again if they have changed, and return whether they were read.
 
-        Never raises: while the files cannot be used, a new certificate with the old
-        key for example, the settings stay as they are and the trouble is announced.
-        Reads up to three files; connects to nothing.
+        Never raises: while the files cannot be used (for example a new certificate with
+        the old key), the settings stay as they are and the problem is announced.  Reads
+        up to three files; connects to nothing.
         """
-        state = self._state_of_files()  # before they are read: a later change is seen next time
+        state = self._state_of_files()  # before reading: the next call sees a later change
         if state == self._state:
             return False
         try:
-            context = self._load()
+            context = client_context(self._default, self._options)
         except ConfigurationError as error:
             shown = self._options.shown
             announce(
                 f"certificates {shown}",
-                f"{shown}: the certificate files have changed and cannot be used; those read "
-                f"before stay in use, and the files are read again at the next try: {error}",
+                f"{shown}: the certificate files have changed and cannot be used; the old "
+                f"certificates stay in use until the files are read again: {error}",
             )
             return False
         self.context = context
@@ -65,20 +65,11 @@ class ClientTLS:
         return True
 
     def doubt(self) -> None:
-        """Have the files read before the next connection, though they look the same."""
+        """Make the next :meth:`renew` read the files even if they look the same."""
         self._state = None
 
-    def _load(self) -> ssl.SSLContext:
-        options = self._options
-        return client_context(
-            self._default,
-            certificate=options.certificate,
-            client_certificate=options.client_certificate,
-            client_key=options.client_key,
-        )
-
     def _state_of_files(self) -> tuple[object, ...]:
-        """Return what differs after a file, or what a symbolic link leads to, was replaced."""
+        """Return a value that differs after a file, or the target of a link, was replaced."""
         options = self._options
         paths = (options.certificate, options.client_certificate, options.client_key)
         return tuple(_state(path) for path in paths if path)
@@ -93,49 +84,45 @@ def _state(path: str) -> tuple[int, ...] | None:
 
 
 def client_context(
-    default: Callable[[], ssl.SSLContext],
-    *,
-    certificate: str | None = None,
-    client_certificate: str | None = None,
-    client_key: str | None = None,
+    default: Callable[[], ssl.SSLContext], options: HTTPOptions | None = None
 ) -> ssl.SSLContext:
-    """Return the TLS settings of a client that verifies host names and certificates.
+    """Return TLS settings of a client that verifies host names and certificates.
 
-    Reads files; connects to nothing.
+    Reads the files that ``options`` name; connects to nothing.
 
     Args:
         default: makes a context with the usual authorities.
-        certificate: PEM file of the authorities to trust instead.
-        client_certificate: PEM file of the client's chain, for mutual TLS.
-        client_key: PEM file of its key, when not in the same file.
+        options: the authorities to trust instead, and the client's certificate and key.
 
     Raises:
-        ConfigurationError: a file does not hold what it should; names the option.
+        ConfigurationError: a file has the wrong contents; the message names the option.
     """
+    certificate = options and options.certificate
     try:
         with TLS:
             context = ssl.create_default_context(cafile=certificate) if certificate else default()
     except OSError as error:  # ssl.SSLError is one
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg, "certificate") from None
-    context.set_alpn_protocols(["http/1.1"])  # once: threads that connect read them
-    if client_certificate:
+    context.set_alpn_protocols(["http/1.1"])  # now: later, other threads use the context
+    if options and options.client_certificate:
+        chain, key = options.client_certificate, options.client_key
         try:
             # The empty password keeps OpenSSL from asking for one on the terminal.
             with TLS:
-                context.load_cert_chain(client_certificate, client_key, password="")
+                context.load_cert_chain(chain, key, password="")
         except OSError as error:
             msg = (
-                f"client_certificate={client_certificate!r}, client_key={client_key!r}: not a "
-                f"PEM certificate with its unencrypted key: {error}"
+                f"client_certificate={chain!r}, client_key={key!r}: not a PEM certificate with "
+                f"its unencrypted key: {error}"
             )
             raise ConfigurationError(msg, "client_certificate") from None
     return context
 
 
 def untrusted(words: str) -> str:
-    """Return what to tell of a server whose certificate was refused, with OpenSSL's ``words``."""
+    """Return the message about a server certificate that OpenSSL refused with ``words``."""
     return (
-        "the server's certificate is not trusted, and nothing is sent before it is: renew it, or "
+        "the server's certificate is not trusted, so nothing is sent: renew it, or "
         f"name its authority in the option certificate ({words})"
     )

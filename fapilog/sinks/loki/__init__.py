@@ -1,6 +1,7 @@
 """The Loki sink: streams, labels and structured metadata for Grafana Loki's push API.
 
-``sink`` is what users name, ``metadata`` decides what becomes a label,
-``lines`` writes the line, ``formats`` the push, ``options`` checks what users
-pass.  Read ``sink`` first.
+``sink`` holds the class that users name, ``metadata`` decides which attributes become
+labels, ``lines`` writes the line of an entry, ``formats`` the push request, and
+``options`` checks what users pass.  It posts with ``fapilog.sinks.http``.  The sinks'
+factory and ``fapilog.cli`` import it.  Read ``sink`` first.
 """

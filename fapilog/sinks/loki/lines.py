@@ -1,9 +1,9 @@
-"""The line of an entry in Loki: the message, or one that ``| json`` or ``| logfmt`` takes apart.
+"""The line of an entry in Loki: the message, or text for Loki's parsers json and logfmt.
 
-Everything that Grafana can filter by is in labels and structured metadata
-whatever the line is; the line is what people read and search.  No line is
-longer than Loki's limit: a message is cut and marked, in the other two formats
-the attributes go and the body is cut, so that they stay what they are.
+People read and search the line.  Everything that Grafana filters by is in labels and
+structured metadata, whatever the line is.  No line is longer than Loki's limit: a message
+is cut and marked; a line in one of the other two formats loses its attributes and the
+rest of its body, so that it stays valid.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 MAX_LINE: Final = 256 << 10  # bytes
-#: A line, and the attributes that are still to go into the metadata.
+#: A line, and the attributes that belong into the structured metadata.
 Line: TypeAlias = "tuple[str, dict[str, Any]]"
 
-#: The attribute that is part of a line of the format ``message``.
+#: The attribute that the format ``message`` shows in the line.
 _STACKTRACE: Final = "exception.stacktrace"
 
-#: Characters of a body where the attributes do not fit; each can take six bytes.
+#: Characters of a body whose attributes do not fit; each can take six bytes.
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # bytes
 
-#: What logfmt leaves without quotes.
+#: Values that need no quotes in logfmt.
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def message_line(record: LogRecord) -> Line:
-    """Return the body, and below it the stack trace of the exception, if there is one.
+    """Return the body, followed by the stack trace of the exception if there is one.
 
-    A structured body is shown as JSON; an event without a body by its name.
+    A structured body is shown as JSON, an event without a body as its name.
     """
     body, attributes = record.body, record.attributes
     line = body if type(body) is str else _body(record)
@@ -55,7 +55,7 @@ def message_line(record: LogRecord) -> Line:
 
 
 def json_line(record: LogRecord) -> Line:
-    """Return body, scope, ids and attributes as a JSON object; names as in the data model."""
+    """Return body, scope, ids and attributes as a JSON object with the data model's names."""
     fields: dict[str, Any] = {"severity_text": record.severity_text, "body": record.body}
     fields["scope"] = {"name": record.scope.name}
     fields |= _identity(record)
@@ -66,7 +66,7 @@ def json_line(record: LogRecord) -> Line:
 
 
 def logfmt_line(record: LogRecord) -> Line:
-    """Return the same as ``name=value`` pairs, attributes by the names that Loki has for them."""
+    """Return the same as ``name=value`` pairs; attributes have the names that Loki gives them."""
     fields = {"severity_text": record.severity_text, "body": _body(record)}
     fields["scope_name"] = record.scope.name
     fields |= _identity(record)
@@ -117,5 +117,5 @@ def _logfmt(pairs: dict[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a value as it is, or quoted as in JSON, which logfmt parsers undo."""
+    """Return a value as it is, or quoted as in JSON, which parsers of logfmt understand."""
     return text if _BARE.fullmatch(text) else orjson.dumps(text).decode()

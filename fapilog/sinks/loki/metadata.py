@@ -1,10 +1,9 @@
-"""What of a record goes where in Loki: labels of its stream, or structured metadata.
+"""Where the fields of a record go in Loki: labels of its stream, or structured metadata.
 
-Of the way of a record to Loki this is what does not depend on the push format.
-Names are made what Loki would make of them, because two attributes whose names
-become the same would otherwise be one; values become text; and all of Loki's
-limits are kept, so that it refuses no entry.  What does not fit is cut and
-marked, or counted in the entry ``dropped_attributes_count``.
+Nothing here depends on the push format.  Names become the names that Loki would give
+them, so that two attributes which Loki would merge stay apart.  Values become text.  All
+of Loki's limits are kept, so that Loki refuses no entry: a value that does not fit is cut
+and marked, and an attribute that does not fit is counted in ``dropped_attributes_count``.
 Limits: https://grafana.com/docs/loki/latest/configure/#limits_config
 """
 
@@ -14,7 +13,7 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fapilog.otlp.encode import Memo
+from fapilog.otlp.protobuf import Memo
 from fapilog.severity import RANGES
 from fapilog.sinks.lines import json_text
 from fapilog.values.text import fit_redacted, utf8_size
@@ -28,36 +27,33 @@ MAX_LABEL_VALUE: Final = 2048  # bytes
 MAX_METADATA: Final = 64 << 10  # bytes of all names and values
 MAX_ENTRIES: Final = 128
 
-#: The label that is no attribute of the resource: the range of the severity.
+#: The only label that is not an attribute of the resource: the range of the severity.
 SEVERITY: Final = "severity"
 OBSERVED: Final = "observed_timestamp"
 DROPPED: Final = "dropped_attributes_count"
-#: What a record that Loki would take for the one before it gets in addition.
+#: The entry that distinguishes a record from an equal one of the same nanosecond.
 UID: Final = "log_record_uid"
-#: The label where nothing else is one: Loki wants a stream to have some.
+#: The label of a stream without other labels: Loki requires one.
 _SERVICE: Final = "service_name"
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
-#: Names for which every record has room, and those that it may have of its own.
+#: Entries for which every record keeps room, and all entries that are not attributes.
 _ALWAYS: Final = (OBSERVED, DROPPED, UID)
 _OWN: Final = frozenset({"trace_id", "span_id", "flags", "event_name", *_ALWAYS})
-#: Bytes for the entries of the former.
+#: Bytes that the entries of ``_ALWAYS`` take together.
 _RESERVE: Final = 160
-#: How many bytes a value can grow to that counts for one in ``LogRecord.size``.
+#: Bytes of metadata for one byte of ``LogRecord.size``, at most.
 _GROWTH: Final = 8
 _MAX_DEPTH: Final = 30
 
 _NOT_IN_NAMES: Final = re.compile("[^a-zA-Z0-9]+")
 
 
-# ---- names
-
-
 def label_name(name: str) -> str:
-    """Return the name that Loki has for a label or an entry of structured metadata.
+    """Return Loki's name for a label or an entry of structured metadata.
 
-    ``service.name`` is ``service_name``.  Loki answers 500 to a whole push
-    with a name of which nothing is left, so none begins with an underscore.
+    ``service.name`` becomes ``service_name``.  No name begins with an underscore: Loki
+    answers 500 to a whole push if one name has no letter or digit.
     Source: https://grafana.com/docs/loki/latest/get-started/labels/#label-format
     """
     clean = _NOT_IN_NAMES.sub("_", name)
@@ -66,12 +62,12 @@ def label_name(name: str) -> str:
     return clean if clean[:1].isalpha() else f"key_{clean.lstrip('_')}"
 
 
-#: :func:`label_name` of the names in use.
+#: The results of :func:`label_name` for the names in use.
 label_names: Final[Memo[str, str]] = Memo(label_name, 4096)
 
 
 def free_name(name: str, *taken: Container[str]) -> str:
-    """Return ``name``, or with a number behind it where it is taken."""
+    """Return ``name``, with a number after it if the name is taken."""
     free, number = name, 2
     while any(free in names for names in taken):
         free = f"{name.rstrip('_')}_{number}"
@@ -79,11 +75,8 @@ def free_name(name: str, *taken: Container[str]) -> str:
     return free
 
 
-# ---- values
-
-
 def value_text(value: AnyValue) -> str:
-    """Return a value as text: containers as JSON, bytes as base64, None as nothing."""
+    """Return a value as text: a container as JSON, bytes as base64, None as ""."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -98,7 +91,7 @@ def value_text(value: AnyValue) -> str:
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[Any]:
-    """Yield name and value of every attribute, and of what is in mappings, by its path."""
+    """Yield name and value of every attribute; a value in a mapping has its path as name."""
     for name, value in values.items():
         if isinstance(value, dict) and value and depth < _MAX_DEPTH:
             yield from flattened(value, f"{prefix}{name}.", depth + 1)
@@ -109,8 +102,8 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
 def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
     """Cut ``entries`` in place to ``size`` bytes and ``count``; return how many were left out.
 
-    Every entry may take an equal share; what small ones leave of theirs is for
-    the large ones, whose values are cut and marked.
+    Each entry may take an equal share.  Large entries share the room that small ones do
+    not use; if that is not enough, their values are cut and marked.
     """
     beyond = list(entries)[max(count, 0) :]
     for name in beyond:
@@ -125,7 +118,7 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
             room = share - len(name)
             entries[name] = fit_redacted(entries[name], len(entries[name]), room)
             sizes[name] = len(name) + utf8_size(entries[name])
-            if sizes[name] > share:  # not even the mark
+            if sizes[name] > share:  # not even the mark fits
                 del entries[name]
                 left_out += 1
                 continue
@@ -133,34 +126,49 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
     return left_out
 
 
-# ---- what records have in common
+class Room(NamedTuple):
+    """The room for a record's attributes that an origin leaves within Loki's limits.
+
+    Attributes:
+        size: the number of bytes.
+        entries: the number of entries.
+        taken: the names that other entries of the record may have.
+        always_taken: the names among them that an entry of every record has.
+        left_out: the number of attributes of the origin that do not fit.
+    """
+
+    size: int
+    entries: int
+    taken: frozenset[str]
+    always_taken: frozenset[str]
+    left_out: int
 
 
 class Origin(NamedTuple):
-    """What all records of one resource, scope and severity share.
+    """The fields that all records of one resource, scope and severity share.
 
     Attributes:
-        labels: of the stream.
+        labels: the labels of the stream.
         metadata: the rest of resource and scope, and the severity.
-        left_out: attributes of the resource and the scope that do not fit.
+        room: the room that they leave.
     """
 
     labels: dict[str, str]
     metadata: dict[str, str]
-    left_out: int
+    room: Room
 
 
 def origin_of(
     resource: Resource, scope: Scope, number: int, text: str, allowed: Iterable[str]
 ) -> Origin:
-    """Return what the records of this origin share.
+    """Return the fields that all records of this origin share.
 
     Args:
-        resource: its attributes are labels where ``allowed`` names them.
-        scope: the logger.
-        number: of the severity.
-        text: of the severity, the source's own.
-        allowed: names that may be labels, :data:`SEVERITY` for the severity's range.
+        resource: the resource; the attributes that ``allowed`` names become labels.
+        scope: the scope, which names the logger.
+        number: the severity number.
+        text: the severity text of the source.
+        allowed: the names that may be labels; :data:`SEVERITY` is the severity's range.
     """
     attributes = dict(resource.attributes)
     labels: dict[str, str] = {}
@@ -181,57 +189,30 @@ def origin_of(
         for name, value in flattened(group):
             entries[free_name(label_names[name], entries, labels, _OWN)] = value_text(value)
     left_out = fit_entries(entries, MAX_METADATA // 2, MAX_ENTRIES // 2)
-    return Origin(labels, entries, left_out)
+    size = MAX_METADATA - _size(entries) - _RESERVE
+    always = frozenset({*labels, *entries, *_ALWAYS})
+    count = MAX_ENTRIES - len(entries) - len(_ALWAYS)
+    return Origin(labels, entries, Room(size, count, always | _OWN, always, left_out))
 
 
-class Room(NamedTuple):
-    """What an origin leaves of Loki's limits for a record's attributes.
-
-    Attributes:
-        size: bytes.
-        entries: how many of them.
-        taken: names that an attribute may not have without a closer look.
-        always_taken: those of them that are in every record.
-        left_out: attributes of the origin that do not fit.
-    """
-
-    size: int
-    entries: int
-    taken: frozenset[str]
-    always_taken: frozenset[str]
-    left_out: int
-
-    @classmethod
-    def beside(cls, origin: Origin) -> Room:
-        """Return the room that ``origin`` leaves."""
-        used = sum(len(name) + utf8_size(text) for name, text in origin.metadata.items())
-        always = frozenset({*origin.labels, *origin.metadata, *_ALWAYS})
-        return cls(
-            MAX_METADATA - used - _RESERVE,
-            MAX_ENTRIES - len(origin.metadata) - len(_ALWAYS),
-            always | _OWN,
-            always,
-            origin.left_out,
-        )
-
-
-# ---- records
+def _size(entries: Mapping[str, str]) -> int:
+    return sum(len(name) + utf8_size(text) for name, text in entries.items())
 
 
 def identity(trace_id: str, span_id: str, flags: int, event_name: str) -> dict[str, str]:
-    """Return the metadata that the ids and the event's name of a normalised record are."""
+    """Return the ids and the event's name of a normalised record as metadata."""
     entries = {"trace_id": trace_id, "span_id": span_id} if trace_id else {}
     entries |= {"flags": str(flags) if flags else "", "event_name": event_name}
     return {name: text for name, text in entries.items() if text}
 
 
 def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """Return the metadata that the attributes of a normalised record are.
+    """Return the attributes of a normalised record as metadata.
 
     Args:
-        record: for its other fields.
-        attributes: those of its attributes that are not in the line already.
-        room: what the origin leaves.
+        record: the record.
+        attributes: the record's attributes without those that the line shows.
+        room: the room that the record's origin leaves.
     """
     if (
         record.size * _GROWTH > room.size
@@ -258,13 +239,12 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
 
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """Do the same for a record with mappings, with names that meet, or with too much."""
+    """Do the same for a record with mappings, with equal names, or near Loki's limits."""
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
-    size = room.size - sum(len(name) + utf8_size(text) for name, text in own.items())
-    count = room.entries - len(own)
+    size, count = room.size - _size(own), room.entries - len(own)
     values = list(flattened(attributes))
     if len(values) > count:
-        values = list(attributes.items())  # what would be too many entries is one of JSON
+        values = list(attributes.items())  # a mapping is one entry of JSON then
     entries: dict[str, str] = {}
     for name, value in values:
         free = free_name(label_names[name], entries, own, room.always_taken)

@@ -1,9 +1,9 @@
-"""The Loki sink: records leave for Grafana Loki's push API.
+"""The Loki sink: sends records to Grafana Loki's push API.
 
-Resource attributes of an allow list and the severity are a record's labels;
-whatever else it holds goes along as structured metadata, so that Loki keeps few
-streams and Grafana can still filter by everything.  Specification:
-https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
+A record's labels are the severity and the resource attributes of an allow list.  All its
+other fields become structured metadata, so that Loki keeps few streams and Grafana can
+still filter by everything.
+Specification: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fapilog.sinks.http.destination import describe_destination
 from fapilog.sinks.http.options import CONCURRENCY, DEFAULT_TIMEOUT
 from fapilog.sinks.loki.formats import JSONFormat, ProtobufFormat
 from fapilog.sinks.loki.lines import LINES
-from fapilog.sinks.loki.metadata import UID, Room, identity, metadata_of, origin_of
+from fapilog.sinks.loki.metadata import UID, identity, metadata_of, origin_of
 from fapilog.sinks.loki.options import DEFAULT_LABELS, USER_AGENT, resolve
 
 if TYPE_CHECKING:
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.client import HTTPClient
     from fapilog.sinks.loki import options as loki_options
     from fapilog.sinks.loki.formats import Format, Item
+    from fapilog.sinks.loki.metadata import Room
 
-#: Records and bytes of text in a request: with metadata well below what Loki
-#: takes of a tenant in a second, 4 MB.
+#: Records and bytes of text in a request.  With metadata this is well below 4 MB, which
+#: Loki accepts from a tenant in a second.
 LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
-#: Bytes before compression.  Loki's parts pass on no larger message than 4 MiB.
+#: Bytes before compression.  Loki's parts send each other no message over 4 MiB.
 MAX_REQUEST: Final = 3 << 20
 
-#: Records of one moment that are compared with each other.
+#: Records of one nanosecond that are compared with each other.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
 
@@ -52,7 +53,7 @@ _stream, _time = itemgetter(0), itemgetter(1)
 
 
 class _Origin(NamedTuple):
-    """What all records of one resource, scope and severity share, encoded."""
+    """The fields that all records of one resource, scope and severity share, encoded."""
 
     stream: bytes
     metadata: bytes
@@ -63,40 +64,39 @@ class LokiSink(DurableSink["Item"]):
     """Sends records to Grafana Loki.  ``send`` is thread-safe.
 
     Args:
-        url: of Loki or a gateway before it; without a path
-            ``/loki/api/v1/push`` is added.  Credentials in it become basic
-            authentication.
-        tenant: sent as ``X-Scope-OrgID``.
-        username: for basic authentication, with ``password``.
-        password: never shown.
-        token: sent as ``Authorization: Bearer``; never shown.
-        headers: sent with every request; never shown.  One named
-            ``Authorization`` wins over the above.
-        format: ``"json"`` (default), gzipped, or ``"protobuf"``, compressed
-            with snappy, which needs the extra ``fapilog[loki]``.
-        line: an entry's line: ``"message"`` (default) is the body with an
-            exception's stack trace below it; ``"json"`` and ``"logfmt"`` hold
-            the attributes too.
-        labels: names of at most 15 attributes of the resource that are labels,
-            and ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL).
-            Everything else is structured metadata.
-        timeout: seconds one request may take in all.
-        certificate: PEM file of the authorities to trust for https.
-        client_key: PEM file of the client's key, unencrypted.
-        client_certificate: PEM file of the client's certificate chain.
-        limits: when a batch is sent.
-        concurrency: requests under way at once, 1 to 64; with more than one
-            they may arrive in another order.
-        name: of the sink in the ledger and in messages.
-        transport: an httpx transport to use in place of the network, for tests.
+        url: the URL of Loki or of a gateway in front of it; if it has no path, the sink
+            adds ``/loki/api/v1/push``.  Credentials in it become basic authentication.
+        tenant: the tenant, sent as ``X-Scope-OrgID``.
+        username: the user of basic authentication, given with ``password``.
+        password: the password of basic authentication; never shown.
+        token: the token sent as ``Authorization: Bearer``; never shown.
+        headers: the headers of every request; never shown.  An ``Authorization`` among
+            them wins over the options above.
+        format: ``"json"`` (default), gzipped, or ``"protobuf"``, compressed with snappy,
+            which needs the extra ``fapilog[loki]``.
+        line: the form of an entry's line: ``"message"`` (default) is the body, followed
+            by an exception's stack trace; ``"json"`` and ``"logfmt"`` hold the attributes
+            too.
+        labels: the names of at most 15 attributes of the resource that become labels, and
+            ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL).  Everything else
+            becomes structured metadata.
+        timeout: the seconds that one request may take in all.
+        certificate: a PEM file with the authorities to trust for https.
+        client_key: a PEM file with the client's key, unencrypted.
+        client_certificate: a PEM file with the client's certificate chain.
+        limits: the limits at which a batch is sent.
+        concurrency: the number of requests under way at once, 1 to 64; with more than
+            one, requests may arrive in another order.
+        name: the sink's name in the ledger and in messages.
+        transport: an httpx transport to use instead of the network, for tests.
 
-    Redirects are not followed, so headers never reach another host; name
-    resolution takes as long as the system lets it.  Certificate files are read
-    again when they are renewed.
+    Redirects are not followed, so headers never reach another host.  Name resolution
+    takes as long as the system lets it.  Certificate files are read again when they are
+    renewed.
 
     Raises:
-        ConfigurationError: an option is wrong, or ``format`` needs a package
-            that is not installed; names it and the fix.
+        ConfigurationError: an option is wrong, or ``format`` needs a package that is not
+            installed; the message names it and the fix.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class LokiSink(DurableSink["Item"]):
         password: str | None = None,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
-        format: loki_options.Format = "json",  # noqa: A002 - as the other sinks have it
+        format: loki_options.Format = "json",  # noqa: A002 - the option's usual name
         line: loki_options.Line = "message",
         labels: Iterable[str] = DEFAULT_LABELS,
         timeout: float = DEFAULT_TIMEOUT,
@@ -149,7 +149,7 @@ class LokiSink(DurableSink["Item"]):
         self._line = LINES[line]
         self._origin = lru_cache(maxsize=1024)(self._encode_origin)
         self._identity = lru_cache(maxsize=1024)(self._encode_identity)
-        # The entries of the latest moment; the set has them from the second one on.
+        # The latest nanosecond, its first entry, and all its entries once there are two.
         self._moment = 0
         self._entry = b""
         self._twins: set[bytes] = set()
@@ -167,20 +167,25 @@ class LokiSink(DurableSink["Item"]):
         """
         from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpx
 
-        headers = dict(self._format.headers)
-        if self.options.tenant:
-            headers["x-scope-orgid"] = self.options.tenant
-        self._client = HTTPClient(self.options, USER_AGENT, headers, self._given_transport)
-
-    # ---- the pipeline's worker
+        options, headers = self.options, dict(self._format.headers)
+        if options.tenant:
+            headers["x-scope-orgid"] = options.tenant
+        self._client = HTTPClient(
+            options,
+            USER_AGENT,
+            headers,
+            self._given_transport,
+            LOKI_RETRYABLE_STATUSES,
+            refuses_long=False,
+        )
 
     def encode(self, record: LogRecord) -> Item:
         """Return the stream, the time and the entry of ``record``.  Does not block.
 
-        Not thread-safe: one thread encodes.
+        Not thread-safe: only the pipeline's worker encodes.
         """
         if not record.size:
-            record = normal_copy(record)  # no pipeline has made it normal
+            record = normal_copy(record)  # it did not pass the pipeline
         origin = self._origin(
             record.resource, record.scope, record.severity_number, record.severity_text
         )
@@ -200,7 +205,7 @@ class LokiSink(DurableSink["Item"]):
         return origin.stream, moment, entry
 
     def _has_twin(self, entry: bytes) -> bool:
-        """Whether the moment has such an entry already, of which Loki would keep one only."""
+        """Whether this nanosecond has an equal entry, of which Loki would keep only one."""
         twins = self._twins
         if not twins or len(twins) >= _MAX_TWINS:
             self._twins = twins = {self._entry}
@@ -215,22 +220,20 @@ class LokiSink(DurableSink["Item"]):
         origin = origin_of(resource, scope, number, text, self.options.labels)
         encoder = self._format
         metadata = encoder.shared(origin.metadata)
-        return _Origin(encoder.stream(origin.labels), metadata, Room.beside(origin))
-
-    # ---- delivery
+        return _Origin(encoder.stream(origin.labels), metadata, origin.room)
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
         """Send one request; blocks up to ``timeout`` seconds or the sink's own limit.
 
-        Entries go by stream, the oldest first.  Loki keeps one of several
-        equal entries, so sending a batch again does no harm.
+        Each stream's entries are sorted by time.  Loki keeps one of several equal
+        entries, so sending a batch again does no harm.
 
         Raises:
-            RetryableError: connection and time-out errors, 429, and every 5xx.
-            AccessDeniedError: 401 and 403.
+            RetryableError: the connection failed, the time was over, or the answer was
+                429 or 5xx.
+            AccessDeniedError: the answer was 401 or 403.
             TooLargeError: the request exceeds a limit.
-            InvalidDataError: Loki refuses some of the entries; it has kept the
-                others.
+            InvalidDataError: Loki refuses some of the entries; it has kept the others.
             PermanentError: any other answer.
         """
         streams: dict[bytes, list[Item]] = {}
@@ -252,14 +255,12 @@ class LokiSink(DurableSink["Item"]):
         client = self._client
         assert client is not None  # noqa: S101 - open() has set it
         answer = client.post(body, min(timeout, self.options.timeout))
-        if answer.is_success and answer.problem:
-            return client.unread(answer)
+        if answer.problem:
+            return Outcome(0, answer.problem)
         if answer.status == _NO_CONTENT:
             return None
-        if answer.is_success:
-            said = f"HTTP {answer.status} instead of {_NO_CONTENT}; does the URL lead to Loki?"
-            return Outcome(0, f"{self.options.shown}: {said}")
-        raise client.error_of(answer, LOKI_RETRYABLE_STATUSES)
+        said = f"HTTP {answer.status} instead of {_NO_CONTENT}; does the URL lead to Loki?"
+        return Outcome(0, f"{self.options.shown}: {said}")
 
     def pack(self, items: Sequence[Item]) -> bytes:
         """Return encoded records as a push request in their order."""
@@ -272,7 +273,7 @@ class LokiSink(DurableSink["Item"]):
         """Return the encoded records of a request that :meth:`pack` has made.
 
         Raises:
-            ValueError: ``packed`` is none.
+            ValueError: ``packed`` is not such a request.
         """
         return self._format.split(packed)
 
@@ -283,6 +284,6 @@ class LokiSink(DurableSink["Item"]):
             self._client = None
 
     def after_fork(self) -> None:
-        """Forget the parent's connections; the next ``send`` opens new ones."""
+        """Give up the parent's connections; the next ``send`` opens new ones."""
         if self._client is not None:
             self._client.after_fork()

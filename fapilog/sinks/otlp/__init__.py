@@ -1,6 +1,7 @@
-"""The OTLP sink: one class, two transports, and the options of the specification.
+"""The OTLP sink and its two transports, HTTP and gRPC.
 
-``sink`` is what users name, ``http`` and ``grpc`` carry its requests,
-``options`` reads arguments and ``OTEL_EXPORTER_OTLP_*`` variables.  Requests
-are encoded by ``fapilog.otlp``.  Read ``sink`` first.
+``sink`` holds the class that users name, ``options`` reads its arguments and the
+``OTEL_EXPORTER_OTLP_*`` variables, ``grpc`` is the transport that needs an extra.
+It encodes requests with ``fapilog.otlp`` and posts them with ``fapilog.sinks.http``.  The
+sinks' factory, ``fapilog.otel`` and ``fapilog.cli`` import it.  Read ``sink`` first.
 """

@@ -1,9 +1,9 @@
-"""OTLP over gRPC: one unary call a batch, over one channel.
+"""OTLP over gRPC: one unary call per batch, over one channel.
 
-Below the OTLP sink.  Requests are bytes already, so the call is a generic one
-and no generated code is loaded.  The channel is made by the first call: gRPC's
-threads do not survive a fork, and a process that forks before it logs is not
-to have any.  Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
+The OTLP sink imports it.  Requests are bytes already, so the call is a generic one and
+loads no generated code.  The first call makes the channel: gRPC's threads do not survive
+a fork, so a process that forks before it logs should have none.
+Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fapilog import native
 from fapilog.errors import ConfigurationError, RetryableError, TooLargeError
 from fapilog.native import monotonic
 from fapilog.otlp.classify import grpc_error, outcome, printable, size_limit
-from fapilog.process.fork_gate import GRPC
+from fapilog.process.fork import GRPC
 from fapilog.sinks.http.proxies import environment_proxy
 from fapilog.sinks.http.tls import ClientTLS, untrusted
 from fapilog.sinks.otlp.options import USER_AGENT
 
 try:
     import grpc
-    import grpc._channel  # else by the first call: a child forked just then would lack half of it
+    import grpc._channel  # now: a child that is forked during its import would lack half of it
 except ImportError as error:
     msg = "protocol='grpc' needs gRPC: pip install 'fapilog[grpc]', or use protocol='http/protobuf'"
     raise ConfigurationError(msg) from error
@@ -38,36 +38,36 @@ if TYPE_CHECKING:
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
-#: OpenSSL's name of the error, in the details of a call that got no connection.
+#: The details of a call that got no connection: OpenSSL does not trust the certificate,
+#: or the proxy refuses the credentials.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
-#: The same for a proxy that refuses our credentials.
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
-#: A proxy, or the lack of one, for gRPC alone.
+#: The variables that set a proxy, or no proxy, for gRPC only.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
 
-#: Seconds that a server's limit is kept in mind, once it has named it.
+#: Seconds for which the sink remembers the limit that a server has named.
 _LIMIT_KEPT: Final = 60.0
 
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.primary_user_agent", USER_AGENT),
-    # The delivery retries; and it asks in vain as long as the channel itself
-    # waits to reconnect, by default up to two minutes.
+    # The delivery retries, and its retries fail while the channel itself waits to
+    # reconnect, which takes up to two minutes by default.
     ("grpc.enable_retries", 0),
     ("grpc.max_reconnect_backoff_ms", 5000),
-    # Or a forked child's channel would share its parent's connection.
+    # Without this, a forked child's channel would share its parent's connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 # https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html: names that
-# end in -bin have binary values, which no option can give.
+# end in -bin have binary values, which an option cannot hold.
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
-# A target that means the same to everybody, other than "unix:..." and "dns:///...".
+# A target that a proxy understands, unlike "unix:..." and "dns:///...".
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
 
-# Channels of a parent process: destroying one would act on its connections.
+# Channels of a parent process: destroying one would act on the parent's connections.
 _inherited: list[Any] = []
 
 
@@ -75,7 +75,7 @@ class GRPCTransport:
     """Calls ``LogsService/Export``.  Thread-safe: all threads share the channel.
 
     Args:
-        options: checked.
+        options: the checked options.
 
     Raises:
         ConfigurationError: a header, a certificate or the environment's proxy
@@ -97,15 +97,15 @@ class GRPCTransport:
         )
         self._channel: grpc.Channel | None = None
         self._call: Any = None
-        # Bytes of the largest request the server takes, and until when it is believed.
+        # The server's limit on a request in bytes, and the time until which it counts.
         self._limit: tuple[int, float] | None = None
-        self._replaced: grpc.Channel | None = None  # by one with renewed certificates
+        self._replaced: grpc.Channel | None = None  # the one before the last renewal
         self._connecting = native.Lock()
-        # gRPC itself would report a wrong file by failing calls only.
+        # Checks the files now: gRPC itself would report a wrong file by failing each call.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
-        """Return the call, on a channel that the first thread to come makes."""
+        """Return the call; the first thread that asks for it opens the channel."""
         with self._connecting:
             if self._call is None:
                 self._channel = self._open()
@@ -151,32 +151,29 @@ class GRPCTransport:
         return outcome(answer, count, clean=self._clean)
 
     def _check_size(self, body: bytes) -> None:
-        """Refuse at once what the server would refuse; some servers take long to do so.
+        """Refuse at once a request that the server would refuse, which may take it long.
 
         Raises:
             TooLargeError: the request is larger than the server's limit.
         """
-        if self._limit is not None and len(body) > self._limit[0]:
-            limit, until = self._limit
-            if monotonic() < until:
-                msg = (
-                    f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"
-                )
-                raise TooLargeError(msg)
-            self._limit = None  # it may have been raised
+        limit, until = self._limit or (len(body), 0.0)
+        if len(body) > limit and monotonic() < until:
+            msg = f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"
+            raise TooLargeError(msg)
 
     def _learn_limit(self, details: str, size: int) -> None:
-        # Words about another size are those of a server behind this one, or of compression.
+        # A message about another size comes from a server behind this one, or is about the
+        # compressed request.
         limit = size_limit(details)
         if limit is not None and str(size) in details:
             self._limit = limit, monotonic() + _LIMIT_KEPT
 
     def _follow_certificates(self) -> None:
-        """Have the next call make a new channel if the certificates were renewed.
+        """Drop the channel if the certificates were renewed; the next call makes a new one.
 
-        gRPC connects again by itself and never reads the files again, so this is
-        done when a call fails.  Calls on the old channel may still be under way: it
-        is closed when it is replaced again.
+        gRPC reconnects without reading the files again, so this happens when a call
+        fails.  Other threads' calls on the old channel may still be under way, so it is
+        closed at the next renewal.
         """
         if self._tls is None or not self._tls.renew():
             return
@@ -198,7 +195,7 @@ class GRPCTransport:
         self._channel = self._call = self._replaced = None
 
     def after_fork(self) -> None:
-        """Leave the parent's channel alone; the next call makes a new one."""
+        """Give up the parent's channel without touching it; the next call makes a new one."""
         self._connecting = native.Lock()
         if self._channel is not None or self._replaced is not None:
             _inherited.append((self._channel, self._call, self._replaced))
@@ -206,11 +203,11 @@ class GRPCTransport:
 
 
 def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
-    """Return the proxy that leads to the backend, and the channel's options that say so.
+    """Return the proxy that leads to the backend, and the channel's options for it.
 
-    By the rules of the HTTP sinks.  gRPC's own are others: it reads variables in
-    lower case only, and uses ``https_proxy`` without TLS too.  They hold for targets
-    that only gRPC understands, and if one of its own variables is set.
+    The rules are those of the HTTP sinks.  gRPC's own rules differ: it reads variables in
+    lower case only, and uses ``https_proxy`` without TLS too.  They apply if only gRPC
+    understands the target, or if one of gRPC's own variables is set.
 
     Raises:
         ConfigurationError: the proxy cannot be used.
@@ -224,8 +221,8 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
     scheme, _, address = proxy.url.partition("://")
     if scheme != "http":
         msg = (
-            "gRPC cannot use the environment's proxy by https: give its URL as http://host:port, "
-            "or use protocol='http/protobuf'"
+            "gRPC cannot reach the environment's proxy by https: give its URL as "
+            "http://host:port, or use protocol='http/protobuf'"
         )
         raise ConfigurationError(msg)
     pair = f"{quote(proxy.username, safe='')}:{quote(proxy.password, safe='')}"
@@ -235,15 +232,15 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
 def _is_host_and_port(target: str, url: str) -> bool:
     try:
         return bool(_HOST_AND_PORT.fullmatch(target)) and urlsplit(url).port != 0
-    except ValueError:  # a port above 65535: gRPC has its own words for that
+    except ValueError:  # a port above 65535, which gRPC itself reports
         return False
 
 
 def _read(path: str | None) -> bytes | None:
-    """Return what is in a file that was there when the sink was opened.
+    """Return the contents of a file that could be read when the sink was opened.
 
     Raises:
-        RetryableError: it is not, at the moment.
+        RetryableError: the file cannot be read at the moment.
     """
     try:
         return Path(path).read_bytes() if path else None

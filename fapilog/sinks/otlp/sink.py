@@ -1,24 +1,26 @@
-"""The OTLP sink: records leave for a collector or any backend that speaks OTLP.
+"""The OTLP sink: sends records to a collector or any other backend that speaks OTLP.
 
-A record is encoded once, by its own bytes; a batch of these is framed into one
-request and sent by the transport of the chosen protocol.  The transports, and
-with them httpx and grpc, are imported when the sink is opened.
+The sink encodes a record once; it frames a batch of encoded records into one request,
+which the transport of the chosen protocol sends.  The transports, and with them httpx
+and grpc, are imported when the sink is opened.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+import gzip
+from typing import TYPE_CHECKING, Final
 
 from fapilog.context import suppressed
 from fapilog.errors import ConfigurationError, TooLargeError
+from fapilog.otlp.classify import outcome
 from fapilog.otlp.decode import split_request
 from fapilog.otlp.decode_json import split_request_json
-from fapilog.otlp.encode import encode_in_order, encode_record, encode_request
-from fapilog.otlp.encode_json import encode_in_order_json, encode_record_json, encode_request_json
+from fapilog.otlp.encode import encode_record, encode_request, in_order
+from fapilog.otlp.encode_json import encode_record_json, encode_request_json
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
 from fapilog.sinks.http.destination import describe_destination
-from fapilog.sinks.http.options import CONCURRENCY
-from fapilog.sinks.otlp.options import GRPC, resolve
+from fapilog.sinks.http.options import CONCURRENCY, GZIP_LEVEL
+from fapilog.sinks.otlp.options import GRPC, USER_AGENT, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,62 +31,50 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
     from fapilog.sinks.http import options as http_options
     from fapilog.sinks.otlp import options as otlp_options
+    from fapilog.sinks.otlp.grpc import GRPCTransport
 
-#: Bytes before compression; a larger request must not be made
+#: Bytes before compression; the protocol allows no larger request
 #: (https://opentelemetry.io/docs/specs/otlp/#otlphttp-request).
 MAX_REQUEST: Final = 64 << 20
 
-
-class Transport(Protocol):
-    """Carries encoded requests of several threads."""
-
-    def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
-        """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
-        ...
-
-    def close(self) -> None:
-        """Release connections."""
-        ...
-
-    def after_fork(self) -> None:
-        """Forget connections of the parent process without touching them."""
-        ...
+_CONTENT_TYPES: Final = {"http/protobuf": "application/x-protobuf", "http/json": "application/json"}
 
 
 class OTLPSink(DurableSink["Item"]):
-    """Sends records by the OpenTelemetry protocol, as HTTP or gRPC.  Thread-safe.
+    """Sends records by the OpenTelemetry protocol, over HTTP or gRPC.  Thread-safe.
 
-    Every option left out is taken from the environment, by the specification:
+    The environment sets every option that is left out, by the specification:
     ``OTEL_EXPORTER_OTLP_LOGS_<OPTION>``, else ``OTEL_EXPORTER_OTLP_<OPTION>``
     (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).
 
     Args:
-        endpoint: URL of the backend, used as it is; without a path
-            ``/v1/logs`` is added for HTTP.  For gRPC a URL or a gRPC target.
-            Default: port 4318 (HTTP) or 4317 (gRPC) of localhost.
-            Credentials in it become an ``Authorization`` header.
-        protocol: ``"http/protobuf"`` (default), ``"http/json"`` or ``"grpc"``,
-            which needs the extra ``fapilog[grpc]``.
-        headers: sent with every request; never shown.
-        timeout: seconds one request may take in all, default 10.  The
-            variables are in milliseconds; 0 there means no limit of its own.
+        endpoint: the URL of the backend, used as it is; if it has no path, the sink adds
+            ``/v1/logs`` for HTTP.  For gRPC a URL or a gRPC target.  Default: port 4318
+            (HTTP) or 4317 (gRPC) of localhost.  Credentials in the URL become an
+            ``Authorization`` header.
+        protocol: ``"http/protobuf"`` (default), ``"http/json"`` or ``"grpc"``, which needs
+            the extra ``fapilog[grpc]``.
+        headers: the headers of every request; never shown.
+        timeout: the seconds that one request may take in all, default 10.  The
+            variables are in milliseconds; 0 in them means no limit of the sink's own.
         compression: ``"gzip"`` or ``"none"`` (default).
-        certificate: PEM file of the authorities to trust for https.
-        client_key: PEM file of the client's key, unencrypted.
-        client_certificate: PEM file of the client's certificate chain.
-        insecure: gRPC to an endpoint without a scheme goes without TLS.
-        limits: when a batch is sent.
-        concurrency: requests under way at once, 1 to 64; with more than one
-            they may arrive in another order.
-        name: of the sink in the ledger and in messages.
-        transport: an httpx transport to use in place of the network, for tests.
+        certificate: a PEM file with the authorities to trust for https.
+        client_key: a PEM file with the client's key, unencrypted.
+        client_certificate: a PEM file with the client's certificate chain.
+        insecure: whether gRPC to an endpoint without a scheme uses no TLS.
+        limits: the limits at which a batch is sent.
+        concurrency: the number of requests under way at once, 1 to 64; with more than
+            one, requests may arrive in another order.
+        name: the sink's name in the ledger and in messages.
+        transport: an httpx transport to use instead of the network, for tests.
 
-    Redirects are not followed, so headers never reach another host; name
-    resolution takes as long as the system lets it.  Certificate files are read
-    again when they are renewed.
+    Redirects are not followed, so headers never reach another host.  Name resolution
+    takes as long as the system lets it.  Certificate files are read again when they are
+    renewed.
 
     Raises:
-        ConfigurationError: an option or a variable is wrong; names it and the fix.
+        ConfigurationError: an option or a variable is wrong; the message names it and
+            the fix.
     """
 
     def __init__(
@@ -122,15 +112,14 @@ class OTLPSink(DurableSink["Item"]):
         self.limits = limits or BatchLimits()
         CONCURRENCY.check("concurrency", concurrency)
         self.concurrency = concurrency
+        self.destination = describe_destination(f"OTLP {self.options.protocol}", self.options)
         self._given_transport = transport
-        self._transport: Transport | None = None
+        self._transport: _HTTPTransport | GRPCTransport | None = None
         is_json = self.options.protocol == "http/json"
+        self.wire_format = "otlp-json" if is_json else "otlp-protobuf"
         self._encode_record = encode_record_json if is_json else encode_record
         self._encode_request = encode_request_json if is_json else encode_request
-        self.wire_format = "otlp-json" if is_json else "otlp-protobuf"
-        self.destination = describe_destination(f"OTLP {self.options.protocol}", self.options)
-        self._pack = encode_in_order_json if is_json else encode_in_order
-        self._unpack = split_request_json if is_json else split_request
+        self._split_request = split_request_json if is_json else split_request
 
     def __repr__(self) -> str:
         options = self.options
@@ -140,30 +129,27 @@ class OTLPSink(DurableSink["Item"]):
         """Load the transport and the certificates; connects to nothing.
 
         Raises:
-            ConfigurationError: a certificate cannot be used, or the protocol
-                needs a package that is not installed.
+            ConfigurationError: a certificate or the environment's proxy cannot be used,
+                or the protocol needs a package that is not installed.
         """
         if self.options.protocol == GRPC:
             from fapilog.sinks.otlp.grpc import GRPCTransport  # noqa: PLC0415 - an extra
 
             self._transport = GRPCTransport(self.options)
         else:
-            from fapilog.sinks.otlp.http import HTTPTransport  # noqa: PLC0415 - loads httpx
-
-            self._transport = HTTPTransport(self.options, self._given_transport)
+            self._transport = _HTTPTransport(self.options, self._given_transport)
 
     def encode(self, record: LogRecord) -> Item:
-        """Return where ``record`` belongs and its bytes.  Does not block."""
+        """Return the record's resource, its scope and its bytes.  Does not block."""
         return record.resource, record.scope, self._encode_record(record)
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
         """Send one request; blocks up to ``timeout`` seconds or the sink's own limit.
 
         Raises:
-            RetryableError: connection and time-out errors, and the answers the
-                specification calls retryable.
-            TooLargeError: the request exceeds the protocol's limit, or one of
-                the backend.
+            RetryableError: the connection failed, the time was over, or the
+                specification calls the answer retryable.
+            TooLargeError: the request exceeds a limit of the protocol or the backend.
             InvalidDataError: the backend refuses some of the records.
             PermanentError: any other answer.
         """
@@ -179,15 +165,15 @@ class OTLPSink(DurableSink["Item"]):
 
     def pack(self, items: Sequence[Item]) -> bytes:
         """Return encoded records as a request in their order."""
-        return self._pack(items)
+        return self._encode_request(items, in_order)
 
     def unpack(self, packed: bytes) -> list[Item]:
         """Return the encoded records of a request that :meth:`pack` has made.
 
         Raises:
-            ValueError: ``packed`` is none.
+            ValueError: ``packed`` is not such a request.
         """
-        return self._unpack(packed)
+        return self._split_request(packed)
 
     def close(self) -> None:
         """Close the connections."""
@@ -196,6 +182,32 @@ class OTLPSink(DurableSink["Item"]):
             self._transport = None
 
     def after_fork(self) -> None:
-        """Forget the parent's connections; the next ``send`` opens new ones."""
+        """Give up the parent's connections; the next ``send`` opens new ones."""
         if self._transport is not None:
             self._transport.after_fork()
+
+
+class _HTTPTransport:
+    """Posts requests: https://opentelemetry.io/docs/specs/otlp/#otlphttp.  Thread-safe."""
+
+    def __init__(
+        self, options: otlp_options.OTLPOptions, transport: httpx.BaseTransport | None
+    ) -> None:
+        from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpx
+
+        headers = {"content-type": _CONTENT_TYPES[options.protocol]}
+        self._is_compressed = options.compression == "gzip"
+        if self._is_compressed:
+            headers["content-encoding"] = "gzip"
+        self._client = HTTPClient(options, USER_AGENT, headers, transport)
+        self.close = self._client.close
+        self.after_fork = self._client.after_fork
+
+    def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
+        if self._is_compressed:
+            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        client = self._client
+        answer = client.post(body, timeout)
+        if answer.problem:
+            return Outcome(0, answer.problem)
+        return outcome(answer.body, count, content_type=answer.content_type, clean=client.clean)

@@ -1,4 +1,11 @@
-"""fapilog for FastAPI and Starlette: the public names, and nothing else."""
+"""fapilog for FastAPI and Starlette: one completion record per request, and all that ties to it.
+
+This module holds the public names and nothing else.  The package imports only
+public names of fapilog, and fapilog never imports it.  Read ``middleware``
+first: it makes an ``exchange`` per request, which follows the request to its
+end, and ``completion`` writes the record.  ``installation`` puts the middleware
+around an application, and ``stack`` finds the layers inside it.
+"""
 
 from fapilog_fastapi.installation import install, uninstall
 from fapilog_fastapi.lifespan import lifespan

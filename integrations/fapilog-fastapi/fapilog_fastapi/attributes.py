@@ -1,4 +1,4 @@
-"""What a request is called in a record: attributes by the HTTP semantic conventions.
+"""The attributes of a request, by the HTTP semantic conventions.
 
 Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/ and
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span.
@@ -16,24 +16,26 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-METHODS: Final = "CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE"
+#: Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/ (http.request.method)
+_METHODS: Final = frozenset(
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]
+)
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-#: Digits of a length that is believed: sizes up to a petabyte.
+#: The most digits of a ``Content-Length`` that is accepted: sizes up to a petabyte.
 _MAX_DIGITS: Final = 15
 
 
 def known_methods() -> frozenset[str]:
-    """Return the methods that keep their name, as the standard's variable may widen them."""
-    given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "").strip()
-    names = given.split(",") if given else METHODS.split()
-    return frozenset(name.strip() for name in names if name.strip())
+    """Return the methods that keep their names; the standard's variable replaces the list."""
+    given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "")
+    return frozenset(name.strip() for name in given.split(",") if name.strip()) or _METHODS
 
 
 def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
-    """Return the headers of a scope or a message; an iterator in it becomes a list.
+    """Return the headers of a scope or a message, and replace an iterator by a list.
 
-    ASGI allows any iterable, or no headers at all, and an iterator can be read
-    only once: the application or the server must still find the headers.
+    ASGI allows any iterable, or no headers at all.  An iterator can be read only
+    once, and the application or the server still has to read the headers.
 
     Source: https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope
     """
@@ -48,7 +50,7 @@ def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str
 
     Args:
         scope: the ASGI scope.
-        headers: its headers by lower-case name.
+        headers: the scope's headers by lower-case name.
     """
     scheme = scope.get("scheme", "http")
     attributes: dict[str, Any] = {"url.path": scope["path"], "url.scheme": scheme}
@@ -72,7 +74,7 @@ def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str
 
 @lru_cache(maxsize=256)
 def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
-    """Return name and port of a ``Host`` header; nothing of one that is malformed."""
+    """Return the name and port of a ``Host`` header; None and None if it is malformed."""
     try:
         parts = urlsplit("//" + host.decode("latin-1"))
         if parts.username is not None or parts.path or parts.query or parts.fragment:
@@ -83,7 +85,7 @@ def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
 
 
 def length(value: bytes | None) -> int | None:
-    """Return what a ``Content-Length`` header says, None where it says nothing."""
+    """Return the value of a ``Content-Length`` header; None without a valid one."""
     if value is None or not value.isdigit() or len(value) > _MAX_DIGITS:
         return None
     return int(value)

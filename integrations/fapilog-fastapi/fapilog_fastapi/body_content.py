@@ -1,9 +1,9 @@
 """Turns the captured bytes of a body into a value that can be redacted.
 
 Redaction finds most secrets by the names of their fields, so a body is logged
-as fields wherever it has some.  Half a JSON document as text would hide names
-from it (``{"login": {"password": ["a``); of such a document only the fields
-that are complete are kept.
+as fields if it has any.  In half a JSON document as text, redaction could not
+find the names (``{"login": {"password": ["a``), so only complete fields of such
+a document are kept.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 
-#: Stands for "nothing of it may be shown"; None is a JSON document.
+#: Means that no part of the body may be shown.  None would be a JSON document.
 NOTHING: Final = object()
-#: Fields of a form that are read at most; what is beyond is cut off.
+#: The most fields of a form that are read; the rest is left out.
 MAX_FIELDS: Final = 256
 
-# The label of a charset comes from the client, and Python would import a module
-# of that name: only these are looked up.  Source of the labels:
-# https://encoding.spec.whatwg.org/#names-and-labels
+# The client chooses the label, and codecs.lookup would import a module of that
+# name, so only these labels are accepted.
+# Source: https://encoding.spec.whatwg.org/#names-and-labels
 _CHARSETS: Final = {
     "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "cp1252", "ascii": "cp1252",
     "iso-8859-1": "cp1252", "latin1": "cp1252", "windows-1252": "cp1252", "cp1252": "cp1252",
@@ -40,11 +40,10 @@ _MARKS: Final = {
 
 
 def codec_of(charset: str, data: bytes = b"") -> str:
-    """Return Python's codec for the label of a charset; UTF-8 for one that is not known.
+    """Return Python's codec for the label of a charset; UTF-8 for an unknown label.
 
-    A byte order mark at the beginning of ``data`` knows better than the label.
-    The codecs returned decode any bytes: the one for UTF-16 that looks for the
-    mark itself would raise without one.
+    A byte order mark at the beginning of ``data`` overrides the label.  The codec
+    ``utf-16`` is never returned: it raises if there is no such mark.
     """
     for mark, codec in _MARKS.items():
         if data.startswith(mark):
@@ -53,25 +52,25 @@ def codec_of(charset: str, data: bytes = b"") -> str:
 
 
 def content_of(data: bytes, kind: str, charset: str, *, whole: bool) -> tuple[Any, bool]:
-    """Return what to log of a body, and whether that is all of it.
+    """Return the value to log for a body, and whether it is the complete body.
 
-    Takes time linear to the data, which is bounded by what is captured: a
-    millisecond or so for 64 KB.  Never raises; thread-safe.
+    Takes time linear in the size of the captured data, about a millisecond for
+    64 KB.  Never raises; thread-safe.
 
     Args:
-        data: the body from its beginning on.
+        data: the first bytes of the body, or all of them.
         kind: ``json``, ``form`` or ``text``.
-        charset: label of the encoding; undecodable bytes become U+FFFD.
-        whole: whether ``data`` is all of the body.
+        charset: the label of the encoding; undecodable bytes become U+FFFD.
+        whole: whether ``data`` is the whole body.
 
     Returns:
-        A value, or :data:`NOTHING` where nothing can be shown safely.
+        The value, or :data:`NOTHING` if no part can be shown safely.
     """
     codec = codec_of(charset, data)
-    # Half a character at the end is no error in data that was cut.
+    # Data that was cut may end in half a character, which is not an error.
     decoder = codecs.getincrementaldecoder(codec)(errors="replace")
     text = decoder.decode(data, final=whole).lstrip("\ufeff")
-    # JSON comes under other names as well: that of a form is what curl gives it.
+    # JSON also arrives under other types: curl declares it as a form by default.
     if kind == "json" or text.lstrip()[:1] in {"{", "["}:
         return _json(text, whole=whole)
     if kind == "form":
@@ -80,10 +79,10 @@ def content_of(data: bytes, kind: str, charset: str, *, whole: bool) -> tuple[An
 
 
 def _json(text: str, *, whole: bool) -> tuple[Any, bool]:
-    if not whole:  # half a number would be another number
+    if not whole:  # a number that was cut would be a different number
         text = text.rstrip("0123456789+-.eE")
     try:
-        # The partial mode leaves out what is not complete: names, texts, literals.
+        # The partial mode leaves out incomplete names, texts and literals.
         return from_json(text, allow_partial=not whole), whole
     except ValueError:
         return NOTHING, False
@@ -107,7 +106,7 @@ def _form(text: str, codec: str, *, whole: bool) -> tuple[Any, bool]:
 def _text(text: str, *, whole: bool) -> tuple[Any, bool]:
     if "\0" in text:
         return NOTHING, False
-    if not whole:  # half a key or token is no longer recognised as one
+    if not whole:  # redaction would not recognise half a key or token
         words = text.rsplit(None, 1)
         text = text.rstrip() if text[-1:].isspace() else "".join(words[: len(words) - 1])
         if not text:

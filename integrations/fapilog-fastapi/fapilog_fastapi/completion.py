@@ -1,8 +1,8 @@
-"""The completion record: what is logged of a request when it has come to its end.
+"""The completion record, which is logged at the end of a request.
 
-A recorder belongs to one middleware.  What options mean for each request is
-worked out when it is made; for a request it reads what an exchange noted,
-decides severity and sampling, and logs with the ids of the request's span.
+Each middleware has one recorder, which prepares the options at start.  At the
+end of a request it reads the exchange, decides severity and sampling, and logs
+the record with the ids of the request's span.
 """
 
 from __future__ import annotations
@@ -46,31 +46,31 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-#: Name of the logger, and so of the scope of these records.
+#: The name of the logger, and therefore of the scope of these records.
 LOGGER: Final = "fapilog_fastapi"
-#: Event names; OpenTelemetry's conventions have none for these yet.
+#: Event names; OpenTelemetry's conventions do not define names for these events yet.
 REQUEST_COMPLETED: Final = "http.server.request.completed"
 WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
 EXCEPTION: Final = "http.server.request.exception"
-#: Fields that handlers can put on the completion record, as many as a record has attributes.
+#: The most fields that handlers can put on the completion record: the attributes of one record.
 MAX_FIELDS: Final = 128
 
 _REFUSAL: Final = 400
-#: Statuses of responses without a body: servers drop what is sent as one.
+#: Statuses of responses without a body: servers drop any body that is sent.
 #: Source: https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
 _BODILESS: Final = frozenset({204, 304})
 _QUIET: Final = 30.0
 
 
 class Recorder:
-    """Writes the records of one middleware.  Nothing here raises or blocks.
+    """Writes the records of one middleware.  Its methods neither raise nor block.
 
     Attributes:
-        options: as given.
-        header: name of the header with the request id, lower case, or b"".
+        options: the middleware's options.
+        header: the name of the request-id header in lower case, or b"".
         adds_headers: whether responses get headers.
-        metrics: counts the requests.
-        releases_sampled: whether a sampled trace lets debug records through.
+        metrics: the counters of the requests.
+        releases_sampled: whether requests of a sampled trace release debug records.
     """
 
     def __init__(self, options: Options) -> None:
@@ -80,7 +80,7 @@ class Recorder:
         self.hold = options.hold
         self.releases_sampled = self.hold is not None and self.hold.sampled
         wanted = options.metrics
-        # Without the instruments it still adds up what /metrics shows, where that is served.
+        # Without instruments it still counts for /metrics, if that route is served.
         self.metrics = RequestMetrics(opentelemetry=wanted) if isinstance(wanted, bool) else wanted
         self._log = fapilog.get_logger(LOGGER)
         self._severities = severity_table(options.severity)
@@ -93,7 +93,8 @@ class Recorder:
     def complete(self, exchange: Exchange, duration: float) -> None:
         """Log the completion record of an exchange that took ``duration`` seconds.
 
-        With the ids of its span, also where that has ended or another is current.
+        The record has the ids of the exchange's span, even if the span has ended or
+        another span is current.
         """
         try:
             span = exchange.span
@@ -102,7 +103,7 @@ class Recorder:
                 return
             with _within(span):
                 self._complete(exchange, duration)
-        except Exception as error:  # noqa: BLE001 - objects of the application are looked at
+        except Exception as error:  # noqa: BLE001 - reads objects of the application
             self.trouble("the completion record", error)
 
     def _complete(self, exchange: Exchange, duration: float) -> None:
@@ -132,19 +133,19 @@ class Recorder:
         if query := exchange.scope.get("query_string"):
             attributes["url.query"] = redact_query(query)
         self._ending(exchange, status, failed, attributes)
-        # A failure that has a status of its own needs no word for it.
-        is_told = exchange.status is None and exchange.outcome == FAILED
-        ending = "" if is_told else exchange.outcome
+        # If no response started, the status 500 already shows the failure.
+        is_shown = exchange.status is None and exchange.outcome == FAILED
+        ending = "" if is_shown else exchange.outcome
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
         body = " ".join(filter(None, words))
         attributes["event_name"] = event
         log.log(severity, body, **attributes)
 
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
-        """Return the logger and the attributes to begin with: what was bound in the request.
+        """Return the logger, and the fields bound in the request as first attributes.
 
-        Names that mean something to ``log`` itself must neither reach it nor
-        cost the record: a bound ``event_name`` is an attribute as on every record.
+        Two names are parameters of ``log``: ``exc_info`` is left out, and a bound
+        ``event_name`` stays an attribute, as on every other record.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)
@@ -155,7 +156,7 @@ class Recorder:
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
     ) -> None:
-        """Add what only some requests have: an outcome, payloads, an error."""
+        """Add the attributes that only some requests have: outcome, payloads, error."""
         if exchange.outcome:
             attributes["request.outcome"] = exchange.outcome
         if isinstance(exchange.error, DISCONNECTS):
@@ -187,7 +188,7 @@ class Recorder:
         )
 
     def _status(self, exchange: Exchange) -> int | None:
-        """Return the status the client got; an exception before any is answered by the server."""
+        """Return the client's status; the server answers 500 if no response had started."""
         if exchange.status is None and exchange.outcome == FAILED:
             return None if isinstance(exchange, WebSocketExchange) else FAILURE
         return exchange.status
@@ -195,7 +196,7 @@ class Recorder:
     def _http_attributes(
         self, exchange: Exchange, status: int | None, attributes: dict[str, Any]
     ) -> int:
-        """Add what only HTTP has, and return the severity."""
+        """Add the attributes that only HTTP has, and return the severity."""
         if status is not None:
             attributes["http.response.status_code"] = status
         if (size := request_size(exchange)) is not None:
@@ -211,7 +212,7 @@ class Recorder:
         return self._severities.get(status or 0, INFO)
 
     def _websocket_attributes(self, exchange: WebSocketExchange, attributes: dict[str, Any]) -> int:
-        """Add what only WebSockets have, and return the severity."""
+        """Add the attributes that only WebSockets have, and return the severity."""
         attributes["network.protocol.name"] = "websocket"
         attributes["websocket.accepted"] = exchange.accepted
         if exchange.status is not None:
@@ -232,7 +233,7 @@ class Recorder:
         return str(status or "")
 
     def _method(self, method: str, attributes: dict[str, Any]) -> str:
-        """Add the method; one that is not known must not become a label."""
+        """Add the method's attributes and return its name; unknown methods become ``_OTHER``."""
         if method in self._methods:
             attributes["http.request.method"] = method
             return method
@@ -247,7 +248,7 @@ class Recorder:
         failed: bool,
         attributes: dict[str, Any],
     ) -> None:
-        """Add what is known of an exception: its stack trace where the request failed by it."""
+        """Add the attributes of an exception, with a stack trace if the request failed."""
         if is_validation_error(error):
             attributes.update(validation_errors(error, inputs=self.options.validation_inputs))
             return
@@ -259,7 +260,7 @@ class Recorder:
         raised = exchange.outcome == FAILED
         answer = "" if raised else answer_of(error, self._status(exchange))
         if answer:
-            # Not a fault of the application - unless it says what led there.
+            # The application chose this answer; it is a fault only if it has a cause.
             attributes["error.type"] = answer
             if error.__cause__ is None:
                 return
@@ -271,14 +272,14 @@ class Recorder:
             mark_as_logged(error)
 
     def late(self, exchange: Exchange, error: Exception) -> None:
-        """Log an exception that came after the response: of a background task, for one.
+        """Log an exception that was raised after the response, such as in a background task.
 
-        Does nothing where the completion record has it already.
+        Does nothing if the completion record already has it.
         """
         if id(error) == exchange.logged:
             return
         if isinstance(error, DISCONNECTS):
-            mark_as_logged(error)  # the record says so
+            mark_as_logged(error)  # the completion record has the outcome
             return
         try:
             if exchange.hold is not None:
@@ -297,18 +298,18 @@ class Recorder:
             self.trouble("an exception after a response", failure)
 
     def _is_sampled(self, span: Span | None) -> bool:
-        """Whether a success is logged: the same answer for all of a trace, in every process.
+        """Whether a success is logged; the answer is the same for a trace in every process.
 
         Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#traceidratiobased
         """
         if self._sampled_ids >> 64:
             return True
         if span is None:
-            return random.random() < self.options.sample  # noqa: S311 - nothing secret
+            return random.random() < self.options.sample  # noqa: S311 - not a secret
         return span.get_span_context().trace_id & ((1 << 64) - 1) < self._sampled_ids
 
     def trouble(self, what: str, error: Exception) -> None:
-        """Log that something failed which no request may fail by; at most once in 30 s each."""
+        """Log a failure that must not fail the request; at most once in 30 s per ``what``."""
         now = time.monotonic()
         last, count = self._troubles.get(what, (-_QUIET, 0))
         if now - last < _QUIET:
@@ -319,13 +320,13 @@ class Recorder:
 
 
 def request_size(exchange: Exchange) -> int | None:
-    """Return the size of the request's body, declared or counted; None where it has none."""
+    """Return the declared or counted size of the request's body; None without a body."""
     declared = length(exchange.headers.get(b"content-length"))
     return (exchange.request_size or None) if declared is None else declared
 
 
 def response_size(exchange: Exchange) -> int | None:
-    """Return the size of the response's body; None where it has none, or nobody here knows."""
+    """Return the size of the response's body; None without a body or if it is unknown."""
     status = exchange.status
     if status is None or status in _BODILESS or exchange.scope.get("method") == "HEAD":
         return None
@@ -333,9 +334,10 @@ def response_size(exchange: Exchange) -> int | None:
 
 
 def answer_of(error: BaseException, status: int | None) -> str:
-    """Return the status, or code, of an exception that became the application's answer, else "".
+    """Return the status or code of an exception that became the application's answer, else "".
 
-    One that nobody turned into its answer, in a middleware for one, is a fault.
+    An exception that did not become the answer, such as one raised by a
+    middleware, is a fault.
     """
     if isinstance(error, HTTPException) and error.status_code == status:
         return str(status)
@@ -346,7 +348,7 @@ def answer_of(error: BaseException, status: int | None) -> str:
 
 @contextlib.contextmanager
 def _within(span: Span | None) -> Iterator[None]:
-    """Have a span current, also one that has ended; None changes nothing."""
+    """Make a span current inside the block, even if it has ended; None changes nothing."""
     if span is None:
         yield
         return

@@ -1,8 +1,8 @@
-"""One request and its answer: what passes between server and application, noted.
+"""The state of one request, from its start to its completion record.
 
-An exchange stands in for ``receive`` and ``send`` of one request.  It changes
-nothing but the headers of the response, and hands itself to the recorder when
-the response has ended, whichever way that was.
+An exchange replaces ``receive`` and ``send`` of one request and notes what
+passes through them.  It changes only the headers of the response.  When the
+request has ended, in whatever way, it passes itself to the recorder.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from fapilog_fastapi.completion import Recorder
 
-#: Where a scope has its exchange; a mounted application finds it there.
+#: The scope's key for the exchange; the middleware of a mounted application finds it there.
 KEY: Final = "fapilog_fastapi"
 
-#: How a request came to its end, when it is not that its response was sent.
+#: Outcomes of requests whose response was not sent completely.
 DISCONNECTED: Final = "disconnected"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
@@ -39,30 +39,30 @@ INCOMPLETE: Final = "incomplete"
 _BODIES: Final = frozenset({"http.response.body", "http.response.zerocopysend"})
 #: Lowest status of a failure.
 FAILURE: Final = 500
-#: What a server closes a WebSocket with when it failed.
+#: The code with which a server closes a WebSocket after a failure.
 #: Source: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
 INTERNAL_ERROR: Final = 1011
-#: What is raised when the client has gone.
+#: The exceptions that frameworks raise when the client has disconnected.
 DISCONNECTS: Final = (ClientDisconnect, WebSocketDisconnect)
 
 
 def is_fault(error: BaseException | None) -> bool:
-    """Whether an exception is one of the application's own, and no client that has gone."""
+    """Whether an exception is the application's fault, not a disconnected client."""
     return isinstance(error, Exception) and not isinstance(error, DISCONNECTS)
 
 
 class Serving(NamedTuple):
-    """What the context says while a request is served, one for all requests of a middleware.
+    """The value of the context variable while a request is served, shared by a middleware.
 
-    Not the exchange, nor anything else of the request: event loops keep the
-    contexts of timers that were cancelled long ago, with all that is in them.
+    It refers neither to the exchange nor to anything else of the request,
+    because event loops keep the contexts of cancelled timers for a long time.
     """
 
     is_logged: bool
     hides_access_log: bool
 
 
-#: How the request is served that the running code belongs to.
+#: How the current request is served; None outside of requests.
 CURRENT: Final[ContextVar[Serving | None]] = ContextVar("fapilog_fastapi", default=None)
 
 
@@ -74,25 +74,25 @@ def is_in_request() -> bool:
 
 def bind_to_request(fields: dict[str, Any]) -> None:
     """Bind fields to the rest of the request, and to its completion record, which collects them."""
-    # Not left again: it lasts as long as the context, and the middleware resets that.
+    # There is no __exit__ call: the middleware resets the context after the request.
     fapilog.bind(**fields).__enter__()
 
 
 class Exchange:
-    """State of one request.  Made and used on its event loop; threads only add fields.
+    """The state of one request.  Used on its event loop only; threads may add fields.
 
     Attributes:
-        fields: bound during the request, for the completion record.
-        routed: the scope that the innermost router got, where the route is.
-        response_size: bytes of the response's body, None where the server alone knows.
-        span: the server's span, or the caller's where this process has none.
-        status: of the response, None before it starts.
+        fields: the fields that were bound during the request.
+        routed: the scope that the innermost router got; it has the route.
+        response_size: the bytes of the response's body; None if only the server knows them.
+        span: the server's span, or the caller's span if this process has none.
+        status: the status of the response; None before the response starts.
         error: the exception that this request failed with, handled or not.
-        logged: identity of the exception whose stack trace the record has.
-        outcome: "" when the response was sent in whole.
-        broken: whether the application failed, though neither outcome nor status say so.
-        duration: seconds to the end of a failure's response whose exception may
-            still come; None while there is none.
+        logged: the ``id()`` of the exception whose stack trace is on the record.
+        outcome: "" if the response was sent completely.
+        broken: whether the application failed although outcome and status show success.
+        duration: the seconds until a 5xx response had ended, while its exception
+            may still arrive; otherwise None.
         ended: whether the completion record has been written.
     """
 
@@ -158,7 +158,7 @@ class Exchange:
         self._send = send
 
     def note_span(self) -> None:
-        """Take the current span for this request's, as seen by the innermost that looks."""
+        """Take the current span as the request's span; the innermost probe calls this last."""
         span = active_span()
         if span is None:
             return
@@ -167,12 +167,12 @@ class Exchange:
             self.hold.release()
 
     async def add_context(self) -> dict[str, Any]:
-        """Bind what the application's hook says of the request, the first time this is called.
+        """Call the application's context hook on the first call, and bind its fields.
 
         A hook that fails is reported and changes nothing else.
 
         Returns:
-            What it said.
+            The hook's fields; empty on later calls.
         """
         hook, self._hook = self._hook, None
         if hook is None:
@@ -182,18 +182,18 @@ class Exchange:
             if inspect.isawaitable(found):
                 found = await found
             fields = {str(name): value for name, value in dict(found or {}).items()}
-        except Exception as error:  # noqa: BLE001 - the application's own code; counted and told
+        except Exception as error:  # noqa: BLE001 - the application's code; counted and logged
             self.recorder.trouble("the context hook", error)
             return {}
         bind_to_request(fields)
         return fields
 
     def note_error(self, error: BaseException) -> None:
-        """Note an exception on its way to whoever answers it."""
+        """Note an exception that an exception handler or a middleware may still answer."""
         self.error = error
 
     def fail(self, error: BaseException) -> None:
-        """The application raised ``error``, which goes on to the server."""
+        """End the exchange because the application raised ``error`` to the server."""
         if self.ended:
             if isinstance(error, Exception):
                 self.recorder.late(self, error)
@@ -205,7 +205,7 @@ class Exchange:
             self.end()
             return
         if self.was_disconnected or isinstance(error, DISCONNECTS):
-            # Only that excuses an error, and a cancellation.
+            # A disconnected client is the only excuse for an error or a cancellation.
             self.outcome = DISCONNECTED
             self.broken = is_fault(error)
         elif isinstance(error, Exception):
@@ -216,15 +216,15 @@ class Exchange:
         self.end()
 
     def finish(self) -> None:
-        """The application returned."""
+        """End the exchange because the application returned."""
         raise NotImplementedError
 
     async def receive(self) -> Message:
-        """Stand in for the server's ``receive``."""
+        """Call the server's ``receive`` and note the message."""
         raise NotImplementedError
 
     async def send(self, message: Message) -> None:
-        """Stand in for the server's ``send``."""
+        """Call the server's ``send`` and note the message."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -234,10 +234,10 @@ class Exchange:
             if self.duration is None:
                 self.duration = perf_counter() - self.started
             self.recorder.complete(self, self.duration)
-            self.error = None  # its frames hold this object
+            self.error = None  # the frames of its traceback refer to this object
 
     def response_headers(self, present: Any) -> list[tuple[bytes, bytes]]:
-        """Return the response's headers with those that the options ask for."""
+        """Return the response's headers with the headers that the options add."""
         headers = list(present)
         recorder = self.recorder
         added = [(recorder.header, self.request_id.encode())] if recorder.header else []
@@ -248,18 +248,18 @@ class Exchange:
 
 
 class HTTPExchange(Exchange):
-    """An HTTP request; its record is written when the last piece of the response was sent."""
+    """An HTTP request; its record is written after the last piece of the response was sent."""
 
     __slots__ = ("_answer", "_headers", "_trailers")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._answer = 0  # the status, also where nobody gets to see it
+        self._answer = 0  # the status, also if the client never sees it
         self._headers: Any = ()
         self._trailers = False
 
     async def receive(self) -> Message:
-        """Receive, counting the request's body and noting that the client has gone."""
+        """Receive a message, count the request's body, and note if the client disconnects."""
         message = await self._receive()
         kind = message["type"]
         if kind == "http.request":
@@ -269,7 +269,7 @@ class HTTPExchange(Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, with the headers added; the end of the response ends the exchange."""
+        """Send a message, add headers, and end the exchange with the response."""
         kind = message["type"]
         if kind == "http.response.start":
             if self._hook is not None:
@@ -294,7 +294,7 @@ class HTTPExchange(Exchange):
         self.response_size = self.response_size + size if known else None  # type: ignore[operator]
 
     def finish(self) -> None:
-        """The application returned."""
+        """End the exchange because the application returned."""
         if self.ended:
             return
         if self.duration is None:
@@ -302,7 +302,7 @@ class HTTPExchange(Exchange):
         self.end()
 
     def _start(self, message: Message) -> Message:
-        """Note how the response starts; returns the message with the headers added."""
+        """Note the start of the response, and return the message with the headers added."""
         self._answer = message["status"]
         if not self.was_disconnected:
             self.status = self._answer
@@ -318,19 +318,19 @@ class HTTPExchange(Exchange):
             self.outcome = DISCONNECTED
             self.broken = self._answer >= FAILURE and is_fault(self.error)
         if self._answer >= FAILURE and self.error is None:
-            # Where no probe stands, who answers an exception raises it again.
+            # Without a probe inside, the exception arrives later, when it is raised again.
             self.duration = perf_counter() - self.started
             return
         self.end()
 
 
 class WebSocketExchange(Exchange):
-    """A WebSocket; its record is written when the application has returned.
+    """A WebSocket; its record is written after the application has returned.
 
     Attributes:
         accepted: whether the handshake was answered with 101.
-        code: of the close message, whoever sent the first.
-        closed_by: ``"client"``, ``"server"``, or "" where nobody closed.
+        code: the code of the first close message, from either side.
+        closed_by: ``"client"``, ``"server"``, or "" if neither side closed.
     """
 
     __slots__ = ("accepted", "closed_by", "code")
@@ -342,14 +342,14 @@ class WebSocketExchange(Exchange):
         self.closed_by = ""
 
     async def receive(self) -> Message:
-        """Receive, noting how the client closes."""
+        """Receive a message, and note how the client closes."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect" and not self.closed_by:
             self.closed_by, self.code = "client", message.get("code", 1005)
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, with the headers added to the handshake, noting how the server closes."""
+        """Send a message, add headers to the handshake, and note how the server closes."""
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             if self._hook is not None:
@@ -366,14 +366,14 @@ class WebSocketExchange(Exchange):
         await self._send(message)
 
     def finish(self) -> None:
-        """The application returned."""
+        """End the exchange because the application returned."""
         if self.status is None and not self.closed_by:
             self.outcome = INCOMPLETE
         self.broken = self.closed_by == "server" and self.code == INTERNAL_ERROR
         self.end()
 
     def fail(self, error: BaseException) -> None:
-        """As of HTTP; a client that closes normally is no failure."""
+        """End the exchange with an error; a client that closes normally is not a failure."""
         if isinstance(error, WebSocketDisconnect) and self.code is None:
             self.closed_by, self.code = "client", error.code
         super().fail(error)

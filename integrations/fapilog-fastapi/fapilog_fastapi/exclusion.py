@@ -1,8 +1,9 @@
-"""Which URLs are left out, by the rule of OpenTelemetry's instrumentation.
+"""Decides which URLs are excluded, by the rules of OpenTelemetry's instrumentation.
 
-Regular expressions, separated by commas, searched for anywhere in scheme, host
-and path.  One that starts with ``/`` is meant for paths and is not searched for
-in the host, which is a header: a client must not switch its own records off.
+Regular expressions, separated by commas, are searched for anywhere in scheme,
+host and path.  An expression that starts with ``/`` is searched for in the path
+only: the host is a header, and a client must not be able to switch off its own
+records with it.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
     Expression: TypeAlias = str | re.Pattern[str]
 
-#: Where OpenTelemetry's own instrumentation looks for URLs to leave out, in this order.
+#: The variables in which OpenTelemetry's instrumentation looks for excluded URLs, in order.
 EXCLUDED_URLS: Final = ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS")
 
 
 class Exclusion:
-    """What matches the URLs to leave out.
+    """Matches the excluded URLs.
 
     Args:
-        patterns: those that start with one ``/`` are for the path alone.
+        patterns: the expressions; one that starts with a single ``/`` is for paths only.
     """
 
     __slots__ = ("_paths", "_urls")
@@ -40,7 +41,7 @@ class Exclusion:
         self._urls = [p for p in patterns if not _is_for_paths(p.pattern)]
 
     def matches(self, scope: Scope) -> bool:
-        """Whether a request is to be left out."""
+        """Whether a request is excluded."""
         path = scope["path"]
         if any(pattern.search(path) for pattern in self._paths):
             return True
@@ -51,14 +52,14 @@ class Exclusion:
 
 
 def make_exclusion(given: Expression | Iterable[Expression] | None) -> Exclusion | None:
-    """Return what matches the URLs to leave out, None for none.
+    """Return the exclusion for the option ``exclude``; None if nothing is excluded.
 
     Args:
-        given: expressions separated by commas, a compiled one, or several of
+        given: expressions separated by commas, a compiled expression, or several of
             either; None reads the variables of :data:`EXCLUDED_URLS`.
 
     Raises:
-        ConfigurationError: ``exclude`` is no regular expression.
+        ConfigurationError: ``exclude`` is not a regular expression.
     """
     if given is None:
         given = next((os.environ[name] for name in EXCLUDED_URLS if name in os.environ), "")
@@ -78,17 +79,17 @@ def _compiled(part: object) -> re.Pattern[str]:
     try:
         return re.compile(part.strip())
     except re.error as error:
-        msg = f"exclude: {part!r} is no regular expression: {error}"
+        msg = f"exclude: {part!r} is not a regular expression: {error}"
         raise ConfigurationError(msg) from None
 
 
 def _is_for_paths(expression: str) -> bool:
-    # Two are those before a host.
+    # Two slashes begin a host.
     return expression.startswith("/") and not expression.startswith("//")
 
 
 def _url(scope: Scope) -> str:
-    """Return the URL, put together as OpenTelemetry's instrumentation does."""
+    """Return the URL in the form that OpenTelemetry's instrumentation matches."""
     host = dict(headers_of(scope)).get(b"host", b"").decode("latin-1")
     if not host:
         name, port = scope.get("server") or ("", None)

@@ -1,9 +1,9 @@
-"""Exceptions on their way out of the application, noted once.
+"""Reports each exception of the application once.
 
-Exception handlers turn exceptions into responses and servers log what they
-are raised, so an exception can be seen by several.  Here is how the exchange
-hears of those that are handled, and how the server's own report is known to be
-a second one.
+Exception handlers turn exceptions into responses, and servers log exceptions
+that reach them.  This module wraps exception handlers, so the exchange sees
+handled exceptions, and marks logged exceptions, so the server's report can be
+recognised as a second one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fapilog_fastapi.exchange import KEY, Exchange
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Errors of one request that are logged at most.
+#: The most validation errors of one request that are logged.
 MAX_ERRORS: Final = 20
 _MAX_PARTS: Final = 16
 _MAX_PART: Final = 64
@@ -32,13 +32,13 @@ def mark_as_logged(error: BaseException) -> None:
     """Note on an exception that its stack trace has been logged."""
     try:
         vars(error)[_MARK] = True
-    except Exception:  # noqa: BLE001 - a class of its own kind: the server logs it again
+    except Exception:  # noqa: BLE001 - an unusual class; the server then logs it again
         return
 
 
 def unmark(error: BaseException) -> None:
-    """Take the mark off an exception that is raised again where nothing logs it."""
-    with contextlib.suppress(Exception):  # as above
+    """Remove the mark of an exception that the server has to log this time."""
+    with contextlib.suppress(Exception):  # an unusual class has no mark
         vars(error).pop(_MARK, None)
 
 
@@ -46,25 +46,25 @@ def is_logged(error: object) -> bool:
     """Whether the stack trace of ``error`` has been logged."""
     try:
         return isinstance(error, BaseException) and _MARK in vars(error)
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - an unusual class has no mark
         return False
 
 
 def is_validation_error(error: object) -> bool:
-    """Whether FastAPI raised ``error`` because the request does not fit the endpoint."""
+    """Whether FastAPI raised ``error`` because a request failed validation."""
     return isinstance(error, (RequestValidationError, WebSocketRequestValidationError))
 
 
 def validation_errors(error: Any, *, inputs: bool) -> dict[str, Any]:
-    """Return where a request did not fit and how, and how often.
+    """Return the attributes of a failed validation: the errors and their number.
 
     Args:
-        error: of FastAPI; its messages may quote what the client sent.
-        inputs: whether messages and the values themselves are told.
+        error: FastAPI's exception; its messages may quote the client's values.
+        inputs: whether the messages and values are included.
     """
     found = error.errors()
     names = ("loc", "type", *(("msg", "input") if inputs else ()))
-    # Where values are told the whole path is, for redaction to see the names in it.
+    # Redaction needs all names of the path to mask the values.
     path = _whole_path if inputs else _path
     listed = [
         {name: path(e[name]) if name == "loc" else e[name] for name in names if name in e}
@@ -78,22 +78,23 @@ def _whole_path(location: Any) -> str:
 
 
 def _path(location: Any) -> str:
-    """Return where it did not fit; keys that clients choose show no more than a name does."""
+    """Return the location of an error, with ``*`` for keys that may be a client's values."""
     parts = [str(part) if _is_plain(part) else "*" for part in location[:_MAX_PARTS]]
     return ".".join(parts)
 
 
 def _is_plain(part: object) -> bool:
-    """Whether a part of a path is an index, or may be the name of a field or a header."""
+    """Whether a part of a location is an index, or may be the name of a field or a header."""
     if not isinstance(part, str):
         return True
     return len(part) <= _MAX_PART and part.replace("-", "_").isidentifier()
 
 
 def noting(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an exception handler that tells the exchange of the exception.
+    """Return an exception handler that first notes the exception in the exchange.
 
-    A coroutine function stays one: others are run in a thread.
+    A coroutine function stays a coroutine function, because Starlette runs other
+    functions in a thread.
     """
     if getattr(handler, _WRAPPED, False):
         return handler
@@ -116,11 +117,11 @@ def noting(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_async(handler: Any) -> bool:
-    """Whether calling it makes a coroutine, as Starlette sees it."""
+    """Whether Starlette treats the handler as a coroutine function."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-        getattr(handler, "__call__", None)  # noqa: B004 - an object may be one as well
+        getattr(handler, "__call__", None)  # noqa: B004 - or an object with an async __call__
     )
 
 

@@ -1,9 +1,9 @@
-"""The one line: ``fapilog_fastapi.install(app)``.
+"""``fapilog_fastapi.install(app)`` puts the middleware around an application.
 
-The middleware has to stand outside of everything, also of what an
-instrumentation adds later and of the layer that answers exceptions.  There is
-no such place in the list of middleware, so the application is given a class
-whose ``__call__`` leads through it.
+The middleware must be outside of all other layers: of those that an
+instrumentation adds later, and of the layer that answers exceptions.  The
+application's list of middleware has no such place.  The application therefore
+gets a subclass of its own class, whose ``__call__`` runs the middleware.
 """
 
 from __future__ import annotations
@@ -32,43 +32,44 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
     """Log the requests of a FastAPI or Starlette application through fapilog.
 
     Call it anywhere before the first request, before or after middleware and
-    instrumentation.  A second call does nothing but give new options.  Does
+    instrumentation are added.  A second call only replaces the options.  Does
     not block.
 
     Args:
-        app: the application.  What is mounted on it is covered.
-        **options: all of them by name:
+        app: the application; applications that are mounted on it are included.
+        **options: the options, all by name:
 
-            - ``request_id_header`` (``"X-Request-ID"``): header that an id is
-              taken from and returned in; None makes one for the records only.
-            - ``trace_headers`` (False): return ``traceparent`` and ``X-Trace-ID``.
-            - ``trace_context`` (True): take over the caller's trace where no
-              OpenTelemetry instrumentation does.
-            - ``context``: function ``(connection) -> mapping``, or a coroutine
-              function; its fields are bound once a request.
-            - ``exclude``: URLs to leave out: regular expressions, separated by
-              commas or in a list.  Those that start with ``/`` are for the
-              path, others for scheme, host and path.  None reads
+            - ``request_id_header`` (``"X-Request-ID"``): the header that an id
+              is read from and returned in; None generates ids for records only.
+            - ``trace_headers`` (False): whether responses have ``traceparent``
+              and ``X-Trace-ID``.
+            - ``trace_context`` (True): whether the caller's trace headers are
+              read if no OpenTelemetry instrumentation reads them.
+            - ``context``: a function ``(connection) -> mapping``, or a coroutine
+              function; its fields are bound once per request.
+            - ``exclude``: the URLs to leave out, as regular expressions, separated
+              by commas or in a list.  Expressions that start with ``/`` are searched
+              for in the path, others in scheme, host and path.  None reads
               ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` and
               ``OTEL_PYTHON_EXCLUDED_URLS``.
-            - ``sample`` (1.0): ratio of successful requests that are logged.
-            - ``slow``: seconds from which on a request is slow; it is always
-              logged then.
-            - ``severity``: by status or class, ``{"4xx": "INFO", 404: "DEBUG"}``.
-            - ``replace_access_log`` (True): drop the server's own access lines.
-            - ``validation_inputs`` (False): log what did not validate, too.
+            - ``sample`` (1.0): the ratio of successful requests that are logged.
+            - ``slow``: the seconds after which a request is slow; slow requests
+              are always logged.
+            - ``severity``: severities by status or class, ``{"4xx": "INFO", 404: "DEBUG"}``.
+            - ``replace_access_log`` (True): whether the server's access lines are dropped.
+            - ``validation_inputs`` (False): whether values that failed validation are logged.
             - ``debug_on_error`` (False): True, or a :class:`DebugOnError`.
-            - ``payloads``: headers and bodies to log, as a
+            - ``payloads``: the headers and bodies to log, as a
               :class:`~fapilog_fastapi.payloads.PayloadLogging`.
             - ``metrics`` (False): True, or a :class:`~fapilog_fastapi.metrics.RequestMetrics`.
 
     Raises:
-        ConfigurationError: an option is wrong, or ``app`` is no application
-            of Starlette; names the fix.
+        ConfigurationError: an option is wrong, or ``app`` is not a Starlette
+            application; the message names the fix.
     """
     given: object = app
     if not isinstance(given, Starlette):
-        msg = f"app={app!r} is no FastAPI or Starlette application: use FapilogMiddleware(app)"
+        msg = f"app={app!r} is not a FastAPI or Starlette application: use FapilogMiddleware(app)"
         raise ConfigurationError(msg)
     plain: type[Starlette] = getattr(type(app), "_fapilog_plain", type(app))
     made = _installed_class(plain)
@@ -81,10 +82,10 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
 
 
 def uninstall(app: Starlette) -> None:
-    """Undo :func:`~fapilog_fastapi.install`; does nothing where it was not called.
+    """Undo :func:`~fapilog_fastapi.install`; does nothing if it was not called.
 
-    The servers' own access logs come back with the last application, and no
-    :class:`FapilogMiddleware` elsewhere.
+    The servers' access lines return when no application and no
+    :class:`FapilogMiddleware` is left.
     """
     plain = getattr(type(app), "_fapilog_plain", None)
     if plain is not None:
@@ -93,10 +94,10 @@ def uninstall(app: Starlette) -> None:
 
 
 def _installed_class(plain: type[Starlette]) -> type[Starlette]:
-    """Return a class like ``plain`` that serves through the middleware.
+    """Return a subclass of ``plain`` that serves through the middleware.
 
     Raises:
-        ConfigurationError: ``plain`` refuses to have a subclass.
+        ConfigurationError: ``plain`` does not allow a subclass.
     """
     if plain in _classes:
         return _classes[plain]
@@ -107,8 +108,8 @@ def _installed_class(plain: type[Starlette]) -> type[Starlette]:
     body = {"__call__": serve, "__module__": plain.__module__, "__doc__": plain.__doc__}
     try:
         made = type(plain.__name__, (plain,), {**body, "_fapilog_plain": plain})
-    except Exception as error:  # what __init_subclass__ or a metaclass of the application's raises
-        msg = f"app: {plain.__name__} takes no plain subclass ({error}): use FapilogMiddleware(app)"
+    except Exception as error:  # the application's metaclass may raise anything
+        msg = f"app: {plain.__name__} allows no subclass ({error}): use FapilogMiddleware(app)"
         raise ConfigurationError(msg) from error
     _classes[plain] = made
     return made

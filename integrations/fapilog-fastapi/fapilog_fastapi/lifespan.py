@@ -1,8 +1,8 @@
-"""Start-up and shutdown of fapilog with the application's own lifespan.
+"""Starts and shuts down fapilog with the application's lifespan.
 
-Wrong options fail at start-up.  At shutdown everything is delivered within one
-deadline, on a thread, because servers may end a process without running what
-belongs to its exit.
+Wrong options fail at start-up.  At shutdown all records are delivered within one
+deadline, on a thread, because servers may end a process without running its
+exit hooks.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ import fapilog
 from fapilog import ConfigurationError
 from fapilog_fastapi.completion import LOGGER
 
-#: A name that nobody logs by: asking for its level configures, where nothing is configured yet.
-_NOBODY: Final = "fapilog_fastapi.lifespan"
+#: An unused logger name: setting its level configures fapilog if it is not configured yet.
+_UNUSED: Final = "fapilog_fastapi.lifespan"
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: Any) -> Lifespan:
-    """Return a lifespan that configures fapilog and delivers what was logged.
+    """Return a lifespan that configures fapilog and delivers all records at the end.
 
-    ``FastAPI(lifespan=fapilog_fastapi.lifespan(own, sinks="otlp"))``.  The
-    application's own lifespan runs inside, with its state.  With options the
-    runtime is configured at start-up and shut down at the end; what start-up or
-    shutdown of the application raises is logged before that, at ERROR.
-    Without, what is configured stays - the environment's settings, where
-    nothing is - and is flushed at the end.  Neither blocks the event loop.
+    Use it as ``FastAPI(lifespan=fapilog_fastapi.lifespan(own, sinks="otlp"))``.
+    The application's own lifespan runs inside, with its state.  With options,
+    fapilog is configured at start-up and shut down at the end; exceptions of the
+    application's start-up or shutdown are logged before that, at ERROR.  Without
+    options, the current configuration stays (if there is none yet, the
+    environment's), and fapilog is flushed at the end.  The event loop is never
+    blocked.
 
     Args:
         inner: the application's own lifespan.
-        timeout: seconds that the delivery at the end may take.
-        **options: as for :func:`fapilog.configure`.
+        timeout: the seconds that the delivery at the end may take.
+        **options: the options of :func:`fapilog.configure`.
 
     Raises:
-        ConfigurationError: ``timeout`` or ``inner`` is wrong; at start-up, an
-            option is.
+        ConfigurationError: ``timeout`` or ``inner`` is wrong.  A wrong option
+            raises it at start-up.
     """
     seconds: object = timeout
     if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds > 0):
@@ -58,7 +59,7 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
         if options:
             fapilog.configure(**options)
         else:
-            fapilog.set_level(None, _NOBODY)
+            fapilog.set_level(None, _UNUSED)
         try:
             with _reported() if options else nullcontext():
                 if inner is None:
@@ -75,7 +76,7 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
 
 @contextmanager
 def _reported() -> Iterator[None]:
-    """Log what the application's lifespan raises: when the server does, fapilog is shut down."""
+    """Log an exception of the application's lifespan before fapilog is shut down."""
     try:
         yield
     except Exception as error:
@@ -90,7 +91,8 @@ def _check_inner(inner: object) -> None:
     plain = (inspect.isasyncgenfunction, inspect.isgeneratorfunction, inspect.iscoroutinefunction)
     if any(is_plain(inner) for is_plain in plain):
         msg = (
-            f"inner={inner!r} makes no asynchronous context manager: "
-            "let it yield once, and decorate it with contextlib.asynccontextmanager"
+            f"inner={inner!r} does not return an asynchronous context manager: "
+            "write an async function that yields once, and decorate it with "
+            "contextlib.asynccontextmanager"
         )
         raise ConfigurationError(msg)

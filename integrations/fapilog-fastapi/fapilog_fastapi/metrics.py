@@ -1,8 +1,8 @@
-"""Request metrics by the stable semantic conventions: to OpenTelemetry, and as ``/metrics``.
+"""Request metrics by the stable semantic conventions, for OpenTelemetry and for ``/metrics``.
 
-The middleware tells a :class:`RequestMetrics` of every request.  It feeds the
-instruments of OpenTelemetry's metrics API, and a table in this process once
-:func:`add_metrics_route` serves it.
+The middleware reports every request to a :class:`RequestMetrics`, which records
+it with OpenTelemetry's metrics API.  After :func:`add_metrics_route`, it also
+adds the request to a table in this process, which ``/metrics`` shows.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = ["RequestMetrics", "add_metrics_route", "metrics_endpoint"]
 
 _logger: Final = logging.getLogger(__name__)
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.37.0"
-# Where a scope keeps what was counted when its request began.
+# The scope's key for the values that were counted when the request began.
 _BEGUN: Final = "fapilog_fastapi.metrics"
 
 
 class _Instruments:
-    """The four of an HTTP server; sizes and active requests are not yet stable in the standard.
+    """The four instruments of an HTTP server; only the duration is stable in the conventions.
 
     Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
     """
@@ -68,20 +68,20 @@ class _Instruments:
 
 
 class RequestMetrics:
-    """Counts the requests of one app.
+    """Counts the requests of one application.
 
-    Thread-safe; neither blocks nor raises: what an instrument raises is counted
-    and said once through the logger ``fapilog_fastapi.metrics``.
+    Thread-safe; neither blocks nor raises.  Exceptions of instruments are counted,
+    and the first one is logged by the logger ``fapilog_fastapi.metrics``.
 
     Args:
-        meter: takes the measurements; None is the global provider's, asked for
-            at the first request.
-        opentelemetry: whether there are measurements at all.  False where
-            OpenTelemetry's own instrumentation makes them already.
-        table: added up for ``/metrics`` while that is served.
+        meter: the meter that takes the measurements; None takes the global
+            provider's meter at the first request.
+        opentelemetry: whether to measure with OpenTelemetry.  False if
+            OpenTelemetry's own instrumentation already measures.
+        table: the table that counts requests while ``/metrics`` is served.
 
     Attributes:
-        failures: measurements that failed.
+        failures: the number of measurements that failed.
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class RequestMetrics:
 
     @property
     def is_active(self) -> bool:
-        """Whether anybody takes the measurements."""
+        """Whether the measurements are used."""
         return self._opentelemetry or self._table.is_served
 
     def started(self, scope: Scope) -> None:
-        """Count a request as active; nothing for other scopes than HTTP.
+        """Count a request as active; does nothing for scopes other than HTTP.
 
         Args:
-            scope: the request's ASGI scope, in which a note is left.
+            scope: the request's ASGI scope; it keeps a note until the request ends.
         """
         if scope["type"] != "http" or not self.is_active:
             return
@@ -127,18 +127,19 @@ class RequestMetrics:
         response_size: int | None = None,
         context: Context | None = None,
     ) -> None:
-        """Measure a request that :meth:`started`, once; nothing otherwise.
+        """Measure a request once; does nothing if :meth:`started` did not count it.
 
         Args:
-            scope: the one that was given to :meth:`started`.
-            route: the template, such as ``/orders/{id}``, never a path; None
-                where none matched.
-            status: of the response; None where there was none.
-            duration: in seconds.
-            error_type: name of the exception's class, where one was raised.
-            request_size: bytes of the request's body; None where unknown.
-            response_size: bytes of the response's body; None where unknown.
-            context: has the request's span, for exemplars; None is the current.
+            scope: the scope that was given to :meth:`started`.
+            route: the route's template, such as ``/orders/{id}``, never a path;
+                None if no route matched.
+            status: the status of the response; None without a response.
+            duration: the duration in seconds.
+            error_type: the name of the exception's class; None without an exception.
+            request_size: the bytes of the request's body; None if unknown.
+            response_size: the bytes of the response's body; None if unknown.
+            context: the context with the request's span, for exemplars; None is
+                the current context.
         """
         begun, in_table = scope.pop(_BEGUN, (None, False))
         if begun is None:
@@ -176,13 +177,15 @@ class RequestMetrics:
         except Exception:
             self.failures += 1
             if self.failures == 1:
-                _logger.warning("Request metrics fail; this is said once.", exc_info=True)
+                _logger.warning(
+                    "cannot record request metrics; further failures are not logged", exc_info=True
+                )
 
 
 def _example(duration: float, context: Context | None) -> Example | None:
     span = trace.get_current_span(context).get_span_context()
     if not (span.is_valid and span.trace_flags.sampled):
-        return None  # the trace cannot be looked at
+        return None  # the trace is not stored, so a link to it would lead nowhere
     return Example(duration, f"{span.trace_id:032x}", f"{span.span_id:016x}", time.time())
 
 
@@ -191,15 +194,15 @@ def metrics_endpoint(
 ) -> Callable[[Request], Response]:
     """Return an endpoint for Starlette or FastAPI that shows metrics as Prometheus text.
 
-    Answers in the OpenMetrics format, with exemplars, where the request accepts
-    that.  Frameworks run it in a thread, so that a scrape does not block the
-    event loop.  Does not block.
+    The endpoint answers in the OpenMetrics format, with exemplars, if the request
+    accepts it.  Frameworks run the endpoint in a thread, so a scrape does not
+    block the event loop.  Does not block.
 
     Args:
-        registry: shows its other metrics as well; None shows those of fapilog
-            alone.
-        requests: whether the metrics of requests are shown.  False where
-            another collector of the registry has them already.
+        registry: a registry whose other metrics are shown too; None shows only
+            fapilog's metrics.
+        requests: whether the metrics of requests are shown.  False if another
+            collector of the registry already has them.
 
     Raises:
         ConfigurationError: prometheus-client is not installed, or the registry
@@ -228,14 +231,14 @@ def add_metrics_route(
 ) -> None:
     """Serve fapilog's ledger and the metrics of requests as Prometheus text.
 
-    The values are those of this process: with several workers behind a port a
-    scrape sees whichever answers.  For start-up; does not block.
+    The values are those of this process: if several workers share a port, each
+    scrape reaches a random worker.  Call it at start-up; does not block.
 
     Args:
-        app: FastAPI or Starlette; the route is not in its schema.
-        path: of the route.
-        registry: see :func:`metrics_endpoint`.
-        requests: see :func:`metrics_endpoint`.
+        app: the FastAPI or Starlette application; its schema omits the route.
+        path: the path of the route.
+        registry: the registry of :func:`metrics_endpoint`.
+        requests: the option of :func:`metrics_endpoint`.
 
     Raises:
         ConfigurationError: an option is wrong, or prometheus-client is missing.

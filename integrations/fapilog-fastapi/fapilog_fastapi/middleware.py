@@ -1,8 +1,8 @@
-"""The middleware: pure ASGI, one exchange a request.
+"""The middleware: pure ASGI, with one exchange per request.
 
-It binds the request's id, takes over the caller's trace where no span is
-active, and lets the exchange see what passes.  Whatever the request comes to,
-its completion record is written and exceptions go on unchanged.
+It binds the request's id, uses the caller's trace if no span is active, and
+passes every message through the exchange.  The completion record is written
+however the request ends, and exceptions are raised on unchanged.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ _UNSEEN = object()
 
 
 class FapilogMiddleware:
-    """Logs each request once, at its end, and ties together what is logged during it.
+    """Logs each request once, at its end, and binds the request's id to all records before.
 
-    :func:`fapilog_fastapi.install` adds it outside of everything else, which
-    is where it sees most.  Use it by hand around other ASGI applications, or
-    with ``add_middleware``.  Of several around one request the outermost works
-    and the others pass it through.
+    :func:`fapilog_fastapi.install` adds it outside of all other layers, where
+    it sees everything.  Use it directly around other ASGI applications, or with
+    ``add_middleware``.  If several are around one request, only the outermost
+    one acts.
 
-    Does not block and raises nothing of its own after construction.
+    Does not block, and after construction raises only the application's exceptions.
 
     Args:
-        app: what is inside.
-        **options: as for :func:`fapilog_fastapi.install`.
+        app: the ASGI application to serve.
+        **options: the options of :func:`fapilog_fastapi.install`.
 
     Raises:
-        ConfigurationError: an option is wrong; names it and the fix.
+        ConfigurationError: an option is wrong; the message names it and the fix.
     """
 
     def __init__(self, app: ASGIApp, **options: Unpack[OptionNames]) -> None:
@@ -83,7 +83,7 @@ class FapilogMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         kind = scope["type"]
-        if (kind != "http" and kind != "websocket") or KEY in scope:  # noqa: PLR1714 - quicker so
+        if (kind != "http" and kind != "websocket") or KEY in scope:  # noqa: PLR1714 - faster
             await self.app(scope, receive, send)
             return
         if self._exclude is not None and self._exclude.matches(scope):
@@ -120,52 +120,52 @@ class FapilogMiddleware:
                 except BaseException as error:
                     exchange.fail(error)
                     if isinstance(error, GeneratorExit):
-                        remote = None  # closed by the garbage collector, in another context
+                        remote = None  # the garbage collector closes it, in another context
                     raise
                 exchange.finish()
         finally:
-            # Or each scope and the exchange would hold each other until they are found.
+            # Breaks the reference cycle between the scopes and the exchange.
             exchange.scope.pop(KEY, None)
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            with contextlib.suppress(ValueError):  # another context, as above
+            with contextlib.suppress(ValueError):  # after GeneratorExit, the context is another
                 CURRENT.reset(current)
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
         try:
             token = attach(remote_context(headers_of(exchange.scope)))
-        except Exception as error:  # noqa: BLE001 - a propagator of the application's own
+        except Exception as error:  # noqa: BLE001 - the application's propagator
             self._recorder.trouble("reading the caller's trace", error)
             return None
         exchange.span = active_span()
         return token
 
     def _look_through(self) -> None:
-        """Look at how the application is built; it is when the first request comes."""
+        """Inspect the application's layers; they are complete when the first request arrives."""
         try:
             has_spans, has_metrics = look_through(self.watched)
-        except Exception as error:  # noqa: BLE001 - objects of the application's own
+        except Exception as error:  # noqa: BLE001 - objects of the application
             has_spans = has_metrics = False
             self._recorder.trouble("looking through the application's middleware", error)
         self._stack = getattr(self.watched, "middleware_stack", None)
         if has_metrics and self.options.metrics is True:
-            # The same measurements twice would count every request twice.
+            # OpenTelemetry already counts every request.
             self._recorder.metrics = RequestMetrics(opentelemetry=False)
-        # A remote span that is current already would make OpenTelemetry's
-        # middleware start an internal span where a server's belongs.
+        # If a remote span were already current, OpenTelemetry's middleware would
+        # start an internal span instead of a server span.
         reads = self.options.trace_context and not has_spans
         self._carriers = carrier_names() if reads else frozenset()
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve what is left out: a mounted application leaves it out as well."""
+        """Serve an excluded request; the middleware of a mounted application skips it too."""
         scope[KEY] = self._passing
         current = CURRENT.set(self._passing)
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            unmark(error)  # of an earlier request, where an application raises one object twice
+            unmark(error)  # the application may raise the same object again for a later request
             raise
         finally:
-            with contextlib.suppress(ValueError):  # another context
+            with contextlib.suppress(ValueError):  # after GeneratorExit, the context is another
                 CURRENT.reset(current)

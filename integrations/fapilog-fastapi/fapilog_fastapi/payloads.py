@@ -1,8 +1,8 @@
-"""Request and response logging: what passes through ASGI, copied for the completion record.
+"""Captures headers and bodies of one request for its completion record.
 
-A :class:`PayloadCapture` stands between server and application for one
-request.  Every message is passed on as it is and at once; of bodies that
-were opted in, the first bytes are copied, up to a limit.
+A :class:`PayloadCapture` is between the server and the application.  It passes
+every message on unchanged and at once.  It copies the first bytes of those
+bodies that the options select, up to a limit.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _BODILESS: Final = frozenset({204, 205, 304})
 
 
 class BodyCapture:
-    """One body: how it is declared, how large it is, and how it begins.
+    """The declared type, the size and the first bytes of one body.
 
     Args:
-        name: ``http.request.body`` or ``http.response.body``.
-        options: which bodies are recorded, and how much of them.
+        name: the prefix of its attributes, ``http.request.body`` or ``http.response.body``.
+        options: the options that say which bodies are recorded, and how much of them.
     """
 
     __slots__ = ("_charset", "_declared", "_kind", "_name", "_options", "held", "is_whole",
@@ -48,7 +48,7 @@ class BodyCapture:
         self.refusal = ""
 
     def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Read from the headers whether the body can be recorded, and as what."""
+        """Read from the headers whether the body can be recorded, and its kind."""
         content_type, encoding = "", ""
         for name, value in headers:
             lowered = name.lower()
@@ -74,7 +74,7 @@ class BodyCapture:
             self._kind = "json" if is_json else "text"
 
     def add(self, body: object, *, more: object) -> None:
-        """Note the next piece of the body, copying what there is still room for."""
+        """Note the next piece of the body, and copy it up to the limit."""
         if isinstance(body, (bytes, bytearray, memoryview)):
             view = memoryview(body)
             self.size += view.nbytes
@@ -85,7 +85,7 @@ class BodyCapture:
             self.is_whole = True
 
     def attributes(self) -> dict[str, Any]:
-        """Return the body's attributes: size, content, and what is missing of it."""
+        """Return the body's attributes: its size, and its content or why that is missing."""
         attributes: dict[str, Any] = {}
         size = self.size if self.is_whole or self._declared is None else self._declared
         if size or self.is_whole:
@@ -110,14 +110,14 @@ class BodyCapture:
 
 
 class PayloadCapture:
-    """Copies what was opted in of one request and its response.
+    """Copies the selected headers and bodies of one request and its response.
 
-    Made and used for one request on its event loop; neither blocks nor raises.
-    WebSockets pass untouched.  Messages reach the other side as they are, in
-    order and without delay; one body keeps at most ``options.body_limit`` bytes.
+    Belongs to one request and its event loop; neither blocks nor raises.
+    WebSockets are not captured.  Messages pass unchanged, in order and without
+    delay; each body keeps at most ``options.body_limit`` bytes.
 
     Args:
-        options: what to record.
+        options: the headers and bodies to record.
         scope: the request's ASGI scope.
     """
 
@@ -140,11 +140,11 @@ class PayloadCapture:
 
     @property
     def held(self) -> int:
-        """Bytes that are held at the moment, of both bodies together."""
+        """The number of bytes that are held now, of both bodies together."""
         return sum(len(body.held) for body in (self._request, self._response) if body)
 
     def receive(self, receive: Receive) -> Receive:
-        """Return ``receive``, or a function that copies pieces of the request body as well."""
+        """Return ``receive``, or a function that also copies the request body."""
         body = self._request
         if body is None:
             return receive
@@ -158,14 +158,14 @@ class PayloadCapture:
         return receive_and_copy
 
     def send(self, send: Send) -> Send:
-        """Return ``send``, or a function that reads status, headers and pieces of the body too."""
+        """Return ``send``, or a function that also copies status, headers and body."""
         if not self._is_http:
             return send
 
         async def send_and_copy(message: Message) -> None:
             kind = message["type"]
             if kind == "http.response.start":
-                # Before it is sent: middleware further out may change the message.
+                # Read it before it is sent, because outer middleware may change the message.
                 self._begin_response(message)
                 await send(message)
                 return
@@ -183,8 +183,8 @@ class PayloadCapture:
         """Return the attributes for the completion record, not yet redacted.
 
         Args:
-            status: of the response, where it is not the one that was sent
-                through :meth:`send`: 500 for an exception that passes by.
+            status: the status of the response if it did not pass through
+                :meth:`send`, such as 500 for an exception; otherwise None.
         """
         attributes = dict(self._headers)
         if status is None:
@@ -208,7 +208,7 @@ class PayloadCapture:
     def _note_headers(
         self, prefix: str, names: Iterable[str], headers: Iterable[tuple[bytes, bytes]]
     ) -> None:
-        """Note the values of listed headers, as lists.
+        """Note the values of the listed headers, each as a list.
 
         Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/
         """

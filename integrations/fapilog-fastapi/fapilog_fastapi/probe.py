@@ -1,4 +1,4 @@
-"""What stands inside the server's span, and sees what the middleware outside cannot."""
+"""Layers inside the server's span, which see what the outermost middleware cannot see."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class Probe:
-    """Notes the span that a request runs in, and what is raised on the way out.
+    """Notes the span of a request, and the exception that the application raises.
 
     Args:
-        app: what is inside.
+        app: the next layer inside.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request and note both for its exchange."""
+        """Serve a request and note both in its exchange."""
         exchange = scope.get(KEY)
         if not isinstance(exchange, Exchange):
             await self.app(scope, receive, send)
@@ -38,17 +38,17 @@ class Probe:
 
 
 class RouteProbe:
-    """Notes the scope that the router gets: middleware may have made a copy.
+    """Notes the scope that the router gets, because middleware may have copied the scope.
 
     Args:
-        app: what is inside.
+        app: the next layer inside.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve a request, noting its scope."""
+        """Serve a request, and note its scope in the exchange."""
         exchange = scope.get(KEY)
         if isinstance(exchange, Exchange):
             exchange.routed = scope
@@ -56,15 +56,15 @@ class RouteProbe:
 
 
 def is_of_fapilog(provider: object) -> bool:
-    """Whether a provider or logger of OpenTelemetry's Logs API is fapilog's."""
+    """Whether fapilog made a provider or logger of OpenTelemetry's Logs API."""
     return type(provider).__module__.partition(".")[0] == "fapilog"
 
 
 def quieten(scope: Scope) -> None:
     """Keep FastAPI from logging exceptions of this request to fapilog itself.
 
-    As ``fapilog_fastapi.stack`` does for the whole application, where fapilog
-    was not configured yet when that looked.
+    ``fapilog_fastapi.stack`` does this for the whole application, but only if
+    fapilog was configured before the first request.
     """
     telemetry = scope.get("fastapi.telemetry")
     if telemetry is not None and is_of_fapilog(getattr(telemetry, "logger", None)):

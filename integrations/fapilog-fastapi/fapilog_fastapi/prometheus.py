@@ -1,4 +1,7 @@
-"""The table of requests and fapilog's ledger as Prometheus text; loads prometheus_client."""
+"""Shows the table of requests and fapilog's ledger as Prometheus text.
+
+This is the only module of the package that imports prometheus_client.
+"""
 
 from __future__ import annotations
 
@@ -34,22 +37,22 @@ _LABELS: Final = [
     "error_type",
     "network_protocol_version",
 ]
-# Registries that show a table already: two apps may share one.
+# The registries that already show a table, because two applications may share a registry.
 _shown_in: Final[weakref.WeakSet[CollectorRegistry]] = weakref.WeakSet()
 
 
 class RequestCollector(Collector):
-    """Shows a table of requests at each scrape.  Thread-safe."""
+    """Collects the metrics of a table of requests at each scrape.  Thread-safe."""
 
     def __init__(self, table: RequestTable) -> None:
         self._table = table
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the families, so that a registry refuses them twice."""
+        """Yield the metric families, by which a registry refuses a second collector."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families, by the names OpenTelemetry's metrics have in Prometheus.
+        """Yield the metric families, named as OpenTelemetry's metrics are in Prometheus.
 
         Source: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
         """
@@ -107,11 +110,11 @@ def _exemplar(example: Example) -> Exemplar:
 
 
 class Exposition:
-    """A registry as text, in the format that a scraper accepts.  Thread-safe.
+    """Renders a registry in the format that a scraper accepts.  Thread-safe.
 
     Args:
-        registry: to which the metrics are added; None is one of its own.
-        table: the requests to show; None shows none.
+        registry: the registry to add the metrics to; None creates one.
+        table: the requests to show; None shows no requests.
 
     Raises:
         ConfigurationError: the registry has metrics of the same names.
@@ -123,7 +126,7 @@ class Exposition:
         if registry is None:
             registry = ledger.registry or CollectorRegistry()
         else:
-            # The names are fapilog's alone: where there are some, it is shown already.
+            # Only fapilog uses these names, so a conflict means that they are already shown.
             with contextlib.suppress(ValueError):
                 ledger.register(registry)
         self._registry = registry
@@ -135,7 +138,7 @@ class Exposition:
         try:
             registry.register(RequestCollector(table))
         except ValueError as error:
-            msg = f"registry has metrics of requests already; pass requests=False ({error})"
+            msg = f"registry already has metrics of requests: pass requests=False ({error})"
             raise ConfigurationError(msg) from None
         _shown_in.add(registry)
 
@@ -143,7 +146,7 @@ class Exposition:
         """Return the text and its content type.
 
         Args:
-            accept: the request's ``Accept``; exemplars need the OpenMetrics format.
+            accept: the request's ``Accept`` header; exemplars need the OpenMetrics format.
         """
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type

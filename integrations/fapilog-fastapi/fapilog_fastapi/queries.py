@@ -1,4 +1,4 @@
-"""Query strings without their secrets, readable otherwise."""
+"""Masks the secrets in query strings and leaves everything else readable."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote_plus
 
 from fapilog.processors import RedactProcessor
 
-#: Characters and parameters of a query string that are looked at; what is beyond
-#: is cut off, so that nobody can keep an event loop busy with them.
+#: The most characters and parameters of a query string that are kept; the rest is cut
+#: off, so a client cannot keep the event loop busy.
 MAX_QUERY: Final = 8192
 MAX_PARAMETERS: Final = 256
 
@@ -19,15 +19,15 @@ _MAX_NAME: Final = 64
 
 
 class _Redaction(threading.local):
-    """A processor a thread: one belongs to a single worker."""
+    """One processor per thread, because a processor is not thread-safe."""
 
     def __init__(self) -> None:
         self.processor = RedactProcessor()
-        # Names, as written, that neither are nor hold a secret.
+        # Names, as written, that are not secret and do not contain a secret.
         self.harmless: set[str] = set()
 
     def is_harmless(self, name: str) -> bool:
-        """Whether the name alone gives no reason to mask a value."""
+        """Whether the name alone is not a reason to mask the value."""
         if name in self.harmless:
             return True
         pair = {unquote_plus(name, errors="replace"): _NAME}
@@ -44,18 +44,18 @@ _redaction: Final = _Redaction()
 
 
 def redact_query(query: str | bytes) -> str:
-    """Return a query string with its secrets masked, by name and by what they look like.
+    """Return a query string with its secrets masked, by field names and by their shapes.
 
-    Names and values are decoded before they are judged, so ``p%61ssword=x`` is
-    found, and a link within a value is searched too.  What is not secret stays
-    as it was written.  Uses the default names of
-    :class:`fapilog.processors.RedactProcessor`; names of your own are masked by
-    the pipeline.  Does not block or raise; thread-safe.
+    Names and values are decoded before they are checked, so ``p%61ssword=x`` is
+    masked, and a URL within a value is searched too.  Everything else stays as
+    it was written.  Uses the default names of
+    :class:`fapilog.processors.RedactProcessor`; the pipeline masks your own
+    names later.  Does not block or raise; thread-safe.
 
     Args:
-        query: as in the URL or in the ASGI scope, with or without a leading
-            ``?``.  Beyond 8,192 characters or 256 parameters it is cut, which
-            ``...`` at its end shows.
+        query: the query string of the URL or of the ASGI scope, with or without
+            a leading ``?``.  After 8,192 characters or 256 parameters it is cut
+            and ends in ``...``.
     """
     text = query.decode("latin-1") if isinstance(query, bytes) else query
     mark = "?" if text.startswith("?") else ""
@@ -64,7 +64,7 @@ def redact_query(query: str | bytes) -> str:
     parameters = kept.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]
     cut = "" if len(kept) == len(text) and kept.count("&") < MAX_PARAMETERS else "..."
     masked = "&".join(map(_parameter, parameters))
-    # As a whole as well, where signatures of URLs are recognised.
+    # The whole query is searched too, because signatures of URLs span parameters.
     return mark + _text("?" + masked)[1:] + cut
 
 
@@ -75,7 +75,7 @@ def _parameter(parameter: str) -> str:
         shown = _text(decoded)
         return name if shown == decoded else _quoted(shown)
     if "%" not in value and "+" not in value and _redaction.is_harmless(name):
-        return parameter  # its value is searched with the whole
+        return parameter  # the search of the whole query covers its value
     pair = unquote_plus(name, errors="replace"), unquote_plus(value, errors="replace")
     ((shown_name, shown_value),) = _redaction.processor.redact_mapping(dict([pair])).items()
     if (shown_name, shown_value) == pair:

@@ -1,24 +1,21 @@
-"""Labels of request metrics: the standard's names, and few enough values of each.
+"""Labels of request metrics, named by the conventions, each with a bounded number of values.
 
-A metric keeps a series for every combination of labels, for good, so nothing
-that a client can choose freely may become one.
+A metric keeps a series for every combination of labels forever, so a client
+must not be able to choose the value of a label freely.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fapilog_fastapi.attributes import known_methods
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-#: Stands for what is not told apart.
+#: The value of a label whose real value is not kept.
 OTHER: Final = "_OTHER"
 
-#: Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/ (http.request.method)
-METHODS: Final = frozenset(
-    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
-)
 _SCHEMES: Final = frozenset({"http", "https"})
 _VERSIONS: Final = frozenset({"0.9", "1.0", "1.1", "2", "3"})
 _MAX_ROUTES: Final = 1000
@@ -27,7 +24,7 @@ _SERVER_ERROR: Final = 500
 
 
 class Labels(NamedTuple):
-    """The labels of one finished request; an empty text stands for none."""
+    """The labels of one finished request; an empty text means that there is no label."""
 
     method: str
     scheme: str
@@ -37,7 +34,7 @@ class Labels(NamedTuple):
     version: str
 
     def attributes(self) -> dict[str, str | int]:
-        """Return them by the names of the semantic conventions.
+        """Return the labels by their names in the semantic conventions.
 
         Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
         """
@@ -53,14 +50,14 @@ class Labels(NamedTuple):
 
 
 class Distinct:
-    """Tells a bounded number of values apart; all further ones are :data:`OTHER`.  Thread-safe."""
+    """Keeps a bounded number of values and replaces all others by :data:`OTHER`.  Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._seen: set[str] = set()
 
     def __call__(self, value: str) -> str:
-        """Return ``value``, or what stands for it."""
+        """Return ``value``, or :data:`OTHER` once the limit is reached."""
         if value in self._seen:
             return value
         if len(self._seen) >= self._limit:
@@ -70,16 +67,10 @@ class Distinct:
 
 
 class LabelMaker:
-    """Makes the labels of requests, with bounds on each.  Thread-safe; does not block.
-
-    The known methods may be given by the environment, as the standard demands:
-    ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS``, separated by commas.
-    """
+    """Makes the labels of requests, each with bounded values.  Thread-safe; does not block."""
 
     def __init__(self) -> None:
-        listed = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "")
-        methods = frozenset(name.strip() for name in listed.split(",") if name.strip())
-        self._methods = methods or METHODS
+        self._methods = known_methods()
         self._routes = Distinct(_MAX_ROUTES)
         self._errors = Distinct(_MAX_ERRORS)
 
@@ -102,11 +93,12 @@ class LabelMaker:
         """Return the labels of a request that ended.
 
         Args:
-            begun: what :meth:`method_and_scheme` returned when it began.
+            begun: the result of :meth:`method_and_scheme` when the request began.
             scope: the request's ASGI scope.
-            route: the template, never a path; None where none matched.
-            status: of the response; None where there was none.
-            error_type: class of the exception; without one a status from 500 up is it.
+            route: the route's template, never a path; None if no route matched.
+            status: the status of the response; None without a response.
+            error_type: the class of the exception; without one, a status from 500 up
+                becomes the label.
         """
         code = status if status is not None and 100 <= status <= 599 else 0  # noqa: PLR2004
         if not error_type and code >= _SERVER_ERROR:

@@ -14,25 +14,25 @@ from fapilog_fastapi.routes import route_template
 
 
 class RequestLogger(fapilog.Logger):
-    """A logger whose bound fields are on the request's completion record too."""
+    """A logger whose bound fields are also on the request's completion record."""
 
     __slots__ = ()
 
     def bind(self, /, **fields: Any) -> Self:
-        """Return a logger whose records carry ``fields`` too; so does the completion record."""
+        """Return a logger with added ``fields``, which the completion record gets too."""
         if is_in_request():
-            with fapilog.bind(**fields):  # the exchange collects what is bound
+            with fapilog.bind(**fields):  # the exchange collects all bound fields
                 pass
         return super().bind(**fields)
 
 
 async def get_logger(connection: HTTPConnection) -> fapilog.Logger:
-    """Return the logger of a request: ``Depends(fapilog_fastapi.get_logger)``.
+    """Return the logger of a request, for ``Depends(fapilog_fastapi.get_logger)``.
 
-    Named after the endpoint's module, bound with the request's id, the route
-    and what the option ``context`` says.  The same object for all of a
-    request.  Where the middleware is not installed, a logger with the route.
-    Use it in coroutine functions and in others.
+    The logger is named after the endpoint's module, and bound with the request's
+    id, the route and the fields of the option ``context``.  It is the same object
+    during the whole request.  Without the middleware, it has only the route.
+    Both coroutine functions and other functions may use it.
     """
     scope = connection.scope
     exchange = scope.get(KEY)
@@ -55,13 +55,13 @@ def _make(scope: Any, fields: dict[str, Any]) -> fapilog.Logger:
 def bind(**fields: Any) -> None:
     """Bind fields to the rest of the request, and to its completion record.
 
-    In a coroutine - a dependency, a handler - every later record of the
-    request has them.  In a function that FastAPI runs in a thread, records
-    logged there, and the completion record.  Outside of a request it does
-    nothing.  Does not block or raise.
+    Called in a coroutine (a dependency or a handler), it adds the fields to every
+    later record of the request.  Called in a function that FastAPI runs in a
+    thread, it adds them to the records of that function and to the completion
+    record.  Outside of a request it does nothing.  Does not block or raise.
 
     Args:
-        **fields: attribute names and values, converted now.
+        **fields: the names and values of attributes; values are converted now.
     """
     if is_in_request():
         bind_to_request(fields)

@@ -1,7 +1,7 @@
-"""Request metrics added up in this process, for those who scrape it.
+"""The request metrics of this process, which ``/metrics`` shows.
 
-Kept apart from OpenTelemetry's metrics, so that ``/metrics`` needs no
-MeterProvider, and from prometheus_client, so that only a scrape needs that.
+The table does not use OpenTelemetry's metrics, so ``/metrics`` works without a
+MeterProvider.  It does not import prometheus_client either; only a scrape needs it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from fapilog_fastapi.request_labels import OTHER, Labels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Upper bounds in seconds, which the semantic conventions advise.
+#: The upper bounds in seconds that the semantic conventions recommend.
 #: Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 SECONDS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0
 )  # fmt: skip
-#: Upper bounds in bytes; the conventions advise none, and the default suits milliseconds.
+#: Upper bounds in bytes; the conventions recommend none, and the SDK's default bounds are
+#: meant for milliseconds.
 BYTES: Final = (100.0, 1_000.0, 10_000.0, 100_000.0, 1e6, 1e7, 1e8)
 
-#: Combinations of labels that are told apart, as in OpenTelemetry's SDK.
+#: The most combinations of labels that are kept, as in OpenTelemetry's SDK.
 _MAX_SERIES: Final = 2000
 _OVERFLOW: Final = Labels(OTHER, OTHER, OTHER, 0, OTHER, "")
 
 
 class Example(NamedTuple):
-    """One observed value and the trace it belongs to (an exemplar)."""
+    """One observed value and its trace (an exemplar)."""
 
     value: float
     trace_id: str
@@ -50,7 +51,7 @@ class Distribution:
         self.sum = 0.0
 
     def add(self, value: float, example: Example | None = None) -> None:
-        """Count a value; one that equals a bound belongs below it."""
+        """Count a value; a value that equals a bound counts as below it."""
         bucket = bisect_left(self._bounds, value)
         self.counts[bucket] += 1
         self.sum += value
@@ -58,7 +59,7 @@ class Distribution:
             self.examples[bucket] = example
 
     def copy(self) -> Distribution:
-        """Return what it is at this moment."""
+        """Return a copy with the current values."""
         copied = Distribution(self._bounds)
         copied.counts = self.counts.copy()
         copied.examples = self.examples.copy()
@@ -76,10 +77,10 @@ class Series:
 
 
 class RequestTable:
-    """Adds requests up by their labels.  Thread-safe; blocks for the time of an addition at most.
+    """Counts requests by their labels.  Thread-safe; blocks at most while another one is added.
 
     Attributes:
-        is_served: whether anybody reads it; until then nothing is added.
+        is_served: whether ``/metrics`` shows the table; until then it counts nothing.
     """
 
     def __init__(self) -> None:
@@ -103,10 +104,10 @@ class RequestTable:
         """Add a finished request.
 
         Args:
-            labels: of the request.
-            duration: in seconds.
-            sizes: bytes of the bodies of request and response; None where unknown.
-            example: shown with the bucket that the duration falls in.
+            labels: the labels of the request.
+            duration: the duration in seconds.
+            sizes: the bytes of the request's and the response's body; None if unknown.
+            example: the exemplar for the bucket of the duration.
         """
         with self._lock:
             series = self._series.get(labels)
@@ -122,12 +123,12 @@ class RequestTable:
                     distribution.add(size)
 
     def active(self) -> dict[tuple[str, str], int]:
-        """Return how many requests are being served, by method and scheme."""
+        """Return how many requests are active, by method and scheme."""
         with self._lock:
             return self._active.copy()
 
     def series(self) -> list[tuple[Labels, Series]]:
-        """Return a copy of all series; the lock is held for one of them at a time."""
+        """Return a copy of all series; the lock is held only while one series is copied."""
         with self._lock:
             listed = list(self._series.items())
         copied = []
@@ -146,5 +147,5 @@ class RequestTable:
         return copied
 
 
-#: That of this process, which ``/metrics`` shows.
+#: The table of this process, which ``/metrics`` shows.
 PROCESS_TABLE: Final = RequestTable()

@@ -1,8 +1,8 @@
-"""The template of the route that served a request: ``http.route``.
+"""Finds the template of the route that served a request, for ``http.route``.
 
 FastAPI and newer versions of Starlette leave the route in the scope; older
-ones leave the endpoint.  Behind a mount, what the path began with is looked up
-in the mounts, so that their parameters stay parameters.
+versions leave the endpoint.  If the route is inside a mount, the mount's
+template is looked up too, so its parameters are not replaced by their values.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-#: What stands for a part of the path of which no route is known.
+#: Replaces a part of the path whose route is unknown.
 ANY: Final = "/{path}"
-#: Layers of middleware looked through at most.
+#: The most layers of middleware in which routes are searched.
 _MAX_LAYERS: Final = 100
 
 
 def route_template(scope: Scope) -> str | None:
-    """Return the template of the route that served the request, None where none did.
+    """Return the template of the route that served the request; None if no route did.
 
     Args:
-        scope: the request's scope after the application has seen it.
+        scope: the request's scope after the application has handled it.
     """
     path = _last_part(scope)
     if path is None:
@@ -34,13 +34,13 @@ def route_template(scope: Scope) -> str | None:
     prefix = scope.get("root_path", "")[len(scope.get("app_root_path", "")) :]
     if not prefix or "app_root_path" not in scope:
         return path
-    # Never the prefix itself: clients choose it, and the route is a label of metrics.
+    # The prefix itself must not be used: clients choose it, and the route is a metrics label.
     return (_mounts(getattr(scope.get("router"), "routes", ()), prefix) or ANY) + path
 
 
 def _last_part(scope: Scope) -> str | None:
-    """Return the template below all mounts."""
-    # Of a router that was included: the route itself does not know the prefix.
+    """Return the part of the template that follows all mounts."""
+    # The route of an included router does not contain the router's prefix; this does.
     within = scope.get("fastapi")
     if type(within) is dict:
         found = getattr(within.get("effective_route_context"), "path_format", None)
@@ -59,7 +59,7 @@ def _last_part(scope: Scope) -> str | None:
 
 
 def _route_of(endpoint: object, scope: Scope, routes: Iterable[Any]) -> object:
-    """Return the route of an endpoint; of several, the one that has the request's method."""
+    """Return the route of an endpoint that accepts the request's method."""
     found = None
     for route in routes:
         if isinstance(route, (Mount, Host)):
@@ -72,7 +72,7 @@ def _route_of(endpoint: object, scope: Scope, routes: Iterable[Any]) -> object:
 
 
 def _fits(route: Any, scope: Scope) -> bool:
-    """Whether the parameters are those of the route, and so is the method."""
+    """Whether the route has the request's method and parameters."""
     methods = getattr(route, "methods", None)
     if methods and scope.get("method") not in methods:
         return False
@@ -81,7 +81,7 @@ def _fits(route: Any, scope: Scope) -> bool:
 
 
 def _mounts(routes: Iterable[Any], prefix: str) -> str | None:
-    """Return the template of what ``prefix`` came through, None where it is not found."""
+    """Return the template of the mounts that matched ``prefix``; None if they are not found."""
     for route in routes:
         if isinstance(route, Mount):
             found = _through(route, prefix)
@@ -105,7 +105,7 @@ def _through(mount: Mount, prefix: str) -> str | None:
 
 
 def _included(route: Any, prefix: str) -> str | None:
-    """As of :func:`_mounts`, in a router that newer versions of FastAPI keep as it was."""
+    """Return what :func:`_mounts` returns, for an included router in newer versions of FastAPI."""
     router = getattr(route, "original_router", None)
     before = getattr(getattr(route, "include_context", None), "prefix", "")
     if router is None or not prefix.startswith(before):
@@ -115,7 +115,7 @@ def _included(route: Any, prefix: str) -> str | None:
 
 
 def _routes_behind(app: Any) -> Iterable[Any]:
-    """Return the routes of an application, looked for through its middleware."""
+    """Return the routes of an application that may be wrapped in middleware."""
     for _ in range(_MAX_LAYERS):
         routes = getattr(app, "routes", None)
         if routes is not None or app is None:

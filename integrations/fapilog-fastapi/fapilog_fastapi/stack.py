@@ -1,10 +1,10 @@
-"""The middleware that an application is built of, looked through once.
+"""Finds the layers of an application's middleware, and adds probes to them.
 
-The server's span is started further in than this package's middleware stands,
-by OpenTelemetry's middleware or by FastAPI itself, and exceptions become
-responses there.  A probe is put where both can be seen, another before the
-router, and exception handlers are wrapped.  The built stack is looked at, not
-flags: it is what runs.
+This package's middleware is outermost.  The server's span starts further
+inside, in OpenTelemetry's middleware or in FastAPI itself, and exceptions
+become responses there.  One probe is placed where it sees both, another before
+the router, and exception handlers are wrapped.  The search follows the layers
+that were built, not the options that describe them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from fapilog_fastapi.failures import noting
 from fapilog_fastapi.probe import Probe, RouteProbe, is_of_fapilog
 
 _OTEL: Final = ("opentelemetry.instrumentation.asgi", "OpenTelemetryMiddleware")
-#: Layers looked through at most: a chain may lead back to itself.
+#: The most layers that are searched, because a chain of layers may be endless.
 _MAX_LAYERS: Final = 10_000
 
 
 def look_through(app: Any) -> tuple[bool, bool]:
-    """Put probes into what ``app`` is built of, and into what is mounted on it.
+    """Put probes into the layers of ``app`` and of the applications mounted on it.
 
-    Doing it again adds nothing.  An application whose middleware has not been
-    built yet is built now, as its first request would.
+    A second call adds nothing.  If the application's middleware has not been
+    built yet, it is built now, as the first request would do.
 
     Returns:
-        Whether OpenTelemetry's middleware is in it, mounts left aside; and
-        whether that, or FastAPI itself, measures requests already.
+        Whether OpenTelemetry's middleware is in ``app``, without its mounts; and
+        whether that middleware, or FastAPI itself, already measures requests.
     """
     telemetry = getattr(app, "_telemetry", None)
     measures = isinstance(telemetry, dict) and bool(telemetry.get("metrics"))
@@ -71,17 +71,17 @@ def _look_through(app: Any, seen: set[int]) -> bool:
 
 
 def _behind(route: Any) -> Any:
-    """Return the application that a route leads to, which may have middleware; else None."""
+    """Return the application or router that a route contains; None for other routes."""
     if isinstance(route, (Mount, Host)):
         return route.app
-    # Newer versions of FastAPI keep the router that was included.
+    # Newer versions of FastAPI keep the included router here.
     return getattr(route, "original_router", None)
 
 
 def _built(app: Starlette) -> Any:
-    # From some version on FastAPI logs exceptions and refused requests through
-    # OpenTelemetry.  Where fapilog is what it logs to, its records are a second
-    # copy of what the middleware logs.
+    # Newer versions of FastAPI log exceptions and refused requests through
+    # OpenTelemetry.  If fapilog is the provider, these records would be a second
+    # copy of the middleware's records.
     telemetry = getattr(app, "_telemetry", None)
     follows_global = isinstance(telemetry, dict) and telemetry.get("logger_provider") is None
     if follows_global and is_of_fapilog(get_logger_provider()):

@@ -1,8 +1,7 @@
-"""A signal that comes to a child of multiprocessing just before a blocking call is handled."""
+"""SIGTERM: what it interrupts runs on, and children of multiprocessing notice it while they block."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -13,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from fapilog.process.signal_watch import SignalWatch
+from fapilog.process.sigterm import Sigterm, Watch
 from tests.support.ledger import wait_for
-from tests.support.processes import otlp, receiving, run_file
+from tests.support.processes import otlp, receiving, run, run_file
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to one thread")
 
@@ -93,29 +92,136 @@ def test_a_child_may_close_all_descriptors_and_use_their_numbers(tmp_path: Path)
     assert done.stderr == ""
 
 
-class HandledError(Exception):
-    """Ends the call that blocks."""
+# The main thread holds a lock that the sink needs when the signal interrupts it.
+BUSY = """
+    from fapilog.sinks import MemorySink
+    class Sink(MemorySink):
+        def send(self, batch, timeout):
+            with held:
+                print(*[record.body for record in batch], flush=True)
+    held = threading.Lock()
+    fapilog.configure(sinks=[Sink()], shutdown_timeout=60)
+    with held:
+        log.info("one")
+        os.kill(os.getpid(), signal.SIGTERM)
+        log.info("two")
+    while True:
+        time.sleep(0.01)
+"""
+
+
+def test_code_that_sigterm_interrupts_may_hold_a_lock_that_a_delivery_needs():
+    done = run(BUSY)
+    assert done.stdout.split() == ["one", "two"], done.stderr
+    assert done.returncode == -signal.SIGTERM
+
+
+def test_a_main_thread_inside_a_foreign_call_does_not_keep_the_process_alive():
+    done = run(
+        """
+        import ctypes
+        from fapilog.process import exit as process_exit
+        fapilog.configure(sinks="console")
+        log.info("one")
+        threading.Timer(0.2, process_exit.sigterm.begin).start()  # as the watch does
+        mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+        for _ in range(2): libc.pthread_mutex_lock(mutex)  # no signal ends the second wait
+        """
+    )
+    assert done.returncode == 128 + signal.SIGTERM
+
+
+def test_a_second_sigterm_changes_nothing():
+    done = run(
+        """
+        import fapilog.sinks
+        class Slow(fapilog.sinks.ConsoleSink):
+            def send(self, batch, timeout):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1.5)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return super().send(batch, timeout)
+        fapilog.configure(sinks=[Slow()], shutdown_timeout=60)
+        log.info("one")
+        time.sleep(90)
+        """
+    )
+    assert '"one"' in done.stdout, done.stderr
+    assert done.returncode == -signal.SIGTERM
+
+
+def test_a_handler_of_the_applications_own_may_call_ours_and_decide_how_to_end():
+    done = run(
+        """
+        fapilog.configure(sinks="console")
+        ours = signal.getsignal(signal.SIGTERM)
+        def handle(number, frame):
+            print("stopping", flush=True)
+            ours(number, frame)
+        signal.signal(signal.SIGTERM, handle)
+        log.info("one")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(90)
+        """
+    )
+    assert '"one"' in done.stdout, done.stderr
+    assert done.returncode == -signal.SIGTERM
+
+
+def test_without_threads_the_handler_itself_delivers():
+    done = run(
+        """
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+        threading.Thread.start = refuse
+        fapilog.configure(sinks="console")
+        log.info("one")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(90)
+        """
+    )
+    assert '"one"' in done.stdout, done.stderr
+    assert done.returncode == -signal.SIGTERM
+
+
+# ---- the watch
+
+
+class Handler(Sigterm):
+    """Notes that a delivery was begun."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.begun = threading.Event()
+
+    def begin(self) -> None:
+        self.begun.set()
+
+    def handle(self, *_: Any) -> None:
+        """Take the signal."""
 
 
 @pytest.fixture
-def watch() -> Iterator[SignalWatch]:
-    def handle(*_: Any) -> None:
-        made.begun()
-        raise HandledError
+def handler() -> Iterator[Handler]:
+    made = Handler()
+    before = signal.signal(signal.SIGTERM, made.handle)
+    yield made
+    signal.signal(signal.SIGTERM, before)
 
-    made = SignalWatch(signal.SIGUSR1, handle)
-    before = signal.signal(signal.SIGUSR1, handle)
+
+@pytest.fixture
+def watch(handler: Handler) -> Iterator[Watch]:
+    made = Watch(handler)
     yield made
     if (writer := wakeup_descriptor()) != -1:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), writer)  # so that the thread reads the end
         wait_for(lambda: not any(t.name == "fapilog-signals" for t in threading.enumerate()))
     made.after_fork()
-    signal.signal(signal.SIGUSR1, before)
 
 
 def send_soon(*numbers: signal.Signals) -> None:
-    """Send signals to a thread of their own."""
+    """Send signals to another thread than the main thread."""
 
     def send() -> None:
         time.sleep(0.05)
@@ -131,33 +237,29 @@ def wakeup_descriptor() -> int:
     return found
 
 
-def test_a_signal_is_repeated_until_its_handler_runs_and_no_other_is(watch: SignalWatch):
-    others: list[int] = []
-    before = signal.signal(signal.SIGUSR2, lambda number, _frame: others.append(number))
+def test_sigterm_begins_a_delivery_while_the_main_thread_blocks(watch: Watch, handler: Handler):
+    before = signal.signal(signal.SIGUSR2, lambda *_: None)
     try:
         watch.start()
         watch.start()
-        lock = multiprocessing.Lock()
-        lock.acquire()
-        send_soon(signal.SIGUSR2, signal.SIGUSR1)
-        with pytest.raises(HandledError):
-            lock.acquire(timeout=60)
+        send_soon(signal.SIGUSR2)
+        assert not handler.begun.wait(0.2)
+        send_soon(signal.SIGTERM)
+        assert handler.begun.wait(60)
     finally:
         signal.signal(signal.SIGUSR2, before)
-    assert others == [signal.SIGUSR2]
 
 
-def test_where_another_handler_took_its_place_nothing_is_repeated(watch: SignalWatch):
+def test_a_signal_that_the_application_handles_begins_nothing(watch: Watch, handler: Handler):
     seen: list[int] = []
     watch.start()
-    signal.signal(signal.SIGUSR1, lambda number, _frame: seen.append(number))
-    send_soon(signal.SIGUSR1)
+    signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
+    send_soon(signal.SIGTERM)
     wait_for(lambda: bool(seen))
-    time.sleep(0.2)
-    assert seen == [signal.SIGUSR1]
+    assert not handler.begun.wait(0.2)
 
 
-def test_the_descriptor_of_an_event_loop_is_left_alone(watch: SignalWatch):
+def test_the_descriptor_of_an_event_loop_is_left_alone(watch: Watch):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -172,7 +274,7 @@ def test_the_descriptor_of_an_event_loop_is_left_alone(watch: SignalWatch):
     assert wakeup_descriptor() != -1
 
 
-def test_a_descriptor_that_others_have_closed_is_not_given_back(watch: SignalWatch):
+def test_a_descriptor_that_others_have_closed_is_not_given_back(watch: Watch):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -182,14 +284,14 @@ def test_a_descriptor_that_others_have_closed_is_not_given_back(watch: SignalWat
     assert wakeup_descriptor() == -1
 
 
-def test_a_process_that_is_no_child_of_multiprocessing_is_not_watched(watch: SignalWatch):
+def test_a_process_that_is_no_child_of_multiprocessing_is_not_watched(watch: Watch):
     watch.install()
     assert wakeup_descriptor() == -1
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_leaves_the_descriptor_to_the_parent_and_the_childs_files_alone(
-    watch: SignalWatch,
+    watch: Watch,
 ):
     watch.start()
     mine = wakeup_descriptor()
@@ -205,7 +307,7 @@ def test_a_fork_leaves_the_descriptor_to_the_parent_and_the_childs_files_alone(
 
 
 def test_where_threads_are_greenlets_nothing_is_watched(
-    watch: SignalWatch, monkeypatch: pytest.MonkeyPatch
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("_thread.start_new_thread", lambda *_: None)
     watch.start()
@@ -220,7 +322,7 @@ def test_where_threads_are_greenlets_nothing_is_watched(
     ],
 )
 def test_want_of_descriptors_or_threads_is_announced(
-    watch: SignalWatch, monkeypatch: pytest.MonkeyPatch, capsys: Any, place: str, error: Exception
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, capsys: Any, place: str, error: Exception
 ):
     def fail(*_: object) -> None:
         raise error
@@ -228,7 +330,7 @@ def test_want_of_descriptors_or_threads_is_announced(
     with monkeypatch.context() as patch:
         patch.setattr(place, fail)
         watch.start()
-    assert f"SIGUSR1 may be handled late: {error}" in capsys.readouterr().err
+    assert f"SIGTERM may be handled late: cannot watch for it: {error}" in capsys.readouterr().err
     assert wakeup_descriptor() == -1
     watch.start()
     assert wakeup_descriptor() != -1

@@ -1,0 +1,27 @@
+"""The demo's options, and the variables through which they reach fapilog and the SDK."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+_OPTIONS: Final = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "--endpoint",
+    "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "--protocol",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "--protocol",
+}
+
+
+class Protocol(str, Enum):
+    """The protocol that records are sent by, named as in ``OTEL_EXPORTER_OTLP_PROTOCOL``."""
+
+    HTTP_PROTOBUF = "http/protobuf"
+    HTTP_JSON = "http/json"
+    GRPC = "grpc"
+
+
+def in_options(text: str) -> str:
+    """Return a message that names the options, which the user knows, instead of variables."""
+    for variable, option in _OPTIONS.items():
+        text = text.replace(variable, option)
+    return text

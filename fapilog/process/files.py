@@ -1,0 +1,424 @@
+"""Files that outlive the process: opened safely, locked, written whole and synced.
+
+The spool and the file sink use these system calls.  No file is opened through
+a symbolic link.  Locks are advisory and belong to open files: a process that
+dies leaves no lock behind.  Differences between platforms are handled here and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, Final
+
+from fapilog import native
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# O_NONBLOCK: opening a pipe that somebody put at the path must not block.
+_SAFE: Final = (
+    getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+#: For writes that the system puts at the end, even after the file was cut.
+#: Readable as well, because an open file can be read after it was deleted.
+APPEND: Final = os.O_RDWR | os.O_APPEND
+#: For reads and writes at any offset.
+UPDATE: Final = os.O_RDWR
+_NEW: Final = os.O_CREAT | os.O_EXCL
+
+_TAKEN: Final = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+#: Errors of file systems without locks; EBADF: NFS does not lock directories.
+_NO_LOCK: Final = {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK}
+_NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+
+
+# ---- opening
+
+
+class PlantedFileError(PermissionError):
+    """Another user may have put the file where it is; the message names the fix."""
+
+
+def create_file(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Create ``path`` with exactly these permission bits and return its descriptor.
+
+    Raises:
+        FileExistsError: the path exists already.
+        OSError: the file cannot be created.
+    """
+    fd = os.open(path, flags | _NEW | _SAFE, mode)
+    if hasattr(os, "fchmod"):
+        os.fchmod(fd, mode)  # the umask may have removed bits
+    return fd
+
+
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open the regular file ``path`` and return its descriptor.
+
+    Raises:
+        OSError: the path is missing, is not a regular file, or cannot be opened.
+    """
+    fd = os.open(path, flags | _SAFE)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def open_unplanted(path: Path) -> int:
+    """Open the regular file ``path`` for appending, unless another user may have put it there.
+
+    The owner of a planted file could read what is written to it, and a hard
+    link could lead the writes to any file of this user.
+
+    Raises:
+        PlantedFileError: the file has another owner or a second name, and all
+            users can write to a directory above it.
+        OSError: see :func:`open_file`.
+    """
+    fd = open_file(path, APPEND)
+    try:
+        status = os.fstat(fd)
+        if hasattr(os, "geteuid") and (
+            status.st_uid not in {0, os.geteuid()} or status.st_nlink > 1
+        ):
+            # Both ways to the file: a link above it may be another user's, too.
+            for directory in (path.absolute().parent, path.resolve().parent):
+                _refuse_open_to_all(directory, status)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _refuse_open_to_all(directory: Path, status: os.stat_result) -> None:
+    for one in (directory, *directory.parents):
+        above = one.stat()
+        if above.st_mode & stat.S_IWOTH:
+            reason = (
+                f"it belongs to user {status.st_uid} or has a second name, and all users can "
+                "write to a directory that it lies in; use a directory of your own, or remove "
+                "the file"
+            )
+            raise PlantedFileError(errno.EPERM, reason)
+        if above.st_uid in {0, os.geteuid()}:
+            return
+
+
+def open_directory(path: Path) -> int:
+    """Open the directory ``path`` and return its descriptor; -1 on Windows.
+
+    Raises:
+        OSError: the path is missing, is not a directory, or cannot be opened.
+    """
+    if sys.platform == "win32":
+        return -1
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def close_file(fd: int) -> None:
+    """Close a descriptor; do nothing if it is -1 or closed already."""
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def is_at(path: Path, status: os.stat_result) -> bool:
+    """Return whether ``path`` still leads to the open file or directory of this status."""
+    try:
+        return os.path.samestat(path.lstat(), status)
+    except OSError:
+        return False
+
+
+# ---- directories
+
+
+def make_directories(path: Path) -> None:
+    """Create the directory and its missing parents, for this user only (0700).
+
+    Raises:
+        OSError: a directory cannot be created, or the path is something else.
+    """
+    with contextlib.suppress(FileExistsError):
+        try:
+            path.mkdir(mode=0o700)
+        except FileNotFoundError:
+            make_directories(path.parent)
+            path.mkdir(mode=0o700)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path))
+
+
+def make_private_directory(path: Path) -> None:
+    """Create the directory if it is missing, and close it to other users (0700).
+
+    Raises:
+        OSError: the directory cannot be created, is a symbolic link, or belongs
+            to another user.
+    """
+    make_directories(path)
+    check_private(path)
+    if sys.platform != "win32" and path.stat().st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def check_private(path: Path) -> None:
+    """Check that ``path`` is a directory of this user and not a symbolic link.
+
+    Raises:
+        OSError: the check failed; the message says why.
+    """
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "a symbolic link, which the spool does not follow", str(path))
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path))
+    if sys.platform != "win32" and status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, f"belongs to user {status.st_uid}", str(path))
+
+
+# ---- reading, writing, syncing
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """Return ``size`` bytes at ``offset``, or fewer at the end of the file.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    os.lseek(fd, offset, os.SEEK_SET)
+    data = os.read(fd, size)
+    while len(data) < size and (more := os.read(fd, size - len(data))):
+        data += more
+    return data
+
+
+def write_whole(fd: int, parts: Sequence[bytes]) -> None:
+    """Write all ``parts``, in a single system call if the platform and the disk allow it.
+
+    Raises:
+        OSError: a part was not written; the parts before it may have been.
+    """
+    written = os.write(fd, b"".join(parts)) if sys.platform == "win32" else os.writev(fd, parts)
+    if written < sum(map(len, parts)):
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+
+def sync_data(fd: int) -> None:
+    """Write the data of an open file to the disk, so that it survives a power failure.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Write new and changed names in a directory to the disk.
+
+    Does nothing on Windows and on file systems that cannot sync directories.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if sys.platform == "win32":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(fd)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes that a file takes on the disk; 0 if it is missing."""
+    try:
+        return taken_by(path.lstat())
+    except OSError:
+        return 0
+
+
+def taken_by(status: os.stat_result) -> int:
+    """Return the bytes that a file takes on the disk; holes of a sparse file take none."""
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows does not report them
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)
+
+
+# ---- locking
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def try_lock(fd: int) -> bool:
+        """Take the lock of an open file; return False if it is taken."""
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            raise
+        return True
+
+    def unlock(fd: int) -> None:
+        """Release the lock of an open file."""
+        with contextlib.suppress(OSError):  # closing the file releases the lock, too
+            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def try_lock(fd: int) -> bool:
+        """Take the lock of an open file; return False if it is taken.  Does not block.
+
+        Raises:
+            OSError: the file system has no locks.
+        """
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            raise
+        return True
+
+    def unlock(fd: int) -> None:
+        """Release the lock of an open file, for every process that inherited it."""
+        with contextlib.suppress(OSError):  # closing the file releases the lock, too
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def try_lock_if_possible(fd: int) -> bool:
+    """Take a lock as :func:`try_lock` does; return True if locking is not possible.
+
+    Locking is not possible on file systems without locks, for directories on
+    some others, and on Windows, where a lock would keep readers out.
+    """
+    try:
+        return sys.platform == "win32" or try_lock(fd)
+    except OSError as error:
+        if error.errno in _NO_LOCK:
+            return True
+        raise
+
+
+class SyncedFile:
+    """An open file that one thread writes while another thread syncs it.
+
+    ``write``, ``write_at``, ``cut`` and ``close`` belong to one thread at a
+    time; ``sync`` may be called from any other meanwhile.
+
+    Args:
+        path: the file's path.
+        fd: a descriptor that is open for writing; the object closes it.
+
+    Attributes:
+        inode: the file's number on its file system.
+        failed: whether a sync has failed.  Nothing more should be written to
+            the file then, because no later sync can tell which pages are lost.
+    """
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.inode = os.fstat(fd).st_ino
+        self.failed = False
+        self._fd = fd
+        self._copy = -1  # the descriptor that a running sync uses
+        self._dirty = False
+        self._guard = native.RLock()  # protects the descriptor while it is copied or closed
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        """Write ``parts`` at the file's position, which is its end with :data:`APPEND`.
+
+        Raises:
+            OSError: see :func:`write_whole`.
+        """
+        try:
+            write_whole(self._fd, parts)
+        finally:  # after the write: a sync that runs meanwhile may miss it
+            self._dirty = True
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write ``data`` at ``offset`` of a file that was opened with :data:`UPDATE`.
+
+        Raises:
+            OSError: see :func:`write_whole`.
+        """
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        self.write((data,))
+
+    def cut(self, size: int) -> None:
+        """Cut the file to ``size`` bytes.
+
+        Raises:
+            OSError: the file cannot be cut and keeps its length.
+        """
+        os.ftruncate(self._fd, size)
+
+    def sync(self) -> None:
+        """Write the file's data to the disk, so that it survives a power failure.  Blocks.
+
+        Does nothing if everything is synced, if the file is closed, or after a
+        sync that failed: the system may have dropped the pages that it could
+        not write, and a second sync would report success without them.
+
+        Raises:
+            OSError: the disk failed, or the file was deleted.
+        """
+        with self._guard:
+            if self._fd < 0 or not self._dirty or self.failed:
+                return
+            self._dirty = False
+            self._copy = os.dup(self._fd)
+        try:
+            sync_data(self._copy)
+            if os.fstat(self._copy).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, "was deleted by somebody else")
+        except OSError:
+            self.failed = True
+            raise
+        finally:
+            os.close(self._copy)
+            self._copy = -1
+
+    def copy(self) -> int:
+        """Return another descriptor of the file, which also reads a deleted one; -1 once closed.
+
+        Raises:
+            OSError: too many files are open.
+        """
+        with self._guard:
+            return os.dup(self._fd) if self._fd >= 0 else -1
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the file's path still leads to the file."""
+        with self._guard, contextlib.suppress(OSError):
+            return is_at(self.path, os.fstat(self._fd))
+        return False
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        with self._guard:
+            fd, self._fd = self._fd, -1
+        close_file(fd)
+
+    def abandon(self) -> None:
+        """Close the file in a forked child, in which the guard may be locked for ever."""
+        for fd in (self._fd, self._copy):
+            close_file(fd)
+        self._fd = self._copy = -1

@@ -1,0 +1,221 @@
+"""What happens around a fork: one ordered list of steps, and a gate for foreign libraries.
+
+A child inherits every lock of its parent, but only the thread that forked.  A
+lock that another thread held is never released in the child.  Modules that own
+such locks, threads or connections register here what restores them; the place
+in :data:`STEPS`, not the order of imports, decides when it runs.
+
+Three libraries that delivery threads call have locks that a child cannot
+replace:
+
+- OpenSSL: its locks protect the tables of algorithms, and sessions.
+- The system's resolver: its locks protect the tables of its modules.
+- gRPC: it prepares for a fork only while no thread is inside a call
+  (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).
+
+Each has a :class:`Section`.  A fork waits until no thread is inside a section and
+holds new threads back until the fork is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fapilog import diagnostics, native
+from fapilog.errors import RetryableError
+from fapilog.native import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+#: The steps around a fork: before it from top to bottom, after it from bottom to top.
+STEPS: Final = (
+    "sigterm",  # held back first and let through last, when the child can handle it
+    "runtimes",  # the resource names the child; after the pipelines, which get it
+    "configuration",  # the lock of configure(), whose holder enters the gate
+    "gate",  # calls into the libraries above
+    "bridges",
+    "exporters",
+    "pipelines",
+    "holds",
+    "hold buffers",
+    "diagnostics",  # first in the child: the other steps may announce something
+)
+
+_POLL: Final = 0.001
+
+
+class Renewable(Protocol):
+    """An object with locks, threads or connections that a child needs anew."""
+
+    def after_fork(self) -> None:
+        """Replace them, in the child."""
+        ...
+
+
+_before: Final[dict[str, Callable[[], None]]] = {}
+_in_parent: Final[dict[str, Callable[[], None]]] = {}
+_in_child: Final[dict[str, Callable[[], None]]] = {}
+_renewed: Final[dict[str, weakref.WeakSet[Renewable]]] = {step: weakref.WeakSet() for step in STEPS}
+
+
+def register(
+    step: str,
+    *,
+    before: Callable[[], None] | None = None,
+    in_parent: Callable[[], None] | None = None,
+    in_child: Callable[[], None] | None = None,
+) -> None:
+    """Set what a step does; once per step and moment.
+
+    Args:
+        step: the step's name in :data:`STEPS`.
+        before: the function for the parent, before the fork.
+        in_parent: the function for the parent, after the fork.
+        in_child: the function for the child.
+    """
+    for functions, function in ((_before, before), (_in_parent, in_parent), (_in_child, in_child)):
+        if function is not None:
+            assert step in STEPS and step not in functions, step  # noqa: S101, PT018 - our own code
+            functions[step] = function
+
+
+def renew(step: str, owner: Renewable) -> None:
+    """Call ``owner.after_fork()`` in children, as long as ``owner`` lives.
+
+    Args:
+        step: the name in :data:`STEPS` of the step that calls it.
+        owner: the object, of which a weak reference is kept.
+    """
+    _renewed[step].add(owner)
+
+
+def run_before() -> None:
+    """Run all steps before a fork."""
+    for step in STEPS:
+        if step in _before:
+            _before[step]()
+
+
+def run_in_parent() -> None:
+    """Run all steps in the parent after a fork."""
+    for step in reversed(STEPS):
+        if step in _in_parent:
+            _in_parent[step]()
+
+
+def run_in_child() -> None:
+    """Run all steps in the child; each begins with the objects that it renews."""
+    for step in reversed(STEPS):
+        for owner in list(_renewed[step]):
+            owner.after_fork()
+        if step in _in_child:
+            _in_child[step]()
+
+
+class Section:
+    """The calls into one library: ``with section:`` around each call.  Does not nest.
+
+    Thread-safe.  Each change is one operation on a container and threads wait by
+    polling, because a fork may copy any moment.
+
+    Args:
+        library: the library's name, used in messages.
+        patience: the seconds that a fork waits for calls that are running.
+        advice: what to do if that is not enough, used in messages.
+
+    Attributes:
+        cut_short: whether this process was forked while another thread was inside,
+            because the fork's patience ended; the library's locks may be locked.
+    """
+
+    def __init__(self, library: str, patience: float, advice: str) -> None:
+        self.library = library
+        self.patience = patience
+        self.cut_short = False
+        self._advice = advice
+        self._threads: set[int] = set()
+
+    def __enter__(self) -> None:
+        """Keep forks waiting; blocks while another thread forks.
+
+        Raises:
+            RetryableError: the section was cut short, so a call may never return.
+        """
+        if self.cut_short:
+            msg = (
+                f"{self.library} cannot be used in this process, which was forked while a thread "
+                f"of its parent was inside a call; {self._advice}"
+            )
+            raise RetryableError(msg)
+        thread = native.get_ident()
+        self._threads.add(thread)
+        while _forks:
+            self._threads.discard(thread)
+            native.sleep(_POLL)
+            self._threads.add(thread)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._threads.discard(native.get_ident())
+
+    def wait_until_empty(self, began: float) -> None:
+        """Wait until no other thread is inside, until ``patience`` seconds after ``began``."""
+        own = {native.get_ident()}  # a signal handler may fork inside a call
+        while self._threads - own and monotonic() < began + self.patience:
+            native.sleep(_POLL)
+
+    def after_fork(self) -> None:
+        """Forget the parent's threads; remember whether one was inside."""
+        self.cut_short |= bool(self._threads - {native.get_ident()})
+        self._threads.clear()
+
+
+#: A call lasts until the backend has answered.
+GRPC: Final = Section("gRPC", 5.0, "use http/protobuf in programs that fork")
+#: A call takes milliseconds: fapilog waits for the network outside of OpenSSL.
+TLS: Final = Section("TLS", 5.0, "fork again from a process that is less busy")
+#: A call may wait for a name server for long, but holds no lock meanwhile.  It is
+#: therefore safe to fork during a call that lasts longer than this; a child checks it.
+RESOLVER: Final = Section("name resolution", 1.0, "fork again when name servers answer")
+
+SECTIONS: Final = (GRPC, TLS, RESOLVER)
+
+_forks: Final[list[int]] = []  # the threads that fork
+
+
+def close_gate() -> None:
+    """Hold new calls back and wait for running ones, each for its section's patience."""
+    _forks.append(native.get_ident())
+    began = monotonic()
+    for section in SECTIONS:
+        section.wait_until_empty(began)
+
+
+def open_gate() -> None:
+    """Let calls through again."""
+    with contextlib.suppress(ValueError):  # interrupted before it closed the gate
+        _forks.remove(native.get_ident())
+
+
+def open_gate_in_child() -> None:
+    """Let calls through again, except in sections that the fork cut short."""
+    for section in SECTIONS:
+        section.after_fork()
+    _forks.clear()
+
+
+register("gate", before=close_gate, in_parent=open_gate, in_child=open_gate_in_child)
+register("diagnostics", in_child=diagnostics.reset)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=run_before, after_in_parent=run_in_parent, after_in_child=run_in_child
+    )

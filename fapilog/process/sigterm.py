@@ -1,0 +1,254 @@
+"""SIGTERM: a thread delivers within the deadline, then the process dies of the signal.
+
+The handler starts the thread and waits a moment for it, which is enough while
+backends answer.  After that the interrupted code runs on: it may hold a lock
+that a delivery needs.  The last step is always the main thread's, which alone
+may give the signal its default action back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Final, cast
+
+from fapilog import native
+from fapilog.diagnostics import announce
+from fapilog.native import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+#: Seconds that the handler keeps the interrupted code waiting.
+_PATIENCE: Final = 1.0
+_POLL: Final = 0.001
+#: Seconds between two attempts to end the process, and how many there are.
+_PAUSE: Final = 0.05
+_ATTEMPTS: Final = 20
+
+
+class Sigterm:
+    """The handler of SIGTERM, if the application has none.
+
+    Args:
+        deliver: the function that delivers everything within the deadline.
+
+    Attributes:
+        is_deferred: True while the exit delivers; it calls :meth:`die_if_told`.
+    """
+
+    def __init__(self, deliver: Callable[[], None]) -> None:
+        self._deliver = deliver
+        self._is_wanted = False
+        self._masks: dict[int, set[signal.Signals]] = {}  # of threads that fork
+        self._watch = Watch(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.is_deferred = False
+        self._is_told = False
+        self._is_done = False
+        self._starting = native.Lock()  # never released: there is one delivery
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether SIGTERM is handled here."""
+        return signal.getsignal(signal.SIGTERM) == self.handle
+
+    def install(self) -> None:
+        """Handle SIGTERM, unless the application does; in the main thread only."""
+        self._is_wanted = True
+        if threading.current_thread() is not threading.main_thread():
+            return
+        try:
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, self.handle)
+                self._watch.install()
+        except (ValueError, OSError) as error:
+            announce("sigterm", f"cannot install a handler for SIGTERM: {error}")
+
+    def resume(self) -> None:
+        """Handle SIGTERM again after a server has restored the default action."""
+        if self._is_wanted:
+            self.install()
+
+    def restore(self) -> None:
+        """Restore the default action if the handler is still in place; in the main thread only."""
+        if threading.current_thread() is threading.main_thread() and self.is_in_place:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        """Start the delivery, wait a moment for it, and die when it is done."""
+        self._is_told = True
+        if self.is_deferred:
+            return
+        self.begin()
+        self._wait(monotonic() + _PATIENCE)
+        if self._is_done:
+            self._die()
+
+    def die_if_told(self, deadline: float) -> None:
+        """Die of the signal if it has come, after its delivery or at ``deadline``."""
+        if self._is_told:
+            if self._starting.locked():
+                self._wait(deadline)
+            self._die()
+
+    def _wait(self, deadline: float) -> None:
+        while not self._is_done and monotonic() < deadline:
+            native.pause(_POLL)
+
+    def begin(self) -> None:
+        """Start the delivery on a thread, once.  Thread-safe."""
+        self._is_told = True
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            native.start_thread(self._run_thread, "fapilog-sigterm")
+        except (RuntimeError, MemoryError):  # Python starts no threads at the end of the exit
+            self._run()
+
+    def _run_thread(self) -> None:
+        native.IN_WORKER.set(True)
+        self._run()
+
+    def _run(self) -> None:
+        try:
+            self._deliver()
+        finally:
+            self._is_done = True
+            self._send_again()
+
+    def _send_again(self) -> None:
+        """Let the signal take its course: the main thread's handler dies of it."""
+        for _ in range(_ATTEMPTS):
+            os.kill(os.getpid(), signal.SIGTERM)
+            native.sleep(_PAUSE)
+            if not self.is_in_place:  # the application handles the signal now
+                return
+        os._exit(128 + signal.SIGTERM)  # the main thread is inside a foreign call
+
+    def _die(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(128 + signal.SIGTERM)  # the kernel protects the first process of a container
+
+    def before_fork(self) -> None:
+        """Hold SIGTERM back: a child forgets signals that come before it is ready."""
+        if self.is_in_place:
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            self._masks[threading.get_ident()] = cast("set[signal.Signals]", mask)
+
+    def after_fork_in_parent(self) -> None:
+        """Let SIGTERM through."""
+        mask = self._masks.pop(threading.get_ident(), None)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def after_fork_in_child(self) -> None:
+        """Forget what the parent was told, then let SIGTERM through."""
+        self._reset()
+        try:
+            self._watch.after_fork()
+        finally:
+            self.after_fork_in_parent()
+
+
+class Watch:
+    """Notices SIGTERM in children of ``multiprocessing`` even if no handler runs.
+
+    Python runs a handler between two of its own steps.  A signal that comes
+    after the last step before a blocking call waits for that call to return.
+    ``Pool`` sends SIGTERM to its processes just when they begin to wait for
+    work, and joins them: without the watch it would hang now and then.
+
+    The interpreter writes signals to one descriptor per process
+    (``signal.set_wakeup_fd``).  An event loop that has it keeps it.
+
+    Args:
+        handler: the handler, whose delivery is begun as soon as SIGTERM comes.
+    """
+
+    def __init__(self, handler: Sigterm) -> None:
+        self._handler = handler
+        self._is_registered = False
+        self._writer: int | None = None
+
+    def install(self) -> None:
+        """Watch this process if it is a child of ``multiprocessing``, and its future children."""
+        self._register()
+        parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+        # A spawned child knows its parent only after it has imported its main module.
+        is_spawned = "--multiprocessing-fork" in sys.orig_argv
+        if is_spawned or (parent is not None and parent() is not None):
+            self.start()
+
+    def start(self) -> None:
+        """Watch this process, unless the application watches its signals; in the main thread."""
+        if self._writer is not None or os.name == "nt" or native.is_patched():
+            return
+        others = signal.set_wakeup_fd(-1)
+        if others != -1:
+            _give_back(others)
+            return
+        try:
+            self._start()
+        except (OSError, RuntimeError) as error:
+            announce("signals", f"SIGTERM may be handled late: cannot watch for it: {error}")
+
+    def _start(self) -> None:
+        with contextlib.ExitStack() as undo:
+            reader, writer = os.pipe()
+            undo.callback(os.close, reader)
+            undo.callback(os.close, writer)
+            os.set_blocking(writer, False)
+            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            undo.callback(signal.set_wakeup_fd, -1)
+            pipe = os.fstat(reader)
+            native.start_thread(lambda: self._run(reader, pipe), "fapilog-signals")
+            self._writer = writer
+            undo.pop_all()
+
+    def _run(self, reader: int, pipe: os.stat_result) -> None:
+        with contextlib.suppress(OSError):  # the application closes descriptors it does not know
+            while os.path.samestat(os.fstat(reader), pipe):
+                numbers = os.read(reader, 1024)
+                if not numbers:
+                    return
+                if signal.SIGTERM in numbers and self._handler.is_in_place:
+                    self._handler.begin()
+
+    def after_fork(self) -> None:
+        """Forget the parent's watch.
+
+        The pipe stays open: the application may have closed it and use its
+        numbers for its own files.
+        """
+        if self._writer is not None:
+            others = signal.set_wakeup_fd(-1)
+            if others != self._writer:  # -1 after an event loop that had it has ended
+                _give_back(others)
+            self._writer = None
+        self._register()
+
+    def _register(self) -> None:
+        util = sys.modules.get("multiprocessing.util")
+        register = getattr(util, "register_after_fork", None)
+        if register is not None and not self._is_registered:
+            register(self, Watch._begin_life)
+            self._is_registered = True  # in children too
+
+    def _begin_life(self) -> None:
+        """In a child of ``multiprocessing``, before it does its work."""
+        if self._handler.is_in_place:
+            self.start()
+
+
+def _give_back(descriptor: int) -> None:
+    """Restore the application's wake-up descriptor, unless the application has closed it."""
+    with contextlib.suppress(OSError, ValueError):
+        signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)

@@ -1,0 +1,502 @@
+"""The network under the HTTP sinks: connections that obey a deadline and survive forks.
+
+``client`` sends its requests through :class:`DeadlineTransport`.  The timeouts of httpx
+limit one read, so a server that sends a byte now and then could keep a request alive
+for ever; here every wait ends at the request's deadline.
+
+httpcore's own streams wait for the network inside OpenSSL, so a fork would have to wait
+with them.  Here OpenSSL works on memory only, and each of its steps is a short section
+of the fork gate.  Threads wait only in reads and writes of a plain socket, during which
+a fork does no harm.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import re
+import select
+import socket
+import ssl
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+import httpcore
+import httpx
+
+from fapilog import native
+from fapilog.native import monotonic
+from fapilog.process.fork import RESOLVER, TLS
+from fapilog.process.give_way import give_way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fapilog.sinks.http.proxies import Proxy
+    from fapilog.sinks.http.tls import ClientTLS
+
+# Python imports this codec when it first resolves a name.  A child that was forked
+# during the import could never connect, so it is imported before any thread starts.
+codecs.lookup("idna")
+
+#: Seconds that an unused connection is kept.
+KEEP_ALIVE: Final = 30.0
+_WRITE_SIZE: Final = 1 << 16  # bytes written between two checks of the deadline
+_READ_SIZE: Final = 1 << 16
+
+#: The beginning of an answer that has a final status.
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
+_HEAD_SIZE: Final = 16  # bytes of an answer that hold its status
+
+#: The errors that sending a request or reading its answer raises when the network fails.
+NETWORK_ERRORS: Final = (
+    OSError,
+    httpx.TransportError,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+)
+#: The network errors after which the time is over.
+TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
+#: The network errors after which the request was certainly not sent.
+CONNECT_ERRORS: Final = (
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.ProxyError,
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+)
+
+# Pools of a parent process.  Freeing one might wait for a lock of OpenSSL.
+_inherited: Final[list[httpcore.ConnectionPool]] = []
+# The process, and the queue on which its probe of the resolver reports.
+_probes: Final[list[tuple[int, native.SimpleQueue[None]]]] = []
+
+
+class DeadlineTransport(httpx.BaseTransport):
+    """Sends requests over kept connections.  Used by one thread; not thread-safe.
+
+    A request carries its deadline, in seconds of the monotonic clock, as the extension
+    ``"deadline"``.  Name resolution, which the system does, may take longer.  Sending a
+    request and reading its answer raise one of :data:`NETWORK_ERRORS`.
+
+    Args:
+        tls: the TLS settings for https.
+        proxy: an HTTP proxy, or None.
+        proxy_tls: the TLS settings for a proxy that is itself reached by https.
+    """
+
+    def __init__(
+        self,
+        tls: ClientTLS | None,
+        proxy: Proxy | None = None,
+        proxy_tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._proxy = proxy
+        self._backend = _Backend(tls, proxy_tls)
+        self._pool = self._open()
+
+    def _open(self) -> httpcore.ConnectionPool:
+        common: dict[str, Any] = {
+            "ssl_context": self._backend.stand_in,
+            "keepalive_expiry": KEEP_ALIVE,
+            "network_backend": self._backend,
+        }
+        proxy = self._proxy
+        if proxy is None:
+            return httpcore.ConnectionPool(**common)
+        auth = (proxy.username.encode(), proxy.password.encode())
+        return httpcore.HTTPProxy(
+            proxy.url,
+            proxy_auth=auth if any(auth) else None,
+            proxy_ssl_context=self._backend.proxy_stand_in,
+            **common,
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request``; the caller reads the answer's body from its stream.
+
+        If the status arrived but the headers cannot be read, the answer has no headers,
+        and reading its body raises the error.
+        """
+        self._backend.deadline = request.extensions["deadline"]
+        self._backend.head = None
+        url = request.url
+        try:
+            response = self._pool.handle_request(
+                httpcore.Request(
+                    request.method,
+                    httpcore.URL(
+                        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions={"timeout": {"pool": self._backend.left()}},
+                )
+            )
+        except NETWORK_ERRORS as error:
+            status = _STATUS_LINE.match(self._backend.head or b"")
+            if status is None:
+                raise
+            return httpx.Response(int(status[1]), stream=_Unreadable(error))
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_Body(response.stream)
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    def after_fork(self) -> None:
+        """Give up the parent's connections, which the parent goes on using.
+
+        The pool is not closed: the parent may have held its lock during the fork.
+        """
+        self._backend.close_sockets()
+        if TLS.cut_short:
+            _inherited.append(self._pool)
+        self._pool = self._open()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Unreadable(httpx.SyncByteStream):
+    """The body of an answer whose headers could not be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise self._error
+
+
+class _Backend(httpcore.SyncBackend):
+    """Opens connections for httpcore and owns the state of the current request.
+
+    Attributes:
+        deadline: the end of the current request, in seconds of the monotonic clock.
+        head: the first bytes of the answer to the current POST.  None until the POST is
+            written, so that a proxy's answer to CONNECT is not mistaken for it.
+        stand_in: the context that httpcore gets in place of the backend's own.  httpcore
+            changes a context for each connection, and other threads may be using it.
+        proxy_stand_in: the same in place of the context for the proxy.
+    """
+
+    def __init__(
+        self, tls: ClientTLS | None = None, proxy_tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.deadline = 0.0
+        self.head: bytes | None = None
+        self._tls = tls
+        self._proxy_tls = proxy_tls
+        self.stand_in = _stand_in(tls)
+        self.proxy_stand_in = _stand_in(proxy_tls)
+        self._streams: WeakSet[httpcore.NetworkStream] = WeakSet()
+
+    def left(self) -> float:
+        """Return the seconds until the deadline.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+        """
+        left = self.deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore.NetworkStream:
+        with _connecting():
+            return self.watch(connect(host, port, self.left))
+
+    def start_tls(
+        self, stream: httpcore.NetworkStream, context: ssl.SSLContext, host: str | None
+    ) -> httpcore.NetworkStream:
+        if context is self.proxy_stand_in and self._proxy_tls is not None:
+            context = self._proxy_tls
+        elif self._tls is not None:
+            self._tls.renew()
+            context = self._tls.context
+        with _connecting():
+            return self.watch(TLSStream(stream, context, host, self.left))
+
+    def watch(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
+        self._streams.add(stream)
+        return _RequestStream(stream, self)
+
+    def close_sockets(self) -> None:
+        for stream in list(self._streams):
+            stream.close()
+
+
+@contextlib.contextmanager
+def _connecting() -> Iterator[None]:
+    """Raise the block's errors as errors after which the request was certainly not sent."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout(str(error)) from error
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
+
+
+def _stand_in(tls: object) -> ssl.SSLContext | None:
+    """Return a context that trusts no server; None without TLS."""
+    if tls is None:
+        return None
+    with TLS:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+class _RequestStream(httpcore.NetworkStream):
+    """The connection as httpcore sees it: whatever timeout it gives, the deadline counts.
+
+    A buffer is kept until the next write or read, so that the head of a request leaves
+    together with the beginning of its body.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream, backend: _Backend) -> None:
+        self._stream = stream
+        self._backend = backend
+        self._kept = b""
+
+    def read(self, max_bytes: int, *_: Any, **__: Any) -> bytes:
+        if self._kept:
+            self.write(b"")
+        backend = self._backend
+        data = self._stream.read(max_bytes, backend.left())
+        if backend.head is not None and len(backend.head) < _HEAD_SIZE:
+            backend.head += data[:_HEAD_SIZE]
+        return data
+
+    def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
+        """Write two buffers at a time; a request with a length ends with an empty one."""
+        kept, self._kept = self._kept, b""
+        if not kept:
+            self._kept = buffer
+            return
+        if kept.startswith(b"POST "):
+            self._backend.head = b""
+        give_way()  # encoding took long, and the kernel takes these bytes without a wait
+        together = max(_WRITE_SIZE - len(kept), 0)
+        for data, start in ((kept + buffer[:together], 0), (buffer, together)):
+            for position in range(start, len(data), _WRITE_SIZE):
+                piece = data[position : position + _WRITE_SIZE]
+                self._stream.write(piece, self._backend.left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, *_: Any, **__: Any
+    ) -> httpcore.NetworkStream:
+        return self._backend.start_tls(self._stream, ssl_context, server_hostname)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
+    """Return a connection to the first address of ``host`` that accepts one.
+
+    Args:
+        host: a name or an address.
+        port: the TCP port.
+        left: returns the seconds left, or raises ``TimeoutError``.
+
+    Raises:
+        OSError: no address could be reached, or the time was over.
+    """
+    if RESOLVER.cut_short:
+        _probe(host, port, left())
+    with RESOLVER:
+        addresses = _system("socket", "getaddrinfo")(host, port, 0, socket.SOCK_STREAM)
+    failure = OSError(f"no address of {host}")
+    for family, kind, protocol, _, address in addresses:
+        try:
+            sock = _system("socket", "socket")(family, kind, protocol)  # IPv6 may be missing
+        except OSError as error:
+            failure = error
+            continue
+        try:
+            sock.settimeout(left())
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return SocketStream(sock)
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure
+
+
+def _system(module: str, name: str) -> Any:
+    """Return the system's own function in a worker, if gevent or eventlet replaced it.
+
+    Their functions need an event loop in each thread, and start threads to resolve a
+    name, which an ending interpreter refuses.  A worker may block.
+    """
+    if native.is_patched() and native.IN_WORKER.get():
+        return native.original(module, name)
+    return getattr(sys.modules[module], name)
+
+
+def _probe(host: str, port: int, timeout: float) -> None:
+    """Find out, on a separate thread, whether this forked process can resolve names.
+
+    A thread of the parent was waiting for a name server during the fork.  It probably
+    held no lock; if it did, a call in this process would never return.
+
+    Raises:
+        TimeoutError: the separate thread has not returned yet.
+    """
+    if not _probes or _probes[0][0] != os.getpid():
+        answers: native.SimpleQueue[None] = native.SimpleQueue()
+        native.start_thread(partial(_resolve, host, port, answers), "fapilog-resolver")
+        _probes[:] = [(os.getpid(), answers)]
+    try:
+        _probes[0][1].get(timeout=timeout)
+    except native.Empty:
+        raise TimeoutError from None
+    RESOLVER.cut_short = False
+
+
+def _resolve(host: str, port: int, answers: native.SimpleQueue[None]) -> None:
+    with contextlib.suppress(OSError):  # an error is an answer too
+        native.original("socket", "getaddrinfo")(host, port)
+    answers.put(None)
+
+
+class SocketStream(httpcore.NetworkStream):
+    """A TCP connection.  Used by one thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return the bytes that have arrived, at least one; no bytes at the end."""
+        self._sock.settimeout(timeout)
+        return self._sock.recv(max_bytes)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write all of ``buffer``."""
+        self._sock.settimeout(timeout)
+        try:
+            self._sock.sendall(buffer)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            # This type tells httpcore that the server may have answered all the same.
+            raise httpcore.WriteError(str(error)) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return whether the other end has closed an idle connection; None for other questions."""
+        if info != "is_readable":
+            return None
+        sock = self._sock
+        if sock.fileno() < 0:
+            return True
+        if not hasattr(select, "poll"):  # Windows
+            return bool(select.select([sock], [], [], 0)[0])
+        poll = _system("select", "poll")()  # select() takes no descriptors above 1023
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+
+class TLSStream(httpcore.NetworkStream):
+    """TLS over a connection, which may itself be TLS to a proxy.  Used by one thread.
+
+    Args:
+        stream: the connection; closed if the handshake fails.
+        context: the client's TLS settings.
+        host: the name that the server's certificate must have.
+        left: returns the seconds left, or raises ``TimeoutError``.
+
+    Raises:
+        OSError: the handshake failed, or the time was over.
+    """
+
+    def __init__(
+        self,
+        stream: httpcore.NetworkStream,
+        context: ssl.SSLContext,
+        host: str | None,
+        left: Callable[[], float],
+    ) -> None:
+        self._stream = stream
+        self._left = left
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        try:
+            with TLS:
+                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+            self._complete(self._tls.do_handshake)
+        except BaseException:
+            stream.close()
+            raise
+
+    def _complete(self, step: Callable[[], Any]) -> Any:
+        """Repeat a step of OpenSSL until it needs no more bytes from the other end."""
+        while True:
+            needs_more, result = False, None
+            try:
+                with TLS:
+                    result = step()
+            except ssl.SSLWantReadError:
+                needs_more = True
+            except ssl.SSLError:
+                with contextlib.suppress(OSError, httpcore.WriteError):
+                    self._flush()  # an alert, which tells the other end the reason
+                raise
+            self._flush()
+            if not needs_more:
+                return result
+            if data := self._stream.read(_READ_SIZE, self._left()):
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    def _flush(self) -> None:
+        if data := self._outgoing.read():
+            self._stream.write(data, self._left())
+
+    def read(self, max_bytes: int, *_: Any, **__: Any) -> bytes:
+        """Return the bytes that have arrived, at least one; no bytes at the end."""
+        try:
+            data: bytes = self._complete(lambda: self._tls.read(max_bytes))
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return b""  # httpcore knows from the answer's length whether it is complete
+        return data
+
+    def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
+        """Write all of ``buffer``."""
+        if buffer:
+            self._complete(lambda: self._tls.write(buffer))
+
+    def close(self) -> None:
+        """Close the connection without a closing message of TLS, as httpcore does."""
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return the TLS object, or an answer of the connection."""
+        if info == "ssl_object":
+            return self._tls
+        if info == "is_readable" and self._incoming.pending:
+            return True
+        return self._stream.get_extra_info(info)

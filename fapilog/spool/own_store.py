@@ -1,0 +1,287 @@
+"""The store of this process's own directory, the only one that is written.
+
+An append is one write to the page cache, which SIGKILL does not take away; a
+power failure takes everything since the last sync.  Syncing is slow, so a
+thread of the caller does it, except where a batch must not wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fapilog.process.files import APPEND, SyncedFile, create_file, sync_directory
+from fapilog.severity import FATAL
+from fapilog.spool.directory import ProcessDirectory, segment_path
+from fapilog.spool.format import (
+    FRAME_HEADER_SIZE,
+    SEGMENT_HEADER_SIZE,
+    SegmentFile,
+    pack_frame,
+    pack_segment_header,
+)
+from fapilog.spool.options import SpoolFullError
+from fapilog.spool.salvage import LostSegment
+from fapilog.spool.scan import Found, walk
+from fapilog.spool.store import Frame, Segment, SpoolState, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+#: Sealed segments that may wait for a sync; if there is one more, an append syncs them.
+_MAX_UNSYNCED: Final = 4
+#: The bytes that a frame takes in memory in addition to its body.
+_OVERHEAD: Final = 512
+
+
+@dataclass(eq=False)
+class OwnSegment(Segment):
+    """A segment that this process writes.
+
+    Attributes:
+        writer: the file, open for writing until it was sealed and synced.
+    """
+
+    writer: SyncedFile = field(kw_only=True)
+
+    def detach_reader(self) -> SegmentFile | None:
+        """Return an open file of the segment, even if it was deleted."""
+        file = super().detach_reader()
+        if file is not None:
+            return file
+        with contextlib.suppress(OSError):
+            file = SegmentFile(self.path, self.writer.copy())
+            if file.status().st_ino == self.inode:
+                return file
+            file.close()
+        return None
+
+    def close(self) -> None:
+        """Close all files."""
+        super().close()
+        self.writer.close()
+
+    def abandon(self) -> None:
+        """Close all files in a forked child."""
+        super().abandon()
+        self.writer.abandon()
+
+
+class OwnStore(Store):
+    """Takes frames, and gives them out as every store does.
+
+    Args:
+        state: the state of the sink's spool.
+        directory: the directory, created by this process.
+        cache_bytes: the bytes of bodies that are kept in memory until they are read.
+        check_room: a function that raises :class:`SpoolFullError` if there is
+            no room for a number of bytes.
+    """
+
+    def __init__(
+        self,
+        state: SpoolState,
+        directory: ProcessDirectory,
+        cache_bytes: int,
+        check_room: Callable[[int], None],
+    ) -> None:
+        super().__init__(state, directory, is_adopted=False)
+        self._cache_bytes = cache_bytes
+        self._check_room = check_room
+        self._active: OwnSegment | None = None  # the segment that is written
+        self._number = self._sequence = 0
+        self._cache: deque[Frame] = deque()  # the newest frames that were not read
+        self._cached = 0
+        self._sealed: deque[SyncedFile] = deque()  # files to be synced and closed
+        self._new_names: deque[Path] = deque([directory.path.parent])  # directories to be synced
+
+    # ---- writing
+
+    def append(
+        self, body: bytes, severities: bytes, time_ns: int, item: object, *, read: bool
+    ) -> Frame:
+        """Write a frame.  See :meth:`fapilog.spool.Spool.append`."""
+        segment = self._room_for(FRAME_HEADER_SIZE + len(severities) + len(body), time_ns)
+        parts = pack_frame(self._state.identity, self._sequence + 1, time_ns, severities, body)
+        try:
+            segment.writer.write(parts)
+        except OSError:
+            self._cut_off(segment)
+            raise
+        self._sequence += 1
+        size = sum(map(len, parts))
+        begin, segment.end = segment.end, segment.end + size
+        segment.size = segment.end
+        self._tally.disk += size
+        where = (size, segment.end, segment, self)
+        frame = Frame(self._sequence, time_ns, severities, body, item, *where)
+        self._count_new(segment, frame.amount)
+        if read:
+            if segment.position == begin:
+                segment.skip_to(segment.end)
+            self._pass_by(frame)
+            self._mark_out(frame)
+        else:
+            self._keep(frame)
+        if self._state.options.sync == "always" or max(severities, default=0) >= FATAL:
+            self.sync()
+        return frame
+
+    def _room_for(self, size: int, time_ns: int) -> OwnSegment:
+        """Return the segment for the next frame of ``size`` bytes."""
+        active = self._active
+        if active is not None and (active.writer.failed or not self._fits(active, size)):
+            self.seal()
+        wanted = size + SEGMENT_HEADER_SIZE
+        try:
+            self._check_room(wanted)
+        except SpoolFullError:
+            if self._active is None or self._active.waiting.frames:
+                raise
+            self.seal()  # deletes the segment, because all of its frames are settled
+            self._check_room(wanted)
+        return self._active or self._begin(time_ns)
+
+    def _fits(self, segment: Segment, size: int) -> bool:
+        is_empty = segment.end <= SEGMENT_HEADER_SIZE
+        return is_empty or segment.end + size <= self._state.options.segment_size
+
+    def _begin(self, time_ns: int) -> OwnSegment:
+        """Create the next segment."""
+        self._number += 1
+        path = segment_path(self.directory.path, self._number)
+        writer = SyncedFile(path, create_file(path, APPEND))
+        header = pack_segment_header(self._sequence + 1, time_ns, self._state.wire_format)
+        try:
+            writer.write((header,))
+        except OSError:
+            writer.close()
+            with contextlib.suppress(OSError):  # an incomplete header does no harm
+                path.unlink()
+            raise
+        start = SEGMENT_HEADER_SIZE
+        segment = OwnSegment(path, start, start, start, writer.inode, writer=writer)
+        self._add(segment)
+        self._new_names.append(self.directory.path)
+        self._active = segment
+        return segment
+
+    def _cut_off(self, segment: OwnSegment) -> None:
+        """Remove an incomplete frame from the file, or write nothing more to it."""
+        try:
+            segment.writer.cut(segment.end)
+        except OSError:
+            self.seal()
+
+    def seal(self) -> None:
+        """Stop writing to the active segment; the next sync closes its file."""
+        segment, self._active = self._active, None
+        if segment is None:
+            return
+        segment.sealed = True
+        if segment.waiting.frames == 0:
+            self._drop(segment)
+            return
+        self._sealed.append(segment.writer)
+        if len(self._sealed) > _MAX_UNSYNCED:
+            self.sync()
+
+    @property
+    def has_sealed(self) -> bool:
+        """Whether a full segment waits for its sync."""
+        return bool(self._sealed)
+
+    # ---- reading from memory
+
+    def _keep(self, frame: Frame) -> None:
+        """Keep a frame in memory for a reader that keeps up."""
+        self._cache.append(frame)
+        self._cached += len(frame.body) + _OVERHEAD
+        while self._cached > self._cache_bytes:
+            self._forget()
+
+    def _forget(self) -> Frame:
+        frame = self._cache.popleft()
+        self._cached -= len(frame.body) + _OVERHEAD
+        return frame
+
+    def read(self) -> Frame | None:
+        """Return the next frame as :meth:`Store.read` does, from memory if it is there."""
+        cache = self._cache
+        while cache and cache[0].sequence < self._next:
+            self._forget()
+        if cache and cache[0].sequence == self._next and self._is_open:
+            frame = self._forget()
+            frame.segment.skip_to(frame.end)
+            self._give_out(frame)
+            return frame
+        return super().read()
+
+    # ---- files that somebody else takes away
+
+    def salvage(self, segment: Segment) -> LostSegment:
+        """Give up a segment that was taken away; return its frames that can still be read."""
+        if self._active is segment:
+            self._active = None
+            segment.sealed = True
+        cached = {frame.sequence: frame for frame in self._cache if frame.segment is segment}
+        self._cache = deque(frame for frame in self._cache if frame.segment is not segment)
+        self._cached -= sum(len(frame.body) + _OVERHEAD for frame in cached.values())
+        file = segment.detach_reader()
+        first, done = self._next, frozenset(self._ahead)
+        left = self.give_up(segment)
+        frames = self._rest_of(segment, file, cached)
+        due = (one for one in frames if one.sequence >= first and one.sequence not in done)
+        return LostSegment(segment, left, file, due)
+
+    def _rest_of(
+        self, segment: Segment, file: SegmentFile | None, cached: dict[int, Frame]
+    ) -> Iterator[Frame]:
+        if file is not None:
+            with contextlib.suppress(OSError):  # frames that cannot be read count as lost
+                end = min(segment.end, file.size())
+                for one in walk(file, segment.position, end, load=True):
+                    frame = self.frame_of(segment, one) if isinstance(one, Found) else None
+                    if frame is not None:
+                        yield cached.pop(frame.sequence, frame)
+        yield from cached.values()
+
+    # ---- the disk
+
+    def sync(self) -> None:
+        """Write everything to the disk, so that it survives a power failure.
+
+        Thread-safe without the caller's lock; blocks for the disk; never
+        raises.  A segment that cannot be synced is announced and gets no
+        further frame; its frames are still read and delivered.
+        """
+        with self._syncing:
+            while self._new_names:
+                path = self._new_names.popleft()
+                try:
+                    sync_directory(path)
+                except OSError as error:
+                    self._announce_sync(path, error)
+            while self._sealed:
+                self._sync_file(self._sealed[0])
+                self._sealed[0].close()
+                self._sealed.popleft()
+            active = self._active
+            if active is not None:
+                self._sync_file(active.writer)
+            self._sync_file(self.cursor.file)
+
+    def close(self) -> bool:
+        """Seal, sync and release the directory; see :meth:`Store.close`.  Blocks for the disk."""
+        self.seal()
+        if self._segments:
+            self.sync()
+        return super().close()
+
+    def abandon(self) -> None:
+        """Close all descriptors in a forked child; the files are the parent's."""
+        super().abandon()
+        self._cache.clear()
