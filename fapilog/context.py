@@ -1,8 +1,8 @@
-"""Fields bound to the running context: ``with bind(request_id=...)``.
+"""Fields that are bound to the running context: ``with bind(request_id=...)``.
 
-One context variable holds an immutable snapshot, so a record takes it with
-one reference, asyncio tasks and copied contexts inherit it, and leaving a
-block restores exactly what was bound before, exceptions included.
+One context variable holds an immutable snapshot of the fields.  So a record
+needs only one reference, asyncio tasks and copied contexts inherit the fields,
+and the end of a block restores the earlier fields, also after an exception.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from fapilog.values import DEFAULT_LIMITS, snapshot_attributes
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
 ValueT = TypeVar("ValueT")
 
-#: What is bound outside every block.
+#: The fields outside every block.
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-#: Bound on delivery threads: nothing logged there enters a pipeline, so a
-#: sink that logs (or whose client library does) can never feed itself.
+#: The fields of delivery threads.  Records that are logged there enter no pipeline,
+#: so a sink cannot send the records that it or its client library logs.
 SUPPRESSED: Final[Mapping[str, Any]] = MappingProxyType({"fapilog.suppressed": True})
 
-#: Names that one ``collect()`` notes at most, as many as a record has attributes.
+#: The largest number of names of one ``collect()``: as many as a record's attributes.
 MAX_COLLECTED: Final = DEFAULT_LIMITS.attributes
 
 BOUND: Final[ContextVar[Mapping[str, Any]]] = ContextVar("fapilog_bound", default=EMPTY)
 
 
 def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> None:
-    """Undo the latest of the settings ``tokens`` that was made in this context.
+    """Reset ``variable`` with the latest of the ``tokens`` from this context.
 
-    Threads and tasks may share one context manager and so its list of tokens;
-    each has a context, and so tokens, of its own.  Where none is of this
-    context - a generator closed by the garbage collector - nothing is undone.
+    Threads and tasks that share one context manager share its list of tokens,
+    but each has its own context and tokens.  If no token is from this context
+    (the garbage collector closed a generator), nothing is reset.
     """
     for token in reversed(tokens.copy()):
         try:
             variable.reset(token)
         except (ValueError, RuntimeError):
-            continue  # of another context; used, by a thread that has yet to take it out
+            continue  # another context's token, or one that another thread is removing
         tokens.remove(token)
         return
 
 
 @contextlib.contextmanager
 def suppressed() -> Iterator[None]:
-    """Keep what runs in the block from feeding itself.
+    """Suppress the records and the spans of all code in the block.
 
-    Neither log calls nor spans of an instrumented client library come out of
-    it.  Delivery threads run in it as a whole.
+    Delivery threads run in such a block, so an instrumented client library does
+    not make telemetry about the delivery of telemetry.
     """
     bound = BOUND.set(SUPPRESSED)
     otel = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
@@ -66,88 +66,85 @@ def suppressed() -> Iterator[None]:
         BOUND.reset(bound)
 
 
-class _Collection:
-    """What one ``collect()`` block notes."""
-
-    __slots__ = ("around", "fields", "is_open")
-
-    def __init__(self, around: _Collection | None) -> None:
-        self.fields: dict[str, Any] = {}
-        self.is_open = True
-        self.around = around
-
-    def note(self, fields: Mapping[str, Any]) -> None:
-        noted = self.fields
-        for name, value in fields.items():
-            if len(noted) < MAX_COLLECTED or name in noted:
-                noted[name] = value
-
-    def close(self) -> None:
-        self.is_open = False
-        self.fields = {}  # contexts that outlive the block hold this object
-
-
-_COLLECTION: Final[ContextVar[_Collection | None]] = ContextVar("fapilog_collected", default=None)
-
-
-def _collection() -> _Collection | None:
-    """Return the innermost collection that has not ended."""
-    found = _COLLECTION.get()
-    while found is not None and not found.is_open:
-        found = found.around
-    return found
-
-
 class collect:  # noqa: N801 - used as a function, as bind() is
-    """Note the fields that :func:`bind` binds in the block, for whoever stands around it.
+    """Collect the fields that :func:`bind` binds inside the block.
 
-    What a handler binds is gone when the handler has returned; a middleware
-    that collects still has it for the record it logs in the end.
+    The fields that a handler binds end with the handler.  A middleware that
+    collects them can put them on the record that it logs afterwards.
 
-    A context manager for one block: ``with collect() as fields``.  Fields is a
-    dict that grows while the block lasts: of what is bound in this context, and
-    in tasks and threads that copied it, the latest value of each name; the
-    first 128 names.  The innermost ``collect()`` notes.  Does not block.
+    A context manager for one block: ``with collect() as fields``.  ``fields`` is
+    a dict that grows during the block.  It has the latest value of each of the
+    first 128 names that are bound in this context, and in tasks and threads that
+    copied it.  If blocks are nested, only the innermost one collects.  Does not
+    block.
 
     Raises:
-        RuntimeError: on entering, where it has been entered before.
+        RuntimeError: the same object is entered a second time.
     """
 
-    __slots__ = ("_collection", "_token")
+    __slots__ = ("_around", "_fields", "_token")
 
     def __init__(self) -> None:
-        self._collection: _Collection | None = None
+        self._token: Token[collect | None] | None = None
+        self._fields: dict[str, Any] | None = None  # None outside the block
 
     def __enter__(self) -> dict[str, Any]:
-        if self._collection is not None:
-            msg = "collect() is for one block: call it again for another"
+        if self._token is not None:
+            msg = "a collect() object is for one block; call collect() again for another block"
             raise RuntimeError(msg)
-        self._collection = collection = _Collection(_collection())
-        self._token = _COLLECTION.set(collection)
-        return collection.fields
+        self._around = collect._innermost()
+        self._token = _COLLECTION.set(self)
+        fields: dict[str, Any] = {}
+        self._fields = fields
+        return fields
 
     def __exit__(self, *_: object) -> None:
-        if self._collection is not None:
-            self._collection.close()
-        # Left in another context, by the garbage collector: there is nothing to reset.
+        self._fields = None  # contexts that outlive the block refer to this object
+        # If the garbage collector ends the block in another context, nothing is reset.
         with contextlib.suppress(ValueError):
-            _COLLECTION.reset(self._token)
+            _COLLECTION.reset(cast("Token[collect | None]", self._token))
+
+    @staticmethod
+    def _innermost() -> collect | None:
+        """Return the innermost ``collect()`` whose block has not ended."""
+        found = _COLLECTION.get()
+        while found is not None and found._fields is None:
+            found = found._around  # noqa: SLF001 - of the same class
+        return found
+
+    @staticmethod
+    def note(fields: Mapping[str, Any]) -> None:
+        """Collect fields that are bound now; for :class:`bind`.
+
+        :meta private:
+        """
+        innermost = collect._innermost()
+        noted = None if innermost is None else innermost._fields
+        if noted is not None:
+            for name, value in fields.items():
+                if len(noted) < MAX_COLLECTED or name in noted:
+                    noted[name] = value
+
+
+_COLLECTION: Final[ContextVar[collect | None]] = ContextVar("fapilog_collected", default=None)
 
 
 class bind:  # noqa: N801 - used as a function: bind(...) as context manager and decorator
-    """Bind fields to every record logged in this context.
+    """Bind fields to every record that is logged in this context.
 
     Works as a context manager and as a decorator of functions and coroutine
-    functions.  Inner fields win over outer ones; a logger's own and a record's
-    attributes win over both.  Does not block; safe in any thread and task.
+    functions.  Inner fields win over outer ones; the fields of a logger and the
+    attributes of a record win over both.  Does not block; may be used in any
+    thread and task.
 
     Args:
-        **fields: attribute names and values.  Values are converted now:
-            changing one later does not change the logs.
+        **fields: the attributes by name.  Their values are copied at once, so a
+            later change of a value does not change the records.
 
     Raises:
-        TypeError: it decorates a generator function, whose fields would leak
-            into the code that consumes it; use ``with bind(...)`` inside.
+        TypeError: the decorated function is a generator function, whose fields
+            would also be bound in the code that iterates over it; use ``with
+            bind(...)`` inside the function.
     """
 
     __slots__ = ("_fields", "_tokens")
@@ -159,11 +156,11 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
     def __enter__(self) -> None:
         bound = BOUND.get()
         if bound is not SUPPRESSED:
-            # Nobody changes what is bound, so the fields need no copy.
+            # The fields are never changed, so they need no copy.
             bound = {**bound, **self._fields} if bound else self._fields
         self._tokens.append(BOUND.set(bound))
-        if _COLLECTION.get() is not None and (collection := _collection()) is not None:
-            collection.note(self._fields)
+        if _COLLECTION.get() is not None:
+            collect.note(self._fields)
 
     def __exit__(
         self,
@@ -174,9 +171,12 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
         reset_latest(BOUND, self._tokens)
 
     def __call__(self, function: FuncT) -> FuncT:
-        """Return the function wrapped in the block."""
+        """Return a function that runs ``function`` inside the block."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            msg = f"bind() cannot decorate the generator {function.__qualname__}"
+            msg = (
+                f"bind() cannot decorate the generator {function.__qualname__}; use "
+                "`with bind(...)` inside it"
+            )
             raise TypeError(msg)
         fields = self._fields
         wrapper: Callable[..., Any]

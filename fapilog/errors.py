@@ -6,21 +6,21 @@
     ├── ConfigurationError (also a ValueError)   raised at start-up only
     └── SendError                                raised by a sink's send()
         ├── RetryableError                       the same batch may succeed later
-        │   ├── AccessDeniedError            once somebody corrects the credentials
-        │   └── NoAnswerError                the backend may even have it already
-        └── PermanentError                       it never will
-            ├── TooLargeError                    smaller batches may
-            └── InvalidDataError                 some records of it may
+        │   ├── AccessDeniedError                after the credentials are corrected
+        │   └── NoAnswerError                    the backend may already have it
+        └── PermanentError                       the batch will never succeed
+            ├── TooLargeError                    smaller batches may succeed
+            └── InvalidDataError                 some records of it may succeed
 
 After start-up no error of fapilog reaches the application: a sink raises
-``SendError`` to the delivery around it, which retries, counts and announces.
+``SendError`` to its delivery, which retries, counts and announces.
 """
 
 from __future__ import annotations
 
 
 class FapilogError(Exception):
-    """Base of every error this package raises."""
+    """Base of every error that fapilog raises."""
 
 
 class ConfigurationError(FapilogError, ValueError):
@@ -28,7 +28,21 @@ class ConfigurationError(FapilogError, ValueError):
 
     Raised while a runtime is configured, never later.  The message names the
     option and the fix and never contains the value of a secret option.
+
+    Args:
+        message: what is wrong, and the fix.
+        option: the option's name.
+
+    Attributes:
+        option: the name of the wrong option: dotted as in ``Settings``
+            (``"file.max_bytes"``), the argument's name, or the variable of
+            OpenTelemetry that sets it.  The first one if several options are
+            wrong; None if the error is not about an option.
     """
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class SendError(FapilogError):
@@ -39,8 +53,8 @@ class RetryableError(SendError):
     """The backend may accept the same batch later.
 
     Args:
-        message: what happened, for the announcement on stderr.
-        retry_after: seconds the backend asked to wait, or None.
+        message: the description of the failure, announced on stderr.
+        retry_after: seconds that the backend asked to wait, or None.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -49,14 +63,14 @@ class RetryableError(SendError):
 
 
 class AccessDeniedError(RetryableError):
-    """The backend refuses our credentials; the data is kept until it takes them."""
+    """The backend refuses the credentials; records are kept until it accepts them."""
 
 
 class NoAnswerError(RetryableError):
-    """The request was sent, but no answer came, or not in time.
+    """The request was sent, but no answer came in time.
 
-    The backend may have taken the batch.  The delivery sends it again, in smaller
-    batches, and counts the records as ``resent``.
+    The backend may have accepted the batch.  The delivery sends it again, in
+    smaller batches, and counts the records as ``resent``.
     """
 
 
@@ -65,8 +79,8 @@ class PermanentError(SendError):
 
 
 class TooLargeError(PermanentError):
-    """The request exceeds a limit of the backend; the delivery splits the batch."""
+    """The request is larger than the backend's limit; the delivery splits the batch."""
 
 
 class InvalidDataError(PermanentError):
-    """The backend refuses some records of the batch; the delivery finds out which."""
+    """The backend refuses some records of the batch; the delivery finds out which ones."""

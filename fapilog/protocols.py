@@ -1,8 +1,8 @@
-"""What users implement: processors and sinks.
+"""The interfaces that users implement: processors and sinks.
 
-A processor is any callable; a sink is one ``send(batch)`` with an encoder in
-front.  Everything around a sink - its backlog, its thread, batching, time
-limits, retries, the ledger - is the pipeline's work (``fapilog.delivery``).
+A processor is any callable.  A sink has an ``encode(record)`` and a
+``send(batch)``; ``fapilog.delivery`` has everything else that a sink needs: its
+backlog and threads, batches, time limits, retries, and the ledger.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
-from fapilog.errors import ConfigurationError
+from fapilog.options.checks import Rule, check_all, is_number, refuse, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,31 +20,39 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 
+_RULES: Final = {
+    "count": whole(1),
+    "size": whole(1, unit="bytes"),
+    "delay": Rule(
+        lambda value: is_number(value) and 0 <= value <= _DAY,
+        "a number of seconds from 0 to 86400",
+    ),
+}
 _DAY: Final = 86_400
 
 
 class Processor(Protocol):
     """Changes a record, or drops it by returning None.
 
-    Called on the pipeline's worker, one record at a time, in the order of
-    configuration.  If it raises, the record is masked, never let through raw,
-    and the failure is counted.  Must not block.
+    The pipeline's worker calls the processors in their configured order, for one
+    record at a time.  If a processor raises, the record is masked, and the
+    failure is counted.  Must not block.
     """
 
     def __call__(self, record: LogRecord, /) -> LogRecord | None:
-        """Return the record to go on with, or None to drop it."""
+        """Return the record for the next processor, or None to drop it."""
         ...
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """When a batch is sent: at the first of these limits.
+    """The limits of a batch, which is sent when it reaches the first of them.
 
     Attributes:
-        count: records in a batch, at least 1.
-        size: bytes of text in a batch, by :attr:`LogRecord.size`.
-        delay: seconds the oldest record waits for company; 0 sends at once,
-            a day is the most.
+        count: largest number of records, at least 1.
+        size: largest number of bytes of text, by :attr:`LogRecord.size`.
+        delay: longest wait of the oldest record, in seconds, up to a day; 0 sends
+            each record at once.
 
     Raises:
         ConfigurationError: a limit is out of range.
@@ -55,25 +63,16 @@ class BatchLimits:
     delay: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (
-            type(self.count) is int
-            and type(self.size) is int
-            and self.count >= 1
-            and self.size >= 1
-            and isinstance(self.delay, (int, float))
-            and 0 <= self.delay <= _DAY
-        ):
-            msg = f"{self}: count and size are integers from 1 up, delay is 0 to {_DAY} seconds"
-            raise ConfigurationError(msg)
+        check_all(_RULES, vars(self), "BatchLimits")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a backend said of a batch it took.
+    """The answer of a backend that accepted a batch.
 
     Attributes:
-        rejected: records of the batch the backend refused for good.
-        message: its words, announced on stderr at most once per 30 s.
+        rejected: number of records that the backend refused permanently.
+        message: the backend's message, announced on stderr at most once per 30 s.
     """
 
     rejected: int = 0
@@ -81,46 +80,46 @@ class Outcome:
 
 
 class RecordTarget(Protocol):
-    """What the bridges feed: a pipeline, seen from outside.
+    """The destination of the bridges' records: a pipeline.
 
     All methods are thread-safe and never raise.
     """
 
     def is_enabled(self, name: str, severity_number: int) -> bool:
-        """Whether a record of logger ``name`` at this severity would be taken."""
+        """Whether the target accepts a record of logger ``name`` at this severity."""
         ...
 
     def lowest_severity(self) -> int:
-        """Return the lowest severity number that a record of any logger is taken at."""
+        """Return the lowest severity number that the target accepts from any logger."""
         ...
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
-        """Take a record whose values are snapshots already.
+        """Put a record, whose values are snapshots, into the queue.
 
         Waits for room in the queue at most as long as the overflow policy
         allows, and never in a thread that runs an event loop.
 
         Args:
-            record: without a resource it gets the target's own.
-            exception: what the record is about; becomes the ``exception.*``
-                attributes, beneath those the record has.
+            record: the record; without a resource it gets the target's resource.
+            exception: the exception that the record is about, for its
+                ``exception.*`` attributes; attributes of the record win.
         """
         ...
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every record offered so far is settled.
 
-        Blocks up to ``timeout`` seconds (None: 30).  False at the time limit.
+        Blocks up to ``timeout`` seconds (None: 30).  Returns False if the time is over.
         """
         ...
 
 
 class Sink(Protocol[ItemT]):
-    """Where records go.  Subclass it to inherit the defaults.
+    """A destination of records.  A subclass inherits the defaults.
 
-    ``encode`` is called by the pipeline's worker; ``send`` by up to
-    ``concurrency`` delivery threads at a time, ``close`` by the last of them;
-    ``after_fork`` runs in the child before any of these threads exists.
+    The pipeline's worker calls ``encode``.  Up to ``concurrency`` delivery threads
+    call ``send`` at the same time, and the last of them calls ``close``.
+    ``after_fork`` runs in the child process before these threads exist.
     """
 
     name: str = "sink"
@@ -128,62 +127,61 @@ class Sink(Protocol[ItemT]):
     concurrency: int = 1
 
     def open(self) -> None:
-        """Check options and acquire what start-up must fail without.
+        """Check the options and acquire the resources that the sink cannot work without.
 
-        Called once before the first record, on the configuring thread; must
-        not block on a network.
+        Called once before the first record, on the thread that configures
+        fapilog.  Must not wait for a network.
 
         Raises:
-            ConfigurationError: an option is wrong; names it and the fix.
+            ConfigurationError: an option is wrong; the error names it and the fix.
         """
-        return  # a body, or type checkers call the method abstract
+        return  # without a body, type checkers take the method for abstract
 
     def encode(self, record: LogRecord) -> ItemT:
-        """Return what ``send`` needs of ``record``.  Must not block or change it."""
+        """Return the encoded record for ``send``.  Must not block or change the record."""
         ...
 
     def send(self, batch: Sequence[ItemT], timeout: float) -> Outcome | None:
         """Deliver encoded records in order.  May block up to ``timeout`` seconds.
 
         Args:
-            batch: at least one item, as ``encode`` returned it.
-            timeout: seconds this attempt may take, above 0.
+            batch: at least one item that ``encode`` returned.
+            timeout: seconds that this attempt may take, above 0.
 
         Returns:
-            None when every record was delivered, else the outcome.
+            None if every record was delivered, else the outcome.
 
         Raises:
             RetryableError: the same batch may succeed later.
-            NoAnswerError: it may have arrived, but no answer came in time; it is
-                sent again in smaller parts.
+            NoAnswerError: the batch may have arrived, but no answer came in
+                time; it is sent again in smaller parts.
             TooLargeError: smaller batches may succeed; the batch is split.
             InvalidDataError: the backend refuses some of the records; the
-                batch is bisected until these are alone.
-            PermanentError: it never will succeed; the batch is quarantined,
-                or without a quarantine counts as rejected.
+                batch is bisected until each of these is alone.
+            PermanentError: the batch will never succeed; it is quarantined, or
+                counted as rejected if there is no quarantine.
         """
         ...
 
     def close(self) -> None:
-        """Release everything.  Called once, after the last ``send``."""
-        return  # a body, or type checkers call the method abstract
+        """Release all resources.  Called once, after the last ``send``."""
+        return  # see open()
 
     def after_fork(self) -> None:
         """Forget connections, locks and buffers inherited from the parent process."""
-        return  # a body, or type checkers call the method abstract
+        return  # see open()
 
 
 class DurableSink(Sink[ItemT], Protocol[ItemT]):
     """A sink whose encoded records can wait on disk.
 
     Attributes:
-        wire_format: names what :meth:`pack` makes, ``"otlp-protobuf"``; what
-            another format has written is never given to :meth:`unpack`.
-        destination: where the records go, in words: endpoint, protocol and
-            tenant, without secrets, and the same after a change of
-            credentials.  Records on disk are sent by a sink of the same name
-            and destination only.  "", the default, leaves the name alone to
-            tell; then each such sink needs a name of its own.
+        wire_format: name of the format of :meth:`pack`, such as
+            ``"otlp-protobuf"``; :meth:`unpack` gets only bytes of this format.
+        destination: description of the destination: endpoint, protocol and
+            tenant, without secrets and independent of the credentials.  Only a
+            sink with the same name and destination sends the records on disk.
+            If it is "", the default, each such sink needs its own name.
     """
 
     wire_format: str
@@ -197,25 +195,24 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
         """Return the records that :meth:`pack` was given, in their order.
 
         Raises:
-            ValueError: ``packed`` is nothing that :meth:`pack` makes.
+            ValueError: :meth:`pack` did not make ``packed``.
         """
         ...
 
 
 def destination_of(sink: DurableSink[ItemT]) -> str:
-    """Return where a sink sends its records; "" when it does not say.
+    """Return the destination of a sink, or "".
 
     Raises:
         ConfigurationError: ``destination`` is not a str.
     """
-    destination: object = getattr(sink, "destination", "")  # it need not inherit
+    destination: object = getattr(sink, "destination", "")  # the sink need not be a subclass
     if not isinstance(destination, str):
-        msg = f"destination={destination!r} of the sink {sink.name!r}: give a str"
-        raise ConfigurationError(msg)
+        refuse("destination", destination, "use a str", f"sink {sink.name!r}")
     return destination
 
 
 def as_durable(sink: Sink[ItemT]) -> DurableSink[ItemT] | None:
-    """Return ``sink`` when its encoded records can wait on disk, else None."""
+    """Return ``sink`` if its encoded records can wait on disk, else None."""
     durable = all(hasattr(sink, name) for name in ("wire_format", "pack", "unpack"))
     return cast("DurableSink[ItemT]", sink) if durable else None

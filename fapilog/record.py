@@ -1,9 +1,9 @@
-"""The record: what an application event is from the call to the backends.
+"""The record: the form of an application event from the call to the backends.
 
-Fields follow the OpenTelemetry log data model
-(https://opentelemetry.io/docs/specs/otel/logs/data-model/).  A record is made
-by the pipeline's worker, changed by processors there, and read only from the
-moment it is handed to sinks.
+Its fields follow the OpenTelemetry log data model
+(https://opentelemetry.io/docs/specs/otel/logs/data-model/).  The pipeline's
+worker makes a record and runs the processors, which may change it.  The sinks
+share it and only read it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Union
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-#: What a body or an attribute may hold: OTLP's AnyValue.
+#: The type of a body or an attribute: OTLP's AnyValue.
 AnyValue: TypeAlias = Union[
     bool, int, float, str, bytes, Sequence["AnyValue"], Mapping[str, "AnyValue"], None
 ]
@@ -24,10 +24,10 @@ AnyValue: TypeAlias = Union[
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """The instrumentation scope: the logger's name and the version behind it.
+    """The instrumentation scope: the name and the version of the logger.
 
-    Compared by identity: one logger name has one scope object, so encoders
-    may keep what they made of it.
+    Scopes are compared by identity: one logger name has one scope object, so
+    encoders may cache the encoded scope.
     """
 
     name: str = ""
@@ -40,7 +40,7 @@ class Scope:
 class Resource:
     """The entity that produces the records: service, process, host.
 
-    Compared by identity, as :class:`Scope`.
+    Resources are compared by identity, as scopes are.
     """
 
     attributes: Mapping[str, AnyValue] = field(default_factory=dict)
@@ -67,42 +67,31 @@ class LogRecord:
     """One log record.
 
     Attributes:
-        timestamp: when the event occurred, nanoseconds since the Unix epoch.
-        observed_timestamp: when the pipeline took it over, nanoseconds.
-        severity_number: 1 to 24; 0 when unspecified.
-        severity_text: the source's own name of the level.
+        timestamp: time of the event, in nanoseconds since the Unix epoch.
+        observed_timestamp: time when the pipeline got the event, in nanoseconds.
+        severity_number: severity from 1 to 24; 0 if it is unspecified.
+        severity_text: the name of the level at the source.
         body: the message, or any structured value.
-        attributes: the event's values by name; a dict this record owns.
-        event_name: set when the record is an OpenTelemetry event, else "".
+        attributes: the values of the event by name, in a dict of this record.
+        event_name: name of an OpenTelemetry event; "" for other records.
         trace_id: 32 lower-case hex digits, or "" outside a span.
         span_id: 16 lower-case hex digits, or "" outside a span.
         trace_flags: W3C trace flags, 0 to 255.
-        scope: the logger that emitted it.
-        resource: the entity that produced it.
-        dropped_attributes_count: attributes left out because of a limit.
-        size: about how many bytes its texts take in UTF-8; set by the
-            pipeline before fan-out, 0 before.
+        scope: the logger that emitted the record.
+        resource: the entity that produced the record.
+        dropped_attributes_count: number of attributes dropped because of a limit.
+        size: approximate UTF-8 bytes of the record's texts; the pipeline sets
+            it before fan-out.
 
-    Thread safety: a record has one owner at a time.  Processors may change it
-    freely; sinks share it and must not.
+    Thread safety: a record has one owner at a time.  Processors may change it;
+    sinks share it and must not change it.
     """
 
     __slots__ = (
-        "attributes",
-        "body",
-        "dropped_attributes_count",
-        "event_name",
-        "observed_timestamp",
-        "resource",
-        "scope",
-        "severity_number",
-        "severity_text",
-        "size",
-        "span_id",
-        "timestamp",
-        "trace_flags",
-        "trace_id",
-    )
+        "attributes", "body", "dropped_attributes_count", "event_name", "observed_timestamp",
+        "resource", "scope", "severity_number", "severity_text", "size", "span_id", "timestamp",
+        "trace_flags", "trace_id",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - the fields of the data model, in its order
         self,

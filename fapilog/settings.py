@@ -1,12 +1,12 @@
-"""The one settings model: arguments over environment over file over defaults.
+"""The settings: arguments win over the environment, then files, then defaults.
 
-Every option has one name here.  In the environment it is ``FAPILOG_`` and the
-name in capitals; where OpenTelemetry has a variable for the same thing, that
-one is obeyed too (``OTEL_BLRP_MAX_QUEUE_SIZE`` is ``queue_size``).  In a file
-it is a key of ``fapilog.toml`` or of ``[tool.fapilog]`` in ``pyproject.toml``.
-A file that was only found in the working directory sets what is marked as
-harmless, unless it belongs to the application.
-Options of the OTLP sink are OpenTelemetry's own and are read by that sink.
+Every option has one name here.  Its variable is ``FAPILOG_`` and the name in
+capitals; OpenTelemetry's variable for the same thing works too
+(``OTEL_BLRP_MAX_QUEUE_SIZE`` sets ``queue_size``).  In a file the option is a
+key of ``fapilog.toml`` or of ``[tool.fapilog]`` in ``pyproject.toml``.  A file
+that was only found in the working directory sets the options marked as
+harmless, unless it belongs to the application.  The OTLP sink reads its own
+options, which are OpenTelemetry's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ByteSize, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
@@ -25,7 +25,7 @@ from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.options.explain import closest, explain, unknown
 from fapilog.options.found import HARMLESS
-from fapilog.options.schema import containers, is_group, kind_of, option_names
+from fapilog.options.schema import containers, is_group, option_names, right_values
 from fapilog.options.sources import (
     ENV_PREFIX,
     ArgumentSource,
@@ -36,54 +36,53 @@ from fapilog.options.sources import (
 )
 from fapilog.options.types import (
     Bytes,
+    Count,
     Level,
     Levels,
     Mode,
     Names,
     OptionGroup,
     Pairs,
+    Positive,
+    PositiveSeconds,
     Seconds,
     SecretPairs,
     Severities,
 )
 
+_T = TypeVar("_T")
+#: An option that a file in the working directory may always set; see HARMLESS.
+Harmless = Annotated[_T, Field(json_schema_extra=HARMLESS)]
+
 
 class ConsoleOptions(OptionGroup):
     """Options of the sink ``console``."""
 
-    stream: Literal["stdout", "stderr"] = Field(
-        "stdout", description="where lines go", json_schema_extra=HARMLESS
+    stream: Harmless[Literal["stdout", "stderr"]] = Field("stdout", description="stream of lines")
+    format: Harmless[Literal["auto", "pretty", "json"]] = Field(
+        "auto", description="auto: pretty on a terminal, JSON lines elsewhere"
     )
-    format: Literal["auto", "pretty", "json"] = Field(
-        "auto",
-        description="pretty on a terminal, JSON lines elsewhere, or always one of them",
-        json_schema_extra=HARMLESS,
-    )
-    color: bool | Literal["auto"] = Field(
-        "auto",
-        description="colours in pretty lines; auto: on a terminal, unless NO_COLOR is set",
-        json_schema_extra=HARMLESS,
+    color: Harmless[bool | Literal["auto"]] = Field(
+        "auto", description="colours in pretty lines; auto: on a terminal, unless NO_COLOR is set"
     )
 
 
 class FileOptions(OptionGroup):
     """Options of the sink ``file``; see :class:`fapilog.sinks.FileSink`."""
 
-    path: Path | None = Field(None, description="file of the sink `file` given without a path")
+    path: Path | None = Field(None, description="file of the sink `file` if its name has no path")
     format: Literal["json", "otlp"] = Field("json", description="JSON lines or OTLP JSON lines")
-    max_bytes: Bytes | None = Field(None, description="rotate before the file is larger (10MB)")
-    rotate_every: Literal["hour", "day"] | Annotated[float, Field(gt=0)] | None = Field(
-        None, description="rotate every hour, day, or so many seconds"
+    max_bytes: Bytes | None = Field(None, description="size that rotates a file: 10MB")
+    rotate_every: Literal["hour", "day"] | Positive | None = Field(
+        None, description="rotate every hour, day, or this number of seconds"
     )
     compress: Literal["gzip"] | None = Field(None, description="compress rotated files")
-    keep_count: Annotated[int, Field(ge=0)] | None = Field(None, description="rotated files kept")
-    keep_age: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="seconds a rotated file is kept"
-    )
-    keep_bytes: ByteSize | None = Field(None, description="bytes of rotated files kept")
+    keep_count: Count | None = Field(None, description="number of rotated files to keep")
+    keep_age: Positive | None = Field(None, description="seconds to keep a rotated file")
+    keep_bytes: ByteSize | None = Field(None, description="bytes of rotated files to keep")
     mode: Mode = Field(0o600, description="permissions of new files, octal: 0640")
     fsync: bool = Field(
-        default=False, description="a batch counts as delivered once it is on the disk"
+        default=False, description="sync each batch to the disk before it counts as delivered"
     )
 
 
@@ -91,76 +90,73 @@ class LokiOptions(OptionGroup):
     """Options of the sink ``loki``; see :class:`fapilog.sinks.LokiSink`."""
 
     url: str | None = Field(
-        None, repr=False, description="Loki, for the sink `loki` given without a URL"
+        None, repr=False, description="URL of the sink `loki` if its name has no URL"
     )
-    tenant: str | None = Field(None, description="sent as X-Scope-OrgID")
-    username: str | None = Field(None, description="for basic authentication")
-    password: SecretStr | None = Field(None, description="the user's password")
-    token: SecretStr | None = Field(None, description="sent as Authorization: Bearer")
-    headers: SecretPairs = Field(default_factory=dict, description="sent with every request: a=b")
-    format: Literal["json", "protobuf"] = Field("json", description="form of a push")
+    tenant: str | None = Field(None, description="tenant, sent as X-Scope-OrgID")
+    username: str | None = Field(None, description="user of basic authentication")
+    password: SecretStr | None = Field(None, description="password of the user")
+    token: SecretStr | None = Field(None, description="token, sent as Authorization: Bearer")
+    headers: SecretPairs = Field({}, description="headers of every request: a=b")
+    format: Literal["json", "protobuf"] = Field("json", description="encoding of a push")
     line: Literal["message", "json", "logfmt"] = Field(
-        "message", description="an entry's line: the message alone, or with attributes"
+        "message", description="line of an entry: the message alone, or with attributes"
     )
     labels: Names | None = Field(
-        None, description="attributes of the resource that are labels, and severity"
+        None, description="resource attributes that become labels; also severity"
     )
-    timeout: Annotated[Seconds, Field(gt=0)] = Field(
-        10.0, description="seconds one request may take"
-    )
+    timeout: PositiveSeconds = Field(10.0, description="seconds that one request may take")
     certificate: Path | None = Field(None, description="PEM file of the authorities to trust")
     client_key: Path | None = Field(None, description="PEM file of the client's key")
-    client_certificate: Path | None = Field(None, description="PEM file of its certificates")
-    concurrency: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="requests under way at once"
-    )
+    client_certificate: Path | None = Field(None, description="PEM file of the client's chain")
+    concurrency: int = Field(1, ge=1, le=64, description="largest number of concurrent requests")
 
 
 class SpoolGroup(OptionGroup):
     """Options of the spool and the quarantine of remote sinks."""
 
     directory: Path | None = Field(
-        None, description="private directory for the spool and the quarantine; unset: neither"
+        None, description="private directory of the spool and the quarantine; unset: neither exists"
     )
     mode: Literal["overflow", "always", "never"] = Field(
-        "overflow",
-        description="spool what memory cannot hold and while a backend is down, always, or never",
+        "overflow", description="spool always, never, or when memory is full or a backend is down"
     )
-    max_bytes: ByteSize = Field(ByteSize(512 << 20), ge=1 << 20, description="bytes on disk a sink")
-    min_free: ByteSize = Field(ByteSize(64 << 20), ge=0, description="bytes to leave on the disk")
-    segment_bytes: ByteSize = Field(ByteSize(8 << 20), ge=1 << 16, description="bytes of a file")
+    max_bytes: ByteSize = Field(ByteSize(512 << 20), ge=1 << 20, description="bytes per sink")
+    min_free: ByteSize = Field(ByteSize(64 << 20), ge=0, description="disk bytes to leave free")
+    segment_bytes: ByteSize = Field(ByteSize(8 << 20), ge=1 << 16, description="bytes of one file")
     sync: Literal["interval", "always"] = Field(
-        "interval", description="fdatasync every sync_interval, or after every batch"
+        "interval", description="sync to the disk every sync_interval, or after every batch"
     )
-    sync_interval: Annotated[float, Field(gt=0, le=3600)] = Field(0.5, description="seconds")
+    sync_interval: Positive = Field(0.5, le=3600, description="seconds between two syncs")
     quarantine_bytes: ByteSize = Field(
-        ByteSize(64 << 20), ge=0, description="bytes of refused batches kept for each sink"
+        ByteSize(64 << 20), ge=0, description="bytes of refused batches to keep per sink"
     )
 
 
 class RouteGroup(OptionGroup):
-    """Which records the sink of this name gets; see :class:`fapilog.sinks.Route`."""
+    """The records that the sink of this name gets; see :class:`fapilog.sinks.Route`."""
 
-    level: Level = Field(1, description="lowest severity the sink gets")
-    max_level: Level = Field(24, description="highest severity the sink gets")
-    loggers: Names = Field((), description="logger names, with those below them; empty for all")
-    where: Pairs = Field(default_factory=dict, description="attributes and their values")
+    level: Level = Field(1, description="lowest severity that the sink gets")
+    max_level: Level = Field(24, description="highest severity that the sink gets")
+    loggers: Names = Field((), description="logger names and the names below them; empty: all")
+    where: Pairs = Field({}, description="required attributes and their values: a=b")
     overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] | None = Field(
-        None, description="what a full backlog does; default: the option sink_overflow"
+        None, description="policy of a full backlog; unset: the option sink_overflow"
     )
-    fallback: str | None = Field(None, description="sink that gets what this one cannot take")
-    fallback_after: Seconds = Field(30.0, description="seconds without an answer until it does")
+    fallback: str | None = Field(None, description="sink of the records that this one refuses")
+    fallback_after: Seconds = Field(
+        30.0, description="seconds without an answer before the fallback is used"
+    )
 
 
 class Settings(BaseSettings):
     """Options of a runtime, validated and frozen.
 
-    ``Settings(...)`` reads the environment and the files for what is not
-    given.  Does not block beyond reading two small files.
+    ``Settings(...)`` reads every option that is not an argument from the
+    environment and the files.  Blocks only to read two small files.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it, where it
-            came from, and the fix, and shows no secret.
+        ConfigurationError: an option is wrong.  The message names the option,
+            its source and the fix, and shows no secret.
     """
 
     model_config = SettingsConfigDict(
@@ -175,61 +171,49 @@ class Settings(BaseSettings):
     config: Path | None = Field(
         None, description="file of options, instead of those in the working directory"
     )
-    level: Level = Field(
-        9,
-        description="lowest severity that is logged: a name or 1 to 24",
-        json_schema_extra=HARMLESS,
+    level: Harmless[Level] = Field(
+        9, description="lowest severity that is logged: a name or 1 to 24"
     )
-    levels: Levels = Field(
-        default_factory=dict,
-        description="levels by logger name: app.db=debug,uvicorn=warn",
-        json_schema_extra=HARMLESS,
+    levels: Harmless[Levels] = Field(
+        {}, description="levels by logger name: app.db=debug,uvicorn=warn"
     )
-    severities: Severities = Field(
-        default_factory=dict,
-        description="severity names of your own: notice=10",
-        json_schema_extra=HARMLESS,
-    )
+    severities: Harmless[Severities] = Field({}, description="additional severity names: notice=10")
     sinks: Names | None = Field(
         None,
-        description="where records go: console, otlp[:URL], loki[:URL], file:PATH, memory, none",
+        description="destinations: console, otlp[:URL], loki[:URL], file:PATH, memory, none",
     )
     redact: bool = Field(default=True, description="mask secrets before any sink sees them")
-    redact_fields: Names = Field(
-        (), description="further field names to mask", json_schema_extra=HARMLESS
+    redact_fields: Harmless[Names] = Field((), description="additional field names to mask")
+    redact_allow: Names = Field((), description="field names that are not masked by name")
+    code_attributes: Harmless[bool] = Field(
+        default=False, description="add code.file.path, code.function.name, code.line.number"
     )
-    redact_allow: Names = Field((), description="field names never masked by name")
-    code_attributes: bool = Field(
-        default=False,
-        description="add code.file.path, code.function.name, code.line.number",
-        json_schema_extra=HARMLESS,
-    )
-    queue_size: int = Field(32_768, ge=1, description="records the queue holds")
+    queue_size: int = Field(32_768, ge=1, description="largest number of records in the queue")
     overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] = Field(
         "block",
-        description="what a full queue does: wait for room, drop what is new, or the less severe, "
-        "or wait for the spool",
+        description="policy of a full queue: wait for room, drop the new record, drop the less "
+        "severe, or wait for the spool",
     )
     protect_level: Level = Field(
-        13, description="severity from which the last tenth of queue and backlogs may be used"
+        13, description="lowest severity that may use the last tenth of queue and backlogs"
     )
     sink_overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] | None = Field(
-        None, description="what a full backlog does; unset: spill with a spool, else drop_lowest"
+        None, description="policy of a full backlog; unset: spill with a spool, or drop_lowest"
     )
-    block_timeout: Seconds = Field(1.0, description="longest wait for room, seconds")
+    block_timeout: Seconds = Field(1.0, description="longest wait for room in the queue, seconds")
     backlog_bytes: ByteSize = Field(
-        ByteSize(64 << 20), ge=65_536, description="bytes waiting for each sink"
+        ByteSize(64 << 20), ge=65_536, description="bytes that wait for each sink"
     )
-    batch_size: int = Field(2048, ge=1, description="records in a batch of a remote sink")
-    schedule_delay: Seconds = Field(1.0, description="longest wait for a full batch, seconds")
+    batch_size: int = Field(2048, ge=1, description="largest number of records in a batch")
+    schedule_delay: Seconds = Field(1.0, description="longest wait until a batch is full, seconds")
     export_timeout: Seconds = Field(30.0, gt=0, description="time limit of a send, seconds")
-    retry_initial: Annotated[Seconds, Field(gt=0)] = Field(
+    retry_initial: PositiveSeconds = Field(
         1.0, description="longest wait before the first retry, seconds; doubles each time"
     )
-    retry_maximum: Annotated[Seconds, Field(gt=0)] = Field(
-        30.0, description="longest wait before any retry, a backend's wish included, seconds"
+    retry_maximum: PositiveSeconds = Field(
+        30.0, description="longest wait before a retry, whatever a backend asks for, seconds"
     )
-    attribute_count_limit: int = Field(128, ge=0, description="attributes of a record")
+    attribute_count_limit: Count = Field(128, description="largest number of attributes")
     attribute_value_length_limit: int | None = Field(
         None, ge=0, description="characters of an attribute's text; 65536 when unset"
     )
@@ -241,27 +225,25 @@ class Settings(BaseSettings):
         default=True, description="make fapilog OpenTelemetry's global LoggerProvider"
     )
     otel_disabled: bool = Field(
-        default=False, description="no OTLP sink and no provider unless asked for by name"
+        default=False, description="disable the OTLP sink and the provider unless named"
     )
     console: ConsoleOptions = ConsoleOptions()
     file: FileOptions = FileOptions()
     loki: LokiOptions = LokiOptions()
     spool: SpoolGroup = SpoolGroup()
-    routes: dict[str, RouteGroup] = Field(
-        default_factory=dict, description="which records a sink gets, by the sink's name"
-    )
+    routes: dict[str, RouteGroup] = Field({}, description="records that a sink gets, by its name")
 
     def __init__(self, **options: Any) -> None:
         for name in options:
-            if name.startswith("_"):  # pydantic has arguments of its own, of such names
+            if name.startswith("_"):  # pydantic-settings has arguments with such names
                 msg = f"option {name!r}: {unknown(name, type(self))}"
-                raise ConfigurationError(msg)
+                raise ConfigurationError(msg, name)
         try:
             super().__init__(**options)
         except ValidationError as error:
             arguments = ArgumentSource(type(self), options)
             origins = Origins([arguments, *_sources(options.get("config"))])
-            raise ConfigurationError(explain(error, type(self), origins)) from None
+            raise explain(error, type(self), origins) from None
         _announce_unknown_variables()
 
     @classmethod
@@ -279,13 +261,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def origins(cls) -> Origins:
-        """Return where options come from, arguments aside.  Reads the files."""
+        """Return the sources of the options besides arguments.  Reads the files."""
         return Origins(_sources())
 
     def place(self, option: str) -> str:
-        """Return what errors about ``option`` begin with: the variable, key or argument it is from.
+        """Return the beginning of an error about ``option``: its variable, key or argument.
 
-        For what is found wrong only after validation.  Reads the files.
+        This is for errors after validation.  Reads the files.
         """
         source = Origins(_sources(self.config)).source(option)
         found: Any = salvage()
@@ -308,7 +290,7 @@ def _sources(config: object = None) -> Iterator[Source]:
 
 def _announce_unknown_variables() -> None:
     known = [own_variable(option) for option in option_names(Settings)]
-    # What begins like a container has been read, and with it what is wrong in it.
+    # Validation has found the unknown options inside of these.
     read = [own_variable(name) for name in containers(Settings)]
     for variable in sorted(os.environ):
         name = variable.upper()
@@ -320,16 +302,21 @@ def _announce_unknown_variables() -> None:
 
 
 def salvage() -> Settings:
-    """Return settings of every option in the environment and files that is right by itself.
+    """Return settings with every option in the environment and files that is right by itself.
 
-    For the first log call of an application that never configured: a wrong
-    option must neither break that call nor switch off what the right ones ask
-    for, redaction above all.
+    This is for the first log call of an application that did not configure
+    fapilog: a wrong option must neither break that call nor switch off the right
+    options, above all redaction.
     """
     found: dict[str, Any] = {}
     for source in reversed(list(_sources())):
         found = _merged(found, source())
-    return Settings.model_construct(**_right(Settings, found))
+    right, _ = right_values(Settings, found)
+    for name, field in Settings.model_fields.items():
+        group: Any = field.annotation
+        if name in right and is_group(group):
+            right[name] = group.model_construct(**right[name])
+    return Settings.model_construct(**right)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -339,19 +326,3 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         if isinstance(value, Mapping) and isinstance(below.get(name), Mapping)
     }
     return {**below, **above, **both}
-
-
-def _right(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of ``values`` is right by itself, validated."""
-    right: dict[str, Any] = {}
-    for name, value in values.items():
-        field = model.model_fields.get(name)
-        if field is None:
-            continue
-        group: Any = field.annotation
-        if is_group(group) and isinstance(value, Mapping):
-            right[name] = group.model_construct(**_right(group, value))
-            continue
-        with contextlib.suppress(ValidationError):
-            right[name] = TypeAdapter(kind_of(field)).validate_python(value)
-    return right

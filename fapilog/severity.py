@@ -1,9 +1,9 @@
-"""Severity numbers and their names, by the OpenTelemetry log data model.
+"""Severity numbers and their names in the OpenTelemetry log data model.
 
-A severity is an integer from 1 to 24 in six ranges of four: TRACE 1-4,
-DEBUG 5-8, INFO 9-12, WARN 13-16, ERROR 17-20, FATAL 21-24.  Everything that
-accepts a severity goes through :func:`parse_severity`, so names mean the same
-in code, in the environment and in a file.
+A severity number is an integer from 1 to 24 in six ranges of four: TRACE 1-4,
+DEBUG 5-8, INFO 9-12, WARN 13-16, ERROR 17-20, FATAL 21-24.  Every option and
+argument uses :func:`parse_severity`, so a name means the same in code, in the
+environment and in a file.
 
 Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber
 """
@@ -23,13 +23,13 @@ INFO: Final = 9
 WARN: Final = 13
 ERROR: Final = 17
 FATAL: Final = 21
-#: Above every severity; a threshold of OFF disables a logger.
+#: A number above every severity; a level of OFF disables a logger.
 OFF: Final = 25
 
 RANGES: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
-#: Short name of every number: ``SHORT_NAMES[9] == "INFO"``, ``[10] == "INFO2"``.
-#: Index 0 is the unspecified severity.
+#: The short name of every number: ``SHORT_NAMES[9] == "INFO"``, ``[10] == "INFO2"``.
+#: Number 0 is the unspecified severity.
 SHORT_NAMES: Final[tuple[str, ...]] = (
     "",
     *(name + suffix for name in RANGES for suffix in ("", "2", "3", "4")),
@@ -41,9 +41,6 @@ _NUMBERS: Final[dict[str, int]] = {
     **_ALIASES,
 }
 
-# The standard library's levels and where each begins in OpenTelemetry's scale.
-_STDLIB: Final = ((50, FATAL), (40, ERROR), (30, WARN), (20, INFO), (10, DEBUG))
-
 
 def parse_severity(value: int | str) -> int:
     """Return the severity number that ``value`` names.
@@ -54,7 +51,7 @@ def parse_severity(value: int | str) -> int:
             ``CRITICAL``, ``OFF``, or such a number in digits.
 
     Raises:
-        ConfigurationError: ``value`` is neither.
+        ConfigurationError: ``value`` is not a severity.
     """
     number = value if isinstance(value, int) else None
     if isinstance(value, str):
@@ -85,38 +82,28 @@ def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
 
 
 def range_name(number: int) -> str:
-    """Return the name of the range ``number`` lies in, ``"INFO"`` for 9 to 12.
+    """Return the name of the range of ``number``: ``"INFO"`` for 9 to 12.
 
-    Numbers outside 1 to 24 belong to the nearest range.
+    A number outside 1 to 24 belongs to the nearest range.
     """
     return RANGES[min(max(number - 1, 0) // 4, 5)]
 
 
 def from_stdlib(levelno: int) -> int:
-    """Map a level of the :mod:`logging` module to a severity number.
+    """Return the severity number of a level of :mod:`logging`.
 
-    10, 20, 30, 40 and 50 map to 5, 9, 13, 17 and 21.  A level in between
-    keeps its place: one number up for every quarter of the way to the next.
+    10, 20, 30, 40 and 50 become 5, 9, 13, 17 and 21.  A level between two of
+    them becomes a number between theirs, one higher per quarter of the distance.
     """
-    if levelno < 10:  # noqa: PLR2004 - logging.DEBUG
-        return TRACE + min(max(levelno, 0) * 4 // 10, 3)
-    for level, number in _STDLIB:
-        if levelno >= level:
-            return number + min((levelno - level) * 4 // 10, 3)
-    return TRACE  # pragma: no cover - every level from 10 up is in the table
+    return TRACE + min(max(levelno, 0) * 4 // 10, FATAL + 2)
 
 
 def to_stdlib(number: int) -> int:
-    """Map a severity number to the highest :mod:`logging` level it covers.
+    """Return the level of :mod:`logging` for a severity number.
 
-    The inverse of :func:`from_stdlib` at the range starts; ``OFF`` maps to a
-    level above CRITICAL.
+    It is the inverse of :func:`from_stdlib` for the first number of a range;
+    ``OFF`` becomes 60, a level above CRITICAL.
     """
     if number >= OFF:
         return 60
-    if number < DEBUG:
-        return 1
-    for level, start in _STDLIB:
-        if number >= start:
-            return level + (number - start) * 10 // 4
-    return 1  # pragma: no cover - every number from 5 up is in the table
+    return 1 if number < DEBUG else (number - TRACE) * 10 // 4

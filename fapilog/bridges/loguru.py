@@ -17,7 +17,8 @@ from fapilog.bridges import feeds
 from fapilog.bridges.event import Caller, Event, from_traceback, here, nanoseconds, take
 from fapilog.bridges.patching import SetupLock
 from fapilog.severity import TRACE, from_stdlib
-from fapilog.values.exceptions import qualified_name, resolve
+from fapilog.values.exceptions import resolve
+from fapilog.values.objects import type_name
 
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
@@ -126,7 +127,7 @@ def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[s
     """Return the ``exception.*`` attributes of a text that loguru formatted before its queue."""
     attributes = from_traceback(text[max(text.find(_HEADER), 0) :].strip("\n") + "\n")
     if kind is not None:
-        attributes["exception.type"] = qualified_name(kind)
+        attributes["exception.type"] = type_name(kind)
     return attributes
 
 

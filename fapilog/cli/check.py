@@ -1,8 +1,8 @@
-"""``fapilog check``: one record through every configured sink, and what became of it.
+"""``fapilog check``: sends one record through every configured sink and shows the answers.
 
-The record takes the real way up to fan-out - settings, resource, redaction,
-limits - in a runtime of its own.  Each sink is then called directly, once and
-without retries, so that its answer is shown here instead of counted somewhere.
+A separate runtime makes the record, with the real settings, resource, redaction
+and limits.  Then the command calls each sink directly, once and without
+retries, so that it can show the sink's answer.
 """
 
 from __future__ import annotations
@@ -30,54 +30,51 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-_PROXY_FIX: Final = (
-    ("HTTP 407", "response code 407"),
-    "give the proxy's credentials in its URL: HTTPS_PROXY=http://user:password@host:port",
-)
-
-# What to do about an answer, by words in it: the first row that fits.
-_FIXES: Final = (
+# The fix for an answer that has one of the words; the first row that fits is used.
+_NETWORK_FIXES: Final = (
+    (("WRONG_VERSION",), "the backend does not use TLS there: write http:// instead of https://"),
+    (("not known", "lookup"), "check the name of the host"),
     (
-        ("illegal request line", "HTTP/2", "disconnected"),
-        "do protocol and port agree? 4318 is HTTP, 4317 is gRPC: OTEL_EXPORTER_OTLP_PROTOCOL",
-    ),
-    (("WRONG_VERSION",), "the backend does not speak TLS there: http:// instead of https://?"),
-    (("CERTIFICATE_VERIFY",), "trust its authority: OTEL_EXPORTER_OTLP_CERTIFICATE=FILE"),
-    (("not known", "lookup"), "is the name of the host right?"),
-    (
-        ("refused", "UNAVAILABLE"),
-        "is a backend listening there? If it is elsewhere, set OTEL_EXPORTER_OTLP_ENDPOINT",
+        ("HTTP 407", "response code 407"),
+        "put the proxy's credentials in its URL: HTTPS_PROXY=http://user:password@host:port",
     ),
     (
         ("no complete answer", "DEADLINE_EXCEEDED"),
-        "is a firewall in between, or the backend slow?",
+        "check whether a firewall is in between, or whether the backend is slow",
     ),
-    _PROXY_FIX,
+)
+_OTLP_FIXES: Final = (
+    (
+        ("illegal request line", "HTTP/2", "disconnected"),
+        "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL",
+    ),
+    *_NETWORK_FIXES,
+    (("CERTIFICATE_VERIFY",), "trust its authority: OTEL_EXPORTER_OTLP_CERTIFICATE=FILE"),
+    (
+        ("refused", "UNAVAILABLE"),
+        "check that a backend listens there, or set OTEL_EXPORTER_OTLP_ENDPOINT",
+    ),
     (
         ("HTTP 401", "HTTP 403", "UNAUTHENTICATED", "PERMISSION_DENIED"),
         "set credentials: OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20TOKEN",
     ),
     (
         ("HTTP 404", "HTTP 405", "UNIMPLEMENTED"),
-        "nothing takes OTLP logs at this address; over HTTP the usual path is /v1/logs",
+        "this address accepts no OTLP logs; over HTTP the usual path is /v1/logs",
     ),
 )
-
 _LOKI_FIXES: Final = (
-    (("WRONG_VERSION",), "the backend does not speak TLS there: http:// instead of https://?"),
+    *_NETWORK_FIXES,
     (("CERTIFICATE_VERIFY",), "trust its authority: FAPILOG_LOKI__CERTIFICATE=FILE"),
-    (("not known", "lookup"), "is the name of the host right?"),
-    (("refused",), "is Loki listening there? If it is elsewhere, set FAPILOG_LOKI__URL"),
-    (("no complete answer",), "is a firewall in between, or Loki slow?"),
+    (("refused",), "check that Loki listens there, or set FAPILOG_LOKI__URL"),
     (
         ("HTTP 401", "HTTP 403"),
-        "set FAPILOG_LOKI__TOKEN, or FAPILOG_LOKI__USERNAME and _PASSWORD, and a TENANT if need be",
+        "set FAPILOG_LOKI__TOKEN, or _USERNAME and _PASSWORD, and _TENANT if Loki has tenants",
     ),
-    _PROXY_FIX,
-    (("HTTP 404", "HTTP 405"), "nothing takes a push at this address; Loki's port is 3100"),
+    (("HTTP 404", "HTTP 405"), "this address accepts no push; Loki's usual port is 3100"),
 )
 
-# What errors of a sink mean: the first row that fits.
+# The meaning of a sink's error; the first row that fits is used.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),
@@ -86,7 +83,7 @@ _FAILURES: Final = (
 
 
 class Verdict(NamedTuple):
-    """What became of the record at one sink."""
+    """The result of one sink, and the fix if the record was not delivered."""
 
     delivered: bool
     text: str
@@ -98,7 +95,7 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="Sinks to check instead of the configured ones: otlp:URL,file:PATH,console."
+            help="Sinks to check in place of the configured ones: otlp:URL,file:PATH,console."
             " May be repeated.",
         ),
     ] = None,
@@ -108,15 +105,15 @@ def check(
 ) -> None:
     """Send one record through every sink.
 
-    The sinks are the configured ones, or those of --sinks.  Says of each what
-    became of the record, and how to mend what stands in its way.  Exits with 0
-    when every sink delivered it, else with 1.
+    The sinks are the configured ones, or those of --sinks.  Shows for each sink
+    whether it delivered the record, and if not, why and what to do.  Exits with
+    0 if every sink delivered the record, else with 1.
     """
     settings = Settings() if not sinks else Settings(sinks=",".join(sinks))
     opened = make_sinks(settings)
     terminal = Terminal()
     if not opened:
-        terminal.line(Text("no sink is configured", RED), ": set FAPILOG_SINKS, or give --sinks")
+        terminal.line(Text("no sink is configured", RED), ": set FAPILOG_SINKS or use --sinks")
         raise typer.Exit(1)
     record = make_record(settings)
     verdicts = send_to_console(terminal, opened, record, timeout)
@@ -133,9 +130,9 @@ def check(
 
 
 def make_record(settings: Settings) -> LogRecord:
-    """Return a record as the sinks of a runtime with these settings would get it."""
+    """Return a record as a sink of a runtime with these settings gets it."""
     memory = MemorySink()
-    # What would keep this record from this sink is not what is to be checked.
+    # Levels and routes are not checked; they must not drop this record.
     open_to_all = {"level": INFO, "levels": {}, "routes": {}}
     with Runtime(settings.model_copy(update=open_to_all), sinks=memory) as runtime:
         runtime.get_logger("fapilog.check").info("fapilog check: this record can be ignored")
@@ -145,7 +142,7 @@ def make_record(settings: Settings) -> LogRecord:
 def send_to_console(
     terminal: Terminal, sinks: Mapping[str, Sink[Any]], record: LogRecord, timeout: float
 ) -> dict[str, Verdict]:
-    """Let the sinks that write where we write do so first, with a heading of their own."""
+    """Send to the sinks that write to this terminal first, each under its own heading."""
     verdicts = {}
     for name, sink in sinks.items():
         if isinstance(sink, ConsoleSink):
@@ -156,8 +153,8 @@ def send_to_console(
 
 
 def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
-    """Send ``record`` by itself and close the sink.  Blocks up to ``timeout`` seconds."""
-    # A sink on standard output writes below its buffer.
+    """Send only ``record`` and close the sink.  Blocks up to ``timeout`` seconds."""
+    # A sink on standard output writes past its buffer.
     sys.stdout.flush()
     began = monotonic()
     try:
@@ -165,8 +162,8 @@ def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
             outcome = sink.send([sink.encode(record)], timeout)
             took = f"delivered in {(monotonic() - began) * 1000:.0f} ms"
     except Exception as error:  # noqa: BLE001 - a sink's own code; shown to the user
-        what = next((words for kind, words in _FAILURES if isinstance(error, kind)), "failed")
-        return _failed(sink, what, error)
+        result = next((words for kind, words in _FAILURES if isinstance(error, kind)), "failed")
+        return _failed(sink, result, error)
     if outcome is None:
         return Verdict(delivered=True, text=took)
     if outcome.rejected:
@@ -174,8 +171,8 @@ def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
     return Verdict(delivered=True, text=f"{took}; the backend says: {outcome.message}")
 
 
-def _failed(sink: Sink[Any], what: str, answer: object) -> Verdict:
+def _failed(sink: Sink[Any], result: str, answer: object) -> Verdict:
     text = str(answer) or type(answer).__name__
-    known = _LOKI_FIXES if isinstance(sink, LokiSink) else _FIXES
+    known = _LOKI_FIXES if isinstance(sink, LokiSink) else _OTLP_FIXES
     fixes = (fix for words, fix in known if any(word in text for word in words))
-    return Verdict(delivered=False, text=f"{what}: {text}", fix=next(fixes, ""))
+    return Verdict(delivered=False, text=f"{result}: {text}", fix=next(fixes, ""))

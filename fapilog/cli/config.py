@@ -1,7 +1,7 @@
-"""``fapilog config``: what is in force, and where each value comes from.
+"""``fapilog config``: the value of every option, and its source.
 
-It reads the same settings, sinks and resource that ``fapilog.configure()``
-would, here and now, and sends nothing.  Secrets are masked.
+The command reads the settings, the sinks and the resource as
+``fapilog.configure()`` does, and sends nothing.  Secrets are masked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SERVICE_VARIABLE: Final = "OTEL_SERVICE_NAME"
 
 
 class Entry(NamedTuple):
-    """One option in force: its value, masked, and its origin."""
+    """An option: its name, its value without secrets, and the origin of the value."""
 
     name: str
     value: Any
@@ -40,14 +40,14 @@ class Entry(NamedTuple):
 def config(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every option and where it comes from.
+    """Show the value of every option and its source.
 
-    Also those of OTLP sinks, and the resource.  Secrets are masked; nothing is
-    sent.
+    Also shows the options of OTLP sinks and the resource.  Secrets are masked,
+    and nothing is sent.
     """
     settings = Settings()
     for spec in settings.sinks or ():
-        sink_of(spec, settings)  # says what is wrong with it
+        sink_of(spec, settings)  # raises the error about a wrong option of the sink
     sections = {
         "settings": list(settings_entries(settings)),
         **dict(otlp_sections(settings)),
@@ -67,7 +67,7 @@ def config(
 
 
 def settings_entries(settings: Settings) -> Iterator[Entry]:
-    """Yield the options of fapilog, nested ones by their dotted name."""
+    """Yield the options of fapilog by their dotted name."""
     origins = Settings.origins()
     for option, value in _options(settings):
         source = origins.source(option)
@@ -76,7 +76,7 @@ def settings_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every option with its dotted name; of groups by name only what was set."""
+    """Yield every option with its dotted name; of a route only the options that are set."""
     for name, value in group:
         option = prefix + name
         if isinstance(value, BaseModel):
@@ -93,7 +93,7 @@ def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def otlp_sections(settings: Settings) -> Iterator[tuple[str, list[Entry]]]:
-    """Yield a title and the options of each OTLP sink; they are OpenTelemetry's own."""
+    """Yield a title and the options of each OTLP sink, which are OpenTelemetry's."""
     for spec in settings.sinks or ():
         if spec.partition(":")[0].lower() == "otlp":
             yield f"sink {mask_url(spec)}", list(_otlp_entries(spec, settings))
@@ -120,7 +120,7 @@ def _otlp_origin(option: str) -> str:
 
 
 def resource_entries(settings: Settings) -> Iterator[Entry]:
-    """Yield the resource's attributes as they would be sent."""
+    """Yield the resource's attributes as a sink gets them."""
     attributes = detect_resource().attributes
     redact = RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
     given = os.environ.get(_RESOURCE_VARIABLE, "").split(",")
@@ -133,7 +133,7 @@ def resource_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _plain(option: str, value: Any) -> Any:
-    """Return a setting as JSON has it: severities by name, URLs without credentials."""
+    """Return a value for JSON: severities by name, URLs without credentials."""
     if isinstance(value, int) and option.endswith("level"):
         return _severity(value)
     if option == "file.mode":

@@ -8,17 +8,16 @@ first hold, no logger asks, so holds add no cost to a disabled call.
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Self
 
 from fapilog import native
 from fapilog.context import reset_latest
 from fapilog.engine.hold_buffer import Buffer
-from fapilog.errors import ConfigurationError
+from fapilog.options.checks import FINITE_SECONDS, severity, whole
 from fapilog.process import fork
-from fapilog.severity import OFF, parse_severity
+from fapilog.severity import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +29,7 @@ _Node: TypeAlias = "tuple[Buffer, _Node | None]"
 
 #: The lowest severity number that any hold of this process takes; OFF before the first hold.
 floor: int = OFF
+_ONE_OR_MORE: Final = whole(1)
 _followers: list[Callable[[], object]] = []
 _BLOCK: Final[ContextVar[_Node | None]] = ContextVar("fapilog_hold", default=None)
 # One lock for all holds, because a forked child must replace it.
@@ -109,14 +109,11 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
         size: int = 1_048_576,
         seconds: float = 60.0,
     ) -> None:
-        number = _severity(level)
-        whole = "a whole number above 0"
-        self._options = (
-            number,
-            _checked("records", records, {int}, whole),
-            _checked("size", size, {int}, whole),
-            _checked("seconds", seconds, {int, float}, "a number above 0"),
-        )
+        number = severity("level", level, "hold()")
+        _ONE_OR_MORE.check("records", records, "hold()")
+        _ONE_OR_MORE.check("size", size, "hold()")
+        FINITE_SECONDS.check("seconds", seconds, "hold()")
+        self._options = (number, records, size, float(seconds))
         self._buffer: Buffer | None = None
         self._depth = 0
         self._tokens: list[Token[_Node | None]] = []
@@ -186,21 +183,6 @@ def _lower_floor(level: int) -> None:
     floor = level
     for callback in _followers:
         callback()
-
-
-def _severity(level: object) -> int:
-    try:
-        return parse_severity(level)  # type: ignore[arg-type]  # any object may be given
-    except ValueError as error:
-        msg = f"hold(): level: {error}"
-        raise ConfigurationError(msg) from None
-
-
-def _checked(option: str, value: Any, kinds: set[type], fix: str) -> Any:
-    if type(value) not in kinds or not 0 < value < inf:
-        msg = f"hold(): {option}={value!r}: use {fix}"
-        raise ConfigurationError(msg)
-    return value
 
 
 def _after_fork_in_child() -> None:

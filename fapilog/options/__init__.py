@@ -1,4 +1,8 @@
-"""What options are made of: their types, where their values come from, what is said of wrong ones.
+"""The machinery of options: their types, their sources, their checks and the errors about them.
 
-Knows no option by name; those are in ``fapilog.settings``.
+This package knows no option by name; :class:`fapilog.settings.Settings` has the
+names.  It imports only the data modules and ``fapilog.diagnostics``, and every
+package above may import it.  ``sources`` reads the environment and the files,
+``found`` decides how far to trust a file, ``explain`` writes the errors, and
+``checks`` has the rules for arguments.  Read ``sources`` first.
 """

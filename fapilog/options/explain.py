@@ -1,7 +1,6 @@
-"""What is said of a wrong option: where it was written, what is allowed, what was probably meant.
+"""The errors about wrong options: the place, the allowed values, the probable meaning.
 
-Values are compared with what is allowed and never shown, because one of them
-may be a secret.
+An error never shows the value of an option, which may be a secret.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import TypeAdapter, ValidationError
-
+from fapilog.errors import ConfigurationError
 from fapilog.options.schema import (
     field_at,
     inside,
     is_group,
     kind_at,
-    kind_of,
     option_names,
     path_of,
 )
@@ -25,17 +22,17 @@ from fapilog.options.schema import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
+    from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
     from fapilog.options.sources import Origins, Source
 
-# How alike two names are that may be one misspelt: within a group, and elsewhere.
-_ALIKE: Final = 0.6
-_MUCH_ALIKE: Final = 0.85
+# How similar a name must be to an option to be taken for a misspelling of it: in the
+# same group, and in another one.
+_SIMILAR: Final = 0.6
+_VERY_SIMILAR: Final = 0.85
 _GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
-# What is allowed, by pydantic's types of errors; {} are their own limits.
+# The allowed values by pydantic's type of error, with placeholders for its limits.
 _ALLOWED: Final[Mapping[str, str]] = {
     "literal_error": "{expected}",
     "bool_parsing": "true or false",
@@ -60,21 +57,22 @@ _ALLOWED: Final[Mapping[str, str]] = {
 }
 
 
-def explain(error: ValidationError, model: type[BaseModel], origins: Origins) -> str:
-    """Return a line for each wrong option: its place, the fix, what the option is.
+def explain(error: ValidationError, model: type[BaseModel], origins: Origins) -> ConfigurationError:
+    """Return the error with a line for each wrong option: its place, the fix, its meaning.
 
     Args:
-        error: what validation of ``model`` raised.
-        model: the settings.
-        origins: where their values came from, arguments first.
+        error: the error that the validation of ``model`` raised.
+        model: the class of the settings.
+        origins: the sources of the values, arguments first.
     """
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         wrong.setdefault(".".join(path_of(model, detail["loc"])), []).append(detail)
-    return "\n".join(
+    lines = [
         _explain_one(option, details, model, origins.source(option))
         for option, details in wrong.items()
-    )
+    ]
+    return ConfigurationError("\n".join(lines), next(iter(wrong)))
 
 
 def _explain_one(
@@ -87,7 +85,8 @@ def _explain_one(
         return f"{place}: {unknown(option, model, spelling)}"
     kind = kind_at(model, option)
     if first["type"] in _GROUP_ERRORS and is_group(kind):
-        return f"{place}: {_not_a_group(option, kind, first['input'], spelling)}"
+        names = ", ".join(spelling(f"{option}.{name}") for name in kind.model_fields)
+        return f"{place}: {option!r} is a group of options, not an option; its options are: {names}"
     if first["type"] in _GROUP_ERRORS and is_group(inside(kind, "")):
         example = spelling(f"{option}.NAME.{next(iter(inside(kind, '').model_fields))}")
         return f"{place}: {option!r} holds groups of options by name; write {example}, for example"
@@ -97,14 +96,14 @@ def _explain_one(
 
 
 def _fix(details: Sequence[ErrorDetails]) -> str:
-    """Return what is allowed; where there are several ways to be right, all of them."""
+    """Return the allowed values, of each branch of a union."""
     allowed = [
         _ALLOWED[detail["type"]].format(**_plain_numbers(detail.get("ctx", {})))
         for detail in details
         if detail["type"] in _ALLOWED
     ]
     if not allowed:
-        return details[0]["msg"].removeprefix("Value error, ")
+        return str(details[0].get("ctx", {}).get("error") or details[0]["msg"])
     choices = re.findall("'([^']*)'", " ".join(allowed))
     near = closest(str(details[0]["input"]), choices)
     hint = f"; did you mean {near!r}?" if near and len(choices) > 1 else ""
@@ -112,7 +111,7 @@ def _fix(details: Sequence[ErrorDetails]) -> str:
 
 
 def _plain_numbers(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return limits as people write them: 0, not 0.0."""
+    """Return limits with 0 in place of 0.0."""
     return {
         name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
         for name, limit in limits.items()
@@ -120,12 +119,12 @@ def _plain_numbers(limits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] = repr) -> str:
-    """Return what to say of an option that ``model`` does not have.
+    """Return the fix for an option that ``model`` does not have.
 
     Args:
-        option: its dotted name.
-        model: the settings.
-        spelling: how options are written where it was found.
+        option: the dotted name of the option.
+        model: the class of the settings.
+        spelling: returns how the option's source writes a name.
     """
     group, _, name = option.rpartition(".")
     kind = kind_at(model, group) if group else model
@@ -133,49 +132,24 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     prefix = f"{group}." if group else ""
     own = {one: prefix + one for one in names}
     everywhere = {one.rpartition(".")[2]: one for one in reversed(list(option_names(model)))}
-    # An option in the wrong group is more likely than one that is only a little alike.
-    for known, alike in ((own, _MUCH_ALIKE), (everywhere, _MUCH_ALIKE), (own, _ALIKE)):
-        near = closest(name, known, alike)
+    # A right name in the wrong group is more probable than a rather different name.
+    for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):
+        near = closest(name, known, similarity)
         if near:
             return f"there is no such option; did you mean {spelling(known[near])}?"
     return f"there is no such option; options are: {', '.join(map(spelling, own.values()))}"
 
 
-def _not_a_group(
-    option: str, group: type[BaseModel], value: object, spelling: Callable[[str], str]
-) -> str:
-    """Say which option of the group a bare value was probably meant for."""
-    likely = [name for name, field in group.model_fields.items() if _takes(field, value)]
-    names = likely[:2] or list(group.model_fields)
-    meant = " or ".join(spelling(f"{option}.{name}") for name in names)
-    hint = f"did you mean {meant}?" if likely else f"its options are: {meant.replace(' or', ',')}"
-    return f"{option!r} is a group of options, not an option; {hint}"
-
-
-def _takes(field: FieldInfo, value: object) -> bool:
-    """Whether ``value`` is right for ``field``, and would not be for just any."""
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(kind_of(field))
-        adapter.validate_python(value)
-    except ValidationError:
-        return False
-    try:
-        adapter.validate_python("\0 no option means this")
-    except ValidationError:
-        return True
-    return isinstance(value, str) and ("/" in value or "\\" in value or "." in value)
-
-
-def closest(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
-    """Return which of the known names was probably meant, or "".
+def closest(name: str, known: Iterable[str], similarity: float = _SIMILAR) -> str:
+    """Return the known name that ``name`` probably misspells, or "".
 
     Args:
-        name: as it was written; capitals, ``-`` and ``_`` make no difference.
-        known: names.
-        alike: from 0 to 1, how much alike they must be.
+        name: the name to look for; capitals, ``-`` and ``_`` make no difference.
+        known: the names to choose from.
+        similarity: the least similarity of the two, from 0 to 1.
     """
     plain = {_plain(one): one for one in known}
-    near = difflib.get_close_matches(_plain(name), plain, 1, cutoff=alike)
+    near = difflib.get_close_matches(_plain(name), plain, 1, cutoff=similarity)
     return plain[near[0]] if near else ""
 
 

@@ -1,11 +1,10 @@
-"""Whose configuration file it is that lies in the working directory.
+"""Whether a configuration file in the working directory belongs to the application.
 
-A tool that is run inside a directory of somebody else must not obey a file
-there: it could send records, with the credentials of the environment, to a
-stranger, or write them to any file.  So a file that nobody named is obeyed
-whole only if it belongs to the application: if code of that directory is
-running.  Otherwise it sets nothing but the options that are marked with
-:data:`HARMLESS`.
+A tool that runs inside another person's directory must not obey a file there:
+the file could send records, with the credentials of the environment, to a
+stranger, or write them to any file.  So fapilog obeys the whole of a file that
+the user did not name only if code of that directory is running.  Otherwise the
+file sets only the options that are marked with :data:`HARMLESS`.
 """
 
 from __future__ import annotations
@@ -18,22 +17,15 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import TypeAdapter, ValidationError
-
-from fapilog.options.schema import is_group, kind_of
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
-
-#: Marks an option that names no destination, loads nothing, weakens no
-#: protection and takes no resources: ``Field(..., json_schema_extra=HARMLESS)``.
+#: Marks an option that names no destination, loads nothing, weakens no protection
+#: and takes no resources.
 HARMLESS: Final[dict[str, Any]] = {"harmless": True}
 
-#: Bytes of a file that is read; one that nobody named may be of any size.
+#: The largest file, in bytes, that is read: a file that nobody named may have any size.
 _MAX_BYTES: Final = 1 << 20
 _INSTALLED: Final = {"site-packages", "dist-packages"}
 # Opening must not wait for the writer of a pipe.
@@ -41,15 +33,15 @@ _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOE
 
 
 def read(path: Path) -> tuple[str, bool]:
-    """Return the text of a file, and whether nobody but its user and root can have written it.
+    """Return the text of a file, and whether only this user and root can have written it.
 
-    Does not block: what is not a regular file is not read.
+    Does not block: only a regular file is read.
 
     Raises:
-        OSError: it cannot be read, or is not a file of options.
-        ValueError: it is not UTF-8.
+        OSError: the file cannot be read, is not a regular file, or is too large.
+        ValueError: the file is not UTF-8.
     """
-    with open(os.open(path, _FLAGS), "rb") as file:  # noqa: PTH123 - of a descriptor
+    with open(os.open(path, _FLAGS), "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
@@ -60,7 +52,7 @@ def read(path: Path) -> tuple[str, bool]:
 
 
 def _is_own(status: os.stat_result, *, link: bool = False) -> bool:
-    """Whether the user or root owns it, and others cannot write to it, if it is not a link."""
+    """Whether this user or root owns a file or a link, and other users cannot write to the file."""
     if not hasattr(os, "geteuid"):
         return True
     is_shared = bool(status.st_mode & stat.S_IWOTH) and not link
@@ -68,7 +60,7 @@ def _is_own(status: os.stat_result, *, link: bool = False) -> bool:
 
 
 def belongs_to_application(path: Path) -> bool:
-    """Whether code that lies in the directory of ``path`` runs now, or is the main program."""
+    """Whether code in the directory of ``path`` is running or is the main program."""
     try:
         directory = path.absolute().parent.resolve()
     except OSError:
@@ -77,13 +69,13 @@ def belongs_to_application(path: Path) -> bool:
 
 
 def _running_files() -> Iterator[str]:
-    """Yield the files of the main program, and of the modules whose code runs on this thread.
+    """Yield the files of the main program and of the modules whose code runs on this thread.
 
-    Those of a frame's module, not what its code object names: that may be the
-    name of a template that was compiled.
+    The file comes from a frame's module: its code object may have the name of a
+    template that was compiled.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    # In zero code the main program is not loaded yet, and nothing has left its directory.
+    # In zero code the main program is not loaded yet, so no code has changed the directory.
     yield main or next(iter(sys.orig_argv[1:]), "")
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only way to the callers
     seen: set[int] = set()
@@ -96,7 +88,7 @@ def _running_files() -> Iterator[str]:
 
 
 def _is_within(file: str, directory: Path) -> bool:
-    """Whether a file lies in the directory, and was not installed there."""
+    """Whether a file is in the directory and was not installed there."""
     if not file or file.startswith(("<", "-")):
         return False
     try:
@@ -108,36 +100,9 @@ def _is_within(file: str, directory: Path) -> bool:
             and scripts != resolved.parent
             and _INSTALLED.isdisjoint(resolved.parts)
         )
-    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that cannot be one
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # a loop of links, or a name that a file cannot have
         return False
-
-
-def harmless(
-    model: type[BaseModel], values: dict[str, Any], prefix: str = ""
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of harmless options that are right, and the dotted names of the others."""
-    kept: dict[str, Any] = {}
-    others: list[str] = []
-    for name, value in values.items():
-        field = model.model_fields.get(name)
-        group: Any = None if field is None else field.annotation
-        if isinstance(value, dict) and is_group(group):
-            inner, more = harmless(group, value, f"{prefix}{name}.")
-            others += more
-            if inner:
-                kept[name] = inner
-        elif field is not None and field.json_schema_extra == HARMLESS and _is_right(field, value):
-            kept[name] = value
-        else:
-            others.append(f"{prefix}{name}")
-    return kept, others
-
-
-def _is_right(field: FieldInfo, value: object) -> bool:
-    """Whether an option may have a value: a wrong one in a stranger's file stops no tool."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind_of(field))
-    try:
-        adapter.validate_python(value)
-    except ValidationError:
-        return False
-    return True

@@ -1,23 +1,24 @@
-"""The shape of a model of options: which there are, in which group, of which type.
+"""The options of a pydantic model: their names, groups and types.
 
-Options are named by their dotted path, ``file.max_bytes``, ``routes.otlp.level``.
+The name of an option is its dotted path: ``file.max_bytes``, ``routes.otlp.level``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pydantic.fields import FieldInfo
 
 
 def path_of(model: type[BaseModel], location: Iterable[int | str]) -> Iterator[str]:
-    """Yield the parts of an error's location that name options and keys, not branches of types."""
+    """Yield the parts of an error's location that are options or keys, not branches of a union."""
     kind: Any = model
     for part in location:
         if kind is None or part == "[key]":
@@ -27,7 +28,7 @@ def path_of(model: type[BaseModel], location: Iterable[int | str]) -> Iterator[s
 
 
 def kind_at(model: type[BaseModel], option: str) -> Any:
-    """Return the type of an option that has parts: a group, a mapping, a list; else None."""
+    """Return the type of an option if it is a group, a mapping or a list, else None."""
     kind: Any = model
     for part in option.split("."):
         kind = inside(kind, part)
@@ -35,7 +36,7 @@ def kind_at(model: type[BaseModel], option: str) -> Any:
 
 
 def inside(kind: Any, part: str) -> Any:
-    """Return the type of a part of ``kind`` where that has parts in turn, else None."""
+    """Return the type of a part of ``kind`` if that is a group, a mapping or a list, else None."""
     if is_group(kind):
         field = kind.model_fields.get(part)
         kind = None if field is None else field.annotation
@@ -54,7 +55,7 @@ def inside(kind: Any, part: str) -> Any:
 
 
 def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
-    """Return the innermost option on the way to ``option``."""
+    """Return the option of the model that ``option`` names or is inside of."""
     found, kind = None, model
     for part in option.split("."):
         if is_group(kind):
@@ -70,7 +71,7 @@ def is_group(kind: Any) -> bool:
 
 
 def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all options, those of groups without the groups themselves."""
+    """Yield the dotted names of all options; a group itself is not an option."""
     for name, field in model.model_fields.items():
         kind: Any = field.annotation
         if is_group(kind):
@@ -80,7 +81,7 @@ def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def containers(model: type[BaseModel]) -> Iterator[str]:
-    """Yield the groups, and the options that hold groups by name."""
+    """Yield the names of the groups and of the options that hold groups by name."""
     for name in model.model_fields:
         kind = inside(model, name)
         if is_group(kind) or is_group(inside(kind, "")):
@@ -93,3 +94,37 @@ def kind_of(field: FieldInfo) -> Any:
     for part in field.metadata:
         kind = Annotated[kind, part]
     return kind
+
+
+def right_values(
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    accepts: Callable[[FieldInfo], bool] = lambda _field: True,
+    prefix: str = "",
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values that are right by themselves, and the dotted names of the others.
+
+    Args:
+        model: the class of the options.
+        values: the values by name, those of a group in a mapping.
+        accepts: whether the value of an option is wanted at all.
+        prefix: the dotted name of the group, with a dot.
+    """
+    right: dict[str, Any] = {}
+    others: list[str] = []
+    for name, value in values.items():
+        field = model.model_fields.get(name)
+        group: Any = None if field is None else field.annotation
+        if isinstance(value, Mapping) and is_group(group):
+            inner, more = right_values(group, value, accepts, f"{prefix}{name}.")
+            right |= {name: inner} if inner else {}
+            others += more
+            continue
+        try:
+            if field is not None and accepts(field):
+                right[name] = TypeAdapter(kind_of(field)).validate_python(value)
+                continue
+        except ValidationError:
+            pass
+        others.append(f"{prefix}{name}")
+    return right, others

@@ -1,7 +1,7 @@
-"""Where values of options come from: variables of the environment, and two files.
+"""The sources of options besides arguments: the environment and two files.
 
-Each source can say how it names an option, so that what is shown to the user
-is what the user wrote.
+Each source knows how the user writes an option there, so that errors show the
+option as the user wrote it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing_extensions import override
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.options import found
+from fapilog.options.schema import right_values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,20 +37,20 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_settings import BaseSettings
 
-    #: What reads values besides arguments.
+    #: The sources besides arguments.
     AnySource: TypeAlias = "EnvironmentSource | OTelEnvironmentSource | FileSource"
 
 ENV_PREFIX: Final = "FAPILOG_"
-#: Names a file of options, which is obeyed whole.
+#: The variable that names a file of options; such a file may set every option.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _TABLE: Final = ("tool", "fapilog")
-#: What reading and parsing raise for what is not TOML.
+#: The errors about a file that cannot be read or is not TOML.
 _UNREADABLE: Final = (OSError, ValueError, RecursionError)
-#: Names that an announcement shows, and characters of each.
+#: How many names an announcement shows, and how many characters of each name.
 _SHOWN: Final = 20
 
-#: OpenTelemetry's variables and the options they set, those that win first;
-#: ``True`` are milliseconds, of which 0 means without a limit.
+#: OpenTelemetry's variables and the options that they set; the first one wins.
+#: ``True`` marks milliseconds, where 0 means no limit.
 OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_BLRP_MAX_QUEUE_SIZE": ("queue_size", False),
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": ("batch_size", False),
@@ -62,39 +63,39 @@ OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_SDK_DISABLED": ("otel_disabled", False),
     "OTEL_LOGS_EXPORTER": ("sinks", False),
 }
-#: Either of them makes ``otlp`` the sink if no option names one.
+#: Either of these makes ``otlp`` the sink if no option names a sink.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-#: Seconds of the longest duration: a longer one means the same.
+#: The longest duration in seconds; longer ones are cut to it.
 _LONGEST: Final = 86_400.0
-#: Digits of a number that is read; more are more than any limit.
+#: How many digits of a number are read; every limit has fewer.
 _DIGITS: Final = 18
 
 
 class Source(Protocol):
-    """Where values come from.  Options are named by their dotted path, ``file.max_bytes``."""
+    """A source of values.  The name of an option is its dotted path, ``file.max_bytes``."""
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values, those of a group in a mapping of their own."""
+        """Return the values by name, those of a group in a mapping."""
         ...
 
     def origin(self, option: str) -> str:
-        """Return the variable or the file that set ``option``."""
+        """Return the variable or the file that sets ``option``."""
         ...
 
     def place(self, option: str) -> str:
-        """Return the same for an error, with the key where there is one."""
+        """Return the beginning of an error about ``option``: the variable, or the key and file."""
         ...
 
     def spelling(self, option: str) -> str:
-        """Return how ``option`` would be written here."""
+        """Return how a user writes ``option`` in this source."""
         ...
 
 
 class ArgumentSource(InitSettingsSource):
-    """Arguments of a call."""
+    """The arguments of a call."""
 
-    def origin(self, option: str) -> str:  # noqa: ARG002 - as Source has it
-        """Return what arguments are called."""
+    def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
+        """Return the word "argument"."""
         return "argument"
 
     def place(self, option: str) -> str:
@@ -114,23 +115,23 @@ class EnvironmentSource(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            return value  # no JSON; the model finds out, and where it was is told then
+            return value  # it is not JSON: validation says so, with the variable's name
 
     @override
     def explode_env_vars(
         self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
     ) -> dict[str, Any]:
-        # Pairs are written in one variable; versions differ in what they make of more.
+        # Pairs are written in one variable; versions of pydantic-settings read others differently.
         if NoDecode in field.metadata:
             return {}
         return super().explode_env_vars(field_name, field, env_vars)
 
     def origin(self, option: str) -> str:
-        """Return the variable that is set: the option's own, or one for all around it."""
+        """Return the variable that is set: the option's own, or that of a group around it."""
         return self._split(option)[0]
 
     def place(self, option: str) -> str:
-        """Return the same, with what is meant inside of it."""
+        """Return the variable and the part of its value that is the option."""
         return ": ".join(self._split(option))
 
     def spelling(self, option: str) -> str:
@@ -150,7 +151,7 @@ class EnvironmentSource(EnvSettingsSource):
 
 
 class OTelEnvironmentSource(PydanticBaseSettingsSource):
-    """Options that OpenTelemetry's own environment variables set.
+    """The options that OpenTelemetry's environment variables set.
 
     Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
@@ -188,24 +189,24 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the same, with the unit if it is not that of the option."""
+        """Return the variable, with its unit if the option has another one."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable
 
     def spelling(self, option: str) -> str:
-        """Return OpenTelemetry's variable, or fapilog's if there is none."""
+        """Return OpenTelemetry's variable of the option, or else fapilog's."""
         return next(iter(_variables_of(option)), own_variable(option))
 
 
 def _fit(values: dict[str, Any]) -> None:
-    """Keep a batch within the queue, as the specification has it."""
+    """Make the batch at most as large as the queue, which the specification requires."""
     queue, batch = values.get("queue_size"), values.get("batch_size")
     if queue is not None and batch is not None and batch > queue:
         announce(
             "variable OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
             f"OTEL_BLRP_MAX_EXPORT_BATCH_SIZE={batch} is more than OTEL_BLRP_MAX_QUEUE_SIZE="
-            f"{queue}; {queue} is used",
+            f"{queue}; the batch size is {queue}",
         )
         values["batch_size"] = queue
 
@@ -217,17 +218,15 @@ def _variables_of(option: str) -> list[str]:
 def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     """Return the value of a variable.
 
-    Raises:
-        ValueError: it has none of its values; the specification wants a
-            warning then, and the default.
-            Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    A wrong value raises ValueError: the specification requires a warning and the default.
+    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if option == "sinks":
         return text
     if option == "otel_disabled":
         if text.lower() not in {"true", "false"}:
-            msg = "use true or false; it counts as false"
+            msg = "use true or false; any other value counts as false"
             raise ValueError(msg)
         return text.lower() == "true"
     if not (text.isascii() and text.isdigit()):
@@ -246,18 +245,19 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
 
 
 class FileSource(InitSettingsSource):
-    """Keys of a TOML file, or of a table in it.
+    """The keys of a TOML file, or of a table in it.
 
     Args:
-        settings_cls: the model of the options.
-        path: the file.
-        table: the names of the table, from the outside in.
-        named: whether the user has named the file.  One that was found in the
+        settings_cls: the class of the settings.
+        path: the path of the file.
+        table: the parts of the table's name, outermost first.
+        named: whether the user named the file.  A file that was found in the
             working directory sets harmless options only, unless it belongs to
             the application: see :mod:`fapilog.options.found`.
 
     Raises:
-        ConfigurationError: the file cannot be read, or was named and is not there.
+        ConfigurationError: the file cannot be read, or the user named it and it
+            does not exist.
     """
 
     def __init__(
@@ -277,12 +277,12 @@ class FileSource(InitSettingsSource):
         )
         super().__init__(settings_cls, values)
 
-    def origin(self, option: str) -> str:  # noqa: ARG002 - as Source has it
-        """Return the file, and the table in it."""
+    def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
+        """Return the file and the table in it."""
         return self._name
 
     def place(self, option: str) -> str:
-        """Return key and file."""
+        """Return the key and the file."""
         return self._key.format(option) + self._name
 
     def spelling(self, option: str) -> str:
@@ -291,43 +291,36 @@ class FileSource(InitSettingsSource):
 
 
 def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options of a file that the user has named.
-
-    Raises:
-        ConfigurationError: it is not there, or cannot be read.
-    """
+    """Return the options of a file that the user named."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _inside(path.read_text(encoding="utf-8"), path, table)
     except FileNotFoundError:
         msg = f"{path}: there is no such file; give the path of a file, or unset {CONFIG_VARIABLE}"
         raise ConfigurationError(msg) from None
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
-    return _inside(content, path, table)
 
 
 def _found(
     settings_cls: type[BaseSettings], path: Path, table: tuple[str, ...], name: str
 ) -> dict[str, Any]:
-    """Return the options of a file in the working directory that are to be obeyed.
-
-    Raises:
-        ConfigurationError: it belongs to the application, and cannot be read.
-    """
+    """Return the options that a file in the working directory may set."""
     try:
         text, is_own = found.read(path)
-        values = _inside(tomllib.loads(text), path, table)
+        values = _inside(text, path, table)
     except FileNotFoundError:
         return {}
-    except _UNREADABLE as error:  # ConfigurationError is a ValueError
-        wrong = error if isinstance(error, ConfigurationError) else _unreadable(path, error)
+    except _UNREADABLE as error:
+        wrong = _unreadable(path, error)
         if found.belongs_to_application(path):
             raise wrong from None
         announce(f"file {path}", f"{wrong}; it was found, not named, and is ignored")
         return {}
     if not values or (is_own and found.belongs_to_application(path)):
         return values
-    kept, others = found.harmless(settings_cls, values)
+    kept, others = right_values(
+        settings_cls, values, lambda field: field.json_schema_extra == found.HARMLESS
+    )
     if others:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         announce(
@@ -340,16 +333,15 @@ def _found(
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
+    if isinstance(error, ConfigurationError):  # from _inside
+        return error
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return ConfigurationError(f"{path} cannot be read: {reason}; fix it, or remove it")
 
 
-def _inside(content: Any, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options in the content of a file.
-
-    Raises:
-        ConfigurationError: there is something else where they belong.
-    """
+def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
+    """Return the options in the text of a file."""
+    content: Any = tomllib.loads(text)
     tool = content.get("tool")
     if not table and isinstance(tool, dict) and "fapilog" in tool:
         msg = f"[tool.fapilog] in {path}: write its options at the top, without a table around them"
@@ -357,27 +349,27 @@ def _inside(content: Any, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
     for name in table:
         content = content.get(name, {})
         if not isinstance(content, dict):
-            msg = f"{name!r} in {path} is no table; write [{'.'.join(table)}] above the options"
+            msg = f"{name!r} in {path} is not a table; write [{'.'.join(table)}] above the options"
             raise ConfigurationError(msg)
     return cast("dict[str, Any]", content)
 
 
 def own_variable(option: str) -> str:
-    """Return fapilog's variable of an option."""
+    """Return the ``FAPILOG_`` variable of an option."""
     return ENV_PREFIX + option.upper().replace(".", "__")
 
 
 def readers(
     settings_cls: type[BaseSettings], config: object = None
 ) -> tuple[Callable[[], AnySource], ...]:
-    """Return what reads each source but the arguments, the one that wins first.
+    """Return functions that open the sources besides arguments; the first one wins.
 
-    Each of them raises ConfigurationError if its source cannot be read.
+    Each function raises ConfigurationError if its source cannot be read.
 
     Args:
-        settings_cls: the model of the options.
-        config: the file that an argument names; None looks at the variable,
-            and then for files in the working directory.
+        settings_cls: the class of the settings.
+        config: the path of a file that an argument names; None stands for the
+            file that the variable names, or else for files in the working directory.
     """
     environment = (
         partial(EnvironmentSource, settings_cls),
@@ -395,10 +387,10 @@ def readers(
 
 
 class Origins:
-    """Tells which source an option comes from.
+    """Knows the source of each option.
 
     Args:
-        sources: the one that wins first.
+        sources: the sources; the first one wins.
     """
 
     def __init__(self, sources: Iterable[Source]) -> None:
@@ -414,7 +406,7 @@ class Origins:
 
 
 def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all that ``values`` hold."""
+    """Yield the dotted names of the options in ``values``."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _names(value, f"{prefix}{name}.")

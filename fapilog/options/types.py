@@ -1,7 +1,7 @@
-"""How values of options are written, in code, in the environment and in a file alike.
+"""The types of options, whose values code, the environment and files write alike.
 
-Lists and pairs have a plain form, ``a, b`` and ``a=1, b=2``, because nobody
-writes JSON into a variable by hand.
+Lists and pairs have a plain form, ``a, b`` and ``a=1, b=2``, because JSON in a
+variable is hard to write.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class OptionGroup(BaseModel):
 
 
 def _split(value: object) -> object:
-    """``"a, b"`` is the list ``["a", "b"]``."""
+    """Return ``["a", "b"]`` for ``"a, b"``."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def _pairs(value: object) -> object:
-    """``"a=1, b=2"`` is the mapping ``{"a": "1", "b": "2"}``."""
+    """Return ``{"a": "1", "b": "2"}`` for ``"a=1, b=2"``."""
     if isinstance(value, str):
         parts = [part.partition("=") for part in value.split(",") if part.strip()]
         if any(not equals for _, equals, _ in parts):
@@ -50,7 +50,7 @@ def _pairs(value: object) -> object:
 
 
 def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Undo TOML's reading of ``app.db = ...`` as a table ``app`` with a key ``db``."""
+    """Yield ``app.db``, which TOML reads as a table ``app`` with a key ``db``."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _flattened(value, f"{prefix}{name}.")
@@ -58,26 +58,8 @@ def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{name}", value
 
 
-def _severity(value: object) -> int:
-    if not isinstance(value, (int, str)):
-        msg = f"{value!r} is not a severity: use a name or a number from 1 to 24"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueErrors
-    return parse_severity(value)
-
-
-def _at_most_fatal(value: int) -> int:
-    if value > FATAL + 3:
-        msg = "a severity number is at most 24"
-        raise ValueError(msg)
-    return value
-
-
-def _upper_keys(value: dict[str, int]) -> dict[str, int]:
-    return {name.upper(): number for name, number in value.items()}
-
-
 def _permissions(value: object) -> object:
-    """``"640"``, ``"0640"`` and ``"0o640"`` are octal, as for chmod; numbers are numbers."""
+    """Read text such as ``"640"``, ``"0640"`` and ``"0o640"`` as octal, like chmod."""
     try:
         number = int(value.strip(), 8) if isinstance(value, str) else value
     except ValueError:
@@ -88,19 +70,22 @@ def _permissions(value: object) -> object:
     return number
 
 
-Level = Annotated[int, BeforeValidator(_severity)]
+Level = Annotated[int, BeforeValidator(parse_severity)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Pairs = Annotated[dict[str, Any], NoDecode, BeforeValidator(_pairs)]
 SecretPairs = Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_pairs)]
 Levels = Annotated[dict[str, Level], NoDecode, BeforeValidator(_pairs)]
 Severities = Annotated[
-    dict[str, Annotated[Level, AfterValidator(_at_most_fatal)]],
+    dict[str, Annotated[Level, Field(le=FATAL + 3)]],
     NoDecode,
     BeforeValidator(_pairs),
-    AfterValidator(_upper_keys),
+    AfterValidator(lambda value: {name.upper(): number for name, number in value.items()}),
 ]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=86_400)]
-#: A number of bytes above 0, also as ``10MB`` or ``64MiB``.
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+#: A number of bytes above 0, also written ``10MB`` or ``64MiB``.
 Bytes = Annotated[ByteSize, Field(gt=0)]
 #: Permission bits of a file.
 Mode = Annotated[int, BeforeValidator(_permissions)]

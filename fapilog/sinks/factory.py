@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from inspect import iscoroutinefunction
@@ -26,8 +25,6 @@ _NAMES = (
 
 # The sinks with a group of options, and the option that may follow the sink's name.
 _ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
-_OPTION: Final = re.compile(r"[a-z_]+")
-_VARIABLE: Final = re.compile(r"[A-Z]+_[A-Z_]+")
 # The name that each sink was made from, for errors that only opening the sink finds.
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
 
@@ -149,21 +146,19 @@ def _open(name: str, sink: Sink[Any], settings: Settings) -> None:
 
 def _placed(error: ConfigurationError, spec: str, settings: Settings) -> ConfigurationError:
     """Return ``error`` with the variable, key or argument that ``spec`` is from before it."""
-    if _VARIABLE.match(str(error)):
+    name = error.option or ""
+    if name.startswith("OTEL_"):
         return error  # its message begins with the variable already
     kind, _, argument = spec.partition(":")
-    fallbacks = (f"routes.{n}.fallback" for n, r in settings.routes.items() if r.fallback == spec)
-    if spec in (settings.sinks or ()):
-        place = settings.place("sinks")
-    else:
-        place = next(map(settings.place, fallbacks), "option 'sinks'")
     kind = kind.strip().lower()
-    named = _OPTION.match(str(error))  # a sink's errors begin with the option's name
     group = getattr(settings, kind).model_dump() if kind in _ARGUMENTS else {}
-    given = argument and named and named[0] == _ARGUMENTS.get(kind)
-    if named and not given and group.get(named[0]) is not None:
-        place = settings.place(f"{kind}.{named[0]}")
-    return ConfigurationError(f"{place}: {error}")
+    fallbacks = (f"routes.{n}.fallback" for n, r in settings.routes.items() if r.fallback == spec)
+    if group.get(name) is not None and not (argument and name == _ARGUMENTS[kind]):
+        option = f"{kind}.{name}"
+    else:
+        option = "sinks" if spec in (settings.sinks or ()) else next(fallbacks, "")
+    place = settings.place(option) if option else "option 'sinks'"
+    return ConfigurationError(f"{place}: {error}", option or "sinks")
 
 
 def sink_of(spec: str, settings: Settings) -> Sink[Any] | None:

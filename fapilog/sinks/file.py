@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
 from fapilog.diagnostics import announce
-from fapilog.errors import ConfigurationError, RetryableError
+from fapilog.errors import RetryableError
 from fapilog.native import monotonic
+from fapilog.options.checks import refuse
 from fapilog.process.files import (
     APPEND,
     create_file,
@@ -152,8 +153,7 @@ class FileSink(Sink["Item"]):
                 raise PermissionError(errno.EACCES, "rotation must rename files in its directory")
         except (OSError, ValueError) as error:
             self._close_file()
-            msg = f"path={str(self._path)!r} of sink {self.name!r}: {explain(error)}"
-            raise ConfigurationError(msg) from error
+            refuse("path", str(self._path), explain(error), f"sink {self.name!r}")
         self._archive.wake()
 
     def encode(self, record: LogRecord) -> Item:

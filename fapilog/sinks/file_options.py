@@ -1,35 +1,45 @@
-"""What the file sink's options may be, and what to do about it when they are not.
+"""What the file sink's options may be, and why a log file could not be opened.
 
-Read once, when the sink is opened; nothing of it is on the record's way.
+The sink reads this module when it is opened, never for a record.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from fapilog.errors import ConfigurationError
+from fapilog.options.checks import NONE, SECONDS, Rule, check_all, one_of, whole
 from fapilog.process.files import PlantedFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-#: Names of periods, in seconds.
+#: The names of periods, with their seconds.
 PERIODS: Final = {"hour": 3600.0, "day": 86400.0}
-_ALL_PERMISSIONS: Final = 0o777
+
+_RULES: Final[Mapping[str, Rule]] = {
+    "path": Rule(
+        lambda value: not str(value).endswith(".gz"),
+        "a name without .gz; compress='gzip' compresses rotated files",
+    ),
+    "format": one_of("json", "otlp"),
+    "max_bytes": whole(1, unit="bytes") | NONE,
+    "rotate_every": one_of(*PERIODS) | SECONDS | NONE,
+    "compress": one_of("gzip") | NONE,
+    "keep_count": whole(unit="files") | NONE,
+    "keep_age": SECONDS | NONE,
+    "keep_bytes": whole(unit="bytes") | NONE,
+    "mode": Rule(whole(0, 0o777).accepts, "permission bits from 0 to 0o777"),
+}
 
 
 def check_options(sink: str, options: Mapping[str, object]) -> None:
     """Check every option of the file sink named ``sink``.
 
     Raises:
-        ConfigurationError: one is wrong; names it and the fix.
+        ConfigurationError: an option is wrong.
     """
-    for option, value in options.items():
-        is_right, fix = _RULES[option]
-        if not is_right(value):
-            msg = f"{option}={value!r} of sink {sink!r}: use {fix}"
-            raise ConfigurationError(msg)
+    check_all(_RULES, options, f"sink {sink!r}")
 
 
 def explain(error: Exception) -> str:
@@ -37,53 +47,10 @@ def explain(error: Exception) -> str:
     if isinstance(error, PlantedFileError):
         return str(error.strerror)
     code = getattr(error, "errno", None)
-    if code in {errno.ELOOP, errno.EMLINK}:  # what O_NOFOLLOW answers, by platform
-        return "it is a symbolic link; give the path of the file it leads to"
+    if code in {errno.ELOOP, errno.EMLINK}:  # from O_NOFOLLOW; which one depends on the platform
+        return "it is a symbolic link; give the path of the file that it leads to"
     if code == errno.EISDIR:
         return "it is a directory; give a file in it"
     if code == errno.EINVAL:
         return "it is not a regular file; write to pipes and devices with a ConsoleSink"
     return f"{error}; give a path in a directory this user may write to"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-# Of every option: whether a value is right, and which are.
-_RULES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
-    "path": (
-        lambda value: not str(value).endswith(".gz"),
-        "a name without .gz; compress='gzip' compresses rotated files",
-    ),
-    "format": (lambda value: value in ("json", "otlp"), '"json" or "otlp"'),
-    "max_bytes": (
-        lambda value: value is None or _is_whole(value, 1),
-        "a whole number of bytes above 0, or None",
-    ),
-    "rotate_every": (
-        lambda value: value is None or value in tuple(PERIODS) or _is_number(value),
-        'seconds above 0, "hour", "day", or None',
-    ),
-    "compress": (lambda value: value in (None, "gzip"), '"gzip" or None'),
-    "keep_count": (
-        lambda value: value is None or _is_whole(value, 0),
-        "a whole number of files, or None",
-    ),
-    "keep_age": (
-        lambda value: value is None or _is_number(value),
-        "seconds above 0, or None",
-    ),
-    "keep_bytes": (
-        lambda value: value is None or _is_whole(value, 0),
-        "a whole number of bytes, or None",
-    ),
-    "mode": (
-        lambda value: _is_whole(value, 0) and value <= _ALL_PERMISSIONS,
-        "permission bits from 0 to 0o777",
-    ),
-}

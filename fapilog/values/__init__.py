@@ -1,9 +1,10 @@
-"""Values: what the application passes, made safe to keep, to encode and to send.
+"""Values of the application, made safe to keep, to encode and to send.
 
-``snapshot`` runs on the caller's thread and turns any object into a bounded
-``AnyValue`` that nobody can change afterwards.  ``normalise`` runs on the
-worker, on every record right before fan-out, and makes sure that processors
-left nothing behind that an encoder could stumble over.
+``snapshot`` runs on the caller's thread and makes a bounded ``AnyValue`` of any
+object, which the application cannot change afterwards.  ``normalise`` runs on
+the worker, on every record before fan-out, so that encoders can rely on the
+record whatever processors did to it.  Every package may import this one; it
+imports only ``fapilog.errors``.  Read ``snapshots`` first.
 """
 
 from fapilog.values.limits import DEFAULT_LIMITS, SCALARS, Limits

@@ -1,11 +1,11 @@
 """Exceptions as attributes: captured on the caller's thread, formatted on the worker.
 
-Capturing reads frames into a summary and keeps no frame alive; the costly
-part, reading source lines and laying out the text, waits for the worker.
-Chained causes, groups and notes are laid out as the interpreter does, without
-the lines of ``^^^^``: to place them, ``traceback`` parses the source, and on
-Python 3.11 two threads that parse at once disturb each other, so that a
-``compile()`` or ``ast.literal_eval()`` of the application raises SystemError.
+A capture has a summary of the frames and keeps no frame alive.  The worker does
+the expensive part: it reads the source lines and formats the text.  Causes,
+groups and notes look as the interpreter prints them, but without the lines of
+``^^^^``.  For these lines ``traceback`` parses the source, and on Python 3.11 two
+threads that parse at the same time make a ``compile()`` or
+``ast.literal_eval()`` of the application raise SystemError.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, cast
 
 from fapilog.values import snapshot
+from fapilog.values.objects import type_name
 from fapilog.values.text import without_last_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-#: Frames kept of each exception of a chain, the newest ones.
+#: The number of frames, the newest ones, of each exception of a chain.
 MAX_FRAMES: Final = 100
 _MAX_WALK: Final = 5_000
-#: Characters of a stack trace; a longer one loses its middle.
+#: The largest number of characters of a stack trace; a longer one loses its middle.
 MAX_TEXT: Final = 32_768
 _LONGEST_LINE: Final = 4096
 
-# Set while an exception's own code runs: one whose __str__ logs that very
-# exception would be captured again and again without end.
+# Set while the code of an exception's class runs: a __str__ that logs its own
+# exception would recurse without end.
 _capturing: ContextVar[bool] = ContextVar("fapilog_capturing", default=False)
 
 
 class Capture:
-    """An exception as it was when it was logged.  Immutable, safe to pass on."""
+    """An exception at the time of the log call.  Immutable; may be passed to other threads."""
 
     __slots__ = ("_summary", "message", "type_name")
 
     def __init__(self, exception: BaseException) -> None:
-        self.type_name = qualified_name(type(exception))
+        self.type_name = type_name(type(exception))
         self.message = "(logged while an exception was being read)"
         self._summary: traceback.TracebackException | None = None
         if _capturing.get():
@@ -54,8 +55,8 @@ class Capture:
     def _capture(self, exception: BaseException) -> None:
         try:
             self.message = _shorten(str.__str__(str(exception)))
-        except Exception as error:  # noqa: BLE001 - user code; what failed is the message
-            self.message = f"<str() of the exception raised {qualified_name(type(error))}>"
+        except Exception as error:  # noqa: BLE001 - the class may raise anything; the message says so
+            self.message = f"<str() of the exception raised {type_name(type(error))}>"
         try:
             entries, limit = _bounded(exception.__traceback__)
             self._summary = traceback.TracebackException(
@@ -67,13 +68,13 @@ class Capture:
                 compact=True,
             )
             _keep_notes(self._summary)
-        except Exception:  # noqa: BLE001 - hostile __cause__ or __notes__: type and message remain
+        except Exception:  # noqa: BLE001 - __cause__ or __notes__ raised; type and message remain
             self._summary = None
 
     def attributes(self) -> dict[str, str]:
         """Return ``exception.type``, ``.message`` and ``.stacktrace``.
 
-        Reads source files, so it belongs on the worker.  Never raises.
+        Reads source files, so only the worker calls it.  Never raises.
 
         Source: https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-logs/
         """
@@ -89,28 +90,18 @@ class Capture:
                 for part in _parts(self._summary):
                     _forget_columns(part)
                 return _shorten("".join(self._summary.format()))
-            except Exception as error:  # noqa: BLE001 - hostile names and notes end up here
-                return (
-                    f"{self.type_name}: {self.message}\n<traceback: {qualified_name(type(error))}>"
-                )
+            except Exception as error:  # noqa: BLE001 - names and notes may raise anything
+                return f"{self.type_name}: {self.message}\n<traceback: {type_name(type(error))}>"
         return f"{self.type_name}: {self.message}"
 
 
-def qualified_name(kind: type) -> str:
-    """Return ``module.QualName`` of a type; built-in types have no module prefix."""
-    try:
-        module, name = kind.__module__, kind.__qualname__
-    except Exception:  # noqa: BLE001 - a metaclass may make both of them raise
-        return "object"
-    return name if module == "builtins" or not isinstance(module, str) else f"{module}.{name}"
-
-
 def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
-    """Return a traceback and the limit that makes :data:`MAX_FRAMES` entries of it.
+    """Return a traceback and the limit that selects :data:`MAX_FRAMES` entries of it.
 
-    The innermost ones, as a deep recursion needs it.  A traceback that is longer
-    than any recursion belongs to an exception object that is raised again and
-    again and collects an entry each time: its newest raise is outermost.
+    The limit selects the innermost entries, which matter in a deep recursion.  A
+    traceback that is longer than any recursion belongs to an exception object
+    that is raised repeatedly and gets an entry each time: its outermost entries
+    are the newest.
     """
     first, ahead = entries, entries
     for walked in range(_MAX_WALK):
@@ -123,7 +114,7 @@ def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
 
 
 def _keep_notes(summary: traceback.TracebackException) -> None:
-    """Put copies in the place of the notes, which may be anything, endless, and may change."""
+    """Replace the notes, which may be any objects, by bounded copies."""
     for one in _parts(summary):
         notes = getattr(one, "__notes__", None)  # from Python 3.11 on
         if notes is not None:
@@ -131,7 +122,7 @@ def _keep_notes(summary: traceback.TracebackException) -> None:
 
 
 def _forget_columns(summary: traceback.TracebackException) -> None:
-    """Leave out the lines of ``^^^^``."""
+    """Remove the columns, so that ``traceback`` prints no lines of ``^^^^``."""
     if sys.version_info >= (3, 11):
         for frame in summary.stack:
             frame.colno = frame.end_colno = None
@@ -151,9 +142,9 @@ def resolve(exc_info: object) -> BaseException | None:
     """Return the exception that an ``exc_info`` argument means.
 
     Args:
-        exc_info: an exception, a ``sys.exc_info()`` tuple, or a truth value
-            asking for the exception being handled.  Of any other object the
-            truth value counts, and where it has none it counts as true.
+        exc_info: an exception, a ``sys.exc_info()`` tuple, or any other object,
+            which asks for the handled exception if it is true.  An object
+            without a truth value counts as true.
     """
     if issubclass(type(exc_info), BaseException):
         return cast("BaseException", exc_info)
@@ -162,7 +153,7 @@ def resolve(exc_info: object) -> BaseException | None:
         return found if issubclass(type(found), BaseException) else None
     try:
         wanted = bool(exc_info)
-    except Exception:  # noqa: BLE001 - an array, for one, is neither true nor false
+    except Exception:  # noqa: BLE001 - an array, for example, is neither true nor false
         wanted = True
     return sys.exc_info()[1] if wanted else None
 
@@ -177,11 +168,11 @@ def _shorten(text: str) -> str:
 
 
 def _without_first_lines(tail: str) -> str:
-    """Return the end of a longer text without what cannot be redacted any more.
+    """Return the end of a longer text without values that redaction would not recognise.
 
-    The name of a value may be left out: it is in the same line, or, in
-    pydantic's errors, in the line before.  So two lines go, or 4,096
-    characters of a longer one.
+    The name of a value may be in the part that was cut off: in the same line, or
+    in pydantic's errors in the line before.  So two lines are removed, or 4,096
+    characters of a longer line.
     """
     start = 0
     for _ in range(2):

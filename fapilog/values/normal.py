@@ -1,7 +1,7 @@
-"""Normal records: what encoders rely on, made true on the worker.
+"""Normal records: the worker makes every record such that encoders can rely on it.
 
-The last step before fan-out.  A record that needs no change, as nearly all,
-is looked at once and measured; only another one gets the closer look.
+This is the last step before fan-out.  Nearly every record needs no change and is
+only measured; the others get a closer look.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.values.limits import DEFAULT_LIMITS, Limits
 from fapilog.values.plain import INT64_MAX, INT64_MIN, NotPlainError, measure, names_size
-from fapilog.values.snapshots import MARK_CHARGE, Walk, snapshot
+from fapilog.values.snapshots import MARK_CHARGE, Walk, plain_name, snapshot
 from fapilog.values.text import name_of
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue, LogRecord
 
-# What a record and an attribute count for, in bytes, beside their texts: about
-# their share of an encoded batch.
+# The bytes that a record and an attribute count in addition to their texts:
+# approximately their share of an encoded batch.
 _RECORD_SIZE: Final = 64
 _ATTRIBUTE_SIZE: Final = 16
 
@@ -30,27 +30,27 @@ _MAX_COUNT: Final = (1 << 32) - 1
 _MAX_SEVERITY: Final = 24
 _MAX_FLAGS: Final = 255
 
-# Applications use few names again and again: those found valid, each with what
-# an attribute of that name counts for beside its value.
+# Applications use few names, so the valid ones are kept, each with the bytes that
+# an attribute of that name counts in addition to its value.
 _name_sizes: dict[str, int] = {}
 _MAX_NAMES: Final = 4096
 
 
 def normalise(record: LogRecord, limits: Limits = DEFAULT_LIMITS) -> None:
-    """Make true, in place, what encoders rely on, and set ``record.size``.
+    """Change a record, in place, such that encoders can rely on it; set ``record.size``.
 
-    Afterwards the body and the attributes are as :func:`snapshot` makes them
-    and within ``limits``, names are non-empty, ids are valid or empty, and the
-    other fields are in the ranges of the log data model
+    Afterwards the body and the attributes are like those of :func:`snapshot` and
+    within ``limits``, names are not empty, ids are valid or empty, and the other
+    fields are in the ranges of the log data model
     (https://opentelemetry.io/docs/specs/otel/logs/data-model/).  A record that
-    is so already is only measured.  Attributes beyond the limits are dropped
+    needs no change is only measured.  Attributes beyond the limits are dropped
     and counted in ``dropped_attributes_count``.
 
-    Total.  Belongs to the record's owner; does not block.
+    Never raises and does not block.  Only the record's owner may call it.
     """
     try:
         size = header_size(record) + ordinary_size(record, limits, _name_sizes, set())
-    except Exception:  # noqa: BLE001 - whatever is wrong, the closer look puts it right
+    except Exception:  # noqa: BLE001 - the closer look corrects every fault
         size = _make_normal(record, limits)
     record.size = size
 
@@ -71,18 +71,19 @@ def ordinary_size(
 ) -> int:
     """Return the size of a record whose body and attributes need no change.
 
-    An ordinary record holds no more text than one string may, so that no
-    string has to be compared with its limit.
+    All texts of an ordinary record together are within the limit of one text, so
+    that no text has to be compared with the limit.
 
     Args:
-        record: of its other fields only the overhead is counted; see :func:`header_size`.
+        record: the record; :func:`header_size` counts its other fields.
         limits: bounds of one record.
         name_sizes: names that need no change, with their :func:`attribute_size`.
-        texts: the texts of the record are added, but for those inside containers.
-        flat: containers and bytes are not ordinary.
+        texts: a set to which the record's texts are added, except those inside
+            containers.
+        flat: whether a record with containers or bytes is not ordinary.
 
     Raises:
-        NotPlainError: or another error; the record needs a closer look.
+        Exception: the record needs a closer look.
     """
     attributes, body = record.attributes, record.body
     if type(attributes) is not dict or len(attributes) > limits.attributes:
@@ -123,10 +124,10 @@ def _rare_size(value: object, limits: Limits, *, flat: bool) -> int:
 
 
 def header_size(record: LogRecord) -> int:
-    """Return the bytes of the texts of a record beside its values, if all its fields are in order.
+    """Return the bytes of the texts of a record other than its body and attributes.
 
     Raises:
-        NotPlainError: or another error; the record needs a closer look.
+        Exception: a field is not valid; the record needs a closer look.
     """
     number, flags = record.severity_number, record.trace_flags
     text, event, dropped = record.severity_text, record.event_name, record.dropped_attributes_count
@@ -142,9 +143,9 @@ def header_size(record: LogRecord) -> int:
 
 @lru_cache(maxsize=1024)
 def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_id: str) -> int:
-    """Check the texts of a record beside its values, which many in a row share.
+    """Check and measure the texts of a header, which many consecutive records share.
 
-    That of the severity counts for nothing: there are few, and all records share them.
+    The text of the severity is not counted: there are few, and all records share them.
     """
     if trace_id != _id(trace_id, 32) or span_id != _id(span_id, 16):
         raise NotPlainError
@@ -161,22 +162,17 @@ def _clean_header(record: LogRecord) -> None:
     record.severity_number = min(_integer(record.severity_number), _MAX_SEVERITY)
     record.trace_flags = _integer(record.trace_flags) & _MAX_FLAGS
     record.dropped_attributes_count = min(_integer(record.dropped_attributes_count), _MAX_COUNT)
-    record.severity_text = _header_text(record.severity_text)
-    record.event_name = _header_text(record.event_name)
+    record.severity_text = plain_name(record.severity_text)
+    record.event_name = plain_name(record.event_name)
     record.trace_id = _id(record.trace_id, 32)
     record.span_id = _id(record.span_id, 16)
 
 
 def _integer(value: object) -> int:
-    """Return an integer of 0 to 2**63 - 1; what is none becomes 0."""
+    """Return the integer if it is from 0 to 2**63 - 1, else 0."""
     plain = snapshot(value)
     number = int(plain) if isinstance(plain, (int, float)) else 0
     return number if 0 <= number <= INT64_MAX else 0
-
-
-def _header_text(value: object) -> str:
-    plain = snapshot(value)
-    return "" if plain is None or plain == "" else name_of(plain, ())
 
 
 _is_hex: Final = re.compile("[0-9a-f]+").fullmatch
@@ -202,23 +198,9 @@ def _clean_values(record: LogRecord, limits: Limits) -> None:
     for name, value in attributes.items():
         if len(clean) >= limits.attributes:
             break
-        clean[name_of(snapshot(name), clean)] = _clean_attribute(value, limits)
+        clean[name_of(snapshot(name), clean)] = _clean(value, limits.for_attributes)
     record.dropped_attributes_count += len(attributes) - len(clean)
     record.attributes = clean
-
-
-def _clean_attribute(value: Any, limits: Limits) -> AnyValue:
-    clean = _clean(value, limits.for_attributes)
-    return _emptied(clean) if limits.attribute_text == 0 else clean
-
-
-def _emptied(value: AnyValue) -> AnyValue:
-    """Return a plain value with empty texts: the limit may be 0."""
-    if isinstance(value, (str, bytes)):
-        return value[:0]
-    if isinstance(value, dict):
-        return {name: _emptied(part) for name, part in value.items()}
-    return [_emptied(part) for part in value] if isinstance(value, list) else value
 
 
 def _clean(value: Any, limits: Limits) -> AnyValue:
@@ -230,16 +212,16 @@ def _clean(value: Any, limits: Limits) -> AnyValue:
 
 
 def attribute_size(name: str) -> int:
-    """Return what an attribute of a valid name counts for beside its value.
+    """Return the bytes that an attribute of this name counts in addition to its value.
 
     Raises:
-        NotPlainError: the name is no valid one.
+        NotPlainError: the name is not valid.
     """
     return _ATTRIBUTE_SIZE + names_size([name])
 
 
 def _noted_size(name: str) -> int:
-    """Return the same, and note it."""
+    """Return the same, and keep it for :func:`ordinary_size`."""
     if len(_name_sizes) >= _MAX_NAMES:
         _name_sizes.clear()
     size = _name_sizes[name] = attribute_size(name)
@@ -249,8 +231,8 @@ def _noted_size(name: str) -> int:
 def _fit_values(record: LogRecord, limits: Limits) -> int:
     """Cut the largest values until the record is within its limit; return its size.
 
-    The body and every attribute may take an equal share; what small ones leave
-    of theirs is for the large ones.
+    The body and every attribute have an equal share; the room that small values
+    leave is shared by the larger ones.
     """
     sizes: dict[str | None, int] = {None: measure(record.body, limits)}
     for name, value in record.attributes.items():

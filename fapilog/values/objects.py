@@ -1,8 +1,8 @@
-"""Reads an object of any class, one step deep, into plainer parts.
+"""Reads the parts of an object of any class, one level deep.
 
-A snapshot walks plain containers itself and comes here for everything else.
-Only here does code of the application's own objects run - ``__repr__``,
-``items``, properties - so the guards against what it may do are here too.
+A snapshot walks plain containers itself and calls :func:`read` for all other
+objects.  The code of the application's classes (``__repr__``, ``items``,
+properties) runs only here, so the guards against that code are here too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from uuid import UUID
 
 @dataclass
 class Pairs:
-    """Named parts of an object, and how many there are, as far as it is known."""
+    """The named parts of an object, and their number if it is known."""
 
     parts: Iterable[tuple[Any, Any]]
     total: int = 0
@@ -42,7 +42,7 @@ class Pairs:
 
 @dataclass
 class Items:
-    """Parts of an object in a row, and how many there are, as far as it is known."""
+    """The parts of an object in order, and their number if it is known."""
 
     parts: Iterable[Any]
     total: int = 0
@@ -50,22 +50,22 @@ class Items:
 
 Reader = Callable[[Any], object]
 
-# Set while an object's own code runs, so that a record logged by a __repr__
-# does not read objects again and again without end.
+# Set while the code of an object's class runs: a record that a __repr__ logs must
+# not read objects, which would recurse without end.
 _reading: ContextVar[bool] = ContextVar("fapilog_reading", default=False)
 
 
 def read(value: Any, room: int) -> object:
-    """Return what ``value`` consists of: a simpler value, :class:`Pairs` or :class:`Items`.
+    """Return a simpler value for ``value``, or its parts as :class:`Pairs` or :class:`Items`.
 
-    Total: an object whose own code fails is described by its ``repr``, and by
-    its type's name if that fails too.  What its code logs meanwhile is logged,
-    with placeholders for objects.
+    Never raises: if the code of the class fails, the result is the object's
+    ``repr``, and if that fails too, the name of its type.  Records that the code
+    logs meanwhile have placeholders for objects.
 
     Args:
         value: an object of any class.
-        room: how many parts the caller has use for; parts come as lists of at
-            most one more.
+        room: the number of parts that the caller can use; the result has at
+            most one part more.
     """
     kind = type(value)
     if _reading.get():
@@ -74,9 +74,9 @@ def read(value: Any, room: int) -> object:
     try:
         try:
             return _parts(value, kind, room)
-        except Exception:  # noqa: BLE001 - its code may raise anything; its repr tells more
+        except Exception:  # noqa: BLE001 - the class may raise anything; the repr says more
             return _describe(value)
-    except Exception as error:  # noqa: BLE001 - announced in the record, where the value would be
+    except Exception as error:  # noqa: BLE001 - the record shows it in place of the value
         return f"<{type_name(kind)} (repr failed: {type_name(type(error))})>"
     finally:
         _reading.reset(token)
@@ -94,18 +94,23 @@ def _parts(value: Any, kind: type, room: int) -> object:
     return Pairs([(key, part) for key, part in taken], total)
 
 
-def type_name(kind: type) -> str:
-    """Return the qualified name of a class, without ``builtins``.  Never raises."""
+def type_name(kind: Any) -> str:
+    """Return ``module.QualName`` of a class or a function.  Never raises.
+
+    Built-in classes and functions have no module in their name.
+    """
     try:
-        name = f"{kind.__module__}.{kind.__qualname__}"
-    except Exception:  # noqa: BLE001 - a metaclass may make both of them raise
-        return "object"
-    return name.removeprefix("builtins.")
+        module, name = kind.__module__, kind.__qualname__
+        prefix = "" if module in {None, "builtins"} else f"{module}."
+        name = f"{prefix}{name}"
+    except Exception:  # noqa: BLE001 - a metaclass may make both attributes raise
+        name = "object"
+    return name
 
 
 @lru_cache(maxsize=512)
 def _reader(kind: type) -> Reader:
-    """Choose how objects of a class are read; the choice never depends on the object."""
+    """Return the reader of a class; the choice never depends on an object."""
     for bases, reader in _BY_BASE:
         if issubclass(kind, bases):
             return reader
@@ -117,7 +122,7 @@ def _reader(kind: type) -> Reader:
 
 
 def _structural_reader(kind: type) -> Reader:
-    """Choose by what the class offers, where none of its bases is known."""
+    """Return the reader of a class without a known base, by its attributes."""
     if hasattr(kind, "__next__"):
         return _describe  # reading an iterator would consume it
     if is_dataclass(kind):
@@ -130,9 +135,10 @@ def _structural_reader(kind: type) -> Reader:
 
 
 def _has_generated_repr(kind: type) -> bool:
-    """Whether ``__repr__`` was generated from the fields, not written by the author.
+    """Whether ``__repr__`` was generated from the fields.
 
-    An author's own may be there to hide a field, and then has the last word.
+    A ``__repr__`` that the author of the class wrote may hide a field, so the
+    snapshot shows that ``repr`` and not the fields.
     """
     code = kind.__repr__.__code__ if isinstance(kind.__repr__, types.FunctionType) else None
     # All reprs that @dataclass makes share the code of one recursion guard.
@@ -142,7 +148,7 @@ def _has_generated_repr(kind: type) -> bool:
 
 
 def _describe(value: Any) -> str:
-    return str.__str__(repr(value))  # a plain str even where __repr__ returns a subclass
+    return str.__str__(repr(value))  # a plain str even if __repr__ returns a subclass
 
 
 def _read_str(value: str) -> str:
@@ -150,19 +156,12 @@ def _read_str(value: str) -> str:
     own = type(value).__repr__
     if own is str.__repr__ or str.__repr__(text[:64])[1:-1] in repr(value):
         return text
-    return _describe(value)  # its repr hides the text: so do we
+    return _describe(value)  # the repr hides the text, so the snapshot does too
 
 
 def _read_exception(value: BaseException) -> str:
     name, message = type_name(type(value)), str(value)
     return f"{name}: {message}" if message else name
-
-
-def _read_named(value: Any) -> str:
-    module = value.__module__
-    return (
-        f"{module}.{value.__qualname__}" if module not in {None, "builtins"} else value.__qualname__
-    )
 
 
 def _read_tuple(value: tuple[Any, ...]) -> Pairs | Items:
@@ -191,7 +190,7 @@ def _read_attrs(value: Any) -> Pairs:
 
 
 def _read_pydantic(value: Any) -> object:
-    """Read a pydantic v2 model by its fields, without those it keeps from its repr or dump."""
+    """Read the fields of a pydantic v2 model, except those hidden from its repr or dump."""
     kind = type(value)
     for method in ("__repr__", "__repr_args__", "__str__"):
         if not getattr(kind, method).__module__.startswith("pydantic"):
@@ -213,7 +212,7 @@ def _read_numpy_array(value: Any) -> object:
         return value[()]
     if value.ndim > 1 or value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:  # noqa: PLR2004 - bytes
         return Items(value)
-    # Ordinary numbers in slices: quicker than one by one, and never the whole array.
+    # Slices are faster than single numbers, and never convert the whole array.
     slices = (value[start : start + 256].tolist() for start in range(0, len(value), 256))
     return Items(chain.from_iterable(slices))
 
@@ -227,7 +226,7 @@ def _iso(value: date | time) -> str:
 
 
 def _read_octets(value: Any) -> bytes:
-    """Read at most 1 MiB of what holds bytes; the walk cuts it to its limit."""
+    """Read at most 1 MiB of an object that holds bytes; the walk cuts it to its limit."""
     if not isinstance(value, memoryview):
         return bytes(value[:_MAX_OCTETS])
     if value.nbytes <= _MAX_OCTETS:
@@ -236,7 +235,7 @@ def _read_octets(value: Any) -> bytes:
 
 
 _MAX_OCTETS: Final = 1 << 20
-#: Read as their text.
+#: The classes that are read as their text.
 _TEXTUAL: Final = (
     Decimal, Fraction, complex, UUID, PurePath, UserString,
     IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network,
@@ -248,9 +247,9 @@ _CODE: Final = (
     types.MethodType,
 )
 
-# In order: an Enum may be a str or an int, numpy's float64 is a float, a
-# datetime is a date.  Slots of the base type are called directly, so that no
-# subclass decides what an int is.
+# The order matters: an Enum may be a str or an int, numpy's float64 is a float,
+# and a datetime is a date.  Methods of the base type are called directly, so that
+# a subclass cannot change the result.
 _BY_BASE: Final[tuple[tuple[type | tuple[type, ...], Reader], ...]] = (
     (Enum, lambda value: value._value_),  # the property `value` may be overridden
     (str, _read_str),
@@ -260,15 +259,15 @@ _BY_BASE: Final[tuple[tuple[type | tuple[type, ...], Reader], ...]] = (
     (timedelta, _seconds),
     (_TEXTUAL, str),
     (BaseException, _read_exception),
-    (_CODE, _read_named),
+    (_CODE, type_name),
     (tuple, _read_tuple),
     (range, _describe),
     ((bytes, bytearray, memoryview), _read_octets),
     ((list, deque, set, frozenset), Items),
 )
 
-# Optional libraries are known by the names of their base classes: a value of
-# theirs must not be the reason to import them.
+# Base classes of optional libraries are known by name: reading a value must not
+# import a library.
 _BY_NAME: Final[dict[str, Reader]] = {
     "numpy.generic": _read_numpy_scalar,
     "numpy.ndarray": _read_numpy_array,

@@ -1,8 +1,8 @@
-"""Plain values: what a snapshot consists of, and how to tell and measure it.
+"""Plain values, which a snapshot consists of: how to copy and to measure them.
 
-Most values are plain from the start and take the quick way: copied without a
-look inside, then measured.  Measuring is also how the worker makes sure, for
-every record, that all of it is plain still.
+Most values of an application are plain.  A snapshot copies them without a look at
+their parts and then measures the copy.  The worker also measures every record,
+to make sure that processors left only plain values.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
-#: Characters of the name of an attribute, or of a key further inside.
+#: The largest number of characters of an attribute's name, or of a key.
 MAX_NAME: Final = 256
-#: What a value inside a container counts for, in bytes, beside its text.
+#: The bytes that a value in a container counts in addition to its text.
 NODE_SIZE: Final = 8
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 
 class NotPlainError(Exception):
-    """A value is not made of plain types only, or is beyond the limits."""
+    """A value has parts of other than the plain types, or is beyond the limits."""
 
 
 def copy_plain(value: Any, limits: Limits) -> Any:
-    """Copy a value of built-in containers, without a look at what it holds.
+    """Copy the containers of a value without a look at its texts and numbers.
 
-    Most values are no more than this; :func:`measure` tells whether the copy
-    can stand as it is.  Runs no code of the application.
+    :func:`measure` finds out whether the copy needs no change.  Runs no code of
+    the application.
 
     Raises:
-        NotPlainError: there are other objects in it, or it is too large.
+        NotPlainError: the value has other objects, or is too large.
     """
     return _copy_plain(value, limits.depth, [limits.nodes])
 
@@ -54,7 +54,7 @@ def _copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
         copy: Any = value.copy()
         for key, part in copy.items():
             if type(part) not in _LEAVES:
-                if type(key) is not str:  # to store it again would run its __hash__
+                if type(key) is not str:  # storing it again would run its __hash__
                     raise NotPlainError
                 copy[key] = _copy_plain(part, depth - 1, nodes)
         return copy
@@ -65,12 +65,11 @@ def _copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
     return copy
 
 
-def measure(value: object, limits: Limits) -> int:  # noqa: C901, PLR0912 - in line, for speed
-    """Return the bytes of text in a value, with 8 more for every value in a container.
+def measure(value: object, limits: Limits) -> int:  # noqa: C901, PLR0912 - inline, for speed
+    """Return the bytes of all texts in a value, plus 8 for each value in a container.
 
     Raises:
-        NotPlainError: the value is not as a walk makes it, or beyond depth,
-            nodes or text.
+        NotPlainError: the value is not plain, or is beyond depth, nodes or text.
     """
     size, nodes = 0, limits.nodes
     level: list[Any] = [value]
@@ -111,7 +110,8 @@ def names_size(names: Iterable[str]) -> int:
     """Return the bytes of the names of attributes or keys.
 
     Raises:
-        NotPlainError: one is no plain str, empty, too long, or cannot be encoded.
+        NotPlainError: a name is not a plain str, is empty or too long, or cannot
+            be encoded.
     """
     size = 0
     for name in names:

@@ -1,8 +1,7 @@
-"""Snapshots: a walk through a value that copies it within bounds.
+"""Snapshots: bounded copies of values, made on the caller's thread.
 
-One walk copies one body or one attribute, on the caller's thread, and spends a
-budget of nodes and of bytes while it does.  What the budget does not reach is
-cut off and marked, never silently left out.
+A :class:`Walk` copies one body or one attribute and has a budget of values and
+bytes for it.  Parts beyond the budget are cut, and the cut is marked.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: What a node is charged: more than it counts for (``plain.NODE_SIZE``), so that
-#: there is room to mark even a text that found none.
+#: The bytes that a value costs: more than it counts (``plain.NODE_SIZE``), so that
+#: there is room for the mark of a text without room.
 _NODE_CHARGE: Final = 12
-#: Bytes put aside in every container for the mark that something is missing.
+#: The bytes that every container reserves for the mark of missing parts.
 MARK_CHARGE: Final = 64
 
 
@@ -40,26 +39,26 @@ def snapshot(value: Any, limits: Limits = DEFAULT_LIMITS) -> AnyValue:
     """Return a bounded copy of ``value`` made of plain types only.
 
     The result consists of None, bool, int of 64 bits, finite float, str that
-    UTF-8 can encode, bytes, list, and dict with non-empty str keys, and shares
-    nothing that can change with ``value``.  Other objects become what they
-    consist of, or their ``repr``: a snapshot shows no field that an object
-    keeps out of its ``repr``, and consumes no iterator.  NaN and the
-    infinities become the strings of the proto3 JSON mapping
+    UTF-8 can encode, bytes, list, and dict with non-empty str keys.  It shares
+    no mutable object with ``value``.  Other objects become their parts, or
+    their ``repr``: a snapshot never shows a field that an object hides from its
+    ``repr``, and never consumes an iterator.  NaN and the infinities become the
+    strings of the proto3 JSON mapping
     (https://protobuf.dev/programming-guides/json/), the same for every sink.
 
-    Total: it never raises, whatever the value's own code does.  It does not
-    block, but that code runs on the calling thread.  Thread-safe.
+    Never raises, whatever the code of the value's class does.  Does not block,
+    but that code runs on the calling thread.  Thread-safe.
     """
     try:
         return _snapshot(value, limits)
-    except Exception:  # noqa: BLE001 - stack or memory is used up: told where the value would be
+    except Exception:  # noqa: BLE001 - stack or memory is used up; the record says so
         return "<snapshot failed>"
 
 
 def plain_name(name: object) -> str:
-    """Return the name of a logger or an event as every sink can carry it.
+    """Return the name of a logger or an event in a form that every sink can send.
 
-    Text of at most 256 characters; other objects become text, None becomes "".
+    The result is text of at most 256 characters; None becomes "".
     """
     if type(name) is str and name.isascii() and len(name) <= MAX_NAME:
         return name
@@ -78,22 +77,22 @@ def _copy_if_plain(value: Any, limits: Limits) -> AnyValue:
     try:
         copy: AnyValue = copy_plain(value, limits)
         return copy if measure(copy, limits) <= limits.record else None
-    except Exception:  # noqa: BLE001 - not plain, or of a class that cannot even be compared
+    except Exception:  # noqa: BLE001 - not plain, or of a class whose comparison raises
         return None
 
 
 def snapshot_attributes(
     fields: dict[str, Any], limits: Limits = DEFAULT_LIMITS
 ) -> dict[str, AnyValue]:
-    """Return a copy of a call's keyword arguments with every value a snapshot.
+    """Return a copy of a call's keyword arguments with a snapshot of each value.
 
-    Beyond the limit of attributes only names are kept: :func:`normalise` drops
-    and counts them.  Total and thread-safe, as :func:`snapshot` is.
+    Attributes beyond the limit keep their name only: :func:`normalise` drops and
+    counts them.  Never raises; thread-safe.
     """
     attributes: dict[str, AnyValue] = {}
     for name, value in fields.copy().items():
         if not _is_ordinary_name(name):
-            name = name_of(snapshot(name), attributes)  # noqa: PLW2901 - a better one
+            name = name_of(snapshot(name), attributes)  # noqa: PLW2901
         if len(attributes) >= limits.attributes:
             attributes[name] = "…(too many attributes)"
         elif type(value) is str and value.isascii() and len(value) <= limits.text:
@@ -108,11 +107,11 @@ def _is_ordinary_name(name: object) -> bool:
 
 
 class Walk:
-    """Copies one value.  Not thread-safe, and of no use after an exception.
+    """Copies one value.  Not thread-safe, and not usable after an exception.
 
     Args:
         limits: bounds of depth, of nodes, and of one text.
-        room: UTF-8 bytes the copy may take.
+        room: UTF-8 bytes that the copy may take.
     """
 
     __slots__ = ("_limits", "_nodes", "_path", "_room")
@@ -139,7 +138,7 @@ class Walk:
             if not isfinite(value):
                 copy = self._text(non_finite_text(value))
         elif kind is dict:
-            # Another thread may change the original: work on a copy of its surface.
+            # Another thread may change the original, so the walk uses a shallow copy.
             fits = len(value) <= self._nodes
             pairs = value.copy().items() if fits else list(islice(value.items(), self._nodes))
             copy = self._container(value, Pairs(pairs, len(value)), depth)
@@ -162,8 +161,8 @@ class Walk:
             count -= 1  # the mark takes the place of one
             if count < 1:
                 return self._text(_missing(found))
-        # All parts are paid before any of them is entered: a large one must
-        # not take what its neighbours need.
+        # All parts are charged before the walk enters one of them, so that a
+        # large part cannot use the room of the others.
         self._nodes -= min(count + 1, total)
         self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)
         self._path.add(id(value))

@@ -1,11 +1,12 @@
-"""Texts within bounds: of strings, of names, of numbers that OTLP has no type for.
+"""Texts within bounds: strings, names, and numbers without a type in OTLP.
 
-Whatever a snapshot writes as text goes through ``fit``, so that there is one
-way to cut and to mark it.
+Every text of a snapshot goes through :func:`fit`, the one way to cut and to mark
+a text.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Final
 
@@ -16,34 +17,49 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: Bits of the longest integer that Python writes in decimal (4,300 digits).
+#: The bits of the longest integer that Python writes in decimal (4,300 digits).
 _DECIMAL_BITS: Final = 14_280
-#: Characters of the word that a cut divides, at the most; and a quarter of the text.
+#: The longest part that a cut removes: this many characters, or a quarter of the text.
 _LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
 
 def utf8_size(text: str) -> int:
-    """Return how many bytes an encodable text takes in UTF-8."""
+    """Return the number of bytes of an encodable text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
-def fit(text: str, limit: int, room: int | None = None) -> str:
-    """Return ``text`` encodable, within ``limit`` characters and ``room`` bytes.
+def without_last_word(head: str) -> str:
+    """Return the beginning of a longer text without the word that the cut divides.
 
-    Lone surrogates are escaped.  A longer text is cut between words, because
-    redaction comes later: see :func:`without_last_word`.  Where there is no
-    room for anything, the result is one ``…`` (three bytes) all the same.
+    Redaction comes later and does not recognise half of a token, or a password
+    in a URL without its host.  If the last part of the text has no blank, the
+    whole part is removed.
     """
-    return _fit(text, limit, room, without_last_word)
+    last = max(len(head) - _LONGEST_WORD, len(head) * 3 // 4)
+    for place in range(len(head) - 1, last - 1, -1):
+        if head[place].isspace():
+            return head[: place + 1]
+    return head[:last]
 
 
-def fit_redacted(text: str, limit: int, room: int | None = None) -> str:
-    """Do the same with a text that has been redacted: it is cut at the limit."""
-    return _fit(text, limit, room, str)
+def fit(
+    text: str,
+    limit: int,
+    room: int | None = None,
+    end: Callable[[str], str] = without_last_word,
+) -> str:
+    """Return ``text`` within ``limit`` characters and ``room`` bytes, with surrogates escaped.
 
+    A longer text is cut and marked.  Without any room the result is still one
+    ``…``, of three bytes.
 
-def _fit(text: str, limit: int, room: int | None, end: Callable[[str], str]) -> str:
+    Args:
+        text: any text.
+        limit: the largest number of characters.
+        room: the largest number of bytes; None for no limit.
+        end: returns the part of a cut text that is kept.
+    """
     head = text[:limit]
     if not head.isascii():
         head = head.encode("utf-8", "backslashreplace").decode()
@@ -58,25 +74,15 @@ def _fit(text: str, limit: int, room: int | None, end: Callable[[str], str]) -> 
     return (end(head) + mark)[:limit]
 
 
-def without_last_word(head: str) -> str:
-    """Return the beginning of a longer text without the word that the cut has divided.
-
-    Redaction comes later, and does not recognise half a token, or a password
-    in a URL without the host behind it.  Where the last part of the text has no
-    blank, all of that part goes.
-    """
-    last = max(len(head) - _LONGEST_WORD, len(head) * 3 // 4)
-    for place in range(len(head) - 1, last - 1, -1):
-        if head[place].isspace():
-            return head[: place + 1]
-    return head[:last]
+#: Cuts a text that is redacted already: exactly at the limit.
+fit_redacted = partial(fit, end=str)
 
 
 def name_of(key: AnyValue, taken: Collection[str]) -> str:
-    """Return the name that stands for a key, one that is not ``taken``.
+    """Return the name for a key, a name that is not ``taken``.
 
-    None and booleans are written as in JSON, bytes as text.  Of two keys with
-    the same text the second gets ``#`` and its place.
+    None and booleans are written as in JSON, bytes as text.  The second of two
+    keys with the same text gets ``#`` and its position.
     """
     if key is None or isinstance(key, bool):
         key = _JSON_NAMES[key]
@@ -95,12 +101,12 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 
 def non_finite_text(value: float) -> str:
-    """Return what the proto3 JSON mapping calls NaN and the infinities."""
+    """Return the name of NaN or an infinity in the proto3 JSON mapping."""
     return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def integer_text(value: int, limit: int) -> str:
-    """Return decimal digits, or hexadecimal ones where decimal would take too long."""
+    """Return decimal digits, or hexadecimal digits if decimal ones would take too long."""
     bits = value.bit_length()
     if bits <= _DECIMAL_BITS:
         try:

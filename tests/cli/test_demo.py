@@ -145,7 +145,7 @@ def test_a_collector_that_is_not_there_is_told_without_a_traceback():
     assert "refused" in done.stderr
     obstacle = done.stdout.partition("The problem")[2]
     assert re.search(r"✗ not delivered: http://127\.0\.0\.1:9/v1/logs: .*refused", obstacle)
-    assert "is a backend listening there? If it is elsewhere, set --endpoint" in obstacle
+    assert "check that a backend listens there, or set --endpoint" in obstacle
     assert "hunter2" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -182,7 +182,7 @@ def test_a_collector_that_refuses_records_is_told_with_the_fix():
     assert "1 request\n" in done.stdout
     obstacle = done.stdout.partition("The problem")[2]
     assert re.search(r"✗ rejected: http://\S+/v1/logs: HTTP 404", obstacle)
-    assert "nothing takes OTLP logs at this address" in obstacle
+    assert "this address accepts no OTLP logs" in obstacle
 
 
 def test_ctrl_c_while_the_server_starts_leaves_no_error_behind(monkeypatch):

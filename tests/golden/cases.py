@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from fapilog.values import snapshot
-from fapilog.values.exceptions import qualified_name
+from fapilog.values.objects import type_name
 
 NAME = "golden.shop"
 TRACE_ID, SPAN_ID = 0xA1, 0xB2
@@ -154,7 +154,7 @@ def expected(case: Case) -> dict[str, Any]:
             attributes[name] = "[REDACTED]"
     body = snapshot(case.text)
     if case.exception is not None:
-        attributes["exception.type"] = qualified_name(type(case.exception))
+        attributes["exception.type"] = type_name(type(case.exception))
         attributes["exception.message"] = str(case.exception)
         attributes["exception.stacktrace"] = True
     return {

@@ -103,7 +103,7 @@ def test_an_otlp_endpoint_chooses_otlp_unless_something_else_is_said(name, monke
             ["FAPILOG_OVERFLOW", "'block', 'drop_newest', 'drop_lowest' or"],
         ),
         ({"FAPILOG_FILE__KEEP_COUNT": "-1"}, ["FAPILOG_FILE__KEEP_COUNT"]),
-        ({"FAPILOG_SEVERITIES": "notice=off"}, ["FAPILOG_SEVERITIES", "at most 24"]),
+        ({"FAPILOG_SEVERITIES": "notice=off"}, ["FAPILOG_SEVERITIES", "use 24 or less"]),
     ],
 )
 def test_a_wrong_variable_is_named_with_the_fix(variables, words, monkeypatch):

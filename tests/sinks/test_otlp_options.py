@@ -70,7 +70,7 @@ def test_the_general_endpoint_is_a_base_to_which_the_path_is_added(monkeypatch, 
 def test_a_general_endpoint_that_ends_with_the_path_of_logs_is_announced(monkeypatch, capsys):
     monkeypatch.setenv(GENERAL + "ENDPOINT", "http://collector:4318/v1/logs/")
     assert resolve().endpoint == "http://collector:4318/v1/logs/v1/logs"
-    assert f"give it without, or give {LOGS}ENDPOINT" in capsys.readouterr().err
+    assert f"leave it out there, or set {LOGS}ENDPOINT instead" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_variables_give_the_timeout_in_milliseconds_and_arguments_in_seconds(mon
 def test_a_timeout_variable_that_looks_like_seconds_is_announced(monkeypatch, capsys):
     monkeypatch.setenv(LOGS + "TIMEOUT", "10")
     assert resolve().timeout == 0.01
-    assert f"{LOGS}TIMEOUT=10 is 10 milliseconds, not seconds" in capsys.readouterr().err
+    assert f"{LOGS}TIMEOUT=10 means 10 milliseconds, not seconds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["10s", "-1", "1.5", "²"])
@@ -279,14 +279,16 @@ def test_a_timeout_variable_that_is_no_whole_number_is_announced_and_ignored(
 ):
     monkeypatch.setenv(GENERAL + "TIMEOUT", value)
     assert resolve().timeout == resolve(timeout=10).timeout
-    assert f"{GENERAL}TIMEOUT={value!r}: give a whole number of milliseconds" in (
+    assert f"{GENERAL}TIMEOUT={value!r}: use a whole number of milliseconds" in (
         capsys.readouterr().err
     )
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, True, "5"])
 def test_a_timeout_argument_must_be_above_zero(value: Any):
-    with pytest.raises(ConfigurationError, match=r"^timeout=.* give seconds above 0"):
+    with pytest.raises(
+        ConfigurationError, match=r"^timeout=.* use a number of seconds, more than 0"
+    ):
         resolve(timeout=value)
 
 
@@ -312,9 +314,9 @@ def test_a_wrong_variable_is_named_with_the_fix(monkeypatch, prefix, name, value
 @pytest.mark.parametrize(
     ("name", "value", "fix"),
     [
-        ("COMPRESSION", "zstd", "use gzip or none"),
-        ("PROTOCOL", "http", "use one of http/protobuf, http/json, grpc"),
-        ("INSECURE", "1", "use true or false"),
+        ("COMPRESSION", "zstd", "use 'gzip' or 'none'"),
+        ("PROTOCOL", "http", "use 'http/protobuf', 'http/json' or 'grpc'"),
+        ("INSECURE", "1", "use 'true' or 'false'"),
     ],
 )
 @pytest.mark.parametrize("prefix", [GENERAL, LOGS])
@@ -424,7 +426,7 @@ def test_the_sink_has_the_name_and_the_limits_it_was_given():
 
 @pytest.mark.parametrize("value", [0, 65, -1, 2.0, True, "4", None])
 def test_the_number_of_requests_at_once_must_be_from_1_to_64(value: Any):
-    with pytest.raises(ConfigurationError, match=r"^concurrency=.*give an integer from 1 to 64"):
+    with pytest.raises(ConfigurationError, match=r"^concurrency=.*use a whole number from 1 to 64"):
         OTLPSink(concurrency=value)
 
 

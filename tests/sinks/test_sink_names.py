@@ -79,6 +79,25 @@ def test_what_is_found_wrong_when_a_sink_opens_is_placed_too(monkeypatch):
     assert error_of().startswith("FAPILOG_FILE__PATH: path='app.gz' of sink 'file': use")
 
 
+@pytest.mark.parametrize(
+    ("variables", "option"),
+    [
+        ({"FAPILOG_SINKS": "file", "FAPILOG_FILE__PATH": "app.gz"}, "file.path"),
+        ({"FAPILOG_SINKS": "file:app.gz"}, "sinks"),
+        (
+            {"FAPILOG_SINKS": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": "soon"},
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+    ],
+)
+def test_the_error_has_the_name_of_the_option(monkeypatch, variables, option):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        Runtime()
+    assert caught.value.option == option
+
+
 def test_an_error_that_names_its_own_variable_gets_no_second_one(monkeypatch):
     monkeypatch.setenv("FAPILOG_SINKS", "otlp")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "soon")

@@ -7,7 +7,8 @@ import traceback
 
 import pytest
 
-from fapilog.values.exceptions import MAX_FRAMES, MAX_TEXT, Capture, qualified_name, resolve
+from fapilog.values.exceptions import MAX_FRAMES, MAX_TEXT, Capture, resolve
+from fapilog.values.objects import type_name
 
 
 class OrderError(Exception):
@@ -30,7 +31,7 @@ def test_the_type_is_fully_qualified_and_builtins_stay_short():
         pass
 
     Odd.__module__ = None  # type: ignore[assignment]
-    assert qualified_name(Odd).endswith("Odd")
+    assert type_name(Odd).endswith("Odd")
 
 
 def test_the_text_is_what_the_interpreter_would_print():

@@ -88,7 +88,7 @@ def test_a_value_of_many_texts_stays_within_the_record():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("depth", 0), ("depth", 31), ("nodes", 0), ("text", 0), ("record", 100), ("attributes", -1), ("text", 1.5)]
+    ("option", "value"), [("depth", 0), ("depth", 31), ("nodes", 0), ("text", -1), ("record", 100), ("attributes", -1), ("text", 1.5)]
 )  # fmt: skip
 def test_a_limit_out_of_range_is_refused_by_name(option, value):
     with pytest.raises(ConfigurationError, match=option):

@@ -108,7 +108,7 @@ class HTTPClient:
             self._url = httpx.URL(options.endpoint)
         except httpx.InvalidURL as error:
             msg = f"endpoint={options.shown!r}: {error}; give it in the form http://host:port"
-            raise ConfigurationError(msg) from None
+            raise ConfigurationError(msg, "endpoint") from None
 
     def post(self, body: bytes, timeout: float) -> Answer:
         """Post ``body`` and return the answer; blocks up to ``timeout`` seconds.

@@ -1,7 +1,7 @@
-"""Options that every HTTP sink has: where to post, as whom, trusting whom, for how long.
+"""Options that every HTTP sink has: URL, credentials, certificates, time limit.
 
-Checked once, when a sink is made, so that a wrong one fails at start-up and
-the client below meets none.  No message shows the value of a secret.
+They are checked once, when a sink is made, so that a wrong option fails at
+start-up and the client can rely on them.  No message shows a secret.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ import platform
 import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from fapilog.errors import ConfigurationError
+from fapilog.options.checks import refuse, whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
+#: A path, and the option or the variable that holds it.
+FileOption: TypeAlias = "tuple[FilePath | None, str]"
 
-#: Seconds one request may take in all.
+#: Seconds that one request may take in all.
 DEFAULT_TIMEOUT: Final = 10.0
-#: Half of the default level's time for 8 % more bytes of logs.
+#: Level 1 takes half of the default level's time and makes 8 % more bytes of logs.
 GZIP_LEVEL: Final = 1
-#: Threads that may send for one sink at once.
-MAX_CONCURRENCY: Final = 64
+#: The number of threads that may send for one sink at the same time.
+CONCURRENCY: Final = whole(1, 64)
 SCHEMES: Final = ("http", "https")
 
 _BASIC: Final = "Basic "
@@ -48,8 +51,8 @@ class HTTPOptions:
 
     Attributes:
         endpoint: the URL, without credentials.
-        headers: sent with every request, names in lower case.
-        timeout: seconds one request may take; infinite without a limit.
+        headers: headers of every request, by their name in lower case.
+        timeout: seconds that one request may take; infinity for no limit.
         certificate: PEM file of the authorities to trust instead of the
             default ones.
         client_key: PEM file of the client's key.
@@ -74,14 +77,14 @@ class HTTPOptions:
         return self.endpoint.partition("?")[0]
 
     def conceal(self, text: str, more: Collection[str] = ()) -> str:
-        """Return ``text``, a backend's words, without our credentials and ``more`` secrets."""
+        """Return a backend's answer with our credentials and ``more`` secrets masked."""
         for secret in sorted({*self._secrets(), *more}, key=len, reverse=True):
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, _MASK)
         return text
 
     def _secrets(self) -> set[str]:
-        """Return whatever a header or the URL's query may be there to keep from others."""
+        """Return the values of the URL's query and of the headers: any of them may be a secret."""
         secrets = {value for _, value in parse_qsl(urlsplit(self.endpoint).query)}
         for value in self.headers.values():
             secrets |= {value, value.rpartition(" ")[2], basic_credentials(value)[1]}
@@ -89,7 +92,7 @@ class HTTPOptions:
 
 
 def basic_credentials(header: str) -> tuple[str, str]:
-    """Return user and password of a basic authorization (RFC 7617); ``("", "")`` for others."""
+    """Return user and password of a basic ``Authorization``; ``("", "")`` if it is another one."""
     if not header.startswith(_BASIC):
         return "", ""
     try:
@@ -101,7 +104,7 @@ def basic_credentials(header: str) -> tuple[str, str]:
 
 
 def user_agent(sink: str) -> str:
-    """Return what names us to a backend: sink, language and versions."""
+    """Return the ``User-Agent`` of a sink: sink, language and versions."""
     return f"fapilog-{sink}/{version('fapilog')} Python/{platform.python_version()}"
 
 
@@ -114,12 +117,13 @@ def split_url(value: object, source: str, form: str) -> SplitResult:
     """Return the parts of an http or https URL.
 
     Args:
-        value: what was given.
-        source: the option or the variable it was found in.
-        form: how such a URL looks, for the message.
+        value: the URL.
+        source: the option or the variable that holds it.
+        form: how such a URL looks, for the error.
 
     Raises:
-        ConfigurationError: it is none, or has no host or a wrong port.
+        ConfigurationError: the value is not such a URL, or has no host or a
+            wrong port.
     """
     try:
         url = urlsplit(str(value))
@@ -133,7 +137,7 @@ def split_url(value: object, source: str, form: str) -> SplitResult:
         is_right = False
     if not is_right:
         msg = f"{source} is not a usable URL{form}"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(msg, source)
     return url
 
 
@@ -150,7 +154,7 @@ def credentials_of(url: SplitResult) -> str:
 
 
 def basic(username: str, password: str) -> str:
-    """Return an ``Authorization`` by RFC 7617."""
+    """Return the ``Authorization`` of a user (RFC 7617)."""
     return _BASIC + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
@@ -158,68 +162,53 @@ def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
     """Return headers by their name in lower case.
 
     Raises:
-        ConfigurationError: one cannot be sent, or is the client's own.
+        ConfigurationError: a header cannot be sent, or is set by the client.
     """
     checked = {}
     for name, content in headers.items():
         lower = str(name).lower()
         if not _HEADER_NAME.fullmatch(lower) or lower in _OWN_HEADERS:
-            msg = f"{source}: {lower!r} is no header that can be set; leave it out"
-            raise ConfigurationError(msg)
+            msg = f"{source}: the header {lower!r} cannot be set; leave it out"
+            raise ConfigurationError(msg, source)
         if not isinstance(content, str) or not _HEADER_VALUE.fullmatch(content):
             msg = f"{source}: the value of {lower!r} must be a str of printable ASCII"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, source)
         checked[lower] = content.strip()
     return checked
 
 
-def checked_timeout(value: object, source: str) -> float:
-    """Return seconds above 0.
+def pem_files(
+    certificate: FileOption, client_key: FileOption, client_certificate: FileOption
+) -> dict[str, str | None]:
+    """Return the paths of the PEM files by the option's name.
+
+    Args:
+        certificate: path of the authorities' certificates, and the option or
+            the variable that holds it.
+        client_key: path of the client's key, and where it is from.
+        client_certificate: path of its certificates, and where it is from.
 
     Raises:
-        ConfigurationError: they are not.
+        ConfigurationError: a file cannot be read, or the key has no certificate.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        msg = f"{source}={value!r}: give seconds above 0"
-        raise ConfigurationError(msg)
-    return float(value)
-
-
-def readable_file(value: Any, source: str) -> str | None:
-    """Return the path of a file that can be read; None for None.
-
-    Raises:
-        ConfigurationError: it cannot be read.
-    """
-    if value is None:
-        return None
-    path = os.fspath(value)
-    try:
-        with open(path, "rb"):  # noqa: PTH123 - only to see that it can be read
-            return str(path)
-    except OSError as error:
-        msg = f"{source}={path!r}: {error.strerror}; give the path of a readable PEM file"
-        raise ConfigurationError(msg) from None
-
-
-def check_client_files(key: str | None, chain: str | None) -> None:
-    """Check that a client's key has its certificate.
-
-    Raises:
-        ConfigurationError: it has none.
-    """
-    if key and not chain:
+    files = {
+        "certificate": _readable(*certificate),
+        "client_key": _readable(*client_key),
+        "client_certificate": _readable(*client_certificate),
+    }
+    if files["client_key"] and not files["client_certificate"]:
         msg = "client_key without client_certificate: give the certificate that belongs to the key"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(msg, "client_key")
+    return files
 
 
-def checked_concurrency(value: object) -> int:
-    """Return how many threads may send at once.
-
-    Raises:
-        ConfigurationError: it is no integer from 1 to :data:`MAX_CONCURRENCY`.
-    """
-    if type(value) is not int or not 1 <= value <= MAX_CONCURRENCY:
-        msg = f"concurrency={value!r}: give an integer from 1 to {MAX_CONCURRENCY}"
-        raise ConfigurationError(msg)
-    return value
+def _readable(path: FilePath | None, source: str) -> str | None:
+    if path is None:
+        return None
+    name = os.fspath(path)
+    try:
+        with open(name, "rb"):  # noqa: PTH123 - only to see that it can be read
+            return str(name)
+    except OSError as error:
+        fix = f"{error.strerror}; give the path of a readable PEM file"
+        refuse(source, name, fix)

@@ -103,7 +103,7 @@ def client_context(
             context = ssl.create_default_context(cafile=certificate) if certificate else default()
     except OSError as error:  # ssl.SSLError is one
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(msg, "certificate") from None
     context.set_alpn_protocols(["http/1.1"])  # now: later, other threads use the context
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key
@@ -116,7 +116,7 @@ def client_context(
                 f"client_certificate={chain!r}, client_key={key!r}: not a PEM certificate with "
                 f"its unencrypted key: {error}"
             )
-            raise ConfigurationError(msg) from None
+            raise ConfigurationError(msg, "client_certificate") from None
     return context
 
 

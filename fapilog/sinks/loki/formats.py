@@ -124,7 +124,7 @@ class ProtobufFormat:
             from cramjam import snappy  # noqa: PLC0415 - an extra
         except ImportError as error:
             msg = "format='protobuf' needs: pip install 'fapilog[loki]', or use format='json'"
-            raise ConfigurationError(msg) from error
+            raise ConfigurationError(msg, "format") from error
         self._compress = snappy.compress_raw
 
     def stream(self, labels: Mapping[str, str]) -> bytes:

@@ -21,7 +21,7 @@ from fapilog.otlp.classify import LOKI_RETRYABLE_STATUSES
 from fapilog.otlp.encode import normal_copy
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
 from fapilog.sinks.http.destination import describe_destination
-from fapilog.sinks.http.options import DEFAULT_TIMEOUT, checked_concurrency
+from fapilog.sinks.http.options import CONCURRENCY, DEFAULT_TIMEOUT
 from fapilog.sinks.loki.formats import JSONFormat, ProtobufFormat
 from fapilog.sinks.loki.lines import LINES
 from fapilog.sinks.loki.metadata import UID, identity, metadata_of, origin_of
@@ -137,7 +137,8 @@ class LokiSink(DurableSink["Item"]):
         )
         self.name = name
         self.limits = limits or LIMITS
-        self.concurrency = checked_concurrency(concurrency)
+        CONCURRENCY.check("concurrency", concurrency)
+        self.concurrency = concurrency
         encoder: Format = ProtobufFormat() if format == "protobuf" else JSONFormat()
         self._format = encoder
         self.wire_format = encoder.wire_format

@@ -86,7 +86,7 @@ class GRPCTransport:
         for name in options.headers:
             if not _METADATA_KEY.fullmatch(name):
                 msg = f"headers: {name!r} cannot be sent over gRPC; leave it out"
-                raise ConfigurationError(msg)
+                raise ConfigurationError(msg, "headers")
         self._options = options
         self._proxy, self._proxy_arguments = _proxy_of(options)
         self._metadata = tuple(options.headers.items())

@@ -1,8 +1,8 @@
 """Options of the OTLP sink, from its arguments and the ``OTEL_EXPORTER_OTLP_*`` variables.
 
-Arguments win over the variables for logs, these over the general ones.  All
-are checked once, when the sink is made, so that a wrong one fails at start-up
-and the transports meet none.
+Arguments win over the variables for logs, which win over the general ones.  All
+are checked once, when the sink is made, so that a wrong option fails at start-up
+and the transports can rely on them.
 Specification: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
@@ -12,23 +12,22 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import unquote, urlsplit
 
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
+from fapilog.options.checks import SECONDS, one_of, refuse
 from fapilog.sinks.http.options import (
     DEFAULT_TIMEOUT,
     SCHEMES,
     FilePath,
     HTTPOptions,
-    check_client_files,
     checked_headers,
-    checked_timeout,
     credentials_of,
     is_printable_text,
     join_url,
-    readable_file,
+    pem_files,
     split_url,
     user_agent,
 )
@@ -37,7 +36,7 @@ Protocol: TypeAlias = Literal["http/protobuf", "http/json", "grpc"]
 Compression: TypeAlias = Literal["gzip", "none"]
 
 GRPC: Final = "grpc"
-#: Exporter, language and version, as the specification wants them.
+#: Exporter, language and version, in the specification's form.
 USER_AGENT: Final = user_agent("otlp")
 
 _DEFAULT_PROTOCOL: Final = "http/protobuf"
@@ -51,7 +50,7 @@ _SUSPICIOUS_MILLISECONDS: Final = 100
 
 
 class _Given(NamedTuple):
-    """An option's value and where it was found, for messages; None when nowhere."""
+    """An option's value, None if it is not set, and the argument or variable that holds it."""
 
     value: Any
     source: str
@@ -64,7 +63,7 @@ class OTLPOptions(HTTPOptions):
     Attributes:
         protocol: ``http/protobuf``, ``http/json`` or ``grpc``.
         compression: ``gzip`` or ``none``.
-        insecure: gRPC to an endpoint without a scheme goes without TLS.
+        insecure: whether gRPC to an endpoint without a scheme uses no TLS.
     """
 
     protocol: Protocol = _DEFAULT_PROTOCOL
@@ -79,7 +78,7 @@ class OTLPOptions(HTTPOptions):
 
     @property
     def target(self) -> str:
-        """The endpoint as a gRPC target: ``host:port`` of a URL, anything else as it is."""
+        """The endpoint as a gRPC target: ``host:port`` of a URL; other endpoints unchanged."""
         url = urlsplit(self.endpoint)
         return url.netloc if url.scheme in SCHEMES else self.endpoint
 
@@ -101,24 +100,24 @@ def resolve(
     Raises:
         ConfigurationError: one is wrong; names the option or the variable.
     """
-    chosen = _protocol(_given("protocol", protocol))
+    chosen: Any = _choice("protocol", protocol, get_args(Protocol), _DEFAULT_PROTOCOL)
+    packing: Any = _choice("compression", compression, get_args(Compression), "none")
     url, credentials = _endpoint(_given("endpoint", endpoint), chosen)
     given_headers = _headers(_given("headers", headers))
     if credentials:
         given_headers.setdefault("authorization", credentials)
-    key = readable_file(*_given("client_key", client_key))
-    chain = readable_file(*_given("client_certificate", client_certificate))
-    check_client_files(key, chain)
     return OTLPOptions(
         endpoint=url,
         protocol=chosen,
         headers=given_headers,
         timeout=_timeout(_given("timeout", timeout)),
-        compression=_compression(_given("compression", compression)),
-        certificate=readable_file(*_given("certificate", certificate)),
-        client_key=key,
-        client_certificate=chain,
-        insecure=_insecure(_given("insecure", insecure)),
+        compression=packing,
+        insecure=_choice("insecure", insecure, ("true", "false"), "false") == "true",
+        **pem_files(
+            _given("certificate", certificate),
+            _given("client_key", client_key),
+            _given("client_certificate", client_certificate),
+        ),
     )
 
 
@@ -135,37 +134,27 @@ def _given(name: str, argument: object) -> _Given:
 
 
 def _refused(given: _Given, fix: str) -> None:
-    """Refuse a wrong value: an argument fails, a variable is announced and ignored.
+    """Raise an error about a wrong argument; announce and ignore a wrong variable.
 
     Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-
-    Raises:
-        ConfigurationError: it is an argument.
     """
-    msg = f"{given.source}={given.value!r}: {fix}"
-    if not given.source.startswith(_GENERAL):
-        raise ConfigurationError(msg)
-    announce(f"variable {given.source}", f"{msg}; it is ignored")
+    value, source = given
+    if not source.startswith(_GENERAL):
+        refuse(source, value, fix)
+    announce(f"variable {source}", f"{source}={value!r}: {fix}; it is ignored")
 
 
-def _protocol(given: _Given) -> Protocol:
-    value = str(given.value or _DEFAULT_PROTOCOL).lower()
-    if value not in get_args(Protocol):
-        _refused(given, f"use one of {', '.join(get_args(Protocol))}")
-        return _DEFAULT_PROTOCOL
-    return cast("Protocol", value)
-
-
-def _compression(given: _Given) -> Compression:
-    value = str(given.value or "none").lower()
-    if value not in get_args(Compression):
-        _refused(given, "use gzip or none")
-        return "none"
-    return cast("Compression", value)
+def _choice(name: str, argument: object, choices: tuple[str, ...], default: str) -> str:
+    given = _given(name, argument)
+    value = str(given.value or default).lower()
+    if value in choices:
+        return value
+    _refused(given, f"use {one_of(*choices).allowed}")
+    return default
 
 
 def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
-    """Return the URL to use, without credentials, and these as a header's value."""
+    """Return the URL without its credentials, and the credentials as a header's value."""
     value = given.value
     if value is None:
         return (_DEFAULT_GRPC if protocol == GRPC else _DEFAULT_HTTP), ""
@@ -181,7 +170,7 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
 
 
 def _form(source: str, protocol: Protocol) -> str:
-    """Return how an endpoint is written there."""
+    """Return the form of an endpoint in a variable or an argument."""
     if protocol == GRPC:
         return "http://host:4317 or host:4317"
     if source == _BASE_URL:
@@ -192,9 +181,9 @@ def _form(source: str, protocol: Protocol) -> str:
 def _path(path: str, source: str, protocol: Protocol) -> str:
     """Return the path that requests go to.
 
-    The general variable is a base URL, to which the signal's path is added;
-    the one for logs is used as it is.  An argument is used as it is as well,
-    except that one without a path means the standard path.
+    The general variable is a base URL, to which the signal's path is added.
+    The variable for logs and an argument are used as they are, but an argument
+    without a path gets the standard path.
     """
     if protocol == GRPC:
         return ""
@@ -203,8 +192,8 @@ def _path(path: str, source: str, protocol: Protocol) -> str:
         if base.endswith(_LOGS_PATH):
             announce(
                 source,
-                f"{source}: {_LOGS_PATH} is added to it, though it ends so; give it without, "
-                f"or give {_LOGS}ENDPOINT",
+                f"{source} ends with {_LOGS_PATH}, which is added a second time; leave it out "
+                f"there, or set {_LOGS}ENDPOINT instead",
             )
         return base + _LOGS_PATH
     if not path:
@@ -230,48 +219,34 @@ def _headers(given: _Given) -> dict[str, str]:
 
 
 def _pair(text: str, source: str, position: int) -> dict[str, str]:
-    """Return a header written ``name=value``, percent-encoded as in W3C Baggage.
+    """Return a header that is written ``name=value``, percent-encoded as in W3C Baggage.
 
-    Raises:
-        ConfigurationError: it is not; the text, maybe a piece of a token, is not shown.
+    The error does not show the text, which may be a part of a token.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         msg = f"{source}: entry {position} is not of the form name=value"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(msg, source)
     return {unquote(name.strip()): unquote(value.strip())}
 
 
 def _timeout(given: _Given) -> float:
-    value = given.value
-    if value is None:
-        return DEFAULT_TIMEOUT
-    if given.source.startswith(_GENERAL):
-        return _milliseconds(given)
-    return checked_timeout(value, given.source)
+    """Return a timeout in seconds, infinity for no limit.
 
-
-def _milliseconds(given: _Given) -> float:
-    """Return a timeout in seconds; 0 means without a limit.
-
-    Milliseconds by the specification.  The OpenTelemetry SDK for Python reads
-    seconds, so a value that only makes sense so is announced.
+    A variable holds milliseconds by the specification, and 0 for no limit.  The
+    OpenTelemetry SDK for Python reads seconds, so a value that makes sense in
+    seconds only is announced.
     """
-    text, variable = str(given.value), given.source
+    text, source = str(given.value), given.source
+    if given.value is None:
+        return DEFAULT_TIMEOUT
+    if not source.startswith(_GENERAL):
+        SECONDS.check(source, given.value)
+        return float(given.value)
     if not (text.isascii() and text.isdigit()):
-        _refused(given, "give a whole number of milliseconds")
+        _refused(given, "use a whole number of milliseconds")
         return DEFAULT_TIMEOUT
     number = int(text[:12])
     if 0 < number < _SUSPICIOUS_MILLISECONDS:
-        announce(variable, f"{variable}={number} is {number} milliseconds, not seconds")
+        announce(source, f"{source}={number} means {number} milliseconds, not seconds")
     return number / 1000 or math.inf
-
-
-def _insecure(given: _Given) -> bool:
-    """Only ``true``, in any case, is true: https://opentelemetry.io/docs/specs/otel/configuration/."""
-    if isinstance(given.value, bool):
-        return given.value
-    text = str(given.value or "false").lower()
-    if text not in {"true", "false"}:
-        _refused(given, "use true or false")
-    return text == "true"

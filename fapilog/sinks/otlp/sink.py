@@ -19,7 +19,7 @@ from fapilog.otlp.encode import encode_record, encode_request, in_order
 from fapilog.otlp.encode_json import encode_record_json, encode_request_json
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
 from fapilog.sinks.http.destination import describe_destination
-from fapilog.sinks.http.options import GZIP_LEVEL, checked_concurrency
+from fapilog.sinks.http.options import CONCURRENCY, GZIP_LEVEL
 from fapilog.sinks.otlp.options import GRPC, USER_AGENT, resolve
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class OTLPSink(DurableSink["Item"]):
             raise ConfigurationError(msg)
         self.name = name
         self.limits = limits or BatchLimits()
-        self.concurrency = checked_concurrency(concurrency)
+        CONCURRENCY.check("concurrency", concurrency)
+        self.concurrency = concurrency
         self.destination = describe_destination(f"OTLP {self.options.protocol}", self.options)
         self._given_transport = transport
         self._transport: _HTTPTransport | GRPCTransport | None = None

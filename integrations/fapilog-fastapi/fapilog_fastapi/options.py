@@ -1,7 +1,7 @@
-"""What ``install`` and ``FapilogMiddleware`` may be told, checked once, at start.
+"""Options of ``install`` and ``FapilogMiddleware``, checked once, at start-up.
 
-A wrong option raises here, with its name and the fix; what runs for each
-request reads attributes that are known to be right.
+A wrong option raises an error here, with its name and the fix; the code that
+runs for each request relies on right options.
 """
 
 from __future__ import annotations
@@ -9,12 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from fapilog import ConfigurationError
+from fapilog.options.checks import (
+    FINITE_SECONDS,
+    NONE,
+    SECONDS,
+    TRUE_OR_FALSE,
+    Rule,
+    check_all,
+    instance_of,
+    is_number,
+    refuse,
+    severity,
+    whole,
+)
 from fapilog.options.explain import closest
-from fapilog.severity import OFF, parse_severity
+from fapilog.severity import INFO, OFF
 from fapilog_fastapi.metrics import RequestMetrics
 from fapilog_fastapi.payloads import PayloadLogging
 
@@ -32,20 +44,28 @@ _CLASSES: Final = {"1xx": 100, "2xx": 200, "3xx": 300, "4xx": 400, "5xx": 500}
 _STATUSES: Final = range(100, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _DEFAULT_SEVERITY: Final[dict[int | str, int | str]] = {"4xx": "WARN", "5xx": "ERROR"}
+# The first three are those of fapilog.hold(), which would fail with each request.
+_DEBUG_RULES: Final = {
+    "records": whole(1),
+    "size": whole(1, unit="bytes"),
+    "seconds": FINITE_SECONDS,
+    "status": whole(100, 599),
+    "sampled": TRUE_OR_FALSE,
+}
 
 
 @dataclass(frozen=True)
 class DebugOnError:
-    """How debug records of a request wait until it is known whether it fails.
+    """How debug records of a request wait until it is known whether the request fails.
 
     Args:
-        level: lowest severity that waits.
-        records: records that wait at most, for each request.
-        size: bytes they take at most, about.
-        seconds: how long a record waits at most.
+        level: lowest severity of the records that wait.
+        records: largest number of records that wait, for each request.
+        size: largest number of bytes that they take, approximately.
+        seconds: longest time that a record waits.
         status: lowest status of a response that counts as a failure.
-        sampled: let them through at once where the request's trace is
-            sampled, so that every kept trace has its debug records.
+        sampled: whether the records of a request whose trace is sampled pass at
+            once, so that every kept trace has its debug records.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -59,24 +79,8 @@ class DebugOnError:
     sampled: bool = False
 
     def __post_init__(self) -> None:
-        try:
-            parse_severity(self.level)
-        except ValueError as error:
-            msg = f"debug_on_error: level: {error}"
-            raise ConfigurationError(msg) from None
-        # As fapilog.hold() has them: what that refuses would fail with each request.
-        for name in ("records", "size"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                _refuse(f"debug_on_error: {name}", value, "a whole number above 0")
-        seconds = self.seconds
-        if type(seconds) not in {int, float} or not isfinite(seconds) or seconds <= 0:
-            _refuse("debug_on_error: seconds", seconds, "a number of seconds above 0")
-        status: object = self.status
-        if not isinstance(status, int) or status not in _STATUSES:
-            _refuse("debug_on_error: status", status, "a status from 100 to 599")
-        if not isinstance(self.sampled, bool):
-            _refuse("debug_on_error: sampled", self.sampled, "True or False")
+        severity("level", self.level, "debug_on_error")
+        check_all(_DEBUG_RULES, vars(self), "debug_on_error")
 
 
 class OptionNames(TypedDict, total=False):
@@ -97,9 +101,28 @@ class OptionNames(TypedDict, total=False):
     metrics: bool | RequestMetrics
 
 
+_RULES: Final = {
+    **dict.fromkeys(
+        ("trace_headers", "trace_context", "replace_access_log", "validation_inputs"),
+        TRUE_OR_FALSE,
+    ),
+    "request_id_header": NONE
+    | Rule(
+        lambda value: isinstance(value, str) and bool(_TOKEN.fullmatch(value)),
+        "the name of a header",
+    ),
+    "context": NONE | Rule(callable, "a function (request) -> fields"),
+    "sample": Rule(lambda value: is_number(value) and 0 <= value <= 1, "a ratio from 0 to 1"),
+    "slow": SECONDS | NONE,
+    "debug_on_error": TRUE_OR_FALSE | instance_of(DebugOnError, "a DebugOnError"),
+    "payloads": NONE | instance_of(PayloadLogging, "a PayloadLogging"),
+    "metrics": TRUE_OR_FALSE | instance_of(RequestMetrics, "a RequestMetrics"),
+}
+
+
 @dataclass(frozen=True)
 class Options:
-    """Options of the middleware; their meaning is told at ``install``."""
+    """Options of the middleware; ``install`` documents them."""
 
     request_id_header: str | None = "X-Request-ID"
     trace_headers: bool = False
@@ -116,28 +139,11 @@ class Options:
     metrics: bool | RequestMetrics = False
 
     def __post_init__(self) -> None:
-        for name in ("trace_headers", "trace_context", "replace_access_log", "validation_inputs"):
-            if not isinstance(getattr(self, name), bool):
-                _refuse(name, getattr(self, name), "True or False")
-        header = self.request_id_header
-        if header is not None and not (isinstance(header, str) and _TOKEN.fullmatch(header)):
-            _refuse("request_id_header", header, "the name of a header, or None")
-        if self.context is not None and not callable(self.context):
-            _refuse("context", self.context, "a function (request) -> fields")
-        if not _is_number(self.sample) or not 0 <= self.sample <= 1:
-            _refuse("sample", self.sample, "a ratio from 0 to 1")
-        if self.slow is not None and (not _is_number(self.slow) or self.slow <= 0):
-            _refuse("slow", self.slow, "seconds above 0, or None")
-        if not isinstance(self.debug_on_error, (bool, DebugOnError)):
-            _refuse("debug_on_error", self.debug_on_error, "True, False or a DebugOnError")
-        if self.payloads is not None and not isinstance(self.payloads, PayloadLogging):
-            _refuse("payloads", self.payloads, "a PayloadLogging, or None")
-        if not isinstance(self.metrics, (bool, RequestMetrics)):
-            _refuse("metrics", self.metrics, "True, False or a RequestMetrics")
+        check_all(_RULES, vars(self))
 
     @property
     def hold(self) -> DebugOnError | None:
-        """What holds debug records back, None when nothing does."""
+        """The options of the hold of a request's debug records; None without one."""
         if self.debug_on_error is True:
             return DebugOnError()
         return self.debug_on_error or None
@@ -147,15 +153,15 @@ def make_options(options: Mapping[str, Any]) -> Options:
     """Return checked options.
 
     Raises:
-        ConfigurationError: an option is wrong or unknown; names it and the fix.
+        ConfigurationError: an option is wrong or unknown.
     """
     known = [field.name for field in fields(Options)]
     for name in options:
         if name not in known:
             near = closest(name, known)
-            hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            hint = f"did you mean {near}?" if near else f"the options are {', '.join(known)}"
             msg = f"{name}: there is no such option; {hint}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, name)
     return Options(**options)
 
 
@@ -163,43 +169,26 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
     """Return the severity number of each status code from 100 to 599.
 
     Args:
-        given: severities by status (``404``) or class (``"4xx"``), above the
-            defaults: 5xx ERROR, 4xx WARN, others INFO.
+        given: severities by status (``404``) or class (``"4xx"``), which win
+            over the defaults: 5xx ERROR, 4xx WARN, others INFO.
 
     Raises:
         ConfigurationError: ``severity`` is wrong.
     """
     if given is not None and not isinstance(given, Mapping):
-        _refuse("severity", given, "a mapping such as {'4xx': 'INFO', 404: 'DEBUG'}")
+        refuse("severity", given, "use a mapping such as {'4xx': 'INFO', 404: 'DEBUG'}")
     chosen = {**_DEFAULT_SEVERITY, **(given or {})}
-    table = dict.fromkeys(_STATUSES, parse_severity("INFO"))
-    # A status is more particular than its class, wherever each stands.
-    for key, severity in sorted(chosen.items(), key=lambda pair: pair[0] not in _CLASSES):
+    table = dict.fromkeys(_STATUSES, INFO)
+    # A status wins over its class, whichever of them comes first.
+    for key, value in sorted(chosen.items(), key=lambda pair: pair[0] not in _CLASSES):
         if key in _CLASSES:
             covered = range(_CLASSES[str(key)], _CLASSES[str(key)] + 100)
         elif key in table:
             covered = range(int(key), int(key) + 1)
         else:
-            _refuse("severity", key, "a status from 100 to 599, or 1xx to 5xx, as a key")
-        table.update(dict.fromkeys(covered, _severity(key, severity)))
+            refuse("severity", key, "use a status from 100 to 599, or 1xx to 5xx, as a key")
+        number = severity("severity", value, f"status {key}")
+        if number >= OFF:
+            refuse("severity", value, "use `exclude` to leave requests out", f"status {key}")
+        table.update(dict.fromkeys(covered, number))
     return table
-
-
-def _severity(key: int | str, given: int | str) -> int:
-    try:
-        number = parse_severity(given)
-    except ValueError:
-        number = OFF
-    if number >= OFF:
-        fix = "trace, debug, info, warn, error, fatal, or a number from 1 to 24"
-        _refuse(f"severity: {key}", given, f"{fix}; `exclude` leaves requests out")
-    return number
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - no NaN
-
-
-def _refuse(name: str, value: object, fix: str) -> NoReturn:
-    msg = f"{name}={value!r}: use {fix}"
-    raise ConfigurationError(msg)

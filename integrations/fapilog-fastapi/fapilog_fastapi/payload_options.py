@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fapilog import ConfigurationError
+from fapilog.options.checks import names, refuse, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from starlette.types import Scope
 
-#: Content types of bodies that are logged where a route is opted in.
+#: The content types of bodies that are recorded by default, on the listed routes.
 BODY_TYPES: Final = (
     "application/json",
     "application/*+json",
     "application/x-www-form-urlencoded",
     "text/plain",
 )
-#: Bytes of one body that are held at most; the most that one text of a record holds, too.
+#: The largest number of bytes of one body; a text of a record cannot be longer either.
 MAX_BODY: Final = 65_536
+_BODY_LIMIT: Final = whole(1, MAX_BODY, "bytes")
 
 # Source: https://www.rfc-editor.org/rfc/rfc9110#name-field-names
 _header: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -33,15 +34,15 @@ _path_part: Final = re.compile(
 
 @dataclass(frozen=True)
 class PayloadLogging:
-    """What of requests and responses is put on the completion record.
+    """The parts of requests and responses that the completion record has.
 
-    Nothing is by default.  Making one does not block; it is immutable, so any
-    number of apps and threads may share it.
+    By default it has none.  The constructor does not block; the object is
+    immutable, so any number of apps and threads may share it.
 
     Args:
         request_headers: names of request headers to record, such as
-            ``["x-client-version"]``.  Values are redacted by the pipeline, so
-            ``authorization`` shows only that there was one.
+            ``["x-client-version"]``.  The pipeline redacts the values, so
+            ``authorization`` shows only that the request had one.
         response_headers: names of response headers to record.
         request_bodies: paths whose request bodies are recorded, written like
             routes: ``/orders``, ``/orders/{id}``, ``/files/{path:path}``; ``*``
@@ -49,10 +50,10 @@ class PayloadLogging:
         response_bodies: paths whose response bodies are recorded.
         body_types: content types of bodies to record; ``*`` stands for any
             type, subtype or, before ``+``, part of it.
-        body_limit: bytes of one body that are held at most, 1 to 65,536.
+        body_limit: the largest number of bytes of one body, 1 to 65,536.
         body_statuses: statuses of the response with which bodies are recorded:
-            numbers, and classes such as ``"5xx"``; none means every one.  A
-            request without a response counts as failed, whatever is given.
+            numbers, and classes such as ``"5xx"``; empty for every status.  The
+            body of a request without a response is always recorded.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -74,11 +75,9 @@ class PayloadLogging:
         for option in ("request_headers", "response_headers"):
             self._keep(option, _headers(option, getattr(self, option)))
         for option in ("request_bodies", "response_bodies"):
-            self._keep(option, _listed(option, getattr(self, option), '["/orders/{id}"]'))
+            self._keep(option, names(option, getattr(self, option), '["/orders/{id}"]'))
         self._keep("body_types", _media_types(self.body_types))
-        if type(self.body_limit) is not int or not 1 <= self.body_limit <= MAX_BODY:
-            msg = f"body_limit must be an integer from 1 to {MAX_BODY} (bytes held of one body)"
-            raise ConfigurationError(msg)
+        _BODY_LIMIT.check("body_limit", self.body_limit)
         self._keep("_statuses", _statuses(self.body_statuses))
         self._keep("body_statuses", tuple(self.body_statuses))
         self._keep("_requests", _paths("request_bodies", self.request_bodies))
@@ -98,11 +97,11 @@ class PayloadLogging:
         return _is_listed(self._responses, scope)
 
     def wants_type(self, media_type: str) -> bool:
-        """Whether a body of this content type, in lower case and without parameters, is."""
+        """Whether a body of this content type, in lower case and without parameters, may be."""
         return self._types.fullmatch(media_type) is not None
 
     def wants_status(self, status: int | None) -> bool:
-        """Whether bodies are recorded with this status; None: there was no response."""
+        """Whether bodies are recorded with this status; None if there was no response."""
         return status is None or not self._statuses or status in self._statuses
 
 
@@ -112,61 +111,46 @@ def _is_listed(paths: re.Pattern[str] | None, scope: Scope) -> bool:
     path, root = scope.get("path", ""), scope.get("root_path", "")
     if paths.fullmatch(path):
         return True
-    # Servers and mounts put the path they are at in front of it.
+    # Servers and mounts put their own path in front of the route's.
     return bool(root) and path.startswith(root) and bool(paths.fullmatch(path[len(root) :] or "/"))
 
 
-def _listed(option: str, values: Any, example: str) -> tuple[str, ...]:
-    try:
-        listed = () if isinstance(values, (str, bytes)) else tuple(values)
-    except TypeError:
-        listed = (None,)
-    if isinstance(values, (str, bytes)) or not all(isinstance(value, str) for value in listed):
-        msg = f"{option} must be a list of strings, such as {example}"
-        raise ConfigurationError(msg)
-    return listed
-
-
 def _headers(option: str, values: Any) -> tuple[str, ...]:
-    names = _listed(option, values, '["x-client-version"]')
-    for name in names:
+    found = names(option, values, '["x-client-version"]')
+    for name in found:
         if not _header.fullmatch(name) or name == "*":
-            msg = f"{option}: {name!r} is no header name; name each header to record, without ':'"
-            raise ConfigurationError(msg)
-    return tuple(dict.fromkeys(name.lower() for name in names))
+            _refuse(option, name, "the name of a header; name each header to record, without ':'")
+    return tuple(dict.fromkeys(name.lower() for name in found))
 
 
 def _media_types(values: Any) -> tuple[str, ...]:
-    types = tuple(kind.lower() for kind in _listed("body_types", values, '["application/json"]'))
+    types = tuple(kind.lower() for kind in names("body_types", values, '["application/json"]'))
     for kind in types:
         if not _media_type.fullmatch(kind):
-            msg = (
-                f"body_types: {kind!r} is no content type; write 'application/json', 'text/*' or "
-                "'application/*+json', without parameters"
-            )
-            raise ConfigurationError(msg)
+            fix = "write 'application/json', 'text/*' or 'application/*+json', without parameters"
+            _refuse("body_types", kind, f"a content type; {fix}")
     return types
 
 
 def _statuses(values: Any) -> frozenset[int]:
-    fix = "body_statuses must be a list of statuses and classes, such as [422, '5xx']"
-    if isinstance(values, (str, bytes)):
-        raise ConfigurationError(fix)
-    try:
-        listed = tuple(values)
-    except TypeError:
-        raise ConfigurationError(fix) from None
+    fix = "use a list of statuses and classes, such as [422, '5xx']"
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        refuse("body_statuses", values, fix)
     statuses: set[int] = set()
-    for value in listed:
-        if type(value) is int and 100 <= value <= 599:  # noqa: PLR2004 - what HTTP defines
+    for value in values:
+        if type(value) is int and 100 <= value <= 599:  # noqa: PLR2004 - HTTP's range
             statuses.add(value)
         elif isinstance(value, str) and re.fullmatch(r"[1-5][xX]{2}", value):
             first = int(value[0]) * 100
             statuses.update(range(first, first + 100))
         else:
-            msg = f"{fix}, not {value!r}"
-            raise ConfigurationError(msg)
+            refuse("body_statuses", value, fix)
     return frozenset(statuses)
+
+
+def _refuse(option: str, item: str, expected: str) -> NoReturn:
+    msg = f"{option}: {item!r} is not {expected}"
+    raise ConfigurationError(msg, option)
 
 
 def _paths(option: str, patterns: Iterable[str]) -> re.Pattern[str] | None:
@@ -175,18 +159,17 @@ def _paths(option: str, patterns: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _path_expression(option: str, pattern: str) -> str:
-    """Return a regular expression that takes time linear to a path, whatever that is."""
+    """Return a regular expression that takes time linear to the length of any path."""
     if not pattern.startswith("/"):
-        msg = f"{option}: {pattern!r} must begin with '/'; '/**' stands for every path"
-        raise ConfigurationError(msg)
+        _refuse(option, pattern, "a path; begin it with '/', '/**' stands for every path")
     parts = list(_path_part.finditer(pattern))
     if "".join(part[0] for part in parts) != pattern:
-        msg = f"{option}: {pattern!r} is no route; write parameters as {{name}} or {{name:path}}"
-        raise ConfigurationError(msg)
+        _refuse(option, pattern, "a route; write parameters as {name} or {name:path}")
     wildcards = [part for part in parts if part["rest"]]
     if len(wildcards) > 1 or re.search(r"(?:\*|\})[^/]*(?:\*|\{)", pattern.replace("**", "*")):
-        msg = f"{option}: {pattern!r} has two wildcards in a segment, or two that span segments"
-        raise ConfigurationError(msg)
+        fix = "leave one out"
+        msg = f"{option}: {pattern!r} has two wildcards in one segment, or two '**'; {fix}"
+        raise ConfigurationError(msg, option)
     expression = "".join(
         re.escape(part["text"]) if part["text"]
         else ".*" if part["rest"]

@@ -1,0 +1,135 @@
+"""Rules for values that code passes as arguments, and the one form of their errors.
+
+``Settings`` checks its options with pydantic; sinks, routes, holds and
+integrations check their arguments with a :class:`Rule`.  Both say what is
+allowed in the same words: ``max_bytes=0 of sink 'file': use a whole number of
+bytes, 1 or more``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+from sys import float_info
+from typing import Any, Final, NoReturn
+
+from fapilog.errors import ConfigurationError
+from fapilog.severity import parse_severity
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an option may be.  ``one | other`` allows what either of them allows.
+
+    Attributes:
+        accepts: whether a value is allowed.
+        allowed: the allowed values in words, which follow "use" in the error.
+    """
+
+    accepts: Callable[[Any], bool]
+    allowed: str
+
+    def __or__(self, other: Rule) -> Rule:
+        first, second = self.accepts, other.accepts
+        words = f"{self.allowed}{',' if ',' in self.allowed else ''} or {other.allowed}"
+        return Rule(lambda value: first(value) or second(value), words)
+
+    def check(self, option: str, value: object, owner: str = "") -> None:
+        """Refuse a value that is not allowed.
+
+        Args:
+            option: the option's name.
+            value: the value, which the error shows: not for secrets.
+            owner: what has the option, such as ``sink 'file'``.
+
+        Raises:
+            ConfigurationError: the value is not allowed.
+        """
+        if not self.accepts(value):
+            refuse(option, value, f"use {self.allowed}", owner)
+
+
+def check_all(rules: Mapping[str, Rule], values: Mapping[str, Any], owner: str = "") -> None:
+    """Check the value of every option that has a rule.
+
+    Raises:
+        ConfigurationError: a value is not allowed.
+    """
+    for option, rule in rules.items():
+        rule.check(option, values[option], owner)
+
+
+def refuse(option: str, value: object, fix: str, owner: str = "") -> NoReturn:
+    """Raise the error about a wrong value; see :meth:`Rule.check` for the arguments."""
+    of = f" of {owner}" if owner else ""
+    msg = f"{option}={value!r}{of}: {fix}"
+    raise ConfigurationError(msg, option)
+
+
+def severity(option: str, value: Any, owner: str = "") -> int:
+    """Return the severity number that an option names; see :func:`parse_severity`.
+
+    Raises:
+        ConfigurationError: the value is not a severity.
+    """
+    try:
+        return parse_severity(value)
+    except ValueError as error:
+        msg = f"{option} of {owner}: {error}" if owner else f"{option}: {error}"
+        raise ConfigurationError(msg, option) from None
+
+
+def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
+    """Return the rule of a whole number; ``unit`` is a plural, such as ``bytes``."""
+    top = inf if most is None else most
+    limits = f", {least} or more" if most is None else f" from {least} to {most}"
+    of = f" of {unit}" if unit else ""
+    return Rule(
+        lambda value: isinstance(value, int) and type(value) is not bool and least <= value <= top,
+        f"a whole number{of}{limits if least or most else ''}",
+    )
+
+
+def one_of(*choices: object) -> Rule:
+    """Return the rule of an option that has one of a few values."""
+    *others, last = map(repr, choices)
+    words = f"{', '.join(others)} or {last}" if others else last
+    kinds = tuple(map(type, choices))  # an array cannot be compared with a choice
+    return Rule(lambda value: isinstance(value, kinds) and value in choices, words)
+
+
+def instance_of(kind: type, words: str) -> Rule:
+    """Return the rule of an option that is an object of a class."""
+    return Rule(lambda value: isinstance(value, kind), words)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is an int or a float; NaN is not."""
+    return isinstance(value, (int, float)) and type(value) is not bool and value == value  # noqa: PLR0124 - False for NaN
+
+
+def names(option: str, value: Any, example: str) -> tuple[str, ...]:
+    """Return the names that an option lists.
+
+    Raises:
+        ConfigurationError: the value is not a list of str; the error shows the
+            ``example``.
+    """
+    is_list = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    listed = tuple(value) if is_list else ()
+    if not is_list or not all(isinstance(name, str) for name in listed):
+        refuse(option, value, f"use a list of names, such as {example}")
+    return listed
+
+
+NONE: Final = Rule(lambda value: value is None, "None")
+TRUE_OR_FALSE: Final = instance_of(bool, "True or False")
+#: Seconds that may be infinite.
+SECONDS: Final = Rule(
+    lambda value: is_number(value) and value > 0, "a number of seconds, more than 0"
+)
+FINITE_SECONDS: Final = Rule(
+    lambda value: is_number(value) and 0 < value <= float_info.max,
+    "a finite number of seconds, more than 0",
+)
