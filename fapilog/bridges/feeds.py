@@ -1,4 +1,4 @@
-"""What all bridges share: the target of their records, and protection from copies.
+"""Shared by all bridges: the target of their records, and protection from copies.
 
 A ``Feed`` knows the target of a bridge's records.  The functions detect records
 that a delivery itself has logged, which would cause deliveries without end, and

@@ -169,7 +169,7 @@ class Intake:
             self._take_singly(records)
 
     def _encode(self, records: Sequence[LogRecord]) -> Batch | None:
-        """Return the records as one portion; None if each needs a check of its own."""
+        """Return the records as one portion; None if each needs its own check."""
         size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
         if not self._backlog.fits_a_batch(len(records), size):
             return None

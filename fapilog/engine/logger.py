@@ -1,4 +1,4 @@
-"""What applications call: :class:`Logger` and, for asyncio code, :class:`AsyncLogger`.
+"""The loggers that applications call: :class:`Logger` and, for asyncio, :class:`AsyncLogger`.
 
 A method is a threshold check and one call of ``LoggerCore.emit``; a disabled
 call costs about as much as an empty method.  Both classes are written out, not
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Front:
-    """What both loggers have: a core and bound fields."""
+    """The common part of both loggers: a core and bound fields."""
 
     __slots__ = ("_bound", "_core")
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Groups: TypeAlias = Iterable[tuple[Resource, Iterable[tuple[Scope, Sequence[bytes]]]]]
     Arrange: TypeAlias = Callable[[Sequence["Item"]], Groups]
 
-#: What a sink keeps of a record: its resource, its scope and its encoded bytes.
+#: The form in which a sink keeps a record: its resource, its scope and its encoded bytes.
 Item: TypeAlias = tuple[Resource, Scope, bytes]
 
 #: The errors that encoding raises for a record that did not pass ``values.normalise``.

@@ -1,4 +1,4 @@
-"""What happens around a fork: one ordered list of steps, and a gate for foreign libraries.
+"""The steps around a fork in one ordered list, and a gate for foreign libraries.
 
 A child inherits every lock of its parent, but only the thread that forked.  A
 lock that another thread held is never released in the child.  Modules that own

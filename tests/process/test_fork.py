@@ -16,8 +16,8 @@ from tests.support.processes import numbered, otlp, receiving, run, run_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
-# Each thread is in the midst of logging when a fork comes, and rests when it has
-# logged its share, so that the work is the same on a slow machine.
+# Each thread is logging when the process forks, and rests after a fixed number of
+# records, so the work is the same on a slow machine.
 FORK_WHILE_LOGGING = """
     fapilog.configure(queue_size=4096)
     forks, stop, counts, share = int(sys.argv[1]), False, [0] * 4, 0
@@ -235,7 +235,7 @@ def test_what_parent_and_child_had_spooled_when_they_were_killed_is_sent_once_by
     tmp_path: Path,
 ):
     spool = {"FAPILOG_SPOOL__DIRECTORY": str(tmp_path), "FAPILOG_SPOOL__MIN_FREE": "0"}
-    port = free_port()  # what waits is for this backend alone
+    port = free_port()  # the waiting records are for this backend only
     down = {**spool, "FAPILOG_SINKS": f"otlp:http://127.0.0.1:{port}/v1/logs"}
     killed = run(SPOOLING_CHILD, tmp_path, env=down)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -1,4 +1,4 @@
-"""Sharing the interpreter: who gives way, and who has too much to do for that."""
+"""Sharing the interpreter: when a thread gives way, and when it has too much work to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a process while it lives and when it ends: it logs, and never suffers."""
+"""Logging never harms a process, while it runs and when it ends."""
 
 from __future__ import annotations
 
@@ -355,7 +355,7 @@ def test_an_exit_while_the_backend_is_down_leaves_everything_in_the_spool_for_th
 ):
     spool = {"FAPILOG_SPOOL__DIRECTORY": str(tmp_path), "FAPILOG_SPOOL__MIN_FREE": "0"}
     # Fast: the long deadline is not waited for.
-    port = free_port()  # what waits is for this backend alone
+    port = free_port()  # the waiting records are for this backend only
     url = f"http://127.0.0.1:{port}/v1/logs"
     ledger, seconds = ends(url, {**spool, "FAPILOG_SHUTDOWN_TIMEOUT": "1"})
     assert ledger == {"spooled": 50, "dropped": 0, "pending": 0}

@@ -199,7 +199,7 @@ def test_each_record_of_a_celery_worker_arrives_once(tmp_path: Path):
                 check=True,
                 timeout=90,
             )
-            # What the last tasks log comes with the end of the worker.
+            # The records of the last tasks arrive when the worker ends.
             until(lambda: len(ids.counts) >= 90)
         ids.assert_each_once(f"{number}/{n}" for number in range(20) for n in range(5))
         assert len(set(ids.pids.values())) <= 2

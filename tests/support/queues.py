@@ -1,4 +1,4 @@
-"""What tests of a sending queue have in common."""
+"""Helpers for tests of a sending queue."""
 
 from __future__ import annotations
 

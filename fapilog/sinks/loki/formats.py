@@ -30,8 +30,8 @@ from fapilog.sinks.loki.metadata import OBSERVED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: What the sink keeps of a record: its stream, its time in nanoseconds since the Unix
-#: epoch, and the encoded entry.
+#: The form in which the sink keeps a record: its stream, its time in nanoseconds since
+#: the Unix epoch, and the encoded entry.
 Item: TypeAlias = tuple[bytes, int, bytes]
 
 #: Both formats have the same methods.  They are thread-safe and do not block.
