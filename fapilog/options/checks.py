@@ -20,7 +20,7 @@ from fapilog.severity import parse_severity
 
 @dataclass(frozen=True)
 class Rule:
-    """What an option may be.  ``one | other`` allows what either of them allows.
+    """The values that an option may have; ``one | other`` allows the values of both rules.
 
     Attributes:
         accepts: whether a value is allowed.

@@ -1,4 +1,4 @@
-"""What the file sink's options may be, and why a log file could not be opened.
+"""Rules for the options of the file sink, and the reason why a log file could not be opened.
 
 The sink reads this module when it is opened, never for a record.
 """

@@ -1,4 +1,4 @@
-"""What is said of a wrong option: where it was written, what is allowed, what was meant."""
+"""Errors about wrong options: where the option was set, the allowed values, a similar name."""
 
 from __future__ import annotations
 
