@@ -29,6 +29,7 @@ from fapilog.processors.user_patterns import checked_patterns
 from fapilog.values import SCALARS, Limits, snapshot
 from fapilog.values.normal import attribute_size, ordinary_size
 from fapilog.values.plain import NotPlainError, measure
+from fapilog.values.snapshots import plain_name
 from fapilog.values.text import free_name, name_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 class RedactProcessor:
     """Masks secrets in the body, the attributes and the names of a record.
 
-    The names are the logger's name, the event's name and the severity text.
+    The names are the logger's name, version and schema URL, the event's name and
+    the severity text.
 
     The values of secret names are masked at any depth, also in lists of pairs,
     in lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In
@@ -150,7 +152,9 @@ class RedactProcessor:
             self._look_closer(record)
         return record
 
-    def glance(self, records: Sequence[LogRecord], headers: Sequence[int], limits: Limits) -> None:
+    def glance(
+        self, records: Sequence[LogRecord], headers: Sequence[int | None], limits: Limits
+    ) -> None:
         """Set the ``size`` of the records that need no change; 0 asks for a closer look.
 
         Fast, because all texts are searched together.  The size is the one that
@@ -160,8 +164,9 @@ class RedactProcessor:
 
         Args:
             records: records whose size is 0.
-            headers: for each record the bytes of text outside of body and
-                attributes; -1 if these fields need a closer look.
+            headers: for each record None if a logger made it without an event
+                name; else the bytes of text outside of body and attributes, or
+                -1 if these fields need a closer look.
             limits: the bounds of one record.
         """
         if self._patterns:
@@ -172,9 +177,8 @@ class RedactProcessor:
         try:
             for record, header in zip(records, headers, strict=True):
                 scope = record.scope
-                if (scope is not clear_scope and not self._is_clear_name(scope.name)) or (
-                    # Only offered records have one, or a severity text of the application.
-                    header and not self._has_clear_header(record)
+                if (scope is not clear_scope and self._masked_scope(scope) is not scope) or (
+                    header is not None and (header < 0 or not self._has_clear_header(record))
                 ):
                     sizes.append(0)
                     continue
@@ -183,7 +187,7 @@ class RedactProcessor:
                     size = ordinary_size(record, limits, self._harmless, texts, flat=True)
                 except Exception:  # noqa: BLE001 - the closer look finds out
                     size = 0
-                sizes.append(header + size if size and header >= 0 else 0)
+                sizes.append(size + header if size and header else size)
             # A search keeps the interpreter, so large texts are searched record by record.
             if sum(sizes) > _MOST_TOGETHER or self._is_suspect("\n".join(texts)):
                 return
@@ -215,15 +219,21 @@ class RedactProcessor:
 
     def _mask_names(self, record: LogRecord) -> None:
         """Mask secrets in the texts of a record that are not its values."""
-        if type(record.event_name) is str and not self._is_clear_name(record.event_name):
-            record.event_name = self._text(record.event_name)
-        if type(record.severity_text) is str and not self._is_clear_name(record.severity_text):
-            record.severity_text = self._text(record.severity_text)
-        if not self._is_clear_name(record.scope.name):
-            record.scope = self._masked_scope(record.scope)
+        record.event_name = self._name(record.event_name)
+        record.severity_text = self._name(record.severity_text)
+        record.scope = self._masked_scope(record.scope)
+
+    def _name(self, name: Any) -> str:
+        text = name if type(name) is str else plain_name(name)  # a member of an Enum, for example
+        return text if self._is_clear_name(text) else self._text(text)
 
     def _mask_scope(self, scope: Scope) -> Scope:
-        return replace(scope, name=self._text(scope.name))
+        """Return the scope itself if it has no secret outside of its attributes."""
+        texts = scope.name, scope.version, scope.schema_url
+        masked = [self._name(text) for text in texts]
+        if masked == [*texts]:
+            return scope
+        return replace(scope, name=masked[0], version=masked[1], schema_url=masked[2])
 
     # ---- the search for secrets
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import fapilog
 from fapilog import LogRecord
 from fapilog.otel.exporters import SinkExporter
 from fapilog.processors import RedactProcessor
+from fapilog.record import Scope
 from fapilog.sinks import MemorySink
 
 TOKEN = "ghp_hunter2correcthorsebatterystaple12"
@@ -107,6 +109,37 @@ def test_event_names_logger_names_and_severity_texts_are_redacted(sink):
     assert record.scope.name == "user.password=[REDACTED]"
     assert record.event_name == "[REDACTED]"
     assert record.severity_text == "LEVEL [REDACTED]"
+
+
+def test_a_severity_text_is_redacted_if_the_record_has_no_event_name(sink):
+    runtime = fapilog.configure(sinks=[sink], handle_sigterm=False)
+    runtime.offer(LogRecord(1, 1, 9, f"LEVEL {TOKEN}", "hello"))
+    assert only(sink).severity_text == "LEVEL [REDACTED]"
+
+
+class Kind(str, Enum):
+    EVENT = f"login.{TOKEN}"
+    LEVEL = f"level {TOKEN}"
+
+
+def test_names_that_are_members_of_an_enumeration_are_redacted(sink):
+    runtime = fapilog.configure(sinks=[sink], handle_sigterm=False)
+    runtime.offer(LogRecord(1, 1, 9, Kind.LEVEL, "hello", {}, Kind.EVENT, scope=Scope(Kind.LEVEL)))
+    record = only(sink)
+    assert record.severity_text == record.scope.name == "level [REDACTED]"
+    assert record.event_name == "login.[REDACTED]"
+
+
+def test_version_and_schema_url_of_a_scope_are_redacted(sink):
+    runtime = fapilog.configure(sinks=[sink], handle_sigterm=False)
+    scope = Scope("library", f"1.0+{TOKEN}", "https://ann:hunter2@schemas/1", {"a": 1})
+    runtime.offer(LogRecord(1, 1, 9, "INFO", "hello", scope=scope))
+    found = only(sink).scope
+    assert (found.name, found.attributes) == ("library", {"a": 1})
+    assert (found.version, found.schema_url) == (
+        "1.0+[REDACTED]",
+        "https://ann:[REDACTED]@schemas/1",
+    )
 
 
 def test_the_name_of_a_logger_of_fapilog_is_redacted(sink):
