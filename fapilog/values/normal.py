@@ -202,7 +202,8 @@ def _clean_values(record: LogRecord, limits: Limits) -> None:
     for name, value in attributes.items():
         if len(clean) >= limits.attributes:
             break
-        clean[name_of(snapshot(name), clean)] = _clean_attribute(value, limits)
+        plain = name if type(name) is str else snapshot(name)
+        clean[name_of(plain, clean)] = _clean_attribute(value, limits)
     record.dropped_attributes_count += len(attributes) - len(clean)
     record.attributes = clean
 
