@@ -54,6 +54,9 @@ _MAX_NAME: Final = 128
 # {"name": "authorization", "value": "..."}: a name and its value side by side.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
+# {"required": ["password", "email"]}: ends of the names of lists that hold names.
+_LIST_NAMES: Final = ("s", "required", "missing", "include", "exclude", "only", "loc")
+_plain_word: Final = re.compile("[a-z]+(?:_[a-z]+)*").fullmatch
 # {"type": "...", "loc": ["body", "password"], "input": "..."}: pydantic's description of a
 # value that did not validate.
 _LOCATION: Final = "loc"
@@ -318,6 +321,8 @@ class RedactProcessor:
         if kind is dict:
             return self._mapping(value)
         if kind is list:
+            if self._is_secret_pair(value):
+                return [value[0], self._masked(value[1])]
             return self._list(value)
         return value
 
@@ -328,10 +333,7 @@ class RedactProcessor:
         for item in items:
             is_value = named and type(item) not in (dict, list)
             named = not is_value and self._is_secret_option(item)
-            if type(item) is list and self._is_secret_pair(item):
-                masked.append([item[0], self._masked(item[1])])
-            else:
-                masked.append(self._masked(item) if is_value else self._value(item))
+            masked.append(self._masked(item) if is_value else self._value(item))
         return masked
 
     def _mapping(self, mapping: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
@@ -345,8 +347,9 @@ class RedactProcessor:
         masked: dict[str, AnyValue] = {}
         for name, value in mapping.items():
             secret = self._fields.is_secret(name) or name in named
-            new_name = free_name(self._text(name), masked)
-            masked[new_name] = self._masked(value) if secret else self._value(value)
+            is_names = _is_names(name, value)
+            mask: Any = self._masked if secret else self._list if is_names else self._value
+            masked[free_name(self._text(name), masked)] = mask(value)
         return masked
 
     def _masked(self, value: AnyValue) -> AnyValue:
@@ -405,6 +408,15 @@ def mask_record(record: LogRecord, reason: str) -> None:
     record.body = MASK
     names = record.attributes if isinstance(record.attributes, dict) else ()
     record.attributes = {**dict.fromkeys(names, MASK), "fapilog.masked": reason}
+
+
+def _is_names(name: str, value: Any) -> bool:
+    """Whether ``['password', 'email']`` is a list of names and not a name with its value."""
+    return (
+        type(value) is list
+        and name.lower().endswith(_LIST_NAMES)
+        and all(type(item) is str and _plain_word(item) for item in value)
+    )
 
 
 def _plain(value: Any) -> AnyValue:
