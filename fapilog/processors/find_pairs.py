@@ -33,7 +33,7 @@ def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
     return re.compile(
         rf"""(?<![\w.-]) {begin} (?:(?P<dashes>--) | (?P<word>[A-Za-z]{{2,12}})[ ])?
         (?P<name>{character}{{2,}})
-        (?P<closing>(?:%5[Dd] | [\\"'\]]){{0,4}})
+        (?P<closing>(?:%5[Dd] | [\\"'\]]){{0,20}})
         (?: [ \t]{{0,4}} (?:=> | :=(?!=) | [=:](?![=:]) | %3[AaDd]) [ \t]{{0,4}}
           | (?P<comma>(?<=["']),) [ \t]{{0,4}}
           | (?(dashes) [ \t]{{1,4}}(?!-) | (?!)) )""",
@@ -46,7 +46,7 @@ _name: Final = _compiled(r"[\w.-]")
 _encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
 _closing_quote: Final = re.compile(r"""\\*["']\Z""")
 # Characters that end a member of an object, or open a text or a container in it.
-_structure: Final = re.compile(r"""\\{0,32}["']|[\[\](){},\r\n]""")
+_structure: Final = re.compile(r"""(?<!\\)\\*["']|[\[\](){},\r\n]""")
 _QUOTES: Final = frozenset("\"'")
 _OPENING: Final = frozenset("[({")
 _CLOSING: Final = frozenset("])}")
@@ -166,9 +166,11 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
         before = found
         while text[before - 1] == "\\":
             before -= 1
-        escapes = found - before
-        # An escaped quote (JSON in JSON) closes only if no other escape precedes it.
-        if (escapes if "\\" in quote else escapes % 2) == 0:
+        # In JSON inside JSON each level doubles the backslashes and escapes its quotes.
+        if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
+            # JSON inside a repr has twice the backslashes, so this is an escaped quote.
+            before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
+        ):
             return found
         position = found + 1
     return len(text)
@@ -189,8 +191,7 @@ def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
     for match in _structure.finditer(text, start):
         mark = match[0]
         if mark[-1] in _QUOTES:
-            slashes = len(mark) - 1
-            if slashes == escapes or (not escapes and slashes % 2 == 0):
+            if (len(mark) - 1) % (2 * escapes + 2) == escapes:
                 quote = mark[-1] if not quote else "" if quote == mark[-1] else quote
         elif quote:
             continue

@@ -16,6 +16,7 @@ import fapilog
 from fapilog import LogRecord
 from fapilog.otel.exporters import SinkExporter
 from fapilog.processors import RedactProcessor
+from fapilog.processors.redact import MASK
 from fapilog.record import Scope
 from fapilog.sinks import MemorySink
 
@@ -48,6 +49,28 @@ def test_masked_json_is_still_json_and_holds_no_secret(document, indent):
     inside = masked("received " + json.dumps({"body": text}))
     assert json.loads(json.loads(inside.removeprefix("received "))["body"]) == shown
     assert all(_is_masked(name, value) for name, value in _members(shown))
+
+
+@pytest.mark.parametrize("depth", range(5))
+@pytest.mark.parametrize(
+    "value", ["hunter2\\", "\\\\", 'hun"ter2', 'hunter2"', 'hun\\"ter2\\\\', '"', "hun'ter2", ["a\\", 'b"'], {"a\\": '"'}]
+)  # fmt: skip
+def test_quotes_and_backslashes_in_a_value_do_not_move_its_end(value, depth):
+    document = {"otp": value, "user": "ann", "n": [{"password": value}, "x\\"], "z": 'a"b'}
+    expected = {"otp": MASK, "user": "ann", "n": [{"password": MASK}, "x\\"], "z": 'a"b'}
+    text = json.dumps(document)
+    for _ in range(depth):
+        text = json.dumps({"m": text})
+    shown = json.loads(masked(text + "  ").rstrip())
+    for _ in range(depth):
+        shown = json.loads(shown["m"])
+    assert shown == expected
+    assert masked(f"got {text} done").endswith("} done")
+
+
+def test_a_quote_in_json_that_a_repr_holds_does_not_end_the_value():
+    text = repr({"m": json.dumps({"otp": 'hun"ter2', "user": "ann"})})
+    assert masked(text) == repr({"m": json.dumps({"otp": MASK, "user": "ann"})})
 
 
 def _members(value: Any) -> list[tuple[str, Any]]:
