@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 from fapilog.errors import ConfigurationError
 from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
+from fapilog.processors.find_encoded import all_forms, mask_encoded, without_escapes
 from fapilog.processors.find_inputs import (
     find_cut_inputs,
     find_inputs,
@@ -46,7 +46,6 @@ _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
 #: Characters of the shortest text that may contain a secret and its name: ``pwd=x``.
 _SHORTEST: Final = 5
-_encoded_letter: Final = re.compile("%[4-7][0-9a-f]").search
 #: Most bytes of texts that are searched together.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
@@ -269,9 +268,10 @@ class RedactProcessor:
         return not self._is_suspect("\n".join(texts))
 
     def _is_suspect(self, text: str) -> bool:
-        lowered = text.lower()
-        if "%" in text and _encoded_letter(lowered):
-            lowered = unquote(lowered).lower()
+        text = all_forms(text)
+        return self._may_hold(text, text.lower())
+
+    def _may_hold(self, text: str, lowered: str) -> bool:
         return may_hold_secret(text, lowered) or (
             may_hold_pair(text) and (self._fields.may_occur_in(lowered) or may_hold_input(lowered))
         )
@@ -360,19 +360,28 @@ class RedactProcessor:
 
     def _text(self, text: str) -> str:
         if self._is_suspect(text):
-            lowered = text.lower()
-            for rule in RULES:
-                text = self._mask_spans(text, rule.find(text, lowered), rule.name)
-            is_secret = self._fields.is_secret_path
-            text = self._mask_spans(text, find_inputs(text, is_secret), "pair")
-            text = self._mask_spans(text, find_cut_inputs(text), "pair")
-            text = self._mask_spans(text, find_members(text, is_secret), "pair")
-            text = self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
+            text = self._search(text)
+            plain = without_escapes(text)
+            if plain != text and (masked := self._search(plain)) != plain:
+                text = masked
+            text = mask_encoded(text, self._search, self._mask)
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0
             spans = [match.span(group) for match in search_bounded(pattern, text)]
             text = self._mask_spans(text, spans, "custom")
         return text
+
+    def _search(self, text: str) -> str:
+        lowered = text.lower()
+        if not self._may_hold(text, lowered):
+            return text
+        for rule in RULES:
+            text = self._mask_spans(text, rule.find(text, lowered), rule.name)
+        is_secret = self._fields.is_secret_path
+        text = self._mask_spans(text, find_inputs(text, is_secret), "pair")
+        text = self._mask_spans(text, find_cut_inputs(text), "pair")
+        text = self._mask_spans(text, find_members(text, is_secret), "pair")
+        return self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
 
     def _mask_spans(self, text: str, spans: Iterable[Span | Value], rule: str) -> str:
         parts: list[str] = []

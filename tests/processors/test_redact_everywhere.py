@@ -100,15 +100,32 @@ def _is_masked(name: str, value: Any) -> bool:
         ("GET /?a=1&%74oken=abc HTTP", "GET /?a=1&%74oken=[REDACTED] HTTP"),
         ("/cb?%61%70i_key%3Dabc", "/cb?%61%70i_key%3D[REDACTED]"),
         ("token%3Dabc%26x", "token%3D[REDACTED]"),
+        ("GET /login?data=%7B%22password%22%3A+%22hunter2%22%7D&a=%20b", "GET /login?data=[REDACTED]&a=%20b"),
+        ("a=1&data=%7B%22password%22%3A%22hunter2%22%7D", "a=1&data=[REDACTED]"),
+        ("data=%257B%2522password%2522%253A%2522hunter2%2522%257D", "data=[REDACTED]"),
+        ("user%5B%27password%27%5D=hunter2", "user%5B%27password%27%5D=[REDACTED]"),
+        ("next=https%3A%2F%2Fh%2Fx%3Fa%3D1%26sig%3Dhunter2", "next=[REDACTED]"),
+        ("connect postgres%3A%2F%2Fu%3Ahunter2%40h%2Fdb now", "connect [REDACTED] now"),
+        ("GET %2Freset%2Fhunter2xyz9123abc", "GET [REDACTED]"),
+        ("state=Bearer+hunter2&a=1", "state=Bearer+[REDACTED]&a=1"),
+        ("x=%42earer%20hunter2&a=1", "x=[REDACTED]&a=1"),
+        ("x=%67hp_abcdefghijklmnopqrst0123", "x=[REDACTED]"),
+        ('{"u": "https:\\/\\/h?a\\u003d1\\u0026sig\\u003dhunter2"}', '{"u": "https://h?a=1&sig=[REDACTED]"}'),
+        ('{"u": "pg:\\/\\/ann:hunter2@h\\/db"}', '{"u": "pg://ann:[REDACTED]@h/db"}'),
+        ('{"u": "{\\u0022otp\\u0022: \\u0022hunter2\\u0022}"}', '{"u": "{\\"otp\\": \\"[REDACTED]\\"}"}'),
+        ('{"\\u0070assword": "hunter2"}', '{"password": "[REDACTED]"}'),
+        ("q=100%25+of%20the%20tokens%3F&path=%2Fverify%2Fsettings \\u0041\\/b", None),
         ("POST /reset/a8f7d9c0b1e2f3a4 200", "POST /reset/[REDACTED] 200"),
         ("/users/password-reset/Zk3-x9_Q2w8rT/confirm", "/users/password-reset/[REDACTED]/confirm"),
         ("/invite/4f9a1c77", "/invite/[REDACTED]"),
         ("/verify/settings2 /reset/password /tokens/list", None),
         ("/orders/reset/12345678", None),
     ],
-)
+)  # fmt: skip
 def test_text_is_masked_in_every_form(text, expected):
-    assert masked(text) == (text if expected is None else expected)
+    shown = masked(text)
+    assert shown == (text if expected is None else expected)
+    assert masked(shown) == shown, "redacting again changes nothing"
 
 
 @pytest.fixture
