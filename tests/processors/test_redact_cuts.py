@@ -146,6 +146,44 @@ def test_the_end_of_a_name_that_is_cut_shows_no_secret(text, sink):
     assert not [part for part in ("correct", "horse", "staple") if part in shown]
 
 
+WORDS = [f"hunter{n}" for n in range(9000)]
+SPREAD = {
+    "pretty JSON": '{"passwords": [\n' + ",\n".join(f'    "{word}"' for word in WORDS) + "\n]}",
+    "one line": f"passwords={WORDS}",
+    "lines of a quotation": "password='''\n" + "\n".join(WORDS) + "'''",
+    "header": "Cookie: " + "; ".join(f"a{n}={word}" for n, word in enumerate(WORDS)),
+    "dict": repr({"credentials": {word: word for word in WORDS}}),
+    "one word": "password=" + ".".join(WORDS),
+    "encoded": "token%3D" + "+".join(WORDS),
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+@pytest.mark.parametrize("before", [0, MAX_TEXT // 2], ids=["cut in head", "name left out"])
+def test_a_value_that_begins_in_the_left_out_middle_of_an_exception_is_not_shown(
+    name, before, sink
+):
+    message = "some words\n" * (before // 11) + SPREAD[name]
+    shown = logged(sink, error=ValueError(message))
+    assert "hunter8" not in shown
+    if before:
+        assert "hunter" not in shown
+
+
+def test_the_frames_after_a_long_message_are_still_there(sink):
+    def last() -> None:
+        try:
+            raise ValueError("x=1 " * MAX_TEXT)
+        except ValueError as error:
+            raise KeyError("the_order") from error
+
+    with pytest.raises(KeyError) as raised:
+        last()
+    shown = logged(sink, error=raised.value)
+    assert "the_order" in shown
+    assert "in last" in shown
+
+
 def test_the_ends_of_an_exception_that_is_cut_are_still_there(sink):
     lines = [f"line {n} of the message" for n in range(4000)]
     shown = logged(sink, error=ValueError("\n".join(lines)))
