@@ -132,6 +132,10 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     # text
     "spaces": between("token=", " ", ""),
     "line ends": between("token=", "\n", ""),
+    "names and line ends": times("token:\n\n\n"),
+    "names and spaces": times("token" + " " * 63),
+    "names in quotes and line ends": times('"token":\n' + " " * 98),
+    "names in lines": times("\n  token:\n  "),
     "emoji": between("token=", "\N{GRINNING FACE}", ""),
     "letters": between("token=x ", "a", ""),
     "words": lines("token rotated by the operator", "order placed in 12 ms"),
