@@ -86,9 +86,10 @@ class RedactProcessor:
         extra_fields: names in addition to ``fields``.
         patterns: regular expressions of further secrets.  If a pattern has a
             group named ``secret``, only the group is masked, else the whole
-            match.  Each pattern costs a search through every text.  A match has
-            at most 512 characters; a pattern that can take exponential time is
-            refused.
+            match.  Each pattern costs a search through every text.  In a long
+            text a pattern reads at least 512 characters from the start of a
+            match; what may be longer is masked up to the next blank.  A
+            pattern that can take exponential time is refused.
         allow: names that are never masked by name; their values are still
             searched for the known shapes.
         mask: the ASCII text that replaces a secret.
@@ -367,8 +368,7 @@ class RedactProcessor:
             text = mask_encoded(text, self._search, self._mask)
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0
-            spans = [match.span(group) for match in search_bounded(pattern, text)]
-            text = self._mask_spans(text, spans, "custom")
+            text = self._mask_spans(text, search_bounded(pattern, text, group), "custom")
         return text
 
     def _search(self, text: str) -> str:

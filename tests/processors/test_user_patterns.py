@@ -139,3 +139,15 @@ def test_what_a_users_pattern_finds_in_a_long_text_is_masked():
     redactor = RedactProcessor(patterns=[r"customer-(?P<secret>\d+)"])
     text = "x customer-1234 " * 3000
     assert redactor(LogRecord(1, 1, 9, "INFO", text, {})).body == text.replace("1234", "[REDACTED]")
+
+
+@pytest.mark.parametrize("before", [0, 1, 500, 1000, 1023, 1500])
+@pytest.mark.parametrize("length", [100, 513, 1030, 4000])
+@pytest.mark.parametrize("pattern", ["tok_[A-Za-z0-9]+", "tok_(?P<secret>[A-Za-z0-9]+)"])
+def test_a_match_that_is_longer_than_the_piece_is_masked_whole(pattern, length, before):
+    redactor = RedactProcessor(patterns=[pattern])
+    token = ("a1B2" * 1000)[:length]
+    text = "." * before + " tok_" + token + " and tok_abc after" + "." * 2000
+    shown = str(redactor(LogRecord(1, 1, 9, "INFO", text, {})).body)
+    assert "a1B2" not in shown
+    assert shown.endswith("[REDACTED] after" + "." * 2000)
