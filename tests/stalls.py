@@ -94,6 +94,12 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "schemes": times("token: bearer "),
     "percent signs": between("token=", "%", ""),
     "percent-encoded": between("", "%74%6f%6b%65%6e", "%3Dx"),
+    "percent-encoded many times": between("token=", "%25", "25" * 50 + "3D"),
+    "percent-encoded once, long": between("token=%", "25", ""),
+    "percent-encoded parameters": times("a=%70assword%3Dx&"),
+    "percent-encoded words": times("%70 token=x "),
+    "JSON escapes": times('"token\\u003dx'),
+    "JSON escapes of escapes": between("token=", "\\u005c", ""),
     "percent-encoded colons": times("token%3A"),
     # shapes of secrets
     "sk-": times("sk-"),
@@ -126,6 +132,10 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     # ordinary text
     "spaces": between("token=", " ", ""),
     "line ends": between("token=", "\n", ""),
+    "names and line ends": times("token:\n\n\n"),
+    "names and spaces": times("token" + " " * 63),
+    "names in quotes and line ends": times('"token":\n' + " " * 98),
+    "names in lines": times("\n  token:\n  "),
     "emoji": between("token=", "\N{GRINNING FACE}", ""),
     "letters": between("token=x ", "a", ""),
     "words": lines("token rotated by the operator", "order placed in 12 ms"),

@@ -57,13 +57,13 @@ class Processing:
         # Parallel lists: tuples would be one more object per record for the garbage collector.
         records: list[LogRecord] = []
         numbers: list[int] = []
-        headers: list[int] = []
+        headers: list[int | None] = []
         for entry in entries:
             try:
                 record = entry[BUILD](entry, now)
                 # The ids and times of a logger's record need no check.
                 is_ours = entry[BUILD] is build_logged and not record.event_name
-                header = 0 if is_ours else _header_size(record)
+                header = None if is_ours else _header_size(record)
             except BaseException as error:  # noqa: BLE001 - a hostile value must not end the worker
                 count_lost(drops, [entry[SEVERITY]], error)
                 continue

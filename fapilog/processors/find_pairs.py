@@ -33,10 +33,11 @@ def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
     return re.compile(
         rf"""(?<![\w.-]) {begin} (?:(?P<dashes>--) | (?P<word>[A-Za-z]{{2,12}})[ ])?
         (?P<name>{character}{{2,}})
-        (?P<closing>(?:%5[Dd] | [\\"'\]]){{0,4}})
-        (?: [ \t]{{0,4}} (?:=> | :=(?!=) | [=:](?![=:]) | %3[AaDd]) [ \t]{{0,4}}
-          | (?P<comma>(?<=["']),) [ \t]{{0,4}}
-          | (?(dashes) [ \t]{{1,4}}(?!-) | (?!)) )""",
+        (?P<closing>(?:%5[Dd] | [\\"'\]]){{0,20}})
+        (?: [ \t]{{0,64}} (?:=> | :=(?!=) | (?P<colon>:)(?![=:]) | =(?![=:]) | %3[AaDd])
+            [ \t]{{0,64}}
+          | (?P<comma>(?<=["']),) [ \t]{{0,64}}
+          | (?(dashes) [ \t]{{1,64}}(?!-) | (?!)) )""",
         re.VERBOSE,
     )
 
@@ -46,11 +47,21 @@ _name: Final = _compiled(r"[\w.-]")
 _encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
 _closing_quote: Final = re.compile(r"""\\*["']\Z""")
 # Characters that end a member of an object, or open a text or a container in it.
-_structure: Final = re.compile(r"""\\{0,32}["']|[\[\](){},\r\n]""")
+_structure: Final = re.compile(r"""(?<!\\)\\*["']|[\[\](){},\r\n]""")
+_LINE_ENDS: Final = frozenset("\r\n\\")
 _QUOTES: Final = frozenset("\"'")
 _OPENING: Final = frozenset("[({")
 _CLOSING: Final = frozenset("])}")
 _quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""")
+# The value of a member in a later line: a quotation, a container or a number ...
+_break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
+_member_below: Final = re.compile(rf"""{_break}(?=[bBrRuUfF]{{0,2}}\\*["']|[\[({{\d-])""")
+# ... or, as in YAML, an indented word that is not a name itself.
+_word_below: Final = re.compile(
+    r"\r?\n[ \t]{1,99}(?=[^\s\[({#|>-])(?![^\s:=]{1,99}[ \t]?[:=](?:\s|\Z))"
+)
+_yaml_start: Final = re.compile(r"(?:\A|[\r\n])[ \t]{0,99}(?:-[ ])?\Z")
+_STATEMENTS: Final = frozenset({"if", "elif", "while", "with", "class", "match", "case"})
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
 # The rest of a line, or the rest of a quotation that began before the name.
@@ -128,7 +139,7 @@ def _is_in_query(match: re.Match[str]) -> bool:
 
 def _value(text: str, match: re.Match[str]) -> Value:
     """Return the part to mask after a name; it is empty if there is nothing to mask."""
-    start = match.end()
+    start = _start(text, match)
     quoted = quotation(text, start)
     if quoted:
         start, end = quoted.end(), end_of_quotation(text, quoted["quote"], quoted.end())
@@ -149,6 +160,21 @@ def _value(text: str, match: re.Match[str]) -> Value:
     return Value(start, end)
 
 
+def _start(text: str, match: re.Match[str]) -> int:
+    """Return the start of the value, which may be in a line below its name."""
+    start = match.end()
+    if text[start : start + 1] not in _LINE_ENDS or not (match["colon"] or match["comma"]):
+        return start
+    below = None
+    if _closing_quote.search(match["closing"]):
+        below = _member_below.match(text, start)
+    elif match["word"] not in _STATEMENTS and _yaml_start.search(
+        text[max(match.start() - 102, 0) : match.start()]
+    ):
+        below = _word_below.match(text, start)
+    return below.end() if below else start
+
+
 def _end_of_header(text: str, match: re.Match[str], start: int) -> int:
     opening = text[max(match.start() - 1, 0) : match.start()]
     rest = _rest.get(opening, _rest[""]).match(text, start)
@@ -166,9 +192,11 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
         before = found
         while text[before - 1] == "\\":
             before -= 1
-        escapes = found - before
-        # An escaped quote (JSON in JSON) closes only if no other escape precedes it.
-        if (escapes if "\\" in quote else escapes % 2) == 0:
+        # In JSON inside JSON each level doubles the backslashes and escapes its quotes.
+        if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
+            # JSON inside a repr has twice the backslashes, so this is an escaped quote.
+            before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
+        ):
             return found
         position = found + 1
     return len(text)
@@ -189,8 +217,7 @@ def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
     for match in _structure.finditer(text, start):
         mark = match[0]
         if mark[-1] in _QUOTES:
-            slashes = len(mark) - 1
-            if slashes == escapes or (not escapes and slashes % 2 == 0):
+            if (len(mark) - 1) % (2 * escapes + 2) == escapes:
                 quote = mark[-1] if not quote else "" if quote == mark[-1] else quote
         elif quote:
             continue

@@ -183,13 +183,13 @@ RULES: Final = (
     Rule(
         "bearer",
         ("bearer",),
-        re.compile(r"(?i)(?<![a-z0-9])bearer(?:[ \t:]|%20){1,8}(?P<secret>[\w.~+/=-]{6,})"),
+        re.compile(r"(?i)(?<![a-z0-9])bearer(?:[ \t:+]|%20){1,8}(?P<secret>[\w.~+/=-]{6,})"),
         _bearer,
     ),
     Rule(
         "basic",
         ("basic",),
-        re.compile(r"(?i)(?<![a-z0-9])basic(?:[ \t]|%20){1,8}(?P<secret>[a-z0-9+/_-]{6,}={0,2})"),
+        re.compile(r"(?i)(?<![a-z0-9])basic(?:[ \t+]|%20){1,8}(?P<secret>[a-z0-9+/_-]{6,}={0,2})"),
         _basic,
     ),
     Rule(

@@ -7,12 +7,12 @@ stop every thread of the application.  All rules of redaction search with
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from fapilog.process.give_way import give_way
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Iterator
 
 #: Characters of a piece, in which a match may begin.
@@ -22,6 +22,7 @@ OVERLAP: Final = 1024
 #: The same for patterns of users, which may take quadratic time.
 SHORT_PIECE: Final = 1024
 SHORT_OVERLAP: Final = 512
+_blank: Final = re.compile(r"\s")
 
 
 def search(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
@@ -34,13 +35,25 @@ def search(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     return _matches(pattern, text, PIECE, OVERLAP, whole=True)
 
 
-def search_bounded(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield the matches of a pattern that must get little text at once.
+def search_bounded(
+    pattern: re.Pattern[str], text: str, group: int | str = 0
+) -> Iterator[tuple[int, int]]:
+    """Yield the places of a group of a pattern that must get little text at once.
 
-    A match ends at most ``SHORT_OVERLAP`` characters after the piece in which
-    it begins.
+    The pattern reads at most ``SHORT_OVERLAP`` characters after the piece in
+    which a match begins.  A place that ends there is extended to the next
+    blank, because the match could be longer.
     """
-    return _matches(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False)
+    last = 0
+    for match in _matches(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False):
+        start, end = match.span(group)
+        start = max(start, last)
+        if start < end:
+            if end == match.endpos < len(text):
+                blank = _blank.search(text, end)
+                end = blank.start() if blank else len(text)
+            yield start, end
+            last = end
 
 
 def _matches(

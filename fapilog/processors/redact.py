@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 from fapilog.errors import ConfigurationError
 from fapilog.processors.field_names import DEFAULT_FIELDS, FieldNames
+from fapilog.processors.find_encoded import all_forms, mask_encoded, without_escapes
 from fapilog.processors.find_inputs import (
     find_cut_inputs,
     find_inputs,
@@ -29,6 +29,7 @@ from fapilog.processors.user_patterns import checked_patterns
 from fapilog.values import SCALARS, Limits, snapshot
 from fapilog.values.normal import attribute_size, ordinary_size
 from fapilog.values.plain import NotPlainError, measure
+from fapilog.values.snapshots import plain_name
 from fapilog.values.text import free_name, name_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
 #: Characters of the shortest text that may contain a secret and its name: ``pwd=x``.
 _SHORTEST: Final = 5
-_encoded_letter: Final = re.compile("%[4-7][0-9a-f]").search
 #: Most bytes of texts that are searched together.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
@@ -53,6 +53,9 @@ _MAX_NAME: Final = 128
 # {"name": "authorization", "value": "..."}: a name and its value side by side.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
+# {"required": ["password", "email"]}: ends of the names of lists that hold names.
+_LIST_NAMES: Final = ("s", "required", "missing", "include", "exclude", "only", "loc")
+_plain_word: Final = re.compile("[a-z]+(?:_[a-z]+)*").fullmatch
 # {"type": "...", "loc": ["body", "password"], "input": "..."}: pydantic's description of a
 # value that did not validate.
 _LOCATION: Final = "loc"
@@ -63,7 +66,8 @@ _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 class RedactProcessor:
     """Masks secrets in the body, the attributes and the names of a record.
 
-    The names are the logger's name, the event's name and the severity text.
+    The names are the logger's name, version and schema URL, the event's name and
+    the severity text.
 
     The values of secret names are masked at any depth, also in lists of pairs,
     in lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In
@@ -82,9 +86,10 @@ class RedactProcessor:
         extra_fields: names in addition to ``fields``.
         patterns: regular expressions of further secrets.  If a pattern has a
             group named ``secret``, only the group is masked, else the whole
-            match.  Each pattern costs a search through every text.  A match has
-            at most 512 characters; a pattern that can take exponential time is
-            refused.
+            match.  Each pattern costs a search through every text.  In a long
+            text a pattern reads at least 512 characters from the start of a
+            match; what may be longer is masked up to the next blank.  A
+            pattern that can take exponential time is refused.
         allow: names that are never masked by name; their values are still
             searched for the known shapes.
         mask: the ASCII text that replaces a secret.
@@ -150,7 +155,9 @@ class RedactProcessor:
             self._look_closer(record)
         return record
 
-    def glance(self, records: Sequence[LogRecord], headers: Sequence[int], limits: Limits) -> None:
+    def glance(
+        self, records: Sequence[LogRecord], headers: Sequence[int | None], limits: Limits
+    ) -> None:
         """Set the ``size`` of the records that need no change; 0 asks for a closer look.
 
         Fast, because all texts are searched together.  The size is the one that
@@ -160,8 +167,9 @@ class RedactProcessor:
 
         Args:
             records: records whose size is 0.
-            headers: for each record the bytes of text outside of body and
-                attributes; -1 if these fields need a closer look.
+            headers: for each record None if a logger made it without an event
+                name; else the bytes of text outside of body and attributes, or
+                -1 if these fields need a closer look.
             limits: the bounds of one record.
         """
         if self._patterns:
@@ -172,9 +180,8 @@ class RedactProcessor:
         try:
             for record, header in zip(records, headers, strict=True):
                 scope = record.scope
-                if (scope is not clear_scope and not self._is_clear_name(scope.name)) or (
-                    # Only offered records have one, or a severity text of the application.
-                    header and not self._has_clear_header(record)
+                if (scope is not clear_scope and self._masked_scope(scope) is not scope) or (
+                    header is not None and (header < 0 or not self._has_clear_header(record))
                 ):
                     sizes.append(0)
                     continue
@@ -183,7 +190,7 @@ class RedactProcessor:
                     size = ordinary_size(record, limits, self._harmless, texts, flat=True)
                 except Exception:  # noqa: BLE001 - the closer look finds out
                     size = 0
-                sizes.append(header + size if size and header >= 0 else 0)
+                sizes.append(size + header if size and header else size)
             # A search keeps the interpreter, so large texts are searched record by record.
             if sum(sizes) > _MOST_TOGETHER or self._is_suspect("\n".join(texts)):
                 return
@@ -215,15 +222,21 @@ class RedactProcessor:
 
     def _mask_names(self, record: LogRecord) -> None:
         """Mask secrets in the texts of a record that are not its values."""
-        if type(record.event_name) is str and not self._is_clear_name(record.event_name):
-            record.event_name = self._text(record.event_name)
-        if type(record.severity_text) is str and not self._is_clear_name(record.severity_text):
-            record.severity_text = self._text(record.severity_text)
-        if not self._is_clear_name(record.scope.name):
-            record.scope = self._masked_scope(record.scope)
+        record.event_name = self._name(record.event_name)
+        record.severity_text = self._name(record.severity_text)
+        record.scope = self._masked_scope(record.scope)
+
+    def _name(self, name: Any) -> str:
+        text = name if type(name) is str else plain_name(name)  # a member of an Enum, for example
+        return text if self._is_clear_name(text) else self._text(text)
 
     def _mask_scope(self, scope: Scope) -> Scope:
-        return replace(scope, name=self._text(scope.name))
+        """Return the scope itself if it has no secret outside of its attributes."""
+        texts = scope.name, scope.version, scope.schema_url
+        masked = [self._name(text) for text in texts]
+        if masked == [*texts]:
+            return scope
+        return replace(scope, name=masked[0], version=masked[1], schema_url=masked[2])
 
     # ---- the search for secrets
 
@@ -256,9 +269,10 @@ class RedactProcessor:
         return not self._is_suspect("\n".join(texts))
 
     def _is_suspect(self, text: str) -> bool:
-        lowered = text.lower()
-        if "%" in text and _encoded_letter(lowered):
-            lowered = unquote(lowered).lower()
+        text = all_forms(text)
+        return self._may_hold(text, text.lower())
+
+    def _may_hold(self, text: str, lowered: str) -> bool:
         return may_hold_secret(text, lowered) or (
             may_hold_pair(text) and (self._fields.may_occur_in(lowered) or may_hold_input(lowered))
         )
@@ -308,6 +322,8 @@ class RedactProcessor:
         if kind is dict:
             return self._mapping(value)
         if kind is list:
+            if self._is_secret_pair(value):
+                return [value[0], self._masked(value[1])]
             return self._list(value)
         return value
 
@@ -318,10 +334,7 @@ class RedactProcessor:
         for item in items:
             is_value = named and type(item) not in (dict, list)
             named = not is_value and self._is_secret_option(item)
-            if type(item) is list and self._is_secret_pair(item):
-                masked.append([item[0], self._masked(item[1])])
-            else:
-                masked.append(self._masked(item) if is_value else self._value(item))
+            masked.append(self._masked(item) if is_value else self._value(item))
         return masked
 
     def _mapping(self, mapping: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
@@ -335,8 +348,9 @@ class RedactProcessor:
         masked: dict[str, AnyValue] = {}
         for name, value in mapping.items():
             secret = self._fields.is_secret(name) or name in named
-            new_name = free_name(self._text(name), masked)
-            masked[new_name] = self._masked(value) if secret else self._value(value)
+            is_names = _is_names(name, value)
+            mask: Any = self._masked if secret else self._list if is_names else self._value
+            masked[free_name(self._text(name), masked)] = mask(value)
         return masked
 
     def _masked(self, value: AnyValue) -> AnyValue:
@@ -347,19 +361,27 @@ class RedactProcessor:
 
     def _text(self, text: str) -> str:
         if self._is_suspect(text):
-            lowered = text.lower()
-            for rule in RULES:
-                text = self._mask_spans(text, rule.find(text, lowered), rule.name)
-            is_secret = self._fields.is_secret_path
-            text = self._mask_spans(text, find_inputs(text, is_secret), "pair")
-            text = self._mask_spans(text, find_cut_inputs(text), "pair")
-            text = self._mask_spans(text, find_members(text, is_secret), "pair")
-            text = self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
+            text = self._search(text)
+            plain = without_escapes(text)
+            if plain != text and (masked := self._search(plain)) != plain:
+                text = masked
+            text = mask_encoded(text, self._search, self._mask)
         for pattern in self._patterns:
             group = "secret" if "secret" in pattern.groupindex else 0
-            spans = [match.span(group) for match in search_bounded(pattern, text)]
-            text = self._mask_spans(text, spans, "custom")
+            text = self._mask_spans(text, search_bounded(pattern, text, group), "custom")
         return text
+
+    def _search(self, text: str) -> str:
+        lowered = text.lower()
+        if not self._may_hold(text, lowered):
+            return text
+        for rule in RULES:
+            text = self._mask_spans(text, rule.find(text, lowered), rule.name)
+        is_secret = self._fields.is_secret_path
+        text = self._mask_spans(text, find_inputs(text, is_secret), "pair")
+        text = self._mask_spans(text, find_cut_inputs(text), "pair")
+        text = self._mask_spans(text, find_members(text, is_secret), "pair")
+        return self._mask_spans(text, find_pairs(text, self._fields.is_secret), "pair")
 
     def _mask_spans(self, text: str, spans: Iterable[Span | Value], rule: str) -> str:
         parts: list[str] = []
@@ -395,6 +417,15 @@ def mask_record(record: LogRecord, reason: str) -> None:
     record.body = MASK
     names = record.attributes if isinstance(record.attributes, dict) else ()
     record.attributes = {**dict.fromkeys(names, MASK), "fapilog.masked": reason}
+
+
+def _is_names(name: str, value: Any) -> bool:
+    """Whether ``['password', 'email']`` is a list of names and not a name with its value."""
+    return (
+        type(value) is list
+        and name.lower().endswith(_LIST_NAMES)
+        and all(type(item) is str and _plain_word(item) for item in value)
+    )
 
 
 def _plain(value: Any) -> AnyValue:

@@ -5,11 +5,12 @@ every character, and no signal handler runs in that time.  Such patterns are
 refused.  Other patterns may still take quadratic time, so they get a text only
 in short pieces (see :func:`fapilog.processors.pieces.search_bounded`).
 
-The check reads the parsed pattern.  A repeat without a small bound is called
-wide here.  The check refuses a wide repeat inside another one if a text can be
-divided between them in several ways, alternatives inside a wide repeat that can
-begin with the same character, and two adjacent wide repeats of the same
-characters if more must follow.
+The check reads the parsed pattern and estimates in how many ways it can match
+the same text.  A repeat counts once for each number of times that it can match,
+if the next part can begin with the same characters; so do alternatives that can
+begin with the same characters.  A repeat of such parts multiplies their ways.
+Two adjacent repeats of the same characters are refused if both are wide and
+more must follow.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: A repeat of more than this is wide.
-_NARROW: Final = 64
+#: A repeat that can match more than this many times is wide, and counts as this many.
+_WIDE: Final = 64
+#: Ways to match the same text from which on a pattern is refused: those of two wide repeats.
+_MOST_WAYS: Final = _WIDE * _WIDE
 #: Characters that represent all others of their kind.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
@@ -69,18 +72,18 @@ def _checked(option: str, pattern: Any) -> re.Pattern[str]:
         msg = f"{option}: {pattern!r} is for bytes; give one for str, which also searches bytes"
         raise ConfigurationError(msg)
     tree: Any = parser.parse(made.pattern, made.flags & ~re.DEBUG)
-    problem = next(_Check(made.flags).problems([*tree], _NONE, is_end=True), None)
-    if problem is not None:
+    if _Check(made.flags).ways([*tree]) > _MOST_WAYS:
         msg = (
-            f"{option}: {made.pattern!r} can take exponential time: {problem}; "
-            "write it so that a text matches in one way only, or bound the repeats, as in {1,64}"
+            f"{option}: {made.pattern!r} can take exponential time, because its repeats or "
+            "alternatives can match the same text in many ways; write it so that a text matches "
+            "in one way only: separate repeats by characters that they cannot match"
         )
         raise ConfigurationError(msg)
     return made
 
 
 class _Check:
-    """Finds parts of a pattern that make ``re`` backtrack exponentially.
+    """Estimates in how many ways ``re`` may try to match one text.
 
     Args:
         flags: the flags of the compiled pattern.
@@ -89,67 +92,69 @@ class _Check:
     def __init__(self, flags: int) -> None:
         self._flags = flags
 
-    def problems(self, nodes: list[Any], follow: Chars, *, is_end: bool) -> Iterator[str]:
-        """Yield the problems of a sequence.
+    def ways(self, nodes: list[Any], follow: Chars = _NONE, *, fails: bool = False) -> int:
+        """Return the most ways to match a sequence, or more than ``_MOST_WAYS``.
 
         Args:
             nodes: the parsed sequence.
-            follow: the characters that may come after the sequence, if it is
-                inside a wide repeat; else empty.
-            is_end: whether a match may end after the sequence.
+            follow: the characters that may come after the sequence.
+            fails: whether a match can fail after the sequence, so that ``re``
+                tries the other ways.
         """
+        ways = 1
+        nodes = [*_flat(nodes)]
         for place, (kind, value) in enumerate(nodes):
             rest = nodes[place + 1 :]
-            ends = is_end and self._is_nullable(rest)
             after = self._first(rest) | (follow if self._is_nullable(rest) else _NONE)
+            may_fail = fails or _can_fail(rest)
             if kind in _REPEATS:
-                yield from self._in_repeat(value, rest, after if follow else _NONE, ends=ends)
-            for inner in _parts(kind, value):
-                if kind not in _REPEATS:
-                    yield from self.problems(inner, after if follow else _NONE, is_end=ends)
+                ways *= self._ways_of_repeat(value, rest, after, fails=may_fail)
+            elif kind is op.BRANCH:
+                ways *= self._ways_of_branch(list(map(list, value[1])), after, fails=may_fail)
+            else:
+                for part in _parts(kind, value):
+                    ways *= self.ways(part, after, fails=True)
+            if ways > _MOST_WAYS:
+                break
+        return ways
 
-    def _in_repeat(self, value: Any, rest: list[Any], after: Chars, *, ends: bool) -> Iterator[str]:
+    def _ways_of_repeat(self, value: Any, rest: list[Any], after: Chars, *, fails: bool) -> int:
         least, most, body = value[0], value[1], list(value[2])
-        if most - least <= _NARROW and most <= _NARROW:
-            yield from self.problems(body, after, is_end=ends)
-            return
         chars = self._first(body)
-        if after & chars:
-            yield "a repeat inside another one can share its characters with it"
-        neighbour = self._wide_neighbour(rest)
-        if neighbour is not None and not ends and neighbour & chars:
-            yield "two adjacent repeats can share their characters"
-        yield from self._alternatives(body)
-        yield from self.problems(body, chars | after, is_end=False)
+        shares = fails and bool(chars & after)
+        if shares and most > _WIDE and (self._wide_neighbour(rest) or _NONE) & chars:
+            return _MOST_WAYS + 1
+        again = most > 1
+        inner = self.ways(body, after | chars if again else after, fails=fails or again)
+        # Each number of repeats is one more way if other parts can match the same text.
+        lengths = min(most - least + 1, _WIDE) if shares else 1
+        return int(min(inner, _MOST_WAYS + 1) ** min(most, _WIDE) * lengths)
 
-    def _alternatives(self, body: list[Any]) -> Iterator[str]:
-        for kind, value in _flat(body):
-            if kind is not op.BRANCH:
+    def _ways_of_branch(self, branches: list[list[Any]], after: Chars, *, fails: bool) -> int:
+        ways = [self.ways(branch, after, fails=fails) for branch in branches]
+        return sum(ways) if fails and self._can_overlap(branches, after) else max(ways)
+
+    def _can_overlap(self, branches: list[list[Any]], after: Chars) -> bool:
+        """Whether two of the alternatives can begin with the same characters."""
+        seen: Chars = _NONE
+        texts: list[str] = []
+        for nodes in branches:
+            if all(kind is op.LITERAL for kind, _ in nodes):
+                texts.append("".join(chr(code) for _, code in nodes))
                 continue
-            seen: Chars = _NONE
-            texts: list[str] = []
-            for branch in value[1]:
-                nodes = list(branch)
-                if all(inner is op.LITERAL for inner, _ in nodes):
-                    texts.append("".join(chr(code) for _, code in nodes))
-                    continue
-                first = self._first(nodes)
-                if first & seen:
-                    yield "alternatives inside a repeat can begin with the same character"
-                seen |= first
-            if seen & {text[:1] for text in texts} or _has_prefix(texts):
-                yield "alternatives inside a repeat can begin with the same character"
+            first = self._first(nodes) | (after if self._is_nullable(nodes) else _NONE)
+            if first & seen:
+                return True
+            seen |= first
+        return bool(seen & self._cased(frozenset(text[:1] for text in texts))) or _has_prefix(texts)
 
     def _wide_neighbour(self, rest: list[Any]) -> Chars | None:
         """Return the characters of a wide repeat that can come next, or None."""
         for place, (kind, value) in enumerate(rest):
-            if kind is op.SUBPATTERN:
-                return self._wide_neighbour(list(value[-1]))
-            if kind in _REPEATS and value[1] > _NARROW:
+            if kind in _REPEATS and value[1] > _WIDE:
                 # A wide repeat after which nothing must follow cannot fail.
-                return None if self._is_nullable(rest[place + 1 :]) else self._first(list(value[2]))
-            is_optional = kind is op.AT or (kind in _REPEATS and not value[0])
-            if not is_optional:
+                return self._first(list(value[2])) if _can_fail(rest[place + 1 :]) else None
+            if not self._is_nullable([(kind, value)]):
                 return None
         return None
 
@@ -214,11 +219,17 @@ def _parts(kind: Any, value: Any) -> Iterator[list[Any]]:
 
 
 def _flat(nodes: list[Any]) -> Iterator[Any]:
-    """Yield the nodes of a sequence and of its groups."""
+    """Yield the nodes of a sequence, with those of its groups in place of the groups."""
     for kind, value in nodes:
-        yield kind, value
         if kind is op.SUBPATTERN:
             yield from _flat(list(value[-1]))
+        else:
+            yield kind, value
+
+
+def _can_fail(nodes: list[Any]) -> bool:
+    """Whether a sequence can fail to match; optional parts cannot."""
+    return any(kind not in _REPEATS or value[0] for kind, value in nodes)
 
 
 def _has_prefix(texts: list[str]) -> bool:

@@ -10,6 +10,7 @@ threads that parse at the same time make a ``compile()`` or
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from contextvars import ContextVar
@@ -163,16 +164,23 @@ def _shorten(text: str) -> str:
         return text
     head = without_last_word(text[: MAX_TEXT // 4])
     tail = _without_first_lines(text[MAX_TEXT // 4 - MAX_TEXT :])
+    if _sign(text, head.rfind("\n") + 1, len(text) - len(tail)):
+        # The name of a secret may be in the text left out, or in the line that is cut.
+        frame = _frame(tail)
+        tail = tail[frame.start() :] if frame else ""
     left_out = len(text) - len(head) - len(tail)
     return f"{head}\n… ({left_out} characters left out)\n{tail}"
 
 
-def _without_first_lines(tail: str) -> str:
-    """Return the end of a longer text without values that redaction would not recognise.
+# What stands between a name and its value, in any encoding.
+_sign: Final = re.compile(r"""[=:%\\]|--|["'],""").search
+_frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 
-    The name of a value may be in the part that was cut off: in the same line, or
-    in pydantic's errors in the line before.  So two lines are removed, or 4,096
-    characters of a longer line.
+
+def _without_first_lines(tail: str) -> str:
+    """Return a tail without its first two lines, or 4,096 characters of a longer line.
+
+    The cut may have divided a secret, or separated it from its name.
     """
     start = 0
     for _ in range(2):

@@ -198,7 +198,8 @@ def _clean_values(record: LogRecord, limits: Limits) -> None:
     for name, value in attributes.items():
         if len(clean) >= limits.attributes:
             break
-        clean[name_of(snapshot(name), clean)] = _clean(value, limits.for_attributes)
+        plain = name if type(name) is str else snapshot(name)
+        clean[name_of(plain, clean)] = _clean(value, limits.for_attributes)
     record.dropped_attributes_count += len(attributes) - len(clean)
     record.attributes = clean
 

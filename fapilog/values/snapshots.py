@@ -92,7 +92,8 @@ def snapshot_attributes(
     attributes: dict[str, AnyValue] = {}
     for name, value in fields.copy().items():
         if not _is_ordinary_name(name):
-            name = name_of(snapshot(name), attributes)  # noqa: PLW2901
+            plain = name if type(name) is str else snapshot(name)
+            name = name_of(plain, attributes)  # noqa: PLW2901 - a better one
         if len(attributes) >= limits.attributes:
             attributes[name] = "…(too many attributes)"
         elif type(value) is str and value.isascii() and len(value) <= limits.text:

@@ -6,6 +6,7 @@ a text.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Final
@@ -88,16 +89,35 @@ def name_of(key: AnyValue, taken: Collection[str]) -> str:
         key = _JSON_NAMES[key]
     elif isinstance(key, bytes):
         key = key.decode("utf-8", "backslashreplace")
-    return free_name(fit(str(key), MAX_NAME) or "(empty)", taken)
+    return free_name(_fit_name(str(key), MAX_NAME) or "(empty)", taken)
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
     """Return ``name``, with ``#`` and a number if it is ``taken``."""
     number, free = len(taken) + 1, name
     while free in taken:
-        free = f"{name[: MAX_NAME - 8]}#{number}"
+        free = f"{_fit_name(name, MAX_NAME - 8)}#{number}"
         number += 1
     return free
+
+
+def _fit_name(name: str, limit: int) -> str:
+    """Cut a long name but keep its last words, because they show whether its value is secret."""
+    if len(name) <= limit or _not_in_names(name, max(len(name) - _LONGEST_WORD, 0)):
+        return fit(name, limit)
+    last = _last_words(name, len(name) - _LAST_WORDS)
+    end = last[0] if last else ""
+    return fit(name, limit - len(end)) + end
+
+
+#: Characters of a long name in which its last words are searched.
+_LAST_WORDS: Final = 96
+# Only letters, because other words could be the end of a token.
+_last_words: Final = re.compile(
+    r"(?:(?:[ ._/\[-]{1,2}|(?<=[a-z])(?=[A-Z]))[A-Z]{0,20}[a-z]{0,20}){1,4}[0-9]{0,2}[\]]{0,2}\Z"
+).search
+# The name contains a text, perhaps with a secret.
+_not_in_names: Final = re.compile(r"[^\w ./\[\]-]").search
 
 
 def non_finite_text(value: float) -> str:

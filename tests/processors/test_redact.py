@@ -139,8 +139,31 @@ def test_other_places_keep_their_values(mapping):
     assert redacted(at=[mapping]).attributes["at"] == [mapping]
 
 
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        (("authorization", "swordfish"), ["authorization", MASK]),
+        ([b"password", b"hunter2"], [b"password", MASK]),
+        (["otp", 123456], ["otp", MASK]),
+        (["password", None], ["password", None]),
+        (["host", "example"], ["host", "example"]),
+    ],
+)
+def test_a_name_and_its_value_are_seen_if_they_are_the_whole_value(pair, expected):
+    assert redacted(header=pair).attributes == {"header": expected}
+    assert redacted(headers={"h": pair}).attributes == {"headers": {"h": expected}}
+    assert redacted(pair).body == expected
+    assert redacted([1, {"headers": [pair]}]).body == [1, {"headers": [expected]}]
+
+
+def test_a_secret_in_a_list_of_names_is_masked_if_it_is_not_a_word():
+    assert redacted(headers=["cookie", "a=b7"]).attributes == {"headers": ["cookie", MASK]}
+
+
 def test_lists_of_names_are_left_alone():
     names = ["password", "email"]
+    schema = {"required": ["password", "email"], "n": [{"missing": ["token", "user_name"]}]}
+    assert redacted(schema).body == schema
     assert redacted(fields=names, other=["password", "email", "token"]).attributes == {
         "fields": names,
         "other": ["password", "email", "token"],

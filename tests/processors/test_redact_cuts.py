@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import fapilog
+from fapilog import LogRecord
+from fapilog.processors import RedactProcessor
 from fapilog.sinks import MemorySink
 from fapilog.values import DEFAULT_LIMITS
 from fapilog.values.exceptions import MAX_TEXT
@@ -106,6 +108,80 @@ def test_a_cut_name_leaves_nothing_of_a_secret(name, sink):
         shown = logged(sink, **{key: 1}, value={key: 1})
         found = [part for part in fragments(secret) if part in shown]
         assert found == [], (offset, found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "app." * 63 + "config.password",
+        "app." * 3000 + "api_key",
+        "word " * 70 + "api key",
+        "settings" * 40 + "DbPassword2",
+        "user[" + "a" * 300 + "][password]",
+        "a/" * 200 + "client-secret",
+        "x" * 256 + ".PASSWORD",
+    ],
+)
+def test_the_value_of_a_secret_name_that_is_cut_is_masked(name, sink):
+    other = name[:-1] + "x"  # of the same beginning, and harmless
+    shown = logged(
+        sink, **{name: "s3cret"}, nested=[{name: "s3cret"}], both={other: 1, name: "s3cret"}
+    )
+    assert "s3cret" not in shown
+    twice = RedactProcessor()(LogRecord(attributes={name.encode(): "s3cret", name: "s3cret"}))
+    assert "s3cret" not in repr(twice)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password=correct-horse-battery",
+        '"token": "hunter2 correct horse',
+        "ghp_hunter2correcthorsebatterystaple12",
+        "Bearer hunter2-correct-horse:",
+    ],
+)
+def test_the_end_of_a_name_that_is_cut_shows_no_secret(text, sink):
+    shown = logged(sink, **{"word " * 70 + text: 1})
+    assert not [part for part in ("correct", "horse", "staple") if part in shown]
+
+
+WORDS = [f"hunter{n}" for n in range(9000)]
+SPREAD = {
+    "pretty JSON": '{"passwords": [\n' + ",\n".join(f'    "{word}"' for word in WORDS) + "\n]}",
+    "one line": f"passwords={WORDS}",
+    "lines of a quotation": "password='''\n" + "\n".join(WORDS) + "'''",
+    "header": "Cookie: " + "; ".join(f"a{n}={word}" for n, word in enumerate(WORDS)),
+    "dict": repr({"credentials": {word: word for word in WORDS}}),
+    "one word": "password=" + ".".join(WORDS),
+    "encoded": "token%3D" + "+".join(WORDS),
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+@pytest.mark.parametrize("before", [0, MAX_TEXT // 2], ids=["cut in head", "name left out"])
+def test_a_value_that_begins_in_the_left_out_middle_of_an_exception_is_not_shown(
+    name, before, sink
+):
+    message = "some words\n" * (before // 11) + SPREAD[name]
+    shown = logged(sink, error=ValueError(message))
+    assert "hunter8" not in shown
+    if before:
+        assert "hunter" not in shown
+
+
+def test_the_frames_after_a_long_message_are_still_there(sink):
+    def last() -> None:
+        try:
+            raise ValueError("x=1 " * MAX_TEXT)
+        except ValueError as error:
+            raise KeyError("the_order") from error
+
+    with pytest.raises(KeyError) as raised:
+        last()
+    shown = logged(sink, error=raised.value)
+    assert "the_order" in shown
+    assert "in last" in shown
 
 
 def test_the_ends_of_an_exception_that_is_cut_are_still_there(sink):

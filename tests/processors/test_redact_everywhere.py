@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ import fapilog
 from fapilog import LogRecord
 from fapilog.otel.exporters import SinkExporter
 from fapilog.processors import RedactProcessor
+from fapilog.processors.redact import MASK
+from fapilog.record import Scope
 from fapilog.sinks import MemorySink
 
 TOKEN = "ghp_hunter2correcthorsebatterystaple12"
@@ -48,6 +51,28 @@ def test_masked_json_is_still_json_and_holds_no_secret(document, indent):
     assert all(_is_masked(name, value) for name, value in _members(shown))
 
 
+@pytest.mark.parametrize("depth", range(5))
+@pytest.mark.parametrize(
+    "value", ["hunter2\\", "\\\\", 'hun"ter2', 'hunter2"', 'hun\\"ter2\\\\', '"', "hun'ter2", ["a\\", 'b"'], {"a\\": '"'}]
+)  # fmt: skip
+def test_quotes_and_backslashes_in_a_value_do_not_move_its_end(value, depth):
+    document = {"otp": value, "user": "ann", "n": [{"password": value}, "x\\"], "z": 'a"b'}
+    expected = {"otp": MASK, "user": "ann", "n": [{"password": MASK}, "x\\"], "z": 'a"b'}
+    text = json.dumps(document)
+    for _ in range(depth):
+        text = json.dumps({"m": text})
+    shown = json.loads(masked(text + "  ").rstrip())
+    for _ in range(depth):
+        shown = json.loads(shown["m"])
+    assert shown == expected
+    assert masked(f"got {text} done").endswith("} done")
+
+
+def test_a_quote_in_json_that_a_repr_holds_does_not_end_the_value():
+    text = repr({"m": json.dumps({"otp": 'hun"ter2', "user": "ann"})})
+    assert masked(text) == repr({"m": json.dumps({"otp": MASK, "user": "ann"})})
+
+
 def _members(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, list):
         return [member for item in value for member in _members(item)]
@@ -75,15 +100,32 @@ def _is_masked(name: str, value: Any) -> bool:
         ("GET /?a=1&%74oken=abc HTTP", "GET /?a=1&%74oken=[REDACTED] HTTP"),
         ("/cb?%61%70i_key%3Dabc", "/cb?%61%70i_key%3D[REDACTED]"),
         ("token%3Dabc%26x", "token%3D[REDACTED]"),
+        ("GET /login?data=%7B%22password%22%3A+%22hunter2%22%7D&a=%20b", "GET /login?data=[REDACTED]&a=%20b"),
+        ("a=1&data=%7B%22password%22%3A%22hunter2%22%7D", "a=1&data=[REDACTED]"),
+        ("data=%257B%2522password%2522%253A%2522hunter2%2522%257D", "data=[REDACTED]"),
+        ("user%5B%27password%27%5D=hunter2", "user%5B%27password%27%5D=[REDACTED]"),
+        ("next=https%3A%2F%2Fh%2Fx%3Fa%3D1%26sig%3Dhunter2", "next=[REDACTED]"),
+        ("connect postgres%3A%2F%2Fu%3Ahunter2%40h%2Fdb now", "connect [REDACTED] now"),
+        ("GET %2Freset%2Fhunter2xyz9123abc", "GET [REDACTED]"),
+        ("state=Bearer+hunter2&a=1", "state=Bearer+[REDACTED]&a=1"),
+        ("x=%42earer%20hunter2&a=1", "x=[REDACTED]&a=1"),
+        ("x=%67hp_abcdefghijklmnopqrst0123", "x=[REDACTED]"),
+        ('{"u": "https:\\/\\/h?a\\u003d1\\u0026sig\\u003dhunter2"}', '{"u": "https://h?a=1&sig=[REDACTED]"}'),
+        ('{"u": "pg:\\/\\/ann:hunter2@h\\/db"}', '{"u": "pg://ann:[REDACTED]@h/db"}'),
+        ('{"u": "{\\u0022otp\\u0022: \\u0022hunter2\\u0022}"}', '{"u": "{\\"otp\\": \\"[REDACTED]\\"}"}'),
+        ('{"\\u0070assword": "hunter2"}', '{"password": "[REDACTED]"}'),
+        ("q=100%25+of%20the%20tokens%3F&path=%2Fverify%2Fsettings \\u0041\\/b", None),
         ("POST /reset/a8f7d9c0b1e2f3a4 200", "POST /reset/[REDACTED] 200"),
         ("/users/password-reset/Zk3-x9_Q2w8rT/confirm", "/users/password-reset/[REDACTED]/confirm"),
         ("/invite/4f9a1c77", "/invite/[REDACTED]"),
         ("/verify/settings2 /reset/password /tokens/list", None),
         ("/orders/reset/12345678", None),
     ],
-)
+)  # fmt: skip
 def test_text_is_masked_in_every_form(text, expected):
-    assert masked(text) == (text if expected is None else expected)
+    shown = masked(text)
+    assert shown == (text if expected is None else expected)
+    assert masked(shown) == shown, "redacting again changes nothing"
 
 
 @pytest.fixture
@@ -107,6 +149,37 @@ def test_event_names_logger_names_and_severity_texts_are_redacted(sink):
     assert record.scope.name == "user.password=[REDACTED]"
     assert record.event_name == "[REDACTED]"
     assert record.severity_text == "LEVEL [REDACTED]"
+
+
+def test_a_severity_text_is_redacted_if_the_record_has_no_event_name(sink):
+    runtime = fapilog.configure(sinks=[sink], handle_sigterm=False)
+    runtime.offer(LogRecord(1, 1, 9, f"LEVEL {TOKEN}", "hello"))
+    assert only(sink).severity_text == "LEVEL [REDACTED]"
+
+
+class Kind(str, Enum):
+    EVENT = f"login.{TOKEN}"
+    LEVEL = f"level {TOKEN}"
+
+
+def test_names_that_are_members_of_an_enumeration_are_redacted(sink):
+    runtime = fapilog.configure(sinks=[sink], handle_sigterm=False)
+    runtime.offer(LogRecord(1, 1, 9, Kind.LEVEL, "hello", {}, Kind.EVENT, scope=Scope(Kind.LEVEL)))
+    record = only(sink)
+    assert record.severity_text == record.scope.name == "level [REDACTED]"
+    assert record.event_name == "login.[REDACTED]"
+
+
+def test_version_and_schema_url_of_a_scope_are_redacted(sink):
+    runtime = fapilog.configure(sinks=[sink], handle_sigterm=False)
+    scope = Scope("library", f"1.0+{TOKEN}", "https://ann:hunter2@schemas/1", {"a": 1})
+    runtime.offer(LogRecord(1, 1, 9, "INFO", "hello", scope=scope))
+    found = only(sink).scope
+    assert (found.name, found.attributes) == ("library", {"a": 1})
+    assert (found.version, found.schema_url) == (
+        "1.0+[REDACTED]",
+        "https://ann:[REDACTED]@schemas/1",
+    )
 
 
 def test_the_name_of_a_logger_of_fapilog_is_redacted(sink):

@@ -1,0 +1,77 @@
+"""Shows secrets that percent-encoding or the escapes of JSON hide from the other rules.
+
+The escapes of JSON have an equal text without them, which the rules can search
+and change.  Percent-encoding has not: a part that shows a secret when it is
+decoded is masked as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Times that a text may be encoded.
+_MOST_TIMES: Final = 3
+_percent: Final = re.compile("%[0-9A-Fa-f]{2}").search
+#: A parameter of a query, or a URL without its query.
+_part: Final = re.compile(r"""[^\s&?"'<>\\]+""")
+_equals: Final = re.compile("=|%(?:25){0,2}3[Dd]")
+# A letter, a digit or a sign, but not a backslash; and the slash, which PHP escapes.
+_json: Final = re.compile(r"(?P<slashes>\\{1,8})(?:/|u00(?P<code>[2-7][0-9A-Fa-f])(?<!5[Cc]))")
+
+
+def all_forms(text: str) -> str:
+    """Return a text, followed by the same text without escapes if it has any."""
+    if "\\" in text:
+        plain = without_escapes(text)
+        text = text if plain == text else f"{text}\n{plain}"
+    return f"{text}\n{_decoded(text)}" if "%" in text and _percent(text) else text
+
+
+def without_escapes(text: str) -> str:
+    """Return a JSON text without the escapes that it does not need."""
+    return _json.sub(_character, text) if "\\u00" in text or "\\/" in text else text
+
+
+def _character(match: re.Match[str]) -> str:
+    character = chr(int(match["code"], 16)) if match["code"] else "/"
+    return match["slashes"] + character if character == '"' else character
+
+
+def mask_encoded(text: str, search: Callable[[str], str], mask: str) -> str:
+    """Mask the percent-encoded parameters and URLs in which a secret is found.
+
+    Args:
+        text: any text.
+        search: the function that masks the secrets in a decoded text.
+        mask: the text that replaces a parameter's value, or a whole part.
+    """
+
+    def is_secret(part: str) -> bool:
+        decoded = _decoded(part)
+        return search(decoded) != decoded
+
+    def masked(match: re.Match[str]) -> str:
+        part = match[0]
+        if not _percent(part) or not is_secret(part):
+            return part
+        equals = _equals.search(part)
+        return (
+            mask
+            if equals is None or is_secret(part[: equals.start()])
+            else part[: equals.end()] + mask
+        )
+
+    return _part.sub(masked, text) if _percent(text) else text
+
+
+def _decoded(text: str) -> str:
+    for _ in range(_MOST_TIMES):
+        before, text = text, unquote_plus(text)
+        if text == before:
+            break
+    return text
