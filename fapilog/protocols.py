@@ -182,10 +182,15 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
             tenant, without secrets and independent of the credentials.  Only a
             sink with the same name and destination sends the records on disk.
             If it is "", the default, each such sink needs its own name.
+        credentials: the secrets that the sink sends and that may tell two
+            accounts of one destination apart, as one text; "", the default,
+            if there are none.  Only a sink with the same credentials sends the
+            records on disk.  The spool writes only a salted digest.
     """
 
     wire_format: str
     destination: str = ""
+    credentials: str = ""
 
     def pack(self, items: Sequence[ItemT]) -> bytes:
         """Return encoded records as bytes.  Must not block or fail."""
@@ -210,6 +215,18 @@ def destination_of(sink: DurableSink[ItemT]) -> str:
     if not isinstance(destination, str):
         refuse("destination", destination, "use a str", f"sink {sink.name!r}")
     return destination
+
+
+def credentials_of(sink: DurableSink[ItemT]) -> str:
+    """Return the secrets that a sink sends, or "".
+
+    Raises:
+        ConfigurationError: ``credentials`` is not a str.
+    """
+    credentials: object = getattr(sink, "credentials", "")  # the sink need not be a subclass
+    if not isinstance(credentials, str):
+        refuse("credentials", type(credentials), "use a str", f"sink {sink.name!r}")
+    return credentials
 
 
 def as_durable(sink: Sink[ItemT]) -> DurableSink[ItemT] | None:

@@ -14,7 +14,7 @@ from fapilog.delivery.options import DeliveryOptions
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import ConfigurationError
-from fapilog.protocols import BatchLimits, as_durable, destination_of
+from fapilog.protocols import BatchLimits, as_durable, credentials_of, destination_of
 from fapilog.sinks.factory import make_sinks, name_sinks, sink_of, wanted_sinks
 
 if TYPE_CHECKING:
@@ -211,12 +211,15 @@ def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quara
         sync_interval=group.sync_interval,
         quarantine_bytes=group.quarantine_bytes,
     )
-    called, destination = str(sink.name), destination_of(durable)
-    quarantine = Quarantine(
-        called, durable.wire_format, options, destination=destination, label=name
-    )
+    called = str(sink.name)
+    more: dict[str, Any] = {
+        "destination": destination_of(durable),
+        "credentials": credentials_of(durable),
+        "label": name,
+    }
+    quarantine = Quarantine(called, durable.wire_format, options, **more)
     if group.mode == "never":
         return None, quarantine
-    spool = Spool(called, durable.wire_format, options, destination=destination, label=name)
+    spool = Spool(called, durable.wire_format, options, **more)
     spool.open()
     return spool, quarantine

@@ -35,10 +35,12 @@ Files
         destination                  the destination in words, for people
         <start ns>-<pid>-<random>/   0700; one per process, created by its first append
           lock                       locked, like the directory, while the process lives
+          credentials                a salted digest of the sink's credentials, if it has any
           cursor                     the sequence below which everything is settled
           00000001.seg ...           0600; a header, then frames of one batch each
         quarantine/                  batches that a backend will never take
           <ns>-<pid>-<random>.seg    the same format, with a reason in each frame
+          <ns>-<pid>-<random>.credentials   the file's digest of the credentials
 
 Each header has its own checksum, apart from that of the payload: a length that
 can be trusted leads to the next frame even if the payload is damaged; otherwise

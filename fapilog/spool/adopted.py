@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from fapilog.process.files import size_of
+from fapilog.spool.credentials import FILE, read_mark
 from fapilog.spool.cursor import read_place
 from fapilog.spool.directory import claim, list_directories, list_segments
 from fapilog.spool.scan import Scan, scan_in_steps, wire_format_of
@@ -196,6 +197,10 @@ class AdoptedStores:
             directory = claim(path)
             if directory is None:
                 return
+            if not self._state.credentials.match(read_mark(path / FILE)):
+                directory.release()
+                self._announce_other_credentials(path)
+                return
             adoption = Adoption(self._state, directory)
             if is_wanted:
                 self._underway.append(adoption)
@@ -211,6 +216,22 @@ class AdoptedStores:
         self._state.announce("adopt", f"{path} is not adopted: {error.strerror or error}")
         if error.errno in _NOT_OURS:
             self._left.add(path.name)
+
+    def _announce_other_credentials(self, path: Path) -> None:
+        """Announce that the records of a dead process wait for other credentials."""
+        try:
+            if not list_segments(path):
+                return
+        except OSError:
+            return  # another process has removed the directory
+        sink = self._path.name
+        self._state.announce(
+            "credentials",
+            f"{path} holds records that were logged with other credentials, so they wait: if the "
+            "credentials belong to the same account, let this sink send the records with `fapilog "
+            f"spool adopt {sink} --sink NAME`; if two accounts share this directory, give each "
+            "sink its own name",
+        )
 
     def step(self, lock: AbstractContextManager[object]) -> bool:
         """Scan a directory a little further; return whether there is more to scan.

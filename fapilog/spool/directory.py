@@ -43,7 +43,7 @@ from fapilog.process.files import (
     unlock,
     write_whole,
 )
-from fapilog.spool import cursor
+from fapilog.spool import credentials, cursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -331,10 +331,10 @@ class ProcessDirectory:
         try:
             if not self.is_there:
                 return True  # somebody else removed it
-            if set(os.listdir(self.path)) - {LOCK, cursor.NAME}:  # noqa: PTH208 - only names are needed
+            if set(os.listdir(self.path)) - {LOCK, cursor.NAME, credentials.FILE}:  # noqa: PTH208 - only names are needed
                 return False
             # The lock goes last: a directory without it looks unfinished to other processes.
-            for name in (cursor.NAME, LOCK):
+            for name in (cursor.NAME, credentials.FILE, LOCK):
                 if os.name == "nt" and name == LOCK:
                     self.release()  # Windows does not remove an open file
                 with contextlib.suppress(FileNotFoundError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fapilog.process.files import APPEND, SyncedFile, create_file, sync_directory
 from fapilog.severity import FATAL
+from fapilog.spool.credentials import FILE, write_mark
 from fapilog.spool.directory import ProcessDirectory, segment_path
 from fapilog.spool.format import (
     FRAME_HEADER_SIZE,
@@ -96,7 +97,20 @@ class OwnStore(Store):
         self._cache: deque[Frame] = deque()  # the newest frames that were not read
         self._cached = 0
         self._sealed: deque[SyncedFile] = deque()  # files to be synced and closed
-        self._new_names: deque[Path] = deque([directory.path.parent])  # directories to be synced
+        # Directories, and the mark of the credentials, to be synced.
+        self._new_names: deque[Path] = deque([directory.path.parent])
+        self._write_mark()
+
+    def _write_mark(self) -> None:
+        """Leave the mark of the credentials beside the records.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        mark, path = self._state.credentials.mark, self.directory.path / FILE
+        if mark and not path.exists():
+            write_mark(path, mark)
+            self._new_names.append(path)
 
     # ---- writing
 
@@ -221,6 +235,12 @@ class OwnStore(Store):
         return super().read()
 
     # ---- files that somebody else takes away
+
+    def renew(self) -> None:
+        """Write lock, cursor and mark again if somebody else deleted them.  Never raises."""
+        super().renew()
+        with contextlib.suppress(OSError):  # the next call tries again
+            self._write_mark()
 
     def salvage(self, segment: Segment) -> LostSegment:
         """Give up a segment that was taken away; return its frames that can still be read."""

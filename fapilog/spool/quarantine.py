@@ -36,6 +36,7 @@ from fapilog.process.files import (
     write_whole,
 )
 from fapilog.severity import FATAL
+from fapilog.spool.credentials import Credentials, mark_beside, write_mark
 from fapilog.spool.directory import Owner, make_sink_directory
 from fapilog.spool.format import (
     MAX_FRAME,
@@ -81,6 +82,7 @@ class Quarantine:
         wire_format: the format of the bodies, 1 to 48 bytes.
         options: the user's options; ``quarantine_bytes`` is the cap.
         destination: the place that the sink sends to, in words and without secrets.
+        credentials: the secrets that the sink sends; only a salted digest is written.
         label: the sink's name in announcements; None for ``sink_name``.
         now_ns: a clock in nanoseconds since the Unix epoch, for tests.
         monotonic: a clock in seconds, for tests.
@@ -99,11 +101,13 @@ class Quarantine:
         options: SpoolOptions,
         *,
         destination: str = "",
+        credentials: str = "",
         label: str | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = monotonic,
     ) -> None:
         self._owner = Owner(sink_name, wire_format, destination)
+        self._credentials = Credentials(credentials)
         self._label = label or sink_name
         self._identity = format_id(wire_format)
         self._options = options
@@ -201,10 +205,12 @@ class Quarantine:
         fd = create_file(path, APPEND)
         try:
             try_lock(fd)  # succeeds: no other process knows the file yet
+            write_mark(mark_beside(path), self._credentials.mark)
             write_whole(fd, (pack_segment_header(1, now, self._owner.wire_format),))
         except OSError:
             os.close(fd)
             with contextlib.suppress(OSError):
+                mark_beside(path).unlink(missing_ok=True)
                 path.unlink()
             raise
         self._file = path
@@ -375,6 +381,9 @@ class QuarantineFile:
             OSError: the file cannot be moved.
         """
         self._close_on_windows()
+        mark = mark_beside(self.path)
+        if mark.exists():
+            mark.rename(mark_beside(path))
         self.path.rename(path)
 
     def remove(self) -> None:
@@ -386,3 +395,4 @@ class QuarantineFile:
         self._close_on_windows()
         self._copy.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
+        mark_beside(self.path).unlink(missing_ok=True)

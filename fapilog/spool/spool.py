@@ -10,6 +10,7 @@ from fapilog.errors import ConfigurationError
 from fapilog.native import monotonic
 from fapilog.process.files import sync_directory
 from fapilog.spool.adopted import AdoptedStores
+from fapilog.spool.credentials import Credentials
 from fapilog.spool.directory import Owner, create, make_sink_directory
 from fapilog.spool.format import (
     FRAME_HEADER_SIZE,
@@ -52,6 +53,9 @@ class Spool:
         options: the user's options.
         destination: the place that the sink sends to, in words and without
             secrets; data for another one is neither adopted nor changed.
+        credentials: the secrets that the sink sends, "" if there are none;
+            data of other credentials is neither adopted nor changed.  Only a
+            salted digest is written.
         label: the sink's name in announcements; None for ``sink_name``.
         cache_bytes: the bytes of bodies that stay in memory until they are
             read, so that a reader that keeps up reads nothing from the disk.
@@ -69,6 +73,7 @@ class Spool:
         options: SpoolOptions,
         *,
         destination: str = "",
+        credentials: str = "",
         label: str | None = None,
         cache_bytes: int = 4 << 20,
         now_ns: Callable[[], int] = time.time_ns,
@@ -78,6 +83,7 @@ class Spool:
             msg = f"wire_format={wire_format!r} of sink {sink_name!r}: use 1 to 48 bytes"
             raise ConfigurationError(msg)
         self._owner = Owner(sink_name, wire_format, destination)
+        self._credentials = Credentials(credentials)
         self._label = label or sink_name
         self._options = options
         self._cache_bytes = cache_bytes
@@ -89,7 +95,7 @@ class Spool:
 
     def _reset(self) -> None:
         options = self._options
-        self._state = SpoolState(self._label, self._owner.wire_format, options)
+        self._state = SpoolState(self._label, self._owner.wire_format, options, self._credentials)
         self._own: OwnStore | None = None
         self._adopted = AdoptedStores(self._state, self._path)
         self._salvage = Salvage(self._state)
@@ -110,6 +116,7 @@ class Spool:
         """
         try:
             make_sink_directory(self._path, self._owner)
+            _ = self._credentials.mark  # takes 10 ms, which the first append does not have
             create(self._path, self._now_ns()).remove()
             with contextlib.suppress(PermissionError):  # the directory above may be unreadable
                 sync_directory(self._path.parent)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fapilog.process.files import SyncedFile
+    from fapilog.spool.credentials import Credentials
     from fapilog.spool.directory import ProcessDirectory
     from fapilog.spool.options import SpoolOptions
     from fapilog.spool.scan import Found, Scan
@@ -105,6 +106,7 @@ class SpoolState:
         label: the sink's name, used in announcements.
         wire_format: the format of the sink's batches.
         options: the user's options.
+        credentials: the credentials of the sink.
         corrupt: counts of the data that cannot be read back.
         own: counts of this process's own store.
         adopted: counts of the adopted stores.
@@ -113,6 +115,7 @@ class SpoolState:
     label: str
     wire_format: str
     options: SpoolOptions
+    credentials: Credentials
     corrupt: Corruption = field(default_factory=Corruption)
     own: Tally = field(default_factory=Tally)
     adopted: Tally = field(default_factory=Tally)

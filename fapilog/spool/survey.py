@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fapilog.process.files import make_private_directory
+from fapilog.spool.credentials import FILE as MARK
+from fapilog.spool.credentials import Credentials, mark_beside, read_mark, write_mark
 from fapilog.spool.cursor import read_place
 from fapilog.spool.directory import (
     FILE,
@@ -42,6 +44,7 @@ class DirectoryReport:
         is_alive: whether a process owns it, the writer or one that adopted it.
         problem: the reason why it cannot be read; "" if it can.
         segments: the scans of its segments.
+        mark: the mark of the credentials that its records were logged with.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class DirectoryReport:
     is_alive: bool = False
     problem: str = ""
     segments: list[Scan] = field(default_factory=list)
+    mark: str = ""
 
     @property
     def records(self) -> int:
@@ -130,6 +134,7 @@ def _look_at_directory(path: Path, name: DirectoryName, *, load: bool) -> Direct
     report = DirectoryReport(path, name)
     try:
         report.is_alive = is_locked(path)
+        report.mark = read_mark(path / MARK)
         floor = 0 if load else read_place(path).floor
         scans = (scan(file, floor, load=load) for _, file in list_segments(path))
         report.segments = [found for found in scans if not _is_gone(found)]
@@ -182,8 +187,30 @@ def purge_quarantine(report: SinkReport) -> Iterator[Path]:
 # ---- moving to another sink
 
 
-def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path, str]]:
-    """Move the directories of dead processes and the quarantine to another sink's directory.
+def other_credentials(report: SinkReport, credentials: Credentials) -> SinkReport:
+    """Return the part of a report that waits, without a process, for other credentials."""
+    return replace(
+        report,
+        directories=[
+            one
+            for one in report.directories
+            if not one.is_alive and not credentials.match(one.mark)
+        ],
+        quarantine=[
+            one
+            for one in report.quarantine
+            if not credentials.match(read_mark(mark_beside(one.path)))
+        ],
+    )
+
+
+def give_to(
+    report: SinkReport, owner: Owner, root: Path, credentials: Credentials
+) -> Iterator[tuple[Path, str]]:
+    """Give the directories of dead processes and the quarantine to another sink.
+
+    Moves them to the sink's directory, unless they are there already, and marks
+    them with its credentials.
 
     Yields:
         Each directory or file, and the reason why it stays; "" if it was moved.
@@ -195,9 +222,11 @@ def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path
     make_sink_directory(target, owner)
     for one in report.directories:
         if not one.is_alive:
-            yield one.path, _move_directory(one, owner, target)
+            yield one.path, _move_directory(one, owner, target, credentials.mark)
     for found in report.quarantine:
-        yield found.path, _move_refused(found, owner, target / NAME)
+        yield found.path, _move_refused(found, owner, target / NAME, credentials.mark)
+    if target == report.path:
+        return
     with contextlib.suppress(OSError):  # another file is in the directory, which stays
         if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - only names are needed
             with contextlib.suppress(FileNotFoundError):
@@ -206,7 +235,7 @@ def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path
             report.path.rmdir()
 
 
-def _move_directory(report: DirectoryReport, owner: Owner, target: Path) -> str:
+def _move_directory(report: DirectoryReport, owner: Owner, target: Path, mark: str) -> str:
     if report.problem or report.wire_formats - {owner.wire_format}:
         held = ", ".join(sorted(report.wire_formats))
         return report.problem or f"holds {held}, the sink takes {owner.wire_format}"
@@ -214,20 +243,27 @@ def _move_directory(report: DirectoryReport, owner: Owner, target: Path) -> str:
         owned = claim(report.path)
         if owned is None:
             return "a process owns it now"
-        owned.move(target / report.path.name)
+        try:
+            write_mark(report.path / MARK, mark)
+            if target != report.path.parent:
+                owned.move(target / report.path.name)
+        finally:
+            owned.release()
     except OSError as error:
         return error.strerror or str(error)
     return ""
 
 
-def _move_refused(found: Scan, owner: Owner, target: Path) -> str:
+def _move_refused(found: Scan, owner: Owner, target: Path, mark: str) -> str:
     wire_format = found.header.wire_format if found.header else found.problem or "damage"
     if wire_format != owner.wire_format:
         return f"holds {wire_format}, the sink takes {owner.wire_format}"
     try:
         make_private_directory(target)
         with QuarantineFile(found.path) as file:
-            file.move(target / found.path.name)
+            write_mark(mark_beside(found.path), mark)
+            if target != found.path.parent:
+                file.move(target / found.path.name)
     except OSError as error:
         return error.strerror or str(error)
     return ""

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import fapilog
@@ -16,6 +17,7 @@ from fapilog.cli.receiver import Receiver
 from fapilog.errors import ConfigurationError
 from fapilog.sinks import LokiSink, OTLPSink
 from fapilog.spool import Owner, Quarantine, Spool, announce_strangers
+from fapilog.spool.credentials import FILE as MARK
 from fapilog.spool.directory import FILE, read_owner
 from fapilog.spool.survey import survey
 from tests.delivery.test_spooling import DurableScripted
@@ -73,6 +75,87 @@ def test_refused_records_are_kept_by_destination_too(tmp_path):
     assert all(len(one.quarantine) == 1 for one in survey(tmp_path))
 
 
+# ---- credentials
+
+
+def with_credentials(directory: Path, credentials: str, **more: Any) -> Spool:
+    spool = Spool("otlp", FORMAT, options(directory), credentials=credentials, **more)
+    spool.open()
+    return spool
+
+
+def test_records_are_adopted_with_the_credentials_that_they_were_logged_with(tmp_path, capsys):
+    spool = with_credentials(tmp_path, "token A")
+    put(spool, "for A")
+    crash(spool)
+    for credentials in ("token B", ""):
+        other = with_credentials(tmp_path, credentials)
+        assert (other.adopt(), other.read()) == (0, None)
+        other.close()
+    assert "logged with other credentials" in capsys.readouterr().err
+    again = with_credentials(tmp_path, "token A")
+    again.adopt()
+    assert drain(again) == ["for A"]
+    again.close()
+    assert not segments(tmp_path)
+    assert [path.name for path in (tmp_path / "otlp").iterdir()] == []
+
+
+def test_records_without_a_mark_of_credentials_are_adopted_with_any(tmp_path):
+    put(without := with_credentials(tmp_path, ""), "before there were marks")
+    crash(without)
+    spool = with_credentials(tmp_path, "token")
+    spool.adopt()
+    assert drain(spool) == ["before there were marks"]
+    spool.close()
+
+
+@pytest.mark.parametrize("text", ["", "x", "pbkdf2-sha256-10000 zz zz", "next-scheme a b", "\xff"])
+def test_a_mark_that_cannot_be_used_keeps_the_records_waiting(tmp_path, text):
+    spool = with_credentials(tmp_path, "token")
+    put(spool, "x")
+    assert spool.directory is not None
+    (spool.directory / MARK).write_text(text, encoding="latin-1")
+    crash(spool)
+    other = with_credentials(tmp_path, "token")
+    assert other.adopt() == 0
+    other.close()
+
+
+def test_the_disk_holds_no_credentials_and_no_digest_that_two_processes_share(tmp_path):
+    marks = []
+    for _ in range(2):
+        spool = with_credentials(tmp_path, "s3cr3t")
+        put(spool, "x")
+        assert spool.directory is not None
+        marks.append((spool.directory / MARK).read_text())
+        crash(spool)
+    assert len(set(marks)) == 2
+    for path in filter(Path.is_file, tmp_path.rglob("*")):
+        assert b"s3cr3t" not in path.read_bytes()
+
+
+def test_a_deleted_mark_is_written_again(tmp_path):
+    spool = with_credentials(tmp_path, "token")
+    put(spool, "x")
+    assert spool.directory is not None
+    mark = (spool.directory / MARK).read_text()
+    (spool.directory / MARK).unlink()
+    spool.check()
+    assert (spool.directory / MARK).read_text() == mark
+    spool.close()
+
+
+def test_two_processes_with_different_credentials_never_adopt_each_other(tmp_path):
+    one, two = with_credentials(tmp_path, "A"), with_credentials(tmp_path, "B")
+    put(one, "a")
+    put(two, "b")
+    assert (one.adopt(), two.adopt()) == (0, 0)
+    assert (drain(one), drain(two)) == (["a"], ["b"])
+    one.close()
+    two.close()
+
+
 # ---- destinations of the sinks
 
 
@@ -113,6 +196,33 @@ def test_a_destination_is_the_same_after_a_change_of_credentials():
     for name in ("Authorization", "api-key", "x-org-token", "x-project-secret", "cookie"):
         assert otlp(headers={name: "one"}) == otlp(headers={name: "two"})
     assert otlp("http://h:1/v1?api_key=one") == otlp("http://h:1/v1?api_key=two")
+
+
+def credentials(url: str = "http://h:1", **more: Any) -> str:
+    return OTLPSink(url, **more).credentials
+
+
+def test_credentials_differ_by_whatever_may_tell_two_accounts_apart(tmp_path):
+    (tmp_path / "a.pem").touch()
+    (tmp_path / "b.pem").touch()
+    chains = [{"client_certificate": tmp_path / name} for name in ("a.pem", "b.pem")]
+    different = [
+        credentials(),
+        *(credentials(headers={"Authorization": f"Bearer {key}"}) for key in "ab"),
+        *(credentials(headers={"api-key": key}) for key in "ab"),
+        *(credentials(headers={"x-honeycomb-team": key}) for key in "ab"),
+        *(credentials(f"http://h:1/v1?token={key}") for key in "ab"),
+        *(credentials(f"http://{key}@h:1") for key in "ab"),
+        *(credentials("https://h:1", **chain) for chain in chains),
+        LokiSink("http://h:1", token="t").credentials,
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_credentials_are_the_same_after_a_change_that_keeps_the_account():
+    assert credentials("http://17:one@h:1") == credentials("http://17:two@h:1") == ""
+    assert credentials(headers={"user-agent": "one/1"}) == credentials()
+    assert credentials(headers={"X-Scope-OrgID": "a"}) == "", "the destination has it"
 
 
 def test_a_destination_shows_no_secret():
@@ -171,6 +281,33 @@ def test_two_services_with_one_directory_send_each_their_own(tmp_path, receiver,
     err = capsys.readouterr().err
     assert f"for {first.destination}, and no sink named 'otlp' sends there" in err
     assert "fapilog spool adopt otlp~" in err
+
+
+class Guarded:
+    """A backend of several accounts, which keeps the tokens of the requests."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.tokens += [request.headers["authorization"]] * request.content.count(b"placed")
+        return httpx.Response(200)
+
+
+def tenant(token: str, answer: Any) -> OTLPSink:
+    headers = {"Authorization": f"Bearer {token}"}
+    transport = httpx.MockTransport(answer)
+    return OTLPSink("http://h:1", headers=headers, compression="none", transport=transport)
+
+
+def test_records_of_one_account_never_go_out_with_the_token_of_another(tmp_path, capsys):
+    backend = Guarded()
+    run([tenant("A", lambda _: httpx.Response(503))], tmp_path, 5, 1.0)
+    run([tenant("B", backend)], tmp_path, 1, 1.0)
+    assert backend.tokens == ["Bearer B"]
+    assert "fapilog spool adopt otlp~" in capsys.readouterr().err
+    run([tenant("A", backend)], tmp_path, 1)
+    assert backend.tokens.count("Bearer A") == 6
 
 
 def test_sinks_that_only_a_secret_tells_apart_fail_at_start(tmp_path):
@@ -283,6 +420,48 @@ def test_adopt_names_the_mistake(shell, tmp_path, monkeypatch):
     code, _, err = shell("adopt", "loki", "--sink", "otlp", "--yes")
     assert code == 2
     assert "no records of this sink are on disk" in err
+
+
+def configure_token(monkeypatch: Any, receiver: Receiver, token: str) -> None:
+    monkeypatch.setenv("FAPILOG_SINKS", f"otlp:{receiver.http_endpoint}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"api-key={token}")
+
+
+def test_records_of_a_changed_token_wait_until_they_are_adopted(
+    shell, tmp_path, receiver, monkeypatch
+):
+    configure_token(monkeypatch, receiver, "old")
+    path = leave(tmp_path, ("a", "b"), credentials="api-key=old")
+    refuse(tmp_path, "bad", credentials="api-key=old")
+    name = path.parent.name
+    assert "other credentials" not in shell("status")[1]
+    configure_token(monkeypatch, receiver, "new")
+    out = shell("status")[1]
+    assert out.count("other credentials") == 3
+    assert f"fapilog spool adopt {name} --sink otlp" in out
+    (shown,) = json.loads(shell("status", "--json")[1])[name]["directories"]
+    assert shown["other_credentials"] is True
+    for more in ((), ("--quarantine",)):
+        code, out, _ = shell("replay", *more)
+        assert code == 1
+        assert f"fapilog spool adopt {name} --sink otlp" in out
+    assert not receiver.logs
+    code, out, _ = shell("adopt", name, "--sink", "otlp", "--yes")
+    assert (code, out.count("✓")) == (0, 2)
+    assert shell("adopt", name, "--sink", "otlp", "--yes")[1] == "nothing to adopt\n"
+    assert shell("replay")[0] == shell("replay", "--quarantine")[0] == 0
+    assert sorted(log.body for log in receiver.logs) == ["a", "b", "bad"]
+    assert not list(tmp_path.rglob("*.credentials"))
+
+
+def test_adopt_marks_records_with_the_credentials_of_their_new_sink(
+    shell, tmp_path, receiver, monkeypatch
+):
+    leave(tmp_path, ("a",), destination="elsewhere", credentials="api-key=old")
+    configure_token(monkeypatch, receiver, "new")
+    name = Owner("otlp", "otlp-protobuf", "elsewhere").directory
+    assert shell("adopt", name, "--sink", "otlp", "--yes")[0] == 0
+    assert shell("replay")[:2] == (0, "✓ otlp: 1 record delivered\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")

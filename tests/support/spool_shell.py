@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fapilog.cli import main
-from fapilog.cli.spool.replay import configured_sinks
+from fapilog.cli.spool.command import configured_sinks
 from fapilog.protocols import as_durable, destination_of
 from fapilog.record import LogRecord
 from fapilog.settings import Settings
@@ -76,10 +76,16 @@ def leave(directory: Path, *batches: tuple[str, ...], **more: Any) -> Path:
     return path
 
 
-def refuse(directory: Path, *bodies: str, reason: str = "HTTP 400") -> None:
+def refuse(directory: Path, *bodies: str, reason: str = "HTTP 400", credentials: str = "") -> None:
     """Put a batch in quarantine."""
     options = SpoolOptions(directory / "spool", min_free=0)
-    quarantine = Quarantine("otlp", "otlp-protobuf", options, destination=configured("otlp"))
+    quarantine = Quarantine(
+        "otlp",
+        "otlp-protobuf",
+        options,
+        destination=configured("otlp"),
+        credentials=credentials,
+    )
     assert quarantine.add(*packed(*bodies), reason)
 
 

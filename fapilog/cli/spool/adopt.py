@@ -1,8 +1,9 @@
 """``fapilog spool adopt``: moves the records that wait for one sink to another sink.
 
 Records on disk are sent only by the sink that they were logged for, with the
-same name and destination.  If that sink is gone, or if an earlier release did
-not write its destination, a person decides here.
+same name, destination and credentials.  If that sink is gone, if its credentials
+have changed, or if an earlier release did not write its destination, a person
+decides here.
 """
 
 from __future__ import annotations
@@ -11,17 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fapilog.cli.spool.command import Directory, counted, location, look, of_sink
+from fapilog.cli.spool.command import (
+    Directory,
+    configured_sinks,
+    counted,
+    location,
+    look,
+    of_sink,
+    owner_of,
+)
 from fapilog.cli.spool.purge import confirm
-from fapilog.cli.spool.replay import configured_sinks, owner_of
 from fapilog.cli.terminal import GREEN, RED, Terminal, Text
 from fapilog.errors import ConfigurationError
-from fapilog.protocols import as_durable
+from fapilog.protocols import as_durable, credentials_of
 from fapilog.settings import Settings
-from fapilog.spool.survey import give_to
+from fapilog.spool.credentials import Credentials
+from fapilog.spool.survey import give_to, other_credentials
 
 if TYPE_CHECKING:
-    from fapilog.spool import Owner
+    from fapilog.protocols import DurableSink
 
 
 def adopt(
@@ -35,16 +44,20 @@ def adopt(
     directory: Directory = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Move the records of dead processes, and the quarantine, from one sink to another.
+    """Give the records of dead processes, and the quarantine, to a configured sink.
 
-    Sends nothing: the service, or `fapilog spool replay`, sends the records.
+    Records that were logged for the same sink with other credentials may be
+    given to it, too.  Sends nothing: the service, or `fapilog spool replay`, sends the records.
     Asks first; needs --yes if there is no terminal.
     """
     settings = Settings()
     root = location(directory, settings)
-    owner = _owner(configured_sinks(settings), sink)
+    durable = _durable(configured_sinks(settings), sink)
+    owner, credentials = owner_of(durable), Credentials(credentials_of(durable))
     reports = [one for one in of_sink(look(root), name) if one.path.name == name]
-    reports = [one for one in reports if name != owner.directory]
+    if name == owner.directory:
+        found = (other_credentials(one, credentials) for one in reports)
+        reports = [one for one in found if one.directories or one.quarantine]
     terminal = Terminal()
     for report in reports:
         waiting = sum(one.records for one in report.directories if not one.is_alive)
@@ -55,18 +68,18 @@ def adopt(
         return
     where = f" to {owner.destination}" if owner.destination else ""
     terminal.line(f"the sink {sink} will send them{where}")
-    confirm("Move them to this sink?", yes=yes)
+    confirm("Give them to this sink?", yes=yes)
     done = [
         _show(terminal, f"{path}", problem)
         for report in reports
-        for path, problem in give_to(report, owner, root)
+        for path, problem in give_to(report, owner, root, credentials)
     ]
     if not all(done):
         raise typer.Exit(1)
 
 
-def _owner(sinks: dict[str, Any], name: str) -> Owner:
-    """Return the owner that the directory of a configured sink names.
+def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
+    """Return a configured sink that can spool.
 
     Raises:
         ConfigurationError: the sink is not configured, or it cannot spool.
@@ -77,7 +90,7 @@ def _owner(sinks: dict[str, Any], name: str) -> Owner:
         problem = "no such sink is configured, or it cannot spool"
         msg = f"--sink {name}: {problem}; sinks that can: {known}"
         raise ConfigurationError(msg)
-    return owner_of(durable)
+    return durable
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:

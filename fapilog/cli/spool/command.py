@@ -6,6 +6,7 @@ not need the processes that write them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from datetime import datetime, timezone
@@ -18,14 +19,19 @@ from pydantic import ByteSize
 from fapilog.cli.spool.bodies import lines_of
 from fapilog.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Terminal, Text, cut
 from fapilog.errors import ConfigurationError
+from fapilog.protocols import as_durable, credentials_of, destination_of
 from fapilog.settings import Settings
 from fapilog.severity import SHORT_NAMES
+from fapilog.sinks.factory import name_sinks, wanted_sinks
+from fapilog.spool import Owner
+from fapilog.spool.credentials import Credentials
 from fapilog.spool.quarantine import QuarantineFile
-from fapilog.spool.survey import survey
+from fapilog.spool.survey import other_credentials, survey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
+    from fapilog.protocols import DurableSink
     from fapilog.spool.quarantine import Refused
     from fapilog.spool.scan import Scan
     from fapilog.spool.survey import DirectoryReport, SinkReport
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 _SECOND: Final = 1_000_000_000
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 _MAX_LINE: Final = 2000
+_OTHERS: Final = "other credentials"
 
 Directory = Annotated[
     Path | None,
@@ -51,8 +58,9 @@ def status(
     """Show the records that wait for each sink: their processes, number and age."""
     place = location(directory)
     reports = look(place)
+    others = _with_other_credentials(directory, reports)
     if as_json:
-        typer.echo(json.dumps({one.path.name: _plain(one) for one in reports}, indent=2))
+        typer.echo(json.dumps({one.path.name: _plain(one, others) for one in reports}, indent=2))
         return
     terminal = Terminal()
     if not reports:
@@ -62,11 +70,14 @@ def status(
         if report.path.name != report.name:
             destination = cut(report.owner.destination or "an unknown destination", _MAX_LINE)
             terminal.line(f"  {report.path.name}, for {destination}")
-        rows = [_row(one) for one in report.directories]
+        rows = [_row(one, others) for one in report.directories]
         if report.quarantine:
-            rows.append(_quarantine_row(report.quarantine))
+            rows.append(_quarantine_row(report.quarantine, others))
         if rows:
             terminal.table(rows)
+        if any(path.is_relative_to(report.path) for path in others):
+            command = f"fapilog spool adopt {report.path.name} --sink {report.name}"
+            terminal.line(f"  to send records of other credentials with this sink: {command}")
 
 
 def verify(directory: Directory = None) -> None:
@@ -182,6 +193,40 @@ def size_of(scans: Iterable[Scan]) -> str:
     return ByteSize(sum(found.size for found in scans)).human_readable()
 
 
+# ---- the configured sinks
+
+
+def configured_sinks(settings: Settings) -> dict[str, Any]:
+    """Return the sinks of a service with these settings, by name."""
+    fallbacks = dict.fromkeys(group.fallback for group in settings.routes.values())
+    wanted = [*wanted_sinks(settings), *(one for one in fallbacks if one is not None)]
+    return name_sinks(settings, wanted)
+
+
+def owner_of(sink: DurableSink[Any]) -> Owner:
+    """Return the owner of the directory into which a service spools for a sink."""
+    return Owner(str(sink.name), sink.wire_format, destination_of(sink))
+
+
+def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -> set[Path]:
+    """Return the directories and files that wait for other credentials than the configured ones.
+
+    Sinks that are not configured here, or not correctly, are left out.
+    """
+    found: set[Path] = set()
+    if directory is not None:
+        return found  # the settings need not be those of the service
+    with contextlib.suppress(ConfigurationError):
+        durables = [one for one in map(as_durable, configured_sinks(Settings()).values()) if one]
+        known = {owner_of(one).directory: Credentials(credentials_of(one)) for one in durables}
+        for report in reports:
+            if report.path.name in known:
+                others = other_credentials(report, known[report.path.name])
+                found.update(one.path for one in others.directories)
+                found.update(one.path for one in others.quarantine)
+    return found
+
+
 # ---- printing
 
 
@@ -190,7 +235,7 @@ def _segments(report: SinkReport) -> Iterator[Scan]:
         yield from one.segments
 
 
-def _row(report: DirectoryReport) -> list[Text | str]:
+def _row(report: DirectoryReport, others: Container[Path]) -> list[Text | str]:
     if report.problem:
         state = Text(report.problem, RED)
     else:
@@ -199,6 +244,7 @@ def _row(report: DirectoryReport) -> list[Text | str]:
     damaged = sum(found.damaged_frames for found in report.segments)
     notes = [
         _age(report.oldest_ns),
+        _OTHERS if report.path in others else "",
         f"{counted(aside, 'segment')} left alone" if aside else "",
         f"{counted(damaged, 'frame')} damaged" if damaged else "",
     ]
@@ -212,11 +258,13 @@ def _row(report: DirectoryReport) -> list[Text | str]:
     ]
 
 
-def _quarantine_row(scans: list[Scan]) -> list[Text | str]:
+def _quarantine_row(scans: list[Scan], others: Container[Path]) -> list[Text | str]:
     records = counted(sum(found.records for found in scans), "record")
     oldest = min((found.oldest_ns for found in scans if found.oldest_ns), default=0)
     files = counted(len(scans), "file")
-    return ["quarantine", "", files, size_of(scans), Text(records, BOLD), _age(oldest)]
+    notes = [_age(oldest), _OTHERS if any(found.path in others for found in scans) else ""]
+    note = ", ".join(filter(None, notes))
+    return ["quarantine", "", files, size_of(scans), Text(records, BOLD), note]
 
 
 def _age(time_ns: int) -> str:
@@ -227,7 +275,7 @@ def _age(time_ns: int) -> str:
     return f"oldest {seconds // length} {unit} ago"
 
 
-def _plain(report: SinkReport) -> dict[str, Any]:
+def _plain(report: SinkReport, others: Container[Path]) -> dict[str, Any]:
     return {
         "sink": report.name,
         "destination": report.owner.destination,
@@ -236,6 +284,7 @@ def _plain(report: SinkReport) -> dict[str, Any]:
                 "path": str(one.path),
                 "pid": one.name.pid,
                 "alive": one.is_alive,
+                "other_credentials": one.path in others,
                 "wire_formats": sorted(one.wire_formats),
                 "segments": len(one.segments),
                 "bytes": one.size,

@@ -11,19 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fapilog.cli.interrupt import INTERRUPTED
-from fapilog.cli.spool.command import Directory, SinkName, counted, location, look, of_sink
+from fapilog.cli.spool.command import (
+    Directory,
+    SinkName,
+    configured_sinks,
+    counted,
+    location,
+    look,
+    of_sink,
+    owner_of,
+)
 from fapilog.cli.spool.resend import BackendAwayError, Resend
 from fapilog.cli.terminal import GREEN, RED, YELLOW, Terminal, Text
-from fapilog.protocols import as_durable, destination_of
+from fapilog.protocols import as_durable
 from fapilog.settings import Settings
-from fapilog.sinks.factory import name_sinks, wanted_sinks
-from fapilog.spool import Owner, SpoolOptions
+from fapilog.spool import SpoolOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from fapilog.protocols import DurableSink
     from fapilog.spool.survey import SinkReport
 
 _UNLIMITED: Final = 1 << 62
@@ -55,18 +62,6 @@ def replay(
     ]
     if not all(results):
         raise typer.Exit(1)
-
-
-def configured_sinks(settings: Settings) -> dict[str, Any]:
-    """Return the sinks of a service with these settings, by name."""
-    fallbacks = dict.fromkeys(group.fallback for group in settings.routes.values())
-    wanted = [*wanted_sinks(settings), *(one for one in fallbacks if one is not None)]
-    return name_sinks(settings, wanted)
-
-
-def owner_of(sink: DurableSink[Any]) -> Owner:
-    """Return the owner of the directory into which a service spools for a sink."""
-    return Owner(str(sink.name), sink.wire_format, destination_of(sink))
 
 
 def _show_no_sink(terminal: Terminal, report: SinkReport, sinks: Iterable[str]) -> None:

@@ -18,12 +18,15 @@ from fapilog.delivery.sender import Delivery, send_until_settled
 from fapilog.diagnostics import describe
 from fapilog.errors import InvalidDataError, TooLargeError
 from fapilog.native import monotonic
-from fapilog.protocols import destination_of
+from fapilog.protocols import credentials_of, destination_of
 from fapilog.spool import Quarantine, Spool, SpoolOptions
+from fapilog.spool.credentials import Credentials, mark_beside, read_mark
 from fapilog.spool.quarantine import QuarantineFile, list_files
+from fapilog.spool.survey import other_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from fapilog.protocols import DurableSink, Outcome
     from fapilog.settings import Settings
@@ -62,12 +65,12 @@ class Resend(Delivery):
         retry = RetryPolicy(settings.retry_initial, settings.retry_maximum, unknown_attempts=1)
         super().__init__(sink, str(sink.name), retry)
         self._durable = sink
-        self._destination = destination_of(sink)
+        secret = credentials_of(sink)
+        self._owner: dict[str, Any] = {"destination": destination_of(sink), "credentials": secret}
+        self._credentials = Credentials(secret)
         self._timeout = settings.export_timeout
         self._options = options
-        self._quarantine = Quarantine(
-            self.name, sink.wire_format, options, destination=self._destination
-        )
+        self._quarantine = Quarantine(self.name, sink.wire_format, options, **self._owner)
         self._refused: list[tuple[bytes, Sequence[int], str]] = []
         self._next_progress = 0.0
         self.delivered = self.rejected = self.moved = self.left = 0
@@ -85,7 +88,11 @@ class Resend(Delivery):
         ]
         for one in foreign:
             self.problem = f"{one.path} holds {', '.join(one.wire_formats)}, the sink takes {mine}"
-        spool = Spool(self.name, mine, self._options, destination=self._destination, cache_bytes=0)
+        others = other_credentials(report, self._credentials).directories
+        for one in others:
+            self.problem = self._other_credentials(one.path, report)
+        foreign += [one for one in others if one not in foreign]
+        spool = Spool(self.name, mine, self._options, cache_bytes=0, **self._owner)
         spool.open()
         done = 0
         try:
@@ -113,9 +120,18 @@ class Resend(Delivery):
         self.left = total
         try:
             for file in files:
-                self._send_file(file, total)
+                if self._credentials.match(read_mark(mark_beside(file.path))):
+                    self._send_file(file, total)
+                else:
+                    self.problem = self._other_credentials(file.path, report)
         finally:
             self._clear_progress()
+
+    def _other_credentials(self, path: Path, report: SinkReport) -> str:
+        return (
+            f"{path} holds records that were logged with other credentials; to send them with "
+            f"this sink: fapilog spool adopt {report.path.name} --sink {self.name}"
+        )
 
     def _send_file(self, file: QuarantineFile, total: int) -> None:
         found = file.scan()

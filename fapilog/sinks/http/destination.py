@@ -1,6 +1,7 @@
 """A sink's destination in words, by which the spool keeps the records of backends apart.
 
-The words hold no secret and stay the same when credentials change.  A digest stands for
+The words hold no secret and stay the same when credentials change; the spool
+compares the credentials apart from them, by a salted digest.  A digest stands for
 the user of a basic authentication, and for headers and query parameters such as
 ``X-Scope-OrgID``, which distinguish two accounts of one endpoint.
 """
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _ACCOUNT: Final = re.compile(
     "org|tenant|account|project|dataset|stream|workspace|namespace|index|bucket|database"
 )
+#: Headers that tell no account.
+_NEUTRAL: Final = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 _SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
 
 
@@ -40,6 +43,22 @@ def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "
     return ", ".join(parts)
 
 
+def credentials_in(options: HTTPOptions) -> str:
+    """Return what may tell two accounts of one destination apart, as one text with secrets.
+
+    These are the headers and query parameters that do not name the account, even
+    under an unknown name, and the path of the client's certificate, which may be
+    renewed.  A password is not among them, because its user names the account.
+    """
+    named = _named_accounts(options)
+    found = [f"{name}={value}" for name, value in _given(options) if name not in _NEUTRAL]
+    if all(basic_credentials(options.headers.get("authorization", ""))):
+        found = [one for one in found if not one.startswith("authorization=")]
+    if options.client_certificate:
+        found.append(f"certificate {options.client_certificate}")
+    return "\n".join(one for one in found if one not in named)
+
+
 def _address(url: str) -> str:
     """Return a URL with its host in lower case, or a gRPC target as it is."""
     parts = urlsplit(url)
@@ -48,13 +67,22 @@ def _address(url: str) -> str:
 
 def _account(options: HTTPOptions) -> str:
     """Return the headers, query parameters and user that name an account, or ""."""
-    query = parse_qsl(urlsplit(options.endpoint).query)
-    given = [(name.lower(), value) for name, value in (*options.headers.items(), *query)]
-    named = [
-        f"{name}={value}"
-        for name, value in sorted(given)
-        if _ACCOUNT.search(name) and not _SECRET.search(name)
-    ]
+    named = _named_accounts(options)
     user, password = basic_credentials(options.headers.get("authorization", ""))
     # A user without a password is a bare token.
     return "\n".join([*named, f"user={user}"] if user and password else named)
+
+
+def _named_accounts(options: HTTPOptions) -> list[str]:
+    """Return the headers and query parameters that name an account."""
+    return [
+        f"{name}={value}"
+        for name, value in _given(options)
+        if _ACCOUNT.search(name) and not _SECRET.search(name)
+    ]
+
+
+def _given(options: HTTPOptions) -> list[tuple[str, str]]:
+    """Return headers and query parameters, sorted, with names in lower case."""
+    query = parse_qsl(urlsplit(options.endpoint).query)
+    return sorted((name.lower(), value) for name, value in (*options.headers.items(), *query))

@@ -20,7 +20,7 @@ from fapilog.errors import TooLargeError
 from fapilog.otlp.classify import LOKI_RETRYABLE_STATUSES
 from fapilog.otlp.encode import normal_copy
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
-from fapilog.sinks.http.destination import describe_destination
+from fapilog.sinks.http.destination import credentials_in, describe_destination
 from fapilog.sinks.http.options import CONCURRENCY, DEFAULT_TIMEOUT
 from fapilog.sinks.loki.formats import JSONFormat, ProtobufFormat
 from fapilog.sinks.loki.lines import LINES
@@ -145,6 +145,7 @@ class LokiSink(DurableSink["Item"]):
         self.destination = describe_destination(
             f"Loki {format}", self.options, tenant=self.options.tenant
         )
+        self.credentials = credentials_in(self.options)
         self._given_transport = transport
         self._client: HTTPClient | None = None
         self._line = LINES[line]

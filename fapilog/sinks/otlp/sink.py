@@ -18,7 +18,7 @@ from fapilog.otlp.decode_json import split_request_json
 from fapilog.otlp.encode import encode_record, encode_request, in_order
 from fapilog.otlp.encode_json import encode_record_json, encode_request_json
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
-from fapilog.sinks.http.destination import describe_destination
+from fapilog.sinks.http.destination import credentials_in, describe_destination
 from fapilog.sinks.http.options import CONCURRENCY, GZIP_LEVEL
 from fapilog.sinks.otlp.options import GRPC, USER_AGENT, resolve
 
@@ -113,6 +113,7 @@ class OTLPSink(DurableSink["Item"]):
         CONCURRENCY.check("concurrency", concurrency)
         self.concurrency = concurrency
         self.destination = describe_destination(f"OTLP {self.options.protocol}", self.options)
+        self.credentials = credentials_in(self.options)
         self._given_transport = transport
         self._transport: _HTTPTransport | GRPCTransport | None = None
         is_json = self.options.protocol == "http/json"
