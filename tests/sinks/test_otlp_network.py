@@ -222,6 +222,55 @@ def test_a_success_whose_rest_cannot_be_read_is_a_success(status: bytes, rest: b
         assert server.connections == 2  # no connection is reused
 
 
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+BEFORE_THE_STATUS = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "103 with headers": HINTS,
+    "several": b"HTTP/1.1 102 Processing\n\n" + HINTS * 20,
+    "a blank line": b"\r\n",
+    "a blank line, then 100": b"\r\nHTTP/1.1 100 Continue\r\n\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("before", BEFORE_THE_STATUS.values(), ids=BEFORE_THE_STATUS)
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_success_after_interim_answers_and_blank_lines_is_a_success(
+    before: bytes, is_split: bool
+) -> None:
+    answer = before + b"HTTP/1.1 200 OK\r\n" + UNREADABLE["gzip as transfer encoding"]
+
+    def script(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in (answer[:2], answer[2:20], answer[20:]) if is_split else (answer,):
+            connection.sendall(piece)
+            time.sleep(0.05 * is_split)
+
+    with SocketServer(script) as server, opened(OTLPSink(server.url)) as sink:
+        outcome = deliver(sink)
+    assert isinstance(outcome, Outcome)
+    assert "its records count as delivered" in outcome.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nX: HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        HINTS * 500 + b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"\r\n" * 10_000,
+    ],
+)
+def test_interim_answers_alone_are_no_answer(answer: bytes) -> None:
+    with (
+        SocketServer(answering(answer)) as server,
+        opened(OTLPSink(server.url)) as sink,
+        pytest.raises(NoAnswerError),
+    ):
+        deliver(sink)
+
+
 def test_a_success_whose_body_comes_too_slowly_is_a_success() -> None:
     def script(connection: socket.socket) -> None:
         read_request(connection)

@@ -49,7 +49,10 @@ _READ_SIZE: Final = 1 << 16
 
 #: The beginning of an answer that has a final status.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
-_HEAD_SIZE: Final = 16  # bytes of an answer that hold its status
+#: The beginning of an answer before the final one; 101 is final.
+_INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
+_BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
+_HEAD_SIZE: Final = 1 << 13  # bytes of an answer in which its status is searched
 
 #: The errors that sending a request or reading its answer raises when the network fails.
 NETWORK_ERRORS: Final = (
@@ -140,10 +143,10 @@ class DeadlineTransport(httpx.BaseTransport):
                 )
             )
         except NETWORK_ERRORS as error:
-            status = _STATUS_LINE.match(self._backend.head or b"")
+            status = _final_status(self._backend.head or b"")
             if status is None:
                 raise
-            return httpx.Response(int(status[1]), stream=_Unreadable(error))
+            return httpx.Response(status, stream=_Unreadable(error))
         return httpx.Response(
             response.status, headers=response.headers, stream=_Body(response.stream)
         )
@@ -161,6 +164,18 @@ class DeadlineTransport(httpx.BaseTransport):
         if TLS.cut_short:
             _inherited.append(self._pool)
         self._pool = self._open()
+
+
+def _final_status(head: bytes) -> int | None:
+    """Return the final status in the first bytes of an answer, after interim ones; or None."""
+    while True:
+        head = head.lstrip(b"\r\n")
+        if status := _STATUS_LINE.match(head):
+            return int(status[1])
+        end = _BLANK_LINE.search(head) if _INTERIM.match(head) else None
+        if end is None:
+            return None
+        head = head[end.end() :]
 
 
 class _Body(httpx.SyncByteStream):
@@ -278,8 +293,11 @@ class _RequestStream(httpcore.NetworkStream):
             self.write(b"")
         backend = self._backend
         data = self._stream.read(max_bytes, backend.left())
+        if backend.head == b"":  # blank lines before an answer, which h11 refuses
+            while data and not (data := data.lstrip(b"\r\n")):
+                data = self._stream.read(max_bytes, backend.left())
         if backend.head is not None and len(backend.head) < _HEAD_SIZE:
-            backend.head += data[:_HEAD_SIZE]
+            backend.head += data[: _HEAD_SIZE - len(backend.head)]
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
