@@ -180,6 +180,7 @@ class SendingQueue:
         if self.spooling is not None:
             self.spooling.finish(state.end)
         state.drop_rest(held)
+        state.count_lost_quarantine()
         if self.worker.ended and self.worker.is_alive:
             what = "close() has not returned at the deadline of the shutdown"
             state.announce("close", f"{what}; it is cut short if the process ends first")
@@ -193,6 +194,8 @@ class SendingQueue:
         try:
             if self.options.spool is not None:
                 self.options.spool.after_fork()
+            if self.options.quarantine is not None:
+                self.options.quarantine.after_fork()
             self.sink.after_fork()
         except Exception as error:  # noqa: BLE001 - the other sinks must go on in the child
             self.state.announce("fork", f"after_fork failed: {describe(error)}")

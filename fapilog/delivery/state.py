@@ -245,7 +245,8 @@ class DeliveryState(Delivery):
         dropped, drops = sum_of_drops((shared, ledger.overflow, ledger.drops))
         delivered, rejected, quarantined = ledger.delivered, ledger.rejected, ledger.quarantined
         if spool is not None and (damaged := spool.corrupt.records):
-            drops["spool_damaged"] = {"UNKNOWN": damaged}  # their severities are lost as well
+            by_severity = drops.setdefault("spool_damaged", {})
+            by_severity["UNKNOWN"] = by_severity.get("UNKNOWN", 0) + damaged  # not known any more
             dropped += damaged
         spooled, adopted = self.spooled, spool.adopted if spool is not None else 0
         accepted = entered() - skipped + adopted
@@ -278,6 +279,20 @@ class DeliveryState(Delivery):
         """Stop the delivery threads from sending and counting anything."""
         with self.lock:
             self.abandoned = True
+
+    def count_lost_quarantine(self) -> None:
+        """Count records whose quarantine somebody else has deleted as dropped."""
+        lost = self.options.quarantine.take_lost() if self.options.quarantine else []
+        if not lost:
+            return
+        with self.lock:
+            self.ledger.quarantined -= len(lost)
+            self.ledger.drops.add_all("spool_damaged", lost)
+        self.announce(
+            "quarantine lost",
+            f"{len(lost)} refused records are lost, because somebody else deleted the quarantine's "
+            "directory; they count as dropped (spool_damaged)",
+        )
 
     def drop_rest(self, left: list[int]) -> None:
         """Count every record that is neither settled nor on disk as dropped, once.

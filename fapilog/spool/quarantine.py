@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -124,6 +125,9 @@ class Quarantine:
         self._lock = native.Lock()
         self._file: Path | None = None
         self._sequence = 0
+        # The directory's identity and the severities of the records, per file of this process.
+        self._kept: dict[Path, tuple[object, Counter[int]]] = {}
+        self._lost: Counter[int] = Counter()
         self._used = 0
         self._measured_at = self._synced_at = float("-inf")
 
@@ -141,7 +145,12 @@ class Quarantine:
         """
         try:
             with self._lock:
-                self._add(body, severity_bytes(severities), reason[:_MAX_REASON])
+                marks, reason = severity_bytes(severities), reason[:_MAX_REASON]
+                try:
+                    self._add(body, marks, reason)
+                except FileNotFoundError:  # somebody else removed the directory
+                    self._measured_at = float("-inf")
+                    self._add(body, marks, reason)
         except (OSError, SpoolFullError) as error:
             why = getattr(error, "strerror", None) or error
             announce(f"quarantine {self._label}", f"{self._label}: no room in quarantine: {why}")
@@ -171,13 +180,45 @@ class Quarantine:
                 raise
             self._sequence += 1
             self._used += size
+            if self._file is not None:
+                self._kept[self._file][1].update(severities)
             self._sync(fd, severities)
         finally:
             os.close(fd)  # releases the lock, too
 
+    def take_lost(self) -> list[int]:
+        """Return the severities of records that were deleted with their directory, once.
+
+        A file that is missing alone was replayed, purged, or deleted by a person,
+        and counts as kept.  Never raises; blocks for the status of some files.
+        """
+        if not self._lock.acquire(timeout=_PAUSE):
+            return []  # a batch is being added: the directory is there
+        try:
+            self._find_lost()
+            lost, self._lost = self._lost, Counter()
+        finally:
+            self._lock.release()
+        return list(lost.elements())
+
+    def _find_lost(self) -> None:
+        identity = self._directory_now()
+        for path, (directory, severities) in list(self._kept.items()):
+            if directory != identity and not os.path.lexists(path):
+                self._lost.update(severities)
+                del self._kept[path]
+
+    def _directory_now(self) -> object:
+        """Return an object that differs between two directories at the same path."""
+        with contextlib.suppress(OSError):
+            status = self.path.stat()
+            return status.st_dev, status.st_ino
+        return None
+
     def _check_room(self, wanted: int) -> None:
         now = self._monotonic()
         if now - self._measured_at >= _MEASURE_EVERY:
+            self._find_lost()
             make_sink_directory(self._sink_path, self._owner)
             make_private_directory(self.path)
             self._used = sum(map(size_of, list_files(self._sink_path)))
@@ -214,6 +255,7 @@ class Quarantine:
                 path.unlink()
             raise
         self._file = path
+        self._kept[path] = (self._directory_now(), Counter())
         self._used += SEGMENT_HEADER_SIZE
         return fd
 

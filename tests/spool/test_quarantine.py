@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from fapilog.delivery.options import DeliveryOptions
+from fapilog.delivery.sending_queue import SendingQueue
+from fapilog.errors import PermanentError
 from fapilog.spool import Quarantine
 from fapilog.spool.quarantine import QuarantineFile, Refused, list_files
 from fapilog.spool.survey import purge_quarantine, survey
+from tests.delivery.test_spooling import DurableScripted
+from tests.support.queues import close, records, wait_settled
 from tests.support.spool import (
     BROKEN,
     FORMAT,
@@ -29,7 +35,8 @@ from tests.support.spool import (
 
 
 def make(directory: Path, **more) -> Quarantine:
-    return Quarantine("otlp", FORMAT, options(directory, **more))
+    clocks = {"monotonic": more.pop("monotonic")} if "monotonic" in more else {}
+    return Quarantine("otlp", FORMAT, options(directory, **more), **clocks)
 
 
 def held(directory: Path) -> list[Refused]:
@@ -381,3 +388,75 @@ def test_a_file_that_another_process_has_emptied_is_gone(tmp_path, monkeypatch):
     monkeypatch.setattr("fapilog.spool.quarantine.try_lock", emptied)
     with pytest.raises(FileNotFoundError), QuarantineFile(path):
         pass
+
+
+# ---- a directory that somebody else deletes
+
+
+def delete(directory: Path, what: str) -> None:
+    """Delete the quarantine, the sink's directory, or the whole spool."""
+    shutil.rmtree(
+        {
+            "quarantine": directory / "spool/otlp/quarantine",
+            "sink": directory / "spool/otlp",
+            "spool": directory / "spool",
+        }[what]
+    )
+
+
+@pytest.mark.parametrize("what", ["quarantine", "sink", "spool"])
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
+def test_a_batch_is_kept_although_the_directory_was_deleted(tmp_path, what, seconds):
+    now = 0.0
+    quarantine = make(tmp_path / "spool", monotonic=lambda: now)
+    assert quarantine.add(b"first", [9, 17], "no")
+    delete(tmp_path, what)
+    now += seconds
+    assert quarantine.add(b"second", [9], "no")
+    assert texts(tmp_path / "spool") == ["second"]
+    assert quarantine.take_lost() == [9, 17]
+    assert quarantine.take_lost() == []
+
+
+def test_records_that_went_with_their_directory_are_reported_without_another_batch(tmp_path):
+    quarantine = make(tmp_path / "spool")
+    assert quarantine.add(b"x", [9], "no")
+    assert quarantine.take_lost() == []
+    delete(tmp_path, "spool")
+    assert quarantine.take_lost() == [9]
+
+
+def test_records_that_were_replayed_or_purged_are_not_lost(tmp_path):
+    quarantine = make(tmp_path)
+    assert quarantine.add(b"x", [9], "no")
+    (report,) = survey(tmp_path)
+    assert list(purge_quarantine(report))
+    assert quarantine.take_lost() == []
+    assert quarantine.add(b"y", [9], "no")
+    assert quarantine.take_lost() == []
+
+
+def test_a_child_reports_nothing_of_its_parent_as_lost(tmp_path):
+    quarantine = make(tmp_path / "spool")
+    assert quarantine.add(b"x", [9], "no")
+    quarantine.after_fork()
+    delete(tmp_path, "spool")
+    assert quarantine.take_lost() == []
+
+
+def test_the_ledger_counts_records_of_a_deleted_quarantine_as_dropped(tmp_path, capsys):
+    sink = DurableScripted(PermanentError("400 no"), PermanentError("400 no"))
+    queue = SendingQueue(sink, options=DeliveryOptions(quarantine=make(tmp_path / "spool")))
+    queue.offer(records(3))
+    wait_settled(queue)
+    assert queue.state.ledger.quarantined == 3
+    delete(tmp_path, "spool")
+    queue.offer(records(2))
+    wait_settled(queue)
+    close(queue)
+    ledger = queue.state.ledger
+    assert (ledger.quarantined, ledger.rejected, ledger.drops.total) == (2, 0, 3)
+    assert "3 refused records are lost" in capsys.readouterr().err
+    close(queue)
+    assert ledger.drops.total == 3
+    assert len(held(tmp_path / "spool")) == 1

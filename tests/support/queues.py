@@ -61,6 +61,9 @@ class Quarantine:
         self.kept.append((body, reason))
         return True
 
+    def take_lost(self) -> list[int]:
+        return []
+
 
 class Sending:
     """The loop around one sink, and what becomes of the batches that it gets."""
