@@ -24,7 +24,7 @@ from typing_extensions import override
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.options.explain import closest, explain, unknown
-from fapilog.options.found import HARMLESS
+from fapilog.options.found import HARMLESS, HARMLESS_IF_LOWER
 from fapilog.options.schema import containers, is_group, option_names, right_values
 from fapilog.options.sources import (
     ENV_PREFIX,
@@ -171,19 +171,19 @@ class Settings(BaseSettings):
     config: Path | None = Field(
         None, description="file of options, instead of those in the working directory"
     )
-    level: Harmless[Level] = Field(
-        9, description="lowest severity that is logged: a name or 1 to 24"
+    level: Level = Field(
+        9,
+        description="lowest severity that is logged: a name or 1 to 24",
+        json_schema_extra=HARMLESS_IF_LOWER,
     )
-    levels: Harmless[Levels] = Field(
-        {}, description="levels by logger name: app.db=debug,uvicorn=warn"
-    )
-    severities: Harmless[Severities] = Field({}, description="additional severity names: notice=10")
+    levels: Levels = Field({}, description="levels by logger name: app.db=debug,uvicorn=warn")
+    severities: Severities = Field({}, description="additional severity names: notice=10")
     sinks: Names | None = Field(
         None,
         description="destinations: console, otlp[:URL], loki[:URL], file:PATH, memory, none",
     )
     redact: bool = Field(default=True, description="mask secrets before any sink sees them")
-    redact_fields: Harmless[Names] = Field((), description="additional field names to mask")
+    redact_fields: Names = Field((), description="additional field names to mask")
     redact_allow: Names = Field((), description="field names that are not masked by name")
     code_attributes: Harmless[bool] = Field(
         default=False, description="add code.file.path, code.function.name, code.line.number"

@@ -4,7 +4,7 @@ A tool that runs inside another person's directory must not obey a file there:
 the file could send records, with the credentials of the environment, to a
 stranger, or write them to any file.  So fapilog obeys the whole of a file that
 the user did not name only if code of that directory is running.  Otherwise the
-file sets only the options that are marked with :data:`HARMLESS`.
+file sets only the options that are marked with :data:`HARMLESS`, and is announced.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from pydantic.fields import FieldInfo
+
 #: Marks an option that names no destination, loads nothing, weakens no protection
 #: and takes no resources.
 HARMLESS: Final[dict[str, Any]] = {"harmless": True}
+#: Marks a level that is harmless up to its default: it may show more, but hide nothing.
+HARMLESS_IF_LOWER: Final[dict[str, Any]] = {"harmless": "if lower"}
 
 #: The largest file, in bytes, that is read: a file that nobody named may have any size.
 _MAX_BYTES: Final = 1 << 20
@@ -106,3 +110,10 @@ def _is_within(file: str, directory: Path) -> bool:
         ValueError,
     ):  # a loop of links, or a name that a file cannot have
         return False
+
+
+def is_harmless(field: FieldInfo, value: Any) -> bool:
+    """Whether a file that does not belong to the application may set an option to ``value``."""
+    if field.json_schema_extra == HARMLESS_IF_LOWER:
+        return bool(value <= field.default)
+    return field.json_schema_extra == HARMLESS

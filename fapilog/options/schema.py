@@ -99,7 +99,7 @@ def kind_of(field: FieldInfo) -> Any:
 def right_values(
     model: type[BaseModel],
     values: Mapping[str, Any],
-    accepts: Callable[[FieldInfo], bool] = lambda _field: True,
+    accepts: Callable[[FieldInfo, Any], bool] = lambda _field, _value: True,
     prefix: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values that are right by themselves, and the dotted names of the others.
@@ -107,7 +107,7 @@ def right_values(
     Args:
         model: the class of the options.
         values: the values by name, those of a group in a mapping.
-        accepts: whether the value of an option is wanted at all.
+        accepts: whether an option may have this value, which is right.
         prefix: the dotted name of the group, with a dot.
     """
     right: dict[str, Any] = {}
@@ -121,9 +121,11 @@ def right_values(
             others += more
             continue
         try:
-            if field is not None and accepts(field):
-                right[name] = TypeAdapter(kind_of(field)).validate_python(value)
-                continue
+            if field is not None:
+                checked = TypeAdapter(kind_of(field)).validate_python(value)
+                if accepts(field, checked):
+                    right[name] = checked
+                    continue
         except ValidationError:
             pass
         others.append(f"{prefix}{name}")

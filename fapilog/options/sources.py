@@ -318,18 +318,21 @@ def _found(
         return {}
     if not values or (is_own and found.belongs_to_application(path)):
         return values
-    kept, others = right_values(
-        settings_cls, values, lambda field: field.json_schema_extra == found.HARMLESS
+    kept, others = right_values(settings_cls, values, found.is_harmless)
+    taken = list(_names(kept))
+    announce(
+        f"file {path}",
+        f"{name} was found in the working directory and not named: "
+        f"{f'{_shown(taken)} is obeyed; ' if taken else ''}"
+        f"{f'{_shown(others)} is ignored there; ' if others else ''}"
+        f"if the file is yours, set {CONFIG_VARIABLE}={path}",
     )
-    if others:
-        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-        announce(
-            f"file {path}",
-            f"{name} was found in the working directory and not named: "
-            f"{', '.join(one[:_SHOWN] for one in others[:_SHOWN])}{more} is ignored there; "
-            f"if the file is yours, set {CONFIG_VARIABLE}={path}",
-        )
     return kept
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(one[:_SHOWN] for one in names[:_SHOWN]) + more
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:

@@ -36,8 +36,9 @@ directory = "spool"
 level = "off"
 """
 IGNORED = (
-    "sinks, redact, redact_allow, shutdown_timeout, backlog_bytes, file.path, loki.url, "
-    "spool.directory, routes is ignored there"
+    "level, console.format is obeyed; "
+    "sinks, redact, redact_allow, shutdown_timeout, backlog_bytes, redact_fields, levels, "
+    "file.path, loki.url, spool.directory, routes is ignored there"
 )
 
 
@@ -58,8 +59,8 @@ def test_a_file_of_a_foreign_directory_sets_only_what_is_harmless(name, folder, 
     text = HOSTILE if name == "fapilog.toml" else as_table(HOSTILE)
     (folder / name).write_text(text)
     found, default = Settings(), Settings.model_fields
-    changed = {"level", "redact_fields", "levels", "console"}
-    assert (found.level, found.redact_fields, found.levels) == (5, ("iban",), {"app.db": 13})
+    changed = {"level", "console"}
+    assert found.level == 5
     assert found.console.format == "json"
     for option in default.keys() - changed:
         assert getattr(found, option) == default[option].get_default(call_default_factory=True)
@@ -67,6 +68,32 @@ def test_a_file_of_a_foreign_directory_sets_only_what_is_harmless(name, folder, 
     assert IGNORED in err
     assert f"set FAPILOG_CONFIG={name}" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("level = 'off'", "level = 'fatal'", "level = 10", "level = true"),
+        *("levels = {'' = 'off'}", "levels = {app = 'debug'}"),
+        *("severities = {debug = 24}", "redact_fields = ['message']"),
+    ],
+)
+def test_a_file_of_a_foreign_directory_hides_nothing(line, folder, capsys):
+    (folder / "fapilog.toml").write_text(line)
+    default = Settings.model_fields
+    for option in ("level", "levels", "severities", "redact_fields"):
+        value = default[option].get_default(call_default_factory=True)
+        assert getattr(Settings(), option) == value
+    assert f"{line.split()[0]} is ignored there" in capsys.readouterr().err
+
+
+def test_a_file_of_a_foreign_directory_that_is_obeyed_is_announced(folder, capsys):
+    (folder / "fapilog.toml").write_text("level = 'debug'")
+    assert Settings().level == 5
+    assert capsys.readouterr().err == (
+        "fapilog: fapilog.toml was found in the working directory and not named: level is obeyed; "
+        "if the file is yours, set FAPILOG_CONFIG=fapilog.toml\n"
+    )
 
 
 def test_a_file_that_is_named_sets_everything(folder, monkeypatch, capsys):
@@ -163,7 +190,7 @@ def test_every_option_that_a_found_file_may_set_is_one_of_these():
         return names
 
     assert marked(Settings) == {
-        *("level", "levels", "severities", "redact_fields", "code_attributes"),
+        *("level", "code_attributes"),
         *("console.stream", "console.format", "console.color"),
     }
 
