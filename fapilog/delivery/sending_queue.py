@@ -141,6 +141,11 @@ class SendingQueue:
         is_down = state.circuit.opened_at is not None
         return spooling is not None and is_down and spooling.holds_everything
 
+    def adopt_orphans(self) -> None:
+        """Adopt what dead processes have left, before the first record."""
+        if self.spooling is not None:
+            self.spooling.adopt_orphans()
+
     def has_thread(self) -> bool:
         """Start the threads that delivery needs; False if the interpreter refuses one."""
         spooling = self.spooling

@@ -33,6 +33,8 @@ _PATIENCE: Final = 2.0
 _ADOPT_EVERY: Final = 30.0
 #: The same if more directories were found than can be adopted at a time.
 _ADOPT_SOON: Final = 1.0
+#: Seconds without a record until a process adopts all the same: time to fork its children.
+_QUIET: Final = 2.0
 #: The segments that one check looks at, and the last check at the end.
 _SOME: Final = 128
 _MOST: Final = 4096
@@ -64,6 +66,7 @@ class Spooling:
         self._next: Frame | None = None  # read, but it did not fit into the last batch
         self._always = self.active = state.options.spool_mode == "always"
         self._ending = False
+        self._is_early = False  # whether the thread was started before the first record
         self._adopt_at = 0.0
         self._announced = 0  # adopted records
 
@@ -73,6 +76,17 @@ class Spooling:
         """Look after records that have come into the backlog.  Does not block."""
         if self.worker.idle:
             self.worker.wake()
+
+    # ---- the thread that configures
+
+    def adopt_orphans(self) -> None:
+        """Start the spool's thread if dead processes have left records.
+
+        A service that logs nothing delivers them, too.  Blocks for names on disk.
+        """
+        if self._spool.has_orphans:
+            self._is_early = True
+            self.worker.has_thread()
 
     # ---- the delivery threads, under the lock
 
@@ -157,6 +171,9 @@ class Spooling:
     # ---- the spool's thread
 
     def _run(self) -> None:
+        if self._is_early:
+            self._is_early = False
+            self.worker.sleep(_QUIET)  # until the first record at most
         while not self._ending:
             if self._is_needed():
                 self._spill()

@@ -258,6 +258,11 @@ class Pipeline:
             sink.finish_close()
         self._drop_rest()
 
+    def adopt_orphans(self) -> None:
+        """Let the spools adopt what dead processes have left, before the first record."""
+        for sink in self._sinks:
+            sink.adopt_orphans()
+
     def start_threads(self) -> None:
         """Start every thread that :meth:`close` will need."""
         self.worker.wake()

@@ -1,8 +1,9 @@
 """Daemon threads that sleep until they are woken, for the pipeline and for every sink.
 
 The first wake-up starts them, not the configuration, so a process may fork before
-it logs (gunicorn preload).  A wake-up takes no lock that the interrupted code could
-hold: the bell is a ``SimpleQueue``, whose ``put`` is re-entrant.
+it logs (gunicorn preload).  Only the records of a dead process start one earlier.
+A wake-up takes no lock that the interrupted code could hold: the bell is a
+``SimpleQueue``, whose ``put`` is re-entrant.
 """
 
 from __future__ import annotations

@@ -102,6 +102,7 @@ class Runtime:
         self._registry.attach(self.pipeline, self.settings)
         process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
         fork.register("runtimes", in_child=self.after_fork)
+        self.pipeline.adopt_orphans()
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
         """Return the logger of ``name``; its records carry ``bound`` fields."""

@@ -165,11 +165,16 @@ def announce_strangers(root: Path, present: Container[str]) -> None:
 def _with_records(root: Path, names: list[str]) -> Iterator[Path]:
     """Yield the sinks' directories in which a dead process has left a segment."""
     for name in names:
-        path = root / name
-        with contextlib.suppress(OSError):
-            directories = (path / one.text for one in list_directories(path))
-            if any(list_segments(one) and not is_locked(one) for one in directories):
-                yield path
+        if has_orphans(root / name):
+            yield root / name
+
+
+def has_orphans(sink_directory: Path) -> bool:
+    """Return whether a dead process has left a segment; False if the disk fails."""
+    with contextlib.suppress(OSError):
+        directories = (sink_directory / one.text for one in list_directories(sink_directory))
+        return any(list_segments(one) and not is_locked(one) for one in directories)
+    return False
 
 
 # ---- the directory of a process

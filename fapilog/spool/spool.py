@@ -11,7 +11,7 @@ from fapilog.native import monotonic
 from fapilog.process.files import sync_directory
 from fapilog.spool.adopted import AdoptedStores
 from fapilog.spool.credentials import Credentials
-from fapilog.spool.directory import Owner, create, make_sink_directory
+from fapilog.spool.directory import Owner, create, has_orphans, make_sink_directory
 from fapilog.spool.format import (
     FRAME_HEADER_SIZE,
     MAX_FRAME,
@@ -339,6 +339,11 @@ class Spool:
             store.sync()
 
     # ---- directories of dead processes
+
+    @property
+    def has_orphans(self) -> bool:
+        """Whether dead processes have left records.  Blocks for names and locks on disk."""
+        return has_orphans(self._path)
 
     def adopt(self) -> int:
         """Adopt directories of dead processes, the oldest first, and scan them.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 import fapilog
 from fapilog.cli.receiver import Receiver
+from fapilog.delivery import spooling
 from fapilog.errors import ConfigurationError
 from fapilog.sinks import LokiSink, OTLPSink
 from fapilog.spool import Owner, Quarantine, Spool, announce_strangers
@@ -22,7 +25,7 @@ from fapilog.spool.directory import FILE, read_owner
 from fapilog.spool.survey import survey
 from tests.delivery.test_spooling import DurableScripted
 from tests.support.spool import FORMAT, crash, drain, options, put, segments
-from tests.support.spool_shell import Shell, held, leave, make_shell, refuse
+from tests.support.spool_shell import Shell, held, leave, make_shell, packed, refuse
 
 QUICK: dict[str, Any] = {"retry_initial": 0.05, "retry_maximum": 0.1}
 
@@ -344,6 +347,85 @@ def test_records_that_no_sink_may_send_are_announced_unless_their_process_lives(
     announce_strangers(tmp_path / "missing", set())
     living.close()
     assert capsys.readouterr().err == ""
+
+
+# ---- a service that logs nothing
+
+
+def crash_with_records(directory: Path, url: str) -> None:
+    """Leave the records of a service that died while its backend was down."""
+    sink = OTLPSink(url)
+    spool = Spool("otlp", sink.wire_format, options(directory), destination=sink.destination)
+    spool.open()
+    spool.append(*packed("a", "b"))
+    crash(spool)
+
+
+def configure_quietly(directory: Path, url: str) -> None:
+    spool = {"directory": str(directory), "min_free": 0}
+    fapilog.configure(sinks=[OTLPSink(url)], spool=spool, handle_sigterm=False, **QUICK)
+
+
+def spool_threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.endswith("-spool")]
+
+
+def wait_for_logs(receiver: Receiver, count: int) -> None:
+    until = time.monotonic() + 20
+    while len(receiver.logs) < count and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(receiver.logs) == count
+
+
+def test_a_service_that_logs_nothing_sends_what_a_dead_process_left(tmp_path, receiver):
+    crash_with_records(tmp_path, receiver.http_endpoint)
+    configure_quietly(tmp_path, receiver.http_endpoint)
+    wait_for_logs(receiver, 2)
+    fapilog.shutdown(5)
+    assert not segments(tmp_path)
+
+
+def test_without_records_of_a_dead_process_no_thread_starts_before_the_first_record(
+    tmp_path, receiver
+):
+    configure_quietly(tmp_path, receiver.http_endpoint)
+    assert spool_threads() == []
+    fapilog.shutdown(5)
+
+
+def test_the_first_record_ends_the_quiet_time(tmp_path, receiver, monkeypatch):
+    monkeypatch.setattr(spooling, "_QUIET", 60.0)
+    crash_with_records(tmp_path, receiver.http_endpoint)
+    configure_quietly(tmp_path, receiver.http_endpoint)
+    fapilog.get_logger("shop").info("placed")
+    wait_for_logs(receiver, 3)
+    fapilog.shutdown(5)
+
+
+def test_the_end_of_a_quiet_service_does_not_wait_for_the_quiet_time(
+    tmp_path, receiver, monkeypatch
+):
+    monkeypatch.setattr(spooling, "_QUIET", 60.0)
+    crash_with_records(tmp_path, receiver.http_endpoint)
+    configure_quietly(tmp_path, receiver.http_endpoint)
+    began = time.monotonic()
+    fapilog.shutdown(10)
+    assert time.monotonic() - began < 5
+    assert len(segments(tmp_path)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_is_forked_in_the_quiet_time_logs_and_its_parent_adopts(tmp_path, receiver):
+    crash_with_records(tmp_path, receiver.http_endpoint)
+    configure_quietly(tmp_path, receiver.http_endpoint)
+    child = os.fork()
+    if child == 0:
+        fapilog.get_logger("shop").info("placed")
+        fapilog.shutdown(10)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    wait_for_logs(receiver, 3)
+    fapilog.shutdown(5)
 
 
 # ---- the command
