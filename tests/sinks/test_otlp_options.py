@@ -303,12 +303,37 @@ def test_a_timeout_argument_must_be_above_zero(value: Any):
 @pytest.mark.parametrize("prefix", [GENERAL, LOGS])
 def test_a_wrong_variable_is_named_with_the_fix(monkeypatch, prefix, name, value, fix):
     monkeypatch.setenv(prefix + name, value)
-    with pytest.raises(ConfigurationError, match=rf"{prefix}{name}=.*{fix}"):
-        resolve()
+    for endpoint in (
+        {"endpoint": "https://collector"},
+        {"endpoint": "collector:4317", "protocol": "grpc"},
+    ):
+        secure: Any = endpoint
+        with pytest.raises(ConfigurationError, match=rf"{prefix}{name}=.*{fix}"):
+            resolve(**secure)
     monkeypatch.delenv(prefix + name)
     argument: Any = {name.lower(): value}
     with pytest.raises(ConfigurationError, match=rf"^{name.lower()}=.*{fix}"):
         resolve(**argument)
+
+
+@pytest.mark.parametrize("name", ["CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        {"endpoint": "http://collector"},
+        {"endpoint": "collector:4317", "protocol": "grpc", "insecure": True},
+    ],
+)
+def test_a_missing_file_in_a_variable_is_announced_and_ignored_without_tls(
+    monkeypatch, endpoint, name, capsys
+):
+    monkeypatch.setenv(GENERAL + name, "/nowhere/file.pem")
+    options = resolve(**endpoint)
+    assert not options.is_secure
+    assert (options.certificate, options.client_key, options.client_certificate) == (None,) * 3
+    err = capsys.readouterr().err
+    assert f"{GENERAL}{name}='/nowhere/file.pem'" in err
+    assert "it is ignored, because the endpoint of the logs uses no TLS" in err
 
 
 @pytest.mark.parametrize(

@@ -192,9 +192,9 @@ def pem_files(
         ConfigurationError: a file cannot be read, or the key has no certificate.
     """
     files = {
-        "certificate": _readable(*certificate),
-        "client_key": _readable(*client_key),
-        "client_certificate": _readable(*client_certificate),
+        "certificate": readable_file(*certificate),
+        "client_key": readable_file(*client_key),
+        "client_certificate": readable_file(*client_certificate),
     }
     if files["client_key"] and not files["client_certificate"]:
         msg = "client_key without client_certificate: give the certificate that belongs to the key"
@@ -202,7 +202,12 @@ def pem_files(
     return files
 
 
-def _readable(path: FilePath | None, source: str) -> str | None:
+def readable_file(path: FilePath | None, source: str) -> str | None:
+    """Return the path of a file, or None without one.
+
+    Raises:
+        ConfigurationError: the file cannot be read; the error names its source.
+    """
     if path is None:
         return None
     name = os.fspath(path)

@@ -28,6 +28,7 @@ from fapilog.sinks.http.options import (
     is_printable_text,
     join_url,
     pem_files,
+    readable_file,
     split_url,
     user_agent,
 )
@@ -106,18 +107,24 @@ def resolve(
     given_headers = _headers(_given("headers", headers))
     if credentials:
         given_headers.setdefault("authorization", credentials)
+    is_plain = _choice("insecure", insecure, ("true", "false"), "false") == "true"
+    files = [
+        _given("certificate", certificate),
+        _given("client_key", client_key),
+        _given("client_certificate", client_certificate),
+    ]
+    if not OTLPOptions(endpoint=url, protocol=chosen, insecure=is_plain).is_secure:
+        files = [_if_readable(one) for one in files]
+        if files[2].value is None and files[1].source.startswith(_GENERAL):
+            files[1] = files[2]  # a key without its certificate
     return OTLPOptions(
         endpoint=url,
         protocol=chosen,
         headers=given_headers,
         timeout=_timeout(_given("timeout", timeout)),
         compression=packing,
-        insecure=_choice("insecure", insecure, ("true", "false"), "false") == "true",
-        **pem_files(
-            _given("certificate", certificate),
-            _given("client_key", client_key),
-            _given("client_certificate", client_certificate),
-        ),
+        insecure=is_plain,
+        **pem_files(*files),
     )
 
 
@@ -142,6 +149,22 @@ def _refused(given: _Given, fix: str) -> None:
     if not source.startswith(_GENERAL):
         refuse(source, value, fix)
     announce(f"variable {source}", f"{source}={value!r}: {fix}; it is ignored")
+
+
+def _if_readable(given: _Given) -> _Given:
+    """Return the file of an endpoint without TLS, and no file for a wrong variable.
+
+    Nothing reads the file, and the variable may be meant for another exporter.
+    """
+    if not given.source.startswith(_GENERAL):
+        return given
+    try:
+        readable_file(*given)
+    except ConfigurationError as error:
+        why = "it is ignored, because the endpoint of the logs uses no TLS"
+        announce(f"variable {given.source}", f"{error}; {why}")
+        return _Given(None, given.source)
+    return given
 
 
 def _choice(name: str, argument: object, choices: tuple[str, ...], default: str) -> str:
