@@ -342,7 +342,14 @@ def _server() -> Any:
     return SimpleNamespace(_respond=lambda _path, _body: None, _take=lambda _request: None)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:4318", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:4318", "127.0.0.1.evil.example"),
+        *("[::1].evil.example", "[::1]evil", "[::1]:80.evil", "[::1", "[::1%evil.example]"),
+        *("localhost:evil.example", "localhost:80:80", "::1"),
+    ],
+)
 def test_a_foreign_host_is_refused_on_loopback(host):
     with Receiver(grpc_port=None) as receiver:
         response = send(receiver.http_endpoint, b"{}", Host=host)
@@ -391,7 +398,9 @@ def test_an_answer_quotes_little_of_a_request():
     assert len(body) < 1000
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:4318", "127.0.0.1:1", "[::1]:4318"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:4318", "127.0.0.1:1", "127.0.0.1:", "[::1]:4318", "[::1]"]
+)
 def test_a_name_of_this_machine_is_served(host):
     with Receiver(grpc_port=None) as receiver:
         assert send(receiver.http_endpoint, b"{}", Host=host).status_code == 200

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import ipaddress
 import json
+import re
 import socket
 import threading
 import zlib
@@ -52,6 +53,8 @@ _WRONG: Final = (
 _MAX_DIGITS: Final = 18
 #: The most characters of an answer's message, which may quote the request.
 _MAX_MESSAGE: Final = 500
+#: A ``Host`` header: an address in brackets or a name, and a port.
+_HOST: Final = re.compile(r"(?:\[(?P<address>[^\]%]+)\]|(?P<name>[^:\[\]%]+))(?::[0-9]*)?")
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
@@ -237,10 +240,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_of(header: str) -> str:
-    """Return the name or the address in a ``Host`` header."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.rpartition(":")[0] if ":" in header else header
+    """Return the name or the address in a ``Host`` header; "" if the header is wrong."""
+    parts = _HOST.fullmatch(header)
+    return (parts["address"] or parts["name"]) if parts else ""
 
 
 def _is_length(text: str) -> bool:
