@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _PORTS: Final = {"http": 80, "https": 443}
 # A host or a network, in brackets or not, and a port.  Other entries are IPv6 addresses.
-_ENTRY: Final = re.compile(r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?::(?P<port>[0-9]{1,5}))?")
+_ENTRY: Final = re.compile(
+    r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?P<bits>(?<=\])/[0-9]{1,3})?(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def is_exempt(host: str, port: int, no_proxy: str) -> bool:
             stands for its subdomains, with or without a leading dot), an address or a
             network; each may end in a port.
     """
-    host = host.lower().rstrip(".")
+    host = _ascii(host.lower().rstrip("."))
     address = _address(host)
     return any(
         _matches(host, address, port, entry)
@@ -81,17 +83,19 @@ def is_exempt(host: str, port: int, no_proxy: str) -> bool:
 
 def _matches(host: str, address: IPv4Address | IPv6Address | None, port: int, entry: str) -> bool:
     parts = _ENTRY.fullmatch(entry)
-    name = parts["name"] if parts else entry
+    name = parts["name"] + (parts["bits"] or "") if parts else entry
     if parts and parts["port"] and int(parts["port"]) != port:
         return False
     if name == "*":
         return True
     if address is not None:
         try:
-            return address in ip_network(name, strict=False)
+            network = ip_network(name, strict=False)
         except ValueError:
             return False
-    name = name.lstrip("*").strip(".")
+        mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:10.0.0.1 is 10.0.0.1
+        return any(one in network for one in (address, mapped) if one is not None)
+    name = _ascii(name.lstrip("*").strip("."))
     return bool(name) and (host == name or host.endswith(f".{name}"))
 
 
@@ -100,6 +104,14 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
         return ip_address(host.partition("%")[0])
     except ValueError:
         return None
+
+
+def _ascii(name: str) -> str:
+    """Return a name as the name system has it: ``xn--`` for letters beyond ASCII."""
+    try:
+        return name if name.isascii() else name.encode("idna").decode()
+    except UnicodeError:
+        return name  # too long, or no name
 
 
 def _system_exempts(host: str) -> bool:
