@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 from typing import Any
 
 import fapilog_fastapi
@@ -59,7 +60,7 @@ class Application:
             await send({"type": "websocket.close"})
 
 
-def serve(app: Application, scope: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+def serve(app: Application, scope: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     sent = []
 
     async def receive() -> dict[str, Any]:
@@ -102,3 +103,16 @@ def test_response_headers_that_can_be_read_once_reach_the_client(kind, options, 
     app = Application({"headers": iter([(b"x-shop", b"s-1")])})
     sent = serve(app, dict(MINIMAL[kind]), options)
     assert (b"x-shop", b"s-1") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"exclude": ["/orders"]}])
+@pytest.mark.parametrize("kind", MINIMAL)
+def test_a_scope_that_cannot_be_changed_is_served(kind, options, sink):
+    app = Application({})
+    scope: Any = MappingProxyType({**MINIMAL[kind], "headers": HEADERS})
+    serve(app, scope, options)
+    fapilog.flush(10)
+    assert app.seen["headers"] == HEADERS
+    completed = [r for r in sink.records if r.attributes.get("url.path") == "/orders"]
+    assert len(completed) == (kind != "lifespan" and options.get("exclude") != ["/orders"])
+    assert set(scope) == {*MINIMAL[kind], "headers"}

@@ -86,6 +86,8 @@ class FapilogMiddleware:
         if (kind != "http" and kind != "websocket") or KEY in scope:  # noqa: PLR1714 - faster
             await self.app(scope, receive, send)
             return
+        if type(scope) is not dict and not hasattr(scope, "__setitem__"):
+            scope = dict(scope)  # an immutable one, which the application alone might only read
         if self._exclude is not None and self._exclude.matches(scope):
             await self._pass_by(scope, receive, send)
             return
