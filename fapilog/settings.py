@@ -15,7 +15,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -53,6 +53,8 @@ from fapilog.options.types import (
 _T = TypeVar("_T")
 #: An option that a file in the working directory may always set; see HARMLESS.
 Harmless = Annotated[_T, Field(json_schema_extra=HARMLESS)]
+#: The largest size of a queue or a batch, which other SDKs hold in 32 bits.
+MOST_RECORDS: Final = (1 << 31) - 1
 
 
 class ConsoleOptions(OptionGroup):
@@ -188,7 +190,9 @@ class Settings(BaseSettings):
     code_attributes: Harmless[bool] = Field(
         default=False, description="add code.file.path, code.function.name, code.line.number"
     )
-    queue_size: int = Field(32_768, ge=1, description="largest number of records in the queue")
+    queue_size: int = Field(
+        32_768, ge=1, le=MOST_RECORDS, description="largest number of records in the queue"
+    )
     overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] = Field(
         "block",
         description="policy of a full queue: wait for room, drop the new record, drop the less "
@@ -204,7 +208,9 @@ class Settings(BaseSettings):
     backlog_bytes: ByteSize = Field(
         ByteSize(64 << 20), ge=65_536, description="bytes that wait for each sink"
     )
-    batch_size: int = Field(2048, ge=1, description="largest number of records in a batch")
+    batch_size: int = Field(
+        2048, ge=1, le=MOST_RECORDS, description="largest number of records in a batch"
+    )
     schedule_delay: Seconds = Field(1.0, description="longest wait until a batch is full, seconds")
     export_timeout: Seconds = Field(30.0, gt=0, description="time limit of a send, seconds")
     retry_initial: PositiveSeconds = Field(

@@ -238,8 +238,9 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
         seconds = min(number / 1000, _LONGEST)
         return seconds if number or variable == "OTEL_BLRP_SCHEDULE_DELAY" else _LONGEST
     least = next((one.ge for one in field.metadata if hasattr(one, "ge")), 0)
-    if number < least:
-        msg = f"use a number from {least} up"
+    most = next((one.le for one in field.metadata if hasattr(one, "le")), None)
+    if number < least or (most is not None and number > most):
+        msg = f"use a number from {least} {'up' if most is None else f'to {most}'}"
         raise ValueError(msg)
     return number
 
