@@ -2,7 +2,7 @@
 
 ``logger`` and ``emit`` run on the caller's thread, ``pipeline`` and ``prepare``
 on the worker; an entry of ``entry`` passes between them.  ``registry`` keeps one
-core and one level per logger name.  ``holding`` and ``hold_buffer`` keep records
+core and one level per logger name.  ``holding`` and ``hold_buffer`` store records
 that the application may want later.  Read ``emit`` first, then ``pipeline``.
 The runtime and the bridges import this package; it imports no sink.
 """
