@@ -60,7 +60,7 @@ _BY_SINK: Final = (
         "quarantined",
     ),
     (GaugeMetricFamily, "records_spooled", "Records that wait on disk for a sink.", "spooled"),
-    (GaugeMetricFamily, "records_pending", "Records in memory that are not yet settled.", "pending"),
+    (GaugeMetricFamily, "records_pending", "Records in memory that are not settled.", "pending"),
     (
         CounterMetricFamily,
         "records_resent",
