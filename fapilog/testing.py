@@ -255,7 +255,7 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
     """
     logs = CapturedLogs()
     with contextlib.ExitStack() as stack:
-        stack.callback(logs._end)  # noqa: SLF001 - as above
+        stack.callback(logs._end)  # noqa: SLF001 - the two classes belong together
         stack.enter_context(_sinks_replaced(logs))
         stack.enter_context(_default_replaced(level))
         yield logs

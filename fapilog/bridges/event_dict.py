@@ -100,7 +100,7 @@ def _named(level: str) -> tuple[int, str] | None:
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:
-    """Return the event; format its positional arguments if no processor has done so."""
+    """Return the event, formatted with its positional arguments unless a processor did that."""
     arguments = fields.pop("positional_args", None)
     if not arguments:
         return event

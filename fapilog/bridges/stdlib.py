@@ -75,8 +75,8 @@ class Handler(logging.Handler):
     fapilog's own loggers, records that are logged inside a delivery, and
     records that another handler has given to the same runtime.
 
-    Thread-safe, without a lock while it handles a record.  Only the
-    constructor raises.  Waits only as ``RecordTarget.offer`` does.
+    Thread-safe; handles a record without a lock and without raising.  Waits
+    only as ``RecordTarget.offer`` does.
 
     Args:
         level: the lowest level that is handled, as in ``logging.Handler``.
@@ -337,7 +337,7 @@ class _Everywhere:
 
 
 def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
-    """Give the record first to the application's own fapilog handlers, which have options."""
+    """Give the record first to the application's own fapilog handlers, whose options may differ."""
     target = instead_of.feed.target()
     place: logging.Logger | None = logger
     while place is not None:

@@ -246,7 +246,7 @@ def drop_held_for(pipeline: Pipeline) -> None:
 
 
 def _present(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline that serves the loggers of ``pipeline`` now."""
+    """Return the pipeline that now serves the loggers of ``pipeline``."""
     while pipeline.successor is not None:
         pipeline = pipeline.successor
     return pipeline
@@ -275,7 +275,7 @@ def _drop_expired(now: float) -> None:
 
 
 def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
-    """Return the approximate bytes of an entry, without values that ``before`` contains too."""
+    """Return the approximate bytes of an entry, without the values that ``before`` also has."""
     size = _ENTRY_SIZE
     for place, value in enumerate(values):
         if value is None or (place < len(before) and value is before[place]):

@@ -65,7 +65,7 @@ def reset_floor(level: int = OFF) -> None:
     floor = level
 
 
-class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
+class hold:  # noqa: N801 - used like a function: with hold(...)
     """Hold records below the logger's level until the application releases or drops them.
 
     The block applies to the running context, and to tasks and threads that copy it.
@@ -83,7 +83,7 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
     record; a block never releases or drops the records of another block.
 
     The first hold of a process lowers the loggers' thresholds permanently.
-    After that, a disabled call costs one look at the context.  If
+    After that, a disabled call costs one lookup in the context.  If
     ``install_stdlib`` follows fapilog's levels, it lowers the levels of
     :mod:`logging` to ``level``.
 
@@ -179,7 +179,7 @@ def _around() -> _Node | None:
 
 
 def _lower_floor(level: int) -> None:
-    global floor  # noqa: PLW0603 - one per process, which never rises again
+    global floor  # noqa: PLW0603 - one floor per process, which never rises
     floor = level
     for callback in _followers:
         callback()

@@ -1,7 +1,7 @@
 """Turns the queue's entries into records for the sinks: build, process, normalise.
 
 The records of a slice are prepared together.  If the redactor is the only processor,
-as it is by default, one search of all texts shows that most records have no secret.
+as it is by default, one search of all texts shows that most records contain no secret.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class LoggerRegistry:
             with self._lock:
                 core = LoggerCore(Scope(name, _version_of(name)), self._unattached)
                 self._attach(core)
-                # Another thread, or a finaliser run meanwhile, may have made a core.
+                # Another thread or a finaliser may have made a core in the meantime.
                 core = self._cores.setdefault(name, core)
         return core
 

@@ -101,7 +101,7 @@ _resources: dict[int, tuple[SDKResource, Resource]] = {}
 
 
 def from_sdk_resource(resource: SDKResource | None) -> Resource:
-    """Return fapilog's resource for an SDK resource; the same one always gets the same object."""
+    """Return fapilog's resource for an SDK resource; each SDK resource gets one object."""
     if resource is None:
         return EMPTY_RESOURCE
     found = _resources.get(id(resource))
@@ -114,7 +114,7 @@ def from_sdk_resource(resource: SDKResource | None) -> Resource:
 
 
 def attributes_from(source: object, bound: Mapping[str, Any] = EMPTY) -> dict[str, Any]:
-    """Return a snapshot of the bound fields and of ``source``, which may be any object and wins."""
+    """Return a snapshot of the fields of any object, which override the bound fields."""
     if type(source) is dict or isinstance(source, BoundedAttributes):
         fields: Any = source.copy()
     else:

@@ -202,7 +202,7 @@ class _Export(Delivery):
     Attributes:
         lost: the number of lost records, without the records that the backend
             rejected in an accepted batch.
-        problem: the reason why the latest failed attempt failed.
+        problem: the reason for the latest failed attempt.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class FileExporter(SinkExporter):
 
         path = os.environ.get(FILE_PATH_VARIABLE)
         if not path:
-            msg = f"{FILE_PATH_VARIABLE} is not set: set it to the path of the log file"
+            msg = f"{FILE_PATH_VARIABLE} is not set: give the path of the file for fapilog_file"
             raise ConfigurationError(msg)
         super().__init__(FileSink(path))
 

@@ -71,7 +71,7 @@ def offer(
 
 def _is_enabled(target: RecordTarget, name: str, severity_number: object) -> bool:
     # The specification exempts records without a severity from a minimum severity.
-    # The level "off" disables them too.
+    # The level "off" still disables them.
     return target.is_enabled(name, severity(severity_number) or FATAL)
 
 

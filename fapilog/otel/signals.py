@@ -1,7 +1,7 @@
 """Delivers spans and metrics at SIGTERM, for processes of ``opentelemetry-instrument``.
 
-The SDK delivers its spans and metrics in ``atexit`` hooks, which do not run in a
-process that a signal ends, such as a uvicorn server.  Therefore fapilog's SIGTERM
+The SDK delivers its spans and metrics in ``atexit`` hooks, which do not run when a
+signal ends the process, for example a uvicorn server.  Therefore fapilog's SIGTERM
 handler flushes the SDK too.
 """
 

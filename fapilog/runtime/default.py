@@ -21,7 +21,7 @@ from fapilog.engine import holding
 from fapilog.engine.logger import AsyncLogger, Logger
 from fapilog.engine.registry import LoggerRegistry
 from fapilog.errors import ConfigurationError
-from fapilog.process import exit as _process_exit  # noqa: F401 - its hooks come before the application's
+from fapilog.process import exit as _process_exit  # noqa: F401 - registers its hooks before the application does
 from fapilog.process import fork
 from fapilog.values import snapshot_attributes
 
@@ -62,7 +62,7 @@ class DefaultState:
 
     def after_fork_in_parent(self) -> None:
         """Release the lock, so that other threads can configure."""
-        with contextlib.suppress(RuntimeError):  # the wait ended without the lock
+        with contextlib.suppress(RuntimeError):  # before_fork() did not get the lock
             self.lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -83,9 +83,9 @@ def configure(
 ) -> Runtime:
     """Configure the default runtime from arguments, environment and files.
 
-    A second call with the same result changes nothing.  If the result differs,
-    the loggers move to a new runtime and the previous runtime is shut down,
-    which blocks for at most its ``shutdown_timeout``.  Thread-safe.
+    A second call with equal options changes nothing.  With other options, the
+    loggers move to a new runtime and the previous runtime is shut down, which
+    blocks for at most its ``shutdown_timeout``.  Thread-safe.
 
     Args:
         settings: the options, or None to read them from the environment and files.
@@ -133,7 +133,7 @@ def _configure(
     runtime = _change_over(made_from)
     _follow_levels()
     if resolved.otel_provider and not resolved.otel_disabled:
-        from fapilog.otel.provider import install_provider  # noqa: PLC0415 - as above
+        from fapilog.otel.provider import install_provider  # noqa: PLC0415 - at configure only
 
         install_provider(target)
     return runtime
@@ -158,7 +158,7 @@ def _change_over(made_from: tuple[Any, ...]) -> Runtime:
 
 
 def _make(made_from: tuple[Any, ...]) -> Runtime:
-    from fapilog.runtime.runtime import Runtime  # noqa: PLC0415 - as above
+    from fapilog.runtime.runtime import Runtime  # noqa: PLC0415 - at configure only
 
     settings, sinks, processors, resource = made_from
     return Runtime(
@@ -307,7 +307,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
                 announce("configure", f"{error}; logging to the console instead")
                 _log_to_console()
         except Exception as error:  # noqa: BLE001 - a log call never raises, not even when the
-            # interpreter is ending and nothing can be imported any more
+            # interpreter is ending and can no longer import modules
             announce("configure", f"records are dropped: {describe(error)}")
 
 

@@ -328,7 +328,7 @@ def _processors(
     settings: Settings, given: Sequence[Processor]
 ) -> tuple[RedactProcessor | None, list[Processor]]:
     from fapilog.processors import RedactProcessor as Redactor  # noqa: PLC0415 - at configure only
-    from fapilog.processors.redact import redactor_of  # noqa: PLC0415 - as above
+    from fapilog.processors.redact import redactor_of  # noqa: PLC0415 - at configure only
 
     own = next((p for p in given if isinstance(p, Redactor)), None)
     if own is None:
