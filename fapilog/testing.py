@@ -143,8 +143,7 @@ class CapturedLogs:
         """Return the only record that matches the patterns, as in :meth:`find`.
 
         Raises:
-            AssertionError: no record or several records match; the message
-                lists all records.
+            AssertionError: not exactly one record matches; the message lists all.
         """
         found = self.find(body, **patterns)
         if len(found) != 1:
@@ -232,11 +231,10 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
 
     A new default runtime replaces the present one.  It has the same settings and
     processors, or those of the environment if nothing is configured.  One sink
-    in memory replaces its sinks and the sinks of every runtime that is created
-    in the block, so the application under test may call
-    :func:`fapilog.configure` and :func:`fapilog.shutdown` itself.  Redaction,
-    processors and levels work as usual.  The options of sinks are not read, and
-    nothing is sent, written or spooled.
+    in memory replaces its sinks and those of every runtime created in the block,
+    so the application under test may call :func:`fapilog.configure` and
+    :func:`fapilog.shutdown`.  Redaction, processors and levels work as usual.
+    Sink options are not read, and nothing is sent, written or spooled.
 
     The end of the block restores the default runtime, its levels, and the
     installations of ``install_stdlib`` and ``install_hooks``.  Runtimes that were

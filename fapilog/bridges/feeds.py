@@ -69,13 +69,11 @@ class Passing(threading.local):
     """The record and the report that bridges on this thread are handling.
 
     Attributes:
-        watched: whether any bridge reads ``taken``; if not, it is not set, to
-            save time.
+        watched: whether a bridge reads ``taken``, which is otherwise not set.
         taken: the :mod:`logging` record that a bridge has taken and that
             the loggers' own handlers are receiving, or None.
-        reported: the exception, warning or event loop context that a hook has
-            reported while it calls the wrapped hook; True if the report has no
-            such object; None outside of a hook.
+        reported: the exception, warning or event loop context that a running
+            hook has reported, True for a report without one, or None.
         formatting: whether user code is formatting a :mod:`logging` message.
     """
 

@@ -69,8 +69,7 @@ def install_hooks(
             failed callbacks), at ERROR, as logger ``asyncio``, with the ids of
             the task.  This covers every loop of the standard library, and the
             running loop.
-        loop: an event loop of another library (such as uvloop) that is not
-            running yet.
+        loop: an event loop of another library (uvloop) that is not running yet.
     """
     wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
     with _lock:

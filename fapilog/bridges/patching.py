@@ -63,10 +63,9 @@ class Patch:
 def disguised(wrapper: Callable[..., Any], place: object) -> Callable[..., Any]:
     """Return ``wrapper`` as a function of the module that owns ``place``.
 
-    To find the caller of a log call, libraries skip their own frames, which they
-    recognise by file (logging, loguru's InterceptHandler) or by module
-    (structlog, warnings).  They must also skip the wrapper's frame, or they
-    would report the wrapper as the caller.
+    To find the caller of a log call, libraries skip their own frames, by file
+    (logging, loguru's InterceptHandler) or by module (structlog, warnings).
+    They must also skip the wrapper's frame, which is not the caller.
 
     Args:
         wrapper: the wrapper, which must be a plain function.

@@ -287,10 +287,9 @@ _installations: dict[logging.Logger, _Installation] = {}
 class _Everywhere:
     """The wrapper around ``logging.Logger.callHandlers``, and its handler.
 
-    fapilog gets a record before the loggers' own handlers do: on the thread
-    that logged it, with its exception, and unchanged.  The record is marked, so
-    that no other handler gives it to the same runtime again, not even after a
-    queue.
+    fapilog gets a record before the loggers' own handlers do, on the thread that
+    logged it and unchanged.  The record is marked, so that no other handler
+    gives it to the same runtime again, not even after a queue.
 
     Attributes:
         handler: the handler that gets every record, or None.
@@ -362,12 +361,11 @@ def install(
 ) -> None:
     """Give the records of a logger, and of all loggers below it, to a runtime.
 
-    For the root logger, these are the records of every logger, whether it
-    propagates or not.  A second call changes the target and the level but adds
-    no handler.  A logger that already has a :class:`Handler`, for example from
-    a ``dictConfig``, does not get a second one.  If the logger's own level is
-    higher than the wanted level, it is lowered; other handlers keep their
-    levels.  Thread-safe; does not block.
+    For the root logger, these are the records of every logger, propagating or
+    not.  A second call only changes the target and the level.  A logger that
+    already has a :class:`Handler`, for example from a ``dictConfig``, does not
+    get a second one.  The logger's own level is lowered to the wanted level if
+    necessary; other handlers keep theirs.  Thread-safe; does not block.
 
     Args:
         target: the function that returns the target of a record, or None to

@@ -36,13 +36,12 @@ class StructlogProcessor:
     ``format_exc_info`` or ``dict_tracebacks`` has formatted it.  ``stack``
     becomes the attribute ``code.stacktrace``, ``timestamp`` becomes the time,
     ``logger`` or the wrapped logger's name becomes the scope, and
-    ``otel.event.name`` becomes the event name.  The severity comes from
-    ``level``, or from the method.  The ids are those of the active span, in the
-    ``a…`` methods too.
+    ``otel.event.name`` becomes the event name.  The severity comes from ``level``
+    or the method, and the ids from the active span, in ``a…`` methods too.
 
-    The processor raises ``structlog.DropEvent``, so structlog never calls the
-    wrapped logger, which may be of any kind.  Thread-safe; raises nothing else.
-    Waits only as ``RecordTarget.offer`` does.
+    The processor raises only ``structlog.DropEvent``, so structlog never calls
+    the wrapped logger, which may be of any kind.  Thread-safe.  Waits only as
+    ``RecordTarget.offer`` does.
 
     Args:
         runtime: the runtime that gets the records; by default the default

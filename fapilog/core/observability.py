@@ -35,11 +35,7 @@ class MetricsSettings(BaseModel):
 
 
 class ObservabilitySettings(BaseModel):
-    """Options of fapilog's own telemetry.
-
-    Attributes:
-        metrics: the options of the metrics, as a model or a mapping.
-    """
+    """Options of fapilog's own telemetry; ``metrics`` may also be given as a mapping."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -105,10 +105,7 @@ class LoggerCore:
         bound: Mapping[str, Any],
         event_name: str = "",
     ) -> None:
-        """Append the entry of one log call to the queue or to a hold.
-
-        A logger's method calls it, two frames below the user's code.
-        """
+        """Queue or hold one log call.  The user's code must be two frames above this method."""
         is_in = False
         hold = None
         if number < self.level:
@@ -206,9 +203,8 @@ class LoggerCore:
     async def room(self, number: int) -> None:
         """Wait for room in the queue without blocking the event loop.
 
-        Waits as long as a synchronous log call would.  If the caller is
-        cancelled during the wait, the pipeline counts its record, of severity
-        ``number``, as refused.
+        Waits as long as a synchronous log call.  If the caller is cancelled, its
+        record, which has severity ``number``, is refused and counted.
         """
         import asyncio  # noqa: PLC0415 - already loaded: it runs this coroutine
 

@@ -138,10 +138,7 @@ def announce_span(error: Exception) -> None:
 
 
 def _code_attributes(code: CodeType, line: int, module: object) -> dict[str, Any]:
-    """Return the ``code.*`` attributes of a call site.
-
-    Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
-    """
+    # Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
     name = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has no qualified name
     return {
         "code.file.path": code.co_filename,

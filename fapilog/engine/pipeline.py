@@ -74,7 +74,7 @@ class Pipeline:
             that runs an event loop.  ``spill`` does the same, but less severe
             records wait before the queue is full, while the backlogs move to
             disk.  With ``drop_newest`` and ``drop_lowest``, callers never wait.
-            Without room, the record is dropped and counted as ``queue_full``.
+            A dropped record is counted as ``queue_full``.
         block_timeout: the longest wait for room, in seconds.
         protect: the lowest severity number whose records may use the whole queue.
         limits: the bounds of one record.
@@ -239,11 +239,9 @@ class Pipeline:
     def close(self, deadline: float) -> None:
         """Refuse new records, deliver the accepted ones, and end all threads.
 
-        Blocks until ``deadline`` (a ``monotonic()`` time) at the latest.  Records
-        that are not settled by the deadline are dropped and counted as
-        ``shutdown``.  A second call, from another thread or from a signal handler
-        that interrupts this call, waits for the same end; the earlier deadline
-        applies.
+        Blocks until ``deadline`` (a ``monotonic()`` time) at the latest, and drops
+        and counts unsettled records as ``shutdown``.  A second call, from another
+        thread or a signal handler, waits too; the earliest deadline applies.
         """
         self.closed = True
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
@@ -269,10 +267,9 @@ class Pipeline:
     def stats(self) -> Stats:
         """Return the ledger.  Does not block.
 
-        The totals are those of the sink that has delivered the fewest records,
-        so a record is counted as delivered when the slowest sink has delivered
-        it.  Records that this sink skipped, or that another sink adopted, are
-        counted as delivered.
+        The totals are those of the sink that has delivered the fewest records.
+        Records that this sink skipped, or that another sink adopted, are counted
+        as delivered.
         """
         shared = Drops()
         shared.merge(self._refused)

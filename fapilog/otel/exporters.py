@@ -53,8 +53,7 @@ class SinkExporter(LogRecordExporter):
 
     Args:
         sink: the sink, which is opened here and closed by ``shutdown``.
-        timeout: the longest duration of one ``export`` with its retries, in
-            seconds.
+        timeout: the longest duration of ``export``, with retries, in seconds.
         redact: the processor that masks secrets; by default, the options
             ``redact``, ``redact_fields`` and ``redact_allow`` from the
             environment and files apply.

@@ -51,8 +51,7 @@ def offer(
         target: the runtime that gets the record.
         record: the record, or its fields.
         scope: the scope of the logger that emitted the record.
-        resource: the entity that produced the record; by default, the target's
-            resource.
+        resource: the entity that produced it; by default, the target's resource.
         exception: the exception to report; by default, the record's exception.
     """
     try:

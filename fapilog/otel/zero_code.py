@@ -50,10 +50,9 @@ _LOADER: Final = "opentelemetry.instrumentation.auto_instrumentation._load"
 
 
 class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not typed
-    """Sets OTLP over HTTP as the default for all signals, and fapilog's configurator.
+    """``OTEL_PYTHON_DISTRO=fapilog``: sets OTLP over HTTP as the default of all signals.
 
-    ``OTEL_PYTHON_DISTRO=fapilog`` selects it.  Variables that are set and not empty keep
-    their values.
+    Variables that are set and not empty keep their values.
     """
 
     def _configure(self, **_kwargs: Any) -> None:
@@ -75,11 +74,10 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
 
 
 class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to be subclassed by distros
-    """Configures the SDK for traces and metrics, and fapilog for logs.
+    """``OTEL_PYTHON_CONFIGURATOR=fapilog``: configures fapilog, and the SDK without logs.
 
-    ``OTEL_PYTHON_CONFIGURATOR=fapilog`` selects it.  An invalid option is announced in
-    one line and does not stop the application or the other signals.  With
-    ``OTEL_SDK_DISABLED=true`` nothing is configured.
+    An invalid option is announced in one line and stops neither the application
+    nor other signals.  With ``OTEL_SDK_DISABLED=true`` nothing is configured.
 
     Attributes:
         takes_stdlib: whether the records of :mod:`logging` reach fapilog.

@@ -40,8 +40,7 @@ class DefaultState:
         runtime: the runtime of the last ``configure()``, open or closed.
         made_from: the arguments from which ``runtime`` was made.
         is_configuring: whether the holder of the lock is inside ``configure()``.
-        fork_patience: the longest time that a fork waits for ``configure()`` in
-            another thread, in seconds.
+        fork_patience: the longest wait of a fork for ``configure()``, in seconds.
         registry: the loggers of the default runtime.
     """
 
@@ -264,8 +263,7 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
     Args:
         level: the lowest severity that is sent.  If None, the runtime's levels
             apply, and the logger's own level is lowered to them.
-        logger: the name of one logger, whose records, including propagated
-            ones, are sent; None means all loggers.
+        logger: the logger whose own and propagated records are sent; None means all.
 
     Raises:
         ConfigurationError: ``level`` is not a severity.

@@ -1,8 +1,7 @@
 """A runtime: a logger registry, a pipeline and sinks with their own settings.
 
 A process may have several runtimes (for tests, libraries or tenants).  The
-functions of ``fapilog`` use the default runtime, which ``fapilog.runtime.default``
-holds.
+functions of ``fapilog`` use the default runtime of ``fapilog.runtime.default``.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ class Runtime:
 
     Args:
         settings: the options, or None to read them from the environment and files.
-        sinks: the sinks, routes to sinks, or names as in the option ``sinks``,
-            which replace the sinks of the settings.
+        sinks: the sinks, routes or names that replace the option ``sinks``.
         processors: the functions that are called for each record, in order.
             Redaction runs after them, unless one of them is a
             ``RedactProcessor`` or the option ``redact`` is off.
@@ -290,8 +288,7 @@ def check_processors(given: object) -> tuple[Processor, ...]:
     """Return the processors as a tuple.
 
     Raises:
-        ConfigurationError: ``given`` is not iterable, or a processor is a class, a
-            coroutine function or not callable.
+        ConfigurationError: ``given`` is not a list of plain functions.
     """
     fix = "pass a list of functions (record) -> record"
     if given is None:

@@ -29,13 +29,11 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
     """Open all sinks and return one sending queue per sink; fallbacks come last.
 
     Args:
-        settings: the options of sinks and delivery; if ``given`` is None, they
-            also name the sinks.
+        settings: the options, which also name the sinks if ``given`` is None.
         given: a sink, a route, a name, or an iterable of these.
 
     Raises:
-        ConfigurationError: a sink, a route or an option is wrong; all sinks are
-            closed again.
+        ConfigurationError: a sink, route or option is wrong; no sink stays open.
     """
     wanted = wanted_sinks(settings, given)
     routes = _with_fallbacks(settings, _routes(settings, wanted), _specs(wanted))
@@ -140,8 +138,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
     """Open the spool of a route's sink and return the sink's delivery options.
 
     Raises:
-        ConfigurationError: the sink, or the directory of its spool, cannot be
-            used.
+        ConfigurationError: the sink or its spool's directory cannot be used.
     """
     _check(name, route.sink)
     spool, quarantine = _disk(settings, name, route.sink)
