@@ -1,7 +1,7 @@
 """The pytest plugin of fapilog, with the fixture ``logs``.
 
-The plugin is a module beside the package, because pytest imports plugins before
-coverage is measured, and importing this module loads nothing of fapilog.
+This module is outside of the package and does not import fapilog when it is loaded,
+because pytest imports plugins before coverage is measured.
 PYTEST_DONT_REWRITE
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def logs() -> Iterator[CapturedLogs]:
     """Capture the records of the test and of the application under test.
 
-    :func:`fapilog.testing.capture_logs` describes what is replaced during the capture.
+    :func:`fapilog.testing.capture_logs` describes the replacements during a capture.
     """
     from fapilog.testing import capture_logs  # noqa: PLC0415 - loads fapilog only when used
 

@@ -1,9 +1,9 @@
 """Captures the records that an application under test logs, in memory.
 
-``capture_logs`` replaces every sink of every runtime that is made while it is
-active, so a test sees records as a sink gets them, after redaction, and nothing
-leaves the process.  The fixture ``logs`` of the pytest plugin
-(``pytest_fapilog``) captures during one test.
+``capture_logs`` replaces every sink of every runtime that is created while it is
+active.  A test therefore sees the records that a sink would get, after redaction,
+and nothing leaves the process.  The fixture ``logs`` of the pytest plugin
+(``pytest_fapilog``) captures the records of one test.
 """
 
 from __future__ import annotations
@@ -34,14 +34,12 @@ if TYPE_CHECKING:
 
     from fapilog.settings import Settings
 
-    #: ``...`` matches anything, a compiled regular expression matches a text in
-    #: which it is found, a type its instances, a function the values for which it
-    #: returns a true value, and any other value its equals.
+    #: The condition for one value; see :meth:`CapturedLogs.find`.
     Pattern: TypeAlias = Any
 
-#: Records that one capture keeps; after that the oldest are forgotten.
+#: Largest number of records in one capture; the oldest ones are discarded.
 CAPACITY: Final = 100_000
-#: Seconds that a reader waits for the pipeline.
+#: Longest wait for the pipeline when records are read, in seconds.
 TIMEOUT: Final = 10.0
 
 _NAME: Final = "captured"
@@ -54,10 +52,10 @@ _MISSING: Final = object()
 class CapturedLogs:
     """The records that are logged while a capture is active.  Thread-safe.
 
-    Reading waits, for at most 10 s, until all records logged so far, by any
-    thread or task, are processed.  A test does not have to sleep.
+    Before it returns records, each method waits up to 10 s until all earlier
+    records of all threads and tasks are processed, so a test need not sleep.
 
-    ``str()`` lists the records; so do the errors of :meth:`one` and :meth:`none`.
+    ``str()`` and the errors of :meth:`one` and :meth:`none` list the records.
     """
 
     def __init__(self) -> None:
@@ -70,7 +68,7 @@ class CapturedLogs:
         """All records, in the order of the pipeline.
 
         Raises:
-            TimeoutError: they are not processed within 10 s.
+            TimeoutError: the pipeline did not process the records within 10 s.
         """
         if not self._flush():
             msg = f"records are not processed after {TIMEOUT:g} s: does a processor hang?"
@@ -86,11 +84,11 @@ class CapturedLogs:
         """Return the records of a severity.
 
         Args:
-            severity: the severity; ``"ERROR"`` means its range, 17 to 20, and a
+            severity: the severity; ``"ERROR"`` means the range 17 to 20, and a
                 number or ``"ERROR2"`` means one severity number.
 
         Raises:
-            ValueError: it is not a severity.
+            ValueError: ``severity`` is not a severity.
         """
         return self.find(severity=severity)
 
@@ -109,13 +107,13 @@ class CapturedLogs:
         """Return the records that match all patterns, in their order.
 
         A pattern is an equal value (before or after the conversion of logged
-        values), a compiled regular expression that is found in the text, a
-        type, a function that takes the value, or ``...`` for any value of an
-        attribute that exists.
+        values), a compiled regular expression that is searched in the text, a
+        type of the value, a function that returns True for the value, or
+        ``...`` for any value of an existing attribute.
 
         Args:
             body: the pattern of the body.
-            severity: the severity, as for :meth:`at`.
+            severity: the severity, as in :meth:`at`.
             logger: the pattern of the logger's name.
             event_name: the pattern of the event's name.
             trace_id: the pattern of the trace id, as hex digits.
@@ -142,10 +140,10 @@ class CapturedLogs:
         ]
 
     def one(self, body: Pattern = ..., /, **patterns: Any) -> LogRecord:
-        """Return the only record that matches; arguments as for :meth:`find`.
+        """Return the only record that matches the patterns, as in :meth:`find`.
 
         Raises:
-            AssertionError: no record matches, or several do; lists all records.
+            AssertionError: not exactly one record matches; the message lists all.
         """
         found = self.find(body, **patterns)
         if len(found) != 1:
@@ -154,10 +152,10 @@ class CapturedLogs:
         return found[0]
 
     def none(self, body: Pattern = ..., /, **patterns: Any) -> None:
-        """Check that no record matches; arguments as for :meth:`find`.
+        """Check that no record matches the patterns, as in :meth:`find`.
 
         Raises:
-            AssertionError: a record matches; lists all records.
+            AssertionError: a record matches; the message lists all records.
         """
         found = self.find(body, **patterns)
         if found:
@@ -165,7 +163,7 @@ class CapturedLogs:
             raise AssertionError(msg)
 
     def clear(self) -> None:
-        """Forget the records so far."""
+        """Discard all records that were captured before this call."""
         self._flush()
         with self._lock:
             self._records.clear()
@@ -212,7 +210,7 @@ class CapturedLogs:
 
 
 class _CaptureSink(Sink[LogRecord]):
-    """Passes records to the capture unchanged."""
+    """Passes unchanged records to the capture."""
 
     name = _NAME
     limits = BatchLimits(delay=0)
@@ -223,8 +221,8 @@ class _CaptureSink(Sink[LogRecord]):
     def encode(self, record: LogRecord) -> LogRecord:
         return record
 
-    def send(self, batch: Sequence[LogRecord], timeout: float) -> None:  # noqa: ARG002 - at once
-        self._logs._take(batch)  # noqa: SLF001 - one thing in two classes
+    def send(self, batch: Sequence[LogRecord], timeout: float) -> None:  # noqa: ARG002 - does not block
+        self._logs._take(batch)  # noqa: SLF001 - the two classes belong together
 
 
 @contextlib.contextmanager
@@ -233,36 +231,36 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
 
     A new default runtime replaces the present one.  It has the same settings and
     processors, or those of the environment if nothing is configured.  One sink
-    in memory replaces its sinks, and the sinks of every runtime that is made in
-    the block, so the application under test may call :func:`fapilog.configure`
-    and :func:`fapilog.shutdown` itself.  Redaction, processors and levels work as
-    usual.  Options of sinks are not read, and nothing is sent, written or spooled.
+    in memory replaces its sinks and those of every runtime created in the block,
+    so the application under test may call :func:`fapilog.configure` and
+    :func:`fapilog.shutdown`.  Redaction, processors and levels work as usual.
+    Sink options are not read, and nothing is sent, written or spooled.
 
     The end of the block restores the default runtime, its levels, and the
-    installations of ``install_stdlib`` and ``install_hooks``.  A runtime that you
-    made before keeps its sinks.  Blocks may be nested, but two threads must not
-    capture at the same time.
+    installations of ``install_stdlib`` and ``install_hooks``.  Runtimes that were
+    created before the block keep their sinks.  Blocks may be nested, but two
+    threads must not capture at the same time.
 
     Args:
         level: the lowest enabled severity, until the application configures
-            another one.
+            another level.
 
     Yields:
-        The records; they are readable after the block too.
+        The captured records, which are also readable after the block.
 
     Raises:
         ConfigurationError: an option is wrong.
     """
     logs = CapturedLogs()
     with contextlib.ExitStack() as stack:
-        stack.callback(logs._end)  # noqa: SLF001 - as above
+        stack.callback(logs._end)  # noqa: SLF001 - the two classes belong together
         stack.enter_context(_sinks_replaced(logs))
         stack.enter_context(_default_replaced(level))
         yield logs
 
 
 def _sinks_replaced(logs: CapturedLogs) -> contextlib.AbstractContextManager[object]:
-    """Make every pipeline that is made inside the block send to ``logs`` alone."""
+    """Make every pipeline that is created inside the block send only to ``logs``."""
 
     def make_queues(settings: Settings, _given: object = None) -> list[SendingQueue]:
         sink = _CaptureSink(logs)
@@ -298,12 +296,12 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
         if hooks.installed() != hooked:
             hooks.uninstall_hooks()
             if any(hooked.values()):
-                hooks.install_hooks(**hooked)  # type: ignore[arg-type]  # none is the loop
+                hooks.install_hooks(**hooked)  # type: ignore[arg-type]  # loop is not among them
         stdlib.follow_levels()
 
 
 def _like_default(level: int | str | None) -> Runtime:
-    """Make a runtime that is like the open default runtime, or like the environment says."""
+    """Return a runtime with the options of the open default runtime or of the environment."""
     state = default.state
     options: dict[str, Any] = {"handle_sigterm": False}
     if level is not None:
@@ -318,7 +316,7 @@ def _like_default(level: int | str | None) -> Runtime:
 
 
 def _reinstall(installed: dict[logging.Logger, int | None]) -> None:
-    """Restore the installations at loggers of the standard library."""
+    """Restore the installations on loggers of the standard library."""
     now = stdlib.installed()
     for logger in now.keys() - installed.keys():
         stdlib.uninstall(logger)

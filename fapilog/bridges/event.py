@@ -2,7 +2,7 @@
 
 Each bridge describes one log call as an ``Event``.  This module adds the steps
 that all bridges share: the level check, the active span, the bound context and
-snapshots of the values.  It raises nothing into the application.
+snapshots of the values.  It never raises into the application.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Event:
     Attributes:
         name: the logger's name.
         number: the severity number.
-        text: the source's name of the severity.
-        body: the message, any value.
-        attributes: the fields as the application gave them, in a dict that
-            belongs to the event.
-        timestamp: the time in nanoseconds since the epoch; None means now.
+        text: the severity's name in the other library.
+        body: the message, which may be any value.
+        attributes: the application's fields, unconverted, in a dict that only
+            the event uses.
+        timestamp: the time in nanoseconds since the epoch, or None for now.
         exception: the exception that the record reports, or None.
-        caller: the context and the ids of the code that logged; None means the
+        caller: the context and the ids of the code that logged, or None for the
             running code.
     """
 
@@ -66,7 +66,7 @@ class Event:
 
 
 def here() -> Caller:
-    """Return the running code's bound context and active span."""
+    """Return the bound context and the active span's ids of the running code."""
     span = get_current_span().get_span_context()
     if not span.is_valid:
         return Caller(BOUND.get(), "", "", 0)
@@ -75,7 +75,7 @@ def here() -> Caller:
 
 
 def record_of(event: Event) -> LogRecord:
-    """Return the record of an event; its attributes win over the bound context."""
+    """Return the record of an event, whose attributes win over the bound context."""
     caller = event.caller or here()
     attributes = event.attributes
     event_name = take_event_name(attributes) if attributes else ""
@@ -98,7 +98,7 @@ def record_of(event: Event) -> LogRecord:
 
 
 def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> None:
-    """Offer the event that ``describe`` returns, if its logger and severity are enabled.
+    """Offer the event that ``describe`` returns, if its severity is enabled for its logger.
 
     Records of fapilog's own loggers are skipped.  Never raises.  Thread-safe.
     Waits only as ``RecordTarget.offer`` does.
@@ -130,8 +130,8 @@ def take_event_name(attributes: dict[str, Any]) -> str:
 def from_traceback(text: str) -> dict[str, Any]:
     """Return the ``exception.*`` attributes of a formatted traceback.
 
-    Type and message are read from the text after the last frame.  If there is
-    no such text, both are left out.
+    The type and the message are read from the text after the last frame, and
+    omitted if this text does not exist.
     """
     attributes = {"exception.stacktrace": text}
     lines = text.rstrip("\n").split("\n")
@@ -148,6 +148,6 @@ def from_traceback(text: str) -> dict[str, Any]:
 
 
 def nanoseconds(time: datetime) -> int:
-    """Return an aware time as nanoseconds since the epoch, exactly."""
+    """Return the exact number of nanoseconds from the epoch to a time with a time zone."""
     since = time - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

@@ -1,8 +1,8 @@
 """Reads structlog's event dict, without importing structlog.
 
 Two bridges use it: ``structlog``, and ``stdlib`` if structlog has wrapped an
-event dict for a ``ProcessorFormatter``.  The keys are the ones that structlog's
-processors write.
+event dict for a ``ProcessorFormatter``.  structlog's processors write the keys
+that this module reads.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from fapilog.severity import (
 )
 from fapilog.values.exceptions import resolve
 
-#: Severity number and text by the methods of structlog's loggers; the texts are
-#: the standard library's names of its levels.
+#: The severity number and text for each method of structlog's loggers.  The texts
+#: are the level names of the standard library.
 _METHODS: Final = {
     "notset": (TRACE, "NOTSET"),
     "trace": (TRACE, "TRACE"),
@@ -43,15 +43,15 @@ _METHODS: Final = {
     "critical": (FATAL, "CRITICAL"),
     "fatal": (FATAL, "CRITICAL"),
 }
-# Seconds from 1970 to 9999; a larger number is not a time in seconds.
+# Seconds from 1970 to 9999; a larger number has another unit.
 _LAST_SECOND: Final = 253_402_300_799
 
 
 def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
-    """Return severity number and text.
+    """Return the severity number and text of an event dict.
 
     They come from ``level_number`` and ``level`` if processors have added these
-    keys, else from the method's name.
+    keys, otherwise from the method's name.
     """
     level, number = fields.get("level"), fields.get("level_number")
     found = _METHODS.get(method_name, (INFO, "INFO"))
@@ -63,7 +63,7 @@ def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
 
 
 def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event:
-    """Return the event that an event dict describes; this may change the dict."""
+    """Return the event that an event dict describes.  Changes the dict."""
     for key in ("_record", "_from_structlog"):
         fields.pop(key, None)
     level = fields.get("level")
@@ -88,19 +88,19 @@ def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event
 
 
 def _named(level: str) -> tuple[int, str] | None:
-    """Return the severity number and text of a level's name, or None."""
+    """Return the severity number and text of a level name, or None if it is unknown."""
     if found := _METHODS.get(level.lower()):
         return found
     try:
         number = parse_severity(level)
     except ValueError:
         return None
-    # "off" and bare numbers are levels in a configuration only; here they are ordinary values.
+    # "off" and plain numbers are levels only in a configuration; here they are ordinary values.
     return None if number >= OFF or level.strip().isdecimal() else (number, level.upper())
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:
-    """Return the event, formatted with its positional arguments if no processor did that."""
+    """Return the event, formatted with its positional arguments unless a processor did that."""
     arguments = fields.pop("positional_args", None)
     if not arguments:
         return event
@@ -120,7 +120,7 @@ def _exception_attributes(formatted: Any) -> dict[str, Any]:
     if isinstance(formatted, str):
         return from_traceback(formatted)
     try:
-        first = formatted[0]  # ExceptionDictTransformer makes one dict per chained exception
+        first = formatted[0]  # ExceptionDictTransformer writes one dict per chained exception
         return {
             "exception.type": first["exc_type"],
             "exception.message": first["exc_value"],

@@ -1,8 +1,8 @@
 """Shared by all bridges: the target of their records, and protection from copies.
 
-A ``Feed`` knows the target of a bridge's records.  The functions detect records
-that a delivery itself has logged, which would cause deliveries without end, and
-records that another bridge has taken already.
+A ``Feed`` finds the target of a bridge's records.  The functions detect records
+that a delivery has logged, which would cause an endless loop of deliveries, and
+records that another bridge has already taken.
 """
 
 from __future__ import annotations
@@ -30,52 +30,51 @@ _NUMBERS: Final = SCALARS - {str}
 
 
 def no_target() -> RecordTarget | None:
-    """Return None: no default runtime exists yet."""
+    """Return None, because a default runtime does not exist yet."""
     return None
 
 
 #: The function that returns the default runtime as a target, or None.  The
-#: package ``runtime`` sets it.  Bridges call it once per record, so that they
-#: follow ``configure()`` and ``shutdown()``.
+#: package ``runtime`` sets it.  Bridges call it once per record, so they notice
+#: ``configure()`` and ``shutdown()``.
 default_target: Callable[[], RecordTarget | None] = no_target
 
 
 class Taken(str):
-    """The logger's name on a record of :mod:`logging` that a bridge has taken.
+    """The logger name of a :mod:`logging` record that a bridge has taken.
 
-    Every copy of a record keeps the name, also the copy that a queue handler
-    makes, and OpenTelemetry's handlers pass it to a logger provider.  For all
-    other code the name is ordinary text, and a pickle contains plain text.
+    Every copy of the record keeps it, including the copy that a queue handler
+    makes, and OpenTelemetry's handlers pass it to a logger provider.  All other
+    code sees an ordinary string, and a pickle contains a plain str.
 
     Attributes:
-        by: the targets that have the record.
+        by: the targets that have taken the record.
     """
 
     __slots__ = ("by",)
     by: tuple[RecordTarget, ...]
 
     def __new__(cls, name: str, by: tuple[RecordTarget, ...]) -> Self:
-        """Return ``name`` marked with the targets ``by``."""
+        """Return a copy of ``name`` that is marked with the targets ``by``."""
         made = super().__new__(cls, name)
         made.by = by
         return made
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # The process that loads the pickle has other targets, and may not have fapilog.
+        # The process that loads the pickle has other targets, and perhaps no fapilog.
         return str, (str(self),)
 
 
 class Passing(threading.local):
-    """The record or the exception that bridges on this thread are handling.
+    """The record and the report that bridges on this thread are handling.
 
     Attributes:
-        watched: whether any bridge reads ``taken``, which costs time to set.
-        taken: the record of :mod:`logging` that a bridge has taken and that
-            the loggers' own handlers receive now, or None.
-        reported: the exception, warning or event loop's context that a hook
-            has reported, while the hook calls the one that it wraps; True if
-            there is no such object.
-        formatting: whether user code is formatting a message of :mod:`logging`.
+        watched: whether a bridge reads ``taken``, which is otherwise not set.
+        taken: the :mod:`logging` record that a bridge has taken and that
+            the loggers' own handlers are receiving, or None.
+        reported: the exception, warning or event loop context that a running
+            hook has reported, True for a report without one, or None.
+        formatting: whether user code is formatting a :mod:`logging` message.
     """
 
     formatting = False
@@ -88,11 +87,11 @@ PASSING: Final = Passing()
 
 
 class Feed:
-    """The target of a bridge's records, asked for at each record.  Thread-safe.
+    """Finds the target of a bridge's records, again for each record.  Thread-safe.
 
     Args:
-        getter: the function that returns the target of a record, or None if
-            there is none; by default it returns the default runtime.
+        getter: the function that returns the target of a record, or None to
+            drop the record; by default it returns the default runtime.
     """
 
     __slots__ = ("_fed", "_getter", "_marks")
@@ -104,23 +103,23 @@ class Feed:
 
     @classmethod
     def of(cls, target: RecordTarget | None) -> Feed:
-        """Return a feed of ``target``, or of the default runtime if ``target`` is None."""
+        """Return a feed for ``target``, or for the default runtime if ``target`` is None."""
         return cls(None if target is None else lambda: target)
 
     def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:
-        """Ask ``getter`` for the target of every record from now on."""
-        # Looked up at each call: the package ``runtime`` replaces the global.
+        """Call ``getter`` for the target of each record from now on."""
+        # A lambda, because the package ``runtime`` replaces the global later.
         self._getter = getter or (lambda: default_target())  # noqa: PLW0108
 
     def target(self) -> RecordTarget | None:
-        """Return the target of a record; this may configure the default runtime."""
+        """Return the target of a record.  May configure the default runtime."""
         target = self._getter()
         if target is not None:
             self._fed = target
         return target
 
     def mark(self, name: str, target: RecordTarget) -> Taken:
-        """Return ``name`` for a record that ``target`` has taken."""
+        """Return ``name``, marked as the name of a record that ``target`` has taken."""
         if type(name) is Taken:
             return Taken(name, (*name.by, target))
         found = self._marks.get(name)
@@ -131,13 +130,13 @@ class Feed:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether this feed's target has taken the record whose logger's name is ``name``."""
+        """Whether this feed's target has taken the record with the logger name ``name``."""
         if type(name) is not Taken:
             return False
         return self._fed in name.by or self._getter() in name.by
 
     def flush(self, timeout: float) -> bool:
-        """Flush the last record's target, for up to ``timeout`` seconds; never makes a runtime."""
+        """Flush the last record's target, for up to ``timeout`` s.  Never creates a runtime."""
         return self._fed is None or self._fed.flush(timeout)
 
     def stop(self) -> None:
@@ -148,17 +147,17 @@ class Feed:
 def is_suppressed() -> bool:
     """Whether the caller runs inside a delivery of fapilog or of an OpenTelemetry SDK.
 
-    If a record that an exporter or its HTTP client logs were exported, its
-    export would log the next record, without end.
+    If a record of an exporter or of its HTTP client were exported, the export
+    would log another record, in an endless loop.
     """
     return BOUND.get() is SUPPRESSED or bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
 def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
-    """Whether an OpenTelemetry handler made a record from one that ``target`` has.
+    """Whether an OpenTelemetry handler converted a record that ``target`` has already taken.
 
     The SDK caches loggers by name, so it loses a :class:`Taken` name.  This
-    function uses the record that the handlers on this thread receive now.
+    function uses the record that the handlers on this thread are receiving.
     """
     record = PASSING.taken
     if record is None or record.name != name:
@@ -168,12 +167,12 @@ def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
 
 
 def body_of(value: Any) -> AnyValue:
-    """Return a snapshot of a body, or the body itself if it is a text of ordinary length."""
+    """Return a snapshot of a body, or the body itself if it is a str of ordinary length."""
     return value if type(value) is str and len(value) <= _MAX_TEXT else snapshot(value)
 
 
 def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a snapshot of fields, or the same dict if none of its values can change."""
+    """Return a snapshot of fields, or the same dict if all its values are immutable and small."""
     for value in fields.values():
         kind = type(value)
         if kind in _NUMBERS or (kind is str and len(value) <= _MAX_TEXT):
@@ -184,5 +183,5 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def scope_of(name: str) -> Scope:
-    """Return the scope of another library's logger, the same object for the same name."""
+    """Return the scope of another library's logger; equal names get the same object."""
     return Scope(str(name))  # str(): ``name`` may be a Taken name

@@ -2,8 +2,8 @@
 
 Python calls a hook for each warning and each uncaught exception.
 ``install_hooks`` wraps each present hook, the interpreter's or the
-application's, in a function that reports and then calls that hook;
-``uninstall_hooks`` undoes it.
+application's, in a function that logs a record and then calls that hook;
+``uninstall_hooks`` restores the hook.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     Hook = Callable[..., Any]
 
-# The logger names of logging.captureWarnings() and asyncio: one level setting
-# applies to a warning from either side.
+# The logger names that logging.captureWarnings() and asyncio use, so that one level
+# setting applies to their records and to fapilog's.
 _WARNINGS: Final = "py.warnings"
 _ASYNCIO: Final = "asyncio"
 
@@ -48,12 +48,12 @@ def install_hooks(
     asyncio: bool = True,
     loop: aio.AbstractEventLoop | None = None,
 ) -> None:
-    """Log warnings and uncaught exceptions, and still call the hooks that were there before.
+    """Log warnings and uncaught exceptions, and still call the previous hooks.
 
-    A record that such a hook logs through :mod:`logging`, as
-    ``logging.captureWarnings`` and asyncio's default handler do, is not logged
-    a second time.  Calling this function again changes which hooks are
-    installed and wraps hooks that were set in between; it adds nothing else.
+    If a previous hook logs the same report through :mod:`logging`, as
+    ``logging.captureWarnings`` and asyncio's default handler do, fapilog
+    ignores that record.  A second call changes which hooks are installed and
+    wraps hooks that were set since the first call; it adds nothing else.
     :func:`uninstall_hooks` and :func:`fapilog.shutdown` undo it.
     Thread-safe; does not block.
 
@@ -61,7 +61,7 @@ def install_hooks(
         warnings: whether to log warnings that the filters let through, at
             WARN, as logger ``py.warnings``.
         uncaught: whether to log the exception that ends the main thread, at
-            FATAL, as logger ``sys``; a KeyboardInterrupt is not logged.
+            FATAL, as logger ``sys``, unless it is a KeyboardInterrupt.
         threads: whether to log exceptions that end a thread, at ERROR, as
             logger ``threading``.
         asyncio: whether to log the errors that an event loop's exception
@@ -69,7 +69,7 @@ def install_hooks(
             failed callbacks), at ERROR, as logger ``asyncio``, with the ids of
             the task.  This covers every loop of the standard library, and the
             running loop.
-        loop: an event loop of another library (uvloop) that does not run yet.
+        loop: an event loop of another library (uvloop) that is not running yet.
     """
     wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
     with _lock:
@@ -86,10 +86,10 @@ def install_hooks(
 
 
 def uninstall_hooks() -> None:
-    """Undo :func:`install_hooks`: restore every hook that was there before.
+    """Undo :func:`install_hooks`: restore every previous hook.
 
-    A hook that another library has wrapped in between stays wrapped, and
-    fapilog's part of it stops reporting.  Does nothing if no hook is installed.
+    If another library has wrapped fapilog's hook, that hook stays in place but
+    stops logging.  Does nothing if no hook is installed.
     Thread-safe; does not block.
     """
     with _lock:
@@ -99,30 +99,30 @@ def uninstall_hooks() -> None:
 
 
 def installed() -> dict[str, bool]:
-    """Return which hooks are installed, by the arguments of :func:`install_hooks`."""
+    """Return whether each hook is installed, by the argument names of :func:`install_hooks`."""
     with _lock:
         return {name: patch.active for name, patch in _patches.items()}
 
 
-#: The exception, warning or loop's context that identifies the report; the
+#: The exception, warning or event loop context that identifies the report; the
 #: event; and the context of the code that failed.
 _Report: TypeAlias = "tuple[object, Event, Context]"
 
 
 def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Hook:
-    """Return a hook that reports and then calls the hook that was found.
+    """Return a hook that logs a record and then calls the previous hook.
 
     Args:
         name: the hook's name in ``_patches``.
-        describe: a function of the hook's arguments; it returns None if there
-            is nothing to report.
-        found: the hook that was found.
+        describe: the function that makes the report from the hook's arguments,
+            or returns None if the hook must not log.
+        found: the previous hook.
     """
 
     def hook(*args: Any, **kwargs: Any) -> None:  # pragma: no cover - see disguised()
         passing = feeds.PASSING
         report = describe(*args, **kwargs) if _patches[name].active else None
-        # An outer hook of fapilog may have reported it already.
+        # An outer hook of fapilog may have logged the same report already.
         if report is None or (report[0] is not None and passing.reported is report[0]):
             found(*args, **kwargs)
             return
@@ -168,7 +168,7 @@ def _uncaught(
 
 
 def _uncaught_in_thread(args: threading.ExceptHookArgs) -> _Report | None:
-    if issubclass(args.exc_type, SystemExit):  # a thread ends itself with it
+    if issubclass(args.exc_type, SystemExit):  # the thread ended itself on purpose
         return None
     thread, value = args.thread, args.exc_value
     attributes = {} if thread is None else {"thread.id": thread.ident, "thread.name": thread.name}
@@ -191,8 +191,8 @@ def _context_of(task: Any, handle: Any) -> Context:
     """Return the context of the code that failed, or an empty context.
 
     asyncio calls its handler in the context in which it notices the failure.
-    For a task, that is the context of any code that the garbage collector
-    interrupts.
+    For a task, that is the context of the unrelated code that the garbage
+    collector interrupts.
     """
     get_context = getattr(task, "get_context", None)  # tasks have it since Python 3.12
     found = get_context() if get_context is not None else getattr(handle, "_context", None)
@@ -201,7 +201,7 @@ def _context_of(task: Any, handle: Any) -> Context:
 
 
 def _hook_loop(loop: aio.AbstractEventLoop | None) -> None:
-    """Wrap the exception handler of a loop that is not a subclass of asyncio's."""
+    """Wrap the exception handler of a loop whose class does not inherit from asyncio's."""
     if loop is None or isinstance(loop, aio.BaseEventLoop) or loop in _loops:
         return
     found = loop.get_exception_handler()

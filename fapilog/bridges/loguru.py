@@ -23,9 +23,9 @@ from fapilog.values.objects import type_name
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
 
-#: Key in loguru's record: the caller, noted by format() on the caller's thread.
+#: Key in loguru's record for the caller, which format() saves on the caller's thread.
 _CALLER: Final = "fapilog.caller"
-#: Key in loguru's record: which sink takes the record for which target.
+#: Key in loguru's record for the sinks that take the record, by target.
 _CLAIMS: Final = "fapilog.sinks"
 _HEADER: Final = "Traceback (most recent call last)"
 _TRACE: Final = 5
@@ -34,16 +34,16 @@ _TRACE: Final = 5
 class LoguruSink:
     """A sink for ``loguru.logger.add``.
 
-    The message becomes the body; ``extra`` becomes typed attributes, which win
-    over the bound context; the level's number becomes the severity and its
-    name the severity text; an exception becomes the ``exception.*``
-    attributes; ``otel.event.name`` among the extras becomes the event name;
-    ``name`` becomes the scope.  The time is loguru's.
+    The message becomes the body, and ``extra`` becomes typed attributes, which
+    win over the bound context.  The level's number becomes the severity and its
+    name becomes the severity text.  An exception becomes the ``exception.*``
+    attributes, ``otel.event.name`` in ``extra`` becomes the event name, and
+    ``name`` becomes the scope.  The record keeps loguru's time.
 
-    Add it with ``format=sink.format``: loguru then formats nothing, and with
-    ``enqueue=True`` the ids and the bound context are still the caller's.
-    With ``enqueue=True`` loguru passes no frames to the sink, so the stack trace
-    is the text that loguru has formatted.
+    Add the sink with ``format=sink.format``: loguru does not format the message,
+    and the ids and the bound context are the caller's, even with
+    ``enqueue=True``.  With ``enqueue=True`` loguru does not pass frames to the
+    sink, so the stack trace is the text that loguru has formatted.
 
     Thread-safe; does not raise.  Waits only as ``RecordTarget.offer`` does.
 
@@ -62,9 +62,9 @@ class LoguruSink:
         feeds.Passing.watched = True
 
     def format(self, record: Any) -> str:
-        """Note ids and bound context on the caller's thread, and return a format.
+        """Save the ids and bound context on the caller's thread, and return a format.
 
-        The format contains only the exception; the sink takes everything else
+        The format contains only the exception; the sink reads all other data
         from the record.
         """
         fields: dict[str, Any] = record
@@ -76,11 +76,11 @@ class LoguruSink:
         return "{exception}"
 
     def __call__(self, message: loguru.Message) -> None:
-        """Take a message."""
+        """Convert a message and offer it to the runtime."""
         fields: dict[str, Any] = message.record  # type: ignore[assignment]
         name = fields["name"] or ""
         if (
-            fields.get(_CALLER, ()) is None  # format() has left the record out
+            fields.get(_CALLER, ()) is None  # format() decided to skip the record
             or not self._claim(fields)
             or _is_passing(fields)
         ):
@@ -92,8 +92,8 @@ class LoguruSink:
         take(self.feed, name, number, lambda: self._event(message, fields, name, number))
 
     def _claim(self, fields: dict[str, Any]) -> bool:
-        """Whether this sink, and not another one, takes the record for its target."""
-        # Identity numbers, because loguru pickles the record for its queue.
+        """Whether this sink, not another sink with the same target, takes the record."""
+        # Ids instead of objects, because loguru pickles the record for its queue.
         claims: dict[int, int] = fields.setdefault(_CLAIMS, {})
         return claims.setdefault(id(self.feed.target()), id(self)) == id(self)
 
@@ -124,7 +124,7 @@ class LoguruSink:
 
 
 def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[str, Any]:
-    """Return the ``exception.*`` attributes of a text that loguru formatted before its queue."""
+    """Return the ``exception.*`` attributes of a text that loguru formatted for its queue."""
     attributes = from_traceback(text[max(text.find(_HEADER), 0) :].strip("\n") + "\n")
     if kind is not None:
         attributes["exception.type"] = type_name(kind)
@@ -132,9 +132,9 @@ def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[s
 
 
 def _is_passing(fields: dict[str, Any]) -> bool:
-    """Whether a handler of ``logging`` gives loguru a record that fapilog has already.
+    """Whether a handler of ``logging`` gives loguru a record that fapilog has already taken.
 
-    Such a message has the text of the record, and its exception or none.
+    Such a message has the record's text, and the record's exception or no exception.
     """
     record = feeds.PASSING.taken
     if record is None:
@@ -156,13 +156,13 @@ _installed: int | None = None
 def install(level: int | str = 0, *, code_attributes: bool = False) -> None:
     """Send loguru's messages to fapilog's default runtime.
 
-    Other handlers of loguru stay.  Calling it again changes the options and
-    adds nothing.  Thread-safe; does not block.
+    Other handlers of loguru stay in place.  A second call changes the options
+    but adds no second sink.  Thread-safe; does not block.
 
     Args:
-        level: the lowest level that the sink takes, as for
-            ``loguru.logger.add``; fapilog's own levels apply too.
-        code_attributes: whether to add the ``code.*`` attributes, as for
+        level: the lowest level that the sink takes, as in
+            ``loguru.logger.add``; fapilog's own levels also apply.
+        code_attributes: whether to add the ``code.*`` attributes, as in
             :class:`LoguruSink`.
 
     Raises:

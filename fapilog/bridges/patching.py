@@ -1,7 +1,7 @@
 """Replaces attributes of other libraries, and restores them.
 
-For bridges to libraries that offer no place to register: an attribute is
-wrapped while a bridge is installed, and restored afterwards.
+Bridges use it for libraries that offer no way to register a handler: an attribute
+is wrapped while a bridge is installed, and restored afterwards.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Patch:
 
     Args:
         place: the object, class or module that has the attribute.
-        name: the attribute's name; its value is a function.
-        around: the function that makes the wrapper from the found value.  If
-            other code has wrapped the wrapper, the wrapper stays in place, so
-            it must read ``active`` and call the found value.
+        name: the name of the attribute, whose value must be a function.
+        around: the function that makes the wrapper of the attribute's value.
+            The wrapper must read ``active`` and call that value, because the
+            wrapper stays in place if other code has wrapped it.
 
     Attributes:
         active: whether the patch is applied.
@@ -53,7 +53,7 @@ class Patch:
             setattr(self._place, self._name, self._wrapper)
 
     def undo(self) -> None:
-        """Restore the found value, unless other code has replaced the wrapper."""
+        """Restore the original value, unless other code has replaced the wrapper."""
         self.active = False
         if self._wrapper is not None and getattr(self._place, self._name) is self._wrapper:
             setattr(self._place, self._name, self._found)
@@ -63,18 +63,18 @@ class Patch:
 def disguised(wrapper: Callable[..., Any], place: object) -> Callable[..., Any]:
     """Return ``wrapper`` as a function of the module that owns ``place``.
 
-    To find the caller of a log call, libraries skip their own frames: by file
+    To find the caller of a log call, libraries skip their own frames, by file
     (logging, loguru's InterceptHandler) or by module (structlog, warnings).
-    They must skip the frame of a wrapper too, or they report it as the caller.
+    They must also skip the wrapper's frame, which is not the caller.
 
     Args:
-        wrapper: the wrapper, a plain function.
+        wrapper: the wrapper, which must be a plain function.
         place: the module or the class whose attribute is wrapped.
     """
     name = place.__name__ if isinstance(place, ModuleType) else cast("type", place).__module__
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None or not isinstance(wrapper, FunctionType):
-        return wrapper  # sys has no file, and no library skips its frames
+        return wrapper  # sys has no file, and libraries do not skip its frames
     found = FunctionType(
         wrapper.__code__.replace(co_filename=file),
         {**wrapper.__globals__, "__name__": name, "__file__": file},

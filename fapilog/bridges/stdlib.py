@@ -2,7 +2,7 @@
 
 ``Handler`` converts a record on the thread that logs it: the message as
 ``logging`` formats it, the extras as typed attributes, the active span and the
-bound context.  ``install`` puts a ``Handler`` on a logger.  For the root logger
+bound context.  ``install`` adds a ``Handler`` to a logger.  For the root logger
 it also wraps the method in which each logger calls its handlers, because
 records of loggers that do not propagate, such as uvicorn's, never reach the
 root logger's handlers.  ``uninstall`` undoes it.
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
     from fapilog.protocols import RecordTarget
 
-#: Seconds that an explicit ``flush()`` waits at most; few, because
+#: The longest wait of ``Handler.flush()``, in seconds.  Short, because
 #: ``logging.shutdown`` calls it at exit.
 FLUSH_TIMEOUT: Final = 1.0
 
 _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
-# Attributes that are not extras: the attributes of every record, the ones that
-# a formatter adds, and the ids that OpenTelemetry adds for format strings.
+# Attributes that are not extras: those of every record, those that a formatter
+# adds, and the ids that OpenTelemetry adds for format strings.
 _NOT_EXTRA: Final = frozenset(_PLAIN) | {
     "asctime",
     "message",
@@ -68,19 +68,18 @@ _severity = lru_cache(maxsize=256)(from_stdlib)
 class Handler(logging.Handler):
     """Gives the records of the standard library's loggers to a runtime.
 
-    The body is the message as ``logging`` formats it, whatever formatter is
-    set; a mapping logged without arguments stays structured.  Extras become
-    attributes, which win over the bound context; ``otel.event.name`` among
-    them becomes the event name.  The handler skips records of fapilog's own
-    loggers, records that are logged inside a delivery, and records that
-    another handler has given to the same runtime.
+    The body is the message as ``logging`` formats it, regardless of the
+    formatter; a mapping logged without arguments stays structured.  Extras
+    become attributes, which win over the bound context; the extra
+    ``otel.event.name`` becomes the event name.  The handler skips records of
+    fapilog's own loggers, records that are logged inside a delivery, and
+    records that another handler has given to the same runtime.
 
-    Thread-safe, and takes no lock while it handles a record.  After
-    construction it does not raise; a record waits only as
-    ``RecordTarget.offer`` does.
+    Thread-safe; handles a record without a lock and without raising.  Waits
+    only as ``RecordTarget.offer`` does.
 
     Args:
-        level: the lowest level that is handled, as for ``logging.Handler``.
+        level: the lowest level that is handled, as in ``logging.Handler``.
         runtime: the runtime that gets the records; by default the default
             runtime at the time of each record.
         code_attributes: whether to add ``code.file.path``,
@@ -88,7 +87,7 @@ class Handler(logging.Handler):
         thread_attributes: whether to add ``thread.id`` and ``thread.name``.
     """
 
-    #: How many handlers the application has created; not public.
+    #: The number of handlers that the application has created; not public.
     placed: ClassVar[int] = 0
 
     def __init__(
@@ -106,7 +105,7 @@ class Handler(logging.Handler):
         self._thread_attributes = thread_attributes
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter and emit, without the handler's lock, because both run user code."""
+        """Filter and emit a record without the handler's lock, because both run user code."""
         name = record.name
         if type(name) is feeds.Taken and self.feed.has(name):
             return False
@@ -147,7 +146,7 @@ class Handler(logging.Handler):
         target.offer(converted, exception)
 
     def flush(self) -> None:
-        """Wait up to 1 s until every logged record is delivered or dropped."""
+        """Wait for up to 1 s until all logged records are delivered or dropped."""
         if not feeds.is_suppressed():
             self.feed.flush(FLUSH_TIMEOUT)
 
@@ -196,7 +195,7 @@ class Handler(logging.Handler):
 
     def _attributes(self, record: logging.LogRecord) -> dict[str, Any]:
         fields = vars(record)
-        # Extras add to the attributes of every record: equal counts mean no extras.
+        # A record with extras has more attributes than a plain record.
         attributes = (
             {name: fields[name] for name in filterfalse(_NOT_EXTRA.__contains__, fields)}
             if len(fields) != len(_PLAIN)
@@ -212,7 +211,7 @@ class Handler(logging.Handler):
         if record.stack_info:
             attributes["code.stacktrace"] = record.stack_info
         if record.exc_text and not record.exc_info:
-            # The record came through a queue or a socket, which keeps only the text.
+            # The record passed through a queue or a socket, which keeps only the text.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
 
@@ -220,8 +219,8 @@ class Handler(logging.Handler):
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
     """Return the body: the formatted message, or the raw one if it cannot be formatted.
 
-    Formatting runs user code, which may log.  A record that such code logs is
-    not formatted, because the two would call each other without end.
+    Formatting runs user code, which may log.  A record that this code logs is
+    not formatted, to prevent an endless recursion.
     """
     msg = record.msg
     if type(msg) is str and not record.args:
@@ -246,7 +245,7 @@ def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
 
 
 def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
-    """Move the stack trace that ``QueueHandler.prepare`` has added to a message to attributes."""
+    """Move a stack trace that ``QueueHandler.prepare`` added to a message into the attributes."""
     found = _TRACEBACK.search(body) if isinstance(body, str) else None
     if found is None or not isinstance(body, str):
         return body
@@ -255,7 +254,7 @@ def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
 
 
 def _is_reported(record: logging.LogRecord) -> bool:
-    """Whether a record repeats what a hook of ``fapilog.bridges.hooks`` has reported."""
+    """Whether a record repeats a report of a hook from ``fapilog.bridges.hooks``."""
     if record.name in {"asyncio", "py.warnings"}:
         return True
     return bool(record.exc_info) and resolve(record.exc_info) is feeds.PASSING.reported
@@ -277,7 +276,7 @@ def _function_name(record: logging.LogRecord) -> str:
 class _Installation:
     handler: Handler
     level: int  # the logger's level before install()
-    wanted: int | None = None  # None follows the levels of the target
+    wanted: int | None = None  # if None, the target's levels apply
     lowered_to: int | None = None
 
 
@@ -288,10 +287,9 @@ _installations: dict[logging.Logger, _Installation] = {}
 class _Everywhere:
     """The wrapper around ``logging.Logger.callHandlers``, and its handler.
 
-    A record goes to fapilog before it goes to the loggers' own handlers: on
-    the thread that logged it, with its exception, and unchanged.  Then it is
-    marked, so that no other handler, also not one after a queue, gives it to
-    the same runtime again.
+    fapilog gets a record before the loggers' own handlers do, on the thread that
+    logged it and unchanged.  The record is marked, so that no other handler
+    gives it to the same runtime again, not even after a queue.
 
     Attributes:
         handler: the handler that gets every record, or None.
@@ -338,7 +336,7 @@ class _Everywhere:
 
 
 def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
-    """Let handlers that the application has placed take the record first, with their options."""
+    """Give the record first to the application's own fapilog handlers, whose options may differ."""
     target = instead_of.feed.target()
     place: logging.Logger | None = logger
     while place is not None:
@@ -363,18 +361,17 @@ def install(
 ) -> None:
     """Give the records of a logger, and of all loggers below it, to a runtime.
 
-    For the root logger these are the records of every logger, whether it
-    propagates or not.  Calling it again changes target and level and adds
-    nothing.  A logger that already has a :class:`Handler`, for example from a
-    ``dictConfig``, gets no other one.  The logger's own level is lowered to the
-    wanted level if it is higher; other handlers keep their levels.
-    Thread-safe; does not block.
+    For the root logger, these are the records of every logger, propagating or
+    not.  A second call only changes the target and the level.  A logger that
+    already has a :class:`Handler`, for example from a ``dictConfig``, does not
+    get a second one.  The logger's own level is lowered to the wanted level if
+    necessary; other handlers keep theirs.  Thread-safe; does not block.
 
     Args:
-        target: the function that returns the target of a record, or None if
-            there is none; by default it returns the default runtime.
+        target: the function that returns the target of a record, or None to
+            drop the record; by default it returns the default runtime.
         level: the lowest wanted level: a level of ``logging``, or any name of a
-            severity.  None follows the levels of the target.
+            severity.  If None, the target's levels apply.
         logger: a logger or its name; by default the root logger.
 
     Raises:
@@ -403,8 +400,8 @@ def install(
 def uninstall(logger: logging.Logger | str | None = None) -> None:
     """Undo :func:`install`: restore the logger's handlers and level.
 
-    A level that other code has set in between stays.  Does nothing if nothing
-    is installed.  Thread-safe; does not block.
+    A level that other code has set since then is kept.  Does nothing if
+    ``install`` was not called.  Thread-safe; does not block.
     """
     found = _logger(logger)
     with _lock:
@@ -423,7 +420,7 @@ def uninstall_all() -> None:
 
 
 def installed() -> dict[logging.Logger, int | None]:
-    """Return the loggers where :func:`install` is in force, with their wanted levels."""
+    """Return the loggers on which :func:`install` is in force, with their wanted levels."""
     with _lock:
         return {logger: made.wanted for logger, made in _installations.items()}
 
@@ -446,7 +443,7 @@ def _logger(logger: logging.Logger | str | None) -> logging.Logger:
 
 
 def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarget | None) -> None:
-    """Lower a logger's own level to the wanted one; the handler checks levels per name."""
+    """Lower a logger's own level to the wanted level; the handler checks the level of each name."""
     _restore_level(logger, made)
     wanted = made.wanted
     if wanted is None and target is not None:
@@ -457,7 +454,7 @@ def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarge
 
 
 def _level_number(level: int | str) -> int:
-    """Return the ``logging`` level of a number, a level name or a severity name."""
+    """Return the ``logging`` level for a number, a level name or a severity name."""
     if isinstance(level, int):
         return level
     number = logging.getLevelName(level.strip().upper())

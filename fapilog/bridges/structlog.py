@@ -1,8 +1,8 @@
 """The bridge for structlog.
 
 ``StructlogProcessor`` is the last processor of a structlog configuration, in
-place of a renderer: it takes the event dict with its values unformatted.
-``install`` sets a complete configuration with it, and ``uninstall`` undoes that.
+place of a renderer: it takes the event dict before its values are formatted.
+``install`` sets a complete configuration, and ``uninstall`` undoes it.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _OWN: Final = ("structlog", "fapilog")
 
 
 class StructlogProcessor:
-    """The last processor: gives the event to fapilog and ends structlog's part.
+    """The last processor, which gives the event to fapilog and ends structlog's processing.
 
-    The event becomes the body and the event dict typed attributes.
-    ``exc_info``, also as ``format_exc_info`` or ``dict_tracebacks`` has
-    formatted it, becomes the ``exception.*`` attributes.  ``stack`` becomes the
-    attribute ``code.stacktrace``, ``timestamp`` the event's time, ``logger`` or
-    the wrapped logger's name the scope, and ``otel.event.name`` the event name.
-    The severity is the one of the method, or of ``level``.  The ids are the
-    active span's, also in the ``a…`` methods.
+    The event becomes the body, and the event dict becomes typed attributes.
+    ``exc_info`` becomes the ``exception.*`` attributes, even if
+    ``format_exc_info`` or ``dict_tracebacks`` has formatted it.  ``stack``
+    becomes the attribute ``code.stacktrace``, ``timestamp`` becomes the time,
+    ``logger`` or the wrapped logger's name becomes the scope, and
+    ``otel.event.name`` becomes the event name.  The severity comes from ``level``
+    or the method, and the ids from the active span, in ``a…`` methods too.
 
-    It raises ``structlog.DropEvent``, so structlog does not call the wrapped
-    logger, and any wrapped logger will do.  Thread-safe; raises nothing else.
-    Waits only as ``RecordTarget.offer`` does.
+    The processor raises only ``structlog.DropEvent``, so structlog never calls
+    the wrapped logger, which may be of any kind.  Thread-safe.  Waits only as
+    ``RecordTarget.offer`` does.
 
     Args:
         runtime: the runtime that gets the records; by default the default
@@ -54,7 +54,7 @@ class StructlogProcessor:
     def __call__(
         self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
     ) -> NoReturn:
-        """Offer the event to fapilog, and let structlog drop it.
+        """Offer the event to fapilog, and make structlog drop it.
 
         Raises:
             DropEvent: always.
@@ -76,11 +76,11 @@ def _name(logger: Any, fields: dict[str, Any]) -> str:
 
 
 class NamedLogger:
-    """The logger that structlog wraps if nothing is printed; it has only a name.
+    """The logger that structlog wraps after ``install``; it has a name and prints nothing.
 
     Attributes:
-        name: the name that ``structlog.get_logger`` was given, else the name
-            of the module that first used the logger.
+        name: the argument of ``structlog.get_logger``, or the name of the
+            module that first used the logger.
     """
 
     __slots__ = ("name",)
@@ -110,13 +110,13 @@ def install(
     """Configure structlog to log through fapilog's default runtime.
 
     structlog's context variables are merged, stacks are rendered on request,
-    and fapilog's levels apply.  Calling it again changes the processors and
-    adds nothing.  Thread-safe; does not block.
+    and fapilog's levels apply.  A second call replaces the processors of the
+    first.  Thread-safe; does not block.
 
     Args:
         processors: structlog processors that run before fapilog takes the event.
-        cache_logger_on_first_use: structlog's option of this name; it is
-            faster, but a logger that was used once keeps this configuration
+        cache_logger_on_first_use: structlog's option of the same name.  True is
+            faster, but a logger that has been used keeps this configuration
             after ``uninstall()``.
     """
     global _installed  # noqa: PLW0603 - uninstall() undoes it
@@ -141,8 +141,8 @@ def install(
 def uninstall() -> None:
     """Restore the configuration that :func:`install` replaced.
 
-    Does nothing if :func:`install` was not called, or if structlog was
-    configured again in between.  Thread-safe; does not block.
+    Does nothing if :func:`install` was not called, or if structlog has been
+    configured again since then.  Thread-safe; does not block.
     """
     global _installed  # noqa: PLW0603 - set by install()
     with _lock:
@@ -159,7 +159,7 @@ def _is_in_force() -> bool:
 
 
 def _before() -> dict[str, Any] | None:
-    """Return the application's own configuration, or None if there is none."""
+    """Return the application's own configuration, or None if structlog was not configured."""
     if _installed is not None and _is_in_force():
         return _installed[1]
     return structlog.get_config() if structlog.is_configured() else None

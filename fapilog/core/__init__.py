@@ -1,5 +1,5 @@
-"""Public import paths of earlier versions.
+"""The public import paths of earlier versions.
 
-``observability`` holds the settings and the collector for Prometheus metrics.
+``observability`` contains the settings and the collector for Prometheus metrics.
 Only applications import this package; it imports ``runtime``.
 """

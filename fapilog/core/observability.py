@@ -1,8 +1,8 @@
 """Settings and a collector for Prometheus metrics.
 
-Metrics are read from the ledger at each scrape, so they cost nothing per record.
-Any registry can be scraped: the collector's own registry, or a registry of the
-application through ``metrics.register(registry)``.
+Metrics are read from the ledger at each scrape, so they add no cost per record.
+Applications scrape the collector's own registry, or add the metrics to another
+registry with ``metrics.register(registry)``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MetricsSettings(BaseModel):
 
     Attributes:
         enabled: whether metrics are collected.
-        exporter: ``prometheus``, or ``none``, which disables the metrics too.
+        exporter: the exporter ``prometheus``, or ``none`` to disable metrics.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +35,7 @@ class MetricsSettings(BaseModel):
 
 
 class ObservabilitySettings(BaseModel):
-    """Options of fapilog's own telemetry; ``metrics`` takes a mapping or its model."""
+    """Options of fapilog's own telemetry; ``metrics`` may also be given as a mapping."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class ObservabilitySettings(BaseModel):
 
 
 class MetricsCollector:
-    """The metrics of a runtime's pipeline, in a registry that can be scraped.
+    """Provides the metrics of a runtime in a Prometheus registry.
 
     Attributes:
         registry: the collector's own ``prometheus_client.CollectorRegistry``, or
@@ -68,7 +68,7 @@ class MetricsCollector:
         """Add the metrics to another registry.  Thread-safe.
 
         Raises:
-            ValueError: the registry has these metrics already.
+            ValueError: the registry already contains these metrics.
         """
         from fapilog.runtime.metrics import PipelineMetrics  # noqa: PLC0415 - loads prometheus_client
 
@@ -78,15 +78,15 @@ class MetricsCollector:
 def create_metrics_collector_from_settings(
     settings: ObservabilitySettings, runtime: Runtime | None = None
 ) -> MetricsCollector:
-    """Return the collector that ``settings`` describe.  Does not block.
+    """Create a collector from ``settings``.  Does not block.
 
     Args:
         settings: the options of the metrics.
-        runtime: the runtime whose pipeline is shown; None shows the runtime
-            that is the default at the time of a scrape.
+        runtime: the runtime whose metrics are shown; by default, the default
+            runtime at the time of each scrape.
 
     Raises:
-        ConfigurationError: metrics are enabled and prometheus-client is not
+        ConfigurationError: metrics are enabled, but prometheus-client is not
             installed.
     """
     enabled = settings.metrics.enabled and settings.metrics.exporter == "prometheus"

@@ -1,4 +1,4 @@
-"""``LoggerCore``: the part that all loggers of one name share, and a log call's work.
+"""``LoggerCore``: the state that all loggers of one name share, and the work of a log call.
 
 ``LoggerCore.emit`` reads the time, the active span and the bound context, takes
 bounded snapshots of the values, and appends an entry to the queue.  The worker
@@ -41,12 +41,12 @@ _SMALL: Final = SCALARS - {str}
 class LoggerCore:
     """The threshold, the scope and the queue of all loggers of one name in one runtime.
 
-    While no pipeline is attached, every call first calls ``unattached``, which
+    While no pipeline is attached, every log call first calls ``unattached``, which
     may attach one: the default runtime configures itself at the first call.
 
     Attributes:
         threshold: the lowest severity number at which loggers call
-            :meth:`emit`; below ``level`` once a hold exists.
+            :meth:`emit`; it is below ``level`` if a hold takes less severe records.
         level: the lowest enabled severity number.
         scope: the instrumentation scope of the records.
     """
@@ -62,16 +62,16 @@ class LoggerCore:
         self.detach()
 
     def detach(self) -> None:
-        """Forget the pipeline; the next call calls ``unattached`` again."""
+        """Detach from the pipeline; the next log call calls ``unattached`` again."""
         self.threshold = self.level = TRACE
         self._pipeline: Pipeline | None = None
         self._queue: Any = ()
-        self._capacity = 0  # the queue always counts as full: every call finds _find_room()
+        self._capacity = 0  # the queue seems full, so every log call reaches _find_room()
         self._code = False
         self._severities: Mapping[str, int] = {}
 
     def attach(self, pipeline: Pipeline, settings: Settings, level: int) -> None:
-        """Send records to ``pipeline`` from now on, from severity number ``level`` up."""
+        """Send records of severity number ``level`` or higher to ``pipeline`` from now on."""
         self._pipeline = pipeline
         self._worker = pipeline.worker
         self._queue = pipeline.queue
@@ -82,7 +82,7 @@ class LoggerCore:
         self._capacity = pipeline.admission.lowest
 
     def set_level(self, level: int) -> None:
-        """Enable severities from ``level`` up; a hold may take some below."""
+        """Enable severity numbers from ``level`` up; a hold may take lower ones."""
         self.level = level
         self.threshold = gate(level)
 
@@ -105,7 +105,7 @@ class LoggerCore:
         bound: Mapping[str, Any],
         event_name: str = "",
     ) -> None:
-        """Take one log call.  A logger's method calls it, two frames below the user's code."""
+        """Queue or hold one log call.  The user's code must be two frames above this method."""
         is_in = False
         hold = None
         if number < self.level:
@@ -129,7 +129,7 @@ class LoggerCore:
                         continue
                     attributes = snapshot_attributes(attributes)
                     break
-            except Exception:  # noqa: BLE001 - a name or a class that cannot be compared
+            except Exception:  # noqa: BLE001 - a name or a class may refuse comparison
                 attributes = snapshot_attributes(attributes)
             if type(body) is not str or len(body) > _MAX_TEXT:
                 body = snapshot(body)
@@ -179,7 +179,7 @@ class LoggerCore:
     def severity(self, severity: int | str) -> tuple[int, str]:
         """Return the severity number and text for the argument of ``Logger.log``.
 
-        A wrong value is announced and counts as INFO: a misspelt severity in a
+        A wrong value is announced and treated as INFO: a misspelt severity in a
         rarely used branch must not break the application.
         """
         if type(severity) is int and TRACE <= severity < OFF:
@@ -197,14 +197,14 @@ class LoggerCore:
 
     @property
     def is_full(self) -> bool:
-        """Whether the queue has no room for some severity at the moment."""
+        """Whether the queue has no room for the least severe records."""
         return self._pipeline is not None and len(self._queue) >= self._capacity
 
     async def room(self, number: int) -> None:
         """Wait for room in the queue without blocking the event loop.
 
-        Waits as long as a thread would.  If the caller is cancelled during the
-        wait, its record, of severity ``number``, is refused and counted.
+        Waits as long as a synchronous log call.  If the caller is cancelled, its
+        record, which has severity ``number``, is refused and counted.
         """
         import asyncio  # noqa: PLC0415 - already loaded: it runs this coroutine
 
@@ -214,13 +214,13 @@ class LoggerCore:
                 return  # the record does not go to the queue
         pipeline = self._pipeline
         if pipeline is not None:
-            self._worker.wake()  # it may be letting entries gather
+            self._worker.wake()  # it may be waiting for more entries
         delay, deadline = 0.001, monotonic() + (pipeline.patience if pipeline else 0.0)
         while (pipeline := self._pipeline) and not pipeline.closed:
             if pipeline.has_room(number):
                 return
             if monotonic() >= deadline or (self._worker.idle and not self._worker.wake()):
-                return  # emit() refuses and counts
+                return  # emit() refuses the record and counts the refusal
             try:
                 await asyncio.sleep(delay)
             except asyncio.CancelledError:
@@ -229,11 +229,11 @@ class LoggerCore:
             delay = min(delay * 2, 0.05)
 
     def _find_room(self, number: int) -> deque[Entry] | None:
-        """Attach a pipeline if there is none, else wait as the overflow policy allows.
+        """Attach a pipeline if needed, and wait for room as the overflow policy allows.
 
         Returns:
-            The queue to append to; None if the record is refused and counted,
-            or is not enabled.
+            The queue to append to, or None if the record was refused, and
+            counted, or its severity is not enabled.
         """
         if self._pipeline is None:
             self._unattached(self)
@@ -260,7 +260,7 @@ class LoggerCore:
             return  # a record that cannot be counted was never accepted
 
     def _overtaken(self, queue: deque[Entry], entry: Entry) -> None:
-        """Move an entry to the present queue: this core left ``queue`` during the call."""
+        """Move an entry to the present queue: the core's pipeline changed during the call."""
         if self._pipeline is not None and withdraw(queue, entry):
             self._pipeline.put(entry)
 
@@ -272,7 +272,7 @@ class LoggerCore:
 
 def _call_site() -> CallSite | None:
     try:
-        frame = sys._getframe(3)  # noqa: SLF001 - documented, and the only cheap way to the caller
+        frame = sys._getframe(3)  # noqa: SLF001 - documented; nothing else finds the caller cheaply
     except ValueError:
-        return None  # the interpreter is the caller, as after atexit.register(log.info, "bye")
+        return None  # the interpreter called, for example after atexit.register(log.info, "bye")
     return frame.f_code, frame.f_lineno, frame.f_globals.get("__name__")

@@ -1,12 +1,12 @@
-"""The queue's entry: what a log call leaves for the worker, and how it becomes a record.
+"""The queue's entries: how a log call passes its values to the worker, which makes the record.
 
-An entry is a tuple, because nothing is cheaper to make on the caller's thread.
+An entry is a tuple, because a tuple is the cheapest object to make on the caller's thread.
 Only this module reads its fields; ``LoggerCore.emit`` writes the tuple in line,
-for speed, in the order of ``build_logged``.  There are two kinds of entries,
-and they share the first two fields, the only ones that the pipeline reads:
+for speed, in the order of ``build_logged``.  The two kinds of entries have the
+same first two fields, the only ones that the pipeline reads:
 
 - a logger's entry, from which :func:`build_logged` makes the record;
-- an offered entry (:func:`offered`), which has its record already.
+- an offered entry (:func:`offered`), which contains a finished record.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     from fapilog.values.exceptions import Capture
 
-#: The function that makes the record, the severity number, and fields for that function.
+#: The function that makes the record, the severity number, and the function's other fields.
 Entry: TypeAlias = "tuple[Any, ...]"
 #: The caller's code object, line and module name.
 CallSite: TypeAlias = "tuple[CodeType, int, object]"
 
-#: Places of the two fields that every entry has.
+#: Indexes of the two fields that every entry has.
 BUILD: Final = 0
 SEVERITY: Final = 1
 
 
 def build_logged(entry: Entry, now: int) -> LogRecord:
-    """Make the record from a logger's entry.  For the worker.
+    """Make the record from a logger's entry.  The worker calls it.
 
     Args:
         entry: an entry from :meth:`LoggerCore.emit`.
@@ -50,7 +50,7 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
     if context:
         attributes = {**context, **attributes}
     if exception is not None:
-        attributes = {**exception.attributes(), **attributes}  # the caller's win
+        attributes = {**exception.attributes(), **attributes}  # the caller's attributes win
     if site:
         attributes.update(_code_attributes(*site))
     trace_id, span_id, flags = _ids(span)
@@ -71,7 +71,7 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
 
 
 def held_values(entry: Entry) -> tuple[Any, ...]:
-    """Return the values that a logger's entry keeps in memory, an exception or None last."""
+    """Return the values that a logger's entry keeps in memory; the last is an exception or None."""
     return (*entry[5:9], entry[11])
 
 
@@ -85,8 +85,8 @@ def offered(
 
     Args:
         complete: the function that the worker calls with the record, the
-            exception and the observed time in nanoseconds; it returns the
-            record to process.
+            exception and the observed time in nanoseconds, and which returns
+            the record to process.
         number: the severity number under which the queue counts the record.
         record: the record, whose values are snapshots.
         exception: a captured exception that becomes attributes, or None.
@@ -101,7 +101,7 @@ def _build_offered(entry: Entry, now: int) -> LogRecord:
 
 
 def withdraw(queue: deque[Entry], entry: Entry) -> bool:
-    """Remove an entry that came too late; return False if the worker already has it."""
+    """Remove an entry that was appended too late; return False if the worker has taken it."""
     while True:
         try:
             queue.remove(entry)
@@ -116,7 +116,7 @@ _last_ids: tuple[SpanContext | None, tuple[str, str, int]] = (None, ("", "", 0))
 
 
 def _ids(span: SpanContext | None) -> tuple[str, str, int]:
-    """Return trace id, span id and flags, cached: consecutive records often share a span."""
+    """Return the trace id, span id and flags; cached, as consecutive records often share a span."""
     global _last_ids  # noqa: PLW0603 - a cache of one item, replaced as a whole
     last, ids = _last_ids
     if span is last:
@@ -138,8 +138,8 @@ def announce_span(error: Exception) -> None:
 
 
 def _code_attributes(code: CodeType, line: int, module: object) -> dict[str, Any]:
-    """Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/."""
-    name = getattr(code, "co_qualname", code.co_name)  # 3.10 has no qualified name
+    # Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
+    name = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has no qualified name
     return {
         "code.file.path": code.co_filename,
         "code.function.name": f"{module}.{name}" if module else name,

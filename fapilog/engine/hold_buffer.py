@@ -1,7 +1,7 @@
 """The buffer of one ``hold()`` block: entries that wait, within bounds, for their pipelines.
 
-A pipeline counts an entry when the entry is sent on or dropped, not before:
-each entry is counted once.
+A pipeline counts an entry only when the entry leaves the buffer, so each entry
+is counted once.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from fapilog.engine.entry import Entry
     from fapilog.engine.pipeline import Pipeline
 
-#: Approximate bytes that all holds of the process together may keep.
+#: Approximate number of bytes that all holds of the process together may keep.
 BUDGET: Final = 64 * 1024 * 1024
 
-#: Bytes of an entry without its texts and values: the tuples, and its place in the buffer.
+#: Bytes of an entry without its texts and values: its tuples and its slot in the buffer.
 _ENTRY_SIZE: Final = 300
-#: Bytes of a captured exception: measuring the summaries of its frames would cost too much.
+#: Assumed bytes of a captured exception; measuring its frames would cost too much.
 _EXCEPTION_SIZE: Final = 16_384
 _MAX_PARTS: Final = 10_000
-#: Rounds in which a release catches up with threads that continue to log.
+#: Largest number of rounds in which a release catches up with threads that continue to log.
 _ROUNDS: Final = 100
 #: Seconds between two searches of all holds for expired entries.
 _SWEEP_INTERVAL: Final = 1.0
@@ -49,7 +49,7 @@ class _Held(NamedTuple):
 
 
 class _Budget:
-    """The bytes that all holds keep.  A signal handler may re-enter the lock."""
+    """The number of bytes that all holds keep.  A signal handler may re-enter the lock."""
 
     def __init__(self) -> None:
         self.lock = native.RLock()
@@ -62,7 +62,7 @@ class Buffer:
 
     Attributes:
         level: the lowest severity number that the block takes.
-        is_open: whether the block has not been left.
+        is_open: whether the block is still running.
         released: whether :meth:`release` has been called.
 
     Args:
@@ -87,8 +87,8 @@ class Buffer:
         _open[id(self)] = weakref.ref(self)
 
     def __del__(self, forget: Any = _open.pop) -> None:
-        # A generator or a task was dropped before it left its block.
-        # At the interpreter's end the globals may be gone; then nothing is held.
+        # A generator or a task was discarded before it exited its block.
+        # The interpreter may already have deleted the globals, but then no entry is held.
         forget(id(self), None)
         if self._held:
             self.close()
@@ -99,16 +99,16 @@ class Buffer:
         return len(self._held)
 
     def add(self, pipeline: Pipeline, entry: Entry, values: tuple[Any, ...]) -> None:
-        """Hold an entry, or send it on if the block was released.
+        """Hold an entry, or put it into its pipeline if the block was released.
 
         Args:
-            pipeline: the pipeline that the entry is for.
-            entry: the entry.
+            pipeline: the pipeline that gets the entry later.
+            entry: the entry of one record.
             values: the values that the entry keeps in memory: snapshots, and an
                 exception or None.
         """
         now = monotonic()
-        # A value that consecutive entries share, such as the context, counts once.
+        # The size of a value that consecutive entries share, such as the context, is added once.
         size, self._values = _size_of(values, self._values), values
         held = _Held(pipeline, entry, size, now)
         if _budget.used + held.size > BUDGET:
@@ -121,18 +121,18 @@ class Buffer:
         if lost:
             _drop(lost, "hold_full")
         elif not takes:
-            # The block was left just now, or the pipeline is closed and counts the entry itself.
+            # The block has just ended, or the pipeline is closed and counts the entry itself.
             left = not self.released and not _present(pipeline).closed
             _drop([held], "not_released") if left else _present(pipeline).put(entry)
 
     def release(self) -> None:
-        """Send the held entries, and let later ones pass."""
+        """Put the held entries into their pipelines, and stop holding later ones."""
         with self._lock:
             if self.released or not self.is_open:
                 return
             self.released = True
-        # Entries that other threads add during the release come after the held
-        # ones, so they are held too, until the release has caught up.
+        # Entries that other threads add during the release must stay in order, so
+        # they are held too, until the release has caught up.
         for rounds_left in range(_ROUNDS, -1, -1):
             with self._lock:
                 entries = self._take()
@@ -142,7 +142,7 @@ class Buffer:
             self._send(entries)
 
     def close(self) -> None:
-        """Take no more entries, and drop those that were not released."""
+        """Stop holding entries, and drop the held ones if they were not released."""
         _open.pop(id(self), None)
         with self._lock:
             self.is_open = False
@@ -171,7 +171,7 @@ class Buffer:
         _drop(lost, "hold_full")
 
     def after_fork(self) -> None:
-        """Forget, in the child, the entries that the parent will release or drop."""
+        """Discard, in the child, the entries that the parent will release or drop."""
         self._lock = native.RLock()
         self._held = deque()
         self._bytes = 0
@@ -180,7 +180,7 @@ class Buffer:
     # ---- under the lock
 
     def _keep(self, new: _Held) -> list[_Held]:
-        """Append an entry, and return the entries that found no room: the oldest, or itself."""
+        """Append an entry; return the entries to drop, the oldest ones or this one."""
         held, size = self._held, new.size
         lost = self._take_expired(new.since) if held else []
         if size > self._size:
@@ -239,14 +239,14 @@ def _buffers() -> list[Buffer]:
 
 
 def drop_held_for(pipeline: Pipeline) -> None:
-    """Drop the entries that wait for a closed pipeline, unless another one serves its loggers."""
+    """Drop the entries of a closed pipeline, unless another pipeline now serves its loggers."""
     if pipeline.successor is None:
         for buffer in _buffers():
             buffer.drop_for(pipeline)
 
 
 def _present(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline that serves the loggers of ``pipeline`` now."""
+    """Return the pipeline that now serves the loggers of ``pipeline``."""
     while pipeline.successor is not None:
         pipeline = pipeline.successor
     return pipeline
@@ -265,7 +265,7 @@ def _drop(entries: list[_Held], reason: str) -> None:
 
 
 def _drop_expired(now: float) -> None:
-    """Make room in the budget: drop the expired entries of blocks that are never left."""
+    """Make room in the budget: drop expired entries whose block has not ended."""
     with _budget.lock:
         if now - _budget.swept < _SWEEP_INTERVAL:
             return
@@ -275,7 +275,7 @@ def _drop_expired(now: float) -> None:
 
 
 def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
-    """Return the approximate bytes of an entry without values of the entry before it."""
+    """Return the approximate bytes of an entry, without the values that ``before`` also has."""
     size = _ENTRY_SIZE
     for place, value in enumerate(values):
         if value is None or (place < len(before) and value is before[place]):
@@ -291,7 +291,7 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
 
 
 def _weigh(value: Any) -> int:
-    """Return the approximate bytes of a snapshot that is a dict or a list."""
+    """Return the approximate size in bytes of a snapshot that is a dict or a list."""
     size, parts = 0, [value]
     for part in parts:  # the loop appends to it
         kind = type(part)

@@ -2,7 +2,7 @@
 
 ``with hold():`` marks the running context.  A logger asks :func:`taker` which
 block takes a record below the logger's level.  Before a process creates its
-first hold, no logger asks, so holds add no cost to a disabled call.
+first hold, loggers do not ask, so holds add no cost to a disabled call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeAlias
 
-#: A block's buffer, and the node of the block around it.
+#: A block's buffer, and the node of the enclosing block.
 _Node: TypeAlias = "tuple[Buffer, _Node | None]"
 
 #: The lowest severity number that any hold of this process takes; OFF before the first hold.
@@ -42,7 +42,7 @@ def follow(callback: Callable[[], object]) -> None:
 
 
 def gate(threshold: int) -> int:
-    """Return the severity number from which a logger looks at a call: its level, or the floor.
+    """Return the lowest severity number that a logger must not ignore: its level, or the floor.
 
     A logger whose level is ``off`` stays off.
     """
@@ -60,19 +60,19 @@ def taker(number: int) -> Buffer | None:
 
 
 def reset_floor(level: int = OFF) -> None:
-    """Set the floor, for tests.  Loggers follow at their next attachment."""
+    """Set the floor, for tests.  Loggers apply it when they are next attached."""
     global floor  # noqa: PLW0603 - one per process
     floor = level
 
 
-class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
+class hold:  # noqa: N801 - used like a function: with hold(...)
     """Hold records below the logger's level until the application releases or drops them.
 
-    The block covers the running context, and tasks and threads that copy it.
+    The block applies to the running context, and to tasks and threads that copy it.
     Inside the block, a record below its logger's level, but at or above the
     hold's ``level``, is held instead of being disabled.  A record at or above
     the logger's level is logged as usual.  :meth:`release` sends the held
-    records.  Leaving the block drops the others, counted as ``not_released``.
+    records.  The end of the block drops the others, counted as ``not_released``.
     This applies to ``Logger`` and ``AsyncLogger``, and to records of bridges
     and of the Logs API.  A logger whose level is ``off`` stays off.
 
@@ -80,19 +80,19 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
     ``hold_full``.  All holds of a process together keep at most 64 MiB.
 
     If blocks are nested, the innermost block that takes the severity holds the
-    record; no block releases or drops the records of another one.
+    record; a block never releases or drops the records of another block.
 
     The first hold of a process lowers the loggers' thresholds permanently.
-    From then on a disabled call costs one look at the context.  If
-    ``install_stdlib`` follows fapilog's levels, it opens the levels of
-    :mod:`logging` down to ``level``.
+    After that, a disabled call costs one lookup in the context.  If
+    ``install_stdlib`` follows fapilog's levels, it lowers the levels of
+    :mod:`logging` to ``level``.
 
     Does not block; thread-safe.
 
     Args:
         level: the lowest severity that is held.
         records: the largest number of held records.
-        size: the approximate memory of the held records, in bytes.
+        size: the approximate limit of the held records' memory, in bytes.
         seconds: the longest time for which a record is held.
 
     Raises:
@@ -126,14 +126,14 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
         return self._buffer is not None and self._buffer.released
 
     def __len__(self) -> int:
-        """Return how many records are held now."""
+        """Return the number of records that are held now."""
         return 0 if self._buffer is None else self._buffer.count
 
     def __bool__(self) -> bool:
         return True
 
     def __enter__(self) -> Self:
-        # Threads and tasks may share this object; the last one to leave ends the block.
+        # Threads and tasks may share this object; the last to exit ends the block.
         with _counting:
             if not self._depth or self._buffer is None:
                 self._buffer = Buffer(*self._options)
@@ -151,7 +151,7 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
         reset_latest(_BLOCK, self._tokens)
         with _counting:
             self._depth -= 1
-            # From here on another thread may begin a new block, with a new buffer.
+            # After this block, another thread may begin a new one, with a new buffer.
             ended = None if self._depth else self._buffer
             if ended is not None:
                 self._tokens.clear()
@@ -159,11 +159,11 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
             ended.close()
 
     def release(self) -> None:
-        """Send the held records, in order, with their own times; let later ones pass at once.
+        """Send the held records, in order, with their own times; stop holding later ones.
 
-        Does nothing outside the block, and nothing when called again.  May wait
-        for room in a full queue, for all records together as long as one log
-        call may wait, and never in a thread that runs an event loop.
+        Does nothing outside the block or when called again.  May wait for room
+        in a full queue, for all records together as long as one log call may
+        wait, and never in a thread that runs an event loop.
         Thread-safe; never raises.
         """
         if self._buffer is not None:
@@ -171,7 +171,7 @@ class hold:  # noqa: N801 - used as a function, as bind is: with hold(...)
 
 
 def _around() -> _Node | None:
-    """Return the node of the innermost open block around the caller, or None."""
+    """Return the node of the innermost open block that encloses the caller, or None."""
     node = _BLOCK.get()
     while node is not None and not node[0].is_open:
         node = node[1]
@@ -179,7 +179,7 @@ def _around() -> _Node | None:
 
 
 def _lower_floor(level: int) -> None:
-    global floor  # noqa: PLW0603 - one per process, which never rises again
+    global floor  # noqa: PLW0603 - one floor per process, which never rises
     floor = level
     for callback in _followers:
         callback()

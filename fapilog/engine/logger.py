@@ -1,8 +1,8 @@
 """The loggers that applications call: :class:`Logger` and, for asyncio, :class:`AsyncLogger`.
 
-A method is a threshold check and one call of ``LoggerCore.emit``; a disabled
-call costs about as much as an empty method.  Both classes are written out, not
-generated, so that editors, type checkers and tracebacks show plain methods.
+A method checks the threshold and calls ``LoggerCore.emit``; a disabled call
+costs about as much as an empty method.  The code of both classes is not
+generated, so editors, type checkers and tracebacks show plain methods.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class _Front:
 
     @classmethod
     def of(cls, logger: Logger | AsyncLogger) -> Self:
-        """Return a logger of this class with the name and the fields of another logger.
+        """Return a logger of this class with the name and the bound fields of another logger.
 
-        For subclasses, which ``fapilog.get_logger`` does not make.
+        Use it for subclasses, which ``fapilog.get_logger`` does not create.
         """
         return cls(logger._core, logger._bound)  # noqa: SLF001 - attributes of this class
 
@@ -45,9 +45,9 @@ class _Front:
         return self._core.scope.name
 
     def bind(self, /, **fields: Any) -> Self:
-        """Return a logger of the same name whose records carry ``fields`` too.
+        """Return a logger of the same name whose records also carry ``fields``.
 
-        Values are converted now: changing one later does not change the logs.
+        Values are copied: changing one later does not change the records.
         """
         return type(self)(self._core, {**self._bound, **snapshot_attributes(fields)})
 
@@ -122,7 +122,7 @@ class Logger(_Front):
     def exception(self, message: Any, /, **attributes: Any) -> None:
         """Log at severity ERROR with the exception that is being handled.
 
-        ``exc_info=`` gives another exception.  The stack trace includes chained
+        ``exc_info=`` selects another exception.  The stack trace includes chained
         causes and exception groups.
         """
         core = self._core
@@ -146,7 +146,7 @@ class Logger(_Front):
             severity: an OpenTelemetry severity number from 1 to 24 (not a
                 level of :mod:`logging`), its name (``"INFO2"``), or a name
                 from the option ``severities``.
-            message: the body, a text or any other value.
+            message: the record's body, which may be any value.
             **attributes: the record's attributes; ``event_name=`` makes the
                 record an event.
         """
@@ -219,7 +219,7 @@ class AsyncLogger(_Front):
     fatal = critical
 
     async def exception(self, message: Any, /, **attributes: Any) -> None:
-        """Log at severity ERROR with an exception, as :meth:`Logger.exception`."""
+        """Log at severity ERROR with an exception, like :meth:`Logger.exception`."""
         core = self._core
         if core.threshold <= ERROR:
             if core.is_full:
@@ -228,7 +228,7 @@ class AsyncLogger(_Front):
             core.emit(ERROR, "ERROR", message, attributes, self._bound)
 
     async def event(self, name: str, /, **attributes: Any) -> None:
-        """Log an OpenTelemetry event at INFO, as :meth:`Logger.event`."""
+        """Log an OpenTelemetry event at INFO, like :meth:`Logger.event`."""
         core = self._core
         if core.threshold <= INFO:
             if core.is_full:
@@ -236,7 +236,7 @@ class AsyncLogger(_Front):
             core.emit(INFO, "INFO", None, attributes, self._bound, plain_name(name))
 
     async def log(self, severity: int | str, message: Any, /, **attributes: Any) -> None:
-        """Log at any severity; the arguments are those of :meth:`Logger.log`."""
+        """Log at any severity, with the arguments of :meth:`Logger.log`."""
         core = self._core
         number, text = core.severity(severity)
         if core.threshold <= number:
@@ -251,7 +251,7 @@ def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:
     active = sys.exc_info()[1]
     try:
         attributes.setdefault("exc_info", active)
-    except Exception:  # noqa: BLE001 - a name that cannot be compared
+    except Exception:  # noqa: BLE001 - a name may refuse comparison
         return {"exc_info": active, **snapshot_attributes(attributes)}
     return attributes
 
@@ -260,7 +260,7 @@ def _take_event_name(attributes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the event name, or "", and the other attributes."""
     try:
         name = attributes.pop("event_name", "")
-    except Exception:  # noqa: BLE001 - a name that cannot be compared
+    except Exception:  # noqa: BLE001 - a name may refuse comparison
         attributes = snapshot_attributes(attributes)
         name = attributes.pop("event_name", "")
     return plain_name(name), attributes

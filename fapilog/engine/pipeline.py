@@ -1,8 +1,8 @@
 """The pipeline: a bounded queue, one worker, the processors, and the sinks' sending queues.
 
-Loggers append to ``queue`` on the caller's thread and return.  Everything that
-costs time happens on the worker, in slices so small that the worker never
-keeps the interpreter from the application for long.
+Loggers append to ``queue`` on the caller's thread and return.  All expensive work
+happens on the worker, in slices so small that the worker never holds the
+interpreter lock for long.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from fapilog.protocols import Processor
     from fapilog.record import LogRecord, Resource
 
-# A slice is the entries that the worker takes from the queue at once.  A small
-# slice keeps the interpreter for some tenths of a millisecond.  In a burst,
-# waiting callers need throughput more than they need the interpreter.
+# A slice is the group of entries that the worker takes from the queue at once.
+# A small slice holds the interpreter lock for some tenths of a millisecond.  In a
+# burst, throughput matters more to waiting callers than the interpreter lock.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
-#: Number of waiting entries from which the worker takes a burst slice.
+#: Smallest number of waiting entries for which the worker takes a burst slice.
 _BURST: Final = 1024
-#: Seconds for which the worker lets entries gather before it takes a slice.
+#: Seconds for which the worker waits for more entries before it takes a slice.
 _LINGER: Final = 0.01
-#: Seconds between two checks of a waiting caller.
+#: Seconds between two checks by a thread that waits.
 _POLL: Final = 0.002
 
 #: Policies under which a caller waits for room.
@@ -57,26 +57,26 @@ class Pipeline:
 
     Attributes:
         closed: whether the pipeline refuses every record.  Code that appends to
-            ``queue`` without :meth:`put` reads it afterwards, and calls
-            :func:`withdraw` if the pipeline was closed in between.
-        patience: the seconds for which a caller may wait for room.
+            ``queue`` without :meth:`put` must read ``closed`` afterwards, and
+            call :func:`withdraw` if it is True.
+        patience: the longest time for which a caller waits for room, in seconds.
         successor: the pipeline that now serves this one's loggers, or None.
-        admission: the limits of the queue, by severity.
+        admission: the limits of the queue for each severity.
         processing: the step that turns entries into records for the sinks.
 
     Args:
-        sinks: the sending queues of the sinks, opened.
+        sinks: the sending queues of the sinks, which are already open.
         processors: the processors, called in order for each record.
         resource: the resource of records that are offered without one.
         capacity: the number of records that the queue holds.
-        overflow: the policy of a full queue.  ``block`` lets the caller wait
-            for room, at most ``block_timeout`` seconds and never in a thread
-            that runs an event loop; ``spill`` does the same, and lets less
-            severe records wait earlier, while the backlogs move to disk;
-            ``drop_newest`` and ``drop_lowest`` never wait.  A record that
-            finds no room is dropped and counted as ``queue_full``.
+        overflow: the policy of a full queue.  With ``block``, the caller waits
+            for room, up to ``block_timeout`` seconds and never in a thread
+            that runs an event loop.  ``spill`` does the same, but less severe
+            records wait before the queue is full, while the backlogs move to
+            disk.  With ``drop_newest`` and ``drop_lowest``, callers never wait.
+            A dropped record is counted as ``queue_full``.
         block_timeout: the longest wait for room, in seconds.
-        protect: the severity number from which records may use the whole queue.
+        protect: the lowest severity number whose records may use the whole queue.
         limits: the bounds of one record.
     """
 
@@ -109,16 +109,16 @@ class Pipeline:
     def _reset(self) -> None:
         self.queue.clear()
         self.processing.errors = 0
-        # Held while a counter changes, or entries pass from the queue to the
+        # Held while a counter changes, and while entries pass from the queue to the
         # worker or from the worker to the sinks.  A signal handler may re-enter it.
         self._counting = native.RLock()
-        self._taken = 0  # entries that have left the queue
-        self._handed = 0  # entries whose records the sinks have, or that are dropped
+        self._taken = 0  # entries that the worker has taken from the queue
+        self._handed = 0  # entries whose records reached the sinks or were dropped
         self._refused = Drops()  # records that never entered the queue
         self._dropped = Drops()  # records that left the queue and reached no sink
-        # Entries that have left the queue and are not handed to the sinks yet.
+        # Entries that the worker has taken and not yet passed to the sinks.
         self._in_hand: Sequence[Entry] = ()
-        self._abandoned = False  # the worker's results do not count any more
+        self._abandoned = False  # whether the worker's results are ignored
         self._hurry = False
 
     # ---- any thread
@@ -136,7 +136,7 @@ class Pipeline:
                 means ``patience`` seconds from now.
 
         Returns:
-            True if there is room; False if the caller must give up.
+            True if there is room; False if the record must be refused.
         """
         if self.has_room(severity_number):
             return True
@@ -144,7 +144,7 @@ class Pipeline:
             return False
         if deadline is None:
             deadline = monotonic() + self.patience
-        self.worker.wake()  # it may be letting entries gather
+        self.worker.wake()  # it may be waiting for more entries
         while not self.has_room(severity_number):
             if self.closed or monotonic() >= deadline:
                 return False
@@ -154,13 +154,13 @@ class Pipeline:
         return True
 
     def put(self, entry: Entry, deadline: float | None = None) -> None:
-        """Append an entry, or refuse and count it.  For bridges; never raises.
+        """Append an entry, or refuse and count its record.  Never raises.
 
-        ``LoggerCore.emit`` has the same steps in line, for speed.
+        ``LoggerCore.emit`` contains the same steps in line, for speed.
 
         Args:
-            entry: the entry.
-            deadline: as for :meth:`make_room`.
+            entry: the entry of one record.
+            deadline: the end of the wait for room, as for :meth:`make_room`.
         """
         full = len(self.queue) >= self.admission.lowest
         if (self.closed or full) and not self.make_room(entry[SEVERITY], deadline):
@@ -173,7 +173,7 @@ class Pipeline:
             self.worker.wake()
 
     def put_all(self, entries: Iterable[Entry]) -> None:
-        """Put several entries, in order; wait for room, in all, as long as for one."""
+        """Put several entries in order; all their waits together end after ``patience`` seconds."""
         deadline = monotonic() + self.patience
         for entry in entries:
             self.put(entry, deadline)
@@ -183,7 +183,7 @@ class Pipeline:
 
         Args:
             severity_number: the record's severity number.
-            reason: the reason to count; by default ``closed`` or ``queue_full``.
+            reason: the reason for the count; by default ``closed`` or ``queue_full``.
         """
         reason = reason or ("closed" if self.closed else "queue_full")
         with self._counting:
@@ -204,7 +204,7 @@ class Pipeline:
 
         Args:
             reason: ``not_released``, or another reason, which is announced.
-            counts: the number of records, by severity number.
+            counts: the number of records for each severity number.
         """
         with self._counting:
             for number, count in counts.items():
@@ -213,11 +213,12 @@ class Pipeline:
             announce(reason, f"a hold was full: its oldest records are dropped ({reason})")
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every sink has settled every record accepted so far.
+        """Wait until every sink has settled all records accepted before this call.
 
-        Blocks up to ``timeout`` seconds (None: 30).  Returns False at the time
-        limit, at once on one of the pipeline's own threads, and as soon as all
-        remaining records need a thread that the interpreter refuses to start.
+        Blocks up to ``timeout`` seconds (30 if None).  Returns False if the time
+        limit passes, or if every remaining record needs a thread that the
+        interpreter refuses to start.  Returns False immediately if called on one
+        of the pipeline's own threads.
         """
         if self._is_own_thread():
             return False
@@ -229,7 +230,7 @@ class Pipeline:
         if not _wait_until(lambda: self._handed >= target, deadline):
             return False
         targets = [(sink, sink.start_flush()) for sink in self._sinks]
-        # The records of a sink that gets no thread wait for shutdown().
+        # If a sink cannot start its thread, its records wait for shutdown().
         _wait_until(
             lambda: all(s.flush_done(t) or not s.has_thread() for s, t in targets), deadline
         )
@@ -238,10 +239,9 @@ class Pipeline:
     def close(self, deadline: float) -> None:
         """Refuse new records, deliver the accepted ones, and end all threads.
 
-        Blocks until ``deadline`` (``monotonic()``) at most.  Records that are
-        not settled then are dropped and counted as ``shutdown``.  Another call,
-        from another thread or from a signal handler that interrupts this one,
-        waits for the same end; the earliest deadline counts.
+        Blocks until ``deadline`` (a ``monotonic()`` time) at the latest, and drops
+        and counts unsettled records as ``shutdown``.  A second call, from another
+        thread or a signal handler, waits too; the earliest deadline applies.
         """
         self.closed = True
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
@@ -272,9 +272,9 @@ class Pipeline:
     def stats(self) -> Stats:
         """Return the ledger.  Does not block.
 
-        The totals are those of the sink that has delivered the fewest records:
-        a record counts as delivered when the slowest sink has it.  Records that
-        this sink skipped, or that another sink adopted, count as delivered.
+        The totals are those of the sink that has delivered the fewest records.
+        Records that this sink skipped, or that another sink adopted, are counted
+        as delivered.
         """
         shared = Drops()
         shared.merge(self._refused)
@@ -296,7 +296,7 @@ class Pipeline:
 
     @property
     def has_sinks(self) -> bool:
-        """Whether records go anywhere."""
+        """Whether the pipeline has at least one sink."""
         return bool(self._sinks)
 
     def sending_queues(self) -> tuple[SendingQueue, ...]:
@@ -304,7 +304,7 @@ class Pipeline:
         return self._sinks
 
     def after_fork(self) -> None:
-        """Start again, empty, in a forked child: the parent delivers its own records."""
+        """Start with an empty queue in a forked child; the parent delivers its own records."""
         self._reset()
         self.worker.after_fork()
         for sink in self._sinks:
@@ -317,7 +317,7 @@ class Pipeline:
         return self._refused.total + self._entered()
 
     def _entered(self) -> int:
-        """Return how many records have entered the queue since the start."""
+        """Return the number of records that have entered the queue since the start."""
         with self._counting:
             return self._taken + len(self.queue)
 
@@ -352,19 +352,19 @@ class Pipeline:
         entries = self._take_slice()
         try:
             self._fan_out(self.processing.records(entries, drops), drops)
-        except BaseException as error:  # noqa: BLE001 - no memory: the worker must not end
+        except BaseException as error:  # noqa: BLE001 - the worker must survive a MemoryError
             self._lose(drops, error)
         finally:
             self._handed = self._taken
 
     def _take_slice(self) -> Sequence[Entry]:
-        """Take the oldest entries out of the queue; none if the worker is abandoned."""
+        """Take the oldest entries from the queue, or no entry if the worker is abandoned."""
         queue = self.queue
         waiting = len(queue)
         count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
         popleft = queue.popleft
-        # All memory is allocated before the first entry is taken: a MemoryError
-        # must not lose entries between two counters.
+        # All memory is allocated before the first entry is taken, so a MemoryError
+        # cannot lose entries that no counter contains.
         entries: list[Entry] = [()] * count
         taken, places = self._taken + count, iter(range(count))
         with self._counting:
@@ -373,7 +373,7 @@ class Pipeline:
             try:
                 for place in places:  # allocates nothing: numbers below 257 are cached
                     entries[place] = popleft()
-            except IndexError:  # a logger has withdrawn an entry in between
+            except IndexError:  # a logger withdrew an entry in the meantime
                 entries = entries[:place]
                 taken = self._taken + place
             finally:
@@ -382,8 +382,8 @@ class Pipeline:
         return entries
 
     def _fan_out(self, records: Sequence[LogRecord], drops: Drops) -> None:
-        # Each route is called once per record: it is the application's function,
-        # and may answer differently the next time.
+        # Each route is called only once per record: it is the application's
+        # function, and a second call may return another result.
         meant = [sink.intake.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
             records = self._routed(records, meant, drops)
@@ -403,7 +403,7 @@ class Pipeline:
             sink.intake.take_in()
 
     def _lose(self, drops: Drops, error: BaseException) -> None:
-        """Count the records in hand that an error has lost."""
+        """Count the taken records that an error has lost."""
         with self._counting:
             left = [entry[SEVERITY] for entry in self._in_hand][drops.total :]
             if self._in_hand:
@@ -412,9 +412,9 @@ class Pipeline:
             self._in_hand = ()
 
     def _abandon(self) -> None:
-        """Drop the records in hand at the deadline, and ignore the worker from now on.
+        """Drop the taken records at the deadline, and ignore the worker from now on.
 
-        A processor that does not return keeps these records.
+        A processor that does not return still holds these records.
         """
         with self._counting:
             self._abandoned = True
@@ -455,7 +455,7 @@ class Pipeline:
 
 
 def _seen_from(stats: Stats, adopted: int) -> Stats:
-    """Return the totals that follow from one sink's ledger."""
+    """Return the totals of the pipeline, computed from one sink's ledger."""
     others = stats.skipped + adopted - stats.adopted
     return replace(
         stats,
@@ -467,7 +467,7 @@ def _seen_from(stats: Stats, adopted: int) -> Stats:
 
 
 def _may_wait() -> bool:
-    """Whether the calling thread may block: not when it runs an event loop."""
+    """Whether the calling thread may block, because it does not run an event loop."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is None or asyncio._get_running_loop() is None  # noqa: SLF001 - raises nothing
 

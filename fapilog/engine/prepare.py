@@ -1,7 +1,7 @@
-"""From the queue's entries to records ready for the sinks: build, process, normalise.
+"""Turns the queue's entries into records for the sinks: build, process, normalise.
 
-One slice is prepared together.  If the redactor is the only processor, which is
-the default, one search over all texts of a slice clears most of its records.
+The records of a slice are prepared together.  If the redactor is the only processor,
+as it is by default, one search of all texts shows that most records contain no secret.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Processing:
     """The processors of one pipeline.  Only the pipeline's worker uses it.
 
     Attributes:
-        redactor: the only processor, if that is a ``RedactProcessor``; else None.
+        redactor: the only processor, if it is a ``RedactProcessor``; otherwise None.
         limits: the bounds of one record.
-        errors: the number of times that a processor has raised.
+        errors: the number of exceptions that processors have raised.
 
     Args:
         processors: the processors, called in order for each record.
@@ -50,11 +50,11 @@ class Processing:
         """Return the records of ``entries`` for the sinks, in order.
 
         Args:
-            entries: entries of the queue.
-            drops: the table that counts records which a processor or an error drops.
+            entries: the entries of one slice.
+            drops: the table that counts the records that a processor or an error drops.
         """
         now = time.time_ns()
-        # Parallel lists: tuples would be one more object per record for the garbage collector.
+        # Parallel lists: tuples would give the garbage collector one more object per record.
         records: list[LogRecord] = []
         numbers: list[int] = []
         headers: list[int | None] = []
@@ -73,21 +73,21 @@ class Processing:
         if self.redactor is not None:
             self.redactor.glance(records, headers, self.limits)
         finished = [
-            # A record with a size needs no change.
+            # glance() sets the size of a record that needs no change.
             record if record.size else self._finish(record, number, drops)
             for record, number in zip(records, numbers, strict=True)
         ]
         return [record for record in finished if record is not None]
 
     def _finish(self, record: LogRecord, number: int, drops: Drops) -> LogRecord | None:
-        """Return the record processed and normalised; None if it was dropped."""
+        """Process and normalise a record; return None if it was dropped."""
         try:
             finished = self._apply(record, drops)
             if finished is not None:
                 before = finished.dropped_attributes_count
                 normalise(finished, self.limits)
                 _announce_discarded(finished, before)
-        except BaseException as error:  # noqa: BLE001 - it must not end the worker
+        except BaseException as error:  # noqa: BLE001 - the error must not end the worker
             count_lost(drops, [number], error)
             return None
         return finished
@@ -125,7 +125,7 @@ def _announce_discarded(record: LogRecord, before: object) -> None:
 
 
 def _header_size(record: LogRecord) -> int:
-    """Return :func:`header_size` of an offered record; -1 asks for a closer look."""
+    """Return :func:`header_size` of an offered record, or -1 if ``normalise()`` must check it."""
     record.size = 0
     try:
         return header_size(record)

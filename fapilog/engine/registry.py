@@ -1,7 +1,7 @@
 """The loggers of one runtime: one core per name, the levels, and the pipeline they log to.
 
-The default runtime's registry outlives the runtime: a logger that a module gets
-at import works before, between and after ``configure()`` calls.
+The registry of the default runtime outlives the runtime: a logger that a module
+creates at import works before, between and after ``configure()`` calls.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 class Levels:
     """The lowest enabled severity of each logger name.  Thread-safe for readers.
 
-    A dotted name without its own level has the level of its nearest parent.
+    A dotted name without its own level inherits the level of its nearest parent.
 
     Args:
         default: the severity number for names without a level.
-        by_name: severity numbers by logger name.
+        by_name: the severity number for each logger name that has its own level.
     """
 
     def __init__(self, default: int = INFO, by_name: Mapping[str, int] | None = None) -> None:
@@ -44,7 +44,7 @@ class Levels:
         return inherited(name, self._by_name, self._default)
 
     def set(self, name: str, threshold: int | None) -> None:
-        """Set the level of a name; None inherits again.  The name "" is the default."""
+        """Set the level of a name, or remove it if None.  The name "" sets the default."""
         if not name:
             self._default = INFO if threshold is None else threshold
         elif threshold is None:
@@ -57,19 +57,19 @@ class Levels:
         thresholds = (self._default, *self._by_name.values())
         #: The lowest severity number that is enabled for any name.
         self.lowest = min(thresholds)
-        #: The severity number from which every record of every name is enabled.
+        #: The lowest severity number that is enabled for every name.
         self.highest = max(thresholds)
 
 
 class LoggerRegistry:
     """Creates and caches one :class:`LoggerCore` per logger name.  Thread-safe.
 
-    A core lives as long as a logger uses it, so names made per request do not
-    accumulate.
+    A core lives as long as a logger uses it, so logger names that are made per
+    request do not accumulate.
 
     Args:
-        unattached: the function that an enabled call of a logger calls while
-            no pipeline is attached.
+        unattached: the function that each log call calls while no pipeline is
+            attached.
 
     Attributes:
         levels: the levels of the logger names.
@@ -85,38 +85,38 @@ class LoggerRegistry:
         _registries.add(self)
 
     def core(self, name: str) -> LoggerCore:
-        """Return the core of ``name``, any object, which becomes a plain text."""
+        """Return the core for ``name``, which may be any object and is converted to a plain str."""
         name = plain_name(name)
         core = self._cores.get(name)
         if core is None:
             with self._lock:
                 core = LoggerCore(Scope(name, _version_of(name)), self._unattached)
                 self._attach(core)
-                # Another thread, or a finaliser that ran in between, may have made one.
+                # Another thread or a finaliser may have made a core in the meantime.
                 core = self._cores.setdefault(name, core)
         return core
 
     def attach(self, pipeline: Pipeline, settings: Settings) -> None:
-        """Let all loggers of this registry log to ``pipeline``."""
+        """Attach all loggers of this registry to ``pipeline``."""
         with self._lock:
             before = self._pipeline
             if before is not None and before is not pipeline and not before.closed:
                 before.successor = pipeline
-            pipeline.successor = None  # it may have had one before
+            pipeline.successor = None  # a capture may restore an earlier pipeline
             self._pipeline, self._settings = pipeline, settings
             self.levels = Levels(settings.level, settings.levels)
             for core in list(self._cores.values()):
                 self._attach(core)
 
     def detach(self) -> None:
-        """Let every logger call ``unattached`` again."""
+        """Detach all loggers, so that their next call calls ``unattached`` again."""
         with self._lock:
             self._pipeline = self._settings = None
             for core in list(self._cores.values()):
                 core.detach()
 
     def close(self) -> None:
-        """Let every logger refuse and count further records."""
+        """Close all loggers, so that the pipeline refuses and counts further records."""
         with self._lock:
             for core in list(self._cores.values()):
                 core.close()
@@ -128,18 +128,18 @@ class LoggerRegistry:
             self._apply_levels()
 
     def restore(self, levels: Levels) -> None:
-        """Replace the levels by earlier ones."""
+        """Restore earlier levels."""
         with self._lock:
             self.levels = levels
             self._apply_levels()
 
     def follow_floor(self) -> None:
-        """Lower the loggers' thresholds to the severities that holds take."""
+        """Lower the loggers' thresholds to the lowest severity that a hold takes."""
         with self._lock:
             self._apply_levels()
 
     def _apply_levels(self) -> None:
-        if self._pipeline is None:  # every call has to reach ``unattached``
+        if self._pipeline is None:  # every log call must reach ``unattached``
             return
         for core in list(self._cores.values()):
             core.set_level(self.levels.threshold(core.scope.name))
@@ -147,7 +147,7 @@ class LoggerRegistry:
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held.
 
-        The loggers also get the pipeline's new resource.
+        The loggers also receive the pipeline's new resource.
         """
         self._lock = native.RLock()
         for core in list(self._cores.values()):
@@ -173,6 +173,6 @@ holding.follow(_follow_floor)
 
 
 def _version_of(name: str) -> str:
-    """Return ``__version__`` of the logger's top-level package, or ""."""
+    """Return the ``__version__`` of the logger's top-level package, or ""."""
     version = getattr(sys.modules.get(name.partition(".")[0]), "__version__", "")
     return version if isinstance(version, str) else ""

@@ -1,8 +1,8 @@
 """Converts records of the OpenTelemetry Logs API and SDK into fapilog's records.
 
-The provider and the processor use it on the caller's thread, the exporters on
-the SDK's thread.  No value makes it raise: bodies and attributes of any type
-become bounded snapshots.  ``fapilog.sinks.exporter`` converts the other way.
+The provider and the processor call it on the caller's thread, and the exporters on
+the SDK's thread.  It never raises, because bodies and attributes of any type become
+bounded snapshots.  ``fapilog.sinks.exporter`` converts in the other direction.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def from_api(
     resource: Resource = EMPTY_RESOURCE,
     bound: Mapping[str, Any] = EMPTY,
 ) -> LogRecord:
-    """Convert a record of the Logs API, or the SDK's version of it.
+    """Convert a record of the Logs API or of the SDK.
 
-    A record without a timestamp gets its observed time: it was emitted in this
-    process, so the two are the same instant.
+    A record without a timestamp gets its observed time, because it was emitted
+    and observed at the same instant, in this process.
 
     Args:
         record: the record, with the trace context in which it was created.
-        scope: the scope of the logger that emitted it.
-        resource: the entity that produced it.
-        bound: the bound fields of the emitting context; the record's
-            attributes win over them.
+        scope: the scope of the logger that emitted the record.
+        resource: the entity that produced the record.
+        bound: the bound fields of the emitting context, which the record's
+            attributes override.
     """
     observed = record.observed_timestamp or time_ns()
     attributes = attributes_from(record.attributes, bound)
@@ -70,14 +70,14 @@ def from_api(
 
 
 def severity(number: object) -> int:
-    """Return the integer of a ``SeverityNumber`` or a plain integer; 0 for another value."""
+    """Return the integer of a ``SeverityNumber`` or int, or 0 for any other value."""
     value = getattr(number, "value", number)
     return value if type(value) is int else 0
 
 
 def exception_of(record: api.LogRecord) -> Capture | None:
     """Capture the exception of a record, unless its attributes already describe it."""
-    # The Logs API has the field since 1.40.
+    # The Logs API has had this field since version 1.40.
     exception = getattr(record, "exception", None)
     if not isinstance(exception, BaseException):
         return None
@@ -88,20 +88,20 @@ def exception_of(record: api.LogRecord) -> Capture | None:
 
 @lru_cache(maxsize=4096)
 def from_sdk_scope(scope: InstrumentationScope | None) -> Scope:
-    """Return fapilog's scope for an SDK scope, the same object for equal ones."""
+    """Return fapilog's scope for an SDK scope; equal SDK scopes get the same object."""
     if scope is None:
         return EMPTY_SCOPE
     attributes = attributes_from(scope.attributes)
     return Scope(scope.name or "", scope.version or "", scope.schema_url or "", attributes)
 
 
-# By identity, because an SDK resource serialises itself to compute its hash.  The
-# cache keeps the SDK resource alive, so no other object can get its id.
+# Cached by id, because an SDK resource serialises itself to compute its hash.  The
+# cache keeps the SDK resource alive, so another object cannot get the same id.
 _resources: dict[int, tuple[SDKResource, Resource]] = {}
 
 
 def from_sdk_resource(resource: SDKResource | None) -> Resource:
-    """Return fapilog's resource for an SDK resource, the same object for the same one."""
+    """Return fapilog's resource for an SDK resource; each SDK resource gets one object."""
     if resource is None:
         return EMPTY_RESOURCE
     found = _resources.get(id(resource))
@@ -114,7 +114,7 @@ def from_sdk_resource(resource: SDKResource | None) -> Resource:
 
 
 def attributes_from(source: object, bound: Mapping[str, Any] = EMPTY) -> dict[str, Any]:
-    """Return a snapshot of the bound fields and of any mapping, which wins over them."""
+    """Return a snapshot of the fields of any object, which override the bound fields."""
     if type(source) is dict or isinstance(source, BoundedAttributes):
         fields: Any = source.copy()
     else:
@@ -129,12 +129,12 @@ def _hex(number: object, digits: str) -> str:
 
 
 def _restore_exception(attributes: dict[str, Any]) -> None:
-    """Restore the type and the message that a logging handler has shortened.
+    """Restore the exception type and message that a logging handler has shortened.
 
-    OpenTelemetry's logging handlers give the bare class name and only the
-    exception's first argument.  The stack trace has the qualified name and the
-    whole message, notes included; they are used if they agree with the given
-    ones.
+    OpenTelemetry's logging handlers give only the class name and the
+    exception's first argument.  The stack trace contains the qualified name and
+    the whole message, including notes; these are used if they agree with the
+    given values.
     """
     name, trace = attributes["exception.type"], attributes.get("exception.stacktrace")
     given = attributes.get("exception.message", "")

@@ -1,9 +1,9 @@
 """fapilog's sinks as exporters for an OpenTelemetry SDK.
 
-For applications that keep the SDK's own processors: a sink converts, redacts
-and sends the exporter's records on the SDK's thread.  The pipeline, with its
-queue and its ledger, is not involved.  The classes without arguments are entry
-points, so ``OTEL_LOGS_EXPORTER`` can name them.
+For applications that keep the SDK's own processors: an exporter converts and
+redacts records and sends them through a sink, on the SDK's thread, without the
+pipeline and its queue and ledger.  The classes without arguments are entry points,
+so ``OTEL_LOGS_EXPORTER`` can name them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fapilog.protocols import Outcome, Sink
     from fapilog.record import AnyValue, LogRecord
 
-#: The variable with the path of the file that the exporter ``fapilog_file`` writes.
+#: The environment variable for the path of the file that ``fapilog_file`` writes.
 FILE_PATH_VARIABLE: Final = "FAPILOG_FILE__PATH"
 
 _RETRY: Final = RetryPolicy(initial=0.5, maximum=5.0, unknown_attempts=1)
@@ -45,18 +45,18 @@ _FAILURE: Final = LogRecordExportResult.FAILURE
 
 
 class SinkExporter(LogRecordExporter):
-    """Exports through a sink, with fapilog's redaction.
+    """Exports records through a sink, with fapilog's redaction.
 
     ``export`` does not raise.  Several threads may call it; they take turns.
-    A batch is retried until ``timeout`` seconds have passed and is then lost, as
-    the SDK specifies; lost records are announced on stderr.
+    A batch is retried for up to ``timeout`` seconds and then discarded, as the
+    SDK specifies; lost records are announced on stderr.
 
     Args:
-        sink: the sink, opened here and closed by ``shutdown``.
-        timeout: the seconds that one ``export`` may take, including retries.
-        redact: the processor that masks secrets; by default as the options
-            ``redact``, ``redact_fields`` and ``redact_allow`` in the
-            environment and files say.
+        sink: the sink, which is opened here and closed by ``shutdown``.
+        timeout: the longest duration of ``export``, with retries, in seconds.
+        redact: the processor that masks secrets; by default, the options
+            ``redact``, ``redact_fields`` and ``redact_allow`` from the
+            environment and files apply.
 
     Raises:
         ConfigurationError: an option of the sink, or of redaction, is wrong.
@@ -73,7 +73,7 @@ class SinkExporter(LogRecordExporter):
 
             redact = redactor_of(Settings())
         self._redact = redact
-        # By identity: each source has one redacted resource and one redacted scope.
+        # Cached by identity, so each source has one redacted resource and scope.
         self._resource = lru_cache(maxsize=64)(self._redact_resource)
         self._scope = lru_cache(maxsize=4096)(self._redact_scope)
         self._stopped = threading.Event()
@@ -86,7 +86,7 @@ class SinkExporter(LogRecordExporter):
         self._exporting = False
 
     def after_fork(self) -> None:
-        """Replace the locks and connections of the parent; called in the child."""
+        """Replace the parent's locks and connections in a forked child."""
         stopped, self._stopped = self._stopped.is_set(), threading.Event()
         if stopped:
             self._stopped.set()
@@ -97,8 +97,8 @@ class SinkExporter(LogRecordExporter):
         """Convert, redact and send a batch.  Blocks up to ``timeout`` seconds.
 
         Returns:
-            FAILURE if records were lost, unless the backend took the batch and
-            rejected these records itself.
+            FAILURE if records were lost, unless the backend accepted the batch
+            and rejected only these records.
         """
         delivery = _Export(self._sink, self._size, self._stopped, monotonic() + self._timeout)
         if not self._turn.acquire(timeout=self._timeout):
@@ -135,7 +135,7 @@ class SinkExporter(LogRecordExporter):
             record = self._convert(readable)
             backlog.put(Batch([self._sink.encode(record)], [record.severity_number], record.size))
         except Exception as error:  # noqa: BLE001 - hostile values or a sink's code; announced
-            delivery.lose(1, f"it cannot be encoded ({type(error).__name__})")
+            delivery.lose(1, f"the record cannot be encoded ({type(error).__name__})")
 
     def _convert(self, readable: ReadableLogRecord) -> LogRecord:
         scope = self._scope(from_sdk_scope(readable.instrumentation_scope))
@@ -145,7 +145,7 @@ class SinkExporter(LogRecordExporter):
         try:
             if self._redact is not None:
                 record = self._redact(record)
-        except Exception as error:  # noqa: BLE001 - a record is never let through raw
+        except Exception as error:  # noqa: BLE001 - no record may pass without redaction
             announce("redact", f"redaction raised {type(error).__name__}; record masked")
             mask_record(record, f"redaction raised {type(error).__name__}")
         normalise(record)
@@ -163,8 +163,8 @@ class SinkExporter(LogRecordExporter):
     def shutdown(self) -> None:
         """End the retries of a running export and close the sink.
 
-        Waits for an export in progress up to ``timeout`` seconds.  A second
-        call does nothing.
+        Waits up to ``timeout`` seconds for a running export.  A second call
+        does nothing.
         """
         if self._stopped.is_set():
             return
@@ -181,13 +181,13 @@ class SinkExporter(LogRecordExporter):
             self._turn.release()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait for an export in progress; the exporter keeps no records after it.
+        """Wait for a running export; the exporter does not store records between exports.
 
         Args:
-            timeout_millis: the longest wait, milliseconds.
+            timeout_millis: the longest wait, in milliseconds.
 
         Returns:
-            False at the time limit.
+            False if the time limit passed.
         """
         done = self._turn.acquire(timeout=timeout_millis / 1000)
         if done:
@@ -196,12 +196,12 @@ class SinkExporter(LogRecordExporter):
 
 
 class _Export(Delivery):
-    """The delivery of one ``export``: it ends at a deadline, and losses are announced.
+    """The delivery of one ``export``, which ends at a deadline and announces lost records.
 
     Attributes:
-        lost: the number of records that were lost, without those that the
-            backend rejected in a batch it took.
-        problem: the latest reason why an attempt failed.
+        lost: the number of lost records, without the records that the backend
+            rejected in an accepted batch.
+        problem: the reason for the latest failed attempt.
     """
 
     def __init__(
@@ -215,26 +215,26 @@ class _Export(Delivery):
         self.problem = ""
 
     def wait(self, seconds: float) -> bool:
-        """Wait for ``seconds``; False after ``shutdown``, or if the deadline comes first."""
+        """Wait for ``seconds``; return False after ``shutdown`` or if the deadline is earlier."""
         if seconds <= 0:
             return True
         return monotonic() + seconds < self._deadline and not self._stopped.wait(seconds)
 
     def time_limit(self) -> float:
-        """Return the time to the deadline."""
+        """Return the seconds until the deadline."""
         return max(self._deadline - monotonic(), 0.001)
 
     def fail(self, error: BaseException, attempt: int) -> None:  # noqa: ARG002
-        """Keep the reason for records that are not sent before the deadline."""
+        """Save the reason, to announce it if the deadline passes."""
         self.problem = describe(error)
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Announce the records that the backend rejected, or its message."""
+        """Announce the records that the backend rejected, or the backend's message."""
         batch.parts.pop(0)
         self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Announce that a part is lost."""
+        """Announce that the records of ``part`` are lost."""
         if not isinstance(error, Exception):
             raise error
         batch.parts.pop(0)
@@ -248,7 +248,7 @@ class _Export(Delivery):
 
 
 class OTLPExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_otlp``: OTLP, set up by ``OTEL_EXPORTER_OTLP_*`` variables."""
+    """``OTEL_LOGS_EXPORTER=fapilog_otlp``: OTLP, configured by ``OTEL_EXPORTER_OTLP_*``."""
 
     def __init__(self) -> None:
         from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415 - one exporter loads one sink
@@ -277,22 +277,22 @@ class FileExporter(SinkExporter):
 
         path = os.environ.get(FILE_PATH_VARIABLE)
         if not path:
-            msg = f"{FILE_PATH_VARIABLE} is not set: the exporter fapilog_file needs a file's path"
+            msg = f"{FILE_PATH_VARIABLE} is not set: give the path of the file for fapilog_file"
             raise ConfigurationError(msg)
         super().__init__(FileSink(path))
 
 
 class LokiExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_loki``: Loki, set up by ``FAPILOG_LOKI__*`` variables.
+    """``OTEL_LOGS_EXPORTER=fapilog_loki``: Loki, configured by ``FAPILOG_LOKI__*``.
 
     Raises:
         ConfigurationError: an option is wrong, or ``FAPILOG_LOKI__URL`` is not set.
     """
 
     def __init__(self) -> None:
-        from fapilog.settings import Settings  # noqa: PLC0415 - for this exporter alone
+        from fapilog.settings import Settings  # noqa: PLC0415 - one exporter loads one sink
         from fapilog.sinks.factory import sink_of  # noqa: PLC0415
 
         sink = sink_of("loki", Settings())
-        assert sink is not None  # noqa: S101 - for the type checker: only "none" gives None
+        assert sink is not None  # noqa: S101 - for the type checker; only "none" has no sink
         super().__init__(sink)

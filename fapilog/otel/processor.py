@@ -1,6 +1,6 @@
 """fapilog's pipeline as a log record processor of the OpenTelemetry SDK.
 
-For applications that keep their SDK ``LoggerProvider``: the processor converts
+For applications that keep the ``LoggerProvider`` of the SDK: the processor converts
 each record of that provider on the emitting thread and offers it to a runtime.
 """
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class FapilogLogRecordProcessor(LogRecordProcessor):
     """Offers the records of an SDK provider, with its resource, to fapilog.
 
-    Thread-safe; no method raises.  Values are copied, so changes that later
-    processors make do not reach fapilog.
+    Thread-safe; no method raises.  Values are copied, so later processors cannot
+    change the record in fapilog.
 
     Args:
         target: the runtime that gets the records; by default the default
@@ -36,7 +36,7 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
         feeds.Passing.watched = True
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        """Take a record.  Waits only as ``RecordTarget.offer`` does."""
+        """Offer a record to the target.  Waits only as ``RecordTarget.offer`` does."""
         target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:
             return
@@ -46,10 +46,10 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
         offer(target, log_record.log_record, scope, from_sdk_resource(log_record.resource))
 
     def shutdown(self) -> None:
-        """Flush for up to 5 s and take no further records; the runtime keeps running."""
+        """Refuse further records and flush for up to 5 s; the runtime keeps running."""
         self._feed.stop()
         self._feed.flush(SHUTDOWN_TIMEOUT)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait for the records taken so far, at most ``timeout_millis``; False at the limit."""
+        """Wait up to ``timeout_millis`` for earlier records; return False if time runs out."""
         return self._feed.flush(timeout_millis / 1000)

@@ -1,8 +1,8 @@
 """fapilog's implementation of the Logs API.
 
-Libraries and OpenTelemetry's logging handler find ``LoggerProvider`` as the
-global provider.  It converts their records on their own thread and offers them
-to the default runtime.
+Libraries and OpenTelemetry's logging handler use ``LoggerProvider`` as the global
+provider.  It converts their records on the emitting thread and offers them to the
+default runtime.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from fapilog.protocols import RecordTarget
 
-#: Seconds for which the ``shutdown()`` of a provider or processor flushes at most.
+#: The longest flush in ``shutdown()`` of a provider or processor, in seconds.
 SHUTDOWN_TIMEOUT: Final = 5.0
 
 _MAX_LOGGERS: Final = 4096
@@ -43,16 +43,16 @@ def offer(
     resource: Resource = EMPTY_RESOURCE,
     exception: BaseException | None = None,
 ) -> None:
-    """Convert a record and offer it to ``target`` if the target takes its severity.
+    """Convert a record and offer it to ``target``, if the target takes its severity.
 
     Never raises.  Thread-safe.  Waits only as ``RecordTarget.offer`` does.
 
     Args:
-        target: the target.
+        target: the runtime that gets the record.
         record: the record, or its fields.
-        scope: the scope of the logger that emitted it.
-        resource: the entity that produced it; by default the target's resource.
-        exception: the exception that the record reports; by default the record's.
+        scope: the scope of the logger that emitted the record.
+        resource: the entity that produced it; by default, the target's resource.
+        exception: the exception to report; by default, the record's exception.
     """
     try:
         if isinstance(record, dict):
@@ -69,8 +69,8 @@ def offer(
 
 
 def _is_enabled(target: RecordTarget, name: str, severity_number: object) -> bool:
-    # By the specification, a minimum severity does not apply to records of
-    # unspecified severity; the level "off" does.
+    # The specification exempts records without a severity from a minimum severity.
+    # The level "off" still disables them.
     return target.is_enabled(name, severity(severity_number) or FATAL)
 
 
@@ -89,7 +89,7 @@ class Logger(api.Logger):
         exception: BaseException | None = None,
         **fields: Any,
     ) -> None:
-        """Offer a record, or the record of these fields, to the pipeline.
+        """Offer a record, or a record made from ``fields``, to the pipeline.
 
         Values are copied before the call returns.  Waits for room in the queue
         only as the overflow policy allows.
@@ -99,7 +99,7 @@ class Logger(api.Logger):
         target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:
             return
-        # A ReadWriteLogRecord of the SDK wraps the API's.
+        # The SDK's ReadWriteLogRecord wraps a record of the API.
         given = fields if record is None else getattr(record, "log_record", record)
         offer(target, given, self._scope, exception=exception)
 
@@ -110,7 +110,7 @@ class Logger(api.Logger):
         severity_number: api.SeverityNumber | None = None,
         event_name: str | None = None,  # noqa: ARG002 - the API's signature
     ) -> bool:
-        """Whether a record of this severity is taken now.  Does not block."""
+        """Whether the target now takes a record of this severity.  Does not block."""
         target = None if feeds.is_suppressed() else self._feed.target()
         return target is not None and _is_enabled(target, self._scope.name, severity_number)
 
@@ -118,12 +118,12 @@ class Logger(api.Logger):
 class LoggerProvider(api.LoggerProvider):
     """A provider of the Logs API whose records go to fapilog.
 
-    Thread-safe.  It belongs to no runtime: its loggers are disabled while there
-    is no runtime, and work again with the next one.
+    Thread-safe.  It does not belong to one runtime: its loggers are disabled while
+    no runtime exists, and work again with the next runtime.
 
     Args:
-        target: the function that returns the target of a record, or None if
-            there is none; by default it returns the default runtime.
+        target: the function that returns the target of a record, or None to
+            drop the record; by default it returns the default runtime.
     """
 
     def __init__(self, target: Callable[[], RecordTarget | None] | None = None) -> None:
@@ -137,13 +137,13 @@ class LoggerProvider(api.LoggerProvider):
         schema_url: str | None = None,
         attributes: Any = None,
     ) -> Logger:
-        """Return a logger, the same one for the same arguments if there are no attributes.
+        """Return a logger; without ``attributes``, the same arguments give the same logger.
 
-        If a handler of :mod:`logging` asks for a record that
-        ``install_stdlib()`` has taken already, the logger does nothing.
+        If a handler of :mod:`logging` needs the logger for a record that
+        ``install_stdlib()`` has already taken, the logger does nothing.
         """
         if self.feed.has(name):
-            # For a logger of this class, OpenTelemetry's handler skips its conversion.
+            # OpenTelemetry's handler does not convert records for a NoOpLogger.
             return cast("Logger", api.NoOpLogger(name))
         if not name or not isinstance(name, str):
             announce("logger name", "get_logger() was called without a name; give a non-empty str")
@@ -153,11 +153,11 @@ class LoggerProvider(api.LoggerProvider):
         return self._logger(*key)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait for the records emitted so far, at most ``timeout_millis``; False at the limit."""
+        """Wait up to ``timeout_millis`` for earlier records; return False if time runs out."""
         return self.feed.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Flush for up to 5 s and take no further records.
+        """Refuse further records and flush for up to 5 s.
 
         The runtime keeps running; :func:`install_provider` activates the provider again.
         """
@@ -168,17 +168,17 @@ class LoggerProvider(api.LoggerProvider):
 def install_provider(
     target: Callable[[], RecordTarget | None] | None = None,
 ) -> LoggerProvider | None:
-    """Make a provider of fapilog the global one, or change the target of the present one.
+    """Set fapilog's provider as the global provider, or change its target if it is already set.
 
-    The global provider can be set only once, so it stays for the life of the
-    process.  Does not block.
+    The global provider can be set only once, so it stays until the process ends.
+    Does not block.
 
     Args:
-        target: the function that returns the target, as for :class:`LoggerProvider`.
+        target: the function that returns the target, as in :class:`LoggerProvider`.
 
     Returns:
-        The provider; None if the application has set another provider, which
-        stays and is announced.
+        The provider, or None if the application has already set another
+        provider, which stays in place and is announced.
     """
     with _installing:
         current = api.get_logger_provider()

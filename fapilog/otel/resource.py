@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 _DETECTORS: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 _DEFAULT_DETECTORS: Final = "process,host"
-#: Left out unless the ``resource`` argument has them: no pattern recognises every
-#: secret in a command line.
+#: Attributes that are omitted unless the ``resource`` argument contains them, because
+#: no pattern recognises every secret in a command line.
 _LEFT_OUT: Final = frozenset({"process.command", "process.command_args", "process.command_line"})
 _of_auto_instrumentation: Final[dict[str, Any]] = {}
 
 
 def name_auto_instrumentation(version: str) -> None:
-    """Put ``telemetry.auto.version`` on every resource detected from now on.
+    """Add ``telemetry.auto.version`` to every resource detected from now on.
 
-    The SDK puts it on the resource of spans and metrics.
+    The SDK adds it to the resource of spans and metrics.
     """
     _of_auto_instrumentation["telemetry.auto.version"] = version
 
 
 def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = None) -> Resource:
-    """Return the resource of detectors, environment and ``given``; later ones win.
+    """Return the resource from detectors, environment and ``given``; later sources win.
 
     Reads ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
-    ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``; without the last one, the process
-    and host detectors run.  Blocks for some milliseconds, at start-up.
+    ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``, which by default selects the
+    process and host detectors.  Blocks for some milliseconds.
 
     Args:
-        given: attributes that win over detected ones, or a whole resource.
+        given: the attributes that override detected ones, or a complete resource.
     """
     if isinstance(given, (Resource, SDKResource)):
         return Resource(snapshot_attributes(dict(given.attributes)), given.schema_url)
@@ -57,7 +57,7 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
     try:
         detected = get_aggregated_resources(_load(names), SDKResource.create())
     except RuntimeError:
-        # The SDK's detectors need threads, which an ending interpreter refuses.
+        # The SDK runs detectors on threads, which an ending interpreter does not start.
         detected = OTELResourceDetector().detect()
     attributes = {
         name: value for name, value in detected.attributes.items() if name not in _LEFT_OUT
@@ -69,8 +69,8 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
 def process_attributes() -> dict[str, Any]:
     """Return the attributes that differ between this process and its forked children.
 
-    ``service.instance.id`` is the SDK's random id, the same as in the spans of
-    this process; older SDKs do not have it.
+    ``service.instance.id`` is the SDK's random id, which this process's spans
+    have too; older SDKs do not have it.
     """
     found: dict[str, Any] = {"process.pid": os.getpid(), "process.parent_pid": os.getppid()}
     detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)
@@ -80,7 +80,7 @@ def process_attributes() -> dict[str, Any]:
 
 
 def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, Any]) -> Resource:
-    """Return the resource of a forked child; attributes that the user gave stay.
+    """Return the resource of a forked child, without changes to the user's own attributes.
 
     Args:
         resource: the parent's resource.
@@ -96,7 +96,7 @@ def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, An
 
 
 def _announce_malformed() -> None:
-    """Announce malformed entries, which the SDK skips, without their values."""
+    """Announce the malformed entries that the SDK skips, but not their values."""
     entries = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
     wrong = [
         str(position)
@@ -122,6 +122,6 @@ def _load(names: str) -> list[ResourceDetector]:
         for point in points:
             try:
                 detectors.append(point.load()())
-            except Exception as error:  # noqa: BLE001, PERF203 - a detector must not stop a start
+            except Exception as error:  # noqa: BLE001, PERF203 - a detector must not stop the application
                 announce(f"detector {name}", f"detector {name!r} failed: {error!r}; ignored")
     return detectors

@@ -1,8 +1,8 @@
 """Delivers spans and metrics at SIGTERM, for processes of ``opentelemetry-instrument``.
 
-The SDK delivers its spans and metrics in ``atexit`` hooks.  A process that dies
-of a signal, as every uvicorn server does, does not run them.  fapilog's handler of
-SIGTERM therefore delivers for the SDK too.
+The SDK delivers its spans and metrics in ``atexit`` hooks, which do not run when a
+signal ends the process, for example a uvicorn server.  Therefore fapilog's SIGTERM
+handler flushes the SDK too.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def deliver_on_sigterm() -> None:
 
 
 def flush_providers(seconds: float) -> None:
-    """Flush the global tracer and meter provider.  Blocks up to ``seconds``; never raises.
+    """Flush the global tracer and meter providers.  Blocks up to ``seconds``; never raises.
 
-    Their own time limits are longer, so each is flushed on a thread, which may
-    run until the process ends.
+    A provider may take longer than ``seconds``, so each is flushed on its own
+    thread, which may run until the process ends.
     """
     deadline = monotonic() + seconds
     threads = []
     for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
-        flush = getattr(provider, "force_flush", None)  # the API's providers have none
+        flush = getattr(provider, "force_flush", None)  # the API's own providers cannot flush
         if flush is not None:
             threads.append(_started(flush, seconds))
     for thread in threads:
@@ -70,16 +70,16 @@ def _flush(flush: Callable[..., object], seconds: float) -> None:
 
 
 def _watch(module: ModuleType) -> None:
-    if hasattr(module.Server, "capture_signals"):  # since 0.29, which raises the signal again
+    if hasattr(module.Server, "capture_signals"):  # uvicorn 0.29 and later raise the signal again
         wrapt.wrap_function_wrapper(module, "Server.capture_signals", _with_handler)
 
 
 def _with_handler(
     wrapped: Callable[..., Any], _server: object, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    """Install the handler before uvicorn saves it, to restore it and raise the signal at the end.
+    """Install fapilog's handler now; uvicorn saves it and restores it to raise the signal again.
 
-    uvicorn's workers under gunicorn have reset the handler that they inherited.
+    uvicorn's workers under gunicorn have reset the inherited handler.
     """
     process_exit.sigterm.resume()
     return wrapped(*args, **kwargs)

@@ -1,8 +1,8 @@
 """The distro and the configurator that ``opentelemetry-instrument`` loads as ``fapilog``.
 
 The distro sets defaults.  The configurator lets the SDK configure traces and
-metrics, and sets up a pipeline instead of the SDK's logs.  Both are entry
-points and need the packages of ``fapilog[auto]``; no other module imports them.
+metrics, and configures fapilog for logs.  Both are entry points and need the
+packages of ``fapilog[auto]``; no other module imports them.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 #: The name of both entry points.
 NAME: Final = "fapilog"
-#: OpenTelemetry's variable that says whether the records of ``logging`` are exported.
+#: OpenTelemetry's variable that decides whether the records of ``logging`` are exported.
 OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION: Final = "OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION"
 
-#: The functions with which applications set up :mod:`logging`.
+#: The functions that applications call to configure :mod:`logging`.
 _SET_UPS: Final = (
     ("logging", "basicConfig"),
     ("logging.config", "dictConfig"),
@@ -50,7 +50,7 @@ _LOADER: Final = "opentelemetry.instrumentation.auto_instrumentation._load"
 
 
 class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not typed
-    """``OTEL_PYTHON_DISTRO=fapilog``: OTLP over HTTP for all signals, logs by fapilog.
+    """``OTEL_PYTHON_DISTRO=fapilog``: sets OTLP over HTTP as the default of all signals.
 
     Variables that are set and not empty keep their values.
     """
@@ -67,17 +67,17 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
         _instrument_children()
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
-        """Instrument a library; ``logging`` without OpenTelemetry's handler if fapilog has one."""
+        """Instrument a library; skip OpenTelemetry's ``logging`` handler if fapilog has its own."""
         if entry_point.name == "logging" and FapilogConfigurator.takes_stdlib:
             kwargs["enable_log_auto_instrumentation"] = False
         super().load_instrumentor(entry_point, **kwargs)
 
 
 class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to be subclassed by distros
-    """``OTEL_PYTHON_CONFIGURATOR=fapilog``: traces and metrics by the SDK, logs by fapilog.
+    """``OTEL_PYTHON_CONFIGURATOR=fapilog``: configures fapilog, and the SDK without logs.
 
-    A wrong option is announced in one line and stops neither the application
-    nor the other signals.  With ``OTEL_SDK_DISABLED=true`` nothing is configured.
+    An invalid option is announced in one line and stops neither the application
+    nor other signals.  With ``OTEL_SDK_DISABLED=true`` nothing is configured.
 
     Attributes:
         takes_stdlib: whether the records of :mod:`logging` reach fapilog.
@@ -97,34 +97,34 @@ class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to b
 
 
 def _is_tracker() -> bool:
-    """Whether this is multiprocessing's own process, which runs no code of the application."""
+    """Whether this is multiprocessing's resource tracker, which runs no application code."""
     return any("multiprocessing.resource_tracker" in argument for argument in sys.orig_argv)
 
 
 def _default(variable: str, value: str) -> None:
-    if not os.environ.get(variable):  # by the specification, empty means unset
+    if not os.environ.get(variable):  # the specification treats an empty variable as unset
         os.environ[variable] = value
 
 
 def _sinks_in_file() -> bool:
-    """Whether a configuration file sets the sinks; a variable would win over it."""
+    """Whether a configuration file sets the sinks, which a variable would override."""
     from fapilog.settings import Settings  # noqa: PLC0415 - imports pydantic
 
     return isinstance(Settings.origins().source("sinks"), FileSource)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Filter out the message that another configurator is not loaded: the distro intends that."""
+    """Filter out the message that another configurator is not loaded, which is intended."""
     return not str(record.msg).startswith("Configuration of %s not loaded")
 
 
 def _instrument_children() -> None:
-    """Let the Python processes that this process starts be instrumented too.
+    """Make sure that Python child processes are instrumented too.
 
     Before version 0.63b0, ``opentelemetry-instrument`` removes the directory of
     its ``sitecustomize`` from PYTHONPATH, so uvicorn's workers have no telemetry.
     """
-    directory = os.path.dirname(os.path.abspath(auto_instrumentation.__file__))  # noqa: PTH100, PTH120 - must equal the path that it removes
+    directory = os.path.dirname(os.path.abspath(auto_instrumentation.__file__))  # noqa: PTH100, PTH120 - must equal the removed path
     found = getattr(sys.modules.get("sitecustomize"), "__file__", None) or ""
     path = os.environ.get("PYTHONPATH", "")
     if hasattr(auto_instrumentation, "_initialize") or not found.startswith(directory):
@@ -146,9 +146,9 @@ def _configure_logs() -> None:
 
 
 def _spare_handler() -> None:
-    """Let the application set up logging as if the root logger had no handler of fapilog.
+    """Hide fapilog's handler on the root logger while the application configures logging.
 
-    ``basicConfig`` does nothing if there is a handler; the other functions
+    ``basicConfig`` would do nothing because of it, and the other functions would
     remove it.
     """
     for module, name in _SET_UPS:
@@ -173,7 +173,7 @@ def _with_handler_aside(
 
 
 def _configure_others(configure: Callable[..., None], kwargs: dict[str, Any]) -> None:
-    # The SDK must not set up logs: neither exporters nor a logger provider.
+    # The SDK must not configure logs, neither exporters nor a logger provider.
     exporters = os.environ.pop(OTEL_LOGS_EXPORTER, None)
     original = sdk._init_logging  # noqa: SLF001 - the SDK has no option for it
     sdk._init_logging = lambda *_args, **_kwargs: None  # noqa: SLF001

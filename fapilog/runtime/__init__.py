@@ -1,8 +1,8 @@
-"""Runtimes: what ``configure()`` makes, and the default runtime of the process.
+"""Runtimes, which ``configure()`` creates, and the default runtime of the process.
 
-``runtime`` joins loggers, a pipeline and sinks, ``wiring`` turns settings and
-sinks into sending queues, ``default`` holds the runtime behind the functions of
-the package, and ``metrics`` shows a ledger to Prometheus.  The packages ``cli``,
-``testing``, ``core`` and ``fapilog`` itself import it; the engine and the sinks
+``runtime`` joins loggers, a pipeline and sinks; ``wiring`` turns settings and
+sinks into sending queues; ``default`` holds the runtime that the functions of
+``fapilog`` use; ``metrics`` shows a ledger to Prometheus.  ``fapilog``, ``cli``,
+``core``, ``otel`` and ``testing`` import this package; the engine and the sinks
 never do.  Read ``runtime`` first.
 """

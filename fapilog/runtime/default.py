@@ -1,8 +1,8 @@
-"""The default runtime, behind the functions of the package.
+"""The default runtime, which the functions of ``fapilog`` use.
 
-Its state is one object, :data:`state`.  Loggers may be taken and used at any
-time.  Before the first ``configure()`` a log call configures from the
-environment; after ``shutdown()`` a record is counted and dropped until
+Its state is one object, :data:`state`.  Loggers may be created and used at any
+time.  Before the first ``configure()``, a log call configures fapilog from the
+environment.  After ``shutdown()``, records are counted and dropped until
 ``configure()`` is called again.
 """
 
@@ -21,7 +21,7 @@ from fapilog.engine import holding
 from fapilog.engine.logger import AsyncLogger, Logger
 from fapilog.engine.registry import LoggerRegistry
 from fapilog.errors import ConfigurationError
-from fapilog.process import exit as _process_exit  # noqa: F401 - its hooks come before the application's
+from fapilog.process import exit as _process_exit  # noqa: F401 - registers its hooks before the application does
 from fapilog.process import fork
 from fapilog.values import snapshot_attributes
 
@@ -36,11 +36,11 @@ class DefaultState:
     """The default runtime and the loggers that outlive it.
 
     Attributes:
-        lock: the lock for changes of the other attributes.
+        lock: the lock that protects changes of the other attributes.
         runtime: the runtime of the last ``configure()``, open or closed.
-        made_from: the arguments that ``runtime`` was made from.
+        made_from: the arguments from which ``runtime`` was made.
         is_configuring: whether the holder of the lock is inside ``configure()``.
-        fork_patience: the seconds that a fork waits for another thread that configures.
+        fork_patience: the longest wait of a fork for ``configure()``, in seconds.
         registry: the loggers of the default runtime.
     """
 
@@ -53,15 +53,15 @@ class DefaultState:
         self.registry = LoggerRegistry(_configure_on_first_use)
 
     def before_fork(self) -> None:
-        """Wait for a thread that configures: a child could not release its import locks.
+        """Wait for ``configure()`` in another thread, whose import locks a child cannot release.
 
         The wait has a limit, because that thread may need a lock of the forking thread.
         """
         self.lock.acquire(timeout=self.fork_patience)
 
     def after_fork_in_parent(self) -> None:
-        """Let other threads configure again."""
-        with contextlib.suppress(RuntimeError):  # the wait ended without the lock
+        """Release the lock, so that other threads can configure."""
+        with contextlib.suppress(RuntimeError):  # before_fork() did not get the lock
             self.lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -82,14 +82,14 @@ def configure(
 ) -> Runtime:
     """Configure the default runtime from arguments, environment and files.
 
-    A second call with the same result changes nothing.  With another result,
-    the loggers move to the new runtime and the previous runtime is shut down,
-    which blocks for at most its ``shutdown_timeout``.  Thread-safe.
+    A second call with equal options changes nothing.  With other options, the
+    loggers move to a new runtime and the previous runtime is shut down, which
+    blocks for at most its ``shutdown_timeout``.  Thread-safe.
 
     Args:
-        settings: the options; None reads them from the environment and files.
+        settings: the options, or None to read them from the environment and files.
         sinks: the sinks, or their names as in the option ``sinks``.
-        processors: the callables ``(record) -> record or None``, in order.
+        processors: the functions ``(record) -> record or None``, in order.
         level: the lowest enabled severity.
         resource: the resource attributes that replace the detected ones.
         **options: more options of :class:`fapilog.Settings`.
@@ -132,14 +132,14 @@ def _configure(
     runtime = _change_over(made_from)
     _follow_levels()
     if resolved.otel_provider and not resolved.otel_disabled:
-        from fapilog.otel.provider import install_provider  # noqa: PLC0415 - as above
+        from fapilog.otel.provider import install_provider  # noqa: PLC0415 - at configure only
 
         install_provider(target)
     return runtime
 
 
 def _change_over(made_from: tuple[Any, ...]) -> Runtime:
-    """Replace the present runtime by a new one; keep the present one if that fails."""
+    """Replace the present runtime with a new one, or restore it if that fails."""
     previous = state.runtime
     was_open = previous is not None and not previous.pipeline.closed
     if previous is not None and _shared(made_from[1], state.made_from):
@@ -157,7 +157,7 @@ def _change_over(made_from: tuple[Any, ...]) -> Runtime:
 
 
 def _make(made_from: tuple[Any, ...]) -> Runtime:
-    from fapilog.runtime.runtime import Runtime  # noqa: PLC0415 - as above
+    from fapilog.runtime.runtime import Runtime  # noqa: PLC0415 - at configure only
 
     settings, sinks, processors, resource = made_from
     return Runtime(
@@ -171,13 +171,13 @@ def _shared(sinks: Iterable[object] | None, made_from: tuple[Any, ...]) -> bool:
 
 
 def get_logger(name: str = "", /, **bound: Any) -> Logger:
-    """Return the logger of ``name``; its records carry ``bound`` fields.
+    """Return the logger of ``name``, whose records carry the ``bound`` fields.
 
-    Does not block, needs no configuration, thread-safe.
+    Works before ``configure()``.  Thread-safe; does not block.
 
     Args:
         name: the logger's name, usually ``__name__``; dotted names inherit levels.
-        **bound: the attributes of every record of this logger.
+        **bound: the attributes that every record of this logger gets.
     """
     return Logger(state.registry.core(name), snapshot_attributes(bound))
 
@@ -188,9 +188,9 @@ def get_async_logger(name: str = "", /, **bound: Any) -> AsyncLogger:
 
 
 def set_level(level: int | str | None, logger: str = "") -> None:
-    """Change the level of a logger name and of the names below it, at once.
+    """Change the level of a logger name and of the names below it immediately.
 
-    If nothing is configured, configures from the environment first.
+    If nothing is configured yet, first configures fapilog from the environment.
 
     Raises:
         ConfigurationError: ``level`` is not a severity.
@@ -200,13 +200,13 @@ def set_level(level: int | str | None, logger: str = "") -> None:
 
 
 def flush(timeout: float | None = None) -> bool:
-    """Wait until every sink has settled the records that were logged so far.
+    """Wait until every sink has settled the records that were logged before this call.
 
     Blocks up to ``timeout`` seconds (30 if it is None or not a number), so do not
     call it in the thread of an event loop.
 
     Returns:
-        False if the time limit came first.
+        False if the time limit passed first.
     """
     runtime = state.runtime
     return True if runtime is None else runtime.flush(timeout)
@@ -215,7 +215,7 @@ def flush(timeout: float | None = None) -> bool:
 def shutdown(timeout: float | None = None) -> None:
     """Deliver the accepted records, end all threads and undo :func:`configure`.
 
-    Blocks up to ``timeout`` seconds (None: the option ``shutdown_timeout``).
+    Blocks up to ``timeout`` seconds (the option ``shutdown_timeout`` if None).
     The interpreter's exit does the same.  Records that are logged later are
     dropped and counted, until :func:`configure` is called again.
     """
@@ -230,21 +230,21 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def stats() -> Stats:
-    """Return the ledger of the default runtime, or of the last one after a shutdown."""
+    """Return the ledger of the default runtime, which stays readable after a shutdown."""
     runtime = state.runtime
     return Stats() if runtime is None else runtime.stats()
 
 
 def current() -> Runtime | None:
-    """Return the default runtime, open or shut down, or None before the first one."""
+    """Return the default runtime, open or shut down, or None if nothing was configured."""
     return state.runtime
 
 
 def target() -> Runtime | None:
-    """Return the default runtime for a bridge; the first use configures it.
+    """Return the default runtime for a bridge; the first call may configure it.
 
-    After a shutdown, returns the closed runtime, which counts further records.
-    Never raises.
+    After a shutdown, returns the closed runtime, which drops and counts further
+    records.  Never raises.
     """
     if state.runtime is None:
         _configure_on_first_use()
@@ -255,16 +255,15 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
     """Send records of the :mod:`logging` module to the default runtime.
 
     The records of all loggers, propagating or not, arrive exactly once, even if
-    other code configures ``logging`` before or after this call.  The handler of
-    OpenTelemetry's instrumentation adds no second copy.  Another call changes
-    only the level.  Other handlers stay.  :func:`uninstall_stdlib` and
+    other code configures ``logging`` before or after this call, or if
+    OpenTelemetry's instrumentation has a handler.  A second call changes only
+    the level.  Other handlers stay in place.  :func:`uninstall_stdlib` and
     :func:`shutdown` undo it.
 
     Args:
-        level: the lowest severity that is sent; None follows the runtime's
-            levels, and opens the logger's own level accordingly.
-        logger: the name of one logger, for its records and those that propagate
-            to it; None is all loggers.
+        level: the lowest severity that is sent.  If None, the runtime's levels
+            apply, and the logger's own level is lowered to them.
+        logger: the logger whose own and propagated records are sent; None means all.
 
     Raises:
         ConfigurationError: ``level`` is not a severity.
@@ -275,7 +274,7 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
 
 
 def _follow_levels() -> None:
-    """Open the levels of the standard library's loggers as far as the present levels need."""
+    """Lower the levels of the standard library's loggers to the present levels."""
     installed = sys.modules.get("fapilog.bridges.stdlib")
     if installed is not None:
         installed.follow_levels()
@@ -285,14 +284,14 @@ holding.follow(_follow_levels)
 
 
 def uninstall_stdlib() -> None:
-    """Undo :func:`install_stdlib` at every logger, if it was called."""
+    """Undo :func:`install_stdlib` for every logger, if it was called."""
     installed = sys.modules.get("fapilog.bridges.stdlib")
     if installed is not None:
         installed.uninstall_all()
 
 
 def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
-    """Configure from the environment; a wrong option must not break a log call."""
+    """Configure fapilog from the environment; a wrong option must not break a log call."""
     with state.lock:
         if state.runtime is not None:
             return
@@ -306,7 +305,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
                 announce("configure", f"{error}; logging to the console instead")
                 _log_to_console()
         except Exception as error:  # noqa: BLE001 - a log call never raises, not even when the
-            # interpreter is ending and nothing can be imported any more
+            # interpreter is ending and can no longer import modules
             announce("configure", f"records are dropped: {describe(error)}")
 
 

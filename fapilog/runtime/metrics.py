@@ -24,21 +24,22 @@ if TYPE_CHECKING:
 
 
 class PipelineMetrics(Collector):
-    """A ``prometheus_client`` collector.  Thread-safe; does not block.
+    """A ``prometheus_client`` collector for one runtime.  Thread-safe; does not block.
 
     Args:
-        runtime: the function that returns the runtime to show, or None.
+        runtime: the function that returns the runtime, or None if nothing was
+            configured.
     """
 
     def __init__(self, runtime: Callable[[], Runtime | None]) -> None:
         self._runtime = runtime
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the families; a registry uses them to refuse duplicates."""
+        """Yield the metric families, which a registry uses to refuse duplicates."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families with their present values."""
+        """Yield the metric families with their present values."""
         runtime = self._runtime()
         if runtime is None:
             yield from _ledger(Stats())
@@ -48,30 +49,30 @@ class PipelineMetrics(Collector):
         yield from _sending(runtime.pipeline)
 
 
-#: Per sink: the family's type, name and help text, and the ledger's attribute.
+#: For each sink: the family's type, name and help text, and the ledger's attribute.
 _BY_SINK: Final = (
-    (CounterMetricFamily, "records_delivered", "Records a sink's backend took.", "delivered"),
-    (CounterMetricFamily, "records_rejected", "Records a backend refused for good.", "rejected"),
+    (CounterMetricFamily, "records_delivered", "Records that a backend accepted.", "delivered"),
+    (CounterMetricFamily, "records_rejected", "Records that a backend rejected.", "rejected"),
     (
         CounterMetricFamily,
         "records_quarantined",
-        "Records a backend refused for good, kept on disk.",
+        "Records that a backend rejected and that are kept on disk.",
         "quarantined",
     ),
-    (GaugeMetricFamily, "records_spooled", "Records waiting on disk for a sink.", "spooled"),
-    (GaugeMetricFamily, "records_pending", "Records on their way to a sink, in memory.", "pending"),
+    (GaugeMetricFamily, "records_spooled", "Records that wait on disk for a sink.", "spooled"),
+    (GaugeMetricFamily, "records_pending", "Records in memory that are not settled.", "pending"),
     (
         CounterMetricFamily,
         "records_resent",
-        "Records sent again after an attempt without an answer: possible duplicates.",
+        "Records sent again after an attempt without an answer; may be duplicates.",
         "resent",
     ),
-    (CounterMetricFamily, "records_adopted", "Records an earlier process left on disk.", "adopted"),
+    (CounterMetricFamily, "records_adopted", "Records adopted from an earlier process.", "adopted"),
 )
 #: For all sinks together: the counter's name and help text, and the ledger's attribute.
 _TOTALS: Final = (
-    ("records_accepted", "Records logged at an enabled level, and adopted ones.", "accepted"),
-    ("processor_errors", "Processors that raised; their records were masked.", "processor_errors"),
+    ("records_accepted", "Records logged at an enabled level, and adopted records.", "accepted"),
+    ("processor_errors", "Exceptions of processors; the records were masked.", "processor_errors"),
     ("values_redacted", "Values masked by redaction.", "redacted"),
 )
 
@@ -86,7 +87,7 @@ def _ledger(stats: Stats) -> Iterator[Metric]:
         yield family
     dropped = CounterMetricFamily(
         "fapilog_records_dropped",
-        "Records given up; the reasons 'filtered', 'not_routed' and 'not_released' are intended.",
+        "Dropped records; the reasons 'filtered', 'not_routed' and 'not_released' are intended.",
         labels=["sink", "reason", "severity"],
     )
     for sink_name, sink in stats.sinks.items():
@@ -98,18 +99,18 @@ def _ledger(stats: Stats) -> Iterator[Metric]:
 
 def _queue(pipeline: Pipeline) -> Iterator[Metric]:
     size, capacity = len(pipeline.queue), pipeline.admission.capacity
-    yield GaugeMetricFamily("fapilog_queue_size", "Records waiting for the worker.", size)
-    yield GaugeMetricFamily("fapilog_queue_capacity", "Records the queue holds.", capacity)
+    yield GaugeMetricFamily("fapilog_queue_size", "Records that wait for the worker.", size)
+    yield GaugeMetricFamily("fapilog_queue_capacity", "Records that fit in the queue.", capacity)
 
 
 def _sending(pipeline: Pipeline) -> Iterator[Metric]:
     gauge = partial(GaugeMetricFamily, labels=["sink"])
-    backlog = gauge("fapilog_backlog_bytes", "Encoded bytes waiting for a sink.")
-    spool = gauge("fapilog_spool_bytes", "Bytes waiting on disk.")
-    circuit = gauge("fapilog_circuit_open", "1 while the backend does not take records.")
-    denied = gauge("fapilog_access_denied", "1 while the backend refuses our credentials.")
+    backlog = gauge("fapilog_backlog_bytes", "Encoded bytes that wait in memory for a sink.")
+    spool = gauge("fapilog_spool_bytes", "Bytes that wait on disk for a sink.")
+    circuit = gauge("fapilog_circuit_open", "1 while the backend accepts no records.")
+    denied = gauge("fapilog_access_denied", "1 while the backend refuses the credentials.")
     retries = CounterMetricFamily(
-        "fapilog_send_retries", "Sends that failed and are tried again.", labels=["sink"]
+        "fapilog_send_retries", "Sends that failed and are repeated.", labels=["sink"]
     )
     durations = HistogramMetricFamily(
         "fapilog_send_duration_seconds", "Duration of sends, in seconds.", labels=["sink"]

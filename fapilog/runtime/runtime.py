@@ -1,7 +1,7 @@
 """A runtime: a logger registry, a pipeline and sinks with their own settings.
 
-A process may have several runtimes (tests, libraries, tenants).  The functions of
-the package use the default one, which ``fapilog.runtime.default`` holds.
+A process may have several runtimes (for tests, libraries or tenants).  The
+functions of ``fapilog`` use the default runtime of ``fapilog.runtime.default``.
 """
 
 from __future__ import annotations
@@ -46,27 +46,26 @@ if TYPE_CHECKING:
     Sinks: TypeAlias = Iterable[Sink[Any] | Route | str] | Sink[Any] | Route | str
     AnyResource: TypeAlias = Resource | SDKResource | Mapping[str, Any]
 
-#: Seconds that ``flush()`` waits by default.
+#: Default time limit of ``flush()``, in seconds.
 _FLUSH: Final = 30.0
-#: The longest wait in seconds; the system's own waits have a limit too.
+#: The longest time limit, in seconds; the operating system cannot wait without a limit.
 _LONGEST: Final = 86_400.0
 
 
 class Runtime:
     """A logger factory with its own pipeline and sinks.
 
-    As a context manager it is shut down at the end of the block.  All methods
-    are thread-safe.
+    A ``with`` statement shuts it down at the end of the block.  All methods are
+    thread-safe.
 
     Args:
-        settings: the options; None reads them from the environment and files.
-        sinks: the sinks, routes to sinks, or names as in the option ``sinks``,
-            which replace the sinks of the settings.
-        processors: the callables for each record, in order.  Redaction runs
-            after them, unless one of them is a ``RedactProcessor`` or the
-            option ``redact`` is off.
-        level: the lowest enabled severity, as the option ``level``.
-        resource: the attributes that replace the detected ones, or a whole
+        settings: the options, or None to read them from the environment and files.
+        sinks: the sinks, routes or names that replace the option ``sinks``.
+        processors: the functions that are called for each record, in order.
+            Redaction runs after them, unless one of them is a
+            ``RedactProcessor`` or the option ``redact`` is off.
+        level: the lowest enabled severity, as in the option ``level``.
+        resource: the attributes that replace the detected ones, or a complete
             resource.
         **options: more options of :class:`Settings`.
 
@@ -94,7 +93,7 @@ class Runtime:
         detected = resources.detect_resource(check_resource(resource))
         self.resource = self._redact_resource(detected)
         self._process = resources.process_attributes()
-        # Foreign resources and scopes are few and compared by identity.
+        # Few other resources and scopes exist, and they are compared by identity.
         self._redacted_resource = lru_cache(maxsize=64)(self._redact_resource)
         self._redacted_scope = lru_cache(maxsize=1024)(self._redact_scope)
         self.pipeline = _pipeline(self.settings, sinks, chain, self.resource)
@@ -105,7 +104,7 @@ class Runtime:
         self.pipeline.adopt_orphans()
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
-        """Return the logger of ``name``; its records carry ``bound`` fields."""
+        """Return the logger of ``name``, whose records carry the ``bound`` fields."""
         return Logger(self._registry.core(name), snapshot_attributes(bound))
 
     def get_async_logger(self, name: str = "", /, **bound: Any) -> AsyncLogger:
@@ -113,11 +112,11 @@ class Runtime:
         return AsyncLogger(self._registry.core(name), snapshot_attributes(bound))
 
     def set_level(self, level: int | str | None, logger: str = "") -> None:
-        """Change the level of a logger name and of the names below it, at once.
+        """Change the level of a logger name and of the names below it immediately.
 
         Args:
-            level: the severity; None inherits from the parent again.
-            logger: the dotted name; "" is the default of all loggers.
+            level: the severity, or None to inherit the parent's level again.
+            logger: the dotted name; "" changes the default of all loggers.
 
         Raises:
             ConfigurationError: ``level`` is not a severity.
@@ -130,30 +129,30 @@ class Runtime:
         self._registry.set_level(logger, threshold)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every sink has settled the records that were logged so far.
+        """Wait until every sink has settled the records that were logged before this call.
 
         Blocks up to ``timeout`` seconds (30 if it is None or not a number).
 
         Returns:
-            False if the time limit came first.
+            False if the time limit passed first.
         """
         return self.pipeline.flush(_time_limit("flush", timeout, _FLUSH))
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Deliver the accepted records, end all threads and close the sinks.
 
-        Blocks up to ``timeout`` seconds (the option ``shutdown_timeout`` if it is
-        None or not a number), one deadline for everything.  Records that are left
-        then are dropped and counted, and so are later records.  A second call
+        Blocks up to ``timeout`` seconds in total (the option ``shutdown_timeout``
+        if it is None or not a number).  Records that remain undelivered, and
+        records that are logged later, are dropped and counted.  A second call
         does nothing.
         """
         deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
-        self.pipeline.closed = True  # before the loggers, which read it once they are closed
+        self.pipeline.closed = True  # before the loggers, which read it after they are closed
         self._registry.close()
         self._end(deadline)
 
     def retire(self) -> None:
-        """Shut down after another runtime has got this runtime's loggers."""
+        """Shut down after another runtime has received this runtime's loggers."""
         self._end(monotonic() + self.settings.shutdown_timeout)
 
     def _end(self, deadline: float) -> None:
@@ -162,7 +161,7 @@ class Runtime:
         process_exit.unregister(self)
 
     def prepare_exit(self) -> None:
-        """Start the threads that ``shutdown()`` needs; an ending interpreter starts none."""
+        """Start the threads of ``shutdown()`` now; an ending interpreter cannot start threads."""
         self.pipeline.start_threads()
 
     def stats(self) -> Stats:
@@ -172,13 +171,13 @@ class Runtime:
 
     @property
     def exit_timeout(self) -> float:
-        """The seconds that this runtime may take when the process ends."""
+        """The longest duration of the shutdown when the process ends, in seconds."""
         return self.settings.shutdown_timeout
 
     # ---- RecordTarget: the interface for bridges
 
     def is_enabled(self, name: str, severity_number: int) -> bool:
-        """Whether a record of the logger ``name`` at this severity would be taken or held."""
+        """Whether a record of the logger ``name`` at this severity would be accepted or held."""
         if not self.pipeline.has_sinks:
             return False
         threshold = self._registry.levels.threshold(name)
@@ -188,11 +187,11 @@ class Runtime:
         )
 
     def lowest_severity(self) -> int:
-        """Return the lowest severity number that any logger takes or a hold may keep."""
+        """Return the lowest severity number that is enabled for any logger or that a hold takes."""
         return holding.gate(self._registry.levels.lowest)
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
-        """Take a record of a bridge.  Its values must be snapshots already."""
+        """Put a bridge's record into the queue or a hold.  Its values must be snapshots."""
         number = record.severity_number if isinstance(record.severity_number, int) else 0
         entry = offered(self._complete, number, record, exception)
         hold = None
@@ -233,7 +232,7 @@ class Runtime:
         return attributes if self._redactor is None else self._redactor.redact_mapping(attributes)
 
     def after_fork(self) -> None:
-        """Put the forked child's own process into the resource."""
+        """Update the resource with the attributes of the forked child process."""
         from fapilog.otel import resource as resources  # noqa: PLC0415 - loaded by __init__()
 
         before, self._process = self._process, resources.process_attributes()
@@ -254,7 +253,7 @@ class Runtime:
 
 
 def _time_limit(function: str, given: Any, default: float) -> float:
-    """Return seconds from 0 to a day; a wrong argument must not break the application."""
+    """Return ``given`` limited to one day, or ``default`` if it is not a number of seconds."""
     if given is None:
         return default
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
@@ -268,7 +267,7 @@ def _time_limit(function: str, given: Any, default: float) -> float:
 
 
 def resolve_settings(settings: object, options: Mapping[str, Any]) -> Settings:
-    """Return ``settings`` with ``options`` on top, validated.
+    """Return validated settings, in which ``options`` override ``settings``.
 
     Raises:
         ConfigurationError: an option is wrong, or ``settings`` has another type.
@@ -287,10 +286,10 @@ def resolve_settings(settings: object, options: Mapping[str, Any]) -> Settings:
 
 
 def check_processors(given: object) -> tuple[Processor, ...]:
-    """Return the processors in a tuple.
+    """Return the processors as a tuple.
 
     Raises:
-        ConfigurationError: a processor is not a plain function, or they are not iterable.
+        ConfigurationError: ``given`` is not a list of plain functions.
     """
     fix = "pass a list of functions (record) -> record"
     if given is None:
@@ -310,10 +309,10 @@ def check_processors(given: object) -> tuple[Processor, ...]:
 
 
 def check_resource(given: Any) -> AnyResource | None:
-    """Return the resource; attributes are copied.
+    """Return the given resource, or a copy of the given attributes.
 
     Raises:
-        ConfigurationError: it is neither attributes nor a resource.
+        ConfigurationError: ``given`` is neither a mapping nor a resource.
     """
     if given is None or hasattr(given, "attributes"):
         return given  # type: ignore[no-any-return]
@@ -327,13 +326,13 @@ def _processors(
     settings: Settings, given: Sequence[Processor]
 ) -> tuple[RedactProcessor | None, list[Processor]]:
     from fapilog.processors import RedactProcessor as Redactor  # noqa: PLC0415 - at configure only
-    from fapilog.processors.redact import redactor_of  # noqa: PLC0415 - as above
+    from fapilog.processors.redact import redactor_of  # noqa: PLC0415 - at configure only
 
     own = next((p for p in given if isinstance(p, Redactor)), None)
     if own is None:
         own = redactor_of(settings)
         return own, [*given, own] if own else [*given]
-    # A second pass redacts what the processors after it add.
+    # A second pass redacts the values that later processors add.
     return own, [*given] if isinstance(given[-1], Redactor) else [*given, own]
 
 

@@ -1,7 +1,7 @@
 """Makes the sending queues of a pipeline from settings and sinks.
 
-This module joins sinks with their routes, fallbacks, spools and quarantines, and
-finds every error in them before the first record.
+This module connects sinks with their routes, fallbacks, spools and quarantines, and
+finds errors in their options before the first record.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ if TYPE_CHECKING:
 
 
 def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
-    """Return a sending queue per sink, with the sink opened; fallbacks come last.
+    """Open all sinks and return one sending queue per sink; fallbacks come last.
 
     Args:
-        settings: the options of sinks and delivery, and the sinks' names if
-            ``given`` is None.
+        settings: the options, which also name the sinks if ``given`` is None.
         given: a sink, a route, a name, or an iterable of these.
 
     Raises:
-        ConfigurationError: a sink, a route or an option is wrong; no sink stays
-            open.
+        ConfigurationError: a sink, route or option is wrong; no sink stays open.
     """
     wanted = wanted_sinks(settings, given)
     routes = _with_fallbacks(settings, _routes(settings, wanted), _specs(wanted))
@@ -53,7 +51,7 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    make_sinks(settings, named.values())  # nothing can fail after this
+    make_sinks(settings, named.values())  # last, because later errors would leave sinks open
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 
@@ -76,7 +74,7 @@ def _specs(wanted: Iterable[object]) -> set[str]:
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
-    """Return a route per sink, with the options that the settings have for its name."""
+    """Return one route per sink, with the options of its name in the settings."""
     given = []
     for one in wanted:
         sink = _sink(one.sink if isinstance(one, Route) else one, settings)
@@ -87,7 +85,7 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
     routes = []
     for name, (one, sink) in zip(named, given, strict=True):
         group = groups.pop(name, None)
-        if isinstance(one, Route):  # code wins over settings
+        if isinstance(one, Route):  # options in code override settings
             routes.append(replace(one, sink=sink))
         else:
             routes.append(Route(sink, **(dict(group) if group else {})))
@@ -103,7 +101,7 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
 def _with_fallbacks(
     settings: Settings, routes: Iterable[Route], specs: Container[str]
 ) -> list[Route]:
-    """Replace the fallbacks' names by sinks, one sink per name."""
+    """Replace the names of fallbacks with sinks, one sink per name."""
     made: dict[str, Any] = {}
     found = []
     for route in routes:
@@ -111,8 +109,8 @@ def _with_fallbacks(
         if isinstance(fallback, str):
             if fallback in specs:
                 msg = (
-                    f"fallback={fallback!r} of {route}: it is one of the sinks already and would "
-                    "get records twice; use another one"
+                    f"fallback={fallback!r} of {route}: this sink is already in use and would "
+                    "get records twice; use another sink"
                 )
                 raise ConfigurationError(msg)
             if fallback not in made:
@@ -130,18 +128,17 @@ def _check(name: str, sink: Any) -> None:
     if not isinstance(sink.limits, BatchLimits):
         msg = f"limits of the sink {name!r}: give a BatchLimits"
         raise ConfigurationError(msg)
-    concurrency = getattr(sink, "concurrency", 1)  # a sink need not inherit from Sink
+    concurrency = getattr(sink, "concurrency", 1)  # not every sink inherits from Sink
     if type(concurrency) is not int or concurrency < 1:
         msg = f"concurrency={concurrency!r} of the sink {name!r}: give an integer from 1 up"
         raise ConfigurationError(msg)
 
 
 def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOptions:
-    """Return the delivery options of a route's sink, with its spool opened.
+    """Open the spool of a route's sink and return the sink's delivery options.
 
     Raises:
-        ConfigurationError: the sink, or the directory of its spool, cannot be
-            used.
+        ConfigurationError: the sink or its spool's directory cannot be used.
     """
     _check(name, route.sink)
     spool, quarantine = _disk(settings, name, route.sink)
@@ -153,7 +150,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
                 "spool.mode=never, and use a sink whose records can be spooled (otlp, loki)"
             )
             raise ConfigurationError(msg)
-        policy = None  # the policy of all sinks, and this one is local
+        policy = None  # the policy applies to all sinks, and this sink cannot spool
     return DeliveryOptions(
         capacity=settings.backlog_bytes,
         export_timeout=settings.export_timeout,
@@ -168,7 +165,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
 
 
 def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[str]:
-    """Return the names of the sinks' directories below ``spool.directory``.
+    """Return the names of the sinks' directories inside ``spool.directory``.
 
     Raises:
         ConfigurationError: two different sinks would use the same directory.
@@ -183,15 +180,15 @@ def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[st
         # The same options, including credentials, mean the same destination.
         if other is not sink and getattr(other, "options", other) != getattr(sink, "options", sink):
             msg = (
-                f"two sinks are called {sink.name!r} and send to the same destination, so their "
-                "records could not be told apart in the spool: give each its own name"
+                f"two sinks named {sink.name!r} send to the same destination, but with different "
+                "options, and would share one spool; give each sink its own name"
             )
             raise ConfigurationError(msg)
     return set(found)
 
 
 def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quarantine | None]:
-    """Return the spool and the quarantine of a sink, or None for each that it has not."""
+    """Return the spool and the quarantine of a sink; each may be None."""
     group = settings.spool
     durable = as_durable(sink)
     if durable is None or group.directory is None:
