@@ -79,8 +79,7 @@ _LOST: Final = re.compile(
     re.IGNORECASE,
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
-#: The text with which gRPC reports that the client received a message that is too large.
-#: That message is the answer, not the request.
+#: A part of gRPC's error for an answer, not a request, that is too large.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
 _UNPACKED: Final = "Decompressed"
 
@@ -132,8 +131,7 @@ def http_error(
 
     Args:
         status: the HTTP status.
-        body: the answer's body: a ``google.rpc.Status`` in the encoding of
-            ``content_type``, or any text.
+        body: the body: a ``google.rpc.Status`` encoded as ``content_type``, or any text.
         content_type: the answer's media type.
         wait: the answer's :func:`retry_after`, in seconds.
         source: the backend's address, used in the message.
@@ -225,8 +223,7 @@ def outcome(
     warning (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
 
     Args:
-        body: the answer's body, an ``ExportLogsServiceResponse`` in the encoding of
-            ``content_type``.
+        body: the body, an ``ExportLogsServiceResponse`` encoded as ``content_type``.
         count: the number of records in the request, the most that can be rejected.
         content_type: the answer's media type.
         clean: a function that makes the backend's text safe to show.

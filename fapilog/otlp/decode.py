@@ -92,10 +92,7 @@ def _scope(encoded: bytes, schema_url: bytes) -> Scope:
 
 
 def _any_value(encoded: bytes, depth: int) -> Any:
-    """Return the value in an ``AnyValue``, the last one if there are several.
-
-    Protobuf requires the last one.
-    """
+    """Return the value in an ``AnyValue``; if it has several, the last, as in protobuf."""
     if depth > MAX_DEPTH:
         msg = f"values nested more than {MAX_DEPTH} deep"
         raise ValueError(msg)
@@ -150,8 +147,7 @@ _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     12: ("event_name", _text),
 }
 _ATTRIBUTES: Final = 6
-#: The decoders of AnyValue's fields (common/v1/common.proto), by field number.  The second
-#: argument is the depth of the value's contents.
+#: The decoders of AnyValue's fields (common/v1/common.proto); each gets the contents' depth.
 _VALUE_FIELDS: Final[dict[int, Callable[[Field, int], Any]]] = {
     1: lambda value, _depth: _text(value),
     2: lambda value, _depth: bool(as_int64(value)),

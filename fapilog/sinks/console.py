@@ -113,8 +113,8 @@ class ConsoleSink(Sink[bytes]):
         every write on Windows and to a file object without a descriptor.
 
         Raises:
-            RetryableError: the stream cannot take more bytes at the moment; a retry of the
-                same batch continues after the last byte that was written.
+            RetryableError: the stream is full; a retry of the same batch continues after
+                the last byte that was written.
             PermanentError: the stream is closed, or its reader has closed its end.
         """
         output = self._current_output()
@@ -197,15 +197,13 @@ class OutputStream:
     def write_lines(self, lines: Sequence[bytes], timeout: float) -> None:
         """Write ``lines`` after the application's own output, and flush.
 
-        Blocks up to ``timeout`` seconds.  A line longer than ``PIPE_BUF`` is also written
-        with one call, so that other processes' output does not split it; see
-        :meth:`ConsoleSink.send`.
+        Blocks up to ``timeout`` seconds, or longer for a line over ``PIPE_BUF``, which is
+        one write, so that other processes' output does not split it.
 
         Raises:
             BlockingIOError: the stream did not become writable in time.
             Exception: any error of the file object, usually OSError, or ValueError if it
-                is closed.  After an error, :meth:`count_written` returns the number of
-                lines written.
+                is closed.  :meth:`count_written` counts the lines written before the error.
         """
         self._deadline = monotonic() + timeout
         self._written = -len(self.unfinished)

@@ -62,13 +62,12 @@ class FileSink(Sink["Item"]):
 
     Args:
         path: the path of the file.  Missing directories are created for this user only
-            (0700).  The file must not be a symbolic link; its directory may be one.
+            (0700).  The file must not be a symbolic link, but its directory may be.
         format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), or
             ``"otlp"``, the OTLP file format
             (https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/).
         max_bytes: the maximum size of the file in bytes; None for no limit.  The file
-            rotates before a write that would exceed it.  Only a file with a single longer
-            line is larger.
+            rotates before it exceeds this size, unless a single line is longer.
         rotate_every: the rotation period: a number of seconds, counted from the Unix
             epoch, or a UTC ``"hour"`` or ``"day"``; None for no periodic rotation.  The
             file rotates at the first record of a new period.
@@ -83,9 +82,8 @@ class FileSink(Sink["Item"]):
         name: the sink's name in counts and announcements.
         clock: a function that returns the seconds since the Unix epoch, for tests.
 
-    The name of a rotated file contains its rotation time,
-    ``app-20261123T101500.123456Z.jsonl``.  Only files whose names have exactly this form
-    are compressed and deleted.
+    Rotated files are named like ``app-20261123T101500.123456Z.jsonl``, by their rotation
+    time.  Only files whose names have exactly this form are compressed and deleted.
     """
 
     limits = BatchLimits(delay=0.1)

@@ -134,11 +134,9 @@ def rfc3339(nanoseconds: int) -> str:
 
 
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
-    """Split ``lines`` after the first ``written`` bytes.
+    """Return the number of whole ``lines`` in the first ``written`` bytes, and a remainder.
 
-    Returns:
-        The number of whole lines in these bytes, and the remaining bytes of a partly
-        written line, or ``b""``.
+    The remainder is the unwritten part of a partly written line, or ``b""``.
     """
     for whole, line in enumerate(lines):
         if written < len(line):

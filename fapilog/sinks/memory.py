@@ -21,8 +21,7 @@ class MemorySink(Sink[LogRecord]):
     """Keeps a bounded list of the newest records.
 
     Args:
-        capacity: the maximum number of records to keep, at least 1; when the list is full,
-            the sink drops the oldest record.
+        capacity: the maximum number of records, at least 1; the sink drops the oldest.
         name: the sink's name in counts and announcements.
 
     ``records``, ``dropped`` and ``clear`` are thread-safe and do not block.

@@ -43,7 +43,7 @@ class Rotation:
     """Decides when a log file must rotate.
 
     Args:
-        max_bytes: the size in bytes that a write must not exceed; None for no limit.
+        max_bytes: the maximum size of the file in bytes; None for no limit.
         every: the rotation period in seconds; None for no periodic rotation.  Periods are
             counted from the Unix epoch, so hours and days begin as in UTC.
     """
@@ -173,10 +173,7 @@ class Archive:
         self._requests.put(True)
 
     def close(self) -> None:
-        """Tidy once more and stop the thread; blocks up to about 5 s.
-
-        The next start finishes a compression that takes longer.
-        """
+        """Tidy once more and stop the thread.  Blocks up to about 5 s for the compression."""
         requests, self._requests = self._requests, None
         if requests is None:
             return

@@ -92,7 +92,7 @@ def client_context(
 
     Args:
         default: a function that makes a context with the default certificate authorities.
-        options: the options with the authorities to trust instead, and the client's
+        options: the sink's options, which may contain other authorities, and the client's
             certificate and key.
 
     Raises:

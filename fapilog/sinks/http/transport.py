@@ -283,10 +283,7 @@ class _RequestStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
-        """Keep the first buffer of each pair, and write both when the second one arrives.
-
-        httpcore ends a request that has a Content-Length with an empty buffer.
-        """
+        """Write buffers in pairs; httpcore ends a request of known length with an empty one."""
         kept, self._kept = self._kept, b""
         if not kept:
             self._kept = buffer
@@ -409,10 +406,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return whether an idle connection can be read, which means that it was closed.
-
-        The result is None for any ``info`` other than ``"is_readable"``.
-        """
+        """Return whether the other end closed an idle connection (``"is_readable"``), or None."""
         if info != "is_readable":
             return None
         sock = self._sock

@@ -29,8 +29,7 @@ Line: TypeAlias = "tuple[str, dict[str, Any]]"
 #: The only attribute that the format ``message`` includes in the line.
 _STACKTRACE: Final = "exception.stacktrace"
 
-#: The maximum number of characters of the body in a line that is too long for its
-#: attributes.  A character can take six bytes.
+#: The number of body characters in a line that is too long, each of up to six bytes.
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # bytes
 
@@ -56,10 +55,7 @@ def message_line(record: LogRecord) -> Line:
 
 
 def json_line(record: LogRecord) -> Line:
-    """Return severity, body, scope, ids and attributes as a JSON object.
-
-    The names are those of the OpenTelemetry log data model.
-    """
+    """Return the record as a JSON object with the names of the OpenTelemetry data model."""
     fields: dict[str, Any] = {"severity_text": record.severity_text, "body": record.body}
     fields["scope"] = {"name": record.scope.name}
     fields |= _identity(record)
@@ -70,10 +66,7 @@ def json_line(record: LogRecord) -> Line:
 
 
 def logfmt_line(record: LogRecord) -> Line:
-    """Return the fields of :func:`json_line` as ``name=value`` pairs.
-
-    Attributes have the names that Loki gives them.
-    """
+    """Return the record as ``name=value`` pairs, with Loki's names for the attributes."""
     fields = {"severity_text": record.severity_text, "body": _body(record)}
     fields["scope_name"] = record.scope.name
     fields |= _identity(record)

@@ -101,13 +101,11 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
 
 
 def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
-    """Reduce ``entries`` in place to ``size`` bytes and ``count`` entries.
+    """Reduce ``entries`` in place to ``size`` bytes; return the number of omitted entries.
 
-    Each entry may use an equal share of the space.  Large entries share the space that
-    small entries do not use; if it is too small, their values are truncated and marked.
-
-    Returns:
-        The number of omitted entries.
+    At most ``count`` entries remain, each with an equal share of the space.  Large entries
+    also share the space that small entries do not use.  Longer values are truncated and
+    marked.
     """
     beyond = list(entries)[max(count, 0) :]
     for name in beyond:
@@ -168,13 +166,12 @@ def origin_of(
     """Return the fields that all records of this origin share.
 
     Args:
-        resource: the resource, whose attributes become labels if ``allowed`` contains
-            their names.
+        resource: the resource; its attributes named in ``allowed`` become labels.
         scope: the scope, which contains the logger's name.
         number: the severity number.
         text: the severity text as the source wrote it.
-        allowed: the names that may become labels; :data:`SEVERITY` stands for the name of
-            the severity's range, such as ``WARN``.
+        allowed: the names that may become labels; the value of :data:`SEVERITY` is the
+            severity's range, such as ``WARN``.
     """
     attributes = dict(resource.attributes)
     labels: dict[str, str] = {}
@@ -245,10 +242,7 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
 
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """Do the work of :func:`metadata_of` for records with mappings or equal names, or near limits.
-
-    Slower, because it flattens mappings, renames equal names, and obeys Loki's limits.
-    """
+    """Do the work of :func:`metadata_of` if mappings, equal names or limits need handling."""
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
     size, count = room.size - _size(own), room.entries - len(own)
     values = list(flattened(attributes))

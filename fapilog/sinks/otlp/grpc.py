@@ -67,8 +67,7 @@ _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 # A target that works with a proxy, unlike "unix:..." and "dns:///...".
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
 
-# The channels of a parent process, kept because destroying one would affect the parent's
-# connections.
+# The channels of a parent process; destroying one would affect the parent's connections.
 _inherited: list[Any] = []
 
 
@@ -159,10 +158,7 @@ class GRPCTransport:
         """
         limit, until = self._limit or (len(body), 0.0)
         if len(body) > limit and monotonic() < until:
-            msg = (
-                f"{self._options.shown}: a request of {len(body)} bytes exceeds the server's "
-                f"limit of {limit}"
-            )
+            msg = f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"
             raise TooLargeError(msg)
 
     def _learn_limit(self, details: str, size: int) -> None:
@@ -241,11 +237,10 @@ def _is_host_and_port(target: str, url: str) -> bool:
 
 
 def _read(path: str | None) -> bytes | None:
-    """Return the contents of a file, or None without a path.
+    """Return the contents of a file, or None if ``path`` is None.
 
     Raises:
-        RetryableError: the file, which was readable when the sink was opened, cannot be
-            read at the moment.
+        RetryableError: the file can no longer be read.
     """
     try:
         return Path(path).read_bytes() if path else None
