@@ -224,7 +224,7 @@ def outcome(
 
     Args:
         body: the body, an ``ExportLogsServiceResponse`` encoded as ``content_type``.
-        count: the number of records in the request, the most that can be rejected.
+        count: the number of records in the request, which limits the number of rejections.
         content_type: the answer's media type.
         clean: a function that makes the backend's text safe to show.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _SEVERITIES: Final = tuple(api.SeverityNumber(number) for number in range(25))
-# The API gives a record the ids of the active span unless a context without one is passed.
+# A context without a span; otherwise the API would add the active span's ids to records.
 _NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
 # The errors of an exporter that cannot encode a record; a retry would fail again.

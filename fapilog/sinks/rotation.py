@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 18  # bytes compressed between two checks for close()
 _CLOSE_WAIT: Final = 5.0  # maximum seconds that close() waits for the compression
-_STOP_WAIT: Final = 0.1  # maximum seconds that it then waits for the thread to stop
+_STOP_WAIT: Final = 0.1  # maximum seconds that an abandoned compression takes to stop
 
 
 @dataclass

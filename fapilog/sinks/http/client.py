@@ -163,12 +163,12 @@ class HTTPClient:
         if response.has_redirect_location:
             host = _HOST.match(response.headers["location"])
             msg = (
-                f"{shown}: HTTP {status} leads to {self.clean(host[1]) if host else 'itself'}; "
-                "redirects are not followed, set the endpoint to the final URL"
+                f"{shown}: HTTP {status} leads to {self.clean(host[1]) if host else 'this host'}; "
+                "redirects are not followed: set the endpoint to the final URL"
             )
             raise PermanentError(msg)
         if len(body) > MAX_RESPONSE and self._refuses_long:
-            msg = f"{shown}: HTTP {status}, an answer of more than {MAX_RESPONSE} bytes"
+            msg = f"{shown}: HTTP {status}, and the answer exceeds {MAX_RESPONSE} bytes"
             raise PermanentError(msg)
         if "content-encoding" in response.headers:
             body = b""

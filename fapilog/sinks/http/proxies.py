@@ -123,12 +123,12 @@ def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
             unquote(url.password or ""),
             _secrets(url),
         )
-    what = "is not of the form http://host:port"
+    what = "is not a URL of the form http://host:port"
     if given.lower().startswith("socks"):
         what = "is a SOCKS proxy, which is not supported"
     msg = (
-        f"the environment's proxy ({source}) {what}: give one of the form http://host:port "
-        f"in {variable}, or name {host} in NO_PROXY"
+        f"the environment's proxy ({source}) {what}: set {variable} to http://host:port, or "
+        f"add {host} to NO_PROXY"
     )
     raise ConfigurationError(msg)
 

@@ -29,7 +29,7 @@ Line: TypeAlias = "tuple[str, dict[str, Any]]"
 #: The only attribute that the format ``message`` includes in the line.
 _STACKTRACE: Final = "exception.stacktrace"
 
-#: The number of body characters in a line that is too long, each of up to six bytes.
+#: The maximum number of body characters in a shortened line; each takes up to six bytes.
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # bytes
 

@@ -214,7 +214,7 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
     Args:
         record: the record.
-        attributes: the record's attributes without those that the line shows.
+        attributes: the record's attributes, except an attribute that the line shows.
         room: the space that the record's origin leaves.
     """
     if (
@@ -242,7 +242,7 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
 
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """Do the work of :func:`metadata_of` if mappings, equal names or limits need handling."""
+    """Do the work of :func:`metadata_of` when mappings, equal names or limits require care."""
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
     size, count = room.size - _size(own), room.entries - len(own)
     values = list(flattened(attributes))

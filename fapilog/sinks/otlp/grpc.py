@@ -56,7 +56,7 @@ _CHANNEL_OPTIONS: Final = [
     # reconnect, by default for up to two minutes.
     ("grpc.enable_retries", 0),
     ("grpc.max_reconnect_backoff_ms", 5000),
-    # Without this, a forked child's channel would share its parent's connection.
+    # Without this option, a forked child's channel would share its parent's connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
@@ -151,7 +151,7 @@ class GRPCTransport:
         return outcome(answer, count, clean=self._clean)
 
     def _check_size(self, body: bytes) -> None:
-        """Refuse a request over the server's limit before the server slowly refuses it.
+        """Refuse a request that exceeds the server's limit, without waiting for the server.
 
         Raises:
             TooLargeError: the request exceeds the server's limit.
@@ -206,8 +206,8 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
     """Return the proxy for the backend, and the channel's options for the proxy.
 
     The proxy is chosen as for the HTTP sinks.  gRPC's own rules differ: gRPC reads only
-    lower-case variables, and uses ``https_proxy`` even without TLS.  gRPC's rules apply
-    only if no other client supports the target, or if a variable for gRPC only is set.
+    lower-case variables, and uses ``https_proxy`` even without TLS.  gRPC's rules apply if
+    only gRPC supports the target, or if one of gRPC's own variables is set.
 
     Raises:
         ConfigurationError: the proxy cannot be used.
