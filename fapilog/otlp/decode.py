@@ -92,7 +92,7 @@ def _scope(encoded: bytes, schema_url: bytes) -> Scope:
 
 
 def _any_value(encoded: bytes, depth: int) -> Any:
-    """Return the value in an ``AnyValue``; if it has several, the last, as in protobuf."""
+    """Return the value in an ``AnyValue``; as in protobuf, the last of several values wins."""
     if depth > MAX_DEPTH:
         msg = f"values nested more than {MAX_DEPTH} deep"
         raise ValueError(msg)
@@ -147,7 +147,7 @@ _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     12: ("event_name", _text),
 }
 _ATTRIBUTES: Final = 6
-#: The decoders of AnyValue's fields (common/v1/common.proto); each gets the contents' depth.
+#: The decoders of AnyValue's fields (common/v1/common.proto); each takes a value and a depth.
 _VALUE_FIELDS: Final[dict[int, Callable[[Field, int], Any]]] = {
     1: lambda value, _depth: _text(value),
     2: lambda value, _depth: bool(as_int64(value)),

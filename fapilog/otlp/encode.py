@@ -234,9 +234,9 @@ def grouped(items: Sequence[Item]) -> Groups:
 
 
 def in_order(items: Sequence[Item]) -> Groups:
-    """Yield the records in their order, which may repeat a resource and a scope.
+    """Yield the records in their original order, so a resource or scope may be repeated.
 
-    The request is longer than with :func:`grouped` if the records of loggers alternate.
+    If loggers alternate, the request is longer than with :func:`grouped`.
     """
     for resource, of_resource in groupby(items, itemgetter(0)):
         scopes = groupby(of_resource, itemgetter(1))

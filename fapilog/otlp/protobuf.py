@@ -160,7 +160,7 @@ def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
 
 
 def bytes_field(message: bytes, number: int) -> bytes:
-    """Return field ``number``, a string or message, of a message; ``b""`` if it is absent.
+    """Return the string or message in field ``number`` of a message, or ``b""``.
 
     Raises:
         ValueError: the message is malformed or the field is a number.
@@ -169,7 +169,7 @@ def bytes_field(message: bytes, number: int) -> bytes:
 
 
 def int64_field(message: bytes, number: int) -> int:
-    """Return field ``number``, a signed integer, of a message; 0 if it is absent.
+    """Return the signed integer in field ``number`` of a message, or 0.
 
     Raises:
         ValueError: the message is malformed or the field is not a varint.

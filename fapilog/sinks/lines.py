@@ -186,7 +186,7 @@ class Progress(Generic[LineT]):
 
 @functools.lru_cache(maxsize=64)
 def _second(seconds: int) -> bytes:
-    """Return a time in RFC 3339 up to and including the decimal point of its second."""
+    """Return a Unix time in the format of RFC 3339, up to the decimal point."""
     try:
         moment = (_EPOCH + timedelta(seconds=max(seconds, 0))).isoformat()
     except OverflowError:  # after the year 9999

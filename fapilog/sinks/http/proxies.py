@@ -104,7 +104,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _system_exempts(host: str) -> bool:
-    """Return whether the settings of macOS or Windows exempt a host, if no variable is set."""
+    """Return whether macOS or Windows settings exempt a host; proxy variables override them."""
     return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(host))
 
 

@@ -283,7 +283,7 @@ class _RequestStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
-        """Write buffers in pairs; httpcore ends a request of known length with an empty one."""
+        """Write buffers in pairs; httpcore ends a request of known length with ``b""``."""
         kept, self._kept = self._kept, b""
         if not kept:
             self._kept = buffer
@@ -406,7 +406,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return whether the other end closed an idle connection (``"is_readable"``), or None."""
+        """Return for ``"is_readable"`` whether an idle connection was closed; otherwise None."""
         if info != "is_readable":
             return None
         sock = self._sock

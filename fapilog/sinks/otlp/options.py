@@ -122,7 +122,7 @@ def resolve(
 
 
 def _given(name: str, argument: object) -> _Given:
-    """Return the value and the source of option ``name``; ignore an empty variable."""
+    """Return the value and the source of option ``name``; empty variables are ignored."""
     if argument is not None:
         return _Given(argument, name)
     for prefix in (_LOGS, _GENERAL):
