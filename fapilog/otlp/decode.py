@@ -2,7 +2,7 @@
 
 The spool and the quarantine use this module.  A spooled request is only split into its
 records, whose bytes do not change.  Resource and scope are decoded, because a sink groups
-a batch by them.  Malformed bytes raise ``ValueError`` and no other exception.
+a batch by them.  Malformed bytes raise only ``ValueError``.
 """
 
 from __future__ import annotations

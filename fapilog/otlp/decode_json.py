@@ -1,8 +1,7 @@
 """Decodes the OTLP/JSON requests that ``encode_json`` has written.
 
 The spool uses this module.  Each record remains JSON.  Resource and scope are decoded,
-because a sink groups a batch by them.  Malformed JSON raises ``ValueError`` and no other
-exception.
+because a sink groups a batch by them.  Malformed JSON raises only ``ValueError``.
 """
 
 from __future__ import annotations

@@ -146,8 +146,7 @@ def encode_record(record: LogRecord) -> bytes:
     """Return ``record`` as one serialised ``logs.v1.LogRecord``.
 
     If ``fapilog.values.normalise`` has not processed the record, this function encodes a
-    normalised copy.  Never raises and does not block.  Thread-safe if no other thread
-    changes the record.
+    normalised copy.  Never raises or blocks.  Thread-safe if no other thread changes ``record``.
     """
     try:
         return _encode(record)

@@ -75,8 +75,7 @@ def encode_record_json(record: LogRecord) -> bytes:
     """Return ``record`` as one ``LogRecord`` object of OTLP/JSON, without a newline.
 
     If ``fapilog.values.normalise`` has not processed the record, this function encodes a
-    normalised copy.  Never raises and does not block.  Thread-safe if no other thread
-    changes the record.
+    normalised copy.  Never raises or blocks.  Thread-safe if no other thread changes ``record``.
     """
     try:
         return orjson.dumps(_fields(record))
@@ -125,8 +124,7 @@ def encode_request_json(items: Sequence[Item], arrange: Arrange = grouped) -> by
 
     Args:
         items: the encoded records.
-        arrange: the function that orders the records, ``encode.grouped`` or
-            ``encode.in_order``.
+        arrange: the function that orders them, ``encode.grouped`` or ``encode.in_order``.
     """
     logs = [_resource_logs(resource, scopes) for resource, scopes in arrange(items)]
     return orjson.dumps({"resourceLogs": logs})

@@ -1,7 +1,6 @@
 """The part of protobuf's wire format that OTLP and Loki need: varints and fields.
 
-The encoders, the spool and the sinks use this module, so sending logs loads no protobuf
-runtime.
+The encoders, the spool and the sinks use it, so sending logs loads no protobuf runtime.
 Specification: https://protobuf.dev/programming-guides/encoding/
 """
 

@@ -167,8 +167,7 @@ class OutputStream:
         stream: the file object.
         encoding: the encoding of the stream's text.
         is_utf8: whether the encoding is UTF-8.
-        unfinished: the remaining bytes of a partly written line; the next ``write_lines``
-            writes them first.
+        unfinished: the rest of a partly written line, which the next call writes first.
     """
 
     def __init__(self, stream: Any) -> None:

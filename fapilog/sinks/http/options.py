@@ -122,8 +122,7 @@ def split_url(value: object, source: str, form: str) -> SplitResult:
         form: the end of the error message, which describes a correct URL.
 
     Raises:
-        ConfigurationError: the value is not an http or https URL with a host and a valid
-            port.
+        ConfigurationError: the value is not such a URL, or its host or port is invalid.
     """
     try:
         url = urlsplit(str(value))

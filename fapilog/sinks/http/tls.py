@@ -92,8 +92,7 @@ def client_context(
 
     Args:
         default: a function that makes a context with the default certificate authorities.
-        options: the sink's options, which may contain other authorities, and the client's
-            certificate and key.
+        options: the sink's options, with other authorities, or a client's certificate and key.
 
     Raises:
         ConfigurationError: a file has invalid contents; the message names the option.

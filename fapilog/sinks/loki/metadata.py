@@ -103,9 +103,8 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
 def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
     """Reduce ``entries`` in place to ``size`` bytes; return the number of omitted entries.
 
-    At most ``count`` entries remain, each with an equal share of the space.  Large entries
-    also share the space that small entries do not use.  Longer values are truncated and
-    marked.
+    At most ``count`` entries remain, each with an equal share of the space and of the space
+    that smaller entries do not use.  Longer values are truncated and marked.
     """
     beyond = list(entries)[max(count, 0) :]
     for name in beyond:
