@@ -1,9 +1,8 @@
-"""The meaning of a backend's answer: delivered, rejected, try again, or never.
+"""Classifies a backend's answer: delivered, rejected, retryable, or permanently failed.
 
-Sinks pass the raw answer to this module, so every protocol decides by the same tables
-(https://opentelemetry.io/docs/specs/otlp/#failures), and the delivery around a sink
-only sees an ``Outcome`` or a ``SendError``.  Nothing here blocks, and a malformed answer
-never raises anything else.
+Sinks pass the raw answer to this module, so all protocols use the same tables
+(https://opentelemetry.io/docs/specs/otlp/#failures), and the delivery code only sees an
+``Outcome`` or a ``SendError``, even for a malformed answer.  No function here blocks.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ if TYPE_CHECKING:
 
 #: https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
-#: Loki answers 500 to everything that its parts cannot do at the moment
+#: Loki answers 500 when one of its components is temporarily unable to work
 #: (https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs).
 LOKI_RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
-#: https://opentelemetry.io/docs/specs/otlp/#failures.  RESOURCE_EXHAUSTED is retryable
-#: too if it comes with a RetryInfo.
+#: https://opentelemetry.io/docs/specs/otlp/#failures.  RESOURCE_EXHAUSTED is also
+#: retryable if the answer contains a RetryInfo.
 RETRYABLE_CODES: Final = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 )
-#: Answers about the request's content, its size, or the credentials.
+#: The errors for answers about the request's content, its size, or the credentials.
 _STATUS_ERRORS: Final[Mapping[int, type[SendError]]] = {
     400: InvalidDataError,
     401: AccessDeniedError,
@@ -55,16 +54,16 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
     "PERMISSION_DENIED": AccessDeniedError,
     "UNAUTHENTICATED": AccessDeniedError,
 }
-#: Seconds after which a backend that asks for more time is asked again.
+#: The longest delay before a retry that a backend can ask for, in seconds.
 MAX_RETRY_AFTER: Final = 300.0
-#: Characters of a backend's own words that reach a message.
+#: The maximum number of characters of a backend's own text that a message shows.
 MAX_MESSAGE: Final = 300
-#: Bytes of those words that are read: far more, so that a credential in them is hidden
-#: before the words are cut.
+#: The maximum number of bytes of that text that are read.  It is far larger, so that
+#: credentials are masked before the text is truncated.
 _MAX_WORDS: Final = 1 << 16
 
-#: The words of gRPC servers about a message over their limit, for which there is no code:
-#: C++ and Go (and servers built on them), Rust, Java, .NET.
+#: The texts with which gRPC servers refuse a message that exceeds their limit; gRPC has no
+#: status code for it.  In order: C++ and Go (and servers built on them), Rust, Java, .NET.
 _TOO_LARGE: Final = re.compile(
     "larger than max|message length too large|exceeds maximum size"
     "|exceeds the maximum configured message size"
@@ -72,15 +71,15 @@ _TOO_LARGE: Final = re.compile(
 _LIMIT: Final = re.compile(
     r"\(\d+ vs\.? (\d+)\)|the limit is: (\d+) bytes|exceeds maximum size (\d+)"
 )
-_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # Rust: the latter
-#: The words of gRPC about a connection that was lost during a call.
+_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # Rust: the second
+#: The texts with which gRPC reports a connection that was lost during a call.
 _LOST: Final = re.compile(
     "socket closed|connection reset|broken pipe|goaway|keepalive|stream removed|rst_stream"
     "|endpoint closing|connection closed",
     re.IGNORECASE,
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
-#: gRPC's own end received the message that is too large, so it is the answer.
+#: A part of gRPC's error for an answer, not a request, that is too large.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
 _UNPACKED: Final = "Decompressed"
 
@@ -92,7 +91,7 @@ _BINARY: Final = "application/octet-stream"
 
 
 def printable(text: str) -> str:
-    """Return the first :data:`MAX_MESSAGE` characters, with spaces for control characters."""
+    """Return the first :data:`MAX_MESSAGE` characters, with control characters as spaces."""
     cut = text[:MAX_MESSAGE]
     return "".join(char if char.isprintable() else " " for char in cut).strip()
 
@@ -101,8 +100,8 @@ def retry_after(value: str | None, now: float) -> float | None:
     """Return the seconds that a ``Retry-After`` header asks for, or None.
 
     Args:
-        value: seconds or an HTTP date (RFC 9110, section 10.2.3); any other value counts
-            as absent.
+        value: the header's value: seconds or an HTTP date (RFC 9110, section 10.2.3); any
+            other value is ignored.
         now: the current Unix time in seconds.
     """
     text = (value or "").strip()
@@ -128,15 +127,15 @@ def http_error(
     clean: Callable[[str], str] = printable,
     retryable: Collection[int] = RETRYABLE_STATUSES,
 ) -> SendError:
-    """Return the error that an HTTP answer other than 2xx stands for.
+    """Return the error for an HTTP answer whose status is not 2xx.
 
     Args:
         status: the HTTP status.
-        body: a ``google.rpc.Status`` in the encoding of ``content_type``, or any text.
+        body: the body: a ``google.rpc.Status`` encoded as ``content_type``, or any text.
         content_type: the answer's media type.
-        wait: the seconds that the answer's :func:`retry_after` asks for.
+        wait: the answer's :func:`retry_after`, in seconds.
         source: the backend's address, used in the message.
-        clean: makes the backend's words fit to be shown.
+        clean: a function that makes the backend's text safe to show.
         retryable: the statuses after which the same request may succeed.
     """
     try:
@@ -148,7 +147,7 @@ def http_error(
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LARGE.search(words):
         return TooLargeError(message)  # the limit of a gRPC server behind the HTTP server
     if status in retryable:
-        # After a 504, the server behind the gateway may have taken the request.
+        # After a 504, the server behind the gateway may have accepted the request.
         is_unanswered = status == HTTPStatus.GATEWAY_TIMEOUT
         return (NoAnswerError if is_unanswered else RetryableError)(message, wait)
     return _STATUS_ERRORS.get(status, PermanentError)(message)
@@ -163,17 +162,17 @@ def grpc_error(
     source: str = "",
     clean: Callable[[str], str] = printable,
 ) -> SendError:
-    """Return the error that a gRPC status stands for.
+    """Return the error for a gRPC status.
 
     Args:
         code: the status code's name, such as ``UNAVAILABLE``.
         details: the status message.
         status: the ``grpc-status-details-bin`` trailer, a serialised
-            ``google.rpc.Status`` that may hold a ``RetryInfo``.
-        is_compressed: whether the request was compressed; if not, an unpacked size in
+            ``google.rpc.Status`` that may contain a ``RetryInfo``.
+        is_compressed: whether the request was compressed; if not, a decompressed size in
             the message is the size of the answer.
         source: the backend's address, used in the message.
-        clean: makes the backend's words fit to be shown.
+        clean: a function that makes the backend's text safe to show.
     """
     message = _join(source, f"gRPC {code}", clean(details))
     wait = retry_info(status)
@@ -188,7 +187,7 @@ def grpc_error(
 
 
 def size_limit(details: str) -> int | None:
-    """Return the limit, in bytes, that a gRPC server names when it refuses a request."""
+    """Return the size limit in bytes that a gRPC server's refusal mentions, or None."""
     found = _LIMIT.search(details)
     limit = int(found[found.lastindex or 0]) if found else 0
     return limit or None
@@ -218,20 +217,20 @@ def outcome(
     content_type: str = _PROTOBUF,
     clean: Callable[[str], str] = printable,
 ) -> Outcome | None:
-    """Return the outcome in the answer to an accepted request; None for full success.
+    """Return the outcome that the answer to an accepted request reports; None for full success.
 
-    A partial success must not be retried; one that rejects nothing is a warning
-    (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
+    A partial success must not be retried.  A partial success that rejects no records is a
+    warning (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
 
     Args:
-        body: an ``ExportLogsServiceResponse`` in the encoding of ``content_type``.
-        count: the number of records in the request; no answer can reject more.
+        body: the body, an ``ExportLogsServiceResponse`` encoded as ``content_type``.
+        count: the number of records in the request, which limits the number of rejections.
         content_type: the answer's media type.
-        clean: makes the backend's words fit to be shown.
+        clean: a function that makes the backend's text safe to show.
     """
     if not body:
         return None
-    # No protobuf message begins with a brace; some backends mislabel their JSON.
+    # Some backends mislabel their JSON; no protobuf message begins with a brace.
     is_json = content_type.startswith(_JSON) or body.startswith(b"{")
     try:
         if is_json:
@@ -242,7 +241,7 @@ def outcome(
             partial = bytes_field(body, 1)
             rejected, words = int64_field(partial, 1), _text(bytes_field(partial, 2))
     except (ValueError, TypeError, AttributeError, OverflowError):
-        # The backend accepted the request: sending it again could only duplicate it.
+        # The backend accepted the request, so sending it again would duplicate its records.
         return Outcome(0, "the answer is not OTLP; does the endpoint lead to an OTLP receiver?")
     if not rejected and not words:
         return None

@@ -1,8 +1,8 @@
-"""OTLP protobuf to records: reads back the requests that ``encode`` has written.
+"""Decodes the OTLP protobuf requests that ``encode`` has written.
 
-The spool and the quarantine use it.  A spooled request is only cut into its records,
-whose bytes stay as they are.  Resource and scope are decoded, because a sink groups a
-batch by them.  Malformed bytes raise ``ValueError`` and nothing else.
+The spool and the quarantine use this module.  A spooled request is only split into its
+records, whose bytes do not change.  Resource and scope are decoded, because a sink groups
+a batch by them.  Malformed bytes raise only ``ValueError``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fapilog.otlp.encode import Item
     from fapilog.otlp.protobuf import Field
 
-#: The deepest nesting of values; the parsers of protobuf allow less.
+#: The deepest nesting of values that is decoded; protobuf parsers accept less.
 MAX_DEPTH: Final = 50
 
 
@@ -47,7 +47,7 @@ def decode_request(request: bytes) -> list[LogRecord]:
     """Return the records of a serialised ``ExportLogsServiceRequest``, in its order.
 
     Raises:
-        ValueError: ``request`` is not one.
+        ValueError: ``request`` is malformed.
     """
     records = []
     for resource, scope, encoded in split_request(request):
@@ -92,7 +92,7 @@ def _scope(encoded: bytes, schema_url: bytes) -> Scope:
 
 
 def _any_value(encoded: bytes, depth: int) -> Any:
-    """Return the value in an ``AnyValue``; of several values protobuf wants the last one."""
+    """Return the value in an ``AnyValue``; as in protobuf, the last of several values wins."""
     if depth > MAX_DEPTH:
         msg = f"values nested more than {MAX_DEPTH} deep"
         raise ValueError(msg)
@@ -147,7 +147,7 @@ _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     12: ("event_name", _text),
 }
 _ATTRIBUTES: Final = 6
-#: The fields of AnyValue in common/v1/common.proto; each gets the depth of its contents.
+#: The decoders of AnyValue's fields (common/v1/common.proto); each takes a value and a depth.
 _VALUE_FIELDS: Final[dict[int, Callable[[Field, int], Any]]] = {
     1: lambda value, _depth: _text(value),
     2: lambda value, _depth: bool(as_int64(value)),

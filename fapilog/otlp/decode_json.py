@@ -1,8 +1,7 @@
-"""OTLP/JSON to records: reads back the requests that ``encode_json`` has written.
+"""Decodes the OTLP/JSON requests that ``encode_json`` has written.
 
-The spool uses it.  Every record stays the JSON that it was.  Resource and scope are
-decoded, because a sink groups a batch by them.  Malformed JSON raises ``ValueError``
-and nothing else.
+The spool uses this module.  Each record remains JSON.  Resource and scope are decoded,
+because a sink groups a batch by them.  Malformed JSON raises only ``ValueError``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from fapilog.otlp.encode import Item
 
-#: The errors that JSON of the wrong shape, or with too many levels, leads to.
+#: The errors that JSON of the wrong shape, or with too many levels, causes.
 _MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 

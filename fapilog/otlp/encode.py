@@ -1,13 +1,13 @@
-"""OTLP protobuf: turns records into the bytes that a collector parses.
+"""Encodes records as OTLP protobuf, which a collector parses.
 
 A sink encodes each record once, on the pipeline's worker, as one
-``opentelemetry.proto.logs.v1.LogRecord``; a request only frames such bytes.  Field
-numbers follow https://github.com/open-telemetry/opentelemetry-proto (logs/v1,
+``opentelemetry.proto.logs.v1.LogRecord``; building a request only frames these bytes.
+Field numbers follow https://github.com/open-telemetry/opentelemetry-proto (logs/v1,
 common/v1, resource/v1), and fields are written in the order of their numbers.
 
 The encoder is written by hand because encoding is the most expensive step of the
 pipeline.  The bytes before a value (tags, key, lengths) depend only on the key and the
-length of the value, so they are kept in bounded memos, and a record is one join.
+length of the value, so they are cached in bounded memos, and a record takes one join.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fapilog.values import normalise, snapshot, snapshot_attributes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    #: Encoded records by resource and scope, in the order of a request.
+    #: Encoded records by resource and scope, in the order of the request.
     Groups: TypeAlias = Iterable[tuple[Resource, Iterable[tuple[Scope, Sequence[bytes]]]]]
     Arrange: TypeAlias = Callable[[Sequence["Item"]], Groups]
 
@@ -37,9 +37,9 @@ Item: TypeAlias = tuple[Resource, Scope, bytes]
 #: The errors that encoding raises for a record that did not pass ``values.normalise``.
 NOT_NORMAL: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
 
-#: The parsers of protobuf refuse messages nested more than 100 levels below the request,
-#: and one refused record loses its whole batch.  An attribute's value is at level 5; the
-#: values in an array are 2 levels lower, those in a mapping 3.
+#: Protobuf parsers refuse messages nested more than 100 levels below the request, and one
+#: such record would lose the whole batch.  An attribute's value is at level 5.  The values
+#: in an array are 2 levels deeper than the array, the values in a mapping 3.
 _VALUE_LEVEL: Final = 5
 _LAST_NESTING_LEVEL: Final = 100 - 3
 
@@ -56,7 +56,7 @@ _time_field = struct.Struct("<BQ").pack
 
 
 def _string(tag: bytes, text: str) -> bytes:
-    """Return a string field, or no bytes for proto3's default, the empty string."""
+    """Return a string field; for the empty string, proto3's default, return no bytes."""
     return delimited(tag, text.encode("utf-8", "backslashreplace")) if text else b""
 
 
@@ -145,9 +145,8 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
 def encode_record(record: LogRecord) -> bytes:
     """Return ``record`` as one serialised ``logs.v1.LogRecord``.
 
-    Relies on ``fapilog.values.normalise``; if a record did not pass it, this function
-    encodes a normalised copy.  Never raises and does not block.  Thread-safe for a
-    record that no other thread changes.
+    If ``fapilog.values.normalise`` has not processed the record, this function encodes a
+    normalised copy.  Never raises or blocks.  Thread-safe if no other thread changes ``record``.
     """
     try:
         return _encode(record)
@@ -180,7 +179,7 @@ def _encode(record: LogRecord) -> bytes:
             parts.append(_key_value(b"\x32", key, value))
     if record.dropped_attributes_count:
         parts.append(b"\x38" + varint(record.dropped_attributes_count))
-    # The data model wants the observed time always set.
+    # The data model requires an observed time.
     observed = record.observed_timestamp or record.timestamp or time.time_ns()
     correlation = _correlation(record.trace_id, record.span_id, record.trace_flags)
     parts += (correlation, _time_field(0x59, observed))
@@ -191,10 +190,9 @@ def _encode(record: LogRecord) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
-    """Return flags and ids, which many records in a row share.
+    """Return the encoded flags and ids, cached because consecutive records often share them.
 
-    Leaves out an id that is all zero or has another length, which makes it invalid, and
-    a span id without a trace id.
+    Omits invalid ids (all zeros or of the wrong length), and a span id without a trace id.
     """
     flags &= 0xFF
     trace, span = _from_hex(trace_id), _from_hex(span_id)
@@ -207,9 +205,9 @@ def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
 
 
 def normal_copy(record: LogRecord) -> LogRecord:
-    """Return a normalised copy of a record that reached a sink without the pipeline.
+    """Return a normalised copy of a record that did not pass through the pipeline.
 
-    Never raises.  All sinks share the record itself, so it stays as it is.
+    Never raises.  The record itself is not changed, because all sinks share it.
     """
     normal = copy.copy(record)
     normal.body = snapshot(record.body)
@@ -227,7 +225,7 @@ def normal_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def grouped(items: Sequence[Item]) -> Groups:
-    """Return the records by the identity of resource and scope, in order within a group."""
+    """Return the records grouped by resource and scope, in their order within each group."""
     groups: dict[Resource, dict[Scope, list[bytes]]] = {}
     for resource, scope, record in items:
         groups.setdefault(resource, {}).setdefault(scope, []).append(record)
@@ -235,9 +233,9 @@ def grouped(items: Sequence[Item]) -> Groups:
 
 
 def in_order(items: Sequence[Item]) -> Groups:
-    """Yield the records in their order, so that a resource and a scope may come again.
+    """Yield the records in their original order, so a resource or scope may be repeated.
 
-    A request from this is longer than one from :func:`grouped` if loggers alternate.
+    If loggers alternate, the request is longer than with :func:`grouped`.
     """
     for resource, of_resource in groupby(items, itemgetter(0)):
         scopes = groupby(of_resource, itemgetter(1))
@@ -251,7 +249,7 @@ def encode_request(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
 
     Args:
         items: the encoded records.
-        arrange: the order of the records, :func:`grouped` or :func:`in_order`.
+        arrange: the function that orders the records, :func:`grouped` or :func:`in_order`.
     """
     return b"".join([_resource_logs(resource, scopes) for resource, scopes in arrange(items)])
 
@@ -268,7 +266,7 @@ def _resource_logs(resource: Resource, scopes: Iterable[tuple[Scope, Sequence[by
     return delimited(b"\x0a", b"".join(parts))
 
 
-@lru_cache(maxsize=64)  # by identity, as resources and scopes compare
+@lru_cache(maxsize=64)  # resources and scopes are compared by identity
 def _resource(resource: Resource) -> bytes:
     return delimited(b"\x0a", _attributes(b"\x0a", resource.attributes))
 

@@ -1,9 +1,9 @@
-"""OTLP/JSON: the same records as JSON, for ``http/json`` and for OTLP files.
+"""Encodes records as OTLP/JSON, for ``http/json`` and for OTLP files.
 
-This is proto3's mapping to JSON with OTLP's changes
+The encoding is proto3's mapping to JSON with OTLP's changes
 (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids are
 hexadecimal, enumerations are integers, 64-bit integers are strings.  As in ``encode``,
-a record is encoded once and a request only frames it.
+a record is encoded once, and building a request only frames it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _INT64_END: Final = 1 << 63
-#: The deepest nesting that a receiver which parses into protobuf messages accepts: see
-#: ``encode``.
+#: The deepest nesting that a receiver can parse into protobuf messages; see ``encode``.
 _MAX_DEPTH: Final = 31
 
 
@@ -58,7 +57,7 @@ def _not_finite(value: float) -> str:
 
 
 def _key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
-    # None has no "value": that means the same as {}, which some receivers refuse.
+    # For None, "value" is omitted.  An empty {} means the same, but some receivers refuse it.
     return [
         {"key": key} if value is None else {"key": key, "value": _any_value(value, depth)}
         for key, value in pairs.items()
@@ -75,9 +74,8 @@ def _attributes(attributes: Mapping[str, Any]) -> orjson.Fragment:
 def encode_record_json(record: LogRecord) -> bytes:
     """Return ``record`` as one ``LogRecord`` object of OTLP/JSON, without a newline.
 
-    Relies on ``fapilog.values.normalise``; if a record did not pass it, this function
-    encodes a normalised copy.  Never raises and does not block.  Thread-safe for a
-    record that no other thread changes.
+    If ``fapilog.values.normalise`` has not processed the record, this function encodes a
+    normalised copy.  Never raises or blocks.  Thread-safe if no other thread changes ``record``.
     """
     try:
         return orjson.dumps(_fields(record))
@@ -110,12 +108,12 @@ def _fields(record: LogRecord) -> dict[str, Any]:
 
 
 def _is_id(text: str, digits: int) -> bool:
-    """Whether ``text`` is a valid id, which by the data model is not all zero."""
+    """Return whether ``text`` is a valid id; the data model forbids an id of zeros only."""
     return len(text) == digits and any(bytes.fromhex(text))
 
 
 def _text(text: str) -> str:
-    """Return ``text`` with lone surrogates escaped: names and URLs are not normalised."""
+    """Return a name or URL, which is not normalised, with lone surrogates escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -126,7 +124,7 @@ def encode_request_json(items: Sequence[Item], arrange: Arrange = grouped) -> by
 
     Args:
         items: the encoded records.
-        arrange: the order of the records, ``encode.grouped`` or ``encode.in_order``.
+        arrange: the function that orders them, ``encode.grouped`` or ``encode.in_order``.
     """
     logs = [_resource_logs(resource, scopes) for resource, scopes in arrange(items)]
     return orjson.dumps({"resourceLogs": logs})
@@ -160,7 +158,7 @@ def _scope(scope: Scope) -> dict[str, Any]:
 def logs_data_line(items: Sequence[Item]) -> bytes:
     r"""Return the records as one line of an OTLP file, ended by ``\n``.
 
-    The line is a ``LogsData`` object, whose JSON is that of the request.  JSON escapes
+    The line is a ``LogsData`` object, whose JSON equals the request's.  JSON escapes
     every newline inside it.  Does not block; thread-safe.
     Source: https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
     """

@@ -1,7 +1,6 @@
 """The part of protobuf's wire format that OTLP and Loki need: varints and fields.
 
-The encoders write with it, the spool and the sinks read with it, so sending logs loads
-no protobuf runtime.
+The encoders, the spool and the sinks use it, so sending logs loads no protobuf runtime.
 Specification: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-#: The value of a field: an unsigned integer for a varint, else bytes.
+#: The value of a field: an unsigned integer if the field is a varint, otherwise bytes.
 Field: TypeAlias = "int | bytes"
 
 _KeyT = TypeVar("_KeyT")
 _MadeT = TypeVar("_MadeT")
 
-_MORE: Final = 0x80  # this bit of a varint's byte says that another byte follows
+_MORE: Final = 0x80  # the bit of a varint's byte that is set if another byte follows
 _TWO_DIGITS: Final = 1 << 14
 _THREE_DIGITS: Final = 1 << 21
 _MAX_VARINT: Final = 10  # bytes
@@ -31,9 +30,9 @@ _FIXED_SIZES: Final = {1: 8, 5: 4}
 
 
 class Memo(dict[_KeyT, _MadeT]):
-    """A dict that computes a missing value and empties itself at ``limit`` entries.
+    """A dict that computes missing values, and clears itself when it has ``limit`` entries.
 
-    Thread-safe: two threads may compute the same entry, never a wrong one.
+    Thread-safe: two threads may compute the same entry, but never a wrong one.
     """
 
     def __init__(self, make: Callable[[_KeyT], _MadeT], limit: int) -> None:
@@ -49,8 +48,8 @@ class Memo(dict[_KeyT, _MadeT]):
 
 
 def make_varint(number: int) -> bytes:
-    """Return ``number``, 0 or more, in base 128, the lowest digits first."""
-    # Nearly all lengths and numbers of applications have two or three digits.
+    """Return a non-negative ``number`` in base 128, lowest digit first."""
+    # Fast paths: most lengths and numbers have two or three digits.
     if _MORE <= number < _TWO_DIGITS:
         return bytes((number & 0x7F | _MORE, number >> 7))
     if _TWO_DIGITS <= number < _THREE_DIGITS:
@@ -67,7 +66,7 @@ _short_varints: Final = tuple(make_varint(number) for number in range(1024))
 
 
 def varint(number: int) -> bytes:
-    """Return :func:`make_varint` of ``number``, small numbers from a table."""
+    """Return :func:`make_varint` of ``number``; small numbers come from a table."""
     return _short_varints[number] if 0 <= number < 1024 else make_varint(number)  # noqa: PLR2004
 
 
@@ -148,19 +147,19 @@ def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]
 
 
 def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
-    """Return the value of the last field ``number``, which is the one that counts, or ``b""``.
+    """Return the value of the last field ``number``, which overrides the others, or ``b""``.
 
     Raises:
         ValueError: one of the values is a number.
     """
     value = b""
-    for value in messages(parts, number):  # noqa: B007 - the last one is wanted
+    for value in messages(parts, number):  # noqa: B007 - only the last value is needed
         pass
     return value
 
 
 def bytes_field(message: bytes, number: int) -> bytes:
-    """Return field ``number`` of a message, a string or message, or ``b""``.
+    """Return the string or message in field ``number`` of a message, or ``b""``.
 
     Raises:
         ValueError: the message is malformed or the field is a number.
@@ -169,7 +168,7 @@ def bytes_field(message: bytes, number: int) -> bytes:
 
 
 def int64_field(message: bytes, number: int) -> int:
-    """Return field ``number`` of a message, a signed integer, or 0.
+    """Return the signed integer in field ``number`` of a message, or 0.
 
     Raises:
         ValueError: the message is malformed or the field is not a varint.

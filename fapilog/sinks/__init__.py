@@ -1,10 +1,11 @@
 """Sinks send records to their destinations: console, file, OTLP, Loki, memory, SDK exporters.
 
-A sink encodes records and sends batches; it knows no processors, delivery or spool.  The
-packages ``otlp``, ``loki`` and ``http`` hold the sinks that use the network; ``factory``
-makes sinks from names.  Each public name is imported at its first use, so a program that
-writes to the console loads neither an HTTP client nor gRPC nor the OpenTelemetry SDK.
-Users, ``fapilog.runtime`` and the faces import this package.  Read ``console`` first.
+A sink encodes records and sends batches; it does not depend on processors, delivery or
+the spool.  The packages ``otlp``, ``loki`` and ``http`` contain the sinks that use the
+network; ``factory`` makes sinks from names.  Each public name is imported at its first
+use, so a program that writes to the console does not load an HTTP client, gRPC or the
+OpenTelemetry SDK.  Users, ``fapilog.runtime``, ``fapilog.otel`` and the command line
+import this package.  Read ``console`` first.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Writes records to standard output, standard error or another stream.
 
 This sink is for containers, whose runtime collects standard output, and for people at a
-terminal.  It writes below the stream's own buffers if the stream has a file descriptor: a
-buffer keeps bytes that it could not write, does not say how many, and would write them
-again at exit.
+terminal.  If the stream has a file descriptor, the sink bypasses the stream's buffer: a
+buffer keeps bytes that it could not write, does not report how many, and would write
+them again at exit.
 """
 
 from __future__ import annotations
@@ -29,33 +29,35 @@ if TYPE_CHECKING:
 
     from fapilog.record import LogRecord
 
-# The reader of a pipe, or the terminal, is gone and will not come back.
+# The errors after which the reader of a pipe, or the terminal, will not come back.
 _GONE: Final = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO, errno.EIO}
 # POSIX: a write of up to this many bytes to a pipe never mixes with another process's
-# write, and if poll() reports room there is room for it.
+# write, and does not block if poll() reports that the pipe is writable.
 _PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 
 
 class ConsoleSink(Sink[bytes]):
-    """Records on a stream: one JSON object per line, or readable lines with colours.
+    """Writes records to a stream: one JSON object per line, or readable lines with colours.
 
-    Standard output is the default, as container platforms expect of logs
-    (https://12factor.net/logs) and as OpenTelemetry's console exporter does.  fapilog's
-    own announcements go to standard error, so they never come between JSON lines.  A
-    program whose product is its standard output uses ``stream="stderr"``.
+    The default is standard output, where container platforms expect logs
+    (https://12factor.net/logs) and where OpenTelemetry's console exporter writes.
+    fapilog's own announcements go to standard error, so they never appear between JSON
+    lines.  A program that writes its results to standard output can log to
+    ``stream="stderr"``.
 
     Several processes may share one pipe: lines up to ``PIPE_BUF`` (4,096 bytes on Linux)
     never mix.
 
     Args:
-        stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open for writing.
-            A stream given by name is looked up in :mod:`sys` at every use, so
-            redirections hold.  The sink never closes the stream.
-        format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), ``"pretty"``, or
-            ``"auto"``: pretty on a terminal, else JSON.
-        color: whether pretty lines have ANSI colours.  ``"auto"`` obeys ``NO_COLOR``
-            (https://no-color.org), then ``FORCE_COLOR`` (https://force-color.org), each if
-            not empty; otherwise terminals other than ``TERM=dumb`` get colours.
+        stream: the stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open
+            for writing.  A name is looked up in :mod:`sys` at every use, so redirections
+            take effect.  The sink never closes the stream.
+        format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`),
+            ``"pretty"``, or ``"auto"``, which is pretty on a terminal and otherwise JSON.
+        color: whether pretty lines have ANSI colours.  With ``"auto"``, a non-empty
+            ``NO_COLOR`` (https://no-color.org) turns them off; otherwise a non-empty
+            ``FORCE_COLOR`` (https://force-color.org) turns them on; otherwise terminals
+            have colours unless ``TERM=dumb``.
         name: the sink's name in counts and announcements.
     """
 
@@ -95,7 +97,7 @@ class ConsoleSink(Sink[bytes]):
             raise ConfigurationError(msg)
 
     def encode(self, record: LogRecord) -> bytes:
-        """Return the lines of ``record`` in the encoding of the current stream."""
+        """Return ``record`` as one or more lines in the encoding of the current stream."""
         output = self._current_output()
         if self._pretty is not None:
             return self._pretty.format(record).encode(output.encoding, "backslashreplace")
@@ -111,9 +113,9 @@ class ConsoleSink(Sink[bytes]):
         every write on Windows and to a file object without a descriptor.
 
         Raises:
-            RetryableError: the stream has no room at the moment; a retry of the same batch
-                continues after the last byte that was written.
-            PermanentError: the stream is closed or its reader is gone.
+            RetryableError: the stream is full; a retry of the same batch continues after
+                the last byte that was written.
+            PermanentError: the stream is closed, or its reader has closed its end.
         """
         output = self._current_output()
         lines = self._progress.rest(batch)
@@ -125,7 +127,7 @@ class ConsoleSink(Sink[bytes]):
         self._progress.clear()
 
     def close(self) -> None:
-        """Release the stream, which stays open."""
+        """Release the stream without closing it."""
         self._output = OutputStream(None)
 
     def after_fork(self) -> None:
@@ -147,7 +149,7 @@ class ConsoleSink(Sink[bytes]):
 
     def _failure(self, error: Exception) -> SendError:
         reason = f"cannot write to {self._stream}: {error}"
-        code = getattr(error, "errno", None)  # None: closed, or not open for writing
+        code = getattr(error, "errno", None)  # None if the stream is closed or read-only
         if code is not None and code not in _GONE:
             return RetryableError(reason)
         self._progress.clear()
@@ -156,7 +158,7 @@ class ConsoleSink(Sink[bytes]):
 
 
 class OutputStream:
-    """A stream to which one thread writes lines, with a deadline and a count of the bytes.
+    """Writes lines to a stream before a deadline, and counts the bytes.  Used by one thread.
 
     Args:
         stream: an open file object, text or binary, or None.
@@ -165,19 +167,18 @@ class OutputStream:
         stream: the file object.
         encoding: the encoding of the stream's text.
         is_utf8: whether the encoding is UTF-8.
-        unfinished: the rest of a line that was written in part; the next ``write_lines``
-            writes it first.
+        unfinished: the rest of a partly written line, which the next call writes first.
     """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         try:
             self.encoding = codecs.lookup(stream.encoding).name
-        except (AttributeError, TypeError, LookupError):  # binary, StringIO, or a made-up name
+        except (AttributeError, TypeError, LookupError):  # binary, StringIO, or an unknown name
             self.encoding = "utf-8"
         self.is_utf8 = self.encoding == "utf-8"
         self.unfinished = b""
-        # The layer that returns how much it wrote.
+        # The raw layer, because its write() returns the number of bytes written.
         buffer = getattr(stream, "buffer", stream)
         self._writer = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
         self._takes_text = not _is_binary(self._writer)
@@ -186,7 +187,7 @@ class OutputStream:
         self._written = 0
 
     def can_show(self, character: str) -> bool:
-        """Whether the stream's encoding has ``character``."""
+        """Return whether the stream's encoding contains ``character``."""
         try:
             return bool(character.encode(self.encoding))
         except UnicodeError:
@@ -195,18 +196,18 @@ class OutputStream:
     def write_lines(self, lines: Sequence[bytes], timeout: float) -> None:
         """Write ``lines`` after the application's own output, and flush.
 
-        Blocks up to ``timeout`` seconds.  A line longer than ``PIPE_BUF`` is one write too,
-        so that no other process's output comes between; see :meth:`ConsoleSink.send`.
+        Blocks up to ``timeout`` seconds, or longer for a line over ``PIPE_BUF``, which is
+        one write, so that other processes' output does not split it.
 
         Raises:
-            BlockingIOError: the stream had no room in time.
-            Exception: any error of the file object, usually OSError or ValueError
-                (closed).  :meth:`count_written` then returns how many lines are written.
+            BlockingIOError: the stream did not become writable in time.
+            Exception: any error of the file object, usually OSError, or ValueError if it
+                is closed.  :meth:`count_written` counts the lines written before the error.
         """
         self._deadline = monotonic() + timeout
         self._written = -len(self.unfinished)
         if self.stream is None:
-            msg = "the process has no such stream"
+            msg = "this process does not have this stream"
             raise ValueError(msg)
         self._wait()
         self._flush()
@@ -216,9 +217,9 @@ class OutputStream:
         self._flush()
 
     def count_written(self, lines: Sequence[bytes]) -> int:
-        """Return how many of ``lines`` the failed ``write_lines`` need not get again.
+        """Return how many of ``lines`` a retry of the failed ``write_lines`` can skip.
 
-        These are the whole lines and the line whose rest is now ``unfinished``.
+        The count includes a partly written line, whose remaining bytes are in ``unfinished``.
         """
         if self._written < 0:
             self.unfinished = self.unfinished[self._written :]
@@ -238,19 +239,19 @@ class OutputStream:
             self._writer.write(data.decode(self.encoding))
             return len(data)
         written = self._writer.write(data)
-        if written is None:  # a raw stream without room that does not block
+        if written is None:  # a non-blocking raw stream cannot take bytes now
             if self._poll is None or monotonic() >= self._deadline:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return 0
         return int(written)
 
     def _wait(self) -> None:
-        """Wait until there is room, so that writing a portion does not block."""
+        """Wait until the stream is writable, so that writing a portion does not block."""
         if self._poll is None:
             return
         left = max(self._deadline - monotonic(), 0)
         if not self._poll.poll(left * 1000):
-            raise BlockingIOError(errno.EAGAIN, "its reader does not read")
+            raise BlockingIOError(errno.EAGAIN, "the stream's reader does not read")
 
     def _flush(self) -> None:
         if hasattr(self.stream, "flush"):
@@ -263,7 +264,7 @@ def _is_binary(stream: Any) -> bool:
 
 
 def _poll_of(stream: Any) -> select.poll | None:
-    """Return a poll for room in a pipe, socket or terminal; None for other streams."""
+    """Return a poll object for a pipe, socket or terminal; None for other streams."""
     try:
         fd = int(stream.fileno())
         if stat.S_ISREG(os.fstat(fd).st_mode):

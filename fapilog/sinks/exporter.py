@@ -1,7 +1,7 @@
-"""Any exporter of the OpenTelemetry SDK as a sink.
+"""Uses any exporter of the OpenTelemetry SDK as a sink.
 
-The sink turns records into the SDK's ``ReadableLogRecord``, so exporters for the SDK
-(those of vendors, the official OTLP ones) work after fapilog's queue, redaction and
+The sink converts records to the SDK's ``ReadableLogRecord``.  So vendors' exporters and
+the official OTLP exporters get records that have passed fapilog's queue, redaction and
 ledger.
 """
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _SEVERITIES: Final = tuple(api.SeverityNumber(number) for number in range(25))
-# A record of the API takes the ids of the active span unless its context has no span.
+# A context without a span; otherwise the API would add the active span's ids to records.
 _NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
-# The errors of an exporter that cannot encode a record: trying again is useless.
+# The errors of an exporter that cannot encode a record; a retry would fail again.
 _DEFECTS: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class _Truncated(ReadableLogRecord):
-    """A record that lost attributes before it became the SDK's."""
+    """A record that lost attributes before its conversion."""
 
     dropped: int = 0
 
@@ -50,21 +50,21 @@ class _Truncated(ReadableLogRecord):
 
 
 class ExporterSink(Sink[ReadableLogRecord]):
-    """Delivers to an SDK ``LogRecordExporter``.
+    """Delivers records to an SDK ``LogRecordExporter``.
 
-    An exporter's FAILURE does not say whether trying again can help, and the exporter
-    has already tried again itself.  So a batch that fails ``attempts`` times counts as
-    rejected.  The same holds for exceptions of unknown meaning.  ``OSError``, which
-    connections raise, is retried for as long as the pipeline retries.  ``export`` takes no
-    time limit, so an attempt takes as long as the exporter's own limit allows.
+    An exporter's FAILURE does not say whether a retry can help, and the exporter has
+    already retried.  So a batch that fails ``attempts`` times is rejected; this includes
+    failures with exceptions of unknown meaning.  After ``OSError``, which connections
+    raise, the batch is retried for as long as the pipeline retries.  ``export`` accepts no
+    time limit, so only the exporter's own limit ends an attempt.
 
     Args:
-        exporter: the exporter; one thread calls it, and the sink shuts it down at the end.
+        exporter: the exporter; one thread calls it, and ``close`` shuts it down.
         name: the sink's name in the ledger and in messages; by default the exporter's
             class name.
         limits: the limits at which a batch is sent.
-        attempts: the number of exports of one batch, at least 1.
-        timeout: the seconds that the exporter may take to flush when the sink closes.
+        attempts: the maximum number of exports of one batch, at least 1.
+        timeout: the time limit for the exporter's flush when the sink closes, in seconds.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class ExporterSink(Sink[ReadableLogRecord]):
             raise ConfigurationError(msg)
 
     def encode(self, record: LogRecord) -> ReadableLogRecord:
-        """Return the record as the SDK's.
+        """Convert the record to the SDK's log record type.
 
-        The exporter gets a copy of the attributes; it must not change nested values,
+        The exporter gets a copy of the attributes.  It must not change nested values,
         which are shared, as in the SDK.
         """
         made = api.LogRecord(
@@ -126,7 +126,7 @@ class ExporterSink(Sink[ReadableLogRecord]):
         return ReadableLogRecord(made, resource, scope)
 
     def send(self, batch: Sequence[ReadableLogRecord], timeout: float) -> None:  # noqa: ARG002 - see the class
-        """Export a batch; blocks for as long as the exporter does.
+        """Export a batch.  Blocks until the exporter returns.
 
         Raises:
             RetryableError: the exporter failed or raised ``OSError``.
@@ -144,8 +144,8 @@ class ExporterSink(Sink[ReadableLogRecord]):
             raise PermanentError(_describe(error)) from error
         except Exception as error:
             raise self._failure(batch[0], _describe(error)) from error
-        # By name, because older exporters return another enumeration.  An exporter that
-        # returns None has succeeded, as for the SDK.
+        # The result is compared by name, because older exporters return another
+        # enumeration.  None means success, as in the SDK.
         if getattr(result, "name", "") == "FAILURE":
             raise self._failure(batch[0], "the exporter reported FAILURE")
         self._failing = (None, 0)
@@ -161,13 +161,13 @@ class ExporterSink(Sink[ReadableLogRecord]):
 
     def close(self) -> None:
         """Flush the exporter, which may take ``timeout`` seconds, and shut it down."""
-        # The interface has force_flush only since version 1.40.
+        # force_flush was added to the interface in version 1.40.
         flush = getattr(self._exporter, "force_flush", None)
         with suppressed():
             try:
                 if flush is not None:
                     flush(int(self._timeout * 1000))
-            except Exception as error:  # noqa: BLE001 - announced; the shutdown must follow
+            except Exception as error:  # noqa: BLE001 - shutdown() must be called anyway
                 announce(f"close {self.name}", f"{self.name}: flush failed: {_describe(error)}")
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
 

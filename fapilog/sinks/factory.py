@@ -1,4 +1,4 @@
-"""Makes sinks from names: the values of the option ``sinks`` and ``OTEL_LOGS_EXPORTER``."""
+"""Makes sinks from the names in the option ``sinks`` or in ``OTEL_LOGS_EXPORTER``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NAMES = (
     "console, otlp, otlp:URL, loki:URL, file:PATH, memory, none, or an OpenTelemetry logs exporter"
 )
 
-# The sinks with a group of options, and the option that may follow the sink's name.
+# The sinks that have an option group, each with the option that may follow its name.
 _ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
-# The name that each sink was made from, for errors that only opening the sink finds.
+# The name that each sink was made from, for errors that occur only when it is opened.
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
 
 _LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
@@ -37,10 +37,10 @@ def make_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
 
     Args:
         settings: the options of the sinks, and their names if ``given`` is None.
-        given: a sink, a name, or an iterable of both.
+        given: a sink, a name, or an iterable of sinks and names.
 
     Raises:
-        ConfigurationError: a name is not known, or an option of a sink is wrong.
+        ConfigurationError: a name is unknown, or an option of a sink is wrong.
     """
     sinks = name_sinks(settings, given)
     opened: list[tuple[str, Sink[Any]]] = []
@@ -59,7 +59,7 @@ def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
     """Return the sinks of :func:`make_sinks` without opening them.
 
     Raises:
-        ConfigurationError: a name is not known, or an option of a sink is wrong.
+        ConfigurationError: a name is unknown, or an option of a sink is wrong.
     """
     sinks: dict[str, Sink[Any]] = {}
     for one in wanted_sinks(settings, given):
@@ -81,7 +81,7 @@ def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
 def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
     """Return ``wanted`` without unknown names from OTEL_LOGS_EXPORTER.
 
-    The specification demands a warning about an unknown name, and the use of the others.
+    The specification requires a warning about each unknown name, and the use of the others.
     """
     if not settings.place("sinks").startswith(_LOGS_EXPORTER):
         return wanted
@@ -97,10 +97,10 @@ def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
 
 
 def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
-    """Return the names and sinks in ``given``, or those of the settings if it is None.
+    """Return the names and sinks in ``given``, or the settings' names if ``given`` is None.
 
     Raises:
-        ConfigurationError: one of them is None.
+        ConfigurationError: ``given`` contains None.
     """
     option: object = given if given is not None else settings.sinks
     if option is None:
@@ -128,7 +128,7 @@ def _check(sink: Any) -> None:
 def _close(name: str, sink: Sink[Any]) -> None:
     try:
         sink.close()
-    except Exception as error:  # noqa: BLE001 - a user's code; the first failure is raised
+    except Exception as error:  # noqa: BLE001 - user code; the caller raises the first failure
         announce(f"close {name}", f"sink {name!r} cannot be closed: {describe(error)}")
 
 
@@ -145,10 +145,10 @@ def _open(name: str, sink: Sink[Any], settings: Settings) -> None:
 
 
 def _placed(error: ConfigurationError, spec: str, settings: Settings) -> ConfigurationError:
-    """Return ``error`` with the variable, key or argument that ``spec`` is from before it."""
+    """Return ``error`` with the source of ``spec`` (variable, key or argument) before it."""
     name = error.option or ""
     if name.startswith("OTEL_"):
-        return error  # its message begins with the variable already
+        return error  # the message already begins with the variable
     kind, _, argument = spec.partition(":")
     kind = kind.strip().lower()
     group = getattr(settings, kind).model_dump() if kind in _ARGUMENTS else {}
@@ -165,7 +165,7 @@ def sink_of(spec: str, settings: Settings) -> Sink[Any] | None:
     """Return the sink that ``spec`` names, without opening it; None for ``none``.
 
     Raises:
-        ConfigurationError: the name is not known, or an option of the sink is wrong.
+        ConfigurationError: the name is unknown, or an option of the sink is wrong.
     """
     try:
         sink = _make(spec, settings)
@@ -186,7 +186,7 @@ def _make(spec: str, settings: Settings) -> Sink[Any] | None:
 
 
 def _console(settings: Settings, stream: str) -> Sink[Any]:
-    from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - each sink at its first use
+    from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - loaded at its first use
 
     options = settings.console.model_dump()
     default = options.pop("stream")
@@ -229,7 +229,7 @@ def _file(settings: Settings, path: str) -> Sink[Any]:
     return FileSink(str(Path(path or default).expanduser()), **options)
 
 
-def _memory(settings: Settings, argument: str) -> Sink[Any]:  # noqa: ARG001 - it has no options
+def _memory(settings: Settings, argument: str) -> Sink[Any]:  # noqa: ARG001 - no options
     from fapilog.sinks.memory import MemorySink  # noqa: PLC0415
 
     return MemorySink()
@@ -245,7 +245,7 @@ _MAKERS: Final[Mapping[str, Callable[[Settings, str], Sink[Any]]]] = {
 
 
 def _exporter(name: str) -> Sink[Any]:
-    """Return a sink for an installed logs exporter, by its OpenTelemetry entry point."""
+    """Return a sink for the installed logs exporter with this OpenTelemetry entry point."""
     points = {point.name: point for point in entry_points(group="opentelemetry_logs_exporter")}
     if name not in points:
         raise ConfigurationError(_unknown(name, points))
@@ -260,7 +260,7 @@ def _exporter(name: str) -> Sink[Any]:
 
 
 def _unknown(name: str, exporters: Iterable[str]) -> str:
-    """Return the message about an unknown name; of a URL it shows only the scheme."""
+    """Return the message about an unknown name; if it is a URL, only its scheme is shown."""
     kind, colon, _ = name.partition(":")
     known = [word.partition(":")[0] for word in _NAMES.split(", ") if " " not in word]
     near = closest(kind, [*known, *exporters])

@@ -1,7 +1,7 @@
 """Appends records to a file that rotates.
 
-Other processes and logrotate may use the same file.  So the sink looks at the file for
-every batch, under the file's lock, and keeps no state that could be out of date.
+Other processes and logrotate may use the same file.  So the sink checks the file for
+every batch, under the file's lock, and keeps no state that could become outdated.
 """
 
 from __future__ import annotations
@@ -41,48 +41,49 @@ if TYPE_CHECKING:
 
     from fapilog.record import LogRecord, Resource, Scope
 
-    #: The result of ``encode``: a JSON line, or for OTLP the resource, the scope and the JSON.
+    #: The result of ``encode``: a JSON line; for OTLP a resource, a scope and a JSON object.
     Item: TypeAlias = bytes | tuple[Resource, Scope, bytes]
 
 _OPEN_ATTEMPTS: Final = 10
-_PAUSE: Final = 0.001  # seconds between two attempts at another process's lock
-_NEXT_TRY: Final = 30.0  # seconds until the next attempt at a rotation that failed
+_PAUSE: Final = 0.001  # seconds between two attempts to get the lock
+_NEXT_TRY: Final = 30.0  # seconds before a failed rotation is tried again
 
 
 class FileSink(Sink["Item"]):
-    """Records appended to a file: one line per record (JSON) or per batch (OTLP).
+    """Appends records to a file: one line per record (JSON) or per batch (OTLP).
 
     Every write is one call with whole lines, under an advisory lock of the file, so
-    processes may share the file, and exactly one of them rotates it.  The next batch
-    notices a file that was renamed, removed or truncated from outside.  Do not use
-    logrotate's ``copytruncate``: lines that are written between its copy and the
-    truncation are lost and not counted; its ``create`` loses no line.  If a full disk or a
-    crash cuts a line short, the next line begins on a new one.  Windows has no such lock:
-    there only one process may use the file.
+    processes may share the file, and exactly one of them rotates it.  If another program
+    renames, removes or truncates the file, the sink notices it at the next batch.  Do not
+    use logrotate's ``copytruncate``: lines written between its copy and the truncation
+    are lost and not counted; logrotate's ``create`` loses no line.  If a full disk or a
+    crash truncates a line, the next record begins on a new line.  On Windows, which has no
+    such lock, only one process may use the file.
 
     Args:
-        path: the file.  Missing directories are made, for this user only (0700).  The
-            file must not be a symbolic link; its directory may be one.
-        format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), or ``"otlp"``, the
-            OTLP file format
+        path: the path of the file.  Missing directories are created for this user only
+            (0700).  The file must not be a symbolic link, but its directory may be.
+        format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), or
+            ``"otlp"``, the OTLP file format
             (https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/).
-        max_bytes: the size in bytes before which the file rotates; None for no limit.
-            Only a single longer line makes a larger file.
-        rotate_every: the period after which the file rotates, with the next record: a
-            number of seconds, counted from the Unix epoch, or ``"hour"`` or ``"day"`` of
-            UTC; None for never.
-        compress: ``"gzip"`` to compress rotated files, on a separate thread.
-        keep_count: the number of rotated files to keep, the newest; None for all.
-        keep_age: the seconds for which a rotated file is kept; None for ever.
-        keep_bytes: the bytes of rotated files to keep; None for no limit.
-        mode: the permission bits of files that this sink creates, whatever the umask; an
-            existing file keeps its own.
-        fsync: whether a batch counts as delivered only when it is on the disk.
+        max_bytes: the maximum size of the file in bytes; None for no limit.  The file
+            rotates before it exceeds this size, unless a single line is longer.
+        rotate_every: the rotation period: a number of seconds, counted from the Unix
+            epoch, or a UTC ``"hour"`` or ``"day"``; None for no periodic rotation.  The
+            file rotates at the first record of a new period.
+        compress: the compression of rotated files, ``"gzip"`` or None.  It runs on a
+            separate thread.
+        keep_count: the number of newest rotated files to keep; None for all.
+        keep_age: the maximum age of a rotated file in seconds; None for no limit.
+        keep_bytes: the maximum total size of the rotated files in bytes; None for no limit.
+        mode: the permission bits of files that this sink creates, regardless of the umask;
+            the bits of an existing file do not change.
+        fsync: whether a batch counts as delivered only after it is on the disk.
         name: the sink's name in counts and announcements.
-        clock: returns the seconds since the Unix epoch, for tests.
+        clock: a function that returns the seconds since the Unix epoch, for tests.
 
-    A rotated file has its time in its name, ``app-20261123T101500.123456Z.jsonl``; only
-    files with exactly such a name are compressed and deleted.
+    Rotated files are named like ``app-20261123T101500.123456Z.jsonl``, by their rotation
+    time.  Only files whose names have exactly this form are compressed and deleted.
     """
 
     limits = BatchLimits(delay=0.1)
@@ -131,7 +132,7 @@ class FileSink(Sink["Item"]):
         self._progress: Progress[Item] = Progress()
         self._otlp: Any = None
         self._fd: int | None = None
-        self._size = 0  # of the open file after this sink's last write
+        self._size = 0  # size of the open file after this sink's last write
         self._written = 0
         self._no_rotation_before = 0.0
 
@@ -144,7 +145,7 @@ class FileSink(Sink["Item"]):
         """
         check_options(self.name, self._options)
         if self._is_otlp:
-            from fapilog.otlp import encode_json  # noqa: PLC0415 - needed by this format only
+            from fapilog.otlp import encode_json  # noqa: PLC0415 - only for this format
 
             self._otlp = encode_json
         try:
@@ -157,18 +158,18 @@ class FileSink(Sink["Item"]):
         self._archive.wake()
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the record's line, or for OTLP its part of the batch's line."""
+        """Return the record's line; for OTLP, its part of the batch's line."""
         if self._is_otlp:
             return record.resource, record.scope, self._otlp.encode_record_json(record)
         return json_line(record)
 
     def send(self, batch: Sequence[Item], timeout: float) -> None:
-        """Append the lines.  Blocks for the disk, and ``timeout`` seconds for the lock.
+        """Append the lines.  Blocks for the disk, and up to ``timeout`` seconds for the lock.
 
         Raises:
             RetryableError: the disk is full, the file cannot be opened, or another process
-                kept its lock.  A retry of the same batch continues after the last line
-                that was written.
+                held the lock for too long.  A retry of the same batch continues after the
+                last line that was written.
         """
         deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
@@ -179,7 +180,7 @@ class FileSink(Sink["Item"]):
                 self._append(data, deadline)
         except BaseException as error:
             self._close_file()
-            if not self._is_otlp:  # with OTLP the batch is one line, written or not
+            if not self._is_otlp:  # with OTLP, the batch is a single line
                 whole, missing = split_written(lines, self._written)
                 # If only the newline is missing, the next write adds it.
                 self._progress.advance(batch, whole + (missing == b"\n"))
@@ -195,7 +196,7 @@ class FileSink(Sink["Item"]):
         self._archive.close()
 
     def after_fork(self) -> None:
-        """Open the file again at the next batch: an open file shares its lock with the parent."""
+        """Close the inherited file, which shares its lock with the parent process."""
         self._close_file()
         self._archive.after_fork()
         self._progress.clear()
@@ -209,7 +210,7 @@ class FileSink(Sink["Item"]):
             while self._written < before + len(data):
                 self._written += os.write(fd, data[self._written - before :])
             if self._fsync:
-                self._written = before  # nothing counts as written until it is on the disk
+                self._written = before  # only data on the disk counts as written
                 os.fsync(fd)
                 self._written = before + len(data)
             self._size += self._written - before
@@ -218,7 +219,7 @@ class FileSink(Sink["Item"]):
         self._rotation.note_write(self._clock())
 
     def _lock(self, incoming: int, deadline: float) -> int:
-        """Return the file at the path, locked, after a rotation if one is due."""
+        """Lock the file at the path, rotate it if necessary, and return its descriptor."""
         while True:
             if self._fd is None:
                 self._fd = self._open_file()
@@ -234,16 +235,16 @@ class FileSink(Sink["Item"]):
             else:
                 native.sleep(_PAUSE)
             if monotonic() >= deadline:
-                raise TimeoutError(errno.ETIMEDOUT, "other processes kept its lock for too long")
+                raise TimeoutError(errno.ETIMEDOUT, "other processes held its lock for too long")
 
     def _note_size(self, size: int) -> None:
-        """Announce a file that became shorter; the lost lines cannot be counted."""
+        """Announce that the file became shorter; the lost lines cannot be counted."""
         if size < self._size:
             announce(
                 f"truncate {self._path}",
-                f"{self._path} was truncated from outside after {self._size} bytes; if logrotate's "
-                "copytruncate did it, lines written during its copy are lost: let this sink rotate "
-                "(max_bytes, rotate_every), or use logrotate's create",
+                f"{self._path} had {self._size} bytes and was truncated by another program; if "
+                "it was logrotate's copytruncate, lines written during its copy are lost: let "
+                "this sink rotate (max_bytes, rotate_every), or use logrotate's create",
             )
         self._size = size
 
@@ -254,7 +255,7 @@ class FileSink(Sink["Item"]):
         )
 
     def _rotate(self) -> None:
-        """Rename the file, then give up its lock, so that no other process rotates it too."""
+        """Rename the file before releasing its lock, so that no other process rotates it."""
         if sys.platform == "win32":
             self._close_file()  # Windows does not rename an open file
         try:
@@ -277,19 +278,19 @@ class FileSink(Sink["Item"]):
                 if self._fsync:
                     sync_directory(self._path.parent)
                 return fd
-            with contextlib.suppress(FileNotFoundError):  # another process rotated it just now
+            with contextlib.suppress(FileNotFoundError):  # another process has just rotated it
                 return open_unplanted(self._path)
         raise FileNotFoundError(errno.ENOENT, "the path exists but cannot be opened")
 
     def _close_file(self) -> None:
         fd, self._fd, self._size = self._fd, None, 0
         if fd is not None:
-            with contextlib.suppress(OSError):  # every write has reported its result already
+            with contextlib.suppress(OSError):  # every write has already reported its result
                 os.close(fd)
 
 
 def _ends_line(fd: int) -> bool:
     """Return whether the open file is empty or ends in a newline."""
     size = os.fstat(fd).st_size
-    # read() returns nothing if another process has just cut the file.
+    # The read returns no bytes if another process has just truncated the file.
     return size == 0 or read_at(fd, 1, size - 1) in {b"\n", b""}

@@ -1,6 +1,6 @@
-"""Rules for the options of the file sink, and the reason why a log file could not be opened.
+"""Checks the options of the file sink, and explains why a log file cannot be opened.
 
-The sink reads this module when it is opened, never for a record.
+The sink uses this module only when it is opened, never for a record.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fapilog.process.files import PlantedFileError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The names of periods, with their seconds.
+#: The length in seconds of each named period.
 PERIODS: Final = {"hour": 3600.0, "day": 86400.0}
 
 _RULES: Final[Mapping[str, Rule]] = {
@@ -43,12 +43,12 @@ def check_options(sink: str, options: Mapping[str, object]) -> None:
 
 
 def explain(error: Exception) -> str:
-    """Return why a log file could not be opened, and the fix."""
+    """Return why a log file could not be opened and how to fix it."""
     if isinstance(error, PlantedFileError):
         return str(error.strerror)
     code = getattr(error, "errno", None)
-    if code in {errno.ELOOP, errno.EMLINK}:  # from O_NOFOLLOW; which one depends on the platform
-        return "it is a symbolic link; give the path of the file that it leads to"
+    if code in {errno.ELOOP, errno.EMLINK}:  # from O_NOFOLLOW, depending on the platform
+        return "it is a symbolic link; give the path of the file that it points to"
     if code == errno.EISDIR:
         return "it is a directory; give a file in it"
     if code == errno.EINVAL:

@@ -1,6 +1,6 @@
-"""One record as one line of JSON, for the console and for files.
+"""Encodes a record as one line of JSON, for the console and for files.
 
-The local sinks encode with it, once per record on the pipeline's worker.  No value can
+The local sinks use this module once per record, on the pipeline's worker.  No value can
 end a line early, reorder it on screen or send a command to a terminal.
 """
 
@@ -25,19 +25,19 @@ LineT = TypeVar("LineT")
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; rfc3339() writes the "Z"
-# The attributes of the resource that a line leaves out.  They describe the runtime, not
-# the origin of a record, and would be half of every line.
+# The resource attributes that a line omits.  They describe the runtime, not the origin of
+# a record, and would be half of every line.
 _LEFT_OUT: Final = ("telemetry.", "process.", "os.")
 _KEPT: Final = frozenset({"process.pid"})
-_DEL: Final = 0x7F  # a search for a number is four times as fast as for bytes
+_DEL: Final = 0x7F  # an int, because searching for an int is four times as fast as for bytes
 
-# Characters that JSON does not escape although a reader may obey them: DEL and the C1
-# controls (U+009B may start a command of a terminal), the Unicode line separators, and
+# Characters that JSON does not escape although a reader or terminal may obey them: DEL and
+# the C1 controls (U+009B may start a terminal command), the Unicode line separators, and
 # the marks that reorder text on screen.
 _COMMANDS: Final = re.compile(
     rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"
 )
-#: The same set for text outside JSON, with the C0 controls and lone surrogates.
+#: The same characters in text outside JSON, and also the C0 controls and lone surrogates.
 COMMANDS_IN_TEXT: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -47,20 +47,20 @@ _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]+")
 def json_line(record: LogRecord) -> bytes:
     r"""Return ``record`` as one JSON object in UTF-8, ended by a newline.
 
-    The names are those of the OpenTelemetry log data model
+    The names follow the OpenTelemetry log data model
     (https://opentelemetry.io/docs/specs/otel/logs/data-model/): ``timestamp`` and
     ``observed_timestamp`` (RFC 3339, UTC, nanoseconds), ``severity_text``,
     ``severity_number``, ``body``, ``scope``, ``attributes``, ``resource``, and if they are
     set ``event_name``, ``trace_id``, ``span_id``, ``trace_flags`` and
-    ``dropped_attributes_count``.  A record without a timestamp shows its observed time, as
-    the data model advises.  Bytes become base64.  The line leaves out the resource
-    attributes that only describe the runtime (``telemetry.*``, ``process.*`` except the
-    pid, ``os.*``).
+    ``dropped_attributes_count``.  If a record has no timestamp, ``timestamp`` is its
+    observed time, as the data model advises.  Bytes become base64.  The line omits the
+    resource attributes that only describe the runtime (``telemetry.*``, ``process.*``
+    except the pid, ``os.*``).
 
     Control characters, line separators and bidirectional marks are written as ``\u``
-    escapes, which a JSON parser undoes.
+    escapes, which a JSON parser decodes.
 
-    Does not block, is thread-safe and never raises: values that JSON cannot hold are
+    Does not block, is thread-safe and never raises.  Values that JSON cannot represent are
     written as text.
     """
     try:
@@ -78,7 +78,7 @@ def without_commands(line: bytes) -> bytes:
 
 
 def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]) -> bytes:
-    # The line is joined from parts, most of which are cached: the line before had them too.
+    # The line is joined from parts; most are cached, because consecutive lines share them.
     observed = record.observed_timestamp
     seconds, nanoseconds = divmod(record.timestamp or observed, _SECOND)
     return b"".join(
@@ -104,14 +104,14 @@ def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]
 
 
 def _dumps_snapshot(value: object, default: Callable[[Any], Any]) -> bytes:
-    """Return a value that ``orjson.dumps`` refused as JSON."""
+    """Return the JSON of a value that ``orjson.dumps`` refused."""
     return orjson.dumps(snapshot(value), default)
 
 
 def json_text(value: object) -> str:
     """Return ``value`` as compact JSON text.  Never raises.
 
-    The text may still hold :data:`COMMANDS_IN_TEXT`, so it is not safe for a terminal.
+    The text may contain :data:`COMMANDS_IN_TEXT`, so it is not safe for a terminal.
     """
     try:
         return orjson.dumps(value, _base64).decode()
@@ -127,16 +127,16 @@ def ascii_line(line: bytes) -> bytes:
 def rfc3339(nanoseconds: int) -> str:
     """Return a time since the Unix epoch as ``2026-11-23T10:15:00.123456789Z``.
 
-    A time before the epoch becomes the epoch; OTLP cannot carry it either.
+    A time before the epoch becomes the epoch, because OTLP cannot represent earlier times.
     """
     seconds, rest = divmod(max(nanoseconds, 0), _SECOND)
     return f"{_second(seconds).decode()}{rest:09d}Z"
 
 
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
-    """Return how many ``lines`` the first ``written`` bytes hold, and the rest of the next.
+    """Return the number of whole ``lines`` in the first ``written`` bytes, and a remainder.
 
-    The rest is empty if none of the next line's bytes are among them.
+    The remainder is the unwritten part of a partly written line, or ``b""``.
     """
     for whole, line in enumerate(lines):
         if written < len(line):
@@ -146,7 +146,7 @@ def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
 
 
 def portions(lines: Sequence[bytes], limit: int | None) -> Iterator[bytes]:
-    """Join whole lines up to ``limit`` bytes; a longer line stands alone."""
+    """Join whole lines into portions of up to ``limit`` bytes; a longer line is one portion."""
     if limit is None:
         yield b"".join(lines)
         return
@@ -160,10 +160,10 @@ def portions(lines: Sequence[bytes], limit: int | None) -> Iterator[bytes]:
 
 
 class Progress(Generic[LineT]):
-    """How many items of a failed batch are written, so that its retry repeats no line.
+    """Counts the items of a failed batch that are written, so that a retry repeats no line.
 
-    The identity of its first item identifies a batch.  If a retry has copies of the items,
-    as after a spool, lines may repeat but are never lost.
+    A batch is recognised by the identity of its first item.  If a retry has copies of the
+    items, for example from the spool, lines may be repeated but are never lost.
     """
 
     def __init__(self) -> None:
@@ -175,18 +175,18 @@ class Progress(Generic[LineT]):
         return batch[self._done :] if batch[0] is self._first else batch
 
     def advance(self, batch: Sequence[LineT], done: int) -> None:
-        """Note that the first ``done`` items of :meth:`rest` are written."""
+        """Record that the first ``done`` items of :meth:`rest` are written."""
         before = self._done if batch[0] is self._first else 0
         self._first, self._done = batch[0], before + done
 
     def clear(self) -> None:
-        """Forget the batch: it was delivered."""
+        """Forget the batch, because it was delivered."""
         self._first, self._done = None, 0
 
 
 @functools.lru_cache(maxsize=64)
 def _second(seconds: int) -> bytes:
-    """Return a second since the Unix epoch up to its decimal point."""
+    """Return a Unix time in the format of RFC 3339, up to the decimal point."""
     try:
         moment = (_EPOCH + timedelta(seconds=max(seconds, 0))).isoformat()
     except OverflowError:  # after the year 9999
@@ -194,8 +194,8 @@ def _second(seconds: int) -> bytes:
     return f"{moment}.".encode()
 
 
-# Many lines in a row share these parts.  Scopes and resources are few, immutable and
-# compared by identity, so they can be keys of a cache.
+# Consecutive lines often share these parts.  Scopes and resources are few, immutable and
+# compared by identity, so they can be cache keys.
 @functools.lru_cache(maxsize=64)
 def _observed_and_severity(observed: int, number: int, text: str) -> bytes:
     start = f'Z","observed_timestamp":"{rfc3339(observed)}","severity_text":'
@@ -203,7 +203,7 @@ def _observed_and_severity(observed: int, number: int, text: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=1024)
-def _rest(  # noqa: PLR0917 - by position, for speed
+def _rest(  # noqa: PLR0917 - positional arguments are faster
     event_name: str,
     dropped: int,
     trace_id: str,
@@ -212,7 +212,7 @@ def _rest(  # noqa: PLR0917 - by position, for speed
     scope: Scope,
     resource: Resource,
 ) -> bytes:
-    """Return the part of a line after the attributes: the record's origin."""
+    """Return the part of a line after the attributes."""
     named = {"name": scope.name}
     if scope.version:
         named["version"] = scope.version

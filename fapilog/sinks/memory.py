@@ -1,6 +1,6 @@
-"""Keeps the newest records in memory, for tests and for a look at the recent past.
+"""Keeps the newest records in memory, for tests and for inspecting recent records.
 
-The sink does not encode: its items are the records themselves.
+The sink does not encode; its items are the records themselves.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class MemorySink(Sink[LogRecord]):
-    """A bounded list of the newest records.
+    """Keeps a bounded list of the newest records.
 
     Args:
-        capacity: the number of records to keep, at least 1; the sink drops the oldest.
+        capacity: the maximum number of records, at least 1; the sink drops the oldest.
         name: the sink's name in counts and announcements.
 
     ``records``, ``dropped`` and ``clear`` are thread-safe and do not block.
@@ -38,18 +38,18 @@ class MemorySink(Sink[LogRecord]):
 
     @property
     def records(self) -> list[LogRecord]:
-        """The records in a new list, oldest first; the records are shared."""
+        """A new list of the records, oldest first.  The records are not copied."""
         with self._lock:
             return list(self._records)
 
     @property
     def dropped(self) -> int:
-        """The number of records that were dropped because newer ones needed the room."""
+        """The number of records that newer records displaced."""
         with self._lock:
             return self._dropped
 
     def clear(self) -> None:
-        """Forget all records and the count of dropped ones."""
+        """Discard all records and reset the count of dropped records."""
         with self._lock:
             self._records.clear()
             self._dropped = 0
@@ -69,7 +69,7 @@ class MemorySink(Sink[LogRecord]):
         return record
 
     def send(self, batch: Sequence[LogRecord], timeout: float) -> None:  # noqa: ARG002 - never waits
-        """Keep the records of ``batch``.  Never blocks or fails."""
+        """Add the records of ``batch`` to the list.  Never blocks or fails."""
         with self._lock:
             self._records.extend(batch)
             while len(self._records) > self._capacity:
@@ -77,7 +77,7 @@ class MemorySink(Sink[LogRecord]):
                 self._dropped += 1
 
     def after_fork(self) -> None:
-        """Forget the records, which belong to the parent."""
+        """Discard the records, which belong to the parent process."""
         self._lock = native.Lock()
         self._records = deque()
         self._dropped = 0

@@ -1,6 +1,6 @@
-"""One record as lines for a person at a terminal.
+"""Formats a record as lines for a person at a terminal.
 
-The console sink encodes with it if its stream is a terminal.  A record starts at column
+The console sink uses this module if its stream is a terminal.  A record starts at column
 0, and its other lines have a gutter on the left, so no value can look like a record.
 Control characters are escaped.
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _MILLISECOND: Final = 1_000_000
-_BODY_WIDTH: Final = 32  # columns of the message before the attributes
+_BODY_WIDTH: Final = 32  # the message is padded to this many columns before the attributes
 _MAX_SCOPE_WIDTH: Final = 24
-_SHORT_TRACE: Final = 8  # digits that distinguish the traces on one screen
+_SHORT_TRACE: Final = 8  # enough digits to distinguish the traces on one screen
 
-# The 16 colours that every theme defines, and no background.
+# Only the 16 colours that every theme defines, without background colours.
 _DIM: Final = "2"
 _BOLD: Final = "1"
 _ERROR: Final = "1;31"
@@ -44,7 +44,7 @@ _SEVERITY: Final = {
 
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _BARE: Final = re.compile(r"[^\s\"'=,{}\[\]\\]+")
-# The drawing of the traceback module to the left of an exception group's members.
+# The lines that the traceback module draws to the left of an exception group's members.
 _GROUP_MARGIN: Final = re.compile(r"(?: *\+-[-+ .\d]*$| *[|+] ?)*")
 _FRAME: Final = re.compile(r'( *File )("[^"]*", line \d+)(, in )(.*)')
 _HEADINGS: Final = ("Traceback (most", "Exception Group Traceback", "During handling", "The above")
@@ -55,10 +55,10 @@ class PrettyFormatter:
 
     Args:
         color: whether to use ANSI colours.
-        unicode: whether the terminal's encoding has the box-drawing gutter.
+        unicode: whether the terminal's encoding contains the box-drawing gutter.
 
-    The column of logger names grows with the names, so each stream needs its own
-    formatter.  Not thread-safe.
+    The column of logger names grows with the longest name shown, so each stream needs its
+    own formatter.  Not thread-safe.
     """
 
     def __init__(self, *, color: bool, unicode: bool = True) -> None:
@@ -104,7 +104,7 @@ class PrettyFormatter:
         return first, below
 
     def _attributes(self, record: LogRecord) -> tuple[list[str], list[str]]:
-        """Return the attributes after the message, and the lines below it."""
+        """Return the attributes shown after the message, and the lines shown below it."""
         inline: list[str] = []
         blocks: list[str] = []
         attributes = record.attributes
@@ -128,7 +128,7 @@ class PrettyFormatter:
         return self._paint(_NAME, _shown(name)) + self._paint(_DIM, "=") + _shown(text)
 
     def _exception(self, attributes: dict[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-        """Return the lines of an exception, and the names of the attributes in them."""
+        """Return the lines of an exception, and the names of the attributes they show."""
         kind, message, stacktrace = (attributes.get(name) for name in _EXCEPTION)
         if isinstance(stacktrace, str) and stacktrace.strip():
             told = str(message or "") in stacktrace and str(kind or "").split(".")[-1] in stacktrace
@@ -165,18 +165,18 @@ class PrettyFormatter:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether ``stream`` is a terminal."""
+    """Return whether ``stream`` is a terminal."""
     try:
         return bool(stream.isatty())
-    except (AttributeError, OSError, ValueError):  # no such method, or closed
+    except (AttributeError, OSError, ValueError):  # no isatty(), or a closed stream
         return False
 
 
 def wants_color(stream: Any) -> bool:
-    """Whether the environment and the stream ask for colours.
+    """Return whether to use colours, by the environment and the stream.
 
-    ``NO_COLOR`` (https://no-color.org) wins over ``FORCE_COLOR``
-    (https://force-color.org); both count if they are not empty.
+    ``NO_COLOR`` (https://no-color.org) overrides ``FORCE_COLOR``
+    (https://force-color.org); an empty variable is ignored.
     """
     if os.environ.get("NO_COLOR"):
         return False
@@ -186,7 +186,7 @@ def wants_color(stream: Any) -> bool:
 
 
 def _obeys_ansi(stream: Any) -> bool:
-    """Whether the terminal understands ANSI colours; on Windows, turn them on."""
+    """Return whether the terminal supports ANSI colours; on Windows, turn them on first."""
     if sys.platform == "win32":
         import ctypes  # noqa: PLC0415 - Windows only
         import msvcrt  # noqa: PLC0415 - Windows only
@@ -203,7 +203,7 @@ def _obeys_ansi(stream: Any) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """Split ``text`` into lines that are safe to show; at least one."""
+    """Split ``text`` into one or more lines that are safe to show."""
     text = text.replace("\r\n", "\n").rstrip("\n")
     return [_shown(line.expandtabs(4)) for line in text.split("\n")]
 
@@ -226,5 +226,5 @@ def _local_time(nanoseconds: int) -> str:
 def _local_second(seconds: int) -> str:
     try:
         return time.strftime("%H:%M:%S", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):  # the platform has no such time
+    except (OverflowError, ValueError, OSError):  # the platform cannot represent this time
         return "--:--:--"

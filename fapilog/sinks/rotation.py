@@ -1,8 +1,8 @@
-"""When a log file rotates, and which rotated files are compressed, kept and deleted.
+"""Decides when a log file rotates; compresses rotated files and deletes old ones.
 
-The file sink renames its file to a name from here.  Compression and retention run on a
-separate thread.  The directory holds all their state, so the next start finishes work
-that a crash interrupted.
+The file sink gets the names of its rotated files from this module.  Compression and
+deletion run on a separate thread.  Their whole state is in the directory, so the next
+start finishes work that a crash interrupted.
 """
 
 from __future__ import annotations
@@ -34,53 +34,53 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 _CHUNK: Final = 1 << 18  # bytes compressed between two checks for close()
-_CLOSE_WAIT: Final = 5.0  # seconds for which close() waits for the compression
-_STOP_WAIT: Final = 0.1  # seconds that an abandoned compression takes to stop
+_CLOSE_WAIT: Final = 5.0  # maximum seconds that close() waits for the compression
+_STOP_WAIT: Final = 0.1  # maximum seconds that an abandoned compression takes to stop
 
 
 @dataclass
 class Rotation:
-    """When a log file must rotate.
+    """Decides when a log file must rotate.
 
     Args:
-        max_bytes: the size that the file must not exceed after a write, or None.
-        every: the length of a period in seconds, or None.  Periods are counted from the
-            Unix epoch, so hours and days are those of UTC.
+        max_bytes: the maximum size of the file in bytes; None for no limit.
+        every: the rotation period in seconds; None for no periodic rotation.  Periods are
+            counted from the Unix epoch, so hours and days begin as in UTC.
     """
 
     max_bytes: int | None = None
     every: float | None = None
-    _period: float = 0  # of this process's last write
+    _period: float = 0  # the period of this process's last write
 
     def is_due(self, file: os.stat_result, incoming: int, now: float) -> bool:
-        """Whether ``file`` must rotate before ``incoming`` bytes are written to it.
+        """Return whether ``file`` must rotate before ``incoming`` bytes are written to it.
 
-        The file's modification time is the time of its last write, which other processes
-        and the next start see too.
+        The time of the last write is the file's modification time, which other processes
+        and the next start can also read.
         """
         if file.st_size == 0:
             return False
         if self.max_bytes is not None and file.st_size + incoming > self.max_bytes:
             return True
-        # The clock of a file server may be slow, so this process's own write counts too.
+        # A file server's clock may be slow, so the last write of this process also counts.
         return self.every is not None and now // self.every > max(
             file.st_mtime // self.every, self._period
         )
 
     def note_write(self, now: float) -> None:
-        """Note that this process wrote to the file at ``now``."""
+        """Record that this process wrote to the file at ``now``."""
         if self.every is not None:
             self._period = now // self.every
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Which rotated files are kept; None sets no limit.
+    """The limits on the rotated files that are kept; None means no limit.
 
     Args:
-        count: the number of files, the newest.
-        age: the seconds since a file's rotation.
-        size: the bytes of all files together.
+        count: the number of newest files to keep.
+        age: the maximum time since a file's rotation, in seconds.
+        size: the maximum total size of the files, in bytes.
     """
 
     count: int | None = None
@@ -89,7 +89,7 @@ class Retention:
 
 
 class RotatedFile(NamedTuple):
-    """A rotated file: its time (UTC, sortable), its path and its size in bytes."""
+    """A rotated file: its rotation time (UTC, sortable), its path and its size in bytes."""
 
     stamp: str
     path: Path
@@ -99,14 +99,14 @@ class RotatedFile(NamedTuple):
 class Archive:
     """The rotated files of one log file: ``app-20261123T101500.123456Z.jsonl[.gz]``.
 
-    Only regular files with exactly such a name count; the archive never touches other
-    files in the directory.
+    The archive contains only regular files whose names have exactly this form.  It never
+    touches other files in the directory.
 
     Args:
         path: the absolute path of the log file.
         compress: whether rotated files are compressed with gzip.
-        retention: which rotated files are kept.
-        clock: returns the seconds since the Unix epoch.
+        retention: the limits on the rotated files that are kept.
+        clock: a function that returns the seconds since the Unix epoch.
 
     ``tidy`` runs on the thread that ``wake`` starts.  The sink's thread calls the other
     methods.
@@ -125,13 +125,13 @@ class Archive:
         self._compress = compress
         self._retention = retention
         self._clock = clock
-        # Requests to the thread, False for the last one; None if there is no thread.
+        # The requests to the thread, of which the last is False; None without a thread.
         self._requests: native.SimpleQueue[bool] | None = None
         self._ended: native.SimpleQueue[None] = native.SimpleQueue()
         self._is_abandoned = False
 
     def new_path(self) -> Path:
-        """Return an unused path for a file that is rotated now."""
+        """Return an unused path for the file that is about to be rotated."""
         moment = self._clock()
         while True:
             path = self._path.with_name(f"{self._path.stem}-{_stamp(moment)}{self._path.suffix}")
@@ -146,14 +146,14 @@ class Archive:
             match = self._name.fullmatch(path.name)
             if match is None or match[2] not in endings:
                 continue
-            with contextlib.suppress(FileNotFoundError):  # another process tidies too
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
                 status = path.lstat()
                 if stat.S_ISREG(status.st_mode):
                     found.append(RotatedFile(match[1], path, status.st_size))
         return sorted(found)
 
     def wake(self) -> None:
-        """Ask the thread to tidy, and start it if necessary.  Does not block or raise."""
+        """Make the thread call :meth:`tidy`; start it if necessary.  Never blocks or raises."""
         if not self._compress and self._retention == Retention():
             return
         if self._requests is None:
@@ -166,17 +166,14 @@ class Archive:
                 announce(
                     f"archive {self._path}",
                     f"cannot tidy the rotated files of {self._path}: {error}; "
-                    "the next start does it",
+                    "the next start tries again",
                 )
                 return
             self._requests = requests
         self._requests.put(True)
 
     def close(self) -> None:
-        """Tidy once more and stop; blocks up to 5 s, or a moment longer on a slow disk.
-
-        The next start finishes a compression that takes longer.
-        """
+        """Tidy once more and stop the thread.  Blocks up to about 5 s for the compression."""
         requests, self._requests = self._requests, None
         if requests is None:
             return
@@ -191,7 +188,7 @@ class Archive:
             )
 
     def _has_ended(self, seconds: float) -> bool:
-        """Wait until the thread has ended; False at the time limit."""
+        """Wait until the thread has ended; return False if it has not ended in time."""
         try:
             self._ended.get(timeout=seconds)
         except native.Empty:
@@ -203,9 +200,9 @@ class Archive:
         self._requests = None
 
     def tidy(self) -> None:
-        """Compress the files that are not compressed, then delete those not to be kept.
+        """Compress uncompressed rotated files, then delete files beyond the retention limits.
 
-        Blocks for as long as compression takes.  Never raises: failures are announced,
+        Blocks until the compression has finished.  Never raises: failures are announced,
         and the next call tries again.
         """
         self._attempt(self._remove_leftovers)
@@ -218,7 +215,7 @@ class Archive:
         try:
             while goes_on:
                 goes_on = requests.get()
-                while goes_on and not requests.empty():  # one tidy() for all of them
+                while goes_on and not requests.empty():  # one tidy() serves all requests
                     goes_on = requests.get()
                 self.tidy()
         finally:
@@ -233,7 +230,7 @@ class Archive:
             )
 
     def _remove_leftovers(self) -> None:
-        """Delete partial compressions whose source is gone: a crash left them."""
+        """Delete partial compressions left by a crash, if their source no longer exists."""
         for file in self.files(".gz.tmp"):
             if not os.path.lexists(file.path.with_suffix("").with_suffix("")):
                 file.path.unlink(missing_ok=True)
@@ -248,8 +245,8 @@ class Archive:
         except FileNotFoundError:  # another process was faster
             return
         with os.fdopen(fd, "rb") as source:
-            # Only one of the processes that share the log file compresses it.  If another
-            # one has finished, the path no longer names the open file.
+            # Only one of the processes that share the log file compresses a rotated file.
+            # If another process has finished, the path no longer names the open file.
             if not try_lock_if_possible(fd) or not is_at(path, os.fstat(fd)):
                 return
             unfinished = _with(path, ".gz.tmp")
@@ -257,14 +254,15 @@ class Archive:
                 if self._write_gzip(source, unfinished):
                     unfinished.replace(_with(path, ".gz"))
                     if sys.platform == "win32":
-                        source.close()  # Windows removes no open file
+                        source.close()  # Windows cannot remove an open file
                     path.unlink(missing_ok=True)
             finally:
                 unfinished.unlink(missing_ok=True)
 
     def _write_gzip(self, source: BinaryIO, path: Path) -> bool:
-        """Compress ``source`` to ``path``; False if close() abandoned it."""
-        path.unlink(missing_ok=True)  # a crash left it, as this process has the source's lock
+        """Compress ``source`` to ``path``; return False if close() abandoned it."""
+        # This process has the source's lock, so an existing file was left by a crash.
+        path.unlink(missing_ok=True)
         status = os.fstat(source.fileno())
         fd = create_file(path, APPEND, stat.S_IMODE(status.st_mode))
         with os.fdopen(fd, "wb") as target:

@@ -269,7 +269,7 @@ def test_a_file_truncated_from_outside_is_announced_with_what_to_do(make, path, 
     os.truncate(path, 0)
     emit(sink, "after")
     said = capsys.readouterr().err
-    assert f"app.jsonl was truncated from outside after {size} bytes" in said
+    assert f"app.jsonl had {size} bytes and was truncated by another program" in said
     assert "use logrotate's create" in said
 
 

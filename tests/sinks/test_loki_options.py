@@ -74,8 +74,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"format": "xml"}, r"^format='xml': use 'json' or 'protobuf'"),
     ({"line": "text"}, r"^line='text': use 'message', 'json' or 'logfmt'"),
     ({"labels": "service.name"}, r"^labels='service.name': use a list"),
-    ({"labels": []}, r"^labels: give 1 to 15 names, not 0"),
-    ({"labels": [f"l{n}" for n in range(16)]}, r"^labels: give 1 to 15 names, not 16"),
+    ({"labels": []}, r"^labels: give 1 to 15 names \(Loki's limit\), not 0"),
+    (
+        {"labels": [f"l{n}" for n in range(16)]},
+        r"^labels: give 1 to 15 names \(Loki's limit\), not 16",
+    ),
     ({"labels": ["x" * 1025]}, r"^labels: .*cannot be the name of a label"),
     ({"labels": [7]}, r"^labels=\[7\]: use a list of names"),
     ({"labels": ["service.instance.id"]}, r"^labels: 'service.instance.id' would make a stream"),

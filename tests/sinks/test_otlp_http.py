@@ -283,7 +283,7 @@ def test_a_redirect_is_not_followed(status):
 @pytest.mark.parametrize(
     ("location", "shown"),
     [
-        ("/v2/logs", "itself"),
+        ("/v2/logs", "this host"),
         ("//other.example/x?token=abc", r"other\.example"),
         ("https://me:pass@other.example:1/x", r"other\.example:1"),
         ("http://[", r"\["),
@@ -317,7 +317,7 @@ def test_a_huge_answer_is_cut_off_and_final(status, framing):
 
     with SocketServer(flood) as server, opened(OTLPSink(server.url)) as sink:
         with pytest.raises(
-            PermanentError, match=f"HTTP {status}, an answer of more than {MAX_RESPONSE}"
+            PermanentError, match=f"HTTP {status}, and the answer exceeds {MAX_RESPONSE}"
         ):
             deliver(sink)
 

@@ -479,7 +479,7 @@ def test_no_proxy_leads_past_the_proxy(monkeypatch):
 def test_a_proxy_that_is_no_http_proxy_fails_at_start(monkeypatch, proxy):
     monkeypatch.setenv("all_proxy", proxy)
     with pytest.raises(
-        ConfigurationError, match=r"not of the form http://host:port: .* name collector in NO_PROXY"
+        ConfigurationError, match=r"not a URL of the form http://host:port: .* add collector to"
     ):
         OTLPSink("http://collector:4318").open()
 

@@ -70,7 +70,7 @@ def test_the_general_endpoint_is_a_base_to_which_the_path_is_added(monkeypatch, 
 def test_a_general_endpoint_that_ends_with_the_path_of_logs_is_announced(monkeypatch, capsys):
     monkeypatch.setenv(GENERAL + "ENDPOINT", "http://collector:4318/v1/logs/")
     assert resolve().endpoint == "http://collector:4318/v1/logs/v1/logs"
-    assert f"leave it out there, or set {LOGS}ENDPOINT instead" in capsys.readouterr().err
+    assert f"remove /v1/logs from it, or set {LOGS}ENDPOINT instead" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,8 @@ def test_a_socks_proxy_fails_at_start_with_the_variable_and_the_fix(monkeypatch,
     with pytest.raises(ConfigurationError) as caught:
         OTLPSink("https://collector:4318", protocol).open()
     assert str(caught.value) == (
-        "the environment's proxy (ALL_PROXY) is a SOCKS proxy, which is not supported: give one "
-        "of the form http://host:port in HTTPS_PROXY, or name collector in NO_PROXY"
+        "the environment's proxy (ALL_PROXY) is a SOCKS proxy, which is not supported: set "
+        "HTTPS_PROXY to http://host:port, or add collector to NO_PROXY"
     )
 
 

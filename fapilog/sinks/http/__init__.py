@@ -1,7 +1,7 @@
 """HTTP for sinks: options, proxies, TLS, and requests that obey one deadline.
 
-``client`` posts one batch, ``transport`` is the network below httpx, ``options`` holds the
-endpoint, credentials and certificates, ``destination`` describes the backend for the
-spool.  The sinks for OTLP and Loki import this package; it imports the meaning of answers
-from ``fapilog.otlp.classify`` and no sink.  Read ``client`` first.
+``client`` posts one batch, ``transport`` is the network layer below httpx, ``options``
+checks the endpoint, credentials and certificates, and ``destination`` describes the
+backend for the spool.  The sinks for OTLP and Loki import this package; it imports
+``fapilog.otlp.classify``, which classifies answers, and no sink.  Read ``client`` first.
 """

@@ -1,8 +1,8 @@
-"""One POST within a deadline, and the error that a failed one stands for.
+"""Posts a request within a deadline, and maps a failure to one of fapilog's errors.
 
-The OTLP and Loki sinks send their batches with it.  It uses a transport of httpx
+The OTLP and Loki sinks send their batches with this client.  It uses httpx's transport
 without httpx's client: a sink needs no cookies, redirects or authentication flows, and
-httpx's client would log every request at INFO into the application's own logs.
+httpx's client would log every request at INFO in the application's own logs.
 """
 
 from __future__ import annotations
@@ -40,23 +40,22 @@ if TYPE_CHECKING:
 
     from fapilog.sinks.http.options import HTTPOptions
 
-#: Bytes of an answer that are read; OTLP's recommended limit.
+#: The maximum size of an answer in bytes; OTLP recommends this limit.
 MAX_RESPONSE: Final = 4 << 20
 
 _HOST: Final = re.compile(r"\w*:?//(?:[^/?#]*@)?([^/?#@]+)")
 
 
 class Answer(NamedTuple):
-    """The answer to a request that the backend took.
+    """The answer to a request that the backend accepted.
 
     Attributes:
         status: the HTTP status, 2xx.
-        body: the body.  Empty if it is compressed: the request did not ask for
-            compression, and the unpacked body may fill the memory.
+        body: the body, empty if the answer is compressed: the request did not ask for
+            compression, and the decompressed body could fill the memory.
         content_type: the media type with its parameters, in lower case.
-        problem: why the rest of the answer could not be read; "" if it was read.  The
-            status counts all the same: sending the request again would duplicate its
-            records.
+        problem: the reason why the rest of the answer could not be read, or "".  The
+            request still succeeded; sending it again would duplicate its records.
     """
 
     status: int
@@ -66,16 +65,16 @@ class Answer(NamedTuple):
 
 
 class HTTPClient:
-    """Posts to one URL.  Thread-safe: each thread that posts has its own connection.
+    """Posts requests to one URL.  Thread-safe: each thread that posts has its own connection.
 
     Args:
-        options: the checked options; the scheme of the endpoint decides about TLS.
-        agent: the User-Agent, unless the options have one.
-        headers: the headers of the protocol; they win over those of the options.
+        options: the checked options; TLS is used if the endpoint's scheme is https.
+        agent: the User-Agent, unless the options contain one.
+        headers: the headers of the protocol, which override the options' headers.
         transport: an httpx transport to use instead of the network, for tests.
         retryable: the HTTP statuses after which the same request may succeed.
         refuses_long: whether an answer of more than :data:`MAX_RESPONSE` bytes is a
-            permanent error whatever its status, as OTLP requires.
+            permanent error regardless of its status, as OTLP requires.
 
     Raises:
         ConfigurationError: the endpoint, a certificate or the environment's proxy
@@ -102,8 +101,8 @@ class HTTPClient:
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
         is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
         self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
-        self._connections: list[DeadlineTransport] = []  # one per post under way at one time
-        self._idle: list[DeadlineTransport] = []  # those that no thread uses now
+        self._connections: list[DeadlineTransport] = []  # one per simultaneous post
+        self._idle: list[DeadlineTransport] = []  # connections that no thread is using
         try:
             self._url = httpx.URL(options.endpoint)
         except httpx.InvalidURL as error:
@@ -114,12 +113,12 @@ class HTTPClient:
         """Post ``body`` and return the answer; blocks up to ``timeout`` seconds.
 
         Raises:
-            RetryableError: there is no connection (the network, TLS, a proxy or the
-                time), or the answer has a retryable status.
+            RetryableError: no connection could be made in time (because of the network,
+                TLS or a proxy), or the answer has a retryable status.
             AccessDeniedError: the backend or the proxy refuses the credentials.
             NoAnswerError: the request was sent, but no status came back.
-            PermanentError: the answer has another status, is too long, or is a redirect,
-                which is not followed.
+            PermanentError: the answer has another error status, is too long, or is a
+                redirect, which is not followed.
         """
         deadline = monotonic() + timeout
         give_way()  # the caller has just put the body together
@@ -145,7 +144,7 @@ class HTTPClient:
         return self._checked(response, answer, problem)
 
     def _read(self, response: httpx.Response, deadline: float, timeout: float) -> tuple[bytes, str]:
-        """Return the answer's body, and why it cannot be read."""
+        """Return the answer's body and "", or ``b""`` and why the body cannot be read."""
         try:
             return _body_of(response, deadline), ""
         except NETWORK_ERRORS as error:
@@ -155,21 +154,21 @@ class HTTPClient:
                 response.close()
 
     def _checked(self, response: httpx.Response, body: bytes, problem: str) -> Answer:
-        """Return a success as an answer.
+        """Return a successful response as an :class:`Answer`.
 
         Raises:
-            SendError: it is not a success, or is too long.
+            SendError: the response is not a success, or is too long.
         """
         status, shown = response.status_code, self._options.shown
         if response.has_redirect_location:
             host = _HOST.match(response.headers["location"])
             msg = (
-                f"{shown}: HTTP {status} leads to {self.clean(host[1]) if host else 'itself'}; "
-                "redirects are not followed, set the endpoint to the final URL"
+                f"{shown}: HTTP {status} leads to {self.clean(host[1]) if host else 'this host'}; "
+                "redirects are not followed: set the endpoint to the final URL"
             )
             raise PermanentError(msg)
         if len(body) > MAX_RESPONSE and self._refuses_long:
-            msg = f"{shown}: HTTP {status}, an answer of more than {MAX_RESPONSE} bytes"
+            msg = f"{shown}: HTTP {status}, and the answer exceeds {MAX_RESPONSE} bytes"
             raise PermanentError(msg)
         if "content-encoding" in response.headers:
             body = b""
@@ -193,7 +192,7 @@ class HTTPClient:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[httpx.BaseTransport]:
-        """Lend a connection that no other thread uses."""
+        """Lend an idle or new connection to the caller for the duration of the block."""
         if self._given is not None:
             yield self._given
             return
@@ -208,7 +207,7 @@ class HTTPClient:
             self._idle.append(connection)
 
     def _explain(self, error: BaseException, timeout: float) -> str:
-        """Return what went wrong on the network, or with the server's certificate."""
+        """Return a description of a network error, for the message of a ``SendError``."""
         if isinstance(error, TIMEOUT_ERRORS):
             return f"no complete answer within {timeout:g} s"
         words = self.clean(str(error)) or type(error).__name__
@@ -222,7 +221,7 @@ class HTTPClient:
         return untrusted(words) if isinstance(cause, ssl.SSLCertVerificationError) else words
 
     def clean(self, words: str) -> str:
-        """Return the backend's words without credentials and control characters."""
+        """Return a text from the backend without credentials and control characters."""
         secrets = self._proxy.secrets if self._proxy is not None else ()
         return printable(self._options.conceal(words, secrets))
 
@@ -234,18 +233,18 @@ class HTTPClient:
             self._given.close()
 
     def after_fork(self) -> None:
-        """Give up the parent's connections; a transport that the user passed is kept."""
+        """Abandon the parent's connections; a transport that the user passed is kept."""
         for connection in self._connections:
             connection.after_fork()
-        # The threads that used the others exist in the parent only.
+        # The threads that were using connections exist only in the parent.
         self._idle = self._connections.copy()
 
 
 def _body_of(response: httpx.Response, deadline: float) -> bytes:
-    """Return the answer's body, or a little more than :data:`MAX_RESPONSE` bytes of it.
+    """Return the answer's body, cut soon after :data:`MAX_RESPONSE` bytes.
 
     Raises:
-        TimeoutError: the body is not complete at ``deadline``.
+        TimeoutError: the body is still incomplete at ``deadline``.
     """
     body = bytearray()
     assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the type checker

@@ -1,4 +1,4 @@
-"""A sink's destination in words, by which the spool keeps the records of backends apart.
+"""Describes a sink's destination, so that the spool can separate the records of backends.
 
 The words hold no secret and stay the same when credentials change; the spool
 compares the credentials apart from them, by a salted digest.  A digest stands for
@@ -27,12 +27,12 @@ _SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
 
 
 def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "") -> str:
-    """Return the destination of a sink with these options.
+    """Return the description of a sink's destination.
 
     Args:
         protocol: the name of the protocol, such as ``"OTLP http/protobuf"``.
-        options: the sink's options, with endpoint and headers.
-        tenant: the name of the account, if it is not a secret.
+        options: the sink's options, of which the endpoint and the headers are used.
+        tenant: the name of the account, or ""; it must not be a secret.
     """
     parts = [f"{protocol} to {_address(options.shown)}"]
     if tenant:
@@ -60,7 +60,7 @@ def credentials_in(options: HTTPOptions) -> str:
 
 
 def _address(url: str) -> str:
-    """Return a URL with its host in lower case, or a gRPC target as it is."""
+    """Return a URL with its host in lower case, or a gRPC target unchanged."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.lower()).geturl() if parts.netloc else url
 
@@ -69,7 +69,7 @@ def _account(options: HTTPOptions) -> str:
     """Return the headers, query parameters and user that name an account, or ""."""
     named = _named_accounts(options)
     user, password = basic_credentials(options.headers.get("authorization", ""))
-    # A user without a password is a bare token.
+    # A user name without a password is a token, so it is a secret.
     return "\n".join([*named, f"user={user}"] if user and password else named)
 
 

@@ -1,7 +1,7 @@
-"""Options that every HTTP sink has: URL, credentials, certificates, time limit.
+"""The options common to all HTTP sinks: URL, credentials, certificates and time limit.
 
-They are checked once, when a sink is made, so that a wrong option fails at
-start-up and the client can rely on them.  No message shows a secret.
+The options are checked once, when a sink is made, so a wrong option causes an error at
+start-up, and the client needs no further checks.  No message shows a secret.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
-#: A path, and the option or the variable that holds it.
+#: A path or None, and the option or environment variable that contains it.
 FileOption: TypeAlias = "tuple[FilePath | None, str]"
 
-#: Seconds that one request may take in all.
+#: The default time limit for one request, in seconds.
 DEFAULT_TIMEOUT: Final = 10.0
-#: Level 1 takes half of the default level's time and makes 8 % more bytes of logs.
+#: For logs, level 1 takes half the time of the default level, and its output is 8 % larger.
 GZIP_LEVEL: Final = 1
 #: The number of threads that may send for one sink at the same time.
 CONCURRENCY: Final = whole(1, 64)
@@ -47,16 +47,16 @@ _OWN_HEADERS: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class HTTPOptions:
-    """Checked options of a client that posts to one URL.
+    """The checked options of a client that posts to one URL.
 
     Attributes:
         endpoint: the URL, without credentials.
-        headers: headers of every request, by their name in lower case.
-        timeout: seconds that one request may take; infinity for no limit.
-        certificate: PEM file of the authorities to trust instead of the
-            default ones.
-        client_key: PEM file of the client's key.
-        client_certificate: PEM file of the client's certificate chain.
+        headers: the headers of every request, by their names in lower case.
+        timeout: the time limit for one request in seconds; infinity for no limit.
+        certificate: the path of a PEM file with the certificate authorities to trust;
+            None for the default authorities.
+        client_key: the path of a PEM file with the client's key.
+        client_certificate: the path of a PEM file with the client's certificate chain.
     """
 
     endpoint: str
@@ -68,23 +68,23 @@ class HTTPOptions:
 
     @property
     def is_secure(self) -> bool:
-        """Whether the connection uses TLS; nothing falls back to plain text."""
+        """Whether the connection uses TLS; it never falls back to plain text."""
         return urlsplit(self.endpoint).scheme == "https"
 
     @property
     def shown(self) -> str:
-        """The endpoint for messages, without the query, which may hold a token."""
+        """The endpoint to show in messages, without its query, which may contain a token."""
         return self.endpoint.partition("?")[0]
 
     def conceal(self, text: str, more: Collection[str] = ()) -> str:
-        """Return a backend's answer with our credentials and ``more`` secrets masked."""
+        """Return ``text`` with these options' credentials and the secrets in ``more`` masked."""
         for secret in sorted({*self._secrets(), *more}, key=len, reverse=True):
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, _MASK)
         return text
 
     def _secrets(self) -> set[str]:
-        """Return the values of the URL's query and of the headers: any of them may be a secret."""
+        """Return the values in the URL's query and in the headers, which may be secrets."""
         secrets = {value for _, value in parse_qsl(urlsplit(self.endpoint).query)}
         for value in self.headers.values():
             secrets |= {value, value.rpartition(" ")[2], basic_credentials(value)[1]}
@@ -92,7 +92,7 @@ class HTTPOptions:
 
 
 def basic_credentials(header: str) -> tuple[str, str]:
-    """Return user and password of a basic ``Authorization``; ``("", "")`` if it is another one."""
+    """Return the user and password in a basic ``Authorization``; ``("", "")`` if not basic."""
     if not header.startswith(_BASIC):
         return "", ""
     try:
@@ -104,12 +104,12 @@ def basic_credentials(header: str) -> tuple[str, str]:
 
 
 def user_agent(sink: str) -> str:
-    """Return the ``User-Agent`` of a sink: sink, language and versions."""
+    """Return the ``User-Agent`` of a sink, with the versions of fapilog and Python."""
     return f"fapilog-{sink}/{version('fapilog')} Python/{platform.python_version()}"
 
 
 def is_printable_text(value: object) -> bool:
-    """Whether ``value`` is a str without spaces and control characters."""
+    """Return whether ``value`` is a str without spaces and control characters."""
     return isinstance(value, str) and value.isprintable() and " " not in value
 
 
@@ -118,12 +118,11 @@ def split_url(value: object, source: str, form: str) -> SplitResult:
 
     Args:
         value: the URL.
-        source: the option or the variable that holds it.
-        form: how such a URL looks, for the error.
+        source: the option or environment variable that contains the URL.
+        form: the end of the error message, which describes a correct URL.
 
     Raises:
-        ConfigurationError: the value is not such a URL, or has no host or a
-            wrong port.
+        ConfigurationError: the value is not such a URL, or its host or port is invalid.
     """
     try:
         url = urlsplit(str(value))
@@ -142,27 +141,27 @@ def split_url(value: object, source: str, form: str) -> SplitResult:
 
 
 def join_url(url: SplitResult, path: str) -> str:
-    """Return ``url`` with another path, without credentials and fragment."""
+    """Return ``url`` with ``path`` as its path, and without credentials and fragment."""
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], path, url.query, ""))
 
 
 def credentials_of(url: SplitResult) -> str:
-    """Return the credentials of a URL as an ``Authorization``, or ""."""
+    """Return the credentials in a URL as the value of ``Authorization``, or ""."""
     if not url.username and not url.password:
         return ""
     return basic(unquote(url.username or ""), unquote(url.password or ""))
 
 
 def basic(username: str, password: str) -> str:
-    """Return the ``Authorization`` of a user (RFC 7617)."""
+    """Return the value of ``Authorization`` for basic authentication (RFC 7617)."""
     return _BASIC + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
 def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
-    """Return headers by their name in lower case.
+    """Check headers, and return them by their names in lower case.
 
     Raises:
-        ConfigurationError: a header cannot be sent, or is set by the client.
+        ConfigurationError: a header cannot be sent, or only the client may set it.
     """
     checked = {}
     for name, content in headers.items():
@@ -180,16 +179,17 @@ def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
 def pem_files(
     certificate: FileOption, client_key: FileOption, client_certificate: FileOption
 ) -> dict[str, str | None]:
-    """Return the paths of the PEM files by the option's name.
+    """Return the paths of the PEM files by option name.
+
+    Each argument is a path and its source, an option or environment variable.
 
     Args:
-        certificate: path of the authorities' certificates, and the option or
-            the variable that holds it.
-        client_key: path of the client's key, and where it is from.
-        client_certificate: path of its certificates, and where it is from.
+        certificate: the path of the authorities' certificates, and its source.
+        client_key: the path of the client's key, and its source.
+        client_certificate: the path of the client's certificate chain, and its source.
 
     Raises:
-        ConfigurationError: a file cannot be read, or the key has no certificate.
+        ConfigurationError: a file cannot be read, or a key has no certificate.
     """
     files = {
         "certificate": readable_file(*certificate),
@@ -212,7 +212,7 @@ def readable_file(path: FilePath | None, source: str) -> str | None:
         return None
     name = os.fspath(path)
     try:
-        with open(name, "rb"):  # noqa: PTH123 - only to see that it can be read
+        with open(name, "rb"):  # noqa: PTH123 - checks that the file can be read
             return str(name)
     except OSError as error:
         fix = f"{error.strerror}; give the path of a readable PEM file"

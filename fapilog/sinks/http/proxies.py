@@ -1,8 +1,8 @@
-"""The proxy that leads to an endpoint, by the variables and rules of other clients.
+"""Finds the proxy for an endpoint, by the variables and rules that other clients use.
 
-``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` count in lower and upper
-case.  This module reads ``NO_PROXY`` itself, because the standard library supports neither
-networks nor IPv6 addresses in it.
+``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` may be in lower or upper
+case.  This module parses ``NO_PROXY`` itself, because the standard library does not
+support networks and IPv6 addresses in it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Proxy:
 
     Attributes:
         url: the proxy's address, without credentials.
-        username: the user, or "".
+        username: the user name, or "".
         password: the password, or "".
-        secrets: the credentials in all forms that an answer may show.
+        secrets: the credentials in every form in which an answer may repeat them.
     """
 
     url: str
@@ -45,7 +45,7 @@ class Proxy:
 
 
 def environment_proxy(url: str) -> Proxy | None:
-    """Return the proxy that the environment or the system names for ``url``, or None.
+    """Return the proxy that the environment or the system sets for ``url``, or None.
 
     Raises:
         ConfigurationError: the proxy cannot be used; the message names the variable and
@@ -63,14 +63,14 @@ def environment_proxy(url: str) -> Proxy | None:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Whether ``NO_PROXY`` exempts a host from the proxy.
+    """Return whether ``NO_PROXY`` exempts a host from the proxy.
 
     Args:
-        host: a name, or an address without brackets.
+        host: the host's name, or its address without brackets.
         port: the TCP port.
-        no_proxy: entries with commas or spaces between them: ``*``, a name (which also
-            stands for its subdomains, with or without a leading dot), an address or a
-            network; each may end in a port.
+        no_proxy: the value of ``NO_PROXY``, a list of entries separated by commas or
+            spaces.  An entry is ``*``, a name with or without a leading dot (which also
+            matches its subdomains), an address or a network, optionally with a port.
     """
     host = _ascii(host.lower().rstrip("."))
     address = _address(host)
@@ -115,12 +115,12 @@ def _ascii(name: str) -> str:
 
 
 def _system_exempts(host: str) -> bool:
-    """Whether the settings of macOS or Windows exempt a host; variables win over them."""
+    """Return whether macOS or Windows settings exempt a host; proxy variables override them."""
     return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(host))
 
 
 def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
-    """Return the proxy that ``source`` names; no message shows it: it may hold a password."""
+    """Return the proxy in ``given``; its URL may hold a password, so no message shows it."""
     given = given if "://" in given else f"http://{given}"
     try:
         url = urlsplit(given)
@@ -134,18 +134,18 @@ def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
             unquote(url.password or ""),
             _secrets(url),
         )
-    what = "is not of the form http://host:port"
+    what = "is not a URL of the form http://host:port"
     if given.lower().startswith("socks"):
         what = "is a SOCKS proxy, which is not supported"
     msg = (
-        f"the environment's proxy ({source}) {what}: give one of the form http://host:port "
-        f"in {variable}, or name {host} in NO_PROXY"
+        f"the environment's proxy ({source}) {what}: set {variable} to http://host:port, or "
+        f"add {host} to NO_PROXY"
     )
     raise ConfigurationError(msg)
 
 
 def _secrets(url: SplitResult) -> frozenset[str]:
-    """Return the credentials as given, decoded, and as a header: an answer may echo each."""
+    """Return the credentials in the forms that an answer may repeat: raw, decoded, header."""
     password, header = url.password or "", credentials_of(url)
     pair = url.netloc.rpartition("@")[0]
     found = {password, unquote(password), pair, unquote(pair), header, header.rpartition(" ")[2]}

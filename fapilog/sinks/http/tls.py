@@ -1,4 +1,4 @@
-"""Certificates of outgoing connections: checked at start, read again when they are renewed.
+"""Loads the certificates of outgoing connections at start, and again after a renewal.
 
 Certificates from cert-manager or Vault are valid for hours, and their files are replaced
 while the application runs.
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class ClientTLS:
-    """The TLS settings of a sink, which follow changes of its certificate files.  Thread-safe.
+    """The TLS settings of a sink, reloaded when its certificate files change.  Thread-safe.
 
     Args:
-        options: the sink's options, which name the files.
-        default: makes a context with the usual authorities.
+        options: the sink's options, which contain the paths of the files.
+        default: a function that makes a context with the default certificate authorities.
 
     Attributes:
         context: the TLS settings for the next connection.
 
     Raises:
-        ConfigurationError: a file has the wrong contents; the message names the option.
+        ConfigurationError: a file has invalid contents; the message names the option.
     """
 
     def __init__(self, options: HTTPOptions, default: Callable[[], ssl.SSLContext]) -> None:
@@ -41,13 +41,13 @@ class ClientTLS:
         self.context = client_context(self._default, self._options)
 
     def renew(self) -> bool:
-        """Read the files again if they have changed, and return whether they were read.
+        """Reload the files if they have changed, and return whether they were reloaded.
 
-        Never raises: while the files cannot be used (for example a new certificate with
-        the old key), the settings stay as they are and the problem is announced.  Reads
-        up to three files; connects to nothing.
+        Never raises: if the files cannot be used (for example a new certificate with the
+        old key), the settings do not change and the problem is announced.  Reads up to
+        three files; makes no connection.
         """
-        state = self._state_of_files()  # before reading: the next call sees a later change
+        state = self._state_of_files()  # taken first, so the next call notices a later change
         if state == self._state:
             return False
         try:
@@ -65,11 +65,11 @@ class ClientTLS:
         return True
 
     def doubt(self) -> None:
-        """Make the next :meth:`renew` read the files even if they look the same."""
+        """Make the next :meth:`renew` reload the files even if they appear unchanged."""
         self._state = None
 
     def _state_of_files(self) -> tuple[object, ...]:
-        """Return a value that differs after a file, or the target of a link, was replaced."""
+        """Return a value that changes when a file, or the target of a link, is replaced."""
         options = self._options
         paths = (options.certificate, options.client_certificate, options.client_key)
         return tuple(_state(path) for path in paths if path)
@@ -77,7 +77,7 @@ class ClientTLS:
 
 def _state(path: str) -> tuple[int, ...] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - a str as given
+        found = os.stat(path)  # noqa: PTH116 - path is a str
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -86,29 +86,29 @@ def _state(path: str) -> tuple[int, ...] | None:
 def client_context(
     default: Callable[[], ssl.SSLContext], options: HTTPOptions | None = None
 ) -> ssl.SSLContext:
-    """Return TLS settings of a client that verifies host names and certificates.
+    """Return the TLS settings of a client that verifies host names and certificates.
 
-    Reads the files that ``options`` name; connects to nothing.
+    Reads the files in ``options``; makes no connection.
 
     Args:
-        default: makes a context with the usual authorities.
-        options: the authorities to trust instead, and the client's certificate and key.
+        default: a function that makes a context with the default certificate authorities.
+        options: the sink's options, with other authorities, or a client's certificate and key.
 
     Raises:
-        ConfigurationError: a file has the wrong contents; the message names the option.
+        ConfigurationError: a file has invalid contents; the message names the option.
     """
     certificate = options and options.certificate
     try:
         with TLS:
             context = ssl.create_default_context(cafile=certificate) if certificate else default()
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg, "certificate") from None
-    context.set_alpn_protocols(["http/1.1"])  # now: later, other threads use the context
+    context.set_alpn_protocols(["http/1.1"])  # set before other threads use the context
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key
         try:
-            # The empty password keeps OpenSSL from asking for one on the terminal.
+            # The empty password stops OpenSSL from asking for a password on the terminal.
             with TLS:
                 context.load_cert_chain(chain, key, password="")
         except OSError as error:
@@ -121,7 +121,7 @@ def client_context(
 
 
 def untrusted(words: str) -> str:
-    """Return the message about a server certificate that OpenSSL refused with ``words``."""
+    """Return the message for a server certificate that OpenSSL refused with ``words``."""
     return (
         "the server's certificate is not trusted, so nothing is sent: renew it, or "
         f"name its authority in the option certificate ({words})"

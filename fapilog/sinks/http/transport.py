@@ -1,13 +1,13 @@
-"""The network under the HTTP sinks: connections that obey a deadline and survive forks.
+"""The network layer of the HTTP sinks: connections that obey a deadline and survive forks.
 
-``client`` sends its requests through :class:`DeadlineTransport`.  The timeouts of httpx
-limit one read, so a server that sends a byte now and then could keep a request alive
-for ever; here every wait ends at the request's deadline.
+``client`` sends its requests through :class:`DeadlineTransport`.  httpx's timeouts limit
+each single read, so a server that occasionally sends a byte could keep a request alive
+for ever.  In this module, every wait ends at the request's deadline.
 
 httpcore's own streams wait for the network inside OpenSSL, so a fork would have to wait
-with them.  Here OpenSSL works on memory only, and each of its steps is a short section
-of the fork gate.  Threads wait only in reads and writes of a plain socket, during which
-a fork does no harm.
+for them.  In this module, OpenSSL works on memory only, and each of its steps is a short
+section of the fork gate.  Threads wait only in reads and writes of a plain socket, during
+which a fork is harmless.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ if TYPE_CHECKING:
 # during the import could never connect, so it is imported before any thread starts.
 codecs.lookup("idna")
 
-#: Seconds that an unused connection is kept.
+#: The time for which an unused connection is kept, in seconds.
 KEEP_ALIVE: Final = 30.0
 _WRITE_SIZE: Final = 1 << 16  # bytes written between two checks of the deadline
 _READ_SIZE: Final = 1 << 16
 
-#: The beginning of an answer that has a final status.
+#: The beginning of an answer with a final status.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
 #: The beginning of an answer before the final one; 101 is final.
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
 _HEAD_SIZE: Final = 1 << 13  # bytes of an answer in which its status is searched
 
-#: The errors that sending a request or reading its answer raises when the network fails.
+#: The errors raised when the network fails while a request is sent or its answer is read.
 NETWORK_ERRORS: Final = (
     OSError,
     httpx.TransportError,
@@ -63,9 +63,9 @@ NETWORK_ERRORS: Final = (
     httpcore.ProxyError,
     httpcore.TimeoutException,
 )
-#: The network errors after which the time is over.
+#: The network errors that mean that the deadline has passed.
 TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
-#: The network errors after which the request was certainly not sent.
+#: The network errors that mean that the request was certainly not sent.
 CONNECT_ERRORS: Final = (
     httpcore.ConnectError,
     httpcore.ConnectTimeout,
@@ -75,23 +75,23 @@ CONNECT_ERRORS: Final = (
     httpx.ProxyError,
 )
 
-# Pools of a parent process.  Freeing one might wait for a lock of OpenSSL.
+# The pools of a parent process, kept because freeing one might wait for a lock of OpenSSL.
 _inherited: Final[list[httpcore.ConnectionPool]] = []
-# The process, and the queue on which its probe of the resolver reports.
+# The process id of the process that probes the resolver, and the queue for the result.
 _probes: Final[list[tuple[int, native.SimpleQueue[None]]]] = []
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """Sends requests over kept connections.  Used by one thread; not thread-safe.
+    """Sends requests over connections that it reuses.  Not thread-safe.
 
-    A request carries its deadline, in seconds of the monotonic clock, as the extension
-    ``"deadline"``.  Name resolution, which the system does, may take longer.  Sending a
-    request and reading its answer raise one of :data:`NETWORK_ERRORS`.
+    A request has its deadline, in seconds of the monotonic clock, in the extension
+    ``"deadline"``.  Only name resolution by the system can exceed it.  If the network
+    fails, the methods raise one of :data:`NETWORK_ERRORS`.
 
     Args:
-        tls: the TLS settings for https.
-        proxy: an HTTP proxy, or None.
-        proxy_tls: the TLS settings for a proxy that is itself reached by https.
+        tls: the TLS settings for https, or None.
+        proxy: the HTTP proxy, or None.
+        proxy_tls: the TLS settings for a proxy whose URL is https, or None.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class DeadlineTransport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request``; the caller reads the answer's body from its stream.
+        """Send ``request`` and return the response, whose body the caller reads.
 
-        If the status arrived but the headers cannot be read, the answer has no headers,
-        and reading its body raises the error.
+        If the status has arrived but the headers cannot be read, the response has no
+        headers, and reading its body raises the error.
         """
         self._backend.deadline = request.extensions["deadline"]
         self._backend.head = None
@@ -156,9 +156,9 @@ class DeadlineTransport(httpx.BaseTransport):
         self._pool.close()
 
     def after_fork(self) -> None:
-        """Give up the parent's connections, which the parent goes on using.
+        """Abandon the parent's connections, which the parent continues to use.
 
-        The pool is not closed: the parent may have held its lock during the fork.
+        The pool is not closed, because the parent may have held its lock during the fork.
         """
         self._backend.close_sockets()
         if TLS.cut_short:
@@ -205,10 +205,10 @@ class _Backend(httpcore.SyncBackend):
     Attributes:
         deadline: the end of the current request, in seconds of the monotonic clock.
         head: the first bytes of the answer to the current POST.  None until the POST is
-            written, so that a proxy's answer to CONNECT is not mistaken for it.
-        stand_in: the context that httpcore gets in place of the backend's own.  httpcore
-            changes a context for each connection, and other threads may be using it.
-        proxy_stand_in: the same in place of the context for the proxy.
+            written, so that a proxy's answer to CONNECT is not mistaken for this answer.
+        stand_in: a TLS context passed to httpcore instead of the real one.  httpcore
+            changes a context for each connection while other threads may be using it.
+        proxy_stand_in: a context passed to httpcore instead of the one for the proxy.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class _Backend(httpcore.SyncBackend):
 
 @contextlib.contextmanager
 def _connecting() -> Iterator[None]:
-    """Raise the block's errors as errors after which the request was certainly not sent."""
+    """Convert the block's errors to :data:`CONNECT_ERRORS`."""
     try:
         yield
     except TimeoutError as error:
@@ -269,7 +269,7 @@ def _connecting() -> Iterator[None]:
 
 
 def _stand_in(tls: object) -> ssl.SSLContext | None:
-    """Return a context that trusts no server; None without TLS."""
+    """Return a context that trusts no server, or None if ``tls`` is None."""
     if tls is None:
         return None
     with TLS:
@@ -277,9 +277,9 @@ def _stand_in(tls: object) -> ssl.SSLContext | None:
 
 
 class _RequestStream(httpcore.NetworkStream):
-    """The connection as httpcore sees it: whatever timeout it gives, the deadline counts.
+    """The stream that httpcore uses; the request's deadline overrides httpcore's timeouts.
 
-    A buffer is kept until the next write or read, so that the head of a request leaves
+    A buffer is kept until the next write or read, so that the head of a request is sent
     together with the beginning of its body.
     """
 
@@ -301,14 +301,14 @@ class _RequestStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
-        """Write two buffers at a time; a request with a length ends with an empty one."""
+        """Write buffers in pairs; httpcore ends a request of known length with ``b""``."""
         kept, self._kept = self._kept, b""
         if not kept:
             self._kept = buffer
             return
         if kept.startswith(b"POST "):
             self._backend.head = b""
-        give_way()  # encoding took long, and the kernel takes these bytes without a wait
+        give_way()  # encoding took long, and the kernel accepts these bytes without a wait
         together = max(_WRITE_SIZE - len(kept), 0)
         for data, start in ((kept + buffer[:together], 0), (buffer, together)):
             for position in range(start, len(data), _WRITE_SIZE):
@@ -331,12 +331,12 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
     """Return a connection to the first address of ``host`` that accepts one.
 
     Args:
-        host: a name or an address.
+        host: the server's name or address.
         port: the TCP port.
-        left: returns the seconds left, or raises ``TimeoutError``.
+        left: a function that returns the remaining seconds, or raises ``TimeoutError``.
 
     Raises:
-        OSError: no address could be reached, or the time was over.
+        OSError: no address could be reached before the deadline.
     """
     if RESOLVER.cut_short:
         _probe(host, port, left())
@@ -361,10 +361,10 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
 
 
 def _system(module: str, name: str) -> Any:
-    """Return the system's own function in a worker, if gevent or eventlet replaced it.
+    """Return a function of a module; in a worker, the original if gevent replaced it.
 
-    Their functions need an event loop in each thread, and start threads to resolve a
-    name, which an ending interpreter refuses.  A worker may block.
+    The functions of gevent and eventlet need an event loop in each thread, and start
+    threads to resolve names, which an ending interpreter refuses.  A worker may block.
     """
     if native.is_patched() and native.IN_WORKER.get():
         return native.original(module, name)
@@ -372,13 +372,13 @@ def _system(module: str, name: str) -> Any:
 
 
 def _probe(host: str, port: int, timeout: float) -> None:
-    """Find out, on a separate thread, whether this forked process can resolve names.
+    """Check on a separate thread whether this forked process can resolve names.
 
-    A thread of the parent was waiting for a name server during the fork.  It probably
-    held no lock; if it did, a call in this process would never return.
+    A thread of the parent was waiting for a name server during the fork.  If that thread
+    held a lock, which is unlikely, a call in this process would never return.
 
     Raises:
-        TimeoutError: the separate thread has not returned yet.
+        TimeoutError: the check has not finished in time.
     """
     if not _probes or _probes[0][0] != os.getpid():
         answers: native.SimpleQueue[None] = native.SimpleQueue()
@@ -392,7 +392,7 @@ def _probe(host: str, port: int, timeout: float) -> None:
 
 
 def _resolve(host: str, port: int, answers: native.SimpleQueue[None]) -> None:
-    with contextlib.suppress(OSError):  # an error is an answer too
+    with contextlib.suppress(OSError):  # an error also shows that the resolver works
         native.original("socket", "getaddrinfo")(host, port)
     answers.put(None)
 
@@ -404,7 +404,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock = sock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the bytes that have arrived, at least one; no bytes at the end."""
+        """Return the bytes that have arrived (at least one), or ``b""`` at the end."""
         self._sock.settimeout(timeout)
         return self._sock.recv(max_bytes)
 
@@ -416,7 +416,7 @@ class SocketStream(httpcore.NetworkStream):
         except TimeoutError:
             raise
         except OSError as error:
-            # This type tells httpcore that the server may have answered all the same.
+            # For this error, httpcore still reads an answer that the server may have sent.
             raise httpcore.WriteError(str(error)) from error
 
     def close(self) -> None:
@@ -424,7 +424,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return whether the other end has closed an idle connection; None for other questions."""
+        """Return for ``"is_readable"`` whether an idle connection was closed; otherwise None."""
         if info != "is_readable":
             return None
         sock = self._sock
@@ -432,7 +432,7 @@ class SocketStream(httpcore.NetworkStream):
             return True
         if not hasattr(select, "poll"):  # Windows
             return bool(select.select([sock], [], [], 0)[0])
-        poll = _system("select", "poll")()  # select() takes no descriptors above 1023
+        poll = _system("select", "poll")()  # select() does not accept descriptors above 1023
         poll.register(sock, select.POLLIN)
         return bool(poll.poll(0))
 
@@ -441,13 +441,13 @@ class TLSStream(httpcore.NetworkStream):
     """TLS over a connection, which may itself be TLS to a proxy.  Used by one thread.
 
     Args:
-        stream: the connection; closed if the handshake fails.
+        stream: the connection, which is closed if the handshake fails.
         context: the client's TLS settings.
-        host: the name that the server's certificate must have.
-        left: returns the seconds left, or raises ``TimeoutError``.
+        host: the name that the server's certificate must contain.
+        left: a function that returns the remaining seconds, or raises ``TimeoutError``.
 
     Raises:
-        OSError: the handshake failed, or the time was over.
+        OSError: the handshake failed or did not finish before the deadline.
     """
 
     def __init__(
@@ -480,7 +480,7 @@ class TLSStream(httpcore.NetworkStream):
                 needs_more = True
             except ssl.SSLError:
                 with contextlib.suppress(OSError, httpcore.WriteError):
-                    self._flush()  # an alert, which tells the other end the reason
+                    self._flush()  # sends an alert with the reason
                 raise
             self._flush()
             if not needs_more:
@@ -495,7 +495,7 @@ class TLSStream(httpcore.NetworkStream):
             self._stream.write(data, self._left())
 
     def read(self, max_bytes: int, *_: Any, **__: Any) -> bytes:
-        """Return the bytes that have arrived, at least one; no bytes at the end."""
+        """Return the bytes that have arrived (at least one), or ``b""`` at the end."""
         try:
             data: bytes = self._complete(lambda: self._tls.read(max_bytes))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
@@ -508,11 +508,11 @@ class TLSStream(httpcore.NetworkStream):
             self._complete(lambda: self._tls.write(buffer))
 
     def close(self) -> None:
-        """Close the connection without a closing message of TLS, as httpcore does."""
+        """Close the connection without sending TLS's closing alert, like httpcore."""
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return the TLS object, or an answer of the connection."""
+        """Return the TLS object for ``"ssl_object"``; otherwise ask the connection."""
         if info == "ssl_object":
             return self._tls
         if info == "is_readable" and self._incoming.pending:

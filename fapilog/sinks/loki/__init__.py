@@ -1,7 +1,7 @@
 """The Loki sink: streams, labels and structured metadata for Grafana Loki's push API.
 
-``sink`` holds the class that users name, ``metadata`` decides which attributes become
-labels, ``lines`` writes the line of an entry, ``formats`` the push request, and
-``options`` checks what users pass.  It posts with ``fapilog.sinks.http``.  The sinks'
-factory and ``fapilog.cli`` import it.  Read ``sink`` first.
+``sink`` contains the public class, ``metadata`` decides which attributes become labels,
+``lines`` writes the line of an entry, ``formats`` builds the push request, and ``options``
+checks the user's arguments.  The sink posts with ``fapilog.sinks.http``.
+``fapilog.sinks.factory`` and ``fapilog.cli`` import this package.  Read ``sink`` first.
 """

@@ -1,7 +1,7 @@
-"""The two formats of a push to Loki: JSON, and protobuf compressed with snappy.
+"""The two formats of a push request to Loki: gzipped JSON, and protobuf with snappy.
 
-An entry is encoded once.  A request only puts entries into their streams, and a spooled
-request gives them back byte for byte.
+Each entry is encoded once.  Building a request only puts entries into their streams, and
+splitting a spooled request returns the same bytes.
 Source: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 and https://github.com/grafana/loki/blob/main/pkg/push/push.proto
 """
@@ -52,7 +52,7 @@ class JSONFormat:
         return orjson.dumps(labels)
 
     def shared(self, metadata: Mapping[str, str]) -> bytes:
-        """Return metadata that many entries share as the inside of a JSON object."""
+        """Return metadata that many entries share, as members of a JSON object."""
         return b"," + orjson.dumps(metadata)[1:-1] if metadata else b""
 
     def entry(
@@ -63,18 +63,18 @@ class JSONFormat:
         Args:
             time: the entry's time, in nanoseconds since the Unix epoch.
             line: the entry's line, any text.
-            observed: the observed time, which is structured metadata of every entry.
+            observed: the observed time, which every entry has as structured metadata.
             metadata: the structured metadata of this entry only.
-            shared: the results of :meth:`shared`, joined.
+            shared: the joined results of :meth:`shared`.
         """
         rest = b"," + orjson.dumps(metadata)[1:] if metadata else b"}"
         parts = (time, orjson.dumps(line), observed, shared, rest)
         return b'["%d",%b,{"observed_timestamp":"%d"%b%b]' % parts
 
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
-        """Return a push request of streams that have at least one entry each."""
-        # Joined once: a further copy of megabytes would take longer than the rest, and
-        # keep the interpreter from the application.
+        """Return a push request with the given streams, each with at least one entry."""
+        # The parts are joined once.  Another copy of megabytes would take longer than the
+        # rest, and would block the application's threads.
         parts: list[bytes] = []
         for stream, entries in streams:
             parts += (b'{"stream":', stream, b',"values":[')
@@ -85,11 +85,11 @@ class JSONFormat:
         return b"".join((b'{"streams":[', *parts[:-1], b"]}"))
 
     def compress(self, request: bytes) -> bytes:
-        """Return the request gzipped."""
+        """Return the gzipped request."""
         return gzip.compress(request, GZIP_LEVEL, mtime=0)
 
     def split(self, request: bytes) -> list[Item]:
-        """Return the entries of a push request with stream and time, in its order.
+        """Return the entries of a push request, with their streams and times, in order.
 
         Raises:
             ValueError: ``request`` is not a push request of this format.
@@ -100,7 +100,7 @@ class JSONFormat:
                 labels = orjson.dumps(dict(stream["stream"]))
                 for time, line, metadata in stream["values"]:
                     if not isinstance(time, str) or not isinstance(line, str):
-                        raise TypeError(time, line)  # noqa: TRY301 - malformed as the others
+                        raise TypeError(time, line)  # noqa: TRY301 - handled like other errors
                     entry = orjson.dumps((time, line, dict(metadata)))
                     items.append((labels, int(time), entry))
         except (AttributeError, KeyError, TypeError) as error:
@@ -110,7 +110,7 @@ class JSONFormat:
 
 
 class ProtobufFormat:
-    """``logproto.PushRequest`` in snappy's block format.
+    """``logproto.PushRequest``, compressed in snappy's block format.
 
     Raises:
         ConfigurationError: the package for snappy is not installed.
@@ -121,19 +121,19 @@ class ProtobufFormat:
 
     def __init__(self) -> None:
         try:
-            from cramjam import snappy  # noqa: PLC0415 - an extra
+            from cramjam import snappy  # noqa: PLC0415 - an optional dependency
         except ImportError as error:
             msg = "format='protobuf' needs: pip install 'fapilog[loki]', or use format='json'"
             raise ConfigurationError(msg, "format") from error
         self._compress = snappy.compress_raw
 
     def stream(self, labels: Mapping[str, str]) -> bytes:
-        """Return labels in the notation of Prometheus, which reads all escapes of JSON."""
+        """Return labels in Prometheus notation, which accepts all escapes of JSON."""
         pairs = [b"%b=%b" % (name.encode(), orjson.dumps(labels[name])) for name in sorted(labels)]
         return b"{%b}" % b", ".join(pairs)
 
     def shared(self, metadata: Mapping[str, str]) -> bytes:
-        """Return metadata as fields of an entry's message."""
+        """Return metadata that many entries share, as fields of an entry's message."""
         parts: list[bytes] = []
         for name, text in metadata.items():
             raw = text.encode()
@@ -156,7 +156,7 @@ class ProtobufFormat:
         return delimited(b"\x12", b"".join(parts))
 
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
-        """Return a push request of streams and their entries."""
+        """Return a push request with the given streams and their entries."""
         parts: list[bytes] = []  # joined once, as in JSONFormat
         for stream, entries in streams:
             labels = delimited(b"\x0a", stream)
@@ -169,7 +169,7 @@ class ProtobufFormat:
         return bytes(self._compress(request))
 
     def split(self, request: bytes) -> list[Item]:
-        """Return the entries of a push request."""
+        """Return the entries of a push request, with their streams and times, in order."""
         items: list[Item] = []
         for stream in messages(fields(request), 1):
             parts = list(fields(stream))
@@ -182,13 +182,13 @@ class ProtobufFormat:
 
 
 def _pair_head(name: str, length: int) -> bytes:
-    """Return a pair of structured metadata without its value of ``length`` bytes."""
+    """Return the bytes of a metadata pair before its value, which has ``length`` bytes."""
     before = delimited(b"\x0a", name.encode()) + b"\x12" + varint(length)
     return b"\x1a" + varint(len(before) + length) + before
 
 
 def _nanoseconds(number: int) -> bytes:
-    """Return a varint; nanoseconds mostly take five bytes, which this writes faster."""
+    """Return nanoseconds as a varint, with a fast path for the usual five bytes."""
     if number < _FIVE_DIGITS:
         return varint(number)
     return bytes(

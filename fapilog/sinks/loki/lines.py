@@ -1,9 +1,9 @@
-"""The line of an entry in Loki: the message, or text for Loki's parsers json and logfmt.
+"""Writes the line of an entry: the message, or text for Loki's parsers json and logfmt.
 
-People read and search the line.  Everything that Grafana filters by is in labels and
-structured metadata, whatever the line is.  No line is longer than Loki's limit: a message
-is cut and marked; a line in one of the other two formats loses its attributes and the
-rest of its body, so that it stays valid.
+The line is for people to read and search.  The fields for Grafana's filters are always in
+labels and structured metadata, regardless of the line's format.  No line exceeds Loki's
+limit: a long message is truncated and marked; a long line in the other two formats omits
+its attributes and truncates its body, so that it remains valid.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 MAX_LINE: Final = 256 << 10  # bytes
-#: A line, and the attributes that belong into the structured metadata.
+#: A line, and the attributes for the structured metadata.
 Line: TypeAlias = "tuple[str, dict[str, Any]]"
 
-#: The attribute that the format ``message`` shows in the line.
+#: The only attribute that the format ``message`` includes in the line.
 _STACKTRACE: Final = "exception.stacktrace"
 
-#: Characters of a body whose attributes do not fit; each can take six bytes.
+#: The maximum number of body characters in a shortened line; each takes up to six bytes.
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # bytes
 
-#: Values that need no quotes in logfmt.
+#: Matches values that need no quotes in logfmt.
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def message_line(record: LogRecord) -> Line:
-    """Return the body, followed by the stack trace of the exception if there is one.
+    """Return the body, followed by the exception's stack trace if there is one.
 
-    A structured body is shown as JSON, an event without a body as its name.
+    A structured body becomes JSON.  An event without a body is shown by its name.
     """
     body, attributes = record.body, record.attributes
     line = body if type(body) is str else _body(record)
@@ -55,7 +55,7 @@ def message_line(record: LogRecord) -> Line:
 
 
 def json_line(record: LogRecord) -> Line:
-    """Return body, scope, ids and attributes as a JSON object with the data model's names."""
+    """Return the record as a JSON object with the names of the OpenTelemetry data model."""
     fields: dict[str, Any] = {"severity_text": record.severity_text, "body": record.body}
     fields["scope"] = {"name": record.scope.name}
     fields |= _identity(record)
@@ -66,7 +66,7 @@ def json_line(record: LogRecord) -> Line:
 
 
 def logfmt_line(record: LogRecord) -> Line:
-    """Return the same as ``name=value`` pairs; attributes have the names that Loki gives them."""
+    """Return the record as ``name=value`` pairs, with Loki's names for the attributes."""
     fields = {"severity_text": record.severity_text, "body": _body(record)}
     fields["scope_name"] = record.scope.name
     fields |= _identity(record)
@@ -104,7 +104,7 @@ def _fits(line: str) -> bool:
 
 
 def _shortened(record: LogRecord) -> dict[str, Any]:
-    """Return the fields of a line without the attributes, which are in the metadata."""
+    """Return a truncated body and the number of omitted attributes, for a line that is too long."""
     left_out = len(record.attributes) + record.dropped_attributes_count
     return {
         "body": fit_redacted(_body(record), _SHORT_BODY),
@@ -117,5 +117,5 @@ def _logfmt(pairs: dict[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a value as it is, or quoted as in JSON, which parsers of logfmt understand."""
+    """Return a value, quoted as in JSON if necessary; logfmt parsers understand these quotes."""
     return text if _BARE.fullmatch(text) else orjson.dumps(text).decode()

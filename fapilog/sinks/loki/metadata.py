@@ -1,9 +1,9 @@
-"""Where the fields of a record go in Loki: labels of its stream, or structured metadata.
+"""Turns the fields of a record into labels of a Loki stream and structured metadata.
 
-Nothing here depends on the push format.  Names become the names that Loki would give
-them, so that two attributes which Loki would merge stay apart.  Values become text.  All
-of Loki's limits are kept, so that Loki refuses no entry: a value that does not fit is cut
-and marked, and an attribute that does not fit is counted in ``dropped_attributes_count``.
+This module does not depend on the push format.  It gives names the form that Loki would
+give them, so it can keep attributes apart that Loki would merge.  Values become text.
+Entries obey all of Loki's limits: a value that does not fit is truncated and marked, and
+an attribute that does not fit is counted in ``dropped_attributes_count``.
 Limits: https://grafana.com/docs/loki/latest/configure/#limits_config
 """
 
@@ -27,22 +27,23 @@ MAX_LABEL_VALUE: Final = 2048  # bytes
 MAX_METADATA: Final = 64 << 10  # bytes of all names and values
 MAX_ENTRIES: Final = 128
 
-#: The only label that is not an attribute of the resource: the range of the severity.
+#: The name of the severity's range, the only label that is not a resource attribute.
 SEVERITY: Final = "severity"
 OBSERVED: Final = "observed_timestamp"
 DROPPED: Final = "dropped_attributes_count"
-#: The entry that distinguishes a record from an equal one of the same nanosecond.
+#: The entry that distinguishes a record from an equal record of the same nanosecond.
 UID: Final = "log_record_uid"
-#: The label of a stream without other labels: Loki requires one.
+#: The label of a stream without other labels, because Loki requires at least one.
 _SERVICE: Final = "service_name"
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
-#: Entries for which every record keeps room, and all entries that are not attributes.
+#: The entries for which space is reserved in every record.
 _ALWAYS: Final = (OBSERVED, DROPPED, UID)
+#: The entries of a record that are not attributes.
 _OWN: Final = frozenset({"trace_id", "span_id", "flags", "event_name", *_ALWAYS})
-#: Bytes that the entries of ``_ALWAYS`` take together.
+#: The space reserved for the entries of ``_ALWAYS``, in bytes.
 _RESERVE: Final = 160
-#: Bytes of metadata for one byte of ``LogRecord.size``, at most.
+#: The maximum number of bytes of metadata per byte of ``LogRecord.size``.
 _GROWTH: Final = 8
 _MAX_DEPTH: Final = 30
 
@@ -52,8 +53,8 @@ _NOT_IN_NAMES: Final = re.compile("[^a-zA-Z0-9]+")
 def label_name(name: str) -> str:
     """Return Loki's name for a label or an entry of structured metadata.
 
-    ``service.name`` becomes ``service_name``.  No name begins with an underscore: Loki
-    answers 500 to a whole push if one name has no letter or digit.
+    ``service.name`` becomes ``service_name``.  Every name begins with a letter, because
+    Loki answers 500 to a whole push if a name contains no letter or digit.
     Source: https://grafana.com/docs/loki/latest/get-started/labels/#label-format
     """
     clean = _NOT_IN_NAMES.sub("_", name)
@@ -62,12 +63,12 @@ def label_name(name: str) -> str:
     return clean if clean[:1].isalpha() else f"key_{clean.lstrip('_')}"
 
 
-#: The results of :func:`label_name` for the names in use.
+#: A cache of the results of :func:`label_name`.
 label_names: Final[Memo[str, str]] = Memo(label_name, 4096)
 
 
 def free_name(name: str, *taken: Container[str]) -> str:
-    """Return ``name``, with a number after it if the name is taken."""
+    """Return ``name``, with a number appended if one of ``taken`` contains it."""
     free, number = name, 2
     while any(free in names for names in taken):
         free = f"{name.rstrip('_')}_{number}"
@@ -76,7 +77,7 @@ def free_name(name: str, *taken: Container[str]) -> str:
 
 
 def value_text(value: AnyValue) -> str:
-    """Return a value as text: a container as JSON, bytes as base64, None as ""."""
+    """Convert a value to text: a container to JSON, bytes to base64, None to ""."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -91,7 +92,7 @@ def value_text(value: AnyValue) -> str:
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[Any]:
-    """Yield name and value of every attribute; a value in a mapping has its path as name."""
+    """Yield the name and value of every attribute; values in a mapping have dotted names."""
     for name, value in values.items():
         if isinstance(value, dict) and value and depth < _MAX_DEPTH:
             yield from flattened(value, f"{prefix}{name}.", depth + 1)
@@ -100,10 +101,10 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
 
 
 def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
-    """Cut ``entries`` in place to ``size`` bytes and ``count``; return how many were left out.
+    """Reduce ``entries`` in place to ``size`` bytes; return the number of omitted entries.
 
-    Each entry may take an equal share.  Large entries share the room that small ones do
-    not use; if that is not enough, their values are cut and marked.
+    At most ``count`` entries remain, each with an equal share of the space and of the space
+    that smaller entries do not use.  Longer values are truncated and marked.
     """
     beyond = list(entries)[max(count, 0) :]
     for name in beyond:
@@ -118,7 +119,7 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
             room = share - len(name)
             entries[name] = fit_redacted(entries[name], len(entries[name]), room)
             sizes[name] = len(name) + utf8_size(entries[name])
-            if sizes[name] > share:  # not even the mark fits
+            if sizes[name] > share:  # even the truncation mark does not fit
                 del entries[name]
                 left_out += 1
                 continue
@@ -127,13 +128,13 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
 
 
 class Room(NamedTuple):
-    """The room for a record's attributes that an origin leaves within Loki's limits.
+    """The space within Loki's limits that an origin leaves for a record's attributes.
 
     Attributes:
         size: the number of bytes.
         entries: the number of entries.
-        taken: the names that other entries of the record may have.
-        always_taken: the names among them that an entry of every record has.
+        taken: the names that other entries of the record may use.
+        always_taken: the names in ``taken`` that every record uses.
         left_out: the number of attributes of the origin that do not fit.
     """
 
@@ -149,8 +150,8 @@ class Origin(NamedTuple):
 
     Attributes:
         labels: the labels of the stream.
-        metadata: the rest of resource and scope, and the severity.
-        room: the room that they leave.
+        metadata: the severity, and the other fields of the resource and the scope.
+        room: the remaining space for a record's attributes.
     """
 
     labels: dict[str, str]
@@ -164,11 +165,12 @@ def origin_of(
     """Return the fields that all records of this origin share.
 
     Args:
-        resource: the resource; the attributes that ``allowed`` names become labels.
-        scope: the scope, which names the logger.
+        resource: the resource; its attributes named in ``allowed`` become labels.
+        scope: the scope, which contains the logger's name.
         number: the severity number.
-        text: the severity text of the source.
-        allowed: the names that may be labels; :data:`SEVERITY` is the severity's range.
+        text: the severity text as the source wrote it.
+        allowed: the names that may become labels; the value of :data:`SEVERITY` is the
+            severity's range, such as ``WARN``.
     """
     attributes = dict(resource.attributes)
     labels: dict[str, str] = {}
@@ -200,7 +202,7 @@ def _size(entries: Mapping[str, str]) -> int:
 
 
 def identity(trace_id: str, span_id: str, flags: int, event_name: str) -> dict[str, str]:
-    """Return the ids and the event's name of a normalised record as metadata."""
+    """Return the ids, flags and event name of a normalised record as metadata."""
     entries = {"trace_id": trace_id, "span_id": span_id} if trace_id else {}
     entries |= {"flags": str(flags) if flags else "", "event_name": event_name}
     return {name: text for name, text in entries.items() if text}
@@ -211,8 +213,8 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
     Args:
         record: the record.
-        attributes: the record's attributes without those that the line shows.
-        room: the room that the record's origin leaves.
+        attributes: the record's attributes, except an attribute that the line shows.
+        room: the space that the record's origin leaves.
     """
     if (
         record.size * _GROWTH > room.size
@@ -239,12 +241,12 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
 
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """Do the same for a record with mappings, with equal names, or near Loki's limits."""
+    """Do the work of :func:`metadata_of` when mappings, equal names or limits require care."""
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
     size, count = room.size - _size(own), room.entries - len(own)
     values = list(flattened(attributes))
     if len(values) > count:
-        values = list(attributes.items())  # a mapping is one entry of JSON then
+        values = list(attributes.items())  # each mapping becomes one entry, encoded as JSON
     entries: dict[str, str] = {}
     for name, value in values:
         free = free_name(label_names[name], entries, own, room.always_taken)

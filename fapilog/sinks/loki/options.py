@@ -1,7 +1,7 @@
-"""Options of the Loki sink, checked once, when the sink is made.
+"""The options of the Loki sink, which are checked once, when the sink is made.
 
-Labels are an allow list: every distinct set of their values makes one more
-stream in Loki, so an attribute that differs per process or request cannot be a label.
+Only attributes on an allow list become labels.  Loki makes a stream for each distinct set
+of label values, so an attribute that differs per process or request cannot be a label.
 Source: https://grafana.com/docs/loki/latest/get-started/labels/bp-labels/
 """
 
@@ -50,7 +50,7 @@ _FORM: Final = ": give it in the form http://host:3100"
 _TENANT: Final = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9!_.*'()-]{1,150}")
 _RULES: Final = {
     "timeout": SECONDS,
-    "tenant": NONE  # Loki refuses every push of a tenant that breaks this rule
+    "tenant": NONE  # Loki refuses every push with a tenant that breaks this rule
     | Rule(
         lambda value: isinstance(value, str) and bool(_TENANT.fullmatch(value)),
         "1 to 150 letters, digits or !-_.*'()",
@@ -58,7 +58,7 @@ _RULES: Final = {
     "format": one_of(*get_args(Format)),
     "line": one_of(*get_args(Line)),
 }
-#: A stream for each of their values would soon be more streams than Loki accepts.
+#: Names that cannot be labels: their many values would create more streams than Loki accepts.
 _NO_LABELS: Final = frozenset(
     {"trace_id", "span_id", "service_instance_id", "log_record_uid", "process_pid"}
 )
@@ -66,13 +66,13 @@ _NO_LABELS: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PushOptions(HTTPOptions):
-    """Checked options of a Loki sink.
+    """The checked options of a Loki sink.
 
     Attributes:
-        tenant: value of the header ``X-Scope-OrgID``; "" for none.
-        format: encoding of a push: ``json`` or ``protobuf``.
-        line: format of an entry's line: ``message``, ``json`` or ``logfmt``.
-        labels: names of the resource's attributes that become labels, and
+        tenant: the value of the header ``X-Scope-OrgID``; "" for no header.
+        format: the encoding of a push request, ``json`` or ``protobuf``.
+        line: the format of an entry's line: ``message``, ``json`` or ``logfmt``.
+        labels: the names of the resource attributes that become labels, and optionally
             ``severity``.
     """
 
@@ -98,7 +98,7 @@ def resolve(
     client_key: FilePath | None = None,
     client_certificate: FilePath | None = None,
 ) -> PushOptions:
-    """Return the options that the arguments give; see ``LokiSink``.
+    """Check the arguments of ``LokiSink``, and return them as options.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -127,7 +127,7 @@ def resolve(
 
 
 def _authorization(username: str | None, password: str | None, token: str | None) -> str:
-    """Return the value of the header, or "" without credentials.  No error shows a value."""
+    """Return the value of ``Authorization``, or "".  Error messages show no credentials."""
     secrets = {"username": username, "password": password, "token": token}
     for option, value in secrets.items():
         if value is not None and not (isinstance(value, str) and value and value.isprintable()):
@@ -137,7 +137,7 @@ def _authorization(username: str | None, password: str | None, token: str | None
         msg = "username and password belong together: give both, or a token alone"
         raise ConfigurationError(msg, "password" if username is None else "username")
     if token is not None and username is not None:
-        msg = "token and username exclude each other: give one of them"
+        msg = "token and username cannot be combined: give only one of them"
         raise ConfigurationError(msg, "token")
     if username is not None:
         return basic(username, password or "")
@@ -155,11 +155,11 @@ def _labels(given: Iterable[str]) -> tuple[str, ...]:
             fix = f"{name!r:.100} cannot be the name of a label"
         if label_name(name) in _NO_LABELS:
             fix = (
-                f"{name!r} would make a stream of each of its values; leave it out, Loki has it "
-                "as structured metadata"
+                f"{name!r} would make a stream for each of its values; leave it out, because "
+                "the sink sends it as structured metadata"
             )
     if not 0 < len(labels) <= MAX_LABELS:
-        fix = f"give 1 to {MAX_LABELS} names, not {len(labels)}, which is Loki's limit"
+        fix = f"give 1 to {MAX_LABELS} names (Loki's limit), not {len(labels)}"
     if fix:
         msg = f"labels: {fix}"
         raise ConfigurationError(msg, "labels")

@@ -1,8 +1,8 @@
 """The Loki sink: sends records to Grafana Loki's push API.
 
-A record's labels are the severity and the resource attributes of an allow list.  All its
-other fields become structured metadata, so that Loki keeps few streams and Grafana can
-still filter by everything.
+A record's labels are the severity and the resource attributes on an allow list.  All
+other fields become structured metadata, so Loki has few streams and Grafana can still
+filter by every field.
 Specification: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 """
 
@@ -39,13 +39,14 @@ if TYPE_CHECKING:
     from fapilog.sinks.loki.formats import Format, Item
     from fapilog.sinks.loki.metadata import Room
 
-#: Records and bytes of text in a request.  With metadata this is well below 4 MB, which
-#: Loki accepts from a tenant in a second.
+#: The limits of a request in records and bytes of text.  Even with metadata, a request is
+#: well below 4 MB, which Loki accepts per second from one tenant.
 LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
-#: Bytes before compression.  Loki's parts send each other no message over 4 MiB.
+#: The maximum size of a request before compression, in bytes.  Loki's components limit the
+#: messages between them to 4 MiB.
 MAX_REQUEST: Final = 3 << 20
 
-#: Records of one nanosecond that are compared with each other.
+#: The maximum number of records of one nanosecond that are compared with each other.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
 
@@ -53,7 +54,7 @@ _stream, _time = itemgetter(0), itemgetter(1)
 
 
 class _Origin(NamedTuple):
-    """The fields that all records of one resource, scope and severity share, encoded."""
+    """The encoded fields that all records of one resource, scope and severity share."""
 
     stream: bytes
     metadata: bytes
@@ -65,38 +66,37 @@ class LokiSink(DurableSink["Item"]):
 
     Args:
         url: the URL of Loki or of a gateway in front of it; if it has no path, the sink
-            adds ``/loki/api/v1/push``.  Credentials in it become basic authentication.
+            adds ``/loki/api/v1/push``.  Credentials in the URL become basic authentication.
         tenant: the tenant, sent as ``X-Scope-OrgID``.
-        username: the user of basic authentication, given with ``password``.
-        password: the password of basic authentication; never shown.
+        username: the user name for basic authentication; requires ``password``.
+        password: the password for basic authentication; never shown.
         token: the token sent as ``Authorization: Bearer``; never shown.
-        headers: the headers of every request; never shown.  An ``Authorization`` among
-            them wins over the options above.
-        format: ``"json"`` (default), gzipped, or ``"protobuf"``, compressed with snappy,
-            which needs the extra ``fapilog[loki]``.
-        line: the form of an entry's line: ``"message"`` (default) is the body, followed
-            by an exception's stack trace; ``"json"`` and ``"logfmt"`` hold the attributes
-            too.
-        labels: the names of at most 15 attributes of the resource that become labels, and
-            ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL).  Everything else
-            becomes structured metadata.
-        timeout: the seconds that one request may take in all.
-        certificate: a PEM file with the authorities to trust for https.
-        client_key: a PEM file with the client's key, unencrypted.
-        client_certificate: a PEM file with the client's certificate chain.
+        headers: additional headers of every request; never shown.  Their ``Authorization``
+            overrides the other credentials.
+        format: the encoding of a request: ``"json"`` (default), gzipped, or
+            ``"protobuf"``, compressed with snappy, which needs the extra ``fapilog[loki]``.
+        line: the format of an entry's line: ``"message"`` (default) is the body, followed
+            by an exception's stack trace; ``"json"`` and ``"logfmt"`` also contain the
+            attributes.
+        labels: the names of the resource attributes that become labels, up to 15, which
+            may include ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL).  All
+            other fields become structured metadata.
+        timeout: the time limit for one request, in seconds.
+        certificate: the path of a PEM file with the authorities to trust for https.
+        client_key: the path of a PEM file with the client's unencrypted key.
+        client_certificate: the path of a PEM file with the client's certificate chain.
         limits: the limits at which a batch is sent.
-        concurrency: the number of requests under way at once, 1 to 64; with more than
-            one, requests may arrive in another order.
+        concurrency: the maximum number of simultaneous requests, 1 to 64; if it is above
+            1, requests may arrive in another order.
         name: the sink's name in the ledger and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
-    Redirects are not followed, so headers never reach another host.  Name resolution
-    takes as long as the system lets it.  Certificate files are read again when they are
-    renewed.
+    Redirects are not followed, so headers never reach another host.  Name resolution by
+    the system can exceed the time limit.  Certificate files are reloaded after a renewal.
 
     Raises:
         ConfigurationError: an option is wrong, or ``format`` needs a package that is not
-            installed; the message names it and the fix.
+            installed; the message names the option and the fix.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class LokiSink(DurableSink["Item"]):
         self._line = LINES[line]
         self._origin = lru_cache(maxsize=1024)(self._encode_origin)
         self._identity = lru_cache(maxsize=1024)(lambda *ids: encoder.shared(identity(*ids)))
-        # The latest nanosecond, its first entry, and all its entries once there are two.
+        # The latest nanosecond, its first entry, and all its entries if there are several.
         self._moment = 0
         self._entry = b""
         self._twins: set[bytes] = set()
@@ -161,7 +161,7 @@ class LokiSink(DurableSink["Item"]):
         return f"LokiSink({options.shown!r}, format={options.format!r}, name={self.name!r})"
 
     def open(self) -> None:
-        """Load the HTTP client and the certificates; connects to nothing.
+        """Load the HTTP client and the certificates.  Makes no connection.
 
         Raises:
             ConfigurationError: the URL, a certificate or the environment's
@@ -187,7 +187,7 @@ class LokiSink(DurableSink["Item"]):
         Not thread-safe: only the pipeline's worker encodes.
         """
         if not record.size:
-            record = normal_copy(record)  # it did not pass the pipeline
+            record = normal_copy(record)  # the record did not pass through the pipeline
         origin = self._origin(
             record.resource, record.scope, record.severity_number, record.severity_text
         )
@@ -207,7 +207,7 @@ class LokiSink(DurableSink["Item"]):
         return origin.stream, moment, entry
 
     def _has_twin(self, entry: bytes) -> bool:
-        """Whether this nanosecond has an equal entry, of which Loki would keep only one."""
+        """Return whether an equal entry has this time; Loki would keep only one of them."""
         twins = self._twins
         if not twins or len(twins) >= _MAX_TWINS:
             self._twins = twins = {self._entry}
@@ -222,18 +222,18 @@ class LokiSink(DurableSink["Item"]):
         return _Origin(encoder.stream(origin.labels), metadata, origin.room)
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
-        """Send one request; blocks up to ``timeout`` seconds or the sink's own limit.
+        """Send one request.  Blocks up to ``timeout`` seconds or the sink's own limit.
 
-        Each stream's entries are sorted by time.  Loki keeps one of several equal
-        entries, so sending a batch again does no harm.
+        Each stream's entries are sorted by time.  Loki keeps only one of several equal
+        entries, so sending a batch again is harmless.
 
         Raises:
-            RetryableError: the connection failed, the time was over, or the answer was
+            RetryableError: the connection failed, the time limit passed, or the answer was
                 429 or 5xx.
-            AccessDeniedError: the answer was 401 or 403.
+            AccessDeniedError: the answer was 401, 403 or 407.
             TooLargeError: the request exceeds a limit.
-            InvalidDataError: Loki refuses some of the entries; it has kept the others.
-            PermanentError: any other answer.
+            InvalidDataError: Loki refused some of the entries and kept the others.
+            PermanentError: the answer was another error.
         """
         streams: dict[bytes, list[Item]] = {}
         for item in batch:
@@ -262,17 +262,17 @@ class LokiSink(DurableSink["Item"]):
         return Outcome(0, f"{self.options.shown}: {said}")
 
     def pack(self, items: Sequence[Item]) -> bytes:
-        """Return encoded records as a push request in their order."""
+        """Return a push request of encoded records, in their order."""
         return self._format.request(
             (stream, [entry for _, _, entry in entries])
             for stream, entries in groupby(items, _stream)
         )
 
     def unpack(self, packed: bytes) -> list[Item]:
-        """Return the encoded records of a request that :meth:`pack` has made.
+        """Return the encoded records of a request made by :meth:`pack`.
 
         Raises:
-            ValueError: ``packed`` is not such a request.
+            ValueError: ``packed`` was not made by :meth:`pack`.
         """
         return self._format.split(packed)
 
@@ -283,6 +283,6 @@ class LokiSink(DurableSink["Item"]):
             self._client = None
 
     def after_fork(self) -> None:
-        """Give up the parent's connections; the next ``send`` opens new ones."""
+        """Abandon the parent's connections; the next ``send`` opens new ones."""
         if self._client is not None:
             self._client.after_fork()

@@ -1,8 +1,8 @@
 """OTLP over gRPC: one unary call per batch, over one channel.
 
-The OTLP sink imports it.  Requests are bytes already, so the call is a generic one and
-loads no generated code.  The first call makes the channel: gRPC's threads do not survive
-a fork, so a process that forks before it logs should have none.
+The OTLP sink imports this module.  Requests are already bytes, so the call is generic and
+needs no generated code.  gRPC's threads do not survive a fork, so the channel is not made
+before the first call: a process that forks before it logs has no such threads.
 Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
 """
 
@@ -26,7 +26,7 @@ from fapilog.sinks.otlp.options import USER_AGENT
 
 try:
     import grpc
-    import grpc._channel  # now: a child that is forked during its import would lack half of it
+    import grpc._channel  # a child forked during a later import would have only half of it
 except ImportError as error:
     msg = "protocol='grpc' needs gRPC: pip install 'fapilog[grpc]', or use protocol='http/protobuf'"
     raise ConfigurationError(msg) from error
@@ -38,44 +38,44 @@ if TYPE_CHECKING:
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
-#: The details of a call that got no connection: OpenSSL does not trust the certificate,
-#: or the proxy refuses the credentials.
+#: The error details of a call without a connection, because OpenSSL does not trust the
+#: certificate, or because the proxy refuses the credentials.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
-#: The variables that set a proxy, or no proxy, for gRPC only.
+#: The variables that set or exempt a proxy for gRPC only.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
 
-#: Seconds for which the sink remembers the limit that a server has named.
+#: The time for which the sink remembers a server's size limit, in seconds.
 _LIMIT_KEPT: Final = 60.0
 
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.primary_user_agent", USER_AGENT),
-    # The delivery retries, and its retries fail while the channel itself waits to
-    # reconnect, which takes up to two minutes by default.
+    # The delivery code retries instead.  Its retries fail while the channel waits to
+    # reconnect, by default for up to two minutes.
     ("grpc.enable_retries", 0),
     ("grpc.max_reconnect_backoff_ms", 5000),
-    # Without this, a forked child's channel would share its parent's connection.
+    # Without this option, a forked child's channel would share its parent's connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 # https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html: names that
-# end in -bin have binary values, which an option cannot hold.
+# end in -bin have binary values, which an option cannot contain.
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
-# A target that a proxy understands, unlike "unix:..." and "dns:///...".
+# A target that works with a proxy, unlike "unix:..." and "dns:///...".
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
 
-# Channels of a parent process: destroying one would act on the parent's connections.
+# The channels of a parent process; destroying one would affect the parent's connections.
 _inherited: list[Any] = []
 
 
 class GRPCTransport:
-    """Calls ``LogsService/Export``.  Thread-safe: all threads share the channel.
+    """Calls ``LogsService/Export``.  Thread-safe; all threads share one channel.
 
     Args:
-        options: the checked options.
+        options: the checked options of the sink.
 
     Raises:
         ConfigurationError: a header, a certificate or the environment's proxy
@@ -97,15 +97,15 @@ class GRPCTransport:
         )
         self._channel: grpc.Channel | None = None
         self._call: Any = None
-        # The server's limit on a request in bytes, and the time until which it counts.
+        # The server's size limit in bytes, and the time until which it is remembered.
         self._limit: tuple[int, float] | None = None
-        self._replaced: grpc.Channel | None = None  # the one before the last renewal
+        self._replaced: grpc.Channel | None = None  # the channel before the last renewal
         self._connecting = native.Lock()
-        # Checks the files now: gRPC itself would report a wrong file by failing each call.
+        # Checks the files at start; with an invalid file, gRPC itself would fail each call.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
-        """Return the call; the first thread that asks for it opens the channel."""
+        """Return the callable for ``Export``; the first caller opens the channel."""
         with self._connecting:
             if self._call is None:
                 self._channel = self._open()
@@ -151,10 +151,10 @@ class GRPCTransport:
         return outcome(answer, count, clean=self._clean)
 
     def _check_size(self, body: bytes) -> None:
-        """Refuse at once a request that the server would refuse, which may take it long.
+        """Refuse a request that exceeds the server's limit, without waiting for the server.
 
         Raises:
-            TooLargeError: the request is larger than the server's limit.
+            TooLargeError: the request exceeds the server's limit.
         """
         limit, until = self._limit or (len(body), 0.0)
         if len(body) > limit and monotonic() < until:
@@ -162,18 +162,18 @@ class GRPCTransport:
             raise TooLargeError(msg)
 
     def _learn_limit(self, details: str, size: int) -> None:
-        # A message about another size comes from a server behind this one, or is about the
-        # compressed request.
+        # A message with another size comes from a server behind this server, or is about
+        # the compressed request.
         limit = size_limit(details)
         if limit is not None and str(size) in details:
             self._limit = limit, monotonic() + _LIMIT_KEPT
 
     def _follow_certificates(self) -> None:
-        """Drop the channel if the certificates were renewed; the next call makes a new one.
+        """Replace the channel at the next call if the certificates have been renewed.
 
-        gRPC reconnects without reading the files again, so this happens when a call
-        fails.  Other threads' calls on the old channel may still be under way, so it is
-        closed at the next renewal.
+        This method runs after a failed call, because gRPC reconnects without reading the
+        files again.  Other threads may still be using the old channel, so it is not closed
+        before the next renewal.
         """
         if self._tls is None or not self._tls.renew():
             return
@@ -195,7 +195,7 @@ class GRPCTransport:
         self._channel = self._call = self._replaced = None
 
     def after_fork(self) -> None:
-        """Give up the parent's channel without touching it; the next call makes a new one."""
+        """Abandon the parent's channel without closing it; the next call makes a new one."""
         self._connecting = native.Lock()
         if self._channel is not None or self._replaced is not None:
             _inherited.append((self._channel, self._call, self._replaced))
@@ -203,11 +203,11 @@ class GRPCTransport:
 
 
 def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
-    """Return the proxy that leads to the backend, and the channel's options for it.
+    """Return the proxy for the backend, and the channel's options for the proxy.
 
-    The rules are those of the HTTP sinks.  gRPC's own rules differ: it reads variables in
-    lower case only, and uses ``https_proxy`` without TLS too.  They apply if only gRPC
-    understands the target, or if one of gRPC's own variables is set.
+    The proxy is chosen as for the HTTP sinks.  gRPC's own rules differ: gRPC reads only
+    lower-case variables, and uses ``https_proxy`` even without TLS.  gRPC's rules apply if
+    only gRPC supports the target, or if one of gRPC's own variables is set.
 
     Raises:
         ConfigurationError: the proxy cannot be used.
@@ -232,15 +232,15 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
 def _is_host_and_port(target: str, url: str) -> bool:
     try:
         return bool(_HOST_AND_PORT.fullmatch(target)) and urlsplit(url).port != 0
-    except ValueError:  # a port above 65535, which gRPC itself reports
+    except ValueError:  # a port above 65535, for which gRPC reports the error
         return False
 
 
 def _read(path: str | None) -> bytes | None:
-    """Return the contents of a file that could be read when the sink was opened.
+    """Return the contents of a file, or None if ``path`` is None.
 
     Raises:
-        RetryableError: the file cannot be read at the moment.
+        RetryableError: the file can no longer be read.
     """
     try:
         return Path(path).read_bytes() if path else None

@@ -1,8 +1,8 @@
-"""Options of the OTLP sink, from its arguments and the ``OTEL_EXPORTER_OTLP_*`` variables.
+"""The options of the OTLP sink, from arguments and ``OTEL_EXPORTER_OTLP_*`` variables.
 
-Arguments win over the variables for logs, which win over the general ones.  All
-are checked once, when the sink is made, so that a wrong option fails at start-up
-and the transports can rely on them.
+Arguments override the variables for logs, which override the general variables.  All
+options are checked once, when the sink is made, so a wrong option causes an error at
+start-up, and the transports need no further checks.
 Specification: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
@@ -37,7 +37,7 @@ Protocol: TypeAlias = Literal["http/protobuf", "http/json", "grpc"]
 Compression: TypeAlias = Literal["gzip", "none"]
 
 GRPC: Final = "grpc"
-#: Exporter, language and version, in the specification's form.
+#: The exporter, the language and the versions, in the format of the specification.
 USER_AGENT: Final = user_agent("otlp")
 
 _DEFAULT_PROTOCOL: Final = "http/protobuf"
@@ -51,7 +51,7 @@ _SUSPICIOUS_MILLISECONDS: Final = 100
 
 
 class _Given(NamedTuple):
-    """An option's value, None if it is not set, and the argument or variable that holds it."""
+    """An option's value (None if it is not set), and the argument or variable it comes from."""
 
     value: Any
     source: str
@@ -59,11 +59,11 @@ class _Given(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class OTLPOptions(HTTPOptions):
-    """Checked options of an OTLP exporter of logs; the endpoint may be a gRPC target.
+    """The checked options of an OTLP sink, whose endpoint may be a gRPC target.
 
     Attributes:
-        protocol: ``http/protobuf``, ``http/json`` or ``grpc``.
-        compression: ``gzip`` or ``none``.
+        protocol: the protocol: ``http/protobuf``, ``http/json`` or ``grpc``.
+        compression: the compression of requests, ``gzip`` or ``none``.
         insecure: whether gRPC to an endpoint without a scheme uses no TLS.
     """
 
@@ -73,13 +73,13 @@ class OTLPOptions(HTTPOptions):
 
     @property
     def is_secure(self) -> bool:
-        """Whether the connection uses TLS; nothing falls back to plain text."""
+        """Whether the connection uses TLS; it never falls back to plain text."""
         scheme = urlsplit(self.endpoint).scheme
         return scheme == "https" if scheme in SCHEMES else not self.insecure
 
     @property
     def target(self) -> str:
-        """The endpoint as a gRPC target: ``host:port`` of a URL; other endpoints unchanged."""
+        """The gRPC target: ``host:port`` if the endpoint is a URL, otherwise the endpoint."""
         url = urlsplit(self.endpoint)
         return url.netloc if url.scheme in SCHEMES else self.endpoint
 
@@ -96,10 +96,10 @@ def resolve(
     client_certificate: FilePath | None = None,
     insecure: bool | None = None,
 ) -> OTLPOptions:
-    """Return the options that arguments and environment give; see ``OTLPSink``.
+    """Return the options of ``OTLPSink``, from its arguments and the environment.
 
     Raises:
-        ConfigurationError: one is wrong; names the option or the variable.
+        ConfigurationError: an option is wrong; the message names the option or variable.
     """
     chosen: Any = _choice("protocol", protocol, get_args(Protocol), _DEFAULT_PROTOCOL)
     packing: Any = _choice("compression", compression, get_args(Compression), "none")
@@ -129,7 +129,7 @@ def resolve(
 
 
 def _given(name: str, argument: object) -> _Given:
-    """Return what sets option ``name``; an empty variable counts as unset."""
+    """Return the value and the source of option ``name``; empty variables are ignored."""
     if argument is not None:
         return _Given(argument, name)
     for prefix in (_LOGS, _GENERAL):
@@ -177,7 +177,7 @@ def _choice(name: str, argument: object, choices: tuple[str, ...], default: str)
 
 
 def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
-    """Return the URL without its credentials, and the credentials as a header's value."""
+    """Return the URL without credentials, and the credentials as a header's value or ""."""
     value = given.value
     if value is None:
         return (_DEFAULT_GRPC if protocol == GRPC else _DEFAULT_HTTP), ""
@@ -186,14 +186,14 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
         and is_printable_text(value)
         and value.partition("://")[0].lower() not in SCHEMES
     ):
-        return value, ""  # host:port, or any target of a gRPC name resolver
+        return value, ""  # host:port, or another target that gRPC's name resolvers support
     form = f" for {protocol}: give it in the form {_form(given.source, protocol)}"
     url = split_url(value, given.source, form)
     return join_url(url, _path(url.path, given.source, protocol)), credentials_of(url)
 
 
 def _form(source: str, protocol: Protocol) -> str:
-    """Return the form of an endpoint in a variable or an argument."""
+    """Return the format that an endpoint from ``source`` must have, for an error message."""
     if protocol == GRPC:
         return "http://host:4317 or host:4317"
     if source == _BASE_URL:
@@ -202,11 +202,11 @@ def _form(source: str, protocol: Protocol) -> str:
 
 
 def _path(path: str, source: str, protocol: Protocol) -> str:
-    """Return the path that requests go to.
+    """Return the path of the requests' URL.
 
-    The general variable is a base URL, to which the signal's path is added.
-    The variable for logs and an argument are used as they are, but an argument
-    without a path gets the standard path.
+    The general variable contains a base URL, to which the path for logs is added.  The
+    variable for logs and an argument are used unchanged, except that the standard path is
+    added to an argument without a path.
     """
     if protocol == GRPC:
         return ""
@@ -215,8 +215,8 @@ def _path(path: str, source: str, protocol: Protocol) -> str:
         if base.endswith(_LOGS_PATH):
             announce(
                 source,
-                f"{source} ends with {_LOGS_PATH}, which is added a second time; leave it out "
-                f"there, or set {_LOGS}ENDPOINT instead",
+                f"{source} already ends with {_LOGS_PATH}, which is added again; remove "
+                f"{_LOGS_PATH} from it, or set {_LOGS}ENDPOINT instead",
             )
         return base + _LOGS_PATH
     if not path:
@@ -242,23 +242,23 @@ def _headers(given: _Given) -> dict[str, str]:
 
 
 def _pair(text: str, source: str, position: int) -> dict[str, str]:
-    """Return a header that is written ``name=value``, percent-encoded as in W3C Baggage.
+    """Parse a header written as ``name=value``, percent-encoded as in W3C Baggage.
 
-    The error does not show the text, which may be a part of a token.
+    The error does not show the text, which may be part of a token.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        msg = f"{source}: entry {position} is not of the form name=value"
+        msg = f"{source}: entry {position} does not have the form name=value"
         raise ConfigurationError(msg, source)
     return {unquote(name.strip()): unquote(value.strip())}
 
 
 def _timeout(given: _Given) -> float:
-    """Return a timeout in seconds, infinity for no limit.
+    """Return a timeout in seconds, or infinity for no limit.
 
-    A variable holds milliseconds by the specification, and 0 for no limit.  The
-    OpenTelemetry SDK for Python reads seconds, so a value that makes sense in
-    seconds only is announced.
+    By the specification, a variable contains milliseconds, or 0 for no limit.  The
+    OpenTelemetry SDK for Python reads the variable as seconds, so a value that is only
+    plausible in seconds is announced.
     """
     text, source = str(given.value), given.source
     if given.value is None:

@@ -1,8 +1,8 @@
-"""The OTLP sink: sends records to a collector or any other backend that speaks OTLP.
+"""The OTLP sink: sends records to a collector or any other backend that supports OTLP.
 
-The sink encodes a record once; it frames a batch of encoded records into one request,
-which the transport of the chosen protocol sends.  The transports, and with them httpx
-and grpc, are imported when the sink is opened.
+The sink encodes each record once.  It frames a batch of encoded records into one request,
+which the transport of the chosen protocol sends.  The chosen transport, and with it httpx
+or grpc, is imported when the sink is opened.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fapilog.sinks.otlp import options as otlp_options
     from fapilog.sinks.otlp.grpc import GRPCTransport
 
-#: Bytes before compression; the protocol allows no larger request
+#: The protocol's maximum size of a request before compression, in bytes
 #: (https://opentelemetry.io/docs/specs/otlp/#otlphttp-request).
 MAX_REQUEST: Final = 64 << 20
 
@@ -43,38 +43,37 @@ _CONTENT_TYPES: Final = {"http/protobuf": "application/x-protobuf", "http/json":
 class OTLPSink(DurableSink["Item"]):
     """Sends records by the OpenTelemetry protocol, over HTTP or gRPC.  Thread-safe.
 
-    The environment sets every option that is left out, by the specification:
-    ``OTEL_EXPORTER_OTLP_LOGS_<OPTION>``, else ``OTEL_EXPORTER_OTLP_<OPTION>``
+    By the specification, the environment sets the options that are not passed:
+    ``OTEL_EXPORTER_OTLP_LOGS_<OPTION>``, otherwise ``OTEL_EXPORTER_OTLP_<OPTION>``
     (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).
 
     Args:
-        endpoint: the URL of the backend, used as it is; if it has no path, the sink adds
-            ``/v1/logs`` for HTTP.  For gRPC a URL or a gRPC target.  Default: port 4318
+        endpoint: the URL of the backend, or for gRPC a URL or a gRPC target.  For HTTP,
+            the sink adds ``/v1/logs`` to a URL without a path.  The default is port 4318
             (HTTP) or 4317 (gRPC) of localhost.  Credentials in the URL become an
             ``Authorization`` header.
-        protocol: ``"http/protobuf"`` (default), ``"http/json"`` or ``"grpc"``, which needs
-            the extra ``fapilog[grpc]``.
-        headers: the headers of every request; never shown.
-        timeout: the seconds that one request may take in all, default 10.  The
-            variables are in milliseconds; 0 in them means no limit of the sink's own.
-        compression: ``"gzip"`` or ``"none"`` (default).
-        certificate: a PEM file with the authorities to trust for https.
-        client_key: a PEM file with the client's key, unencrypted.
-        client_certificate: a PEM file with the client's certificate chain.
+        protocol: the protocol: ``"http/protobuf"`` (default), ``"http/json"`` or
+            ``"grpc"``, which needs the extra ``fapilog[grpc]``.
+        headers: additional headers of every request; never shown.
+        timeout: the time limit for one request in seconds, by default 10.  The variables
+            contain milliseconds, or 0 for no limit set by the sink.
+        compression: the compression of requests, ``"gzip"`` or ``"none"`` (default).
+        certificate: the path of a PEM file with the authorities to trust for https.
+        client_key: the path of a PEM file with the client's unencrypted key.
+        client_certificate: the path of a PEM file with the client's certificate chain.
         insecure: whether gRPC to an endpoint without a scheme uses no TLS.
         limits: the limits at which a batch is sent.
-        concurrency: the number of requests under way at once, 1 to 64; with more than
-            one, requests may arrive in another order.
+        concurrency: the maximum number of simultaneous requests, 1 to 64; if it is above
+            1, requests may arrive in another order.
         name: the sink's name in the ledger and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
-    Redirects are not followed, so headers never reach another host.  Name resolution
-    takes as long as the system lets it.  Certificate files are read again when they are
-    renewed.
+    Redirects are not followed, so headers never reach another host.  Name resolution by
+    the system can exceed the time limit.  Certificate files are reloaded after a renewal.
 
     Raises:
-        ConfigurationError: an option or a variable is wrong; the message names it and
-            the fix.
+        ConfigurationError: an option or variable is wrong; the message names it and the
+            fix.
     """
 
     def __init__(
@@ -127,32 +126,32 @@ class OTLPSink(DurableSink["Item"]):
         return f"OTLPSink({options.shown!r}, {options.protocol!r}, name={self.name!r})"
 
     def open(self) -> None:
-        """Load the transport and the certificates; connects to nothing.
+        """Load the transport and the certificates.  Makes no connection.
 
         Raises:
             ConfigurationError: a certificate or the environment's proxy cannot be used,
                 or the protocol needs a package that is not installed.
         """
         if self.options.protocol == GRPC:
-            from fapilog.sinks.otlp.grpc import GRPCTransport  # noqa: PLC0415 - an extra
+            from fapilog.sinks.otlp.grpc import GRPCTransport  # noqa: PLC0415 - optional
 
             self._transport = GRPCTransport(self.options)
         else:
             self._transport = _HTTPTransport(self.options, self._given_transport)
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the record's resource, its scope and its bytes.  Does not block."""
+        """Return the record's resource, its scope and the encoded record.  Does not block."""
         return record.resource, record.scope, self._encode_record(record)
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
-        """Send one request; blocks up to ``timeout`` seconds or the sink's own limit.
+        """Send one request.  Blocks up to ``timeout`` seconds or the sink's own limit.
 
         Raises:
-            RetryableError: the connection failed, the time was over, or the
-                specification calls the answer retryable.
+            RetryableError: the connection failed, the time limit passed, or the answer is
+                retryable by the specification.
             TooLargeError: the request exceeds a limit of the protocol or the backend.
-            InvalidDataError: the backend refuses some of the records.
-            PermanentError: any other answer.
+            InvalidDataError: the backend refused some of the records.
+            PermanentError: the answer was another error.
         """
         body = self._encode_request(batch)
         if len(body) > MAX_REQUEST:
@@ -165,14 +164,14 @@ class OTLPSink(DurableSink["Item"]):
             return self._transport.export(body, len(batch), min(timeout, self.options.timeout))
 
     def pack(self, items: Sequence[Item]) -> bytes:
-        """Return encoded records as a request in their order."""
+        """Return a request of encoded records, in their order."""
         return self._encode_request(items, in_order)
 
     def unpack(self, packed: bytes) -> list[Item]:
-        """Return the encoded records of a request that :meth:`pack` has made.
+        """Return the encoded records of a request made by :meth:`pack`.
 
         Raises:
-            ValueError: ``packed`` is not such a request.
+            ValueError: ``packed`` was not made by :meth:`pack`.
         """
         return self._split_request(packed)
 
@@ -183,7 +182,7 @@ class OTLPSink(DurableSink["Item"]):
             self._transport = None
 
     def after_fork(self) -> None:
-        """Give up the parent's connections; the next ``send`` opens new ones."""
+        """Abandon the parent's connections; the next ``send`` opens new ones."""
         if self._transport is not None:
             self._transport.after_fork()
 
