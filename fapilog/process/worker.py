@@ -1,8 +1,8 @@
 """Daemon threads that sleep until they are woken, for the pipeline and for every sink.
 
-The first wake-up starts them, not the configuration, so a process may fork before
-it logs (gunicorn preload).  A wake-up takes no lock that the interrupted code could
-hold: the bell is a ``SimpleQueue``, whose ``put`` is re-entrant.
+The first wake-up starts the threads, not the configuration, so a process may fork
+before it logs (gunicorn preload).  A wake-up takes no lock that interrupted code
+could hold: the bell is a ``SimpleQueue``, whose ``put`` is re-entrant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two checks whether threads have ended.
 _POLL: Final = 0.001
-#: Seconds until a loop that failed is run again.
+#: Seconds until a failed loop runs again.
 _PAUSE: Final = 0.05
 
 
@@ -30,15 +30,15 @@ class Worker:
     Args:
         name: the threads' name.
         loop: the function of each thread.  It calls :meth:`sleep` when it has
-            no work and returns only to end the thread.  If it raises (no
-            memory), it is called again.
+            no work and returns only to end the thread.  If it raises (for
+            example MemoryError), it is called again.
         width: the maximum number of threads; :meth:`wake` starts the first,
             :meth:`widen` starts the others.
         finish: the function that is called once, after every loop has returned.
 
     Attributes:
         idle: True while the loop waits for a wake-up without a time limit, and
-            before a thread exists.  Code that adds work reads it afterwards
+            before a thread exists.  Code that has added work reads it
             and calls :meth:`wake` if it is True.
         ended: True once every loop has returned; the worker never runs again.
         threads: the number of threads that were started.
@@ -55,7 +55,7 @@ class Worker:
         self._name = name
         self._loop = loop
         self._width = width
-        self._finishing = deque([finish])  # the thread that takes it out calls it
+        self._finishing = deque([finish])  # the thread that pops the function calls it
         self.ended = False
         self.after_fork()
 
@@ -89,7 +89,7 @@ class Worker:
         Thread-safe, re-entrant, does not block.
 
         Returns:
-            False when the interpreter refuses a new thread, or the loop has
+            False if the interpreter refuses a new thread, or the worker has
             ended.
         """
         if self.ended:
@@ -106,7 +106,7 @@ class Worker:
         return True
 
     def has_thread(self) -> bool:
-        """Start a thread if there is none; False if the interpreter refuses it."""
+        """Start a thread if there is none; return False if the interpreter refuses it."""
         return self.threads > 0 or self._start()
 
     def widen(self) -> None:
@@ -118,10 +118,10 @@ class Worker:
                 self._launch()
 
     def sleep(self, seconds: float | None) -> None:
-        """Wait for a wake-up; for one of the worker's threads at a time."""
+        """Wait for a wake-up; only one of the worker's threads may call this at a time."""
         try:
             self._bell.get(timeout=seconds)
-            while True:  # several calls of wake() are one wake-up
+            while True:  # several calls of wake() count as one
                 self._bell.get_nowait()
         except native.Empty:
             return
@@ -135,12 +135,12 @@ class Worker:
 
     @property
     def _others(self) -> int:
-        """The number of threads that the caller can wait for: without itself and one it starts."""
+        """The number of threads, without the caller and a thread that the caller is starting."""
         return self._alive - self.is_current - (self._starter == native.get_ident())
 
     def _start(self) -> bool:
         if not self._starting.acquire(blocking=False):
-            return True  # another caller, or the frame that a handler interrupted, starts one
+            return True  # another caller, or the frame that a handler interrupted, is starting one
         try:
             return self._launch()
         finally:
@@ -151,7 +151,7 @@ class Worker:
         if not self._enter():
             return False
         self._starter = native.get_ident()
-        # Counted before it runs: the loop may ask whether there are others.
+        # Counted before the thread runs, because the loop may read the counts.
         self.threads += 1
         with self._counting:
             self._alive += 1
@@ -162,7 +162,7 @@ class Worker:
             self.threads -= 1
             self._count_end()
             self._leave(has_run=False)
-            # From Python 3.12 on an ending interpreter refuses; shutdown() comes next.
+            # From Python 3.12 on, the ending interpreter refuses; shutdown() comes next.
             if "interpreter shutdown" not in str(error):
                 rest = "another thread works" if self.threads else "records wait for shutdown()"
                 announce("thread", f"no thread for {self._name}: {error}; {rest}")
@@ -187,8 +187,8 @@ class Worker:
     def run_inline(self) -> None:
         """Run the loop on the calling thread, if no thread can be started.
 
-        Does nothing while another call runs it, even in the frame that a signal
-        handler interrupted, and after the worker has ended.
+        Does nothing after the worker has ended, or while another call runs the
+        loop, even one that the calling signal handler interrupted.
         """
         if self._starting.acquire(blocking=False):
             try:
@@ -220,13 +220,13 @@ class Worker:
                 self._leave(has_run=True)
 
     def _enter(self) -> bool:
-        """Count one more loop, unless the worker has ended."""
+        """Count a loop as running and return True, unless the worker has ended."""
         with self._counting:
             self._running += not self.ended
             return not self.ended
 
     def _leave(self, *, has_run: bool) -> None:
-        """Count one loop less; the last loop ends the worker."""
+        """Count a loop as ended; the last loop ends the worker."""
         with self._counting:
             self._running -= 1
             self._has_returned |= has_run
@@ -236,6 +236,6 @@ class Worker:
             self.idle = False
         try:
             finish = self._finishing.pop()
-        except IndexError:  # a signal handler interrupted this and ended the worker
+        except IndexError:  # a signal handler has ended the worker in between
             return
         finish()
