@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 #: The steps around a fork: before it from top to bottom, after it from bottom to top.
 STEPS: Final = (
     "sigterm",  # blocked first and unblocked last, when the child can handle it
-    "runtimes",  # the resource then names the child; the pipelines, ready before, get it
+    "runtimes",  # names the child in the resource that the pipelines use
     "configuration",  # the lock of configure(); the thread that holds it enters the gate
     "gate",  # calls into the libraries above
     "bridges",
