@@ -1,7 +1,7 @@
 """Reports about the files on disk, for the command line.
 
 A survey takes no lock and changes nothing.  The functions that purge, and
-:func:`give_to`, change only what they could lock.
+:func:`give_to`, change only directories and files that they have locked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DirectoryReport:
     Attributes:
         path: the directory.
         name: the parts of the directory's name.
-        is_alive: whether a process owns it, the writer or one that adopted it.
+        is_alive: whether a living process owns it: its writer, or one that adopted it.
         problem: the reason why it cannot be read; "" if it can.
         segments: the scans of its segments.
     """
@@ -62,7 +62,7 @@ class DirectoryReport:
 
     @property
     def oldest_ns(self) -> int:
-        """Time of the oldest waiting batch, nanoseconds since the Unix epoch; 0 if none waits."""
+        """The time of the oldest waiting batch, in nanoseconds since the Unix epoch, or 0."""
         return min((s.oldest_ns for s in self.segments if s.oldest_ns), default=0)
 
     @property
@@ -103,7 +103,7 @@ def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
 
     Args:
         directory: the directory that the options name.
-        load: whether every payload is loaded and checked, too.
+        load: whether every payload is also loaded and checked.
 
     Raises:
         OSError: the directory itself cannot be read.
@@ -150,11 +150,11 @@ def purge_directory(report: DirectoryReport) -> bool:
     """Delete the directory of a dead process.
 
     Returns:
-        False if a process owns it now, or if it holds files that are not the
-        spool's; its segments are deleted in the second case.
+        False if a process owns it now, or if it contains foreign files; in the
+        second case, its segments are deleted.
 
     Raises:
-        OSError: the directory is another user's, or a file cannot be deleted.
+        OSError: the directory belongs to another user, or a file cannot be deleted.
     """
     owned = claim(report.path)
     if owned is None:
@@ -198,7 +198,7 @@ def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path
             yield one.path, _move_directory(one, owner, target)
     for found in report.quarantine:
         yield found.path, _move_refused(found, owner, target / NAME)
-    with contextlib.suppress(OSError):  # another file is in the directory, which stays
+    with contextlib.suppress(OSError):  # a directory with other files stays
         if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - only names are needed
             with contextlib.suppress(FileNotFoundError):
                 (report.path / NAME).rmdir()
