@@ -42,8 +42,8 @@ Files
 
 Each frame header has its own checksum, separate from the payload's, so its
 lengths lead to the next frame even if the payload is damaged.  If the header is
-damaged, the reader searches for the magic of the next frame.  A frame also names its wire format, so it
-can be used even if the segment's header is lost.
+damaged, the reader searches for the magic of the next frame.  A frame also names
+its wire format, so it can be used even if the segment's header is lost.
 
 Life of a batch
 ---------------
