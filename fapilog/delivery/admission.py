@@ -28,8 +28,8 @@ class Admission:
     Args:
         capacity: the size of the store, in any unit.
         policy: the overflow policy.  Under ``drop_lowest`` and ``spill``, DEBUG
-            and TRACE may not use the last 30 %, nor INFO up to ``protect`` the
-            last 15 %.
+            and TRACE may not use the last 30 %, and other records below
+            ``protect`` may not use the last 15 %.
         protect: the severity number from which records may use the whole
             store; the last tenth is reserved for them under every policy.
 

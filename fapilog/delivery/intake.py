@@ -66,7 +66,7 @@ class Intake:
         self._diverts_after = route.fallback_after if options.spool is None else math.inf
         self.closed = False
         self.patience = math.inf
-        self._lock = native.RLock()  # a signal handler may close while a record is counted
+        self._lock = native.RLock()  # a signal handler may close the intake during a count
         self._hand: Sequence[LogRecord] = ()
         self._done = 0  # counted records of _hand
         self._skipped = 0  # uncounted records of the slice that are not in _hand
@@ -201,7 +201,7 @@ class Intake:
         return self._backlog.pending_bytes + size <= self._admission.limit(severity_number)
 
     def _wait(self, size: int, severity_number: int, seconds: float) -> bool:
-        """Wait for room; False at the time limit, or if the record can never fit."""
+        """Wait for room; return False at the time limit, or if the record can never fit."""
         if size > self._admission.limit(severity_number):
             return False
         began = monotonic()

@@ -50,7 +50,7 @@ class Drops:
             self._counts[key] += count
 
     def plus(self, other: Drops) -> Drops:
-        """Return the counts of both; this table itself if ``other`` is empty."""
+        """Return the sum of both tables; this table itself if ``other`` is empty."""
         if not other.snapshot():
             return self
         both = Drops()

@@ -241,7 +241,7 @@ def _attempt(part: Batch, delivery: Delivery) -> Outcome:
 
 
 def _outcome(answer: object, count: int) -> Outcome:
-    """Return a sink's answer for ``count`` records; a sink that did not raise took them."""
+    """Return a valid outcome for ``count`` records; a sink that did not raise accepted them."""
     if (
         isinstance(answer, Outcome)
         and isinstance(answer.rejected, int)

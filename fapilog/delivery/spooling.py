@@ -2,8 +2,8 @@
 
 The spool's own thread moves records from memory to the spool, oldest first,
 while the backend is down, the backlog fills up, or a record waits too long; in
-mode ``always``, it does so at any time.  As long as records of this process are unread on
-disk, all later records go there too, so the order is first in, first out.
+mode ``always``, it does so at any time.  As long as records of this process are
+unread on disk, all later records go there too, so the order is first in, first out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOOK: Final = 0.05
 #: The longest wait for the lock when the caller must not wait for the disk, seconds.
 _GLANCE: Final = 0.01
-#: The longest time in memory beyond the delay of a batch, seconds.
+#: The longest time that a record waits in memory beyond the delay of a batch, in seconds.
 _PATIENCE: Final = 2.0
 #: Seconds between two searches for directories of dead processes.
 _ADOPT_EVERY: Final = 30.0
@@ -65,7 +65,7 @@ class Spooling:
         self._always = self.active = state.options.spool_mode == "always"
         self._ending = False
         self._adopt_at = 0.0
-        self._announced = 0  # adopted records
+        self._announced = 0  # adopted records that were announced
 
     # ---- the pipeline's worker
 
@@ -198,7 +198,7 @@ class Spooling:
             self._wake_senders()
 
     def _write_waiting(self) -> bool:
-        """Move the oldest batch of the backlog; return False if no batch or no room exists."""
+        """Move the oldest batch of the backlog; return False if there is no batch or no room."""
         # The batch stays in the backlog until it is on disk.  Otherwise senders
         # that a failed write wakes would find nothing and go back to sleep, and
         # at the end they would not see the batch.
@@ -243,7 +243,7 @@ class Spooling:
                 if frame is not None and frame.is_lost:
                     self._spool.append(frame.body, frame.severities, frame.item)
                     self._next = None
-                    if frame.is_adopted:  # it comes back as a frame of this process
+                    if frame.is_adopted:  # the new frame belongs to this process
                         self._state.ledger.settled_adopted += len(frame.severities)
                 return self._spool.mend()
             except Exception as error:  # noqa: BLE001 - announced; it is tried again

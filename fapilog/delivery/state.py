@@ -161,7 +161,7 @@ class DeliveryState(Delivery):
             self.announce_lost(len(part), reason)
 
     def _quarantine(self, part: Batch, reason: str) -> bool:
-        """Put a refused part in quarantine; False if that is not possible."""
+        """Put a refused part in quarantine; return False if that is not possible."""
         quarantine = self.options.quarantine
         if quarantine is None:
             return False

@@ -38,10 +38,10 @@ class Closable(Protocol):
         """Start the threads that the end will need."""
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Deliver the accepted records; True if all were delivered in time."""
+        """Deliver the accepted records; return True if all were delivered in time."""
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Deliver the accepted records and end."""
+        """Deliver the accepted records and shut down."""
 
 
 # Strong references: a runtime that only loggers still use must be drained too.
@@ -58,7 +58,7 @@ def register(runtime: Closable, *, handle_sigterm: bool) -> None:
 
 
 def unregister(runtime: Closable) -> None:
-    """Forget a runtime that was shut down; the last one restores SIGTERM's default action."""
+    """Forget a closed runtime; after the last one, restore SIGTERM's default action."""
     _open.discard(runtime)
     if not _open and not _others:
         sigterm.restore()
@@ -114,7 +114,7 @@ def _begin() -> None:
 
 
 def _finish() -> None:
-    """Deliver all later records and close; a SIGTERM during this has the same deadline."""
+    """Deliver the records logged after _begin() and close; a SIGTERM keeps the deadline."""
     deadline = monotonic() + max(_timeout() - _spent, _LAST)
     sigterm.is_deferred = True
     try:

@@ -133,7 +133,7 @@ def close_file(fd: int) -> None:
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
-    """Return whether ``path`` still leads to the open file or directory of this status."""
+    """Return whether ``path`` still leads to the open file or directory that has this status."""
     try:
         return os.path.samestat(path.lstat(), status)
     except OSError:
@@ -303,7 +303,7 @@ else:
 
 
 def try_lock_if_possible(fd: int) -> bool:
-    """Take a lock as :func:`try_lock` does; return True if locking is not possible.
+    """Take a lock like :func:`try_lock`; return True if locking is not possible.
 
     Locking is not possible on file systems without locks, for directories on
     some others, and on Windows, where a lock would keep readers out.
@@ -418,7 +418,7 @@ class SyncedFile:
         close_file(fd)
 
     def abandon(self) -> None:
-        """Close the file in a forked child, in which the guard may be locked for ever."""
+        """Close the file in a forked child, where the guard may be locked forever."""
         for fd in (self._fd, self._copy):
             close_file(fd)
         self._fd = self._copy = -1

@@ -44,7 +44,7 @@ class Sigterm:
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # by thread that forks
+        self._masks: dict[int, set[signal.Signals]] = {}  # keyed by the thread that forks
         self._watch = Watch(self)
         self._reset()
 

@@ -18,7 +18,7 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two checks whether threads have ended.
+#: Seconds between two checks for ended threads.
 _POLL: Final = 0.001
 #: Seconds until a failed loop runs again.
 _PAUSE: Final = 0.05
@@ -127,7 +127,7 @@ class Worker:
             return
 
     def join(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for the other threads to end; True if all have ended."""
+        """Wait up to ``seconds`` for the other threads to end; return True if all have ended."""
         deadline = monotonic() + seconds
         while self._others and monotonic() < deadline:
             native.pause(_POLL)
@@ -135,7 +135,7 @@ class Worker:
 
     @property
     def _others(self) -> int:
-        """The number of threads, without the caller and a thread that the caller is starting."""
+        """The number of threads, not counting the caller or a thread that it is starting."""
         return self._alive - self.is_current - (self._starter == native.get_ident())
 
     def _start(self) -> bool:
@@ -147,7 +147,7 @@ class Worker:
             self._starting.release()
 
     def _launch(self) -> bool:
-        """Start a thread; False if that fails.  The caller holds ``_starting``."""
+        """Start a thread; return False if that fails.  The caller holds ``_starting``."""
         if not self._enter():
             return False
         self._starter = native.get_ident()

@@ -17,7 +17,7 @@ Promises
 * Each batch is delivered at least once.  A settled batch is delivered again
   only if an older batch was not settled, or if a power failure lost the cursor.
 * The batches of each process are first in, first out.  Batches of dead
-  processes take turns with them, the oldest directory first.
+  processes alternate with the process's own, the oldest directory first.
 * Damage to a frame loses only that frame, and never prevents a start.  Lost records
   are counted (:attr:`Spool.corrupt`) and announced.
 * Everything is bounded: bytes on disk by ``max_bytes`` and ``min_free``,
@@ -51,9 +51,9 @@ Life of a batch
 ``append`` is one write to a file that is opened for appending.  If a full disk
 cuts the write short, the incomplete frame is removed; if that fails too, the
 segment is sealed and a new one begins.  No second process ever appends to a file:
-a restarted process creates a new directory and adopts the dead process's one,
-which means that it locks the directory, reads it, and removes it after the last
-batch.  Only the locks show whether a process is alive, never its id.
+a restarted process creates a new directory.  It also adopts the directory of the
+dead process: it locks the directory, reads it, and removes it after the last batch.
+Only the locks show whether a process is alive, never its id.
 
 ``read`` returns frames in order, ``ack`` settles them in any order.  The
 cursor is the lowest sequence that is not settled; a segment is deleted when all

@@ -1,9 +1,9 @@
-"""Finding the directories of dead processes, and adopting them.
+"""Finds the directories of dead processes, and adopts them.
 
-A directory is adopted with its locks, so two processes never share one.  It is
+To adopt a directory means to take its locks, so two processes never share one.  It is
 scanned in steps of about a millisecond: its first batches are sent while the
 rest is scanned, so even a process that ends early delivers some.  The steps
-block for the disk without the lock of the delivery.  A directory that this
+block on disk I/O without the lock of the delivery.  A directory that this
 spool cannot use (another wire format, a later release, another user) stays as
 it is and is not scanned again.
 """
@@ -66,7 +66,7 @@ class Adoption:
         self._steps = self._scan()
 
     def step(self) -> bool:
-        """Scan a little further; return whether there is more.  Blocks for the disk.
+        """Scan a little further; return whether there is more.  Blocks on disk I/O.
 
         Raises:
             OSError: the directory cannot be used.
@@ -162,7 +162,7 @@ class AdoptedStores:
     def look(self, own: Path | None, has_room: Callable[[], bool]) -> bool:
         """Claim the directories of dead processes, which :meth:`step` then scans.
 
-        Blocks for the disk, but reads no segment.  Never raises.
+        Blocks on disk I/O, but reads no segment.  Never raises.
 
         Args:
             own: the directory of this process, or None.
@@ -215,7 +215,7 @@ class AdoptedStores:
     def step(self, lock: AbstractContextManager[object]) -> bool:
         """Scan a directory a little further; return whether there is more to scan.
 
-        Blocks for the disk without the lock.  Never raises.
+        Blocks on disk I/O without the lock.  Never raises.
 
         Args:
             lock: the lock that is held while the findings are added to a store.

@@ -9,7 +9,7 @@ Segment header, 80 bytes::
     CRC of all before it    4
 
 The first twelve bytes, and a CRC in the last four, are the same in every
-version, so that a later version can be told from damage.
+version, so that a later version can be distinguished from damage.
 
 Frame, version 1: a header of 44 bytes, then meta, then body::
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: The maximum number of sealed segments that wait for a sync; an append syncs any more.
+#: The maximum number of sealed segments that wait for a sync; beyond it, an append syncs.
 _MAX_UNSYNCED: Final = 4
 #: The bytes that a frame takes in memory in addition to its body.
 _OVERHEAD: Final = 512
@@ -42,7 +42,7 @@ class OwnSegment(Segment):
     """A segment that this process writes.
 
     Attributes:
-        writer: the file, open for writing until it was sealed and synced.
+        writer: the file, open for writing until it is sealed and synced.
     """
 
     writer: SyncedFile = field(kw_only=True)
@@ -254,7 +254,7 @@ class OwnStore(Store):
     def sync(self) -> None:
         """Write everything to the disk, so that it survives a power failure.
 
-        Thread-safe without the caller's lock; blocks for the disk; never
+        Thread-safe without the caller's lock; blocks on disk I/O; never
         raises.  A segment that cannot be synced is announced and receives no
         further frames; its frames are still read and delivered.
         """
@@ -275,7 +275,7 @@ class OwnStore(Store):
             self._sync_file(self.cursor.file)
 
     def close(self) -> bool:
-        """Seal, sync and release the directory; see :meth:`Store.close`.  Blocks for the disk."""
+        """Seal, sync and release the directory; see :meth:`Store.close`.  Blocks on disk I/O."""
         self.seal()
         if self._segments:
             self.sync()

@@ -124,7 +124,7 @@ class Quarantine:
         self._measured_at = self._synced_at = float("-inf")
 
     def add(self, body: bytes, severities: Sequence[int], reason: str) -> bool:
-        """Keep a batch.  Blocks for the disk; never raises.
+        """Keep a batch.  Blocks on disk I/O; never raises.
 
         Args:
             body: the packed batch.
@@ -280,7 +280,7 @@ class QuarantineFile:
         self._fd = -1
 
     def scan(self) -> Scan:
-        """Read through the file.  Never raises; blocks for the disk."""
+        """Read through the file.  Never raises; blocks on disk I/O."""
         return scan(self.path, load=True)
 
     def __iter__(self) -> Iterator[Refused]:

@@ -27,7 +27,7 @@ class LostSegment:
 
     Attributes:
         segment: the segment, which its store has given up.
-        left: the amount that was not returned yet.
+        left: the amount that has not been returned yet.
         file: the open file, or None if it cannot be read any more.
         frames: the readable frames that were never given out.
     """
@@ -72,7 +72,7 @@ class Salvage:
         self._segments.append(segment)
 
     def next(self) -> Frame | None:
-        """Return the next frame, or None at the end.  Blocks for the disk; never raises."""
+        """Return the next frame, or None at the end.  Blocks on disk I/O; never raises."""
         frame, self._returned = self._returned, None
         while frame is None and self._segments:
             first = self._segments[0]

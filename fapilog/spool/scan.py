@@ -70,7 +70,7 @@ def walk(
 ) -> Iterator[Found | Damage]:
     """Yield the whole frames between two offsets, and the damage between them.
 
-    Blocks for the disk and holds one frame at a time.  See
+    Blocks on disk I/O and holds one frame at a time.  See
     :func:`walk_in_steps` for the arguments.
 
     Raises:
@@ -211,7 +211,7 @@ class Scan:
                 self.gaps[damage.offset] = damage.end
 
     def count(self, header: FrameHeader, floor: int) -> bool:
-        """Count a frame unless it is settled or has another format; return whether it counted."""
+        """Count an unsettled frame of the right format; return whether it was counted."""
         if self.identity is None:
             self.identity = header.format_id
         if header.sequence < floor or header.format_id != self.identity:
@@ -227,7 +227,7 @@ class Scan:
 
 
 def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
-    """Read through a segment.  Never raises; blocks for the disk.
+    """Read through a segment.  Never raises; blocks on disk I/O.
 
     Args:
         path: the segment's path.

@@ -174,9 +174,9 @@ class Spool:
     ) -> Frame:
         """Write a batch.
 
-        Blocks for a write to the page cache; blocks for the disk with
-        ``sync="always"``, for a severity number of 21 or more, and when the
-        disk is five segments behind.  An error leaves the spool as it was.
+        Blocks during a write to the page cache; blocks on disk I/O with
+        ``sync="always"``, for a severity number of 21 or more, and when a
+        fifth segment waits for a sync.  An error leaves the spool as it was.
 
         Args:
             body: the packed batch.
@@ -226,7 +226,7 @@ class Spool:
 
         Own and adopted batches take turns.  Own batches are first in, first
         out; adopted batches of the oldest directory come first.
-        Blocks for the disk if the reader has fallen behind.
+        Blocks on disk I/O if the reader has fallen behind.
         """
         if self._closed:
             return None
@@ -263,7 +263,7 @@ class Spool:
         Missing batches that were not given out are written again by
         :meth:`mend` if they can be read, and count as corrupt otherwise.
         Batches that were given out remain only in memory
-        (:attr:`Frame.is_lost`).  Never raises; blocks for the status of some files.
+        (:attr:`Frame.is_lost`).  Never raises; blocks while it reads the status of files.
 
         Args:
             most: the number of segments to check; the next call checks the next ones.
@@ -312,7 +312,7 @@ class Spool:
     def sync(self) -> None:
         """Write everything to the disk if ``sync_interval`` has passed or a segment is full.
 
-        Blocks for the disk; never raises.  Thread-safe.
+        Blocks on disk I/O; never raises.  Thread-safe.
         """
         now = self._monotonic()
         own = self._own
@@ -324,7 +324,7 @@ class Spool:
     def flush(self) -> None:
         """Write everything to the disk now, so that it survives a power failure.
 
-        Blocks for the disk; never raises.  Thread-safe.
+        Blocks on disk I/O; never raises.  Thread-safe.
         """
         own = self._own
         for store in (*([own] if own else []), *self._adopted.stores):
@@ -350,8 +350,8 @@ class Spool:
     def look_for_orphans(self) -> bool:
         """Claim directories of dead processes, which :meth:`adopt_step` then scans.
 
-        One thread at a time calls it, without the caller's lock.  Blocks for
-        the disk, but reads no segment.  Never raises.
+        One thread at a time calls it, without the caller's lock.  Blocks on
+        disk I/O, but reads no segment.  Never raises.
 
         Returns:
             Whether some directories must wait because too many are adopted already.
@@ -365,7 +365,7 @@ class Spool:
         """Scan the claimed directories a little further; return whether there is more.
 
         One thread at a time calls it.  Keeps the interpreter for about a
-        millisecond, blocks for the disk, and never raises.
+        millisecond, blocks on disk I/O, and never raises.
 
         Args:
             lock: the caller's lock, held only while the findings are counted.
@@ -378,7 +378,7 @@ class Spool:
         """Sync and release all directories; empty ones are removed.
 
         Batches that were not settled stay on disk and in
-        :attr:`pending_records`.  Blocks for the disk; never raises; a second
+        :attr:`pending_records`.  Blocks on disk I/O; never raises; a second
         call does nothing.
         """
         if self._closed:

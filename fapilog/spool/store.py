@@ -88,7 +88,7 @@ class Tally:
 
     Attributes:
         waiting: the unsettled frames.
-        unread: the frames that :meth:`Store.read` has not given out.
+        unread: the frames that :meth:`Store.read` has not returned.
         disk: the bytes of all segments.
     """
 
@@ -149,7 +149,7 @@ class Segment:
         size: the bytes that the file adds to :attr:`Tally.disk`.
         inode: the file's number on its file system.
         sealed: whether nothing more is written to the file.
-        unread: the frames that were not given out.
+        unread: the frames that :meth:`Store.read` has not returned.
         waiting: the frames that are not settled.
         is_lost: whether somebody else deleted, replaced or cut the file.
         is_kept: whether the file is never deleted, because a part of it is unreadable.
@@ -260,7 +260,7 @@ class Frame:
 
     @property
     def amount(self) -> Amount:
-        """The frame as an amount."""
+        """The amount of this single frame."""
         return Amount(1, len(self.severities), self.size)
 
     @property
@@ -558,7 +558,7 @@ class Store:
     def sync(self) -> None:
         """Write the cursor to the disk, so that it survives a power failure.
 
-        Thread-safe without the caller's lock; blocks for the disk; never raises.
+        Thread-safe without the caller's lock; blocks on disk I/O; never raises.
         """
         with self._syncing:
             self._sync_file(self.cursor.file)

@@ -99,7 +99,7 @@ class SinkReport:
 
 
 def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return the content of a spool's directory, per sink.  Blocks for the disk.
+    """Return the content of a spool's directory, per sink.  Blocks on disk I/O.
 
     Args:
         directory: the directory that the options name.
