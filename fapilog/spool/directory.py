@@ -333,7 +333,7 @@ class ProcessDirectory:
                 return True  # somebody else removed it
             if set(os.listdir(self.path)) - {LOCK, cursor.NAME}:  # noqa: PTH208 - only names are needed
                 return False
-            # The lock is deleted last: a directory without it looks unfinished to other processes.
+            # The lock goes last: a directory without it looks unfinished to other processes.
             for name in (cursor.NAME, LOCK):
                 if os.name == "nt" and name == LOCK:
                     self.release()  # Windows does not remove an open file

@@ -51,7 +51,7 @@ class Spool:
             format is neither adopted nor changed.
         options: the user's options.
         destination: the place that the sink sends to, in words and without
-            secrets; data for another destination is neither adopted nor changed.
+            secrets; data for another one is neither adopted nor changed.
         label: the sink's name in announcements; None for ``sink_name``.
         cache_bytes: the bytes of bodies that stay in memory until they are
             read, so that a reader that keeps up reads nothing from the disk.

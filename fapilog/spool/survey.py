@@ -198,7 +198,7 @@ def give_to(report: SinkReport, owner: Owner, root: Path) -> Iterator[tuple[Path
             yield one.path, _move_directory(one, owner, target)
     for found in report.quarantine:
         yield found.path, _move_refused(found, owner, target / NAME)
-    with contextlib.suppress(OSError):  # a directory with other files stays
+    with contextlib.suppress(OSError):  # another file is in the directory, which stays
         if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - only names are needed
             with contextlib.suppress(FileNotFoundError):
                 (report.path / NAME).rmdir()
