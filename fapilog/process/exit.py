@@ -137,7 +137,7 @@ fork.register(
     in_child=sigterm.after_fork_in_child,
 )
 
-# Registered on import, so that hooks an application registers later run before
+# Registered on import, so that hooks that an application registers later run before
 # _finish and may still log.  The private hook of threading, which concurrent.futures
 # also uses, runs before the interpreter refuses new threads.  Without that hook,
 # _finish delivers everything.

@@ -165,7 +165,7 @@ class Worker:
             # From Python 3.12 on, the ending interpreter refuses; shutdown() comes next.
             if "interpreter shutdown" not in str(error):
                 rest = "another thread works" if self.threads else "records wait for shutdown()"
-                announce("thread", f"no thread for {self._name}: {error}; {rest}")
+                announce("thread", f"cannot start a thread for {self._name}: {error}; {rest}")
             return False
         self._starter = 0
         return True
