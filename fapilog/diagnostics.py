@@ -22,7 +22,7 @@ INTERVAL: Final = 30.0
 _MAX_SUBJECTS: Final = 256
 _MAX_MESSAGE: Final = 1000
 
-#: Bytes of a line: a pipe takes so many as a whole, never mixed with other lines.
+#: Maximum bytes of a line: a pipe never mixes a write of this size with other lines.
 _MAX_LINE: Final = 4096
 
 # Re-entrant: a finaliser or a signal handler may announce something inside announce().
@@ -32,7 +32,7 @@ _muted: dict[str, int] = {}
 _unwritten = 0
 
 
-_thread: Final = threading.local()  # "writes" while it writes to an object of the application
+_thread: Final = threading.local()  # "writes" is True during a write to the application's object
 
 
 def announce(subject: str, message: str) -> None:
@@ -40,13 +40,13 @@ def announce(subject: str, message: str) -> None:
 
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
     object without a file descriptor whose ``write`` blocks.  If standard error
-    has no room, the line is dropped.  The next line says how many lines were
-    dropped, and how many lines of its subject were held back.
+    cannot accept the line at once, the line is dropped.  The next line reports
+    how many lines were dropped, and how many of its subject were suppressed.
 
     Args:
         subject: the topic of the message, a short constant; messages of one
             subject share one interval.
-        message: the text of one line; it is cut after 1000 characters, and
+        message: the text of one line; it is truncated to 1000 characters, and
             control characters are escaped.
     """
     global _unwritten
@@ -67,7 +67,7 @@ def announce(subject: str, message: str) -> None:
         finally:
             if not written:
                 _keep_counts(subject, held, missed)
-    except Exception:  # noqa: BLE001 - closed, an object of the application, no memory
+    except Exception:  # noqa: BLE001 - a closed stream, the application's stream, no memory
         return  # there is no other place to report this error
 
 
@@ -81,7 +81,7 @@ def _line(message: str, held: int, missed: int) -> str:
 
 def _keep_counts(subject: str, held: int, missed: int) -> None:
     """Keep the counts of a dropped line for the next line."""
-    global _unwritten  # noqa: PLW0603 - the count of the one standard error
+    global _unwritten  # noqa: PLW0603 - a process has one standard error
     with _lock:
         _unwritten += missed + 1
         if held:
@@ -89,14 +89,14 @@ def _keep_counts(subject: str, held: int, missed: int) -> None:
 
 
 def _write(line: str) -> bool:
-    """Write a line to standard error; False if there is no room for it now."""
+    """Write a line to standard error; return False if it cannot accept the line now."""
     stream = sys.stderr
     try:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
-    except (AttributeError, OSError, TypeError, ValueError):  # None, closed, or an object without
+    except (AttributeError, OSError, TypeError, ValueError):  # None, closed, or no descriptor
         return _write_to_object(stream, line)
-    if sys.platform == "win32":  # it cannot be asked for room, and consoles take text
+    if sys.platform == "win32":  # it cannot report free space, and consoles take text
         return _write_to_object(stream, line)
     data = line.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_LINE:
@@ -110,19 +110,19 @@ def _write(line: str) -> bool:
 
 
 def _write_at_once(descriptor: int, data: bytes) -> bool:
-    """Write to a pipe, a socket or a terminal, which may have no room.
+    """Write to a pipe, a socket or a terminal without waiting for its reader.
 
-    The descriptor stays a blocking one, because other processes share its flags.
-    On Linux the call itself asks not to wait.  Terminals and old kernels do not
-    support that, but a terminal or a pipe can be opened again.  On other systems
-    poll() tells whether a line fits, unless another process fills the room first.
+    The descriptor stays in blocking mode, because other processes share its flags.
+    On Linux a flag of the call prevents waiting.  Terminals and old kernels do
+    not support the flag, but a terminal or a pipe can be opened again.  On other
+    systems poll() reports whether a line fits, unless another process writes first.
     """
     try:
         return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT) == len(data)
     except BlockingIOError:
         raise
     except (AttributeError, OSError):
-        pass  # not on this system, or not with such a descriptor
+        pass  # the system or the descriptor does not support the flag
     try:
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
@@ -136,7 +136,7 @@ def _write_at_once(descriptor: int, data: bytes) -> bool:
 
 
 def _write_to_object(stream: Any, line: str) -> bool:
-    """Write to an object of the application; announcements that it causes are dropped."""
+    """Write to the application's object; drop announcements that the write causes."""
     if stream is None or getattr(_thread, "writes", False):
         return False
     _thread.writes = True
@@ -149,10 +149,10 @@ def _write_to_object(stream: Any, line: str) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's message, with the type of an error of another library.  Never raises."""
+    """Return an error's message, with its type if another library defines it.  Never raises."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - code of the application; the type remains
+    except Exception:  # noqa: BLE001 - the application's code; the type is still known
         message = ""
     if isinstance(error, FapilogError) and message:
         return message
@@ -160,7 +160,7 @@ def describe(error: BaseException) -> str:
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the type's name of an error whose text may hold a secret.  Never raises."""
+    """Return the name of an error's type, if its text may hold a secret.  Never raises."""
     # Read by type's descriptor, because a metaclass may define another __name__.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name

@@ -2,17 +2,17 @@
 
 gevent and eventlet replace functions of the standard library with cooperative
 ones (``monkey.patch_all()``), before or after an application configures fapilog.
-A worker that used some of both would wait for a lock or a wake-up that never
-comes, or would stop every greenlet of the process.  So fapilog's workers are
-always threads of the system, and this module binds everything they share once,
-at import.  Only a caller's own wait (:func:`pause`) lets other greenlets run.
+A worker that mixed both kinds could wait forever for a lock or a wake-up, or
+stop every greenlet of the process.  So fapilog's workers are always threads of
+the system, and this module binds the functions that they share once, at import.
+Only a caller's own wait (:func:`pause`) lets other greenlets run.
 
 Test tools such as freezegun and time-machine stop ``time.monotonic``: they
 replace the function in the modules that imported it, or inside ``time``.  Code
-that waits for a deadline on a stopped clock would never return.  These tools do
-not change ``time.clock_gettime(CLOCK_MONOTONIC)`` or a ``partial``, so
-:data:`monotonic` is one.  The time of an event is not taken from this module,
-because tests freeze it on purpose.
+that waits for a deadline on a stopped clock would never return.  These tools
+change neither ``time.clock_gettime(CLOCK_MONOTONIC)`` nor a ``partial``, so
+:data:`monotonic` is a ``partial`` of that call.  The time of an event is not
+taken from this module, because tests freeze it on purpose.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: The clock of every deadline and interval, in seconds.  Windows has no
-#: ``clock_gettime``: time that is frozen before the import stops this clock too.
+#: ``clock_gettime``, so a tool that freezes time before the import also stops this clock.
 monotonic: Final[Callable[[], float]] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC)
     if hasattr(time, "clock_gettime")
@@ -69,12 +69,12 @@ IN_WORKER: Final[ContextVar[bool]] = ContextVar("fapilog_in_worker", default=Fal
 
 
 def is_patched() -> bool:
-    """Whether ``threading`` makes greenlets instead of threads now."""
+    """Whether ``threading`` now starts greenlets instead of threads."""
     return _thread.start_new_thread is not _start_new_thread
 
 
 def pause(seconds: float) -> None:
-    """Let ``seconds`` pass; the other greenlets of a caller's thread run meanwhile."""
+    """Wait for ``seconds`` and let other greenlets of the calling thread run."""
     if is_patched() and not IN_WORKER.get():
         try:
             time.sleep(seconds)
@@ -89,7 +89,7 @@ def start_thread(target: Callable[[], object], name: str) -> None:
     """Run ``target`` on a new daemon thread of the system.
 
     Raises:
-        RuntimeError: the system refuses a thread, or the interpreter is ending.
+        RuntimeError: the system cannot start a thread, or the interpreter is shutting down.
     """
     if is_patched():
         _start_new_thread(target, ())
@@ -102,6 +102,6 @@ def _run(target: Callable[[], object]) -> None:
         target()
     finally:
         if is_patched():
-            # The thread has another number since the replacement.  threading prints a
-            # traceback for an ending thread that is not in its table; this call adds it.
+            # The patching has changed the thread's identifier.  threading prints a traceback
+            # if an ending thread is not in its table; this call adds the thread.
             threading.current_thread()

@@ -1,8 +1,7 @@
 """The encoded records that wait for one sink in memory, in portions.
 
 The pipeline's worker puts portions in; the sink's threads take batches out.
-Each counter is written by one side only, so neither side takes a lock for the
-other.
+Each counter is written by one side only, so neither side locks the other out.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ class Batch:
         items: the records, as the sink's ``encode`` returned them.
         severities: the records' severity numbers.
         size: the bytes that the records take in the backlog.
-        born: the time when the oldest record came, by the monotonic clock;
+        born: the arrival time of the oldest record, by the monotonic clock;
             0.0 if unknown.
         frames: the frames that hold the same records on disk, in the same
             order.
         unacked: the number of settled records whose frames are not
             acknowledged yet.
-        adopted: the number of records that an earlier process left.
-        portions: the number of portions of the backlog that it is made of.
-        held: the bytes of the backlog to give back once all is settled.
-        parts: the parts that are not settled, while the batch is in flight.
+        adopted: the number of records that an earlier process left on disk.
+        portions: the number of the backlog's portions in the batch.
+        held: the bytes to release in the backlog once the batch is settled.
+        parts: the unsettled parts, while the batch is in flight.
         may_be_there: whether an attempt had no answer, so that the backend may
             have the records already.
     """
@@ -73,7 +72,7 @@ class Batch:
             self.parts[:1] = [first, second]
 
     def rest(self) -> Batch:
-        """Return the records that are not settled, while the batch is in flight."""
+        """Return the unsettled records of a batch in flight."""
         rest = Batch()
         for part in self.parts:
             rest.extend(part)
@@ -95,7 +94,7 @@ class Backlog:
 
     Args:
         limits: the bounds of a batch; each portion stays within them, except
-            for a single record that is larger by itself.
+            for a single record that exceeds them by itself.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
@@ -105,17 +104,17 @@ class Backlog:
         self._bytes_out = self._bytes_taken = self._count_out = 0  # written by the sink's threads
 
     def __len__(self) -> int:
-        """The number of records that wait; records in flight do not count."""
+        """The number of records that wait, without the records in flight."""
         return self._count_in - self._count_out
 
     @property
     def pending_bytes(self) -> int:
-        """The bytes that wait or are in flight."""
+        """The bytes of the records that wait or are in flight."""
         return self._bytes_in - self._bytes_out
 
     @property
     def waiting_since(self) -> float:
-        """The time when the oldest waiting portion came; 0.0 if nothing waits."""
+        """The arrival time of the oldest waiting portion; 0.0 if nothing waits."""
         try:
             return self._portions[0].born
         except IndexError:
@@ -133,7 +132,7 @@ class Backlog:
 
     def put(self, portion: Batch) -> None:
         """Add a portion; only the worker calls this."""
-        # Counted first: a thread may take the portion at once, and no count may be negative.
+        # Counted before append(): a thread may take the portion at once, and no count may be < 0.
         self._bytes_in += portion.size
         self._count_in += len(portion.items)
         self._portions.append(portion)
@@ -147,7 +146,7 @@ class Backlog:
     def oldest(self) -> Batch:
         """Return the oldest portions that together make a batch, without removing them."""
         batch = Batch()
-        # By index: the worker may append meanwhile, which would end an iteration.
+        # By index, because the worker may append during the loop, which breaks an iterator.
         for position in range(len(self._portions)):
             following = self._portions[position]
             if batch.items and not self.fits_a_batch(
@@ -167,6 +166,6 @@ class Backlog:
         self._count_out += len(batch.items)
 
     def release(self, batch: Batch) -> None:
-        """Give back, once, the room of a batch that is settled or has moved to disk."""
+        """Release, once, the bytes of a batch that is settled or has moved to disk."""
         self._bytes_out += batch.held
         batch.held = 0

@@ -1,12 +1,12 @@
-"""When a sink's threads may send: the circuit, and the wait before each retry.
+"""Decides when a sink's threads may send: the circuit, and the wait before each retry.
 
 All delivery threads of a sink share one circuit.  It is closed while the
-backend takes records.  The first failure opens it: no thread sends, except
+backend accepts records.  The first failure opens it: no thread sends, except
 one that probes from time to time with its batch (half-open).  The first
 success closes the circuit for all threads.
 
 Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling (a
-``Retry-After`` of the backend replaces our own backoff).
+``Retry-After`` of the backend replaces the circuit's own backoff).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The longest backoff of our own after a shutdown has begun, seconds.
+#: The longest backoff after a shutdown has begun, without ``Retry-After``, in seconds.
 _CLOSING_DELAY: Final = 0.25
 #: Seconds until a thread asks again while another thread probes.
 _WHILE_PROBING: Final = 1.0
@@ -36,7 +36,7 @@ class RetryPolicy:
         initial: the upper bound of the first wait, seconds; it doubles with
             each attempt.
         maximum: the upper bound of every wait, seconds; a ``Retry-After`` of
-            the backend is cut to it.
+            the backend is limited to it.
         unknown_attempts: the number of attempts after which a batch is given
             up if the sink raises an error that is not a ``SendError``.  A
             ``RetryableError`` is retried without a limit.
@@ -49,13 +49,13 @@ class RetryPolicy:
     def delay(self, attempt: int, retry_after: float | None = None) -> float:
         """Return the seconds to wait after attempt number ``attempt``, which counts from 1.
 
-        A ``retry_after`` that is not a number counts as None.
+        A ``retry_after`` that is not a number is treated as None.
         """
         bound = min(self.initial * 2.0 ** min(attempt - 1, 32), self.maximum)
         least = bound / 20  # avoids a busy loop if the backend asks for 0 seconds
         if (type(retry_after) is int or type(retry_after) is float) and not math.isnan(retry_after):
             return min(max(retry_after, least), self.maximum)
-        return random.uniform(least, bound)  # noqa: S311 - spreads load, guards nothing
+        return random.uniform(least, bound)  # noqa: S311 - only spreads load
 
 
 class Circuit:
@@ -92,7 +92,7 @@ class Circuit:
         self._probe_at = 0.0
         self._prober: int | None = None
         self._probing_until = 0.0
-        self._asked = False  # whether the backend itself named the time
+        self._asked = False  # whether the backend itself asked for this wait
         self._hurried = False
 
     @property
@@ -102,7 +102,7 @@ class Circuit:
         return 0.0 if opened_at is None else self._clock() - opened_at
 
     def enter(self) -> float:
-        """Return 0.0 if the thread may send now, else the seconds until it asks again.
+        """Return 0.0 if the thread may send now, else the seconds until it should ask again.
 
         A thread that may send reports the result with :meth:`succeed` or
         :meth:`fail`.
@@ -127,11 +127,11 @@ class Circuit:
             self.opened_at = self._prober = None
 
     def fail(self, retry_after: float | None = None, *, access_denied: bool = False) -> None:
-        """Open the circuit: the backend could not be reached, or takes no records now.
+        """Open the circuit: the backend could not be reached, or accepts no records now.
 
         Args:
             retry_after: the seconds that the backend asked to wait, or None.
-            access_denied: whether it refused our credentials.
+            access_denied: whether the backend refused our credentials.
         """
         with self._lock:
             self.access_denied = access_denied
@@ -147,7 +147,7 @@ class Circuit:
                 self.hurry()
 
     def hurry(self) -> None:
-        """Shorten the backoff from now on, for a shutdown; a ``Retry-After`` still holds."""
+        """Shorten the backoff from now on, for a shutdown; a ``Retry-After`` still applies."""
         with self._lock:
             self._hurried = True
             if not self._asked:

@@ -1,4 +1,4 @@
-"""The way into a sink's backlog: its route, the encoder, and a full backlog.
+"""Brings records into a sink's backlog: routes and encodes them, and waits for room.
 
 All of this happens on the pipeline's worker.  An encoder may still be running
 at the deadline of a shutdown.  So the intake knows which records the worker
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fapilog.delivery.state import DeliveryState
     from fapilog.record import LogRecord
 
-#: Seconds between two looks at a backlog that has no room.
+#: Seconds between two checks of a full backlog.
 _POLL: Final = 0.001
 
 
@@ -34,15 +34,15 @@ class Intake:
     Args:
         state: the state of the sink's delivery.
         route: the route that says which records the sink gets.
-        notice: a function that tells the sink's threads that there may be work.
-        divert: a function that takes records for the route's fallback instead,
-            and returns False if there is no fallback, or it has closed.
+        notice: a function that notifies the sink's threads of possible work.
+        divert: a function that passes records to the route's fallback; it
+            returns False if there is no fallback, or if the fallback has closed.
 
     Attributes:
         takes_all: whether the route sends every record to the sink.
-        closed: whether the intake is closed; then it brings in and counts
-            nothing any more.
-        patience: the total seconds that it may still wait for room.
+        closed: whether the intake is closed; a closed intake brings in and
+            counts nothing.
+        patience: the total seconds for which the intake may still wait for room.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Intake:
         self._diverts_after = route.fallback_after if options.spool is None else math.inf
         self.closed = False
         self.patience = math.inf
-        self._lock = native.RLock()  # a signal handler may close while a record is counted
+        self._lock = native.RLock()  # a signal handler may close the intake during a count
         self._hand: Sequence[LogRecord] = ()
-        self._done = 0  # records of the hand that are counted
-        self._skipped = 0  # records of the slice that are not in the hand, not counted yet
+        self._done = 0  # counted records of _hand
+        self._skipped = 0  # uncounted records of the slice that are not in _hand
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route sends to this sink.  Never raises."""
@@ -85,11 +85,11 @@ class Intake:
             return True
 
     def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
-        """Note the records that :meth:`take_in` will bring in.  Never raises.
+        """Remember the records that :meth:`take_in` will bring in.  Never raises.
 
         Args:
             records: the records of a slice that :meth:`meant` returned.
-            skipped: the number of records of the slice that it left out.
+            skipped: the number of records of the slice that :meth:`meant` left out.
         """
         with self._lock:
             if not self.closed:
@@ -100,7 +100,7 @@ class Intake:
             self._ledger.overflow.add_all("shutdown", numbers)
 
     def divert(self, records: Sequence[LogRecord]) -> bool:
-        """Add records that another sink cannot take, each once; False after ``close``."""
+        """Add each record that another sink cannot take once; return False after ``close``."""
         with self._lock:
             if self.closed:
                 return False
@@ -111,7 +111,7 @@ class Intake:
             return True
 
     def take_in(self) -> None:
-        """Bring the noted records in, or pass them on to the fallback.  Never raises.
+        """Bring in the records of :meth:`hand`, or pass them to the fallback.  Never raises.
 
         Waits only for room, as the overflow policy says.
         """
@@ -129,21 +129,18 @@ class Intake:
                 self._take(records)
                 self._notice()
             self._hand = ()
-        except BaseException as error:  # noqa: BLE001 - no memory: the other sinks go on
+        except BaseException as error:  # noqa: BLE001 - no memory; the other sinks continue
             self._lose(error)
 
     def close(self) -> list[int]:
-        """Bring nothing in any more; return the severities of the records not counted yet.
-
-        The caller counts these.
-        """
+        """Close the intake; return the severities of uncounted records, for the caller to count."""
         with self._lock:
             self.closed = True
             self._count_skipped()
             return self._empty_hand()
 
     def _lose(self, error: BaseException) -> None:
-        """Count the records that an error kept from being brought in."""
+        """Count as dropped the records that an error kept out of the backlog."""
         with self._lock:
             self._count_skipped()
             left = self._empty_hand()
@@ -162,14 +159,14 @@ class Intake:
 
     def _take(self, records: Sequence[LogRecord]) -> None:
         portion = self._encode(records)
-        # One check for all records; near the limit each record gets its own.
+        # One check covers all records; near the limit, each record is checked separately.
         if portion and self._backlog.pending_bytes + portion.size <= self._admission.lowest:
             self._put(portion)
         else:
             self._take_singly(records)
 
     def _encode(self, records: Sequence[LogRecord]) -> Batch | None:
-        """Return the records as one portion; None if each needs its own check."""
+        """Return the records as one portion; None if each must be handled separately."""
         size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
         if not self._backlog.fits_a_batch(len(records), size):
             return None
@@ -187,7 +184,7 @@ class Intake:
             size = record.size + ITEM_OVERHEAD
             number = record.severity_number
             if not self._has_room(size, number) and not self._wait(size, number, patience):
-                patience = 0.0  # one wait for all of these records
+                patience = 0.0  # one wait covers all of these records
                 if not self._pass_on([record]):
                     self._drop("backlog_full", record)
                     self._state.announce("overflow", "backlog is full; records dropped")
@@ -204,7 +201,7 @@ class Intake:
         return self._backlog.pending_bytes + size <= self._admission.limit(severity_number)
 
     def _wait(self, size: int, severity_number: int, seconds: float) -> bool:
-        """Wait for room; False at the time limit, or if the record can never fit."""
+        """Wait for room; return False at the time limit, or if the record can never fit."""
         if size > self._admission.limit(severity_number):
             return False
         began = monotonic()
@@ -214,20 +211,20 @@ class Intake:
             native.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
-        # Per sink: a sink that is down must not use up the patience of another one.
+        # The patience is per sink: a sink that is down does not use up another sink's patience.
         self.patience -= monotonic() - began
         return self._has_room(size, severity_number)
 
     def _put(self, portion: Batch) -> None:
         with self._lock:
             if not self.closed:
-                # Counted first: no record may be settled before it counts as taken.
+                # Counted before put(): no record may be settled before it counts as taken.
                 self._ledger.taken += len(portion.items)
                 self._backlog.put(portion)
                 self._done += len(portion.items)
 
     def _pass_on(self, records: Sequence[LogRecord]) -> bool:
-        """Pass records on to the fallback; False if this sink has to deal with them."""
+        """Pass records to the fallback; return False if this sink must handle them."""
         with self._lock:
             if self.closed:
                 return True

@@ -1,4 +1,4 @@
-"""The ledger: what became of every record, per sink; it balances at every moment.
+"""The ledger counts the outcome of every record, per sink; it balances at every moment.
 
 Each counter has one writer (the pipeline's worker or a sink's own thread), so
 counting takes no lock.  A reader sees values that were true a moment ago and
@@ -24,7 +24,7 @@ _ON_DISK: Final = ("quarantined", "spooled")
 
 
 class Drops:
-    """Dropped records by reason and severity range.  One writer."""
+    """Counts dropped records by reason and severity range.  One writer."""
 
     __slots__ = ("_counts",)
 
@@ -34,7 +34,7 @@ class Drops:
     @property
     def total(self) -> int:
         """The number of records dropped for any reason."""
-        # Summed on each call: a second counter would disagree for a moment.
+        # Summed on each call, because a second counter would briefly disagree.
         return sum(self.snapshot().values())
 
     def add(self, reason: str, severity_number: int, count: int = 1) -> None:
@@ -50,7 +50,7 @@ class Drops:
             self._counts[key] += count
 
     def plus(self, other: Drops) -> Drops:
-        """Return the counts of both; this table itself if ``other`` is empty."""
+        """Return the sum of both tables; this table itself if ``other`` is empty."""
         if not other.snapshot():
             return self
         both = Drops()
@@ -75,13 +75,13 @@ class SinkLedger:
     Attributes:
         skipped: records that the route leaves out, or that went to the
             fallback instead (written by the pipeline's worker).
-        taken: records that entered the backlog (by the pipeline's worker).
-        delivered, rejected, quarantined: records that the backend settled (by
-            the sink's threads, under one lock).
-        overflow: drops before the backlog (by the pipeline's worker).
-        drops: drops after the backlog (by the sink's threads).
-        settled_adopted: records, among the settled ones and those in flight,
-            that an earlier process left on disk; they never entered the backlog.
+        taken: records that entered the backlog (written by the pipeline's worker).
+        delivered, rejected, quarantined: records that the backend settled
+            (written by the sink's threads, under one lock).
+        overflow: drops before the backlog (written by the pipeline's worker).
+        drops: drops after the backlog (written by the sink's threads).
+        settled_adopted: settled records, and records in flight, that an earlier
+            process left on disk; they never entered the backlog.
         retries, sends: attempts that will be repeated, and all attempts.
         resent: records sent again after an attempt without an answer; the
             backend may hold as many copies.
@@ -118,7 +118,7 @@ class SinkLedger:
 
 @dataclass(frozen=True)
 class Stats:
-    """A ledger at one moment; every field counts records since start-up.
+    """A snapshot of a ledger; every count begins at start-up.
 
     ``accepted == delivered + rejected + dropped + quarantined + spooled +
     pending`` always holds.
@@ -126,7 +126,7 @@ class Stats:
     Attributes:
         accepted: records logged at an enabled level, and adopted records; for
             a sink, without the records that it ``skipped``.
-        delivered: records that a sink's backend took.
+        delivered: records that a sink's backend accepted.
         rejected: records that a backend refused for good.
         dropped: records given up, for a reason in ``drops``.
         quarantined: records that a backend refused for good and that are kept
@@ -138,8 +138,8 @@ class Stats:
             record) and ``not_released`` (a hold ended without a release) are
             intended.  Records in a spool file that is damaged, or that another
             program deleted, count as ``spool_damaged`` with severity ``UNKNOWN``.
-        sinks: the same by sink name; empty in a sink's own ledger.
-        processor_errors: processors that raised; their records were masked.
+        sinks: the statistics of each sink, by name; empty in a sink's own ledger.
+        processor_errors: errors that processors raised; the records were masked.
         redacted: values masked by redaction.
         adopted: records that an earlier process left on disk.
         skipped: for a sink, records that its route leaves out or that went to

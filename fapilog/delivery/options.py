@@ -1,4 +1,4 @@
-"""How the records of one sink are kept and sent."""
+"""The options that decide how one sink's records are kept and sent."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class DeliveryOptions:
         capacity: the bytes that the backlog may hold.
         export_timeout: the seconds that one attempt may take.
         retry: the policy that sets when a failed batch is sent again.
-        overflow: the policy of a full backlog; records that it refuses are
+        overflow: the policy for a full backlog; records that it refuses are
             counted as ``backlog_full``.
         block_timeout: the longest wait for room under ``block``, and for a
             busy disk under ``spill``, seconds.  The wait delays every sink.
         protect: the severity number from which records may use the whole
             backlog.
         spool: the opened spool; None keeps records in memory only.
-        spool_mode: the mode that says when the spool is used.
+        spool_mode: the mode that decides when the spool is used.
         quarantine: the store for batches that the backend refuses for good.
     """
 

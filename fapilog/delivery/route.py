@@ -1,4 +1,4 @@
-"""Routes: which records a sink gets, and where the records go that it cannot take.
+"""Routes decide which records a sink gets, and which sink gets the records it cannot take.
 
 A sink that is given to ``configure`` without a route gets every record.  A
 :class:`Route` gives it some records, a fallback, or its own overflow policy.
@@ -27,8 +27,7 @@ _POLICIES: Final = get_args(OverflowPolicy)
 class Route:
     """A sink and the conditions that select its records.
 
-    All conditions must hold.  They see a record after the processors, as the
-    sinks get it.
+    All conditions must hold.  They apply to the record that the processors return.
 
     Args:
         sink: the sink, or its name as in the option ``sinks``.
@@ -38,10 +37,10 @@ class Route:
             for all loggers.
         where: the attributes that a record must have, each with a value or a
             collection of values; text also matches the number or boolean that
-            is written the same way.  Or a function ``(record) -> bool``, called
-            once per record on the pipeline's worker, where a slow function
+            is written the same way.  Alternatively, a function ``(record) -> bool``.
+            The pipeline's worker calls it once per record, so a slow function
             delays every sink.  If it raises, the record passes.
-        overflow: the policy of a full backlog, instead of the option
+        overflow: the policy for a full backlog, which replaces the option
             ``sink_overflow``.
         fallback: a sink, or its name, that gets the records this sink has no
             room for.  Without a spool it also gets all records while this
@@ -50,7 +49,7 @@ class Route:
         fallback_after: the time limit in seconds, 0 or more.
 
     Raises:
-        ConfigurationError: an option is wrong; names it and the fix.
+        ConfigurationError: an option is wrong; the message names it and the fix.
     """
 
     sink: Sink[Any] | str
@@ -95,7 +94,7 @@ class Route:
             self._fail("loggers", "give a list of logger names")
         names = tuple(names)
         if not all(isinstance(name, str) for name in names):
-            self._fail("loggers", "give names, as get_logger() takes them")
+            self._fail("loggers", "give each name as a string")
         return names
 
     def _fail(self, option: str, fix: str) -> NoReturn:
@@ -105,7 +104,7 @@ class Route:
         raise ConfigurationError(msg)
 
     def __str__(self) -> str:
-        # Its name only: the repr of an application's own sink may show a secret.
+        # Only the sink's name: the repr of an application's own sink may show a secret.
         sink = self.sink
         return f"the route to {sink if isinstance(sink, str) else getattr(sink, 'name', '?')!r}"
 
@@ -150,5 +149,5 @@ def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, (list, tuple, set, frozenset)):
         return any(_matches(value, one) for one in wanted)
     if isinstance(wanted, str) and not isinstance(value, str):
-        return str(value).lower() == wanted.lower()  # the environment gives "true" and "5"
+        return str(value).lower() == wanted.lower()  # the environment holds only text
     return value == wanted

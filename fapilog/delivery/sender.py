@@ -3,8 +3,8 @@
 The backend's answer decides the next step: wait and send again, send smaller
 parts, or find the records that the backend refuses.  A sink's delivery threads,
 the exporters for an OpenTelemetry SDK and ``fapilog spool replay`` use the same
-loop.  They differ in a :class:`Delivery`: how long to wait, what to do with
-refused records, and what to count.
+loop.  Each has its own :class:`Delivery`, which decides how long to wait, how to
+handle refused records, and what to count.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
     from fapilog.delivery.backlog import Batch
     from fapilog.delivery.circuit import RetryPolicy
 
-#: How often a batch is cut in two.  After that, refused parts are refused whole:
-#: a backend that accepts nothing must not get a request per record.
+#: The maximum number of cuts of a batch.  After them, a refused part is given up
+#: whole: a backend that accepts nothing must not get a request per record.
 MAX_CUTS: Final = 256
 
 _NO_LIMIT: Final = 1 << 20
-#: The fewest and the most fast answers that are needed to double the size.
+#: The minimum and the maximum number of fast answers needed to double the size.
 _FEWEST: Final = 4
 _MOST: Final = 256
 #: An answer is fast if it takes less than this part of the time limit.
 _SPARE: Final = 1 / 3
-#: The shortest time limit to compare with, seconds: a connection that breaks at
-#: once does not show how long an answer may take.
+#: The minimum time limit, in seconds, with which answer times are compared.  A
+#: connection that breaks at once does not show how long an answer may take.
 _LEAST: Final = 1.0
 
 
 class SendSize:
-    """How many records one attempt carries: fewer while the backend is too slow for more.
+    """Limits the records per attempt while the backend is too slow for more.
 
-    Without it, a batch that always takes longer than the time limit would be
+    Without this limit, a batch that always takes longer than the time limit would be
     sent forever.  After fast answers a larger size is tried again, but less
     often each time it fails: every failure costs the whole time limit, and may
     leave copies in the backend.  A sink's threads share the size without a
@@ -89,7 +89,7 @@ class SendSize:
 
 
 class Delivery(ABC):
-    """One sink as the loop sees it.  The loop calls the methods on the sending thread.
+    """The loop's interface to one sink.  The loop calls the methods on the sending thread.
 
     Args:
         sink: the opened sink.
@@ -100,7 +100,7 @@ class Delivery(ABC):
 
     Attributes:
         circuit: the circuit of the sink's backend.
-        size: the size of the attempts.
+        size: the limit on the records per attempt.
         lock: the lock that is held while the parts of a batch change.
     """
 
@@ -111,18 +111,18 @@ class Delivery(ABC):
         self.name = name
         self.circuit = Circuit(retry, probe_timeout)
         self.size = SendSize()
-        self.lock = native.RLock()  # a signal handler may close what is being closed
+        self.lock = native.RLock()  # a signal handler may close the sink again
 
     def announce(self, kind: str, message: str) -> None:
         """Write a message about the sink to stderr, at most once per 30 s and ``kind``."""
         announce(f"{kind} {self.name}", f"{self.name}: {message}")
 
     def announce_lost(self, count: int, why: str) -> None:
-        """Announce that the backend, or this delivery, gave records up."""
+        """Announce records that the backend refused or this delivery gave up."""
         self.announce("rejected", f"{count} records lost: {why}")
 
     def announce_outcome(self, outcome: Outcome) -> None:
-        """Announce the records that the backend rejected in a batch it took, or its message."""
+        """Announce the rejected records of an accepted batch, or the backend's message."""
         if outcome.rejected:
             self.announce_lost(outcome.rejected, outcome.message)
         elif outcome.message:
@@ -130,29 +130,29 @@ class Delivery(ABC):
 
     @abstractmethod
     def wait(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` before the next attempt; False if nothing more is sent.
+        """Wait up to ``seconds`` before the next attempt; return False to end the delivery.
 
-        Called before each attempt, with 0.0 if the circuit lets it pass.
+        Called before each attempt, with 0.0 if the circuit allows the attempt.
         """
 
     @abstractmethod
     def time_limit(self) -> float:
         """Return the seconds that the next attempt may take."""
 
-    def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: B027 - not all count
+    def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: B027 - optional
         """Count an attempt, and the records that the backend may now have twice."""
 
     @abstractmethod
     def fail(self, error: BaseException, attempt: int) -> None:
-        """Note that attempt number ``attempt`` with the same records failed; it is repeated."""
+        """Note that attempt number ``attempt`` with these records failed and will be repeated."""
 
     @abstractmethod
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count and remove the first part of ``batch``, which the backend has taken."""
+        """Count and remove the first part of ``batch``, which the backend has accepted."""
 
     @abstractmethod
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Count and remove ``part``, the first one of ``batch``, which is not sent again.
+        """Count and remove ``part``, the first part of ``batch``, which is not sent again.
 
         The error is a ``PermanentError`` if the backend refused the part, else
         an unknown error that the sink raised too often.
@@ -162,8 +162,8 @@ class Delivery(ABC):
 def send_until_settled(batch: Batch, delivery: Delivery) -> None:
     """Send ``batch.parts`` until all of them are settled, or ``wait`` ends the delivery.
 
-    Blocks.  Raises only what ``delivery`` raises.  The parts that are left at
-    the end stay in ``batch.parts``.
+    Blocks.  Raises only the errors of ``delivery``.  Unsettled parts remain in
+    ``batch.parts``.
     """
     circuit, part = delivery.circuit, batch
     cuts = attempts = unknown = 0
@@ -206,7 +206,7 @@ def _open(circuit: Circuit, error: BaseException) -> None:
 
 
 def _may_send(delivery: Delivery) -> bool:
-    """Wait until the circuit lets this thread send; False if nothing more is sent."""
+    """Wait until the circuit lets this thread send; return False if the delivery ends."""
     while delivery.wait(seconds := delivery.circuit.enter()):
         if seconds <= 0:
             return True
@@ -214,7 +214,7 @@ def _may_send(delivery: Delivery) -> bool:
 
 
 def _next_part(batch: Batch, delivery: Delivery) -> Batch | None:
-    """Return the first part, cut to the size of an attempt; None if none is left."""
+    """Return the first part, cut to the size of an attempt; None if no part remains."""
     with delivery.lock:
         while batch.parts and len(batch.parts[0]) > delivery.size.most:
             batch.cut()
@@ -241,7 +241,7 @@ def _attempt(part: Batch, delivery: Delivery) -> Outcome:
 
 
 def _outcome(answer: object, count: int) -> Outcome:
-    """Return a sink's answer for ``count`` records; a sink that did not raise took them."""
+    """Return a valid outcome for ``count`` records; a sink that did not raise accepted them."""
     if (
         isinstance(answer, Outcome)
         and isinstance(answer.rejected, int)

@@ -1,10 +1,10 @@
-"""One sink's way out: its backlog in memory and on disk, its threads, and its circuit.
+"""Delivers one sink's records, with a backlog in memory and on disk, threads and a circuit.
 
 The pipeline's worker encodes records into the backlog; the sink's own threads
 take batches from it and send them, so a slow or dead backend does not delay
-other sinks.  The worker does the encoding on purpose: all of a record's CPU
-time is then spent in one cooperative thread, and a sink's threads need the
-interpreter only around their I/O.
+other sinks.  The worker does the encoding so that all of a record's CPU time is
+spent in one cooperative thread, and a sink's threads need the interpreter only
+around their I/O.
 """
 
 from __future__ import annotations
@@ -32,20 +32,19 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 _NEVER: Final = 1 << 62
-#: Seconds between two looks at a spool that is still writing at the end.
+#: Seconds between two checks of a spool that is still writing during the shutdown.
 _LOOK: Final = 0.01
 
 
 class SendingQueue:
-    """Backlog, threads and delivery around one sink.
+    """The backlog, the threads and the delivery of one sink.
 
-    The pipeline's worker calls ``intake`` and nothing else; every other thread may
-    call everything else.
+    The pipeline's worker uses only ``intake``; other threads may call all other methods.
 
     Args:
         sink: the opened sink; with a spool or a quarantine, a ``DurableSink``.
         name: the sink's name in the ledger, unique in its pipeline.
-        options: how records are kept and sent.
+        options: the options that decide how records are kept and sent.
         route: the route that says which records the sink gets.
         fallback: the queue that gets the records this sink has no room for;
             without a spool, it gets all records while the circuit has been
@@ -89,16 +88,16 @@ class SendingQueue:
     # ---- the pipeline's worker
 
     def offer(self, records: Sequence[LogRecord]) -> None:
-        """Take records in.  Waits only for room, as the overflow policy says."""
+        """Accept records.  Waits only for room, as the overflow policy says."""
         self.intake.hand(records)
         self.intake.take_in()
 
     def _divert(self, records: Sequence[LogRecord]) -> bool:
-        """Pass records on to the fallback; False if there is none, or it has closed."""
+        """Pass records to the fallback; return False if there is no fallback or it has closed."""
         return self.fallback is not None and self.fallback.intake.divert(records)
 
     def _notice(self) -> None:
-        """Tell the threads that there may be work."""
+        """Notify the threads of possible work."""
         if self.spooling is not None:
             self.spooling.notice()
         state, backlog = self.state, self.state.backlog
@@ -125,7 +124,7 @@ class SendingQueue:
         """Send the backlog without waiting for full batches.
 
         Returns:
-            The argument for :meth:`flush_done`, which says when that has happened.
+            The argument for :meth:`flush_done`, which reports whether the flush is complete.
         """
         self._flush_target = self.state.ledger.taken
         if not self.flush_done(self._flush_target):
@@ -147,20 +146,20 @@ class SendingQueue:
             self.spooling.adopt_orphans()
 
     def has_thread(self) -> bool:
-        """Start the threads that delivery needs; False if the interpreter refuses one."""
+        """Start the threads that delivery needs; return False if the interpreter refuses one."""
         spooling = self.spooling
         return self.worker.has_thread() and (spooling is None or spooling.worker.has_thread())
 
     def start_end(self) -> None:
-        """From now on wait for room in the backlog for ``block_timeout`` seconds in total."""
+        """Limit all later waits for room in the backlog to ``block_timeout`` seconds in total."""
         self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
     def start_close(self, deadline: float) -> None:
         """Let the threads drain the backlog and end.  Does not block.
 
         Args:
-            deadline: the ``monotonic()`` time after which nothing is sent; of
-                several calls the earliest deadline counts.
+            deadline: the ``monotonic()`` time after which nothing is sent; the
+                earliest deadline of several calls applies.
         """
         self.state.limit_time(deadline)
         if self.worker.is_alive:
@@ -168,17 +167,17 @@ class SendingQueue:
             self._widen()
 
     def finish_close(self) -> None:
-        """Wait for the threads until the deadline; write the rest to disk, or drop and count it.
+        """Wait for the threads until the deadline, then spool or drop the remaining records.
 
-        Further calls, from other threads or from a signal handler, wait too
-        and count nothing again.
+        Further calls, from other threads or from a signal handler, also
+        wait, but count no record twice.
         """
         state = self.state
         deadline = state.deadline or monotonic()
         if not self.worker.is_alive and not self.worker.wake():
-            self.worker.run_inline()  # no thread can be started: this one drains and closes
+            self.worker.run_inline()  # no thread can be started; this thread drains and closes
         if not self.worker.join(deadline - monotonic()):
-            # One more moment for a send that was given the same deadline.
+            # A send that has the same deadline gets a little more time.
             self.worker.join(0.1)
         state.abandon()
         held = self.intake.close()
@@ -191,7 +190,7 @@ class SendingQueue:
             state.announce("close", f"{what}; it is cut short if the process ends first")
 
     def after_fork(self) -> None:
-        """Start with an empty backlog in a forked child: the parent sends its own."""
+        """Start with an empty backlog in a forked child: the parent sends its own records."""
         self._reset()
         self.worker.after_fork()
         if self.worker.ended:
@@ -202,7 +201,7 @@ class SendingQueue:
             if self.options.quarantine is not None:
                 self.options.quarantine.after_fork()
             self.sink.after_fork()
-        except Exception as error:  # noqa: BLE001 - the other sinks must go on in the child
+        except Exception as error:  # noqa: BLE001 - the child still needs the other sinks
             self.state.announce("fork", f"after_fork failed: {describe(error)}")
 
     # ---- the sink's threads
@@ -221,11 +220,11 @@ class SendingQueue:
     def _close_sink(self) -> None:
         try:
             self.sink.close()
-        except BaseException as error:  # noqa: BLE001 - shutdown goes on whatever a sink does
+        except BaseException as error:  # noqa: BLE001 - a sink's error must not stop the shutdown
             self.state.announce("close", f"close failed: {describe(error)}")
 
     def _next_batch(self) -> Batch:
-        """Wait for a batch that is due; empty when closed and drained."""
+        """Return the next batch when it is due; an empty one when closed and drained.  Blocks."""
         state = self.state
         with self._taking:
             while not state.abandoned and self._wait_for_batch():
@@ -257,7 +256,7 @@ class SendingQueue:
                 return False
             self._wake_at = 1
             if not len(self._source):
-                # At the end, the spool's thread will soon write what waits in memory.
+                # During a shutdown, the spool's thread will soon write the waiting records.
                 self.worker.sleep(None if state.deadline is None else _LOOK)
             self._wake_at = _NEVER
             if state.abandoned:

@@ -1,9 +1,9 @@
-"""Between a sink's backlog and its delivery threads: a queue on disk, used when needed.
+"""A queue on disk between a sink's backlog and its delivery threads, used when needed.
 
 The spool's own thread moves records from memory to the spool, oldest first,
 while the backend is down, the backlog fills up, or a record waits too long; in
-mode ``always`` at any time.  As long as records of this process are unread on
-disk, all later records go there too, so the order is first in, first out.
+mode ``always``, it does so at any time.  As long as records of this process are
+unread on disk, all later records go there too, so the order is first in, first out.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from fapilog.delivery.state import DeliveryState
     from fapilog.spool import Frame, Spool
 
-#: Seconds between two looks at the backlog while there is work: about as much
-#: as a SIGKILL can cost of the records in memory.
+#: Seconds between two checks of the backlog while there is work.  A SIGKILL can lose
+#: about this many seconds of the records in memory.
 LOOK: Final = 0.05
 #: The longest wait for the lock when the caller must not wait for the disk, seconds.
 _GLANCE: Final = 0.01
-#: The longest time in memory beyond the delay of a batch, seconds.
+#: The longest time that a record waits in memory beyond the delay of a batch, in seconds.
 _PATIENCE: Final = 2.0
 #: Seconds between two searches for directories of dead processes.
 _ADOPT_EVERY: Final = 30.0
-#: The same if more directories were found than can be adopted at a time.
+#: The same interval, if more directories were found than can be adopted at a time.
 _ADOPT_SOON: Final = 1.0
 #: Seconds without a record until a process adopts all the same: time to fork its children.
 _QUIET: Final = 2.0
@@ -43,12 +43,12 @@ _AGAIN: Final = 1.0
 
 
 class Spooling:
-    """Moves batches to disk and gives them back.  Each section names its threads.
+    """Moves batches to disk and gives them back.  Headings name each section's threads.
 
     Args:
         state: the state of the sink's delivery; its sink packs and unpacks.
         spool: the opened spool of the state.
-        wake: a function that tells the delivery threads of new work.
+        wake: a function that notifies the delivery threads of new work.
 
     Attributes:
         active: whether records go to disk before they are sent.
@@ -68,12 +68,12 @@ class Spooling:
         self._ending = False
         self._is_early = False  # whether the thread was started before the first record
         self._adopt_at = 0.0
-        self._announced = 0  # adopted records
+        self._announced = 0  # adopted records that were announced
 
     # ---- the pipeline's worker
 
     def notice(self) -> None:
-        """Look after records that have come into the backlog.  Does not block."""
+        """Wake the spool's thread for new records in the backlog.  Does not block."""
         if self.worker.idle:
             self.worker.wake()
 
@@ -97,7 +97,7 @@ class Spooling:
             return True
         if self.active and not self._always and not self._is_needed():
             self.active = False
-        # If the disk takes nothing, or no thread writes to it, records go straight from memory.
+        # If the disk fails, or no thread writes to it, records are sent straight from memory.
         return self.active and self._state.may_write and self.worker.has_thread()
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class Spooling:
         return self._spool.unread_records + (len(self._next.severities) if self._next else 0)
 
     def take(self) -> Batch:
-        """Return the oldest batch on disk; an empty one if there is none."""
+        """Return the oldest batch on disk; an empty batch if no record waits there."""
         batch, limits = Batch(), self._state.limits
         while frame := self._next or self._spool.read():
             self._next = None
@@ -157,7 +157,7 @@ class Spooling:
             self._lock.release()
 
     def finish(self, deadline: float) -> None:
-        """Write the rest to disk and close the spool; blocks until ``deadline`` at most.
+        """Write the remaining records to disk and close the spool, by ``deadline``.  Blocks.
 
         The delivery threads have been told to stop.
         """
@@ -185,7 +185,7 @@ class Spooling:
         self._write_the_end()
 
     def _rest(self) -> None:
-        """Sleep for a moment; if nothing waits, until a record comes or it is time to adopt."""
+        """Sleep for a moment; if no record waits, until one arrives or the next adoption is due."""
         self.worker.idle = True
         is_busy = len(self._backlog) or self._state.in_flight or self._spool.pending_records
         self.worker.sleep(LOOK if is_busy else max(self._adopt_at - monotonic(), LOOK))
@@ -215,7 +215,7 @@ class Spooling:
             self._wake_senders()
 
     def _write_waiting(self) -> bool:
-        """Move the oldest batch of the backlog; False if there is none, or no room."""
+        """Move the oldest batch of the backlog; return False if there is no batch or no room."""
         # The batch stays in the backlog until it is on disk.  Otherwise senders
         # that a failed write wakes would find nothing and go back to sleep, and
         # at the end they would not see the batch.
@@ -227,7 +227,7 @@ class Spooling:
         return True
 
     def _write_rest(self, batch: Batch) -> bool:
-        """Write the unsettled records of a batch in flight; False if there is no room."""
+        """Write the unsettled records of a batch in flight; return False if there is no room."""
         rest = batch.rest()
         self._state.unacked += len(rest)  # for a moment they may be on disk twice
         frame = self._write(rest, is_in_flight=True)
@@ -247,7 +247,7 @@ class Spooling:
             return None
 
     def _restore(self, most: int = _SOME) -> None:
-        """Write again what another process deleted from disk; checks up to ``most`` segments."""
+        """Rewrite records that another process deleted; check up to ``most`` segments."""
         with self._lock:
             self._spool.check(most)
         while self._state.may_write and self._restores_one():
@@ -260,7 +260,7 @@ class Spooling:
                 if frame is not None and frame.is_lost:
                     self._spool.append(frame.body, frame.severities, frame.item)
                     self._next = None
-                    if frame.is_adopted:  # it comes back as a frame of this process
+                    if frame.is_adopted:  # the new frame belongs to this process
                         self._state.ledger.settled_adopted += len(frame.severities)
                 return self._spool.mend()
             except Exception as error:  # noqa: BLE001 - announced; it is tried again
@@ -287,7 +287,7 @@ class Spooling:
                     break
 
     def _adopt(self) -> bool:
-        """Adopt records of dead processes for a moment; True if there are more."""
+        """Adopt records of dead processes for a moment; return True if more remain."""
         now = monotonic()
         if now >= self._adopt_at:
             has_left = self._spool.look_for_orphans()
@@ -309,7 +309,7 @@ class Spooling:
         found = self._spool.adopted - self._announced
         self._announced += found
         if found:
-            message = f"{found} records that an earlier process left are taken over"
+            message = f"adopted {found} records that an earlier process left on disk"
             self._state.announce("adopt", message)
 
     def _finish(self) -> None:

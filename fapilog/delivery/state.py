@@ -1,7 +1,7 @@
 """The state that the parts of one sink's delivery share, and every change to it.
 
-One object per sink and process.  The intake, the delivery threads and the
-spool's thread get it whole.  It is also the :class:`Delivery` that
+Each sink has one object per process, which the intake, the delivery threads and
+the spool's thread use.  It is also the :class:`Delivery` that
 :func:`~fapilog.delivery.sender.send_until_settled` calls.
 """
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from fapilog.delivery.options import DeliveryOptions
     from fapilog.protocols import Outcome, Sink
 
-#: The longest nap in a wait for the circuit, seconds.
+#: The longest sleep while a thread waits for the circuit, in seconds.
 _LOOK: Final = 0.1
-#: The part of the time to the deadline that is reserved for writing the rest to
-#: disk, and its upper bound in seconds.
+#: The part of the time to the deadline that is reserved for writing the remaining
+#: records to disk, and its upper bound in seconds.
 _RESERVE: Final = 0.2
 _MAX_RESERVE: Final = 1.0
-#: How often two counts are read that change together.
+#: The maximum number of attempts to read two counts that change together.
 _LOOKS: Final = 5
 
 
 class DeliveryState(Delivery):
-    """The state that the parts of one sink's delivery share.  Each section names its threads.
+    """The state that the parts of one sink's delivery share.  Headings name each section's threads.
 
     Args:
         sink: the opened sink.
         name: the sink's name in the ledger and in messages.
-        options: how records are kept and sent.
+        options: the options that decide how records are kept and sent.
 
     Attributes:
         limits: the bounds of a batch.
@@ -51,12 +51,12 @@ class DeliveryState(Delivery):
         backlog: the batches that wait in memory.
         spool: the store on disk; None if it is not used.
         in_flight: the batches being sent, oldest first.
-        lock: the lock that is held also while batches move or records are
-            counted.
+        lock: the lock that is held while batches move or change, and while
+            records are counted.
         deadline: the time after which nothing is sent; None before a shutdown.
         end: the time after which nothing is written to disk either.
-        abandoned: whether the deadline has passed; the delivery threads send
-            and count nothing any more.
+        abandoned: whether the deadline has passed; after it, the delivery
+            threads neither send nor count.
         no_write_before: the time until which the spool is not tried again
             after a failed write.
         unacked: the number of settled records whose frames are still on disk.
@@ -65,8 +65,8 @@ class DeliveryState(Delivery):
     def __init__(self, sink: Sink[Any], name: str, options: DeliveryOptions) -> None:
         super().__init__(sink, name, options.retry, 2 * options.export_timeout)
         self.options = options
-        # Batches in flight leave half of the backlog free, and a full backlog
-        # always holds a batch that is due.  A sink need not inherit from Sink.
+        # With this limit, batches in flight leave half of the backlog free, and a
+        # full backlog always holds a batch that is due.  A sink need not inherit from Sink.
         most = options.capacity // (2 * getattr(sink, "concurrency", 1)) + 1
         self.limits = replace(sink.limits, size=min(sink.limits.size, most))
         self.ledger = SinkLedger()
@@ -89,23 +89,23 @@ class DeliveryState(Delivery):
 
     @property
     def makes_room(self) -> bool:
-        """Whether a full backlog is worth waiting for."""
+        """Whether it makes sense to wait for room in a full backlog."""
         policy = self.options.overflow
         return policy == "block" or (policy == "spill" and self.may_write and len(self.backlog) > 0)
 
     # ---- sending: the loop calls these on a delivery thread
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the circuit; False at the deadline, or after the delivery was abandoned.
+        """Wait for the circuit; return False at the deadline or if the delivery was abandoned.
 
-        The records that are left go to the spool, if there is one; then an
-        open circuit is not worth waiting for.
+        With a spool, a shutdown does not wait for an open circuit: the remaining
+        records go to the spool.
         """
         if seconds > 0 and not self.abandoned:
             deadline = self.deadline
             if deadline is not None and (self.spool is not None or monotonic() >= deadline):
                 return False
-            # Short naps: waking by a lock or an event is not safe in signal handlers.
+            # Short sleeps, because locks and events cannot be set safely in signal handlers.
             native.sleep(min(seconds, _LOOK))
         return not self.abandoned
 
@@ -161,7 +161,7 @@ class DeliveryState(Delivery):
             self.announce_lost(len(part), reason)
 
     def _quarantine(self, part: Batch, reason: str) -> bool:
-        """Put a refused part in quarantine; False if that is not possible."""
+        """Put a refused part in quarantine; return False if that is not possible."""
         quarantine = self.options.quarantine
         if quarantine is None:
             return False
@@ -185,7 +185,7 @@ class DeliveryState(Delivery):
             return None
         try:
             part = batch.parts.pop(0)  # the thread that removes a part counts it
-        except IndexError:  # a signal handler has closed meanwhile
+        except IndexError:  # a signal handler has closed the delivery
             return None
         if batch.frames:
             batch.unacked += len(part)
@@ -193,7 +193,7 @@ class DeliveryState(Delivery):
         if not batch.parts:
             self.acknowledge(batch)
             self.backlog.release(batch)
-            if batch in self.in_flight:  # a signal handler may have closed meanwhile
+            if batch in self.in_flight:  # a signal handler may have removed it
                 self.in_flight.remove(batch)
         return part
 
@@ -210,10 +210,10 @@ class DeliveryState(Delivery):
 
     @property
     def spooled(self) -> int:
-        """The number of records on disk that are not settled; if in doubt, too low."""
+        """The number of unsettled records on disk; if in doubt, the lower number."""
         if self.spool is None:
             return 0
-        # A settled record is counted as such; its frame may wait for the rest of its batch.
+        # The frame of a settled record may stay on disk until its whole batch is settled.
         for _ in range(_LOOKS):
             unacked = self.unacked
             records = self.spool.pending_records
@@ -223,7 +223,7 @@ class DeliveryState(Delivery):
 
     @property
     def settled(self) -> int:
-        """The records that entered the backlog and are settled."""
+        """The number of settled records that entered the backlog."""
         damaged = 0
         if self.spool is not None:
             corrupt = self.spool.corrupt
@@ -267,7 +267,7 @@ class DeliveryState(Delivery):
     # ---- the end: the thread that closes
 
     def limit_time(self, deadline: float) -> None:
-        """Send nothing after ``deadline``; of several calls the earliest deadline counts."""
+        """Send nothing after ``deadline``; the earliest deadline of several calls applies."""
         self.end = min(self.end, deadline)
         if self.spool is not None:
             left = max(deadline - monotonic(), 0.0)

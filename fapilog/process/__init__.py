@@ -4,6 +4,6 @@
 application run first.  ``fork`` is the ordered list of steps around a fork,
 ``sigterm`` handles that signal, ``exit`` delivers at the end, and ``files`` opens,
 locks, writes and syncs files that outlive the process.  All layers above may
-import this package.  It knows no records and imports ``native``, ``errors``,
+import this package.  It does not know records and imports ``native``, ``errors``,
 ``context`` and ``diagnostics``.  Read ``worker`` first, then ``exit``.
 """

@@ -1,7 +1,7 @@
 """The end of a process: interpreter exit and SIGTERM, each with one deadline.
 
 Runtimes register here while they are open.  Delivery begins as soon as the
-interpreter begins to shut down, when most versions still start threads.  It
+interpreter begins to shut down, while most versions can still start threads.  It
 ends in an ``atexit`` hook, after the application's own threads have been
 joined; the hook itself delivers the records for which no thread can be started.
 """
@@ -21,14 +21,14 @@ from fapilog.process.sigterm import Sigterm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds for an end without open runtimes, which would say how long it may take.
+#: The exit timeout in seconds if no open runtime defines one.
 _PATIENCE: Final = 5.0
-#: Seconds for closing after a delivery that took all of its time.
+#: Seconds reserved for closing after a delivery has used its whole time.
 _LAST: Final = 0.1
 
 
 class Closable(Protocol):
-    """A runtime, as this module knows it."""
+    """The part of a runtime that this module uses."""
 
     @property
     def exit_timeout(self) -> float:
@@ -38,16 +38,16 @@ class Closable(Protocol):
         """Start the threads that the end will need."""
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Deliver the accepted records; True if all were delivered in time."""
+        """Deliver the accepted records; return True if all were delivered in time."""
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Deliver the accepted records and end."""
+        """Deliver the accepted records and shut down."""
 
 
-# Strong references: a runtime of which only loggers are left must be drained too.
+# Strong references: a runtime that only loggers still use must be drained too.
 _open: Final[set[Closable]] = set()
 _others: Final[list[Callable[[float], None]]] = []
-_spent = 0.0  # seconds of the exit's deadline
+_spent = 0.0  # seconds of the exit timeout that _begin() has used
 
 
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
@@ -58,7 +58,7 @@ def register(runtime: Closable, *, handle_sigterm: bool) -> None:
 
 
 def unregister(runtime: Closable) -> None:
-    """Forget a runtime that was shut down; the last one restores SIGTERM's default action."""
+    """Forget a closed runtime; after the last one, restore SIGTERM's default action."""
     _open.discard(runtime)
     if not _open and not _others:
         sigterm.restore()
@@ -70,13 +70,13 @@ def open_runtimes() -> list[Closable]:
 
 
 def on_sigterm(deliver: Callable[[float], None]) -> None:
-    """Call ``deliver(seconds)`` when SIGTERM ends the process, which runs no ``atexit`` hooks.
+    """Call ``deliver(seconds)`` when SIGTERM ends the process without ``atexit`` hooks.
 
-    For providers that are not runtimes and have exit hooks for all other ends.
+    For providers that are not runtimes and use exit hooks for every other end.
 
     Args:
         deliver: the function, called before the runtimes are drained, with half
-            of the time; it must not raise.
+            of the remaining time; it must not raise.
     """
     _others.append(deliver)
     sigterm.install()
@@ -97,31 +97,31 @@ def _deliver_and_close() -> None:
     deadline = monotonic() + _timeout()
     for deliver in tuple(_others):
         deliver(max(deadline - monotonic(), 0.0) / 2)
-    _deliver(deadline - _LAST)  # the application may still log meanwhile
+    _deliver(deadline - _LAST)  # the application may still log
     for runtime in open_runtimes():
         runtime.shutdown(max(deadline - monotonic(), 0.0))
 
 
 def _begin() -> None:
-    """Deliver, if threads can be started; Python 3.12.0 and 3.12.1 refuse them here."""
-    global _spent  # noqa: PLW0603 - _finish() has the rest of the time
+    """Deliver, if threads can be started; Python 3.12.0 and 3.12.1 refuse to start them here."""
+    global _spent  # noqa: PLW0603 - _finish() may use the remaining time
     began = monotonic()
     try:
         _deliver(began + _timeout())
     except KeyboardInterrupt:
-        began = -math.inf  # the user does not want to wait: no time is left
+        began = -math.inf  # the user does not want to wait, so no time remains
     _spent = monotonic() - began
 
 
 def _finish() -> None:
-    """Deliver what was logged since, and end; a SIGTERM meanwhile has the same deadline."""
+    """Deliver the records logged after _begin() and close; a SIGTERM keeps the deadline."""
     deadline = monotonic() + max(_timeout() - _spent, _LAST)
     sigterm.is_deferred = True
     try:
         for runtime in open_runtimes():
             try:
                 runtime.shutdown(max(deadline - monotonic(), 0.0))
-            except KeyboardInterrupt:  # noqa: PERF203 - each runtime is closed
+            except KeyboardInterrupt:  # noqa: PERF203 - every runtime must be closed
                 deadline = monotonic()
                 runtime.shutdown(0.0)
     finally:
@@ -137,10 +137,10 @@ fork.register(
     in_child=sigterm.after_fork_in_child,
 )
 
-# Registered on import, so that hooks an application registers later run before
-# _finish and may still log.  The earlier hook is private, and is what
-# concurrent.futures uses: it runs before the interpreter refuses new threads.
-# Without it, atexit does all.
+# Registered on import, so that hooks that an application registers later run before
+# _finish and may still log.  The private hook of threading, which concurrent.futures
+# also uses, runs before the interpreter refuses new threads.  Without that hook,
+# _finish delivers everything.
 atexit.register(_finish)
 if hasattr(threading, "_register_atexit"):
     with contextlib.suppress(RuntimeError):  # imported while the interpreter shuts down

@@ -28,7 +28,7 @@ _SAFE: Final = (
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
-#: For writes that the system puts at the end, even after the file was cut.
+#: For writes that the system appends, even after the file was truncated.
 #: Readable as well, because an open file can be read after it was deleted.
 APPEND: Final = os.O_RDWR | os.O_APPEND
 #: For reads and writes at any offset.
@@ -91,7 +91,7 @@ def open_unplanted(path: Path) -> int:
         if hasattr(os, "geteuid") and (
             status.st_uid not in {0, os.geteuid()} or status.st_nlink > 1
         ):
-            # Both ways to the file: a link above it may be another user's, too.
+            # Check both paths to the file: a link above it may belong to another user.
             for directory in (path.absolute().parent, path.resolve().parent):
                 _refuse_open_to_all(directory, status)
     except BaseException:
@@ -133,7 +133,7 @@ def close_file(fd: int) -> None:
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
-    """Return whether ``path`` still leads to the open file or directory of this status."""
+    """Return whether ``path`` still leads to the open file or directory that has this status."""
     try:
         return os.path.samestat(path.lstat(), status)
     except OSError:
@@ -147,7 +147,7 @@ def make_directories(path: Path) -> None:
     """Create the directory and its missing parents, for this user only (0700).
 
     Raises:
-        OSError: a directory cannot be created, or the path is something else.
+        OSError: a directory cannot be created, or the path exists and is not a directory.
     """
     with contextlib.suppress(FileExistsError):
         try:
@@ -207,7 +207,7 @@ def write_whole(fd: int, parts: Sequence[bytes]) -> None:
     """Write all ``parts``, in a single system call if the platform and the disk allow it.
 
     Raises:
-        OSError: a part was not written; the parts before it may have been.
+        OSError: a part was not written; earlier parts may have been written.
     """
     written = os.write(fd, b"".join(parts)) if sys.platform == "win32" else os.writev(fd, parts)
     if written < sum(map(len, parts)):
@@ -303,7 +303,7 @@ else:
 
 
 def try_lock_if_possible(fd: int) -> bool:
-    """Take a lock as :func:`try_lock` does; return True if locking is not possible.
+    """Take a lock like :func:`try_lock`; return True if locking is not possible.
 
     Locking is not possible on file systems without locks, for directories on
     some others, and on Windows, where a lock would keep readers out.
@@ -320,7 +320,7 @@ class SyncedFile:
     """An open file that one thread writes while another thread syncs it.
 
     ``write``, ``write_at``, ``cut`` and ``close`` belong to one thread at a
-    time; ``sync`` may be called from any other meanwhile.
+    time; another thread may call ``sync`` at the same time.
 
     Args:
         path: the file's path.
@@ -328,8 +328,8 @@ class SyncedFile:
 
     Attributes:
         inode: the file's number on its file system.
-        failed: whether a sync has failed.  Nothing more should be written to
-            the file then, because no later sync can tell which pages are lost.
+        failed: whether a sync has failed.  Write nothing more to such a file,
+            because no later sync can tell which pages are lost.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -349,7 +349,7 @@ class SyncedFile:
         """
         try:
             write_whole(self._fd, parts)
-        finally:  # after the write: a sync that runs meanwhile may miss it
+        finally:  # set after the write, because a concurrent sync may miss it
             self._dirty = True
 
     def write_at(self, offset: int, data: bytes) -> None:
@@ -396,7 +396,7 @@ class SyncedFile:
             self._copy = -1
 
     def copy(self) -> int:
-        """Return another descriptor of the file, which also reads a deleted one; -1 once closed.
+        """Return a second descriptor, valid even if the file was deleted; -1 once closed.
 
         Raises:
             OSError: too many files are open.
@@ -418,7 +418,7 @@ class SyncedFile:
         close_file(fd)
 
     def abandon(self) -> None:
-        """Close the file in a forked child, in which the guard may be locked for ever."""
+        """Close the file in a forked child, where the guard may be locked forever."""
         for fd in (self._fd, self._copy):
             close_file(fd)
         self._fd = self._copy = -1

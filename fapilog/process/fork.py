@@ -2,13 +2,13 @@
 
 A child inherits every lock of its parent, but only the thread that forked.  A
 lock that another thread held is never released in the child.  Modules that own
-such locks, threads or connections register here what restores them; the place
-in :data:`STEPS`, not the order of imports, decides when it runs.
+such locks, threads or connections register here the functions that restore them;
+the place in :data:`STEPS`, not the order of imports, decides when a function runs.
 
 Three libraries that delivery threads call have locks that a child cannot
 replace:
 
-- OpenSSL: its locks protect the tables of algorithms, and sessions.
+- OpenSSL: its locks protect its sessions and its tables of algorithms.
 - The system's resolver: its locks protect the tables of its modules.
 - gRPC: it prepares for a fork only while no thread is inside a call
   (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 #: The steps around a fork: before it from top to bottom, after it from bottom to top.
 STEPS: Final = (
-    "sigterm",  # held back first and let through last, when the child can handle it
-    "runtimes",  # the resource names the child; after the pipelines, which get it
-    "configuration",  # the lock of configure(), whose holder enters the gate
+    "sigterm",  # blocked first and unblocked last, when the child can handle it
+    "runtimes",  # names the child in the resource that the pipelines use
+    "configuration",  # the lock of configure(); the thread that holds it enters the gate
     "gate",  # calls into the libraries above
     "bridges",
     "exporters",
@@ -93,19 +93,19 @@ def _run(moment: str, steps: Iterable[str]) -> None:
 
 
 class Section:
-    """The calls into one library: ``with section:`` around each call.  Does not nest.
+    """Marks calls into one library; put ``with section:`` around each.  Does not nest.
 
     Thread-safe.  Each change is one operation on a container and threads wait by
-    polling, because a fork may copy any moment.
+    polling, because a fork may copy the object at any moment.
 
     Args:
         library: the library's name, used in messages.
-        patience: the seconds that a fork waits for calls that are running.
-        advice: what to do if that is not enough, used in messages.
+        patience: the seconds that a fork waits for running calls.
+        advice: the fix if a call takes longer, used in messages.
 
     Attributes:
         cut_short: whether this process was forked while another thread was inside,
-            because the fork's patience ended; the library's locks may be locked.
+            after ``patience`` had passed; the library's locks may stay locked.
     """
 
     def __init__(self, library: str, patience: float, advice: str) -> None:
@@ -116,7 +116,7 @@ class Section:
         self._threads: set[int] = set()
 
     def __enter__(self) -> None:
-        """Keep forks waiting; blocks while another thread forks.
+        """Make forks wait; block while another thread forks.
 
         Raises:
             RetryableError: the section was cut short, so a call may never return.
@@ -143,13 +143,13 @@ class Section:
         self._threads.discard(native.get_ident())
 
     def wait_until_empty(self, began: float) -> None:
-        """Wait until no other thread is inside, until ``patience`` seconds after ``began``."""
+        """Wait until no other thread is inside, or ``patience`` seconds after ``began``."""
         own = {native.get_ident()}  # a signal handler may fork inside a call
         while self._threads - own and monotonic() < began + self.patience:
             native.sleep(_POLL)
 
     def after_fork(self) -> None:
-        """Forget the parent's threads; remember whether one was inside."""
+        """Forget the parent's threads; remember whether another one was inside."""
         self.cut_short |= bool(self._threads - {native.get_ident()})
         self._threads.clear()
 
@@ -158,8 +158,8 @@ class Section:
 GRPC: Final = Section("gRPC", 5.0, "use http/protobuf in programs that fork")
 #: A call takes milliseconds: fapilog waits for the network outside of OpenSSL.
 TLS: Final = Section("TLS", 5.0, "fork again from a process that is less busy")
-#: A call may wait for a name server for long, but holds no lock meanwhile.  It is
-#: therefore safe to fork during a call that lasts longer than this; a child checks it.
+#: A call may wait long for a name server, but holds no lock during the wait.  A fork
+#: during a longer call is therefore safe; the child checks that the resolver works.
 RESOLVER: Final = Section("name resolution", 1.0, "fork again when name servers answer")
 
 SECTIONS: Final = (GRPC, TLS, RESOLVER)
@@ -168,7 +168,7 @@ _forks: Final[list[int]] = []  # the threads that fork
 
 
 def close_gate() -> None:
-    """Hold new calls back and wait for running ones, each for its section's patience."""
+    """Block new calls and wait for running calls, up to the patience of each section."""
     _forks.append(native.get_ident())
     began = monotonic()
     for section in SECTIONS:

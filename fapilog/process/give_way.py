@@ -14,10 +14,10 @@ _thread: Final = threading.local()
 
 
 def set_busy(busy: bool) -> None:
-    """Set whether this thread has more work than it can do; :func:`give_way` then returns at once.
+    """Set whether this thread has too much work; if so, :func:`give_way` does not pause.
 
-    Under such a load each pause lasts until another thread has used its 5 ms, and
-    the records that are not processed in time make the application wait.
+    Under such a load, each pause would last until another thread has used its 5 ms,
+    and the application would wait for the records that pile up.
     """
     _thread.is_busy = busy
 
@@ -25,11 +25,11 @@ def set_busy(busy: bool) -> None:
 def give_way() -> None:
     """Let other threads run during a longer piece of work.
 
-    Only a real sleep does so at once.  A thread that waits for the interpreter
-    asks for it every 5 ms (:func:`sys.getswitchinterval`), and I/O that the
+    Only a real sleep releases the interpreter at once.  A waiting thread asks for
+    the interpreter every 5 ms (:func:`sys.getswitchinterval`), and I/O that the
     kernel completes at once ends before another thread has woken up.  Blocks
-    for about a tenth of a millisecond, or until a running thread gives the
-    interpreter back.
+    for about a tenth of a millisecond, or until a running thread releases the
+    interpreter.
     """
     if not getattr(_thread, "is_busy", False):
         native.sleep(_PAUSE)

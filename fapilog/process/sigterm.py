@@ -1,9 +1,9 @@
 """SIGTERM: a thread delivers within the deadline, then the process dies of the signal.
 
 The handler starts the thread and waits a moment for it, which is enough while
-backends answer.  After that the interrupted code runs on: it may hold a lock
-that a delivery needs.  The last step is always the main thread's, which alone
-may give the signal its default action back.
+backends answer.  After that, the interrupted code continues, because it may hold
+a lock that the delivery needs.  The main thread takes the last step, because
+only the main thread may restore the signal's default action.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Seconds that the handler keeps the interrupted code waiting.
 _PATIENCE: Final = 1.0
 _POLL: Final = 0.001
-#: Seconds between two attempts to end the process, and how many there are.
+#: Seconds between two attempts to end the process, and the number of attempts.
 _PAUSE: Final = 0.05
 _ATTEMPTS: Final = 40
 
@@ -38,13 +38,13 @@ class Sigterm:
         deliver: the function that delivers everything within the deadline.
 
     Attributes:
-        is_deferred: True while the exit delivers; it calls :meth:`die_if_told`.
+        is_deferred: True while the exit delivers; the exit calls :meth:`die_if_told`.
     """
 
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # of threads that fork
+        self._masks: dict[int, set[signal.Signals]] = {}  # keyed by the thread that forks
         self._watch = Watch(self)
         self._reset()
 
@@ -52,7 +52,7 @@ class Sigterm:
         self.is_deferred = False
         self._is_told = False
         self._is_done = False
-        self._starting = native.Lock()  # never released: there is one delivery
+        self._starting = native.Lock()  # never released: one delivery per process
 
     @property
     def is_in_place(self) -> bool:
@@ -60,7 +60,7 @@ class Sigterm:
         return signal.getsignal(signal.SIGTERM) == self.handle
 
     def install(self) -> None:
-        """Handle SIGTERM, unless the application does; in the main thread only."""
+        """Handle SIGTERM, unless the application handles it; in the main thread only."""
         self._is_wanted = True
         if threading.current_thread() is not threading.main_thread():
             return
@@ -92,7 +92,7 @@ class Sigterm:
             self._die()
 
     def die_if_told(self, deadline: float) -> None:
-        """Die of the signal if it has come, after its delivery or at ``deadline``."""
+        """Die of the signal if it has arrived, after the delivery or at ``deadline``."""
         if self._is_told:
             if self._starting.locked():
                 self._wait(deadline)
@@ -109,7 +109,7 @@ class Sigterm:
             return
         try:
             native.start_thread(self._run_thread, "fapilog-sigterm")
-        except (RuntimeError, MemoryError):  # Python starts no threads at the end of the exit
+        except (RuntimeError, MemoryError):  # Python starts no threads late in its exit
             self._run()
 
     def _run_thread(self) -> None:
@@ -124,7 +124,7 @@ class Sigterm:
             self._send_again()
 
     def _send_again(self) -> None:
-        """Let the signal take its course: the main thread's handler dies of it."""
+        """Send the signal again, so that the main thread's handler ends the process."""
         for _ in range(_ATTEMPTS):
             os.kill(os.getpid(), signal.SIGTERM)
             native.sleep(_PAUSE)
@@ -138,19 +138,19 @@ class Sigterm:
         os._exit(128 + signal.SIGTERM)  # the kernel protects the first process of a container
 
     def before_fork(self) -> None:
-        """Hold SIGTERM back: a child forgets signals that come before it is ready."""
+        """Block SIGTERM: a child loses signals that arrive before it is ready."""
         if self.is_in_place:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             self._masks[threading.get_ident()] = cast("set[signal.Signals]", mask)
 
     def after_fork_in_parent(self) -> None:
-        """Let SIGTERM through."""
+        """Unblock SIGTERM."""
         mask = self._masks.pop(threading.get_ident(), None)
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def after_fork_in_child(self) -> None:
-        """Forget what the parent was told, then let SIGTERM through."""
+        """Discard the SIGTERM state inherited from the parent, then unblock SIGTERM."""
         self._reset()
         try:
             self._watch.after_fork()
@@ -161,16 +161,16 @@ class Sigterm:
 class Watch:
     """Notices SIGTERM in children of ``multiprocessing`` even if no handler runs.
 
-    Python runs a handler between two of its own steps.  A signal that comes
-    after the last step before a blocking call waits for that call to return.
-    ``Pool`` sends SIGTERM to its processes just when they begin to wait for
-    work, and joins them: without the watch it would hang now and then.
+    Python runs a handler between two bytecode instructions.  A signal that arrives
+    just before a blocking call is not handled until that call returns.  ``Pool``
+    sends SIGTERM to its processes just when they begin to wait for work, and
+    joins them: without the watch, ``Pool`` would sometimes hang.
 
     The interpreter writes signals to one descriptor per process
-    (``signal.set_wakeup_fd``).  An event loop that has it keeps it.
+    (``signal.set_wakeup_fd``).  If an event loop uses it, the watch does not.
 
     Args:
-        handler: the handler, whose delivery is begun as soon as SIGTERM comes.
+        handler: the handler whose delivery starts as soon as SIGTERM arrives.
     """
 
     def __init__(self, handler: Sigterm) -> None:
@@ -179,7 +179,7 @@ class Watch:
         self._writer: int | None = None
 
     def install(self) -> None:
-        """Watch this process if it is a child of ``multiprocessing``, and its future children."""
+        """Watch future children, and this process if it is a child of ``multiprocessing``."""
         self._register()
         parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
         # A spawned child knows its parent only after it has imported its main module.
@@ -188,7 +188,7 @@ class Watch:
             self.start()
 
     def start(self) -> None:
-        """Watch this process, unless the application watches its signals; in the main thread."""
+        """Watch this process unless the application watches signals; in the main thread only."""
         if self._writer is not None or os.name == "nt" or native.is_patched():
             return
         others = signal.set_wakeup_fd(-1)
@@ -214,7 +214,7 @@ class Watch:
             undo.pop_all()
 
     def _run(self, reader: int, pipe: os.stat_result) -> None:
-        with contextlib.suppress(OSError):  # the application closes descriptors it does not know
+        with contextlib.suppress(OSError):  # the application may close the descriptor
             while os.path.samestat(os.fstat(reader), pipe):
                 numbers = os.read(reader, 1024)
                 if not numbers:
@@ -225,12 +225,12 @@ class Watch:
     def after_fork(self) -> None:
         """Forget the parent's watch.
 
-        The pipe stays open: the application may have closed it and use its
-        numbers for its own files.
+        The pipe stays open: if the application has closed it, the descriptors
+        may belong to the application's files.
         """
         if self._writer is not None:
             others = signal.set_wakeup_fd(-1)
-            if others != self._writer:  # -1 after an event loop that had it has ended
+            if others != self._writer:  # -1 if an event loop replaced it and has ended
                 _give_back(others)
             self._writer = None
         self._register()
@@ -240,10 +240,10 @@ class Watch:
         register = getattr(util, "register_after_fork", None)
         if register is not None and not self._is_registered:
             register(self, Watch._begin_life)
-            self._is_registered = True  # in children too
+            self._is_registered = True  # also in child processes
 
     def _begin_life(self) -> None:
-        """In a child of ``multiprocessing``, before it does its work."""
+        """Start the watch in a child of ``multiprocessing``, before the child works."""
         if self._handler.is_in_place:
             self.start()
 

@@ -19,9 +19,9 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two checks whether threads have ended.
+#: Seconds between two checks for ended threads.
 _POLL: Final = 0.001
-#: Seconds until a loop that failed is run again.
+#: Seconds until a failed loop runs again.
 _PAUSE: Final = 0.05
 
 
@@ -31,15 +31,15 @@ class Worker:
     Args:
         name: the threads' name.
         loop: the function of each thread.  It calls :meth:`sleep` when it has
-            no work and returns only to end the thread.  If it raises (no
-            memory), it is called again.
+            no work and returns only to end the thread.  If it raises (for
+            example MemoryError), it is called again.
         width: the maximum number of threads; :meth:`wake` starts the first,
             :meth:`widen` starts the others.
         finish: the function that is called once, after every loop has returned.
 
     Attributes:
         idle: True while the loop waits for a wake-up without a time limit, and
-            before a thread exists.  Code that adds work reads it afterwards
+            before a thread exists.  Code that has added work reads it
             and calls :meth:`wake` if it is True.
         ended: True once every loop has returned; the worker never runs again.
         threads: the number of threads that were started.
@@ -56,7 +56,7 @@ class Worker:
         self._name = name
         self._loop = loop
         self._width = width
-        self._finishing = deque([finish])  # the thread that takes it out calls it
+        self._finishing = deque([finish])  # the thread that pops the function calls it
         self.ended = False
         self.after_fork()
 
@@ -90,7 +90,7 @@ class Worker:
         Thread-safe, re-entrant, does not block.
 
         Returns:
-            False when the interpreter refuses a new thread, or the loop has
+            False if the interpreter refuses a new thread, or the worker has
             ended.
         """
         if self.ended:
@@ -107,7 +107,7 @@ class Worker:
         return True
 
     def has_thread(self) -> bool:
-        """Start a thread if there is none; False if the interpreter refuses it."""
+        """Start a thread if there is none; return False if the interpreter refuses it."""
         return self.threads > 0 or self._start()
 
     def widen(self) -> None:
@@ -119,16 +119,16 @@ class Worker:
                 self._launch()
 
     def sleep(self, seconds: float | None) -> None:
-        """Wait for a wake-up; for one of the worker's threads at a time."""
+        """Wait for a wake-up; only one of the worker's threads may call this at a time."""
         try:
             self._bell.get(timeout=seconds)
-            while True:  # several calls of wake() are one wake-up
+            while True:  # several calls of wake() count as one
                 self._bell.get_nowait()
         except native.Empty:
             return
 
     def join(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for the other threads to end; True if all have ended."""
+        """Wait up to ``seconds`` for the other threads to end; return True if all have ended."""
         deadline = monotonic() + seconds
         while self._others and monotonic() < deadline:
             native.pause(_POLL)
@@ -136,23 +136,23 @@ class Worker:
 
     @property
     def _others(self) -> int:
-        """The number of threads that the caller can wait for: without itself and one it starts."""
+        """The number of threads, not counting the caller or a thread that it is starting."""
         return self._alive - self.is_current - (self._starter == native.get_ident())
 
     def _start(self) -> bool:
         if not self._starting.acquire(blocking=False):
-            return True  # another caller, or the frame that a handler interrupted, starts one
+            return True  # another caller, or the frame that a handler interrupted, is starting one
         try:
             return self._launch()
         finally:
             self._starting.release()
 
     def _launch(self) -> bool:
-        """Start a thread; False if that fails.  The caller holds ``_starting``."""
+        """Start a thread; return False if that fails.  The caller holds ``_starting``."""
         if not self._enter():
             return False
         self._starter = native.get_ident()
-        # Counted before it runs: the loop may ask whether there are others.
+        # Counted before the thread runs, because the loop may read the counts.
         self.threads += 1
         with self._counting:
             self._alive += 1
@@ -163,10 +163,10 @@ class Worker:
             self.threads -= 1
             self._count_end()
             self._leave(has_run=False)
-            # From Python 3.12 on an ending interpreter refuses; shutdown() comes next.
+            # From Python 3.12 on, the ending interpreter refuses; shutdown() comes next.
             if "interpreter shutdown" not in str(error):
                 rest = "another thread works" if self.threads else "records wait for shutdown()"
-                announce("thread", f"no thread for {self._name}: {error}; {rest}")
+                announce("thread", f"cannot start a thread for {self._name}: {error}; {rest}")
             return False
         self._starter = 0
         return True
@@ -188,8 +188,8 @@ class Worker:
     def run_inline(self) -> None:
         """Run the loop on the calling thread, if no thread can be started.
 
-        Does nothing while another call runs it, even in the frame that a signal
-        handler interrupted, and after the worker has ended.
+        Does nothing after the worker has ended, or while another call runs the
+        loop, even one that the calling signal handler interrupted.
         """
         if self._starting.acquire(blocking=False):
             try:
@@ -221,13 +221,13 @@ class Worker:
                 self._leave(has_run=True)
 
     def _enter(self) -> bool:
-        """Count one more loop, unless the worker has ended."""
+        """Count a loop as running and return True, unless the worker has ended."""
         with self._counting:
             self._running += not self.ended
             return not self.ended
 
     def _leave(self, *, has_run: bool) -> None:
-        """Count one loop less; the last loop ends the worker."""
+        """Count a loop as ended; the last loop ends the worker."""
         with self._counting:
             self._running -= 1
             self._has_returned |= has_run
@@ -237,6 +237,6 @@ class Worker:
             self.idle = False
         try:
             finish = self._finishing.pop()
-        except IndexError:  # a signal handler interrupted this and ended the worker
+        except IndexError:  # a signal handler has ended the worker in between
             return
         finish()

@@ -1,9 +1,9 @@
-"""Finding the directories of dead processes, and adopting them.
+"""Finds the directories of dead processes, and adopts them.
 
-A directory is adopted with its locks, so two processes never share one.  It is
+To adopt a directory means to take its locks, so two processes never share one.  It is
 scanned in steps of about a millisecond: its first batches are sent while the
-rest is scanned, and a process that ends early has delivered some.  The steps
-block for the disk without the lock of the delivery.  A directory that this
+rest is scanned, so even a process that ends early delivers some.  The steps
+block on disk I/O without the lock of the delivery.  A directory that this
 spool cannot use (another wire format, a later release, another user) stays as
 it is and is not scanned again.
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from fapilog.spool.directory import ProcessDirectory
 
-#: Directories that are adopted at a time; each keeps three descriptors open.
+#: The maximum number of directories adopted at a time; each keeps three descriptors open.
 _MAX_ADOPTED: Final = 64
 #: Steps until the next directory has its turn.
 _TURN: Final = 64
 #: Segments whose headers are read in one step.
 _HEADERS: Final = 16
-#: Errors that say that a directory is another user's, or not a directory.
+#: Errors for a path that belongs to another user or is not a directory.
 _NOT_OURS: Final = {errno.EPERM, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
 
 
@@ -46,9 +46,9 @@ class Adoption:
         directory: the directory, locked by this process.
 
     Attributes:
-        directory: see above.
-        store: the directory's store; None until its wire format is known to be right.
-        disk: the bytes of the segments that the store does not have yet.
+        directory: the directory, as given.
+        store: the directory's store; None until the wire format has been checked.
+        disk: the bytes of the segments that are not in the store yet.
         is_foreign: whether the directory holds another wire format.
 
     Raises:
@@ -67,7 +67,7 @@ class Adoption:
         self._steps = self._scan()
 
     def step(self) -> bool:
-        """Scan a little further; return whether there is more.  Blocks for the disk.
+        """Scan a little further; return whether there is more.  Blocks on disk I/O.
 
         Raises:
             OSError: the directory cannot be used.
@@ -116,7 +116,7 @@ class Adoption:
         self._found = None
 
     def close(self) -> None:
-        """Release the directory, unless its store does that."""
+        """Release the directory, unless its store releases it."""
         self._steps = iter(())
         if self.store is None:
             self.directory.release()
@@ -148,13 +148,13 @@ class AdoptedStores:
         self._left: set[str] = set()  # names of directories that this spool cannot use
         self._underway: deque[Adoption] = deque()
         self._steps = 0
-        self._waiting_disk = 0  # bytes of directories for which there was no room
+        self._waiting_disk = 0  # bytes of directories that could not be adopted yet
         self.stores: list[Store] = []
         self.records = 0
 
     @property
     def disk(self) -> int:
-        """The bytes of all segments, including those that are not scanned or have no room."""
+        """The bytes of all segments, even if they are not scanned or not adopted yet."""
         underway = sum(one.disk for one in list(self._underway))
         return self._state.adopted.disk + self._waiting_disk + underway
 
@@ -163,14 +163,14 @@ class AdoptedStores:
     def look(self, own: Path | None, has_room: Callable[[], bool]) -> bool:
         """Claim the directories of dead processes, which :meth:`step` then scans.
 
-        Blocks for the disk, but reads no segment.  Never raises.
+        Blocks on disk I/O, but reads no segment.  Never raises.
 
         Args:
             own: the directory of this process, or None.
-            has_room: a function that returns whether the cap allows another one.
+            has_room: a function that returns whether the cap allows another directory.
 
         Returns:
-            Whether some were left because too many are adopted already.
+            Whether some directories must wait because too many are adopted already.
         """
         self._waiting_disk = 0
         try:
@@ -191,7 +191,7 @@ class AdoptedStores:
         return not has_place
 
     def _claim(self, path: Path, *, is_wanted: bool) -> None:
-        """Claim a directory if its process is dead; measure it if it is not wanted now."""
+        """Claim a directory if its process is dead; only measure it unless ``is_wanted``."""
         directory: ProcessDirectory | None = None
         try:
             directory = claim(path)
@@ -236,7 +236,7 @@ class AdoptedStores:
     def step(self, lock: AbstractContextManager[object]) -> bool:
         """Scan a directory a little further; return whether there is more to scan.
 
-        Blocks for the disk without the lock.  Never raises.
+        Blocks on disk I/O without the lock.  Never raises.
 
         Args:
             lock: the lock that is held while the findings are added to a store.
@@ -260,7 +260,7 @@ class AdoptedStores:
         return bool(self._underway)
 
     def _hand_over(self, adoption: Adoption) -> None:
-        """Add the findings of a step to the store; under the lock."""
+        """Add the findings of a step to the store.  The caller holds the lock."""
         records, found = adoption.take()
         self.records += records
         if records and adoption.store is not None:
@@ -276,14 +276,14 @@ class AdoptedStores:
             self._state.announce("damage", what)
 
     def _complete(self, adoption: Adoption) -> None:
-        """End an adoption; under the lock."""
+        """End an adoption.  The caller holds the lock."""
         store, path = adoption.store, adoption.directory.path
         if adoption.is_foreign:
             self._left.add(path.name)
             self._state.announce(
                 "format",
-                f"{path} holds another wire format than {self._state.wire_format} and waits for a "
-                "sink with that format",
+                f"{path} holds a wire format other than {self._state.wire_format} and waits for a "
+                "sink that uses that format",
             )
         adoption.close()
         if store is None:
@@ -312,7 +312,7 @@ class AdoptedStores:
         return None
 
     def retire(self, store: Store) -> None:
-        """Remove the directory of a store that is drained, if the store is one of these."""
+        """Remove a store and its directory if the store is drained and is in ``stores``."""
         if store.is_drained and store in self.stores:
             self.stores.remove(store)
             if not store.close():

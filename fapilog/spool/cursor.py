@@ -1,11 +1,10 @@
 """The cursor of a directory: the sequence below which every frame is settled.
 
 The file has two slots, 512 bytes apart, each with a generation and a checksum.
-They are written in turn, so a crash damages one at most.  A lost cursor costs
-duplicates, never a record.  After each slot stands the place of the lowest
-frame that is not settled, if it is known, so that a process which adopts a
-large segment does not read all of its settled frames.  Older releases ignore
-the place.
+They are written in turn, so a crash damages at most one.  A lost cursor causes
+duplicates, but loses no record.  Each slot is followed by the place of the lowest
+unsettled frame, if it is known, so that a process that adopts a large segment
+does not read all of its settled frames.  Older releases ignore the place.
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ class Place(NamedTuple):
     """The content of a slot.
 
     Attributes:
-        generation: how often the cursor was written; the newest slot counts.
+        generation: the number of times that the cursor was written; the slot with
+            the higher number is valid.
         floor: the lowest sequence that is not settled.
         segment: the number of the segment that holds the floor's frame.
         offset: an offset in this segment before which everything is settled;
@@ -65,24 +65,24 @@ class Cursor:
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self.floor = self._generation = 0
-        with contextlib.suppress(OSError):  # then every frame counts as not settled
+        with contextlib.suppress(OSError):  # without a cursor, no frame counts as settled
             self._generation, self.floor, *_ = _read(self._path)
             self.file = SyncedFile(self._path, open_file(self._path, UPDATE))
             return
         self.file = self._create()
 
     def move(self, floor: int, segment: int = 0, offset: int = 0) -> None:
-        """Write that everything below ``floor`` is settled.
+        """Record on disk that everything below ``floor`` is settled.
 
         Args:
             floor: the lowest sequence that is not settled.
-            segment: the number of the segment with the floor's place, if it is known.
-            offset: the floor's place in the segment.
+            segment: the number of the segment that contains the floor, if known.
+            offset: the floor's offset in that segment.
 
         Raises:
             OSError: the cursor was not written.
         """
-        if self.file.failed:  # the content of its pages is not known
+        if self.file.failed:  # the content of the file's pages is unknown
             self.file.close()
             self.file = self._create()
         self.floor = floor
@@ -95,7 +95,7 @@ class Cursor:
     def renew(self) -> None:
         """Create the file again if somebody has deleted it.  Never raises."""
         if not self.file.has_name:
-            with contextlib.suppress(OSError):  # the next move tries again
+            with contextlib.suppress(OSError):  # the next call of move() tries again
                 self.file.close()
                 self.file = self._create()
                 self.move(self.floor)
@@ -104,7 +104,7 @@ class Cursor:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         file = SyncedFile(self._path, create_file(self._path, UPDATE))
-        # Both slots take their room now, so a full disk does not stop the cursor.
+        # Both slots are allocated now, so a full disk does not stop the cursor.
         file.write_at(0, bytes(_SIZE))
         return file
 

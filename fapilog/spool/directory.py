@@ -1,14 +1,14 @@
-"""Directories of the spool: whose records they hold, and which process owns them.
+"""Directories of the spool: the sink that each belongs to, and the process that owns it.
 
 ``<directory>/<sink>/<start time ns>-<pid>-<random>/`` holds ``lock``,
 ``cursor`` and the segments ``00000001.seg`` and so on.
 
 A sink's directory is named after the sink and its destination, so that records
 never reach a destination that they were not logged for.  Its file
-``destination`` says the same in words.
+``destination`` describes both in words.
 
-A process's directory is owned by the process that holds its locks: the one
-that created it, and after its death one that adopts it.  Process ids are
+A process's directory is owned by the process that holds its locks: its
+creator, and after the creator's death a process that adopts it.  Process ids are
 never compared, because the system reuses them.
 """
 
@@ -58,7 +58,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]|^\.", re.ASCII)
 _MAX_NAME: Final = 200
 _MAX_FILE: Final = 1 << 16
 _ATTEMPTS: Final = 100
-#: Directories that are searched for records that no sink may send.
+#: The maximum number of directories searched for records that no sink may send.
 _MAX_STRANGERS: Final = 100
 
 
@@ -82,7 +82,7 @@ class Owner:
 
     @property
     def directory(self) -> str:
-        """The name of the sink's directory; other characters than A-Za-z0-9._- become ``%XX``.
+        """The name of the sink's directory; characters other than A-Za-z0-9._- become ``%XX``.
 
         Raises:
             ConfigurationError: the sink's name is empty or too long.
@@ -104,7 +104,7 @@ def _escaped(match: re.Match[str]) -> str:
 def read_owner(path: Path) -> Owner:
     """Return the owner of a sink's directory, as far as it is known.  Never raises.
 
-    A description that does not match the directory's name is not believed.
+    A description that does not match the directory's name is ignored.
     """
     name, mark, _ = path.name.partition(_MARK)
     if mark:
@@ -190,7 +190,7 @@ class DirectoryName:
 
 
 def list_directories(sink_directory: Path) -> list[DirectoryName]:
-    """Return the process directories of a sink, the oldest first; none if it is missing.
+    """Return the process directories of a sink, the oldest first; empty if it has none.
 
     Raises:
         OSError: the directory cannot be read.
@@ -243,8 +243,8 @@ class ProcessDirectory:
     """A directory that this process owns; :func:`create` and :func:`claim` return one.
 
     The process holds two locks.  Deleting files does not remove the lock of
-    the directory itself.  The lock of the file ``lock`` serves Windows, file
-    systems that do not lock directories, and releases that know no other lock.
+    the directory itself.  The lock of the file ``lock`` is for Windows, for
+    file systems that do not lock directories, and for releases without the first lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -253,7 +253,7 @@ class ProcessDirectory:
         self._lock = -1
 
     def take(self, open_lock: Callable[[Path], int]) -> bool:
-        """Take both locks; False if another process has one, or replaced the directory.
+        """Take both locks; return False if another process has one or replaced the directory.
 
         Args:
             open_lock: a function that opens or creates the file ``lock``.
@@ -274,7 +274,7 @@ class ProcessDirectory:
 
     @property
     def started_ns(self) -> int:
-        """The start of the process that created it, in nanoseconds since the Unix epoch."""
+        """The start time of the creating process, in nanoseconds since the Unix epoch."""
         return int(self.path.name.partition("-")[0])
 
     @property
@@ -304,7 +304,7 @@ class ProcessDirectory:
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the locks without unlocking them: in a forked child they are the parent's."""
+        """Close the locks without unlocking: in a forked child they belong to the parent."""
         locks = (self._lock, self._guard)
         self._lock = self._guard = -1
         for fd in locks:
@@ -327,8 +327,8 @@ class ProcessDirectory:
         """Remove the directory, and release it even if that fails.
 
         Returns:
-            Whether the directory is gone.  It stays while it holds a segment
-            or a file that is not the spool's.
+            Whether the directory no longer exists.  It stays if it contains a
+            segment or a foreign file.
 
         Raises:
             OSError: a file cannot be removed.
@@ -346,7 +346,7 @@ class ProcessDirectory:
                     (self.path / name).unlink()
             self.path.rmdir()
         except FileNotFoundError:
-            return True  # somebody else removed it meanwhile
+            return True  # somebody else removed it just now
         finally:
             self.release()
         return True
@@ -373,7 +373,7 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
 
 
 def claim(path: Path) -> ProcessDirectory | None:
-    """Lock the directory of a dead process; None if its owner lives or it is gone.
+    """Lock the directory of a dead process; return None if its owner lives or it is missing.
 
     An empty directory without a lock, which a crash may leave, is removed.
 

@@ -9,7 +9,7 @@ Segment header, 80 bytes::
     CRC of all before it    4
 
 The first twelve bytes, and a CRC in the last four, are the same in every
-version, so that a later version can be told from damage.
+version, so that a later version can be distinguished from damage.
 
 Frame, version 1: a header of 44 bytes, then meta, then body::
 
@@ -18,10 +18,10 @@ Frame, version 1: a header of 44 bytes, then meta, then body::
     meta length             4    body length        4
     CRC of meta and body    4    CRC of all before it                  4
 
-Meta holds one byte per record, its severity number, and in the quarantine a
-text in UTF-8, the reason.  Times are nanoseconds since the Unix epoch.  The
+Meta holds each record's severity number in one byte, and in the quarantine also
+the reason, in UTF-8.  Times are nanoseconds since the Unix epoch.  The
 sequences in a process's own directory count up from 1 without gaps.  Neither
-magic can occur in a text in UTF-8.
+magic can occur in UTF-8 text.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-#: The most bytes of a frame; a header with a larger length is not believed.
+#: The maximum bytes of a frame; a header with a larger length counts as damaged.
 MAX_FRAME: Final = 64 << 20
 #: The version that this release reads and writes.
 VERSION: Final = 1
@@ -57,8 +57,8 @@ SEGMENT_HEADER_SIZE: Final = _SEGMENT.size
 FRAME_HEADER_SIZE: Final = _FRAME.size
 WIRE_FORMAT_SIZE: Final = 48
 
-_AHEAD: Final = 1 << 14  # bytes read at once while headers are read
-_CHUNK: Final = 1 << 16  # bytes searched at once after damage
+_AHEAD: Final = 1 << 14  # bytes per read while headers are read
+_CHUNK: Final = 1 << 16  # bytes per search step after damage
 _NEAR: Final = 1 << 10  # bytes searched first, because the next frame is often near
 
 
@@ -108,7 +108,7 @@ class SegmentFile:
 
     Args:
         path: the segment's path.
-        fd: a descriptor of the segment, which the object closes; -1 opens the path.
+        fd: a descriptor of the segment, which the object closes; -1 to open the path.
 
     Raises:
         OSError: the path cannot be opened, or is not a regular file.
@@ -130,7 +130,7 @@ class SegmentFile:
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return the next offset that is not in a hole of a sparse file; holes are zeros."""
+        """Return the next offset that is not in a hole of a sparse file; holes read as zeros."""
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
         except AttributeError:  # the platform does not report holes
@@ -179,8 +179,8 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
     """Return the header of a segment; None if it is damaged or was never complete.
 
     Raises:
-        NewerFormatError: the header is intact, but of a version that this
-            release does not know.
+        NewerFormatError: the header is intact, but has a version that
+            this release does not know.
         OSError: the disk failed.
     """
     data = file.read(_MAX_SEGMENT_HEADER, 0)
@@ -202,9 +202,9 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
 
 
 def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
-    """Return the frame header at ``offset``; None if there is no intact one.
+    """Return the frame header at ``offset``; None if there is no intact header.
 
-    The frame may reach beyond ``end`` if the file was cut.
+    The frame may extend beyond ``end`` if the file was truncated.
     """
     if offset + FRAME_HEADER_SIZE > end:
         return None
@@ -221,9 +221,9 @@ def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
 
 
 def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
-    """Return the first intact frame header from ``offset`` on whose frame ends by ``end``.
+    """Return the first intact header, from ``offset`` on, of a frame that ends by ``end``.
 
-    None if no such frame begins before ``until``.
+    Returns None if no such frame begins before ``until``.
     """
     header = parse_frame(file, offset, end)
     if header is not None and header.end <= end:

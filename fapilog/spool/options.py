@@ -1,4 +1,4 @@
-"""The user's limits for the spool, and whether they leave room for another batch."""
+"""The user's limits for the spool, and the check that another batch stays within them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-#: Segments that fit under the cap at least, so that settled ones give room back in steps.
+#: The minimum number of segments under the cap, so that settled ones free space in steps.
 _SEGMENTS: Final = 4
-#: Bytes written, and seconds passed, until the file system is asked again.
+#: The bytes written and the seconds after which the free space is read again.
 _ASK_AFTER: Final = 16 << 20
 _ASK_EVERY: Final = 5.0
 
@@ -32,16 +32,16 @@ class SpoolOptions:
     Attributes:
         directory: the directory of all spools and quarantines; created if it
             is missing, for this user only.
-        max_bytes: the most bytes that the segments of one sink may take, both
-            those of this process and those that it adopted.
+        max_bytes: the maximum bytes of one sink's segments, including the
+            adopted ones.
         min_free: the bytes that stay free on the file system.
         segment_bytes: the size of a segment in bytes, at most a quarter of
-            ``max_bytes``; only a larger single batch makes a larger segment.
+            ``max_bytes``; only a single larger batch exceeds it.
         sync: ``"interval"`` syncs at most ``sync_interval`` seconds after the
             last sync, and at once after a batch with a severity number of 21
             or more; ``"always"`` syncs before an append returns.
         sync_interval: the seconds between two syncs.
-        quarantine_bytes: the most bytes that the quarantine of one sink may take.
+        quarantine_bytes: the maximum bytes of one sink's quarantine.
     """
 
     directory: Path
@@ -54,7 +54,7 @@ class SpoolOptions:
 
     @property
     def segment_size(self) -> int:
-        """The size of a segment in bytes, with the cap respected."""
+        """The size of a segment in bytes, limited to a quarter of the cap."""
         return min(self.segment_bytes, self.max_bytes // _SEGMENTS)
 
 
@@ -63,7 +63,7 @@ class Space:
 
     Args:
         directory: a directory on the file system.
-        cap: the most bytes that may be used.
+        cap: the maximum bytes that may be used.
         option: the name of the cap's option, used in messages.
         min_free: the bytes that stay free on the file system.
         monotonic: a clock in seconds.
@@ -90,7 +90,7 @@ class Space:
 
         Raises:
             SpoolFullError: there is no room.
-            OSError: the free space of the file system is not known.
+            OSError: the free space of the file system cannot be read.
         """
         if used + wanted > self._cap:
             msg = f"the spool is full: {used} of {self._cap} bytes (spool.{self._option}) are used"
@@ -99,7 +99,7 @@ class Space:
         if wanted > self._allowed or now - self._asked_at >= _ASK_EVERY:
             self._asked_at = now
             spare = shutil.disk_usage(self._directory).free - self._min_free
-            # Only half of the spare bytes: others write to the disk as well.
+            # Only half of the spare bytes, because other programs write to the disk too.
             self._allowed = min(max(spare // 2, wanted), _ASK_AFTER) if spare >= wanted else 0
             if spare < wanted:
                 msg = f"less than {self._min_free} bytes of disk space are left (spool.min_free)"

@@ -1,8 +1,8 @@
-"""The store of this process's own directory, the only one that is written.
+"""The store of this process's own directory, the only store that is written to.
 
-An append is one write to the page cache, which SIGKILL does not take away; a
-power failure takes everything since the last sync.  Syncing is slow, so a
-thread of the caller does it, except where a batch must not wait for it.
+An append is one write to the page cache, which survives SIGKILL; a power failure
+loses everything since the last sync.  Syncing is slow, so a thread of the caller
+does it, unless a batch must be synced at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: Sealed segments that may wait for a sync; if there is one more, an append syncs them.
+#: The maximum number of sealed segments that wait for a sync; beyond it, an append syncs.
 _MAX_UNSYNCED: Final = 4
 #: The bytes that a frame takes in memory in addition to its body.
 _OVERHEAD: Final = 512
@@ -43,7 +43,7 @@ class OwnSegment(Segment):
     """A segment that this process writes.
 
     Attributes:
-        writer: the file, open for writing until it was sealed and synced.
+        writer: the file, open for writing until it is sealed and synced.
     """
 
     writer: SyncedFile = field(kw_only=True)
@@ -72,7 +72,7 @@ class OwnSegment(Segment):
 
 
 class OwnStore(Store):
-    """Takes frames, and gives them out as every store does.
+    """Writes frames to this process's directory, and reads and settles them like any store.
 
     Args:
         state: the state of the sink's spool.
@@ -94,7 +94,7 @@ class OwnStore(Store):
         self._check_room = check_room
         self._active: OwnSegment | None = None  # the segment that is written
         self._number = self._sequence = 0
-        self._cache: deque[Frame] = deque()  # the newest frames that were not read
+        self._cache: deque[Frame] = deque()  # the newest unread frames
         self._cached = 0
         self._sealed: deque[SyncedFile] = deque()  # files to be synced and closed
         # Directories, and the mark of the credentials, to be synced.
@@ -184,7 +184,7 @@ class OwnStore(Store):
         return segment
 
     def _cut_off(self, segment: OwnSegment) -> None:
-        """Remove an incomplete frame from the file, or write nothing more to it."""
+        """Remove an incomplete frame from the file, or seal the segment."""
         try:
             segment.writer.cut(segment.end)
         except OSError:
@@ -211,7 +211,7 @@ class OwnStore(Store):
     # ---- reading from memory
 
     def _keep(self, frame: Frame) -> None:
-        """Keep a frame in memory for a reader that keeps up."""
+        """Keep a frame in memory for a reader that keeps up with the writer."""
         self._cache.append(frame)
         self._cached += len(frame.body) + _OVERHEAD
         while self._cached > self._cache_bytes:
@@ -223,7 +223,7 @@ class OwnStore(Store):
         return frame
 
     def read(self) -> Frame | None:
-        """Return the next frame as :meth:`Store.read` does, from memory if it is there."""
+        """Return the next frame like :meth:`Store.read`, from memory if it is cached."""
         cache = self._cache
         while cache and cache[0].sequence < self._next:
             self._forget()
@@ -234,7 +234,7 @@ class OwnStore(Store):
             return frame
         return super().read()
 
-    # ---- files that somebody else takes away
+    # ---- files that somebody else deletes, replaces or cuts
 
     def renew(self) -> None:
         """Write lock, cursor and mark again if somebody else deleted them.  Never raises."""
@@ -243,7 +243,7 @@ class OwnStore(Store):
             self._write_mark()
 
     def salvage(self, segment: Segment) -> LostSegment:
-        """Give up a segment that was taken away; return its frames that can still be read."""
+        """Give up a lost segment; return its frames that can still be read."""
         if self._active is segment:
             self._active = None
             segment.sealed = True
@@ -274,9 +274,9 @@ class OwnStore(Store):
     def sync(self) -> None:
         """Write everything to the disk, so that it survives a power failure.
 
-        Thread-safe without the caller's lock; blocks for the disk; never
-        raises.  A segment that cannot be synced is announced and gets no
-        further frame; its frames are still read and delivered.
+        Thread-safe without the caller's lock; blocks on disk I/O; never
+        raises.  A segment that cannot be synced is announced and receives no
+        further frames; its frames are still read and delivered.
         """
         with self._syncing:
             while self._new_names:
@@ -295,13 +295,13 @@ class OwnStore(Store):
             self._sync_file(self.cursor.file)
 
     def close(self) -> bool:
-        """Seal, sync and release the directory; see :meth:`Store.close`.  Blocks for the disk."""
+        """Seal, sync and release the directory; see :meth:`Store.close`.  Blocks on disk I/O."""
         self.seal()
         if self._segments:
             self.sync()
         return super().close()
 
     def abandon(self) -> None:
-        """Close all descriptors in a forked child; the files are the parent's."""
+        """Close all descriptors in a forked child; the files belong to the parent."""
         super().abandon()
         self._cache.clear()

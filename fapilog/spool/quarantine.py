@@ -62,7 +62,7 @@ NAME: Final = "quarantine"
 _FILE: Final = re.compile(r"\d{1,20}-\d{1,10}-[0-9a-f]{8}\.seg", re.ASCII)
 _MAX_FILE: Final = 1 << 20
 _MAX_REASON: Final = 1000
-#: Seconds until the directory, which other processes fill too, is measured again.
+#: Seconds between two measurements of the directory, to which other processes add files.
 _MEASURE_EVERY: Final = 1.0
 #: Seconds to wait for a lock, which a process holds while it adds a batch.
 _LOCK_TIME: Final = 2.0
@@ -132,7 +132,7 @@ class Quarantine:
         self._measured_at = self._synced_at = float("-inf")
 
     def add(self, body: bytes, severities: Sequence[int], reason: str) -> bool:
-        """Keep a batch.  Blocks for the disk; never raises.
+        """Keep a batch.  Blocks on disk I/O; never raises.
 
         Args:
             body: the packed batch.
@@ -175,7 +175,7 @@ class Quarantine:
             try:
                 write_whole(fd, parts)
             except OSError:
-                self._file = None  # if the cut below fails, nothing is added after the rest
+                self._file = None  # if truncating fails, nothing is added after the fragment
                 os.ftruncate(fd, before)
                 raise
             self._sequence += 1
@@ -270,14 +270,14 @@ class Quarantine:
             try:
                 sync_data(fd)
             except OSError as error:
-                self._file = None  # the content of its pages is not known
+                self._file = None  # the content of the file's pages is unknown
                 announce(
                     f"quarantine sync {self._label}",
                     f"{self._label}: {self.path} may not survive a power failure: {error}",
                 )
 
 
-# ---- looking at batches, and taking them out
+# ---- reading and removing batches
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ class Refused:
 
 
 def list_files(sink_directory: Path) -> list[Path]:
-    """Return the files of a sink's quarantine, the oldest first; none if it is missing.
+    """Return the files of a sink's quarantine, the oldest first; empty if it is missing.
 
     Raises:
         OSError: the directory cannot be read.
@@ -328,7 +328,7 @@ class QuarantineFile:
         self._fd = -1
 
     def scan(self) -> Scan:
-        """Read through the file.  Never raises; blocks for the disk."""
+        """Read through the file.  Never raises; blocks on disk I/O."""
         return scan(self.path, load=True)
 
     def __iter__(self) -> Iterator[Refused]:
@@ -351,7 +351,7 @@ class QuarantineFile:
 
         Raises:
             BlockingIOError: another process is emptying the file.
-            OSError: the file is gone or cannot be opened.
+            OSError: the file was removed or cannot be opened.
         """
         self._fd = open_file(self.path, UPDATE)
         try:
@@ -368,7 +368,7 @@ class QuarantineFile:
         return self
 
     def settle(self, refused: Refused) -> None:
-        """Mark a batch that is removed when the context ends."""
+        """Mark a batch to be removed when the context ends."""
         self._settled.add(refused.sequence)
 
     def __exit__(
@@ -377,7 +377,7 @@ class QuarantineFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Remove the settled batches, or the file if none is left, and unlock it."""
+        """Remove the settled batches, or the file if no batch remains, and unlock it."""
         try:
             if self._settled:
                 self._rewrite()
@@ -391,7 +391,7 @@ class QuarantineFile:
             self.remove()
             return
         if found.header is None:
-            return  # the wire format is not known: duplicates are better than a loss
+            return  # the wire format is unknown: duplicates are better than a loss
         self._copy.unlink(missing_ok=True)  # a replay that was killed may have left it
         wire_format = found.header.wire_format
         fd = create_file(self._copy, APPEND)

@@ -1,8 +1,8 @@
 """Frames of this process whose files somebody else deleted, replaced or cut.
 
 A deleted file can be read as long as it is open, and the newest frames are in
-memory.  These frames come out once more, one at a time, to be sent or appended
-again; the others are lost and counted.
+memory.  These frames are returned one at a time, to be sent or appended again;
+all other frames are lost and counted.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class LostSegment:
-    """A segment that was taken away.
+    """A segment whose file somebody else deleted, replaced or cut.
 
     Attributes:
         segment: the segment, which its store has given up.
-        left: the amount that has not come out yet.
+        left: the amount that has not been returned yet.
         file: the open file, or None if it cannot be read any more.
-        frames: the frames that were never given out, as far as they can be read.
+        frames: the readable frames that were never given out.
     """
 
     segment: Segment
@@ -38,7 +38,7 @@ class LostSegment:
     frames: Iterator[Frame]
 
     def close(self) -> None:
-        """Close the file, and delete its rest: each frame has come out or is lost."""
+        """Close the file and delete the remainder: each frame was returned or is lost."""
         self.abandon()
         with contextlib.suppress(OSError):
             if self.segment.path.lstat().st_ino == self.segment.inode:
@@ -51,7 +51,7 @@ class LostSegment:
 
 
 class Salvage:
-    """The queue of frames that come out of segments that were taken away.
+    """A queue of the frames of lost segments.
 
     Args:
         state: the state of the sink's spool.
@@ -72,7 +72,7 @@ class Salvage:
         self._segments.append(segment)
 
     def next(self) -> Frame | None:
-        """Return the next frame; None at the end.  Blocks for the disk; never raises."""
+        """Return the next frame, or None at the end.  Blocks on disk I/O; never raises."""
         frame, self._returned = self._returned, None
         while frame is None and self._segments:
             first = self._segments[0]
@@ -89,12 +89,12 @@ class Salvage:
         return frame
 
     def put_back(self, frame: Frame) -> None:
-        """Return a frame that cannot be written now; :meth:`next` returns it again."""
+        """Put back a frame that cannot be written now; :meth:`next` returns it again."""
         self._returned = frame
         self.left.add(frame.amount)
 
     def close(self) -> None:
-        """Count the rest as lost, because there was no room to write it again."""
+        """Count the remaining frames as lost, because there was no room to write them again."""
         while frame := self.next():
             self._state.count_lost(frame.amount, frame.segment.path, is_adopted=False)
 

@@ -1,8 +1,8 @@
-"""Reading through a segment, past everything in it that is damaged.
+"""Reads a segment, and skips everything in it that is damaged.
 
 A crash leaves part of a frame at the end of a segment, a power failure leaves
 zeros; both are normal and not damage.  Everything else that is not a whole
-frame is skipped: reading goes on at the next header with a correct checksum.
+frame is skipped: reading continues at the next header with a correct checksum.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 _MAX_DAMAGES: Final = 1000
 #: Bytes that are searched for a frame in one step.
 _WINDOW: Final = 1 << 16
-#: Frames of one step, and its seconds when no frame is found.
+#: The maximum frames of one step, and its maximum seconds if no frame is found.
 _STEP: Final = 256
 _STEP_TIME: Final = 0.001
-#: Bytes of damage that a later reader skips without searching them again.
+#: The minimum bytes of damage that a later reader skips without another search.
 _LONG: Final = 1 << 20
 
 
@@ -70,7 +70,7 @@ def walk(
 ) -> Iterator[Found | Damage]:
     """Yield the whole frames between two offsets, and the damage between them.
 
-    Blocks for the disk and holds one frame at a time.  See
+    Blocks on disk I/O and holds one frame at a time.  See
     :func:`walk_in_steps` for the arguments.
 
     Raises:
@@ -84,7 +84,7 @@ def walk(
 def walk_in_steps(
     file: SegmentFile, start: int, end: int, *, last: int | None, load: bool
 ) -> Iterator[Found | Damage | None]:
-    """Walk as :func:`walk` does, and yield None now and then while nothing is found.
+    """Walk like :func:`walk`, and yield None from time to time while no frame is found.
 
     Args:
         file: the segment.
@@ -146,7 +146,7 @@ def _find(file: SegmentFile, offset: int, end: int) -> Generator[None, None, Fra
 
 
 def _is_torn(file: SegmentFile, offset: int, end: int) -> Generator[None, None, bool]:
-    """Return whether the rest from ``offset`` on looks like the trace of a crash."""
+    """Return whether the bytes from ``offset`` on look like the result of a crash."""
     if end - offset < FRAME_HEADER_SIZE or parse_frame(file, offset, end) is not None:
         return True
     return (yield from file.holds_zeros(offset, end))
@@ -162,22 +162,22 @@ class Scan:
         disk: the bytes that the segment takes on the disk.
         inode: the file's number on its file system.
         header: the segment's header; None if it is damaged or was never written.
-        is_readable: whether there is something after the header to read frames from.
-        problem: the reason why the segment must be left alone; "" if it need not.
+        is_readable: whether frames may follow the header.
+        problem: the reason why the segment must not be used; "" if it may be.
         is_newer: whether the problem is that a later release wrote the segment.
         identity: the :func:`fapilog.spool.format.format_id` of the segment's
             wire format; None if it is not known.
         start: the offset of the first frame that is not settled.
-        end: the offset after the last such frame that was found so far.
+        end: the offset after the last unsettled frame that was found.
         is_complete: whether the segment was read to its end.
         gaps: long parts without a frame, from offset to offset.
         file: the open segment while it is being read.
         frames: the number of whole frames that are not settled.
-        records: the number of their records.
+        records: the number of records in these frames.
         bytes: the size of these frames in bytes.
-        oldest_ns: the time of the first of them; 0 if there are none.
-        damages: the damage, at most a thousand parts.
-        damaged_frames: the number of frames that all damage has cost.
+        oldest_ns: the time of the first of these frames; 0 without frames.
+        damages: the damaged parts, at most a thousand.
+        damaged_frames: the number of frames lost to all damage.
     """
 
     path: Path
@@ -211,7 +211,7 @@ class Scan:
                 self.gaps[damage.offset] = damage.end
 
     def count(self, header: FrameHeader, floor: int) -> bool:
-        """Count a frame unless it is settled or of another format; return whether it did."""
+        """Count an unsettled frame of the right format; return whether it was counted."""
         if self.identity is None:
             self.identity = header.format_id
         if header.sequence < floor or header.format_id != self.identity:
@@ -227,13 +227,13 @@ class Scan:
 
 
 def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
-    """Read through a segment.  Never raises; blocks for the disk.
+    """Read through a segment.  Never raises; blocks on disk I/O.
 
     Args:
         path: the segment's path.
         floor: the lowest sequence that is not settled; frames below it, and
-            damage among these, are not counted.
-        load: whether payloads are loaded and checked, too.
+            damage among them, are not counted.
+        load: whether payloads are also loaded and checked.
     """
     found = Scan(path)
     for _ in scan_in_steps(found, floor, load=load):
@@ -285,7 +285,7 @@ def _read_header(found: Scan, file: SegmentFile) -> Iterator[None]:
     if header is not None:
         found.identity = format_id(header.wire_format)
     elif found.size < SEGMENT_HEADER_SIZE or (yield from file.holds_zeros(0, found.size)):
-        return  # a crash came before anything was written
+        return  # the process crashed before it wrote anything
     found.is_readable = True
     found.start = found.end = SEGMENT_HEADER_SIZE
     if header is None:

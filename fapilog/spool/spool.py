@@ -1,4 +1,4 @@
-"""The spool of one sink: this process's own store, and those that it adopted."""
+"""The spool of one sink: this process's own store, and the stores that it adopted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fapilog.spool.options import SpoolOptions
     from fapilog.spool.store import Frame
 
-#: Segments that :attr:`Spool.is_whole` looks at: 8 GiB in the usual size.
+#: The number of segments that :attr:`Spool.is_whole` checks: 8 GiB at the default size.
 _TRUSTED: Final = 1024
 #: One check looks at fewer segments of each adopted directory, because there can be many.
 _ADOPTED_SHARE: Final = 32
@@ -140,8 +140,7 @@ class Spool:
     def corrupt(self) -> Corruption:
         """Counts of the data that cannot be read back.
 
-        Its ``records`` had counted as pending (adopted ones also as adopted)
-        and no longer do.
+        Its ``records`` counted as pending until the damage was found.
         """
         return self._state.corrupt
 
@@ -153,13 +152,13 @@ class Spool:
 
     @property
     def pending_bytes(self) -> int:
-        """The bytes of these records' frames."""
+        """The bytes of the frames of all pending records."""
         found = self._state.own.waiting.size + self._state.adopted.waiting.size
         return found + self._salvage.left.size
 
     @property
     def unread_records(self) -> int:
-        """The number of these records that :meth:`read` has not returned; 0 once closed."""
+        """The number of pending records that :meth:`read` has not returned; 0 once closed."""
         if self._closed:
             return 0
         found = self._state.own.unread.records + self._state.adopted.unread.records
@@ -182,16 +181,16 @@ class Spool:
     ) -> Frame:
         """Write a batch.
 
-        Blocks for a write to the page cache; blocks for the disk with
-        ``sync="always"``, for a severity number of 21 or more, and when the
-        disk is five segments behind.  An error leaves the spool as it was.
+        Blocks during a write to the page cache; blocks on disk I/O with
+        ``sync="always"``, for a severity number of 21 or more, and when a
+        fifth segment waits for a sync.  An error leaves the spool as it was.
 
         Args:
             body: the packed batch.
             severities: the severity number of each record.
             item: an object for the reader, kept while the body is in memory.
-            read: whether the batch is being sent already: :meth:`read` does
-                not return it then, but it still waits for :meth:`ack`.
+            read: whether the batch is already being sent; if so, :meth:`read`
+                does not return it, but it still waits for :meth:`ack`.
 
         Raises:
             SpoolFullError: the cap or the free space is reached, the batch is
@@ -221,7 +220,7 @@ class Spool:
         try:
             self._own = OwnStore(self._state, directory, self._cache_bytes, self._check_room)
         except OSError:
-            with contextlib.suppress(OSError):  # the first error is raised
+            with contextlib.suppress(OSError):  # the error above is raised
                 directory.remove()
             raise
         return self._own
@@ -230,11 +229,11 @@ class Spool:
         self._space.check(self.disk_bytes, size)
 
     def read(self) -> Frame | None:
-        """Return the next batch that was not read; None if there is none now.
+        """Return the next unread batch; None if no batch is ready.
 
         Own and adopted batches take turns.  Own batches are first in, first
-        out; of the adopted ones, those of the oldest directory come first.
-        Blocks for the disk if the reader has fallen behind.
+        out; adopted batches of the oldest directory come first.
+        Blocks on disk I/O if the reader has fallen behind.
         """
         if self._closed:
             return None
@@ -251,18 +250,18 @@ class Spool:
     def ack(self, frame: Frame) -> None:
         """Settle a batch, in any order; a second call does nothing.  Never raises.
 
-        The process that adopts the directory reads every batch again that was
-        never settled.  A segment is deleted when all of its batches are
-        settled, an adopted directory with its last segment.
+        A process that adopts the directory reads every unsettled batch again.  A
+        segment is deleted when all of its batches are settled, and an adopted
+        directory is deleted with its last segment.
         """
         frame.store.ack(frame)
         self._adopted.retire(frame.store)
 
-    # ---- files that somebody else takes away
+    # ---- files that somebody else deletes, replaces or cuts
 
     @property
     def is_whole(self) -> bool:
-        """Whether all files of this process are there and have their full length."""
+        """Whether all files of this process exist in their full length."""
         return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 
     def check(self, most: int = MAX_CHECKED) -> None:
@@ -270,11 +269,11 @@ class Spool:
 
         Missing batches that were not given out are written again by
         :meth:`mend` if they can be read, and count as corrupt otherwise.
-        Those that were given out are only in memory then
-        (:attr:`Frame.is_lost`).  Never raises; blocks for the status of some files.
+        Batches that were given out remain only in memory
+        (:attr:`Frame.is_lost`).  Never raises; blocks while it reads the status of files.
 
         Args:
-            most: the number of segments to look at; the next call looks at the next ones.
+            most: the number of segments to check; the next call checks the next ones.
         """
         for store in list(self._adopted.stores):
             for segment in store.missing(most // _ADOPTED_SHARE):
@@ -300,7 +299,7 @@ class Spool:
             )
 
     def mend(self) -> bool:
-        """Write one batch again that was taken away; return whether there may be more.
+        """Write one lost batch again; return whether more may follow.
 
         Raises:
             SpoolFullError, OSError: see :meth:`append`; the next call tries again.
@@ -320,7 +319,7 @@ class Spool:
     def sync(self) -> None:
         """Write everything to the disk if ``sync_interval`` has passed or a segment is full.
 
-        Blocks for the disk; never raises.  Thread-safe.
+        Blocks on disk I/O; never raises.  Thread-safe.
         """
         now = self._monotonic()
         own = self._own
@@ -332,7 +331,7 @@ class Spool:
     def flush(self) -> None:
         """Write everything to the disk now, so that it survives a power failure.
 
-        Blocks for the disk; never raises.  Thread-safe.
+        Blocks on disk I/O; never raises.  Thread-safe.
         """
         own = self._own
         for store in (*([own] if own else []), *self._adopted.stores):
@@ -348,8 +347,8 @@ class Spool:
     def adopt(self) -> int:
         """Adopt directories of dead processes, the oldest first, and scan them.
 
-        Blocks until all of their frames are counted; directories without room
-        under the cap wait for a later call.  Never raises.
+        Blocks until all of their frames are counted; directories that
+        exceed the cap wait for a later call.  Never raises.
 
         Returns:
             The number of records in them.
@@ -363,11 +362,11 @@ class Spool:
     def look_for_orphans(self) -> bool:
         """Claim directories of dead processes, which :meth:`adopt_step` then scans.
 
-        One thread at a time calls it, without the caller's lock.  Blocks for
-        the disk, but reads no segment.  Never raises.
+        One thread at a time calls it, without the caller's lock.  Blocks on
+        disk I/O, but reads no segment.  Never raises.
 
         Returns:
-            Whether some were left because too many are adopted already.
+            Whether some directories must wait because too many are adopted already.
         """
         if self._closed:
             return False
@@ -378,7 +377,7 @@ class Spool:
         """Scan the claimed directories a little further; return whether there is more.
 
         One thread at a time calls it.  Keeps the interpreter for about a
-        millisecond, blocks for the disk, and never raises.
+        millisecond, blocks on disk I/O, and never raises.
 
         Args:
             lock: the caller's lock, held only while the findings are counted.
@@ -391,7 +390,7 @@ class Spool:
         """Sync and release all directories; empty ones are removed.
 
         Batches that were not settled stay on disk and in
-        :attr:`pending_records`.  Blocks for the disk; never raises; a second
+        :attr:`pending_records`.  Blocks on disk I/O; never raises; a second
         call does nothing.
         """
         if self._closed:
@@ -405,7 +404,7 @@ class Spool:
             own.close()
 
     def after_fork(self) -> None:
-        """Forget everything in a forked child; files and locks are the parent's.
+        """Forget everything in a forked child; files and locks belong to the parent.
 
         Closes the inherited descriptors and changes no file.  The child's
         first append creates a directory for the child.

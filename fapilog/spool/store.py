@@ -1,9 +1,9 @@
-"""The frames of one directory: read in order, settled in any order.
+"""Reads the frames of one directory in order, and settles them in any order.
 
 The spool has a store for this process's own directory
 (:class:`fapilog.spool.own_store.OwnStore`) and one for each directory that it
-adopted.  All methods are called under the lock of the spool's caller, except
-those that say otherwise.
+adopted.  The spool's caller holds its lock during every call, unless a method
+says otherwise.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from fapilog.spool.options import SpoolOptions
     from fapilog.spool.scan import Found, Scan
 
-#: The number of segments that one check looks at.
+#: The number of segments that one check examines.
 MAX_CHECKED: Final = 128
-#: Errors of this process and not of the segment: reading is tried again.
+#: Errors that the process causes, not the segment; the read is tried again.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -65,9 +65,9 @@ class Corruption:
 
     Attributes:
         frames: damaged frames that were skipped, as far as they can be counted.
-        records: the records among them that had counted as pending.
-        adopted: the part of these records that a dead process wrote.
-        segments: segments that are left alone: of a later format, or unreadable.
+        records: the records in these frames that had counted as pending.
+        adopted: the number of these records that a dead process wrote.
+        segments: segments that stay unused: in a later format, or unreadable.
     """
 
     frames: int = 0
@@ -76,7 +76,7 @@ class Corruption:
     segments: int = 0
 
     def count(self, lost: Amount, *, is_adopted: bool) -> None:
-        """Count frames that had counted as pending."""
+        """Count lost frames that had counted as pending."""
         self.frames += lost.frames
         self.records += lost.records
         if is_adopted:
@@ -88,8 +88,8 @@ class Tally:
     """The content of all stores of one kind; readable from any thread.
 
     Attributes:
-        waiting: frames that are not settled.
-        unread: frames that were not given out.
+        waiting: the unsettled frames.
+        unread: the frames that :meth:`Store.read` has not returned.
         disk: the bytes of all segments.
     """
 
@@ -149,13 +149,13 @@ class Segment:
         path: the file's path.
         position: the offset of the first frame that was not read.
         end: the offset after the last whole frame.
-        size: the bytes that the file counts for on the disk.
+        size: the bytes that the file adds to :attr:`Tally.disk`.
         inode: the file's number on its file system.
         sealed: whether nothing more is written to the file.
-        unread: the frames that were not given out.
+        unread: the frames that :meth:`Store.read` has not returned.
         waiting: the frames that are not settled.
         is_lost: whether somebody else deleted, replaced or cut the file.
-        is_kept: whether the file stays, because a part of it cannot be read here.
+        is_kept: whether the file is never deleted, because a part of it is unreadable.
         gaps: parts without a frame that are skipped, from offset to offset.
     """
 
@@ -187,7 +187,7 @@ class Segment:
                 self.position = self.gaps.pop(self.position, self.position)
                 later = (gap for gap in self.gaps if gap > self.position)
                 self._found_end = min(later, default=self.end)
-                end = min(self._found_end, self._file.size())  # somebody may have cut it
+                end = min(self._found_end, self._file.size())  # the file may have been cut
                 self._found = walk(self._file, self.position, end, load=True)
             one = next(self._found, None)
             if one is None:
@@ -201,7 +201,7 @@ class Segment:
 
     @property
     def is_there(self) -> bool:
-        """Whether the path still leads to the file with all that was written.  Never raises."""
+        """Whether the path still leads to the file in its full length.  Never raises."""
         try:
             status = self.path.lstat()
         except OSError:
@@ -246,9 +246,9 @@ class Frame:
         item: the object that :meth:`Spool.append` received with the batch if
             it is still in memory, else None.
         size: the bytes that the frame takes on the disk.
-        end: the offset after the frame; for the spool only.
-        segment: the frame's segment; for the spool only.
-        store: the frame's store; for the spool only.
+        end: the offset after the frame; used only by the spool.
+        segment: the frame's segment; used only by the spool.
+        store: the frame's store; used only by the spool.
     """
 
     sequence: int
@@ -263,7 +263,7 @@ class Frame:
 
     @property
     def amount(self) -> Amount:
-        """The amount that the frame counts for."""
+        """The amount of this single frame."""
         return Amount(1, len(self.severities), self.size)
 
     @property
@@ -273,7 +273,7 @@ class Frame:
 
     @property
     def is_lost(self) -> bool:
-        """Whether somebody else took the frame's file away, so that only memory holds it."""
+        """Whether only memory holds the frame, because somebody else deleted or cut its file."""
         return self.segment.is_lost
 
 
@@ -289,10 +289,10 @@ class Store:
         is_adopted: whether a dead process wrote it.
 
     Attributes:
-        directory: see above.
-        is_adopted: see above.
+        directory: the directory, as given.
+        is_adopted: whether a dead process wrote the directory.
         cursor: the cursor of the directory.
-        is_complete: whether no further segment is added.
+        is_complete: whether no further segments will be added.
 
     Raises:
         OSError: the cursor can be neither opened nor created.
@@ -309,10 +309,10 @@ class Store:
         self._next = max(self.cursor.floor, 1)  # the lowest sequence that was not given out
         self._ahead: set[int] = set()  # sequences given out or settled before their turn
         self._out: set[int] = set()  # sequences given out and not settled
-        self._order: list[int] = []  # a heap of _out, which may hold settled ones as well
+        self._order: list[int] = []  # a heap of _out, which may also hold settled sequences
         self.is_complete = not is_adopted
         self._growing: Segment | None = None  # the segment that is being scanned
-        self._grown = Amount()  # the part of it that was counted
+        self._grown = Amount()  # the counted part of _growing
         self._is_open = True
         self._checked = 0  # the index at which the next check begins
         self._syncing = native.RLock()
@@ -323,16 +323,16 @@ class Store:
         """Add the frames that a scan has found since the last call.
 
         Args:
-            found: the scan of one segment until it is complete, then that of
-                the next segment.
+            found: the scan of one segment until it is complete, and after it
+                the scan of the next segment.
 
         Returns:
-            The number of records that are new.
+            The number of new records.
         """
         segment, self._growing = self._growing, None
         if segment is None:
             if found.is_complete and not found.is_readable and not found.problem:
-                self._delete(found.path)  # a crash came before anything was written
+                self._delete(found.path)  # the process crashed before it wrote anything
                 return 0
             is_certain = found.is_complete and not found.problem
             if not found.is_readable or not (found.frames or is_certain):
@@ -375,7 +375,7 @@ class Store:
 
     @property
     def is_drained(self) -> bool:
-        """Whether every frame is settled and no further ones are added."""
+        """Whether every frame is settled and no further frames will be added."""
         return self.is_complete and not self._segments
 
     @property
@@ -386,7 +386,7 @@ class Store:
     # ---- reading
 
     def read(self) -> Frame | None:
-        """Return the next frame and count it as given out; None if there is none now."""
+        """Return the next frame and count it as given out; None if no frame is ready."""
         while self._unread:
             segment = self._unread[0]
             try:
@@ -409,7 +409,7 @@ class Store:
         return None
 
     def frame_of(self, segment: Segment, found: Found) -> Frame | None:
-        """Return a frame that was read from the disk; None if it is of another wire format."""
+        """Return a frame that was read from the disk; None if it has another wire format."""
         header, payload = found
         if payload is None or header.format_id != self._state.identity:
             return None
@@ -418,7 +418,7 @@ class Store:
         return Frame(header.sequence, header.time_ns, marks, body, None, *where)
 
     def _is_due(self, sequence: int) -> bool:
-        """Return whether a frame that was read was not given out before."""
+        """Return whether the frame of this sequence must still be given out."""
         if sequence in self._ahead:
             self._go_on_at(sequence)
             return False
@@ -430,7 +430,7 @@ class Store:
         self._mark_out(frame)
 
     def _go_on_at(self, sequence: int) -> None:
-        """Set the next sequence to read: the first from ``sequence`` on that had no turn yet."""
+        """Continue at ``sequence``, or at the first later sequence that is not in ``_ahead``."""
         while sequence in self._ahead:
             self._ahead.discard(sequence)
             sequence += 1
@@ -442,7 +442,7 @@ class Store:
         self._count_read(frame.segment, frame.amount)
 
     def _finish(self, segment: Segment) -> None:
-        """Count the frames that are missing in a segment that was read to its end."""
+        """Count the missing frames of a segment that was read to its end."""
         segment.close_reader()
         lost = replace(segment.unread)
         if lost.frames > 0:
@@ -462,7 +462,7 @@ class Store:
         sequence = frame.sequence
         if not self._is_open:
             return
-        if frame.is_lost:  # no count includes it any more
+        if frame.is_lost:  # no count includes the frame any longer
             self._out.discard(sequence)
             self._move_cursor(frame)
             return
@@ -477,7 +477,7 @@ class Store:
         self._move_cursor(frame)
 
     def _pass_by(self, frame: Frame) -> None:
-        """Skip a frame when its turn to be read comes."""
+        """Make :meth:`read` skip a frame."""
         self._ahead.add(frame.sequence)
         self._go_on_at(self._next)
 
@@ -506,12 +506,12 @@ class Store:
                 f"twice: {error.strerror or error}",
             )
 
-    # ---- files that somebody else takes away
+    # ---- files that somebody else deletes, replaces or cuts
 
     def missing(self, most: int = MAX_CHECKED) -> list[Segment]:
         """Return segments whose files somebody else deleted, replaced or cut.
 
-        Looks at ``most`` segments, and at the next ones in the next call.
+        Checks ``most`` segments; the next call checks the next ones.
         """
         segments = self._segments
         if not self.directory.is_there:
@@ -524,12 +524,12 @@ class Store:
         return [segment for segment in checked if not segment.is_there]
 
     def renew(self) -> None:
-        """Write lock and cursor again if somebody else deleted them.  Never raises."""
+        """Create the lock and the cursor again if somebody else deleted them.  Never raises."""
         self.directory.renew_lock()
         self.cursor.renew()
 
     def give_up(self, segment: Segment) -> Amount:
-        """Forget a segment that was taken away; return the amount that was never given out."""
+        """Forget a lost segment; return the amount that was never given out."""
         left = replace(segment.unread)
         self._tally.unread.take(left)
         self._tally.waiting.take(segment.waiting)
@@ -561,7 +561,7 @@ class Store:
     def sync(self) -> None:
         """Write the cursor to the disk, so that it survives a power failure.
 
-        Thread-safe without the caller's lock; blocks for the disk; never raises.
+        Thread-safe without the caller's lock; blocks on disk I/O; never raises.
         """
         with self._syncing:
             self._sync_file(self.cursor.file)
@@ -580,7 +580,7 @@ class Store:
         """Close all files and release the directory, which is removed if it is empty.
 
         Returns:
-            Whether the directory is gone.
+            Whether the directory no longer exists.
         """
         self._is_open = False
         for segment in self._segments:
@@ -598,7 +598,7 @@ class Store:
             return False
 
     def abandon(self) -> None:
-        """Close all descriptors in a forked child; the files are the parent's."""
+        """Close all descriptors in a forked child; the files belong to the parent."""
         self._is_open = False
         for segment in self._segments:
             segment.abandon()

@@ -1,7 +1,7 @@
 """Reports about the files on disk, for the command line.
 
 A survey takes no lock and changes nothing.  The functions that purge, and
-:func:`give_to`, change only what they could lock.
+:func:`give_to`, change only directories and files that they have locked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DirectoryReport:
     Attributes:
         path: the directory.
         name: the parts of the directory's name.
-        is_alive: whether a process owns it, the writer or one that adopted it.
+        is_alive: whether a living process owns it: its writer, or one that adopted it.
         problem: the reason why it cannot be read; "" if it can.
         segments: the scans of its segments.
         mark: the mark of the credentials that its records were logged with.
@@ -66,7 +66,7 @@ class DirectoryReport:
 
     @property
     def oldest_ns(self) -> int:
-        """Time of the oldest waiting batch, nanoseconds since the Unix epoch; 0 if none waits."""
+        """The time of the oldest waiting batch, in nanoseconds since the Unix epoch, or 0."""
         return min((s.oldest_ns for s in self.segments if s.oldest_ns), default=0)
 
     @property
@@ -103,11 +103,11 @@ class SinkReport:
 
 
 def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return the content of a spool's directory, per sink.  Blocks for the disk.
+    """Return the content of a spool's directory, per sink.  Blocks on disk I/O.
 
     Args:
         directory: the directory that the options name.
-        load: whether every payload is loaded and checked, too.
+        load: whether every payload is also loaded and checked.
 
     Raises:
         OSError: the directory itself cannot be read.
@@ -155,11 +155,11 @@ def purge_directory(report: DirectoryReport) -> bool:
     """Delete the directory of a dead process.
 
     Returns:
-        False if a process owns it now, or if it holds files that are not the
-        spool's; its segments are deleted in the second case.
+        False if a process owns it now, or if it contains foreign files; in the
+        second case, its segments are deleted.
 
     Raises:
-        OSError: the directory is another user's, or a file cannot be deleted.
+        OSError: the directory belongs to another user, or a file cannot be deleted.
     """
     owned = claim(report.path)
     if owned is None:

@@ -200,7 +200,7 @@ def test_if_no_further_thread_can_be_started_the_first_one_delivers_all(monkeypa
     close(queue)
     assert (len(sink.records), sink.most) == (100, 1)
     err = capsys.readouterr().err
-    assert "no thread for fapilog-scripted: can't start new thread; another thread works" in err
+    assert "a thread for fapilog-scripted: can't start new thread; another thread works" in err
 
 
 # ---- shutdown

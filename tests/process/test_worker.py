@@ -127,7 +127,7 @@ def test_a_thread_that_is_refused_is_announced_unless_the_interpreter_ends(
         patch.setattr(threading.Thread, "start", refuse)
         assert loop.worker.wake() is False
     assert loop.worker.idle
-    assert ("no thread for fapilog-test" in capsys.readouterr().err) is is_announced
+    assert ("a thread for fapilog-test" in capsys.readouterr().err) is is_announced
     assert loop.worker.wake()
 
 

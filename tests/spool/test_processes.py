@@ -102,7 +102,7 @@ def test_another_wire_format_waits_for_its_own_sink(tmp_path, capsys):
     before = {file: file.read_bytes() for file in path.iterdir()}
     other = adopt(tmp_path, wire_format="another")
     assert (other.adopted, other.read(), other.adopt()) == (0, None, 0)
-    assert "another wire format than another" in capsys.readouterr().err
+    assert "a wire format other than another" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in path.iterdir()} == before
     put(other, "x")
     other.close()
