@@ -37,9 +37,9 @@ BOUND: Final[ContextVar[Mapping[str, Any]]] = ContextVar("fapilog_bound", defaul
 def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> None:
     """Reset ``variable`` with the latest of the ``tokens`` that belong to this context.
 
-    Threads and tasks that share one context manager share its list of tokens,
-    but each has its own context and tokens.  If no token belongs to this context
-    (because the garbage collector closed a generator), nothing is reset.
+    Threads and tasks that share a context manager share its list of tokens, but each
+    has its own context.  If no token belongs to this context (because the garbage
+    collector closed a generator), nothing is reset.
     """
     for token in reversed(tokens.copy()):
         try:
@@ -69,9 +69,8 @@ def suppressed() -> Iterator[None]:
 class collect:  # noqa: N801 - used as a function, as bind() is
     """Collect the fields that :func:`bind` binds inside the block.
 
-    The fields that a handler binds are no longer bound when the handler returns.
-    A middleware that collects the fields can add them to the record that it logs
-    afterwards.
+    Fields that a handler binds are unbound when it returns.  A middleware that
+    collects these fields can add them to the record that it logs afterwards.
 
     A context manager for one block: ``with collect() as fields``.  ``fields`` is
     a dict that grows during the block.  It contains the latest value of each of

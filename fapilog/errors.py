@@ -12,9 +12,8 @@
             ├── TooLargeError                    smaller batches may succeed
             └── InvalidDataError                 some records of the batch may succeed
 
-After start-up no error of fapilog reaches the application: a sink raises
-``SendError``, and its delivery retries the batch or counts the loss, and announces
-the failure.
+After start-up no error of fapilog reaches the application: a sink raises ``SendError``,
+and its delivery announces the failure and retries the batch or counts the loss.
 """
 
 from __future__ import annotations

@@ -109,8 +109,7 @@ class RecordTarget(Protocol):
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every record that was offered before is settled.
 
-        Blocks up to ``timeout`` seconds (30 if None).  Returns False if the time
-        limit passes.
+        Blocks up to ``timeout`` seconds (30 if None).  Returns False after that time.
         """
         ...
 
@@ -158,7 +157,7 @@ class Sink(Protocol[ItemT]):
                 time; it is sent again in smaller parts.
             TooLargeError: smaller batches may succeed; the batch is split.
             InvalidDataError: the backend refuses some of the records; the batch
-                is bisected until each refused record is in a batch by itself.
+                is bisected until each refused record is alone.
             PermanentError: the batch will never succeed; it is quarantined, or
                 counted as rejected if there is no quarantine.
         """

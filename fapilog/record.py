@@ -68,8 +68,7 @@ class LogRecord:
 
     Attributes:
         timestamp: the time of the event, in nanoseconds since the Unix epoch.
-        observed_timestamp: the time when the pipeline received the event, in
-            nanoseconds since the Unix epoch.
+        observed_timestamp: the time when the pipeline got the event, in nanoseconds.
         severity_number: the severity from 1 to 24; 0 if it is unspecified.
         severity_text: the name of the level at the source.
         body: the message, or any structured value.
@@ -80,8 +79,7 @@ class LogRecord:
         trace_flags: the W3C trace flags, 0 to 255.
         scope: the logger that emitted the record.
         resource: the entity that produced the record.
-        dropped_attributes_count: the number of attributes dropped because of a
-            limit.
+        dropped_attributes_count: the number of attributes dropped due to a limit.
         size: the approximate number of UTF-8 bytes in the record's texts; the
             pipeline sets it before fan-out.
 

@@ -24,8 +24,7 @@ class Rule:
 
     Attributes:
         accepts: the function that tells whether a value is allowed.
-        allowed: the description of the allowed values, which follows "use" in
-            the error.
+        allowed: the allowed values in words, which the error puts after "use".
     """
 
     accepts: Callable[[Any], bool]
@@ -42,8 +41,7 @@ class Rule:
         Args:
             option: the option's name.
             value: the value.  The error shows it, so it must not be a secret.
-            owner: the description of the object to which the option belongs,
-                such as ``sink 'file'``.
+            owner: the object that has the option, such as ``sink 'file'``.
 
         Raises:
             ConfigurationError: the value is not allowed.

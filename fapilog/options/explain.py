@@ -111,7 +111,7 @@ def _fix(details: Sequence[ErrorDetails]) -> str:
 
 
 def _plain_numbers(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the limits with 0 instead of 0.0, for example."""
+    """Return the limits with 0 instead of 0.0."""
     return {
         name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
         for name, limit in limits.items()

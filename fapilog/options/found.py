@@ -71,8 +71,7 @@ def belongs_to_application(path: Path) -> bool:
 def _running_files() -> Iterator[str]:
     """Yield the files of the main program and of the modules whose code runs on this thread.
 
-    The module of a frame tells its file, because the code object may contain the name
-    of a template.
+    The module of a frame tells its file; a code object may name a template instead.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     # With zero-code instrumentation, the main program is not loaded yet, so the working

@@ -121,8 +121,7 @@ class EnvironmentSource(EnvSettingsSource):
     def explode_env_vars(
         self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
     ) -> dict[str, Any]:
-        # One variable contains all pairs; pydantic-settings may read pairs from further
-        # variables, and its versions differ in how they do so.
+        # One variable contains all pairs; versions of pydantic-settings read more differently.
         if NoDecode in field.metadata:
             return {}
         return super().explode_env_vars(field_name, field, env_vars)
@@ -219,11 +218,8 @@ def _variables_of(option: str) -> list[str]:
 def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     """Return the value of a variable.
 
-    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-
     Raises:
-        ValueError: the value is wrong; the specification requires a warning and the
-            default value.
+        ValueError: the value is wrong; a warning and the default are required.
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if option == "sinks":
@@ -344,7 +340,6 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
 
 
 def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options in the text of a file."""
     content: Any = tomllib.loads(text)
     tool = content.get("tool")
     if not table and isinstance(tool, dict) and "fapilog" in tool:
@@ -372,8 +367,8 @@ def readers(
 
     Args:
         settings_cls: the class of the settings.
-        config: the path of a file that an argument names; if None, the file that
-            ``FAPILOG_CONFIG`` names, or else the files in the working directory.
+        config: the path of a file; if None, the file that ``FAPILOG_CONFIG`` names,
+            or else the files in the working directory.
     """
     environment = (
         partial(EnvironmentSource, settings_cls),

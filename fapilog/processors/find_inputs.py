@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 _VALUE: Final = "input_value="
 _VALUE_END: Final = ", input_type="
 
-# The line with the place of an error, and the start of the line with the message,
-# indented by two spaces.  In an exception group each line begins with a bar.  A line
-# end may be escaped.
+# The line with the place of an error, and the two spaces before its message in the next
+# line.  In an exception group each line begins with a bar.  Line ends may be escaped.
 _place: Final = re.compile(
     r"""(?:\r?\n|\\n)(?P<bar>(?:[ ]{0,32}[|][ ])?)
     (?P<place>[^\s|\\][^\r\n\\]*(?:\\(?!n)[^\r\n\\]*)*)
@@ -36,8 +35,7 @@ _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
 # The dots inside a shortened name, the rest of that name, and the sign before the value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
-#: The number of characters of a value that are searched for dots, and the largest
-#: number of runs of dots in them.
+#: The number of characters of a value that are searched for dots, and of runs of dots.
 _CUT_WITHIN: Final = 64
 _MOST_DOTS: Final = 4
 _location: Final = re.compile(
@@ -94,9 +92,7 @@ def find_cut_inputs(text: str) -> Iterator[Span]:
 
 
 def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield the places of ``msg``, ``input`` and ``ctx`` in errors whose ``loc`` is secret.
-
-    The text contains the errors as a ``repr`` or as JSON.
+    """Yield the places of ``msg``, ``input`` and ``ctx`` in a repr or JSON of errors about secrets.
 
     Args:
         text: any text.

@@ -43,8 +43,7 @@ def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
 
 
 _name: Final = _compiled(r"[\w.-]")
-# A name cannot begin inside an escape; otherwise every part of a long name would be
-# searched again.
+# A name cannot begin inside an escape, or every part of a long name would be searched again.
 _encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
 _closing_quote: Final = re.compile(r"""\\*["']\Z""")
 # Characters that end a member of an object, or begin a string or a container in it.
@@ -206,8 +205,7 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
 def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
     """Return the end of a value that follows a name in quotes, as in JSON.
 
-    The value may have several lines.  If the text was truncated, the value ends with
-    the text.
+    The value may have several lines.  The value of a truncated text ends with the text.
 
     Args:
         text: any text.

@@ -1,8 +1,7 @@
 """Finds secrets by their shape in a message, a URL or a traceback.
 
 Each rule finds one shape and marks only its secret part, so that the text
-around it stays readable.  The time of every pattern is linear in the length of the
-text, so that no text can stall the worker.
+around it stays readable.  Every pattern takes linear time: no text can stall the worker.
 """
 
 from __future__ import annotations
@@ -225,8 +224,7 @@ RULES: Final = (
 def may_hold_secret(text: str, lowered: str) -> bool:
     """Whether one of the rules might find something; takes half a microsecond.
 
-    Single characters are tested first: the search for a character is much
-    faster than the search for a word, and most texts contain few of them.
+    Single characters are tested first, because the search for them is faster.
     """
     return (
         "bearer" in lowered

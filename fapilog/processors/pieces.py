@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 #: The number of characters of a piece, in which a match may begin.
 PIECE: Final = 8192
-#: The number of characters past the end of the piece that a rule may read to
-#: recognise a secret.
+#: The number of characters past its end that a rule may read to recognise a secret.
 OVERLAP: Final = 1024
 #: The same two numbers for users' patterns, which may take quadratic time.
 SHORT_PIECE: Final = 1024

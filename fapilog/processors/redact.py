@@ -248,7 +248,7 @@ class RedactProcessor:
             record.attributes = self._mapping(record.attributes)
 
     def _is_clear(self, *values: AnyValue) -> bool:
-        """Search all texts of plain values together; return whether they contain no secret."""
+        """Search all texts of plain values at once; return whether they contain no secret."""
         texts: list[str] = []
         rest: list[Any] = [*values]
         while rest:

@@ -178,7 +178,7 @@ _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 
 
 def _without_first_lines(tail: str) -> str:
-    """Return a tail without its first two lines, but remove at most 4,096 characters per line.
+    """Return a tail without its first two lines, or without 4,096 characters of a longer line.
 
     The cut may have split a secret, or separated it from its name.
     """

@@ -29,8 +29,7 @@ class Limits:
         depth: the number of levels of nested containers, 1 to 30.
         nodes: the total number of values in the containers of the body or of
             one attribute, at least 1.
-        text: the number of characters in one string, or of bytes in one bytes
-            object.
+        text: the number of characters in one string, or bytes in one byte string.
         record: the number of UTF-8 bytes in all texts of a record, at least
             4096.  Each value in a container adds 8, and each attribute adds 16.
         attributes: the number of attributes of a record; the default is that of

@@ -144,8 +144,7 @@ def header_size(record: LogRecord) -> int:
 def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_id: str) -> int:
     """Check and measure the texts of a header, which many consecutive records share.
 
-    The severity text adds nothing to the size: few such texts exist, and all records
-    share them.
+    The severity text adds nothing to the size, because all records share a few texts.
     """
     if trace_id != _id(trace_id, 32) or span_id != _id(span_id, 16):
         raise NotPlainError

@@ -110,7 +110,7 @@ def type_name(kind: Any) -> str:
 
 @lru_cache(maxsize=512)
 def _reader(kind: type) -> Reader:
-    """Return the reader of a class, which is the same for all its objects."""
+    """Return the reader for all objects of a class."""
     for bases, reader in _BY_BASE:
         if issubclass(kind, bases):
             return reader
@@ -212,8 +212,7 @@ def _read_numpy_array(value: Any) -> object:
         return value[()]
     if value.ndim > 1 or value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:  # noqa: PLR2004 - bytes
         return Items(value)
-    # Converting slices is faster than converting single numbers, and a large array
-    # is never converted as a whole.
+    # Slices are converted faster than single numbers, and only as far as they are needed.
     slices = (value[start : start + 256].tolist() for start in range(0, len(value), 256))
     return Items(chain.from_iterable(slices))
 

@@ -1,4 +1,4 @@
-"""Copies and measures plain values, which are the values that a snapshot consists of.
+"""Copies and measures plain values, of which a snapshot consists.
 
 Most values of an application are plain.  A snapshot copies them without checking
 their parts and then measures the copy.  The worker also measures every record,

@@ -162,7 +162,7 @@ class Walk:
             count -= 1  # the mark takes the place of one part
             if count < 1:
                 return self._text(_missing(found))
-        # The budget is reduced for all parts before the first is copied, so that
+        # The space of all parts is reserved before the first one is copied, so that
         # a large part cannot use the space of the others.
         self._nodes -= min(count + 1, total)
         self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 #: The number of bits in the longest integer that Python writes in decimal (4,300 digits).
 _DECIMAL_BITS: Final = 14_280
-#: The largest number of characters in the removed last word, which is also limited to
-#: a quarter of the text.
+#: The longest word that truncation removes; a quarter of the text is the other limit.
 _LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
