@@ -28,7 +28,7 @@ EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 #: a pipeline, so a sink cannot send the records that it or its client library logs.
 SUPPRESSED: Final[Mapping[str, Any]] = MappingProxyType({"fapilog.suppressed": True})
 
-#: The largest number of names that one ``collect()`` collects: the attributes of a record.
+#: The largest number of names in one ``collect()``: the default limit for attributes.
 MAX_COLLECTED: Final = DEFAULT_LIMITS.attributes
 
 BOUND: Final[ContextVar[Mapping[str, Any]]] = ContextVar("fapilog_bound", default=EMPTY)
@@ -45,7 +45,7 @@ def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> N
         try:
             variable.reset(token)
         except (ValueError, RuntimeError):
-            continue  # another context's token, or one that another thread is removing
+            continue  # a token of another context, or a token that another thread is removing
         tokens.remove(token)
         return
 

@@ -107,9 +107,9 @@ class RecordTarget(Protocol):
         ...
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every record that was offered before is settled.
+        """Wait until every record that was offered before this call is settled.
 
-        Blocks up to ``timeout`` seconds (30 if None).  Returns False after that time.
+        Blocks up to ``timeout`` seconds (30 if None).  Returns False if this time passes.
         """
         ...
 
@@ -192,7 +192,7 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
         ...
 
     def unpack(self, packed: bytes) -> list[ItemT]:
-        """Return the encoded records in ``packed``, in the order that :meth:`pack` got.
+        """Return the encoded records in ``packed``, in the order in which they were packed.
 
         Raises:
             ValueError: :meth:`pack` did not make ``packed``.

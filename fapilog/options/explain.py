@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from fapilog.options.sources import Origins, Source
 
-# The similarity from which on a name is taken for a misspelled option: of the same
-# group, and of any group.
+# The minimum similarity between a misspelled name and an option of the same group, and
+# between a misspelled name and an option of any group.
 _SIMILAR: Final = 0.6
 _VERY_SIMILAR: Final = 0.85
 _GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
@@ -96,7 +96,7 @@ def _explain_one(
 
 
 def _fix(details: Sequence[ErrorDetails]) -> str:
-    """Return the fix of a wrong value: the allowed values of every branch of a union."""
+    """Return the fix for a wrong value: the allowed values of every branch of a union."""
     allowed = [
         _ALLOWED[detail["type"]].format(**_plain_numbers(detail.get("ctx", {})))
         for detail in details

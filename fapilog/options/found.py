@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: and takes no resources.
 HARMLESS: Final[dict[str, Any]] = {"harmless": True}
 
-#: The largest size of a file that is read, in bytes; the user may not know the file.
+#: The largest size of a file that is read, in bytes.
 _MAX_BYTES: Final = 1 << 20
 _INSTALLED: Final = {"site-packages", "dist-packages"}
 # Opening must not wait for the writer of a pipe.
@@ -71,7 +71,7 @@ def belongs_to_application(path: Path) -> bool:
 def _running_files() -> Iterator[str]:
     """Yield the files of the main program and of the modules whose code runs on this thread.
 
-    The module of a frame tells its file; a code object may name a template instead.
+    Each file comes from a frame's module, because a code object may name a template.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     # With zero-code instrumentation, the main program is not loaded yet, so the working

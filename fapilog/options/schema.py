@@ -66,7 +66,7 @@ def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
 
 def is_group(kind: Any) -> bool:
     """Whether a type is a group of options."""
-    # On Python 3.10, isinstance() takes a generic alias for a class.
+    # On Python 3.10, isinstance() treats a generic alias as a class.
     return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel)
 
 

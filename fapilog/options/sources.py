@@ -121,7 +121,7 @@ class EnvironmentSource(EnvSettingsSource):
     def explode_env_vars(
         self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
     ) -> dict[str, Any]:
-        # One variable contains all pairs; versions of pydantic-settings read more differently.
+        # One variable contains all pairs; pydantic-settings must not read further variables.
         if NoDecode in field.metadata:
             return {}
         return super().explode_env_vars(field_name, field, env_vars)
@@ -131,7 +131,7 @@ class EnvironmentSource(EnvSettingsSource):
         return self._split(option)[0]
 
     def place(self, option: str) -> str:
-        """Return the variable, and the option's place in the value if it is only a part."""
+        """Return the variable, followed by the option's path inside the variable's value."""
         return ": ".join(self._split(option))
 
     def spelling(self, option: str) -> str:
@@ -219,7 +219,7 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     """Return the value of a variable.
 
     Raises:
-        ValueError: the value is wrong; a warning and the default are required.
+        ValueError: the value is wrong; the specification requires a warning.
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if option == "sinks":

@@ -26,7 +26,7 @@ _EVERYTHING: Final = 0o777
 
 
 class OptionGroup(BaseModel):
-    """Base of a group of options: a table in a file, ``FAPILOG_GROUP__OPTION`` variables."""
+    """Base of an option group: a table in a file, ``FAPILOG_GROUP__OPTION`` in the environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -35,7 +35,7 @@ _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
 # The dots inside a shortened name, the rest of that name, and the sign before the value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
-#: The number of characters of a value that are searched for dots, and of runs of dots.
+#: The number of characters that are searched for dots, and the largest number of dot runs.
 _CUT_WITHIN: Final = 64
 _MOST_DOTS: Final = 4
 _location: Final = re.compile(

@@ -205,7 +205,7 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
 def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
     """Return the end of a value that follows a name in quotes, as in JSON.
 
-    The value may have several lines.  The value of a truncated text ends with the text.
+    The value may have several lines.  In a truncated text, it may end with the text.
 
     Args:
         text: any text.

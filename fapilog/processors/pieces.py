@@ -15,11 +15,11 @@ from fapilog.process.give_way import give_way
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The number of characters of a piece, in which a match may begin.
+#: The number of characters in a piece.
 PIECE: Final = 8192
-#: The number of characters past its end that a rule may read to recognise a secret.
+#: The number of characters past the end of a piece that a rule may read.
 OVERLAP: Final = 1024
-#: The same two numbers for users' patterns, which may take quadratic time.
+#: The size and the overlap of pieces for users' patterns, which may take quadratic time.
 SHORT_PIECE: Final = 1024
 SHORT_OVERLAP: Final = 512
 _blank: Final = re.compile(r"\s")
@@ -38,7 +38,7 @@ def search(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 def search_bounded(
     pattern: re.Pattern[str], text: str, group: int | str = 0
 ) -> Iterator[tuple[int, int]]:
-    """Yield the places of a group of a pattern, which searches only short pieces of the text.
+    """Search a text in short pieces, and yield the places of a group of the pattern.
 
     The pattern reads at most ``SHORT_OVERLAP`` characters past the end of the
     piece in which a match begins.  A place that ends at that limit is extended to

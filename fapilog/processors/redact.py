@@ -209,7 +209,7 @@ class RedactProcessor:
         return self._is_clear_name(record.event_name) and self._is_clear_name(record.severity_text)
 
     def _is_clear_name(self, name: str) -> bool:
-        """Whether a name contains no secret; the answer is cached, because names are few."""
+        """Whether a name contains no secret; the answer is cached, because there are few names."""
         if name in self._clear_names:
             return True
         if self._patterns or self._is_suspect(name):
@@ -293,7 +293,7 @@ class RedactProcessor:
         return True
 
     def _is_secret_pair(self, value: list[Any]) -> bool:
-        return len(value) == 2 and self._is_secret_name(value[0])  # noqa: PLR2004 - name, value
+        return len(value) == 2 and self._is_secret_name(value[0])  # noqa: PLR2004 - a name and its value
 
     def _is_secret_option(self, item: object) -> bool:
         return (

@@ -1,4 +1,4 @@
-"""Values of the application, made safe to keep, to encode and to send.
+"""Makes the application's values safe to keep, encode and send.
 
 ``snapshot`` runs on the caller's thread and copies any object into a bounded
 ``AnyValue`` that the application cannot change.  ``normalise`` runs on the worker,

@@ -70,8 +70,8 @@ def ordinary_size(
 ) -> int:
     """Return the size of a record whose body and attributes need no change.
 
-    All texts of an ordinary record together are within the limit of one text, so
-    no text is compared with the limit by itself.
+    All texts of an ordinary record together are within the limit of one text, so the
+    texts are not checked one by one.
 
     Args:
         record: the record; :func:`header_size` counts its other fields.

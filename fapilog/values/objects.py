@@ -122,7 +122,7 @@ def _reader(kind: type) -> Reader:
 
 
 def _structural_reader(kind: type) -> Reader:
-    """Choose the reader of a class without a known base by the attributes of the class."""
+    """Choose the reader of a class by its attributes, because it has no known base class."""
     if hasattr(kind, "__next__"):
         return _describe  # reading an iterator would consume it
     if is_dataclass(kind):

@@ -26,7 +26,7 @@ _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 
 class NotPlainError(Exception):
-    """A value contains an object of another type, or exceeds the limits."""
+    """A value contains an object that is not plain, or exceeds the limits."""
 
 
 def copy_plain(value: Any, limits: Limits) -> Any:
@@ -35,7 +35,7 @@ def copy_plain(value: Any, limits: Limits) -> Any:
     :func:`measure` checks them afterwards.  Runs no code of the application.
 
     Raises:
-        NotPlainError: the value contains an object of another type, or is too large.
+        NotPlainError: the value contains an object that is not plain, or is too large.
     """
     return _copy_plain(value, limits.depth, [limits.nodes])
 

@@ -80,7 +80,7 @@ fit_redacted = partial(fit, end=str)
 
 
 def name_of(key: AnyValue, taken: Collection[str]) -> str:
-    """Return the name for a key, made different from every name in ``taken``.
+    """Return the name for a key; the name is not in ``taken``.
 
     None and booleans are written as in JSON, bytes as text.  If two keys have the
     same text, ``#`` and a number are added to the second.
