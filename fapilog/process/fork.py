@@ -24,7 +24,7 @@ import os
 import weakref
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import diagnostics, native
 from fapilog.errors import RetryableError
@@ -54,7 +54,9 @@ STEPS: Final = (
 _POLL: Final = 0.001
 
 
-_functions: Final[dict[tuple[str, str], list[Callable[[], _Function | None]]]] = {}
+_functions: Final[dict[tuple[str, str], list[_Function]]] = {}
+#: The methods of objects that may go before the process does.
+_methods: Final[dict[tuple[str, str], weakref.WeakKeyDictionary[Any, Callable[[Any], object]]]] = {}
 
 
 def register(
@@ -75,23 +77,19 @@ def register(
     assert step in STEPS, step  # noqa: S101 - a name in fapilog's own code
     moments = (("before", before), ("in_parent", in_parent), ("in_child", in_child))
     for moment, function in moments:
-        functions = _functions.setdefault((moment, step), [])
         if isinstance(function, MethodType):
-            functions.append(weakref.WeakMethod(function, functions.remove))
+            methods = _methods.setdefault((moment, step), weakref.WeakKeyDictionary())
+            methods[function.__self__] = function.__func__
         elif function is not None:
-            functions.append(partial(_itself, function))
-
-
-def _itself(function: _Function) -> _Function:
-    return function
+            _functions.setdefault((moment, step), []).append(function)
 
 
 def _run(moment: str, steps: Iterable[str]) -> None:
     for step in steps:
-        for reference in list(_functions.get((moment, step), ())):
-            function = reference()
-            if function is not None:
-                function()
+        for owner, method in list(_methods.get((moment, step), {}).items()):
+            method(owner)
+        for function in _functions.get((moment, step), ()):
+            function()
 
 
 class Section:

@@ -172,7 +172,7 @@ def _shorten(text: str) -> str:
     return f"{head}\n… ({left_out} characters left out)\n{tail}"
 
 
-# The signs between a name and its value, in any encoding.
+# A sign between a name and its value, in any encoding.
 _sign: Final = re.compile(r"""[=:%\\]|--|["'],""").search
 _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 

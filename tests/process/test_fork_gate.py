@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_steps_run_down_the_list_before_a_fork_and_up_the_list_after_it(monkeypatch):
     played: list[str] = []
     monkeypatch.setattr(fork, "_functions", {})
+    monkeypatch.setattr(fork, "_methods", {})
     for step in sorted(fork.STEPS):  # the order of registration does not matter
         play = partial(played.append, step)
         fork.register(step, before=play, in_parent=play, in_child=play)
@@ -45,19 +46,21 @@ def test_an_object_is_renewed_in_children_as_long_as_it_lives(monkeypatch):
             renewed.append("owner")
 
     monkeypatch.setattr(fork, "_functions", {})
+    monkeypatch.setattr(fork, "_methods", {})
     owner = Owner()
     fork.register("pipelines", in_child=owner.after_fork)
     fork._run("in_child", fork.STEPS)
     del owner
     fork._run("in_child", fork.STEPS)
     assert renewed == ["owner"]
-    assert not fork._functions["in_child", "pipelines"]
+    assert not fork._methods["in_child", "pipelines"]
 
 
 def test_each_step_has_an_owner():
     exporter, lock = SinkExporter(MemorySink()), SetupLock()
     with Runtime(sinks=[MemorySink()], otel_provider=False):
-        assert all(fork._functions["in_child", step] for step in fork.STEPS)
+        owned = (*fork._functions, *fork._methods)
+        assert all(("in_child", step) in owned for step in fork.STEPS)
     del exporter, lock
 
 

@@ -175,10 +175,10 @@ def test_two_services_with_one_directory_send_each_their_own(tmp_path, receiver,
 
 def test_sinks_that_only_a_secret_tells_apart_fail_at_start(tmp_path):
     one, two = (OTLPSink("http://127.0.0.1:9", headers={"api-key": key}) for key in "ab")
-    with pytest.raises(ConfigurationError, match="give each a name of its own"):
+    with pytest.raises(ConfigurationError, match="give each its own name"):
         run([one, two], tmp_path, 0)
     own, other = DurableScripted(), DurableScripted()
-    with pytest.raises(ConfigurationError, match="give each a name of its own"):
+    with pytest.raises(ConfigurationError, match="give each its own name"):
         run([own, other], tmp_path, 0)
     named = OTLPSink("http://127.0.0.1:9", headers={"api-key": "b"}, name="tenant-b")
     run([one, named], tmp_path, 0)
