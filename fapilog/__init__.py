@@ -1,9 +1,9 @@
 """fapilog: every application event is an OpenTelemetry LogRecord from the moment it is logged.
 
-This module has the public names and nothing else.  Names that a log call does
-not need are loaded at their first use, so the import of the package costs little
-more than the import of OpenTelemetry's API.  Only ``fapilog.cli.demo`` imports
-this module; read ``runtime.default`` first.
+This module contains only the public names.  Names that a log call does not need
+are loaded at their first use, so importing the package costs little more than
+importing OpenTelemetry's API.  Only ``fapilog.cli.demo`` imports this module; read
+``runtime.default`` first.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _LAZY = {
 }
 
 
-if not TYPE_CHECKING:  # type checkers would accept every misspelled name
+if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled name
 
     def __getattr__(name: str) -> Any:
         module = _LAZY.get(name)

@@ -1,4 +1,4 @@
-"""``python -m fapilog`` runs the command line, also if the script ``fapilog`` is not on PATH."""
+"""``python -m fapilog`` runs the command line, even if the script ``fapilog`` is not on PATH."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Fields that are bound to the running context: ``with bind(request_id=...)``.
 
-One context variable holds an immutable snapshot of the fields.  So a record
-needs only one reference, asyncio tasks and copied contexts inherit the fields,
-and the end of a block restores the earlier fields, also after an exception.
+One context variable holds an immutable snapshot of the fields.  Therefore a record
+needs only one reference, asyncio tasks and copied contexts inherit the fields, and
+the end of a block restores the earlier fields, even after an exception.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ ValueT = TypeVar("ValueT")
 
 #: The fields outside every block.
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-#: The fields of delivery threads.  Records that are logged there enter no pipeline,
-#: so a sink cannot send the records that it or its client library logs.
+#: The fields of delivery threads.  Records that are logged in these threads do not enter
+#: a pipeline, so a sink cannot send the records that it or its client library logs.
 SUPPRESSED: Final[Mapping[str, Any]] = MappingProxyType({"fapilog.suppressed": True})
 
-#: The largest number of names of one ``collect()``: as many as a record's attributes.
+#: The largest number of names in one ``collect()``: the default limit for attributes.
 MAX_COLLECTED: Final = DEFAULT_LIMITS.attributes
 
 BOUND: Final[ContextVar[Mapping[str, Any]]] = ContextVar("fapilog_bound", default=EMPTY)
 
 
 def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> None:
-    """Reset ``variable`` with the latest of the ``tokens`` from this context.
+    """Reset ``variable`` with the latest of the ``tokens`` that belong to this context.
 
-    Threads and tasks that share one context manager share its list of tokens,
-    but each has its own context and tokens.  If no token is from this context
-    (the garbage collector closed a generator), nothing is reset.
+    Threads and tasks that share a context manager share its list of tokens, but each
+    has its own context.  If no token belongs to this context (because the garbage
+    collector closed a generator), nothing is reset.
     """
     for token in reversed(tokens.copy()):
         try:
             variable.reset(token)
         except (ValueError, RuntimeError):
-            continue  # another context's token, or one that another thread is removing
+            continue  # a token of another context, or a token that another thread is removing
         tokens.remove(token)
         return
 
@@ -55,7 +55,7 @@ def suppressed() -> Iterator[None]:
     """Suppress the records and the spans of all code in the block.
 
     Delivery threads run in such a block, so an instrumented client library does
-    not make telemetry about the delivery of telemetry.
+    not produce telemetry about the delivery of telemetry.
     """
     bound = BOUND.set(SUPPRESSED)
     otel = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
@@ -69,17 +69,17 @@ def suppressed() -> Iterator[None]:
 class collect:  # noqa: N801 - used as a function, as bind() is
     """Collect the fields that :func:`bind` binds inside the block.
 
-    The fields that a handler binds end with the handler.  A middleware that
-    collects them can put them on the record that it logs afterwards.
+    Fields that a handler binds are unbound when it returns.  A middleware that
+    collects these fields can add them to the record that it logs afterwards.
 
     A context manager for one block: ``with collect() as fields``.  ``fields`` is
-    a dict that grows during the block.  It has the latest value of each of the
-    first 128 names that are bound in this context, and in tasks and threads that
-    copied it.  If blocks are nested, only the innermost one collects.  Does not
-    block.
+    a dict that grows during the block.  It contains the latest value of each of
+    the first 128 names that are bound in this context, and in tasks and threads
+    that copied the context.  If blocks are nested, only the innermost block
+    collects fields.  Does not block.
 
     Raises:
-        RuntimeError: the same object is entered a second time.
+        RuntimeError: the same object is used for a second block.
     """
 
     __slots__ = ("_around", "_fields", "_token")
@@ -109,12 +109,12 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         """Return the innermost ``collect()`` whose block has not ended."""
         found = _COLLECTION.get()
         while found is not None and found._fields is None:
-            found = found._around  # noqa: SLF001 - of the same class
+            found = found._around  # noqa: SLF001 - an object of the same class
         return found
 
     @staticmethod
     def note(fields: Mapping[str, Any]) -> None:
-        """Collect fields that are bound now; for :class:`bind`.
+        """Collect fields that :class:`bind` is binding.
 
         :meta private:
         """
@@ -138,7 +138,7 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
     thread and task.
 
     Args:
-        **fields: the attributes by name.  Their values are copied at once, so a
+        **fields: the attributes by name.  The values are copied immediately, so a
             later change of a value does not change the records.
 
     Raises:

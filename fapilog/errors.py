@@ -7,13 +7,13 @@
     └── SendError                                raised by a sink's send()
         ├── RetryableError                       the same batch may succeed later
         │   ├── AccessDeniedError                after the credentials are corrected
-        │   └── NoAnswerError                    the backend may already have it
+        │   └── NoAnswerError                    the backend may already have the batch
         └── PermanentError                       the batch will never succeed
             ├── TooLargeError                    smaller batches may succeed
-            └── InvalidDataError                 some records of it may succeed
+            └── InvalidDataError                 some records of the batch may succeed
 
-After start-up no error of fapilog reaches the application: a sink raises
-``SendError`` to its delivery, which retries, counts and announces.
+After start-up no error of fapilog reaches the application: a sink raises ``SendError``,
+and its delivery announces the failure and retries the batch or counts the loss.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ class FapilogError(Exception):
 
 
 class ConfigurationError(FapilogError, ValueError):
-    """An option is wrong, or something it needs is not installed.
+    """An option is wrong, or a package that it needs is not installed.
 
     Raised while a runtime is configured, never later.  The message names the
     option and the fix and never contains the value of a secret option.
 
     Args:
-        message: what is wrong, and the fix.
+        message: the description of the fault and the fix.
         option: the option's name.
 
     Attributes:
         option: the name of the wrong option: dotted as in ``Settings``
-            (``"file.max_bytes"``), the argument's name, or the variable of
-            OpenTelemetry that sets it.  The first one if several options are
-            wrong; None if the error is not about an option.
+            (``"file.max_bytes"``), the argument's name, or the OpenTelemetry
+            variable that sets it.  If several options are wrong, the first of
+            them; None if the error is not about an option.
     """
 
     def __init__(self, message: str, option: str | None = None) -> None:
@@ -54,7 +54,7 @@ class RetryableError(SendError):
 
     Args:
         message: the description of the failure, announced on stderr.
-        retry_after: seconds that the backend asked to wait, or None.
+        retry_after: the number of seconds that the backend asked to wait, or None.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -83,4 +83,4 @@ class TooLargeError(PermanentError):
 
 
 class InvalidDataError(PermanentError):
-    """The backend refuses some records of the batch; the delivery finds out which ones."""
+    """The backend refuses some records of the batch; the delivery finds these records."""

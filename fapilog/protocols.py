@@ -1,7 +1,7 @@
 """The interfaces that users implement: processors and sinks.
 
-A processor is any callable.  A sink has an ``encode(record)`` and a
-``send(batch)``; ``fapilog.delivery`` has everything else that a sink needs: its
+A processor is any callable.  A sink implements ``encode(record)`` and
+``send(batch)``; ``fapilog.delivery`` provides everything else that a sink needs: its
 backlog and threads, batches, time limits, retries, and the ledger.
 """
 
@@ -46,13 +46,13 @@ class Processor(Protocol):
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The limits of a batch, which is sent when it reaches the first of them.
+    """The limits of a batch, which is sent when it reaches one of them.
 
     Attributes:
-        count: largest number of records, at least 1.
-        size: largest number of bytes of text, by :attr:`LogRecord.size`.
-        delay: longest wait of the oldest record, in seconds, up to a day; 0 sends
-            each record at once.
+        count: the largest number of records, at least 1.
+        size: the largest sum of :attr:`LogRecord.size` in bytes, at least 1.
+        delay: the longest wait of the oldest record, in seconds, up to a day; 0
+            sends each record immediately.
 
     Raises:
         ConfigurationError: a limit is out of range.
@@ -71,7 +71,7 @@ class Outcome:
     """The answer of a backend that accepted a batch.
 
     Attributes:
-        rejected: number of records that the backend refused permanently.
+        rejected: the number of records that the backend refused permanently.
         message: the backend's message, announced on stderr at most once per 30 s.
     """
 
@@ -96,20 +96,20 @@ class RecordTarget(Protocol):
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
         """Put a record, whose values are snapshots, into the queue.
 
-        Waits for room in the queue at most as long as the overflow policy
-        allows, and never in a thread that runs an event loop.
+        Waits for space in the queue for as long as the overflow policy allows, but
+        never in a thread that runs an event loop.
 
         Args:
-            record: the record; without a resource it gets the target's resource.
-            exception: the exception that the record is about, for its
-                ``exception.*`` attributes; attributes of the record win.
+            record: the record.  If it has no resource, it gets the target's.
+            exception: the exception that becomes the ``exception.*`` attributes;
+                attributes that the record already has win.
         """
         ...
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every record offered so far is settled.
+        """Wait until every record that was offered before this call is settled.
 
-        Blocks up to ``timeout`` seconds (None: 30).  Returns False if the time is over.
+        Blocks up to ``timeout`` seconds (30 if None).  Returns False if this time passes.
         """
         ...
 
@@ -135,7 +135,7 @@ class Sink(Protocol[ItemT]):
         Raises:
             ConfigurationError: an option is wrong; the error names it and the fix.
         """
-        return  # without a body, type checkers take the method for abstract
+        return  # type checkers treat a method without a body as abstract
 
     def encode(self, record: LogRecord) -> ItemT:
         """Return the encoded record for ``send``.  Must not block or change the record."""
@@ -146,7 +146,7 @@ class Sink(Protocol[ItemT]):
 
         Args:
             batch: at least one item that ``encode`` returned.
-            timeout: seconds that this attempt may take, above 0.
+            timeout: the number of seconds that this attempt may take, more than 0.
 
         Returns:
             None if every record was delivered, else the outcome.
@@ -156,8 +156,8 @@ class Sink(Protocol[ItemT]):
             NoAnswerError: the batch may have arrived, but no answer came in
                 time; it is sent again in smaller parts.
             TooLargeError: smaller batches may succeed; the batch is split.
-            InvalidDataError: the backend refuses some of the records; the
-                batch is bisected until each of these is alone.
+            InvalidDataError: the backend refuses some of the records; the batch
+                is bisected until each refused record is alone.
             PermanentError: the batch will never succeed; it is quarantined, or
                 counted as rejected if there is no quarantine.
         """
@@ -168,7 +168,7 @@ class Sink(Protocol[ItemT]):
         return  # see open()
 
     def after_fork(self) -> None:
-        """Forget connections, locks and buffers inherited from the parent process."""
+        """Discard the connections, locks and buffers inherited from the parent process."""
         return  # see open()
 
 
@@ -176,9 +176,9 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
     """A sink whose encoded records can wait on disk.
 
     Attributes:
-        wire_format: name of the format of :meth:`pack`, such as
+        wire_format: the name of the format of :meth:`pack`, such as
             ``"otlp-protobuf"``; :meth:`unpack` gets only bytes of this format.
-        destination: description of the destination: endpoint, protocol and
+        destination: the description of the destination: endpoint, protocol and
             tenant, without secrets and independent of the credentials.  Only a
             sink with the same name and destination sends the records on disk.
             If it is "", the default, each such sink needs its own name.
@@ -197,7 +197,7 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
         ...
 
     def unpack(self, packed: bytes) -> list[ItemT]:
-        """Return the records that :meth:`pack` was given, in their order.
+        """Return the encoded records in ``packed``, in the order in which they were packed.
 
         Raises:
             ValueError: :meth:`pack` did not make ``packed``.

@@ -1,4 +1,4 @@
-"""The record: the form of an application event from the call to the backends.
+"""The log record, which represents an application event in the pipeline and the sinks.
 
 Its fields follow the OpenTelemetry log data model
 (https://opentelemetry.io/docs/specs/otel/logs/data-model/).  The pipeline's
@@ -26,7 +26,7 @@ AnyValue: TypeAlias = Union[
 class Scope:
     """The instrumentation scope: the name and the version of the logger.
 
-    Scopes are compared by identity: one logger name has one scope object, so
+    Scopes are compared by identity: each logger name has one scope object, so
     encoders may cache the encoded scope.
     """
 
@@ -67,21 +67,21 @@ class LogRecord:
     """One log record.
 
     Attributes:
-        timestamp: time of the event, in nanoseconds since the Unix epoch.
-        observed_timestamp: time when the pipeline got the event, in nanoseconds.
-        severity_number: severity from 1 to 24; 0 if it is unspecified.
+        timestamp: the time of the event, in nanoseconds since the Unix epoch.
+        observed_timestamp: the time when the pipeline got the event, in nanoseconds.
+        severity_number: the severity from 1 to 24; 0 if it is unspecified.
         severity_text: the name of the level at the source.
         body: the message, or any structured value.
-        attributes: the values of the event by name, in a dict of this record.
-        event_name: name of an OpenTelemetry event; "" for other records.
-        trace_id: 32 lower-case hex digits, or "" outside a span.
-        span_id: 16 lower-case hex digits, or "" outside a span.
-        trace_flags: W3C trace flags, 0 to 255.
+        attributes: the values of the event by name; the record owns this dict.
+        event_name: the name of an OpenTelemetry event; "" for other records.
+        trace_id: the trace's id as 32 lower-case hex digits; "" outside a span.
+        span_id: the span's id as 16 lower-case hex digits; "" outside a span.
+        trace_flags: the W3C trace flags, 0 to 255.
         scope: the logger that emitted the record.
         resource: the entity that produced the record.
-        dropped_attributes_count: number of attributes dropped because of a limit.
-        size: approximate UTF-8 bytes of the record's texts; the pipeline sets
-            it before fan-out.
+        dropped_attributes_count: the number of attributes dropped due to a limit.
+        size: the approximate number of UTF-8 bytes in the record's texts; the
+            pipeline sets it before fan-out.
 
     Thread safety: a record has one owner at a time.  Processors may change it;
     sinks share it and must not change it.

@@ -1,12 +1,12 @@
-"""The settings: arguments win over the environment, then files, then defaults.
+"""The settings: arguments override the environment, which overrides files and defaults.
 
 Every option has one name here.  Its variable is ``FAPILOG_`` and the name in
-capitals; OpenTelemetry's variable for the same thing works too
+capitals; OpenTelemetry's variable for the same option works too
 (``OTEL_BLRP_MAX_QUEUE_SIZE`` sets ``queue_size``).  In a file the option is a
 key of ``fapilog.toml`` or of ``[tool.fapilog]`` in ``pyproject.toml``.  A file
-that was only found in the working directory sets the options marked as
-harmless, unless it belongs to the application.  The OTLP sink reads its own
-options, which are OpenTelemetry's.
+that the user did not name sets only the options marked as harmless, unless it
+belongs to the application.  The OTLP sink reads its own options, which are
+OpenTelemetry's.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ MOST_RECORDS: Final = (1 << 31) - 1
 class ConsoleOptions(OptionGroup):
     """Options of the sink ``console``."""
 
-    stream: Harmless[Literal["stdout", "stderr"]] = Field("stdout", description="stream of lines")
+    stream: Harmless[Literal["stdout", "stderr"]] = Field("stdout", description="output stream")
     format: Harmless[Literal["auto", "pretty", "json"]] = Field(
         "auto", description="auto: pretty on a terminal, JSON lines elsewhere"
     )
@@ -74,7 +74,7 @@ class FileOptions(OptionGroup):
 
     path: Path | None = Field(None, description="file of the sink `file` if its name has no path")
     format: Literal["json", "otlp"] = Field("json", description="JSON lines or OTLP JSON lines")
-    max_bytes: Bytes | None = Field(None, description="size that rotates a file: 10MB")
+    max_bytes: Bytes | None = Field(None, description="size at which a file is rotated: 10MB")
     rotate_every: Literal["hour", "day"] | Positive | None = Field(
         None, description="rotate every hour, day, or this number of seconds"
     )
@@ -151,10 +151,10 @@ class RouteGroup(OptionGroup):
 
 
 class Settings(BaseSettings):
-    """Options of a runtime, validated and frozen.
+    """The options of a runtime, validated and frozen.
 
     ``Settings(...)`` reads every option that is not an argument from the
-    environment and the files.  Blocks only to read two small files.
+    environment and the files.  Blocks only while it reads two small files.
 
     Raises:
         ConfigurationError: an option is wrong.  The message names the option,
@@ -231,7 +231,7 @@ class Settings(BaseSettings):
         default=True, description="make fapilog OpenTelemetry's global LoggerProvider"
     )
     otel_disabled: bool = Field(
-        default=False, description="disable the OTLP sink and the provider unless named"
+        default=False, description="disable the OTLP sink and the provider unless options name them"
     )
     console: ConsoleOptions = ConsoleOptions()
     file: FileOptions = FileOptions()
@@ -267,13 +267,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def origins(cls) -> Origins:
-        """Return the sources of the options besides arguments.  Reads the files."""
+        """Return the sources of the options, without arguments.  Reads the files."""
         return Origins(_sources())
 
     def place(self, option: str) -> str:
         """Return the beginning of an error about ``option``: its variable, key or argument.
 
-        This is for errors after validation.  Reads the files.
+        For errors that are found after validation.  Reads the files.
         """
         source = Origins(_sources(self.config)).source(option)
         found: Any = salvage()
@@ -296,7 +296,7 @@ def _sources(config: object = None) -> Iterator[Source]:
 
 def _announce_unknown_variables() -> None:
     known = [own_variable(option) for option in option_names(Settings)]
-    # Validation has found the unknown options inside of these.
+    # Validation reports the unknown options in these groups.
     read = [own_variable(name) for name in containers(Settings)]
     for variable in sorted(os.environ):
         name = variable.upper()
@@ -308,11 +308,11 @@ def _announce_unknown_variables() -> None:
 
 
 def salvage() -> Settings:
-    """Return settings with every option in the environment and files that is right by itself.
+    """Return settings with every valid option in the environment and the files.
 
-    This is for the first log call of an application that did not configure
-    fapilog: a wrong option must neither break that call nor switch off the right
-    options, above all redaction.
+    Used for the first log call of an application that did not configure fapilog:
+    a wrong option must neither break that call nor disable the valid options,
+    especially redaction.
     """
     found: dict[str, Any] = {}
     for source in reversed(list(_sources())):

@@ -23,7 +23,7 @@ INFO: Final = 9
 WARN: Final = 13
 ERROR: Final = 17
 FATAL: Final = 21
-#: A number above every severity; a level of OFF disables a logger.
+#: A number above every severity; the level OFF disables a logger.
 OFF: Final = 25
 
 RANGES: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
@@ -48,7 +48,7 @@ def parse_severity(value: int | str) -> int:
     Args:
         value: a number from 1 to 24 (25 is ``OFF``), or a name in any case:
             the six ranges, their numbered forms (``INFO2``), ``WARNING``,
-            ``CRITICAL``, ``OFF``, or such a number in digits.
+            ``CRITICAL``, ``OFF``, or one of these numbers in digits.
 
     Raises:
         ConfigurationError: ``value`` is not a severity.
@@ -67,12 +67,12 @@ def parse_severity(value: int | str) -> int:
 
 
 def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
-    """Return the severity number of a dotted logger name.
+    """Return the severity number of a logger or of its nearest parent.
 
     Args:
-        name: the logger's name, ``"app.db"``.
-        by_name: the severity numbers of some names.
-        default: the severity number if neither the name nor a parent has one.
+        name: the logger's dotted name, such as ``"app.db"``.
+        by_name: the severity numbers by logger name.
+        default: the severity number if ``by_name`` has neither the name nor a parent.
     """
     while name:
         if name in by_name:
@@ -92,8 +92,8 @@ def range_name(number: int) -> str:
 def from_stdlib(levelno: int) -> int:
     """Return the severity number of a level of :mod:`logging`.
 
-    10, 20, 30, 40 and 50 become 5, 9, 13, 17 and 21.  A level between two of
-    them becomes a number between theirs, one higher per quarter of the distance.
+    10, 20, 30, 40 and 50 become 5, 9, 13, 17 and 21.  A level between two of these
+    becomes a number between their numbers, in proportion to the distance.
     """
     return TRACE + min(max(levelno, 0) * 4 // 10, FATAL + 2)
 
@@ -101,7 +101,7 @@ def from_stdlib(levelno: int) -> int:
 def to_stdlib(number: int) -> int:
     """Return the level of :mod:`logging` for a severity number.
 
-    It is the inverse of :func:`from_stdlib` for the first number of a range;
+    For the first number of a range this is the inverse of :func:`from_stdlib`;
     ``OFF`` becomes 60, a level above CRITICAL.
     """
     if number >= OFF:

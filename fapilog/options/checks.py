@@ -1,9 +1,9 @@
-"""Rules for values that code passes as arguments, and the one form of their errors.
+"""Rules for the values of arguments, and the errors about wrong values.
 
 ``Settings`` checks its options with pydantic; sinks, routes, holds and
-integrations check their arguments with a :class:`Rule`.  Both say what is
-allowed in the same words: ``max_bytes=0 of sink 'file': use a whole number of
-bytes, 1 or more``.
+integrations check their arguments with a :class:`Rule`.  Both describe the
+allowed values in the same words: ``max_bytes=0 of sink 'file': use a whole number
+of bytes, 1 or more``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Rule:
     """The values that an option may have; ``one | other`` allows the values of both rules.
 
     Attributes:
-        accepts: whether a value is allowed.
-        allowed: the allowed values in words, which follow "use" in the error.
+        accepts: the function that tells whether a value is allowed.
+        allowed: the allowed values in words, which the error puts after "use".
     """
 
     accepts: Callable[[Any], bool]
@@ -36,12 +36,12 @@ class Rule:
         return Rule(lambda value: first(value) or second(value), words)
 
     def check(self, option: str, value: object, owner: str = "") -> None:
-        """Refuse a value that is not allowed.
+        """Raise an error if a value is not allowed.
 
         Args:
             option: the option's name.
-            value: the value, which the error shows: not for secrets.
-            owner: what has the option, such as ``sink 'file'``.
+            value: the value.  The error shows it, so it must not be a secret.
+            owner: the object that has the option, such as ``sink 'file'``.
 
         Raises:
             ConfigurationError: the value is not allowed.
@@ -68,7 +68,7 @@ def refuse(option: str, value: object, fix: str, owner: str = "") -> NoReturn:
 
 
 def severity(option: str, value: Any, owner: str = "") -> int:
-    """Return the severity number that an option names; see :func:`parse_severity`.
+    """Return the severity number for an option's value; see :func:`parse_severity`.
 
     Raises:
         ConfigurationError: the value is not a severity.
@@ -81,7 +81,7 @@ def severity(option: str, value: Any, owner: str = "") -> int:
 
 
 def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
-    """Return the rule of a whole number; ``unit`` is a plural, such as ``bytes``."""
+    """Return the rule for a whole number; ``unit`` is a plural, such as ``bytes``."""
     top = inf if most is None else most
     limits = f", {least} or more" if most is None else f" from {least} to {most}"
     of = f" of {unit}" if unit else ""
@@ -92,7 +92,7 @@ def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
 
 
 def one_of(*choices: object) -> Rule:
-    """Return the rule of an option that has one of a few values."""
+    """Return the rule that allows only the values in ``choices``."""
     *others, last = map(repr, choices)
     words = f"{', '.join(others)} or {last}" if others else last
     kinds = tuple(map(type, choices))  # an array cannot be compared with a choice
@@ -100,12 +100,12 @@ def one_of(*choices: object) -> Rule:
 
 
 def instance_of(kind: type, words: str) -> Rule:
-    """Return the rule of an option that is an object of a class."""
+    """Return the rule that allows the objects of a class, which ``words`` describe."""
     return Rule(lambda value: isinstance(value, kind), words)
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is an int or a float; NaN is not."""
+    """Whether a value is an int or a float, but not a bool or NaN."""
     return isinstance(value, (int, float)) and type(value) is not bool and value == value  # noqa: PLR0124 - False for NaN
 
 
@@ -125,7 +125,7 @@ def names(option: str, value: Any, example: str) -> tuple[str, ...]:
 
 NONE: Final = Rule(lambda value: value is None, "None")
 TRUE_OR_FALSE: Final = instance_of(bool, "True or False")
-#: Seconds that may be infinite.
+#: A number of seconds, which may be infinite.
 SECONDS: Final = Rule(
     lambda value: is_number(value) and value > 0, "a number of seconds, more than 0"
 )

@@ -1,4 +1,4 @@
-"""The errors about wrong options: the place, the allowed values, the probable meaning.
+"""Explains wrong options: their places, the allowed values, and probable misspellings.
 
 An error never shows the value of an option, which may be a secret.
 """
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from fapilog.options.sources import Origins, Source
 
-# How similar a name must be to an option to be taken for a misspelling of it: in the
-# same group, and in another one.
+# The minimum similarity between a misspelled name and an option of the same group, and
+# between a misspelled name and an option of any group.
 _SIMILAR: Final = 0.6
 _VERY_SIMILAR: Final = 0.85
 _GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
-# The allowed values by pydantic's type of error, with placeholders for its limits.
+# The allowed values by pydantic's error type, with placeholders for the limits.
 _ALLOWED: Final[Mapping[str, str]] = {
     "literal_error": "{expected}",
     "bool_parsing": "true or false",
@@ -58,12 +58,12 @@ _ALLOWED: Final[Mapping[str, str]] = {
 
 
 def explain(error: ValidationError, model: type[BaseModel], origins: Origins) -> ConfigurationError:
-    """Return the error with a line for each wrong option: its place, the fix, its meaning.
+    """Return an error with one line per wrong option: its place, the fix, its description.
 
     Args:
         error: the error that the validation of ``model`` raised.
         model: the class of the settings.
-        origins: the sources of the values, arguments first.
+        origins: the sources of the values, beginning with the arguments.
     """
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
@@ -96,7 +96,7 @@ def _explain_one(
 
 
 def _fix(details: Sequence[ErrorDetails]) -> str:
-    """Return the allowed values, of each branch of a union."""
+    """Return the fix for a wrong value: the allowed values of every branch of a union."""
     allowed = [
         _ALLOWED[detail["type"]].format(**_plain_numbers(detail.get("ctx", {})))
         for detail in details
@@ -111,7 +111,7 @@ def _fix(details: Sequence[ErrorDetails]) -> str:
 
 
 def _plain_numbers(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return limits with 0 in place of 0.0."""
+    """Return the limits with 0 instead of 0.0."""
     return {
         name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
         for name, limit in limits.items()
@@ -124,7 +124,7 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     Args:
         option: the dotted name of the option.
         model: the class of the settings.
-        spelling: returns how the option's source writes a name.
+        spelling: the function that returns a name as the option's source writes it.
     """
     group, _, name = option.rpartition(".")
     kind = kind_at(model, group) if group else model
@@ -132,7 +132,8 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     prefix = f"{group}." if group else ""
     own = {one: prefix + one for one in names}
     everywhere = {one.rpartition(".")[2]: one for one in reversed(list(option_names(model)))}
-    # A right name in the wrong group is more probable than a rather different name.
+    # The user is more likely to have put the correct name in the wrong group than to
+    # have misspelled a name badly.
     for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):
         near = closest(name, known, similarity)
         if near:
@@ -144,9 +145,9 @@ def closest(name: str, known: Iterable[str], similarity: float = _SIMILAR) -> st
     """Return the known name that ``name`` probably misspells, or "".
 
     Args:
-        name: the name to look for; capitals, ``-`` and ``_`` make no difference.
-        known: the names to choose from.
-        similarity: the least similarity of the two, from 0 to 1.
+        name: the name that may be misspelled; case, ``-`` and ``_`` are ignored.
+        known: the correct names.
+        similarity: the minimum similarity of the two names, from 0 to 1.
     """
     plain = {_plain(one): one for one in known}
     near = difflib.get_close_matches(_plain(name), plain, 1, cutoff=similarity)

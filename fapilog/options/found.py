@@ -1,4 +1,4 @@
-"""Whether a configuration file in the working directory belongs to the application.
+"""Decides whether a configuration file in the working directory belongs to the application.
 
 A tool that runs inside another person's directory must not obey a file there:
 the file could send records, with the credentials of the environment, to a
@@ -29,7 +29,7 @@ HARMLESS: Final[dict[str, Any]] = {"harmless": True}
 #: Marks a level that is harmless up to its default: it may show more, but hide nothing.
 HARMLESS_IF_LOWER: Final[dict[str, Any]] = {"harmless": "if lower"}
 
-#: The largest file, in bytes, that is read: a file that nobody named may have any size.
+#: The largest size of a file that is read, in bytes.
 _MAX_BYTES: Final = 1 << 20
 _INSTALLED: Final = {"site-packages", "dist-packages"}
 # Opening must not wait for the writer of a pipe.
@@ -75,13 +75,13 @@ def belongs_to_application(path: Path) -> bool:
 def _running_files() -> Iterator[str]:
     """Yield the files of the main program and of the modules whose code runs on this thread.
 
-    The file comes from a frame's module: its code object may have the name of a
-    template that was compiled.
+    Each file comes from a frame's module, because a code object may name a template.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    # In zero code the main program is not loaded yet, so no code has changed the directory.
+    # With zero-code instrumentation, the main program is not loaded yet, so the working
+    # directory is still the original one.
     yield main or next(iter(sys.orig_argv[1:]), "")
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only way to the callers
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only access to the callers
     seen: set[int] = set()
     while frame is not None:
         values, frame = frame.f_globals, frame.f_back

@@ -36,7 +36,7 @@ def kind_at(model: type[BaseModel], option: str) -> Any:
 
 
 def inside(kind: Any, part: str) -> Any:
-    """Return the type of a part of ``kind`` if that is a group, a mapping or a list, else None."""
+    """Return the type of a part of ``kind`` if it is a group, a mapping or a list, else None."""
     if is_group(kind):
         field = kind.model_fields.get(part)
         kind = None if field is None else field.annotation
@@ -55,7 +55,7 @@ def inside(kind: Any, part: str) -> Any:
 
 
 def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
-    """Return the option of the model that ``option`` names or is inside of."""
+    """Return the field of ``model`` that ``option`` names or is a part of."""
     found, kind = None, model
     for part in option.split("."):
         if is_group(kind):
@@ -66,7 +66,7 @@ def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
 
 def is_group(kind: Any) -> bool:
     """Whether a type is a group of options."""
-    # On Python 3.10 a generic alias passes for a class.
+    # On Python 3.10, isinstance() treats a generic alias as a class.
     return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
@@ -102,7 +102,7 @@ def right_values(
     accepts: Callable[[FieldInfo, Any], bool] = lambda _field, _value: True,
     prefix: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the values that are right by themselves, and the dotted names of the others.
+    """Return the values that are valid by themselves, and the dotted names of the others.
 
     Args:
         model: the class of the options.

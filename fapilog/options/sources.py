@@ -1,7 +1,7 @@
 """The sources of options besides arguments: the environment and two files.
 
-Each source knows how the user writes an option there, so that errors show the
-option as the user wrote it.
+Each source knows how a user writes its options, so that errors show an option as
+the user wrote it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ ENV_PREFIX: Final = "FAPILOG_"
 #: The variable that names a file of options; such a file may set every option.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _TABLE: Final = ("tool", "fapilog")
-#: The errors about a file that cannot be read or is not TOML.
+#: The errors that a file raises if it cannot be read or is not TOML.
 _UNREADABLE: Final = (OSError, ValueError, RecursionError)
-#: How many names an announcement shows, and how many characters of each name.
+#: The number of names in an announcement, and the number of characters of each name.
 _SHOWN: Final = 20
 
-#: OpenTelemetry's variables and the options that they set; the first one wins.
-#: ``True`` marks milliseconds, where 0 means no limit.
+#: OpenTelemetry's variables and the options that they set; the first variable wins.
+#: ``True`` marks a variable in milliseconds; 0 means no limit, or no delay.
 OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_BLRP_MAX_QUEUE_SIZE": ("queue_size", False),
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": ("batch_size", False),
@@ -63,11 +63,11 @@ OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_SDK_DISABLED": ("otel_disabled", False),
     "OTEL_LOGS_EXPORTER": ("sinks", False),
 }
-#: Either of these makes ``otlp`` the sink if no option names a sink.
+#: Each of these variables makes ``otlp`` the sink if no option names a sink.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-#: The longest duration in seconds; longer ones are cut to it.
+#: The longest duration in seconds; it replaces longer durations.
 _LONGEST: Final = 86_400.0
-#: How many digits of a number are read; every limit has fewer.
+#: The number of digits of a number that are read; every limit has fewer digits.
 _DIGITS: Final = 18
 
 
@@ -75,7 +75,7 @@ class Source(Protocol):
     """A source of values.  The name of an option is its dotted path, ``file.max_bytes``."""
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values by name, those of a group in a mapping."""
+        """Return the values by name; the values of a group are in a mapping."""
         ...
 
     def origin(self, option: str) -> str:
@@ -87,7 +87,7 @@ class Source(Protocol):
         ...
 
     def spelling(self, option: str) -> str:
-        """Return how a user writes ``option`` in this source."""
+        """Return ``option`` as a user writes it in this source."""
         ...
 
 
@@ -115,23 +115,23 @@ class EnvironmentSource(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            return value  # it is not JSON: validation says so, with the variable's name
+            return value  # not JSON: the validation error names the variable
 
     @override
     def explode_env_vars(
         self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
     ) -> dict[str, Any]:
-        # Pairs are written in one variable; versions of pydantic-settings read others differently.
+        # One variable contains all pairs; pydantic-settings must not read further variables.
         if NoDecode in field.metadata:
             return {}
         return super().explode_env_vars(field_name, field, env_vars)
 
     def origin(self, option: str) -> str:
-        """Return the variable that is set: the option's own, or that of a group around it."""
+        """Return the variable that is set: the variable of the option or of its group."""
         return self._split(option)[0]
 
     def place(self, option: str) -> str:
-        """Return the variable and the part of its value that is the option."""
+        """Return the variable, followed by the option's path inside the variable's value."""
         return ": ".join(self._split(option))
 
     def spelling(self, option: str) -> str:
@@ -189,18 +189,18 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the variable, with its unit if the option has another one."""
+        """Return the variable, with its unit if the option's unit is different."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable
 
     def spelling(self, option: str) -> str:
-        """Return OpenTelemetry's variable of the option, or else fapilog's."""
+        """Return OpenTelemetry's variable for the option, or fapilog's if there is none."""
         return next(iter(_variables_of(option)), own_variable(option))
 
 
 def _fit(values: dict[str, Any]) -> None:
-    """Make the batch at most as large as the queue, which the specification requires."""
+    """Reduce the batch size to the queue size, as the specification requires."""
     queue, batch = values.get("queue_size"), values.get("batch_size")
     if queue is not None and batch is not None and batch > queue:
         announce(
@@ -218,8 +218,8 @@ def _variables_of(option: str) -> list[str]:
 def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     """Return the value of a variable.
 
-    A wrong value raises ValueError: the specification requires a warning and the default.
-    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    Raises:
+        ValueError: the value is wrong; the specification requires a warning.
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if option == "sinks":
@@ -231,7 +231,7 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
         return text.lower() == "true"
     if not (text.isascii() and text.isdigit()):
         unit = " of milliseconds" if milliseconds else ""
-        msg = f"use a whole number{unit} from 0 up"
+        msg = f"use a whole number{unit}, 0 or more"
         raise ValueError(msg)
     number = int(text[:_DIGITS])
     if milliseconds:
@@ -252,9 +252,9 @@ class FileSource(InitSettingsSource):
         settings_cls: the class of the settings.
         path: the path of the file.
         table: the parts of the table's name, outermost first.
-        named: whether the user named the file.  A file that was found in the
-            working directory sets harmless options only, unless it belongs to
-            the application: see :mod:`fapilog.options.found`.
+        named: whether the user named the file.  Any other file sets only
+            harmless options, unless it belongs to the application: see
+            :mod:`fapilog.options.found`.
 
     Raises:
         ConfigurationError: the file cannot be read, or the user named it and it
@@ -315,7 +315,7 @@ def _found(
         wrong = _unreadable(path, error)
         if found.belongs_to_application(path):
             raise wrong from None
-        announce(f"file {path}", f"{wrong}; it was found, not named, and is ignored")
+        announce(f"file {path}", f"{wrong}; the file is ignored, because the user did not name it")
         return {}
     if not values or (is_own and found.belongs_to_application(path)):
         return values
@@ -344,7 +344,6 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
 
 
 def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options in the text of a file."""
     content: Any = tomllib.loads(text)
     tool = content.get("tool")
     if not table and isinstance(tool, dict) and "fapilog" in tool:
@@ -366,14 +365,14 @@ def own_variable(option: str) -> str:
 def readers(
     settings_cls: type[BaseSettings], config: object = None
 ) -> tuple[Callable[[], AnySource], ...]:
-    """Return functions that open the sources besides arguments; the first one wins.
+    """Return functions that open the sources besides arguments; the first source wins.
 
     Each function raises ConfigurationError if its source cannot be read.
 
     Args:
         settings_cls: the class of the settings.
-        config: the path of a file that an argument names; None stands for the
-            file that the variable names, or else for files in the working directory.
+        config: the path of a file; if None, the file that ``FAPILOG_CONFIG`` names,
+            or else the files in the working directory.
     """
     environment = (
         partial(EnvironmentSource, settings_cls),
@@ -391,10 +390,10 @@ def readers(
 
 
 class Origins:
-    """Knows the source of each option.
+    """Tells which source sets an option.
 
     Args:
-        sources: the sources; the first one wins.
+        sources: the sources; the first source wins.
     """
 
     def __init__(self, sources: Iterable[Source]) -> None:

@@ -1,6 +1,6 @@
-"""The types of options, whose values code, the environment and files write alike.
+"""The option types.  Each value is written the same way in code, environment and files.
 
-Lists and pairs have a plain form, ``a, b`` and ``a=1, b=2``, because JSON in a
+Lists and pairs can be written as ``a, b`` and ``a=1, b=2``, because JSON in a
 variable is hard to write.
 """
 
@@ -26,7 +26,7 @@ _EVERYTHING: Final = 0o777
 
 
 class OptionGroup(BaseModel):
-    """Base of a group of options: a table in a file, ``FAPILOG_GROUP__OPTION`` as variables."""
+    """Base of an option group: a table in a file, ``FAPILOG_GROUP__OPTION`` in the environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -50,7 +50,7 @@ def _pairs(value: object) -> object:
 
 
 def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield ``app.db``, which TOML reads as a table ``app`` with a key ``db``."""
+    """Yield the values by dotted name: TOML reads ``app.db`` as a key in a table ``app``."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _flattened(value, f"{prefix}{name}.")

@@ -1,9 +1,8 @@
-"""Names of fields that hold secrets: ``db.password`` does, ``password_policy`` does not.
+"""Recognises the names of fields that hold secrets: ``db.password``, not ``password_policy``.
 
-A name is split into words, at case changes, at digits and at every character
-that is not a letter.  It is secret if a run of whole words is on the list.  The
-same rule applies to attributes, to keys inside values, and to ``name=value`` in
-a text.
+A name is split into words, at case changes and at every character that is not a
+letter.  The name is secret if a run of whole words is on the list.  The same rule
+applies to attributes, to keys inside values, and to ``name=value`` in a text.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: The names that are masked by default, by their words.  Some words are left out
+#: The names that are masked by default, split into words.  Some words are omitted
 #: because they usually name something else: pin, key, session, signature, tokens.
 DEFAULT_FIELDS: Final = (
     "password", "passwords", "passwd", "pwd", "passphrase", "passcode", "db pass", "user pass",
@@ -32,8 +31,8 @@ DEFAULT_FIELDS: Final = (
     "security code", "ssn", "social security",
 )  # fmt: skip
 
-# A name that ends in one of these words describes a secret and does not hold it:
-# token_count, password_reset_required, cookie_consent, secret_name.
+# A field whose name ends in one of these words describes a secret and does not hold
+# it: token_count, password_reset_required, cookie_consent, secret_name.
 _DESCRIPTIONS: Final = frozenset(
     """
     count counts total size length len limit max min budget usage used cost price rate index
@@ -54,7 +53,7 @@ _STANDARD: Final = frozenset({"session.id", "session.previous_id"})
 
 _MAX_RUN: Final = 4
 _MAX_CACHED: Final = 4096
-#: Decisions about longer names are not cached.
+#: The longest name, in characters, for which the decision is cached.
 _MAX_NAME: Final = 128
 _LONG_WORD: Final = 5
 _case_change: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -67,7 +66,7 @@ def words_of(name: str) -> list[str]:
 
 
 class FieldNames:
-    """Decides by its name whether a field holds a secret.
+    """Decides whether a field holds a secret, based on the field's name.
 
     The rules:
 
@@ -76,14 +75,15 @@ class FieldNames:
       The words may be written together (``apikey``).
     - A listed word of five letters or more may also end a longer word:
       ``dbpassword``.
-    - A name whose last word describes the secret does not hold the secret:
-      ``token_count``, ``password_policy``, ``cookie_consent``.
+    - A field whose name ends in a word that describes the secret does not hold
+      the secret: ``token_count``, ``password_policy``, ``cookie_consent``.
 
-    Thread-safe; decisions are cached, within bounds.
+    Thread-safe; a limited number of decisions is cached.
 
     Args:
-        fields: the names that hold secrets, in any spelling that shows the words.
-        allow: names that never hold secrets, compared as a whole.
+        fields: the names of fields that hold secrets, in any spelling that shows
+            where each word begins.
+        allow: the names of fields that never hold secrets, compared as a whole.
     """
 
     def __init__(self, fields: Iterable[str], allow: Iterable[str] = ()) -> None:
@@ -95,14 +95,14 @@ class FieldNames:
         self._distinctive = _distinctive_words(listed)
 
     def may_occur_in(self, lowered: str) -> bool:
-        """Whether a text in lower case may contain a name of the list or of a signature."""
+        """Whether a text in lower case may contain a listed name or the name of a signature."""
         for word in self._distinctive:  # noqa: SIM110 - any() with a generator takes twice as long
             if word in lowered:
                 return True
         return False
 
     def is_secret(self, name: str) -> bool:
-        """Return whether the field of this name holds a secret."""
+        """Return whether a field with this name holds a secret."""
         return self._decided(name) if len(name) <= _MAX_NAME else self._decide(name)
 
     def is_secret_path(self, path: str) -> bool:

@@ -1,8 +1,8 @@
-"""Shows secrets that percent-encoding or the escapes of JSON hide from the other rules.
+"""Finds secrets that percent-encoding or JSON escapes hide from the other rules.
 
-The escapes of JSON have an equal text without them, which the rules can search
-and change.  Percent-encoding has not: a part that shows a secret when it is
-decoded is masked as a whole.
+JSON escapes can be removed without changing the meaning of a text, so the rules
+search and change the text without them.  Percent-encoded text is decoded only for
+the search, and a part that contains a secret is masked as a whole.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from urllib.parse import unquote_plus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Times that a text may be encoded.
+#: The largest number of times that a text is decoded.
 _MOST_TIMES: Final = 3
 _percent: Final = re.compile("%[0-9A-Fa-f]{2}").search
 #: A parameter of a query, or a URL without its query.
 _part: Final = re.compile(r"""[^\s&?"'<>\\]+""")
 _equals: Final = re.compile("=|%(?:25){0,2}3[Dd]")
-# A letter, a digit or a sign, but not a backslash; and the slash, which PHP escapes.
+# The escape of a letter, a digit or a sign other than a backslash, or of a slash, as in PHP.
 _json: Final = re.compile(r"(?P<slashes>\\{1,8})(?:/|u00(?P<code>[2-7][0-9A-Fa-f])(?<!5[Cc]))")
 
 
 def all_forms(text: str) -> str:
-    """Return a text, followed by the same text without escapes if it has any."""
+    """Return a text, followed by its forms without escapes and percent-encoding if it has any."""
     if "\\" in text:
         plain = without_escapes(text)
         text = text if plain == text else f"{text}\n{plain}"
@@ -33,7 +33,7 @@ def all_forms(text: str) -> str:
 
 
 def without_escapes(text: str) -> str:
-    """Return a JSON text without the escapes that it does not need."""
+    """Return a JSON text without unnecessary escapes."""
     return _json.sub(_character, text) if "\\u00" in text or "\\/" in text else text
 
 

@@ -1,8 +1,8 @@
-"""Finds values that did not validate, in the texts of pydantic's and FastAPI's exceptions.
+"""Finds invalid values in the texts of pydantic's and FastAPI's exceptions.
 
-There a value does not follow its name: the name is in the line before, or is an
-item of the error's ``loc``.  Also, pydantic cuts the middle out of long values,
-so a name can be lost while its value is still there.
+In these texts a value does not follow its name: the name is in the preceding line,
+or is an item of the error's ``loc``.  Also, pydantic replaces the middle of long
+values with dots, so a name can be missing although its value is present.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 _VALUE: Final = "input_value="
 _VALUE_END: Final = ", input_type="
 
-# The line with the place of an error, then a line with the message, indented by
-# two blanks.  In an exception group each line begins with a bar.  A line may end
-# with an escaped line end.
+# The line with the place of an error, and the two spaces before its message in the next
+# line.  In an exception group each line begins with a bar.  Line ends may be escaped.
 _place: Final = re.compile(
     r"""(?:\r?\n|\\n)(?P<bar>(?:[ ]{0,32}[|][ ])?)
     (?P<place>[^\s|\\][^\r\n\\]*(?:\\(?!n)[^\r\n\\]*)*)
     (?:\r?\n|\\n)(?P=bar)[ ]{2}""",
     re.VERBOSE,
 )
-#: Most characters of the line before the place: a title, or the end of another error.
+#: The largest number of characters in the line before the place.
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
-# The dots of a cut inside a name, and the rest of that name: a value follows.
+# The dots inside a shortened name, the rest of that name, and the sign before the value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
-#: Characters of a value in which a cut is searched, and the most runs of dots in them.
+#: The number of characters that are searched for dots, and the largest number of dot runs.
 _CUT_WITHIN: Final = 64
 _MOST_DOTS: Final = 4
 _location: Final = re.compile(
@@ -50,12 +49,12 @@ _simple: Final = re.compile(
 
 
 def may_hold_input(lowered: str) -> bool:
-    """Whether a text in lower case may contain a value that pydantic has cut from its name."""
+    """Whether a text in lower case may contain a value that pydantic separated from its name."""
     return _VALUE in lowered
 
 
 def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield the values and messages of pydantic's errors whose place is secret.
+    """Yield the places of the values and messages of pydantic's errors about secrets.
 
     Args:
         text: any text.
@@ -68,7 +67,7 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
             continue
         position = match.end()
         details = _details.search(text, position)
-        if details is None:  # the text was cut
+        if details is None:  # the text was truncated
             yield position, len(text)
             break
         yield position, details.start()
@@ -80,7 +79,7 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def find_cut_inputs(text: str) -> Iterator[Span]:
-    """Yield the rests of values that pydantic has cut after their names, or inside the names."""
+    """Yield the places of values whose beginning or name pydantic has replaced with dots."""
     position = text.find(_VALUE)
     while position >= 0:
         position += len(_VALUE)
@@ -93,11 +92,11 @@ def find_cut_inputs(text: str) -> Iterator[Span]:
 
 
 def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield ``msg``, ``input`` and ``ctx`` in reprs and JSON of errors whose ``loc`` is secret.
+    """Yield the places of ``msg``, ``input`` and ``ctx`` in a repr or JSON of errors about secrets.
 
     Args:
         text: any text.
-        is_secret: the function of :func:`find_inputs`.
+        is_secret: the function that tells whether a name is secret.
     """
     position = 0
     for match in search(_location, text):
@@ -112,7 +111,7 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def _is_place(match: re.Match[str]) -> bool:
-    """Whether the line before is the title of errors, or the end of another error."""
+    """Whether the preceding line is the heading of a list of errors or the end of an error."""
     text, end = match.string, match.start()
     if match.end("place") - match.start("place") > _LONGEST_PLACE:
         return False
@@ -130,7 +129,7 @@ def _is_place(match: re.Match[str]) -> bool:
 
 
 def _after_cut(text: str, start: int) -> int | None:
-    """Return where the value continues after a cut, if the cut is after or inside a name."""
+    """Return the start of a value that pydantic's dots separate from its name, or None."""
     dots = start - 1
     for _ in range(_MOST_DOTS):
         dots = text.find("...", dots + 1, start + _CUT_WITHIN + 5)

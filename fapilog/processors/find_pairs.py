@@ -1,8 +1,8 @@
 """Finds secrets that follow their names in a text: ``password=...``, ``"token": "..."``.
 
-One search for query strings, JSON, Python reprs, connection strings, headers
-and command lines.  It finds names; if a name is secret by
-:mod:`fapilog.processors.field_names`, it finds the end of the value.
+One search covers query strings, JSON, Python reprs, connection strings, headers
+and command lines.  It finds names; if :mod:`fapilog.processors.field_names`
+decides that a name is secret, it finds the end of the value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
 
     Args:
         character: the pattern of a character of a name.
-        begin: a further condition at the start of a name.
+        begin: the pattern of an additional condition at the start of a name.
     """
     return re.compile(
         rf"""(?<![\w.-]) {begin} (?:(?P<dashes>--) | (?P<word>[A-Za-z]{{2,12}})[ ])?
@@ -43,10 +43,10 @@ def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
 
 
 _name: Final = _compiled(r"[\w.-]")
-# A name does not begin inside an escape, or each part of a long name would be searched again.
+# A name cannot begin inside an escape, or every part of a long name would be searched again.
 _encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
 _closing_quote: Final = re.compile(r"""\\*["']\Z""")
-# Characters that end a member of an object, or open a text or a container in it.
+# Characters that end a member of an object, or begin a string or a container in it.
 _structure: Final = re.compile(r"""(?<!\\)\\*["']|[\[\](){},\r\n]""")
 _LINE_ENDS: Final = frozenset("\r\n\\")
 _QUOTES: Final = frozenset("\"'")
@@ -66,7 +66,7 @@ _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
 # The rest of a line, or the rest of a quotation that began before the name.
 _rest: Final = {quote: re.compile(rf"[^\r\n\\{quote}]*") for quote in ("", "'", '"')}
-# Up to the next blank, quote or delimiter; a comma is a delimiter if a name follows.
+# Up to the next space, quote or delimiter; a comma is a delimiter if a name follows.
 _unquoted: Final = re.compile(r"""[^\s,;&"']*(?:,(?![\w.-]{1,64}[=:])[^\s,;&"']+)*""")
 _scheme: Final = re.compile(r"(?i)(?:basic|bearer|digest|negotiate|token|apikey)[ \t]+")
 _header: Final = re.compile(r"(?i)(?:authorization|cookies?)\Z")
@@ -75,12 +75,12 @@ _tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
 _tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
 
 
-#: Only so many characters at the end of a name are read: a real name is not longer.
+#: The number of characters at the end of a name that are read; a real name is not longer.
 _LONGEST_NAME: Final = 256
 
 
 def may_hold_pair(text: str) -> bool:
-    """Whether a text has a sign that stands between names and values; takes 0.1 µs."""
+    """Whether a text contains a sign that can separate a name from a value; takes 0.1 µs."""
     return (
         "=" in text
         or ":" in text
@@ -94,8 +94,8 @@ class Value(NamedTuple):
     """The place of a secret name's value.
 
     Attributes:
-        start, end: the part of the text to mask.
-        quote: the quote to put around the mask, so that JSON stays JSON.
+        start, end: the bounds of the part of the text to mask.
+        quote: the quote to add on both sides of the mask, so that JSON stays valid.
     """
 
     start: int
@@ -104,7 +104,7 @@ class Value(NamedTuple):
 
 
 def find_pairs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Value]:
-    """Yield the places of secret names' values, in order and without overlap.
+    """Yield the places of the values of secret names, in order and without overlap.
 
     Args:
         text: any text.
@@ -187,12 +187,12 @@ def quotation(text: str, position: int) -> re.Match[str] | None:
 
 
 def end_of_quotation(text: str, quote: str, position: int) -> int:
-    """Return the end of a quotation, or the end of the text if the quotation was cut."""
+    """Return the end of a quotation, or the end of the text if the quotation was truncated."""
     while (found := text.find(quote, position)) >= 0:
         before = found
         while text[before - 1] == "\\":
             before -= 1
-        # In JSON inside JSON each level doubles the backslashes and escapes its quotes.
+        # In JSON inside JSON, each level doubles the backslashes and escapes its quotes.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
             # JSON inside a repr has twice the backslashes, so this is an escaped quote.
             before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
@@ -205,13 +205,13 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
 def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
     """Return the end of a value that follows a name in quotes, as in JSON.
 
-    The value may have several lines, and ends with the text if the text was cut.
+    The value may have several lines.  In a truncated text, it may end with the text.
 
     Args:
         text: any text.
         start: the start of the value.
-        escapes: the number of backslashes before the quotes of a text; more
-            than 0 in JSON inside a JSON text.
+        escapes: the number of backslashes before each quote; more than 0 in JSON
+            inside a JSON string.
     """
     depth, quote = 0, ""
     for match in _structure.finditer(text, start):
@@ -236,7 +236,7 @@ def _end_unquoted(text: str, start: int) -> int:
     brackets = _brackets.match(text, start)
     least = brackets.end() if brackets else start
     if brackets and text[least - 1] not in _CLOSING:
-        # A later line may have the closing bracket.
+        # The closing bracket may be in a later line.
         end = _end_of_member(text, start)
         least = end if text[end - 1 : end] in _CLOSING else least
     rest = _unquoted.match(text, least)
@@ -245,6 +245,6 @@ def _end_unquoted(text: str, start: int) -> int:
 
 
 def _is_tuple(text: str, match: re.Match[str], end: int) -> bool:
-    """Whether name and value are a pair in brackets, like a header: ``(b'cookie', b'a=b')``."""
+    """Whether a name and its value are in brackets, as in a header: ``(b'cookie', b'a=b')``."""
     before = text[max(match.start() - 8, 0) : match.start()]
     return bool(_tuple_start.search(before) and _tuple_end.match(text, end))

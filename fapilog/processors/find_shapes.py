@@ -1,8 +1,7 @@
 """Finds secrets by their shape in a message, a URL or a traceback.
 
 Each rule finds one shape and marks only its secret part, so that the text
-around it stays readable.  Every pattern takes time linear in the length of the
-text, apart from constant factors: no text may stall the worker.
+around it stays readable.  Every pattern takes linear time: no text can stall the worker.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Rule:
 
     Attributes:
         name: the name under which masked values are counted.
-        triggers: texts in lower case, one of which every match contains.
+        triggers: texts in lower case; every match contains at least one of them.
         pattern: the pattern, with a group ``secret`` for the default ``locate``.
         locate: the function that returns the part of a match to mask, or None
             if the match is not a secret.
@@ -45,7 +44,10 @@ class Rule:
 
 
 def _bearer(match: re.Match[str]) -> Span | None:
-    """Source: https://www.rfc-editor.org/rfc/rfc6750#section-2.1."""
+    """Distinguish a bearer token from a word that follows "bearer", such as "token".
+
+    Source: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
+    """
     word = match["secret"].lower().rstrip(".")
     about = word.startswith(("auth", "credential", "realm", "scheme", "error")) and word.isalpha()
     return None if about or word in {"token", "tokens", "header"} else match.span("secret")
@@ -62,7 +64,7 @@ def _basic(match: re.Match[str]) -> Span | None:
 
 
 def _json_web_token(match: re.Match[str]) -> Span | None:
-    """Find the header: ``{"`` begins with ``eyJ`` in base64.
+    """Find a token by the start of its header: ``{"`` becomes ``eyJ`` in base64.
 
     Source: https://www.rfc-editor.org/rfc/rfc7515#section-7.1
     """
@@ -77,7 +79,7 @@ def _json_web_token(match: re.Match[str]) -> Span | None:
 
 
 def _end_of_key(match: re.Match[str]) -> Span | None:
-    """Find the lines of a private key whose beginning was cut off."""
+    """Find the lines of a private key whose beginning is missing."""
     text = match.string
     end = start = match.start()
     longest = 0
@@ -86,7 +88,7 @@ def _end_of_key(match: re.Match[str]) -> Span | None:
         if start < end and size < _SHORTEST_LINE:
             break  # only the last line of a key is short
         longest = max(longest, size)
-        # The second character of an escaped line end could be base64.
+        # The second character of an escaped line end can look like base64.
         start = line.start() + (text[line.start() - 1 : line.start()] == "\\")
     return (start, end) if longest >= _SHORTEST_LINE else None
 
@@ -117,7 +119,7 @@ def _path_segment(match: re.Match[str]) -> Span | None:
 
 _MANY_DIGITS: Final = 3
 _LONG_SEGMENT: Final = 16
-#: Parts of the path segments that come before one-time tokens.
+#: Texts that occur in the path segments before one-time tokens.
 PATH_WORDS: Final = (
     "reset", "token", "invit", "magic", "verif", "confirm", "activat", "unsubscribe", "otp/",
 )  # fmt: skip
@@ -135,7 +137,7 @@ RULES: Final = (
     Rule(
         "private-key",
         ("private key",),
-        # If the text was cut and has no end line, the whole rest is key.
+        # If the text was truncated and has no end line, the key is the rest of the text.
         re.compile(
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?P<secret>.+?)(?:-----END|\Z)",
             re.DOTALL,
@@ -150,8 +152,8 @@ RULES: Final = (
     Rule(
         "url",
         ("://",),
-        # The last @ before the path ends a password, which may contain others,
-        # and a slash by mistake; digits before a slash are a port.
+        # The last @ before the path ends the password, which may contain other @
+        # and, by mistake, a slash; digits before a slash are a port.
         re.compile(
             r"""://[^\s/?\#:@\[\]"'<>]{0,256}:
             (?P<secret>[^\s/?\#"'<>]{1,256}|(?!\d{1,5}[/?\#])[^\s@"'<>]{1,128})@""",
@@ -222,8 +224,7 @@ RULES: Final = (
 def may_hold_secret(text: str, lowered: str) -> bool:
     """Whether one of the rules might find something; takes half a microsecond.
 
-    Single characters are tested first: the search for a character is much
-    faster than the search for a word, and most texts have few of these.
+    Single characters are tested first, because the search for them is faster.
     """
     return (
         "bearer" in lowered

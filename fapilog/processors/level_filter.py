@@ -23,8 +23,8 @@ _MAX_CACHED: Final = 4096
 class LevelFilter:
     """Keeps records at or above a severity and drops the others.
 
-    A record of unspecified severity (number 0) is kept, as with the
-    OpenTelemetry SDK's ``minimum_severity``
+    A record with an unspecified severity (number 0) is kept, as the OpenTelemetry
+    specification requires for ``minimum_severity``
     (https://opentelemetry.io/docs/specs/otel/logs/sdk/#loggerconfig).
 
     Does not block; never raises.  Belongs to one worker.
@@ -37,7 +37,7 @@ class LevelFilter:
             also applies to ``a.b``, unless ``a.b`` has its own.
 
     Raises:
-        ConfigurationError: a severity is wrong, or a logger name is not a string.
+        ConfigurationError: a severity is not valid, or a logger name is not a string.
     """
 
     def __init__(

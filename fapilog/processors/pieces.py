@@ -1,7 +1,7 @@
-"""Searches long texts in pieces, so that no search keeps the interpreter for long.
+"""Searches long texts in pieces, so that no search blocks other threads for long.
 
-``re`` keeps the interpreter while it runs: one search through a long text would
-stop every thread of the application.  All rules of redaction search with
+``re`` holds the interpreter's lock while it runs: one search through a long text
+would stop every thread of the application.  All rules of redaction search with
 :func:`search`, which lets other threads run between two pieces.
 """
 
@@ -15,11 +15,11 @@ from fapilog.process.give_way import give_way
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Characters of a piece, in which a match may begin.
+#: The number of characters in a piece.
 PIECE: Final = 8192
-#: Characters after the piece that a rule may read to recognise a secret.
+#: The number of characters past the end of a piece that a rule may read.
 OVERLAP: Final = 1024
-#: The same for patterns of users, which may take quadratic time.
+#: The size and the overlap of pieces for users' patterns, which may take quadratic time.
 SHORT_PIECE: Final = 1024
 SHORT_OVERLAP: Final = 512
 _blank: Final = re.compile(r"\s")
@@ -38,11 +38,11 @@ def search(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 def search_bounded(
     pattern: re.Pattern[str], text: str, group: int | str = 0
 ) -> Iterator[tuple[int, int]]:
-    """Yield the places of a group of a pattern that must get little text at once.
+    """Search a text in short pieces, and yield the places of a group of the pattern.
 
-    The pattern reads at most ``SHORT_OVERLAP`` characters after the piece in
-    which a match begins.  A place that ends there is extended to the next
-    blank, because the match could be longer.
+    The pattern reads at most ``SHORT_OVERLAP`` characters past the end of the
+    piece in which a match begins.  A place that ends at that limit is extended to
+    the next space or line end, because the match could be longer.
     """
     last = 0
     for match in _matches(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False):
@@ -72,7 +72,7 @@ def _matches(
             if match.start() >= border:
                 break
             if whole and match.end() == end < size:
-                match = pattern.match(text, match.start()) or match  # noqa: PLW2901 - all of it
+                match = pattern.match(text, match.start()) or match  # noqa: PLW2901 - the whole match
             yield match
             if match.end() > border:
                 after = match.end()

@@ -1,8 +1,8 @@
-"""Redaction: masks secrets in a record, on the worker, before any sink gets it.
+"""Masks secrets in a record, on the worker, before any sink gets the record.
 
 Most secrets are found by their names (:mod:`fapilog.processors.field_names`),
 the others by their shapes in a text (:mod:`fapilog.processors.find_shapes`).
-Nearly all records have no secret: one search over all of their texts shows it.
+Nearly all records contain no secret, and one search over all their texts shows it.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 #: Limits for any plain value, independent of the pipeline's limits.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
-#: Characters of the shortest text that may contain a secret and its name: ``pwd=x``.
+#: The length of the shortest text that may contain a secret and its name: ``pwd=x``.
 _SHORTEST: Final = 5
-#: Most bytes of texts that are searched together.
+#: The largest number of bytes in texts that are searched together.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
 _MAX_NAME: Final = 128
 # {"name": "authorization", "value": "..."}: a name and its value side by side.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
-# {"required": ["password", "email"]}: ends of the names of lists that hold names.
+# {"required": ["password", "email"]}: the name of a list of names ends in one of these.
 _LIST_NAMES: Final = ("s", "required", "missing", "include", "exclude", "only", "loc")
 _plain_word: Final = re.compile("[a-z]+(?:_[a-z]+)*").fullmatch
 # {"type": "...", "loc": ["body", "password"], "input": "..."}: pydantic's description of a
@@ -76,22 +76,23 @@ class RedactProcessor:
     values after secret names.  Only the secret part of a text is masked.  None
     and booleans are never masked.
 
-    Does not block; raises only after an internal failure, and then the pipeline
-    masks the whole record.  Belongs to one worker; the counts may be read from
-    any thread.
+    Does not block.  Raises only after an internal failure; the pipeline masks the
+    whole record after such a failure.  Belongs to one worker; any thread may read
+    the counts.
 
     Args:
-        fields: the names that hold secrets, in any spelling that shows the words,
-            instead of :data:`~fapilog.processors.field_names.DEFAULT_FIELDS`.
-        extra_fields: names in addition to ``fields``.
-        patterns: regular expressions of further secrets.  If a pattern has a
+        fields: the names of fields that hold secrets, in any spelling that shows
+            where each word begins; they replace
+            :data:`~fapilog.processors.field_names.DEFAULT_FIELDS`.
+        extra_fields: the names in addition to ``fields``.
+        patterns: the regular expressions of further secrets.  If a pattern has a
             group named ``secret``, only the group is masked, else the whole
             match.  Each pattern costs a search through every text.  In a long
             text a pattern reads at least 512 characters from the start of a
-            match; what may be longer is masked up to the next blank.  A
-            pattern that can take exponential time is refused.
-        allow: names that are never masked by name; their values are still
-            searched for the known shapes.
+            match; a match that may be longer is masked up to the next space or
+            line end.  A pattern that can take exponential time is refused.
+        allow: the names of fields whose values are not masked by name; the
+            values are still searched for the known shapes.
         mask: the ASCII text that replaces a secret.
 
     Raises:
@@ -115,20 +116,19 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # Names of attributes and keys without a secret, each with the size of an
-        # attribute of that name without its value.
+        # Names of attributes and keys without a secret, each with its attribute_size().
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
         self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
 
     @property
     def redacted(self) -> int:
-        """How many values have been masked."""
+        """The number of values that have been masked."""
         return sum(self._counts.values())
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many values have been masked, by rule."""
+        """The number of values that have been masked, by rule."""
         return self._counts.copy()
 
     def __call__(self, record: LogRecord) -> LogRecord:
@@ -158,18 +158,18 @@ class RedactProcessor:
     def glance(
         self, records: Sequence[LogRecord], headers: Sequence[int | None], limits: Limits
     ) -> None:
-        """Set the ``size`` of the records that need no change; 0 asks for a closer look.
+        """Set the ``size`` of the records that need no change; it stays 0 for all others.
 
-        Fast, because all texts are searched together.  The size is the one that
+        Fast, because all texts are searched together.  The size is the same as
         ``values.normalise`` would set.  Never raises.  For the pipeline.
 
         :meta private:
 
         Args:
-            records: records whose size is 0.
-            headers: for each record None if a logger made it without an event
-                name; else the bytes of text outside of body and attributes, or
-                -1 if these fields need a closer look.
+            records: the records, whose size is 0.
+            headers: one entry per record: None if a logger made it without an
+                event name; else the bytes of text outside the body and the
+                attributes, or -1 if these fields need a closer look.
             limits: the bounds of one record.
         """
         if self._patterns:
@@ -188,10 +188,10 @@ class RedactProcessor:
                 clear_scope = scope
                 try:
                     size = ordinary_size(record, limits, self._harmless, texts, flat=True)
-                except Exception:  # noqa: BLE001 - the closer look finds out
+                except Exception:  # noqa: BLE001 - the closer look finds the fault
                     size = 0
                 sizes.append(size + header if size and header else size)
-            # A search keeps the interpreter, so large texts are searched record by record.
+            # A search blocks other threads, so large texts are searched record by record.
             if sum(sizes) > _MOST_TOGETHER or self._is_suspect("\n".join(texts)):
                 return
         except Exception:  # noqa: BLE001 - no memory: each record gets a closer look
@@ -200,7 +200,7 @@ class RedactProcessor:
             record.size = size
 
     def redact_mapping(self, mapping: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
-        """Return a copy of the attributes of a resource or a scope with secrets masked."""
+        """Return a copy of the attributes of a resource or a scope, with masked secrets."""
         return self._mapping(_plain_attributes(mapping))
 
     # ---- the names of logger, event and severity
@@ -209,7 +209,7 @@ class RedactProcessor:
         return self._is_clear_name(record.event_name) and self._is_clear_name(record.severity_text)
 
     def _is_clear_name(self, name: str) -> bool:
-        """Whether a name contains no secret; the answer is cached, because names are few."""
+        """Whether a name contains no secret; the answer is cached, because there are few names."""
         if name in self._clear_names:
             return True
         if self._patterns or self._is_suspect(name):
@@ -221,7 +221,7 @@ class RedactProcessor:
         return True
 
     def _mask_names(self, record: LogRecord) -> None:
-        """Mask secrets in the texts of a record that are not its values."""
+        """Mask secrets in the event name, the severity text and the scope of a record."""
         record.event_name = self._name(record.event_name)
         record.severity_text = self._name(record.severity_text)
         record.scope = self._masked_scope(record.scope)
@@ -231,7 +231,7 @@ class RedactProcessor:
         return text if self._is_clear_name(text) else self._text(text)
 
     def _mask_scope(self, scope: Scope) -> Scope:
-        """Return the scope itself if it has no secret outside of its attributes."""
+        """Return a masked copy of the scope, or the scope itself if its names hold no secret."""
         texts = scope.name, scope.version, scope.schema_url
         masked = [self._name(text) for text in texts]
         if masked == [*texts]:
@@ -248,7 +248,7 @@ class RedactProcessor:
             record.attributes = self._mapping(record.attributes)
 
     def _is_clear(self, *values: AnyValue) -> bool:
-        """Whether plain values contain no secret, by one search over all their texts."""
+        """Search all texts of plain values at once; return whether they contain no secret."""
         texts: list[str] = []
         rest: list[Any] = [*values]
         while rest:
@@ -278,7 +278,7 @@ class RedactProcessor:
         )
 
     def _are_harmless(self, names: Iterable[str]) -> bool:
-        """Whether no name is secret or contains a secret itself."""
+        """Whether no name is the name of a secret or contains a secret."""
         harmless = self._harmless
         for name in names:
             if name in harmless:
@@ -293,7 +293,7 @@ class RedactProcessor:
         return True
 
     def _is_secret_pair(self, value: list[Any]) -> bool:
-        return len(value) == 2 and self._is_secret_name(value[0])  # noqa: PLR2004 - name, value
+        return len(value) == 2 and self._is_secret_name(value[0])  # noqa: PLR2004 - a name and its value
 
     def _is_secret_option(self, item: object) -> bool:
         return (
@@ -396,18 +396,18 @@ class RedactProcessor:
 
 
 def redactor_of(settings: Settings) -> RedactProcessor | None:
-    """Return the redactor that the options ask for, or None."""
+    """Return the redactor that the options configure, or None if redaction is disabled."""
     if not settings.redact:
         return None
     return RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
 
 
 def mask_record(record: LogRecord, reason: str) -> None:
-    """Replace the body and every attribute value of a record by the mask.
+    """Replace the body and every attribute value of a record with the mask.
 
     Timestamps, severity, ids, scope, resource, event name and the names of the
-    attributes stay.  For a record on which a processor failed, which may still
-    contain secrets.  Never raises.
+    attributes do not change.  Used after a processor has failed, because the
+    record may still contain secrets.  Never raises.
 
     Args:
         record: the record, which is changed in place.
@@ -420,7 +420,7 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _is_names(name: str, value: Any) -> bool:
-    """Whether ``['password', 'email']`` is a list of names and not a name with its value."""
+    """Whether a list such as ``['password', 'email']`` holds names, not a name and its value."""
     return (
         type(value) is list
         and name.lower().endswith(_LIST_NAMES)

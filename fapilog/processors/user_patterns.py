@@ -1,16 +1,16 @@
-r"""Checks, at start, the regular expressions that users give for further secrets.
+r"""Checks users' regular expressions for further secrets at start-up.
 
 ``re`` backtracks.  A pattern such as ``(a+)+$`` takes time that doubles with
 every character, and no signal handler runs in that time.  Such patterns are
-refused.  Other patterns may still take quadratic time, so they get a text only
+refused.  Other patterns may still take quadratic time, so they search a text only
 in short pieces (see :func:`fapilog.processors.pieces.search_bounded`).
 
 The check reads the parsed pattern and estimates in how many ways it can match
-the same text.  A repeat counts once for each number of times that it can match,
-if the next part can begin with the same characters; so do alternatives that can
-begin with the same characters.  A repeat of such parts multiplies their ways.
-Two adjacent repeats of the same characters are refused if both are wide and
-more must follow.
+the same text.  A repeat adds one way for each number of times that it can match,
+if the next part can begin with the same characters.  Alternatives that can begin
+with the same characters add their ways.  A repeat of such parts multiplies their
+ways.  Two adjacent repeats of the same characters are refused if both are wide
+and another part must match after them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: A repeat that can match more than this many times is wide, and counts as this many.
+#: A repeat that can match more often than this is wide, and adds only this many ways.
 _WIDE: Final = 64
-#: Ways to match the same text from which on a pattern is refused: those of two wide repeats.
+#: The largest number of ways to match the same text: as many as two wide repeats have.
 _MOST_WAYS: Final = _WIDE * _WIDE
 #: Characters that represent all others of their kind.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
@@ -69,7 +69,7 @@ def _checked(option: str, pattern: Any) -> re.Pattern[str]:
         msg = f"{option}: {pattern!r} is not a regular expression: {error}"
         raise ConfigurationError(msg) from error
     if isinstance(made.pattern, bytes):
-        msg = f"{option}: {pattern!r} is for bytes; give one for str, which also searches bytes"
+        msg = f"{option}: {pattern!r} is for bytes; use one for str, which also searches bytes"
         raise ConfigurationError(msg)
     tree: Any = parser.parse(made.pattern, made.flags & ~re.DEBUG)
     if _Check(made.flags).ways([*tree]) > _MOST_WAYS:
@@ -93,13 +93,13 @@ class _Check:
         self._flags = flags
 
     def ways(self, nodes: list[Any], follow: Chars = _NONE, *, fails: bool = False) -> int:
-        """Return the most ways to match a sequence, or more than ``_MOST_WAYS``.
+        """Return the largest number of ways to match a sequence; stop above ``_MOST_WAYS``.
 
         Args:
             nodes: the parsed sequence.
             follow: the characters that may come after the sequence.
-            fails: whether a match can fail after the sequence, so that ``re``
-                tries the other ways.
+            fails: whether the match can fail after the sequence, which makes
+                ``re`` try the other ways.
         """
         ways = 1
         nodes = [*_flat(nodes)]
@@ -152,7 +152,7 @@ class _Check:
         """Return the characters of a wide repeat that can come next, or None."""
         for place, (kind, value) in enumerate(rest):
             if kind in _REPEATS and value[1] > _WIDE:
-                # A wide repeat after which nothing must follow cannot fail.
+                # The match cannot fail after a wide repeat if no other part must match.
                 return self._first(list(value[2])) if _can_fail(rest[place + 1 :]) else None
             if not self._is_nullable([(kind, value)]):
                 return None
@@ -219,7 +219,7 @@ def _parts(kind: Any, value: Any) -> Iterator[list[Any]]:
 
 
 def _flat(nodes: list[Any]) -> Iterator[Any]:
-    """Yield the nodes of a sequence, with those of its groups in place of the groups."""
+    """Yield the nodes of a sequence, with each group replaced by its nodes."""
     for kind, value in nodes:
         if kind is op.SUBPATTERN:
             yield from _flat(list(value[-1]))
@@ -233,7 +233,7 @@ def _can_fail(nodes: list[Any]) -> bool:
 
 
 def _has_prefix(texts: list[str]) -> bool:
-    """Whether one of the texts begins with another one, so that both can match."""
+    """Whether one of the texts begins with another text, so that both can match."""
     texts = sorted(texts)
     return any(after.startswith(text) for text, after in itertools.pairwise(texts))
 

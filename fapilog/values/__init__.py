@@ -1,9 +1,9 @@
-"""Values of the application, made safe to keep, to encode and to send.
+"""Makes the application's values safe to keep, encode and send.
 
-``snapshot`` runs on the caller's thread and makes a bounded ``AnyValue`` of any
-object, which the application cannot change afterwards.  ``normalise`` runs on
-the worker, on every record before fan-out, so that encoders can rely on the
-record whatever processors did to it.  Every package may import this one; it
+``snapshot`` runs on the caller's thread and copies any object into a bounded
+``AnyValue`` that the application cannot change.  ``normalise`` runs on the worker,
+on every record before fan-out, so that encoders can rely on the record even if a
+processor put wrong values into it.  Every package may import this one; it
 imports only ``fapilog.errors``.  Read ``snapshots`` first.
 """
 

@@ -1,11 +1,11 @@
 """Exceptions as attributes: captured on the caller's thread, formatted on the worker.
 
-A capture has a summary of the frames and keeps no frame alive.  The worker does
-the expensive part: it reads the source lines and formats the text.  Causes,
+A capture contains a summary of the frames and keeps no frame alive.  The worker
+does the expensive part: it reads the source lines and formats the text.  Causes,
 groups and notes look as the interpreter prints them, but without the lines of
-``^^^^``.  For these lines ``traceback`` parses the source, and on Python 3.11 two
-threads that parse at the same time make a ``compile()`` or
-``ast.literal_eval()`` of the application raise SystemError.
+``^^^^``.  To print these lines, ``traceback`` parses the source, and on Python 3.11
+two threads that parse at the same time can make the application's ``compile()``
+or ``ast.literal_eval()`` raise SystemError.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-#: The number of frames, the newest ones, of each exception of a chain.
+#: The largest number of frames of each exception in a chain; older frames are removed.
 MAX_FRAMES: Final = 100
 _MAX_WALK: Final = 5_000
-#: The largest number of characters of a stack trace; a longer one loses its middle.
+#: The largest number of characters in a stack trace; a longer trace loses its middle.
 MAX_TEXT: Final = 32_768
 _LONGEST_LINE: Final = 4096
 
-# Set while the code of an exception's class runs: a __str__ that logs its own
-# exception would recurse without end.
+# Set while the code of an exception's class runs: otherwise a __str__ that logs its
+# own exception would recurse without end.
 _capturing: ContextVar[bool] = ContextVar("fapilog_capturing", default=False)
 
 
 class Capture:
-    """An exception at the time of the log call.  Immutable; may be passed to other threads."""
+    """The state of an exception at the time of the log call.  Immutable and thread-safe."""
 
     __slots__ = ("_summary", "message", "type_name")
 
@@ -56,7 +56,7 @@ class Capture:
     def _capture(self, exception: BaseException) -> None:
         try:
             self.message = _shorten(str.__str__(str(exception)))
-        except Exception as error:  # noqa: BLE001 - the class may raise anything; the message says so
+        except Exception as error:  # noqa: BLE001 - the class may raise anything; the message shows it
             self.message = f"<str() of the exception raised {type_name(type(error))}>"
         try:
             entries, limit = _bounded(exception.__traceback__)
@@ -115,22 +115,22 @@ def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
 
 
 def _keep_notes(summary: traceback.TracebackException) -> None:
-    """Replace the notes, which may be any objects, by bounded copies."""
+    """Replace the notes, which may be any objects, with bounded copies."""
     for one in _parts(summary):
-        notes = getattr(one, "__notes__", None)  # from Python 3.11 on
+        notes = getattr(one, "__notes__", None)  # Python 3.11 and later
         if notes is not None:
             one.__notes__ = snapshot(notes)  # type: ignore[attr-defined,unused-ignore]
 
 
 def _forget_columns(summary: traceback.TracebackException) -> None:
-    """Remove the columns, so that ``traceback`` prints no lines of ``^^^^``."""
+    """Remove the column numbers, so that ``traceback`` prints no lines of ``^^^^``."""
     if sys.version_info >= (3, 11):
         for frame in summary.stack:
             frame.colno = frame.end_colno = None
 
 
 def _parts(summary: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    """Yield an exception, its causes, contexts and the members of its groups."""
+    """Yield an exception, its causes and contexts, and the members of its groups."""
     waiting = [summary]
     while waiting:
         one = waiting.pop()
@@ -140,12 +140,12 @@ def _parts(summary: traceback.TracebackException) -> Iterator[traceback.Tracebac
 
 
 def resolve(exc_info: object) -> BaseException | None:
-    """Return the exception that an ``exc_info`` argument means.
+    """Return the exception to which an ``exc_info`` argument refers.
 
     Args:
-        exc_info: an exception, a ``sys.exc_info()`` tuple, or any other object,
-            which asks for the handled exception if it is true.  An object
-            without a truth value counts as true.
+        exc_info: an exception, a ``sys.exc_info()`` tuple, or any other object.
+            An object that is true, or has no truth value, refers to the
+            exception that is being handled.
     """
     if issubclass(type(exc_info), BaseException):
         return cast("BaseException", exc_info)
@@ -165,7 +165,7 @@ def _shorten(text: str) -> str:
     head = without_last_word(text[: MAX_TEXT // 4])
     tail = _without_first_lines(text[MAX_TEXT // 4 - MAX_TEXT :])
     if _sign(text, head.rfind("\n") + 1, len(text) - len(tail)):
-        # The name of a secret may be in the text left out, or in the line that is cut.
+        # The name of a secret may be in the removed text or in the line that was cut.
         frame = _frame(tail)
         tail = tail[frame.start() :] if frame else ""
     left_out = len(text) - len(head) - len(tail)
@@ -178,9 +178,9 @@ _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 
 
 def _without_first_lines(tail: str) -> str:
-    """Return a tail without its first two lines, or 4,096 characters of a longer line.
+    """Return a tail without its first two lines, or without 4,096 characters of a longer line.
 
-    The cut may have divided a secret, or separated it from its name.
+    The cut may have split a secret, or separated it from its name.
     """
     start = 0
     for _ in range(2):

@@ -1,7 +1,7 @@
 """The bounds of one record, and the types that need no snapshot.
 
-A record is bounded at its creation, so that the queue, batches and the spool are
-bounded by the number of their records.
+A record is bounded when it is created, so a limit on the number of records also
+limits the size of the queue, the batches and the spool.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from fapilog.errors import ConfigurationError
 #: Types that need no snapshot, because their values cannot change.
 SCALARS: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
 
-#: OTLP can carry 31 levels: parsers of protobuf accept 100 nested messages, 6
-#: are around the attributes, and every level takes 3.
+#: OTLP can carry 31 levels: protobuf parsers accept 100 nested messages, 6 of them
+#: enclose the attributes, and every level takes 3.
 _MAX_DEPTH: Final = 30
 _LEAST: Final = {"depth": 1, "nodes": 1, "record": 4096}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of one record.  Values beyond them are cut and marked.
+    """The bounds of one record.  Values that exceed them are truncated and marked.
 
     Attributes:
-        depth: levels of nested containers, 1 to 30.
-        nodes: total number of values in the containers of the body or of one
-            attribute, at least 1.
-        text: characters of one string, or bytes of one byte string.
-        record: UTF-8 bytes of all texts of a record, at least 4096.  A value
-            in a container counts 8 more, an attribute 16 more.
-        attributes: attributes of a record; the default is the OpenTelemetry
-            specification's.
+        depth: the number of levels of nested containers, 1 to 30.
+        nodes: the total number of values in the containers of the body or of
+            one attribute, at least 1.
+        text: the number of characters in one string, or bytes in one byte string.
+        record: the number of UTF-8 bytes in all texts of a record, at least
+            4096.  Each value in a container adds 8, and each attribute adds 16.
+        attributes: the number of attributes of a record; the default is that of
+            the OpenTelemetry specification.
         attribute_text: the limit ``text`` for the values of attributes, but not
-            for the body; None for the same limit.
+            for the body; None if both have the same limit.
             Source: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
 
     Raises:
@@ -62,14 +62,14 @@ class Limits:
 
     @cached_property
     def for_attributes(self) -> Limits:
-        """The limits of the values of attributes."""
+        """The limits for the values of attributes."""
         if self.attribute_text is None or self.attribute_text >= self.text:
             return self
         return replace(self, text=self.attribute_text, attribute_text=None)
 
     @cached_property
     def shortest(self) -> int:
-        """The largest number of characters that every text of a record may have."""
+        """The lower of the two text limits: for the body and for attributes."""
         return min(self.text, self.for_attributes.text)
 
 

@@ -1,4 +1,4 @@
-"""Normal records: the worker makes every record such that encoders can rely on it.
+"""Corrects every record on the worker so that encoders can rely on it.
 
 This is the last step before fan-out.  Nearly every record needs no change and is
 only measured; the others get a closer look.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue, LogRecord
 
-# The bytes that a record and an attribute count in addition to their texts:
+# The bytes that a record and an attribute add to the size besides their texts:
 # approximately their share of an encoded batch.
 _RECORD_SIZE: Final = 64
 _ATTRIBUTE_SIZE: Final = 16
@@ -30,21 +30,20 @@ _MAX_COUNT: Final = (1 << 32) - 1
 _MAX_SEVERITY: Final = 24
 _MAX_FLAGS: Final = 255
 
-# Applications use few names, so the valid ones are kept, each with the bytes that
-# an attribute of that name counts in addition to its value.
+# Applications use few names, so valid names are cached with their attribute_size().
 _name_sizes: dict[str, int] = {}
 _MAX_NAMES: Final = 4096
 
 
 def normalise(record: LogRecord, limits: Limits = DEFAULT_LIMITS) -> None:
-    """Change a record, in place, such that encoders can rely on it; set ``record.size``.
+    """Correct a record in place so that encoders can rely on it, and set ``record.size``.
 
-    Afterwards the body and the attributes are like those of :func:`snapshot` and
-    within ``limits``, names are not empty, ids are valid or empty, and the other
-    fields are in the ranges of the log data model
+    Afterwards the body and the attributes are plain, as :func:`snapshot` returns
+    them, and within ``limits``; names are not empty, ids are valid or empty, and
+    the other fields are in the ranges of the log data model
     (https://opentelemetry.io/docs/specs/otel/logs/data-model/).  A record that
-    needs no change is only measured.  Attributes beyond the limits are dropped
-    and counted in ``dropped_attributes_count``.
+    needs no change is only measured.  Attributes that exceed the limits are
+    dropped and counted in ``dropped_attributes_count``.
 
     Never raises and does not block.  Only the record's owner may call it.
     """
@@ -71,16 +70,16 @@ def ordinary_size(
 ) -> int:
     """Return the size of a record whose body and attributes need no change.
 
-    All texts of an ordinary record together are within the limit of one text, so
-    that no text has to be compared with the limit.
+    All texts of an ordinary record together are within the limit of one text, so the
+    texts are not checked one by one.
 
     Args:
         record: the record; :func:`header_size` counts its other fields.
-        limits: bounds of one record.
-        name_sizes: names that need no change, with their :func:`attribute_size`.
+        limits: the bounds of one record.
+        name_sizes: the names that need no change, with their :func:`attribute_size`.
         texts: a set to which the record's texts are added, except those inside
             containers.
-        flat: whether a record with containers or bytes is not ordinary.
+        flat: whether a record with containers or bytes needs a closer look.
 
     Raises:
         Exception: the record needs a closer look.
@@ -124,7 +123,7 @@ def _rare_size(value: object, limits: Limits, *, flat: bool) -> int:
 
 
 def header_size(record: LogRecord) -> int:
-    """Return the bytes of the texts of a record other than its body and attributes.
+    """Return the number of bytes in a record's texts outside its body and attributes.
 
     Raises:
         Exception: a field is not valid; the record needs a closer look.
@@ -145,7 +144,7 @@ def header_size(record: LogRecord) -> int:
 def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_id: str) -> int:
     """Check and measure the texts of a header, which many consecutive records share.
 
-    The text of the severity is not counted: there are few, and all records share them.
+    The severity text adds nothing to the size, because all records share a few texts.
     """
     if trace_id != _id(trace_id, 32) or span_id != _id(span_id, 16):
         raise NotPlainError
@@ -213,7 +212,7 @@ def _clean(value: Any, limits: Limits) -> AnyValue:
 
 
 def attribute_size(name: str) -> int:
-    """Return the bytes that an attribute of this name counts in addition to its value.
+    """Return the bytes that an attribute with this name adds to the size besides its value.
 
     Raises:
         NotPlainError: the name is not valid.
@@ -222,7 +221,7 @@ def attribute_size(name: str) -> int:
 
 
 def _noted_size(name: str) -> int:
-    """Return the same, and keep it for :func:`ordinary_size`."""
+    """Return the :func:`attribute_size` of a name and cache it for :func:`ordinary_size`."""
     if len(_name_sizes) >= _MAX_NAMES:
         _name_sizes.clear()
     size = _name_sizes[name] = attribute_size(name)
@@ -230,10 +229,10 @@ def _noted_size(name: str) -> int:
 
 
 def _fit_values(record: LogRecord, limits: Limits) -> int:
-    """Cut the largest values until the record is within its limit; return its size.
+    """Truncate the largest values until the record is within its limit; return its size.
 
-    The body and every attribute have an equal share; the room that small values
-    leave is shared by the larger ones.
+    The body and every attribute have an equal share; larger values share the space
+    that small values do not use.
     """
     sizes: dict[str | None, int] = {None: measure(record.body, limits)}
     for name, value in record.attributes.items():
@@ -251,7 +250,7 @@ def _fit_values(record: LogRecord, limits: Limits) -> int:
 
 
 def _cut(record: LogRecord, name: str | None, share: int, limits: Limits) -> int:
-    """Cut an attribute (None: the body) to ``share`` bytes, or drop it; return its size."""
+    """Truncate an attribute (None: the body) to ``share`` bytes, or drop it; return its size."""
     if name is None:
         record.body = Walk(limits, share).value(record.body) if share >= MARK_CHARGE else "…"
         return measure(record.body, limits)

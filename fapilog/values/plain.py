@@ -1,8 +1,8 @@
-"""Plain values, which a snapshot consists of: how to copy and to measure them.
+"""Copies and measures plain values, of which a snapshot consists.
 
-Most values of an application are plain.  A snapshot copies them without a look at
+Most values of an application are plain.  A snapshot copies them without checking
 their parts and then measures the copy.  The worker also measures every record,
-to make sure that processors left only plain values.
+because processors may have added values that are not plain.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ if TYPE_CHECKING:
 
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
-#: The largest number of characters of an attribute's name, or of a key.
+#: The largest number of characters in an attribute's name or a key.
 MAX_NAME: Final = 256
-#: The bytes that a value in a container counts in addition to its text.
+#: The bytes that a value in a container adds to the size besides its text.
 NODE_SIZE: Final = 8
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 
 class NotPlainError(Exception):
-    """A value has parts of other than the plain types, or is beyond the limits."""
+    """A value contains an object that is not plain, or exceeds the limits."""
 
 
 def copy_plain(value: Any, limits: Limits) -> Any:
-    """Copy the containers of a value without a look at its texts and numbers.
+    """Copy the containers of a value without checking its texts and numbers.
 
-    :func:`measure` finds out whether the copy needs no change.  Runs no code of
-    the application.
+    :func:`measure` checks them afterwards.  Runs no code of the application.
 
     Raises:
-        NotPlainError: the value has other objects, or is too large.
+        NotPlainError: the value contains an object that is not plain, or is too large.
     """
     return _copy_plain(value, limits.depth, [limits.nodes])
 
@@ -66,10 +65,10 @@ def _copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
 
 
 def measure(value: object, limits: Limits) -> int:  # noqa: C901, PLR0912 - inline, for speed
-    """Return the bytes of all texts in a value, plus 8 for each value in a container.
+    """Return the number of bytes in all texts of a value, plus 8 per value in a container.
 
     Raises:
-        NotPlainError: the value is not plain, or is beyond depth, nodes or text.
+        NotPlainError: the value is not plain, or exceeds a limit.
     """
     size, nodes = 0, limits.nodes
     level: list[Any] = [value]
@@ -107,7 +106,7 @@ def measure(value: object, limits: Limits) -> int:  # noqa: C901, PLR0912 - inli
 
 
 def names_size(names: Iterable[str]) -> int:
-    """Return the bytes of the names of attributes or keys.
+    """Return the number of bytes in the names of attributes or keys.
 
     Raises:
         NotPlainError: a name is not a plain str, is empty or too long, or cannot

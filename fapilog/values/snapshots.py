@@ -1,7 +1,7 @@
 """Snapshots: bounded copies of values, made on the caller's thread.
 
-A :class:`Walk` copies one body or one attribute and has a budget of values and
-bytes for it.  Parts beyond the budget are cut, and the cut is marked.
+A :class:`Walk` copies one body or one attribute within a budget of values and
+bytes.  A mark replaces the parts that exceed the budget.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The bytes that a value costs: more than it counts (``plain.NODE_SIZE``), so that
-#: there is room for the mark of a text without room.
+#: The bytes of the budget that each value uses: more than ``plain.NODE_SIZE``, so that
+#: a text for which no space remains still has space for its mark.
 _NODE_CHARGE: Final = 12
-#: The bytes that every container reserves for the mark of missing parts.
+#: The bytes that every container reserves for the mark that replaces missing parts.
 MARK_CHARGE: Final = 64
 
 
@@ -40,25 +40,25 @@ def snapshot(value: Any, limits: Limits = DEFAULT_LIMITS) -> AnyValue:
 
     The result consists of None, bool, int of 64 bits, finite float, str that
     UTF-8 can encode, bytes, list, and dict with non-empty str keys.  It shares
-    no mutable object with ``value``.  Other objects become their parts, or
+    no mutable object with ``value``.  Other objects are replaced by their parts or
     their ``repr``: a snapshot never shows a field that an object hides from its
     ``repr``, and never consumes an iterator.  NaN and the infinities become the
     strings of the proto3 JSON mapping
     (https://protobuf.dev/programming-guides/json/), the same for every sink.
 
-    Never raises, whatever the code of the value's class does.  Does not block,
-    but that code runs on the calling thread.  Thread-safe.
+    Never raises, even if the code of the value's class does.  Does not block, but
+    that code runs on the calling thread.  Thread-safe.
     """
     try:
         return _snapshot(value, limits)
-    except Exception:  # noqa: BLE001 - stack or memory is used up; the record says so
+    except Exception:  # noqa: BLE001 - stack or memory is exhausted; the record shows it
         return "<snapshot failed>"
 
 
 def plain_name(name: object) -> str:
     """Return the name of a logger or an event in a form that every sink can send.
 
-    The result is text of at most 256 characters; None becomes "".
+    The result has at most 256 characters; None becomes "".
     """
     if type(name) is str and name.isascii() and len(name) <= MAX_NAME:
         return name
@@ -86,14 +86,14 @@ def snapshot_attributes(
 ) -> dict[str, AnyValue]:
     """Return a copy of a call's keyword arguments with a snapshot of each value.
 
-    Attributes beyond the limit keep their name only: :func:`normalise` drops and
-    counts them.  Never raises; thread-safe.
+    Attributes that exceed the limit keep only their name: :func:`normalise` drops
+    and counts them.  Never raises; thread-safe.
     """
     attributes: dict[str, AnyValue] = {}
     for name, value in fields.copy().items():
         if not _is_ordinary_name(name):
             plain = name if type(name) is str else snapshot(name)
-            name = name_of(plain, attributes)  # noqa: PLW2901 - a better one
+            name = name_of(plain, attributes)  # noqa: PLW2901 - the valid name
         if len(attributes) >= limits.attributes:
             attributes[name] = "…(too many attributes)"
         elif type(value) is str and value.isascii() and len(value) <= limits.text:
@@ -111,8 +111,8 @@ class Walk:
     """Copies one value.  Not thread-safe, and not usable after an exception.
 
     Args:
-        limits: bounds of depth, of nodes, and of one text.
-        room: UTF-8 bytes that the copy may take.
+        limits: the bounds of depth, of nodes, and of one text.
+        room: the largest size of the copy, in UTF-8 bytes.
     """
 
     __slots__ = ("_limits", "_nodes", "_path", "_room")
@@ -123,8 +123,8 @@ class Walk:
         self._room = room
         self._path: set[int] = set()  # ids of the containers around the current value
 
-    def value(self, value: Any, depth: int = 0) -> AnyValue:  # noqa: C901 - one branch a type
-        """Copy a value that lies inside ``depth`` containers."""
+    def value(self, value: Any, depth: int = 0) -> AnyValue:  # noqa: C901 - one branch per type
+        """Copy a value that is inside ``depth`` nested containers."""
         kind = type(value)
         copy: AnyValue = value
         if kind is str:
@@ -159,11 +159,11 @@ class Walk:
         total = found.total
         count = min(total, self._nodes, max(self._room - MARK_CHARGE, 0) // _NODE_CHARGE)
         if count < total:
-            count -= 1  # the mark takes the place of one
+            count -= 1  # the mark takes the place of one part
             if count < 1:
                 return self._text(_missing(found))
-        # All parts are charged before the walk enters one of them, so that a
-        # large part cannot use the room of the others.
+        # The space of all parts is reserved before the first one is copied, so that
+        # a large part cannot use the space of the others.
         self._nodes -= min(count + 1, total)
         self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)
         self._path.add(id(value))

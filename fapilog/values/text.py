@@ -1,7 +1,7 @@
-"""Texts within bounds: strings, names, and numbers without a type in OTLP.
+"""Makes bounded texts of strings, names, and numbers for which OTLP has no type.
 
-Every text of a snapshot goes through :func:`fit`, the one way to cut and to mark
-a text.
+Every text of a snapshot goes through :func:`fit`, the only function that truncates
+and marks texts.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The bits of the longest integer that Python writes in decimal (4,300 digits).
+#: The number of bits in the longest integer that Python writes in decimal (4,300 digits).
 _DECIMAL_BITS: Final = 14_280
-#: The longest part that a cut removes: this many characters, or a quarter of the text.
+#: The longest word that truncation removes; a quarter of the text is the other limit.
 _LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
 
 def utf8_size(text: str) -> int:
-    """Return the number of bytes of an encodable text in UTF-8."""
+    """Return the number of UTF-8 bytes of a text, which must not contain lone surrogates."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def without_last_word(head: str) -> str:
-    """Return the beginning of a longer text without the word that the cut divides.
+    """Return truncated text without its last word, which the truncation may have split.
 
     Redaction comes later and does not recognise half of a token, or a password
-    in a URL without its host.  If the last part of the text has no blank, the
-    whole part is removed.
+    in a URL without its host.  If the last part of the text contains no space,
+    the whole part is removed.
     """
     last = max(len(head) - _LONGEST_WORD, len(head) * 3 // 4)
     for place in range(len(head) - 1, last - 1, -1):
@@ -52,14 +52,14 @@ def fit(
 ) -> str:
     """Return ``text`` within ``limit`` characters and ``room`` bytes, with surrogates escaped.
 
-    A longer text is cut and marked.  Without any room the result is still one
-    ``…``, of three bytes.
+    A longer text is truncated and marked.  Even if ``room`` is 0, the result is
+    ``…``, which has three bytes.
 
     Args:
         text: any text.
         limit: the largest number of characters.
         room: the largest number of bytes; None for no limit.
-        end: returns the part of a cut text that is kept.
+        end: the function that returns the part of a truncated text to keep.
     """
     head = text[:limit]
     if not head.isascii():
@@ -75,15 +75,15 @@ def fit(
     return (end(head) + mark)[:limit]
 
 
-#: Cuts a text that is redacted already: exactly at the limit.
+#: Truncates a text exactly at the limit.  The text must already be redacted.
 fit_redacted = partial(fit, end=str)
 
 
 def name_of(key: AnyValue, taken: Collection[str]) -> str:
-    """Return the name for a key, a name that is not ``taken``.
+    """Return the name for a key; the name is not in ``taken``.
 
-    None and booleans are written as in JSON, bytes as text.  The second of two
-    keys with the same text gets ``#`` and its position.
+    None and booleans are written as in JSON, bytes as text.  If two keys have the
+    same text, ``#`` and a number are added to the second.
     """
     if key is None or isinstance(key, bool):
         key = _JSON_NAMES[key]
@@ -93,7 +93,7 @@ def name_of(key: AnyValue, taken: Collection[str]) -> str:
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
-    """Return ``name``, with ``#`` and a number if it is ``taken``."""
+    """Return ``name``, followed by ``#`` and a number if ``name`` is in ``taken``."""
     number, free = len(taken) + 1, name
     while free in taken:
         free = f"{_fit_name(name, MAX_NAME - 8)}#{number}"
@@ -102,7 +102,7 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 
 def _fit_name(name: str, limit: int) -> str:
-    """Cut a long name but keep its last words, because they show whether its value is secret."""
+    """Truncate a long name but keep its last words, which show whether its value is secret."""
     if len(name) <= limit or _not_in_names(name, max(len(name) - _LONGEST_WORD, 0)):
         return fit(name, limit)
     last = _last_words(name, len(name) - _LAST_WORDS)
@@ -110,13 +110,13 @@ def _fit_name(name: str, limit: int) -> str:
     return fit(name, limit - len(end)) + end
 
 
-#: Characters of a long name in which its last words are searched.
+#: The number of characters at the end of a long name that may contain its last words.
 _LAST_WORDS: Final = 96
 # Only letters, because other words could be the end of a token.
 _last_words: Final = re.compile(
     r"(?:(?:[ ._/\[-]{1,2}|(?<=[a-z])(?=[A-Z]))[A-Z]{0,20}[a-z]{0,20}){1,4}[0-9]{0,2}[\]]{0,2}\Z"
 ).search
-# The name contains a text, perhaps with a secret.
+# A name with such a character is a text, which may contain a secret.
 _not_in_names: Final = re.compile(r"[^\w ./\[\]-]").search
 
 
