@@ -1,8 +1,8 @@
 """``fapilog spool adopt``: moves the records that wait for one sink to another sink.
 
 Records on disk are sent only by the sink that they were logged for, with the
-same name and destination.  If that sink is gone, or if an earlier release did
-not write its destination, a person decides here.
+same name and destination.  If that sink is no longer configured, or if an earlier
+release did not store its destination, a person chooses another sink here.
 """
 
 from __future__ import annotations
@@ -25,20 +25,18 @@ if TYPE_CHECKING:
 
 
 def adopt(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The directory, as `status` shows it.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The directory's name in `status`.")],
     sink: Annotated[
         str,
-        typer.Option("--sink", metavar="SINK", help="The configured sink that gets them."),
+        typer.Option("--sink", metavar="SINK", help="The configured sink to send them."),
     ],
     directory: Directory = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> None:
     """Move the records of dead processes, and the quarantine, from one sink to another.
 
     Sends nothing: the service, or `fapilog spool replay`, sends the records.
-    Asks first; needs --yes if there is no terminal.
+    Asks for confirmation; without a terminal, --yes is required.
     """
     settings = Settings()
     root = location(directory, settings)
@@ -66,7 +64,7 @@ def adopt(
 
 
 def _owner(sinks: dict[str, Any], name: str) -> Owner:
-    """Return the owner that the directory of a configured sink names.
+    """Return the owner of a configured sink's directory.
 
     Raises:
         ConfigurationError: the sink is not configured, or it cannot spool.
@@ -75,13 +73,13 @@ def _owner(sinks: dict[str, Any], name: str) -> Owner:
     if durable is None:
         known = ", ".join(name for name, one in sinks.items() if as_durable(one)) or "none"
         problem = "no such sink is configured, or it cannot spool"
-        msg = f"--sink {name}: {problem}; sinks that can: {known}"
+        msg = f"--sink {name}: {problem}; sinks that can spool: {known}"
         raise ConfigurationError(msg)
     return owner_of(durable)
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:
-    """Print whether one directory or file was moved, and return it."""
+    """Print and return whether one directory or file was moved."""
     if problem:
         terminal.line(Text("✗", RED), f" kept {path}: {problem}")
     else:
