@@ -74,7 +74,7 @@ _LOKI_FIXES: Final = (
     (("HTTP 404", "HTTP 405"), "this address accepts no push; Loki's usual port is 3100"),
 )
 
-# The result that each type of error means; the first matching row is used.
+# The text for each type of error; the first matching row is used.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),

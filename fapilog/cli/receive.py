@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 #: Seconds without new data after which a trace with a root span is drawn.
 _WHOLE: Final = 1.0
-#: The same for a trace without a root span; services may send spans only every 5 seconds.
+#: The same without a root span; longer, because services may send spans every 5 seconds.
 _PATIENCE: Final = 10.0
 #: Seconds between two checks for new data.
 _TICK: Final = 0.2
-#: The maximum number of waiting records and spans; if it is exceeded, old traces are drawn early.
+#: The maximum number of waiting records and spans; beyond it, the oldest traces are drawn early.
 _KEEP: Final = 20_000
 
 

@@ -1,6 +1,6 @@
-"""Writes the commands' output: colours, columns, and safe characters.
+"""Writes the commands' output: colors, columns, and safe characters.
 
-Colours are used on terminals and obey ``NO_COLOR`` and ``FORCE_COLOR``.  If the
+Colors are used on terminals and follow ``NO_COLOR`` and ``FORCE_COLOR``.  If the
 output's encoding has no box-drawing characters, plain characters replace them.
 """
 
@@ -18,7 +18,7 @@ from fapilog.sinks.pretty import wants_color
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: ANSI codes of the 16 colours that every terminal theme defines.
+#: ANSI codes from the 16 colors that every terminal theme defines.
 BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"

@@ -196,7 +196,7 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    """Return names and values; long values come last, so that short ones are always shown."""
+    """Return names and values; long values come last, so that they do not displace short ones."""
     shown = {
         name: value if isinstance(value, str) else json_text(value)
         for name, value in attributes.items()

@@ -1,9 +1,9 @@
 """The demo's application: a small shop on FastAPI that logs through fapilog.
 
 ``fapilog demo`` serves it, and ``examples/demo.py`` runs it as a separate
-application.  It logs as applications do: it logs values as attributes, an
-exception where it catches it, the stock through the standard library, and a few
-secrets by mistake.  It does not know where the records go.
+application.  It logs as applications do: values as attributes, exceptions where
+they are caught, some records through the standard library, and a few secrets by
+mistake.  It does not know where the records go.
 """
 # FastAPI reads annotations at run time, so this module does not postpone them.
 

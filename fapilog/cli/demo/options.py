@@ -21,7 +21,7 @@ class Protocol(str, Enum):
 
 
 def in_options(text: str) -> str:
-    """Replace the variables in a message with the options, which the user knows."""
+    """Return a message with its variables replaced by the options that the user knows."""
     for variable, option in _OPTIONS.items():
         text = text.replace(variable, option)
     return text

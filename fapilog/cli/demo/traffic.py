@@ -21,7 +21,7 @@ from fapilog.cli.demo.app import DATABASE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: The number of concurrent requests; they show that contexts do not mix.
+#: The number of concurrent requests; concurrency shows that contexts do not mix.
 CONCURRENCY: Final = 4
 _PATIENCE: Final = 30.0  # seconds; long, so that a slow machine does not fail the demo
 

@@ -68,7 +68,7 @@ def _is_in_its_span(
     spans: Mapping[tuple[str, str], ReceivedSpan],
     traces: Mapping[str, str],
 ) -> bool:
-    """Whether the record's span arrived, belongs to its request, and was open at its time."""
+    """Whether the record's span arrived, belongs to its request, and covers the record's time."""
     received = spans.get((log.trace_id, log.span_id))
     if received is None or traces.get(log.attributes[REQUEST_ID]) != log.trace_id:
         return False

@@ -58,8 +58,8 @@ class Receiver:
             are discarded.  None keeps all.
         on_logs: a function that is called with each request's log records, on a
             server thread.
-        respond: a function of the path and the decompressed body of each HTTP
-            request.  It returns the status, headers and body of an answer, or None
+        respond: a function that is called with the path and the decompressed body
+            of each HTTP request.  It returns the status, headers and body of an answer, or None
             to let the receiver process the request.
         ssl_context: the TLS settings for HTTPS; None serves plain HTTP.
         grpc_credentials: the credentials for gRPC over TLS; None serves plain gRPC.
@@ -115,7 +115,7 @@ class Receiver:
         self.stop()
 
     def start(self) -> None:
-        """Start to listen.
+        """Start listening.
 
         Raises:
             OSError: the HTTP port is in use.

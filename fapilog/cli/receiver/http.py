@@ -30,7 +30,7 @@ from fapilog.otlp.protobuf import delimited
 if TYPE_CHECKING:
     import ssl
 
-#: The maximum bytes of a request, compressed or not, as the specification recommends.
+#: The maximum size of a request in bytes, compressed or not, as the specification recommends.
 MAX_REQUEST: Final = 64 << 20
 #: The type of request per path.
 REQUESTS: Final[Mapping[str, type[Message]]] = {
@@ -41,7 +41,7 @@ REQUESTS: Final[Mapping[str, type[Message]]] = {
 
 #: The status, headers and body of an answer.
 Answer: TypeAlias = "tuple[int, Mapping[str, str], bytes]"
-#: A function of path and decompressed body; returns an answer, or None to process the request.
+#: Gets the path and the decompressed body; returns an answer, or None to process the request.
 Respond: TypeAlias = Callable[[str, bytes], "Answer | None"]
 
 #: The exceptions that parsers of JSON, gzip and protobuf raise for an invalid request.
@@ -50,7 +50,7 @@ _WRONG: Final = (
     *(RecursionError, TypeError, AttributeError),
 )
 _MAX_DIGITS: Final = 18
-#: The maximum characters of an answer's message, which may quote the request.
+#: The maximum length of an answer's message, which may quote the request.
 _MAX_MESSAGE: Final = 500
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"

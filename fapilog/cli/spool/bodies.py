@@ -22,7 +22,7 @@ _HEX: Final = 32
 
 
 def lines_of(wire_format: str, body: bytes) -> list[str]:
-    """Return a batch as lines of text; see the module's docstring."""
+    """Return a batch as lines of text, one per record if the format is known."""
     try:
         reader = _READERS.get(wire_format)
         return body.decode().splitlines() if reader is None else list(reader(body))

@@ -178,7 +178,7 @@ def counted(number: int, word: str) -> str:
 
 
 def size_of(scans: Iterable[Scan]) -> str:
-    """Return the total size of files, in a unit that people read easily."""
+    """Return the total size of some files as human-readable text."""
     return ByteSize(sum(found.size for found in scans)).human_readable()
 
 

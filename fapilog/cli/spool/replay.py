@@ -70,7 +70,7 @@ def owner_of(sink: DurableSink[Any]) -> Owner:
 
 
 def _show_no_sink(terminal: Terminal, report: SinkReport, sinks: Iterable[str]) -> None:
-    """Print that no configured sink may send the records, and the command that helps."""
+    """Print that no configured sink may send the records, and suggest ``spool adopt``."""
     destination = report.owner.destination
     reason = f"no such sink is configured for {destination}"
     if not destination:

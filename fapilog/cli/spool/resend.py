@@ -54,7 +54,7 @@ class Resend(Delivery):
         rejected: the number of records that it rejected in batches that it accepted.
         moved: the number of refused records that were moved to the quarantine.
         left: the number of records that stay on disk.
-        problem: the first reason why records stay on disk or are lost, or "".
+        problem: a reason why records stay on disk or are lost, or "".
         note: the backend's message about a batch that it accepted, or "".
     """
 

@@ -21,7 +21,7 @@ _METHODS: Final = frozenset(
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]
 )
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-#: The maximum digits of an accepted ``Content-Length``: sizes up to a petabyte.
+#: The maximum number of digits in an accepted ``Content-Length``: sizes up to a petabyte.
 _MAX_DIGITS: Final = 15
 
 

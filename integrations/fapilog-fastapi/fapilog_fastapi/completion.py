@@ -52,7 +52,7 @@ LOGGER: Final = "fapilog_fastapi"
 REQUEST_COMPLETED: Final = "http.server.request.completed"
 WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
 EXCEPTION: Final = "http.server.request.exception"
-#: The maximum number of fields that handlers can add to the completion record.
+#: The maximum number of fields that handlers can add: a record's maximum number of attributes.
 MAX_FIELDS: Final = 128
 
 _REFUSAL: Final = 400
@@ -309,7 +309,7 @@ class Recorder:
         return span.get_span_context().trace_id & ((1 << 64) - 1) < self._sampled_ids
 
     def trouble(self, what: str, error: Exception) -> None:
-        """Log a failure that must not fail the request, at most every 30 s per ``what``."""
+        """Log a failure that must not fail the request, at most once per 30 s for each ``what``."""
         now = time.monotonic()
         last, count = self._troubles.get(what, (-_QUIET, 0))
         if now - last < _QUIET:

@@ -55,7 +55,7 @@ def make_exclusion(given: Expression | Iterable[Expression] | None) -> Exclusion
 
     Args:
         given: expressions separated by commas, a compiled expression, or an iterable
-            of both; None reads the variables in :data:`EXCLUDED_URLS`.
+            of these; None reads the variables in :data:`EXCLUDED_URLS`.
 
     Raises:
         ConfigurationError: ``exclude`` is not a regular expression.

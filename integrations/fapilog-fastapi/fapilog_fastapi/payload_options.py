@@ -20,7 +20,7 @@ BODY_TYPES: Final = (
     "application/x-www-form-urlencoded",
     "text/plain",
 )
-#: The maximum bytes of one body; text in a record has the same limit.
+#: The maximum number of bytes of one body; text in a record has the same limit.
 MAX_BODY: Final = 65_536
 _BODY_LIMIT: Final = whole(1, MAX_BODY, "bytes")
 

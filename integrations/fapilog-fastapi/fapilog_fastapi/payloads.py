@@ -48,7 +48,7 @@ class BodyCapture:
         self.refusal = ""
 
     def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Read from the headers the body's kind, and whether the body can be recorded."""
+        """Read the body's kind from the headers, and decide whether it can be recorded."""
         content_type, encoding = "", ""
         for name, value in headers:
             lowered = name.lower()

@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote_plus
 
 from fapilog.processors import RedactProcessor
 
-#: The maximum characters and parameters of a query string; the remainder is cut off, so
-#: a client cannot keep the event loop busy.
+#: The maximum length of a query string, in characters and in parameters; the remainder is
+#: cut off, so a client cannot keep the event loop busy.
 MAX_QUERY: Final = 8192
 MAX_PARAMETERS: Final = 256
 

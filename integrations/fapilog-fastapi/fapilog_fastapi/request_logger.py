@@ -29,9 +29,9 @@ class RequestLogger(fapilog.Logger):
 async def get_logger(connection: HTTPConnection) -> fapilog.Logger:
     """Return the logger of a request, for ``Depends(fapilog_fastapi.get_logger)``.
 
-    The logger is named after the endpoint's module, and has the request's id, the
-    route and the fields of the option ``context`` bound.  It is the same object
-    during the whole request.  Without the middleware, only the route is bound.
+    The logger is named after the endpoint's module, and binds the request's id, the
+    route and the fields of the option ``context``.  It is the same object during the
+    whole request.  Without the middleware, it binds only the route.
     Both coroutine functions and other functions may use it.
     """
     scope = connection.scope

@@ -32,8 +32,8 @@ def look_through(app: Any) -> tuple[bool, bool]:
     built yet, it is built now, as the first request would do.
 
     Returns:
-        Whether OpenTelemetry's middleware is in ``app``, without its mounts; and
-        whether that middleware, or FastAPI itself, already measures requests.
+        Whether ``app`` itself, without its mounts, contains OpenTelemetry's middleware;
+        and whether that middleware, or FastAPI itself, already measures requests.
     """
     telemetry = getattr(app, "_telemetry", None)
     measures = isinstance(telemetry, dict) and bool(telemetry.get("metrics"))
