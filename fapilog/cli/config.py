@@ -1,7 +1,6 @@
 """``fapilog config``: the value of every option, and its source.
 
-The command reads the settings, the sinks and the resource as
-``fapilog.configure()`` does, and sends nothing.  Secrets are masked.
+The command reads settings, sinks and resource as ``fapilog.configure()`` does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws one trace on a terminal: its spans as a tree with bars, each record under its span.
 
-The demo and ``fapilog receive`` use it; it needs only received records and spans.
+The demo and ``fapilog receive`` use it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
 #: The maximum depth of the tree; deeper spans begin at the margin again.
 _MAX_DEPTH: Final = 32
-#: Values with more characters than this are shown after the shorter ones.
+#: Values with more characters are shown last.
 _LONG: Final = 24
 
 

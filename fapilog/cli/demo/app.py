@@ -137,7 +137,7 @@ async def reserve(order: Order) -> None:
 
 
 async def charge(order: Order) -> None:
-    """Ask the payment gateway, which answers only if the customer pays by card."""
+    """Ask the payment gateway, which accepts only cards."""
     with tracer.start_as_current_span("charge customer"):
         await payments.info("asking the gateway", method=order.payment, patience_ms=PATIENCE * 1000)
         try:
@@ -149,7 +149,7 @@ async def charge(order: Order) -> None:
 
 
 async def ask_gateway(method: str) -> None:
-    """Simulate a remote service that answers only if the customer pays by card."""
+    """Simulate a remote service that accepts only cards."""
     if method != "card":
         await asyncio.sleep(PATIENCE)
         msg = f"no answer within {PATIENCE * 1000:.0f} ms"

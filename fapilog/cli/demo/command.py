@@ -1,7 +1,6 @@
 """``fapilog demo`` shows a record's complete path on this machine, in a few seconds.
 
-This module defines the command's options and exit codes.  ``run`` does the work;
-it is imported late, because it needs the extra ``fapilog[demo]``.
+``run`` does the work; it is imported late, because it needs the extra ``fapilog[demo]``.
 """
 
 from __future__ import annotations

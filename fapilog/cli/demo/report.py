@@ -1,7 +1,6 @@
 """Prints the demo's results: the requests, one failed request in detail, and the ledger.
 
-All records and spans are shown as the receiver got them, so the screen shows
-the data that a backend would show.
+All records and spans are shown as the receiver got them.
 """
 
 from __future__ import annotations

@@ -58,8 +58,7 @@ def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> 
 
     Raises:
         ConfigurationError: the endpoint is not a URL.
-        KeyboardInterrupt: the user pressed Ctrl-C; raised after all components
-            have drained and shut down.
+        KeyboardInterrupt: the user pressed Ctrl-C; raised after the shutdown.
     """
     app = create_app()
     with ExitStack() as stack:

@@ -4,8 +4,7 @@ It speaks the protocols of a collector: HTTP with protobuf or JSON, and gRPC if
 grpcio is installed.  It parses requests with the official protobuf messages and
 keeps records and spans in memory.  Only the command line and tests may import
 it; from fapilog, it imports only the framing in ``fapilog.otlp``.  Read
-:class:`Receiver` first; ``http`` is its HTTP server, and ``received`` defines the
-kept records and spans.
+:class:`Receiver` first.
 """
 
 from __future__ import annotations

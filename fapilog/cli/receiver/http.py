@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 #: The maximum size of a request in bytes, compressed or not, as the specification recommends.
 MAX_REQUEST: Final = 64 << 20
-#: The type of request per path.
 REQUESTS: Final[Mapping[str, type[Message]]] = {
     "/v1/logs": ExportLogsServiceRequest,
     "/v1/traces": ExportTraceServiceRequest,

@@ -1,7 +1,6 @@
 """Formats a batch from the quarantine as lines, one per record if its format is known.
 
-A person needs to see the records that the backend refuses.  A batch of an unknown
-format is shown unchanged if it is text.
+A batch of an unknown format is shown unchanged if it is text.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Captures headers and bodies of one request for its completion record.
 
-A :class:`PayloadCapture` is between the server and the application.  It passes
-every message on, unchanged and immediately, and copies the first bytes of the
-bodies that the options select.
+A :class:`PayloadCapture` is between the server and the application.  It copies the
+first bytes of the bodies that the options select.
 """
 
 from __future__ import annotations
