@@ -1,8 +1,8 @@
 """The command line: ``fapilog config``, ``check``, ``demo``, ``receive`` and ``spool``.
 
-This package is at the top of the layers: it may import all others, and only
+This package is the top layer: it may import all other packages, and only
 ``__main__`` imports it.  Each command is one module or one package with the
-command's name; ``terminal`` writes their output.  Read ``make_app`` below first.
+command's name; ``terminal`` writes the commands' output.  Read ``make_app`` below first.
 The commands need the extra ``fapilog[cli]``; demo and receive need ``fapilog[demo]``.
 """
 
@@ -23,11 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Args:
-        arguments: the command's arguments; by default those of the process.
+        arguments: the command-line arguments; None uses the arguments of the process.
 
     Raises:
         SystemExit: always: 0 on success, 1 if the command found a problem, 2 for
-            a wrong option, 130 after Ctrl-C.
+            a wrong option, and 130 after Ctrl-C.
     """
     from fapilog.errors import ConfigurationError  # noqa: PLC0415 - loaded only when needed
 
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments, prog_name="fapilog")
     except ConfigurationError as error:
         _fail(WRONG_USAGE, str(error))
-    except KeyboardInterrupt:  # outside of what typer catches
+    except KeyboardInterrupt:  # raised where typer does not catch it
         sys.exit(INTERRUPTED)
-    except OSError as error:  # such as standard output on a full disk
+    except OSError as error:  # for example, from standard output on a full disk
         _fail(1, str(error))
 
 
@@ -83,7 +83,7 @@ def make_app() -> typer.Typer:
             is_eager=True,
         ),
     ) -> None:
-        """Take the options before a command's name."""
+        """Accept the options that precede a command's name."""
 
     for command in (config, check, demo, receive):
         app.command()(command)

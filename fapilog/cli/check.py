@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-# The fix for an answer that has one of the words; the first row that fits is used.
+# The fix for an answer that contains one of the words; the first matching row is used.
 _NETWORK_FIXES: Final = (
-    (("WRONG_VERSION",), "the backend does not use TLS there: write http:// instead of https://"),
-    (("not known", "lookup"), "check the name of the host"),
+    (("WRONG_VERSION",), "the backend does not use TLS: write http:// instead of https://"),
+    (("not known", "lookup"), "check the host name"),
     (
         ("HTTP 407", "response code 407"),
         "put the proxy's credentials in its URL: HTTPS_PROXY=http://user:password@host:port",
     ),
     (
         ("no complete answer", "DEADLINE_EXCEEDED"),
-        "check whether a firewall is in between, or whether the backend is slow",
+        "check whether a firewall blocks the connection, or whether the backend is slow",
     ),
 )
 _OTLP_FIXES: Final = (
@@ -49,10 +49,10 @@ _OTLP_FIXES: Final = (
         "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL",
     ),
     *_NETWORK_FIXES,
-    (("CERTIFICATE_VERIFY",), "trust its authority: OTEL_EXPORTER_OTLP_CERTIFICATE=FILE"),
+    (("CERTIFICATE_VERIFY",), "trust the backend's authority: OTEL_EXPORTER_OTLP_CERTIFICATE=FILE"),
     (
         ("refused", "UNAVAILABLE"),
-        "check that a backend listens there, or set OTEL_EXPORTER_OTLP_ENDPOINT",
+        "check that a backend listens at this address, or set OTEL_EXPORTER_OTLP_ENDPOINT",
     ),
     (
         ("HTTP 401", "HTTP 403", "UNAUTHENTICATED", "PERMISSION_DENIED"),
@@ -65,8 +65,8 @@ _OTLP_FIXES: Final = (
 )
 _LOKI_FIXES: Final = (
     *_NETWORK_FIXES,
-    (("CERTIFICATE_VERIFY",), "trust its authority: FAPILOG_LOKI__CERTIFICATE=FILE"),
-    (("refused",), "check that Loki listens there, or set FAPILOG_LOKI__URL"),
+    (("CERTIFICATE_VERIFY",), "trust Loki's authority: FAPILOG_LOKI__CERTIFICATE=FILE"),
+    (("refused",), "check that Loki listens at this address, or set FAPILOG_LOKI__URL"),
     (
         ("HTTP 401", "HTTP 403"),
         "set FAPILOG_LOKI__TOKEN, or _USERNAME and _PASSWORD, and _TENANT if Loki has tenants",
@@ -74,7 +74,7 @@ _LOKI_FIXES: Final = (
     (("HTTP 404", "HTTP 405"), "this address accepts no push; Loki's usual port is 3100"),
 )
 
-# The meaning of a sink's error; the first row that fits is used.
+# The text for each type of error; the first matching row is used.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),
@@ -95,19 +95,19 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="Sinks to check in place of the configured ones: otlp:URL,file:PATH,console."
+            help="Sinks to check instead of the configured sinks: otlp:URL,file:PATH,console."
             " May be repeated.",
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Time a sink may take.")
+        float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Time limit per sink.")
     ] = 10.0,
 ) -> None:
     """Send one record through every sink.
 
-    The sinks are the configured ones, or those of --sinks.  Shows for each sink
-    whether it delivered the record, and if not, why and what to do.  Exits with
-    0 if every sink delivered the record, else with 1.
+    Checks the configured sinks, or the sinks in --sinks.  Shows whether each sink
+    delivered the record, and if not, the reason and the fix.  Exits with 0 if every
+    sink delivered the record, and with 1 otherwise.
     """
     settings = Settings() if not sinks else Settings(sinks=",".join(sinks))
     opened = make_sinks(settings)
@@ -130,9 +130,9 @@ def check(
 
 
 def make_record(settings: Settings) -> LogRecord:
-    """Return a record as a sink of a runtime with these settings gets it."""
+    """Return a record as a runtime with these settings passes it to a sink."""
     memory = MemorySink()
-    # Levels and routes are not checked; they must not drop this record.
+    # Levels and routes must not drop this record.
     open_to_all = {"level": INFO, "levels": {}, "routes": {}}
     with Runtime(settings.model_copy(update=open_to_all), sinks=memory) as runtime:
         runtime.get_logger("fapilog.check").info("fapilog check: this record can be ignored")
@@ -142,7 +142,7 @@ def make_record(settings: Settings) -> LogRecord:
 def send_to_console(
     terminal: Terminal, sinks: Mapping[str, Sink[Any]], record: LogRecord, timeout: float
 ) -> dict[str, Verdict]:
-    """Send to the sinks that write to this terminal first, each under its own heading."""
+    """Send the record to each console sink under its own heading, and return the verdicts."""
     verdicts = {}
     for name, sink in sinks.items():
         if isinstance(sink, ConsoleSink):
@@ -153,15 +153,15 @@ def send_to_console(
 
 
 def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
-    """Send only ``record`` and close the sink.  Blocks up to ``timeout`` seconds."""
-    # A sink on standard output writes past its buffer.
+    """Send ``record`` through the sink and close it.  Blocks up to ``timeout`` seconds."""
+    # A sink on standard output bypasses the buffer of sys.stdout.
     sys.stdout.flush()
     began = monotonic()
     try:
         with contextlib.closing(sink):
             outcome = sink.send([sink.encode(record)], timeout)
             took = f"delivered in {(monotonic() - began) * 1000:.0f} ms"
-    except Exception as error:  # noqa: BLE001 - a sink's own code; shown to the user
+    except Exception as error:  # noqa: BLE001 - a sink may raise anything; shown to the user
         result = next((words for kind, words in _FAILURES if isinstance(error, kind)), "failed")
         return _failed(sink, result, error)
     if outcome is None:

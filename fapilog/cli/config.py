@@ -1,7 +1,6 @@
 """``fapilog config``: the value of every option, and its source.
 
-The command reads the settings, the sinks and the resource as
-``fapilog.configure()`` does, and sends nothing.  Secrets are masked.
+The command reads settings, sinks and resource as ``fapilog.configure()`` does.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def config(
     """
     settings = Settings()
     for spec in settings.sinks or ():
-        sink_of(spec, settings)  # raises the error about a wrong option of the sink
+        sink_of(spec, settings)  # raises an error if an option of the sink is wrong
     sections = {
         "settings": list(settings_entries(settings)),
         **dict(otlp_sections(settings)),
@@ -67,7 +66,7 @@ def config(
 
 
 def settings_entries(settings: Settings) -> Iterator[Entry]:
-    """Yield the options of fapilog by their dotted name."""
+    """Yield fapilog's options, each with its dotted name."""
     origins = Settings.origins()
     for option, value in _options(settings):
         source = origins.source(option)
@@ -76,7 +75,7 @@ def settings_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every option with its dotted name; of a route only the options that are set."""
+    """Yield every option with its dotted name; for a route, only the options that are set."""
     for name, value in group:
         option = prefix + name
         if isinstance(value, BaseModel):
@@ -93,7 +92,7 @@ def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def otlp_sections(settings: Settings) -> Iterator[tuple[str, list[Entry]]]:
-    """Yield a title and the options of each OTLP sink, which are OpenTelemetry's."""
+    """Yield a title and the OpenTelemetry options of each OTLP sink."""
     for spec in settings.sinks or ():
         if spec.partition(":")[0].lower() == "otlp":
             yield f"sink {mask_url(spec)}", list(_otlp_entries(spec, settings))
@@ -120,7 +119,7 @@ def _otlp_origin(option: str) -> str:
 
 
 def resource_entries(settings: Settings) -> Iterator[Entry]:
-    """Yield the resource's attributes as a sink gets them."""
+    """Yield the resource's attributes as a sink receives them."""
     attributes = detect_resource().attributes
     redact = RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
     given = os.environ.get(_RESOURCE_VARIABLE, "").split(",")
@@ -133,7 +132,7 @@ def resource_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _plain(option: str, value: Any) -> Any:
-    """Return a value for JSON: severities by name, URLs without credentials."""
+    """Return a value for JSON, with severities as names and URLs without credentials."""
     if isinstance(value, int) and option.endswith("level"):
         return _severity(value)
     if option == "file.mode":

@@ -1,4 +1,4 @@
-"""Ctrl-C while a command loads its modules, and the exit codes of commands."""
+"""Handles Ctrl-C while a command loads its modules, and defines the exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERRUPTED: Final = 130
 
 @contextmanager
 def quiet_interrupt() -> Iterator[None]:
-    """End the process at once on Ctrl-C inside the block, which only loads modules.
+    """End the process immediately on Ctrl-C inside the block, which only loads modules.
 
     A KeyboardInterrupt is not enough, because some modules turn it into another error.
     """

@@ -1,4 +1,4 @@
-"""``fapilog receive``: a small OTLP receiver that draws the traces it gets on the terminal.
+"""``fapilog receive``: a small OTLP receiver that draws received traces on the terminal.
 
 It is for development without a collector.  Each trace is drawn when it is
 complete: the spans of all its services as a tree, with their records under
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan, Receiver
 
-#: Seconds without new data after which a trace is drawn, with its root span and
-#: without it.  The second is longer because services may send spans every 5 seconds.
+#: Seconds without new data after which a trace with a root span is drawn.
 _WHOLE: Final = 1.0
+#: The same without a root span; longer, because services may send spans every 5 seconds.
 _PATIENCE: Final = 10.0
 #: Seconds between two checks for new data.
 _TICK: Final = 0.2
-#: The most records and spans that wait to be drawn; the oldest are drawn early.
+#: The maximum number of waiting records and spans; beyond it, the oldest traces are drawn early.
 _KEEP: Final = 20_000
 
 
 def receive(
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="TCP port for OTLP/HTTP; 0 takes a free one.")
+        int, typer.Option(min=0, max=65_535, help="TCP port for OTLP/HTTP; 0 selects a free port.")
     ] = 4318,
     grpc_port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="TCP port for OTLP/gRPC; 0 takes a free one.")
+        int, typer.Option(min=0, max=65_535, help="TCP port for OTLP/gRPC; 0 selects a free port.")
     ] = 4317,
     traces: Annotated[
         int, typer.Option(min=0, help="End after this many traces; 0 runs until Ctrl-C.")
@@ -47,8 +47,8 @@ def receive(
 ) -> None:
     """Show logs and traces as they arrive over OTLP.
 
-    Listens on this machine only.  A trace is drawn one second after its latest
-    data, or ten seconds if its first span is missing; Ctrl-C draws the rest.
+    Listens on this machine only.  Draws a trace one second after its latest data,
+    or after ten seconds if its root span is missing; Ctrl-C draws the remaining traces.
     """
     terminal = Terminal()
     try:
@@ -76,7 +76,7 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
     Args:
         terminal: the terminal to draw on.
         receiver: the receiver, already started.
-        most: the number of traces; 0 runs until Ctrl-C, which draws the rest.
+        most: the number of traces; 0 runs until Ctrl-C, which draws the remaining traces.
     """
     waiting = Waiting()
     drawn = 0
@@ -95,7 +95,7 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
 
 
 def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) -> int:
-    """Draw the traces that are complete at the time ``now``, and return how many."""
+    """Draw the traces that are complete at the time ``now``, and return their number."""
     show_untraced(terminal, waiting.add(*receiver.take(), now=monotonic()))
     traces = waiting.whole(now)
     for trace in traces:
@@ -105,7 +105,7 @@ def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) 
 
 @dataclass
 class Trace:
-    """The records and spans of one trace, and the time (``monotonic``) of the latest one."""
+    """The records and spans of one trace, and the time (``monotonic``) of its latest data."""
 
     trace_id: str
     logs: list[ReceivedLog] = field(default_factory=list)
@@ -126,7 +126,7 @@ class Trace:
 
 
 class Waiting:
-    """The traces that are not complete yet, by id, the oldest first."""
+    """The incomplete traces by id, oldest first."""
 
     def __init__(self) -> None:
         self._traces: dict[str, Trace] = {}
@@ -151,7 +151,7 @@ class Waiting:
         return trace
 
     def whole(self, now: float) -> list[Trace]:
-        """Remove and return the complete traces, and the oldest ones if too many wait."""
+        """Remove and return the complete traces, plus the oldest others if too many wait."""
         size = sum(len(trace.logs) + len(trace.spans) for trace in self._traces.values())
         taken: list[Trace] = []
         for trace_id, trace in list(self._traces.items()):
@@ -162,7 +162,7 @@ class Waiting:
 
 
 def show_untraced(terminal: Terminal, logs: Iterable[ReceivedLog]) -> None:
-    """Write the records without a trace, with the time of day."""
+    """Write the records without a trace, each with its time of day."""
     from fapilog.cli.timeline import draw_log  # noqa: PLC0415 - an extra
 
     for log in logs:

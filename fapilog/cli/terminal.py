@@ -1,6 +1,6 @@
-"""Writes the commands' output: colours, columns, and safe characters.
+"""Writes the commands' output: colors, columns, and safe characters.
 
-Colours are used on terminals and obey ``NO_COLOR`` and ``FORCE_COLOR``.  If the
+Colors are used on terminals and follow ``NO_COLOR`` and ``FORCE_COLOR``.  If the
 output's encoding has no box-drawing characters, plain characters replace them.
 """
 
@@ -18,7 +18,7 @@ from fapilog.sinks.pretty import wants_color
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: ANSI codes of the 16 colours that every terminal theme defines.
+#: ANSI codes from the 16 colors that every terminal theme defines.
 BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"
@@ -36,14 +36,14 @@ _PLAIN: Final = str.maketrans("│├┤└─·✓✗…", "|||`--+x~")
 
 
 class Text(NamedTuple):
-    """A piece of a line, and the ANSI code of its style, if it has one."""
+    """A piece of a line, and the ANSI code of its style, or ""."""
 
     text: str
     style: str = ""
 
 
 class Terminal:
-    """Writes lines to the ``sys.stdout`` of the time of construction.
+    """Writes lines to the stream that is ``sys.stdout`` at construction.
 
     Attributes:
         width: the number of columns to use, 80 to 160.
@@ -67,7 +67,7 @@ class Terminal:
         self._stream.flush()
 
     def heading(self, text: str, note: str = "") -> None:
-        """Write an empty line, then ``text`` with a note beside it, or below it if it is long."""
+        """Write an empty line, then ``text`` with a note beside it; a long note goes below it."""
         self.line()
         if len(text) + 2 + len(note) <= self.width:
             self.line(Text(text, BOLD), "  " if note else "", Text(note, DIM))
@@ -100,12 +100,12 @@ def _text(piece: Text | str) -> Text:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with unprintable characters escaped, which a terminal would obey."""
+    """Return ``text`` with unprintable characters escaped, so a terminal does not obey them."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def cut(text: str, width: int) -> str:
-    """Return ``text`` in at most ``width`` columns; a text that was cut ends in an ellipsis."""
+    """Return ``text`` cut to at most ``width`` columns; text that was cut ends in an ellipsis."""
     text = printable(text)
     if len(text) <= width:
         return text

@@ -1,6 +1,6 @@
 """Draws one trace on a terminal: its spans as a tree with bars, each record under its span.
 
-The demo and ``fapilog receive`` use it; it needs only received records and spans.
+The demo and ``fapilog receive`` use it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from fapilog.cli.receiver import ReceivedLog
 
 # Widths in columns.  Every line begins with a time.  A span's name is followed by its
-# bar and its duration, a record's severity by its scope.
+# bar and its duration; a record's severity is followed by its scope.
 _TIME_WIDTH: Final = 8
 _NAME_WIDTH: Final = 22
-# If the trace has several services:
+# The next two are used if the trace has several services.
 _SERVICE_WIDTH: Final = 10
 _WIDE_NAME_WIDTH: Final = 30
 _DURATION_WIDTH: Final = 18  # includes the status
@@ -32,9 +32,9 @@ _STATUS_ERROR: Final = 2  # STATUS_CODE_ERROR in OTLP
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
-#: The deepest level that is drawn inside its parent; deeper spans begin at the margin again.
+#: The maximum depth of the tree; deeper spans begin at the margin again.
 _MAX_DEPTH: Final = 32
-#: Values with more characters than this are shown after the shorter ones.
+#: Values with more characters are shown last.
 _LONG: Final = 24
 
 
@@ -62,7 +62,7 @@ class Timeline:
         begins = [span.span.start_time_unix_nano for span in spans]
         self._begin = min(begins or [log.record.time_unix_nano for log in self._logs], default=0)
         self._end = max((span.span.end_time_unix_nano for span in spans), default=0)
-        #: The children and records of each span with their times, by the span's id.
+        #: The children and records of each span with their times, by span id.
         self._inner: dict[str, list[tuple[int, ReceivedLog | ReceivedSpan]]] = {
             span.span_id: [] for span in spans
         }
@@ -81,8 +81,8 @@ class Timeline:
     def draw(self) -> None:
         """Draw the spans without a known parent, then the records without a known span.
 
-        Each span is drawn exactly once, even if its parents form a circle, if it is
-        below the deepest level, or if another span has the same id.
+        Each span is drawn exactly once, even if its parents form a cycle, if it is
+        deeper than the maximum, or if another span has the same id.
         """
         roots = [span for span in self._spans if span.span.parent_span_id.hex() not in self._inner]
         for span in (*roots, *self._spans):
@@ -93,10 +93,10 @@ class Timeline:
                 self._draw_log(log, "", "")
 
     def _draw_span(self, span: ReceivedSpan, branch: str, margin: str, depth: int = 0) -> None:
-        """Draw a span, then its records and children in the order of time."""
+        """Draw a span, then its records and children in order of time."""
         self._drawn.add(id(span))
         self._terminal.line(*self._bar(span, branch))
-        # Removed, because another span with the same id must not draw them again.
+        # Another span with the same id must not draw the content again.
         content, self._inner[span.span_id] = self._inner[span.span_id], []
         content.sort(key=itemgetter(0))
         for position, (_, entry) in enumerate(content, start=1):
@@ -112,7 +112,7 @@ class Timeline:
         begin, end = span.span.start_time_unix_nano, span.span.end_time_unix_nano
         service = self._service_width
         room = self._terminal.width - _TIME_WIDTH - self._name_width - _DURATION_WIDTH - service
-        # The bar stays within its room even if the clock was set back in between.
+        # The bar stays within its space even if the clock was set back during the trace.
         scale = (room - 2) / max(self._end - self._begin, 1)
         left = min(max(int((begin - self._begin) * scale), 0), room - 2)
         bar = " " * left + "├" + "─" * min(int((end - begin) * scale), room - 2 - left)
@@ -154,7 +154,7 @@ def draw_log(
     below: str = "",
     hidden: Collection[str] = (),
 ) -> None:
-    """Write a record in one line, and its exception in a second one.
+    """Write a record on one line, and its exception on a second line.
 
     Args:
         terminal: the terminal to draw on.
@@ -196,7 +196,7 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    """Return names and values, long values last, because ids would leave no room for others."""
+    """Return names and values; long values come last, so that they do not displace short ones."""
     shown = {
         name: value if isinstance(value, str) else json_text(value)
         for name, value in attributes.items()

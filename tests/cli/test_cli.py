@@ -313,7 +313,7 @@ def test_check_names_the_address_nobody_listens_at_and_the_fix(shell):
     assert "✗ otlp  not delivered: " in out
     assert f"http://127.0.0.1:{port}/v1/logs" in out
     assert "refused" in out
-    assert "check that a backend listens there, or set" in out
+    assert "check that a backend listens at this address, or set" in out
 
 
 def test_check_tells_how_to_mend_a_sink_in_its_own_options(shell):

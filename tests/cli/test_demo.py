@@ -145,7 +145,7 @@ def test_a_collector_that_is_not_there_is_told_without_a_traceback():
     assert "refused" in done.stderr
     obstacle = done.stdout.partition("The problem")[2]
     assert re.search(r"✗ not delivered: http://127\.0\.0\.1:9/v1/logs: .*refused", obstacle)
-    assert "check that a backend listens there, or set --endpoint" in obstacle
+    assert "check that a backend listens at this address, or set --endpoint" in obstacle
     assert "hunter2" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 

@@ -169,7 +169,7 @@ def test_status_shows_damage_and_segments_that_are_left_alone(shell, tmp_path):
     (path / "00000002.seg").write_bytes(b"notes" * 100)
     out = shell("status")[1]
     assert "2 records" in out
-    assert "1 segment left alone, 1 frame damaged" in out
+    assert "1 segment skipped, 1 frame damaged" in out
 
 
 # ---- verify

@@ -458,7 +458,7 @@ def test_records_of_an_earlier_release_wait_until_a_sink_adopts_them(
     assert "fapilog spool adopt otlp --sink NAME; configured sinks: otlp" in out
     code, out, err = shell("adopt", "otlp", "--sink", "otlp")
     assert (code, old.exists()) == (1, True)
-    assert "no terminal to ask; give --yes" in err
+    assert "no terminal to ask on; use --yes" in err
     code, out, _ = shell("adopt", "otlp", "--sink", "otlp", "--yes")
     assert code == 0
     assert out.count("✓ moved") == 2
@@ -496,7 +496,7 @@ def test_adopt_names_the_mistake(shell, tmp_path, monkeypatch):
     code, _, err = shell("adopt", "otlp", "--sink", "console", "--yes")
     assert code == 2
     assert (
-        "--sink console: no such sink is configured, or it cannot spool; sinks that can: otlp"
+        "--sink console: no such sink is configured, or it cannot spool; sinks that can spool: otlp"
         in err
     )
     code, _, err = shell("adopt", "loki", "--sink", "otlp", "--yes")

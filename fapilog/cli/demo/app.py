@@ -1,9 +1,9 @@
 """The demo's application: a small shop on FastAPI that logs through fapilog.
 
 ``fapilog demo`` serves it, and ``examples/demo.py`` runs it as a separate
-application.  It logs as applications do: values as attributes, an exception in
-the code that catches it, one module through the standard library, and a few
-secrets by mistake.  It does not know where the records go.
+application.  It logs as applications do: values as attributes, exceptions where
+they are caught, some records through the standard library, and a few secrets by
+mistake.  It does not know where the records go.
 """
 # FastAPI reads annotations at run time, so this module does not postpone them.
 
@@ -21,9 +21,9 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import fapilog
 
-#: The attribute that a request's records and its span have in common.
+#: The attribute that a request's records and its span share.
 REQUEST_ID: Final = "request.id"
-#: The seconds that the warehouse takes.
+#: The seconds that the warehouse takes for each item.
 RESERVING: Final = {"teapot": 0.003, "piano": 0.22}
 #: The seconds that the shop waits for the payment gateway.
 PATIENCE: Final = 0.06
@@ -33,7 +33,7 @@ DATABASE: Final = "postgresql://shop:open-sesame@db.internal/shop"
 log = fapilog.get_async_logger("shop.orders")
 payments = fapilog.get_async_logger("shop.payments")
 accounts = fapilog.get_async_logger("shop.accounts")
-stock = logging.getLogger("shop.stock")  # plays a library that does not use fapilog
+stock = logging.getLogger("shop.stock")  # stands for a library that does not use fapilog
 tracer = trace.get_tracer("shop")
 
 router = APIRouter()
@@ -41,7 +41,7 @@ _numbers = itertools.count(1001)
 
 
 class Order(BaseModel):
-    """An order of a customer, with its way of payment."""
+    """A customer's order, with its payment method."""
 
     item: str
     quantity: int = 1
@@ -49,7 +49,7 @@ class Order(BaseModel):
 
 
 class Login(BaseModel):
-    """A form with a secret in it."""
+    """A form that contains a secret."""
 
     user: str
     password: str
@@ -137,7 +137,7 @@ async def reserve(order: Order) -> None:
 
 
 async def charge(order: Order) -> None:
-    """Ask the payment gateway, which answers only for cards."""
+    """Ask the payment gateway, which accepts only cards."""
     with tracer.start_as_current_span("charge customer"):
         await payments.info("asking the gateway", method=order.payment, patience_ms=PATIENCE * 1000)
         try:
@@ -149,7 +149,7 @@ async def charge(order: Order) -> None:
 
 
 async def ask_gateway(method: str) -> None:
-    """Play a remote service that answers only for cards."""
+    """Simulate a remote service that accepts only cards."""
     if method != "card":
         await asyncio.sleep(PATIENCE)
         msg = f"no answer within {PATIENCE * 1000:.0f} ms"

@@ -1,7 +1,6 @@
-"""``fapilog demo`` shows the whole way of a record on this machine, in a few seconds.
+"""``fapilog demo`` shows a record's complete path on this machine, in a few seconds.
 
-This module has the command's options and its exit codes.  ``run`` does the work;
-it is imported late, because it needs the extra ``fapilog[demo]``.
+``run`` does the work; it is imported late, because it needs the extra ``fapilog[demo]``.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ def demo(
         ),
     ] = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="OTLP protocol of the logs.")
+        Protocol, typer.Option(help="OTLP protocol for the logs.")
     ] = Protocol.HTTP_PROTOBUF,
     requests: Annotated[
-        int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="Requests to make to the shop.")
+        int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="Requests to send to the shop.")
     ] = 12,
 ) -> None:
     """Watch logs and traces of a FastAPI app arrive.
 
     Serves a small shop, sends requests to it, and shows the results.
     Logs and spans go over OTLP to a receiver in this process, or to --endpoint.
-    Exits with 0 if every record arrived with the ids of its span, else with 1.
+    Exits with 0 if every record arrived with its span's ids, and with 1 otherwise.
     """
     if endpoint is not None and not endpoint.strip():
         msg = "give the base URL of a collector"

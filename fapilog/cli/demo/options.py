@@ -1,4 +1,4 @@
-"""The demo's options, and the variables through which they reach fapilog and the SDK."""
+"""The demo's options, and the variables that pass them to fapilog and the SDK."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OPTIONS: Final = {
 
 
 class Protocol(str, Enum):
-    """The protocol that records are sent by, named as in ``OTEL_EXPORTER_OTLP_PROTOCOL``."""
+    """The OTLP protocol for the records, named as in ``OTEL_EXPORTER_OTLP_PROTOCOL``."""
 
     HTTP_PROTOBUF = "http/protobuf"
     HTTP_JSON = "http/json"
@@ -21,7 +21,7 @@ class Protocol(str, Enum):
 
 
 def in_options(text: str) -> str:
-    """Return a message that names the options, which the user knows, instead of variables."""
+    """Return a message with its variables replaced by the options that the user knows."""
     for variable, option in _OPTIONS.items():
         text = text.replace(variable, option)
     return text

@@ -1,7 +1,6 @@
-"""Prints the demo's results: the requests, one of them with its logs and spans, the ledger.
+"""Prints the demo's results: the requests, one failed request in detail, and the ledger.
 
-All records and spans shown are those that the receiver got, so the screen
-shows what a backend would show.
+All records and spans are shown as the receiver got them.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _MOST_REDACTED: Final = 8  # rows
 
 
 def show_title(terminal: Terminal, protocol: str, endpoint: str | None) -> None:
-    """Show what the demo is about to do."""
+    """Show the demo's title and the destination of the logs."""
     where = mask_url(endpoint) if endpoint else "an embedded receiver"
     terminal.heading("fapilog demo", f"a FastAPI shop; logs by OTLP {protocol} to {where}")
 
@@ -89,7 +88,7 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
                 if MASK in text:
                     masked.setdefault((log.scope.name, path), text)
     terminal.heading("Redacted before it left the process", f"{stats.redacted} values")
-    # Under load other libraries log too, and their loggers have long names.
+    # Under load, other libraries also log, and their loggers have long names.
     fifth, rest = terminal.width // 5, terminal.width // 2 - 6
     terminal.table(
         [
@@ -121,7 +120,7 @@ def show_ledger(terminal: Terminal, stats: Stats, findings: Sequence[Finding]) -
 
 
 def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> None:
-    """Show how many records and spans a collector took; only the collector can show more."""
+    """Show how many records and spans the collector accepted."""
     arrived = stats.delivered == stats.accepted
     terminal.heading("Sent", f"to {mask_url(endpoint)}")
     mark = Text("✓", GREEN) if arrived else Text("✗", RED)

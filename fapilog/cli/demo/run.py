@@ -1,7 +1,7 @@
 """Connects and runs the demo: receiver, fapilog, OpenTelemetry SDK, server, requests.
 
-The setup is that of an application (see ``examples/demo.py``): fapilog for the
-logs and the SDK for the traces, with the destination in OpenTelemetry's variables.
+The demo is set up like an application (see ``examples/demo.py``): fapilog sends the
+logs, the SDK sends the traces, and OpenTelemetry's variables name the destination.
 """
 
 from __future__ import annotations
@@ -54,12 +54,11 @@ def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> 
         count: the number of requests to make.
 
     Returns:
-        Whether everything arrived as expected.
+        Whether all data arrived as expected.
 
     Raises:
         ConfigurationError: the endpoint is not a URL.
-        KeyboardInterrupt: the user pressed Ctrl-C; raised after everything was
-            drained and ended.
+        KeyboardInterrupt: the user pressed Ctrl-C; raised after the shutdown.
     """
     app = create_app()
     with ExitStack() as stack:
@@ -125,7 +124,7 @@ def telemetry(
         resource=Resource.create(SERVICE), sampler=ALWAYS_ON, shutdown_on_exit=False
     )
     exporter = CountingExporter(_span_exporter(protocol))
-    # The queue holds all spans of a run, because the SDK drops spans without room.
+    # The queue holds all spans of a run, because the SDK drops spans if the queue is full.
     provider.add_span_processor(BatchSpanProcessor(exporter, 1 << 16, schedule_delay_millis=500))
     trace.set_tracer_provider(provider)
     FastAPIInstrumentor.instrument_app(
@@ -139,7 +138,7 @@ def telemetry(
 
 
 def _span_exporter(protocol: str) -> SpanExporter:
-    """Return the SDK's exporter; the SDK has none for JSON, so it sends protobuf instead."""
+    """Return the SDK's exporter for spans; for JSON it is the protobuf exporter."""
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - an extra
             OTLPSpanExporter as GRPCSpanExporter,
@@ -154,31 +153,31 @@ def _span_exporter(protocol: str) -> SpanExporter:
 
 
 class CountingExporter(SpanExporter):
-    """Counts the spans that another exporter delivers, because the SDK does not report them."""
+    """Counts the spans that another exporter delivers, because the SDK does not count them."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export the spans and count them; blocks as long as the other exporter."""
+        """Export the spans and count them.  Blocks as long as the other exporter does."""
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             self.sent += len(spans)
         return result
 
     def shutdown(self) -> None:
-        """Shut the other exporter down."""
+        """Shut down the other exporter."""
         self._exporter.shutdown()
 
 
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
-    """Serve ``app`` on a free loopback port and its own thread, and yield its URL.
+    """Serve ``app`` on a free loopback port, on its own thread, and yield its URL.
 
     The socket listens before the server runs, so an early client waits instead of failing.
     """
-    # asyncio turns Nagle's algorithm off only if the socket names its protocol.
+    # asyncio disables Nagle's algorithm only if the socket's protocol is set.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen()
@@ -194,7 +193,7 @@ def serve(app: FastAPI) -> Iterator[str]:
     server = uvicorn.Server(config)
 
     def run_server() -> None:
-        with listener:  # this thread closes it, because Ctrl-C may arrive before the server runs
+        with listener:  # closed here, because Ctrl-C may arrive before the server runs
             server.run([listener])
 
     thread = threading.Thread(target=run_server, name="shop")

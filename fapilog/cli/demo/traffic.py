@@ -1,7 +1,7 @@
 """Makes the demo's HTTP requests: some are slow, some fail, one contains secrets.
 
-Every request has its own id, which the shop puts on the request's span and on
-its records, so the received data can be compared with the requests.
+Every request has its own id, which the shop adds to the request's span and
+records, so the received data can be compared with the requests.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from fapilog.cli.demo.app import DATABASE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: The number of requests at the same time, which shows that contexts do not mix.
+#: The number of concurrent requests; concurrency shows that contexts do not mix.
 CONCURRENCY: Final = 4
-_PATIENCE: Final = 30.0  # seconds; long, because a loaded machine is not a failure
+_PATIENCE: Final = 30.0  # seconds; long, so that a slow machine does not fail the demo
 
 
 def _token(claims: Mapping[str, str]) -> str:
-    """Return a JSON Web Token (RFC 7519) that opens nothing."""
+    """Return a JSON Web Token (RFC 7519) that grants no access."""
     parts = (json.dumps({"alg": "HS256"}), json.dumps(claims), "signature-of-the-demo")
     return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
 
 
 PASSWORD: Final = "correct-horse-battery"  # noqa: S105 - made up for the demo
 TOKEN: Final = _token({"sub": "ada", "scope": "orders"})
-#: The secrets that must not arrive anywhere.
+#: The secrets that must not reach the receiver.
 SECRETS: Final = (PASSWORD, TOKEN, DATABASE.split("@")[0].rpartition(":")[2])
 
 
@@ -51,7 +51,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request that was answered after ``seconds``, as the client measured them."""
+    """An answered request; the client measured the ``seconds`` until the answer."""
 
     call: Call
     request_id: str
@@ -59,7 +59,7 @@ class Exchange:
     seconds: float
 
 
-#: One round of requests, which is repeated until the wanted number is reached.
+#: One round of requests; rounds repeat until enough requests are made.
 ROUND: Final = (
     Call("GET", "/orders/1001"),
     Call("POST", "/orders", "", {"item": "teapot", "quantity": 2}),
@@ -67,7 +67,7 @@ ROUND: Final = (
     Call(
         "POST",
         "/login",
-        "with secrets in it",
+        "contains secrets",
         {"user": "ada", "password": PASSWORD},
         {"authorization": f"Bearer {TOKEN}"},
     ),
@@ -82,13 +82,13 @@ def send_requests(url: str, count: int) -> Sequence[Exchange]:
     Raises:
         httpx.TransportError: the shop does not answer.
     """
-    # A proxy from the environment must not be used for the demo's own server.
+    # Requests to the demo's own server must not use a proxy from the environment.
     with httpx.Client(base_url=url, timeout=_PATIENCE, trust_env=False) as client:
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="customer")
         try:
             return list(pool.map(partial(_send, client), range(count)))
         finally:
-            # After Ctrl-C, the remaining requests must not begin.
+            # After Ctrl-C, the remaining requests must not start.
             pool.shutdown(cancel_futures=True)
 
 

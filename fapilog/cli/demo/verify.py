@@ -1,7 +1,7 @@
-"""Checks the demo's claims on the records and spans that arrived.
+"""Checks the demo's claims against the records and spans that arrived.
 
 The checks do not trust the trace ids that they test.  The request's id reaches
-the records through the bound context, and the spans as an attribute; records and
+the records through the bound context and the spans as an attribute; records and
 spans with the same request id must have the same trace.
 """
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
     from fapilog.delivery.ledger import Stats
 
-# Nanoseconds.  ``logging`` keeps a record's time as a float of seconds, which is
-# exact to a few hundred nanoseconds.
+# In nanoseconds.  ``logging`` stores a record's time as a float in seconds, which
+# is accurate to a few hundred nanoseconds.
 _ROUNDING: Final = 1000
 
 
@@ -38,7 +38,7 @@ def verify(
     """Check that all records arrived with the right ids and that no secret arrived.
 
     Args:
-        stats: the ledger after everything was delivered.
+        stats: the ledger after all records were delivered.
         logs: the records that the receiver got.
         spans: the spans that the receiver got.
         secrets: the secrets that the application logged.
@@ -68,7 +68,7 @@ def _is_in_its_span(
     spans: Mapping[tuple[str, str], ReceivedSpan],
     traces: Mapping[str, str],
 ) -> bool:
-    """Whether the record's span exists, belongs to its request, and was open at that time."""
+    """Whether the record's span arrived, belongs to its request, and covers the record's time."""
     received = spans.get((log.trace_id, log.span_id))
     if received is None or traces.get(log.attributes[REQUEST_ID]) != log.trace_id:
         return False

@@ -3,8 +3,8 @@
 It speaks the protocols of a collector: HTTP with protobuf or JSON, and gRPC if
 grpcio is installed.  It parses requests with the official protobuf messages and
 keeps records and spans in memory.  Only the command line and tests may import
-it; it imports only the framing of ``fapilog.otlp``.  Read :class:`Receiver` first;
-``http`` is its HTTP server, and ``received`` is what it keeps.
+it; from fapilog, it imports only the framing in ``fapilog.otlp``.  Read
+:class:`Receiver` first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceivedLog", "ReceivedSpan", "Receiver", "python_value", "python_values"]
 
-#: The seconds that running gRPC calls may take to end when the receiver stops.
+#: The seconds that running gRPC calls have to end when the receiver stops.
 _GRACE: Final = 1.0
 _SERVICES: Final = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "/v1/logs",
@@ -46,29 +46,29 @@ _SERVICES: Final = {
 class Receiver:
     """Receives OTLP while its ``with`` block runs.
 
-    Metrics are parsed and dropped.  Starting and stopping block briefly.
+    Metrics are parsed and discarded.  Starting and stopping block briefly.
     Thread-safe.
 
     Args:
         host: the address to listen on.
-        http_port: the TCP port for HTTP; 0 takes any free port.
-        grpc_port: the TCP port for gRPC; None leaves gRPC out, and so does a
-            missing grpcio.
-        keep: the most log records and spans to keep, without the oldest; None
-            keeps all.
-        on_logs: a function that gets each request's log records, on a server thread.
-        respond: a function that gets the path and the decompressed body of each
-            HTTP request.  It returns the status, headers and body of an answer,
-            or None to let the receiver take the request.
-        ssl_context: the TLS settings that make HTTP https.
-        grpc_credentials: the server credentials that make gRPC use TLS.
+        http_port: the TCP port for HTTP; 0 selects a free port.
+        grpc_port: the TCP port for gRPC; None disables gRPC, which also needs grpcio.
+        keep: the maximum number of log records, and of spans, to keep; the oldest
+            are discarded.  None keeps all.
+        on_logs: a function that is called with each request's log records, on a
+            server thread.
+        respond: a function that is called with the path and the decompressed body
+            of each HTTP request.  It returns the status, headers and body of an answer, or None
+            to let the receiver process the request.
+        ssl_context: the TLS settings for HTTPS; None serves plain HTTP.
+        grpc_credentials: the credentials for gRPC over TLS; None serves plain gRPC.
 
     Attributes:
         http_endpoint: the base URL, for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
         grpc_endpoint: the base URL for gRPC, or None.
         logs: the received log records in the order of arrival.
         spans: the received spans in the order of arrival.
-        requests: the number of requests whose body could be read, with any answer.
+        requests: the number of requests whose body could be read, whatever the answer.
         respond: the argument ``respond``; it may be replaced at any time.
     """
 
@@ -114,11 +114,11 @@ class Receiver:
         self.stop()
 
     def start(self) -> None:
-        """Listen.
+        """Start listening.
 
         Raises:
-            OSError: the HTTP port is taken.
-            RuntimeError: the gRPC port is taken.
+            OSError: the HTTP port is in use.
+            RuntimeError: the gRPC port is in use.
         """
         with contextlib.ExitStack() as stack:
             address = (self._host, self._http_port)
@@ -135,12 +135,12 @@ class Receiver:
         self._running.close()
 
     def wait_for(self, count: int, timeout: float = 5.0) -> bool:
-        """Wait until ``count`` log records have arrived in total, at most ``timeout`` seconds."""
+        """Wait up to ``timeout`` seconds until ``count`` log records have arrived in total."""
         with self._changed:
             return self._changed.wait_for(lambda: self._log_count >= count, timeout)
 
     def take(self) -> tuple[list[ReceivedLog], list[ReceivedSpan]]:
-        """Return and forget the log records and spans that are kept."""
+        """Remove and return the kept log records and spans."""
         with self._changed:
             taken = self.logs, self.spans
             self.logs, self.spans = [], []
@@ -165,7 +165,7 @@ class Receiver:
         else:
             port = server.add_secure_port(address, self._grpc_credentials)
         server.start()
-        # Without this grace, gRPC breaks connections, and its clients write errors to stderr.
+        # Without a grace period, gRPC breaks connections, and its clients write errors to stderr.
         stack.callback(lambda: server.stop(_GRACE).wait())
         scheme = "https" if self._grpc_credentials else "http"
         self.grpc_endpoint = f"{scheme}://{self._host}:{port}"

@@ -31,9 +31,8 @@ from fapilog.otlp.protobuf import delimited
 if TYPE_CHECKING:
     import ssl
 
-#: The most bytes of a request, before and after decompression, as the specification recommends.
+#: The maximum size of a request in bytes, compressed or not, as the specification recommends.
 MAX_REQUEST: Final = 64 << 20
-#: The type of request by its path.
 REQUESTS: Final[Mapping[str, type[Message]]] = {
     "/v1/logs": ExportLogsServiceRequest,
     "/v1/traces": ExportTraceServiceRequest,
@@ -42,16 +41,16 @@ REQUESTS: Final[Mapping[str, type[Message]]] = {
 
 #: The status, headers and body of an answer.
 Answer: TypeAlias = "tuple[int, Mapping[str, str], bytes]"
-#: Gets the path and the decompressed body; returns an answer, or None to take the request.
+#: Gets the path and the decompressed body; returns an answer, or None to process the request.
 Respond: TypeAlias = Callable[[str, bytes], "Answer | None"]
 
-#: The exceptions that parsers of JSON, gzip and protobuf raise for a wrong request.
+#: The exceptions that parsers of JSON, gzip and protobuf raise for an invalid request.
 _WRONG: Final = (
     *(DecodeError, json_format.ParseError, ValueError, zlib.error),
     *(RecursionError, TypeError, AttributeError),
 )
 _MAX_DIGITS: Final = 18
-#: The most characters of an answer's message, which may quote the request.
+#: The maximum length of an answer's message, which may quote the request.
 _MAX_MESSAGE: Final = 500
 #: A ``Host`` header: an address in brackets or a name, and a port.
 _HOST: Final = re.compile(r"(?:\[(?P<address>[^\]%]+)\]|(?P<name>[^:\[\]%]+))(?::[0-9]*)?")
@@ -61,16 +60,17 @@ _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
 class HTTPReceiver(HTTPServer):
-    """Serves each connection on its own thread, and can end all of them.
+    """Serves each connection on its own thread, and can close all connections.
 
     Args:
         address: the host and port to listen on.
-        take: a function that gets every parsed request, on the connection's thread.
+        take: a function that is called with every parsed request, on the
+            connection's thread.
         respond: a function that is called first; see :data:`Respond`.
-        tls: the TLS settings that make it https; None is plain HTTP.
+        tls: the TLS settings for HTTPS; None serves plain HTTP.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is in use.
     """
 
     request_queue_size = 64
@@ -111,7 +111,7 @@ class HTTPReceiver(HTTPServer):
 
     def _serve(self, request: socket.socket, client_address: Any) -> None:
         try:
-            # A client may disconnect at any time, also during the TLS handshake.
+            # A client may disconnect at any time, even during the TLS handshake.
             with contextlib.suppress(OSError):
                 self.finish_request(request, client_address)
         finally:
@@ -132,13 +132,13 @@ class HTTPReceiver(HTTPServer):
         """Whether a request with these ``Host`` headers is meant for this server.
 
         A web page may send requests to its own host name, whose address is this
-        machine.  Local clients use local names, so a server on loopback accepts
-        only these.
+        machine.  A server on loopback therefore accepts only local names, which
+        local clients use.
         """
         return not self._is_local or all(is_loopback(_host_of(host)) for host in hosts)
 
     def answer(self, path: str, content_type: str, encoding: str, body: bytes) -> Answer:
-        """Take one request and return its answer."""
+        """Process one request and return the answer."""
         is_json = content_type.startswith(_JSON)
         try:
             body = _unpack(body, encoding)
@@ -211,8 +211,8 @@ def _unpack(body: bytes, encoding: str) -> bytes:
 def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
-    # orjson refuses input that json accepts and protobuf cannot hold: surrogates, NaN,
-    # encodings other than UTF-8, deep nesting.
+    # orjson rejects input that json accepts but protobuf cannot represent: surrogates,
+    # NaN, encodings other than UTF-8, deep nesting.
     orjson.loads(body)
     fields = json.loads(body, object_hook=_with_base64_ids)
     if not isinstance(fields, dict):
@@ -225,14 +225,14 @@ def _with_base64_ids(fields: dict[str, Any]) -> dict[str, Any]:
     """Convert OTLP/JSON's hexadecimal ids to base64, which protobuf's JSON mapping expects."""
     for name in _IDS & fields.keys():
         if not isinstance(fields[name], str):
-            msg = f"{name} is not a text of hexadecimal digits"
+            msg = f"{name} is not a string of hexadecimal digits"
             raise ValueError(msg)  # noqa: TRY004 - the request's value is wrong
         fields[name] = base64.b64encode(bytes.fromhex(fields[name])).decode()
     return fields
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address always means this machine."""
+    """Whether a name or an address always refers to this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

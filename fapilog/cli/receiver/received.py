@@ -1,4 +1,4 @@
-"""The log records and spans that a receiver got, in a form that tests compare easily."""
+"""The received log records and spans, in classes that tests can compare easily."""
 
 from __future__ import annotations
 

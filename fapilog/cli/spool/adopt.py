@@ -34,15 +34,13 @@ if TYPE_CHECKING:
 
 
 def adopt(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The directory, as `status` shows it.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The directory's name in `status`.")],
     sink: Annotated[
         str,
-        typer.Option("--sink", metavar="SINK", help="The configured sink that gets them."),
+        typer.Option("--sink", metavar="SINK", help="The configured sink to send them."),
     ],
     directory: Directory = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> None:
     """Give the records of dead processes, and the quarantine, to a configured sink.
 
@@ -88,13 +86,13 @@ def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
     if durable is None:
         known = ", ".join(name for name, one in sinks.items() if as_durable(one)) or "none"
         problem = "no such sink is configured, or it cannot spool"
-        msg = f"--sink {name}: {problem}; sinks that can: {known}"
+        msg = f"--sink {name}: {problem}; sinks that can spool: {known}"
         raise ConfigurationError(msg)
     return durable
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:
-    """Print whether one directory or file was moved, and return it."""
+    """Print and return whether one directory or file was moved."""
     if problem:
         terminal.line(Text("✗", RED), f" kept {path}: {problem}")
     else:

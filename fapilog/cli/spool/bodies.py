@@ -1,7 +1,6 @@
-"""Prints a batch of the quarantine: one line per record if its format is known.
+"""Formats a batch from the quarantine as lines, one per record if its format is known.
 
-A person needs to see what the backend refuses.  A batch of an unknown format is
-printed as it is if it is text.
+A batch of an unknown format is shown unchanged if it is text.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def _loki_json(body: bytes) -> Iterator[str]:
 
 
 def _loki(body: bytes) -> Iterator[str]:
-    """Yield labels, line and structured metadata of each entry of a logproto.PushRequest."""
+    """Yield labels, line and structured metadata of each entry in a logproto.PushRequest."""
     for stream in _repeated(body, 1):
         labels = bytes_field(stream, 1).decode()
         for entry in _repeated(stream, 2):

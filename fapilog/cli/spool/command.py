@@ -43,11 +43,11 @@ _OTHERS: Final = "other credentials"
 
 Directory = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The spool's directory, if not the configured one."),
+    typer.Option(metavar="DIR", help="The spool's directory, instead of the configured one."),
 ]
 SinkName = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Only this sink or directory, see `status`."),
+    typer.Option(metavar="NAME", help="Only this sink or directory; see `status`."),
 ]
 
 
@@ -110,7 +110,7 @@ def quarantine(
     sink: SinkName = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Batches to show.")] = 20,
 ) -> None:
-    """Show the records that backends refused for good, with time and reason."""
+    """Show the records that backends refused for good, with the time and the reason."""
     place = location(directory)
     terminal = Terminal()
     total = 0
@@ -141,7 +141,7 @@ def location(given: Path | None, settings: Settings | None = None) -> Path:
 
     Raises:
         ConfigurationError: no directory is given or configured, or the given
-            one does not exist.
+            directory does not exist.
     """
     if given is not None and not given.expanduser().is_dir():
         msg = f"--directory {given}: there is no such directory"
@@ -154,7 +154,7 @@ def location(given: Path | None, settings: Settings | None = None) -> Path:
 
 
 def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return the content of a directory, per sink; nothing if it is missing.
+    """Return one report per sink in a directory; none if the directory is missing.
 
     Raises:
         ConfigurationError: the directory cannot be read.
@@ -172,7 +172,7 @@ def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
     """Return the reports of one sink or directory, or all reports if ``name`` is None.
 
     Raises:
-        ConfigurationError: the disk holds nothing of this sink.
+        ConfigurationError: no records of this sink are on disk.
     """
     exact = [report for report in reports if report.path.name == name]
     chosen = exact or [report for report in reports if name in {None, report.name}]
@@ -189,7 +189,7 @@ def counted(number: int, word: str) -> str:
 
 
 def size_of(scans: Iterable[Scan]) -> str:
-    """Return the size of some files, for people."""
+    """Return the total size of some files as human-readable text."""
     return ByteSize(sum(found.size for found in scans)).human_readable()
 
 
@@ -306,7 +306,7 @@ def _plain(report: SinkReport, others: Container[Path]) -> dict[str, Any]:
 
 
 def _show_damage(terminal: Terminal, found: Scan) -> bool:
-    """Print the damage of a segment; return whether there is any."""
+    """Print the damage in a file, and return whether the file is damaged."""
     if found.problem:
         mark = Text("!", YELLOW) if found.is_newer else Text("✗", RED)
         terminal.line(mark, f" {found.path}: {found.problem}")

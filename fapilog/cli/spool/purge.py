@@ -22,12 +22,12 @@ def purge(
     from_quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Delete the quarantine, not the spool.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> None:
     """Delete the records of dead processes from the spool, or the quarantine.
 
-    Keeps everything that a living process owns.  Asks first; needs --yes if
-    there is no terminal.
+    Keeps the records that a living process owns.  Asks for confirmation; without
+    a terminal, --yes is required.
     """
     reports = of_sink(look(location(directory)), sink)
     terminal = Terminal()
@@ -51,17 +51,17 @@ def purge(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask, and end the command if the answer is no or if there is no terminal."""
+    """Ask for confirmation, and end the command if it is refused or there is no terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
-        typer.echo("fapilog: nothing was changed: no terminal to ask; give --yes", err=True)
+        typer.echo("fapilog: nothing was changed: no terminal to ask on; use --yes", err=True)
         raise typer.Exit(1)
     typer.confirm(question, abort=True)
 
 
 def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:
-    """Delete one directory; return whether it is gone."""
+    """Delete one directory, and return whether it was deleted."""
     try:
         if purge_directory(orphan):
             terminal.line(Text("✓", GREEN), f" deleted {orphan.path}")
@@ -74,7 +74,7 @@ def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:
 
 
 def _purge_quarantine(terminal: Terminal, report: SinkReport) -> bool:
-    """Delete one sink's quarantine; return whether it is gone."""
+    """Delete one sink's quarantine, and return whether it was deleted."""
     try:
         for path in purge_quarantine(report):
             terminal.line(Text("✓", GREEN), f" deleted {path}")

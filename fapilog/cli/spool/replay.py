@@ -1,7 +1,7 @@
 """``fapilog spool replay``: sends the records of dead processes, or the quarantine.
 
-The command adopts directories as a service does, so the two never send the same
-directory.
+The command adopts directories as a service does, so a service and the command
+never send the same directory.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def replay(
 ) -> None:
     """Send the records of dead processes, or the quarantine, with the configured sinks.
 
-    Delivered records leave the disk, refused ones go to the quarantine, the
-    others stay.  Exits with 0 if everything was delivered, and with 1 otherwise.
+    Removes delivered records from the disk, moves refused records to the quarantine,
+    and keeps the others.  Exits with 0 if all were delivered, and with 1 otherwise.
     """
     settings = Settings()
     root = location(directory, settings)
@@ -65,7 +65,7 @@ def replay(
 
 
 def _show_no_sink(terminal: Terminal, report: SinkReport, sinks: Iterable[str]) -> None:
-    """Print that no configured sink may send the records, and the command that helps."""
+    """Print that no configured sink may send the records, and suggest ``spool adopt``."""
     destination = report.owner.destination
     reason = f"no such sink is configured for {destination}"
     if not destination:
@@ -123,7 +123,7 @@ def _replay_sink(
 
 
 def _show(terminal: Terminal, resend: Resend) -> None:
-    """Print the result in one line, and in a second one the first problem."""
+    """Print the result on one line, and the first problem on a second line."""
     parts = [f"{counted(resend.delivered, 'record')} delivered"]
     for count, what in (
         (resend.rejected, "rejected"),

@@ -1,8 +1,8 @@
-"""Sending batches from disk again, and counting what became of their records.
+"""Sends batches from disk again, and counts the delivered and refused records.
 
-A delivered batch leaves the disk at once.  Records that the backend refuses for
-good go to the quarantine, as in a service; otherwise later batches would be
-sent again whenever their process ends.  Everything else stays on disk.
+A delivered batch is deleted immediately.  Records that the backend refuses for
+good go to the quarantine, as in a service; otherwise the cursor could not move
+past them, and later batches would be sent twice.  All other records stay on disk.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
 _ATTEMPTS: Final = 3
 #: Seconds between two updates of the progress line.
 _PROGRESS_EVERY: Final = 0.1
-#: Erases the rest of a terminal's line.
+#: Erases the remainder of a terminal's line.
 _ERASE: Final = "\x1b[K"
 
 
 class BackendAwayError(Exception):
-    """The backend takes nothing now, so the other batches are not tried."""
+    """The backend currently accepts no records, so the other batches are not tried."""
 
 
 class Resend(Delivery):
-    """Sends batches from disk through one sink and counts what became of their records.
+    """Sends batches from disk through one sink, and counts the results.
 
     Args:
         sink: the sink, opened before the first batch.
         settings: the settings with the time limit and the waits between attempts.
-        options: the options that say where spool and quarantine are.
+        options: the directory and the limits of the spool and the quarantine.
 
     Attributes:
         name: the sink's name.
-        delivered: the number of records that the backend took.
-        rejected: the number of records it rejected in batches that it took.
-        moved: the number of refused records that are in quarantine now.
-        left: the number of records that stay where they were.
-        problem: the reason why the first of these stay, or a loss.
-        note: the backend's message about a batch that it took.
+        delivered: the number of records that the backend accepted.
+        rejected: the number of records that it rejected in batches that it accepted.
+        moved: the number of refused records that were moved to the quarantine.
+        left: the number of records that stay on disk.
+        problem: a reason why records stay on disk or are lost, or "".
+        note: the backend's message about a batch that it accepted, or "".
     """
 
     def __init__(self, sink: DurableSink[Any], settings: Settings, options: SpoolOptions) -> None:
@@ -77,10 +77,10 @@ class Resend(Delivery):
         self.problem = self.note = ""
 
     def send_spool(self, report: SinkReport) -> None:
-        """Send the records that dead processes left.
+        """Send the spooled records of dead processes.
 
         Raises:
-            BackendAwayError: the backend takes nothing now.
+            BackendAwayError: the backend currently accepts no records.
         """
         mine = self._durable.wire_format
         foreign = [
@@ -113,7 +113,7 @@ class Resend(Delivery):
         """Send the records in quarantine.
 
         Raises:
-            BackendAwayError: the backend takes nothing now.
+            BackendAwayError: the backend currently accepts no records.
         """
         files = [QuarantineFile(path) for path in list_files(report.path)]
         total = sum(file.scan().records for file in files)
@@ -150,13 +150,13 @@ class Resend(Delivery):
             self.problem = f"{file.path}: {error.strerror or error}"
 
     def _send(self, body: bytes, severities: bytes, *, is_refused: bool = False) -> bool:
-        """Send one batch; True if it may be removed from where it is.
+        """Send one batch, and return whether it may be removed from its file.
 
         Args:
             body: the packed batch.
             severities: the severities of its records.
-            is_refused: whether it comes from the quarantine, where it stays if
-                it is refused again as a whole.
+            is_refused: whether the batch comes from the quarantine; it stays there
+                if all of its records are refused again.
         """
         try:
             items = self._durable.unpack(body)
@@ -173,7 +173,7 @@ class Resend(Delivery):
         return self._move(self._refused, is_refused and is_whole)
 
     def _move(self, parts: Sequence[tuple[bytes, Sequence[int], str]], may_stay: bool) -> bool:
-        """Put refused parts in quarantine; False if the batch has to stay where it is."""
+        """Put refused parts in quarantine; return False if the batch must stay in its file."""
         if not parts:
             return True
         self.problem = self.problem or f"refused: {parts[0][2]}"
@@ -183,7 +183,7 @@ class Resend(Delivery):
         return True
 
     def _show_progress(self, done: int, total: int) -> None:
-        """Show the progress in one line, if standard error is a terminal."""
+        """Show the progress on one line if standard error is a terminal."""
         if sys.stderr.isatty() and monotonic() >= self._next_progress:
             self._next_progress = monotonic() + _PROGRESS_EVERY
             sys.stderr.write(f"\r{self.name}: {done} of {total} records{_ERASE}")
@@ -193,7 +193,7 @@ class Resend(Delivery):
         if self._next_progress:
             sys.stderr.write(f"\r{_ERASE}")
 
-    # ---- the loop calls these
+    # ---- called by send_until_settled
 
     def wait(self, seconds: float) -> bool:
         """Wait for ``seconds``."""
@@ -201,7 +201,7 @@ class Resend(Delivery):
         return True
 
     def time_limit(self) -> float:
-        """Return ``export_timeout``."""
+        """Return the time limit of one attempt in seconds."""
         return self._timeout
 
     def fail(self, error: BaseException, attempt: int) -> None:
@@ -210,7 +210,7 @@ class Resend(Delivery):
             raise BackendAwayError(describe(error)) from error
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count a part that the backend took."""
+        """Count a part that the backend accepted."""
         self.rejected += outcome.rejected
         self.delivered += len(batch.parts.pop(0)) - outcome.rejected
         if outcome.message:
@@ -223,7 +223,7 @@ class Resend(Delivery):
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, (TooLargeError, InvalidDataError)):
-            # A wrong address, for example, is wrong for all batches.
+            # Such an error, for example a wrong address, affects all batches.
             raise BackendAwayError(describe(error)) from error
         batch.parts.pop(0)
         packed = self._durable.pack(part.items)
@@ -231,5 +231,5 @@ class Resend(Delivery):
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left and nothing went wrong."""
+        """Whether no records stay on disk and no problem occurred."""
         return not (self.left or self.problem)

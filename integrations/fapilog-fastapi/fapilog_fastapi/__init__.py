@@ -3,8 +3,8 @@
 This module has the public names and nothing else.  The package imports only
 public names of fapilog, and fapilog never imports it.  Read ``middleware``
 first: it makes one exchange per request (``exchange``), which follows the request
-to its end, and ``completion`` then writes the record.  ``installation`` puts the
-middleware around an application, and ``stack`` finds the layers inside it.
+to its end, where ``completion`` writes the record.  ``installation`` puts the
+middleware around an application, and ``stack`` finds the application's layers.
 """
 
 from fapilog_fastapi.installation import install, uninstall

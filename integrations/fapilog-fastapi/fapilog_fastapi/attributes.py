@@ -21,18 +21,18 @@ _METHODS: Final = frozenset(
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]
 )
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-#: The most digits of a ``Content-Length`` that is accepted: sizes up to a petabyte.
+#: The maximum number of digits in an accepted ``Content-Length``: sizes up to a petabyte.
 _MAX_DIGITS: Final = 15
 
 
 def known_methods() -> frozenset[str]:
-    """Return the methods that keep their names; the standard's variable replaces the list."""
+    """Return the methods that are reported by name; OpenTelemetry's variable replaces the list."""
     given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "")
     return frozenset(name.strip() for name in given.split(",") if name.strip()) or _METHODS
 
 
 def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
-    """Return the headers of a scope or a message, and replace an iterator by a list.
+    """Return the headers of a scope or a message, and replace an iterator with a list.
 
     ASGI allows any iterable, or no headers at all.  An iterator can be read only
     once, and the application or the server still has to read the headers.
@@ -46,7 +46,7 @@ def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]
 
 
 def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """Return the attributes that HTTP requests and WebSockets have in common.
+    """Return the attributes that HTTP requests and WebSockets share.
 
     Args:
         scope: the ASGI scope.
@@ -85,7 +85,7 @@ def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
 
 
 def length(value: bytes | None) -> int | None:
-    """Return the value of a ``Content-Length`` header; None without a valid one."""
+    """Return the value of a ``Content-Length`` header; None if it is missing or invalid."""
     if value is None or not value.isdigit() or len(value) > _MAX_DIGITS:
         return None
     return int(value)

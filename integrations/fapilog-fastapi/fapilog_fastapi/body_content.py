@@ -1,9 +1,9 @@
 """Turns the captured bytes of a body into a value that can be redacted.
 
 Redaction finds most secrets by the names of their fields, so a body is logged
-as fields if it has any.  In half a JSON document as text, redaction could not
-find the names (``{"login": {"password": ["a``), so only complete fields of such
-a document are kept.
+as fields if it has any.  In the text of a truncated JSON document, redaction could
+not find the names (``{"login": {"password": ["a``), so only the complete fields of
+such a document are kept.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 
-#: Means that no part of the body may be shown.  None would be a JSON document.
+#: Means that no part of the body may be shown.  None would mean JSON's null.
 NOTHING: Final = object()
-#: The most fields of a form that are read; the rest is left out.
+#: The maximum number of form fields that are read; the others are omitted.
 MAX_FIELDS: Final = 256
 
 # The client chooses the label, and codecs.lookup would import a module of that
@@ -67,10 +67,10 @@ def content_of(data: bytes, kind: str, charset: str, *, whole: bool) -> tuple[An
         The value, or :data:`NOTHING` if no part can be shown safely.
     """
     codec = codec_of(charset, data)
-    # Data that was cut may end in half a character, which is not an error.
+    # Truncated data may end within a character, which is not an error.
     decoder = codecs.getincrementaldecoder(codec)(errors="replace")
     text = decoder.decode(data, final=whole).lstrip("\ufeff")
-    # JSON also arrives under other types: curl declares it as a form by default.
+    # JSON also arrives with other content types: curl declares it as a form by default.
     if kind == "json" or text.lstrip()[:1] in {"{", "["}:
         return _json(text, whole=whole)
     if kind == "form":
@@ -79,10 +79,10 @@ def content_of(data: bytes, kind: str, charset: str, *, whole: bool) -> tuple[An
 
 
 def _json(text: str, *, whole: bool) -> tuple[Any, bool]:
-    if not whole:  # a number that was cut would be a different number
+    if not whole:  # a truncated number would be a different number
         text = text.rstrip("0123456789+-.eE")
     try:
-        # The partial mode leaves out incomplete names, texts and literals.
+        # The partial mode omits incomplete names, strings and literals.
         return from_json(text, allow_partial=not whole), whole
     except ValueError:
         return NOTHING, False

@@ -1,8 +1,8 @@
 """The completion record, which is logged at the end of a request.
 
 Each middleware has one recorder, which prepares the options at start.  At the
-end of a request it reads the exchange, decides severity and sampling, and logs
-the record with the ids of the request's span.
+end of a request, the recorder reads the exchange, decides the severity and the
+sampling, and logs the record with the ids of the request's span.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LOGGER: Final = "fapilog_fastapi"
 REQUEST_COMPLETED: Final = "http.server.request.completed"
 WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
 EXCEPTION: Final = "http.server.request.exception"
-#: The most fields that handlers can put on the completion record: the attributes of one record.
+#: The maximum number of fields that handlers can add: a record's maximum number of attributes.
 MAX_FIELDS: Final = 128
 
 _REFUSAL: Final = 400
@@ -68,9 +68,9 @@ class Recorder:
     Attributes:
         options: the middleware's options.
         header: the name of the request-id header in lower case, or b"".
-        adds_headers: whether responses get headers.
+        adds_headers: whether headers are added to responses.
         metrics: the counters of the requests.
-        releases_sampled: whether requests of a sampled trace release debug records.
+        releases_sampled: whether a request in a sampled trace releases its debug records.
     """
 
     def __init__(self, options: Options) -> None:
@@ -80,7 +80,7 @@ class Recorder:
         self.hold = options.hold
         self.releases_sampled = self.hold is not None and self.hold.sampled
         wanted = options.metrics
-        # Without instruments it still counts for /metrics, if that route is served.
+        # Even with metrics=False, requests are counted for /metrics if that route is served.
         self.metrics = RequestMetrics(opentelemetry=wanted) if isinstance(wanted, bool) else wanted
         self._log = fapilog.get_logger(LOGGER)
         self._severities = severity_table(options.severity)
@@ -103,7 +103,7 @@ class Recorder:
                 return
             with _within(span):
                 self._complete(exchange, duration)
-        except Exception as error:  # noqa: BLE001 - reads objects of the application
+        except Exception as error:  # noqa: BLE001 - the application's objects may raise anything
             self.trouble("the completion record", error)
 
     def _complete(self, exchange: Exchange, duration: float) -> None:
@@ -142,10 +142,10 @@ class Recorder:
         log.log(severity, body, **attributes)
 
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
-        """Return the logger, and the fields bound in the request as first attributes.
+        """Return the logger, and the fields that were bound in the request.
 
-        Two names are parameters of ``log``: ``exc_info`` is left out, and a bound
-        ``event_name`` stays an attribute, as on every other record.
+        Two names are parameters of ``log``: ``exc_info`` is omitted, and ``event_name``
+        is bound to the logger, so it stays an attribute as on every other record.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)
@@ -188,7 +188,7 @@ class Recorder:
         )
 
     def _status(self, exchange: Exchange) -> int | None:
-        """Return the client's status; the server answers 500 if no response had started."""
+        """Return the status that the client got: 500 from the server if no response started."""
         if exchange.status is None and exchange.outcome == FAILED:
             return None if isinstance(exchange, WebSocketExchange) else FAILURE
         return exchange.status
@@ -196,7 +196,7 @@ class Recorder:
     def _http_attributes(
         self, exchange: Exchange, status: int | None, attributes: dict[str, Any]
     ) -> int:
-        """Add the attributes that only HTTP has, and return the severity."""
+        """Add the attributes that only HTTP requests have, and return the severity."""
         if status is not None:
             attributes["http.response.status_code"] = status
         if (size := request_size(exchange)) is not None:
@@ -260,7 +260,7 @@ class Recorder:
         raised = exchange.outcome == FAILED
         answer = "" if raised else answer_of(error, self._status(exchange))
         if answer:
-            # The application chose this answer; it is a fault only if it has a cause.
+            # The application chose this answer; the error is a fault only if it has a cause.
             attributes["error.type"] = answer
             if error.__cause__ is None:
                 return
@@ -274,12 +274,12 @@ class Recorder:
     def late(self, exchange: Exchange, error: Exception) -> None:
         """Log an exception that was raised after the response, such as in a background task.
 
-        Does nothing if the completion record already has it.
+        Does nothing if the completion record already has the exception.
         """
         if id(error) == exchange.logged:
             return
         if isinstance(error, DISCONNECTS):
-            mark_as_logged(error)  # the completion record has the outcome
+            mark_as_logged(error)  # the completion record shows the outcome
             return
         try:
             if exchange.hold is not None:
@@ -298,7 +298,7 @@ class Recorder:
             self.trouble("an exception after a response", failure)
 
     def _is_sampled(self, span: Span | None) -> bool:
-        """Whether a success is logged; the answer is the same for a trace in every process.
+        """Whether a success is logged; every process decides the same for one trace.
 
         Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#traceidratiobased
         """
@@ -309,7 +309,7 @@ class Recorder:
         return span.get_span_context().trace_id & ((1 << 64) - 1) < self._sampled_ids
 
     def trouble(self, what: str, error: Exception) -> None:
-        """Log a failure that must not fail the request; at most once in 30 s per ``what``."""
+        """Log a failure that must not fail the request, at most once per 30 s for each ``what``."""
         now = time.monotonic()
         last, count = self._troubles.get(what, (-_QUIET, 0))
         if now - last < _QUIET:
@@ -320,13 +320,13 @@ class Recorder:
 
 
 def request_size(exchange: Exchange) -> int | None:
-    """Return the declared or counted size of the request's body; None without a body."""
+    """Return the declared or counted size of the request's body; None if it has no body."""
     declared = length(exchange.headers.get(b"content-length"))
     return (exchange.request_size or None) if declared is None else declared
 
 
 def response_size(exchange: Exchange) -> int | None:
-    """Return the size of the response's body; None without a body or if it is unknown."""
+    """Return the size of the response's body; None if there is no body or its size is unknown."""
     status = exchange.status
     if status is None or status in _BODILESS or exchange.scope.get("method") == "HEAD":
         return None

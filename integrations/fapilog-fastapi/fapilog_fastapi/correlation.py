@@ -1,7 +1,7 @@
 """The request's id, read from a header or generated, and the caller's trace.
 
 The id goes into every record of the request and back to the client, so a
-header's value is used only if it is short and has only harmless characters.
+header's value is used only if it is short and contains only harmless characters.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 REQUEST_ID: Final = "request.id"
 _ALLOWED: Final = re.compile(rb"[A-Za-z0-9._:@/+=\-]{1,128}").fullmatch
 
-# Ids must be unique, not secret, and the system's source would cost a system call per
-# id.  The module's shared generator is not used, because applications may seed it.
+# Ids must be unique but not secret, and os.urandom would cost a system call per id.
+# random's shared generator is not used, because applications may seed it.
 _random: Final = random.Random()  # noqa: S311 - not a secret
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
@@ -39,8 +39,8 @@ def request_id(given: bytes | None) -> str:
     """Return the id of a request.
 
     Args:
-        given: the header's value; it is used if it has 1 to 128 letters, digits
-            and ``._:@/+=-``.  Otherwise the id is 32 random hex digits.
+        given: the header's value, which is used if it consists of 1 to 128 letters,
+            digits and ``._:@/+=-``.  Otherwise the id is 32 random hex digits.
     """
     if given is not None and _ALLOWED(given):
         return given.decode("ascii")
@@ -50,7 +50,7 @@ def request_id(given: bytes | None) -> str:
 class _Headers(Getter["Headers"]):
     """Lets a propagator read the headers of a scope.
 
-    Repeated headers are joined to one list: two ``traceparent`` headers are
+    Repeated headers are joined into one list: two ``traceparent`` headers are
     therefore invalid, and two ``tracestate`` headers are both used.
 
     Source: https://www.rfc-editor.org/rfc/rfc9110#section-5.3
@@ -74,13 +74,13 @@ def carrier_names() -> frozenset[bytes]:
 
 
 def remote_context(headers: Headers) -> Context:
-    """Return the current context extended by the caller's trace headers."""
+    """Return the current context with the trace from the caller's headers added."""
     return propagate.extract(headers, getter=_HEADERS)
 
 
 def active_span() -> Span | None:
-    """Return the current span, or None without a valid one."""
-    if not get_current():  # an empty context is a faster check than an invalid span
+    """Return the current span, or None if it is not valid."""
+    if not get_current():  # faster than checking an invalid span
         return None
     span = get_current_span()
     return span if span.get_span_context().is_valid else None

@@ -1,8 +1,8 @@
 """The state of one request, from its start to its completion record.
 
-An exchange replaces ``receive`` and ``send`` of one request and notes what
-passes through them.  It changes only the headers of the response.  When the
-request has ended, in whatever way, it passes itself to the recorder.
+An exchange replaces ``receive`` and ``send`` of one request and reads the messages
+that pass through them.  It changes only the headers of the response.  However the
+request ends, the exchange passes itself to the recorder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 INCOMPLETE: Final = "incomplete"
 _BODIES: Final = frozenset({"http.response.body", "http.response.zerocopysend"})
-#: Lowest status of a failure.
+#: The lowest status of a failure.
 FAILURE: Final = 500
 #: The code with which a server closes a WebSocket after a failure.
 #: Source: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
@@ -52,9 +52,9 @@ def is_fault(error: BaseException | None) -> bool:
 
 
 class Serving(NamedTuple):
-    """The value of the context variable while a request is served, shared by a middleware.
+    """The value of :data:`CURRENT` during a request; all requests of a middleware share it.
 
-    It refers neither to the exchange nor to anything else of the request,
+    It does not refer to the exchange or any other object of the request,
     because event loops keep the contexts of cancelled timers for a long time.
     """
 
@@ -73,26 +73,26 @@ def is_in_request() -> bool:
 
 
 def bind_to_request(fields: dict[str, Any]) -> None:
-    """Bind fields to the rest of the request, and to its completion record, which collects them."""
+    """Bind fields to the rest of the request and to its completion record."""
     # There is no __exit__ call: the middleware resets the context after the request.
     fapilog.bind(**fields).__enter__()
 
 
 class Exchange:
-    """The state of one request.  Used on its event loop only; threads may add fields.
+    """The state of one request.  Used only on its event loop; threads may add fields.
 
     Attributes:
         fields: the fields that were bound during the request.
-        routed: the scope that the innermost router got; it has the route.
+        routed: the scope that the innermost router got; it contains the route.
         response_size: the bytes of the response's body; None if only the server knows them.
         span: the server's span, or the caller's span if this process has none.
         status: the status of the response; None before the response starts.
-        error: the exception that this request failed with, handled or not.
+        error: the exception that was raised during the request, handled or not.
         logged: the ``id()`` of the exception whose stack trace is on the record.
-        outcome: "" if the response was sent completely.
+        outcome: why the response is not complete, or "" if it is complete.
         broken: whether the application failed although outcome and status show success.
-        duration: the seconds until a 5xx response had ended, while its exception
-            may still arrive; otherwise None.
+        duration: the seconds until the end of the request, or of a 5xx response
+            whose exception may still arrive; None before.
         ended: whether the completion record has been written.
     """
 
@@ -158,7 +158,7 @@ class Exchange:
         self._send = send
 
     def note_span(self) -> None:
-        """Take the current span as the request's span; the innermost probe calls this last."""
+        """Use the current span as the request's span; the innermost probe calls this last."""
         span = active_span()
         if span is None:
             return
@@ -167,12 +167,12 @@ class Exchange:
             self.hold.release()
 
     async def add_context(self) -> dict[str, Any]:
-        """Call the application's context hook on the first call, and bind its fields.
+        """Call the application's context hook, only once, and bind the fields it returns.
 
-        A hook that fails is reported and changes nothing else.
+        If the hook fails, the failure is logged and no field is bound.
 
         Returns:
-            The hook's fields; empty on later calls.
+            The hook's fields; an empty dict on later calls.
         """
         hook, self._hook = self._hook, None
         if hook is None:
@@ -189,7 +189,7 @@ class Exchange:
         return fields
 
     def note_error(self, error: BaseException) -> None:
-        """Note an exception that an exception handler or a middleware may still answer."""
+        """Note an exception that a handler or a middleware may still turn into a response."""
         self.error = error
 
     def fail(self, error: BaseException) -> None:
@@ -236,7 +236,7 @@ class Exchange:
             self.error = None  # the frames of its traceback refer to this object
 
     def response_headers(self, present: Any) -> list[tuple[bytes, bytes]]:
-        """Return the response's headers with the headers that the options add."""
+        """Return the response's headers plus the headers that the options add."""
         headers = list(present)
         recorder = self.recorder
         added = [(recorder.header, self.request_id.encode())] if recorder.header else []
@@ -247,18 +247,18 @@ class Exchange:
 
 
 class HTTPExchange(Exchange):
-    """An HTTP request; its record is written after the last piece of the response was sent."""
+    """An HTTP request; its record is written after the last part of the response was sent."""
 
     __slots__ = ("_answer", "_headers", "_trailers")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._answer = 0  # the status, also if the client never sees it
+        self._answer = 0  # the response's status, even if the client has disconnected
         self._headers: Any = ()
         self._trailers = False
 
     async def receive(self) -> Message:
-        """Receive a message, count the request's body, and note if the client disconnects."""
+        """Receive a message, count the body's bytes, and note whether the client disconnects."""
         message = await self._receive()
         kind = message["type"]
         if kind == "http.request":
@@ -268,7 +268,7 @@ class HTTPExchange(Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message, add headers, and end the exchange with the response."""
+        """Add headers to a message, send it, and end the exchange after the last message."""
         kind = message["type"]
         if kind == "http.response.start":
             if self._hook is not None:
@@ -317,7 +317,7 @@ class HTTPExchange(Exchange):
             self.outcome = DISCONNECTED
             self.broken = self._answer >= FAILURE and is_fault(self.error)
         if self._answer >= FAILURE and self.error is None:
-            # Without a probe inside, the exception arrives later, when it is raised again.
+            # Without an inner probe, the exception arrives later, when it is raised again.
             self.duration = perf_counter() - self.started
             return
         self.end()
@@ -348,7 +348,7 @@ class WebSocketExchange(Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message, add headers to the handshake, and note how the server closes."""
+        """Send a message, with headers in the handshake, and note how the server closes."""
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             if self._hook is not None:

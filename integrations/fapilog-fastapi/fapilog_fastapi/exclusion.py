@@ -2,8 +2,7 @@
 
 Regular expressions, separated by commas, are searched for anywhere in scheme,
 host and path.  An expression that starts with ``/`` is searched for in the path
-only: the host is a header, and a client must not be able to switch off its own
-records with it.
+only, so a client cannot exclude its own requests with a ``Host`` header.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Exclusion:
     """Matches the excluded URLs.
 
     Args:
-        patterns: the expressions; one that starts with a single ``/`` is for paths only.
+        patterns: the expressions; those that start with a single ``/`` apply to paths only.
     """
 
     __slots__ = ("_paths", "_urls")
@@ -55,8 +54,8 @@ def make_exclusion(given: Expression | Iterable[Expression] | None) -> Exclusion
     """Return the exclusion for the option ``exclude``; None if nothing is excluded.
 
     Args:
-        given: expressions separated by commas, a compiled expression, or several of
-            either; None reads the variables of :data:`EXCLUDED_URLS`.
+        given: expressions separated by commas, a compiled expression, or an iterable
+            of these; None reads the variables in :data:`EXCLUDED_URLS`.
 
     Raises:
         ConfigurationError: ``exclude`` is not a regular expression.

@@ -2,8 +2,8 @@
 
 Exception handlers turn exceptions into responses, and servers log exceptions
 that reach them.  This module wraps exception handlers, so the exchange sees
-handled exceptions, and marks logged exceptions, so the server's report can be
-recognised as a second one.
+handled exceptions, and marks logged exceptions, so ``server_logs`` can drop the
+server's second report.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fapilog_fastapi.exchange import KEY, Exchange
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The most validation errors of one request that are logged.
+#: The maximum number of validation errors that are logged per request.
 MAX_ERRORS: Final = 20
 _MAX_PARTS: Final = 16
 _MAX_PART: Final = 64
@@ -32,12 +32,12 @@ def mark_as_logged(error: BaseException) -> None:
     """Mark an exception whose stack trace has been logged."""
     try:
         vars(error)[_MARK] = True
-    except Exception:  # noqa: BLE001 - an unusual class; the server then logs it again
+    except Exception:  # noqa: BLE001 - an unusual class; the server logs it again
         return
 
 
 def unmark(error: BaseException) -> None:
-    """Remove the mark of an exception that the server has to log this time."""
+    """Remove the mark of an exception, so that the server logs it."""
     with contextlib.suppress(Exception):  # an unusual class has no mark
         vars(error).pop(_MARK, None)
 
@@ -64,7 +64,7 @@ def validation_errors(error: Any, *, inputs: bool) -> dict[str, Any]:
     """
     found = error.errors()
     names = ("loc", "type", *(("msg", "input") if inputs else ()))
-    # Redaction needs all names of the path to mask the values.
+    # Redaction needs all names in the path to decide which values to mask.
     path = _whole_path if inputs else _path
     listed = [
         {name: path(e[name]) if name == "loc" else e[name] for name in names if name in e}
@@ -78,7 +78,7 @@ def _whole_path(location: Any) -> str:
 
 
 def _path(location: Any) -> str:
-    """Return the location of an error, with ``*`` for keys that may be a client's values."""
+    """Return the location of an error, with ``*`` for keys that the client may have chosen."""
     parts = [str(part) if _is_plain(part) else "*" for part in location[:_MAX_PARTS]]
     return ".".join(parts)
 

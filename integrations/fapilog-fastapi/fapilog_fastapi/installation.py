@@ -1,9 +1,9 @@
 """``fapilog_fastapi.install(app)`` puts the middleware around an application.
 
-The middleware must be outside of all other layers: of those that an
-instrumentation adds later, and of the layer that answers exceptions.  The
-application's list of middleware has no such place.  The application therefore
-gets a subclass of its own class, whose ``__call__`` runs the middleware.
+The middleware must be outside all other layers, including the layers that an
+instrumentation adds later and the layer that turns exceptions into responses.  The
+application's list of middleware has no such position.  Therefore ``install`` replaces
+the application's class with a subclass, whose ``__call__`` runs the middleware.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ _classes: WeakKeyDictionary[type[Starlette], type[Starlette]] = WeakKeyDictionar
 def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
     """Log the requests of a FastAPI or Starlette application through fapilog.
 
-    Call it anywhere before the first request, before or after middleware and
+    Call it at any time before the first request, before or after middleware and
     instrumentation are added.  A second call only replaces the options.  Does
     not block.
 
     Args:
-        app: the application; applications that are mounted on it are included.
-        **options: the options, all by name:
+        app: the application; the applications mounted on it are included.
+        **options: the options, as keyword arguments:
 
-            - ``request_id_header`` (``"X-Request-ID"``): the header that an id
-              is read from and returned in; None generates ids for records only.
-            - ``trace_headers`` (False): whether responses have ``traceparent``
-              and ``X-Trace-ID``.
+            - ``request_id_header`` (``"X-Request-ID"``): the header of requests and
+              responses that contains the id; None generates ids for records only.
+            - ``trace_headers`` (False): whether responses get ``traceparent``
+              and ``X-Trace-ID`` headers.
             - ``trace_context`` (True): whether the caller's trace headers are
               read if no OpenTelemetry instrumentation reads them.
             - ``context``: a function ``(connection) -> mapping``, or a coroutine
-              function; its fields are bound once per request.
-            - ``exclude``: the URLs to leave out, as regular expressions, separated
+              function; the fields in the mapping are bound once per request.
+            - ``exclude``: the URLs to exclude, as regular expressions, separated
               by commas or in a list.  Expressions that start with ``/`` are searched
               for in the path, others in scheme, host and path.  None reads
               ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` and
               ``OTEL_PYTHON_EXCLUDED_URLS``.
-            - ``sample`` (1.0): the ratio of successful requests that are logged.
+            - ``sample`` (1.0): the fraction of successful requests that are logged.
             - ``slow``: the seconds after which a request is slow; slow requests
               are always logged.
             - ``severity``: severities by status or class, ``{"4xx": "INFO", 404: "DEBUG"}``.
@@ -82,10 +82,10 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
 
 
 def uninstall(app: Starlette) -> None:
-    """Undo :func:`~fapilog_fastapi.install`; does nothing if it was not called.
+    """Undo :func:`~fapilog_fastapi.install`; does nothing if ``install`` was not called.
 
-    The servers' access lines return when no application and no
-    :class:`FapilogMiddleware` is left.
+    The servers write access lines again when no other installed application and no
+    other :class:`FapilogMiddleware` remains.
     """
     plain = getattr(type(app), "_fapilog_plain", None)
     if plain is not None:
@@ -109,7 +109,7 @@ def _installed_class(plain: type[Starlette]) -> type[Starlette]:
     try:
         made = type(plain.__name__, (plain,), {**body, "_fapilog_plain": plain})
     except Exception as error:  # the application's metaclass may raise anything
-        msg = f"app: {plain.__name__} allows no subclass ({error}): use FapilogMiddleware(app)"
+        msg = f"app: {plain.__name__} cannot be subclassed ({error}): use FapilogMiddleware(app)"
         raise ConfigurationError(msg) from error
     _classes[plain] = made
     return made

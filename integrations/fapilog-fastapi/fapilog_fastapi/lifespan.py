@@ -1,8 +1,8 @@
 """Starts and shuts down fapilog with the application's lifespan.
 
-Wrong options fail at start-up.  At shutdown all records are delivered within one
-deadline, on a thread, because servers may end a process without running its
-exit hooks.
+Wrong options fail at start-up.  At shutdown, a thread delivers all records within
+one deadline; exit hooks are not enough, because servers may end a process without
+running them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
     """Return a lifespan that configures fapilog and delivers all records at the end.
 
     Use it as ``FastAPI(lifespan=fapilog_fastapi.lifespan(own, sinks="otlp"))``.
-    The application's own lifespan runs inside, with its state.  With options,
-    fapilog is configured at start-up and shut down at the end; exceptions of the
-    application's start-up or shutdown are logged before that, at ERROR.  Without
-    options, the current configuration stays, and fapilog is flushed at the end; if
-    fapilog is not configured yet, the environment configures it.  The event loop is
-    never blocked.
+    The application's own lifespan runs inside it and keeps its state.  With options,
+    fapilog is configured at start-up and shut down at the end; before the shutdown,
+    exceptions from the application's lifespan are logged at ERROR.  Without options,
+    the current configuration stays, and fapilog is flushed at the end; if fapilog is
+    not configured yet, the environment configures it.  The event loop is never
+    blocked.
 
     Args:
         inner: the application's own lifespan.
@@ -46,11 +46,11 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
 
     Raises:
         ConfigurationError: ``timeout`` or ``inner`` is wrong.  A wrong option
-            raises it at start-up.
+            raises this error at start-up.
     """
     seconds: object = timeout
     if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds > 0):
-        msg = f"timeout={timeout!r}: use seconds above 0"
+        msg = f"timeout={timeout!r}: use a number of seconds above 0"
         raise ConfigurationError(msg)
     _check_inner(inner)
 

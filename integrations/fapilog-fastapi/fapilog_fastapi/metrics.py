@@ -74,10 +74,10 @@ class RequestMetrics:
     and the first one is logged by the logger ``fapilog_fastapi.metrics``.
 
     Args:
-        meter: the meter that takes the measurements; None takes the global
-            provider's meter at the first request.
-        opentelemetry: whether to measure with OpenTelemetry.  False if
-            OpenTelemetry's own instrumentation already measures.
+        meter: the meter that records the measurements; None uses the global
+            provider's meter from the first request on.
+        opentelemetry: whether to measure with OpenTelemetry.  Use False if
+            OpenTelemetry's own instrumentation already measures requests.
         table: the table that counts requests while ``/metrics`` is served.
 
     Attributes:
@@ -99,14 +99,14 @@ class RequestMetrics:
 
     @property
     def is_active(self) -> bool:
-        """Whether the measurements are used."""
+        """Whether any measurements are recorded."""
         return self._opentelemetry or self._table.is_served
 
     def started(self, scope: Scope) -> None:
         """Count a request as active; does nothing for scopes other than HTTP.
 
         Args:
-            scope: the request's ASGI scope; it keeps a note until the request ends.
+            scope: the request's ASGI scope, which stores the labels until the request ends.
         """
         if scope["type"] != "http" or not self.is_active:
             return
@@ -133,12 +133,12 @@ class RequestMetrics:
             scope: the scope that was given to :meth:`started`.
             route: the route's template, such as ``/orders/{id}``, never a path;
                 None if no route matched.
-            status: the status of the response; None without a response.
+            status: the status of the response; None if there was no response.
             duration: the duration in seconds.
-            error_type: the name of the exception's class; None without an exception.
+            error_type: the name of the exception's class; None if there was no exception.
             request_size: the bytes of the request's body; None if unknown.
             response_size: the bytes of the response's body; None if unknown.
-            context: the context with the request's span, for exemplars; None is
+            context: the context with the request's span, for exemplars; None uses
                 the current context.
         """
         begun, in_table = scope.pop(_BEGUN, (None, False))
@@ -196,20 +196,20 @@ def metrics_endpoint(
 
     The endpoint answers in the OpenMetrics format, with exemplars, if the request
     accepts it.  Frameworks run the endpoint in a thread, so a scrape does not
-    block the event loop.  Does not block.
+    block the event loop.  This function does not block.
 
     Args:
         registry: a registry whose other metrics are shown too; None shows only
             fapilog's metrics.
-        requests: whether the metrics of requests are shown.  False if another
-            collector of the registry already has them.
+        requests: whether the metrics of requests are shown.  Use False if another
+            collector in the registry already shows them.
 
     Raises:
         ConfigurationError: prometheus-client is not installed, or the registry
-            has metrics of the same names.
+            already has metrics with the same names.
     """
     try:
-        from fapilog_fastapi.prometheus import Exposition  # noqa: PLC0415 - extra
+        from fapilog_fastapi.prometheus import Exposition  # noqa: PLC0415 - an extra
     except ImportError as error:
         msg = f"request metrics need: pip install 'fapilog-fastapi[metrics]' ({error})"
         raise ConfigurationError(msg) from None
@@ -232,13 +232,13 @@ def add_metrics_route(
     """Serve fapilog's ledger and the metrics of requests as Prometheus text.
 
     The values are those of this process: if several workers share a port, each
-    scrape reaches a random worker.  Call it at start-up; does not block.
+    scrape reaches a random worker.  Call this function at start-up; it does not block.
 
     Args:
         app: the FastAPI or Starlette application; its schema omits the route.
         path: the path of the route.
-        registry: the registry of :func:`metrics_endpoint`.
-        requests: the option of :func:`metrics_endpoint`.
+        registry: the argument ``registry`` of :func:`metrics_endpoint`.
+        requests: the argument ``requests`` of :func:`metrics_endpoint`.
 
     Raises:
         ConfigurationError: an option is wrong, or prometheus-client is missing.

@@ -50,12 +50,12 @@ _UNSEEN = object()
 
 
 class FapilogMiddleware:
-    """Logs each request once, at its end, and binds the request's id to all records before.
+    """Logs each request once, at its end, and binds the request's id to all of its records.
 
-    :func:`fapilog_fastapi.install` adds it outside of all other layers, where
-    it sees everything.  Use it directly around other ASGI applications, or with
-    ``add_middleware``.  If several are around one request, only the outermost
-    one acts.
+    :func:`fapilog_fastapi.install` adds it outside all other layers, where it sees
+    every message.  Use it directly around other ASGI applications, or with
+    ``add_middleware``.  If several of these middlewares serve one request, only the
+    outermost one acts.
 
     Does not block, and after construction raises only the application's exceptions.
 
@@ -122,7 +122,7 @@ class FapilogMiddleware:
                 except BaseException as error:
                     exchange.fail(error)
                     if isinstance(error, GeneratorExit):
-                        remote = None  # the garbage collector closes it, in another context
+                        remote = None  # the garbage collector runs this in another context
                     raise
                 exchange.finish()
         finally:
@@ -137,7 +137,7 @@ class FapilogMiddleware:
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
         try:
             token = attach(remote_context(headers_of(exchange.scope)))
-        except Exception as error:  # noqa: BLE001 - the application's propagator
+        except Exception as error:  # noqa: BLE001 - the application's propagator may raise anything
             self._recorder.trouble("reading the caller's trace", error)
             return None
         exchange.span = active_span()
@@ -147,7 +147,7 @@ class FapilogMiddleware:
         """Inspect the application's layers; they are complete when the first request arrives."""
         try:
             has_spans, has_metrics = look_through(self.watched)
-        except Exception as error:  # noqa: BLE001 - objects of the application
+        except Exception as error:  # noqa: BLE001 - the application's objects may raise anything
             has_spans = has_metrics = False
             self._recorder.trouble("looking through the application's middleware", error)
         self._stack = getattr(self.watched, "middleware_stack", None)

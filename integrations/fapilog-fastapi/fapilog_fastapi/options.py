@@ -1,7 +1,7 @@
 """Options of ``install`` and ``FapilogMiddleware``, checked once, at start-up.
 
 A wrong option raises an error here, with its name and the fix; the code that
-runs for each request relies on right options.
+runs for each request relies on valid options.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CLASSES: Final = {"1xx": 100, "2xx": 200, "3xx": 300, "4xx": 400, "5xx": 500}
 _STATUSES: Final = range(100, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _DEFAULT_SEVERITY: Final[dict[int | str, int | str]] = {"4xx": "WARN", "5xx": "ERROR"}
-# The first three are those of fapilog.hold(), which would fail with each request.
+# The first three rules are those of fapilog.hold(), which would otherwise fail later.
 _DEBUG_RULES: Final = {
     "records": whole(1),
     "size": whole(1, unit="bytes"),
@@ -56,16 +56,16 @@ _DEBUG_RULES: Final = {
 
 @dataclass(frozen=True)
 class DebugOnError:
-    """How debug records of a request wait until it is known whether the request fails.
+    """Options for holding a request's debug records until it is known whether the request fails.
 
     Args:
-        level: lowest severity of the records that wait.
-        records: largest number of records that wait, for each request.
-        size: largest number of bytes that they take, approximately.
-        seconds: longest time that a record waits.
-        status: lowest status of a response that counts as a failure.
-        sampled: whether the records of a request whose trace is sampled pass at
-            once, so that every kept trace has its debug records.
+        level: the lowest severity of the records that wait.
+        records: the maximum number of records that wait, per request.
+        size: the approximate maximum size of these records in bytes.
+        seconds: the maximum time that a record waits, in seconds.
+        status: the lowest response status that is a failure.
+        sampled: whether debug records pass immediately if the request's trace is
+            sampled, so that every stored trace has its debug records.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -143,7 +143,7 @@ class Options:
 
     @property
     def hold(self) -> DebugOnError | None:
-        """The options of the hold of a request's debug records; None without one."""
+        """The options for holding debug records; None if they are not held."""
         if self.debug_on_error is True:
             return DebugOnError()
         return self.debug_on_error or None
@@ -169,8 +169,8 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
     """Return the severity number of each status code from 100 to 599.
 
     Args:
-        given: severities by status (``404``) or class (``"4xx"``), which win
-            over the defaults: 5xx ERROR, 4xx WARN, others INFO.
+        given: the severities by status (``404``) or class (``"4xx"``), which override
+            the defaults: 5xx ERROR, 4xx WARN, others INFO.
 
     Raises:
         ConfigurationError: ``severity`` is wrong.
@@ -179,7 +179,7 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
         refuse("severity", given, "use a mapping such as {'4xx': 'INFO', 404: 'DEBUG'}")
     chosen = {**_DEFAULT_SEVERITY, **(given or {})}
     table = dict.fromkeys(_STATUSES, INFO)
-    # A status wins over its class, whichever of them comes first.
+    # A status overrides its class, in whatever order they are given.
     for key, value in sorted(chosen.items(), key=lambda pair: pair[0] not in _CLASSES):
         if key in _CLASSES:
             covered = range(_CLASSES[str(key)], _CLASSES[str(key)] + 100)
@@ -189,6 +189,6 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
             refuse("severity", key, "use a status from 100 to 599, or 1xx to 5xx, as a key")
         number = severity("severity", value, f"status {key}")
         if number >= OFF:
-            refuse("severity", value, "use `exclude` to leave requests out", f"status {key}")
+            refuse("severity", value, "use `exclude` to exclude requests", f"status {key}")
         table.update(dict.fromkeys(covered, number))
     return table

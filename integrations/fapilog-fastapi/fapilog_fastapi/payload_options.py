@@ -1,4 +1,4 @@
-"""Options of request and response logging, checked when they are made."""
+"""The options for logging requests and responses, checked at construction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BODY_TYPES: Final = (
     "application/x-www-form-urlencoded",
     "text/plain",
 )
-#: The largest number of bytes of one body; a text of a record cannot be longer either.
+#: The maximum number of bytes of one body; text in a record has the same limit.
 MAX_BODY: Final = 65_536
 _BODY_LIMIT: Final = whole(1, MAX_BODY, "bytes")
 
@@ -34,26 +34,26 @@ _path_part: Final = re.compile(
 
 @dataclass(frozen=True)
 class PayloadLogging:
-    """The parts of requests and responses that the completion record has.
+    """The headers and bodies that the completion record contains; by default, none.
 
-    By default it has none.  The constructor does not block; the object is
-    immutable, so any number of apps and threads may share it.
+    The constructor does not block; the object is immutable, so any number of apps
+    and threads may share it.
 
     Args:
-        request_headers: names of request headers to record, such as
+        request_headers: the names of request headers to record, such as
             ``["x-client-version"]``.  The pipeline redacts the values, so
-            ``authorization`` shows only that the request had one.
-        response_headers: names of response headers to record.
-        request_bodies: paths whose request bodies are recorded, written like
+            ``authorization`` shows only that the request had this header.
+        response_headers: the names of response headers to record.
+        request_bodies: the paths whose request bodies are recorded, written like
             routes: ``/orders``, ``/orders/{id}``, ``/files/{path:path}``; ``*``
-            stands for any part of one segment, ``**`` for any rest.
-        response_bodies: paths whose response bodies are recorded.
-        body_types: content types of bodies to record; ``*`` stands for any
-            type, subtype or, before ``+``, part of it.
-        body_limit: the largest number of bytes of one body, 1 to 65,536.
-        body_statuses: statuses of the response with which bodies are recorded:
-            numbers, and classes such as ``"5xx"``; empty for every status.  The
-            body of a request without a response is always recorded.
+            stands for any part of one segment, and ``**`` for any part of the path.
+        response_bodies: the paths whose response bodies are recorded.
+        body_types: the content types of bodies to record; ``*`` stands for any
+            type, any subtype, or any text before a ``+``.
+        body_limit: the maximum number of bytes to record per body, 1 to 65,536.
+        body_statuses: the response statuses for which bodies are recorded: numbers,
+            and classes such as ``"5xx"``; an empty list means every status.  The body
+            of a request without a response is always recorded.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -89,19 +89,19 @@ class PayloadLogging:
         object.__setattr__(self, option, value)
 
     def wants_request_body(self, scope: Scope) -> bool:
-        """Whether the body of this request may be recorded, by its path."""
+        """Whether the path of this request allows its body to be recorded."""
         return _is_listed(self._requests, scope)
 
     def wants_response_body(self, scope: Scope) -> bool:
-        """Whether the body of the response to this request may be recorded, by its path."""
+        """Whether the path of this request allows the response's body to be recorded."""
         return _is_listed(self._responses, scope)
 
     def wants_type(self, media_type: str) -> bool:
-        """Whether a body of this content type, in lower case and without parameters, may be."""
+        """Whether bodies of this type (lower case, without parameters) may be recorded."""
         return self._types.fullmatch(media_type) is not None
 
     def wants_status(self, status: int | None) -> bool:
-        """Whether bodies are recorded with this status; None if there was no response."""
+        """Whether bodies are recorded for this status; None means that there was no response."""
         return status is None or not self._statuses or status in self._statuses
 
 
@@ -111,7 +111,7 @@ def _is_listed(paths: re.Pattern[str] | None, scope: Scope) -> bool:
     path, root = scope.get("path", ""), scope.get("root_path", "")
     if paths.fullmatch(path):
         return True
-    # Servers and mounts put their own path in front of the route's.
+    # Servers and mounts put their own path before the route's path.
     return bool(root) and path.startswith(root) and bool(paths.fullmatch(path[len(root) :] or "/"))
 
 
@@ -159,15 +159,15 @@ def _paths(option: str, patterns: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _path_expression(option: str, pattern: str) -> str:
-    """Return a regular expression that takes time linear to the length of any path."""
+    """Return a regular expression whose matching time is linear in the path's length."""
     if not pattern.startswith("/"):
-        _refuse(option, pattern, "a path; begin it with '/', '/**' stands for every path")
+        _refuse(option, pattern, "a path; begin it with '/'; '/**' stands for every path")
     parts = list(_path_part.finditer(pattern))
     if "".join(part[0] for part in parts) != pattern:
         _refuse(option, pattern, "a route; write parameters as {name} or {name:path}")
     wildcards = [part for part in parts if part["rest"]]
     if len(wildcards) > 1 or re.search(r"(?:\*|\})[^/]*(?:\*|\{)", pattern.replace("**", "*")):
-        fix = "leave one out"
+        fix = "remove one"
         msg = f"{option}: {pattern!r} has two wildcards in one segment, or two '**'; {fix}"
         raise ConfigurationError(msg, option)
     expression = "".join(

@@ -1,8 +1,7 @@
 """Captures headers and bodies of one request for its completion record.
 
-A :class:`PayloadCapture` is between the server and the application.  It passes
-every message on unchanged and at once.  It copies the first bytes of those
-bodies that the options select, up to a limit.
+A :class:`PayloadCapture` is between the server and the application.  It copies the
+first bytes of the bodies that the options select.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class BodyCapture:
 
     Args:
         name: the prefix of its attributes, ``http.request.body`` or ``http.response.body``.
-        options: the options that say which bodies are recorded, and how much of them.
+        options: the options that select the bodies and limit their size.
     """
 
     __slots__ = ("_charset", "_declared", "_kind", "_name", "_options", "held", "is_whole",
@@ -48,7 +47,7 @@ class BodyCapture:
         self.refusal = ""
 
     def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Read from the headers whether the body can be recorded, and its kind."""
+        """Read the body's kind from the headers, and decide whether it can be recorded."""
         content_type, encoding = "", ""
         for name, value in headers:
             lowered = name.lower()
@@ -61,11 +60,11 @@ class BodyCapture:
         media_type, _, parameters = content_type.partition(";")
         media_type = media_type.strip().lower()
         self._charset = _parameter(parameters, "charset")
-        if media_type.startswith("multipart/"):  # parts hold files
+        if media_type.startswith("multipart/"):  # its parts may be files
             self.refusal = "multipart"
         elif not self._options.wants_type(media_type):
             self.refusal = "content_type"
-        elif encoding not in {"", "identity"}:  # not decoded: a kilobyte can hold a gigabyte
+        elif encoding not in {"", "identity"}:  # not decoded: a kilobyte can become a gigabyte
             self.refusal = "content_encoding"
         elif media_type == _FORM:
             self._kind = "form"
@@ -85,7 +84,7 @@ class BodyCapture:
             self.is_whole = True
 
     def attributes(self) -> dict[str, Any]:
-        """Return the body's attributes: its size, and its content or why that is missing."""
+        """Return the body's size, and its content or the reason why the content is missing."""
         attributes: dict[str, Any] = {}
         size = self.size if self.is_whole or self._declared is None else self._declared
         if size or self.is_whole:
@@ -140,7 +139,7 @@ class PayloadCapture:
 
     @property
     def held(self) -> int:
-        """The number of bytes that are held now, of both bodies together."""
+        """The number of bytes that are held for both bodies together."""
         return sum(len(body.held) for body in (self._request, self._response) if body)
 
     def receive(self, receive: Receive) -> Receive:

@@ -1,4 +1,4 @@
-"""Layers inside the server's span, which see what the outermost middleware cannot see."""
+"""ASGI layers inside the server's span, for data that the outermost middleware cannot see."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Probe:
     """Notes the span of a request, and the exception that the application raises.
 
     Args:
-        app: the next layer inside.
+        app: the next inner layer.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request and note both in its exchange."""
+        """Serve a request, and note its span and exception in the exchange."""
         exchange = scope.get(KEY)
         if not isinstance(exchange, Exchange):
             await self.app(scope, receive, send)
@@ -41,7 +41,7 @@ class RouteProbe:
     """Notes the scope that the router gets, because middleware may have copied the scope.
 
     Args:
-        app: the next layer inside.
+        app: the next inner layer.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -56,12 +56,12 @@ class RouteProbe:
 
 
 def is_of_fapilog(provider: object) -> bool:
-    """Whether fapilog made a provider or logger of OpenTelemetry's Logs API."""
+    """Whether a provider or logger of OpenTelemetry's Logs API comes from fapilog."""
     return type(provider).__module__.partition(".")[0] == "fapilog"
 
 
 def quieten(scope: Scope) -> None:
-    """Keep FastAPI from logging exceptions of this request to fapilog itself.
+    """Prevent FastAPI itself from logging this request's exceptions through fapilog.
 
     ``fapilog_fastapi.stack`` does this for the whole application, but only if
     fapilog was configured before the first request.

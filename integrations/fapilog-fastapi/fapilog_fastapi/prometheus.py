@@ -48,7 +48,7 @@ class RequestCollector(Collector):
         self._table = table
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the metric families, by which a registry refuses a second collector."""
+        """Yield the metric families, so that a registry can refuse a second collector."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
@@ -113,11 +113,11 @@ class Exposition:
     """Renders a registry in the format that a scraper accepts.  Thread-safe.
 
     Args:
-        registry: the registry to add the metrics to; None creates one.
-        table: the requests to show; None shows no requests.
+        registry: the registry to add the metrics to; None creates a registry.
+        table: the table of requests to show; None shows no requests.
 
     Raises:
-        ConfigurationError: the registry has metrics of the same names.
+        ConfigurationError: the registry already has metrics with the same names.
     """
 
     def __init__(self, registry: CollectorRegistry | None, table: RequestTable | None) -> None:

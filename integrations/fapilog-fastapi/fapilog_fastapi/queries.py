@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote_plus
 
 from fapilog.processors import RedactProcessor
 
-#: The most characters and parameters of a query string that are kept; the rest is cut
-#: off, so a client cannot keep the event loop busy.
+#: The maximum length of a query string, in characters and in parameters; the remainder is
+#: cut off, so a client cannot keep the event loop busy.
 MAX_QUERY: Final = 8192
 MAX_PARAMETERS: Final = 256
 
@@ -27,7 +27,7 @@ class _Redaction(threading.local):
         self.harmless: set[str] = set()
 
     def is_harmless(self, name: str) -> bool:
-        """Whether the name alone is not a reason to mask the value."""
+        """Whether the name gives no reason to mask the value."""
         if name in self.harmless:
             return True
         pair = {unquote_plus(name, errors="replace"): _NAME}
@@ -44,18 +44,18 @@ _redaction: Final = _Redaction()
 
 
 def redact_query(query: str | bytes) -> str:
-    """Return a query string with its secrets masked, by field names and by their shapes.
+    """Return a query string with secrets masked; they are found by name and by shape.
 
     Names and values are decoded before they are checked, so ``p%61ssword=x`` is
-    masked, and a URL within a value is searched too.  Everything else stays as
-    it was written.  Uses the default names of
-    :class:`fapilog.processors.RedactProcessor`; the pipeline masks your own
-    names later.  Does not block or raise; thread-safe.
+    masked, and a URL within a value is searched too.  Everything else stays
+    unchanged.  Uses the default names of
+    :class:`fapilog.processors.RedactProcessor`; the pipeline later masks the names
+    that you configure.  Does not block or raise; thread-safe.
 
     Args:
         query: the query string of the URL or of the ASGI scope, with or without
-            a leading ``?``.  After 8,192 characters or 256 parameters it is cut
-            and ends in ``...``.
+            a leading ``?``.  A query of more than 8,192 characters or 256 parameters
+            is cut and ends in ``...``.
     """
     text = query.decode("latin-1") if isinstance(query, bytes) else query
     mark = "?" if text.startswith("?") else ""
@@ -64,7 +64,7 @@ def redact_query(query: str | bytes) -> str:
     parameters = kept.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]
     cut = "" if len(kept) == len(text) and kept.count("&") < MAX_PARAMETERS else "..."
     masked = "&".join(map(_parameter, parameters))
-    # The whole query is searched too, because signatures of URLs span parameters.
+    # The whole query is searched too, because URL signatures span several parameters.
     return mark + _text("?" + masked)[1:] + cut
 
 

@@ -1,4 +1,4 @@
-"""Labels of request metrics, named by the conventions, each with a bounded number of values.
+"""Labels of request metrics, each with a bounded number of values.
 
 A metric keeps a series for every combination of labels forever, so a client
 must not be able to choose the value of a label freely.
@@ -24,7 +24,7 @@ _SERVER_ERROR: Final = 500
 
 
 class Labels(NamedTuple):
-    """The labels of one finished request; an empty text means that there is no label."""
+    """The labels of one finished request; "" or 0 means that the label is absent."""
 
     method: str
     scheme: str
@@ -50,7 +50,7 @@ class Labels(NamedTuple):
 
 
 class Distinct:
-    """Keeps a bounded number of values and replaces all others by :data:`OTHER`.  Thread-safe."""
+    """Keeps a bounded number of values and replaces others with :data:`OTHER`.  Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -96,9 +96,9 @@ class LabelMaker:
             begun: the result of :meth:`method_and_scheme` when the request began.
             scope: the request's ASGI scope.
             route: the route's template, never a path; None if no route matched.
-            status: the status of the response; None without a response.
-            error_type: the class of the exception; without one, a status from 500 up
-                becomes the label.
+            status: the status of the response; None if there was no response.
+            error_type: the name of the exception's class; if it is None, a status of
+                500 or higher becomes the label.
         """
         code = status if status is not None and 100 <= status <= 599 else 0  # noqa: PLR2004
         if not error_type and code >= _SERVER_ERROR:

@@ -1,4 +1,4 @@
-"""The request's own logger, for ``Depends``, and fields for the rest of a request."""
+"""Provides a request's logger for ``Depends``, and binds fields to the rest of a request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RequestLogger(fapilog.Logger):
     __slots__ = ()
 
     def bind(self, /, **fields: Any) -> Self:
-        """Return a logger with added ``fields``, which the completion record gets too."""
+        """Return a logger with ``fields`` added; the completion record also gets them."""
         if is_in_request():
             with fapilog.bind(**fields):  # the exchange collects all bound fields
                 pass
@@ -29,9 +29,9 @@ class RequestLogger(fapilog.Logger):
 async def get_logger(connection: HTTPConnection) -> fapilog.Logger:
     """Return the logger of a request, for ``Depends(fapilog_fastapi.get_logger)``.
 
-    The logger is named after the endpoint's module, and bound with the request's
-    id, the route and the fields of the option ``context``.  It is the same object
-    during the whole request.  Without the middleware, it has only the route.
+    The logger is named after the endpoint's module, and binds the request's id, the
+    route and the fields of the option ``context``.  It is the same object during the
+    whole request.  Without the middleware, it binds only the route.
     Both coroutine functions and other functions may use it.
     """
     scope = connection.scope
@@ -61,7 +61,7 @@ def bind(**fields: Any) -> None:
     record.  Outside of a request it does nothing.  Does not block or raise.
 
     Args:
-        **fields: the names and values of attributes; values are converted now.
+        **fields: the names and values of attributes; values are converted immediately.
     """
     if is_in_request():
         bind_to_request(fields)

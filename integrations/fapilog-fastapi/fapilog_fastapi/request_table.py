@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 SECONDS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0
 )  # fmt: skip
-#: Upper bounds in bytes; the conventions recommend none, and the SDK's default bounds are
-#: meant for milliseconds.
+#: The upper bounds in bytes; the conventions recommend no bounds, and the SDK's defaults
+#: are meant for milliseconds.
 BYTES: Final = (100.0, 1_000.0, 10_000.0, 100_000.0, 1e6, 1e7, 1e8)
 
-#: The most combinations of labels that are kept, as in OpenTelemetry's SDK.
+#: The maximum number of label combinations, as in OpenTelemetry's SDK.
 _MAX_SERIES: Final = 2000
 _OVERFLOW: Final = Labels(OTHER, OTHER, OTHER, 0, OTHER, "")
 
@@ -51,7 +51,7 @@ class Distribution:
         self.sum = 0.0
 
     def add(self, value: float, example: Example | None = None) -> None:
-        """Count a value; a value that equals a bound counts as below it."""
+        """Add a value; a value equal to a bound belongs to the bucket below that bound."""
         bucket = bisect_left(self._bounds, value)
         self.counts[bucket] += 1
         self.sum += value
@@ -77,10 +77,10 @@ class Series:
 
 
 class RequestTable:
-    """Counts requests by their labels.  Thread-safe; blocks at most while another one is added.
+    """Counts requests by their labels.  Thread-safe; blocks only while another thread uses it.
 
     Attributes:
-        is_served: whether ``/metrics`` shows the table; until then it counts nothing.
+        is_served: whether ``/metrics`` shows the table; if not, no requests are counted.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,8 @@ class RequestTable:
         Args:
             labels: the labels of the request.
             duration: the duration in seconds.
-            sizes: the bytes of the request's and the response's body; None if unknown.
+            sizes: the bytes of the request's body and of the response's body; None if
+                unknown.
             example: the exemplar for the bucket of the duration.
         """
         with self._lock:
@@ -123,7 +124,7 @@ class RequestTable:
                     distribution.add(size)
 
     def active(self) -> dict[tuple[str, str], int]:
-        """Return how many requests are active, by method and scheme."""
+        """Return the number of active requests by method and scheme."""
         with self._lock:
             return self._active.copy()
 

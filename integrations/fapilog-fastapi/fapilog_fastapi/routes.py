@@ -1,8 +1,8 @@
 """Finds the template of the route that served a request, for ``http.route``.
 
-FastAPI and newer versions of Starlette leave the route in the scope; older
-versions leave the endpoint.  If the route is inside a mount, the mount's
-template is looked up too, so its parameters are not replaced by their values.
+FastAPI and newer versions of Starlette store the route in the scope; older
+versions store the endpoint.  If the route is inside a mount, the mount's template
+is looked up too, so that the result contains parameter names, not values.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 #: Replaces a part of the path whose route is unknown.
 ANY: Final = "/{path}"
-#: The most layers of middleware in which routes are searched.
+#: The maximum number of middleware layers that are searched for routes.
 _MAX_LAYERS: Final = 100
 
 
 def route_template(scope: Scope) -> str | None:
-    """Return the template of the route that served the request; None if no route did.
+    """Return the template of the route that served the request; None if there is none.
 
     Args:
         scope: the request's scope after the application has handled it.
@@ -40,7 +40,7 @@ def route_template(scope: Scope) -> str | None:
 
 def _last_part(scope: Scope) -> str | None:
     """Return the part of the template that follows all mounts."""
-    # The route of an included router does not contain the router's prefix; this does.
+    # The route of an included router lacks the router's prefix; this context has it.
     within = scope.get("fastapi")
     if type(within) is dict:
         found = getattr(within.get("effective_route_context"), "path_format", None)
@@ -105,7 +105,7 @@ def _through(mount: Mount, prefix: str) -> str | None:
 
 
 def _included(route: Any, prefix: str) -> str | None:
-    """Return what :func:`_mounts` returns, for an included router in newer versions of FastAPI."""
+    """Do the work of :func:`_mounts` for an included router in newer versions of FastAPI."""
     router = getattr(route, "original_router", None)
     before = getattr(getattr(route, "include_context", None), "prefix", "")
     if router is None or not prefix.startswith(before):

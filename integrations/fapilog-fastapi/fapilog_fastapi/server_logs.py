@@ -1,9 +1,9 @@
 """Drops the servers' own records about requests that fapilog already logs.
 
-Filters on the servers' loggers do this.  A logger keeps its filters through
-``dictConfig``, so the server may configure logging before or after.  The filters
-keep all records of applications without this package, and all records after
-fapilog is shut down.
+Filters on the servers' loggers do this.  ``dictConfig`` does not remove a logger's
+filters, so the server may configure logging at any time.  The filters keep all
+records of applications without this package, and all records after fapilog is
+shut down.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log: Final = fapilog.get_logger(LOGGER)
 
 
 def _is_silent() -> bool:
-    """Whether fapilog is shut down or off, so the server's line is the only one."""
+    """Whether fapilog is shut down or off, so only the server logs the request."""
     return not _log.is_enabled(FATAL)
 
 

@@ -2,9 +2,9 @@
 
 This package's middleware is outermost.  The server's span starts further
 inside, in OpenTelemetry's middleware or in FastAPI itself, and exceptions
-become responses there.  One probe is placed where it sees both, another before
-the router, and exception handlers are wrapped.  The search follows the layers
-that were built, not the options that describe them.
+become responses there.  One probe is placed where it sees the span and the
+exception, another probe before the router, and exception handlers are wrapped.
+The search follows the layers that were built, not the options that describe them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fapilog_fastapi.failures import noting
 from fapilog_fastapi.probe import Probe, RouteProbe, is_of_fapilog
 
 _OTEL: Final = ("opentelemetry.instrumentation.asgi", "OpenTelemetryMiddleware")
-#: The most layers that are searched, because a chain of layers may be endless.
+#: The maximum number of layers to search, because a chain of layers may be endless.
 _MAX_LAYERS: Final = 10_000
 
 
@@ -32,8 +32,8 @@ def look_through(app: Any) -> tuple[bool, bool]:
     built yet, it is built now, as the first request would do.
 
     Returns:
-        Whether OpenTelemetry's middleware is in ``app``, without its mounts; and
-        whether that middleware, or FastAPI itself, already measures requests.
+        Whether ``app`` itself, without its mounts, contains OpenTelemetry's middleware;
+        and whether that middleware, or FastAPI itself, already measures requests.
     """
     telemetry = getattr(app, "_telemetry", None)
     measures = isinstance(telemetry, dict) and bool(telemetry.get("metrics"))
@@ -80,8 +80,8 @@ def _behind(route: Any) -> Any:
 
 def _built(app: Starlette) -> Any:
     # Newer versions of FastAPI log exceptions and refused requests through
-    # OpenTelemetry.  If fapilog is the provider, these records would be a second
-    # copy of the middleware's records.
+    # OpenTelemetry.  If fapilog is the provider, these records would duplicate
+    # the middleware's records.
     telemetry = getattr(app, "_telemetry", None)
     follows_global = isinstance(telemetry, dict) and telemetry.get("logger_provider") is None
     if follows_global and is_of_fapilog(get_logger_provider()):
