@@ -296,7 +296,7 @@ def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
     try:
         return _inside(path.read_text(encoding="utf-8"), path, table)
     except FileNotFoundError:
-        msg = f"{path}: there is no such file; give the path of a file, or unset {CONFIG_VARIABLE}"
+        msg = f"{path}: there is no such file; give config or {CONFIG_VARIABLE} an existing path"
         raise ConfigurationError(msg) from None
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
