@@ -324,8 +324,8 @@ def _found(
     announce(
         f"file {path}",
         f"{name} was found in the working directory and not named: "
-        f"{f'{_shown(taken)} is obeyed; ' if taken else ''}"
-        f"{f'{_shown(others)} is ignored there; ' if others else ''}"
+        f"{f'obeyed options: {_shown(taken)}; ' if taken else ''}"
+        f"{f'ignored options: {_shown(others)}; ' if others else ''}"
         f"if the file is yours, set {CONFIG_VARIABLE}={path}",
     )
     return kept
