@@ -107,7 +107,7 @@ class Secretive(MemorySink):
         ({"max_level": 77}, r"max_level of the route"),
         ({"level": "error", "max_level": "info"}, r"level='error'.*above max_level"),
         ({"loggers": 5}, r"loggers=5.*list of logger names"),
-        ({"loggers": [b"a"]}, r"loggers of the route.*names, as get_logger"),
+        ({"loggers": [b"a"]}, r"loggers of the route.*each name as a string"),
         ({"where": "tenant=acme"}, r"where='tenant=acme'.*dict, or a function"),
         ({"where": None}, r"where of the route.*dict, or a function"),
         ({"overflow": "drop"}, r"overflow='drop'.*block, drop_newest, drop_lowest, spill"),

@@ -208,7 +208,7 @@ def test_a_stream_open_for_reading_only_is_permanent(tmp_path):
 
 def test_a_process_without_the_stream_is_permanent(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(PermanentError, match="no such stream"):
+    with pytest.raises(PermanentError, match="does not have this stream"):
         emit(ConsoleSink(), record())
 
 

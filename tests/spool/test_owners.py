@@ -315,10 +315,10 @@ def test_records_of_one_account_never_go_out_with_the_token_of_another(tmp_path,
 
 def test_sinks_that_only_a_secret_tells_apart_fail_at_start(tmp_path):
     one, two = (OTLPSink("http://127.0.0.1:9", headers={"api-key": key}) for key in "ab")
-    with pytest.raises(ConfigurationError, match="give each its own name"):
+    with pytest.raises(ConfigurationError, match="give each sink its own name"):
         run([one, two], tmp_path, 0)
     own, other = DurableScripted(), DurableScripted()
-    with pytest.raises(ConfigurationError, match="give each its own name"):
+    with pytest.raises(ConfigurationError, match="give each sink its own name"):
         run([own, other], tmp_path, 0)
     named = OTLPSink("http://127.0.0.1:9", headers={"api-key": "b"}, name="tenant-b")
     run([one, named], tmp_path, 0)

@@ -245,7 +245,7 @@ def _row(report: DirectoryReport, others: Container[Path]) -> list[Text | str]:
     notes = [
         _age(report.oldest_ns),
         _OTHERS if report.path in others else "",
-        f"{counted(aside, 'segment')} left alone" if aside else "",
+        f"{counted(aside, 'segment')} skipped" if aside else "",
         f"{counted(damaged, 'frame')} damaged" if damaged else "",
     ]
     return [
