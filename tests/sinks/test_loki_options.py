@@ -63,7 +63,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tenant": "x" * 151}, r"^tenant="),
     ({"username": "me"}, r"^username and password belong together"),
     ({"password": SECRET}, r"^username and password belong together"),
-    ({"username": "me", "password": SECRET, "token": SECRET}, r"^token and username cannot be combined"),
+    (
+        {"username": "me", "password": SECRET, "token": SECRET},
+        r"^token and username cannot be combined",
+    ),
     ({"token": ""}, r"^token must be"),
     ({"token": f"{SECRET}\n"}, r"^token must be"),
     ({"token": f"{SECRET}é"}, r"^token must be a str of printable ASCII"),

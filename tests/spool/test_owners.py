@@ -24,6 +24,7 @@ from fapilog.spool.credentials import FILE as MARK
 from fapilog.spool.directory import FILE, read_owner
 from fapilog.spool.survey import survey
 from tests.delivery.test_spooling import DurableScripted
+from tests.support.ledger import wait_for
 from tests.support.spool import FORMAT, crash, drain, options, put, segments
 from tests.support.spool_shell import Shell, held, leave, make_shell, packed, refuse
 
@@ -309,7 +310,11 @@ def test_records_of_one_account_never_go_out_with_the_token_of_another(tmp_path,
     run([tenant("B", backend)], tmp_path, 1, 1.0)
     assert backend.tokens == ["Bearer B"]
     assert "fapilog spool adopt otlp~" in capsys.readouterr().err
-    run([tenant("A", backend)], tmp_path, 1)
+    options = {"directory": str(tmp_path), "min_free": 0}
+    fapilog.configure(sinks=[tenant("A", backend)], spool=options, **QUICK)
+    fapilog.get_logger("shop").info("placed")
+    wait_for(lambda: backend.tokens.count("Bearer A") == 6)
+    fapilog.shutdown(2)
     assert backend.tokens.count("Bearer A") == 6
 
 
