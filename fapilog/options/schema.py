@@ -127,6 +127,6 @@ def right_values(
                     right[name] = checked
                     continue
         except ValidationError:
-            pass
+            pass  # a wrong value is reported with the others
         others.append(f"{prefix}{name}")
     return right, others

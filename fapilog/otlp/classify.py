@@ -257,7 +257,7 @@ def _status_message(body: bytes, content_type: str) -> str:
             status: Any = orjson.loads(body)
             return str(status["message"])
     except (ValueError, TypeError, KeyError):
-        pass
+        pass  # the body is not such a status, so its text is the message
     return _text(body)
 
 
