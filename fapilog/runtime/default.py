@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.bridges import feeds
-from fapilog.delivery.ledger import Stats
 from fapilog.diagnostics import announce, describe
 from fapilog.engine import holding
 from fapilog.engine.logger import AsyncLogger, Logger
@@ -26,6 +25,7 @@ from fapilog.process import fork
 from fapilog.values import snapshot_attributes
 
 if TYPE_CHECKING:
+    from fapilog.delivery.ledger import Stats
     from fapilog.engine.emit import LoggerCore
     from fapilog.protocols import Processor
     from fapilog.runtime.runtime import AnyResource, Runtime, Sinks
@@ -231,6 +231,8 @@ def shutdown(timeout: float | None = None) -> None:
 
 def stats() -> Stats:
     """Return the ledger of the default runtime, which stays readable after a shutdown."""
+    from fapilog.delivery.ledger import Stats  # noqa: PLC0415 - loaded only when it is needed
+
     runtime = state.runtime
     return Stats() if runtime is None else runtime.stats()
 

@@ -7,6 +7,8 @@ properties) runs only here, so the guards against that code are here too.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import types
 from collections import UserString, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView, Sequence
@@ -14,22 +16,10 @@ from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum
-from fractions import Fraction
 from functools import lru_cache
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-)
 from itertools import chain, islice
-from pathlib import PurePath
 from typing import Any, Final
-from uuid import UUID
 
 
 @dataclass
@@ -123,6 +113,8 @@ def _reader(kind: type) -> Reader:
 
 def _structural_reader(kind: type) -> Reader:
     """Choose the reader of a class by its attributes, because it has no known base class."""
+    if hasattr(kind, "__fspath__"):
+        return os.fspath
     if hasattr(kind, "__next__"):
         return _describe  # reading an iterator would consume it
     if is_dataclass(kind):
@@ -148,7 +140,18 @@ def _has_generated_repr(kind: type) -> bool:
 
 
 def _describe(value: Any) -> str:
-    return str.__str__(repr(value))  # a plain str even if __repr__ returns a subclass
+    """Return the ``repr``; the ``str`` if that is all that the ``repr`` quotes.
+
+    For example, the text of ``IPv4Address('10.0.0.1')`` is ``10.0.0.1``.
+    """
+    described = str.__str__(repr(value))  # a plain str even if __repr__ returns a subclass
+    kind: Any = type(value)
+    if kind.__str__ is not object.__str__:
+        with contextlib.suppress(Exception):  # the repr is there already
+            text = str.__str__(str(value))
+            if described.endswith(f"({text!r})") or described == repr(text):
+                return text
+    return described
 
 
 def _read_str(value: str) -> str:
@@ -235,11 +238,6 @@ def _read_octets(value: Any) -> bytes:
 
 
 _MAX_OCTETS: Final = 1 << 20
-#: The classes whose objects are read with ``str()``.
-_TEXTUAL: Final = (
-    Decimal, Fraction, complex, UUID, PurePath, UserString,
-    IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network,
-)  # fmt: skip
 _CODE: Final = (
     type,
     types.FunctionType,
@@ -257,7 +255,7 @@ _BY_BASE: Final[tuple[tuple[type | tuple[type, ...], Reader], ...]] = (
     (float, float.__float__),
     ((datetime, date, time), _iso),
     (timedelta, _seconds),
-    (_TEXTUAL, str),
+    ((complex, UserString), str),
     (BaseException, _read_exception),
     (_CODE, type_name),
     (tuple, _read_tuple),
@@ -266,10 +264,13 @@ _BY_BASE: Final[tuple[tuple[type | tuple[type, ...], Reader], ...]] = (
     ((list, deque, set, frozenset), Items),
 )
 
-# Base classes from optional libraries are recognised by name, because reading a
-# value must not import a library.
+# Base classes that are recognised by name.  Importing their modules would slow the
+# import of fapilog, and reading a value must not import an optional library.
 _BY_NAME: Final[dict[str, Reader]] = {
+    "decimal.Decimal": str,
+    "fractions.Fraction": str,
     "numpy.generic": _read_numpy_scalar,
     "numpy.ndarray": _read_numpy_array,
     "pydantic.main.BaseModel": _read_pydantic,
+    "uuid.UUID": str,
 }

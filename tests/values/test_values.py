@@ -14,6 +14,7 @@ import types
 import uuid
 from typing import Any
 
+import httpx
 import numpy as np
 import pydantic
 import pytest
@@ -41,6 +42,35 @@ from tests.support.values import (
 )
 
 snapshot: Any = values.snapshot  # of any type: the tests know which
+
+
+class Quoted:
+    """Its ``repr`` quotes its text, as that of a URL or an IP address does."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Quoted({self.text!r})"
+
+
+class Casting(Quoted):
+    """Its ``repr`` is that of its text, as that of Django's ``gettext_lazy()`` is."""
+
+    def __repr__(self) -> str:
+        return repr(self.text)
+
+
+class Unprintable(Quoted):
+    def __str__(self) -> str:
+        raise RuntimeError(self.text)
+
+
+class Model(pydantic.BaseModel):
+    url: pydantic.HttpUrl
 
 
 @pytest.mark.parametrize(
@@ -72,6 +102,15 @@ snapshot: Any = values.snapshot  # of any type: the tests know which
         (pathlib.PurePosixPath("/a/b"), "/a/b"),
         (ipaddress.ip_address("10.0.0.1"), "10.0.0.1"),
         (ipaddress.ip_network("10.0.0.0/8"), "10.0.0.0/8"),
+        (ipaddress.ip_interface("::1/64"), "::1/64"),
+        (pathlib.PureWindowsPath("c:/x"), "c:\\x"),
+        (Quoted("b'c"), "b'c"),
+        (Quoted(""), ""),
+        (Casting("Bonjour"), "Bonjour"),
+        (Unprintable("a"), "Quoted('a')"),
+        (httpx.URL("https://api.example/v1"), "https://api.example/v1"),
+        (httpx.URL("https://u:pw@api.example/"), "URL('https://u:[secure]@api.example/')"),
+        (Model.model_validate({"url": "https://a.example"}).url, "https://a.example/"),
         (range(3), "range(0, 3)"),
         (ValueError("bad"), "ValueError: bad"),
         (KeyError(), "KeyError"),
