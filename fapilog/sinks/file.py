@@ -1,7 +1,7 @@
 """Appends records to a file that rotates.
 
-Other processes and logrotate may use the same file.  So the sink checks the file for
-every batch, under the file's lock, and keeps no state that could become outdated.
+Other processes and logrotate may use the same file, so the sink locks and checks the file
+for every batch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from fapilog import native
 from fapilog.diagnostics import announce
 from fapilog.errors import RetryableError
 from fapilog.native import monotonic
-from fapilog.options.checks import refuse
+from fapilog.options.checks import NONE, SECONDS, Rule, check_all, one_of, refuse, whole
 from fapilog.process.files import (
     APPEND,
+    PlantedFileError,
     create_file,
     is_at,
     make_directories,
@@ -31,12 +32,11 @@ from fapilog.process.files import (
     unlock,
 )
 from fapilog.protocols import BatchLimits, Sink
-from fapilog.sinks.file_options import PERIODS, check_options, explain
 from fapilog.sinks.lines import Progress, json_line, portions, split_written, without_commands
 from fapilog.sinks.rotation import Archive, Retention, Rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TypeAlias
 
     from fapilog.record import LogRecord, Resource, Scope
@@ -47,18 +47,34 @@ if TYPE_CHECKING:
 _OPEN_ATTEMPTS: Final = 10
 _PAUSE: Final = 0.001  # seconds between two attempts to get the lock
 _NEXT_TRY: Final = 30.0  # seconds before a failed rotation is tried again
+_PERIODS: Final = {"hour": 3600.0, "day": 86400.0}  # seconds
+
+_RULES: Final[Mapping[str, Rule]] = {
+    "path": Rule(
+        lambda value: not str(value).endswith(".gz"),
+        "a name without .gz; compress='gzip' compresses rotated files",
+    ),
+    "format": one_of("json", "otlp"),
+    "max_bytes": whole(1, unit="bytes") | NONE,
+    "rotate_every": one_of(*_PERIODS) | SECONDS | NONE,
+    "compress": one_of("gzip") | NONE,
+    "keep_count": whole(unit="files") | NONE,
+    "keep_age": SECONDS | NONE,
+    "keep_bytes": whole(unit="bytes") | NONE,
+    "mode": Rule(whole(0, 0o777).accepts, "permission bits from 0 to 0o777"),
+}
 
 
 class FileSink(Sink["Item"]):
     """Appends records to a file: one line per record (JSON) or per batch (OTLP).
 
-    Every write is one call with whole lines, under an advisory lock of the file, so
-    processes may share the file, and exactly one of them rotates it.  If another program
-    renames, removes or truncates the file, the sink notices it at the next batch.  Do not
-    use logrotate's ``copytruncate``: lines written between its copy and the truncation
-    are lost and not counted; logrotate's ``create`` loses no line.  If a full disk or a
-    crash truncates a line, the next record begins on a new line.  On Windows, which has no
-    such lock, only one process may use the file.
+    Several processes may share the file: each write appends whole lines under an advisory
+    lock, and one process rotates the file.  On Windows, which has no such lock, only one
+    process may use the file.  If another program renames, removes or truncates the file,
+    the sink notices it at the next batch.  Do not use logrotate's ``copytruncate``: lines
+    written between its copy and the truncation are lost and not counted; logrotate's
+    ``create`` loses no line.  If a full disk or a crash truncates a line, the next record
+    begins on a new line.
 
     Args:
         path: the path of the file.  Missing directories are created for this user only
@@ -117,11 +133,10 @@ class FileSink(Sink["Item"]):
             "mode": mode,
         }
         self._path = Path(path).absolute()
-        self._is_otlp = format == "otlp"
         self._mode = mode
         self._fsync = fsync
         self._clock = clock
-        every = PERIODS.get(rotate_every) if isinstance(rotate_every, str) else rotate_every
+        every = _PERIODS.get(rotate_every) if isinstance(rotate_every, str) else rotate_every
         self._rotation = Rotation(max_bytes, every)
         self._archive = Archive(
             self._path,
@@ -130,10 +145,10 @@ class FileSink(Sink["Item"]):
             clock=clock,
         )
         self._progress: Progress[Item] = Progress()
-        self._otlp: Any = None
+        self._otlp: Any = None  # the module encode_json, if the format is "otlp"
         self._fd: int | None = None
-        self._size = 0  # size of the open file after this sink's last write
-        self._written = 0
+        self._size = 0  # bytes in the open file after this sink's last write
+        self._written = 0  # bytes of the batch that are in the file
         self._no_rotation_before = 0.0
 
     def open(self) -> None:
@@ -143,8 +158,8 @@ class FileSink(Sink["Item"]):
             ConfigurationError: an option is wrong, or the file or its directory cannot be
                 written.
         """
-        check_options(self.name, self._options)
-        if self._is_otlp:
+        check_all(_RULES, self._options, f"sink {self.name!r}")
+        if self._options["format"] == "otlp":
             from fapilog.otlp import encode_json  # noqa: PLC0415 - only for this format
 
             self._otlp = encode_json
@@ -154,12 +169,12 @@ class FileSink(Sink["Item"]):
                 raise PermissionError(errno.EACCES, "rotation must rename files in its directory")
         except (OSError, ValueError) as error:
             self._close_file()
-            refuse("path", str(self._path), explain(error), f"sink {self.name!r}")
+            refuse("path", str(self._path), _explain(error), f"sink {self.name!r}")
         self._archive.wake()
 
     def encode(self, record: LogRecord) -> Item:
         """Return the record's line; for OTLP, its part of the batch's line."""
-        if self._is_otlp:
+        if self._otlp:
             return record.resource, record.scope, self._otlp.encode_record_json(record)
         return json_line(record)
 
@@ -168,22 +183,22 @@ class FileSink(Sink["Item"]):
 
         Raises:
             RetryableError: the disk is full, the file cannot be opened, or another process
-                held the lock for too long.  A retry of the same batch continues after the
-                last line that was written.
+                held the lock for too long.  A retry of the batch continues after the last
+                line that was written.
         """
         deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
-        lines: Any = [without_commands(self._otlp.logs_data_line(rest))] if self._is_otlp else rest
+        lines: Any = [without_commands(self._otlp.logs_data_line(rest))] if self._otlp else rest
         self._written = 0
         try:
             for data in portions(lines, self._rotation.max_bytes):
                 self._append(data, deadline)
         except BaseException as error:
             self._close_file()
-            if not self._is_otlp:  # with OTLP, the batch is a single line
-                whole, missing = split_written(lines, self._written)
+            if not self._otlp:  # an OTLP batch is one line, which a retry repeats
+                done, missing = split_written(lines, self._written)
                 # If only the newline is missing, the next write adds it.
-                self._progress.advance(batch, whole + (missing == b"\n"))
+                self._progress.advance(batch, done + (missing == b"\n"))
             if not isinstance(error, OSError):
                 raise
             msg = f"cannot write {self._path}: {error.strerror or error}"
@@ -216,7 +231,7 @@ class FileSink(Sink["Item"]):
             self._size += self._written - before
         finally:
             unlock(fd)
-        self._rotation.note_write(self._clock())
+        self._rotation.last_write = self._clock()
 
     def _lock(self, incoming: int, deadline: float) -> int:
         """Lock the file at the path, rotate it if necessary, and return its descriptor."""
@@ -227,13 +242,15 @@ class FileSink(Sink["Item"]):
             file = os.fstat(self._fd)
             if not is_at(self._path, file):  # rotated by another process, moved or removed
                 self._close_file()
-            elif locked and self._is_due(file, incoming):
+            elif not locked:
+                native.sleep(_PAUSE)
+            elif monotonic() >= self._no_rotation_before and self._rotation.is_due(
+                file, incoming, self._clock()
+            ):
                 self._rotate()
-            elif locked:
+            else:
                 self._note_size(file.st_size)
                 return self._fd
-            else:
-                native.sleep(_PAUSE)
             if monotonic() >= deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "other processes held its lock for too long")
 
@@ -247,12 +264,6 @@ class FileSink(Sink["Item"]):
                 "this sink rotate (max_bytes, rotate_every), or use logrotate's create",
             )
         self._size = size
-
-    def _is_due(self, file: os.stat_result, incoming: int) -> bool:
-        return (
-            self._rotation.is_due(file, incoming, self._clock())
-            and monotonic() >= self._no_rotation_before
-        )
 
     def _rotate(self) -> None:
         """Rename the file before releasing its lock, so that no other process rotates it."""
@@ -294,3 +305,17 @@ def _ends_line(fd: int) -> bool:
     size = os.fstat(fd).st_size
     # The read returns no bytes if another process has just truncated the file.
     return size == 0 or read_at(fd, 1, size - 1) in {b"\n", b""}
+
+
+def _explain(error: Exception) -> str:
+    """Return why a log file could not be opened and how to fix it."""
+    if isinstance(error, PlantedFileError):
+        return str(error.strerror)
+    code = getattr(error, "errno", None)
+    if code in {errno.ELOOP, errno.EMLINK}:  # from O_NOFOLLOW, depending on the platform
+        return "it is a symbolic link; give the path of the file that it points to"
+    if code == errno.EISDIR:
+        return "it is a directory; give a file in it"
+    if code == errno.EINVAL:
+        return "it is not a regular file; write to pipes and devices with a ConsoleSink"
+    return f"{error}; give a path in a directory this user may write to"
