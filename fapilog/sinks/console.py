@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # The errors after which the reader of a pipe, or the terminal, will not come back.
 _GONE: Final = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO, errno.EIO}
-# POSIX: a write of up to this many bytes to a pipe never mixes with another process's
-# write, and does not block if poll() reports that the pipe is writable.
+# POSIX: a write of up to this many bytes to a pipe never mixes with the write of another
+# process, and does not block if poll() reports that the pipe is writable.
 _PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 
 
@@ -41,12 +41,8 @@ class ConsoleSink(Sink[bytes]):
 
     The default is standard output, where container platforms expect logs
     (https://12factor.net/logs) and where OpenTelemetry's console exporter writes.
-    fapilog's own announcements go to standard error, so they never appear between JSON
-    lines.  A program that writes its results to standard output can log to
-    ``stream="stderr"``.
-
-    Several processes may share one pipe: lines up to ``PIPE_BUF`` (4,096 bytes on Linux)
-    never mix.
+    fapilog's own announcements go to standard error.  Several processes may share one
+    pipe: lines up to ``PIPE_BUF`` (4,096 bytes on Linux) never mix.
 
     Args:
         stream: the stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open
@@ -54,9 +50,9 @@ class ConsoleSink(Sink[bytes]):
             take effect.  The sink never closes the stream.
         format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`),
             ``"pretty"``, or ``"auto"``, which is pretty on a terminal and otherwise JSON.
-        color: whether pretty lines have ANSI colours.  With ``"auto"``, a non-empty
-            ``NO_COLOR`` (https://no-color.org) turns them off; otherwise a non-empty
-            ``FORCE_COLOR`` (https://force-color.org) turns them on; otherwise terminals
+        color: whether pretty lines have ANSI colours.  ``"auto"`` turns them off if the
+            variable ``NO_COLOR`` (https://no-color.org) is not empty, and on if
+            ``FORCE_COLOR`` (https://force-color.org) is not empty.  Otherwise, terminals
             have colours unless ``TERM=dumb``.
         name: the sink's name in counts and announcements.
     """
@@ -102,19 +98,19 @@ class ConsoleSink(Sink[bytes]):
         if self._pretty is not None:
             return self._pretty.format(record).encode(output.encoding, "backslashreplace")
         line = json_line(record)
-        if output.is_utf8:
+        if output.encoding == "utf-8":
             return line
         return ascii_line(line).decode("ascii").encode(output.encoding, "backslashreplace")
 
     def send(self, batch: Sequence[bytes], timeout: float) -> None:
         """Write the lines and flush.  Blocks up to ``timeout`` seconds.
 
-        Some writes block until the other end reads: lines longer than ``PIPE_BUF``, and
-        every write on Windows and to a file object without a descriptor.
+        Some writes block for longer, until the other end reads: lines longer than
+        ``PIPE_BUF``, and every write on Windows and to a file object without a descriptor.
 
         Raises:
-            RetryableError: the stream is full; a retry of the same batch continues after
-                the last byte that was written.
+            RetryableError: the stream is full.  A retry of the batch continues after the
+                last byte that was written.
             PermanentError: the stream is closed, or its reader has closed its end.
         """
         output = self._current_output()
@@ -144,7 +140,8 @@ class ConsoleSink(Sink[bytes]):
             self._pretty = None
             if self._format == "pretty" or (self._format == "auto" and is_terminal(stream)):
                 color = wants_color(stream) if self._color == "auto" else bool(self._color)
-                self._pretty = PrettyFormatter(color=color, unicode=output.can_show("│"))
+                has_gutter = bool("│".encode(output.encoding, "ignore"))
+                self._pretty = PrettyFormatter(color=color, unicode=has_gutter)
         return self._output
 
     def _failure(self, error: Exception) -> SendError:
@@ -158,7 +155,7 @@ class ConsoleSink(Sink[bytes]):
 
 
 class OutputStream:
-    """Writes lines to a stream before a deadline, and counts the bytes.  Used by one thread.
+    """Writes lines to a stream before a deadline, and counts the bytes.  Not thread-safe.
 
     Args:
         stream: an open file object, text or binary, or None.
@@ -166,8 +163,7 @@ class OutputStream:
     Attributes:
         stream: the file object.
         encoding: the encoding of the stream's text.
-        is_utf8: whether the encoding is UTF-8.
-        unfinished: the rest of a partly written line, which the next call writes first.
+        unfinished: the rest of a partly written line; the next call writes it first.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -176,33 +172,25 @@ class OutputStream:
             self.encoding = codecs.lookup(stream.encoding).name
         except (AttributeError, TypeError, LookupError):  # binary, StringIO, or an unknown name
             self.encoding = "utf-8"
-        self.is_utf8 = self.encoding == "utf-8"
         self.unfinished = b""
-        # The raw layer, because its write() returns the number of bytes written.
+        # Write to the raw layer, whose write() returns the number of bytes written.
         buffer = getattr(stream, "buffer", stream)
         self._writer = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
-        self._takes_text = not _is_binary(self._writer)
+        is_binary = isinstance(self._writer, (io.RawIOBase, io.BufferedIOBase))
+        self._takes_text = not is_binary and "b" not in str(getattr(self._writer, "mode", ""))
         self._poll = _poll_of(self._writer)
         self._deadline = 0.0
         self._written = 0
 
-    def can_show(self, character: str) -> bool:
-        """Return whether the stream's encoding contains ``character``."""
-        try:
-            return bool(character.encode(self.encoding))
-        except UnicodeError:
-            return False
-
     def write_lines(self, lines: Sequence[bytes], timeout: float) -> None:
         """Write ``lines`` after the application's own output, and flush.
 
-        Blocks up to ``timeout`` seconds, or longer for a line over ``PIPE_BUF``, which is
-        one write, so that other processes' output does not split it.
+        Blocks up to ``timeout`` seconds, or longer for a line over ``PIPE_BUF``: one write
+        takes the whole line, so that the output of other processes does not split it.
 
         Raises:
-            BlockingIOError: the stream did not become writable in time.
-            Exception: any error of the file object, usually OSError, or ValueError if it
-                is closed.  :meth:`count_written` counts the lines written before the error.
+            Exception: any error of the file object, or BlockingIOError after ``timeout``.
+                :meth:`count_written` counts the lines that were written before the error.
         """
         self._deadline = monotonic() + timeout
         self._written = -len(self.unfinished)
@@ -219,7 +207,7 @@ class OutputStream:
     def count_written(self, lines: Sequence[bytes]) -> int:
         """Return how many of ``lines`` a retry of the failed ``write_lines`` can skip.
 
-        The count includes a partly written line, whose remaining bytes are in ``unfinished``.
+        A partly written line counts, too: its remaining bytes are in ``unfinished``.
         """
         if self._written < 0:
             self.unfinished = self.unfinished[self._written :]
@@ -246,7 +234,7 @@ class OutputStream:
         return int(written)
 
     def _wait(self) -> None:
-        """Wait until the stream is writable, so that writing a portion does not block."""
+        """Wait until the stream can take a portion without blocking."""
         if self._poll is None:
             return
         left = max(self._deadline - monotonic(), 0)
@@ -256,11 +244,6 @@ class OutputStream:
     def _flush(self) -> None:
         if hasattr(self.stream, "flush"):
             self.stream.flush()
-
-
-def _is_binary(stream: Any) -> bool:
-    mode = str(getattr(stream, "mode", ""))
-    return isinstance(stream, (io.RawIOBase, io.BufferedIOBase)) or "b" in mode
 
 
 def _poll_of(stream: Any) -> select.poll | None:
