@@ -2,10 +2,9 @@
 
 A sink encodes records and sends batches; it does not depend on processors, delivery or
 the spool.  The packages ``otlp``, ``loki`` and ``http`` contain the sinks that use the
-network; ``factory`` makes sinks from names.  Each public name is imported at its first
+network; ``factory`` makes sinks from names.  Each class of a sink is imported at its first
 use, so a program that writes to the console does not load an HTTP client, gRPC or the
-OpenTelemetry SDK.  Users, ``fapilog.runtime``, ``fapilog.otel`` and the command line
-import this package.  Read ``console`` first.
+OpenTelemetry SDK.  Read ``console`` first.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from fapilog.protocols import BatchLimits, Outcome, Sink
+
 if TYPE_CHECKING:
     from fapilog.delivery.route import Route
-    from fapilog.protocols import BatchLimits, Outcome, Sink
     from fapilog.sinks.console import ConsoleSink
     from fapilog.sinks.exporter import ExporterSink
     from fapilog.sinks.file import FileSink
@@ -37,16 +37,13 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "BatchLimits": "fapilog.protocols",
     "ConsoleSink": "fapilog.sinks.console",
     "ExporterSink": "fapilog.sinks.exporter",
     "FileSink": "fapilog.sinks.file",
     "LokiSink": "fapilog.sinks.loki.sink",
     "MemorySink": "fapilog.sinks.memory",
     "OTLPSink": "fapilog.sinks.otlp.sink",
-    "Outcome": "fapilog.protocols",
     "Route": "fapilog.delivery.route",
-    "Sink": "fapilog.protocols",
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from fapilog import sinks
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import ConfigurationError
 from fapilog.options.explain import closest
@@ -23,9 +24,9 @@ _NAMES = (
     "console, otlp, otlp:URL, loki:URL, file:PATH, memory, none, or an OpenTelemetry logs exporter"
 )
 
-# The sinks that have an option group, each with the option that may follow its name.
+# The options whose value may follow the sink's name, as in ``file:PATH``.
 _ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
-# The name that each sink was made from, for errors that occur only when it is opened.
+# The name in the settings that each sink was made from, for errors of its open().
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
 
 _LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
@@ -42,17 +43,17 @@ def make_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
     Raises:
         ConfigurationError: a name is unknown, or an option of a sink is wrong.
     """
-    sinks = name_sinks(settings, given)
+    named = name_sinks(settings, given)
     opened: list[tuple[str, Sink[Any]]] = []
     try:
-        for name, sink in sinks.items():
+        for name, sink in named.items():
             _open(name, sink, settings)
             opened.append((name, sink))
     except BaseException:
         for name, sink in reversed(opened):
             _close(name, sink)
         raise
-    return sinks
+    return named
 
 
 def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]:
@@ -61,31 +62,31 @@ def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
     Raises:
         ConfigurationError: a name is unknown, or an option of a sink is wrong.
     """
-    sinks: dict[str, Sink[Any]] = {}
+    named: dict[str, Sink[Any]] = {}
     for one in wanted_sinks(settings, given):
         sink: Any = sink_of(one, settings) if isinstance(one, str) else one
         if sink is None:
             continue
         _check(sink)
-        if any(sink is other for other in sinks.values()):
+        if any(sink is other for other in named.values()):
             msg = f"option 'sinks': {sink!r} is given twice; make a second sink"
             raise ConfigurationError(msg)
         name = str(sink.name)
         number = 2
-        while name in sinks:
+        while name in named:
             name, number = f"{sink.name}-{number}", number + 1
-        sinks[name] = sink
-    return sinks
+        named[name] = sink
+    return named
 
 
 def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
     """Return ``wanted`` without unknown names from OTEL_LOGS_EXPORTER.
 
-    The specification requires a warning about each unknown name, and the use of the others.
+    The OpenTelemetry specification requires a warning about each unknown name.
     """
     if not settings.place("sinks").startswith(_LOGS_EXPORTER):
         return wanted
-    exporters = {point.name for point in entry_points(group="opentelemetry_logs_exporter")}
+    exporters = entry_points(group="opentelemetry_logs_exporter").names
     known = []
     for name in map(str, wanted):
         kind = name.partition(":")[0].strip().lower().removeprefix("fapilog_")
@@ -145,7 +146,7 @@ def _open(name: str, sink: Sink[Any], settings: Settings) -> None:
 
 
 def _placed(error: ConfigurationError, spec: str, settings: Settings) -> ConfigurationError:
-    """Return ``error`` with the source of ``spec`` (variable, key or argument) before it."""
+    """Return an error that begins with the variable, key or argument that set ``spec``."""
     name = error.option or ""
     if name.startswith("OTEL_"):
         return error  # the message already begins with the variable
@@ -186,18 +187,14 @@ def _make(spec: str, settings: Settings) -> Sink[Any] | None:
 
 
 def _console(settings: Settings, stream: str) -> Sink[Any]:
-    from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - loaded at its first use
-
     options = settings.console.model_dump()
     default = options.pop("stream")
-    return ConsoleSink(stream or default, **options)
+    return sinks.ConsoleSink(stream or default, **options)
 
 
 def _otlp(settings: Settings, endpoint: str) -> Sink[Any]:
-    from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415
-
     limits = BatchLimits(count=settings.batch_size, delay=settings.schedule_delay)
-    return OTLPSink(endpoint or None, limits=limits)
+    return sinks.OTLPSink(endpoint or None, limits=limits)
 
 
 def _loki(settings: Settings, url: str) -> Sink[Any]:
@@ -219,20 +216,12 @@ def _loki(settings: Settings, url: str) -> Sink[Any]:
 
 
 def _file(settings: Settings, path: str) -> Sink[Any]:
-    from fapilog.sinks.file import FileSink  # noqa: PLC0415
-
     options = settings.file.model_dump()
     default = options.pop("path")
     if not path and default is None:
         msg = "'file' needs a path: file:/var/log/app.jsonl, or the option file.path"
         raise ConfigurationError(msg)
-    return FileSink(str(Path(path or default).expanduser()), **options)
-
-
-def _memory(settings: Settings, argument: str) -> Sink[Any]:  # noqa: ARG001 - no options
-    from fapilog.sinks.memory import MemorySink  # noqa: PLC0415
-
-    return MemorySink()
+    return sinks.FileSink(str(Path(path or default).expanduser()), **options)
 
 
 _MAKERS: Final[Mapping[str, Callable[[Settings, str], Sink[Any]]]] = {
@@ -240,23 +229,21 @@ _MAKERS: Final[Mapping[str, Callable[[Settings, str], Sink[Any]]]] = {
     "otlp": _otlp,
     "loki": _loki,
     "file": _file,
-    "memory": _memory,
+    "memory": lambda _settings, _argument: sinks.MemorySink(),
 }
 
 
 def _exporter(name: str) -> Sink[Any]:
-    """Return a sink for the installed logs exporter with this OpenTelemetry entry point."""
+    """Return a sink for the logs exporter that is installed under this entry point."""
     points = {point.name: point for point in entry_points(group="opentelemetry_logs_exporter")}
     if name not in points:
         raise ConfigurationError(_unknown(name, points))
-    from fapilog.sinks.exporter import ExporterSink  # noqa: PLC0415 - loads the SDK
-
     try:
         exporter = points[name].load()()
     except Exception as error:
         msg = f"the exporter {name!r} cannot be made: {describe(error)}"
         raise ConfigurationError(msg) from error
-    return ExporterSink(exporter, name=name)
+    return sinks.ExporterSink(exporter, name=name)
 
 
 def _unknown(name: str, exporters: Iterable[str]) -> str:

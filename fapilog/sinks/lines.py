@@ -1,7 +1,7 @@
 """Encodes a record as one line of JSON, for the console and for files.
 
-The local sinks use this module once per record, on the pipeline's worker.  No value can
-end a line early, reorder it on screen or send a command to a terminal.
+The pipeline's worker calls this module once per record.  No value can end a line early,
+reorder it on screen or send a command to a terminal.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ LineT = TypeVar("LineT")
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; rfc3339() writes the "Z"
-# The resource attributes that a line omits.  They describe the runtime, not the origin of
-# a record, and would be half of every line.
+# A line omits these resource attributes: they describe the runtime, not the origin of the
+# record, and would be half of every line.
 _LEFT_OUT: Final = ("telemetry.", "process.", "os.")
 _KEPT: Final = frozenset({"process.pid"})
-_DEL: Final = 0x7F  # an int, because searching for an int is four times as fast as for bytes
+_DEL: Final = 0x7F  # an int, because bytes are searched for an int four times as fast
 
-# Characters that JSON does not escape although a reader or terminal may obey them: DEL and
+# The characters that JSON does not escape, but that a terminal or an editor may obey: DEL,
 # the C1 controls (U+009B may start a terminal command), the Unicode line separators, and
 # the marks that reorder text on screen.
 _COMMANDS: Final = re.compile(
     rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"
 )
-#: The same characters in text outside JSON, and also the C0 controls and lone surrogates.
+#: The characters of ``_COMMANDS``, the C0 controls and the lone surrogates, in a str.
 COMMANDS_IN_TEXT: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -53,15 +53,12 @@ def json_line(record: LogRecord) -> bytes:
     ``severity_number``, ``body``, ``scope``, ``attributes``, ``resource``, and if they are
     set ``event_name``, ``trace_id``, ``span_id``, ``trace_flags`` and
     ``dropped_attributes_count``.  If a record has no timestamp, ``timestamp`` is its
-    observed time, as the data model advises.  Bytes become base64.  The line omits the
-    resource attributes that only describe the runtime (``telemetry.*``, ``process.*``
-    except the pid, ``os.*``).
+    observed time, as the data model advises.  Bytes become base64, and other values that
+    JSON cannot represent become text.  Control characters, line separators and
+    bidirectional marks become ``\u`` escapes.  The line omits the resource attributes that
+    only describe the runtime (``telemetry.*``, ``process.*`` except the pid, ``os.*``).
 
-    Control characters, line separators and bidirectional marks are written as ``\u``
-    escapes, which a JSON parser decodes.
-
-    Does not block, is thread-safe and never raises.  Values that JSON cannot represent are
-    written as text.
+    Never blocks or raises.  Thread-safe.
     """
     try:
         line = _line(record, orjson.dumps)
@@ -71,14 +68,14 @@ def json_line(record: LogRecord) -> bytes:
 
 
 def without_commands(line: bytes) -> bytes:
-    r"""Return the same JSON in UTF-8 with ``\u`` escapes for :data:`_COMMANDS`."""
+    r"""Return a line of JSON with ``\u`` escapes for the characters of :data:`_COMMANDS`."""
     if line.isascii() and _DEL not in line:
         return line
     return _COMMANDS.sub(_json_escape, line)
 
 
 def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]) -> bytes:
-    # The line is joined from parts; most are cached, because consecutive lines share them.
+    # Most parts of the line are cached, because consecutive lines share them.
     observed = record.observed_timestamp
     seconds, nanoseconds = divmod(record.timestamp or observed, _SECOND)
     return b"".join(
@@ -109,9 +106,9 @@ def _dumps_snapshot(value: object, default: Callable[[Any], Any]) -> bytes:
 
 
 def json_text(value: object) -> str:
-    """Return ``value`` as compact JSON text.  Never raises.
+    """Return ``value`` as compact JSON text, which may contain :data:`COMMANDS_IN_TEXT`.
 
-    The text may contain :data:`COMMANDS_IN_TEXT`, so it is not safe for a terminal.
+    Never raises.
     """
     try:
         return orjson.dumps(value, _base64).decode()
@@ -120,21 +117,21 @@ def json_text(value: object) -> str:
 
 
 def ascii_line(line: bytes) -> bytes:
-    r"""Return the same JSON in ASCII, for an output whose encoding is not UTF-8."""
+    r"""Return a line of JSON with ``\u`` escapes for all characters outside ASCII."""
     return line if line.isascii() else _NOT_ASCII.sub(_json_escape, line)
 
 
 def rfc3339(nanoseconds: int) -> str:
     """Return a time since the Unix epoch as ``2026-11-23T10:15:00.123456789Z``.
 
-    A time before the epoch becomes the epoch, because OTLP cannot represent earlier times.
+    An earlier time becomes the epoch, because OTLP cannot represent earlier times.
     """
     seconds, rest = divmod(max(nanoseconds, 0), _SECOND)
     return f"{_second(seconds).decode()}{rest:09d}Z"
 
 
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
-    """Return the number of whole ``lines`` in the first ``written`` bytes, and a remainder.
+    """Return how many ``lines`` the first ``written`` bytes complete, and a remainder.
 
     The remainder is the unwritten part of a partly written line, or ``b""``.
     """
@@ -160,10 +157,9 @@ def portions(lines: Sequence[bytes], limit: int | None) -> Iterator[bytes]:
 
 
 class Progress(Generic[LineT]):
-    """Counts the items of a failed batch that are written, so that a retry repeats no line.
+    """Counts the written items of a failed batch, so that a retry repeats no line.
 
-    A batch is recognised by the identity of its first item.  If a retry has copies of the
-    items, for example from the spool, lines may be repeated but are never lost.
+    A batch is recognised by the identity of its first item.
     """
 
     def __init__(self) -> None:
@@ -180,7 +176,7 @@ class Progress(Generic[LineT]):
         self._first, self._done = batch[0], before + done
 
     def clear(self) -> None:
-        """Forget the batch, because it was delivered."""
+        """Forget the batch."""
         self._first, self._done = None, 0
 
 
@@ -194,8 +190,6 @@ def _second(seconds: int) -> bytes:
     return f"{moment}.".encode()
 
 
-# Consecutive lines often share these parts.  Scopes and resources are few, immutable and
-# compared by identity, so they can be cache keys.
 @functools.lru_cache(maxsize=64)
 def _observed_and_severity(observed: int, number: int, text: str) -> bytes:
     start = f'Z","observed_timestamp":"{rfc3339(observed)}","severity_text":'
@@ -212,7 +206,11 @@ def _rest(  # noqa: PLR0917 - positional arguments are faster
     scope: Scope,
     resource: Resource,
 ) -> bytes:
-    """Return the part of a line after the attributes."""
+    """Return the part of a line after the attributes.
+
+    The scope and the resource can be cache keys: they are immutable, few, and compared by
+    identity.
+    """
     named = {"name": scope.name}
     if scope.version:
         named["version"] = scope.version

@@ -1,7 +1,4 @@
-"""Keeps the newest records in memory, for tests and for inspecting recent records.
-
-The sink does not encode; its items are the records themselves.
-"""
+"""Keeps the newest records in memory, without encoding them."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from fapilog import native
-from fapilog.errors import ConfigurationError
+from fapilog.options.checks import whole
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.record import LogRecord
 
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MemorySink(Sink[LogRecord]):
-    """Keeps a bounded list of the newest records.
+    """Keeps a bounded list of the newest records, for tests and for looking at them.
 
     Args:
         capacity: the maximum number of records, at least 1; the sink drops the oldest.
@@ -38,7 +35,7 @@ class MemorySink(Sink[LogRecord]):
 
     @property
     def records(self) -> list[LogRecord]:
-        """A new list of the records, oldest first.  The records are not copied."""
+        """A new list of the records themselves, oldest first."""
         with self._lock:
             return list(self._records)
 
@@ -60,9 +57,7 @@ class MemorySink(Sink[LogRecord]):
         Raises:
             ConfigurationError: ``capacity`` is not a whole number above 0.
         """
-        if type(self._capacity) is not int or self._capacity < 1:
-            msg = f"capacity={self._capacity!r} of sink {self.name!r}: use a whole number above 0"
-            raise ConfigurationError(msg)
+        whole(1, unit="records").check("capacity", self._capacity, f"sink {self.name!r}")
 
     def encode(self, record: LogRecord) -> LogRecord:
         """Return ``record`` itself."""

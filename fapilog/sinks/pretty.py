@@ -1,8 +1,7 @@
 """Formats a record as lines for a person at a terminal.
 
 The console sink uses this module if its stream is a terminal.  A record starts at column
-0, and its other lines have a gutter on the left, so no value can look like a record.
-Control characters are escaped.
+0, and its other lines begin with a gutter, so no value can look like a record.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _BODY_WIDTH: Final = 32  # the message is padded to this many columns before the
 _MAX_SCOPE_WIDTH: Final = 24
 _SHORT_TRACE: Final = 8  # enough digits to distinguish the traces on one screen
 
-# Only the 16 colours that every theme defines, without background colours.
+# Every terminal theme defines these colours.
 _DIM: Final = "2"
 _BOLD: Final = "1"
 _ERROR: Final = "1;31"
@@ -44,7 +43,7 @@ _SEVERITY: Final = {
 
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _BARE: Final = re.compile(r"[^\s\"'=,{}\[\]\\]+")
-# The lines that the traceback module draws to the left of an exception group's members.
+# The traceback module draws these lines at the left of the members of an exception group.
 _GROUP_MARGIN: Final = re.compile(r"(?: *\+-[-+ .\d]*$| *[|+] ?)*")
 _FRAME: Final = re.compile(r'( *File )("[^"]*", line \d+)(, in )(.*)')
 _HEADINGS: Final = ("Traceback (most", "Exception Group Traceback", "During handling", "The above")
@@ -53,12 +52,11 @@ _HEADINGS: Final = ("Traceback (most", "Exception Group Traceback", "During hand
 class PrettyFormatter:
     """Formats records for one terminal.
 
+    The column of logger names grows with the longest name.  Not thread-safe.
+
     Args:
         color: whether to use ANSI colours.
-        unicode: whether the terminal's encoding contains the box-drawing gutter.
-
-    The column of logger names grows with the longest name shown, so each stream needs its
-    own formatter.  Not thread-safe.
+        unicode: whether the terminal's encoding contains the gutter's character ``│``.
     """
 
     def __init__(self, *, color: bool, unicode: bool = True) -> None:
@@ -95,24 +93,19 @@ class PrettyFormatter:
         return self._paint(_NAME, shown.ljust(self._scope_width)) if self._scope_width else ""
 
     def _body(self, record: LogRecord) -> tuple[str, list[str]]:
-        body = record.body
-        if body is None:
-            text = record.event_name
-        else:
-            text = body if isinstance(body, str) else json_text(body)
-        first, *below = _lines(text)
+        body = record.event_name if record.body is None else record.body
+        first, *below = _lines(body if isinstance(body, str) else json_text(body))
         return first, below
 
     def _attributes(self, record: LogRecord) -> tuple[list[str], list[str]]:
-        """Return the attributes shown after the message, and the lines shown below it."""
+        """Return the attributes to show after the message, and the lines to show below."""
         inline: list[str] = []
         blocks: list[str] = []
-        attributes = record.attributes
         if record.event_name and record.body is not None:
             inline.append(self._pair("event", record.event_name))
-        error, handled = self._exception(attributes)
-        for name, value in attributes.items():
-            if name in handled:
+        error, shown = self._exception(record.attributes)
+        for name, value in record.attributes.items():
+            if name in shown:
                 continue
             if isinstance(value, str) and "\n" in value:
                 blocks.append(self._paint(_NAME, _shown(name)) + self._paint(_DIM, ":"))
@@ -128,7 +121,7 @@ class PrettyFormatter:
         return self._paint(_NAME, _shown(name)) + self._paint(_DIM, "=") + _shown(text)
 
     def _exception(self, attributes: dict[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-        """Return the lines of an exception, and the names of the attributes they show."""
+        """Return the lines of an exception, and the names of the attributes in them."""
         kind, message, stacktrace = (attributes.get(name) for name in _EXCEPTION)
         if isinstance(stacktrace, str) and stacktrace.strip():
             told = str(message or "") in stacktrace and str(kind or "").split(".")[-1] in stacktrace
@@ -173,11 +166,7 @@ def is_terminal(stream: Any) -> bool:
 
 
 def wants_color(stream: Any) -> bool:
-    """Return whether to use colours, by the environment and the stream.
-
-    ``NO_COLOR`` (https://no-color.org) overrides ``FORCE_COLOR``
-    (https://force-color.org); an empty variable is ignored.
-    """
+    """Return whether to use colours; see ``color`` of ``ConsoleSink`` for the rules."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
@@ -209,7 +198,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    """Return ``text`` with escapes for characters that a terminal may obey."""
+    """Return ``text`` with escapes for the characters that a terminal may obey."""
     return text if text.isprintable() else COMMANDS_IN_TEXT.sub(_escape, text)
 
 

@@ -63,7 +63,7 @@ def test_records_wait_for_no_company():
 
 @pytest.mark.parametrize("capacity", [0, -1, 1.5, True, "10", None])
 def test_a_wrong_capacity_is_named_when_the_sink_is_opened(capacity):
-    with pytest.raises(ConfigurationError, match=r"capacity=.*use a whole number above 0"):
+    with pytest.raises(ConfigurationError, match=r"capacity=.*use a whole number of records"):
         MemorySink(capacity=capacity).open()
 
 
