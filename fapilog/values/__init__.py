@@ -1,10 +1,9 @@
 """Makes the application's values safe to keep, encode and send.
 
 ``snapshot`` runs on the caller's thread and copies any object into a bounded
-``AnyValue`` that the application cannot change.  ``normalise`` runs on the worker,
-on every record before fan-out, so that encoders can rely on the record even if a
-processor put wrong values into it.  Every package may import this one; it
-imports only ``fapilog.errors``.  Read ``snapshots`` first.
+``AnyValue`` that the application cannot change.  ``normalise`` runs on the worker
+and corrects every record before fan-out, because a processor may have put wrong
+values into it.  Read ``snapshots`` first.
 """
 
 from fapilog.values.limits import DEFAULT_LIMITS, SCALARS, Limits

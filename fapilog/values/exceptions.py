@@ -1,11 +1,9 @@
 """Exceptions as attributes: captured on the caller's thread, formatted on the worker.
 
 A capture contains a summary of the frames and keeps no frame alive.  The worker
-does the expensive part: it reads the source lines and formats the text.  Causes,
-groups and notes look as the interpreter prints them, but without the lines of
-``^^^^``.  To print these lines, ``traceback`` parses the source, and on Python 3.11
-two threads that parse at the same time can make the application's ``compile()``
-or ``ast.literal_eval()`` raise SystemError.
+does the expensive part: it reads the source lines and formats the text as the
+interpreter does, but without the lines of ``^^^^``, for which ``traceback`` would
+parse the source.
 """
 
 from __future__ import annotations
@@ -31,8 +29,8 @@ _MAX_WALK: Final = 5_000
 MAX_TEXT: Final = 32_768
 _LONGEST_LINE: Final = 4096
 
-# Set while the code of an exception's class runs: otherwise a __str__ that logs its
-# own exception would recurse without end.
+# True while the code of an exception's class runs: a __str__ that logs its own
+# exception would recurse without end.
 _capturing: ContextVar[bool] = ContextVar("fapilog_capturing", default=False)
 
 
@@ -56,26 +54,21 @@ class Capture:
     def _capture(self, exception: BaseException) -> None:
         try:
             self.message = _shorten(str.__str__(str(exception)))
-        except Exception as error:  # noqa: BLE001 - the class may raise anything; the message shows it
+        except Exception as error:  # noqa: BLE001 - the message shows the error
             self.message = f"<str() of the exception raised {type_name(type(error))}>"
         try:
             entries, limit = _bounded(exception.__traceback__)
             self._summary = traceback.TracebackException(
-                type(exception),
-                exception,
-                entries,
-                limit=limit,
-                lookup_lines=False,
-                compact=True,
+                type(exception), exception, entries, limit=limit, lookup_lines=False, compact=True
             )
             _keep_notes(self._summary)
         except Exception:  # noqa: BLE001 - __cause__ or __notes__ raised; type and message remain
             self._summary = None
 
     def attributes(self) -> dict[str, str]:
-        """Return ``exception.type``, ``.message`` and ``.stacktrace``.
+        """Return ``exception.type``, ``.message`` and ``.stacktrace``.  Never raises.
 
-        Reads source files, so only the worker calls it.  Never raises.
+        Blocks while it reads source files, so only the worker calls it.
 
         Source: https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-logs/
         """
@@ -91,7 +84,7 @@ class Capture:
                 for part in _parts(self._summary):
                     _forget_columns(part)
                 return _shorten("".join(self._summary.format()))
-            except Exception as error:  # noqa: BLE001 - names and notes may raise anything
+            except Exception as error:  # noqa: BLE001 - code of names and notes may raise
                 return f"{self.type_name}: {self.message}\n<traceback: {type_name(type(error))}>"
         return f"{self.type_name}: {self.message}"
 
@@ -99,10 +92,8 @@ class Capture:
 def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
     """Return a traceback and the limit that selects :data:`MAX_FRAMES` entries of it.
 
-    The limit selects the innermost entries, which matter in a deep recursion.  A
-    traceback that is longer than any recursion belongs to an exception object
-    that is raised repeatedly and gets an entry each time: its outermost entries
-    are the newest.
+    A negative limit selects the innermost entries.  An even longer traceback belongs
+    to an exception object that was raised many times: its newest entries come first.
     """
     first, ahead = entries, entries
     for walked in range(_MAX_WALK):
@@ -144,7 +135,7 @@ def resolve(exc_info: object) -> BaseException | None:
 
     Args:
         exc_info: an exception, a ``sys.exc_info()`` tuple, or any other object.
-            An object that is true, or has no truth value, refers to the
+            An object that is true, or whose ``bool()`` raises, refers to the
             exception that is being handled.
     """
     if issubclass(type(exc_info), BaseException):
@@ -165,22 +156,22 @@ def _shorten(text: str) -> str:
     head = without_last_word(text[: MAX_TEXT // 4])
     tail = _without_first_lines(text[MAX_TEXT // 4 - MAX_TEXT :])
     if _sign(text, head.rfind("\n") + 1, len(text) - len(tail)):
-        # The name of a secret may be in the removed text or in the line that was cut.
+        # The name of a secret may be in the removed text, and its value in the tail.
         frame = _frame(tail)
         tail = tail[frame.start() :] if frame else ""
     left_out = len(text) - len(head) - len(tail)
     return f"{head}\n… ({left_out} characters left out)\n{tail}"
 
 
-# A sign between a name and its value, in any encoding.
+# A sign that may stand between a name and its value.
 _sign: Final = re.compile(r"""[=:%\\]|--|["'],""").search
 _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 
 
 def _without_first_lines(tail: str) -> str:
-    """Return a tail without its first two lines, or without 4,096 characters of a longer line.
+    """Remove two lines, where the cut may have split a secret or removed its name.
 
-    The cut may have split a secret, or separated it from its name.
+    From a longer line, only 4,096 characters are removed.
     """
     start = 0
     for _ in range(2):

@@ -1,7 +1,7 @@
 """The bounds of one record, and the types that need no snapshot.
 
-A record is bounded when it is created, so a limit on the number of records also
-limits the size of the queue, the batches and the spool.
+A record is bounded when it is created, so the number of records also bounds the
+memory of the queue and the batches.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from fapilog.errors import ConfigurationError
 #: Types that need no snapshot, because their values cannot change.
 SCALARS: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
 
-#: OTLP can carry 31 levels: protobuf parsers accept 100 nested messages, 6 of them
-#: enclose the attributes, and every level takes 3.
+#: Protobuf parsers accept 100 nested messages: 6 enclose the attributes of an OTLP
+#: request, and each level of a value takes 3.
 _MAX_DEPTH: Final = 30
 _LEAST: Final = {"depth": 1, "nodes": 1, "record": 4096}
 
@@ -34,8 +34,8 @@ class Limits:
             4096.  Each value in a container adds 8, and each attribute adds 16.
         attributes: the number of attributes of a record; the default is that of
             the OpenTelemetry specification.
-        attribute_text: the limit ``text`` for the values of attributes, but not
-            for the body; None if both have the same limit.
+        attribute_text: a lower limit ``text`` for the values of attributes; None if
+            the limit of the body applies to them.
             Source: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
 
     Raises:
@@ -69,7 +69,7 @@ class Limits:
 
     @cached_property
     def shortest(self) -> int:
-        """The lower of the two text limits: for the body and for attributes."""
+        """The lower of the two text limits, of the body and of attributes."""
         return min(self.text, self.for_attributes.text)
 
 

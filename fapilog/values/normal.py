@@ -1,7 +1,7 @@
 """Corrects every record on the worker so that encoders can rely on it.
 
 This is the last step before fan-out.  Nearly every record needs no change and is
-only measured; the others get a closer look.
+only measured.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue, LogRecord
 
-# The bytes that a record and an attribute add to the size besides their texts:
-# approximately their share of an encoded batch.
+# The bytes that a record and an attribute add to the size besides their texts.
 _RECORD_SIZE: Final = 64
 _ATTRIBUTE_SIZE: Final = 16
 
@@ -30,7 +29,7 @@ _MAX_COUNT: Final = (1 << 32) - 1
 _MAX_SEVERITY: Final = 24
 _MAX_FLAGS: Final = 255
 
-# Applications use few names, so valid names are cached with their attribute_size().
+# The attribute_size() of valid names, of which an application uses few.
 _name_sizes: dict[str, int] = {}
 _MAX_NAMES: Final = 4096
 
@@ -41,23 +40,18 @@ def normalise(record: LogRecord, limits: Limits = DEFAULT_LIMITS) -> None:
     Afterwards the body and the attributes are plain, as :func:`snapshot` returns
     them, and within ``limits``; names are not empty, ids are valid or empty, and
     the other fields are in the ranges of the log data model
-    (https://opentelemetry.io/docs/specs/otel/logs/data-model/).  A record that
-    needs no change is only measured.  Attributes that exceed the limits are
-    dropped and counted in ``dropped_attributes_count``.
+    (https://opentelemetry.io/docs/specs/otel/logs/data-model/).  Attributes that
+    exceed the limits are dropped and counted in ``dropped_attributes_count``.
 
-    Never raises and does not block.  Only the record's owner may call it.
+    Never raises or blocks.  Not thread-safe.
     """
     try:
         size = header_size(record) + ordinary_size(record, limits, _name_sizes, set())
-    except Exception:  # noqa: BLE001 - the closer look corrects every fault
-        size = _make_normal(record, limits)
+    except Exception:  # noqa: BLE001 - the correction removes every cause
+        _clean_header(record)
+        _clean_values(record, limits)
+        size = _fit_values(record, limits)
     record.size = size
-
-
-def _make_normal(record: LogRecord, limits: Limits) -> int:
-    _clean_header(record)
-    _clean_values(record, limits)
-    return _fit_values(record, limits)
 
 
 def ordinary_size(
@@ -70,19 +64,19 @@ def ordinary_size(
 ) -> int:
     """Return the size of a record whose body and attributes need no change.
 
-    All texts of an ordinary record together are within the limit of one text, so the
+    If all texts together are within the limit of one text, no text is longer, so the
     texts are not checked one by one.
 
     Args:
         record: the record; :func:`header_size` counts its other fields.
         limits: the bounds of one record.
-        name_sizes: the names that need no change, with their :func:`attribute_size`.
-        texts: a set to which the record's texts are added, except those inside
-            containers.
-        flat: whether a record with containers or bytes needs a closer look.
+        name_sizes: the :func:`attribute_size` of names that need no change.
+        texts: a set, to which the body and the values of attributes are added if they
+            are texts.
+        flat: whether containers and bytes raise an exception.
 
     Raises:
-        Exception: the record needs a closer look.
+        Exception: the record may need a change.
     """
     attributes, body = record.attributes, record.body
     if type(attributes) is not dict or len(attributes) > limits.attributes:
@@ -126,7 +120,7 @@ def header_size(record: LogRecord) -> int:
     """Return the number of bytes in a record's texts outside its body and attributes.
 
     Raises:
-        Exception: a field is not valid; the record needs a closer look.
+        Exception: a field is not valid.
     """
     number, flags = record.severity_number, record.trace_flags
     text, event, dropped = record.severity_text, record.event_name, record.dropped_attributes_count
@@ -142,17 +136,14 @@ def header_size(record: LogRecord) -> int:
 
 @lru_cache(maxsize=1024)
 def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_id: str) -> int:
-    """Check and measure the texts of a header, which many consecutive records share.
-
-    The severity text adds nothing to the size, because all records share a few texts.
-    """
+    """Check the texts of a header and return their size without the severity text."""
     if trace_id != _id(trace_id, 32) or span_id != _id(span_id, 16):
         raise NotPlainError
     names_size([severity_text] if severity_text else [])
     return names_size([event_name] if event_name else [])
 
 
-# ---- the closer look
+# ---- the correction
 
 
 def _clean_header(record: LogRecord) -> None:
@@ -168,7 +159,7 @@ def _clean_header(record: LogRecord) -> None:
 
 
 def _integer(value: object) -> int:
-    """Return the integer if it is from 0 to 2**63 - 1, else 0."""
+    """Return a number from 0 to 2**63 - 1 as an int; 0 for other values."""
     plain = snapshot(value)
     number = int(plain) if isinstance(plain, (int, float)) else 0
     return number if 0 <= number <= INT64_MAX else 0
@@ -212,7 +203,7 @@ def _clean(value: Any, limits: Limits) -> AnyValue:
 
 
 def attribute_size(name: str) -> int:
-    """Return the bytes that an attribute with this name adds to the size besides its value.
+    """Return the bytes that an attribute with this name takes besides its value.
 
     Raises:
         NotPlainError: the name is not valid.
@@ -221,7 +212,7 @@ def attribute_size(name: str) -> int:
 
 
 def _noted_size(name: str) -> int:
-    """Return the :func:`attribute_size` of a name and cache it for :func:`ordinary_size`."""
+    """Return the :func:`attribute_size` of a name and cache it."""
     if len(_name_sizes) >= _MAX_NAMES:
         _name_sizes.clear()
     size = _name_sizes[name] = attribute_size(name)
@@ -231,8 +222,8 @@ def _noted_size(name: str) -> int:
 def _fit_values(record: LogRecord, limits: Limits) -> int:
     """Truncate the largest values until the record is within its limit; return its size.
 
-    The body and every attribute have an equal share; larger values share the space
-    that small values do not use.
+    The body and every attribute have an equal share.  Large values also share the space
+    that small values leave.
     """
     sizes: dict[str | None, int] = {None: measure(record.body, limits)}
     for name, value in record.attributes.items():

@@ -1,8 +1,8 @@
 """Copies and measures plain values, of which a snapshot consists.
 
-Most values of an application are plain.  A snapshot copies them without checking
-their parts and then measures the copy.  The worker also measures every record,
-because processors may have added values that are not plain.
+Most values of an application are plain.  A snapshot copies them unchecked and then
+measures the copy.  The worker also measures every record, because processors may
+have added values that are not plain.
 """
 
 from __future__ import annotations
@@ -29,18 +29,15 @@ class NotPlainError(Exception):
     """A value contains an object that is not plain, or exceeds the limits."""
 
 
-def copy_plain(value: Any, limits: Limits) -> Any:
-    """Copy the containers of a value without checking its texts and numbers.
+def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
+    """Copy a value; :func:`measure` checks the texts and numbers of the copy afterwards.
 
-    :func:`measure` checks them afterwards.  Runs no code of the application.
+    The copy has at most ``depth`` levels, and at most as many values as the only item of
+    ``nodes`` says.  Runs no code of the application.
 
     Raises:
         NotPlainError: the value contains an object that is not plain, or is too large.
     """
-    return _copy_plain(value, limits.depth, [limits.nodes])
-
-
-def _copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
     kind = type(value)
     if kind in _LEAVES:
         return value
@@ -53,14 +50,14 @@ def _copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
         copy: Any = value.copy()
         for key, part in copy.items():
             if type(part) not in _LEAVES:
-                if type(key) is not str:  # storing it again would run its __hash__
+                if type(key) is not str:  # its __hash__ is code of the application
                     raise NotPlainError
-                copy[key] = _copy_plain(part, depth - 1, nodes)
+                copy[key] = copy_plain(part, depth - 1, nodes)
         return copy
     copy = list(value)
     for place, part in enumerate(copy):
         if type(part) not in _LEAVES:
-            copy[place] = _copy_plain(part, depth - 1, nodes)
+            copy[place] = copy_plain(part, depth - 1, nodes)
     return copy
 
 

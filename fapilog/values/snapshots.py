@@ -1,7 +1,7 @@
 """Snapshots: bounded copies of values, made on the caller's thread.
 
 A :class:`Walk` copies one body or one attribute within a budget of values and
-bytes.  A mark replaces the parts that exceed the budget.
+bytes.  The mark ``…`` replaces the parts that exceed the budget.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The bytes of the budget that each value uses: more than ``plain.NODE_SIZE``, so that
-#: a text for which no space remains still has space for its mark.
+#: The bytes of the budget that each value uses, enough for ``plain.NODE_SIZE`` and ``…``.
 _NODE_CHARGE: Final = 12
-#: The bytes that every container reserves for the mark that replaces missing parts.
+#: The bytes of the budget that each container reserves for a mark.
 MARK_CHARGE: Final = 64
 
 
@@ -44,10 +43,10 @@ def snapshot(value: Any, limits: Limits = DEFAULT_LIMITS) -> AnyValue:
     their ``repr``: a snapshot never shows a field that an object hides from its
     ``repr``, and never consumes an iterator.  NaN and the infinities become the
     strings of the proto3 JSON mapping
-    (https://protobuf.dev/programming-guides/json/), the same for every sink.
+    (https://protobuf.dev/programming-guides/json/).
 
-    Never raises, even if the code of the value's class does.  Does not block, but
-    that code runs on the calling thread.  Thread-safe.
+    Never raises.  Runs code of the value's class, but does not block otherwise.
+    Thread-safe.
     """
     try:
         return _snapshot(value, limits)
@@ -67,18 +66,15 @@ def plain_name(name: object) -> str:
 
 
 def _snapshot(value: Any, limits: Limits) -> AnyValue:
-    copy = None
+    copy: AnyValue = None
     if type(value) is dict or type(value) is list or type(value) is tuple:
-        copy = _copy_if_plain(value, limits)
+        try:
+            copy = copy_plain(value, limits.depth, [limits.nodes])
+            if measure(copy, limits) > limits.record:
+                copy = None
+        except Exception:  # noqa: BLE001 - not plain, or of a class whose comparison raises
+            copy = None
     return Walk(limits, limits.record).value(value) if copy is None else copy
-
-
-def _copy_if_plain(value: Any, limits: Limits) -> AnyValue:
-    try:
-        copy: AnyValue = copy_plain(value, limits)
-        return copy if measure(copy, limits) <= limits.record else None
-    except Exception:  # noqa: BLE001 - not plain, or of a class whose comparison raises
-        return None
 
 
 def snapshot_attributes(
@@ -86,8 +82,8 @@ def snapshot_attributes(
 ) -> dict[str, AnyValue]:
     """Return a copy of a call's keyword arguments with a snapshot of each value.
 
-    Attributes that exceed the limit keep only their name: :func:`normalise` drops
-    and counts them.  Never raises; thread-safe.
+    Attributes beyond the limit lose their value; :func:`normalise` drops and counts
+    them later.  Never raises.  Thread-safe.
     """
     attributes: dict[str, AnyValue] = {}
     for name, value in fields.copy().items():
@@ -162,8 +158,8 @@ class Walk:
             count -= 1  # the mark takes the place of one part
             if count < 1:
                 return self._text(_missing(found))
-        # The space of all parts is reserved before the first one is copied, so that
-        # a large part cannot use the space of the others.
+        # All parts get their space before the first is copied, so that a large part
+        # cannot use the space of the others.
         self._nodes -= min(count + 1, total)
         self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)
         self._path.add(id(value))

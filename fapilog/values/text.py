@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The number of bits in the longest integer that Python writes in decimal (4,300 digits).
-_DECIMAL_BITS: Final = 14_280
-#: The longest word that truncation removes; a quarter of the text is the other limit.
+#: The number of bits in 640 digits, which Python writes in decimal whatever limit is set.
+_DECIMAL_BITS: Final = 2126
+#: The longest word that truncation removes, unless a quarter of the text is shorter.
 _LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
@@ -33,9 +33,9 @@ def utf8_size(text: str) -> int:
 def without_last_word(head: str) -> str:
     """Return truncated text without its last word, which the truncation may have split.
 
-    Redaction comes later and does not recognise half of a token, or a password
-    in a URL without its host.  If the last part of the text contains no space,
-    the whole part is removed.
+    Redaction runs later and does not recognise half of a token, or a password in a
+    URL without its host.  If the last part of the text contains no space, the
+    whole part is removed.
     """
     last = max(len(head) - _LONGEST_WORD, len(head) * 3 // 4)
     for place in range(len(head) - 1, last - 1, -1):
@@ -52,8 +52,7 @@ def fit(
 ) -> str:
     """Return ``text`` within ``limit`` characters and ``room`` bytes, with surrogates escaped.
 
-    A longer text is truncated and marked.  Even if ``room`` is 0, the result is
-    ``…``, which has three bytes.
+    A longer text is truncated and marked; the shortest result is ``…``.
 
     Args:
         text: any text.
@@ -75,16 +74,12 @@ def fit(
     return (end(head) + mark)[:limit]
 
 
-#: Truncates a text exactly at the limit.  The text must already be redacted.
+#: Truncates a redacted text exactly at the limit.
 fit_redacted = partial(fit, end=str)
 
 
 def name_of(key: AnyValue, taken: Collection[str]) -> str:
-    """Return the name for a key; the name is not in ``taken``.
-
-    None and booleans are written as in JSON, bytes as text.  If two keys have the
-    same text, ``#`` and a number are added to the second.
-    """
+    """Return the text of a key as a name that is not in ``taken``."""
     if key is None or isinstance(key, bool):
         key = _JSON_NAMES[key]
     elif isinstance(key, bytes):
@@ -112,11 +107,11 @@ def _fit_name(name: str, limit: int) -> str:
 
 #: The number of characters at the end of a long name that may contain its last words.
 _LAST_WORDS: Final = 96
-# Only letters, because other words could be the end of a token.
+# Words of letters only, because another word could be the end of a token.
 _last_words: Final = re.compile(
     r"(?:(?:[ ._/\[-]{1,2}|(?<=[a-z])(?=[A-Z]))[A-Z]{0,20}[a-z]{0,20}){1,4}[0-9]{0,2}[\]]{0,2}\Z"
 ).search
-# A name with such a character is a text, which may contain a secret.
+# A name with one of these characters is a text, which may contain a secret.
 _not_in_names: Final = re.compile(r"[^\w ./\[\]-]").search
 
 
@@ -126,13 +121,10 @@ def non_finite_text(value: float) -> str:
 
 
 def integer_text(value: int, limit: int) -> str:
-    """Return decimal digits, or hexadecimal digits if decimal ones would take too long."""
+    """Return decimal digits, or hexadecimal digits of a number that has too many."""
     bits = value.bit_length()
     if bits <= _DECIMAL_BITS:
-        try:
-            return str(value)
-        except ValueError:  # the application has lowered sys.set_int_max_str_digits()
-            return hex(value)
+        return str(value)
     if bits <= 4 * limit:
         return hex(value)
     return f"{hex(value >> (bits - 256))}…(truncated, {bits} bits)"

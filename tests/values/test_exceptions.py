@@ -64,7 +64,7 @@ def test_the_text_is_the_interpreters_without_the_lines_that_mark_columns():
 
 
 def test_no_source_is_parsed_to_lay_out_a_traceback(monkeypatch):
-    """On Python 3.11 a parse on the worker disturbs those of the application's threads."""
+    """Two threads that parse at the same time can make ``compile()`` fail on Python 3.11."""
     parsed = []
 
     def fail():
