@@ -47,7 +47,7 @@ _MODULES: Final = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker would accept any misspelled name
+if not TYPE_CHECKING:  # so that type checkers report misspelled names
 
     def __getattr__(name: str) -> Any:
         """Import a public name on first use (PEP 562)."""

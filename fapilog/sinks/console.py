@@ -1,9 +1,8 @@
 """Writes records to standard output, standard error or another stream.
 
 This sink is for containers, whose runtime collects standard output, and for people at a
-terminal.  If the stream has a file descriptor, the sink bypasses the stream's buffer: a
-buffer keeps bytes that it could not write, does not report how many, and would write
-them again at exit.
+terminal.  It bypasses the buffer of the stream, because a buffer would write the bytes of
+a failed write again at exit.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ class ConsoleSink(Sink[bytes]):
         self._output = OutputStream(None)
 
     def after_fork(self) -> None:
-        """Forget the progress of the parent's last batch."""
+        """Forget the stream and the parent's last batch."""
         self.close()
         self._progress.clear()
 
@@ -146,7 +145,7 @@ class ConsoleSink(Sink[bytes]):
 
     def _failure(self, error: Exception) -> SendError:
         reason = f"cannot write to {self._stream}: {error}"
-        code = getattr(error, "errno", None)  # None if the stream is closed or read-only
+        code = getattr(error, "errno", None)  # a closed or read-only stream has none
         if code is not None and code not in _GONE:
             return RetryableError(reason)
         self._progress.clear()
@@ -170,7 +169,7 @@ class OutputStream:
         self.stream = stream
         try:
             self.encoding = codecs.lookup(stream.encoding).name
-        except (AttributeError, TypeError, LookupError):  # binary, StringIO, or an unknown name
+        except (AttributeError, TypeError, LookupError):  # binary stream, or unknown encoding
             self.encoding = "utf-8"
         self.unfinished = b""
         # Write to the raw layer, whose write() returns the number of bytes written.
@@ -227,14 +226,14 @@ class OutputStream:
             self._writer.write(data.decode(self.encoding))
             return len(data)
         written = self._writer.write(data)
-        if written is None:  # a non-blocking raw stream cannot take bytes now
+        if written is None:  # the stream is non-blocking and full
             if self._poll is None or monotonic() >= self._deadline:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return 0
         return int(written)
 
     def _wait(self) -> None:
-        """Wait until the stream can take a portion without blocking."""
+        """Wait until a write to the stream does not block."""
         if self._poll is None:
             return
         left = max(self._deadline - monotonic(), 0)
@@ -253,7 +252,7 @@ def _poll_of(stream: Any) -> select.poll | None:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return None
         poll: select.poll = native.original("select", "poll")()
-    except (AttributeError, OSError, ValueError, TypeError):  # no poll, no descriptor, or closed
+    except (AttributeError, OSError, ValueError, TypeError):  # there is no poll() or no open file
         return None
     poll.register(fd, select.POLLOUT)
     return poll

@@ -26,7 +26,7 @@ _NAMES = (
 
 # The options whose value may follow the sink's name, as in ``file:PATH``.
 _ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
-# The name in the settings that each sink was made from, for errors of its open().
+# The text in ``sinks`` that each sink was made from, such as ``file:PATH``.
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
 
 _LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
@@ -94,7 +94,7 @@ def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
             known.append(name)
         else:
             announce(f"variable {name}", f"{_LOGS_EXPORTER}: {_unknown(name, exporters)}; ignored")
-    return known or ("otlp",)  # the specification's default
+    return known or ("otlp",)  # the default in the specification of OpenTelemetry
 
 
 def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:

@@ -173,7 +173,7 @@ class FileSink(Sink["Item"]):
         self._archive.wake()
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the record's line; for OTLP, its part of the batch's line."""
+        """Return the record's line, or the record's part of an OTLP line."""
         if self._otlp:
             return record.resource, record.scope, self._otlp.encode_record_json(record)
         return json_line(record)
@@ -195,7 +195,7 @@ class FileSink(Sink["Item"]):
                 self._append(data, deadline)
         except BaseException as error:
             self._close_file()
-            if not self._otlp:  # an OTLP batch is one line, which a retry repeats
+            if not self._otlp:  # an OTLP batch is one line; a retry writes it again
                 done, missing = split_written(lines, self._written)
                 # If only the newline is missing, the next write adds it.
                 self._progress.advance(batch, done + (missing == b"\n"))
@@ -240,7 +240,7 @@ class FileSink(Sink["Item"]):
                 self._fd = self._open_file()
             locked = try_lock_if_possible(self._fd)
             file = os.fstat(self._fd)
-            if not is_at(self._path, file):  # rotated by another process, moved or removed
+            if not is_at(self._path, file):  # another program has moved or removed the file
                 self._close_file()
             elif not locked:
                 native.sleep(_PAUSE)
@@ -289,14 +289,14 @@ class FileSink(Sink["Item"]):
                 if self._fsync:
                     sync_directory(self._path.parent)
                 return fd
-            with contextlib.suppress(FileNotFoundError):  # another process has just rotated it
+            with contextlib.suppress(FileNotFoundError):  # another process has just moved it
                 return open_unplanted(self._path)
         raise FileNotFoundError(errno.ENOENT, "the path exists but cannot be opened")
 
     def _close_file(self) -> None:
         fd, self._fd, self._size = self._fd, None, 0
         if fd is not None:
-            with contextlib.suppress(OSError):  # every write has already reported its result
+            with contextlib.suppress(OSError):  # each write has reported its own errors
                 os.close(fd)
 
 
@@ -312,7 +312,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, PlantedFileError):
         return str(error.strerror)
     code = getattr(error, "errno", None)
-    if code in {errno.ELOOP, errno.EMLINK}:  # from O_NOFOLLOW, depending on the platform
+    if code in {errno.ELOOP, errno.EMLINK}:  # O_NOFOLLOW found a link
         return "it is a symbolic link; give the path of the file that it points to"
     if code == errno.EISDIR:
         return "it is a directory; give a file in it"

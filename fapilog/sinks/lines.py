@@ -29,7 +29,7 @@ _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; rfc3339() writes the
 # record, and would be half of every line.
 _LEFT_OUT: Final = ("telemetry.", "process.", "os.")
 _KEPT: Final = frozenset({"process.pid"})
-_DEL: Final = 0x7F  # an int, because bytes are searched for an int four times as fast
+_DEL: Final = 0x7F  # "int in bytes" is four times as fast as "bytes in bytes"
 
 # The characters that JSON does not escape, but that a terminal or an editor may obey: DEL,
 # the C1 controls (U+009B may start a terminal command), the Unicode line separators, and
@@ -124,14 +124,14 @@ def ascii_line(line: bytes) -> bytes:
 def rfc3339(nanoseconds: int) -> str:
     """Return a time since the Unix epoch as ``2026-11-23T10:15:00.123456789Z``.
 
-    An earlier time becomes the epoch, because OTLP cannot represent earlier times.
+    A negative time becomes 0, because OTLP has no time before the epoch.
     """
     seconds, rest = divmod(max(nanoseconds, 0), _SECOND)
     return f"{_second(seconds).decode()}{rest:09d}Z"
 
 
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
-    """Return how many ``lines`` the first ``written`` bytes complete, and a remainder.
+    """Return the number of whole ``lines`` in the first ``written`` bytes, and a remainder.
 
     The remainder is the unwritten part of a partly written line, or ``b""``.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MemorySink(Sink[LogRecord]):
-    """Keeps a bounded list of the newest records, for tests and for looking at them.
+    """Keeps a bounded list of the newest records, for tests and for inspection.
 
     Args:
         capacity: the maximum number of records, at least 1; the sink drops the oldest.

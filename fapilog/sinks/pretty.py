@@ -27,7 +27,7 @@ _BODY_WIDTH: Final = 32  # the message is padded to this many columns before the
 _MAX_SCOPE_WIDTH: Final = 24
 _SHORT_TRACE: Final = 8  # enough digits to distinguish the traces on one screen
 
-# Every terminal theme defines these colours.
+# Every terminal theme defines these ANSI colours.
 _DIM: Final = "2"
 _BOLD: Final = "1"
 _ERROR: Final = "1;31"
@@ -67,7 +67,8 @@ class PrettyFormatter:
     def format(self, record: LogRecord) -> str:
         """Return ``record`` as one or more lines, each ended by a newline."""
         severity = range_name(record.severity_number) if record.severity_number else "-"
-        first, below = self._body(record)
+        body = record.event_name if record.body is None else record.body
+        first, *below = _lines(body if isinstance(body, str) else json_text(body))
         inline, blocks = self._attributes(record)
         if record.trace_id:
             inline.append(self._paint(_DIM, f"trace={_shown(record.trace_id[:_SHORT_TRACE])}"))
@@ -91,11 +92,6 @@ class PrettyFormatter:
         shown = _shown(name)
         self._scope_width = max(self._scope_width, min(len(shown), _MAX_SCOPE_WIDTH))
         return self._paint(_NAME, shown.ljust(self._scope_width)) if self._scope_width else ""
-
-    def _body(self, record: LogRecord) -> tuple[str, list[str]]:
-        body = record.event_name if record.body is None else record.body
-        first, *below = _lines(body if isinstance(body, str) else json_text(body))
-        return first, below
 
     def _attributes(self, record: LogRecord) -> tuple[list[str], list[str]]:
         """Return the attributes to show after the message, and the lines to show below."""
@@ -121,7 +117,7 @@ class PrettyFormatter:
         return self._paint(_NAME, _shown(name)) + self._paint(_DIM, "=") + _shown(text)
 
     def _exception(self, attributes: dict[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-        """Return the lines of an exception, and the names of the attributes in them."""
+        """Return the lines of an exception, and the names of the attributes that they show."""
         kind, message, stacktrace = (attributes.get(name) for name in _EXCEPTION)
         if isinstance(stacktrace, str) and stacktrace.strip():
             told = str(message or "") in stacktrace and str(kind or "").split(".")[-1] in stacktrace
@@ -161,7 +157,7 @@ def is_terminal(stream: Any) -> bool:
     """Return whether ``stream`` is a terminal."""
     try:
         return bool(stream.isatty())
-    except (AttributeError, OSError, ValueError):  # no isatty(), or a closed stream
+    except (AttributeError, OSError, ValueError):  # the stream has no isatty() or is closed
         return False
 
 
@@ -215,5 +211,5 @@ def _local_time(nanoseconds: int) -> str:
 def _local_second(seconds: int) -> str:
     try:
         return time.strftime("%H:%M:%S", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):  # the platform cannot represent this time
+    except (OverflowError, ValueError, OSError):  # the platform has no such time
         return "--:--:--"

@@ -59,7 +59,7 @@ class Rotation:
             return True
         if self.every is None:
             return False
-        # Other processes may have changed the file, but a file server's clock may be behind.
+        # Other processes also set the file's time, but a file server's clock may be behind.
         last_write = max(file.st_mtime, self.last_write)
         return now // self.every > last_write // self.every
 
@@ -115,7 +115,7 @@ class Archive:
         self._compress = compress
         self._retention = retention
         self._clock = clock
-        # The thread calls tidy() for each True, and ends at False.
+        # The thread calls tidy() for each True in this queue, and ends at False.
         self._requests: native.SimpleQueue[bool] | None = None
         self._ended: native.SimpleQueue[None] = native.SimpleQueue()
 
@@ -135,14 +135,14 @@ class Archive:
             match = self._name.fullmatch(path.name)
             if match is None:
                 continue
-            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            with contextlib.suppress(FileNotFoundError):  # another process has removed the file
                 status = path.lstat()
                 if stat.S_ISREG(status.st_mode):
                     found.append(RotatedFile(match[1], path, status.st_size))
         return sorted(found)
 
     def wake(self) -> None:
-        """Make the thread call :meth:`tidy`; start it if necessary.  Never blocks or raises."""
+        """Make the thread call :meth:`tidy`; start one if necessary.  Never blocks or raises."""
         if not self._compress and self._retention == Retention():
             return
         if self._requests is None:
@@ -195,7 +195,7 @@ class Archive:
     def _attempt(self, action: Callable[..., None], *args: Path) -> None:
         try:
             action(*args)
-        except (OSError, RuntimeError, MemoryError) as error:  # RuntimeError: thread refused
+        except (OSError, RuntimeError, MemoryError) as error:  # RuntimeError: no thread
             announce(
                 f"archive {self._path}",
                 f"cannot tidy the rotated files of {self._path}: {error}; "
@@ -210,7 +210,7 @@ class Archive:
     def _compress_file(self, path: Path) -> None:
         try:
             fd = open_unplanted(path)
-        except FileNotFoundError:  # another process was faster
+        except FileNotFoundError:  # another process has compressed it
             return
         with os.fdopen(fd, "rb") as source:
             # Another process may be compressing this file, or may have removed it afterwards.
@@ -241,7 +241,7 @@ class Archive:
 
 
 def _write_gzip(source: BinaryIO, path: Path) -> None:
-    path.unlink(missing_ok=True)  # a crash may have left it
+    path.unlink(missing_ok=True)  # a crash may have left this file
     status = os.fstat(source.fileno())
     fd = create_file(path, APPEND, stat.S_IMODE(status.st_mode))
     with os.fdopen(fd, "wb") as target:

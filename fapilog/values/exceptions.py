@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-#: The largest number of frames of each exception in a chain; older frames are removed.
+#: The largest number of frames in the stack trace of each exception in a chain.
 MAX_FRAMES: Final = 100
 _MAX_WALK: Final = 5_000
 #: The largest number of characters in a stack trace; a longer trace loses its middle.
@@ -92,8 +92,8 @@ class Capture:
 def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
     """Return a traceback and the limit that selects :data:`MAX_FRAMES` entries of it.
 
-    A negative limit selects the innermost entries.  An even longer traceback belongs
-    to an exception object that was raised many times: its newest entries come first.
+    A negative limit selects the innermost entries.  If there are thousands of entries,
+    the exception object was raised many times, and its newest entries come first.
     """
     first, ahead = entries, entries
     for walked in range(_MAX_WALK):
@@ -108,7 +108,7 @@ def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
 def _keep_notes(summary: traceback.TracebackException) -> None:
     """Replace the notes, which may be any objects, with bounded copies."""
     for one in _parts(summary):
-        notes = getattr(one, "__notes__", None)  # Python 3.11 and later
+        notes = getattr(one, "__notes__", None)  # exceptions of Python 3.10 have none
         if notes is not None:
             one.__notes__ = snapshot(notes)  # type: ignore[attr-defined,unused-ignore]
 
@@ -169,9 +169,10 @@ _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 
 
 def _without_first_lines(tail: str) -> str:
-    """Remove two lines, where the cut may have split a secret or removed its name.
+    """Remove the first two lines of a text whose beginning was cut off.
 
-    From a longer line, only 4,096 characters are removed.
+    The cut may have split a secret, or removed the name that shows it.  At most
+    4,096 characters of a line are removed.
     """
     start = 0
     for _ in range(2):

@@ -34,8 +34,8 @@ class Limits:
             4096.  Each value in a container adds 8, and each attribute adds 16.
         attributes: the number of attributes of a record; the default is that of
             the OpenTelemetry specification.
-        attribute_text: a lower limit ``text`` for the values of attributes; None if
-            the limit of the body applies to them.
+        attribute_text: a lower limit for each text in the values of attributes; None
+            if only the limit ``text`` applies.
             Source: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
 
     Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue, LogRecord
 
-# The bytes that a record and an attribute add to the size besides their texts.
+# The bytes that each record and each attribute add to ``record.size`` besides their texts.
 _RECORD_SIZE: Final = 64
 _ATTRIBUTE_SIZE: Final = 16
 
@@ -29,7 +29,7 @@ _MAX_COUNT: Final = (1 << 32) - 1
 _MAX_SEVERITY: Final = 24
 _MAX_FLAGS: Final = 255
 
-# The attribute_size() of valid names, of which an application uses few.
+# A cache of attribute_size(), because an application uses few names.
 _name_sizes: dict[str, int] = {}
 _MAX_NAMES: Final = 4096
 
@@ -71,8 +71,8 @@ def ordinary_size(
         record: the record; :func:`header_size` counts its other fields.
         limits: the bounds of one record.
         name_sizes: the :func:`attribute_size` of names that need no change.
-        texts: a set, to which the body and the values of attributes are added if they
-            are texts.
+        texts: the set to which this function adds the texts that are the body or the
+            value of an attribute.
         flat: whether containers and bytes raise an exception.
 
     Raises:
@@ -143,7 +143,7 @@ def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_i
     return names_size([event_name] if event_name else [])
 
 
-# ---- the correction
+# ---- correcting a record
 
 
 def _clean_header(record: LogRecord) -> None:
@@ -241,7 +241,7 @@ def _fit_values(record: LogRecord, limits: Limits) -> int:
 
 
 def _cut(record: LogRecord, name: str | None, share: int, limits: Limits) -> int:
-    """Truncate an attribute (None: the body) to ``share`` bytes, or drop it; return its size."""
+    """Fit an attribute (the body if ``name`` is None) into ``share`` bytes; return its size."""
     if name is None:
         record.body = Walk(limits, share).value(record.body) if share >= MARK_CHARGE else "…"
         return measure(record.body, limits)

@@ -32,8 +32,8 @@ class NotPlainError(Exception):
 def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
     """Copy a value; :func:`measure` checks the texts and numbers of the copy afterwards.
 
-    The copy has at most ``depth`` levels, and at most as many values as the only item of
-    ``nodes`` says.  Runs no code of the application.
+    Runs no code of the application.  The only item of ``nodes`` is the number of values
+    that the copy may still get; the function reduces it.
 
     Raises:
         NotPlainError: the value contains an object that is not plain, or is too large.
@@ -50,7 +50,7 @@ def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
         copy: Any = value.copy()
         for key, part in copy.items():
             if type(part) not in _LEAVES:
-                if type(key) is not str:  # its __hash__ is code of the application
+                if type(key) is not str:  # storing it would run the key's __hash__
                     raise NotPlainError
                 copy[key] = copy_plain(part, depth - 1, nodes)
         return copy

@@ -1,4 +1,4 @@
-"""Makes bounded texts of strings, names, and numbers for which OTLP has no type.
+"""Turns strings, names and unusual numbers into bounded texts.
 
 Every text of a snapshot goes through :func:`fit`, the only function that truncates
 and marks texts.
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The number of bits in 640 digits, which Python writes in decimal whatever limit is set.
+#: The bits of 640 digits, the lowest limit that sys.set_int_max_str_digits() accepts.
 _DECIMAL_BITS: Final = 2126
-#: The longest word that truncation removes, unless a quarter of the text is shorter.
+#: Truncation removes at most this many characters of the last word.
 _LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
@@ -121,7 +121,7 @@ def non_finite_text(value: float) -> str:
 
 
 def integer_text(value: int, limit: int) -> str:
-    """Return decimal digits, or hexadecimal digits of a number that has too many."""
+    """Return an integer in decimal, or in hexadecimal if it has more than 640 digits."""
     bits = value.bit_length()
     if bits <= _DECIMAL_BITS:
         return str(value)
