@@ -152,7 +152,7 @@ def send_to_console(
 
 def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
     """Send ``record`` through the sink and close it.  Blocks up to ``timeout`` seconds."""
-    sys.stdout.flush()  # a console sink bypasses its buffer
+    sys.stdout.flush()  # a console sink does not write through this buffer
     began = monotonic()
     try:
         with contextlib.closing(sink):

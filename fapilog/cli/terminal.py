@@ -40,7 +40,7 @@ class Text(NamedTuple):
 
 
 class Terminal:
-    """Writes lines to standard output, at most ``width`` columns wide."""
+    """Writes lines to standard output, which has ``width`` columns."""
 
     def __init__(self) -> None:
         self._stream = sys.stdout

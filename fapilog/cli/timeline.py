@@ -30,7 +30,7 @@ _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
 #: The maximum depth of the tree; deeper spans are drawn as roots.
 _MAX_DEPTH: Final = 32
-#: A value with more characters is drawn after the other values, which must stay visible.
+#: A value with more characters is drawn last, because it may hide the values after it.
 _LONG: Final = 24
 
 

@@ -63,7 +63,7 @@ class RequestId:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request after its id is bound to the context."""
+        """Bind the request's id to the context, then serve the request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -84,7 +84,7 @@ def create_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
 
 
 async def payment_failed(_request: Request, error: Exception) -> JSONResponse:
-    """Answer 502."""
+    """Answer with the status 502."""
     return JSONResponse({"detail": str(error)}, status_code=502)
 
 

@@ -47,11 +47,7 @@ _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> bool:
     """Run the demo and return whether all data arrived.  Blocks for some seconds.
 
-    Args:
-        terminal: the terminal for the results.
-        endpoint: the base URL of a collector; None starts an embedded receiver.
-        protocol: a value of ``OTEL_EXPORTER_OTLP_PROTOCOL``.
-        count: the number of requests to make.
+    The data goes to ``endpoint``, or else to a receiver in this process.
 
     Raises:
         ConfigurationError: the endpoint is not a URL.

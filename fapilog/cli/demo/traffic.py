@@ -34,7 +34,7 @@ TOKEN: Final = _token({"sub": "ada", "scope": "orders"})
 SECRETS: Final = (PASSWORD, TOKEN, DATABASE.split("@")[0].rpartition(":")[2])
 
 
-@dataclass(frozen=True, eq=False)  # a key of a dict in the report needs a hash
+@dataclass(frozen=True, eq=False)  # the report uses calls as keys of a dict
 class Call:
     """A request to make, with a note for the report."""
 
@@ -78,7 +78,7 @@ def send_requests(url: str, count: int) -> Sequence[Exchange]:
     Raises:
         httpx.TransportError: the shop does not answer.
     """
-    # trust_env=False: a proxy of the environment cannot reach the demo's server.
+    # A proxy that the environment names cannot reach the demo's server.
     with httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="customer")
         try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
     from fapilog.delivery.ledger import Stats
 
-# In nanoseconds: ``logging`` stores the time of a record as a float of seconds.
+# The rounding error in nanoseconds: ``logging`` stores the time of a record as a float.
 _ROUNDING: Final = 1000
 
 
