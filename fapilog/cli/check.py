@@ -1,8 +1,7 @@
 """``fapilog check``: sends one record through every configured sink and shows the answers.
 
-A separate runtime makes the record, with the real settings, resource, redaction
-and limits.  Then the command calls each sink directly, once and without
-retries, so that it can show the sink's answer.
+A runtime makes the record, with the real settings, resource and redaction.  Then the
+command calls ``send`` of each sink itself, once, so that it can show the sink's answer.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
-from fapilog.cli.terminal import BOLD, GREEN, RED, YELLOW, Terminal, Text
+from fapilog.cli.terminal import BOLD, RED, YELLOW, Terminal, Text, mark
 from fapilog.errors import AccessDeniedError, PermanentError, RetryableError
 from fapilog.native import monotonic
 from fapilog.runtime.runtime import Runtime
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-# The fix for an answer that contains one of the words; the first matching row is used.
+# Words and the fix for an answer that contains one of them; the first matching row applies.
 _NETWORK_FIXES: Final = (
     (("WRONG_VERSION",), "the backend does not use TLS: write http:// instead of https://"),
     (("not known", "lookup"), "check the host name"),
@@ -74,7 +73,7 @@ _LOKI_FIXES: Final = (
     (("HTTP 404", "HTTP 405"), "this address accepts no push; Loki's usual port is 3100"),
 )
 
-# The text for each type of error; the first matching row is used.
+# The text for each type of error; the first matching row applies.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),
@@ -83,7 +82,7 @@ _FAILURES: Final = (
 
 
 class Verdict(NamedTuple):
-    """The result of one sink, and the fix if the record was not delivered."""
+    """Whether a sink delivered the record, its answer, and the fix."""
 
     delivered: bool
     text: str
@@ -121,8 +120,7 @@ def check(
     for name, sink in opened.items():
         verdict = verdicts.get(name) or send_one(sink, record, timeout)
         verdicts[name] = verdict
-        mark = Text("✓", GREEN) if verdict.delivered else Text("✗", RED)
-        terminal.line(mark, " ", name.ljust(width), "  ", verdict.text)
+        terminal.line(mark(passed=verdict.delivered), " ", name.ljust(width), "  ", verdict.text)
         if verdict.fix:
             terminal.line(" " * (width + 4), Text(verdict.fix, YELLOW))
     if not all(verdict.delivered for verdict in verdicts.values()):
@@ -130,7 +128,7 @@ def check(
 
 
 def make_record(settings: Settings) -> LogRecord:
-    """Return a record as a runtime with these settings passes it to a sink."""
+    """Return a record that a runtime with these settings passes to a sink."""
     memory = MemorySink()
     # Levels and routes must not drop this record.
     open_to_all = {"level": INFO, "levels": {}, "routes": {}}
@@ -142,7 +140,7 @@ def make_record(settings: Settings) -> LogRecord:
 def send_to_console(
     terminal: Terminal, sinks: Mapping[str, Sink[Any]], record: LogRecord, timeout: float
 ) -> dict[str, Verdict]:
-    """Send the record to each console sink under its own heading, and return the verdicts."""
+    """Send the record to each console sink, under a heading, and return the verdicts."""
     verdicts = {}
     for name, sink in sinks.items():
         if isinstance(sink, ConsoleSink):
@@ -154,8 +152,7 @@ def send_to_console(
 
 def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
     """Send ``record`` through the sink and close it.  Blocks up to ``timeout`` seconds."""
-    # A sink on standard output bypasses the buffer of sys.stdout.
-    sys.stdout.flush()
+    sys.stdout.flush()  # a console sink does not write through this buffer
     began = monotonic()
     try:
         with contextlib.closing(sink):

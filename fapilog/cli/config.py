@@ -1,7 +1,4 @@
-"""``fapilog config``: the value of every option, and its source.
-
-The command reads settings, sinks and resource as ``fapilog.configure()`` does.
-"""
+"""``fapilog config``: shows the value of every option, and its source."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ _SERVICE_VARIABLE: Final = "OTEL_SERVICE_NAME"
 
 
 class Entry(NamedTuple):
-    """An option: its name, its value without secrets, and the origin of the value."""
+    """An option: its name, its value without secrets, and the source of the value."""
 
     name: str
     value: Any
@@ -46,7 +43,7 @@ def config(
     """
     settings = Settings()
     for spec in settings.sinks or ():
-        sink_of(spec, settings)  # raises an error if an option of the sink is wrong
+        sink_of(spec, settings)  # raises ConfigurationError for a wrong option
     sections = {
         "settings": list(settings_entries(settings)),
         **dict(otlp_sections(settings)),
@@ -75,7 +72,7 @@ def settings_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every option with its dotted name; for a route, only the options that are set."""
+    """Yield every option with its dotted name; routes have only the options that are set."""
     for name, value in group:
         option = prefix + name
         if isinstance(value, BaseModel):

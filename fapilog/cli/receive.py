@@ -1,9 +1,4 @@
-"""``fapilog receive``: a small OTLP receiver that draws received traces on the terminal.
-
-It is for development without a collector.  Each trace is drawn when it is
-complete: the spans of all its services as a tree, with their records under
-them.  Nothing is stored.
-"""
+"""``fapilog receive``: a small OTLP receiver that draws received traces on the terminal."""
 
 from __future__ import annotations
 
@@ -26,11 +21,13 @@ if TYPE_CHECKING:
 
 #: Seconds without new data after which a trace with a root span is drawn.
 _WHOLE: Final = 1.0
-#: The same without a root span; longer, because services may send spans every 5 seconds.
+#: Seconds without new data after which a trace without a root span is drawn; the SDK's
+#: exporters send spans every 5 seconds.
 _PATIENCE: Final = 10.0
 #: Seconds between two checks for new data.
 _TICK: Final = 0.2
-#: The maximum number of waiting records and spans; beyond it, the oldest traces are drawn early.
+#: The maximum number of records and spans that wait; if it is exceeded, the oldest traces
+#: are drawn early.
 _KEEP: Final = 20_000
 
 
@@ -71,13 +68,7 @@ def receive(
 
 
 def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
-    """Draw traces until ``most`` traces are drawn, or until Ctrl-C.  Blocks.
-
-    Args:
-        terminal: the terminal to draw on.
-        receiver: the receiver, already started.
-        most: the number of traces; 0 runs until Ctrl-C, which draws the remaining traces.
-    """
+    """Draw ``most`` traces (0 means no limit), or draw traces until Ctrl-C.  Blocks."""
     waiting = Waiting()
     drawn = 0
     try:
@@ -95,7 +86,7 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
 
 
 def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) -> int:
-    """Draw the traces that are complete at the time ``now``, and return their number."""
+    """Draw the traces that are complete at ``now``, and return their number."""
     show_untraced(terminal, waiting.add(*receiver.take(), now=monotonic()))
     traces = waiting.whole(now)
     for trace in traces:
@@ -105,7 +96,7 @@ def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) 
 
 @dataclass
 class Trace:
-    """The records and spans of one trace, and the time (``monotonic``) of its latest data."""
+    """The records and spans of one trace, and the time of its latest data."""
 
     trace_id: str
     logs: list[ReceivedLog] = field(default_factory=list)
@@ -113,7 +104,7 @@ class Trace:
     news: float = 0.0
 
     def is_whole(self, now: float) -> bool:
-        """Whether no more data is expected."""
+        """Whether the trace is probably complete."""
         has_root = any(not span.span.parent_span_id for span in self.spans)
         return now - self.news >= (_WHOLE if has_root else _PATIENCE)
 
@@ -151,7 +142,7 @@ class Waiting:
         return trace
 
     def whole(self, now: float) -> list[Trace]:
-        """Remove and return the complete traces, plus the oldest others if too many wait."""
+        """Remove and return the complete traces, and the oldest traces if too many wait."""
         size = sum(len(trace.logs) + len(trace.spans) for trace in self._traces.values())
         taken: list[Trace] = []
         for trace_id, trace in list(self._traces.items()):

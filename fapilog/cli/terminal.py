@@ -1,8 +1,4 @@
-"""Writes the commands' output: colors, columns, and safe characters.
-
-Colors are used on terminals and follow ``NO_COLOR`` and ``FORCE_COLOR``.  If the
-output's encoding has no box-drawing characters, plain characters replace them.
-"""
+"""Writes the commands' output: colors, columns, and safe characters."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from fapilog.sinks.pretty import wants_color
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: ANSI codes from the 16 colors that every terminal theme defines.
+# ANSI codes from the 16 colors that every terminal theme defines.
 BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"
@@ -30,8 +26,9 @@ _MIN_WIDTH: Final = 80
 _USUAL_WIDTH: Final = 100
 _MAX_WIDTH: Final = 160
 _ELLIPSIS: Final = "…"
-# The parts of a URL that may be secret: user and password, and the query.
+# The user and password of a URL, and its query.
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\?).+")
+# Replaces the box-drawing characters that the output's encoding does not have.
 _PLAIN: Final = str.maketrans("│├┤└─·✓✗…", "|||`--+x~")
 
 
@@ -43,21 +40,13 @@ class Text(NamedTuple):
 
 
 class Terminal:
-    """Writes lines to the stream that is ``sys.stdout`` at construction.
-
-    Attributes:
-        width: the number of columns to use, 80 to 160.
-    """
+    """Writes lines to standard output, which has ``width`` columns."""
 
     def __init__(self) -> None:
         self._stream = sys.stdout
         self._color = wants_color(self._stream)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        try:
-            "├✓…".encode(encoding)
-            self._plain = False
-        except (UnicodeError, LookupError):
-            self._plain = True
+        self._plain = "├✓…".encode(encoding, "ignore").decode(encoding) != "├✓…"
         columns = shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns
         self.width = min(max(columns, _MIN_WIDTH), _MAX_WIDTH)
 
@@ -67,7 +56,7 @@ class Terminal:
         self._stream.flush()
 
     def heading(self, text: str, note: str = "") -> None:
-        """Write an empty line, then ``text`` with a note beside it; a long note goes below it."""
+        """Write an empty line and a heading; a long note goes on its own lines."""
         self.line()
         if len(text) + 2 + len(note) <= self.width:
             self.line(Text(text, BOLD), "  " if note else "", Text(note, DIM))
@@ -104,8 +93,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def mark(*, passed: bool) -> Text:
+    """Return a green check mark or a red cross."""
+    return Text("✓", GREEN) if passed else Text("✗", RED)
+
+
 def cut(text: str, width: int) -> str:
-    """Return ``text`` cut to at most ``width`` columns; text that was cut ends in an ellipsis."""
+    """Return ``text``; if it has more than ``width`` columns, an ellipsis replaces the rest."""
     text = printable(text)
     if len(text) <= width:
         return text
@@ -113,5 +107,5 @@ def cut(text: str, width: int) -> str:
 
 
 def mask_url(text: str) -> str:
-    """Return ``text`` with the credentials and the query of any URL in it masked."""
+    """Return ``text`` with the credentials and the query of its URL masked."""
     return _CREDENTIALS.sub(lambda match: MASK + "@" * match[0].endswith("@"), text)

@@ -1,7 +1,4 @@
-"""Draws one trace on a terminal: its spans as a tree with bars, each record under its span.
-
-The demo and ``fapilog receive`` use it.
-"""
+"""Draws one trace on a terminal: its spans as a tree with bars, each record under its span."""
 
 from __future__ import annotations
 
@@ -18,35 +15,27 @@ if TYPE_CHECKING:
 
     from fapilog.cli.receiver import ReceivedLog
 
-# Widths in columns.  Every line begins with a time.  A span's name is followed by its
-# bar and its duration; a record's severity is followed by its scope.
+# Widths in columns.
 _TIME_WIDTH: Final = 8
 _NAME_WIDTH: Final = 22
-# The next two are used if the trace has several services.
+# The next two widths apply if the trace has several services.
 _SERVICE_WIDTH: Final = 10
 _WIDE_NAME_WIDTH: Final = 30
-_DURATION_WIDTH: Final = 18  # includes the status
+_DURATION_WIDTH: Final = 18  # includes the word ERROR
 _SEVERITY_WIDTH: Final = 6
 _SCOPE_WIDTH: Final = 15
 _STATUS_ERROR: Final = 2  # STATUS_CODE_ERROR in OTLP
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
-#: The maximum depth of the tree; deeper spans begin at the margin again.
+#: The maximum depth of the tree; deeper spans are drawn as roots.
 _MAX_DEPTH: Final = 32
-#: Values with more characters are shown last.
+#: A value with more characters is drawn last, because it may hide the values after it.
 _LONG: Final = 24
 
 
 class Timeline:
-    """Draws one trace.
-
-    Args:
-        terminal: the terminal to draw on.
-        logs: the trace's records, in any order.
-        spans: the trace's spans.
-        hidden: the names of attributes that are not shown.
-    """
+    """Draws the records and spans of one trace, except for the attributes in ``hidden``."""
 
     def __init__(
         self,
@@ -62,7 +51,7 @@ class Timeline:
         begins = [span.span.start_time_unix_nano for span in spans]
         self._begin = min(begins or [log.record.time_unix_nano for log in self._logs], default=0)
         self._end = max((span.span.end_time_unix_nano for span in spans), default=0)
-        #: The children and records of each span with their times, by span id.
+        #: The children and the records of each span, with their times, by span id.
         self._inner: dict[str, list[tuple[int, ReceivedLog | ReceivedSpan]]] = {
             span.span_id: [] for span in spans
         }
@@ -79,11 +68,7 @@ class Timeline:
         self._name_width = _WIDE_NAME_WIDTH if several else _NAME_WIDTH
 
     def draw(self) -> None:
-        """Draw the spans without a known parent, then the records without a known span.
-
-        Each span is drawn exactly once, even if its parents form a cycle, if it is
-        deeper than the maximum, or if another span has the same id.
-        """
+        """Draw every span once, whatever its parents are, then the records without a span."""
         roots = [span for span in self._spans if span.span.parent_span_id.hex() not in self._inner]
         for span in (*roots, *self._spans):
             if id(span) not in self._drawn:
@@ -93,12 +78,11 @@ class Timeline:
                 self._draw_log(log, "", "")
 
     def _draw_span(self, span: ReceivedSpan, branch: str, margin: str, depth: int = 0) -> None:
-        """Draw a span, then its records and children in order of time."""
+        """Draw a span, then its records and children by time."""
         self._drawn.add(id(span))
         self._terminal.line(*self._bar(span, branch))
-        # Another span with the same id must not draw the content again.
-        content, self._inner[span.span_id] = self._inner[span.span_id], []
-        content.sort(key=itemgetter(0))
+        content = sorted(self._inner[span.span_id], key=itemgetter(0))
+        self._inner[span.span_id] = []  # another span may have the same id
         for position, (_, entry) in enumerate(content, start=1):
             is_last = position == len(content)
             below = margin + ("   " if is_last else "│  ")
@@ -108,11 +92,11 @@ class Timeline:
                 self._draw_span(entry, margin + ("└─ " if is_last else "├─ "), below, depth + 1)
 
     def _bar(self, span: ReceivedSpan, branch: str) -> list[Text]:
-        """Return a span's start, name, bar, duration and status."""
+        """Return a span's line: start, name, bar, duration and status."""
         begin, end = span.span.start_time_unix_nano, span.span.end_time_unix_nano
         service = self._service_width
         room = self._terminal.width - _TIME_WIDTH - self._name_width - _DURATION_WIDTH - service
-        # The bar stays within its space even if the clock was set back during the trace.
+        # The limits keep the bar in its column, even if the clock was set back.
         scale = (room - 2) / max(self._end - self._begin, 1)
         left = min(max(int((begin - self._begin) * scale), 0), room - 2)
         bar = " " * left + "├" + "─" * min(int((end - begin) * scale), room - 2 - left)
@@ -131,17 +115,10 @@ class Timeline:
     def _draw_log(self, log: ReceivedLog, margin: str, below: str) -> None:
         time = self._time(log.record.time_unix_nano)
         indent = " " * self._service_width
-        draw_log(
-            self._terminal,
-            log,
-            time,
-            margin=indent + margin,
-            below=indent + below,
-            hidden=self._hidden,
-        )
+        draw_log(self._terminal, log, time, indent + margin, indent + below, hidden=self._hidden)
 
     def _time(self, time: int) -> str:
-        """Return milliseconds since the trace began."""
+        """Return the milliseconds since the trace began."""
         return f"{(time - self._begin) / 1e6:{_TIME_WIDTH - 2}.1f}  "
 
 
@@ -149,20 +126,14 @@ def draw_log(
     terminal: Terminal,
     log: ReceivedLog,
     time: str,
-    *,
     margin: str = "",
     below: str = "",
+    *,
     hidden: Collection[str] = (),
 ) -> None:
-    """Write a record on one line, and its exception on a second line.
+    """Write a record on a line that begins with ``time`` and ``margin``.
 
-    Args:
-        terminal: the terminal to draw on.
-        log: the record.
-        time: the text at the beginning of the line.
-        margin: the text between the time and the severity.
-        below: the margin of the second line.
-        hidden: the names of attributes that are not shown.
+    If the record has an exception, a second line has the margin ``below``.
     """
     severity = range_name(log.severity_number)
     style = next((style for least, style in _STYLES if log.severity_number >= least), DIM)
@@ -196,13 +167,11 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    """Return names and values; long values come last, so that they do not displace short ones."""
+    """Return names and values, short values first."""
     shown = {
         name: value if isinstance(value, str) else json_text(value)
         for name, value in attributes.items()
         if name not in hidden
     }
-    return " ".join(
-        f"{name}={text}"
-        for name, text in sorted(shown.items(), key=lambda one: len(one[1]) > _LONG)
-    )
+    ordered = sorted(shown.items(), key=lambda pair: len(pair[1]) > _LONG)
+    return " ".join(f"{name}={text}" for name, text in ordered)

@@ -1,9 +1,7 @@
 """Rules for the values of arguments, and the errors about wrong values.
 
 ``Settings`` checks its options with pydantic; sinks, routes, holds and
-integrations check their arguments with a :class:`Rule`.  Both describe the
-allowed values in the same words: ``max_bytes=0 of sink 'file': use a whole number
-of bytes, 1 or more``.
+integrations check their arguments with a :class:`Rule`.
 """
 
 from __future__ import annotations
@@ -20,11 +18,9 @@ from fapilog.severity import parse_severity
 
 @dataclass(frozen=True)
 class Rule:
-    """The values that an option may have; ``one | other`` allows the values of both rules.
+    """The values that an option may have, as a function and in words.
 
-    Attributes:
-        accepts: the function that tells whether a value is allowed.
-        allowed: the allowed values in words, which the error puts after "use".
+    ``one | other`` is a rule that allows the values of both rules.
     """
 
     accepts: Callable[[Any], bool]
@@ -36,15 +32,10 @@ class Rule:
         return Rule(lambda value: first(value) or second(value), words)
 
     def check(self, option: str, value: object, owner: str = "") -> None:
-        """Raise an error if a value is not allowed.
-
-        Args:
-            option: the option's name.
-            value: the value.  The error shows it, so it must not be a secret.
-            owner: the object that has the option, such as ``sink 'file'``.
+        """Check the value of an option that ``owner`` has, such as ``sink 'file'``.
 
         Raises:
-            ConfigurationError: the value is not allowed.
+            ConfigurationError: the value is not allowed.  The error shows the value.
         """
         if not self.accepts(value):
             refuse(option, value, f"use {self.allowed}", owner)
@@ -61,14 +52,14 @@ def check_all(rules: Mapping[str, Rule], values: Mapping[str, Any], owner: str =
 
 
 def refuse(option: str, value: object, fix: str, owner: str = "") -> NoReturn:
-    """Raise the error about a wrong value; see :meth:`Rule.check` for the arguments."""
+    """Raise the error about a wrong value, with the same arguments as :meth:`Rule.check`."""
     of = f" of {owner}" if owner else ""
     msg = f"{option}={value!r}{of}: {fix}"
     raise ConfigurationError(msg, option)
 
 
 def severity(option: str, value: Any, owner: str = "") -> int:
-    """Return the severity number for an option's value; see :func:`parse_severity`.
+    """Return the number of a severity, as :func:`parse_severity` does.
 
     Raises:
         ConfigurationError: the value is not a severity.
@@ -92,15 +83,15 @@ def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
 
 
 def one_of(*choices: object) -> Rule:
-    """Return the rule that allows only the values in ``choices``."""
+    """Return the rule for the values in ``choices``."""
     *others, last = map(repr, choices)
     words = f"{', '.join(others)} or {last}" if others else last
-    kinds = tuple(map(type, choices))  # an array cannot be compared with a choice
+    kinds = tuple(map(type, choices))  # other objects, such as an array, may not support `in`
     return Rule(lambda value: isinstance(value, kinds) and value in choices, words)
 
 
 def instance_of(kind: type, words: str) -> Rule:
-    """Return the rule that allows the objects of a class, which ``words`` describe."""
+    """Return the rule for the objects of a class, which ``words`` describe."""
     return Rule(lambda value: isinstance(value, kind), words)
 
 
@@ -110,11 +101,10 @@ def is_number(value: object) -> bool:
 
 
 def names(option: str, value: Any, example: str) -> tuple[str, ...]:
-    """Return the names that an option lists.
+    """Return the names in a list.
 
     Raises:
-        ConfigurationError: the value is not a list of str; the error shows the
-            ``example``.
+        ConfigurationError: the value is not a list of str; the error shows ``example``.
     """
     is_list = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     listed = tuple(value) if is_list else ()

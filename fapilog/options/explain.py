@@ -1,13 +1,10 @@
-"""Explains wrong options: their places, the allowed values, and probable misspellings.
-
-An error never shows the value of an option, which may be a secret.
-"""
+"""Writes the errors about wrong options, without their values, which may be secret."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fapilog.errors import ConfigurationError
 from fapilog.options.schema import (
@@ -27,12 +24,11 @@ if TYPE_CHECKING:
 
     from fapilog.options.sources import Origins, Source
 
-# The minimum similarity between a misspelled name and an option of the same group, and
-# between a misspelled name and an option of any group.
+# The minimum similarity of a misspelled name and an option: 0 to 1, as difflib measures it.
 _SIMILAR: Final = 0.6
 _VERY_SIMILAR: Final = 0.85
 _GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
-# The allowed values by pydantic's error type, with placeholders for the limits.
+# The allowed values by pydantic's error type; .15g writes the limit 0.0 as 0.
 _ALLOWED: Final[Mapping[str, str]] = {
     "literal_error": "{expected}",
     "bool_parsing": "true or false",
@@ -44,10 +40,10 @@ _ALLOWED: Final[Mapping[str, str]] = {
     "float_parsing": "a number",
     "float_type": "a number",
     "finite_number": "a finite number",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "{ge} or more",
-    "less_than": "less than {lt}",
-    "less_than_equal": "{le} or less",
+    "greater_than": "more than {gt:.15g}",
+    "greater_than_equal": "{ge:.15g} or more",
+    "less_than": "less than {lt:.15g}",
+    "less_than_equal": "{le:.15g} or less",
     "byte_size": "bytes, such as 10MB or 64MiB",
     "byte_size_unit": "bytes, such as 10MB or 64MiB",
     "path_type": "a path",
@@ -58,13 +54,7 @@ _ALLOWED: Final[Mapping[str, str]] = {
 
 
 def explain(error: ValidationError, model: type[BaseModel], origins: Origins) -> ConfigurationError:
-    """Return an error with one line per wrong option: its place, the fix, its description.
-
-    Args:
-        error: the error that the validation of ``model`` raised.
-        model: the class of the settings.
-        origins: the sources of the values, beginning with the arguments.
-    """
+    """Return an error with one line per wrong option: its place, the fix, its description."""
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         wrong.setdefault(".".join(path_of(model, detail["loc"])), []).append(detail)
@@ -96,9 +86,9 @@ def _explain_one(
 
 
 def _fix(details: Sequence[ErrorDetails]) -> str:
-    """Return the fix for a wrong value: the allowed values of every branch of a union."""
+    """Return the fix for a wrong value; the type of the option may be a union."""
     allowed = [
-        _ALLOWED[detail["type"]].format(**_plain_numbers(detail.get("ctx", {})))
+        _ALLOWED[detail["type"]].format(**detail.get("ctx", {}))
         for detail in details
         if detail["type"] in _ALLOWED
     ]
@@ -110,30 +100,15 @@ def _fix(details: Sequence[ErrorDetails]) -> str:
     return f"use {' or '.join(dict.fromkeys(allowed))}{hint}"
 
 
-def _plain_numbers(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the limits with 0 instead of 0.0."""
-    return {
-        name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
-        for name, limit in limits.items()
-    }
-
-
 def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] = repr) -> str:
-    """Return the fix for an option that ``model`` does not have.
-
-    Args:
-        option: the dotted name of the option.
-        model: the class of the settings.
-        spelling: the function that returns a name as the option's source writes it.
-    """
+    """Return the fix for an option that does not exist; ``spelling`` formats its name."""
     group, _, name = option.rpartition(".")
     kind = kind_at(model, group) if group else model
     names = list(kind.model_fields) if is_group(kind) else []
     prefix = f"{group}." if group else ""
     own = {one: prefix + one for one in names}
     everywhere = {one.rpartition(".")[2]: one for one in reversed(list(option_names(model)))}
-    # The user is more likely to have put the correct name in the wrong group than to
-    # have misspelled a name badly.
+    # A correct name in the wrong group is more likely than a bad misspelling.
     for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):
         near = closest(name, known, similarity)
         if near:
@@ -142,13 +117,7 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
 
 
 def closest(name: str, known: Iterable[str], similarity: float = _SIMILAR) -> str:
-    """Return the known name that ``name`` probably misspells, or "".
-
-    Args:
-        name: the name that may be misspelled; case, ``-`` and ``_`` are ignored.
-        known: the correct names.
-        similarity: the minimum similarity of the two names, from 0 to 1.
-    """
+    """Return the known name that ``name`` probably misspells, or ""."""
     plain = {_plain(one): one for one in known}
     near = difflib.get_close_matches(_plain(name), plain, 1, cutoff=similarity)
     return plain[near[0]] if near else ""

@@ -1,10 +1,8 @@
 """Decides whether a configuration file in the working directory belongs to the application.
 
-A tool that runs inside another person's directory must not obey a file there:
-the file could send records, with the credentials of the environment, to a
-stranger, or write them to any file.  So fapilog obeys the whole of a file that
-the user did not name only if code of that directory is running.  Otherwise the
-file sets only the options that are marked with :data:`HARMLESS`, and is announced.
+A tool that runs inside another person's directory must not obey a file there: the
+file could send records to a stranger.  If the user did not name the file and no code
+of its directory is running, the file sets only options that are marked as harmless.
 """
 
 from __future__ import annotations
@@ -23,16 +21,16 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-#: Marks an option that names no destination, loads nothing, weakens no protection
-#: and takes no resources.
+#: Marks an option that any file may set.  Such an option names no destination, loads no
+#: code, weakens no protection and takes no resources.
 HARMLESS: Final[dict[str, Any]] = {"harmless": True}
-#: Marks a level that is harmless up to its default: it may show more, but hide nothing.
+#: Marks a level that any file may lower below its default, which shows more records.
 HARMLESS_IF_LOWER: Final[dict[str, Any]] = {"harmless": "if lower"}
 
-#: The largest size of a file that is read, in bytes.
+#: The maximum size of a file in bytes; a larger file is an error.
 _MAX_BYTES: Final = 1 << 20
 _INSTALLED: Final = {"site-packages", "dist-packages"}
-# Opening must not wait for the writer of a pipe.
+# O_NONBLOCK, because open() waits for the writer of a pipe.
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -56,7 +54,7 @@ def read(path: Path) -> tuple[str, bool]:
 
 
 def _is_own(status: os.stat_result, *, link: bool = False) -> bool:
-    """Whether this user or root owns a file or a link, and other users cannot write to the file."""
+    """Whether this user or root owns a file or a link, and other users cannot write to it."""
     if not hasattr(os, "geteuid"):
         return True
     is_shared = bool(status.st_mode & stat.S_IWOTH) and not link
@@ -73,13 +71,12 @@ def belongs_to_application(path: Path) -> bool:
 
 
 def _running_files() -> Iterator[str]:
-    """Yield the files of the main program and of the modules whose code runs on this thread.
+    """Yield the files of the main program and of the modules that run on this thread.
 
-    Each file comes from a frame's module, because a code object may name a template.
+    A code object's file is not used, because any program can compile code under any name.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    # With zero-code instrumentation, the main program is not loaded yet, so the working
-    # directory is still the original one.
+    # With zero-code instrumentation, the main program is not loaded yet.
     yield main or next(iter(sys.orig_argv[1:]), "")
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only access to the callers
     seen: set[int] = set()
@@ -104,16 +101,12 @@ def _is_within(file: str, directory: Path) -> bool:
             and scripts != resolved.parent
             and _INSTALLED.isdisjoint(resolved.parts)
         )
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ):  # a loop of links, or a name that a file cannot have
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or a wrong name
         return False
 
 
 def is_harmless(field: FieldInfo, value: Any) -> bool:
-    """Whether a file that does not belong to the application may set an option to ``value``."""
+    """Whether any file may set an option to ``value``."""
     if field.json_schema_extra == HARMLESS_IF_LOWER:
         return bool(value <= field.default)
     return field.json_schema_extra == HARMLESS

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def path_of(model: type[BaseModel], location: Iterable[int | str]) -> Iterator[str]:
-    """Yield the parts of an error's location that are options or keys, not branches of a union."""
+    """Yield the parts of an error's location that are options or keys, not types of a union."""
     kind: Any = model
     for part in location:
         if kind is None or part == "[key]":
@@ -36,7 +36,7 @@ def kind_at(model: type[BaseModel], option: str) -> Any:
 
 
 def inside(kind: Any, part: str) -> Any:
-    """Return the type of a part of ``kind`` if it is a group, a mapping or a list, else None."""
+    """Return the type of a part if it is a group, a mapping or a list, else None."""
     if is_group(kind):
         field = kind.model_fields.get(part)
         kind = None if field is None else field.annotation
@@ -55,7 +55,7 @@ def inside(kind: Any, part: str) -> Any:
 
 
 def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
-    """Return the field of ``model`` that ``option`` names or is a part of."""
+    """Return the field of an option, or of the mapping or list that contains it."""
     found, kind = None, model
     for part in option.split("."):
         if is_group(kind):
@@ -66,12 +66,12 @@ def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
 
 def is_group(kind: Any) -> bool:
     """Whether a type is a group of options."""
-    # On Python 3.10, isinstance() treats a generic alias as a class.
+    # On Python 3.10, dict[str, int] is an instance of type.
     return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all options; a group itself is not an option."""
+    """Yield the dotted names of all options; a group is not an option."""
     for name, field in model.model_fields.items():
         kind: Any = field.annotation
         if is_group(kind):
@@ -89,7 +89,7 @@ def containers(model: type[BaseModel]) -> Iterator[str]:
 
 
 def kind_of(field: FieldInfo) -> Any:
-    """Return the type of an option with all its constraints."""
+    """Return the type of an option with its constraints."""
     kind: Any = field.annotation
     for part in field.metadata:
         kind = Annotated[kind, part]
@@ -102,14 +102,7 @@ def right_values(
     accepts: Callable[[FieldInfo, Any], bool] = lambda _field, _value: True,
     prefix: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the values that are valid by themselves, and the dotted names of the others.
-
-    Args:
-        model: the class of the options.
-        values: the values by name, those of a group in a mapping.
-        accepts: whether an option may have this value, which is right.
-        prefix: the dotted name of the group, with a dot.
-    """
+    """Return the valid values that ``accepts`` allows, and the dotted names of all others."""
     right: dict[str, Any] = {}
     others: list[str] = []
     for name, value in values.items():
@@ -127,6 +120,6 @@ def right_values(
                     right[name] = checked
                     continue
         except ValidationError:
-            pass  # a wrong value is reported with the others
+            pass  # the caller reports the names of the others
         others.append(f"{prefix}{name}")
     return right, others

@@ -1,7 +1,7 @@
-"""The sources of options besides arguments: the environment and two files.
+"""Reads options from the environment and from files.
 
-Each source knows how a user writes its options, so that errors show an option as
-the user wrote it.
+Each source knows how its options are written, so that an error shows an option as the
+user wrote it.
 """
 
 from __future__ import annotations
@@ -37,20 +37,19 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_settings import BaseSettings
 
-    #: The sources besides arguments.
     AnySource: TypeAlias = "EnvironmentSource | OTelEnvironmentSource | FileSource"
 
 ENV_PREFIX: Final = "FAPILOG_"
-#: The variable that names a file of options; such a file may set every option.
+#: The variable that names a file of options, which may then set every option.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _TABLE: Final = ("tool", "fapilog")
-#: The errors that a file raises if it cannot be read or is not TOML.
+#: The errors if a file cannot be read or is not TOML.
 _UNREADABLE: Final = (OSError, ValueError, RecursionError)
-#: The number of names in an announcement, and the number of characters of each name.
+#: The maximum number of names in an announcement, and of characters in each name.
 _SHOWN: Final = 20
 
-#: OpenTelemetry's variables and the options that they set; the first variable wins.
-#: ``True`` marks a variable in milliseconds; 0 means no limit, or no delay.
+#: OpenTelemetry's variables, and the options that they set.  If two variables set the
+#: same option, the first variable wins.  True marks a variable in milliseconds.
 OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_BLRP_MAX_QUEUE_SIZE": ("queue_size", False),
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": ("batch_size", False),
@@ -63,16 +62,16 @@ OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_SDK_DISABLED": ("otel_disabled", False),
     "OTEL_LOGS_EXPORTER": ("sinks", False),
 }
-#: Each of these variables makes ``otlp`` the sink if no option names a sink.
+#: If one of these variables is set and no option names a sink, the sink is ``otlp``.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-#: The longest duration in seconds; it replaces longer durations.
-_LONGEST: Final = 86_400.0
-#: The number of digits of a number that are read; every limit has fewer digits.
+#: The longest duration in milliseconds; it replaces longer durations.
+_LONGEST: Final = 86_400_000
+#: The maximum number of digits that are read from a number.
 _DIGITS: Final = 18
 
 
 class Source(Protocol):
-    """A source of values.  The name of an option is its dotted path, ``file.max_bytes``."""
+    """A source of options.  The name of an option is its dotted path: ``file.max_bytes``."""
 
     def __call__(self) -> dict[str, Any]:
         """Return the values by name; the values of a group are in a mapping."""
@@ -83,11 +82,11 @@ class Source(Protocol):
         ...
 
     def place(self, option: str) -> str:
-        """Return the beginning of an error about ``option``: the variable, or the key and file."""
+        """Return the beginning of an error: the variable, the argument, or the key and file."""
         ...
 
     def spelling(self, option: str) -> str:
-        """Return ``option`` as a user writes it in this source."""
+        """Return the option's name as users write it in this source."""
         ...
 
 
@@ -115,23 +114,23 @@ class EnvironmentSource(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            return value  # not JSON: the validation error names the variable
+            return value  # it is not JSON, and the validation error names the variable
 
     @override
     def explode_env_vars(
         self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
     ) -> dict[str, Any]:
-        # One variable contains all pairs; pydantic-settings must not read further variables.
+        # All pairs are in one variable, so pydantic-settings must not read other variables.
         if NoDecode in field.metadata:
             return {}
         return super().explode_env_vars(field_name, field, env_vars)
 
     def origin(self, option: str) -> str:
-        """Return the variable that is set: the variable of the option or of its group."""
+        """Return the option's variable, or the variable of its group if that is set."""
         return self._split(option)[0]
 
     def place(self, option: str) -> str:
-        """Return the variable, followed by the option's path inside the variable's value."""
+        """Return the variable; for a group's variable, also the option's place in its value."""
         return ": ".join(self._split(option))
 
     def spelling(self, option: str) -> str:
@@ -189,18 +188,18 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the variable, with its unit if the option's unit is different."""
+        """Return the variable; a variable in milliseconds is followed by its unit."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable
 
     def spelling(self, option: str) -> str:
-        """Return OpenTelemetry's variable for the option, or fapilog's if there is none."""
+        """Return OpenTelemetry's variable, or else fapilog's variable."""
         return next(iter(_variables_of(option)), own_variable(option))
 
 
 def _fit(values: dict[str, Any]) -> None:
-    """Reduce the batch size to the queue size, as the specification requires."""
+    """Reduce the batch size to the queue size, because the specification requires it."""
     queue, batch = values.get("queue_size"), values.get("batch_size")
     if queue is not None and batch is not None and batch > queue:
         announce(
@@ -219,7 +218,7 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     """Return the value of a variable.
 
     Raises:
-        ValueError: the value is wrong; the specification requires a warning.
+        ValueError: the value is wrong; the specification requires a warning instead.
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if option == "sinks":
@@ -235,8 +234,8 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
         raise ValueError(msg)
     number = int(text[:_DIGITS])
     if milliseconds:
-        seconds = min(number / 1000, _LONGEST)
-        return seconds if number or variable == "OTEL_BLRP_SCHEDULE_DELAY" else _LONGEST
+        unlimited = not number and option == "export_timeout"
+        return (_LONGEST if unlimited else min(number, _LONGEST)) / 1000
     least = next((one.ge for one in field.metadata if hasattr(one, "ge")), 0)
     most = next((one.le for one in field.metadata if hasattr(one, "le")), None)
     if number < least or (most is not None and number > most):
@@ -248,17 +247,10 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
 class FileSource(InitSettingsSource):
     """The keys of a TOML file, or of a table in it.
 
-    Args:
-        settings_cls: the class of the settings.
-        path: the path of the file.
-        table: the parts of the table's name, outermost first.
-        named: whether the user named the file.  Any other file sets only
-            harmless options, unless it belongs to the application: see
-            :mod:`fapilog.options.found`.
+    If the user did not name the file, :mod:`fapilog.options.found` limits its options.
 
     Raises:
-        ConfigurationError: the file cannot be read, or the user named it and it
-            does not exist.
+        ConfigurationError: the file cannot be read, or a named file does not exist.
     """
 
     def __init__(
@@ -271,12 +263,8 @@ class FileSource(InitSettingsSource):
     ) -> None:
         self._name = f"[{'.'.join(table)}] in {path}" if table else path
         self._key = "key {!r} of " if table else "key {!r} in "
-        values = (
-            _named(Path(path), table)
-            if named
-            else _found(settings_cls, Path(path), table, self._name)
-        )
-        super().__init__(settings_cls, values)
+        read = _named if named else partial(_found, settings_cls, self._name)
+        super().__init__(settings_cls, read(Path(path), table))
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
         """Return the file and the table in it."""
@@ -303,7 +291,7 @@ def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _found(
-    settings_cls: type[BaseSettings], path: Path, table: tuple[str, ...], name: str
+    settings_cls: type[BaseSettings], name: str, path: Path, table: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the options that a file in the working directory may set."""
     try:
@@ -320,24 +308,23 @@ def _found(
     if not values or (is_own and found.belongs_to_application(path)):
         return values
     kept, others = right_values(settings_cls, values, found.is_harmless)
-    taken = list(_names(kept))
     announce(
         f"file {path}",
         f"{name} was found in the working directory and not named: "
-        f"{f'obeyed options: {_shown(taken)}; ' if taken else ''}"
-        f"{f'ignored options: {_shown(others)}; ' if others else ''}"
+        f"{_shown('obeyed', list(_names(kept)))}{_shown('ignored', others)}"
         f"if the file is yours, set {CONFIG_VARIABLE}={path}",
     )
     return kept
 
 
-def _shown(names: list[str]) -> str:
+def _shown(verb: str, names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(one[:_SHOWN] for one in names[:_SHOWN]) + more
+    listed = ", ".join(name[:_SHOWN] for name in names[:_SHOWN])
+    return f"{verb} options: {listed}{more}; " if names else ""
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
-    if isinstance(error, ConfigurationError):  # from _inside
+    if isinstance(error, ConfigurationError):  # _inside has raised it
         return error
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return ConfigurationError(f"{path} cannot be read: {reason}; fix it, or remove it")
@@ -365,14 +352,10 @@ def own_variable(option: str) -> str:
 def readers(
     settings_cls: type[BaseSettings], config: object = None
 ) -> tuple[Callable[[], AnySource], ...]:
-    """Return functions that open the sources besides arguments; the first source wins.
+    """Return functions that open the sources; the first source wins.
 
-    Each function raises ConfigurationError if its source cannot be read.
-
-    Args:
-        settings_cls: the class of the settings.
-        config: the path of a file; if None, the file that ``FAPILOG_CONFIG`` names,
-            or else the files in the working directory.
+    The file is ``config``, or the file that ``FAPILOG_CONFIG`` names, or else the files in
+    the working directory.  A function raises ConfigurationError for a wrong file.
     """
     environment = (
         partial(EnvironmentSource, settings_cls),
@@ -390,11 +373,7 @@ def readers(
 
 
 class Origins:
-    """Tells which source sets an option.
-
-    Args:
-        sources: the sources; the first source wins.
-    """
+    """Finds the source that sets an option; the first source wins."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._names = [(source, tuple(_names(source()))) for source in sources]

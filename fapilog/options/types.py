@@ -1,6 +1,6 @@
-"""The option types.  Each value is written the same way in code, environment and files.
+"""The option types.
 
-Lists and pairs can be written as ``a, b`` and ``a=1, b=2``, because JSON in a
+Lists and pairs may be written as ``a, b`` and ``a=1, b=2``, because JSON in a
 variable is hard to write.
 """
 
@@ -26,7 +26,7 @@ _EVERYTHING: Final = 0o777
 
 
 class OptionGroup(BaseModel):
-    """Base of an option group: a table in a file, ``FAPILOG_GROUP__OPTION`` in the environment."""
+    """Base of an option group, which is a table in a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -50,7 +50,7 @@ def _pairs(value: object) -> object:
 
 
 def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the values by dotted name: TOML reads ``app.db`` as a key in a table ``app``."""
+    """Yield the values by dotted name; TOML reads ``app.db`` as a table in a table."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _flattened(value, f"{prefix}{name}.")
@@ -59,7 +59,7 @@ def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[
 
 
 def _permissions(value: object) -> object:
-    """Read text such as ``"640"``, ``"0640"`` and ``"0o640"`` as octal, like chmod."""
+    """Return the permissions as a number; the text ``"640"`` is octal, as for chmod."""
     try:
         number = int(value.strip(), 8) if isinstance(value, str) else value
     except ValueError:

@@ -63,6 +63,7 @@ def test_it_prints_its_version(shell):
 
 def test_a_missing_typer_is_one_clear_line(shell, monkeypatch):
     monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "fapilog.cli.app", raising=False)
     code, out, err = shell("config")
     assert (code, out) == (1, "")
     assert "pip install 'fapilog[cli]'" in err

@@ -1,9 +1,6 @@
 """The demo's application: a small shop on FastAPI that logs through fapilog.
 
-``fapilog demo`` serves it, and ``examples/demo.py`` runs it as a separate
-application.  It logs as applications do: values as attributes, exceptions where
-they are caught, some records through the standard library, and a few secrets by
-mistake.  It does not know where the records go.
+``fapilog demo`` and ``examples/demo.py`` serve the shop.
 """
 # FastAPI reads annotations at run time, so this module does not postpone them.
 
@@ -21,7 +18,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import fapilog
 
-#: The attribute that a request's records and its span share.
+#: The attribute that links a request's records to the request's span.
 REQUEST_ID: Final = "request.id"
 #: The seconds that the warehouse takes for each item.
 RESERVING: Final = {"teapot": 0.003, "piano": 0.22}
@@ -60,16 +57,13 @@ class PaymentFailedError(Exception):
 
 
 class RequestId:
-    """ASGI middleware that puts one id on the request's span and on all its records.
-
-    It is pure ASGI, because a context variable that is set here must reach the endpoint.
-    """
+    """ASGI middleware that adds the request's id to its span and to all its records."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request with its id bound to the context."""
+        """Bind the request's id to the context, then serve the request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -81,11 +75,7 @@ class RequestId:
 
 
 def create_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """Return the shop's application, which is neither instrumented nor served yet.
-
-    Args:
-        lifespan: the lifespan of the ``FastAPI`` application.
-    """
+    """Return the shop's application, which the caller instruments and serves."""
     app = FastAPI(title="fapilog demo shop", lifespan=lifespan)
     app.add_middleware(RequestId)
     app.add_exception_handler(PaymentFailedError, payment_failed)
@@ -94,13 +84,13 @@ def create_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
 
 
 async def payment_failed(_request: Request, error: Exception) -> JSONResponse:
-    """Answer 502, because the gateway failed."""
+    """Answer with the status 502."""
     return JSONResponse({"detail": str(error)}, status_code=502)
 
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Answer that the shop is open."""
+    """Answer the health check of ``docker-compose.yml``."""
     return {"status": "ok"}
 
 

@@ -1,7 +1,4 @@
-"""``fapilog demo`` shows a record's complete path on this machine, in a few seconds.
-
-``run`` does the work; it is imported late, because it needs the extra ``fapilog[demo]``.
-"""
+"""The command ``fapilog demo``, and the error if its extra is not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's options, and the variables that pass them to fapilog and the SDK."""
+"""The demo's options, which it passes to fapilog and the SDK in variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OPTIONS: Final = {
 
 
 class Protocol(str, Enum):
-    """The OTLP protocol for the records, named as in ``OTEL_EXPORTER_OTLP_PROTOCOL``."""
+    """The values of ``OTEL_EXPORTER_OTLP_PROTOCOL``."""
 
     HTTP_PROTOBUF = "http/protobuf"
     HTTP_JSON = "http/json"
@@ -21,7 +21,7 @@ class Protocol(str, Enum):
 
 
 def in_options(text: str) -> str:
-    """Return a message with its variables replaced by the options that the user knows."""
+    """Return a message with the demo's options instead of its variables."""
     for variable, option in _OPTIONS.items():
         text = text.replace(variable, option)
     return text

@@ -1,7 +1,4 @@
-"""Prints the demo's results: the requests, one failed request in detail, and the ledger.
-
-All records and spans are shown as the receiver got them.
-"""
+"""Prints the demo's results: the requests, one failed request in detail, and the ledger."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.cli.demo.app import REQUEST_ID
 from fapilog.cli.demo.options import in_options
-from fapilog.cli.terminal import CYAN, DIM, GREEN, RED, YELLOW, Terminal, Text, cut, mask_url
+from fapilog.cli.terminal import CYAN, DIM, RED, YELLOW, Terminal, Text, cut, mark, mask_url
 from fapilog.cli.timeline import Timeline
 from fapilog.processors.redact import MASK
 
@@ -45,7 +42,7 @@ def show_requests(terminal: Terminal, exchanges: Sequence[Exchange]) -> None:
                 call.method,
                 call.path,
                 Text(str(status), RED if status >= _SERVER_ERROR else ""),
-                _span_of(took),
+                _duration(took),
                 Text(call.note, DIM),
             ]
             for (call, status), took in kinds.items()
@@ -53,7 +50,7 @@ def show_requests(terminal: Terminal, exchanges: Sequence[Exchange]) -> None:
     )
 
 
-def _span_of(took: Sequence[float]) -> str:
+def _duration(took: Sequence[float]) -> str:
     least, most = f"{min(took):.0f}", f"{max(took):.0f}"
     return f"{most} ms" if least == most else f"{least} to {most} ms"
 
@@ -64,7 +61,7 @@ def show_failure(
     logs: Sequence[ReceivedLog],
     spans: Sequence[ReceivedSpan],
 ) -> None:
-    """Show the first failed request: its spans, with their records under them."""
+    """Show the spans of the first failed request, and their records."""
     failed = [e.request_id for e in exchanges if e.status >= _SERVER_ERROR]
     roots = [span for span in spans if span.attributes.get(REQUEST_ID) in failed[:1]]
     if not roots:
@@ -88,15 +85,11 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
                 if MASK in text:
                     masked.setdefault((log.scope.name, path), text)
     terminal.heading("Redacted before it left the process", f"{stats.redacted} values")
-    # Under load, other libraries also log, and their loggers have long names.
+    # Other libraries may also log, and the names of their loggers may be long.
     fifth, rest = terminal.width // 5, terminal.width // 2 - 6
     terminal.table(
         [
-            [
-                Text(cut(scope, fifth), CYAN),
-                cut(path, fifth * 3 // 2),
-                cut(text, rest),
-            ]
+            [Text(cut(scope, fifth), CYAN), cut(path, fifth * 3 // 2), cut(text, rest)]
             for (scope, path), text in list(masked.items())[:_MOST_REDACTED]
         ]
     )
@@ -115,25 +108,22 @@ def show_ledger(terminal: Terminal, stats: Stats, findings: Sequence[Finding]) -
     """Show the ledger and the results of the checks."""
     terminal.heading("Ledger", str(stats))
     for finding in findings:
-        mark = Text("✓", GREEN) if finding.passed else Text("✗", RED)
-        terminal.line("  ", mark, " ", finding.text)
+        terminal.line("  ", mark(passed=finding.passed), " ", finding.text)
 
 
 def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> None:
     """Show how many records and spans the collector accepted."""
-    arrived = stats.delivered == stats.accepted
     terminal.heading("Sent", f"to {mask_url(endpoint)}")
-    mark = Text("✓", GREEN) if arrived else Text("✗", RED)
-    terminal.line("  ", mark, f" {stats.delivered} of {stats.accepted} records delivered")
+    passed = mark(passed=stats.delivered == stats.accepted)
+    terminal.line("  ", passed, f" {stats.delivered} of {stats.accepted} records delivered")
     terminal.line("    ", f"{spans} spans delivered")
     terminal.heading("Ledger", str(stats))
 
 
 def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
-    """Show the result of sending one more record, and how to fix the problem."""
+    """Show the result of another record, and how to fix the problem."""
     terminal.heading("The problem", "one more record, sent by itself")
-    mark = Text("✓", GREEN) if verdict.delivered else Text("✗", RED)
-    terminal.line("  ", mark, " ", in_options(verdict.text))
+    terminal.line("  ", mark(passed=verdict.delivered), " ", in_options(verdict.text))
     fix = "try again: the collector was slow, or has just started"
     terminal.line("    ", Text(fix if verdict.delivered else in_options(verdict.fix), YELLOW))
 

@@ -1,7 +1,6 @@
-"""Connects and runs the demo: receiver, fapilog, OpenTelemetry SDK, server, requests.
+"""Connects and runs the demo's receiver, application, server and clients.
 
-The demo is set up like an application (see ``examples/demo.py``): fapilog sends the
-logs, the SDK sends the traces, and OpenTelemetry's variables name the destination.
+fapilog sends the logs, and the SDK sends the traces, as in ``examples/demo.py``.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import os
 import socket
 import threading
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -39,22 +39,15 @@ if TYPE_CHECKING:
     from fapilog.cli.terminal import Terminal
 
 SERVICE: Final = {"service.name": "shop"}
-#: The seconds that the demo waits for the delivery of all records.
+#: The number of seconds that the demo waits for the delivery of all records.
 PATIENCE: Final = 6.0
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 
 
 def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> bool:
-    """Run the demo and print its results.  Blocks for some seconds.
+    """Run the demo and return whether all data arrived.  Blocks for some seconds.
 
-    Args:
-        terminal: the terminal to print on.
-        endpoint: the base URL of a collector; None starts an embedded receiver.
-        protocol: a value of ``OTEL_EXPORTER_OTLP_PROTOCOL``.
-        count: the number of requests to make.
-
-    Returns:
-        Whether all data arrived as expected.
+    The data goes to ``endpoint``, or else to a receiver in this process.
 
     Raises:
         ConfigurationError: the endpoint is not a URL.
@@ -93,7 +86,7 @@ def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> 
 
 
 def isolate() -> None:
-    """Remove the environment variables that would change the embedded demo."""
+    """Remove the environment variables that change fapilog or the SDK."""
     for name in list(os.environ):
         if name.startswith(("FAPILOG_", "OTEL_")) or name.lower().endswith("_proxy"):
             del os.environ[name]
@@ -138,29 +131,22 @@ def telemetry(
 
 
 def _span_exporter(protocol: str) -> SpanExporter:
-    """Return the SDK's exporter for spans; for JSON it is the protobuf exporter."""
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - an extra
-            OTLPSpanExporter as GRPCSpanExporter,
-        )
-
-        return GRPCSpanExporter(timeout=3)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - an extra
-        OTLPSpanExporter,
-    )
-
-    return OTLPSpanExporter(timeout=3)
+    """Return the SDK's exporter for spans, which uses protobuf instead of JSON."""
+    wire = "grpc" if protocol == "grpc" else "http"
+    module = import_module(f"opentelemetry.exporter.otlp.proto.{wire}.trace_exporter")
+    exporter: SpanExporter = module.OTLPSpanExporter(timeout=3)
+    return exporter
 
 
 class CountingExporter(SpanExporter):
-    """Counts the spans that another exporter delivers, because the SDK does not count them."""
+    """Counts the spans that another exporter delivers."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export the spans and count them.  Blocks as long as the other exporter does."""
+        """Export the spans and count them.  Blocks while the other exporter sends."""
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             self.sent += len(spans)
@@ -173,14 +159,11 @@ class CountingExporter(SpanExporter):
 
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
-    """Serve ``app`` on a free loopback port, on its own thread, and yield its URL.
-
-    The socket listens before the server runs, so an early client waits instead of failing.
-    """
+    """Serve ``app`` on a free port of this machine, on its own thread, and yield its URL."""
     # asyncio disables Nagle's algorithm only if the socket's protocol is set.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    listener.listen()
+    listener.listen()  # an early client waits until the server runs
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,

@@ -1,8 +1,4 @@
-"""Makes the demo's HTTP requests: some are slow, some fail, one contains secrets.
-
-Every request has its own id, which the shop adds to the request's span and
-records, so the received data can be compared with the requests.
-"""
+"""Makes the demo's HTTP requests: some are slow, some fail, one contains secrets."""
 
 from __future__ import annotations
 
@@ -21,9 +17,9 @@ from fapilog.cli.demo.app import DATABASE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: The number of concurrent requests; concurrency shows that contexts do not mix.
+#: The number of concurrent requests; several requests show that their contexts do not mix.
 CONCURRENCY: Final = 4
-_PATIENCE: Final = 30.0  # seconds; long, so that a slow machine does not fail the demo
+_TIMEOUT: Final = 30.0  # seconds; a slow machine must not fail the demo
 
 
 def _token(claims: Mapping[str, str]) -> str:
@@ -38,9 +34,9 @@ TOKEN: Final = _token({"sub": "ada", "scope": "orders"})
 SECRETS: Final = (PASSWORD, TOKEN, DATABASE.split("@")[0].rpartition(":")[2])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # the report uses calls as keys of a dict
 class Call:
-    """A request to make, with a note for the report; compared by identity."""
+    """A request to make, with a note for the report."""
 
     method: str
     path: str
@@ -51,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Exchange:
-    """An answered request; the client measured the ``seconds`` until the answer."""
+    """A request with its answer's status and the ``seconds`` until the answer."""
 
     call: Call
     request_id: str
@@ -59,7 +55,7 @@ class Exchange:
     seconds: float
 
 
-#: One round of requests; rounds repeat until enough requests are made.
+#: The requests of one round; the demo repeats the round until it has made enough requests.
 ROUND: Final = (
     Call("GET", "/orders/1001"),
     Call("POST", "/orders", "", {"item": "teapot", "quantity": 2}),
@@ -82,14 +78,13 @@ def send_requests(url: str, count: int) -> Sequence[Exchange]:
     Raises:
         httpx.TransportError: the shop does not answer.
     """
-    # Requests to the demo's own server must not use a proxy from the environment.
-    with httpx.Client(base_url=url, timeout=_PATIENCE, trust_env=False) as client:
+    # A proxy that the environment names cannot reach the demo's server.
+    with httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="customer")
         try:
             return list(pool.map(partial(_send, client), range(count)))
         finally:
-            # After Ctrl-C, the remaining requests must not start.
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, no other request starts
 
 
 def _send(client: httpx.Client, number: int) -> Exchange:

@@ -1,8 +1,7 @@
-"""Checks the demo's claims against the records and spans that arrived.
+"""Checks that the demo's records and spans arrived, with the right ids and without secrets.
 
-The checks do not trust the trace ids that they test.  The request's id reaches
-the records through the bound context and the spans as an attribute; records and
-spans with the same request id must have the same trace.
+Every record and span of a request has the request's id, which does not depend on
+traces.  So records and spans with the same request id must have the same trace id.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
     from fapilog.delivery.ledger import Stats
 
-# In nanoseconds.  ``logging`` stores a record's time as a float in seconds, which
-# is accurate to a few hundred nanoseconds.
+# The rounding error in nanoseconds: ``logging`` stores the time of a record as a float.
 _ROUNDING: Final = 1000
 
 
@@ -35,14 +33,7 @@ def verify(
     spans: Sequence[ReceivedSpan],
     secrets: Sequence[str],
 ) -> list[Finding]:
-    """Check that all records arrived with the right ids and that no secret arrived.
-
-    Args:
-        stats: the ledger after all records were delivered.
-        logs: the records that the receiver got.
-        spans: the spans that the receiver got.
-        secrets: the secrets that the application logged.
-    """
+    """Compare the received records and spans with the ledger and the logged secrets."""
     by_ids = {(span.trace_id, span.span_id): span for span in spans}
     traces = {str(span.attributes.get(REQUEST_ID, "")): span.trace_id for span in spans}
     within = [log for log in logs if REQUEST_ID in log.attributes]
@@ -68,7 +59,7 @@ def _is_in_its_span(
     spans: Mapping[tuple[str, str], ReceivedSpan],
     traces: Mapping[str, str],
 ) -> bool:
-    """Whether the record's span arrived, belongs to its request, and covers the record's time."""
+    """Whether the record's span arrived, has the right trace, and covers the record's time."""
     received = spans.get((log.trace_id, log.span_id))
     if received is None or traces.get(log.attributes[REQUEST_ID]) != log.trace_id:
         return False

@@ -1,10 +1,8 @@
-"""An OTLP receiver inside the process, for tests, the demo and ``fapilog receive``.
+"""An OTLP receiver for tests, the demo and ``fapilog receive``.
 
-It speaks the protocols of a collector: HTTP with protobuf or JSON, and gRPC if
-grpcio is installed.  It parses requests with the official protobuf messages and
-keeps records and spans in memory.  Only the command line and tests may import
-it; from fapilog, it imports only the framing in ``fapilog.otlp``.  Read
-:class:`Receiver` first.
+The receiver accepts OTLP over HTTP, with protobuf or JSON, and over gRPC if grpcio
+is installed.  It parses requests with the official protobuf messages, so that tests
+do not check fapilog's encoder with fapilog's decoder.  Read :class:`Receiver` first.
 """
 
 from __future__ import annotations
@@ -12,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from typing_extensions import Self
 
 from fapilog.cli.receiver.http import MAX_REQUEST, REQUESTS, HTTPReceiver
@@ -28,13 +24,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import grpc
-    from google.protobuf.message import Message
 
     from fapilog.cli.receiver.http import Answer, Respond
 
 __all__ = ["ReceivedLog", "ReceivedSpan", "Receiver", "python_value", "python_values"]
 
-#: The seconds that running gRPC calls have to end when the receiver stops.
+#: The number of seconds that gRPC calls may still run when the receiver stops.
 _GRACE: Final = 1.0
 _SERVICES: Final = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "/v1/logs",
@@ -44,32 +39,28 @@ _SERVICES: Final = {
 
 
 class Receiver:
-    """Receives OTLP while its ``with`` block runs.
+    """Receives OTLP while its ``with`` block runs, and discards metrics.
 
-    Metrics are parsed and discarded.  Starting and stopping block briefly.
-    Thread-safe.
+    Starting and stopping block briefly.  Thread-safe.
 
     Args:
         host: the address to listen on.
         http_port: the TCP port for HTTP; 0 selects a free port.
-        grpc_port: the TCP port for gRPC; None disables gRPC, which also needs grpcio.
-        keep: the maximum number of log records, and of spans, to keep; the oldest
-            are discarded.  None keeps all.
-        on_logs: a function that is called with each request's log records, on a
-            server thread.
-        respond: a function that is called with the path and the decompressed body
-            of each HTTP request.  It returns the status, headers and body of an answer, or None
-            to let the receiver process the request.
+        grpc_port: the TCP port for gRPC; 0 selects a free port, None disables gRPC.
+        keep: the maximum number of records, and of spans, in memory; the oldest are
+            discarded.  None keeps all.
+        on_logs: a function that gets each request's log records, on a server thread.
+        respond: a function that answers HTTP requests; see :data:`Respond`.
         ssl_context: the TLS settings for HTTPS; None serves plain HTTP.
         grpc_credentials: the credentials for gRPC over TLS; None serves plain gRPC.
 
     Attributes:
         http_endpoint: the base URL, for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
-        grpc_endpoint: the base URL for gRPC, or None.
+        grpc_endpoint: the base URL for gRPC; None without gRPC.
         logs: the received log records in the order of arrival.
         spans: the received spans in the order of arrival.
-        requests: the number of requests whose body could be read, whatever the answer.
-        respond: the argument ``respond``; it may be replaced at any time.
+        requests: the number of requests whose body could be read.
+        respond: the argument ``respond``; a test may replace it at any time.
     """
 
     def __init__(
@@ -122,7 +113,7 @@ class Receiver:
         """
         with contextlib.ExitStack() as stack:
             address = (self._host, self._http_port)
-            http = HTTPReceiver(address, self._take, self._scripted, self._ssl_context)
+            http = HTTPReceiver(address, self._take, self._answer, self._ssl_context)
             stack.callback(http.stop)
             scheme = "https" if self._ssl_context else "http"
             self.http_endpoint = f"{scheme}://{self._host}:{http.server_port}"
@@ -184,41 +175,29 @@ class Receiver:
 
         return export
 
-    def _scripted(self, path: str, body: bytes) -> Answer | None:
+    def _answer(self, path: str, body: bytes) -> Answer | None:
         with self._changed:
             self.requests += 1
         return self.respond(path, body) if self.respond is not None else None
 
-    def _take(self, request: Message) -> None:
-        if isinstance(request, ExportLogsServiceRequest):
-            self._take_logs(request)
-        elif isinstance(request, ExportTraceServiceRequest):
-            self._take_spans(request)
-
-    def _take_logs(self, request: ExportLogsServiceRequest) -> None:
+    def _take(self, request: Any) -> None:
         logs: list[ReceivedLog] = []
-        for resource_logs in request.resource_logs:
-            resource = python_values(resource_logs.resource.attributes)
-            for group in resource_logs.scope_logs:
-                logs += [ReceivedLog(one, resource, group.scope) for one in group.log_records]
+        for one in getattr(request, "resource_logs", ()):
+            resource = python_values(one.resource.attributes)
+            for group in one.scope_logs:
+                logs += [ReceivedLog(log, resource, group.scope) for log in group.log_records]
+        spans: list[ReceivedSpan] = []
+        for one in getattr(request, "resource_spans", ()):
+            resource = python_values(one.resource.attributes)
+            for group in one.scope_spans:
+                spans += [ReceivedSpan(span, resource, group.scope) for span in group.spans]
         with self._changed:
             self.logs += logs
-            self._log_count += len(logs)
-            self._trim(self.logs)
-            self._changed.notify_all()
-        if self._on_logs is not None:
-            self._on_logs(logs)
-
-    def _take_spans(self, request: ExportTraceServiceRequest) -> None:
-        spans: list[ReceivedSpan] = []
-        for resource_spans in request.resource_spans:
-            resource = python_values(resource_spans.resource.attributes)
-            for group in resource_spans.scope_spans:
-                spans += [ReceivedSpan(one, resource, group.scope) for one in group.spans]
-        with self._changed:
             self.spans += spans
-            self._trim(self.spans)
-
-    def _trim(self, kept: list[ReceivedLog] | list[ReceivedSpan]) -> None:
-        if self._keep is not None and len(kept) > self._keep:
-            del kept[: len(kept) - self._keep]
+            self._log_count += len(logs)
+            if self._keep is not None:
+                for kept in (self.logs, self.spans):
+                    del kept[: max(len(kept) - self._keep, 0)]
+            self._changed.notify_all()
+        if logs and self._on_logs is not None:
+            self._on_logs(logs)

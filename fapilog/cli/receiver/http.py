@@ -1,4 +1,4 @@
-"""The receiver's HTTP server: connections, encodings and the protocol's answers.
+"""The receiver's HTTP server.
 
 Specification: https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ipaddress
 import json
 import re
 import socket
@@ -41,33 +40,29 @@ REQUESTS: Final[Mapping[str, type[Message]]] = {
 
 #: The status, headers and body of an answer.
 Answer: TypeAlias = "tuple[int, Mapping[str, str], bytes]"
-#: Gets the path and the decompressed body; returns an answer, or None to process the request.
+#: A function that gets a request's path and decompressed body, and returns an answer.
+#: If it returns None, the receiver processes the request.
 Respond: TypeAlias = Callable[[str, bytes], "Answer | None"]
 
-#: The exceptions that parsers of JSON, gzip and protobuf raise for an invalid request.
+#: The exceptions that the parsers of JSON, gzip and protobuf raise for invalid input.
 _WRONG: Final = (
     *(DecodeError, json_format.ParseError, ValueError, zlib.error),
     *(RecursionError, TypeError, AttributeError),
 )
-_MAX_DIGITS: Final = 18
-#: The maximum length of an answer's message, which may quote the request.
+_LENGTH: Final = re.compile("[0-9]{1,18}")
+#: The maximum length of an error's message, which may quote the request.
 _MAX_MESSAGE: Final = 500
-#: A ``Host`` header: an address in brackets or a name, and a port.
-_HOST: Final = re.compile(r"(?:\[(?P<address>[^\]%]+)\]|(?P<name>[^:\[\]%]+))(?::[0-9]*)?")
+#: A ``Host`` header that always refers to this machine.
+_LOCAL_HOST: Final = re.compile(
+    r"(localhost\.?|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]*)?", re.IGNORECASE
+)
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
 class HTTPReceiver(HTTPServer):
-    """Serves each connection on its own thread, and can close all connections.
-
-    Args:
-        address: the host and port to listen on.
-        take: a function that is called with every parsed request, on the
-            connection's thread.
-        respond: a function that is called first; see :data:`Respond`.
-        tls: the TLS settings for HTTPS; None serves plain HTTP.
+    """Serves each connection on its own thread, which calls ``take`` with each parsed request.
 
     Raises:
         OSError: the port is in use.
@@ -84,14 +79,13 @@ class HTTPReceiver(HTTPServer):
     ) -> None:
         super().__init__(address, _Handler)
         if tls is not None:
-            # The connection's thread does the handshake, because a slow client must
-            # not delay the others.
+            # A slow client must not delay others, so the connection's thread does the handshake.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
         self._take = take
         self._respond = respond
-        self._is_local = is_loopback(address[0])
+        self._is_local = _LOCAL_HOST.fullmatch(address[0]) is not None
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._acceptor = threading.Thread(
             target=self.serve_forever, args=(0.05,), name="otlp-receiver", daemon=True
@@ -129,22 +123,21 @@ class HTTPReceiver(HTTPServer):
         self.server_close()
 
     def serves(self, hosts: Sequence[str]) -> bool:
-        """Whether a request with these ``Host`` headers is meant for this server.
+        """Whether a server accepts a request with these ``Host`` headers.
 
-        A web page may send requests to its own host name, whose address is this
-        machine.  A server on loopback therefore accepts only local names, which
-        local clients use.
+        The owner of a website can give its host name the address 127.0.0.1 (DNS
+        rebinding).  So a server on loopback accepts only names of this machine.
         """
-        return not self._is_local or all(is_loopback(_host_of(host)) for host in hosts)
+        return not self._is_local or all(map(_LOCAL_HOST.fullmatch, hosts))
 
     def answer(self, path: str, content_type: str, encoding: str, body: bytes) -> Answer:
         """Process one request and return the answer."""
         is_json = content_type.startswith(_JSON)
         try:
             body = _unpack(body, encoding)
-            scripted = self._respond(path, body)
-            if scripted is not None:
-                return scripted
+            answer = self._respond(path, body)
+            if answer is not None:
+                return answer
             if path not in REQUESTS:
                 return _failure(404, f"no such path: {path}", is_json=is_json)
             if not is_json and not content_type.startswith(_PROTOBUF):
@@ -170,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.serves(hosts):
             msg = f"{', '.join(hosts)} is not a name of this server: use localhost or 127.0.0.1"
             self._send(_failure(403, msg), close=True)
-        elif not _is_length(length) or "Transfer-Encoding" in self.headers:
+        elif not _LENGTH.fullmatch(length) or "Transfer-Encoding" in self.headers:
             self._send(_failure(411, "Content-Length is missing"), close=True)
         elif int(length) > MAX_REQUEST:
             self._send(_failure(413, f"the body has more than {MAX_REQUEST} bytes"), close=True)
@@ -195,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Write nothing, because the receiver shows the requests."""
+        """Write nothing; the base class writes a line to stderr."""
 
 
 def _unpack(body: bytes, encoding: str) -> bytes:
@@ -211,8 +204,7 @@ def _unpack(body: bytes, encoding: str) -> bytes:
 def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
-    # orjson rejects input that json accepts but protobuf cannot represent: surrogates,
-    # NaN, encodings other than UTF-8, deep nesting.
+    # orjson rejects surrogates, NaN and deep nesting, which json accepts and protobuf does not.
     orjson.loads(body)
     fields = json.loads(body, object_hook=_with_base64_ids)
     if not isinstance(fields, dict):
@@ -222,31 +214,10 @@ def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
 
 
 def _with_base64_ids(fields: dict[str, Any]) -> dict[str, Any]:
-    """Convert OTLP/JSON's hexadecimal ids to base64, which protobuf's JSON mapping expects."""
+    """Convert ids from hexadecimal (OTLP/JSON) to base64 (protobuf's JSON mapping)."""
     for name in _IDS & fields.keys():
-        if not isinstance(fields[name], str):
-            msg = f"{name} is not a string of hexadecimal digits"
-            raise ValueError(msg)  # noqa: TRY004 - the request's value is wrong
         fields[name] = base64.b64encode(bytes.fromhex(fields[name])).decode()
     return fields
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address always refers to this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
-
-
-def _host_of(header: str) -> str:
-    """Return the name or the address in a ``Host`` header; "" if the header is wrong."""
-    parts = _HOST.fullmatch(header)
-    return (parts["address"] or parts["name"]) if parts else ""
-
-
-def _is_length(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
 def _failure(status: int, message: str, *, is_json: bool = False) -> Answer:
@@ -254,8 +225,5 @@ def _failure(status: int, message: str, *, is_json: bool = False) -> Answer:
     message = message[:_MAX_MESSAGE]
     if is_json:
         return status, {"Content-Type": _JSON}, json.dumps({"message": message}).encode()
-    return (
-        status,
-        {"Content-Type": _PROTOBUF},
-        delimited(b"\x12", message.encode("utf-8", "replace")),
-    )
+    encoded = delimited(b"\x12", message.encode("utf-8", "replace"))
+    return status, {"Content-Type": _PROTOBUF}, encoded

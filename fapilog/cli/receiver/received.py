@@ -1,4 +1,4 @@
-"""The received log records and spans, in classes that tests can compare easily."""
+"""The received log records and spans, with their values as Python objects."""
 
 from __future__ import annotations
 
