@@ -30,8 +30,6 @@ _CHARSETS: Final = {
     "utf-16be": "utf-16-be", "shift_jis": "cp932", "euc-jp": "euc_jp", "euc-kr": "cp949",
     "gbk": "gbk", "gb2312": "gbk", "gb18030": "gb18030", "big5": "big5",
 }  # fmt: skip
-
-
 _MARKS: Final = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",

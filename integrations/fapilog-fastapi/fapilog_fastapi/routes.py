@@ -23,10 +23,9 @@ _MAX_LAYERS: Final = 100
 
 
 def route_template(scope: Scope) -> str | None:
-    """Return the template of the route that served the request; None if there is none.
+    """Return the template of the route that served a request; None if there is none.
 
-    Args:
-        scope: the request's scope after the application has handled it.
+    ``scope`` is the request's scope after the application has handled the request.
     """
     path = _last_part(scope)
     if path is None:
