@@ -41,7 +41,7 @@ def codec_of(charset: str, data: bytes = b"") -> str:
     """Return Python's codec for the label of a charset; UTF-8 for an unknown label.
 
     A byte order mark at the beginning of ``data`` overrides the label.  The codec
-    ``utf-16`` is never returned: it raises if there is no such mark.
+    ``utf-16`` is never returned, because it raises without such a mark.
     """
     for mark, codec in _MARKS.items():
         if data.startswith(mark):

@@ -133,8 +133,8 @@ class Recorder:
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
         """Return the logger, and the fields that were bound in the request.
 
-        Two names are parameters of ``log``: ``exc_info`` is omitted, and ``event_name``
-        is bound to the logger, so it stays an attribute as on every other record.
+        The names ``exc_info`` and ``event_name`` are also parameters of ``log``, so the
+        first is omitted, and the second is bound to the logger to stay an attribute.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)

@@ -113,7 +113,7 @@ class FapilogMiddleware:
                 except BaseException as error:
                     exchange.fail(error)
                     if isinstance(error, GeneratorExit):
-                        remote = None  # the garbage collector runs this in another context
+                        remote = None  # the garbage collector runs this code in another context
                     raise
                 exchange.finish()
         finally:
@@ -122,7 +122,7 @@ class FapilogMiddleware:
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            with contextlib.suppress(ValueError):  # after GeneratorExit, in a different context
+            with contextlib.suppress(ValueError):  # raised in another context, after GeneratorExit
                 CURRENT.reset(current)
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
@@ -160,5 +160,5 @@ class FapilogMiddleware:
             unmark(error)  # the application may raise the same object again for a later request
             raise
         finally:
-            with contextlib.suppress(ValueError):  # after GeneratorExit, in a different context
+            with contextlib.suppress(ValueError):  # raised in another context, after GeneratorExit
                 CURRENT.reset(current)

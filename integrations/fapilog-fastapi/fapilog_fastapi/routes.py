@@ -104,7 +104,7 @@ def _through(mount: Mount, prefix: str) -> str | None:
 
 
 def _included(route: Any, prefix: str) -> str | None:
-    """Do the work of :func:`_mounts` for an included router in newer versions of FastAPI."""
+    """Return the template of the mounts inside an included router of newer FastAPI."""
     router = getattr(route, "original_router", None)
     before = getattr(getattr(route, "include_context", None), "prefix", "")
     if router is None or not prefix.startswith(before):
