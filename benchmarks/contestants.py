@@ -131,7 +131,7 @@ def loki_logger_handler(target: Target) -> Contestant:
     """loki-logger-handler with structured metadata, its documented place for a trace id.
 
     Its other options are the defaults, which were the fastest of those tried: its
-    thread pushes the records of 10 seconds, or until it is woken, in one request.
+    thread waits for 10 seconds, or until it is woken, and pushes all records in one request.
     """
     from loki_logger_handler.loki_logger_handler import LokiLoggerHandler
 
@@ -262,7 +262,7 @@ def loguru_file(target: Target) -> Contestant:
 def _older(target: Target, core: dict[str, Any]) -> Contestant:
     import fapilog
 
-    older: Any = fapilog  # in its environment this is 0.18.1
+    older: Any = fapilog  # in the contestant's environment this is fapilog 0.18.1
     settings = older.Settings(
         core={
             "log_level": "INFO",
@@ -292,7 +292,7 @@ def older_file(target: Target) -> Contestant:
 def older_file_bare(target: Target) -> Contestant:
     """The older fapilog with its fastest settings, without enrichers and redactors.
 
-    They were found by trying its documented options: thread and bound-loop mode,
+    These settings were found by trying its documented options: thread and bound-loop mode,
     one and two workers, sink concurrency 1 and 8, batches of 256 and 1024,
     serialisation in the flush or in the sink.
     """

@@ -126,7 +126,7 @@ SCENARIOS: Final = {
         {"early": 50_000, "late": 250_000},
         repeats=2,
     ),
-    # "early" is after queue and backlog are full, with 32,768 records and 64 MiB.
+    # "early" is measured when the queue (32,768 records) and the backlog (64 MiB) are full.
     "outage": Scenario(
         ("fapilog-otlp",),
         {"early": 300_000, "late": 1_000_000, "backend": "refusing"},

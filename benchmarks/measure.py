@@ -30,7 +30,7 @@ PEERS = (
 PROTOCOLS = {"otlp", "loki"}
 #: An address where nothing listens.
 REFUSING = "http://127.0.0.1:9"
-TIMEOUT = 300  # seconds a single measurement may take
+TIMEOUT = 300  # the seconds that a single measurement may take
 
 
 class BrokenScenarioError(Exception):

@@ -1,7 +1,7 @@
 """FastAPI in ten lines: one record per request, and the request's id on all its records.
 
     pip install fapilog-fastapi uvicorn
-    uvicorn examples.fastapi_ten_lines:app --no-access-log
+    uvicorn examples.fastapi_ten_lines:app
 
 Records go to the console, or to OTEL_EXPORTER_OTLP_ENDPOINT if it is set.
 """

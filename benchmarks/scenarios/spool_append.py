@@ -30,7 +30,7 @@ def measure(directory: Path, batches: int) -> dict[str, Any]:
     spool = Spool("bench", "bytes", SpoolOptions(directory, sync="interval"))
     spool.open()
     body, severities = os.urandom(COUNT * SIZE), [INFO] * COUNT
-    items = list(range(COUNT))  # the encoded records, which are kept for a reader
+    items = list(range(COUNT))  # in place of the encoded records
     spool.append(body, severities, items)  # creates the directory
     cpu = cpu_seconds()
     start = look_at = time.perf_counter()

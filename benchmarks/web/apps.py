@@ -132,7 +132,8 @@ def older(target: Target) -> Any:
 
     module: Any = fastapi
     builder = module.FastAPIBuilder().add_file(str(target.path.parent), max_bytes=1 << 30)
-    builder.with_backpressure(wait_ms=1000, drop_on_full=False)  # it would drop most records
+    # With the default, most records would be dropped.
+    builder.with_backpressure(wait_ms=1000, drop_on_full=False)
     app = FastAPI(lifespan=builder.build())
     logger = Depends(module.get_request_logger)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-SECONDS = 60  # after which a process counts as stuck
+SECONDS = 60  # the time after which a process counts as stuck
 
 
 def free_port() -> int:
@@ -28,7 +28,10 @@ def free_port() -> int:
 
 
 def start(stack: ExitStack, *command: str, **options: Any) -> "subprocess.Popen[str]":
-    process = stack.enter_context(subprocess.Popen(command, text=True, **options))
+    # In its own session, so that Ctrl-C reaches only this program, which then ends the others.
+    process = stack.enter_context(
+        subprocess.Popen(command, text=True, start_new_session=True, **options)
+    )
     stack.callback(process.terminate)
     return process
 
@@ -76,4 +79,7 @@ def main(item: str = "piano", quantity: str = "2") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)

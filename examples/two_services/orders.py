@@ -1,4 +1,4 @@
-"""The order service: takes orders and reserves goods at the stock service.  Logs with fapilog."""
+"""The order service: takes orders, reserves goods at the stock service, and logs with fapilog."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The stock service: reserves goods.  Logs with the standard library, as many services do."""
+"""The stock service: reserves goods, and logs with the standard library, as many services do."""
 
 import logging
 

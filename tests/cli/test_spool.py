@@ -88,9 +88,7 @@ def test_status_shows_processes_records_and_their_age(shell, tmp_path):
     title, dead, alive, quarantine = out.strip().splitlines()
     assert title == "otlp"
     pid = os.getpid()
-    assert re.match(
-        rf" +process {pid} +orphaned +1 segment +\d+B +3 records +oldest 2 h ago$", dead
-    )
+    assert re.match(rf" +process {pid} +dead +1 segment +\d+B +3 records +oldest 2 h ago$", dead)
     assert re.match(rf" +process {pid} +alive +1 segment +\d+B +1 record +oldest \d+ s ago$", alive)
     assert re.match(r" +quarantine +1 file +\d+B +1 record +oldest \d+ s ago$", quarantine)
 
@@ -128,7 +126,7 @@ def test_status_names_sinks_as_they_are_called(shell, tmp_path):
 def test_a_directory_that_cannot_be_read_is_shown_with_the_reason(shell, tmp_path):
     path = leave(tmp_path, ("a",))
     (path / "lock").unlink()
-    assert "orphaned" in shell("status")[1]
+    assert " dead " in shell("status")[1]
     (path / "lock").symlink_to("/dev/null")
     code, out, _ = shell("status")
     assert code == 0

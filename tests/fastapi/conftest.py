@@ -41,13 +41,19 @@ class Logged:
         return [record.body for record in self()]
 
 
+def release_server_logs() -> None:
+    """Remove the filters, also those of earlier applications that still exist."""
+    server_logs._users.clear()
+    server_logs.release(release_server_logs)
+
+
 @pytest.fixture
 def logged() -> Iterator[Logged]:
-    server_logs.uninstall()  # applications of earlier tests that are not garbage-collected yet
+    release_server_logs()
     sink = MemorySink()
     fapilog.configure(sinks=[sink], level="info")
     yield Logged(sink)
-    server_logs.uninstall()
+    release_server_logs()
 
 
 class Traces:

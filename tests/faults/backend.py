@@ -2,8 +2,8 @@
 
     python -m tests.faults.backend '{"protocol": "http", "port": 40000, "journal": "...", ...}'
 
-It gets commands line by line on standard input and ends with it, so it cannot
-outlive the suite: ``{"play": [steps]}`` sets another script, and
+It reads commands line by line from standard input and ends when the input ends, so
+it cannot outlive the suite: ``{"play": [steps]}`` sets another script, and
 ``{"open": true}`` opens the port.  It answers each line with ``{"done": ...}``.
 Its journal of records is a file, because some rows kill the backend.
 """

@@ -1,4 +1,4 @@
-"""Finds where every record of a row has ended, and whether it belongs there.
+"""Finds the place where every record of a row ended, and checks that it is the right place.
 
 The application's ledger gives the number of records; the backend's books and the
 files on disk give their identities.  Both must agree, and every record must be in
@@ -72,7 +72,7 @@ def balance(row: Row, sink: str, runs: Sequence[Ended], books: Books, disk: OnDi
     result = Result(row.name, sink, duplicates=books.duplicates)
     result.accepted = len(numbers)
     result.counts.update({place: len(ids) for place, ids in places.items()})
-    # For these two, only the application's own count exists.
+    # Only the application's ledger counts the records that it rejected or dropped.
     result.counts["lost"] = _total(runs, "dropped")
     result.counts["rejected"] = _total(runs, "rejected")
     if result.unaccounted:
@@ -95,8 +95,8 @@ def _known(runs: Sequence[Run], ended: Sequence[Ended]) -> frozenset[int]:
 
     A process that was killed while logging has to account for the records that its
     last ledger calls settled, because records settle in the order in which they were
-    logged.  Adopted records settle in between, so its ledger cannot tell which of
-    them are its own.
+    logged.  Adopted records settle in between, so the ledger cannot tell which of the
+    settled records are the process's own.
     """
     numbers: set[int] = set()
     first = 0
@@ -155,7 +155,7 @@ def _disagreements(
 
 
 def _unmet(row: Row, sink: str, books: Books) -> Iterable[str]:
-    """Yield the faults that the application never met, without which a row proves nothing."""
+    """Yield the faults that no request met; without these faults, the row proves nothing."""
     for life in row.lives:
         for step in life.steps:
             # gRPC's server refuses a large request before the script sees it.

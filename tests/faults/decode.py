@@ -1,8 +1,9 @@
 """Reads the requests to the scripted backend, without code of fapilog.
 
-The official messages of opentelemetry-proto, ``json``, and for Loki's protobuf
-the message that its documentation describes, each give the number ``n`` that
-every record of the suite has, and whether the script treats it as bad.
+Every record of the suite has a number ``n``, and a mark if the script treats the
+record as bad.  The readers find both with the official messages of
+opentelemetry-proto, with ``json``, and with the message that Loki's documentation
+describes.
 """
 
 from __future__ import annotations

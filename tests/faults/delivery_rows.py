@@ -73,7 +73,7 @@ def _larger() -> Iterator[Row]:
 
 
 def _hangs() -> Iterator[Row]:
-    """Code of the application that never returns: the process still ends, and balances."""
+    """Code of the application that never returns: the process still ends, with a balanced ledger."""
     yield Row(
         "processor hangs at the deadline",
         runs=GIVES_UP,

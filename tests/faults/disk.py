@@ -1,7 +1,7 @@
-"""Reads what an application left in its spool's directory, by the format's description.
+"""Reads the records that an application left in its spool's directory.
 
-It is written from the text in ``fapilog.spool.format``, not with its code, because
-the code that writes records must not also judge whether they are there.
+This reader follows the description in ``fapilog.spool.format`` and uses none of its code,
+because the code that writes records must not also judge whether they are there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def on_disk(directory: Path | None) -> OnDisk:
     """Return the records in the directory; none without a directory.
 
     Raises:
-        ValueError: a frame is damaged, which no row does.
+        ValueError: a frame is damaged; no row damages frames.
     """
     if directory is None:
         return OnDisk()

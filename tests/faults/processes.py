@@ -36,7 +36,8 @@ SIGNALS: Final = {
 def reserve_port() -> socket.socket:
     """Return a socket that reserves a port for a backend, so no other program can use it.
 
-    It does not listen.  A backend binds to the same port, and again after it was killed.
+    The socket does not listen.  A backend binds to the same port, and so does the next
+    backend after a kill.
     """
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -225,7 +226,7 @@ def run_application(
         env: the variables of the process in addition to those of this process.
     """
     ended = Ended()
-    logged = time.monotonic()  # the process may end before it reports when
+    logged = time.monotonic()  # a default, because the process may end before its report
     stderr = directory / f"stderr-{options['first']}"
     command = [sys.executable, str(ROOT / "tests/faults/application.py"), json.dumps(options)]
     with (
@@ -242,7 +243,7 @@ def run_application(
         _killed_after(process, run.deadline + HANGS),
     ):
         assert process.stdout
-        is_told = False  # to end
+        is_told = False  # whether the suite has told the process to end
         for line in process.stdout:
             told = json.loads(line)
             event = told.pop("event")

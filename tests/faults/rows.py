@@ -76,7 +76,7 @@ class Life:
     Attributes:
         steps: the script.
         after: the seconds for which its port stays closed first.
-        after_run: the index of the application's process that has to end before.
+        after_run: the index of the application's process that must end before the port opens.
         trusted: whether its certificate is the one that the application trusts
             at first; None without TLS.
         renews: the seconds of logging after which the application's files are replaced
@@ -108,7 +108,7 @@ class Run:
         neighbour: the position of a second sink, whose destination does not
             listen and which must not get any record; "" for no second sink.
         tampering: the damage to the spool's files while it logs; None for no damage.
-        tampered_at: the number of records logged before; 0: before fapilog starts.
+        tampered_at: the number of records before the damage; 0 means before fapilog starts.
     """
 
     records: int = 3000
@@ -470,7 +470,8 @@ def _ends() -> Iterator[Row]:
     )
     yield Row(
         "disk full, backend up, few records",
-        runs=(Run(records=40, end="drained", deadline=4.0),) * 3,  # a race, with three attempts
+        # Three attempts, because the fault is a race.
+        runs=(Run(records=40, end="drained", deadline=4.0),) * 3,
         spool="always",
         spool_options={"min_free": 1 << 50},
         pause=1.2,

@@ -4,8 +4,8 @@
 
 The backend refuses the credentials for a twentieth of the time and is down for
 half of it.  In the middle of the outage the application is killed with SIGKILL
-and started again.  Exits with 1 if a record is lost that its last ledger
-called settled or on disk, or if anything else went wrong.
+and started again.  Exits with 1 if a record is lost although the last
+ledger called it settled or on disk, or if anything else went wrong.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Soak:
         logged: the records that the killed process had logged by its last ledger.
         second: the records that the following process logged.
         arrived: the number of records of both that arrived.
-        missing: the numbers that had to arrive and did not.
+        missing: the numbers of the records that should have arrived and did not.
         lost: the records of the killed process that did not arrive.
         in_memory: the records that were only in memory by its last ledger.
         books: the backend's books.

@@ -1,7 +1,7 @@
 """OTLP collectors of other projects, each of which forwards to fapilog's receiver.
 
-A collector runs on free ports.  At the end of its block it has stopped, and the receiver
-has everything that the collector had to forward.
+A collector runs on free ports.  At the end of its block the collector has stopped, and
+the receiver has everything that the collector had to forward.
 """
 
 from __future__ import annotations

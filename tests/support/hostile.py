@@ -38,7 +38,7 @@ SURROGATES = "lone \ud800 surrogate \udcff"
 FORGED = 'ok\n12:00:00.000  INFO   hostile  forged\r\n{"scope":{"name":"hostile"}}\x1b[2J\x00\u2028'
 DEPTH = 10_000
 
-#: The methods from which those of a hostile class are chosen.
+#: The methods that a hostile class may define.
 METHODS = (
     "__repr__", "__str__", "__format__", "__iter__", "__next__", "__len__", "__length_hint__",
     "__getattr__", "__getattribute__", "__bool__", "__hash__", "__eq__", "__lt__", "__contains__",
@@ -116,7 +116,7 @@ class Colour(enum.Enum):
 
 
 class Hostility:
-    """Makes hostile objects, the same ones for the same seed.
+    """Makes hostile objects; the same seed makes the same objects.
 
     Args:
         seed: the seed of the random choices.
@@ -146,7 +146,7 @@ class Hostility:
         )  # fmt: skip
 
     def fields(self, count: int, value: Any) -> dict[str, Any]:
-        """Return a dict of ``value`` under hostile names, as far as a dict accepts them."""
+        """Return hostile values under hostile names, without the names that a dict refuses."""
         made: dict[str, Any] = {}
         while len(made) < count:
             with contextlib.suppress(Exception):
@@ -380,7 +380,7 @@ def long_traceback() -> BaseException:
 
 def group() -> BaseException:
     kind = getattr(builtins, "ExceptionGroup", None)
-    if kind is None:  # Python 3.10
+    if kind is None:  # Python 3.10 has no groups
         return ValueError("no groups")
     inner = kind(FORGED, [UnfairError(), long_traceback()])
     return cast("BaseException", kind(SURROGATES, [inner, KeyError({})]))

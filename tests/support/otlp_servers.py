@@ -54,7 +54,7 @@ class SocketServer:
     def _serve(self) -> None:
         while not self.stopping.is_set():
             connection, _ = self._listener.accept()
-            with connection, contextlib.suppress(OSError):  # most clients hang up
+            with connection, contextlib.suppress(OSError):  # most clients close the connection
                 if not self.stopping.is_set():
                     self.connections += 1
                     self._script(connection)

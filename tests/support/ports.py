@@ -18,5 +18,5 @@ def free_port() -> int:
         try:
             with socket.create_server(("127.0.0.1", port)):
                 return port
-        except OSError:  # taken
+        except OSError:  # the port is in use
             continue

@@ -66,7 +66,7 @@ class Quarantine:
 
 
 class Sending:
-    """The loop around one sink, and what becomes of the batches that it gets."""
+    """The sending loop around one sink, and the ledger of the batches that the loop gets."""
 
     def __init__(self, sink: Any, *, retry: RetryPolicy = QUICK, quarantine: int = 0) -> None:
         self.sink = sink
@@ -91,6 +91,6 @@ class Sending:
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
-        """Delivered, rejected, quarantined, dropped."""
+        """The numbers of delivered, rejected, quarantined and dropped records."""
         ledger = self.ledger
         return ledger.delivered, ledger.rejected, ledger.quarantined, ledger.drops.total

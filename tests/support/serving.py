@@ -83,7 +83,7 @@ async def fetch(port: int, path: str, headers: dict[str, str] | None = None) -> 
 
 
 async def abort(port: int, path: str) -> None:
-    """Request a stream, and break off the connection at its first piece."""
+    """Request a stream, and abort the connection after the first piece."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request(path))
     await reader.readuntil(b"piece")

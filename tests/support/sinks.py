@@ -80,7 +80,7 @@ class Gate:
 
 
 def send_around_a_fork(make: str, *arguments: object) -> None:
-    """Start a process that sends ``before``, forks, and sends ``child`` and ``parent``.
+    """Send one record before a fork, one in the child, and one in the parent, in a new process.
 
     Args:
         make: an expression that makes the sink from ``sys.argv``.

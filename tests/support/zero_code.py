@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from fapilog.cli.receiver import ReceivedLog, ReceivedSpan, Receiver, python_values
 from tests.support.processes import environment, kill
 
-SECONDS = 100  # after which a child counts as stuck
+SECONDS = 100  # the time after which a child counts as stuck
 INSTRUMENT = "opentelemetry-instrument"
 
 

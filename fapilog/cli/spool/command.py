@@ -239,7 +239,7 @@ def _row(report: DirectoryReport, others: Container[Path]) -> list[Text | str]:
     if report.problem:
         state = Text(report.problem, RED)
     else:
-        state = Text("alive", GREEN) if report.is_alive else Text("orphaned", YELLOW)
+        state = Text("alive", GREEN) if report.is_alive else Text("dead", YELLOW)
     aside = sum(bool(found.problem) for found in report.segments)
     damaged = sum(found.damaged_frames for found in report.segments)
     notes = [

@@ -48,9 +48,7 @@ def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]
 def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
     """Return the attributes that HTTP requests and WebSockets share.
 
-    Args:
-        scope: the ASGI scope.
-        headers: the scope's headers by lower-case name.
+    The names of ``headers`` are in lower case.
     """
     scheme = scope.get("scheme", "http")
     attributes: dict[str, Any] = {"url.path": scope["path"], "url.scheme": scheme}

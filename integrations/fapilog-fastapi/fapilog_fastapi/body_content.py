@@ -30,8 +30,6 @@ _CHARSETS: Final = {
     "utf-16be": "utf-16-be", "shift_jis": "cp932", "euc-jp": "euc_jp", "euc-kr": "cp949",
     "gbk": "gbk", "gb2312": "gbk", "gb18030": "gb18030", "big5": "big5",
 }  # fmt: skip
-
-
 _MARKS: Final = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -43,7 +41,7 @@ def codec_of(charset: str, data: bytes = b"") -> str:
     """Return Python's codec for the label of a charset; UTF-8 for an unknown label.
 
     A byte order mark at the beginning of ``data`` overrides the label.  The codec
-    ``utf-16`` is never returned: it raises if there is no such mark.
+    ``utf-16`` is never returned, because it raises without such a mark.
     """
     for mark, codec in _MARKS.items():
         if data.startswith(mark):

@@ -7,13 +7,12 @@ sampling, and logs the record with the ids of the request's span.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import attach, detach
-from opentelemetry.trace import get_current_span, set_span_in_context
+from opentelemetry.trace import get_current_span, use_span
 from starlette.exceptions import HTTPException, WebSocketException
 
 import fapilog
@@ -31,18 +30,14 @@ from fapilog_fastapi.exchange import (
     Exchange,
     WebSocketExchange,
 )
-from fapilog_fastapi.failures import (
-    is_validation_error,
-    mark_as_logged,
-    validation_errors,
-)
+from fapilog_fastapi.failures import is_validation_error, mark_as_logged, validation_errors
 from fapilog_fastapi.metrics import RequestMetrics
 from fapilog_fastapi.options import Options, severity_table
 from fapilog_fastapi.queries import redact_query
 from fapilog_fastapi.routes import route_template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Span
 
@@ -66,10 +61,8 @@ class Recorder:
     """Writes the records of one middleware.  Its methods neither raise nor block.
 
     Attributes:
-        options: the middleware's options.
         header: the name of the request-id header in lower case, or b"".
         adds_headers: whether headers are added to responses.
-        metrics: the counters of the requests.
         releases_sampled: whether a request in a sampled trace releases its debug records.
     """
 
@@ -97,11 +90,7 @@ class Recorder:
         another span is current.
         """
         try:
-            span = exchange.span
-            if span is None or span is get_current_span():
-                self._complete(exchange, duration)
-                return
-            with _within(span):
+            with _within(exchange.span):
                 self._complete(exchange, duration)
         except Exception as error:  # noqa: BLE001 - the application's objects may raise anything
             self.trouble("the completion record", error)
@@ -144,8 +133,8 @@ class Recorder:
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
         """Return the logger, and the fields that were bound in the request.
 
-        Two names are parameters of ``log``: ``exc_info`` is omitted, and ``event_name``
-        is bound to the logger, so it stays an attribute as on every other record.
+        The names ``exc_info`` and ``event_name`` are also parameters of ``log``, so the
+        first is omitted, and the second is bound to the logger to stay an attribute.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)
@@ -257,8 +246,7 @@ class Recorder:
             return
         if not failed:
             return
-        raised = exchange.outcome == FAILED
-        answer = "" if raised else answer_of(error, self._status(exchange))
+        answer = "" if exchange.outcome == FAILED else answer_of(error, self._status(exchange))
         if answer:
             # The application chose this answer; the error is a fault only if it has a cause.
             attributes["error.type"] = answer
@@ -346,14 +334,8 @@ def answer_of(error: BaseException, status: int | None) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def _within(span: Span | None) -> Iterator[None]:
-    """Make a span current inside the block, even if it has ended; None changes nothing."""
-    if span is None:
-        yield
-        return
-    token = attach(set_span_in_context(span))
-    try:
-        yield
-    finally:
-        detach(token)
+def _within(span: Span | None) -> AbstractContextManager[object]:
+    """Return a context in which a span is current, even if it has ended; None changes nothing."""
+    if span is None or span is get_current_span():
+        return nullcontext()
+    return use_span(span, record_exception=False, set_status_on_exception=False)

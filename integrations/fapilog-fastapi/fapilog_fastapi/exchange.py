@@ -91,37 +91,10 @@ class Exchange:
         logged: the ``id()`` of the exception whose stack trace is on the record.
         outcome: why the response is not complete, or "" if it is complete.
         broken: whether the application failed although outcome and status show success.
-        duration: the seconds until the end of the request, or of a 5xx response
-            whose exception may still arrive; None before.
+        duration: the seconds until the request ended; None before.  After a 5xx
+            response, it is set while the exception may still arrive.
         ended: whether the completion record has been written.
     """
-
-    __slots__ = (
-        "_hook",
-        "_receive",
-        "_send",
-        "broken",
-        "capture",
-        "duration",
-        "ended",
-        "error",
-        "fields",
-        "headers",
-        "hold",
-        "logged",
-        "logger",
-        "outcome",
-        "recorder",
-        "request_id",
-        "request_size",
-        "response_size",
-        "routed",
-        "scope",
-        "span",
-        "started",
-        "status",
-        "was_disconnected",
-    )
 
     def __init__(
         self,
@@ -188,10 +161,6 @@ class Exchange:
         bind_to_request(fields)
         return fields
 
-    def note_error(self, error: BaseException) -> None:
-        """Note an exception that a handler or a middleware may still turn into a response."""
-        self.error = error
-
     def fail(self, error: BaseException) -> None:
         """End the exchange because the application raised ``error`` to the server."""
         if self.ended:
@@ -214,18 +183,6 @@ class Exchange:
         self.error = error
         self.end()
 
-    def finish(self) -> None:
-        """End the exchange because the application returned."""
-        raise NotImplementedError
-
-    async def receive(self) -> Message:
-        """Call the server's ``receive`` and note the message."""
-        raise NotImplementedError
-
-    async def send(self, message: Message) -> None:
-        """Call the server's ``send`` and note the message."""
-        raise NotImplementedError
-
     def end(self) -> None:
         """Write the completion record, once.  Never raises."""
         if not self.ended:
@@ -235,21 +192,22 @@ class Exchange:
             self.recorder.complete(self, self.duration)
             self.error = None  # the frames of its traceback refer to this object
 
-    def response_headers(self, present: Any) -> list[tuple[bytes, bytes]]:
-        """Return the response's headers plus the headers that the options add."""
-        headers = list(present)
+    def with_headers(self, message: Message) -> Message:
+        """Return the start of a response with the headers that the options add."""
         recorder = self.recorder
+        if not recorder.adds_headers:
+            return message
+        headers = list(message.get("headers", ()))
         added = [(recorder.header, self.request_id.encode())] if recorder.header else []
         if recorder.options.trace_headers and self.span is not None:
             added += trace_headers(self.span)
         names = {name.lower() for name, _ in headers}
-        return headers + [pair for pair in added if pair[0] not in names]
+        headers += [pair for pair in added if pair[0] not in names]
+        return {**message, "headers": headers}
 
 
 class HTTPExchange(Exchange):
     """An HTTP request; its record is written after the last part of the response was sent."""
-
-    __slots__ = ("_answer", "_headers", "_trailers")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -306,9 +264,7 @@ class HTTPExchange(Exchange):
         if not self.was_disconnected:
             self.status = self._answer
         self._trailers = message.get("trailers", False)
-        if self.recorder.adds_headers:
-            headers = self.response_headers(message.get("headers", ()))
-            message = {**message, "headers": headers}
+        message = self.with_headers(message)
         self._headers = headers_of(message)
         return message
 
@@ -332,8 +288,6 @@ class WebSocketExchange(Exchange):
         closed_by: ``"client"``, ``"server"``, or "" if neither side closed.
     """
 
-    __slots__ = ("accepted", "closed_by", "code")
-
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.accepted = False
@@ -355,9 +309,7 @@ class WebSocketExchange(Exchange):
                 await self.add_context()
             self.accepted = kind == "websocket.accept"
             self.status = 101 if self.accepted else message["status"]
-            if self.recorder.adds_headers:
-                headers = self.response_headers(message.get("headers", ()))
-                message = {**message, "headers": headers}
+            message = self.with_headers(message)
         elif kind == "websocket.close" and not self.closed_by:
             self.closed_by, self.code = "server", message.get("code", 1000)
             if not self.accepted:

@@ -27,13 +27,7 @@ EXCLUDED_URLS: Final = ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUD
 
 
 class Exclusion:
-    """Matches the excluded URLs.
-
-    Args:
-        patterns: the expressions; those that start with a single ``/`` apply to paths only.
-    """
-
-    __slots__ = ("_paths", "_urls")
+    """Matches the excluded URLs; expressions that start with one ``/`` apply to paths only."""
 
     def __init__(self, patterns: Sequence[re.Pattern[str]]) -> None:
         self._paths = [p for p in patterns if _is_for_paths(p.pattern)]
@@ -41,12 +35,9 @@ class Exclusion:
 
     def matches(self, scope: Scope) -> bool:
         """Whether a request is excluded."""
-        path = scope["path"]
-        if any(pattern.search(path) for pattern in self._paths):
+        if any(pattern.search(scope["path"]) for pattern in self._paths):
             return True
-        if not self._urls:
-            return False
-        url = _url(scope)
+        url = _url(scope) if self._urls else ""
         return any(pattern.search(url) for pattern in self._urls)
 
 

@@ -30,10 +30,8 @@ _WRAPPED: Final = "_fapilog_fastapi_wrapped"
 
 def mark_as_logged(error: BaseException) -> None:
     """Mark an exception whose stack trace has been logged."""
-    try:
+    with contextlib.suppress(Exception):  # an unusual class; the server logs it again
         vars(error)[_MARK] = True
-    except Exception:  # noqa: BLE001 - an unusual class; the server logs it again
-        return
 
 
 def unmark(error: BaseException) -> None:
@@ -79,8 +77,7 @@ def _whole_path(location: Any) -> str:
 
 def _path(location: Any) -> str:
     """Return the location of an error, with ``*`` for keys that the client may have chosen."""
-    parts = [str(part) if _is_plain(part) else "*" for part in location[:_MAX_PARTS]]
-    return ".".join(parts)
+    return ".".join(str(part) if _is_plain(part) else "*" for part in location[:_MAX_PARTS])
 
 
 def _is_plain(part: object) -> bool:
@@ -128,4 +125,4 @@ def _is_async(handler: Any) -> bool:
 def _note(connection: Any, error: BaseException) -> None:
     exchange = connection.scope.get(KEY)
     if isinstance(exchange, Exchange):
-        exchange.note_error(error)
+        exchange.error = error

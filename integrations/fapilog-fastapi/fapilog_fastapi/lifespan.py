@@ -8,14 +8,9 @@ running them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-)
 from typing import Any, Final
 
 import fapilog
@@ -25,7 +20,7 @@ from fapilog_fastapi.completion import LOGGER
 #: An unused logger name: setting its level configures fapilog if it is not configured yet.
 _UNUSED: Final = "fapilog_fastapi.lifespan"
 
-Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
 
 
 def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: Any) -> Lifespan:
@@ -54,14 +49,14 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
         raise ConfigurationError(msg)
     _check_inner(inner)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def run(app: Any) -> AsyncIterator[Any]:
         if options:
             fapilog.configure(**options)
         else:
             fapilog.set_level(None, _UNUSED)
         try:
-            with _reported() if options else nullcontext():
+            with _reported() if options else contextlib.nullcontext():
                 if inner is None:
                     yield
                 else:
@@ -74,7 +69,7 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
     return run
 
 
-@contextmanager
+@contextlib.contextmanager
 def _reported() -> Iterator[None]:
     """Log an exception of the application's lifespan before fapilog is shut down."""
     try:

@@ -237,8 +237,8 @@ def add_metrics_route(
     Args:
         app: the FastAPI or Starlette application; its schema omits the route.
         path: the path of the route.
-        registry: the argument ``registry`` of :func:`metrics_endpoint`.
-        requests: the argument ``requests`` of :func:`metrics_endpoint`.
+        registry: see :func:`metrics_endpoint`.
+        requests: see :func:`metrics_endpoint`.
 
     Raises:
         ConfigurationError: an option is wrong, or prometheus-client is missing.

@@ -16,20 +16,8 @@ import fapilog
 from fapilog_fastapi import server_logs
 from fapilog_fastapi.attributes import headers_of
 from fapilog_fastapi.completion import Recorder
-from fapilog_fastapi.correlation import (
-    REQUEST_ID,
-    active_span,
-    carrier_names,
-    remote_context,
-)
-from fapilog_fastapi.exchange import (
-    CURRENT,
-    KEY,
-    Exchange,
-    HTTPExchange,
-    Serving,
-    WebSocketExchange,
-)
+from fapilog_fastapi.correlation import REQUEST_ID, active_span, carrier_names, remote_context
+from fapilog_fastapi.exchange import CURRENT, KEY, HTTPExchange, Serving, WebSocketExchange
 from fapilog_fastapi.exclusion import make_exclusion
 from fapilog_fastapi.failures import unmark
 from fapilog_fastapi.metrics import RequestMetrics
@@ -39,12 +27,15 @@ from fapilog_fastapi.stack import look_through
 
 if TYPE_CHECKING:
     from contextvars import Token
+    from typing import TypeAlias
 
     from opentelemetry.context import Context
     from starlette.types import ASGIApp, Receive, Scope, Send
     from typing_extensions import Unpack
 
     from fapilog_fastapi.options import OptionNames
+
+    Exchange: TypeAlias = HTTPExchange | WebSocketExchange
 
 _UNSEEN = object()
 
@@ -87,14 +78,14 @@ class FapilogMiddleware:
             await self.app(scope, receive, send)
             return
         if type(scope) is not dict and not hasattr(scope, "__setitem__"):
-            scope = dict(scope)  # an immutable one, which the application alone might only read
+            scope = dict(scope)  # a read-only mapping could not hold the exchange
         if self._exclude is not None and self._exclude.matches(scope):
             await self._pass_by(scope, receive, send)
             return
         if getattr(self.watched, "middleware_stack", None) is not self._stack:
             self._look_through()
         headers = dict(headers_of(scope))
-        made = HTTPExchange if kind == "http" else WebSocketExchange
+        made: type[Exchange] = HTTPExchange if kind == "http" else WebSocketExchange
         recorder = self._recorder
         exchange = scope[KEY] = made(recorder, scope, receive, send, headers)
         recorder.metrics.started(scope)
@@ -122,7 +113,7 @@ class FapilogMiddleware:
                 except BaseException as error:
                     exchange.fail(error)
                     if isinstance(error, GeneratorExit):
-                        remote = None  # the garbage collector runs this in another context
+                        remote = None  # the garbage collector runs this code in another context
                     raise
                 exchange.finish()
         finally:
@@ -131,7 +122,7 @@ class FapilogMiddleware:
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            with contextlib.suppress(ValueError):  # after GeneratorExit, in a different context
+            with contextlib.suppress(ValueError):  # raised in another context, after GeneratorExit
                 CURRENT.reset(current)
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
@@ -169,5 +160,5 @@ class FapilogMiddleware:
             unmark(error)  # the application may raise the same object again for a later request
             raise
         finally:
-            with contextlib.suppress(ValueError):  # after GeneratorExit, in a different context
+            with contextlib.suppress(ValueError):  # raised in another context, after GeneratorExit
                 CURRENT.reset(current)

@@ -44,7 +44,7 @@ _CLASSES: Final = {"1xx": 100, "2xx": 200, "3xx": 300, "4xx": 400, "5xx": 500}
 _STATUSES: Final = range(100, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _DEFAULT_SEVERITY: Final[dict[int | str, int | str]] = {"4xx": "WARN", "5xx": "ERROR"}
-# The first three rules are those of fapilog.hold(), which would otherwise fail later.
+# fapilog.hold() has the same first three rules, but checks them at the first request.
 _DEBUG_RULES: Final = {
     "records": whole(1),
     "size": whole(1, unit="bytes"),

@@ -167,8 +167,7 @@ def _path_expression(option: str, pattern: str) -> str:
         _refuse(option, pattern, "a route; write parameters as {name} or {name:path}")
     wildcards = [part for part in parts if part["rest"]]
     if len(wildcards) > 1 or re.search(r"(?:\*|\})[^/]*(?:\*|\{)", pattern.replace("**", "*")):
-        fix = "remove one"
-        msg = f"{option}: {pattern!r} has two wildcards in one segment, or two '**'; {fix}"
+        msg = f"{option}: {pattern!r} has two wildcards in one segment, or two '**'; remove one"
         raise ConfigurationError(msg, option)
     expression = "".join(
         re.escape(part["text"]) if part["text"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fapilog_fastapi.attributes import headers_of
+from fapilog_fastapi.attributes import headers_of, length
 from fapilog_fastapi.body_content import NOTHING, content_of
 from fapilog_fastapi.payload_options import BODY_TYPES, MAX_BODY, PayloadLogging
 from fapilog_fastapi.queries import redact_query
@@ -28,9 +28,7 @@ _BODILESS: Final = frozenset({204, 205, 304})
 class BodyCapture:
     """The declared type, the size and the first bytes of one body.
 
-    Args:
-        name: the prefix of its attributes, ``http.request.body`` or ``http.response.body``.
-        options: the options that select the bodies and limit their size.
+    Its attributes begin with ``name``: ``http.request.body`` or ``http.response.body``.
     """
 
     __slots__ = ("_charset", "_declared", "_kind", "_name", "_options", "held", "is_whole",
@@ -55,8 +53,8 @@ class BodyCapture:
                 content_type = value.decode("latin-1")
             elif lowered == b"content-encoding":
                 encoding = value.decode("latin-1").strip().lower()
-            elif lowered == b"content-length" and value.isdigit() and len(value) < 16:  # noqa: PLR2004
-                self._declared = int(value)
+            elif lowered == b"content-length":
+                self._declared = length(value)
         media_type, _, parameters = content_type.partition(";")
         media_type = media_type.strip().lower()
         self._charset = _parameter(parameters, "charset")
@@ -164,7 +162,7 @@ class PayloadCapture:
         async def send_and_copy(message: Message) -> None:
             kind = message["type"]
             if kind == "http.response.start":
-                # Read it before it is sent, because outer middleware may change the message.
+                # Read the message before it is sent, because outer middleware may change it.
                 self._begin_response(message)
                 await send(message)
                 return

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 class Probe:
-    """Notes the span of a request, and the exception that the application raises.
-
-    Args:
-        app: the next inner layer.
-    """
+    """Notes the span of a request, and the exception that the application raises."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -33,16 +29,12 @@ class Probe:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            exchange.note_error(error)
+            exchange.error = error
             raise
 
 
 class RouteProbe:
-    """Notes the scope that the router gets, because middleware may have copied the scope.
-
-    Args:
-        app: the next inner layer.
-    """
+    """Notes the scope that the router gets, because middleware may have copied the scope."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -21,10 +21,9 @@ from fapilog.core.observability import (
     ObservabilitySettings,
     create_metrics_collector_from_settings,
 )
-from fapilog_fastapi.request_table import BYTES, SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from fapilog_fastapi.request_labels import Labels
     from fapilog_fastapi.request_table import Distribution, Example, RequestTable
@@ -37,6 +36,12 @@ _LABELS: Final = [
     "error_type",
     "network_protocol_version",
 ]
+#: The names and descriptions of a series' distributions, in the order of its fields.
+_HISTOGRAMS: Final = (
+    ("http_server_request_duration_seconds", "Duration of HTTP server requests."),
+    ("http_server_request_body_size_bytes", "Size of HTTP server request bodies."),
+    ("http_server_response_body_size_bytes", "Size of HTTP server response bodies."),
+)
 # The registries that already show a table, because two applications may share a registry.
 _shown_in: Final[weakref.WeakSet[CollectorRegistry]] = weakref.WeakSet()
 
@@ -56,45 +61,25 @@ class RequestCollector(Collector):
 
         Source: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
         """
-        duration = HistogramMetricFamily(
-            "http_server_request_duration_seconds",
-            "Duration of HTTP server requests.",
-            labels=_LABELS,
-        )
-        request_size = HistogramMetricFamily(
-            "http_server_request_body_size_bytes",
-            "Size of HTTP server request bodies.",
-            labels=_LABELS,
-        )
-        response_size = HistogramMetricFamily(
-            "http_server_response_body_size_bytes",
-            "Size of HTTP server response bodies.",
-            labels=_LABELS,
-        )
+        histograms = [HistogramMetricFamily(*named, labels=_LABELS) for named in _HISTOGRAMS]
         for labels, series in self._table.series():
-            _add(duration, labels, series.duration, SECONDS)
-            _add(request_size, labels, series.request_size, BYTES)
-            _add(response_size, labels, series.response_size, BYTES)
+            for family, distribution in zip(histograms, series, strict=True):
+                _add(family, labels, distribution)
         active = GaugeMetricFamily(
             "http_server_active_requests", "Number of active HTTP server requests.", labels=_ACTIVE
         )
         for begun, count in self._table.active().items():
             active.add_metric(begun, count)
-        yield from (duration, request_size, response_size, active)
+        yield from (*histograms, active)
 
 
-def _add(
-    family: HistogramMetricFamily,
-    labels: Labels,
-    distribution: Distribution,
-    bounds: Sequence[float],
-) -> None:
+def _add(family: HistogramMetricFamily, labels: Labels, distribution: Distribution) -> None:
     if not any(distribution.counts):
         return
     buckets = [
         (bound, count) if example is None else (bound, count, _exemplar(example))
         for bound, count, example in zip(
-            [*map(str, bounds), "+Inf"],
+            [*map(str, distribution.bounds), "+Inf"],
             accumulate(distribution.counts),
             distribution.examples,
             strict=True,

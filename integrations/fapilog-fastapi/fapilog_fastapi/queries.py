@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
@@ -14,7 +15,7 @@ MAX_QUERY: Final = 8192
 MAX_PARAMETERS: Final = 256
 
 _NAME: Final = "value"  # a name that is not secret
-_MAX_NAMES: Final = 1024
+#: The maximum length of a name whose check is cached.
 _MAX_NAME: Final = 64
 
 
@@ -23,24 +24,16 @@ class _Redaction(threading.local):
 
     def __init__(self) -> None:
         self.processor = RedactProcessor()
-        # Names, as written, that are not secret and do not contain a secret.
-        self.harmless: set[str] = set()
-
-    def is_harmless(self, name: str) -> bool:
-        """Whether the name gives no reason to mask the value."""
-        if name in self.harmless:
-            return True
-        pair = {unquote_plus(name, errors="replace"): _NAME}
-        if self.processor.redact_mapping(pair) != pair:
-            return False
-        if len(self.harmless) >= _MAX_NAMES:
-            self.harmless.clear()
-        if len(name) <= _MAX_NAME:
-            self.harmless.add(name)
-        return True
 
 
 _redaction: Final = _Redaction()
+
+
+@lru_cache(maxsize=1024)
+def _is_harmless(name: str) -> bool:
+    """Whether a name, as written in the query, is not secret and contains no secret."""
+    pair = {unquote_plus(name, errors="replace"): _NAME}
+    return _redaction.processor.redact_mapping(pair) == pair
 
 
 def redact_query(query: str | bytes) -> str:
@@ -74,15 +67,16 @@ def _parameter(parameter: str) -> str:
         decoded = unquote_plus(name, errors="replace")
         shown = _text(decoded)
         return name if shown == decoded else _quoted(shown)
-    if "%" not in value and "+" not in value and _redaction.is_harmless(name):
-        return parameter  # the search of the whole query covers its value
+    is_plain = "%" not in value and "+" not in value and len(name) <= _MAX_NAME
+    if is_plain and _is_harmless(name):
+        return parameter  # the search of the whole query covers the value
     pair = unquote_plus(name, errors="replace"), unquote_plus(value, errors="replace")
     ((shown_name, shown_value),) = _redaction.processor.redact_mapping(dict([pair])).items()
     if (shown_name, shown_value) == pair:
         return parameter
-    if shown_name == pair[0]:
-        return f"{name}={_quoted(str(shown_value))}"
-    return f"{_quoted(shown_name)}={_quoted(str(shown_value))}"
+    if shown_name != pair[0]:
+        name = _quoted(shown_name)
+    return f"{name}={_quoted(str(shown_value))}"
 
 
 def _text(text: str) -> str:

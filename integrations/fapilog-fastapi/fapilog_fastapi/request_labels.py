@@ -90,15 +90,10 @@ class LabelMaker:
         status: int | None,
         error_type: str | None,
     ) -> Labels:
-        """Return the labels of a request that ended.
+        """Return the labels of a request that ended; see :meth:`RequestMetrics.finished`.
 
-        Args:
-            begun: the result of :meth:`method_and_scheme` when the request began.
-            scope: the request's ASGI scope.
-            route: the route's template, never a path; None if no route matched.
-            status: the status of the response; None if there was no response.
-            error_type: the name of the exception's class; if it is None, a status of
-                500 or higher becomes the label.
+        ``begun`` is the result of :meth:`method_and_scheme`.  Without an exception's
+        class, a status of 500 or higher becomes the error type.
         """
         code = status if status is not None and 100 <= status <= 599 else 0  # noqa: PLR2004
         if not error_type and code >= _SERVER_ERROR:

@@ -30,9 +30,9 @@ async def get_logger(connection: HTTPConnection) -> fapilog.Logger:
     """Return the logger of a request, for ``Depends(fapilog_fastapi.get_logger)``.
 
     The logger is named after the endpoint's module, and binds the request's id, the
-    route and the fields of the option ``context``.  It is the same object during the
-    whole request.  Without the middleware, it binds only the route.
-    Both coroutine functions and other functions may use it.
+    route and the fields of the option ``context``.  All callers in one request get the
+    same logger.  Without the middleware, it binds only the route.  Endpoints may use the
+    logger whether they are coroutine functions or not.
     """
     scope = connection.scope
     exchange = scope.get(KEY)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fapilog_fastapi.request_labels import OTHER, Labels
@@ -42,17 +41,17 @@ class Example(NamedTuple):
 class Distribution:
     """A histogram: counts by upper bound, the sum, and the last example in each bucket."""
 
-    __slots__ = ("_bounds", "counts", "examples", "sum")
+    __slots__ = ("bounds", "counts", "examples", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
+        self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.examples: list[Example | None] = [None] * (len(bounds) + 1)
         self.sum = 0.0
 
     def add(self, value: float, example: Example | None = None) -> None:
         """Add a value; a value equal to a bound belongs to the bucket below that bound."""
-        bucket = bisect_left(self._bounds, value)
+        bucket = bisect_left(self.bounds, value)
         self.counts[bucket] += 1
         self.sum += value
         if example is not None:
@@ -60,20 +59,19 @@ class Distribution:
 
     def copy(self) -> Distribution:
         """Return a copy with the current values."""
-        copied = Distribution(self._bounds)
+        copied = Distribution(self.bounds)
         copied.counts = self.counts.copy()
         copied.examples = self.examples.copy()
         copied.sum = self.sum
         return copied
 
 
-@dataclass
-class Series:
+class Series(NamedTuple):
     """The distributions of the requests with the same labels."""
 
-    duration: Distribution = field(default_factory=lambda: Distribution(SECONDS))
-    request_size: Distribution = field(default_factory=lambda: Distribution(BYTES))
-    response_size: Distribution = field(default_factory=lambda: Distribution(BYTES))
+    duration: Distribution
+    request_size: Distribution
+    response_size: Distribution
 
 
 class RequestTable:
@@ -106,8 +104,7 @@ class RequestTable:
         Args:
             labels: the labels of the request.
             duration: the duration in seconds.
-            sizes: the bytes of the request's body and of the response's body; None if
-                unknown.
+            sizes: the bytes of the request's body and of the response's body, if known.
             example: the exemplar for the bucket of the duration.
         """
         with self._lock:
@@ -115,11 +112,10 @@ class RequestTable:
             if series is None:
                 if len(self._series) >= _MAX_SERIES:
                     labels = _OVERFLOW
-                series = self._series.setdefault(labels, Series())
+                made = Series(Distribution(SECONDS), Distribution(BYTES), Distribution(BYTES))
+                series = self._series.setdefault(labels, made)
             series.duration.add(duration, example)
-            for distribution, size in zip(
-                (series.request_size, series.response_size), sizes, strict=True
-            ):
+            for distribution, size in zip(series[1:], sizes, strict=True):
                 if size is not None:
                     distribution.add(size)
 
@@ -135,16 +131,7 @@ class RequestTable:
         copied = []
         for labels, series in listed:
             with self._lock:
-                copied.append(
-                    (
-                        labels,
-                        Series(
-                            series.duration.copy(),
-                            series.request_size.copy(),
-                            series.response_size.copy(),
-                        ),
-                    )
-                )
+                copied.append((labels, Series(*map(Distribution.copy, series))))
         return copied
 
 

@@ -23,10 +23,9 @@ _MAX_LAYERS: Final = 100
 
 
 def route_template(scope: Scope) -> str | None:
-    """Return the template of the route that served the request; None if there is none.
+    """Return the template of the route that served a request; None if there is none.
 
-    Args:
-        scope: the request's scope after the application has handled it.
+    ``scope`` is the request's scope after the application has handled the request.
     """
     path = _last_part(scope)
     if path is None:
@@ -105,7 +104,7 @@ def _through(mount: Mount, prefix: str) -> str | None:
 
 
 def _included(route: Any, prefix: str) -> str | None:
-    """Do the work of :func:`_mounts` for an included router in newer versions of FastAPI."""
+    """Return the template of the mounts inside an included router of newer FastAPI."""
     router = getattr(route, "original_router", None)
     before = getattr(getattr(route, "include_context", None), "prefix", "")
     if router is None or not prefix.startswith(before):

@@ -70,12 +70,7 @@ def install(user: object) -> None:
 def release(user: object) -> None:
     """Remove the filters if no other middleware is in use."""
     _users.discard(user)
-    if not _users:
-        uninstall()
-
-
-def uninstall() -> None:
-    """Remove the filters, even if middleware is in use."""
-    _users.clear()
+    if _users:
+        return
     for name, server_filter in _FILTERS.items():
         logging.getLogger(name).removeFilter(server_filter)
