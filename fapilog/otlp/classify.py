@@ -1,17 +1,18 @@
 """Classifies a backend's answer: delivered, rejected, retryable, or permanently failed.
 
-Sinks pass the raw answer to this module, so all protocols use the same tables
-(https://opentelemetry.io/docs/specs/otlp/#failures), and the delivery code only sees an
-``Outcome`` or a ``SendError``, even for a malformed answer.  No function here blocks.
+The OTLP and Loki sinks share these tables
+(https://opentelemetry.io/docs/specs/otlp/#failures).  Even a malformed answer becomes an
+``Outcome`` or a ``SendError``.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -35,12 +36,10 @@ RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
 #: Loki answers 500 when one of its components is temporarily unable to work
 #: (https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs).
 LOKI_RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
-#: https://opentelemetry.io/docs/specs/otlp/#failures.  RESOURCE_EXHAUSTED is also
-#: retryable if the answer contains a RetryInfo.
+#: RESOURCE_EXHAUSTED is also retryable if the answer contains a RetryInfo.
 RETRYABLE_CODES: Final = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 )
-#: The errors for answers about the request's content, its size, or the credentials.
 _STATUS_ERRORS: Final[Mapping[int, type[SendError]]] = {
     400: InvalidDataError,
     401: AccessDeniedError,
@@ -58,12 +57,11 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
 MAX_RETRY_AFTER: Final = 300.0
 #: The maximum number of characters of a backend's own text that a message shows.
 MAX_MESSAGE: Final = 300
-#: The maximum number of bytes of that text that are read.  It is far larger, so that
-#: credentials are masked before the text is truncated.
+#: The maximum number of bytes of the backend's text that are searched for credentials.
 _MAX_WORDS: Final = 1 << 16
 
-#: The texts with which gRPC servers refuse a message that exceeds their limit; gRPC has no
-#: status code for it.  In order: C++ and Go (and servers built on them), Rust, Java, .NET.
+#: The texts with which gRPC servers refuse a message that exceeds their limit, because gRPC
+#: has no status code for this error.  In order: C++ and Go, Rust, Java, .NET.
 _TOO_LARGE: Final = re.compile(
     "larger than max|message length too large|exceeds maximum size"
     "|exceeds the maximum configured message size"
@@ -71,7 +69,7 @@ _TOO_LARGE: Final = re.compile(
 _LIMIT: Final = re.compile(
     r"\(\d+ vs\.? (\d+)\)|the limit is: (\d+) bytes|exceeds maximum size (\d+)"
 )
-_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # Rust: the second
+_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # the second: Rust
 #: The texts with which gRPC reports a connection that was lost during a call.
 _LOST: Final = re.compile(
     "socket closed|connection reset|broken pipe|goaway|keepalive|stream removed|rst_stream"
@@ -79,9 +77,9 @@ _LOST: Final = re.compile(
     re.IGNORECASE,
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
-#: A part of gRPC's error for an answer, not a request, that is too large.
+#: Parts of the errors about an answer that is too large, not a request.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
-_UNPACKED: Final = "Decompressed"
+_UNPACKED: Final = "Decompressed"  # if the request was not compressed
 
 _STATUS_DETAILS: Final = 3
 _JSON: Final = "application/json"
@@ -97,12 +95,10 @@ def printable(text: str) -> str:
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for, or None.
+    """Return the seconds that a ``Retry-After`` header asks for, or None if it is invalid.
 
-    Args:
-        value: the header's value: seconds or an HTTP date (RFC 9110, section 10.2.3); any
-            other value is ignored.
-        now: the current Unix time in seconds.
+    The value is a number of seconds or an HTTP date (RFC 9110, section 10.2.3).  ``now`` is
+    the current Unix time in seconds.
     """
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
@@ -129,14 +125,9 @@ def http_error(
 ) -> SendError:
     """Return the error for an HTTP answer whose status is not 2xx.
 
-    Args:
-        status: the HTTP status.
-        body: the body: a ``google.rpc.Status`` encoded as ``content_type``, or any text.
-        content_type: the answer's media type.
-        wait: the answer's :func:`retry_after`, in seconds.
-        source: the backend's address, used in the message.
-        clean: a function that makes the backend's text safe to show.
-        retryable: the statuses after which the same request may succeed.
+    The body is a ``google.rpc.Status`` encoded as ``content_type``, or any text.  ``wait`` is
+    the result of :func:`retry_after`.  The message contains ``source``, the backend's
+    address, and the backend's text, which ``clean`` makes safe to show.
     """
     try:
         name = f"HTTP {status} {HTTPStatus(status).phrase}"
@@ -145,7 +136,7 @@ def http_error(
     words = _status_message(body, content_type)
     message = _join(source, name, clean(words))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LARGE.search(words):
-        return TooLargeError(message)  # the limit of a gRPC server behind the HTTP server
+        return TooLargeError(message)  # a gRPC server behind the HTTP server refused it
     if status in retryable:
         # After a 504, the server behind the gateway may have accepted the request.
         is_unanswered = status == HTTPStatus.GATEWAY_TIMEOUT
@@ -162,17 +153,11 @@ def grpc_error(
     source: str = "",
     clean: Callable[[str], str] = printable,
 ) -> SendError:
-    """Return the error for a gRPC status.
+    """Return the error for a gRPC status, such as ``UNAVAILABLE``.
 
-    Args:
-        code: the status code's name, such as ``UNAVAILABLE``.
-        details: the status message.
-        status: the ``grpc-status-details-bin`` trailer, a serialised
-            ``google.rpc.Status`` that may contain a ``RetryInfo``.
-        is_compressed: whether the request was compressed; if not, a decompressed size in
-            the message is the size of the answer.
-        source: the backend's address, used in the message.
-        clean: a function that makes the backend's text safe to show.
+    ``details`` is the status message.  ``status`` is the ``grpc-status-details-bin`` trailer,
+    a serialised ``google.rpc.Status``.  ``is_compressed`` says whether the request was
+    compressed.  For ``source`` and ``clean``, see :func:`http_error`.
     """
     message = _join(source, f"gRPC {code}", clean(details))
     wait = retry_info(status)
@@ -199,14 +184,12 @@ def _join(*parts: str) -> str:
 
 def retry_info(status: bytes) -> float | None:
     """Return the delay in seconds of the ``RetryInfo`` in a ``google.rpc.Status``, or None."""
-    try:
+    with suppress(ValueError):
         for packed in messages(fields(status), _STATUS_DETAILS):  # google.protobuf.Any
             if bytes_field(packed, 1).endswith(b"/google.rpc.RetryInfo"):
                 delay = bytes_field(bytes_field(packed, 2), 1)  # google.protobuf.Duration
                 seconds = int64_field(delay, 1) + int64_field(delay, 2) / 1e9
                 return min(max(seconds, 0.0), MAX_RETRY_AFTER)
-    except ValueError:
-        return None
     return None
 
 
@@ -219,14 +202,9 @@ def outcome(
 ) -> Outcome | None:
     """Return the outcome that the answer to an accepted request reports; None for full success.
 
-    A partial success must not be retried.  A partial success that rejects no records is a
-    warning (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
-
-    Args:
-        body: the body, an ``ExportLogsServiceResponse`` encoded as ``content_type``.
-        count: the number of records in the request, which limits the number of rejections.
-        content_type: the answer's media type.
-        clean: a function that makes the backend's text safe to show.
+    The body is an ``ExportLogsServiceResponse`` encoded as ``content_type``.  ``count`` is the
+    number of records in the request.  A partial success that rejects no records is a warning
+    (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
     """
     if not body:
         return None
@@ -254,10 +232,9 @@ def _status_message(body: bytes, content_type: str) -> str:
         if content_type.startswith((_PROTOBUF, _BINARY)):
             return _text(bytes_field(body, 2))
         if content_type.startswith(_JSON):
-            status: Any = orjson.loads(body)
-            return str(status["message"])
+            return str(orjson.loads(body)["message"])
     except (ValueError, TypeError, KeyError):
-        pass  # the body is not such a status, so its text is the message
+        pass  # the body is not a google.rpc.Status, so its text is the message
     return _text(body)
 
 

@@ -1,8 +1,8 @@
-"""Decodes the OTLP protobuf requests that ``encode`` has written.
+"""Decodes the OTLP protobuf requests that ``encode`` has written, for spool and quarantine.
 
-The spool and the quarantine use this module.  A spooled request is only split into its
-records, whose bytes do not change.  Resource and scope are decoded, because a sink groups
-a batch by them.  Malformed bytes raise only ``ValueError``.
+A spooled request is split into its records, whose bytes do not change.  The resource and
+the scope are decoded, because a sink groups a batch by them.  Malformed bytes raise only
+``ValueError``.
 """
 
 from __future__ import annotations
@@ -20,18 +20,12 @@ if TYPE_CHECKING:
     from fapilog.otlp.encode import Item
     from fapilog.otlp.protobuf import Field
 
-#: The deepest nesting of values that is decoded; protobuf parsers accept less.
+#: The maximum nesting of values that is decoded; protobuf parsers accept less.
 MAX_DEPTH: Final = 50
 
 
 def decode_record(encoded: bytes) -> LogRecord:
-    """Return the record that :func:`~fapilog.otlp.encode.encode_record` has encoded.
-
-    The result has no resource and scope.  Does not block; thread-safe.
-
-    Raises:
-        ValueError: ``encoded`` is not a serialised ``logs.v1.LogRecord``.
-    """
+    """Return the record in a serialised ``logs.v1.LogRecord``, without resource and scope."""
     record = LogRecord()
     for number, value in fields(encoded):
         if number == _ATTRIBUTES:
@@ -44,11 +38,7 @@ def decode_record(encoded: bytes) -> LogRecord:
 
 
 def decode_request(request: bytes) -> list[LogRecord]:
-    """Return the records of a serialised ``ExportLogsServiceRequest``, in its order.
-
-    Raises:
-        ValueError: ``request`` is malformed.
-    """
+    """Return the records of a serialised ``ExportLogsServiceRequest``, in order."""
     records = []
     for resource, scope, encoded in split_request(request):
         record = decode_record(encoded)
@@ -58,12 +48,9 @@ def decode_request(request: bytes) -> list[LogRecord]:
 
 
 def split_request(request: bytes) -> list[Item]:
-    """Return the encoded records of a request with their resources and scopes, in its order.
+    """Return the encoded records of a request with their resources and scopes, in order.
 
-    Equal resources are one object, and so are equal scopes.
-
-    Raises:
-        ValueError: ``request`` is not a serialised ``ExportLogsServiceRequest``.
+    Records with equal resources share one object, and so do records with equal scopes.
     """
     items: list[Item] = []
     for resource_logs in messages(fields(request), 1):
@@ -92,7 +79,7 @@ def _scope(encoded: bytes, schema_url: bytes) -> Scope:
 
 
 def _any_value(encoded: bytes, depth: int) -> Any:
-    """Return the value in an ``AnyValue``; as in protobuf, the last of several values wins."""
+    """Return the value in an ``AnyValue``; if it has several values, the last one wins."""
     if depth > MAX_DEPTH:
         msg = f"values nested more than {MAX_DEPTH} deep"
         raise ValueError(msg)
@@ -133,7 +120,7 @@ _double = partial(_number_of, struct.Struct("<d"))
 _fixed64 = partial(_number_of, struct.Struct("<Q"))
 _fixed32 = partial(_number_of, struct.Struct("<I"))
 
-#: The fields of logs/v1/logs.proto except the attributes.
+#: The decoders of the fields in logs/v1/logs.proto, except the attributes.
 _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     1: ("timestamp", _fixed64),
     2: ("severity_number", as_int64),

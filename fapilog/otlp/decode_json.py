@@ -1,7 +1,7 @@
-"""Decodes the OTLP/JSON requests that ``encode_json`` has written.
+"""Decodes the OTLP/JSON requests that ``encode_json`` has written, for the spool.
 
-The spool uses this module.  Each record remains JSON.  Resource and scope are decoded,
-because a sink groups a batch by them.  Malformed JSON raises only ``ValueError``.
+Each record remains JSON.  The resource and the scope are decoded, because a sink groups a
+batch by them.  Malformed JSON raises only ``ValueError``.
 """
 
 from __future__ import annotations
@@ -20,19 +20,12 @@ if TYPE_CHECKING:
 
     from fapilog.otlp.encode import Item
 
-#: The errors that JSON of the wrong shape, or with too many levels, causes.
+#: The errors that the functions below raise for malformed JSON.
 _MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 def split_request_json(request: bytes) -> list[Item]:
-    """Return the encoded records of a request with their resources and scopes, in its order.
-
-    Equal resources are one object, and so are equal scopes.  Does not block;
-    thread-safe.
-
-    Raises:
-        ValueError: ``request`` is not an ``ExportLogsServiceRequest`` of OTLP/JSON.
-    """
+    """Return the encoded records of a request with their resources and scopes, in order."""
     items: list[Item] = []
     try:
         for logs in orjson.loads(request)["resourceLogs"]:

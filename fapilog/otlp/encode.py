@@ -1,13 +1,12 @@
-"""Encodes records as OTLP protobuf, which a collector parses.
+"""Encodes records as OTLP protobuf.
 
-A sink encodes each record once, on the pipeline's worker, as one
-``opentelemetry.proto.logs.v1.LogRecord``; building a request only frames these bytes.
-Field numbers follow https://github.com/open-telemetry/opentelemetry-proto (logs/v1,
-common/v1, resource/v1), and fields are written in the order of their numbers.
+A sink encodes each record once, on the pipeline's worker; building a request only frames
+the encoded records.  Fields are written in the order of their numbers, which come from
+https://github.com/open-telemetry/opentelemetry-proto (logs/v1, common/v1, resource/v1).
 
 The encoder is written by hand because encoding is the most expensive step of the
 pipeline.  The bytes before a value (tags, key, lengths) depend only on the key and the
-length of the value, so they are cached in bounded memos, and a record takes one join.
+length of the value, so they are cached in bounded memos.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ if TYPE_CHECKING:
 #: The form in which a sink keeps a record: its resource, its scope and its encoded bytes.
 Item: TypeAlias = tuple[Resource, Scope, bytes]
 
-#: The errors that encoding raises for a record that did not pass ``values.normalise``.
+#: The errors that encoding raises for a record that ``values.normalise`` has not processed.
 NOT_NORMAL: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
 
-#: Protobuf parsers refuse messages nested more than 100 levels below the request, and one
-#: such record would lose the whole batch.  An attribute's value is at level 5.  The values
-#: in an array are 2 levels deeper than the array, the values in a mapping 3.
+#: Protobuf parsers refuse a whole request if a message is nested more than 100 levels deep.
+#: An attribute's value is at level 5.  The values in an array are 2 levels deeper than the
+#: array, and the values in a mapping are 3 levels deeper than the mapping.
 _VALUE_LEVEL: Final = 5
 _LAST_NESTING_LEVEL: Final = 100 - 3
 
@@ -56,15 +55,12 @@ _time_field = struct.Struct("<BQ").pack
 
 
 def _string(tag: bytes, text: str) -> bytes:
-    """Return a string field; for the empty string, proto3's default, return no bytes."""
+    """Return a string field, or no bytes for "", which is proto3's default."""
     return delimited(tag, text.encode("utf-8", "backslashreplace")) if text else b""
 
 
-# -- the bytes before a value of known length -----------------------------------
-
-
 def _attribute_head(key: str, value_head: bytes, length: int) -> bytes:
-    """Return an attribute without the last ``length`` bytes of its value."""
+    """Return the bytes of an attribute before the last ``length`` bytes of its value."""
     before = (
         delimited(b"\x0a", key.encode()) + b"\x12" + varint(len(value_head) + length) + value_head
     )
@@ -97,9 +93,6 @@ _double_heads: Memo[str, bytes] = Memo(lambda key: _attribute_head(key, b"\x21",
 _body_heads = Memo(_body_head, 1024)
 _severities = Memo(_severity, 256)
 _record_heads: _Heads = Memo(lambda length: b"\x12" + varint(length), 4096)
-
-
-# -- values -------------------------------------------------------------------
 
 
 def _any_value(value: Any, level: int) -> bytes:  # noqa: PLR0911 - one return per type
@@ -139,14 +132,11 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
         return b"".join([_key_value(tag, key, value) for key, value in normal.items()])
 
 
-# -- records ------------------------------------------------------------------
-
-
 def encode_record(record: LogRecord) -> bytes:
     """Return ``record`` as one serialised ``logs.v1.LogRecord``.
 
     If ``fapilog.values.normalise`` has not processed the record, this function encodes a
-    normalised copy.  Never raises or blocks.  Thread-safe if no other thread changes ``record``.
+    normalised copy.  Never raises.
     """
     try:
         return _encode(record)
@@ -190,7 +180,7 @@ def _encode(record: LogRecord) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
-    """Return the encoded flags and ids, cached because consecutive records often share them.
+    """Return the encoded flags and ids, which consecutive records often share.
 
     Omits invalid ids (all zeros or of the wrong length), and a span id without a trace id.
     """
@@ -207,7 +197,7 @@ def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
 def normal_copy(record: LogRecord) -> LogRecord:
     """Return a normalised copy of a record that did not pass through the pipeline.
 
-    Never raises.  The record itself is not changed, because all sinks share it.
+    Never raises.  The record does not change, because all sinks share it.
     """
     normal = copy.copy(record)
     normal.body = snapshot(record.body)
@@ -221,11 +211,8 @@ def normal_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return normal_copy(LogRecord(attributes=dict(attributes))).attributes
 
 
-# -- requests -----------------------------------------------------------------
-
-
 def grouped(items: Sequence[Item]) -> Groups:
-    """Return the records grouped by resource and scope, in their order within each group."""
+    """Return the records grouped by resource and scope, without changing their order in a group."""
     groups: dict[Resource, dict[Scope, list[bytes]]] = {}
     for resource, scope, record in items:
         groups.setdefault(resource, {}).setdefault(scope, []).append(record)
@@ -233,10 +220,7 @@ def grouped(items: Sequence[Item]) -> Groups:
 
 
 def in_order(items: Sequence[Item]) -> Groups:
-    """Yield the records in their original order, so a resource or scope may be repeated.
-
-    If loggers alternate, the request is longer than with :func:`grouped`.
-    """
+    """Yield the records in their original order, so a resource or scope may be repeated."""
     for resource, of_resource in groupby(items, itemgetter(0)):
         scopes = groupby(of_resource, itemgetter(1))
         yield resource, ((scope, [item[2] for item in of_scope]) for scope, of_scope in scopes)
@@ -245,11 +229,7 @@ def in_order(items: Sequence[Item]) -> Groups:
 def encode_request(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
     """Return the serialised ``ExportLogsServiceRequest`` of encoded records.
 
-    Does not block; thread-safe.
-
-    Args:
-        items: the encoded records.
-        arrange: the function that orders the records, :func:`grouped` or :func:`in_order`.
+    ``arrange`` is the function that orders the records, :func:`grouped` or :func:`in_order`.
     """
     return b"".join([_resource_logs(resource, scopes) for resource, scopes in arrange(items)])
 

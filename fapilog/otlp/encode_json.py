@@ -2,8 +2,7 @@
 
 The encoding is proto3's mapping to JSON with OTLP's changes
 (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids are
-hexadecimal, enumerations are integers, 64-bit integers are strings.  As in ``encode``,
-a record is encoded once, and building a request only frames it.
+hexadecimal, enumerations are integers, and 64-bit integers are strings.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _INT64_END: Final = 1 << 63
-#: The deepest nesting that a receiver can parse into protobuf messages; see ``encode``.
+#: The maximum nesting that a receiver can parse into protobuf messages; see ``encode``.
 _MAX_DEPTH: Final = 31
+_NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 - one return per type
@@ -39,7 +39,7 @@ def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 -
     if kind is int and -_INT64_END <= value < _INT64_END:
         return {"intValue": str(value)}
     if kind is float:
-        return {"doubleValue": value if math.isfinite(value) else _not_finite(value)}
+        return {"doubleValue": value if math.isfinite(value) else _NOT_FINITE[str(value)]}
     if kind is bytes:
         return {"bytesValue": base64.b64encode(value).decode()}
     if depth < _MAX_DEPTH:
@@ -50,14 +50,8 @@ def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 -
     raise TypeError(kind)
 
 
-def _not_finite(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
 def _key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
-    # For None, "value" is omitted.  An empty {} means the same, but some receivers refuse it.
+    # For None, "value" is omitted, because some receivers refuse {}.
     return [
         {"key": key} if value is None else {"key": key, "value": _any_value(value, depth)}
         for key, value in pairs.items()
@@ -75,7 +69,7 @@ def encode_record_json(record: LogRecord) -> bytes:
     """Return ``record`` as one ``LogRecord`` object of OTLP/JSON, without a newline.
 
     If ``fapilog.values.normalise`` has not processed the record, this function encodes a
-    normalised copy.  Never raises or blocks.  Thread-safe if no other thread changes ``record``.
+    normalised copy.  Never raises.
     """
     try:
         return orjson.dumps(_fields(record))
@@ -108,23 +102,20 @@ def _fields(record: LogRecord) -> dict[str, Any]:
 
 
 def _is_id(text: str, digits: int) -> bool:
-    """Return whether ``text`` is a valid id; the data model forbids an id of zeros only."""
+    """Return whether ``text`` is a valid id, which is never all zeros."""
     return len(text) == digits and any(bytes.fromhex(text))
 
 
 def _text(text: str) -> str:
-    """Return a name or URL, which is not normalised, with lone surrogates escaped."""
+    """Return a name or URL with lone surrogates escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode_request_json(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
     """Return the ``ExportLogsServiceRequest`` of records encoded by :func:`encode_record_json`.
 
-    Does not block; thread-safe.
-
-    Args:
-        items: the encoded records.
-        arrange: the function that orders them, ``encode.grouped`` or ``encode.in_order``.
+    ``arrange`` is the function that orders the records, ``encode.grouped`` or
+    ``encode.in_order``.
     """
     logs = [_resource_logs(resource, scopes) for resource, scopes in arrange(items)]
     return orjson.dumps({"resourceLogs": logs})
@@ -156,10 +147,9 @@ def _scope(scope: Scope) -> dict[str, Any]:
 
 
 def logs_data_line(items: Sequence[Item]) -> bytes:
-    r"""Return the records as one line of an OTLP file, ended by ``\n``.
+    r"""Return the records as one line of an OTLP file, which ends with ``\n``.
 
-    The line is a ``LogsData`` object, whose JSON equals the request's.  JSON escapes
-    every newline inside it.  Does not block; thread-safe.
+    The line is a ``LogsData`` object, whose JSON equals the request's.
     Source: https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
     """
     return encode_request_json(items) + b"\n"

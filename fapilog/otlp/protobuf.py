@@ -1,6 +1,6 @@
-"""The part of protobuf's wire format that OTLP and Loki need: varints and fields.
+"""The part of protobuf's wire format that OTLP and Loki need, so no protobuf runtime is loaded.
 
-The encoders, the spool and the sinks use it, so sending logs loads no protobuf runtime.
+Malformed messages raise only ``ValueError``.
 Specification: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -17,7 +17,7 @@ Field: TypeAlias = "int | bytes"
 _KeyT = TypeVar("_KeyT")
 _MadeT = TypeVar("_MadeT")
 
-_MORE: Final = 0x80  # the bit of a varint's byte that is set if another byte follows
+_MORE: Final = 0x80  # in each byte of a varint, the bit that says that another byte follows
 _TWO_DIGITS: Final = 1 << 14
 _THREE_DIGITS: Final = 1 << 21
 _MAX_VARINT: Final = 10  # bytes
@@ -32,7 +32,7 @@ _FIXED_SIZES: Final = {1: 8, 5: 4}
 class Memo(dict[_KeyT, _MadeT]):
     """A dict that computes missing values, and clears itself when it has ``limit`` entries.
 
-    Thread-safe: two threads may compute the same entry, but never a wrong one.
+    Thread-safe: two threads may compute the same value.
     """
 
     def __init__(self, make: Callable[[_KeyT], _MadeT], limit: int) -> None:
@@ -49,7 +49,7 @@ class Memo(dict[_KeyT, _MadeT]):
 
 def make_varint(number: int) -> bytes:
     """Return a non-negative ``number`` in base 128, lowest digit first."""
-    # Fast paths: most lengths and numbers have two or three digits.
+    # Fast paths for two and three digits, the most frequent lengths.
     if _MORE <= number < _TWO_DIGITS:
         return bytes((number & 0x7F | _MORE, number >> 7))
     if _TWO_DIGITS <= number < _THREE_DIGITS:
@@ -76,11 +76,7 @@ def delimited(tag: bytes, payload: bytes) -> bytes:
 
 
 def fields(message: bytes) -> Iterator[tuple[int, Field]]:
-    """Yield the field numbers and values of a serialised message.
-
-    Raises:
-        ValueError: the message is malformed.
-    """
+    """Yield the field numbers and values of a serialised message."""
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)
@@ -114,11 +110,7 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def as_bytes(value: Field) -> bytes:
-    """Return the value of a field that must be a string, bytes or a message.
-
-    Raises:
-        ValueError: the value is a number.
-    """
+    """Return the value of a field that must be a string, bytes or a message."""
     if isinstance(value, bytes):
         return value
     msg = "a number where a string or message should be"
@@ -126,11 +118,7 @@ def as_bytes(value: Field) -> bytes:
 
 
 def as_int64(value: Field) -> int:
-    """Return the value of a field that must be a signed integer.
-
-    Raises:
-        ValueError: the value is not a varint.
-    """
+    """Return the value of a field that must be a signed integer."""
     if isinstance(value, bytes):
         msg = "a string or message where a number should be"
         raise ValueError(msg)  # noqa: TRY004 - the message is wrong, not the call
@@ -138,20 +126,12 @@ def as_int64(value: Field) -> int:
 
 
 def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]:
-    """Yield the value of every field ``number`` of a message's :func:`fields`.
-
-    Raises:
-        ValueError: one of the values is a number.
-    """
+    """Yield the value of every field ``number`` of a message's :func:`fields`."""
     return (as_bytes(value) for found, value in parts if found == number)
 
 
 def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
-    """Return the value of the last field ``number``, which overrides the others, or ``b""``.
-
-    Raises:
-        ValueError: one of the values is a number.
-    """
+    """Return the value of the last field ``number``, which overrides the others, or ``b""``."""
     value = b""
     for value in messages(parts, number):  # noqa: B007 - only the last value is needed
         pass
@@ -159,18 +139,10 @@ def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
 
 
 def bytes_field(message: bytes, number: int) -> bytes:
-    """Return the string or message in field ``number`` of a message, or ``b""``.
-
-    Raises:
-        ValueError: the message is malformed or the field is a number.
-    """
+    """Return the string or message in field ``number`` of a message, or ``b""``."""
     return last(fields(message), number)
 
 
 def int64_field(message: bytes, number: int) -> int:
-    """Return the signed integer in field ``number`` of a message, or 0.
-
-    Raises:
-        ValueError: the message is malformed or the field is not a varint.
-    """
+    """Return the signed integer in field ``number`` of a message, or 0."""
     return as_int64(dict(fields(message)).get(number, 0))
