@@ -1,8 +1,7 @@
 """Classifies a backend's answer: delivered, rejected, retryable, or permanently failed.
 
-The OTLP and Loki sinks share these tables
-(https://opentelemetry.io/docs/specs/otlp/#failures).  Even a malformed answer becomes an
-``Outcome`` or a ``SendError``.
+The OTLP and Loki sinks use this module.  Even a malformed answer becomes an ``Outcome`` or a
+``SendError``.  Source: https://opentelemetry.io/docs/specs/otlp/#failures
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ _TOO_LARGE: Final = re.compile(
 _LIMIT: Final = re.compile(
     r"\(\d+ vs\.? (\d+)\)|the limit is: (\d+) bytes|exceeds maximum size (\d+)"
 )
-_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})  # the second: Rust
+_TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})
 #: The texts with which gRPC reports a connection that was lost during a call.
 _LOST: Final = re.compile(
     "socket closed|connection reset|broken pipe|goaway|keepalive|stream removed|rst_stream"
@@ -77,9 +76,10 @@ _LOST: Final = re.compile(
     re.IGNORECASE,
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
-#: Parts of the errors about an answer that is too large, not a request.
+#: Parts of gRPC's errors about an answer, not a request, that is too large.  The second part
+#: may also mean a request, if the request was compressed.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
-_UNPACKED: Final = "Decompressed"  # if the request was not compressed
+_UNPACKED: Final = "Decompressed"
 
 _STATUS_DETAILS: Final = 3
 _JSON: Final = "application/json"
@@ -89,7 +89,7 @@ _BINARY: Final = "application/octet-stream"
 
 
 def printable(text: str) -> str:
-    """Return the first :data:`MAX_MESSAGE` characters, with control characters as spaces."""
+    """Return the first :data:`MAX_MESSAGE` characters; control characters become spaces."""
     cut = text[:MAX_MESSAGE]
     return "".join(char if char.isprintable() else " " for char in cut).strip()
 
@@ -136,7 +136,7 @@ def http_error(
     words = _status_message(body, content_type)
     message = _join(source, name, clean(words))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LARGE.search(words):
-        return TooLargeError(message)  # a gRPC server behind the HTTP server refused it
+        return TooLargeError(message)  # a gRPC server behind the HTTP server refused the request
     if status in retryable:
         # After a 504, the server behind the gateway may have accepted the request.
         is_unanswered = status == HTTPStatus.GATEWAY_TIMEOUT
@@ -185,9 +185,9 @@ def _join(*parts: str) -> str:
 def retry_info(status: bytes) -> float | None:
     """Return the delay in seconds of the ``RetryInfo`` in a ``google.rpc.Status``, or None."""
     with suppress(ValueError):
-        for packed in messages(fields(status), _STATUS_DETAILS):  # google.protobuf.Any
+        for packed in messages(fields(status), _STATUS_DETAILS):
             if bytes_field(packed, 1).endswith(b"/google.rpc.RetryInfo"):
-                delay = bytes_field(bytes_field(packed, 2), 1)  # google.protobuf.Duration
+                delay = bytes_field(bytes_field(packed, 2), 1)
                 seconds = int64_field(delay, 1) + int64_field(delay, 2) / 1e9
                 return min(max(seconds, 0.0), MAX_RETRY_AFTER)
     return None

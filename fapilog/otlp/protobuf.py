@@ -1,6 +1,6 @@
-"""The part of protobuf's wire format that OTLP and Loki need, so no protobuf runtime is loaded.
+"""The part of protobuf's wire format that OTLP and Loki need: varints and fields.
 
-Malformed messages raise only ``ValueError``.
+Sending logs therefore loads no protobuf runtime.  Malformed messages raise ``ValueError``.
 Specification: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -32,7 +32,7 @@ _FIXED_SIZES: Final = {1: 8, 5: 4}
 class Memo(dict[_KeyT, _MadeT]):
     """A dict that computes missing values, and clears itself when it has ``limit`` entries.
 
-    Thread-safe: two threads may compute the same value.
+    Thread-safe, although two threads may compute the same value.
     """
 
     def __init__(self, make: Callable[[_KeyT], _MadeT], limit: int) -> None:
@@ -48,7 +48,7 @@ class Memo(dict[_KeyT, _MadeT]):
 
 
 def make_varint(number: int) -> bytes:
-    """Return a non-negative ``number`` in base 128, lowest digit first."""
+    """Return a non-negative ``number`` as a varint: in base 128, lowest digit first."""
     # Fast paths for two and three digits, the most frequent lengths.
     if _MORE <= number < _TWO_DIGITS:
         return bytes((number & 0x7F | _MORE, number >> 7))
@@ -66,7 +66,7 @@ _short_varints: Final = tuple(make_varint(number) for number in range(1024))
 
 
 def varint(number: int) -> bytes:
-    """Return :func:`make_varint` of ``number``; small numbers come from a table."""
+    """Return a non-negative ``number`` as a varint; small numbers come from a table."""
     return _short_varints[number] if 0 <= number < 1024 else make_varint(number)  # noqa: PLR2004
 
 

@@ -1,9 +1,4 @@
-"""Uses any exporter of the OpenTelemetry SDK as a sink.
-
-The sink converts records to the SDK's ``ReadableLogRecord``.  So vendors' exporters and
-the official OTLP exporters get records that have passed fapilog's queue, redaction and
-ledger.
-"""
+"""Uses any exporter of the OpenTelemetry SDK as a sink."""
 
 from __future__ import annotations
 
@@ -34,13 +29,13 @@ _SEVERITIES: Final = tuple(api.SeverityNumber(number) for number in range(25))
 # A context without a span; otherwise the API would add the active span's ids to records.
 _NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
-# The errors of an exporter that cannot encode a record; a retry would fail again.
+# The errors of an exporter that cannot encode a record, so a retry would fail again.
 _DEFECTS: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class _Truncated(ReadableLogRecord):
-    """A record that lost attributes before its conversion."""
+    """A record from which fapilog has dropped attributes."""
 
     dropped: int = 0
 
@@ -52,11 +47,9 @@ class _Truncated(ReadableLogRecord):
 class ExporterSink(Sink[ReadableLogRecord]):
     """Delivers records to an SDK ``LogRecordExporter``.
 
-    An exporter's FAILURE does not say whether a retry can help, and the exporter has
-    already retried.  So a batch that fails ``attempts`` times is rejected; this includes
-    failures with exceptions of unknown meaning.  After ``OSError``, which connections
-    raise, the batch is retried for as long as the pipeline retries.  ``export`` accepts no
-    time limit, so only the exporter's own limit ends an attempt.
+    A batch is rejected if ``attempts`` exports have failed, because the exporter has already
+    retried.  After an ``OSError``, the batch is retried for as long as the pipeline retries.
+    Only the exporter's own time limit ends an export.
 
     Args:
         exporter: the exporter; one thread calls it, and ``close`` shuts it down.
@@ -103,8 +96,7 @@ class ExporterSink(Sink[ReadableLogRecord]):
     def encode(self, record: LogRecord) -> ReadableLogRecord:
         """Convert the record to the SDK's log record type.
 
-        The exporter gets a copy of the attributes.  It must not change nested values,
-        which are shared, as in the SDK.
+        The exporter must not change values inside lists and mappings, which sinks share.
         """
         made = api.LogRecord(
             timestamp=record.timestamp,
@@ -144,8 +136,7 @@ class ExporterSink(Sink[ReadableLogRecord]):
             raise PermanentError(_describe(error)) from error
         except Exception as error:
             raise self._failure(batch[0], _describe(error)) from error
-        # The result is compared by name, because older exporters return another
-        # enumeration.  None means success, as in the SDK.
+        # Older exporters return another enumeration, and None means success.
         if getattr(result, "name", "") == "FAILURE":
             raise self._failure(batch[0], "the exporter reported FAILURE")
         self._failing = (None, 0)
@@ -161,8 +152,7 @@ class ExporterSink(Sink[ReadableLogRecord]):
 
     def close(self) -> None:
         """Flush the exporter, which may take ``timeout`` seconds, and shut it down."""
-        # force_flush was added to the interface in version 1.40.
-        flush = getattr(self._exporter, "force_flush", None)
+        flush = getattr(self._exporter, "force_flush", None)  # missing before SDK 1.40
         with suppressed():
             try:
                 if flush is not None:

@@ -78,7 +78,7 @@ def test_a_request_that_is_too_large_is_told_apart_because_smaller_ones_may_pass
         ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4: 9"),  # Java
         ("RESOURCE_EXHAUSTED", "Received message exceeds the maximum configured message size."),
         (
-            "OUT_OF_RANGE",  # Rust, although the code is retryable
+            "OUT_OF_RANGE",  # Rust, whose code is retryable in other cases
             "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
         ),
     ],

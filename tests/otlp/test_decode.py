@@ -79,7 +79,7 @@ def batches(draw: Any) -> list[tuple[Resource, Scope, LogRecord]]:
     ]
 
 
-#: The functions that encode, pack and read back items, by wire format.
+#: The functions that encode a record, pack encoded records and unpack them, by wire format.
 FORMATS: dict[str, tuple[Any, Any, Any]] = {
     "protobuf": (encode_record, partial(encode_request, arrange=in_order), split_request),
     "json": (
@@ -190,7 +190,7 @@ def test_numbers_that_json_has_no_word_for_come_back():
 
 
 def test_fields_of_a_later_version_of_the_protocol_are_passed_over():
-    unknown = b"\xfa\x7f\x01x" + b"\xf8\x7f\x05"  # field 2047, a string and a number
+    unknown = b"\xfa\x7f\x01x" + b"\xf8\x7f\x05"  # field 2047 as a string and as a number
     record = LogRecord(1, 2, 9, "INFO", "kept", {"k": "v"})
     assert fields_of(decode_record(encode_record(record) + unknown)) == fields_of(record)
 

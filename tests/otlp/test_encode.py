@@ -28,7 +28,7 @@ SPAN_ID = "b7ad6b7169203331"
 # Values that fapilog.values.normalise returns, and floats that it does not return.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 int64s = st.integers(-(2**63), 2**63 - 1)
-floats = st.floats(allow_nan=False) | st.just(math.nan)  # JSON has no payload of NaN
+floats = st.floats(allow_nan=False) | st.just(math.nan)  # JSON cannot distinguish NaNs
 scalars = st.none() | st.booleans() | int64s | st.integers(0, 300) | floats | texts | st.binary()
 values = st.recursive(
     scalars,
@@ -52,7 +52,7 @@ records = st.builds(
 
 
 def fill(message: AnyValue, value: Any) -> None:
-    """Set an official AnyValue in the obvious way."""
+    """Copy a Python value to an official AnyValue."""
     if value is None:
         return
     if isinstance(value, bool):
@@ -82,7 +82,7 @@ def fill_pairs(pairs: Any, attributes: dict[str, Any]) -> None:
 
 
 def without_empty_values(message: Any) -> Any:
-    """Drop empty values of attributes, as JSON does."""
+    """Remove the empty values of attributes, which the JSON encoder omits."""
     for pair in getattr(message, "attributes", ()):
         strip(pair)
     if message.HasField("body"):
@@ -105,7 +105,7 @@ def strip_nested(value: AnyValue) -> None:
 
 
 def official(record: LogRecord) -> ProtoRecord:
-    """Build the official message of a record in the obvious way."""
+    """Build the official message of a record."""
     message = ProtoRecord(
         time_unix_nano=record.timestamp,
         observed_time_unix_nano=record.observed_timestamp,
@@ -127,7 +127,7 @@ def official(record: LogRecord) -> ProtoRecord:
 
 
 def comparable(message: Any) -> bytes:
-    """Serialise a message: messages with a NaN are never equal, their bytes are."""
+    """Serialise a message for comparisons, because messages with a NaN are never equal."""
     serialised: bytes = message.SerializeToString(deterministic=True)
     return serialised
 

@@ -1,4 +1,4 @@
-"""Certificates that are renewed while the application runs: no record is lost, without a restart."""
+"""Certificates are renewed while the application runs, and no record is lost."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_certificate_without_its_new_key_is_announced_and_the_old_pair_stays_i
 
 
 def until_delivered(sink: OTLPSink, body: str) -> None:
-    """Send until the batch is delivered, as the delivery does."""
+    """Send a batch again until it is delivered."""
     for _ in range(200):
         try:
             assert deliver(sink, body) is None

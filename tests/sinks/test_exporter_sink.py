@@ -249,7 +249,7 @@ def test_it_is_named_after_the_exporter() -> None:
 
 
 class Collector:
-    """A target that keeps the records it is offered."""
+    """A target that stores the records."""
 
     def __init__(self) -> None:
         self.records: list[LogRecord] = []

@@ -278,7 +278,7 @@ def test_a_huge_answer_is_judged_by_its_status():
 
 def test_the_bad_entry_of_a_push_is_found_and_the_others_arrive(capsys):
     def refuse_bad(entries: list[Entry]) -> Answer | None:
-        """Answer as Loki does, which keeps the good entries of the push."""
+        """Refuse the bad entries of a push and keep the others, like Loki."""
         good = [entry for entry in entries if "bad" not in entry.line]
         for entry in good:
             server.streams.setdefault(entry.labels, []).append(entry)

@@ -1,4 +1,4 @@
-"""Grafana Loki itself keeps every record unchanged, and its crash loses none."""
+"""A real Grafana Loki stores every record unchanged, and loses no record when it crashes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def expected(record: LogRecord) -> Entry:
     return entry_of(labels, record.timestamp, f"{line}\n{trace}" if trace else line, metadata)
 
 
-#: Labels that Loki adds: it splits a stream that grows fast, as after a pause, into shards.
+#: Labels that Loki adds.  The second label splits a stream that grows fast into shards.
 LOKIS_OWN = ("detected_level", "__stream_shard__")
 
 
@@ -162,9 +162,7 @@ class Application:
 
 
 def test_loki_keeps_every_record_as_it_was_and_a_crash_of_it_loses_none(server: RealLoki) -> None:
-    applications = [
-        Application(server.url, form) for form in FORMATS
-    ]  # both formats share one crash
+    applications = [Application(server.url, form) for form in FORMATS]
 
     def log(count: int) -> None:
         for application in applications:

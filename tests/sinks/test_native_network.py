@@ -1,4 +1,4 @@
-"""Connections of workers in a process whose sockets were replaced keep all promises."""
+"""Connections of fapilog's threads in a process in which gevent has replaced the sockets."""
 
 from __future__ import annotations
 

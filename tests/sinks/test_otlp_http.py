@@ -240,7 +240,7 @@ def test_an_answer_to_a_request_that_is_too_large_is_read_although_sending_it_fa
             b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         )
         connection.shutdown(socket.SHUT_WR)
-        while connection.recv(1 << 20):  # a reset would destroy the answer
+        while connection.recv(1 << 20):  # otherwise a reset could discard the answer
             pass
 
     with SocketServer(refuse) as server, opened(OTLPSink(server.url)) as sink:

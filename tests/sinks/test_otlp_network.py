@@ -212,18 +212,18 @@ def test_a_success_whose_rest_cannot_be_read_is_a_success(status: bytes, rest: b
         for _ in range(2):
             outcome = deliver(sink)
             if outcome is None:
-                assert status.startswith(b"204")  # which has no body
+                assert status.startswith(b"204")  # a 204 has no body
                 return
             assert outcome.rejected == 0
             assert (
                 f"HTTP {int(status[:3])}, but the rest of the answer cannot be" in outcome.message
             )
             assert "its records count as delivered" in outcome.message
-        assert server.connections == 2  # no connection is reused
+        assert server.connections == 2  # the first connection was not used again
 
 
 def test_a_body_after_204_which_has_none_costs_no_record():
-    """The client finds the body at the beginning of the next answer."""
+    """Every second answer begins with the body of the answer before."""
     answer = b"HTTP/1.1 204 No Content\r\nContent-Length: 50\r\n\r\n" + b"x" * 50
     with (
         SocketServer(lambda connection: answer_all(connection, answer)) as server,
@@ -290,7 +290,7 @@ def test_a_success_whose_body_comes_too_slowly_is_a_success() -> None:
     def script(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
-        connection.recv(1)  # until the client hangs up
+        connection.recv(1)  # returns when the client closes the connection
 
     with SocketServer(script) as server, opened(OTLPSink(server.url)) as sink:
         outcome = deliver(sink, timeout=0.1)

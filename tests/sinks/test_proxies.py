@@ -1,4 +1,4 @@
-"""Proxies: which one leads to an endpoint, how it refuses requests, and which secrets stay hidden."""
+"""Proxies: how a sink finds its proxy, refused requests, and secrets that stay hidden."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Posts a request within a deadline, and maps a failure to one of fapilog's errors.
 
-The OTLP and Loki sinks send their batches with this client.  It uses httpx's transport
-without httpx's client: a sink needs no cookies, redirects or authentication flows, and
-httpx's client would log every request at INFO in the application's own logs.
+The client of httpx is not used, because it logs every request at INFO in the application's
+own logs.
 """
 
 from __future__ import annotations
@@ -51,11 +50,9 @@ class Answer(NamedTuple):
 
     Attributes:
         status: the HTTP status, 2xx.
-        body: the body, empty if the answer is compressed: the request did not ask for
-            compression, and the decompressed body could fill the memory.
+        body: the body, or ``b""`` if the answer is compressed.
         content_type: the media type with its parameters, in lower case.
-        problem: the reason why the rest of the answer could not be read, or "".  The
-            request still succeeded; sending it again would duplicate its records.
+        problem: the reason why the rest of the answer could not be read, or "".
     """
 
     status: int
@@ -68,17 +65,16 @@ class HTTPClient:
     """Posts requests to one URL.  Thread-safe: each thread that posts has its own connection.
 
     Args:
-        options: the checked options; TLS is used if the endpoint's scheme is https.
+        options: the checked options.
         agent: the User-Agent, unless the options contain one.
         headers: the headers of the protocol, which override the options' headers.
         transport: an httpx transport to use instead of the network, for tests.
         retryable: the HTTP statuses after which the same request may succeed.
         refuses_long: whether an answer of more than :data:`MAX_RESPONSE` bytes is a
-            permanent error regardless of its status, as OTLP requires.
+            permanent error for every status, as OTLP requires.
 
     Raises:
-        ConfigurationError: the endpoint, a certificate or the environment's proxy
-            cannot be used.
+        ConfigurationError: the endpoint, a certificate or the environment's proxy is wrong.
     """
 
     def __init__(
@@ -101,8 +97,8 @@ class HTTPClient:
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
         is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
         self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
-        self._connections: list[DeadlineTransport] = []  # one per simultaneous post
-        self._idle: list[DeadlineTransport] = []  # connections that no thread is using
+        self._connections: list[DeadlineTransport] = []  # every connection
+        self._idle: list[DeadlineTransport] = []  # the connections that no thread is using
         try:
             self._url = httpx.URL(options.endpoint)
         except httpx.InvalidURL as error:
@@ -113,15 +109,10 @@ class HTTPClient:
         """Post ``body`` and return the answer; blocks up to ``timeout`` seconds.
 
         Raises:
-            RetryableError: no connection could be made in time (because of the network,
-                TLS or a proxy), or the answer has a retryable status.
-            AccessDeniedError: the backend or the proxy refuses the credentials.
-            NoAnswerError: the request was sent, but no status came back.
-            PermanentError: the answer has another error status, is too long, or is a
-                redirect, which is not followed.
+            SendError: the connection failed, or the answer is not a success.
         """
         deadline = monotonic() + timeout
-        give_way()  # the caller has just put the body together
+        give_way()  # let the application run, because building the body took long
         request = httpx.Request(
             "POST",
             self._url,
@@ -154,11 +145,7 @@ class HTTPClient:
                 response.close()
 
     def _checked(self, response: httpx.Response, body: bytes, problem: str) -> Answer:
-        """Return a successful response as an :class:`Answer`.
-
-        Raises:
-            SendError: the response is not a success, or is too long.
-        """
+        """Return a response as an :class:`Answer`, or raise an error if it is not a success."""
         status, shown = response.status_code, self._options.shown
         if response.has_redirect_location:
             host = _HOST.match(response.headers["location"])
@@ -171,7 +158,7 @@ class HTTPClient:
             msg = f"{shown}: HTTP {status}, and the answer exceeds {MAX_RESPONSE} bytes"
             raise PermanentError(msg)
         if "content-encoding" in response.headers:
-            body = b""
+            body = b""  # decompressing it could fill the memory
         content_type = response.headers.get("content-type", "").lower()
         if not response.is_success:
             raise http_error(
@@ -192,7 +179,7 @@ class HTTPClient:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[httpx.BaseTransport]:
-        """Lend an idle or new connection to the caller for the duration of the block."""
+        """Provide an idle or new connection, which no other thread uses during the block."""
         if self._given is not None:
             yield self._given
             return
@@ -233,7 +220,7 @@ class HTTPClient:
             self._given.close()
 
     def after_fork(self) -> None:
-        """Abandon the parent's connections; a transport that the user passed is kept."""
+        """Abandon the parent's connections, but not a transport that the user passed."""
         for connection in self._connections:
             connection.after_fork()
         # The threads that were using connections exist only in the parent.
@@ -241,10 +228,10 @@ class HTTPClient:
 
 
 def _body_of(response: httpx.Response, deadline: float) -> bytes:
-    """Return the answer's body, cut soon after :data:`MAX_RESPONSE` bytes.
+    """Return the answer's body, truncated soon after :data:`MAX_RESPONSE` bytes.
 
     Raises:
-        TimeoutError: the body is still incomplete at ``deadline``.
+        TimeoutError: the body is incomplete at ``deadline``.
     """
     body = bytearray()
     assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the type checker

@@ -1,7 +1,7 @@
 """The options common to all HTTP sinks: URL, credentials, certificates and time limit.
 
-The options are checked once, when a sink is made, so a wrong option causes an error at
-start-up, and the client needs no further checks.  No message shows a secret.
+The options are checked once, when a sink is made.  A wrong option raises
+``ConfigurationError``, whose message shows no secret.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ FilePath: TypeAlias = "str | os.PathLike[str]"
 #: A path or None, and the option or environment variable that contains it.
 FileOption: TypeAlias = "tuple[FilePath | None, str]"
 
-#: The default time limit for one request, in seconds.
-DEFAULT_TIMEOUT: Final = 10.0
+DEFAULT_TIMEOUT: Final = 10.0  # seconds for one request
 #: For logs, level 1 takes half the time of the default level, and its output is 8 % larger.
 GZIP_LEVEL: Final = 1
 #: The number of threads that may send for one sink at the same time.
@@ -53,10 +52,9 @@ class HTTPOptions:
         endpoint: the URL, without credentials.
         headers: the headers of every request, by their names in lower case.
         timeout: the time limit for one request in seconds; infinity for no limit.
-        certificate: the path of a PEM file with the certificate authorities to trust;
-            None for the default authorities.
-        client_key: the path of a PEM file with the client's key.
-        client_certificate: the path of a PEM file with the client's certificate chain.
+        certificate: the path of the certificate authorities; None for the default ones.
+        client_key: the path of the client's key.
+        client_certificate: the path of the client's certificate chain.
     """
 
     endpoint: str
@@ -77,7 +75,7 @@ class HTTPOptions:
         return self.endpoint.partition("?")[0]
 
     def conceal(self, text: str, more: Collection[str] = ()) -> str:
-        """Return ``text`` with these options' credentials and the secrets in ``more`` masked."""
+        """Return ``text`` without the credentials in these options and the secrets in ``more``."""
         for secret in sorted({*self._secrets(), *more}, key=len, reverse=True):
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, _MASK)
@@ -92,7 +90,7 @@ class HTTPOptions:
 
 
 def basic_credentials(header: str) -> tuple[str, str]:
-    """Return the user and password in a basic ``Authorization``; ``("", "")`` if not basic."""
+    """Return the user and password in a basic ``Authorization`` header, or ``("", "")``."""
     if not header.startswith(_BASIC):
         return "", ""
     try:
@@ -116,13 +114,8 @@ def is_printable_text(value: object) -> bool:
 def split_url(value: object, source: str, form: str) -> SplitResult:
     """Return the parts of an http or https URL.
 
-    Args:
-        value: the URL.
-        source: the option or environment variable that contains the URL.
-        form: the end of the error message, which describes a correct URL.
-
-    Raises:
-        ConfigurationError: the value is not such a URL, or its host or port is invalid.
+    ``source`` is the option or environment variable that contains the URL.  ``form`` is the
+    end of the error message, which describes a correct URL.
     """
     try:
         url = urlsplit(str(value))
@@ -158,11 +151,7 @@ def basic(username: str, password: str) -> str:
 
 
 def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
-    """Check headers, and return them by their names in lower case.
-
-    Raises:
-        ConfigurationError: a header cannot be sent, or only the client may set it.
-    """
+    """Return headers by their names in lower case; check that each header can be sent."""
     checked = {}
     for name, content in headers.items():
         lower = str(name).lower()
@@ -179,18 +168,7 @@ def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
 def pem_files(
     certificate: FileOption, client_key: FileOption, client_certificate: FileOption
 ) -> dict[str, str | None]:
-    """Return the paths of the PEM files by option name.
-
-    Each argument is a path and its source, an option or environment variable.
-
-    Args:
-        certificate: the path of the authorities' certificates, and its source.
-        client_key: the path of the client's key, and its source.
-        client_certificate: the path of the client's certificate chain, and its source.
-
-    Raises:
-        ConfigurationError: a file cannot be read, or a key has no certificate.
-    """
+    """Return the paths of the PEM files by option name; check that the files can be read."""
     files = {
         "certificate": readable_file(*certificate),
         "client_key": readable_file(*client_key),
@@ -203,11 +181,7 @@ def pem_files(
 
 
 def readable_file(path: FilePath | None, source: str) -> str | None:
-    """Return the path of a file, or None without one.
-
-    Raises:
-        ConfigurationError: the file cannot be read; the error names its source.
-    """
+    """Return the path of a file that can be read, or None if ``path`` is None."""
     if path is None:
         return None
     name = os.fspath(path)

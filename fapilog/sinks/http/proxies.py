@@ -1,8 +1,7 @@
 """Finds the proxy for an endpoint, by the variables and rules that other clients use.
 
-``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` may be in lower or upper
-case.  This module parses ``NO_PROXY`` itself, because the standard library does not
-support networks and IPv6 addresses in it.
+This module parses ``NO_PROXY`` itself, because the standard library does not support
+networks and IPv6 addresses in this variable.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _PORTS: Final = {"http": 80, "https": 443}
-# A host or a network, in brackets or not, and a port.  Other entries are IPv6 addresses.
+# A host or network with or without brackets, and a port.  Other entries are IPv6 addresses.
 _ENTRY: Final = re.compile(
     r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?P<bits>(?<=\])/[0-9]{1,3})?(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -29,14 +28,7 @@ _ENTRY: Final = re.compile(
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy.
-
-    Attributes:
-        url: the proxy's address, without credentials.
-        username: the user name, or "".
-        password: the password, or "".
-        secrets: the credentials in every form in which an answer may repeat them.
-    """
+    """An HTTP proxy; its URL does not contain the credentials."""
 
     url: str
     username: str = ""
@@ -48,8 +40,7 @@ def environment_proxy(url: str) -> Proxy | None:
     """Return the proxy that the environment or the system sets for ``url``, or None.
 
     Raises:
-        ConfigurationError: the proxy cannot be used; the message names the variable and
-            the fix.
+        ConfigurationError: the proxy cannot be used.
     """
     target = urlsplit(url)
     host = target.hostname or ""
@@ -65,20 +56,13 @@ def environment_proxy(url: str) -> Proxy | None:
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
     """Return whether ``NO_PROXY`` exempts a host from the proxy.
 
-    Args:
-        host: the host's name, or its address without brackets.
-        port: the TCP port.
-        no_proxy: the value of ``NO_PROXY``, a list of entries separated by commas or
-            spaces.  An entry is ``*``, a name with or without a leading dot (which also
-            matches its subdomains), an address or a network, optionally with a port.
+    ``no_proxy`` lists entries, separated by commas or spaces.  An entry is ``*``, a name (which
+    also matches its subdomains), an address or a network, optionally with a port.
     """
     host = _ascii(host.lower().rstrip("."))
     address = _address(host)
-    return any(
-        _matches(host, address, port, entry)
-        for entry in re.split(r"[\s,]+", no_proxy.lower())
-        if entry
-    )
+    entries = re.split(r"[\s,]+", no_proxy.lower())
+    return any(_matches(host, address, port, entry) for entry in entries if entry)
 
 
 def _matches(host: str, address: IPv4Address | IPv6Address | None, port: int, entry: str) -> bool:
@@ -93,7 +77,7 @@ def _matches(host: str, address: IPv4Address | IPv6Address | None, port: int, en
             network = ip_network(name, strict=False)
         except ValueError:
             return False
-        mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:10.0.0.1 is 10.0.0.1
+        mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:10.0.0.1 means 10.0.0.1
         return any(one in network for one in (address, mapped) if one is not None)
     name = _ascii(name.lstrip("*").strip("."))
     return bool(name) and (host == name or host.endswith(f".{name}"))
@@ -107,20 +91,20 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _ascii(name: str) -> str:
-    """Return a name as the name system has it: ``xn--`` for letters beyond ASCII."""
+    """Return a host name in the form that name servers use: ``xn--...`` if it is not ASCII."""
     try:
         return name if name.isascii() else name.encode("idna").decode()
     except UnicodeError:
-        return name  # too long, or no name
+        return name  # not a valid host name
 
 
 def _system_exempts(host: str) -> bool:
-    """Return whether macOS or Windows settings exempt a host; proxy variables override them."""
+    """Return whether macOS or Windows exempts a host; proxy variables override their settings."""
     return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(host))
 
 
 def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
-    """Return the proxy in ``given``; its URL may hold a password, so no message shows it."""
+    """Return the proxy whose URL is ``given``; no message shows the URL, which may be secret."""
     given = given if "://" in given else f"http://{given}"
     try:
         url = urlsplit(given)
@@ -145,7 +129,7 @@ def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
 
 
 def _secrets(url: SplitResult) -> frozenset[str]:
-    """Return the credentials in the forms that an answer may repeat: raw, decoded, header."""
+    """Return the credentials in every form in which an answer may repeat them."""
     password, header = url.password or "", credentials_of(url)
     pair = url.netloc.rpartition("@")[0]
     found = {password, unquote(password), pair, unquote(pair), header, header.rpartition(" ")[2]}

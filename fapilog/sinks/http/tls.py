@@ -1,6 +1,6 @@
 """Loads the certificates of outgoing connections at start, and again after a renewal.
 
-Certificates from cert-manager or Vault are valid for hours, and their files are replaced
+Certificates from cert-manager or Vault are valid for hours, so their files are replaced
 while the application runs.
 """
 
@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 class ClientTLS:
     """The TLS settings of a sink, reloaded when its certificate files change.  Thread-safe.
 
-    Args:
-        options: the sink's options, which contain the paths of the files.
-        default: a function that makes a context with the default certificate authorities.
-
-    Attributes:
-        context: the TLS settings for the next connection.
-
-    Raises:
-        ConfigurationError: a file has invalid contents; the message names the option.
+    The next connection uses ``context``.  For the arguments and errors, see
+    :func:`client_context`.
     """
 
     def __init__(self, options: HTTPOptions, default: Callable[[], ssl.SSLContext]) -> None:
@@ -43,11 +36,10 @@ class ClientTLS:
     def renew(self) -> bool:
         """Reload the files if they have changed, and return whether they were reloaded.
 
-        Never raises: if the files cannot be used (for example a new certificate with the
-        old key), the settings do not change and the problem is announced.  Reads up to
-        three files; makes no connection.
+        If the files cannot be used (for example a new certificate with the old key), the
+        settings do not change, and an announcement says why.
         """
-        state = self._state_of_files()  # taken first, so the next call notices a later change
+        state = self._state_of_files()  # before the files are read, to notice a later change
         if state == self._state:
             return False
         try:
@@ -88,14 +80,11 @@ def client_context(
 ) -> ssl.SSLContext:
     """Return the TLS settings of a client that verifies host names and certificates.
 
-    Reads the files in ``options``; makes no connection.
-
-    Args:
-        default: a function that makes a context with the default certificate authorities.
-        options: the sink's options, with other authorities, or a client's certificate and key.
+    ``default`` makes a context with the default certificate authorities.  ``options`` may name
+    files with other authorities, and with the client's certificate and key.
 
     Raises:
-        ConfigurationError: a file has invalid contents; the message names the option.
+        ConfigurationError: a file has invalid contents.
     """
     certificate = options and options.certificate
     try:
@@ -104,7 +93,7 @@ def client_context(
     except OSError as error:  # includes ssl.SSLError
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg, "certificate") from None
-    context.set_alpn_protocols(["http/1.1"])  # set before other threads use the context
+    context.set_alpn_protocols(["http/1.1"])  # before other threads use the context
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key
         try:
@@ -121,7 +110,7 @@ def client_context(
 
 
 def untrusted(words: str) -> str:
-    """Return the message for a server certificate that OpenSSL refused with ``words``."""
+    """Return the message about a server certificate that OpenSSL refused with ``words``."""
     return (
         "the server's certificate is not trusted, so nothing is sent: renew it, or "
         f"name its authority in the option certificate ({words})"

@@ -1,8 +1,7 @@
-"""The network layer of the HTTP sinks: connections that obey a deadline and survive forks.
+"""The connections of the HTTP sinks, which obey a deadline and survive forks.
 
-``client`` sends its requests through :class:`DeadlineTransport`.  httpx's timeouts limit
-each single read, so a server that occasionally sends a byte could keep a request alive
-for ever.  In this module, every wait ends at the request's deadline.
+httpx's timeouts limit each single read, so a server that occasionally sends a byte could
+keep a request alive for ever.  In this module, every wait ends at the request's deadline.
 
 httpcore's own streams wait for the network inside OpenSSL, so a fork would have to wait
 for them.  In this module, OpenSSL works on memory only, and each of its steps is a short
@@ -38,23 +37,22 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.proxies import Proxy
     from fapilog.sinks.http.tls import ClientTLS
 
-# Python imports this codec when it first resolves a name.  A child that was forked
-# during the import could never connect, so it is imported before any thread starts.
+# Python imports this codec when it resolves the first name.  A child that is forked during
+# the import could never connect, so the codec is imported before any thread starts.
 codecs.lookup("idna")
 
-#: The time for which an unused connection is kept, in seconds.
-KEEP_ALIVE: Final = 30.0
+KEEP_ALIVE: Final = 30.0  # seconds for which an unused connection is kept
 _WRITE_SIZE: Final = 1 << 16  # bytes written between two checks of the deadline
 _READ_SIZE: Final = 1 << 16
 
 #: The beginning of an answer with a final status.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
-#: The beginning of an answer before the final one; 101 is final.
+#: The beginning of an interim answer, such as ``100 Continue``; the status 101 is final.
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
-_HEAD_SIZE: Final = 1 << 13  # bytes of an answer in which its status is searched
+_HEAD_SIZE: Final = 1 << 13  # bytes of an answer that are searched for its status
 
-#: The errors raised when the network fails while a request is sent or its answer is read.
+#: The errors that mean that the network failed.
 NETWORK_ERRORS: Final = (
     OSError,
     httpx.TransportError,
@@ -63,9 +61,9 @@ NETWORK_ERRORS: Final = (
     httpcore.ProxyError,
     httpcore.TimeoutException,
 )
-#: The network errors that mean that the deadline has passed.
+#: The errors that mean that the deadline has passed.
 TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
-#: The network errors that mean that the request was certainly not sent.
+#: The errors that mean that the request was not sent.
 CONNECT_ERRORS: Final = (
     httpcore.ConnectError,
     httpcore.ConnectTimeout,
@@ -75,9 +73,9 @@ CONNECT_ERRORS: Final = (
     httpx.ProxyError,
 )
 
-# The pools of a parent process, kept because freeing one might wait for a lock of OpenSSL.
+# The pools of a parent process, kept because freeing a pool might wait for a lock of OpenSSL.
 _inherited: Final[list[httpcore.ConnectionPool]] = []
-# The process id of the process that probes the resolver, and the queue for the result.
+# The id of the process that checks the resolver, and the queue for the result.
 _probes: Final[list[tuple[int, native.SimpleQueue[None]]]] = []
 
 
@@ -85,13 +83,8 @@ class DeadlineTransport(httpx.BaseTransport):
     """Sends requests over connections that it reuses.  Not thread-safe.
 
     A request has its deadline, in seconds of the monotonic clock, in the extension
-    ``"deadline"``.  Only name resolution by the system can exceed it.  If the network
-    fails, the methods raise one of :data:`NETWORK_ERRORS`.
-
-    Args:
-        tls: the TLS settings for https, or None.
-        proxy: the HTTP proxy, or None.
-        proxy_tls: the TLS settings for a proxy whose URL is https, or None.
+    ``"deadline"``.  Only name resolution by the system can exceed this deadline.  If the
+    network fails, the methods raise one of :data:`NETWORK_ERRORS`.
     """
 
     def __init__(
@@ -122,7 +115,7 @@ class DeadlineTransport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request`` and return the response, whose body the caller reads.
+        """Send ``request`` and return the response.
 
         If the status has arrived but the headers cannot be read, the response has no
         headers, and reading its body raises the error.
@@ -156,9 +149,9 @@ class DeadlineTransport(httpx.BaseTransport):
         self._pool.close()
 
     def after_fork(self) -> None:
-        """Abandon the parent's connections, which the parent continues to use.
+        """Close this process's copies of the parent's sockets, and make a new pool.
 
-        The pool is not closed, because the parent may have held its lock during the fork.
+        The old pool is not closed, because the parent may have held its lock during the fork.
         """
         self._backend.close_sockets()
         if TLS.cut_short:
@@ -167,7 +160,7 @@ class DeadlineTransport(httpx.BaseTransport):
 
 
 def _final_status(head: bytes) -> int | None:
-    """Return the final status in the first bytes of an answer, after interim ones; or None."""
+    """Return the final status in the first bytes of an answer, or None if it is missing."""
     while True:
         head = head.lstrip(b"\r\n")
         if status := _STATUS_LINE.match(head):
@@ -203,12 +196,12 @@ class _Backend(httpcore.SyncBackend):
     """Opens connections for httpcore and owns the state of the current request.
 
     Attributes:
-        deadline: the end of the current request, in seconds of the monotonic clock.
+        deadline: the deadline of the current request, in seconds of the monotonic clock.
         head: the first bytes of the answer to the current POST.  None until the POST is
             written, so that a proxy's answer to CONNECT is not mistaken for this answer.
-        stand_in: a TLS context passed to httpcore instead of the real one.  httpcore
-            changes a context for each connection while other threads may be using it.
-        proxy_stand_in: a context passed to httpcore instead of the one for the proxy.
+        stand_in: the TLS context that httpcore gets instead of the real one, because httpcore
+            changes its context while other threads may be using it.
+        proxy_stand_in: the TLS context that httpcore gets instead of the proxy's.
     """
 
     def __init__(
@@ -223,11 +216,7 @@ class _Backend(httpcore.SyncBackend):
         self._streams: WeakSet[httpcore.NetworkStream] = WeakSet()
 
     def left(self) -> float:
-        """Return the seconds until the deadline.
-
-        Raises:
-            TimeoutError: the deadline has passed.
-        """
+        """Return the seconds until the deadline; raise ``TimeoutError`` if it has passed."""
         left = self.deadline - monotonic()
         if left <= 0:
             raise TimeoutError
@@ -259,7 +248,7 @@ class _Backend(httpcore.SyncBackend):
 
 @contextlib.contextmanager
 def _connecting() -> Iterator[None]:
-    """Convert the block's errors to :data:`CONNECT_ERRORS`."""
+    """Convert an ``OSError`` inside the block to one of :data:`CONNECT_ERRORS`."""
     try:
         yield
     except TimeoutError as error:
@@ -269,7 +258,7 @@ def _connecting() -> Iterator[None]:
 
 
 def _stand_in(tls: object) -> ssl.SSLContext | None:
-    """Return a context that trusts no server, or None if ``tls`` is None."""
+    """Return a TLS context that trusts no server, or None if ``tls`` is None."""
     if tls is None:
         return None
     with TLS:
@@ -279,8 +268,8 @@ def _stand_in(tls: object) -> ssl.SSLContext | None:
 class _RequestStream(httpcore.NetworkStream):
     """The stream that httpcore uses; the request's deadline overrides httpcore's timeouts.
 
-    A buffer is kept until the next write or read, so that the head of a request is sent
-    together with the beginning of its body.
+    The stream keeps a buffer until the next write or read, so that the head of a request is
+    sent together with the beginning of its body.
     """
 
     def __init__(self, stream: httpcore.NetworkStream, backend: _Backend) -> None:
@@ -293,7 +282,7 @@ class _RequestStream(httpcore.NetworkStream):
             self.write(b"")
         backend = self._backend
         data = self._stream.read(max_bytes, backend.left())
-        if backend.head == b"":  # blank lines before an answer, which h11 refuses
+        if backend.head == b"":  # remove blank lines before an answer, which h11 refuses
             while data and not (data := data.lstrip(b"\r\n")):
                 data = self._stream.read(max_bytes, backend.left())
         if backend.head is not None and len(backend.head) < _HEAD_SIZE:
@@ -301,14 +290,14 @@ class _RequestStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
-        """Write buffers in pairs; httpcore ends a request of known length with ``b""``."""
+        """Write the kept buffer and this buffer; httpcore ends a request with ``b""``."""
         kept, self._kept = self._kept, b""
         if not kept:
             self._kept = buffer
             return
         if kept.startswith(b"POST "):
             self._backend.head = b""
-        give_way()  # encoding took long, and the kernel accepts these bytes without a wait
+        give_way()  # let the application run, because sendall() may return without a wait
         together = max(_WRITE_SIZE - len(kept), 0)
         for data, start in ((kept + buffer[:together], 0), (buffer, together)):
             for position in range(start, len(data), _WRITE_SIZE):
@@ -330,10 +319,7 @@ class _RequestStream(httpcore.NetworkStream):
 def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
     """Return a connection to the first address of ``host`` that accepts one.
 
-    Args:
-        host: the server's name or address.
-        port: the TCP port.
-        left: a function that returns the remaining seconds, or raises ``TimeoutError``.
+    ``left`` returns the remaining seconds, or raises ``TimeoutError``.
 
     Raises:
         OSError: no address could be reached before the deadline.
@@ -345,8 +331,8 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
     failure = OSError(f"no address of {host}")
     for family, kind, protocol, _, address in addresses:
         try:
-            sock = _system("socket", "socket")(family, kind, protocol)  # IPv6 may be missing
-        except OSError as error:
+            sock = _system("socket", "socket")(family, kind, protocol)
+        except OSError as error:  # the system has no IPv6
             failure = error
             continue
         try:
@@ -361,10 +347,10 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
 
 
 def _system(module: str, name: str) -> Any:
-    """Return a function of a module; in a worker, the original if gevent replaced it.
+    """Return a function of a module; in fapilog's threads, the original if gevent replaced it.
 
-    The functions of gevent and eventlet need an event loop in each thread, and start
-    threads to resolve names, which an ending interpreter refuses.  A worker may block.
+    The functions of gevent and eventlet need an event loop in each thread, and cannot resolve
+    names while the interpreter ends.
     """
     if native.is_patched() and native.IN_WORKER.get():
         return native.original(module, name)
@@ -374,11 +360,8 @@ def _system(module: str, name: str) -> Any:
 def _probe(host: str, port: int, timeout: float) -> None:
     """Check on a separate thread whether this forked process can resolve names.
 
-    A thread of the parent was waiting for a name server during the fork.  If that thread
-    held a lock, which is unlikely, a call in this process would never return.
-
-    Raises:
-        TimeoutError: the check has not finished in time.
+    A thread of the parent was resolving a name during the fork.  If that thread held a lock,
+    resolving a name in this process never returns, and this check raises ``TimeoutError``.
     """
     if not _probes or _probes[0][0] != os.getpid():
         answers: native.SimpleQueue[None] = native.SimpleQueue()
@@ -398,7 +381,7 @@ def _resolve(host: str, port: int, answers: native.SimpleQueue[None]) -> None:
 
 
 class SocketStream(httpcore.NetworkStream):
-    """A TCP connection.  Used by one thread."""
+    """A TCP connection.  Not thread-safe."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -416,7 +399,7 @@ class SocketStream(httpcore.NetworkStream):
         except TimeoutError:
             raise
         except OSError as error:
-            # For this error, httpcore still reads an answer that the server may have sent.
+            # After a WriteError, httpcore still reads an answer that the server may have sent.
             raise httpcore.WriteError(str(error)) from error
 
     def close(self) -> None:
@@ -424,7 +407,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return for ``"is_readable"`` whether an idle connection was closed; otherwise None."""
+        """Return for ``"is_readable"`` whether an idle connection was closed, otherwise None."""
         if info != "is_readable":
             return None
         sock = self._sock
@@ -438,16 +421,13 @@ class SocketStream(httpcore.NetworkStream):
 
 
 class TLSStream(httpcore.NetworkStream):
-    """TLS over a connection, which may itself be TLS to a proxy.  Used by one thread.
+    """TLS over a connection, which may itself be TLS to a proxy.  Not thread-safe.
 
-    Args:
-        stream: the connection, which is closed if the handshake fails.
-        context: the client's TLS settings.
-        host: the name that the server's certificate must contain.
-        left: a function that returns the remaining seconds, or raises ``TimeoutError``.
+    The server's certificate must contain ``host``.  ``left`` returns the remaining seconds, or
+    raises ``TimeoutError``.
 
     Raises:
-        OSError: the handshake failed or did not finish before the deadline.
+        OSError: the handshake failed, so ``stream`` was closed.
     """
 
     def __init__(
@@ -470,7 +450,7 @@ class TLSStream(httpcore.NetworkStream):
             raise
 
     def _complete(self, step: Callable[[], Any]) -> Any:
-        """Repeat a step of OpenSSL until it needs no more bytes from the other end."""
+        """Repeat a step of OpenSSL until it needs no more bytes from the server."""
         while True:
             needs_more, result = False, None
             try:
@@ -480,7 +460,7 @@ class TLSStream(httpcore.NetworkStream):
                 needs_more = True
             except ssl.SSLError:
                 with contextlib.suppress(OSError, httpcore.WriteError):
-                    self._flush()  # sends an alert with the reason
+                    self._flush()  # sends the server an alert with the reason
                 raise
             self._flush()
             if not needs_more:
@@ -499,7 +479,7 @@ class TLSStream(httpcore.NetworkStream):
         try:
             data: bytes = self._complete(lambda: self._tls.read(max_bytes))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            return b""  # httpcore knows from the answer's length whether it is complete
+            return b""  # httpcore raises an error if the answer is incomplete
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
@@ -508,11 +488,11 @@ class TLSStream(httpcore.NetworkStream):
             self._complete(lambda: self._tls.write(buffer))
 
     def close(self) -> None:
-        """Close the connection without sending TLS's closing alert, like httpcore."""
+        """Close the connection without TLS's closing alert."""
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return the TLS object for ``"ssl_object"``; otherwise ask the connection."""
+        """Return the TLS object for ``"ssl_object"``, otherwise the connection's information."""
         if info == "ssl_object":
             return self._tls
         if info == "is_readable" and self._incoming.pending:

@@ -2,6 +2,5 @@
 
 ``sink`` contains the public class, ``metadata`` decides which attributes become labels,
 ``lines`` writes the line of an entry, ``formats`` builds the push request, and ``options``
-checks the user's arguments.  The sink posts with ``fapilog.sinks.http``.
-``fapilog.sinks.factory`` and ``fapilog.cli`` import this package.  Read ``sink`` first.
+checks the user's arguments.  Read ``sink`` first.
 """

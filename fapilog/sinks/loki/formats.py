@@ -1,7 +1,6 @@
 """The two formats of a push request to Loki: gzipped JSON, and protobuf with snappy.
 
-Each entry is encoded once.  Building a request only puts entries into their streams, and
-splitting a spooled request returns the same bytes.
+Each entry is encoded once, and building a request only puts entries into their streams.
 Source: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 and https://github.com/grafana/loki/blob/main/pkg/push/push.proto
 """
@@ -30,11 +29,10 @@ from fapilog.sinks.loki.metadata import OBSERVED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: The form in which the sink keeps a record: its stream, its time in nanoseconds since
-#: the Unix epoch, and the encoded entry.
+#: An encoded record: its stream, its time in nanoseconds since the Unix epoch, and its entry.
 Item: TypeAlias = tuple[bytes, int, bytes]
 
-#: Both formats have the same methods.  They are thread-safe and do not block.
+#: Both formats have the same methods, which are thread-safe.
 Format: TypeAlias = "JSONFormat | ProtobufFormat"
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
@@ -60,12 +58,8 @@ class JSONFormat:
     ) -> bytes:
         """Return an entry as a JSON array.
 
-        Args:
-            time: the entry's time, in nanoseconds since the Unix epoch.
-            line: the entry's line, any text.
-            observed: the observed time, which every entry has as structured metadata.
-            metadata: the structured metadata of this entry only.
-            shared: the joined results of :meth:`shared`.
+        Both times are in nanoseconds since the Unix epoch.  ``metadata`` belongs to this entry
+        only, and ``shared`` is a result of :meth:`shared`.
         """
         rest = b"," + orjson.dumps(metadata)[1:] if metadata else b"}"
         parts = (time, orjson.dumps(line), observed, shared, rest)
@@ -73,9 +67,7 @@ class JSONFormat:
 
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
         """Return a push request with the given streams, each with at least one entry."""
-        # The parts are joined once.  Another copy of megabytes would take longer than the
-        # rest, and would block the application's threads.
-        parts: list[bytes] = []
+        parts: list[bytes] = []  # joined only once, because copying megabytes takes long
         for stream, entries in streams:
             parts += (b'{"stream":', stream, b',"values":[')
             for entry in entries:
@@ -89,11 +81,7 @@ class JSONFormat:
         return gzip.compress(request, GZIP_LEVEL, mtime=0)
 
     def split(self, request: bytes) -> list[Item]:
-        """Return the entries of a push request, with their streams and times, in order.
-
-        Raises:
-            ValueError: ``request`` is not a push request of this format.
-        """
+        """Return the entries of a push request; raise ``ValueError`` if it is malformed."""
         items: list[Item] = []
         try:
             for stream in orjson.loads(request)["streams"]:
@@ -128,7 +116,7 @@ class ProtobufFormat:
         self._compress = snappy.compress_raw
 
     def stream(self, labels: Mapping[str, str]) -> bytes:
-        """Return labels in Prometheus notation, which accepts all escapes of JSON."""
+        """Return labels in Prometheus notation, which accepts the escapes of JSON."""
         pairs = [b"%b=%b" % (name.encode(), orjson.dumps(labels[name])) for name in sorted(labels)]
         return b"{%b}" % b", ".join(pairs)
 
@@ -157,7 +145,7 @@ class ProtobufFormat:
 
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
         """Return a push request with the given streams and their entries."""
-        parts: list[bytes] = []  # joined once, as in JSONFormat
+        parts: list[bytes] = []
         for stream, entries in streams:
             labels = delimited(b"\x0a", stream)
             size = len(labels) + sum(map(len, entries))
@@ -165,11 +153,11 @@ class ProtobufFormat:
         return b"".join(parts)
 
     def compress(self, request: bytes) -> bytes:
-        """Return the request in snappy's block format, without frames."""
+        """Return the request in snappy's block format."""
         return bytes(self._compress(request))
 
     def split(self, request: bytes) -> list[Item]:
-        """Return the entries of a push request, with their streams and times, in order."""
+        """Return the entries of a push request; raise ``ValueError`` if it is malformed."""
         items: list[Item] = []
         for stream in messages(fields(request), 1):
             parts = list(fields(stream))
@@ -188,7 +176,7 @@ def _pair_head(name: str, length: int) -> bytes:
 
 
 def _nanoseconds(number: int) -> bytes:
-    """Return nanoseconds as a varint, with a fast path for the usual five bytes."""
+    """Return nanoseconds as a varint, which usually has five bytes."""
     if number < _FIVE_DIGITS:
         return varint(number)
     return bytes(

@@ -1,9 +1,7 @@
 """Writes the line of an entry: the message, or text for Loki's parsers json and logfmt.
 
-The line is for people to read and search.  The fields for Grafana's filters are always in
-labels and structured metadata, regardless of the line's format.  No line exceeds Loki's
-limit: a long message is truncated and marked; a long line in the other two formats omits
-its attributes and truncates its body, so that it remains valid.
+No line exceeds Loki's limit.  A long message is truncated and marked.  A long line in the
+other two formats omits its attributes and truncates its body, so that it remains valid.
 """
 
 from __future__ import annotations
@@ -26,10 +24,9 @@ MAX_LINE: Final = 256 << 10  # bytes
 #: A line, and the attributes for the structured metadata.
 Line: TypeAlias = "tuple[str, dict[str, Any]]"
 
-#: The only attribute that the format ``message`` includes in the line.
 _STACKTRACE: Final = "exception.stacktrace"
 
-#: The maximum number of body characters in a shortened line; each takes up to six bytes.
+#: The maximum number of body characters in a shortened line.  JSON has up to 6 bytes for each.
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # bytes
 
@@ -38,10 +35,7 @@ _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def message_line(record: LogRecord) -> Line:
-    """Return the body, followed by the exception's stack trace if there is one.
-
-    A structured body becomes JSON.  An event without a body is shown by its name.
-    """
+    """Return the body as text, followed by the exception's stack trace if there is one."""
     body, attributes = record.body, record.attributes
     line = body if type(body) is str else _body(record)
     trace = attributes.get(_STACKTRACE)
@@ -88,6 +82,7 @@ LINES: Final[dict[str, Callable[[LogRecord], Line]]] = {
 
 
 def _body(record: LogRecord) -> str:
+    """Return the body as text, or the event's name if the record has no body."""
     body = record.body
     if type(body) is str:
         return body
@@ -104,7 +99,7 @@ def _fits(line: str) -> bool:
 
 
 def _shortened(record: LogRecord) -> dict[str, Any]:
-    """Return a truncated body and the number of omitted attributes, for a line that is too long."""
+    """Return a truncated body and the number of omitted attributes."""
     left_out = len(record.attributes) + record.dropped_attributes_count
     return {
         "body": fit_redacted(_body(record), _SHORT_BODY),
@@ -117,5 +112,5 @@ def _logfmt(pairs: dict[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a value, quoted as in JSON if necessary; logfmt parsers understand these quotes."""
+    """Return a value of logfmt, quoted as in JSON if necessary."""
     return text if _BARE.fullmatch(text) else orjson.dumps(text).decode()

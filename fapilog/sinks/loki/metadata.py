@@ -1,9 +1,8 @@
-"""Turns the fields of a record into labels of a Loki stream and structured metadata.
+"""Converts the fields of a record to labels of a Loki stream and to structured metadata.
 
-This module does not depend on the push format.  It gives names the form that Loki would
-give them, so it can keep attributes apart that Loki would merge.  Values become text.
-Entries obey all of Loki's limits: a value that does not fit is truncated and marked, and
-an attribute that does not fit is counted in ``dropped_attributes_count``.
+Names get the form that Loki would give them, so two names never become equal in Loki.
+Metadata obeys all of Loki's limits: a value that is too long is truncated and marked, and an
+attribute that does not fit is counted in ``dropped_attributes_count``.
 Limits: https://grafana.com/docs/loki/latest/configure/#limits_config
 """
 
@@ -27,22 +26,21 @@ MAX_LABEL_VALUE: Final = 2048  # bytes
 MAX_METADATA: Final = 64 << 10  # bytes of all names and values
 MAX_ENTRIES: Final = 128
 
-#: The name of the severity's range, the only label that is not a resource attribute.
+#: The only label that is not a resource attribute.
 SEVERITY: Final = "severity"
 OBSERVED: Final = "observed_timestamp"
 DROPPED: Final = "dropped_attributes_count"
-#: The entry that distinguishes a record from an equal record of the same nanosecond.
+#: The metadata that distinguishes a record from an equal record of the same nanosecond.
 UID: Final = "log_record_uid"
-#: The label of a stream without other labels, because Loki requires at least one.
+#: The label of a stream without other labels, because Loki requires at least one label.
 _SERVICE: Final = "service_name"
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
-#: The entries for which space is reserved in every record.
+#: The metadata for which space is reserved in every record, and the size of this space in bytes.
 _ALWAYS: Final = (OBSERVED, DROPPED, UID)
-#: The entries of a record that are not attributes.
-_OWN: Final = frozenset({"trace_id", "span_id", "flags", "event_name", *_ALWAYS})
-#: The space reserved for the entries of ``_ALWAYS``, in bytes.
 _RESERVE: Final = 160
+#: The metadata of a record that comes from its other fields, not from its attributes.
+_OWN: Final = frozenset({"trace_id", "span_id", "flags", "event_name", *_ALWAYS})
 #: The maximum number of bytes of metadata per byte of ``LogRecord.size``.
 _GROWTH: Final = 8
 _MAX_DEPTH: Final = 30
@@ -51,10 +49,8 @@ _NOT_IN_NAMES: Final = re.compile("[^a-zA-Z0-9]+")
 
 
 def label_name(name: str) -> str:
-    """Return Loki's name for a label or an entry of structured metadata.
+    """Return the name that Loki would use: ``service.name`` becomes ``service_name``.
 
-    ``service.name`` becomes ``service_name``.  Every name begins with a letter, because
-    Loki answers 500 to a whole push if a name contains no letter or digit.
     Source: https://grafana.com/docs/loki/latest/get-started/labels/#label-format
     """
     clean = _NOT_IN_NAMES.sub("_", name)
@@ -63,7 +59,6 @@ def label_name(name: str) -> str:
     return clean if clean[:1].isalpha() else f"key_{clean.lstrip('_')}"
 
 
-#: A cache of the results of :func:`label_name`.
 label_names: Final[Memo[str, str]] = Memo(label_name, 4096)
 
 
@@ -101,10 +96,10 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
 
 
 def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
-    """Reduce ``entries`` in place to ``size`` bytes; return the number of omitted entries.
+    """Reduce ``entries`` in place to ``size`` bytes; return the number of removed entries.
 
-    At most ``count`` entries remain, each with an equal share of the space and of the space
-    that smaller entries do not use.  Longer values are truncated and marked.
+    At most ``count`` entries remain.  Long values are truncated and marked, so that all
+    entries get an equal share of the space that short entries do not use.
     """
     beyond = list(entries)[max(count, 0) :]
     for name in beyond:
@@ -128,14 +123,14 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
 
 
 class Room(NamedTuple):
-    """The space within Loki's limits that an origin leaves for a record's attributes.
+    """The space for a record's attributes that is left within Loki's limits.
 
     Attributes:
         size: the number of bytes.
-        entries: the number of entries.
-        taken: the names that other entries of the record may use.
-        always_taken: the names in ``taken`` that every record uses.
-        left_out: the number of attributes of the origin that do not fit.
+        entries: the number of attributes.
+        taken: the names that other metadata or labels of a record may have.
+        always_taken: the names in ``taken`` that every record has.
+        left_out: the number of attributes of resource and scope that did not fit.
     """
 
     size: int
@@ -146,13 +141,7 @@ class Room(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The fields that all records of one resource, scope and severity share.
-
-    Attributes:
-        labels: the labels of the stream.
-        metadata: the severity, and the other fields of the resource and the scope.
-        room: the remaining space for a record's attributes.
-    """
+    """The labels and metadata that all records of one resource, scope and severity share."""
 
     labels: dict[str, str]
     metadata: dict[str, str]
@@ -162,15 +151,10 @@ class Origin(NamedTuple):
 def origin_of(
     resource: Resource, scope: Scope, number: int, text: str, allowed: Iterable[str]
 ) -> Origin:
-    """Return the fields that all records of this origin share.
+    """Return the labels and metadata of a resource, a scope and a severity.
 
-    Args:
-        resource: the resource; its attributes named in ``allowed`` become labels.
-        scope: the scope, which contains the logger's name.
-        number: the severity number.
-        text: the severity text as the source wrote it.
-        allowed: the names that may become labels; the value of :data:`SEVERITY` is the
-            severity's range, such as ``WARN``.
+    ``allowed`` contains the names of the resource attributes that become labels.  The label
+    :data:`SEVERITY` is the name of the severity's range, such as ``WARN``.
     """
     attributes = dict(resource.attributes)
     labels: dict[str, str] = {}
@@ -211,10 +195,7 @@ def identity(trace_id: str, span_id: str, flags: int, event_name: str) -> dict[s
 def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
     """Return the attributes of a normalised record as metadata.
 
-    Args:
-        record: the record.
-        attributes: the record's attributes, except an attribute that the line shows.
-        room: the space that the record's origin leaves.
+    ``attributes`` are the record's attributes, except those that the line contains.
     """
     if (
         record.size * _GROWTH > room.size
@@ -241,7 +222,7 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
 
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """Do the work of :func:`metadata_of` when mappings, equal names or limits require care."""
+    """Do the work of :func:`metadata_of` for mappings, equal names and records near a limit."""
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
     size, count = room.size - _size(own), room.entries - len(own)
     values = list(flattened(attributes))

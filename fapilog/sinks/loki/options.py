@@ -1,7 +1,7 @@
 """The options of the Loki sink, which are checked once, when the sink is made.
 
-Only attributes on an allow list become labels.  Loki makes a stream for each distinct set
-of label values, so an attribute that differs per process or request cannot be a label.
+Loki makes a stream for each distinct set of label values, so an attribute that differs per
+process or request cannot be a label.
 Source: https://grafana.com/docs/loki/latest/get-started/labels/bp-labels/
 """
 
@@ -58,7 +58,7 @@ _RULES: Final = {
     "format": one_of(*get_args(Format)),
     "line": one_of(*get_args(Line)),
 }
-#: Names that cannot be labels: their many values would create more streams than Loki accepts.
+#: Names that cannot be labels, because their values would create too many streams.
 _NO_LABELS: Final = frozenset(
     {"trace_id", "span_id", "service_instance_id", "log_record_uid", "process_pid"}
 )
@@ -66,15 +66,7 @@ _NO_LABELS: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PushOptions(HTTPOptions):
-    """The checked options of a Loki sink.
-
-    Attributes:
-        tenant: the value of the header ``X-Scope-OrgID``; "" for no header.
-        format: the encoding of a push request, ``json`` or ``protobuf``.
-        line: the format of an entry's line: ``message``, ``json`` or ``logfmt``.
-        labels: the names of the resource attributes that become labels, and optionally
-            ``severity``.
-    """
+    """The checked options of a Loki sink; ``LokiSink`` explains them."""
 
     tenant: str = ""
     format: Format = "json"
@@ -98,11 +90,7 @@ def resolve(
     client_key: FilePath | None = None,
     client_certificate: FilePath | None = None,
 ) -> PushOptions:
-    """Check the arguments of ``LokiSink``, and return them as options.
-
-    Raises:
-        ConfigurationError: an option is wrong.
-    """
+    """Check the arguments of ``LokiSink``, and return them as options."""
     given = {"timeout": timeout, "tenant": tenant, "format": format, "line": line}
     check_all(_RULES, given)
     parts = split_url(url, "url", _FORM)
@@ -127,7 +115,7 @@ def resolve(
 
 
 def _authorization(username: str | None, password: str | None, token: str | None) -> str:
-    """Return the value of ``Authorization``, or "".  Error messages show no credentials."""
+    """Return the value of ``Authorization``, or "" without credentials."""
     secrets = {"username": username, "password": password, "token": token}
     for option, value in secrets.items():
         if value is not None and not (isinstance(value, str) and value and value.isprintable()):

@@ -1,8 +1,7 @@
 """The Loki sink: sends records to Grafana Loki's push API.
 
-A record's labels are the severity and the resource attributes on an allow list.  All
-other fields become structured metadata, so Loki has few streams and Grafana can still
-filter by every field.
+Only the severity and some resource attributes become labels, so Loki has few streams.  All
+other fields become structured metadata, by which Grafana can filter.
 Specification: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 """
 
@@ -13,7 +12,7 @@ import uuid
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fapilog.context import suppressed
 from fapilog.errors import TooLargeError
@@ -39,26 +38,17 @@ if TYPE_CHECKING:
     from fapilog.sinks.loki.formats import Format, Item
     from fapilog.sinks.loki.metadata import Room
 
-#: The limits of a request in records and bytes of text.  Even with metadata, a request is
-#: well below 4 MB, which Loki accepts per second from one tenant.
+#: The default limits of a batch; Loki accepts 4 MB per second from one tenant.
 LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
 #: The maximum size of a request before compression, in bytes.  Loki's components limit the
 #: messages between them to 4 MiB.
 MAX_REQUEST: Final = 3 << 20
 
-#: The maximum number of records of one nanosecond that are compared with each other.
+#: The maximum number of entries of one nanosecond that are compared with each other.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
 
 _stream, _time = itemgetter(0), itemgetter(1)
-
-
-class _Origin(NamedTuple):
-    """The encoded fields that all records of one resource, scope and severity share."""
-
-    stream: bytes
-    metadata: bytes
-    room: Room
 
 
 class LokiSink(DurableSink["Item"]):
@@ -86,8 +76,8 @@ class LokiSink(DurableSink["Item"]):
         client_key: the path of a PEM file with the client's unencrypted key.
         client_certificate: the path of a PEM file with the client's certificate chain.
         limits: the limits at which a batch is sent.
-        concurrency: the maximum number of simultaneous requests, 1 to 64; if it is above
-            1, requests may arrive in another order.
+        concurrency: the maximum number of simultaneous requests, 1 to 64.  With more than
+            one, requests may arrive in another order.
         name: the sink's name in the ledger and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
@@ -96,7 +86,7 @@ class LokiSink(DurableSink["Item"]):
 
     Raises:
         ConfigurationError: an option is wrong, or ``format`` needs a package that is not
-            installed; the message names the option and the fix.
+            installed.
     """
 
     def __init__(
@@ -151,10 +141,9 @@ class LokiSink(DurableSink["Item"]):
         self._line = LINES[line]
         self._origin = lru_cache(maxsize=1024)(self._encode_origin)
         self._identity = lru_cache(maxsize=1024)(lambda *ids: encoder.shared(identity(*ids)))
-        # The latest nanosecond, its first entry, and all its entries if there are several.
-        self._moment = 0
-        self._entry = b""
-        self._twins: set[bytes] = set()
+        self._moment = 0  # the time of the last entry
+        self._entry = b""  # the first entry of this time
+        self._twins: set[bytes] = set()  # all entries of this time, if there are several
 
     def __repr__(self) -> str:
         options = self.options
@@ -164,8 +153,7 @@ class LokiSink(DurableSink["Item"]):
         """Load the HTTP client and the certificates.  Makes no connection.
 
         Raises:
-            ConfigurationError: the URL, a certificate or the environment's
-                proxy cannot be used.
+            ConfigurationError: the URL, a certificate or the environment's proxy is wrong.
         """
         from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpx
 
@@ -182,32 +170,29 @@ class LokiSink(DurableSink["Item"]):
         )
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the stream, the time and the entry of ``record``.  Does not block.
-
-        Not thread-safe: only the pipeline's worker encodes.
-        """
+        """Return the stream, the time and the entry of ``record``.  Not thread-safe."""
         if not record.size:
-            record = normal_copy(record)  # the record did not pass through the pipeline
-        origin = self._origin(
+            record = normal_copy(record)  # no pipeline has processed the record
+        stream, shared, room = self._origin(
             record.resource, record.scope, record.severity_number, record.severity_text
         )
-        shared = origin.metadata + self._identity(
+        shared += self._identity(
             record.trace_id, record.span_id, record.trace_flags, record.event_name
         )
         observed = record.observed_timestamp
         moment = record.timestamp or observed or time.time_ns()
         line, attributes = self._line(record)
-        metadata = metadata_of(record, attributes, origin.room)
+        metadata = metadata_of(record, attributes, room)
         entry = self._format.entry(moment, line, observed or moment, metadata, shared)
         if moment != self._moment:
             self._moment, self._entry, self._twins = moment, entry, set()
         elif self._has_twin(entry):
             metadata[UID] = uuid.uuid4().hex
             entry = self._format.entry(moment, line, observed or moment, metadata, shared)
-        return origin.stream, moment, entry
+        return stream, moment, entry
 
     def _has_twin(self, entry: bytes) -> bool:
-        """Return whether an equal entry has this time; Loki would keep only one of them."""
+        """Return whether an equal entry has the same time; Loki would keep only one of them."""
         twins = self._twins
         if not twins or len(twins) >= _MAX_TWINS:
             self._twins = twins = {self._entry}
@@ -215,25 +200,20 @@ class LokiSink(DurableSink["Item"]):
         twins.add(entry)
         return has_twin
 
-    def _encode_origin(self, resource: Resource, scope: Scope, number: int, text: str) -> _Origin:
-        origin = origin_of(resource, scope, number, text, self.options.labels)
-        encoder = self._format
-        metadata = encoder.shared(origin.metadata)
-        return _Origin(encoder.stream(origin.labels), metadata, origin.room)
+    def _encode_origin(
+        self, resource: Resource, scope: Scope, number: int, text: str
+    ) -> tuple[bytes, bytes, Room]:
+        """Return the encoded labels and metadata that records share, and the space for others."""
+        labels, metadata, room = origin_of(resource, scope, number, text, self.options.labels)
+        return self._format.stream(labels), self._format.shared(metadata), room
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
         """Send one request.  Blocks up to ``timeout`` seconds or the sink's own limit.
 
-        Each stream's entries are sorted by time.  Loki keeps only one of several equal
-        entries, so sending a batch again is harmless.
+        Sending a batch again is harmless, because Loki keeps only one of several equal entries.
 
         Raises:
-            RetryableError: the connection failed, the time limit passed, or the answer was
-                429 or 5xx.
-            AccessDeniedError: the answer was 401, 403 or 407.
-            TooLargeError: the request exceeds a limit.
-            InvalidDataError: Loki refused some of the entries and kept the others.
-            PermanentError: the answer was another error.
+            SendError: the batch was not delivered; see :meth:`fapilog.protocols.Sink.send`.
         """
         streams: dict[bytes, list[Item]] = {}
         for item in batch:
@@ -262,7 +242,7 @@ class LokiSink(DurableSink["Item"]):
         return Outcome(0, f"{self.options.shown}: {said}")
 
     def pack(self, items: Sequence[Item]) -> bytes:
-        """Return a push request of encoded records, in their order."""
+        """Return a push request with the encoded records in their order."""
         return self._format.request(
             (stream, [entry for _, _, entry in entries])
             for stream, entries in groupby(items, _stream)

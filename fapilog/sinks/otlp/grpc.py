@@ -1,8 +1,6 @@
 """OTLP over gRPC: one unary call per batch, over one channel.
 
-The OTLP sink imports this module.  Requests are already bytes, so the call is generic and
-needs no generated code.  gRPC's threads do not survive a fork, so the channel is not made
-before the first call: a process that forks before it logs has no such threads.
+The first call makes the channel, because gRPC's threads do not survive a fork.
 Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
 """
 
@@ -26,7 +24,7 @@ from fapilog.sinks.otlp.options import USER_AGENT
 
 try:
     import grpc
-    import grpc._channel  # a child forked during a later import would have only half of it
+    import grpc._channel  # not later: a child forked during the import would get half a module
 except ImportError as error:
     msg = "protocol='grpc' needs gRPC: pip install 'fapilog[grpc]', or use protocol='http/protobuf'"
     raise ConfigurationError(msg) from error
@@ -38,30 +36,27 @@ if TYPE_CHECKING:
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
-#: The error details of a call without a connection, because OpenSSL does not trust the
-#: certificate, or because the proxy refuses the credentials.
+#: Parts of the error's details: OpenSSL does not trust the certificate, or the proxy refuses
+#: the credentials.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
 #: The variables that set or exempt a proxy for gRPC only.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
 
-#: The time for which the sink remembers a server's size limit, in seconds.
-_LIMIT_KEPT: Final = 60.0
+_LIMIT_KEPT: Final = 60.0  # seconds for which a server's size limit is remembered
 
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.primary_user_agent", USER_AGENT),
-    # The delivery code retries instead.  Its retries fail while the channel waits to
-    # reconnect, by default for up to two minutes.
-    ("grpc.enable_retries", 0),
-    ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.enable_retries", 0),  # the delivery code retries instead
+    ("grpc.max_reconnect_backoff_ms", 5000),  # the default is two minutes
     # Without this option, a forked child's channel would share its parent's connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-# https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html: names that
-# end in -bin have binary values, which an option cannot contain.
+# Names that end in -bin have binary values, which an option cannot contain.  Source:
+# https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
 # A target that works with a proxy, unlike "unix:..." and "dns:///...".
@@ -74,12 +69,8 @@ _inherited: list[Any] = []
 class GRPCTransport:
     """Calls ``LogsService/Export``.  Thread-safe; all threads share one channel.
 
-    Args:
-        options: the checked options of the sink.
-
     Raises:
-        ConfigurationError: a header, a certificate or the environment's proxy
-            cannot be used.
+        ConfigurationError: a header, a certificate or the environment's proxy is wrong.
     """
 
     def __init__(self, options: OTLPOptions) -> None:
@@ -101,7 +92,7 @@ class GRPCTransport:
         self._limit: tuple[int, float] | None = None
         self._replaced: grpc.Channel | None = None  # the channel before the last renewal
         self._connecting = native.Lock()
-        # Checks the files at start; with an invalid file, gRPC itself would fail each call.
+        # Raises an error about an invalid file, which would otherwise fail every call.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
@@ -151,29 +142,21 @@ class GRPCTransport:
         return outcome(answer, count, clean=self._clean)
 
     def _check_size(self, body: bytes) -> None:
-        """Refuse a request that exceeds the server's limit, without waiting for the server.
-
-        Raises:
-            TooLargeError: the request exceeds the server's limit.
-        """
+        """Raise ``TooLargeError`` if a request exceeds the limit that the server has mentioned."""
         limit, until = self._limit or (len(body), 0.0)
         if len(body) > limit and monotonic() < until:
             msg = f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"
             raise TooLargeError(msg)
 
     def _learn_limit(self, details: str, size: int) -> None:
-        # A message with another size comes from a server behind this server, or is about
-        # the compressed request.
         limit = size_limit(details)
-        if limit is not None and str(size) in details:
+        if limit is not None and str(size) in details:  # not about the compressed request
             self._limit = limit, monotonic() + _LIMIT_KEPT
 
     def _follow_certificates(self) -> None:
-        """Replace the channel at the next call if the certificates have been renewed.
+        """Discard the channel if the certificates have been renewed; called after a failed call.
 
-        This method runs after a failed call, because gRPC reconnects without reading the
-        files again.  Other threads may still be using the old channel, so it is not closed
-        before the next renewal.
+        Other threads may still use the channel, so it is not closed before the next renewal.
         """
         if self._tls is None or not self._tls.renew():
             return
@@ -195,7 +178,7 @@ class GRPCTransport:
         self._channel = self._call = self._replaced = None
 
     def after_fork(self) -> None:
-        """Abandon the parent's channel without closing it; the next call makes a new one."""
+        """Abandon the parent's channel without closing it; the next call makes a new channel."""
         self._connecting = native.Lock()
         if self._channel is not None or self._replaced is not None:
             _inherited.append((self._channel, self._call, self._replaced))
@@ -205,9 +188,8 @@ class GRPCTransport:
 def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
     """Return the proxy for the backend, and the channel's options for the proxy.
 
-    The proxy is chosen as for the HTTP sinks.  gRPC's own rules differ: gRPC reads only
-    lower-case variables, and uses ``https_proxy`` even without TLS.  gRPC's rules apply if
-    only gRPC supports the target, or if one of gRPC's own variables is set.
+    The HTTP sinks use the same rules.  gRPC's own rules apply only if the target has a form
+    that only gRPC supports, or if one of gRPC's own variables is set.
 
     Raises:
         ConfigurationError: the proxy cannot be used.
@@ -240,7 +222,7 @@ def _read(path: str | None) -> bytes | None:
     """Return the contents of a file, or None if ``path`` is None.
 
     Raises:
-        RetryableError: the file can no longer be read.
+        RetryableError: the file cannot be read at the moment.
     """
     try:
         return Path(path).read_bytes() if path else None

@@ -1,8 +1,7 @@
 """The options of the OTLP sink, from arguments and ``OTEL_EXPORTER_OTLP_*`` variables.
 
 Arguments override the variables for logs, which override the general variables.  All
-options are checked once, when the sink is made, so a wrong option causes an error at
-start-up, and the transports need no further checks.
+options are checked once, when the sink is made.
 Specification: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
@@ -37,7 +36,6 @@ Protocol: TypeAlias = Literal["http/protobuf", "http/json", "grpc"]
 Compression: TypeAlias = Literal["gzip", "none"]
 
 GRPC: Final = "grpc"
-#: The exporter, the language and the versions, in the format of the specification.
 USER_AGENT: Final = user_agent("otlp")
 
 _DEFAULT_PROTOCOL: Final = "http/protobuf"
@@ -51,7 +49,7 @@ _SUSPICIOUS_MILLISECONDS: Final = 100
 
 
 class _Given(NamedTuple):
-    """An option's value (None if it is not set), and the argument or variable it comes from."""
+    """An option's value, or None, and the name of the argument or variable that sets it."""
 
     value: Any
     source: str
@@ -59,13 +57,7 @@ class _Given(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class OTLPOptions(HTTPOptions):
-    """The checked options of an OTLP sink, whose endpoint may be a gRPC target.
-
-    Attributes:
-        protocol: the protocol: ``http/protobuf``, ``http/json`` or ``grpc``.
-        compression: the compression of requests, ``gzip`` or ``none``.
-        insecure: whether gRPC to an endpoint without a scheme uses no TLS.
-    """
+    """The checked options of an OTLP sink, whose endpoint may be a gRPC target."""
 
     protocol: Protocol = _DEFAULT_PROTOCOL
     compression: Compression = "none"
@@ -96,11 +88,7 @@ def resolve(
     client_certificate: FilePath | None = None,
     insecure: bool | None = None,
 ) -> OTLPOptions:
-    """Return the options of ``OTLPSink``, from its arguments and the environment.
-
-    Raises:
-        ConfigurationError: an option is wrong; the message names the option or variable.
-    """
+    """Return the options of ``OTLPSink``, from its arguments and the environment."""
     chosen: Any = _choice("protocol", protocol, get_args(Protocol), _DEFAULT_PROTOCOL)
     packing: Any = _choice("compression", compression, get_args(Compression), "none")
     url, credentials = _endpoint(_given("endpoint", endpoint), chosen)
@@ -116,7 +104,7 @@ def resolve(
     if not OTLPOptions(endpoint=url, protocol=chosen, insecure=is_plain).is_secure:
         files = [_if_readable(one) for one in files]
         if files[2].value is None and files[1].source.startswith(_GENERAL):
-            files[1] = files[2]  # a key without its certificate
+            files[1] = files[2]  # ignore a key without its certificate
     return OTLPOptions(
         endpoint=url,
         protocol=chosen,
@@ -141,7 +129,7 @@ def _given(name: str, argument: object) -> _Given:
 
 
 def _refused(given: _Given, fix: str) -> None:
-    """Raise an error about a wrong argument; announce and ignore a wrong variable.
+    """Raise an error about a wrong argument, or announce that a wrong variable is ignored.
 
     Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
@@ -152,9 +140,9 @@ def _refused(given: _Given, fix: str) -> None:
 
 
 def _if_readable(given: _Given) -> _Given:
-    """Return the file of an endpoint without TLS, and no file for a wrong variable.
+    """Return the option of a file for an endpoint without TLS; ignore a wrong variable.
 
-    Nothing reads the file, and the variable may be meant for another exporter.
+    No connection uses the file, and the variable may be meant for another exporter.
     """
     if not given.source.startswith(_GENERAL):
         return given
@@ -193,7 +181,7 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
 
 
 def _form(source: str, protocol: Protocol) -> str:
-    """Return the format that an endpoint from ``source`` must have, for an error message."""
+    """Return the form that an error message recommends for an endpoint."""
     if protocol == GRPC:
         return "http://host:4317 or host:4317"
     if source == _BASE_URL:
@@ -202,11 +190,9 @@ def _form(source: str, protocol: Protocol) -> str:
 
 
 def _path(path: str, source: str, protocol: Protocol) -> str:
-    """Return the path of the requests' URL.
+    """Return the path of the URL for requests.
 
-    The general variable contains a base URL, to which the path for logs is added.  The
-    variable for logs and an argument are used unchanged, except that the standard path is
-    added to an argument without a path.
+    ``/v1/logs`` is added to the path in the general variable, and to an argument without a path.
     """
     if protocol == GRPC:
         return ""
@@ -242,7 +228,7 @@ def _headers(given: _Given) -> dict[str, str]:
 
 
 def _pair(text: str, source: str, position: int) -> dict[str, str]:
-    """Parse a header written as ``name=value``, percent-encoded as in W3C Baggage.
+    """Return a header written as ``name=value``, percent-encoded as in W3C Baggage.
 
     The error does not show the text, which may be part of a token.
     """
@@ -256,9 +242,8 @@ def _pair(text: str, source: str, position: int) -> dict[str, str]:
 def _timeout(given: _Given) -> float:
     """Return a timeout in seconds, or infinity for no limit.
 
-    By the specification, a variable contains milliseconds, or 0 for no limit.  The
-    OpenTelemetry SDK for Python reads the variable as seconds, so a value that is only
-    plausible in seconds is announced.
+    By the specification, a variable contains milliseconds, or 0 for no limit.  A small number
+    is announced, because the OpenTelemetry SDK for Python expects seconds.
     """
     text, source = str(given.value), given.source
     if given.value is None:

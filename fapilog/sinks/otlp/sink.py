@@ -1,8 +1,7 @@
 """The OTLP sink: sends records to a collector or any other backend that supports OTLP.
 
-The sink encodes each record once.  It frames a batch of encoded records into one request,
-which the transport of the chosen protocol sends.  The chosen transport, and with it httpx
-or grpc, is imported when the sink is opened.
+The sink encodes each record once, and sends a batch of encoded records as one request.  It
+imports its transport, and with it httpx or grpc, when it is opened.
 """
 
 from __future__ import annotations
@@ -48,23 +47,22 @@ class OTLPSink(DurableSink["Item"]):
     (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).
 
     Args:
-        endpoint: the URL of the backend, or for gRPC a URL or a gRPC target.  For HTTP,
-            the sink adds ``/v1/logs`` to a URL without a path.  The default is port 4318
-            (HTTP) or 4317 (gRPC) of localhost.  Credentials in the URL become an
-            ``Authorization`` header.
+        endpoint: the URL of the backend, or a gRPC target.  For HTTP, the sink adds
+            ``/v1/logs`` to a URL without a path.  The default is port 4318 (HTTP) or 4317
+            (gRPC) of localhost.  Credentials in the URL become an ``Authorization`` header.
         protocol: the protocol: ``"http/protobuf"`` (default), ``"http/json"`` or
             ``"grpc"``, which needs the extra ``fapilog[grpc]``.
         headers: additional headers of every request; never shown.
         timeout: the time limit for one request in seconds, by default 10.  The variables
-            contain milliseconds, or 0 for no limit set by the sink.
+            contain milliseconds, or 0 for no limit.
         compression: the compression of requests, ``"gzip"`` or ``"none"`` (default).
         certificate: the path of a PEM file with the authorities to trust for https.
         client_key: the path of a PEM file with the client's unencrypted key.
         client_certificate: the path of a PEM file with the client's certificate chain.
         insecure: whether gRPC to an endpoint without a scheme uses no TLS.
         limits: the limits at which a batch is sent.
-        concurrency: the maximum number of simultaneous requests, 1 to 64; if it is above
-            1, requests may arrive in another order.
+        concurrency: the maximum number of simultaneous requests, 1 to 64.  With more than
+            one, requests may arrive in another order.
         name: the sink's name in the ledger and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
@@ -72,8 +70,7 @@ class OTLPSink(DurableSink["Item"]):
     the system can exceed the time limit.  Certificate files are reloaded after a renewal.
 
     Raises:
-        ConfigurationError: an option or variable is wrong; the message names it and the
-            fix.
+        ConfigurationError: an option or variable is wrong.
     """
 
     def __init__(
@@ -129,8 +126,8 @@ class OTLPSink(DurableSink["Item"]):
         """Load the transport and the certificates.  Makes no connection.
 
         Raises:
-            ConfigurationError: a certificate or the environment's proxy cannot be used,
-                or the protocol needs a package that is not installed.
+            ConfigurationError: a certificate or the environment's proxy is wrong, or the
+                protocol needs a package that is not installed.
         """
         if self.options.protocol == GRPC:
             from fapilog.sinks.otlp.grpc import GRPCTransport  # noqa: PLC0415 - optional
@@ -140,18 +137,14 @@ class OTLPSink(DurableSink["Item"]):
             self._transport = _HTTPTransport(self.options, self._given_transport)
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the record's resource, its scope and the encoded record.  Does not block."""
+        """Return the record's resource, its scope and the encoded record."""
         return record.resource, record.scope, self._encode_record(record)
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
         """Send one request.  Blocks up to ``timeout`` seconds or the sink's own limit.
 
         Raises:
-            RetryableError: the connection failed, the time limit passed, or the answer is
-                retryable by the specification.
-            TooLargeError: the request exceeds a limit of the protocol or the backend.
-            InvalidDataError: the backend refused some of the records.
-            PermanentError: the answer was another error.
+            SendError: the batch was not delivered; see :meth:`fapilog.protocols.Sink.send`.
         """
         body = self._encode_request(batch)
         if len(body) > MAX_REQUEST:
@@ -164,7 +157,7 @@ class OTLPSink(DurableSink["Item"]):
             return self._transport.export(body, len(batch), min(timeout, self.options.timeout))
 
     def pack(self, items: Sequence[Item]) -> bytes:
-        """Return a request of encoded records, in their order."""
+        """Return a request with the encoded records in their order."""
         return self._encode_request(items, in_order)
 
     def unpack(self, packed: bytes) -> list[Item]:
