@@ -10,6 +10,7 @@ import contextlib
 import re
 import ssl
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpcore
@@ -23,7 +24,7 @@ from fapilog.errors import (
     RetryableError,
 )
 from fapilog.native import monotonic
-from fapilog.otlp.classify import RETRYABLE_STATUSES, http_error, printable, retry_after
+from fapilog.otlp.classify import RETRYABLE_STATUSES, http_error, retry_after
 from fapilog.process.give_way import give_way
 from fapilog.sinks.http.proxies import environment_proxy
 from fapilog.sinks.http.tls import ClientTLS, client_context, untrusted
@@ -95,6 +96,7 @@ class HTTPClient:
         is_tls = transport is None and options.is_secure
         self._tls = ClientTLS(options, httpx.create_ssl_context) if is_tls else None
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
+        self.clean = partial(options.conceal, proxy=self._proxy)
         is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
         self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
         self._connections: list[DeadlineTransport] = []  # every connection
@@ -206,11 +208,6 @@ class HTTPClient:
         if cause is not None and self._tls is not None:
             self._tls.doubt()
         return untrusted(words) if isinstance(cause, ssl.SSLCertVerificationError) else words
-
-    def clean(self, words: str) -> str:
-        """Return a text from the backend without credentials and control characters."""
-        secrets = self._proxy.secrets if self._proxy is not None else ()
-        return printable(self._options.conceal(words, secrets))
 
     def close(self) -> None:
         """Close the connections."""

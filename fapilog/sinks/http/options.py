@@ -11,6 +11,7 @@ import binascii
 import os
 import platform
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -18,9 +19,12 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from fapilog.errors import ConfigurationError
 from fapilog.options.checks import refuse, whole
+from fapilog.otlp.classify import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
+
+    from fapilog.sinks.http.proxies import Proxy
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
 #: A path or None, and the option or environment variable that contains it.
@@ -74,12 +78,13 @@ class HTTPOptions:
         """The endpoint to show in messages, without its query, which may contain a token."""
         return self.endpoint.partition("?")[0]
 
-    def conceal(self, text: str, more: Collection[str] = ()) -> str:
-        """Return ``text`` without the credentials in these options and the secrets in ``more``."""
-        for secret in sorted({*self._secrets(), *more}, key=len, reverse=True):
+    def conceal(self, text: str, proxy: Proxy | None = None) -> str:
+        """Return a backend's text, printable and without the credentials of the request."""
+        secrets = self._secrets() | (proxy.secrets if proxy else frozenset())
+        for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, _MASK)
-        return text
+        return printable(text)
 
     def _secrets(self) -> set[str]:
         """Return the values in the URL's query and in the headers, which may be secrets."""
@@ -117,20 +122,20 @@ def split_url(value: object, source: str, form: str) -> SplitResult:
     ``source`` is the option or environment variable that contains the URL.  ``form`` is the
     end of the error message, which describes a correct URL.
     """
-    try:
-        url = urlsplit(str(value))
-        is_right = (
-            is_printable_text(value)
-            and url.scheme in SCHEMES
-            and bool(url.hostname)
-            and url.port != 0
-        )
-    except ValueError:
-        is_right = False
-    if not is_right:
+    url = usable_url(str(value)) if is_printable_text(value) else None
+    if url is None:
         msg = f"{source} is not a usable URL{form}"
         raise ConfigurationError(msg, source)
     return url
+
+
+def usable_url(text: str) -> SplitResult | None:
+    """Return the parts of an http or https URL, or None if ``text`` is not such a URL."""
+    with suppress(ValueError):
+        url = urlsplit(text)
+        if url.scheme in SCHEMES and url.hostname and url.port != 0:
+            return url
+    return None
 
 
 def join_url(url: SplitResult, path: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from fapilog.errors import ConfigurationError
-from fapilog.sinks.http.options import SCHEMES, credentials_of
+from fapilog.sinks.http.options import credentials_of, usable_url
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -106,12 +106,8 @@ def _system_exempts(host: str) -> bool:
 def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
     """Return the proxy whose URL is ``given``; no message shows the URL, which may be secret."""
     given = given if "://" in given else f"http://{given}"
-    try:
-        url = urlsplit(given)
-        is_right = url.scheme in SCHEMES and bool(url.hostname) and url.port != 0
-    except ValueError:
-        is_right = False
-    if is_right:
+    url = usable_url(given)
+    if url is not None:
         return Proxy(
             f"{url.scheme}://{url.netloc.rpartition('@')[2]}",
             unquote(url.username or ""),

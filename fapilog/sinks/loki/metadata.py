@@ -98,8 +98,8 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
 def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
     """Reduce ``entries`` in place to ``size`` bytes; return the number of removed entries.
 
-    At most ``count`` entries remain.  Long values are truncated and marked, so that all
-    entries get an equal share of the space that short entries do not use.
+    At most ``count`` entries remain.  Long values are truncated and marked: they get equal
+    shares of the space that short entries leave.
     """
     beyond = list(entries)[max(count, 0) :]
     for name in beyond:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import quote, urlsplit
 from fapilog import native
 from fapilog.errors import ConfigurationError, RetryableError, TooLargeError
 from fapilog.native import monotonic
-from fapilog.otlp.classify import grpc_error, outcome, printable, size_limit
+from fapilog.otlp.classify import grpc_error, outcome, size_limit
 from fapilog.process.fork import GRPC
 from fapilog.sinks.http.proxies import environment_proxy
 from fapilog.sinks.http.tls import ClientTLS, untrusted
@@ -79,7 +80,8 @@ class GRPCTransport:
                 msg = f"headers: {name!r} cannot be sent over gRPC; leave it out"
                 raise ConfigurationError(msg, "headers")
         self._options = options
-        self._proxy, self._proxy_arguments = _proxy_of(options)
+        proxy, self._proxy_arguments = _proxy_of(options)
+        self._clean = partial(options.conceal, proxy=proxy)
         self._metadata = tuple(options.headers.items())
         self._compression = (
             grpc.Compression.Gzip
@@ -100,7 +102,7 @@ class GRPCTransport:
         with self._connecting:
             if self._call is None:
                 self._channel = self._open()
-                self._call = self._channel.unary_unary(EXPORT, None, None)
+                self._call = self._channel.unary_unary(EXPORT, None, None)  # sends and gets bytes
             return self._call
 
     def _open(self) -> grpc.Channel:
@@ -150,7 +152,8 @@ class GRPCTransport:
 
     def _learn_limit(self, details: str, size: int) -> None:
         limit = size_limit(details)
-        if limit is not None and str(size) in details:  # not about the compressed request
+        # Another size would mean the compressed request, or a server behind this server.
+        if limit is not None and str(size) in details:
             self._limit = limit, monotonic() + _LIMIT_KEPT
 
     def _follow_certificates(self) -> None:
@@ -165,10 +168,6 @@ class GRPCTransport:
             self._channel = self._call = None
             if oldest is not None:
                 oldest.close()
-
-    def _clean(self, words: str) -> str:
-        secrets = self._proxy.secrets if self._proxy is not None else ()
-        return printable(self._options.conceal(words, secrets))
 
     def close(self) -> None:
         """Close the channel."""
