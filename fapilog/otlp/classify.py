@@ -84,7 +84,7 @@ _UNPACKED: Final = "Decompressed"
 _STATUS_DETAILS: Final = 3
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
-#: The media type that Loki's OTLP endpoint gives to protobuf.
+#: The media type of protobuf in the answers of Loki's OTLP endpoint.
 _BINARY: Final = "application/octet-stream"
 
 

@@ -79,7 +79,7 @@ def _scope(encoded: bytes, schema_url: bytes) -> Scope:
 
 
 def _any_value(encoded: bytes, depth: int) -> Any:
-    """Return the value in an ``AnyValue``; if it has several values, the last one wins."""
+    """Return the value in an ``AnyValue``, or the last value if there are several."""
     if depth > MAX_DEPTH:
         msg = f"values nested more than {MAX_DEPTH} deep"
         raise ValueError(msg)

@@ -407,7 +407,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return for ``"is_readable"`` whether an idle connection was closed, otherwise None."""
+        """Return whether an idle connection was closed if ``info`` is ``"is_readable"``."""
         if info != "is_readable":
             return None
         sock = self._sock

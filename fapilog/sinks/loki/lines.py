@@ -26,7 +26,7 @@ Line: TypeAlias = "tuple[str, dict[str, Any]]"
 
 _STACKTRACE: Final = "exception.stacktrace"
 
-#: The maximum number of body characters in a shortened line.  JSON has up to 6 bytes for each.
+#: The maximum number of body characters in a shortened line; JSON uses up to 6 bytes for each.
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # bytes
 

@@ -44,7 +44,7 @@ LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
 #: messages between them to 4 MiB.
 MAX_REQUEST: Final = 3 << 20
 
-#: The maximum number of entries of one nanosecond that are compared with each other.
+#: The maximum number of entries with the same time that are compared with each other.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
 

@@ -25,7 +25,7 @@ from fapilog.sinks.otlp.options import USER_AGENT
 
 try:
     import grpc
-    import grpc._channel  # not later: a child forked during the import would get half a module
+    import grpc._channel  # a child forked during a later import would get half a module
 except ImportError as error:
     msg = "protocol='grpc' needs gRPC: pip install 'fapilog[grpc]', or use protocol='http/protobuf'"
     raise ConfigurationError(msg) from error
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
-#: Parts of the error's details: OpenSSL does not trust the certificate, or the proxy refuses
-#: the credentials.
+#: The details of an error contain these texts if OpenSSL does not trust the certificate, and
+#: if the proxy refuses the credentials.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
 #: The variables that set or exempt a proxy for gRPC only.
@@ -94,7 +94,7 @@ class GRPCTransport:
         self._limit: tuple[int, float] | None = None
         self._replaced: grpc.Channel | None = None  # the channel before the last renewal
         self._connecting = native.Lock()
-        # Raises an error about an invalid file, which would otherwise fail every call.
+        # Raises an error about an invalid file at start; gRPC would only fail every call.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
@@ -102,7 +102,7 @@ class GRPCTransport:
         with self._connecting:
             if self._call is None:
                 self._channel = self._open()
-                self._call = self._channel.unary_unary(EXPORT, None, None)  # sends and gets bytes
+                self._call = self._channel.unary_unary(EXPORT, None, None)  # requests are bytes
             return self._call
 
     def _open(self) -> grpc.Channel:
@@ -213,7 +213,7 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
 def _is_host_and_port(target: str, url: str) -> bool:
     try:
         return bool(_HOST_AND_PORT.fullmatch(target)) and urlsplit(url).port != 0
-    except ValueError:  # a port above 65535, for which gRPC reports the error
+    except ValueError:  # gRPC itself reports a port above 65535
         return False
 
 
