@@ -11,15 +11,15 @@ from typing import Final, Literal, TypeAlias
 
 from fapilog.severity import INFO, WARN
 
-#: ``block`` waits for room, up to a given time.  ``drop_newest`` refuses records
-#: while the store is full.  ``drop_lowest`` refuses less severe records earlier.
-#: ``spill`` writes to the spool and waits for it as ``block`` does; if the spool
-#: has no room, it acts like ``drop_lowest``.
+#: ``block`` waits for room in the store for a limited time.  ``drop_newest`` refuses
+#: records while the store is full.  ``drop_lowest`` refuses less severe records
+#: earlier.  ``spill`` waits until the spool has taken older records, and acts like
+#: ``drop_lowest`` if the spool takes none.
 OverflowPolicy: TypeAlias = Literal["block", "drop_newest", "drop_lowest", "spill"]
 
-_RESERVE: Final = 10  # a tenth of the store
-_LOWER: Final = 15  # percent that INFO may not use under drop_lowest
-_LOWEST: Final = 30  # percent that DEBUG and TRACE may not use
+_PERCENT_RESERVED: Final = 10
+_PERCENT_RESERVED_FROM_INFO: Final = 15
+_PERCENT_RESERVED_FROM_DEBUG: Final = 30
 
 
 class Admission:
@@ -31,10 +31,10 @@ class Admission:
             and TRACE may not use the last 30 %, and other records below
             ``protect`` may not use the last 15 %.
         protect: the severity number from which records may use the whole
-            store; the last tenth is reserved for them under every policy.
+            store.  Under every policy, the last 10 % are reserved for them.
 
     Attributes:
-        lowest: the smallest of all limits; below it every record may enter.
+        lowest: the smallest limit; a record of any severity may enter up to it.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Admission:
         self.capacity = capacity
         self._protect = protect
         if policy in {"drop_lowest", "spill"}:
-            self._middle = capacity - capacity * _LOWER // 100
-            self.lowest = capacity - capacity * _LOWEST // 100
+            self._middle = capacity - capacity * _PERCENT_RESERVED_FROM_INFO // 100
+            self.lowest = capacity - capacity * _PERCENT_RESERVED_FROM_DEBUG // 100
         else:
-            self._middle = self.lowest = capacity - capacity // _RESERVE
+            self._middle = self.lowest = capacity - capacity * _PERCENT_RESERVED // 100
 
     def limit(self, severity_number: int) -> int:
         """Return how full the store may be after a record of this severity has entered."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from fapilog.spool import Quarantine, Spool
 
 
-#: ``overflow`` uses the disk if memory overflows or the backend is down,
-#: ``always`` writes every record before it is sent.
+#: ``overflow`` uses the disk if memory overflows or the backend is down;
+#: ``always`` writes every record to disk before it is sent.
 SpoolMode: TypeAlias = Literal["overflow", "always", "never"]
 
 
@@ -26,10 +26,9 @@ class DeliveryOptions:
         capacity: the bytes that the backlog may hold.
         export_timeout: the seconds that one attempt may take.
         retry: the policy that sets when a failed batch is sent again.
-        overflow: the policy for a full backlog; records that it refuses are
-            counted as ``backlog_full``.
-        block_timeout: the longest wait for room under ``block``, and for a
-            busy disk under ``spill``, seconds.  The wait delays every sink.
+        overflow: the policy for a full backlog.
+        block_timeout: the longest wait for room in a full backlog, in seconds.
+            The wait delays every sink.
         protect: the severity number from which records may use the whole
             backlog.
         spool: the opened spool; None keeps records in memory only.

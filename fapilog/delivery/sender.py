@@ -2,8 +2,8 @@
 
 The backend's answer decides the next step: wait and send again, send smaller
 parts, or find the records that the backend refuses.  A sink's delivery threads,
-the exporters for an OpenTelemetry SDK and ``fapilog spool replay`` use the same
-loop.  Each has its own :class:`Delivery`, which decides how long to wait, how to
+the exporters for an OpenTelemetry SDK and ``fapilog spool replay`` share the
+loop.  Each implements :class:`Delivery`, which decides how long to wait, how to
 handle refused records, and what to count.
 """
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from fapilog.delivery.backlog import Batch
     from fapilog.delivery.circuit import RetryPolicy
 
-#: The maximum number of cuts of a batch.  After them, a refused part is given up
-#: whole: a backend that accepts nothing must not get a request per record.
+#: The maximum number of cuts of a batch.  After the last one, a refused part is given
+#: up as a whole: a backend that accepts nothing must not get a request per record.
 MAX_CUTS: Final = 256
 
 _NO_LIMIT: Final = 1 << 20
@@ -39,8 +39,8 @@ _NO_LIMIT: Final = 1 << 20
 _FEWEST: Final = 4
 _MOST: Final = 256
 #: An answer is fast if it takes less than this part of the time limit.
-_SPARE: Final = 1 / 3
-#: The minimum time limit, in seconds, with which answer times are compared.  A
+_FAST: Final = 1 / 3
+#: The minimum of the time limit that answers are compared with, in seconds.  A
 #: connection that breaks at once does not show how long an answer may take.
 _LEAST: Final = 1.0
 
@@ -49,21 +49,21 @@ class SendSize:
     """Limits the records per attempt while the backend is too slow for more.
 
     Without this limit, a batch that always takes longer than the time limit would be
-    sent forever.  After fast answers a larger size is tried again, but less
-    often each time it fails: every failure costs the whole time limit, and may
+    sent forever.  After fast answers, a larger size is tried again, but less
+    often after each failure: a failure costs the whole time limit, and may
     leave copies in the backend.  A sink's threads share the size without a
-    lock, because it is only an estimate.
+    lock, because the size is only an estimate.
 
     Attributes:
-        most: the number of records that one attempt may carry.
+        most: the maximum number of records per attempt.
     """
 
     def __init__(self) -> None:
         self.most = _NO_LIMIT
         self._limit = _LEAST
-        self._answers = 0  # fast answers to attempts of this size
+        self._answers = 0  # the number of fast answers since the last change of the size
         self._needed = _FEWEST
-        self._has_grown = False  # whether the last change made it larger
+        self._has_grown = False  # whether the last change made the size larger
 
     def shrink(self, count: int, seconds: float) -> None:
         """Note that ``count`` records had no answer within ``seconds``."""
@@ -76,7 +76,7 @@ class SendSize:
 
     def grow(self, count: int, seconds: float) -> None:
         """Note that ``count`` records were answered within ``seconds``."""
-        if self.most == _NO_LIMIT or count * 2 <= self.most or seconds >= self._limit * _SPARE:
+        if self.most == _NO_LIMIT or count * 2 <= self.most or seconds >= self._limit * _FAST:
             return
         self._answers += 1
         if self._answers < self._needed:
@@ -89,17 +89,15 @@ class SendSize:
 
 
 class Delivery(ABC):
-    """The loop's interface to one sink.  The loop calls the methods on the sending thread.
+    """The interface of :func:`send_until_settled` to one sink.
 
     Args:
         sink: the opened sink.
         name: the sink's name, used in messages.
-        retry: the policy that sets the waits, and limits the attempts after an
-            unknown error.
-        probe_timeout: the seconds after which a second thread may probe.
+        retry: the circuit's policy.
+        probe_timeout: see :class:`Circuit`.
 
     Attributes:
-        circuit: the circuit of the sink's backend.
         size: the limit on the records per attempt.
         lock: the lock that is held while the parts of a batch change.
     """
@@ -111,7 +109,7 @@ class Delivery(ABC):
         self.name = name
         self.circuit = Circuit(retry, probe_timeout)
         self.size = SendSize()
-        self.lock = native.RLock()  # a signal handler may close the sink again
+        self.lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
 
     def announce(self, kind: str, message: str) -> None:
         """Write a message about the sink to stderr, at most once per 30 s and ``kind``."""
@@ -130,9 +128,9 @@ class Delivery(ABC):
 
     @abstractmethod
     def wait(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` before the next attempt; return False to end the delivery.
+        """Wait up to ``seconds``; return False to end the delivery.
 
-        Called before each attempt, with 0.0 if the circuit allows the attempt.
+        Called before each attempt, with 0.0 if the circuit allows it.
         """
 
     @abstractmethod
@@ -144,7 +142,7 @@ class Delivery(ABC):
 
     @abstractmethod
     def fail(self, error: BaseException, attempt: int) -> None:
-        """Note that attempt number ``attempt`` with these records failed and will be repeated."""
+        """Note that attempt number ``attempt`` with the same records failed."""
 
     @abstractmethod
     def accept(self, batch: Batch, outcome: Outcome) -> None:
@@ -154,8 +152,8 @@ class Delivery(ABC):
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
         """Count and remove ``part``, the first part of ``batch``, which is not sent again.
 
-        The error is a ``PermanentError`` if the backend refused the part, else
-        an unknown error that the sink raised too often.
+        ``error`` is a ``PermanentError`` if the backend refused the part, else an
+        unknown error that the sink raised too often.
         """
 
 
@@ -190,19 +188,14 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
             unknown += not is_retryable
             if is_retryable or unknown < circuit.retry.unknown_attempts:
                 delivery.fail(error, attempts)
-                _open(circuit, error)
+                retry_after = getattr(error, "retry_after", None) if is_retryable else None
+                circuit.fail(retry_after, access_denied=isinstance(error, AccessDeniedError))
             else:
                 circuit.succeed()  # otherwise the next batch would wait as well
                 delivery.give_up(batch, part, error)
         else:
             circuit.succeed()
             delivery.accept(batch, outcome)
-
-
-def _open(circuit: Circuit, error: BaseException) -> None:
-    is_retryable = isinstance(error, RetryableError)
-    retry_after = getattr(error, "retry_after", None) if is_retryable else None
-    circuit.fail(retry_after, access_denied=isinstance(error, AccessDeniedError))
 
 
 def _may_send(delivery: Delivery) -> bool:
@@ -223,29 +216,20 @@ def _next_part(batch: Batch, delivery: Delivery) -> Batch | None:
 
 def _attempt(part: Batch, delivery: Delivery) -> Outcome:
     began = monotonic()
-    copies = 0
-    again = len(part) if part.may_be_there else 0
+    copies = len(part) if part.may_be_there else 0
     try:
         answer: object = delivery.sink.send(part.items, delivery.time_limit())
-        copies = again
     except NoAnswerError:
         delivery.size.shrink(len(part), monotonic() - began)
-        copies = again
         part.may_be_there = True
+        raise
+    except BaseException:
+        copies = 0
         raise
     finally:
         seconds = monotonic() - began
         delivery.count_attempt(seconds, copies)
     delivery.size.grow(len(part), seconds)
-    return _outcome(answer, len(part))
-
-
-def _outcome(answer: object, count: int) -> Outcome:
-    """Return a valid outcome for ``count`` records; a sink that did not raise accepted them."""
-    if (
-        isinstance(answer, Outcome)
-        and isinstance(answer.rejected, int)
-        and isinstance(answer.message, str)
-    ):
-        return Outcome(min(max(answer.rejected, 0), count), answer.message)
-    return Outcome()
+    if isinstance(answer, Outcome) and isinstance(answer.rejected, int):
+        return Outcome(min(max(answer.rejected, 0), len(part)), answer.message)
+    return Outcome()  # a sink that did not raise has accepted the records
