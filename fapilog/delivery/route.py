@@ -9,25 +9,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fapilog.delivery.admission import OverflowPolicy
-from fapilog.errors import ConfigurationError
-from fapilog.severity import FATAL, OFF, TRACE, parse_severity
+from fapilog.options.checks import NONE, Rule, check_all, is_number, one_of, refuse, severity
+from fapilog.severity import FATAL, OFF, TRACE
 
 if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
 _HIGHEST: Final = FATAL + 3
-_POLICIES: Final = get_args(OverflowPolicy)
+_RULES: Final = {
+    "loggers": Rule(
+        lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value),
+        "a list of logger names",
+    ),
+    "where": Rule(
+        lambda value: (
+            isinstance(value, Mapping) or (callable(value) and not iscoroutinefunction(value))
+        ),
+        "a dict of attributes, or a plain function",
+    ),
+    "overflow": one_of(*get_args(OverflowPolicy)) | NONE,
+    "fallback_after": Rule(
+        lambda value: is_number(value) and value >= 0, "a number of seconds, 0 or more"
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
     """A sink and the conditions that select its records.
 
-    All conditions must hold.  They apply to the record that the processors return.
+    A record must meet all conditions after the processors have run.
 
     Args:
         sink: the sink, or its name as in the option ``sinks``.
@@ -36,16 +51,16 @@ class Route:
         loggers: dotted logger names; each includes the loggers below it.  Empty
             for all loggers.
         where: the attributes that a record must have, each with a value or a
-            collection of values; text also matches the number or boolean that
+            collection of values; a text also matches the number or boolean that
             is written the same way.  Alternatively, a function ``(record) -> bool``.
-            The pipeline's worker calls it once per record, so a slow function
-            delays every sink.  If it raises, the record passes.
+            The pipeline's worker calls the function once per record, so a slow
+            function delays every sink.  If the function raises, the record passes.
         overflow: the policy for a full backlog, which replaces the option
             ``sink_overflow``.
         fallback: a sink, or its name, that gets the records this sink has no
-            room for.  Without a spool it also gets all records while this
-            sink's backend has not answered for ``fallback_after`` seconds.  It
-            gets no other records; several routes may share one fallback.
+            room for.  Without a spool, the fallback also gets all records while
+            this sink's backend has accepted none for ``fallback_after`` seconds.
+            Several routes may share one fallback.
         fallback_after: the time limit in seconds, 0 or more.
 
     Raises:
@@ -64,47 +79,19 @@ class Route:
     _highest: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_lowest", self._severity("level"))
-        object.__setattr__(self, "_highest", self._severity("max_level"))
-        object.__setattr__(self, "loggers", self._logger_names())
+        owner = str(self)
+        object.__setattr__(self, "_lowest", severity("level", self.level, owner))
+        object.__setattr__(self, "_highest", severity("max_level", self.max_level, owner))
+        loggers = (self.loggers,) if isinstance(self.loggers, str) else self.loggers
+        if isinstance(loggers, Iterable):
+            object.__setattr__(self, "loggers", tuple(loggers))
+        check_all(_RULES, vars(self), owner)
         if self._highest < self._lowest != OFF:
-            self._fail("level", "it is above max_level, so no record can meet both")
-        where = self.where
-        if not isinstance(where, Mapping) and not callable(where):
-            self._fail("where", "give attributes in a dict, or a function")
-        if iscoroutinefunction(where):
-            self._fail("where", "give a plain function, not a coroutine function")
-        if self.overflow is not None and self.overflow not in _POLICIES:
-            self._fail("overflow", f"use one of {', '.join(_POLICIES)}")
-        after = self.fallback_after
-        if isinstance(after, bool) or not isinstance(after, (int, float)) or not after >= 0:
-            self._fail("fallback_after", "give seconds from 0 up")
-
-    def _severity(self, option: str) -> int:
-        try:
-            return parse_severity(getattr(self, option))
-        except (ValueError, TypeError) as error:
-            msg = f"{option} of {self}: {error}"
-            raise ConfigurationError(msg) from None
-
-    def _logger_names(self) -> tuple[str, ...]:
-        given: object = self.loggers
-        names = (given,) if isinstance(given, str) else given
-        if not isinstance(names, Iterable):
-            self._fail("loggers", "give a list of logger names")
-        names = tuple(names)
-        if not all(isinstance(name, str) for name in names):
-            self._fail("loggers", "give each name as a string")
-        return names
-
-    def _fail(self, option: str, fix: str) -> NoReturn:
-        value = getattr(self, option)
-        shown = f"={value!r}" if isinstance(value, (str, int, float)) else ""
-        msg = f"{option}{shown} of {self}: {fix}"
-        raise ConfigurationError(msg)
+            fix = "it is above max_level, so no record can meet both"
+            refuse("level", self.level, fix, owner)
 
     def __str__(self) -> str:
-        # Only the sink's name: the repr of an application's own sink may show a secret.
+        # The repr of an application's own sink may show a secret, so it is not used.
         sink = self.sink
         return f"the route to {sink if isinstance(sink, str) else getattr(sink, 'name', '?')!r}"
 
@@ -149,5 +136,5 @@ def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, (list, tuple, set, frozenset)):
         return any(_matches(value, one) for one in wanted)
     if isinstance(wanted, str) and not isinstance(value, str):
-        return str(value).lower() == wanted.lower()  # the environment holds only text
+        return str(value).lower() == wanted.lower()  # values from the environment are texts
     return value == wanted
