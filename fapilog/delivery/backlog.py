@@ -1,7 +1,7 @@
 """The encoded records that wait for one sink in memory, in portions.
 
 The pipeline's worker puts portions in; the sink's threads take batches out.
-Each counter is written by one side only, so neither side locks the other out.
+Each counter has one writer, so the worker and the threads need no common lock.
 """
 
 from __future__ import annotations
@@ -24,17 +24,14 @@ class Batch:
 
     Attributes:
         items: the records, as the sink's ``encode`` returned them.
-        severities: the records' severity numbers.
-        size: the bytes that the records take in the backlog.
+        severities: the severity numbers of the records.
+        size: the bytes of the records; 0 for a part.
         born: the arrival time of the oldest record, by the monotonic clock;
             0.0 if unknown.
-        frames: the frames that hold the same records on disk, in the same
-            order.
-        unacked: the number of settled records whose frames are not
-            acknowledged yet.
-        adopted: the number of records that an earlier process left on disk.
+        frames: the frames that hold the same records on disk, in order.
+        unacked: the number of settled records that the frames still hold.
         portions: the number of the backlog's portions in the batch.
-        held: the bytes to release in the backlog once the batch is settled.
+        held: the bytes that the batch occupies in the backlog until it is settled.
         parts: the unsettled parts, while the batch is in flight.
         may_be_there: whether an attempt had no answer, so that the backend may
             have the records already.
@@ -46,7 +43,6 @@ class Batch:
     born: float = 0.0
     frames: list[Frame] = field(default_factory=list)
     unacked: int = 0
-    adopted: int = 0
     portions: int = 0
     held: int = 0
     parts: list[Batch] = field(default_factory=list)
@@ -57,17 +53,15 @@ class Batch:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether all records that are not settled are on disk as well."""
+        """Whether all unsettled records are on disk as well."""
         return bool(self.frames) and not any(frame.is_lost for frame in self.frames)
 
     def cut(self) -> None:
         """Replace the first part, if there is one, with its two halves."""
         for part in self.parts[:1]:
-            middle, size = len(part) // 2, part.size // 2
-            first = Batch(part.items[:middle], part.severities[:middle], size, part.born)
-            second = Batch(
-                part.items[middle:], part.severities[middle:], part.size - size, part.born
-            )
+            middle = len(part) // 2
+            first = Batch(part.items[:middle], part.severities[:middle])
+            second = Batch(part.items[middle:], part.severities[middle:])
             first.may_be_there = second.may_be_there = part.may_be_there
             self.parts[:1] = [first, second]
 
@@ -95,17 +89,20 @@ class Backlog:
     Args:
         limits: the bounds of a batch; each portion stays within them, except
             for a single record that exceeds them by itself.
+
+    Attributes:
+        entered: the number of records that have entered the backlog so far.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self._portions: deque[Batch] = deque()
-        self._bytes_in = self._count_in = 0  # written by the worker
+        self._bytes_in = self.entered = 0  # written by the pipeline's worker
         self._bytes_out = self._bytes_taken = self._count_out = 0  # written by the sink's threads
 
     def __len__(self) -> int:
         """The number of records that wait, without the records in flight."""
-        return self._count_in - self._count_out
+        return self.entered - self._count_out
 
     @property
     def pending_bytes(self) -> int:
@@ -132,9 +129,9 @@ class Backlog:
 
     def put(self, portion: Batch) -> None:
         """Add a portion; only the worker calls this."""
-        # Counted before append(): a thread may take the portion at once, and no count may be < 0.
+        # Counted first, because a thread may take the portion as soon as it is appended.
         self._bytes_in += portion.size
-        self._count_in += len(portion.items)
+        self.entered += len(portion.items)
         self._portions.append(portion)
 
     def take(self) -> Batch:
@@ -146,7 +143,7 @@ class Backlog:
     def oldest(self) -> Batch:
         """Return the oldest portions that together make a batch, without removing them."""
         batch = Batch()
-        # By index, because the worker may append during the loop, which breaks an iterator.
+        # An iterator would break if the worker appended a portion during the loop.
         for position in range(len(self._portions)):
             following = self._portions[position]
             if batch.items and not self.fits_a_batch(

@@ -11,7 +11,6 @@ Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling (a
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -33,13 +32,12 @@ class RetryPolicy:
     """How long to wait before each retry: exponential backoff with full jitter.
 
     Attributes:
-        initial: the upper bound of the first wait, seconds; it doubles with
+        initial: the upper bound of the first wait, in seconds; it doubles with
             each attempt.
-        maximum: the upper bound of every wait, seconds; a ``Retry-After`` of
-            the backend is limited to it.
+        maximum: the upper bound of every wait, in seconds, with or without a
+            ``Retry-After``.
         unknown_attempts: the number of attempts after which a batch is given
-            up if the sink raises an error that is not a ``SendError``.  A
-            ``RetryableError`` is retried without a limit.
+            up if the sink raises an error that is not a ``SendError``.
     """
 
     initial: float = 1.0
@@ -47,14 +45,11 @@ class RetryPolicy:
     unknown_attempts: int = 5
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float:
-        """Return the seconds to wait after attempt number ``attempt``, which counts from 1.
-
-        A ``retry_after`` that is not a number is treated as None.
-        """
+        """Return the seconds to wait after attempt number ``attempt``, which counts from 1."""
         bound = min(self.initial * 2.0 ** min(attempt - 1, 32), self.maximum)
         least = bound / 20  # avoids a busy loop if the backend asks for 0 seconds
-        if (type(retry_after) is int or type(retry_after) is float) and not math.isnan(retry_after):
-            return min(max(retry_after, least), self.maximum)
+        if isinstance(retry_after, (int, float)):  # the error of a user's sink may hold any value
+            return min(max(least, retry_after), self.maximum)  # for NaN, max() returns least
         return random.uniform(least, bound)  # noqa: S311 - only spreads load
 
 
@@ -65,14 +60,14 @@ class Circuit:
         retry: the policy that sets the time between probes.
         probe_timeout: the seconds after which another thread may probe if
             the first probe has not returned.
-        clock: a monotonic clock, in seconds.
+        clock: another monotonic clock, for tests.
 
     Attributes:
-        retry: the policy, as given.
         failures: the number of consecutive failures; 0 while closed.
         opened_at: the time of the first of these failures, by ``clock``; None
             while closed.
-        access_denied: whether the backend refused our credentials last time.
+        access_denied: whether the backend refused the credentials of the latest
+            attempt.
     """
 
     def __init__(
@@ -85,27 +80,20 @@ class Circuit:
         self.retry = retry
         self._probe_timeout = probe_timeout
         self._clock = clock
-        self._lock = native.RLock()  # a signal handler may close the sink
+        self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self.failures = 0
         self.opened_at: float | None = None
         self.access_denied = False
         self._probe_at = 0.0
         self._prober: int | None = None
         self._probing_until = 0.0
-        self._asked = False  # whether the backend itself asked for this wait
+        self._is_retry_after = False  # whether the backend chose the time of the next probe
         self._hurried = False
-
-    @property
-    def open_for(self) -> float:
-        """The seconds since the circuit opened; 0.0 while closed."""
-        opened_at = self.opened_at
-        return 0.0 if opened_at is None else self._clock() - opened_at
 
     def enter(self) -> float:
         """Return 0.0 if the thread may send now, else the seconds until it should ask again.
 
-        A thread that may send reports the result with :meth:`succeed` or
-        :meth:`fail`.
+        A thread that has sent reports the result with :meth:`succeed` or :meth:`fail`.
         """
         with self._lock:
             if not self.failures:
@@ -127,12 +115,7 @@ class Circuit:
             self.opened_at = self._prober = None
 
     def fail(self, retry_after: float | None = None, *, access_denied: bool = False) -> None:
-        """Open the circuit: the backend could not be reached, or accepts no records now.
-
-        Args:
-            retry_after: the seconds that the backend asked to wait, or None.
-            access_denied: whether the backend refused our credentials.
-        """
+        """Open the circuit: the backend could not be reached, or accepts no records now."""
         with self._lock:
             self.access_denied = access_denied
             if self.failures and self._prober != native.get_ident():
@@ -141,7 +124,7 @@ class Circuit:
             self._prober = None
             if self.opened_at is None:
                 self.opened_at = self._clock()
-            self._asked = retry_after is not None
+            self._is_retry_after = retry_after is not None
             self._probe_at = self._clock() + self.retry.delay(self.failures, retry_after)
             if self._hurried:
                 self.hurry()
@@ -150,5 +133,5 @@ class Circuit:
         """Shorten the backoff from now on, for a shutdown; a ``Retry-After`` still applies."""
         with self._lock:
             self._hurried = True
-            if not self._asked:
+            if not self._is_retry_after:
                 self._probe_at = min(self._probe_at, self._clock() + _CLOSING_DELAY)

@@ -2,8 +2,8 @@
 
 All of this happens on the pipeline's worker.  An encoder may still be running
 at the deadline of a shutdown.  So the intake knows which records the worker
-holds and counts each record under one lock: either the worker brings it in, or
-:meth:`Intake.close` returns it to be counted as dropped.
+holds, and settles each of them under one lock: either the worker brings the
+record in, or :meth:`Intake.close` returns it to be counted as dropped.
 """
 
 from __future__ import annotations
@@ -33,15 +33,12 @@ class Intake:
 
     Args:
         state: the state of the sink's delivery.
-        route: the route that says which records the sink gets.
+        route: the route that selects the records.
         notice: a function that notifies the sink's threads of possible work.
         divert: a function that passes records to the route's fallback; it
             returns False if there is no fallback, or if the fallback has closed.
 
     Attributes:
-        takes_all: whether the route sends every record to the sink.
-        closed: whether the intake is closed; a closed intake brings in and
-            counts nothing.
         patience: the total seconds for which the intake may still wait for room.
     """
 
@@ -62,14 +59,14 @@ class Intake:
         self.takes_all = route.takes_all
         self._notice = notice
         self._divert = divert
-        # With a spool, an outage fills the disk first, which keeps the order.
+        # With a spool, records wait on disk during an outage, which keeps their order.
         self._diverts_after = route.fallback_after if options.spool is None else math.inf
         self.closed = False
         self.patience = math.inf
-        self._lock = native.RLock()  # a signal handler may close the intake during a count
+        self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
-        self._done = 0  # counted records of _hand
-        self._skipped = 0  # uncounted records of the slice that are not in _hand
+        self._done = 0  # the number of records in _hand that are counted already
+        self._skipped = 0  # the number of records that meant() left out, until they are counted
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route sends to this sink.  Never raises."""
@@ -88,19 +85,16 @@ class Intake:
         """Remember the records that :meth:`take_in` will bring in.  Never raises.
 
         Args:
-            records: the records of a slice that :meth:`meant` returned.
-            skipped: the number of records of the slice that :meth:`meant` left out.
+            records: the records that :meth:`meant` returned.
+            skipped: the number of records that :meth:`meant` left out.
         """
         with self._lock:
-            if not self.closed:
-                self._hand, self._done, self._skipped = records, 0, skipped
-                return
-            self._ledger.skipped += skipped
-            numbers = [record.severity_number for record in records]
-            self._ledger.overflow.add_all("shutdown", numbers)
+            self._hand, self._done, self._skipped = records, 0, skipped
+            if self.closed:
+                self._ledger.overflow.add_all("shutdown", self._empty_hand())
 
     def divert(self, records: Sequence[LogRecord]) -> bool:
-        """Add each record that another sink cannot take once; return False after ``close``."""
+        """Add records that other sinks have no room for, each once; return False if closed."""
         with self._lock:
             if self.closed:
                 return False
@@ -111,10 +105,7 @@ class Intake:
             return True
 
     def take_in(self) -> None:
-        """Bring in the records of :meth:`hand`, or pass them to the fallback.  Never raises.
-
-        Waits only for room, as the overflow policy says.
-        """
+        """Bring in the records of :meth:`hand`; may wait for room.  Never raises."""
         try:
             with self._lock:
                 if self.closed:
@@ -123,26 +114,24 @@ class Intake:
             records = self._hand
             if not records:
                 return
-            circuit = self._state.circuit
-            is_down = circuit.opened_at is not None and circuit.open_for > self._diverts_after
+            opened_at = self._state.circuit.opened_at
+            is_down = opened_at is not None and monotonic() - opened_at > self._diverts_after
             if not (is_down and self._pass_on(records)):
                 self._take(records)
                 self._notice()
             self._hand = ()
-        except BaseException as error:  # noqa: BLE001 - no memory; the other sinks continue
+        except BaseException as error:  # noqa: BLE001 - out of memory; the other sinks continue
             self._lose(error)
 
     def close(self) -> list[int]:
-        """Close the intake; return the severities of uncounted records, for the caller to count."""
+        """Bring in nothing more; return the severities of the records that nobody has counted."""
         with self._lock:
             self.closed = True
-            self._count_skipped()
             return self._empty_hand()
 
     def _lose(self, error: BaseException) -> None:
         """Count as dropped the records that an error kept out of the backlog."""
         with self._lock:
-            self._count_skipped()
             left = self._empty_hand()
             self._ledger.overflow.add_all("internal_error", left)
         if left:
@@ -153,6 +142,8 @@ class Intake:
         self._skipped = 0
 
     def _empty_hand(self) -> list[int]:
+        """Count the skipped records; return the severities of the others that are not counted."""
+        self._count_skipped()
         left = [record.severity_number for record in self._hand[self._done :]]
         self._hand = ()
         return left
@@ -166,14 +157,14 @@ class Intake:
             self._take_singly(records)
 
     def _encode(self, records: Sequence[LogRecord]) -> Batch | None:
-        """Return the records as one portion; None if each must be handled separately."""
+        """Return the records as one portion; None if the records must be encoded one by one."""
         size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
         if not self._backlog.fits_a_batch(len(records), size):
             return None
         encode = self._sink.encode
         try:
             items = [encode(record) for record in records]
-        except BaseException:  # noqa: BLE001 - _take_singly finds, counts and announces it
+        except BaseException:  # noqa: BLE001 - _take_singly counts and announces the error
             return None
         severities = [record.severity_number for record in records]
         return Batch(items, severities, size, monotonic())
@@ -184,7 +175,7 @@ class Intake:
             size = record.size + ITEM_OVERHEAD
             number = record.severity_number
             if not self._has_room(size, number) and not self._wait(size, number, patience):
-                patience = 0.0  # one wait covers all of these records
+                patience = 0.0  # the other records of the slice do not wait again
                 if not self._pass_on([record]):
                     self._drop("backlog_full", record)
                     self._state.announce("overflow", "backlog is full; records dropped")
@@ -211,15 +202,12 @@ class Intake:
             native.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
-        # The patience is per sink: a sink that is down does not use up another sink's patience.
         self.patience -= monotonic() - began
         return self._has_room(size, severity_number)
 
     def _put(self, portion: Batch) -> None:
         with self._lock:
             if not self.closed:
-                # Counted before put(): no record may be settled before it counts as taken.
-                self._ledger.taken += len(portion.items)
                 self._backlog.put(portion)
                 self._done += len(portion.items)
 

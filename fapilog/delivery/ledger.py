@@ -1,8 +1,7 @@
 """The ledger counts the outcome of every record, per sink; it balances at every moment.
 
-Each counter has one writer (the pipeline's worker or a sink's own thread), so
-counting takes no lock.  A reader sees values that were true a moment ago and
-derives ``pending`` from the others, so the sum holds in every snapshot.
+A reader takes no lock.  It sees values that were true a moment ago, and computes
+``pending`` from the others, so the sum holds in every snapshot.
 """
 
 from __future__ import annotations
@@ -17,14 +16,12 @@ from fapilog.severity import range_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Upper bounds of the send duration histogram, seconds.
+#: The upper bounds of the histogram of send durations, in seconds.
 BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
-
-_ON_DISK: Final = ("quarantined", "spooled")
 
 
 class Drops:
-    """Counts dropped records by reason and severity range.  One writer."""
+    """Counts dropped records by reason and severity range.  Only one thread at a time may write."""
 
     __slots__ = ("_counts",)
 
@@ -34,14 +31,12 @@ class Drops:
     @property
     def total(self) -> int:
         """The number of records dropped for any reason."""
-        # Summed on each call, because a second counter would briefly disagree.
         return sum(self.snapshot().values())
 
     def add(self, reason: str, severity_number: int, count: int = 1) -> None:
         """Count records dropped for ``reason``."""
         key = (reason, range_name(severity_number))
-        # No call between the read and the write, so a signal handler that also
-        # counts cannot run in between.
+        # This statement calls nothing, so a signal handler that also counts cannot interrupt it.
         self._counts[key] += count
 
     def merge(self, other: Drops) -> None:
@@ -50,7 +45,7 @@ class Drops:
             self._counts[key] += count
 
     def plus(self, other: Drops) -> Drops:
-        """Return the sum of both tables; this table itself if ``other`` is empty."""
+        """Return a table with the counts of both; this table itself if ``other`` is empty."""
         if not other.snapshot():
             return self
         both = Drops()
@@ -59,7 +54,7 @@ class Drops:
         return both
 
     def add_all(self, reason: str, severities: Iterable[int]) -> None:
-        """Count one record per severity number."""
+        """Count one dropped record for each severity number."""
         for number in severities:
             self.add(reason, number)
 
@@ -72,26 +67,22 @@ class Drops:
 class SinkLedger:
     """The counts of one sink's records.
 
+    The pipeline's worker writes ``skipped`` and ``overflow``; the sink's threads write
+    the other counts, under one lock.  :class:`Stats` explains the counts that are
+    missing here.
+
     Attributes:
-        skipped: records that the route leaves out, or that went to the
-            fallback instead (written by the pipeline's worker).
-        taken: records that entered the backlog (written by the pipeline's worker).
-        delivered, rejected, quarantined: records that the backend settled
-            (written by the sink's threads, under one lock).
-        overflow: drops before the backlog (written by the pipeline's worker).
-        drops: drops after the backlog (written by the sink's threads).
+        overflow: the records that were dropped before they entered the backlog.
+        drops: the records that were dropped later.
         settled_adopted: settled records, and records in flight, that an earlier
             process left on disk; they never entered the backlog.
-        retries, sends: attempts that will be repeated, and all attempts.
-        resent: records sent again after an attempt without an answer; the
-            backend may hold as many copies.
-        durations: histogram of the attempts' durations over :data:`BUCKETS`;
+        sends: all attempts; ``retries`` counts the attempts that are repeated.
+        durations: the number of attempts per duration in :data:`BUCKETS`;
             the last bucket has no upper bound.
-        duration_sum: the sum of these durations, seconds.
+        duration_sum: the sum of these durations, in seconds.
     """
 
     skipped: int = 0
-    taken: int = 0
     delivered: int = 0
     rejected: int = 0
     quarantined: int = 0
@@ -145,7 +136,7 @@ class Stats:
         skipped: for a sink, records that its route leaves out or that went to
             its fallback instead; 0 in the totals.
         resent: records sent again because the previous attempt had no answer;
-            the backend may hold as many copies.  The totals count all sinks.
+            the backend may hold as many copies.  The totals add up all sinks.
     """
 
     accepted: int = 0
@@ -164,13 +155,11 @@ class Stats:
     resent: int = 0
 
     def __str__(self) -> str:
-        terms = [
-            f"{name} {getattr(self, name)}"
-            for name in ("delivered", "rejected", "dropped", *_ON_DISK, "pending")
-            if name not in _ON_DISK or getattr(self, name)
-        ]
+        on_disk = [name for name in ("quarantined", "spooled") if getattr(self, name)]
+        names = ("delivered", "rejected", "dropped", *on_disk, "pending")
+        terms = " + ".join(f"{name} {getattr(self, name)}" for name in names)
         reasons = [f"{reason} {sum(by.values())}" for reason, by in sorted(self.drops.items())]
-        line = f"accepted {self.accepted} = {' + '.join(terms)}"
+        line = f"accepted {self.accepted} = {terms}"
         line += f"; resent {self.resent}" if self.resent else ""
         return f"{line} ({', '.join(reasons)})" if reasons else line
 

@@ -2,9 +2,7 @@
 
 The pipeline's worker encodes records into the backlog; the sink's own threads
 take batches from it and send them, so a slow or dead backend does not delay
-other sinks.  The worker does the encoding so that all of a record's CPU time is
-spent in one cooperative thread, and a sink's threads need the interpreter only
-around their I/O.
+other sinks.
 """
 
 from __future__ import annotations
@@ -45,14 +43,8 @@ class SendingQueue:
         sink: the opened sink; with a spool or a quarantine, a ``DurableSink``.
         name: the sink's name in the ledger, unique in its pipeline.
         options: the options that decide how records are kept and sent.
-        route: the route that says which records the sink gets.
-        fallback: the queue that gets the records this sink has no room for;
-            without a spool, it gets all records while the circuit has been
-            open for more than the route's ``fallback_after`` seconds.
-
-    Attributes:
-        state: the state of the delivery; a forked child has a new one.
-        intake: the way into the backlog; a forked child has a new one.
+        route: the route that selects the records.
+        fallback: the queue of the route's fallback.
     """
 
     def __init__(
@@ -83,17 +75,16 @@ class SendingQueue:
         self.spooling = Spooling(state, state.spool, self.worker.wake) if state.spool else None
         self._wake_at = 1
         self._flush_target = 0
-        self._taking = native.Lock()  # one thread at a time waits for a batch
+        self._taking = native.Lock()  # held by the one thread that waits for a batch
 
-    # ---- the pipeline's worker
+    # ---- called by the pipeline's worker
 
     def offer(self, records: Sequence[LogRecord]) -> None:
-        """Accept records.  Waits only for room, as the overflow policy says."""
+        """Accept records.  Waits for room only if the overflow policy says so."""
         self.intake.hand(records)
         self.intake.take_in()
 
     def _divert(self, records: Sequence[LogRecord]) -> bool:
-        """Pass records to the fallback; return False if there is no fallback or it has closed."""
         return self.fallback is not None and self.fallback.intake.divert(records)
 
     def _notice(self) -> None:
@@ -112,7 +103,7 @@ class SendingQueue:
         if len(self.state.in_flight) >= self.worker.threads and len(self.state.backlog):
             self.worker.widen()
 
-    # ---- any thread
+    # ---- called by any thread
 
     @property
     def is_current(self) -> bool:
@@ -121,12 +112,8 @@ class SendingQueue:
         return self.worker.is_current or (spooling is not None and spooling.worker.is_current)
 
     def start_flush(self) -> int:
-        """Send the backlog without waiting for full batches.
-
-        Returns:
-            The argument for :meth:`flush_done`, which reports whether the flush is complete.
-        """
-        self._flush_target = self.state.ledger.taken
+        """Send the backlog without waiting for full batches; return :meth:`flush_done`'s target."""
+        self._flush_target = self.state.backlog.entered
         if not self.flush_done(self._flush_target):
             self.worker.wake()
             self._widen()
@@ -141,7 +128,7 @@ class SendingQueue:
         return spooling is not None and is_down and spooling.holds_everything
 
     def adopt_orphans(self) -> None:
-        """Adopt what dead processes have left, before the first record."""
+        """Adopt the records that dead processes have left, without waiting for a new record."""
         if self.spooling is not None:
             self.spooling.adopt_orphans()
 
@@ -155,30 +142,20 @@ class SendingQueue:
         self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
     def start_close(self, deadline: float) -> None:
-        """Let the threads drain the backlog and end.  Does not block.
-
-        Args:
-            deadline: the ``monotonic()`` time after which nothing is sent; the
-                earliest deadline of several calls applies.
-        """
+        """Let the threads drain the backlog until ``deadline`` and end.  Does not block."""
         self.state.limit_time(deadline)
         if self.worker.is_alive:
             self.worker.wake()
             self._widen()
 
     def finish_close(self) -> None:
-        """Wait for the threads until the deadline, then spool or drop the remaining records.
-
-        Further calls, from other threads or from a signal handler, also
-        wait, but count no record twice.
-        """
+        """Wait for the threads until the deadline, then spool or drop the remaining records."""
         state = self.state
         deadline = state.deadline or monotonic()
         if not self.worker.is_alive and not self.worker.wake():
-            self.worker.run_inline()  # no thread can be started; this thread drains and closes
+            self.worker.run_inline()  # no thread can be started
         if not self.worker.join(deadline - monotonic()):
-            # A send that has the same deadline gets a little more time.
-            self.worker.join(0.1)
+            self.worker.join(0.1)  # a send may end at the same deadline
         state.abandon()
         held = self.intake.close()
         if self.spooling is not None:
@@ -196,15 +173,13 @@ class SendingQueue:
         if self.worker.ended:
             return  # the sink is closed
         try:
-            if self.options.spool is not None:
-                self.options.spool.after_fork()
-            if self.options.quarantine is not None:
-                self.options.quarantine.after_fork()
-            self.sink.after_fork()
+            for part in (self.options.spool, self.options.quarantine, self.sink):
+                if part is not None:
+                    part.after_fork()
         except Exception as error:  # noqa: BLE001 - the child still needs the other sinks
             self.state.announce("fork", f"after_fork failed: {describe(error)}")
 
-    # ---- the sink's threads
+    # ---- called by the sink's threads
 
     def _run(self) -> None:
         try:
@@ -224,18 +199,20 @@ class SendingQueue:
             self.state.announce("close", f"close failed: {describe(error)}")
 
     def _next_batch(self) -> Batch:
-        """Return the next batch when it is due; an empty one when closed and drained.  Blocks."""
+        """Return the next batch when it is due; an empty one if no batch will come.  Blocks."""
         state = self.state
         with self._taking:
-            while not state.abandoned and self._wait_for_batch():
+            while self._wait_for_batch():
                 with state.lock:
+                    if state.abandoned:
+                        break
                     batch = self._source.take()
-                    if batch.items:
-                        state.put_in_flight(batch)
-                if batch.items:
-                    if self._is_due():
-                        self.worker.widen()
-                    return batch
+                    if not batch:
+                        continue
+                    state.put_in_flight(batch)
+                if self._is_due():
+                    self.worker.widen()
+                return batch
         return Batch()
 
     @property
@@ -245,11 +222,7 @@ class SendingQueue:
         return spooling if spooling is not None and spooling.comes_first else self.state.backlog
 
     def _wait_for_batch(self) -> bool:
-        """Wait until a batch is full, or its oldest record has waited long enough.
-
-        Returns:
-            False if the queue is closed and drained.
-        """
+        """Wait until a batch is due; return False if the queue is closed and has no batch."""
         state = self.state
         while not len(self._source):
             if state.deadline is not None and not len(state.backlog):

@@ -1,8 +1,7 @@
 """The state that the parts of one sink's delivery share, and every change to it.
 
-Each sink has one object per process, which the intake, the delivery threads and
-the spool's thread use.  It is also the :class:`Delivery` that
-:func:`~fapilog.delivery.sender.send_until_settled` calls.
+Each sink has one :class:`DeliveryState` per process, which the intake, the delivery
+threads and the spool's thread use.
 """
 
 from __future__ import annotations
@@ -33,40 +32,32 @@ _LOOK: Final = 0.1
 #: records to disk, and its upper bound in seconds.
 _RESERVE: Final = 0.2
 _MAX_RESERVE: Final = 1.0
-#: The maximum number of attempts to read two counts that change together.
-_LOOKS: Final = 5
 
 
 class DeliveryState(Delivery):
-    """The state that the parts of one sink's delivery share.  Headings name each section's threads.
-
-    Args:
-        sink: the opened sink.
-        name: the sink's name in the ledger and in messages.
-        options: the options that decide how records are kept and sent.
+    """The state that the parts of one sink's delivery share.
 
     Attributes:
-        limits: the bounds of a batch.
-        ledger: the counts of the sink's records.
-        backlog: the batches that wait in memory.
+        limits: the sink's limits of a batch, or lower ones if the backlog is small.
         spool: the store on disk; None if it is not used.
-        in_flight: the batches being sent, oldest first.
+        in_flight: the batches that were taken from memory or disk and are not
+            settled.
         lock: the lock that is held while batches move or change, and while
-            records are counted.
+            the delivery threads count records.
         deadline: the time after which nothing is sent; None before a shutdown.
         end: the time after which nothing is written to disk either.
-        abandoned: whether the deadline has passed; after it, the delivery
-            threads neither send nor count.
-        no_write_before: the time until which the spool is not tried again
-            after a failed write.
+        abandoned: whether the deadline has passed, so that the delivery threads
+            neither send nor count any more.
+        no_write_before: the time of the next attempt to write to the spool after
+            a failed write.
         unacked: the number of settled records whose frames are still on disk.
     """
 
     def __init__(self, sink: Sink[Any], name: str, options: DeliveryOptions) -> None:
         super().__init__(sink, name, options.retry, 2 * options.export_timeout)
         self.options = options
-        # With this limit, batches in flight leave half of the backlog free, and a
-        # full backlog always holds a batch that is due.  A sink need not inherit from Sink.
+        # Batches in flight use half of the backlog at most, so that a full backlog
+        # always holds a full batch.
         most = options.capacity // (2 * getattr(sink, "concurrency", 1)) + 1
         self.limits = replace(sink.limits, size=min(sink.limits.size, most))
         self.ledger = SinkLedger()
@@ -80,11 +71,11 @@ class DeliveryState(Delivery):
         self.no_write_before = 0.0
         self.unacked = 0
 
-    # ---- room and disk: any thread
+    # ---- memory and disk: called by any thread
 
     @property
     def may_write(self) -> bool:
-        """Whether the spool is used, and has not just failed to write."""
+        """Whether the spool is used and its latest write has not just failed."""
         return self.spool is not None and monotonic() >= self.no_write_before
 
     @property
@@ -93,7 +84,7 @@ class DeliveryState(Delivery):
         policy = self.options.overflow
         return policy == "block" or (policy == "spill" and self.may_write and len(self.backlog) > 0)
 
-    # ---- sending: the loop calls these on a delivery thread
+    # ---- sending: called by the loop on a delivery thread
 
     def wait(self, seconds: float) -> bool:
         """Wait for the circuit; return False at the deadline or if the delivery was abandoned.
@@ -105,8 +96,7 @@ class DeliveryState(Delivery):
             deadline = self.deadline
             if deadline is not None and (self.spool is not None or monotonic() >= deadline):
                 return False
-            # Short sleeps, because locks and events cannot be set safely in signal handlers.
-            native.sleep(min(seconds, _LOOK))
+            native.sleep(min(seconds, _LOOK))  # short, because a shutdown may begin meanwhile
         return not self.abandoned
 
     def time_limit(self) -> float:
@@ -115,18 +105,18 @@ class DeliveryState(Delivery):
         return limit if deadline is None else min(limit, max(deadline - monotonic(), 0.001))
 
     def count_attempt(self, seconds: float, copies: int) -> None:
-        """Count an attempt, and the copies that it may have made."""
+        """Count an attempt, and the records that the backend may now have twice."""
         with self.lock:
             self.ledger.observe_send(seconds)
             self.ledger.resent += copies
 
     def fail(self, error: BaseException, attempt: int) -> None:  # noqa: ARG002
         """Announce a failed attempt and count it."""
+        kind, why = "retry", "will try again"
         if isinstance(error, AccessDeniedError):
+            kind = "access"
             why = "ALARM: the backend refuses our credentials, records are kept and tried again"
-            self.announce("access", f"{why}: {describe(error)}")
-        else:
-            self.announce("retry", f"will try again: {describe(error)}")
+        self.announce(kind, f"{why}: {describe(error)}")
         with self.lock:
             self.ledger.retries += 1
 
@@ -172,29 +162,25 @@ class DeliveryState(Delivery):
             self.announce("quarantine", f"quarantine: {describe(error)}")
             return False
 
-    # ---- batches: any thread that holds the lock
+    # ---- batches: called by any thread that holds the lock
 
     def put_in_flight(self, batch: Batch) -> None:
-        """Note that a thread is about to send ``batch``."""
+        """Note that ``batch`` was taken from memory or disk."""
         batch.parts = [batch]
         self.in_flight.append(batch)
 
     def _settle_part(self, batch: Batch) -> Batch | None:
-        """Remove and return the first part; None if its records are counted already."""
+        """Remove and return the first part; return None if the delivery is abandoned."""
         if self.abandoned:
             return None
-        try:
-            part = batch.parts.pop(0)  # the thread that removes a part counts it
-        except IndexError:  # a signal handler has closed the delivery
-            return None
+        part = batch.parts.pop(0)
         if batch.frames:
             batch.unacked += len(part)
             self.unacked += len(part)
         if not batch.parts:
             self.acknowledge(batch)
             self.backlog.release(batch)
-            if batch in self.in_flight:  # a signal handler may have removed it
-                self.in_flight.remove(batch)
+            self.in_flight.remove(batch)
         return part
 
     def acknowledge(self, batch: Batch) -> None:
@@ -206,20 +192,17 @@ class DeliveryState(Delivery):
         batch.unacked = 0
         batch.frames = []
 
-    # ---- counts: any thread
+    # ---- counts: called by any thread
 
     @property
     def spooled(self) -> int:
-        """The number of unsettled records on disk; if in doubt, the lower number."""
-        if self.spool is None:
-            return 0
-        # The frame of a settled record may stay on disk until its whole batch is settled.
-        for _ in range(_LOOKS):
+        """The number of unsettled records on disk."""
+        while self.spool is not None:
             unacked = self.unacked
             records = self.spool.pending_records
-            if unacked == self.unacked:
-                break
-        return max(records - unacked, 0)
+            if unacked == self.unacked:  # no thread has settled records between the reads
+                return max(records - unacked, 0)
+        return 0
 
     @property
     def settled(self) -> int:
@@ -234,10 +217,8 @@ class DeliveryState(Delivery):
         """Return the sink's ledger as it is now.  Does not block.
 
         Args:
-            entered: a function that reads the number of records that the
-                pipeline has accepted.  It is called last: a record counts as
-                accepted before it counts as anything else, so ``pending`` is
-                never too low.
+            entered: a function that counts the records that the pipeline has
+                accepted; called last, so that ``pending`` is never too low.
             shared: the drops before fan-out, which count for every sink.
         """
         ledger, spool = self.ledger, self.spool
@@ -246,7 +227,7 @@ class DeliveryState(Delivery):
         delivered, rejected, quarantined = ledger.delivered, ledger.rejected, ledger.quarantined
         if spool is not None and (damaged := spool.corrupt.records):
             by_severity = drops.setdefault("spool_damaged", {})
-            by_severity["UNKNOWN"] = by_severity.get("UNKNOWN", 0) + damaged  # not known any more
+            by_severity["UNKNOWN"] = by_severity.get("UNKNOWN", 0) + damaged
             dropped += damaged
         spooled, adopted = self.spooled, spool.adopted if spool is not None else 0
         accepted = entered() - skipped + adopted
@@ -264,7 +245,7 @@ class DeliveryState(Delivery):
             resent=ledger.resent,
         )
 
-    # ---- the end: the thread that closes
+    # ---- the end: called by the thread that closes
 
     def limit_time(self, deadline: float) -> None:
         """Send nothing after ``deadline``; the earliest deadline of several calls applies."""
@@ -281,36 +262,32 @@ class DeliveryState(Delivery):
             self.abandoned = True
 
     def count_lost_quarantine(self) -> None:
-        """Count records whose quarantine somebody else has deleted as dropped."""
+        """If somebody else has deleted the quarantine, count its records as dropped."""
         lost = self.options.quarantine.take_lost() if self.options.quarantine else []
-        if not lost:
-            return
-        with self.lock:
-            self.ledger.quarantined -= len(lost)
-            self.ledger.drops.add_all("spool_damaged", lost)
-        self.announce(
-            "quarantine lost",
-            f"{len(lost)} refused records are lost, because somebody else deleted the quarantine's "
-            "directory; they count as dropped (spool_damaged)",
-        )
+        if lost:
+            with self.lock:
+                self.ledger.quarantined -= len(lost)
+                self.ledger.drops.add_all("spool_damaged", lost)
+            self.announce(
+                "quarantine lost",
+                f"{len(lost)} refused records are lost, because somebody else deleted the "
+                "quarantine's directory; they count as dropped (spool_damaged)",
+            )
 
     def drop_rest(self, left: list[int]) -> None:
-        """Count every record that is neither settled nor on disk as dropped, once.
+        """Drop and count every record that is neither settled nor on disk.
 
         Args:
-            left: the severities of the records that the pipeline's worker
-                still holds.
+            left: the severities of the records that the intake still held.
         """
         with self.lock:
-            sending = [batch for batch in self.in_flight if not batch.is_on_disk]
-            for batch in sending:
+            for batch in [one for one in self.in_flight if not one.is_on_disk]:
                 self.in_flight.remove(batch)
                 while batch.parts:
                     left += batch.parts.pop().severities
+                self.backlog.release(batch)
             while batch := self.backlog.take():
                 left += batch.severities
-                sending.append(batch)
-            for batch in sending:
                 self.backlog.release(batch)
             self.ledger.drops.add_all("shutdown", left)
         if left:

@@ -282,7 +282,8 @@ def test_a_fallback_gets_every_record_after_the_backend_has_been_away_long_enoug
         log = runtime.get_logger("t")
         log.info("waits for the primary")
         (queue, _) = runtime.pipeline.sending_queues()
-        wait_for(lambda: queue.state.circuit.open_for > 0.02)
+        circuit = queue.state.circuit
+        wait_for(lambda: circuit.opened_at and time.monotonic() > circuit.opened_at + 0.02)
         log.info("goes to the fallback")
         wait_for(lambda: bodies(spare))
         stats = runtime.stats()

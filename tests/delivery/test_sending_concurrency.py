@@ -111,7 +111,7 @@ def test_sends_that_hang_are_abandoned_at_the_deadline_and_all_is_counted_once()
     assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 100}
     sink.may_go.set()
     wait_for(lambda: sink.closed)
-    assert queue.state.ledger.settled == queue.state.ledger.taken == 100
+    assert queue.state.ledger.settled == queue.state.backlog.entered == 100
     assert queue.state.backlog.pending_bytes == 0
 
 
@@ -165,7 +165,7 @@ def test_after_a_fork_during_sends_the_parent_finishes_them_and_the_child_starts
             close(queue, 20)
             told: list[object] = [
                 queue.state.ledger.delivered,
-                queue.state.ledger.taken,
+                queue.state.backlog.entered,
                 len(sink.records),
                 sink.closed,
             ]
@@ -244,7 +244,7 @@ def test_a_signal_handler_may_close_during_an_inline_delivery(monkeypatch):
     close(queue, 5)
     monkeypatch.undo()
     counted = queue.state.ledger.delivered + queue.state.ledger.drops.total
-    assert counted == queue.state.ledger.taken == 5
+    assert counted == queue.state.backlog.entered == 5
     assert queue.state.ledger.delivered >= 2
     assert sink.closed == 1
 
@@ -253,7 +253,7 @@ def test_records_that_are_encoded_while_the_sink_closes_are_counted_once():
     queue = SendingQueue(ScriptedSink(on_encode=lambda _: close(queue)))
     queue.offer(records(3))
     assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 3}
-    assert queue.state.ledger.taken == 0
+    assert queue.state.backlog.entered == 0
     assert queue.state.backlog.pending_bytes == 0
 
 

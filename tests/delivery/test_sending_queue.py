@@ -111,7 +111,7 @@ def test_a_dead_backend_does_not_extend_the_deadline_and_the_rest_is_counted(cap
     close(queue, 0.3)
     assert time.monotonic() - began < 3
     assert queue.state.ledger.drops.snapshot() == {("shutdown", "INFO"): 7}
-    assert queue.state.ledger.settled == queue.state.ledger.taken
+    assert queue.state.ledger.settled == queue.state.backlog.entered
     assert "7 records were not delivered" in capsys.readouterr().err
 
 
@@ -236,9 +236,10 @@ def test_a_child_starts_with_an_empty_backlog_and_a_failing_after_fork_is_announ
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         queue.offer(records(3))
-    assert queue.state.ledger.taken == 3
+    assert queue.state.backlog.entered == 3
     queue.after_fork()
-    assert (sink.forked, queue.state.ledger.taken, queue.state.backlog.pending_bytes) == (1, 0, 0)
+    backlog = queue.state.backlog
+    assert (sink.forked, backlog.entered, backlog.pending_bytes) == (1, 0, 0)
     monkeypatch.setattr(sink, "after_fork", lambda: 1 / 0)
     queue.after_fork()
     assert "scripted: after_fork failed: ZeroDivisionError" in capsys.readouterr().err

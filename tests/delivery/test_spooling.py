@@ -92,8 +92,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def stats(queue: SendingQueue) -> Stats:
-    ledger = queue.state.ledger
-    return queue.state.stats(lambda: ledger.taken + ledger.overflow.total, Drops())
+    state = queue.state
+    return state.stats(lambda: state.backlog.entered + state.ledger.overflow.total, Drops())
 
 
 def files_in(directory: Path) -> list[Path]:
@@ -139,7 +139,7 @@ def test_while_the_backend_answers_the_disk_is_not_used(make: Make, tmp_path: Pa
     queue = make(sink)
     for first in range(0, 200, 20):
         queue.offer(records(first, 20))
-        wait_for(lambda: queue.state.ledger.settled == queue.state.ledger.taken)
+        wait_for(lambda: queue.state.ledger.settled == queue.state.backlog.entered)
     close(queue)
     assert sink.records == numbers(0, 200)
     assert queue.state.spool is not None
@@ -444,13 +444,34 @@ def test_records_lost_with_a_damaged_frame_are_counted_and_a_flush_does_not_wait
 ):
     queue = make(DurableScripted())
     assert queue.state.spool is not None
-    queue.state.ledger.taken += 2
+    queue.state.backlog.entered += 2
     queue.state.spool.corrupt.records = 2
     assert queue.flush_done(queue.start_flush())
     now = stats(queue)
     assert now.drops == {"spool_damaged": {"UNKNOWN": 2}}
     assert (now.dropped, now.pending) == (2, 0)
     assert balanced(now)
+
+
+def test_a_batch_that_was_read_too_early_is_written_again_if_its_file_is_deleted(
+    make: Make, tmp_path: Path
+):
+    sink = DurableScripted(limits=BatchLimits(count=50, delay=3600))
+    sink.is_up.clear()
+    queue = make(sink, "always")
+    for first in (0, 30, 60):
+        queue.offer(records(first, 30))
+        wait_for(lambda: stats(queue).spooled == first + 30)  # noqa: B023 - waited for here
+    wait_for(lambda: len(queue.state.in_flight) == 2)  # the second batch has no room in the first
+    for path in files_in(tmp_path):
+        path.unlink()
+    wait_for(lambda: files_in(tmp_path))
+    wait_for(lambda: stats(queue).spooled == 90)
+    sink.is_up.set()
+    queue.start_flush()
+    wait_for(lambda: stats(queue).delivered == 90)
+    assert sorted(map(int, sink.records)) == list(range(90))
+    assert (stats(queue).spooled, stats(queue).pending) == (0, 0)
 
 
 def test_a_forked_child_has_its_own_spool(make: Make):
