@@ -66,7 +66,7 @@ class Intake:
         self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
         self._done = 0  # the number of records in _hand that are counted already
-        self._skipped = 0  # the number of records that meant() left out, until they are counted
+        self._skipped = 0  # the number of records that meant() left out and that are not counted
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route sends to this sink.  Never raises."""

@@ -1,7 +1,7 @@
 """Routes decide which records a sink gets, and which sink gets the records it cannot take.
 
-A sink that is given to ``configure`` without a route gets every record.  A
-:class:`Route` gives it some records, a fallback, or its own overflow policy.
+A sink that is given to ``configure`` without a route gets every record.  With a
+:class:`Route`, it gets some records, a fallback, or its own overflow policy.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fapilog.spool import Frame, Spool
 
 #: Seconds between two checks of the backlog while records wait or are in flight.
-#: A SIGKILL can lose records that are younger than this.
+#: In mode ``always``, a SIGKILL loses only records that are younger than this.
 LOOK: Final = 0.05
 #: The longest wait for the lock by a caller that must not wait for the disk, in seconds.
 _GLANCE: Final = 0.01
@@ -31,10 +31,10 @@ _GLANCE: Final = 0.01
 _PATIENCE: Final = 2.0
 #: Seconds between two searches for directories of dead processes.
 _ADOPT_EVERY: Final = 30.0
-#: Seconds until the next search if one has found more directories than can be adopted at once.
+#: Seconds until the next search if there were more directories than can be adopted at once.
 _ADOPT_SOON: Final = 1.0
-#: Seconds for which a new process waits for its first record before it adopts directories.
-#: In this time, it may fork.
+#: Seconds that a process waits for its first record before it adopts directories; a
+#: server forks its workers in this time.
 _QUIET: Final = 2.0
 #: The number of segments that one check examines, and the number for the check at the end.
 _SOME: Final = 128
@@ -79,7 +79,7 @@ class Spooling:
     # ---- called by the thread that configures
 
     def adopt_orphans(self) -> None:
-        """If dead processes have left records, start the thread before the first record."""
+        """Start the thread before the first record if dead processes have left records."""
         if self._spool.has_orphans:
             self._is_early = True
             self.worker.has_thread()
