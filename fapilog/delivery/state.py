@@ -32,6 +32,8 @@ _LOOK: Final = 0.1
 #: records to disk, and its upper bound in seconds.
 _RESERVE: Final = 0.2
 _MAX_RESERVE: Final = 1.0
+#: The maximum number of attempts to read two counts that change together.
+_LOOKS: Final = 5
 
 
 class DeliveryState(Delivery):
@@ -170,17 +172,21 @@ class DeliveryState(Delivery):
         self.in_flight.append(batch)
 
     def _settle_part(self, batch: Batch) -> Batch | None:
-        """Remove and return the first part; return None if the delivery is abandoned."""
+        """Remove and return the first part; return None if its records are counted already."""
         if self.abandoned:
             return None
-        part = batch.parts.pop(0)
+        try:
+            part = batch.parts.pop(0)
+        except IndexError:  # the delivery was closed by a signal handler
+            return None
         if batch.frames:
             batch.unacked += len(part)
             self.unacked += len(part)
         if not batch.parts:
             self.acknowledge(batch)
             self.backlog.release(batch)
-            self.in_flight.remove(batch)
+            if batch in self.in_flight:  # a signal handler may have removed it
+                self.in_flight.remove(batch)
         return part
 
     def acknowledge(self, batch: Batch) -> None:
@@ -196,13 +202,15 @@ class DeliveryState(Delivery):
 
     @property
     def spooled(self) -> int:
-        """The number of unsettled records on disk."""
-        while self.spool is not None:
+        """The number of unsettled records on disk; if in doubt, a lower number."""
+        if self.spool is None:
+            return 0
+        for _ in range(_LOOKS):
             unacked = self.unacked
             records = self.spool.pending_records
             if unacked == self.unacked:  # no thread has settled records between the reads
-                return max(records - unacked, 0)
-        return 0
+                break
+        return max(records - unacked, 0)
 
     @property
     def settled(self) -> int:
