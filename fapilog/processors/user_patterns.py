@@ -1,9 +1,7 @@
-r"""Checks users' regular expressions for further secrets at start-up.
+r"""Refuses users' regular expressions that can take exponential time.
 
 ``re`` backtracks.  A pattern such as ``(a+)+$`` takes time that doubles with
-every character, and no signal handler runs in that time.  Such patterns are
-refused.  Other patterns may still take quadratic time, so they search a text only
-in short pieces (see :func:`fapilog.processors.pieces.search_bounded`).
+every character, and no signal handler runs in that time.
 
 The check reads the parsed pattern and estimates in how many ways it can match
 the same text.  A repeat adds one way for each number of times that it can match,
@@ -18,28 +16,31 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.errors import ConfigurationError
 
 if sys.version_info >= (3, 11):
+    from re import _compiler as compiler  # type: ignore[attr-defined,unused-ignore]
     from re import _constants as op  # type: ignore[attr-defined,unused-ignore]
     from re import _parser as parser  # type: ignore[attr-defined,unused-ignore]
 else:
+    import sre_compile as compiler
     import sre_constants as op
     import sre_parse as parser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 #: A repeat that can match more often than this is wide, and adds only this many ways.
 _WIDE: Final = 64
 #: The largest number of ways to match the same text: as many as two wide repeats have.
 _MOST_WAYS: Final = _WIDE * _WIDE
-#: Characters that represent all others of their kind.
+#: One or more characters of each kind, which represent all others of their kind.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
+_POSSESSIVE: Final = getattr(op, "POSSESSIVE_REPEAT", None)  # since Python 3.11
+_CHARACTERS: Final = {op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN}
 
 Chars = frozenset[str]
 _NONE: Final[Chars] = frozenset()
@@ -48,13 +49,9 @@ _NONE: Final[Chars] = frozenset()
 def checked_patterns(option: str, patterns: Any) -> tuple[re.Pattern[str], ...]:
     """Return the compiled patterns.
 
-    Args:
-        option: the option's name, used in errors.
-        patterns: regular expressions, as text or compiled.
-
     Raises:
         ConfigurationError: a pattern is not a regular expression for text, or
-            can take exponential time.
+            can take exponential time.  The message names the ``option``.
     """
     if isinstance(patterns, (str, bytes, re.Pattern)):
         msg = f"{option} must be a list of regular expressions, not a single one"
@@ -72,7 +69,7 @@ def _checked(option: str, pattern: Any) -> re.Pattern[str]:
         msg = f"{option}: {pattern!r} is for bytes; use one for str, which also searches bytes"
         raise ConfigurationError(msg)
     tree: Any = parser.parse(made.pattern, made.flags & ~re.DEBUG)
-    if _Check(made.flags).ways([*tree]) > _MOST_WAYS:
+    if _Check(tree).ways([*tree]) > _MOST_WAYS:
         msg = (
             f"{option}: {made.pattern!r} can take exponential time, because its repeats or "
             "alternatives can match the same text in many ways; write it so that a text matches "
@@ -83,14 +80,13 @@ def _checked(option: str, pattern: Any) -> re.Pattern[str]:
 
 
 class _Check:
-    """Estimates in how many ways ``re`` may try to match one text.
+    """Estimates in how many ways ``re`` may try to match one text."""
 
-    Args:
-        flags: the flags of the compiled pattern.
-    """
-
-    def __init__(self, flags: int) -> None:
-        self._flags = flags
+    def __init__(self, tree: Any) -> None:
+        self._state = tree.state
+        # The numbers in the tree include the codes of all characters in the pattern.
+        codes = map(int, re.findall(r"\d+", repr(tree)))
+        self._sample = _SAMPLE.union(chr(code) for code in codes if code <= sys.maxunicode)
 
     def ways(self, nodes: list[Any], follow: Chars = _NONE, *, fails: bool = False) -> int:
         """Return the largest number of ways to match a sequence; stop above ``_MOST_WAYS``.
@@ -98,7 +94,7 @@ class _Check:
         Args:
             nodes: the parsed sequence.
             follow: the characters that may come after the sequence.
-            fails: whether the match can fail after the sequence, which makes
+            fails: whether the match can fail after the sequence; only then does
                 ``re`` try the other ways.
         """
         ways = 1
@@ -136,20 +132,23 @@ class _Check:
 
     def _can_overlap(self, branches: list[list[Any]], after: Chars) -> bool:
         """Whether two of the alternatives can begin with the same characters."""
-        seen: Chars = _NONE
+        seen = starts = _NONE
         texts: list[str] = []
         for nodes in branches:
+            first = self._first(nodes)
             if all(kind is op.LITERAL for kind, _ in nodes):
                 texts.append("".join(chr(code) for _, code in nodes))
+                starts |= first
                 continue
-            first = self._first(nodes) | (after if self._is_nullable(nodes) else _NONE)
+            if self._is_nullable(nodes):
+                first |= after
             if first & seen:
                 return True
             seen |= first
-        return bool(seen & self._cased(frozenset(text[:1] for text in texts))) or _has_prefix(texts)
+        return bool(seen & starts) or _has_prefix(texts)
 
     def _wide_neighbour(self, rest: list[Any]) -> Chars | None:
-        """Return the characters of a wide repeat that can come next, or None."""
+        """Return the first characters of a wide repeat that can come next, or None."""
         for place, (kind, value) in enumerate(rest):
             if kind in _REPEATS and value[1] > _WIDE:
                 # The match cannot fail after a wide repeat if no other part must match.
@@ -168,42 +167,22 @@ class _Check:
         return found
 
     def _first_of(self, kind: Any, value: Any) -> Chars:
-        if kind is op.LITERAL:
-            return self._cased(frozenset(chr(value)))
-        if kind is op.NOT_LITERAL:
-            return _SAMPLE - {chr(value)}
-        if kind is op.ANY:
-            return _SAMPLE if self._flags & re.DOTALL else _SAMPLE - {"\n"}
-        if kind is op.IN:
-            return self._cased(_members(value))
+        if kind in _CHARACTERS:
+            character = compiler.compile(parser.SubPattern(self._state, [(kind, value)]))
+            return frozenset(filter(character.match, self._sample))
         if kind is op.GROUPREF:
-            return _SAMPLE
-        parts = [self._first(part) for part in _parts(kind, value)]
-        return frozenset[str]().union(*parts)
-
-    def _cased(self, chars: Chars) -> Chars:
-        if not self._flags & re.IGNORECASE:
-            return chars
-        return chars | {c.lower() for c in chars} | {c.upper() for c in chars}
+            return self._sample
+        return _NONE.union(*(self._first(part) for part in _parts(kind, value)))
 
     def _is_nullable(self, nodes: list[Any]) -> bool:
         """Whether a sequence matches the empty text."""
-        for kind, value in nodes:
-            if kind in {op.AT, op.ASSERT, op.ASSERT_NOT, op.GROUPREF}:
-                continue
-            if kind in _REPEATS or kind is getattr(op, "POSSESSIVE_REPEAT", None):
-                if value[0] and not self._is_nullable(list(value[2])):
-                    return False
-                continue
-            parts = list(_parts(kind, value))
-            if not parts or not any(self._is_nullable(part) for part in parts):
-                return False
-        return True
+        least, _ = parser.SubPattern(self._state, nodes).getwidth()
+        return bool(least == 0)
 
 
 def _parts(kind: Any, value: Any) -> Iterator[list[Any]]:
     """Yield the sequences inside a node."""
-    if kind in _REPEATS or kind is getattr(op, "POSSESSIVE_REPEAT", None):
+    if kind in _REPEATS or kind is _POSSESSIVE:
         yield list(value[2])
     elif kind is op.SUBPATTERN:
         yield list(value[-1])
@@ -228,35 +207,11 @@ def _flat(nodes: list[Any]) -> Iterator[Any]:
 
 
 def _can_fail(nodes: list[Any]) -> bool:
-    """Whether a sequence can fail to match; optional parts cannot."""
+    """Whether a sequence can fail to match, because one of its parts is not optional."""
     return any(kind not in _REPEATS or value[0] for kind, value in nodes)
 
 
 def _has_prefix(texts: list[str]) -> bool:
-    """Whether one of the texts begins with another text, so that both can match."""
+    """Whether one of the texts begins with another one, so that both can match."""
     texts = sorted(texts)
     return any(after.startswith(text) for text, after in itertools.pairwise(texts))
-
-
-def _members(items: Iterable[Any]) -> Chars:
-    """Return the characters of a set in brackets."""
-    found: set[str] = set()
-    negated = False
-    for kind, value in items:
-        if kind is op.NEGATE:
-            negated = True
-        elif kind is op.LITERAL:
-            found.add(chr(value))
-        elif kind is op.RANGE:
-            found |= {c for c in _SAMPLE if value[0] <= ord(c) <= value[1]}
-            found.add(chr(value[0]))
-        elif kind is op.CATEGORY:
-            found |= _category(str(value))
-    return _SAMPLE - found if negated else frozenset(found)
-
-
-@lru_cache(maxsize=16)
-def _category(name: str) -> Chars:
-    letter = {"DIGIT": "d", "SPACE": "s", "WORD": "w"}[name.rpartition("_")[2]]
-    found = {c for c in _SAMPLE if re.match(rf"\{letter}", c)}
-    return _SAMPLE - found if "_NOT_" in name else frozenset(found)
