@@ -1,8 +1,7 @@
 """Recognises the names of fields that hold secrets: ``db.password``, not ``password_policy``.
 
-A name is split into words, at case changes and at every character that is not a
-letter.  The name is secret if a run of whole words is on the list.  The same rule
-applies to attributes, to keys inside values, and to ``name=value`` in a text.
+The rules of :class:`FieldNames` apply to attributes, to keys inside values, and to
+``name=value`` in a text.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: The names that are masked by default, split into words.  Some words are omitted
-#: because they usually name something else: pin, key, session, signature, tokens.
+#: The names that are masked by default, split into words.  The words pin, key, session,
+#: signature and tokens are omitted, because their values are usually not secret.
 DEFAULT_FIELDS: Final = (
     "password", "passwords", "passwd", "pwd", "passphrase", "passcode", "db pass", "user pass",
     "secret", "secrets", "secret id", "credential", "credentials", "creds",
@@ -31,8 +30,8 @@ DEFAULT_FIELDS: Final = (
     "security code", "ssn", "social security",
 )  # fmt: skip
 
-# A field whose name ends in one of these words describes a secret and does not hold
-# it: token_count, password_reset_required, cookie_consent, secret_name.
+# A field whose name ends in one of these words only describes a secret: token_count,
+# password_reset_required, cookie_consent, secret_name.
 _DESCRIPTIONS: Final = frozenset(
     """
     count counts total size length len limit max min budget usage used cost price rate index
@@ -47,7 +46,7 @@ _DESCRIPTIONS: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of eighty quoted words is harder to read
 )
 
-#: Standard attributes that stay readable although their words are on the list.
+#: Standard attributes that are not masked, although their words are on the list.
 #: Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/session/
 _STANDARD: Final = frozenset({"session.id", "session.previous_id"})
 
@@ -68,15 +67,16 @@ def words_of(name: str) -> list[str]:
 class FieldNames:
     """Decides whether a field holds a secret, based on the field's name.
 
-    The rules:
+    A name is split into words, at case changes and at every character that is
+    not a letter.  The rules:
 
     - A run of whole words must be on the list, as in ``client_secret``,
       ``X-Api-Key`` and ``accessToken``; ``author`` does not match ``auth``.
       The words may be written together (``apikey``).
     - A listed word of five letters or more may also end a longer word:
       ``dbpassword``.
-    - A field whose name ends in a word that describes the secret does not hold
-      the secret: ``token_count``, ``password_policy``, ``cookie_consent``.
+    - If the last word describes the secret, the field does not hold the secret:
+      ``token_count``, ``password_policy``, ``cookie_consent``.
 
     Thread-safe; a limited number of decisions is cached.
 
@@ -125,7 +125,7 @@ class FieldNames:
 
 
 def _distinctive_words(listed: list[list[str]]) -> list[str]:
-    """Return a few words such that each listed name contains at least one of them."""
+    """Return a few words, at least one of which occurs in each listed name."""
     words = {"sig", *(name[0] for name in listed if len(name) == 1)}
     occurrences = Counter(chain.from_iterable(listed))
     for name in listed:

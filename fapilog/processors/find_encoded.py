@@ -1,8 +1,8 @@
 """Finds secrets that percent-encoding or JSON escapes hide from the other rules.
 
-JSON escapes can be removed without changing the meaning of a text, so the rules
-search and change the text without them.  Percent-encoded text is decoded only for
-the search, and a part that contains a secret is masked as a whole.
+If JSON escapes hide a secret, the rules change the text without these escapes.
+Percent-encoding is decoded only for the search; a part that contains a secret is
+masked as a whole.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 #: The largest number of times that a text is decoded.
 _MOST_TIMES: Final = 3
 _percent: Final = re.compile("%[0-9A-Fa-f]{2}").search
-#: A parameter of a query, or a URL without its query.
+# A parameter of a query, or a URL without its query.
 _part: Final = re.compile(r"""[^\s&?"'<>\\]+""")
 _equals: Final = re.compile("=|%(?:25){0,2}3[Dd]")
-# The escape of a letter, a digit or a sign other than a backslash, or of a slash, as in PHP.
+# The escape of a printable ASCII character other than a backslash; PHP also escapes slashes.
 _json: Final = re.compile(r"(?P<slashes>\\{1,8})(?:/|u00(?P<code>[2-7][0-9A-Fa-f])(?<!5[Cc]))")
 
 
 def all_forms(text: str) -> str:
-    """Return a text, followed by its forms without escapes and percent-encoding if it has any."""
+    """Return a text, followed by its forms without JSON escapes and percent-encoding."""
     if "\\" in text:
         plain = without_escapes(text)
         text = text if plain == text else f"{text}\n{plain}"
@@ -33,7 +33,7 @@ def all_forms(text: str) -> str:
 
 
 def without_escapes(text: str) -> str:
-    """Return a JSON text without unnecessary escapes."""
+    """Return a text without the JSON escapes that JSON does not require."""
     return _json.sub(_character, text) if "\\u00" in text or "\\/" in text else text
 
 
@@ -43,12 +43,12 @@ def _character(match: re.Match[str]) -> str:
 
 
 def mask_encoded(text: str, search: Callable[[str], str], mask: str) -> str:
-    """Mask the percent-encoded parameters and URLs in which a secret is found.
+    """Mask the percent-encoded parameters and URLs that contain a secret.
 
     Args:
-        text: any text.
+        text: the text.
         search: the function that masks the secrets in a decoded text.
-        mask: the text that replaces a parameter's value, or a whole part.
+        mask: the text that replaces the value of a parameter, or a whole part.
     """
 
     def is_secret(part: str) -> bool:

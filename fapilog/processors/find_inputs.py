@@ -1,8 +1,8 @@
-"""Finds invalid values in the texts of pydantic's and FastAPI's exceptions.
+"""Finds invalid secrets in the texts of pydantic's and FastAPI's validation errors.
 
 In these texts a value does not follow its name: the name is in the preceding line,
-or is an item of the error's ``loc``.  Also, pydantic replaces the middle of long
-values with dots, so a name can be missing although its value is present.
+or is an item of the error's ``loc``.  Also, pydantic replaces the middle of a long
+text with dots, so the text may contain a value but not its name.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _VALUE: Final = "input_value="
 _VALUE_END: Final = ", input_type="
 
-# The line with the place of an error, and the two spaces before its message in the next
-# line.  In an exception group each line begins with a bar.  Line ends may be escaped.
+# The line with the place of an error, up to the error's message in the next line.  In an
+# exception group each line begins with a bar.  Line ends may be escaped.
 _place: Final = re.compile(
     r"""(?:\r?\n|\\n)(?P<bar>(?:[ ]{0,32}[|][ ])?)
     (?P<place>[^\s|\\][^\r\n\\]*(?:\\(?!n)[^\r\n\\]*)*)
@@ -33,9 +33,9 @@ _place: Final = re.compile(
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
-# The dots inside a shortened name, the rest of that name, and the sign before the value.
+# The dots in a shortened name, the rest of the name, and the sign before the value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
-#: The number of characters that are searched for dots, and the largest number of dot runs.
+#: The number of characters that are searched for dots, and of dots that are tried.
 _CUT_WITHIN: Final = 64
 _MOST_DOTS: Final = 4
 _location: Final = re.compile(
@@ -49,17 +49,14 @@ _simple: Final = re.compile(
 
 
 def may_hold_input(lowered: str) -> bool:
-    """Whether a text in lower case may contain a value that pydantic separated from its name."""
+    """Whether a text in lower case may contain an invalid value in the form of pydantic."""
     return _VALUE in lowered
 
 
 def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
     """Yield the places of the values and messages of pydantic's errors about secrets.
 
-    Args:
-        text: any text.
-        is_secret: the function that tells whether a path of names, joined by
-            dots, leads to a secret.
+    ``is_secret`` tells whether a path of names, joined by dots, leads to a secret.
     """
     position = 0
     for match in search(_place, text):
@@ -94,9 +91,7 @@ def find_cut_inputs(text: str) -> Iterator[Span]:
 def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
     """Yield the places of ``msg``, ``input`` and ``ctx`` in a repr or JSON of errors about secrets.
 
-    Args:
-        text: any text.
-        is_secret: the function that tells whether a name is secret.
+    ``is_secret`` tells whether an item of ``loc`` names a secret.
     """
     position = 0
     for match in search(_location, text):

@@ -1,8 +1,7 @@
 """Finds secrets that follow their names in a text: ``password=...``, ``"token": "..."``.
 
-One search covers query strings, JSON, Python reprs, connection strings, headers
-and command lines.  It finds names; if :mod:`fapilog.processors.field_names`
-decides that a name is secret, it finds the end of the value.
+One search finds the names in query strings, JSON, Python reprs, connection
+strings, headers and command lines.  If a name is secret, its value is located.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ _ESCAPE: Final = "(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])"
 
 
 def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
-    """Return a pattern for a name, its closing quotes and brackets, and the sign before a value.
+    """Return a pattern for a name and the sign before its value.
 
-    A word may come before a name ("api key").
+    A word may come before the name ("api key"), and quotes or brackets after it.
 
     Args:
-        character: the pattern of a character of a name.
+        character: the pattern of one character of a name.
         begin: the pattern of an additional condition at the start of a name.
     """
     return re.compile(
@@ -43,20 +42,21 @@ def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
 
 
 _name: Final = _compiled(r"[\w.-]")
-# A name cannot begin inside an escape, or every part of a long name would be searched again.
+# A name cannot begin inside an escape; otherwise the search would take quadratic time.
 _encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
 _closing_quote: Final = re.compile(r"""\\*["']\Z""")
-# Characters that end a member of an object, or begin a string or a container in it.
+# A sign that ends a member of an object, or that begins or ends a string or a container in it.
 _structure: Final = re.compile(r"""(?<!\\)\\*["']|[\[\](){},\r\n]""")
 _LINE_ENDS: Final = frozenset("\r\n\\")
 _QUOTES: Final = frozenset("\"'")
 _OPENING: Final = frozenset("[({")
 _CLOSING: Final = frozenset("])}")
-_quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""")
-# The value of a member in a later line: a quotation, a container or a number ...
+#: Matches the start of a quotation; the group ``quote`` is the quote with its backslashes.
+quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""").match
+# The line end before a value in a later line: before a quotation, a container or a number ...
 _break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
 _member_below: Final = re.compile(rf"""{_break}(?=[bBrRuUfF]{{0,2}}\\*["']|[\[({{\d-])""")
-# ... or, as in YAML, an indented word that is not a name itself.
+# ... or, as in YAML, before an indented word that is not a name itself.
 _word_below: Final = re.compile(
     r"\r?\n[ \t]{1,99}(?=[^\s\[({#|>-])(?![^\s:=]{1,99}[ \t]?[:=](?:\s|\Z))"
 )
@@ -64,9 +64,9 @@ _yaml_start: Final = re.compile(r"(?:\A|[\r\n])[ \t]{0,99}(?:-[ ])?\Z")
 _STATEMENTS: Final = frozenset({"if", "elif", "while", "with", "class", "match", "case"})
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
-# The rest of a line, or the rest of a quotation that began before the name.
+# The rest of a line, or the rest of a quotation that contains the name too; by its quote.
 _rest: Final = {quote: re.compile(rf"[^\r\n\\{quote}]*") for quote in ("", "'", '"')}
-# Up to the next space, quote or delimiter; a comma is a delimiter if a name follows.
+# A value up to the next space, quote or delimiter; a comma is a delimiter if a name follows.
 _unquoted: Final = re.compile(r"""[^\s,;&"']*(?:,(?![\w.-]{1,64}[=:])[^\s,;&"']+)*""")
 _scheme: Final = re.compile(r"(?i)(?:basic|bearer|digest|negotiate|token|apikey)[ \t]+")
 _header: Final = re.compile(r"(?i)(?:authorization|cookies?)\Z")
@@ -75,12 +75,12 @@ _tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
 _tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
 
 
-#: The number of characters at the end of a name that are read; a real name is not longer.
+#: Of a longer name, only this many characters at its end are read.
 _LONGEST_NAME: Final = 256
 
 
 def may_hold_pair(text: str) -> bool:
-    """Whether a text contains a sign that can separate a name from a value; takes 0.1 µs."""
+    """Whether a text contains a sign that can separate a name from a value.  Takes 0.1 µs."""
     return (
         "=" in text
         or ":" in text
@@ -104,11 +104,9 @@ class Value(NamedTuple):
 
 
 def find_pairs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Value]:
-    """Yield the places of the values of secret names, in order and without overlap.
+    """Yield the places of the values after names for which ``is_secret`` returns True.
 
-    Args:
-        text: any text.
-        is_secret: the function that tells whether a name is secret.
+    The places are in order and do not overlap.
     """
     last = 0
     for match in search(_encoded_name if "%" in text else _name, text):
@@ -138,7 +136,7 @@ def _is_in_query(match: re.Match[str]) -> bool:
 
 
 def _value(text: str, match: re.Match[str]) -> Value:
-    """Return the part to mask after a name; it is empty if there is nothing to mask."""
+    """Return the part to mask after a name, or an empty part if nothing is to be masked."""
     start = _start(text, match)
     quoted = quotation(text, start)
     if quoted:
@@ -181,13 +179,8 @@ def _end_of_header(text: str, match: re.Match[str], start: int) -> int:
     return rest.end() if rest else start
 
 
-def quotation(text: str, position: int) -> re.Match[str] | None:
-    """Match the start of a quotation at ``position``; its group ``quote`` is the quote."""
-    return _quotation.match(text, position)
-
-
 def end_of_quotation(text: str, quote: str, position: int) -> int:
-    """Return the end of a quotation, or the end of the text if the quotation was truncated."""
+    """Return the position of the closing quote, or the end of a truncated text."""
     while (found := text.find(quote, position)) >= 0:
         before = found
         while text[before - 1] == "\\":
@@ -205,13 +198,13 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
 def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
     """Return the end of a value that follows a name in quotes, as in JSON.
 
-    The value may have several lines.  In a truncated text, it may end with the text.
+    The value may have several lines, and a truncated text may end inside it.
 
     Args:
-        text: any text.
+        text: the text.
         start: the start of the value.
-        escapes: the number of backslashes before each quote; more than 0 in JSON
-            inside a JSON string.
+        escapes: the number of backslashes before each quote, as in JSON inside a
+            JSON string.
     """
     depth, quote = 0, ""
     for match in _structure.finditer(text, start):

@@ -1,7 +1,7 @@
 """Finds secrets by their shape in a message, a URL or a traceback.
 
-Each rule finds one shape and marks only its secret part, so that the text
-around it stays readable.  Every pattern takes linear time: no text can stall the worker.
+Each rule finds one shape, and only the secret part of a match is masked.  Every
+pattern takes linear time, so that no text can stall the worker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Rule:
     Attributes:
         name: the name under which masked values are counted.
         triggers: texts in lower case; every match contains at least one of them.
-        pattern: the pattern, with a group ``secret`` for the default ``locate``.
+        pattern: the pattern, with a group ``secret`` if ``locate`` is the default.
         locate: the function that returns the part of a match to mask, or None
             if the match is not a secret.
     """
@@ -44,7 +44,7 @@ class Rule:
 
 
 def _bearer(match: re.Match[str]) -> Span | None:
-    """Distinguish a bearer token from a word that follows "bearer", such as "token".
+    """Distinguish a token from an ordinary word after "bearer", such as "token".
 
     Source: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
     """
@@ -68,18 +68,15 @@ def _json_web_token(match: re.Match[str]) -> Span | None:
 
     Source: https://www.rfc-editor.org/rfc/rfc7515#section-7.1
     """
-    start = match["header"].find("eyJ")
-    if (
-        start < 0
-        or match["header"][start - 1 : start].isalnum()
-        or len(match["header"]) < start + 16
-    ):
+    header = match["header"]
+    start = header.find("eyJ")
+    if start < 0 or header[start - 1 : start].isalnum() or len(header) < start + 16:
         return None
     return match.start() + start, match.end()
 
 
 def _end_of_key(match: re.Match[str]) -> Span | None:
-    """Find the lines of a private key whose beginning is missing."""
+    """Find the lines of a private key whose first line was cut off."""
     text = match.string
     end = start = match.start()
     longest = 0
@@ -88,7 +85,7 @@ def _end_of_key(match: re.Match[str]) -> Span | None:
         if start < end and size < _SHORTEST_LINE:
             break  # only the last line of a key is short
         longest = max(longest, size)
-        # The second character of an escaped line end can look like base64.
+        # The n of an escaped line end (\n) can look like base64.
         start = line.start() + (text[line.start() - 1 : line.start()] == "\\")
     return (start, end) if longest >= _SHORTEST_LINE else None
 
@@ -99,7 +96,7 @@ _SHORTEST_LINE: Final = 40
 
 
 def _api_key(match: re.Match[str]) -> Span | None:
-    """Distinguish ``sk-proj-a1b2...`` from words with hyphens: a key has a digit."""
+    """Distinguish ``sk-proj-a1b2...`` from words with hyphens: a key contains a digit."""
     secret = match["secret"]
     is_words = secret.startswith("sk-") and not _digit.search(secret, 0, _DIGIT_WITHIN)
     return None if is_words else match.span("secret")
@@ -119,7 +116,7 @@ def _path_segment(match: re.Match[str]) -> Span | None:
 
 _MANY_DIGITS: Final = 3
 _LONG_SEGMENT: Final = 16
-#: Texts that occur in the path segments before one-time tokens.
+#: One of these texts occurs in the path segment before a one-time token.
 PATH_WORDS: Final = (
     "reset", "token", "invit", "magic", "verif", "confirm", "activat", "unsubscribe", "otp/",
 )  # fmt: skip
@@ -152,8 +149,8 @@ RULES: Final = (
     Rule(
         "url",
         ("://",),
-        # The last @ before the path ends the password, which may contain other @
-        # and, by mistake, a slash; digits before a slash are a port.
+        # The password ends at the last @ before the path.  It may contain @ and, by
+        # mistake, a slash; but digits before a slash are a port.
         re.compile(
             r"""://[^\s/?\#:@\[\]"'<>]{0,256}:
             (?P<secret>[^\s/?\#"'<>]{1,256}|(?!\d{1,5}[/?\#])[^\s@"'<>]{1,128})@""",
@@ -222,9 +219,9 @@ RULES: Final = (
 
 
 def may_hold_secret(text: str, lowered: str) -> bool:
-    """Whether one of the rules might find something; takes half a microsecond.
+    """Whether one of the rules might find a secret.  Takes half a microsecond.
 
-    Single characters are tested first, because the search for them is faster.
+    The search for a single character is faster, so it is made first.
     """
     return (
         "bearer" in lowered

@@ -1,7 +1,7 @@
-"""Drops records below a severity, which may differ from logger to logger.
+"""Drops records below a severity, on the worker.
 
-fapilog's loggers and bridges check their levels before they make a record.
-This filter checks again on the worker, after other processors.
+Loggers and bridges check their levels before they make a record; this filter
+checks the severity that earlier processors have left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LevelFilter:
     Args:
         min_severity: the lowest severity that is kept: a name such as
             ``"info"``, or an OpenTelemetry severity number from 1 to 24;
-            ``"off"`` drops every severity.
+            ``"off"`` drops all.
         loggers: the lowest severities by logger name.  The severity of ``a``
             also applies to ``a.b``, unless ``a.b`` has its own.
 

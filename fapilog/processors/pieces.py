@@ -1,8 +1,7 @@
-"""Searches long texts in pieces, so that no search blocks other threads for long.
+"""Searches long texts in pieces, and lets other threads run between two pieces.
 
-``re`` holds the interpreter's lock while it runs: one search through a long text
-would stop every thread of the application.  All rules of redaction search with
-:func:`search`, which lets other threads run between two pieces.
+``re`` holds the interpreter's lock while it runs, so one search through a long text
+would stop every thread of the application.
 """
 
 from __future__ import annotations
@@ -26,23 +25,18 @@ _blank: Final = re.compile(r"\s")
 
 
 def search(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield the matches of ``pattern``, in order and without overlap.
-
-    Args:
-        pattern: a pattern that takes linear time.
-        text: any text; up to ``PIECE`` characters are searched at once.
-    """
+    """Yield the matches of a pattern that takes linear time, in order and without overlap."""
     return _matches(pattern, text, PIECE, OVERLAP, whole=True)
 
 
 def search_bounded(
     pattern: re.Pattern[str], text: str, group: int | str = 0
 ) -> Iterator[tuple[int, int]]:
-    """Search a text in short pieces, and yield the places of a group of the pattern.
+    """Yield the places of one group of a user's pattern, in order and without overlap.
 
-    The pattern reads at most ``SHORT_OVERLAP`` characters past the end of the
-    piece in which a match begins.  A place that ends at that limit is extended to
-    the next space or line end, because the match could be longer.
+    A match ends at most ``SHORT_OVERLAP`` characters after its piece.  A place that
+    ends there is extended to the next space or line end, because the secret may
+    be longer.
     """
     last = 0
     for match in _matches(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False):
@@ -59,6 +53,7 @@ def search_bounded(
 def _matches(
     pattern: re.Pattern[str], text: str, piece: int, overlap: int, *, whole: bool
 ) -> Iterator[re.Match[str]]:
+    """Yield the matches; if ``whole``, a match may end after the overlap of its piece."""
     size = len(text)
     if size <= piece:
         yield from pattern.finditer(text)
@@ -72,7 +67,7 @@ def _matches(
             if match.start() >= border:
                 break
             if whole and match.end() == end < size:
-                match = pattern.match(text, match.start()) or match  # noqa: PLW2901 - the whole match
+                match = pattern.match(text, match.start()) or match  # noqa: PLW2901 - read on
             yield match
             if match.end() > border:
                 after = match.end()

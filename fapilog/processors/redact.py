@@ -1,15 +1,13 @@
 """Masks secrets in a record, on the worker, before any sink gets the record.
 
-Most secrets are found by their names (:mod:`fapilog.processors.field_names`),
-the others by their shapes in a text (:mod:`fapilog.processors.find_shapes`).
-Nearly all records contain no secret, and one search over all their texts shows it.
+Nearly all records contain no secret.  So one fast search through all texts of many
+records (:meth:`RedactProcessor.glance`) finds the few records that need a closer look.
 """
 
 from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +24,7 @@ from fapilog.processors.find_pairs import find_pairs, may_hold_pair
 from fapilog.processors.find_shapes import RULES, may_hold_secret
 from fapilog.processors.pieces import search_bounded
 from fapilog.processors.user_patterns import checked_patterns
+from fapilog.record import Scope
 from fapilog.values import SCALARS, Limits, snapshot
 from fapilog.values.normal import attribute_size, ordinary_size
 from fapilog.values.plain import NotPlainError, measure
@@ -37,16 +36,16 @@ if TYPE_CHECKING:
 
     from fapilog.processors.find_pairs import Value
     from fapilog.processors.find_shapes import Span
-    from fapilog.record import AnyValue, LogRecord, Scope
+    from fapilog.record import AnyValue, LogRecord
     from fapilog.settings import Settings
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
-#: Limits for any plain value, independent of the pipeline's limits.
+#: Limits that no plain value of a record exceeds.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
-#: The length of the shortest text that may contain a secret and its name: ``pwd=x``.
+#: The length of the shortest text that can contain a secret and its name: ``pwd=x``.
 _SHORTEST: Final = 5
-#: The largest number of bytes in texts that are searched together.
+#: The largest number of bytes in texts that are searched together; a search blocks all threads.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
 _MAX_NAME: Final = 128
@@ -71,32 +70,32 @@ class RedactProcessor:
 
     The values of secret names are masked at any depth, also in lists of pairs,
     in lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In
-    texts, including exception messages and stack traces, it masks credentials
-    in URLs and headers, tokens and keys of known shapes, private keys, and
-    values after secret names.  Only the secret part of a text is masked.  None
-    and booleans are never masked.
+    texts, including exception messages and stack traces, the processor masks
+    credentials in URLs and headers, tokens and keys of known shapes, private
+    keys, and values after secret names.  Only the secret part of a text is
+    masked.  None and booleans are never masked.
 
-    Does not block.  Raises only after an internal failure; the pipeline masks the
-    whole record after such a failure.  Belongs to one worker; any thread may read
+    Does not block.  If it raises, which only a defect of fapilog can cause, the
+    pipeline masks the whole record.  Belongs to one worker; any thread may read
     the counts.
 
     Args:
         fields: the names of fields that hold secrets, in any spelling that shows
             where each word begins; they replace
             :data:`~fapilog.processors.field_names.DEFAULT_FIELDS`.
-        extra_fields: the names in addition to ``fields``.
+        extra_fields: the names of fields in addition to ``fields``.
         patterns: the regular expressions of further secrets.  If a pattern has a
             group named ``secret``, only the group is masked, else the whole
             match.  Each pattern costs a search through every text.  In a long
             text a pattern reads at least 512 characters from the start of a
             match; a match that may be longer is masked up to the next space or
-            line end.  A pattern that can take exponential time is refused.
+            line end.
         allow: the names of fields whose values are not masked by name; the
             values are still searched for the known shapes.
         mask: the ASCII text that replaces a secret.
 
     Raises:
-        ConfigurationError: an option is wrong.
+        ConfigurationError: an option is wrong, or a pattern can take exponential time.
     """
 
     def __init__(
@@ -116,7 +115,7 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # Names of attributes and keys without a secret, each with its attribute_size().
+        # The attribute_size() of each name of an attribute or key that needs no masking.
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
         self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
@@ -133,7 +132,9 @@ class RedactProcessor:
 
     def __call__(self, record: LogRecord) -> LogRecord:
         """Mask the secrets in ``record``, in place, and return it."""
-        self._mask_names(record)
+        record.event_name = self._name(record.event_name)
+        record.severity_text = self._name(record.severity_text)
+        record.scope = self._masked_scope(record.scope)
         body = record.body
         clear = not self._patterns
         texts: list[str] = []
@@ -158,18 +159,18 @@ class RedactProcessor:
     def glance(
         self, records: Sequence[LogRecord], headers: Sequence[int | None], limits: Limits
     ) -> None:
-        """Set the ``size`` of the records that need no change; it stays 0 for all others.
+        """Set the ``size`` of each record that needs no change, as ``values.normalise`` would.
 
-        Fast, because all texts are searched together.  The size is the same as
-        ``values.normalise`` would set.  Never raises.  For the pipeline.
+        The size of the other records stays 0.  All texts are searched together,
+        which is fast.  Never raises.
 
         :meta private:
 
         Args:
             records: the records, whose size is 0.
-            headers: one entry per record: None if a logger made it without an
-                event name; else the bytes of text outside the body and the
-                attributes, or -1 if these fields need a closer look.
+            headers: one entry per record: None if a logger made the record without
+                an event name; else the bytes of text outside the body and the
+                attributes, or -1 if the record needs a closer look.
             limits: the bounds of one record.
         """
         if self._patterns:
@@ -191,7 +192,6 @@ class RedactProcessor:
                 except Exception:  # noqa: BLE001 - the closer look finds the fault
                     size = 0
                 sizes.append(size + header if size and header else size)
-            # A search blocks other threads, so large texts are searched record by record.
             if sum(sizes) > _MOST_TOGETHER or self._is_suspect("\n".join(texts)):
                 return
         except Exception:  # noqa: BLE001 - no memory: each record gets a closer look
@@ -209,7 +209,7 @@ class RedactProcessor:
         return self._is_clear_name(record.event_name) and self._is_clear_name(record.severity_text)
 
     def _is_clear_name(self, name: str) -> bool:
-        """Whether a name contains no secret; the answer is cached, because there are few names."""
+        """Whether a name contains no secret.  The answer is cached, because there are few names."""
         if name in self._clear_names:
             return True
         if self._patterns or self._is_suspect(name):
@@ -220,23 +220,15 @@ class RedactProcessor:
             self._clear_names.add(name)
         return True
 
-    def _mask_names(self, record: LogRecord) -> None:
-        """Mask secrets in the event name, the severity text and the scope of a record."""
-        record.event_name = self._name(record.event_name)
-        record.severity_text = self._name(record.severity_text)
-        record.scope = self._masked_scope(record.scope)
-
     def _name(self, name: Any) -> str:
         text = name if type(name) is str else plain_name(name)  # a member of an Enum, for example
         return text if self._is_clear_name(text) else self._text(text)
 
     def _mask_scope(self, scope: Scope) -> Scope:
         """Return a masked copy of the scope, or the scope itself if its names hold no secret."""
-        texts = scope.name, scope.version, scope.schema_url
-        masked = [self._name(text) for text in texts]
-        if masked == [*texts]:
-            return scope
-        return replace(scope, name=masked[0], version=masked[1], schema_url=masked[2])
+        texts = [scope.name, scope.version, scope.schema_url]
+        name, version, url = masked = [self._name(text) for text in texts]
+        return scope if masked == texts else Scope(name, version, url, scope.attributes)
 
     # ---- the search for secrets
 
@@ -328,7 +320,7 @@ class RedactProcessor:
         return value
 
     def _list(self, items: list[Any]) -> list[Any]:
-        """Mask secrets in list items, and the values that follow secret names."""
+        """Mask secrets in the items, and the item after an option such as ``--password``."""
         masked: list[Any] = []
         named = False
         for item in items:
@@ -403,14 +395,12 @@ def redactor_of(settings: Settings) -> RedactProcessor | None:
 
 
 def mask_record(record: LogRecord, reason: str) -> None:
-    """Replace the body and every attribute value of a record with the mask.
+    """Replace the body and every attribute value of a record, in place.  Never raises.
 
-    Timestamps, severity, ids, scope, resource, event name and the names of the
-    attributes do not change.  Used after a processor has failed, because the
-    record may still contain secrets.  Never raises.
+    Used after a processor has failed, because the record may still contain secrets.
 
     Args:
-        record: the record, which is changed in place.
+        record: the record.
         reason: the text of the attribute ``fapilog.masked``; it must not
             contain a value of the record.
     """
@@ -420,7 +410,7 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _is_names(name: str, value: Any) -> bool:
-    """Whether a list such as ``['password', 'email']`` holds names, not a name and its value."""
+    """Whether a list such as ``['password', 'email']`` contains only names and no value."""
     return (
         type(value) is list
         and name.lower().endswith(_LIST_NAMES)
