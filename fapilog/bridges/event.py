@@ -1,8 +1,7 @@
 """Makes records from the events of structlog, loguru and the hooks, on the caller's thread.
 
-Each bridge describes one log call as an ``Event``.  This module adds the steps
-that all bridges share: the level check, the active span, the bound context and
-snapshots of the values.  It never raises into the application.
+Each bridge describes one log call as an ``Event``.  This module checks the level,
+and adds the active span, the bound context and snapshots of the values.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Caller(NamedTuple):
-    """The bound context and the active span's ids of the code that logs."""
+    """The bound context, and the ids of the active span, of the code that logs."""
 
     bound: Mapping[str, Any]
     trace_id: str
@@ -47,12 +46,10 @@ class Event:
         number: the severity number.
         text: the severity's name in the other library.
         body: the message, which may be any value.
-        attributes: the application's fields, unconverted, in a dict that only
-            the event uses.
+        attributes: the application's fields, in a dict that only the event uses.
         timestamp: the time in nanoseconds since the epoch, or None for now.
-        exception: the exception that the record reports, or None.
-        caller: the context and the ids of the code that logged, or None for the
-            running code.
+        exception: the exception to report, or None.
+        caller: the code that logged, or None for the running code.
     """
 
     name: str
@@ -66,7 +63,7 @@ class Event:
 
 
 def here() -> Caller:
-    """Return the bound context and the active span's ids of the running code."""
+    """Describe the running code."""
     span = get_current_span().get_span_context()
     if not span.is_valid:
         return Caller(BOUND.get(), "", "", 0)
@@ -75,7 +72,7 @@ def here() -> Caller:
 
 
 def record_of(event: Event) -> LogRecord:
-    """Return the record of an event, whose attributes win over the bound context."""
+    """Convert an event; its attributes win over the bound context."""
     caller = event.caller or here()
     attributes = event.attributes
     event_name = take_event_name(attributes) if attributes else ""
@@ -98,10 +95,10 @@ def record_of(event: Event) -> LogRecord:
 
 
 def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> None:
-    """Offer the event that ``describe`` returns, if its severity is enabled for its logger.
+    """Offer the event that ``describe`` returns, if the severity is enabled for the logger.
 
-    Records of fapilog's own loggers are skipped.  Never raises.  Thread-safe.
-    Waits only as ``RecordTarget.offer`` does.
+    Skips fapilog's own loggers.  Never raises.  Thread-safe.  Waits only as
+    ``RecordTarget.offer`` does.
     """
     target = None if feeds.is_suppressed() else feed.target()
     if target is None or name.partition(".")[0] == "fapilog":
@@ -130,8 +127,7 @@ def take_event_name(attributes: dict[str, Any]) -> str:
 def from_traceback(text: str) -> dict[str, Any]:
     """Return the ``exception.*`` attributes of a formatted traceback.
 
-    The type and the message are read from the text after the last frame, and
-    omitted if this text does not exist.
+    The type and the message come from the text after the last frame, if there is one.
     """
     attributes = {"exception.stacktrace": text}
     lines = text.rstrip("\n").split("\n")
@@ -148,6 +144,6 @@ def from_traceback(text: str) -> dict[str, Any]:
 
 
 def nanoseconds(time: datetime) -> int:
-    """Return the exact number of nanoseconds from the epoch to a time with a time zone."""
+    """Return the exact nanoseconds since the epoch of a time with a time zone."""
     since = time - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

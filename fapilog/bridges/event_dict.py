@@ -1,8 +1,7 @@
 """Reads structlog's event dict, without importing structlog.
 
-Two bridges use it: ``structlog``, and ``stdlib`` if structlog has wrapped an
-event dict for a ``ProcessorFormatter``.  structlog's processors write the keys
-that this module reads.
+The bridge ``structlog`` uses this module, and so does ``stdlib`` if structlog has
+wrapped an event dict for a ``ProcessorFormatter``.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ _LAST_SECOND: Final = 253_402_300_799
 def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
     """Return the severity number and text of an event dict.
 
-    They come from ``level_number`` and ``level`` if processors have added these
-    keys, otherwise from the method's name.
+    The keys ``level_number`` and ``level``, if processors have added them, win over
+    the method's name.
     """
     level, number = fields.get("level"), fields.get("level_number")
     found = _METHODS.get(method_name, (INFO, "INFO"))
@@ -95,12 +94,12 @@ def _named(level: str) -> tuple[int, str] | None:
         number = parse_severity(level)
     except ValueError:
         return None
-    # "off" and plain numbers are levels only in a configuration; here they are ordinary values.
+    # "off" and numbers are names of levels only in a configuration.
     return None if number >= OFF or level.strip().isdecimal() else (number, level.upper())
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:
-    """Return the event, formatted with its positional arguments unless a processor did that."""
+    """Return the event, formatted with its positional arguments if they are still present."""
     arguments = fields.pop("positional_args", None)
     if not arguments:
         return event
@@ -116,7 +115,7 @@ def _body(event: Any, fields: dict[str, Any]) -> Any:
 
 
 def _exception_attributes(formatted: Any) -> dict[str, Any]:
-    """Return the ``exception.*`` attributes of an exception that a processor has formatted."""
+    """Return the ``exception.*`` attributes for the exception that a processor has formatted."""
     if isinstance(formatted, str):
         return from_traceback(formatted)
     try:

@@ -1,8 +1,7 @@
-"""Shared by all bridges: the target of their records, and protection from copies.
+"""The code that all bridges share.
 
-A ``Feed`` finds the target of a bridge's records.  The functions detect records
-that a delivery has logged, which would cause an endless loop of deliveries, and
-records that another bridge has already taken.
+A ``Feed`` finds the target of a bridge's records.  Other code detects records that a
+delivery has logged, and records that another bridge has already taken.
 """
 
 from __future__ import annotations
@@ -30,22 +29,21 @@ _NUMBERS: Final = SCALARS - {str}
 
 
 def no_target() -> RecordTarget | None:
-    """Return None, because a default runtime does not exist yet."""
+    """Return None: there is no target."""
     return None
 
 
-#: The function that returns the default runtime as a target, or None.  The
-#: package ``runtime`` sets it.  Bridges call it once per record, so they notice
-#: ``configure()`` and ``shutdown()``.
+#: Returns the default runtime, or None.  The package ``runtime`` sets this function;
+#: bridges call it once per record.
 default_target: Callable[[], RecordTarget | None] = no_target
 
 
 class Taken(str):
     """The logger name of a :mod:`logging` record that a bridge has taken.
 
-    Every copy of the record keeps it, including the copy that a queue handler
-    makes, and OpenTelemetry's handlers pass it to a logger provider.  All other
-    code sees an ordinary string, and a pickle contains a plain str.
+    Copies of the record keep this name, even the copy that a queue handler makes.
+    OpenTelemetry's handlers pass the name to a logger provider.  All other code
+    sees an ordinary string.
 
     Attributes:
         by: the targets that have taken the record.
@@ -55,32 +53,32 @@ class Taken(str):
     by: tuple[RecordTarget, ...]
 
     def __new__(cls, name: str, by: tuple[RecordTarget, ...]) -> Self:
-        """Return a copy of ``name`` that is marked with the targets ``by``."""
+        """Return a copy of ``name``, marked with the targets ``by``."""
         made = super().__new__(cls, name)
         made.by = by
         return made
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # The process that loads the pickle has other targets, and perhaps no fapilog.
+        # A plain str, because the process that loads the pickle has other targets.
         return str, (str(self),)
 
 
 class Passing(threading.local):
-    """The record and the report that bridges on this thread are handling.
+    """The state of the bridges on one thread.
 
     Attributes:
-        watched: whether a bridge reads ``taken``, which is otherwise not set.
-        taken: the :mod:`logging` record that a bridge has taken and that
-            the loggers' own handlers are receiving, or None.
+        watched: whether a bridge reads ``taken``; otherwise ``taken`` is not set.
+        taken: the :mod:`logging` record that a bridge has taken, while the loggers'
+            own handlers receive the record; else None.
         reported: the exception, warning or event loop context that a running
-            hook has reported, True for a report without one, or None.
+            hook has reported, or True if there is no such object; else None.
         formatting: whether user code is formatting a :mod:`logging` message.
     """
 
-    formatting = False
     watched: ClassVar[bool] = False
     taken: logging.LogRecord | None = None
     reported: object = None
+    formatting = False
 
 
 PASSING: Final = Passing()
@@ -91,7 +89,7 @@ class Feed:
 
     Args:
         getter: the function that returns the target of a record, or None to
-            drop the record; by default it returns the default runtime.
+            drop the record; None stands for :data:`default_target`.
     """
 
     __slots__ = ("_fed", "_getter", "_marks")
@@ -107,7 +105,7 @@ class Feed:
         return cls(None if target is None else lambda: target)
 
     def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:
-        """Call ``getter`` for the target of each record from now on."""
+        """Replace the function that returns the target."""
         # A lambda, because the package ``runtime`` replaces the global later.
         self._getter = getter or (lambda: default_target())  # noqa: PLW0108
 
@@ -139,25 +137,20 @@ class Feed:
         """Flush the last record's target, for up to ``timeout`` s.  Never creates a runtime."""
         return self._fed is None or self._fed.flush(timeout)
 
-    def stop(self) -> None:
-        """Drop every record until :meth:`follow` is called."""
-        self._getter = no_target
-
 
 def is_suppressed() -> bool:
     """Whether the caller runs inside a delivery of fapilog or of an OpenTelemetry SDK.
 
-    If a record of an exporter or of its HTTP client were exported, the export
-    would log another record, in an endless loop.
+    A record that a delivery logs must not be delivered, or the loop would be endless.
     """
     return BOUND.get() is SUPPRESSED or bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
 def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
-    """Whether an OpenTelemetry handler converted a record that ``target`` has already taken.
+    """Whether an OpenTelemetry handler has converted a record that ``target`` has already taken.
 
-    The SDK caches loggers by name, so it loses a :class:`Taken` name.  This
-    function uses the record that the handlers on this thread are receiving.
+    The SDK caches loggers by name, so it loses a :class:`Taken` name.  Therefore
+    this function compares the record that handlers on this thread are receiving.
     """
     record = PASSING.taken
     if record is None or record.name != name:
@@ -167,12 +160,12 @@ def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
 
 
 def body_of(value: Any) -> AnyValue:
-    """Return a snapshot of a body, or the body itself if it is a str of ordinary length."""
+    """Return a snapshot of a body; a str of ordinary length is its own snapshot."""
     return value if type(value) is str and len(value) <= _MAX_TEXT else snapshot(value)
 
 
 def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a snapshot of fields, or the same dict if all its values are immutable and small."""
+    """Return a snapshot of fields; a dict of small, immutable values is its own snapshot."""
     for value in fields.values():
         kind = type(value)
         if kind in _NUMBERS or (kind is str and len(value) <= _MAX_TEXT):
@@ -183,5 +176,5 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def scope_of(name: str) -> Scope:
-    """Return the scope of another library's logger; equal names get the same object."""
+    """Return the one scope of all loggers with this name."""
     return Scope(str(name))  # str(): ``name`` may be a Taken name

@@ -1,9 +1,7 @@
 """The bridge for warnings and uncaught exceptions.
 
-Python calls a hook for each warning and each uncaught exception.
-``install_hooks`` wraps each present hook, the interpreter's or the
-application's, in a function that logs a record and then calls that hook;
-``uninstall_hooks`` restores the hook.
+Python calls a hook for each warning and each uncaught exception.  ``install_hooks``
+wraps each hook in a function that logs a record and then calls the hook.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ if TYPE_CHECKING:
 
     Hook = Callable[..., Any]
 
-# The logger names that logging.captureWarnings() and asyncio use, so that one level
-# setting applies to their records and to fapilog's.
+# logging.captureWarnings() and asyncio use these logger names too, so that one level
+# applies to the records of both.
 _WARNINGS: Final = "py.warnings"
 _ASYNCIO: Final = "asyncio"
 
@@ -50,12 +48,11 @@ def install_hooks(
 ) -> None:
     """Log warnings and uncaught exceptions, and still call the previous hooks.
 
-    If a previous hook logs the same report through :mod:`logging`, as
-    ``logging.captureWarnings`` and asyncio's default handler do, fapilog
-    ignores that record.  A second call changes which hooks are installed and
-    wraps hooks that were set since the first call; it adds nothing else.
-    :func:`uninstall_hooks` and :func:`fapilog.shutdown` undo it.
-    Thread-safe; does not block.
+    If a previous hook logs the same warning or exception through :mod:`logging`,
+    as ``logging.captureWarnings`` and asyncio's default handler do, fapilog
+    ignores that record.  A second call changes which hooks are installed, and
+    wraps hooks that were set since the first call.  :func:`uninstall_hooks` and
+    :func:`fapilog.shutdown` undo it.  Thread-safe; does not block.
 
     Args:
         warnings: whether to log warnings that the filters let through, at
@@ -67,8 +64,8 @@ def install_hooks(
         asyncio: whether to log the errors that an event loop's exception
             handler receives (task exceptions that were never retrieved,
             failed callbacks), at ERROR, as logger ``asyncio``, with the ids of
-            the task.  This covers every loop of the standard library, and the
-            running loop.
+            the task.  This covers the running loop and every loop of the
+            standard library.
         loop: an event loop of another library (uvloop) that is not running yet.
     """
     wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
@@ -86,11 +83,10 @@ def install_hooks(
 
 
 def uninstall_hooks() -> None:
-    """Undo :func:`install_hooks`: restore every previous hook.
+    """Undo :func:`install_hooks`, if it was called.  Thread-safe; does not block.
 
-    If another library has wrapped fapilog's hook, that hook stays in place but
-    stops logging.  Does nothing if no hook is installed.
-    Thread-safe; does not block.
+    If another library has wrapped a hook of fapilog, that hook stays in place but
+    stops logging.
     """
     with _lock:
         for patch in _patches.values():
@@ -104,13 +100,13 @@ def installed() -> dict[str, bool]:
         return {name: patch.active for name, patch in _patches.items()}
 
 
-#: The exception, warning or event loop context that identifies the report; the
-#: event; and the context of the code that failed.
+#: The exception, warning or event loop context that a hook reports; the event to log; and
+#: the context of the code that failed.
 _Report: TypeAlias = "tuple[object, Event, Context]"
 
 
 def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Hook:
-    """Return a hook that logs a record and then calls the previous hook.
+    """Return a hook that logs a report and then calls the previous hook.
 
     Args:
         name: the hook's name in ``_patches``.
@@ -145,7 +141,7 @@ def _warning(  # noqa: PLR0917 - Python's signature
     file: Any = None,
     line: str | None = None,  # noqa: ARG001 - Python's signature
 ) -> _Report | None:
-    if file is not None:  # the warning is written to that file and is not an event
+    if file is not None:  # the caller wants the warning only in that file
         return None
     attributes = {
         "warning.category": category.__name__,
@@ -190,9 +186,8 @@ def _loop_error(_loop: aio.AbstractEventLoop, context: dict[str, Any]) -> _Repor
 def _context_of(task: Any, handle: Any) -> Context:
     """Return the context of the code that failed, or an empty context.
 
-    asyncio calls its handler in the context in which it notices the failure.
-    For a task, that is the context of the unrelated code that the garbage
-    collector interrupts.
+    asyncio may call its handler in the context of unrelated code, for example if
+    the garbage collector finds the failed task.
     """
     get_context = getattr(task, "get_context", None)  # tasks have it since Python 3.12
     found = get_context() if get_context is not None else getattr(handle, "_context", None)

@@ -1,8 +1,7 @@
 """The bridge for loguru.
 
-``LoguruSink`` takes loguru's record instead of the text that loguru formats, so
-nothing is formatted or serialised twice.  ``install`` adds such a sink to
-loguru's logger and ``uninstall`` removes it.
+``LoguruSink`` takes loguru's record instead of the text that loguru formats.
+``install`` adds such a sink to loguru's logger, and ``uninstall`` removes it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from fapilog.values.objects import type_name
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
 
-#: Key in loguru's record for the caller, which format() saves on the caller's thread.
+#: The key in loguru's record under which format() saves the caller.
 _CALLER: Final = "fapilog.caller"
-#: Key in loguru's record for the sinks that take the record, by target.
+#: The key in loguru's record for the ids of the sinks that take it, by their targets' ids.
 _CLAIMS: Final = "fapilog.sinks"
 _HEADER: Final = "Traceback (most recent call last)"
 _TRACE: Final = 5
@@ -40,10 +39,10 @@ class LoguruSink:
     attributes, ``otel.event.name`` in ``extra`` becomes the event name, and
     ``name`` becomes the scope.  The record keeps loguru's time.
 
-    Add the sink with ``format=sink.format``: loguru does not format the message,
-    and the ids and the bound context are the caller's, even with
-    ``enqueue=True``.  With ``enqueue=True`` loguru does not pass frames to the
-    sink, so the stack trace is the text that loguru has formatted.
+    Add the sink with ``format=sink.format``.  Then loguru does not format the
+    message, and the record has the ids and the bound context of its caller, even
+    with ``enqueue=True``.  With ``enqueue=True`` the stack trace is the text that
+    loguru has formatted, because the sink gets no frames.
 
     Thread-safe; does not raise.  Waits only as ``RecordTarget.offer`` does.
 
@@ -62,10 +61,10 @@ class LoguruSink:
         feeds.Passing.watched = True
 
     def format(self, record: Any) -> str:
-        """Save the ids and bound context on the caller's thread, and return a format.
+        """Save the caller's ids and bound context in ``record``; return a format.
 
-        The format contains only the exception; the sink reads all other data
-        from the record.
+        The format contains only the exception, because the sink reads all other
+        data from the record.
         """
         fields: dict[str, Any] = record
         if _CALLER not in fields:
@@ -92,7 +91,7 @@ class LoguruSink:
         take(self.feed, name, number, lambda: self._event(message, fields, name, number))
 
     def _claim(self, fields: dict[str, Any]) -> bool:
-        """Whether this sink, not another sink with the same target, takes the record."""
+        """Whether this sink takes the record; one of all sinks with the same target does."""
         # Ids instead of objects, because loguru pickles the record for its queue.
         claims: dict[int, int] = fields.setdefault(_CLAIMS, {})
         return claims.setdefault(id(self.feed.target()), id(self)) == id(self)
@@ -124,7 +123,7 @@ class LoguruSink:
 
 
 def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[str, Any]:
-    """Return the ``exception.*`` attributes of a text that loguru formatted for its queue."""
+    """Return the ``exception.*`` attributes of a text that loguru has formatted for its queue."""
     attributes = from_traceback(text[max(text.find(_HEADER), 0) :].strip("\n") + "\n")
     if kind is not None:
         attributes["exception.type"] = type_name(kind)
@@ -156,8 +155,8 @@ _installed: int | None = None
 def install(level: int | str = 0, *, code_attributes: bool = False) -> None:
     """Send loguru's messages to fapilog's default runtime.
 
-    Other handlers of loguru stay in place.  A second call changes the options
-    but adds no second sink.  Thread-safe; does not block.
+    Other handlers of loguru stay in place.  A second call only changes the
+    options.  Thread-safe; does not block.
 
     Args:
         level: the lowest level that the sink takes, as in

@@ -1,11 +1,9 @@
 """The bridge for the ``logging`` module.
 
-``Handler`` converts a record on the thread that logs it: the message as
-``logging`` formats it, the extras as typed attributes, the active span and the
-bound context.  ``install`` adds a ``Handler`` to a logger.  For the root logger
-it also wraps the method in which each logger calls its handlers, because
-records of loggers that do not propagate, such as uvicorn's, never reach the
-root logger's handlers.  ``uninstall`` undoes it.
+``Handler`` converts a record on the thread that logs it.  ``install`` adds a
+``Handler`` to a logger.  For the root logger it also wraps the method in which each
+logger calls its handlers, because records of loggers that do not propagate, such as
+uvicorn's, never reach the root logger's handlers.
 """
 
 from __future__ import annotations
@@ -43,13 +41,12 @@ if TYPE_CHECKING:
 
     from fapilog.protocols import RecordTarget
 
-#: The longest wait of ``Handler.flush()``, in seconds.  Short, because
-#: ``logging.shutdown`` calls it at exit.
+#: The longest wait of ``Handler.flush()``, in seconds.  It is short, because
+#: ``logging.shutdown`` calls this method at exit.
 FLUSH_TIMEOUT: Final = 1.0
 
 _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
-# Attributes that are not extras: those of every record, those that a formatter
-# adds, and the ids that OpenTelemetry adds for format strings.
+# The attributes of every record, of formatters, and of OpenTelemetry for format strings.
 _NOT_EXTRA: Final = frozenset(_PLAIN) | {
     "asctime",
     "message",
@@ -68,12 +65,12 @@ _severity = lru_cache(maxsize=256)(from_stdlib)
 class Handler(logging.Handler):
     """Gives the records of the standard library's loggers to a runtime.
 
-    The body is the message as ``logging`` formats it, regardless of the
-    formatter; a mapping logged without arguments stays structured.  Extras
-    become attributes, which win over the bound context; the extra
+    The body is the message as ``logging`` formats it; the handler's formatter is
+    not used.  A mapping that is logged without arguments stays structured.
+    Extras become attributes, which win over the bound context; the extra
     ``otel.event.name`` becomes the event name.  The handler skips records of
-    fapilog's own loggers, records that are logged inside a delivery, and
-    records that another handler has given to the same runtime.
+    fapilog's own loggers, records that a delivery logs, and records that another
+    handler has given to the same runtime.
 
     Thread-safe; handles a record without a lock and without raising.  Waits
     only as ``RecordTarget.offer`` does.
@@ -87,7 +84,7 @@ class Handler(logging.Handler):
         thread_attributes: whether to add ``thread.id`` and ``thread.name``.
     """
 
-    #: The number of handlers that the application has created; not public.
+    #: The number of handlers that the application has created.  Not public.
     placed: ClassVar[int] = 0
 
     def __init__(
@@ -217,10 +214,10 @@ class Handler(logging.Handler):
 
 
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
-    """Return the body: the formatted message, or the raw one if it cannot be formatted.
+    """Return the formatted message, or the raw message if it cannot be formatted.
 
-    Formatting runs user code, which may log.  A record that this code logs is
-    not formatted, to prevent an endless recursion.
+    Formatting runs user code.  If this code logs, its message is not formatted, to
+    prevent an endless recursion.
     """
     msg = record.msg
     if type(msg) is str and not record.args:
@@ -246,8 +243,7 @@ def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
 
 def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
     """Move a stack trace that ``QueueHandler.prepare`` added to a message into the attributes."""
-    found = _TRACEBACK.search(body) if isinstance(body, str) else None
-    if found is None or not isinstance(body, str):
+    if not isinstance(body, str) or not (found := _TRACEBACK.search(body)):
         return body
     attributes.update(from_traceback(f"{body[found.end() :]}\n"))
     return body[: found.start()]
@@ -261,7 +257,7 @@ def _is_reported(record: logging.LogRecord) -> bool:
 
 
 def _function_name(record: logging.LogRecord) -> str:
-    """Return the caller's qualified name, or its plain name if its frame is not on the stack."""
+    """Return the name of the function that logged, qualified if its frame is on this stack."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the record holds no frame
     while frame is not None:
         code = frame.f_code
@@ -284,32 +280,21 @@ _lock = SetupLock()
 _installations: dict[logging.Logger, _Installation] = {}
 
 
-class _Everywhere:
-    """The wrapper around ``logging.Logger.callHandlers``, and its handler.
+class _Everywhere(Patch):
+    """The patch of ``logging.Logger.callHandlers``, which gives every record to one handler.
 
-    fapilog gets a record before the loggers' own handlers do, on the thread that
-    logged it and unchanged.  The record is marked, so that no other handler
-    gives it to the same runtime again, not even after a queue.
+    This handler gets an unchanged record, before the loggers' own handlers do, on
+    the thread that logged it.
 
     Attributes:
         handler: the handler that gets every record, or None.
     """
 
     def __init__(self) -> None:
+        super().__init__(logging.Logger, "callHandlers", self._wrap)
         self.handler: Handler | None = None
-        self._patch = Patch(logging.Logger, "callHandlers", self._around)
 
-    def start(self, handler: Handler) -> None:
-        """Give every record to ``handler`` from now on."""
-        self.handler = handler
-        self._patch.apply()
-
-    def stop(self) -> None:
-        """Undo :meth:`start`."""
-        self.handler = None
-        self._patch.undo()
-
-    def _around(self, found: Callable[..., None]) -> Callable[..., None]:
+    def _wrap(self, found: Callable[..., None]) -> Callable[..., None]:
         passing, watch, taken = feeds.PASSING, feeds.Passing, feeds.Taken
 
         def callHandlers(  # noqa: N802  # pragma: no cover - see disguised()
@@ -336,7 +321,7 @@ class _Everywhere:
 
 
 def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
-    """Give the record first to the application's own fapilog handlers, whose options may differ."""
+    """Give the record to the application's own ``Handler`` objects, whose options may differ."""
     target = instead_of.feed.target()
     place: logging.Logger | None = logger
     while place is not None:
@@ -359,13 +344,13 @@ def install(
     level: int | str | None = None,
     logger: logging.Logger | str | None = None,
 ) -> None:
-    """Give the records of a logger, and of all loggers below it, to a runtime.
+    """Give the records of a logger, and of the loggers that propagate to it, to a runtime.
 
     For the root logger, these are the records of every logger, propagating or
     not.  A second call only changes the target and the level.  A logger that
     already has a :class:`Handler`, for example from a ``dictConfig``, does not
     get a second one.  The logger's own level is lowered to the wanted level if
-    necessary; other handlers keep theirs.  Thread-safe; does not block.
+    necessary.  Thread-safe; does not block.
 
     Args:
         target: the function that returns the target of a record, or None to
@@ -394,21 +379,22 @@ def install(
         if not any(isinstance(handler, Handler) for handler in found.handlers):
             found.addHandler(made.handler)
         if found is found.root:
-            _everywhere.start(made.handler)
+            _everywhere.handler = made.handler
+            _everywhere.apply()
 
 
 def uninstall(logger: logging.Logger | str | None = None) -> None:
-    """Undo :func:`install`: restore the logger's handlers and level.
+    """Undo :func:`install`, if it was called.  Thread-safe; does not block.
 
-    A level that other code has set since then is kept.  Does nothing if
-    ``install`` was not called.  Thread-safe; does not block.
+    A level that other code has set since then is kept.
     """
     found = _logger(logger)
     with _lock:
         made = _installations.pop(found, None)
         if made is not None:
             if found is found.root:
-                _everywhere.stop()
+                _everywhere.handler = None
+                _everywhere.undo()
             found.removeHandler(made.handler)
             _restore_level(found, made)
 
@@ -426,7 +412,7 @@ def installed() -> dict[logging.Logger, int | None]:
 
 
 def follow_levels() -> None:
-    """Lower the levels of loggers again, after the levels of a runtime have changed."""
+    """Adapt the loggers' levels, after the levels of a runtime have changed."""
     with _lock:
         for logger, made in list(_installations.items()):
             _open_level(logger, made, made.handler.feed.target())
@@ -443,7 +429,7 @@ def _logger(logger: logging.Logger | str | None) -> logging.Logger:
 
 
 def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarget | None) -> None:
-    """Lower a logger's own level to the wanted level; the handler checks the level of each name."""
+    """Lower a logger's own level to the wanted level, if it is higher."""
     _restore_level(logger, made)
     wanted = made.wanted
     if wanted is None and target is not None:

@@ -1,8 +1,8 @@
 """The bridge for structlog.
 
-``StructlogProcessor`` is the last processor of a structlog configuration, in
-place of a renderer: it takes the event dict before its values are formatted.
-``install`` sets a complete configuration, and ``uninstall`` undoes it.
+``StructlogProcessor`` is the last processor of a structlog configuration, in place
+of a renderer, so the values are not formatted.  ``install`` sets a complete
+configuration.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ class StructlogProcessor:
     ``otel.event.name`` becomes the event name.  The severity comes from ``level``
     or the method, and the ids from the active span, in ``a…`` methods too.
 
-    The processor raises only ``structlog.DropEvent``, so structlog never calls
-    the wrapped logger, which may be of any kind.  Thread-safe.  Waits only as
-    ``RecordTarget.offer`` does.
+    structlog never calls the wrapped logger, which may be of any kind.
+    Thread-safe.  Waits only as ``RecordTarget.offer`` does.
 
     Args:
         runtime: the runtime that gets the records; by default the default
@@ -54,10 +53,10 @@ class StructlogProcessor:
     def __call__(
         self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
     ) -> NoReturn:
-        """Offer the event to fapilog, and make structlog drop it.
+        """Offer the event to fapilog.
 
         Raises:
-            DropEvent: always.
+            DropEvent: always, so that structlog does nothing more.
         """
         fields = dict(event_dict)
         name = _name(logger, fields)
@@ -76,7 +75,7 @@ def _name(logger: Any, fields: dict[str, Any]) -> str:
 
 
 class NamedLogger:
-    """The logger that structlog wraps after ``install``; it has a name and prints nothing.
+    """The logger that structlog wraps after ``install``; it only has a name.
 
     Attributes:
         name: the argument of ``structlog.get_logger``, or the name of the
@@ -141,8 +140,8 @@ def install(
 def uninstall() -> None:
     """Restore the configuration that :func:`install` replaced.
 
-    Does nothing if :func:`install` was not called, or if structlog has been
-    configured again since then.  Thread-safe; does not block.
+    Does nothing if ``install`` was not called, or if other code has configured
+    structlog since then.  Thread-safe; does not block.
     """
     global _installed  # noqa: PLW0603 - set by install()
     with _lock:

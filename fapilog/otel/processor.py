@@ -47,7 +47,7 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
 
     def shutdown(self) -> None:
         """Refuse further records and flush for up to 5 s; the runtime keeps running."""
-        self._feed.stop()
+        self._feed.follow(feeds.no_target)
         self._feed.flush(SHUTDOWN_TIMEOUT)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:

@@ -161,7 +161,7 @@ class LoggerProvider(api.LoggerProvider):
 
         The runtime keeps running; :func:`install_provider` activates the provider again.
         """
-        self.feed.stop()
+        self.feed.follow(feeds.no_target)
         self.feed.flush(SHUTDOWN_TIMEOUT)
 
 
