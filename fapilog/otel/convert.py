@@ -1,8 +1,7 @@
 """Converts records of the OpenTelemetry Logs API and SDK into fapilog's records.
 
-The provider and the processor call it on the caller's thread, and the exporters on
-the SDK's thread.  It never raises, because bodies and attributes of any type become
-bounded snapshots.  ``fapilog.sinks.exporter`` converts in the other direction.
+The provider and the processor convert on the caller's thread, and the exporters on
+the SDK's thread.  ``fapilog.sinks.exporter`` converts in the other direction.
 """
 
 from __future__ import annotations
@@ -38,15 +37,9 @@ def from_api(
 ) -> LogRecord:
     """Convert a record of the Logs API or of the SDK.
 
-    A record without a timestamp gets its observed time, because it was emitted
-    and observed at the same instant, in this process.
-
-    Args:
-        record: the record, with the trace context in which it was created.
-        scope: the scope of the logger that emitted the record.
-        resource: the entity that produced the record.
-        bound: the bound fields of the emitting context, which the record's
-            attributes override.
+    A record without a timestamp gets its observed time, because this process has
+    emitted and observed the record at the same instant.  The record's attributes
+    win over the ``bound`` fields.
     """
     observed = record.observed_timestamp or time_ns()
     attributes = attributes_from(record.attributes, bound)
@@ -95,8 +88,8 @@ def from_sdk_scope(scope: InstrumentationScope | None) -> Scope:
     return Scope(scope.name or "", scope.version or "", scope.schema_url or "", attributes)
 
 
-# Cached by id, because an SDK resource serialises itself to compute its hash.  The
-# cache keeps the SDK resource alive, so another object cannot get the same id.
+# Cached by id, because an SDK resource serialises itself to compute its hash.  The cache
+# keeps the SDK resource, so no other object gets the same id.
 _resources: dict[int, tuple[SDKResource, Resource]] = {}
 
 
@@ -114,7 +107,7 @@ def from_sdk_resource(resource: SDKResource | None) -> Resource:
 
 
 def attributes_from(source: object, bound: Mapping[str, Any] = EMPTY) -> dict[str, Any]:
-    """Return a snapshot of the fields of any object, which override the bound fields."""
+    """Return a snapshot of the attributes in ``source``, which win over the bound fields."""
     if type(source) is dict or isinstance(source, BoundedAttributes):
         fields: Any = source.copy()
     else:
@@ -131,10 +124,9 @@ def _hex(number: object, digits: str) -> str:
 def _restore_exception(attributes: dict[str, Any]) -> None:
     """Restore the exception type and message that a logging handler has shortened.
 
-    OpenTelemetry's logging handlers give only the class name and the
-    exception's first argument.  The stack trace contains the qualified name and
-    the whole message, including notes; these are used if they agree with the
-    given values.
+    OpenTelemetry's logging handlers give only the class name and the exception's
+    first argument.  The stack trace contains the qualified name, and the whole
+    message with its notes.
     """
     name, trace = attributes["exception.type"], attributes.get("exception.stacktrace")
     given = attributes.get("exception.message", "")

@@ -1,15 +1,15 @@
 """fapilog's sinks as exporters for an OpenTelemetry SDK.
 
 For applications that keep the SDK's own processors: an exporter converts and
-redacts records and sends them through a sink, on the SDK's thread, without the
-pipeline and its queue and ledger.  The classes without arguments are entry points,
-so ``OTEL_LOGS_EXPORTER`` can name them.
+redacts records and sends them through a sink, on the SDK's thread.  The classes
+without arguments are entry points, so ``OTEL_LOGS_EXPORTER`` can name them.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,16 +25,15 @@ from fapilog.native import monotonic
 from fapilog.otel.convert import from_api, from_sdk_resource, from_sdk_scope
 from fapilog.process import fork
 from fapilog.processors.redact import RedactProcessor, mask_record, redactor_of
-from fapilog.record import Resource, Scope
 from fapilog.values import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from opentelemetry.sdk._logs import ReadableLogRecord
 
     from fapilog.protocols import Outcome, Sink
-    from fapilog.record import AnyValue, LogRecord
+    from fapilog.record import LogRecord, Resource, Scope
 
 #: The environment variable for the path of the file that ``fapilog_file`` writes.
 FILE_PATH_VARIABLE: Final = "FAPILOG_FILE__PATH"
@@ -47,12 +46,11 @@ _FAILURE: Final = LogRecordExportResult.FAILURE
 class SinkExporter(LogRecordExporter):
     """Exports records through a sink, with fapilog's redaction.
 
-    ``export`` does not raise.  Several threads may call it; they take turns.
     A batch is retried for up to ``timeout`` seconds and then discarded, as the
-    SDK specifies; lost records are announced on stderr.
+    SDK specifies; lost records are announced on stderr.  Thread-safe.
 
     Args:
-        sink: the sink, which is opened here and closed by ``shutdown``.
+        sink: the sink, which is opened at once and closed by ``shutdown``.
         timeout: the longest duration of ``export``, with retries, in seconds.
         redact: the processor that masks secrets; by default, the options
             ``redact``, ``redact_fields`` and ``redact_allow`` from the
@@ -73,28 +71,28 @@ class SinkExporter(LogRecordExporter):
 
             redact = redactor_of(Settings())
         self._redact = redact
-        # Cached by identity, so each source has one redacted resource and scope.
-        self._resource = lru_cache(maxsize=64)(self._redact_resource)
-        self._scope = lru_cache(maxsize=4096)(self._redact_scope)
-        self._stopped = threading.Event()
+        # Cached, because encoders compare resources and scopes by identity.
+        self._resource = lru_cache(maxsize=64)(self._with_masked_attributes)
+        self._scope = lru_cache(maxsize=4096)(self._with_masked_attributes)
         self._size = SendSize()
         self._renew_locks()
         fork.register("exporters", in_child=self.after_fork)
 
     def _renew_locks(self) -> None:
+        self._stopped = threading.Event()
         self._turn = threading.RLock()
         self._exporting = False
 
     def after_fork(self) -> None:
         """Replace the parent's locks and connections in a forked child."""
-        stopped, self._stopped = self._stopped.is_set(), threading.Event()
-        if stopped:
-            self._stopped.set()
+        was_stopped = self._stopped.is_set()
         self._renew_locks()
+        if was_stopped:
+            self._stopped.set()
         self._sink.after_fork()
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        """Convert, redact and send a batch.  Blocks up to ``timeout`` seconds.
+        """Convert, redact and send a batch.  Blocks up to ``timeout`` seconds.  Never raises.
 
         Returns:
             FAILURE if records were lost, unless the backend accepted the batch
@@ -138,8 +136,8 @@ class SinkExporter(LogRecordExporter):
             delivery.lose(1, f"the record cannot be encoded ({type(error).__name__})")
 
     def _convert(self, readable: ReadableLogRecord) -> LogRecord:
-        scope = self._scope(from_sdk_scope(readable.instrumentation_scope))
-        resource = self._resource(from_sdk_resource(readable.resource))
+        scope: Scope = self._scope(from_sdk_scope(readable.instrumentation_scope))
+        resource: Resource = self._resource(from_sdk_resource(readable.resource))
         record = from_api(readable.log_record, scope, resource)
         record.dropped_attributes_count = readable.dropped_attributes
         try:
@@ -151,20 +149,15 @@ class SinkExporter(LogRecordExporter):
         normalise(record)
         return record
 
-    def _redact_resource(self, resource: Resource) -> Resource:
-        return Resource(self._masked(resource.attributes), resource.schema_url)
-
-    def _redact_scope(self, scope: Scope) -> Scope:
-        return Scope(scope.name, scope.version, scope.schema_url, self._masked(scope.attributes))
-
-    def _masked(self, attributes: Mapping[str, AnyValue]) -> Mapping[str, AnyValue]:
-        return attributes if self._redact is None else self._redact.redact_mapping(attributes)
+    def _with_masked_attributes(self, source: Any) -> Any:
+        if self._redact is None:
+            return source
+        return replace(source, attributes=self._redact.redact_mapping(source.attributes))
 
     def shutdown(self) -> None:
-        """End the retries of a running export and close the sink.
+        """End the retries of a running export and close the sink, unless it is closed.
 
-        Waits up to ``timeout`` seconds for a running export.  A second call
-        does nothing.
+        Blocks up to ``timeout`` seconds, until the running export has ended.
         """
         if self._stopped.is_set():
             return
@@ -181,14 +174,7 @@ class SinkExporter(LogRecordExporter):
             self._turn.release()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait for a running export; the exporter does not store records between exports.
-
-        Args:
-            timeout_millis: the longest wait, in milliseconds.
-
-        Returns:
-            False if the time limit passed.
-        """
+        """Wait up to ``timeout_millis`` for a running export; return False if time runs out."""
         done = self._turn.acquire(timeout=timeout_millis / 1000)
         if done:
             self._turn.release()
@@ -196,7 +182,7 @@ class SinkExporter(LogRecordExporter):
 
 
 class _Export(Delivery):
-    """The delivery of one ``export``, which ends at a deadline and announces lost records.
+    """The delivery of one ``export``.
 
     Attributes:
         lost: the number of lost records, without the records that the backend
@@ -215,7 +201,7 @@ class _Export(Delivery):
         self.problem = ""
 
     def wait(self, seconds: float) -> bool:
-        """Wait for ``seconds``; return False after ``shutdown`` or if the deadline is earlier."""
+        """Wait for ``seconds``; return False after ``shutdown`` or near the deadline."""
         if seconds <= 0:
             return True
         return monotonic() + seconds < self._deadline and not self._stopped.wait(seconds)

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 class FapilogLogRecordProcessor(LogRecordProcessor):
     """Offers the records of an SDK provider, with its resource, to fapilog.
 
-    Thread-safe; no method raises.  Values are copied, so later processors cannot
-    change the record in fapilog.
+    Thread-safe; no method raises.  Later processors cannot change the offered record.
 
     Args:
         target: the runtime that gets the records; by default the default

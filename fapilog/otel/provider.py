@@ -1,8 +1,7 @@
 """fapilog's implementation of the Logs API.
 
-Libraries and OpenTelemetry's logging handler use ``LoggerProvider`` as the global
-provider.  It converts their records on the emitting thread and offers them to the
-default runtime.
+``LoggerProvider`` is the global provider of libraries and of OpenTelemetry's logging
+handler.  Their records are converted on the emitting thread and offered to a runtime.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def offer(
         target: the runtime that gets the record.
         record: the record, or its fields.
         scope: the scope of the logger that emitted the record.
-        resource: the entity that produced it; by default, the target's resource.
+        resource: the record's resource; by default, the target's resource.
         exception: the exception to report; by default, the record's exception.
     """
     try:
@@ -89,10 +88,9 @@ class Logger(api.Logger):
         exception: BaseException | None = None,
         **fields: Any,
     ) -> None:
-        """Offer a record, or a record made from ``fields``, to the pipeline.
+        """Offer a record, or a record made from ``fields``, to the target.
 
-        Values are copied before the call returns.  Waits for room in the queue
-        only as the overflow policy allows.
+        Waits only as ``RecordTarget.offer`` does.
 
         Source: https://opentelemetry.io/docs/specs/otel/logs/api/#emit-a-logrecord
         """
@@ -110,7 +108,7 @@ class Logger(api.Logger):
         severity_number: api.SeverityNumber | None = None,
         event_name: str | None = None,  # noqa: ARG002 - the API's signature
     ) -> bool:
-        """Whether the target now takes a record of this severity.  Does not block."""
+        """Whether the target takes records of this severity.  Does not block."""
         target = None if feeds.is_suppressed() else self._feed.target()
         return target is not None and _is_enabled(target, self._scope.name, severity_number)
 
@@ -118,8 +116,8 @@ class Logger(api.Logger):
 class LoggerProvider(api.LoggerProvider):
     """A provider of the Logs API whose records go to fapilog.
 
-    Thread-safe.  It does not belong to one runtime: its loggers are disabled while
-    no runtime exists, and work again with the next runtime.
+    Thread-safe.  The provider does not belong to one runtime: while there is no
+    target, its loggers are disabled.
 
     Args:
         target: the function that returns the target of a record, or None to
@@ -137,13 +135,9 @@ class LoggerProvider(api.LoggerProvider):
         schema_url: str | None = None,
         attributes: Any = None,
     ) -> Logger:
-        """Return a logger; without ``attributes``, the same arguments give the same logger.
-
-        If a handler of :mod:`logging` needs the logger for a record that
-        ``install_stdlib()`` has already taken, the logger does nothing.
-        """
+        """Return a logger; without ``attributes``, the same arguments give the same logger."""
         if self.feed.has(name):
-            # OpenTelemetry's handler does not convert records for a NoOpLogger.
+            # install_stdlib() has taken the record for which a handler wants this logger.
             return cast("Logger", api.NoOpLogger(name))
         if not name or not isinstance(name, str):
             announce("logger name", "get_logger() was called without a name; give a non-empty str")
@@ -171,14 +165,13 @@ def install_provider(
     """Set fapilog's provider as the global provider, or change its target if it is already set.
 
     The global provider can be set only once, so it stays until the process ends.
-    Does not block.
+    If the application has set another provider, this is announced.  Does not block.
 
     Args:
         target: the function that returns the target, as in :class:`LoggerProvider`.
 
     Returns:
-        The provider, or None if the application has already set another
-        provider, which stays in place and is announced.
+        The provider, or None if the application has set another provider.
     """
     with _installing:
         current = api.get_logger_provider()

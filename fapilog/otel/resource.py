@@ -25,22 +25,18 @@ if TYPE_CHECKING:
 
 _DETECTORS: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 _DEFAULT_DETECTORS: Final = "process,host"
-#: Attributes that are omitted unless the ``resource`` argument contains them, because
-#: no pattern recognises every secret in a command line.
+#: The detectors' attributes that are omitted, because a command line may contain secrets.
 _LEFT_OUT: Final = frozenset({"process.command", "process.command_args", "process.command_line"})
 _of_auto_instrumentation: Final[dict[str, Any]] = {}
 
 
 def name_auto_instrumentation(version: str) -> None:
-    """Add ``telemetry.auto.version`` to every resource detected from now on.
-
-    The SDK adds it to the resource of spans and metrics.
-    """
+    """Add ``telemetry.auto.version`` to later detected resources, as the SDK does for spans."""
     _of_auto_instrumentation["telemetry.auto.version"] = version
 
 
 def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = None) -> Resource:
-    """Return the resource from detectors, environment and ``given``; later sources win.
+    """Return the resource from detectors, environment and ``given``, which wins.
 
     Reads ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
     ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``, which by default selects the
@@ -69,8 +65,7 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
 def process_attributes() -> dict[str, Any]:
     """Return the attributes that differ between this process and its forked children.
 
-    ``service.instance.id`` is the SDK's random id, which this process's spans
-    have too; older SDKs do not have it.
+    ``service.instance.id`` is the SDK's random id, if the SDK is new enough.
     """
     found: dict[str, Any] = {"process.pid": os.getpid(), "process.parent_pid": os.getppid()}
     detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)
@@ -80,7 +75,7 @@ def process_attributes() -> dict[str, Any]:
 
 
 def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, Any]) -> Resource:
-    """Return the resource of a forked child, without changes to the user's own attributes.
+    """Return the resource of a forked child; attributes that the user has set do not change.
 
     Args:
         resource: the parent's resource.
@@ -96,7 +91,7 @@ def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, An
 
 
 def _announce_malformed() -> None:
-    """Announce the malformed entries that the SDK skips, but not their values."""
+    """Announce the entries that the SDK skips, by position, because they may hold a secret."""
     entries = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
     wrong = [
         str(position)

@@ -1,8 +1,7 @@
 """Delivers spans and metrics at SIGTERM, for processes of ``opentelemetry-instrument``.
 
-The SDK delivers its spans and metrics in ``atexit`` hooks, which do not run when a
-signal ends the process, for example a uvicorn server.  Therefore fapilog's SIGTERM
-handler flushes the SDK too.
+The SDK delivers its spans and metrics in ``atexit`` hooks, which do not run if a
+signal ends the process.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _UVICORN: Final = "uvicorn.server"
 
 
 def deliver_on_sigterm() -> None:
-    """Deliver spans and metrics when SIGTERM ends the process, with uvicorn too.
+    """Deliver spans and metrics if SIGTERM ends the process, even while uvicorn runs.
 
-    Does nothing if the application has its own handler.  Call it once.
+    Does nothing if the application has its own handler.  Call this function once.
     """
     process_exit.on_sigterm(flush_providers)
     wrapt.register_post_import_hook(_watch, _UVICORN)
@@ -42,29 +41,24 @@ def flush_providers(seconds: float) -> None:
     deadline = monotonic() + seconds
     threads = []
     for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
-        flush = getattr(provider, "force_flush", None)  # the API's own providers cannot flush
-        if flush is not None:
-            threads.append(_started(flush, seconds))
+        thread = threading.Thread(
+            target=_flush, args=(provider, seconds), name="fapilog-exit", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            announce("flush sdk", f"spans and metrics were not flushed: {describe(error)}")
+            break
+        threads.append(thread)
     for thread in threads:
-        if thread is not None:
-            thread.join(max(deadline - monotonic(), 0.0))
+        thread.join(max(deadline - monotonic(), 0.0))
 
 
-def _started(flush: Callable[..., object], seconds: float) -> threading.Thread | None:
-    thread = threading.Thread(
-        target=_flush, args=(flush, seconds), name="fapilog-exit", daemon=True
-    )
+def _flush(provider: object, seconds: float) -> None:
+    flush = getattr(provider, "force_flush", None)  # the API's own providers cannot flush
     try:
-        thread.start()
-    except RuntimeError as error:
-        announce("flush sdk", f"spans and metrics were not flushed: {describe(error)}")
-        return None
-    return thread
-
-
-def _flush(flush: Callable[..., object], seconds: float) -> None:
-    try:
-        flush(timeout_millis=int(seconds * 1000))
+        if flush is not None:
+            flush(timeout_millis=int(seconds * 1000))
     except Exception as error:  # noqa: BLE001 - any provider's code; announced
         announce("flush sdk", f"spans or metrics were not flushed: {describe(error)}")
 
@@ -77,9 +71,9 @@ def _watch(module: ModuleType) -> None:
 def _with_handler(
     wrapped: Callable[..., Any], _server: object, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    """Install fapilog's handler now; uvicorn saves it and restores it to raise the signal again.
+    """Install fapilog's handler again, because uvicorn's workers under gunicorn have reset it.
 
-    uvicorn's workers under gunicorn have reset the inherited handler.
+    uvicorn saves this handler now, and restores it before it raises the signal again.
     """
     process_exit.sigterm.resume()
     return wrapped(*args, **kwargs)

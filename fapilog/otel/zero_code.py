@@ -1,8 +1,7 @@
 """The distro and the configurator that ``opentelemetry-instrument`` loads as ``fapilog``.
 
 The distro sets defaults.  The configurator lets the SDK configure traces and
-metrics, and configures fapilog for logs.  Both are entry points and need the
-packages of ``fapilog[auto]``; no other module imports them.
+metrics, and configures fapilog for logs.  Both need the packages of ``fapilog[auto]``.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
 class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to be subclassed by distros
     """``OTEL_PYTHON_CONFIGURATOR=fapilog``: configures fapilog, and the SDK without logs.
 
-    An invalid option is announced in one line and stops neither the application
-    nor other signals.  With ``OTEL_SDK_DISABLED=true`` nothing is configured.
+    An invalid option is announced and does not stop the application.  With
+    ``OTEL_SDK_DISABLED=true`` nothing is configured.
 
     Attributes:
         takes_stdlib: whether the records of :mod:`logging` reach fapilog.
@@ -97,7 +96,7 @@ class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to b
 
 
 def _is_tracker() -> bool:
-    """Whether this is multiprocessing's resource tracker, which runs no application code."""
+    """Whether this process is multiprocessing's resource tracker, which runs no application."""
     return any("multiprocessing.resource_tracker" in argument for argument in sys.orig_argv)
 
 
@@ -107,22 +106,22 @@ def _default(variable: str, value: str) -> None:
 
 
 def _sinks_in_file() -> bool:
-    """Whether a configuration file sets the sinks, which a variable would override."""
+    """Whether a configuration file sets the sinks; a variable would override the file."""
     from fapilog.settings import Settings  # noqa: PLC0415 - imports pydantic
 
     return isinstance(Settings.origins().source("sinks"), FileSource)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Filter out the message that another configurator is not loaded, which is intended."""
+    """Filter out the message that other configurators are not loaded, because this is intended."""
     return not str(record.msg).startswith("Configuration of %s not loaded")
 
 
 def _instrument_children() -> None:
-    """Make sure that Python child processes are instrumented too.
+    """Restore the directory of OpenTelemetry's ``sitecustomize`` in PYTHONPATH.
 
-    Before version 0.63b0, ``opentelemetry-instrument`` removes the directory of
-    its ``sitecustomize`` from PYTHONPATH, so uvicorn's workers have no telemetry.
+    Before version 0.63b0, ``opentelemetry-instrument`` removes it, so Python child
+    processes, such as uvicorn's workers, have no telemetry.
     """
     directory = os.path.dirname(os.path.abspath(auto_instrumentation.__file__))  # noqa: PTH100, PTH120 - must equal the removed path
     found = getattr(sys.modules.get("sitecustomize"), "__file__", None) or ""
@@ -148,8 +147,8 @@ def _configure_logs() -> None:
 def _spare_handler() -> None:
     """Hide fapilog's handler on the root logger while the application configures logging.
 
-    ``basicConfig`` would do nothing because of it, and the other functions would
-    remove it.
+    With a handler on the root logger, ``basicConfig`` does nothing; the other
+    functions would remove the handler.
     """
     for module, name in _SET_UPS:
         wrapt.wrap_function_wrapper(module, name, _with_handler_aside)
@@ -173,7 +172,7 @@ def _with_handler_aside(
 
 
 def _configure_others(configure: Callable[..., None], kwargs: dict[str, Any]) -> None:
-    # The SDK must not configure logs, neither exporters nor a logger provider.
+    # The SDK must not make exporters or a provider for logs.
     exporters = os.environ.pop(OTEL_LOGS_EXPORTER, None)
     original = sdk._init_logging  # noqa: SLF001 - the SDK has no option for it
     sdk._init_logging = lambda *_args, **_kwargs: None  # noqa: SLF001
