@@ -119,7 +119,7 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
 
 def take_event_name(attributes: dict[str, Any]) -> str:
     """Remove and return the event name, as OpenTelemetry's handler does for ``logging``."""
-    older = attributes.pop("event.name", None)  # the deprecated attribute
+    older = attributes.pop("event.name", None)  # the deprecated name
     name = attributes.pop("otel.event.name", older)
     return "" if name is None else plain_name(name)
 
@@ -127,7 +127,7 @@ def take_event_name(attributes: dict[str, Any]) -> str:
 def from_traceback(text: str) -> dict[str, Any]:
     """Return the ``exception.*`` attributes of a formatted traceback.
 
-    The type and the message come from the text after the last frame, if there is one.
+    The type and the message are read from the text after the last frame, if it exists.
     """
     attributes = {"exception.stacktrace": text}
     lines = text.rstrip("\n").split("\n")

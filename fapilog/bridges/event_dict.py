@@ -7,42 +7,25 @@ wrapped an event dict for a ``ProcessorFormatter``.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from fapilog.bridges.event import Event, from_traceback, nanoseconds
 from fapilog.diagnostics import announce, kind_of
-from fapilog.severity import (
-    DEBUG,
-    ERROR,
-    FATAL,
-    INFO,
-    OFF,
-    TRACE,
-    WARN,
-    from_stdlib,
-    parse_severity,
-)
+from fapilog.severity import INFO, OFF, TRACE, from_stdlib, parse_severity
 from fapilog.values.exceptions import resolve
 
-#: The severity number and text for each method of structlog's loggers.  The texts
-#: are the level names of the standard library.
-_METHODS: Final = {
-    "notset": (TRACE, "NOTSET"),
-    "trace": (TRACE, "TRACE"),
-    "debug": (DEBUG, "DEBUG"),
-    "info": (INFO, "INFO"),
-    "msg": (INFO, "INFO"),
-    "log": (INFO, "INFO"),
-    "warn": (WARN, "WARNING"),
-    "warning": (WARN, "WARNING"),
-    "error": (ERROR, "ERROR"),
-    "err": (ERROR, "ERROR"),
-    "exception": (ERROR, "ERROR"),
-    "failure": (ERROR, "ERROR"),
-    "critical": (FATAL, "CRITICAL"),
-    "fatal": (FATAL, "CRITICAL"),
+#: The standard library's names for the other levels and methods of structlog.
+_LEVELS: Final = {
+    "msg": "INFO",
+    "log": "INFO",
+    "warn": "WARNING",
+    "err": "ERROR",
+    "exception": "ERROR",
+    "failure": "ERROR",
+    "fatal": "CRITICAL",
 }
-# Seconds from 1970 to 9999; a larger number has another unit.
+#: The end of the year 9999, in seconds since 1970; a larger number has another unit.
 _LAST_SECOND: Final = 253_402_300_799
 
 
@@ -53,7 +36,7 @@ def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
     the method's name.
     """
     level, number = fields.get("level"), fields.get("level_number")
-    found = _METHODS.get(method_name, (INFO, "INFO"))
+    found = _named(method_name) or (INFO, "INFO")
     if isinstance(level, str):
         found = _named(level) or found
     if type(number) is int:
@@ -86,16 +69,18 @@ def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event
     return Event(name, number, text, body, fields, timestamp, exception)
 
 
+@lru_cache(maxsize=256)
 def _named(level: str) -> tuple[int, str] | None:
-    """Return the severity number and text of a level name, or None if it is unknown."""
-    if found := _METHODS.get(level.lower()):
-        return found
+    """Return the severity number and text of a level or a method, or None if it is unknown."""
+    text = _LEVELS.get(level.lower(), level.upper())
+    if text == "NOTSET":
+        return TRACE, text
     try:
-        number = parse_severity(level)
+        number = parse_severity(text)
     except ValueError:
         return None
     # "off" and numbers are names of levels only in a configuration.
-    return None if number >= OFF or level.strip().isdecimal() else (number, level.upper())
+    return None if number >= OFF or text.strip().isdecimal() else (number, text)
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:

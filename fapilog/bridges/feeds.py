@@ -29,7 +29,7 @@ _NUMBERS: Final = SCALARS - {str}
 
 
 def no_target() -> RecordTarget | None:
-    """Return None: there is no target."""
+    """Return None, so that a record has no target."""
     return None
 
 
@@ -141,7 +141,8 @@ class Feed:
 def is_suppressed() -> bool:
     """Whether the caller runs inside a delivery of fapilog or of an OpenTelemetry SDK.
 
-    A record that a delivery logs must not be delivered, or the loop would be endless.
+    The records that a delivery logs are dropped; otherwise each delivery would cause
+    the next one.
     """
     return BOUND.get() is SUPPRESSED or bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
@@ -177,4 +178,4 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=4096)
 def scope_of(name: str) -> Scope:
     """Return the one scope of all loggers with this name."""
-    return Scope(str(name))  # str(): ``name`` may be a Taken name
+    return Scope(str(name))  # str(), because ``name`` may be of type Taken

@@ -91,7 +91,7 @@ class LoguruSink:
         take(self.feed, name, number, lambda: self._event(message, fields, name, number))
 
     def _claim(self, fields: dict[str, Any]) -> bool:
-        """Whether this sink takes the record; one of all sinks with the same target does."""
+        """Whether this sink takes the record; of all sinks with the same target, only one does."""
         # Ids instead of objects, because loguru pickles the record for its queue.
         claims: dict[int, int] = fields.setdefault(_CLAIMS, {})
         return claims.setdefault(id(self.feed.target()), id(self)) == id(self)

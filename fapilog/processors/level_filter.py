@@ -1,7 +1,7 @@
 """Drops records below a severity, on the worker.
 
 Loggers and bridges check their levels before they make a record; this filter
-checks the severity that earlier processors have left.
+checks the severity that the earlier processors have set.
 """
 
 from __future__ import annotations

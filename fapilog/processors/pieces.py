@@ -24,36 +24,23 @@ SHORT_OVERLAP: Final = 512
 _blank: Final = re.compile(r"\s")
 
 
-def search(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield the matches of a pattern that takes linear time, in order and without overlap."""
-    return _matches(pattern, text, PIECE, OVERLAP, whole=True)
-
-
-def search_bounded(
-    pattern: re.Pattern[str], text: str, group: int | str = 0
-) -> Iterator[tuple[int, int]]:
-    """Yield the places of one group of a user's pattern, in order and without overlap.
-
-    A match ends at most ``SHORT_OVERLAP`` characters after its piece.  A place that
-    ends there is extended to the next space or line end, because the secret may
-    be longer.
-    """
-    last = 0
-    for match in _matches(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False):
-        start, end = match.span(group)
-        start = max(start, last)
-        if start < end:
-            if end == match.endpos < len(text):
-                blank = _blank.search(text, end)
-                end = blank.start() if blank else len(text)
-            yield start, end
-            last = end
-
-
-def _matches(
-    pattern: re.Pattern[str], text: str, piece: int, overlap: int, *, whole: bool
+def search(
+    pattern: re.Pattern[str],
+    text: str,
+    piece: int = PIECE,
+    overlap: int = OVERLAP,
+    *,
+    whole: bool = True,
 ) -> Iterator[re.Match[str]]:
-    """Yield the matches; if ``whole``, a match may end after the overlap of its piece."""
+    """Yield the matches of a pattern, in order and without overlap.
+
+    Args:
+        pattern: a pattern that takes linear time, if the pieces are long.
+        text: the text.
+        piece: the number of characters in a piece.
+        overlap: the number of characters past the end of a piece that are read.
+        whole: whether a match may be longer than the overlap allows.
+    """
     size = len(text)
     if size <= piece:
         yield from pattern.finditer(text)
@@ -74,3 +61,24 @@ def _matches(
                 break
         position = after
         give_way()
+
+
+def search_bounded(
+    pattern: re.Pattern[str], text: str, group: int | str = 0
+) -> Iterator[tuple[int, int]]:
+    """Yield the places of one group of a user's pattern, in order and without overlap.
+
+    A match ends at most ``SHORT_OVERLAP`` characters after its piece.  A place that
+    ends there is extended to the next space or line end, because the secret may
+    be longer.
+    """
+    last = 0
+    for match in search(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False):
+        start, end = match.span(group)
+        start = max(start, last)
+        if start < end:
+            if end == match.endpos < len(text):
+                blank = _blank.search(text, end)
+                end = blank.start() if blank else len(text)
+            yield start, end
+            last = end

@@ -39,7 +39,6 @@ _MOST_WAYS: Final = _WIDE * _WIDE
 #: One or more characters of each kind, which represent all others of their kind.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
-_POSSESSIVE: Final = getattr(op, "POSSESSIVE_REPEAT", None)  # since Python 3.11
 _CHARACTERS: Final = {op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN}
 
 Chars = frozenset[str]
@@ -108,7 +107,7 @@ class _Check:
             elif kind is op.BRANCH:
                 ways *= self._ways_of_branch(list(map(list, value[1])), after, fails=may_fail)
             else:
-                for part in _parts(kind, value):
+                for part in _parts(value):
                     ways *= self.ways(part, after, fails=True)
             if ways > _MOST_WAYS:
                 break
@@ -172,7 +171,7 @@ class _Check:
             return frozenset(filter(character.match, self._sample))
         if kind is op.GROUPREF:
             return self._sample
-        return _NONE.union(*(self._first(part) for part in _parts(kind, value)))
+        return _NONE.union(*(self._first(part) for part in _parts(value)))
 
     def _is_nullable(self, nodes: list[Any]) -> bool:
         """Whether a sequence matches the empty text."""
@@ -180,21 +179,13 @@ class _Check:
         return bool(least == 0)
 
 
-def _parts(kind: Any, value: Any) -> Iterator[list[Any]]:
-    """Yield the sequences inside a node."""
-    if kind in _REPEATS or kind is _POSSESSIVE:
-        yield list(value[2])
-    elif kind is op.SUBPATTERN:
-        yield list(value[-1])
-    elif kind is getattr(op, "ATOMIC_GROUP", None):
-        yield list(value)
-    elif kind is op.BRANCH:
-        yield from map(list, value[1])
-    elif kind in {op.ASSERT, op.ASSERT_NOT}:
-        yield list(value[1])
-    elif kind is op.GROUPREF_EXISTS:
-        yield list(value[1])
-        yield list(value[2] or ())
+def _parts(value: Any) -> Iterator[list[Any]]:
+    """Yield the sequences inside the value of a node."""
+    if isinstance(value, parser.SubPattern):
+        yield value.data
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _parts(part)
 
 
 def _flat(nodes: list[Any]) -> Iterator[Any]:
