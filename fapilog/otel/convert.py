@@ -74,9 +74,7 @@ def exception_of(record: api.LogRecord) -> Capture | None:
     exception = getattr(record, "exception", None)
     if not isinstance(exception, BaseException):
         return None
-    if record.attributes and "exception.stacktrace" in record.attributes:
-        return None
-    return Capture(exception)
+    return None if "exception.stacktrace" in (record.attributes or ()) else Capture(exception)
 
 
 @lru_cache(maxsize=4096)

@@ -182,12 +182,12 @@ class SinkExporter(LogRecordExporter):
 
 
 class _Export(Delivery):
-    """The delivery of one ``export``.
+    """The delivery of one ``export``, which ends at a deadline or with ``shutdown``.
 
     Attributes:
         lost: the number of lost records, without the records that the backend
             rejected in an accepted batch.
-        problem: the reason for the latest failed attempt.
+        problem: the error of the latest failed attempt, announced at the deadline.
     """
 
     def __init__(
@@ -201,33 +201,27 @@ class _Export(Delivery):
         self.problem = ""
 
     def wait(self, seconds: float) -> bool:
-        """Wait for ``seconds``; return False after ``shutdown`` or near the deadline."""
         if seconds <= 0:
             return True
         return monotonic() + seconds < self._deadline and not self._stopped.wait(seconds)
 
     def time_limit(self) -> float:
-        """Return the seconds until the deadline."""
         return max(self._deadline - monotonic(), 0.001)
 
     def fail(self, error: BaseException, attempt: int) -> None:  # noqa: ARG002
-        """Save the reason, to announce it if the deadline passes."""
         self.problem = describe(error)
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Announce the records that the backend rejected, or the backend's message."""
         batch.parts.pop(0)
         self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Announce that the records of ``part`` are lost."""
         if not isinstance(error, Exception):
             raise error
         batch.parts.pop(0)
         self.lose(len(part), describe(error))
 
     def lose(self, count: int, why: str) -> None:
-        """Count and announce lost records, if there are any."""
         if count:
             self.lost += count
             self.announce_lost(count, why)

@@ -6,7 +6,6 @@ handler.  Their records are converted on the emitting thread and offered to a ru
 
 from __future__ import annotations
 
-import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 SHUTDOWN_TIMEOUT: Final = 5.0
 
 _MAX_LOGGERS: Final = 4096
-_installing = threading.Lock()
 
 
 def offer(
@@ -49,7 +47,7 @@ def offer(
     Args:
         target: the runtime that gets the record.
         record: the record, or its fields.
-        scope: the scope of the logger that emitted the record.
+        scope: the scope of the emitting logger.
         resource: the record's resource; by default, the target's resource.
         exception: the exception to report; by default, the record's exception.
     """
@@ -116,8 +114,7 @@ class Logger(api.Logger):
 class LoggerProvider(api.LoggerProvider):
     """A provider of the Logs API whose records go to fapilog.
 
-    Thread-safe.  The provider does not belong to one runtime: while there is no
-    target, its loggers are disabled.
+    Thread-safe.  The provider's loggers are disabled while there is no target.
 
     Args:
         target: the function that returns the target of a record, or None to
@@ -151,10 +148,7 @@ class LoggerProvider(api.LoggerProvider):
         return self.feed.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Refuse further records and flush for up to 5 s.
-
-        The runtime keeps running; :func:`install_provider` activates the provider again.
-        """
+        """Refuse records until :func:`install_provider` is called; flush for up to 5 s."""
         self.feed.follow(feeds.no_target)
         self.feed.flush(SHUTDOWN_TIMEOUT)
 
@@ -165,7 +159,8 @@ def install_provider(
     """Set fapilog's provider as the global provider, or change its target if it is already set.
 
     The global provider can be set only once, so it stays until the process ends.
-    If the application has set another provider, this is announced.  Does not block.
+    If the application has set another provider, this is announced.  Does not block;
+    ``configure()`` calls this function with its lock.
 
     Args:
         target: the function that returns the target, as in :class:`LoggerProvider`.
@@ -173,14 +168,13 @@ def install_provider(
     Returns:
         The provider, or None if the application has set another provider.
     """
-    with _installing:
+    current = api.get_logger_provider()
+    if isinstance(current, ProxyLoggerProvider):
+        api.set_logger_provider(LoggerProvider(target))
         current = api.get_logger_provider()
-        if isinstance(current, ProxyLoggerProvider):
-            api.set_logger_provider(LoggerProvider(target))
-            current = api.get_logger_provider()
-        if isinstance(current, LoggerProvider):
-            current.feed.follow(target)
-            return current
+    if isinstance(current, LoggerProvider):
+        current.feed.follow(target)
+        return current
     announce(
         "provider",
         f"the global logger provider is already a {type(current).__name__}; "

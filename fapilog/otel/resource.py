@@ -36,7 +36,7 @@ def name_auto_instrumentation(version: str) -> None:
 
 
 def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = None) -> Resource:
-    """Return the resource from detectors, environment and ``given``, which wins.
+    """Return the resource from the detectors, the environment and ``given``, which wins.
 
     Reads ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
     ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``, which by default selects the
@@ -63,12 +63,9 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
 
 
 def process_attributes() -> dict[str, Any]:
-    """Return the attributes that differ between this process and its forked children.
-
-    ``service.instance.id`` is the SDK's random id, if the SDK is new enough.
-    """
+    """Return the attributes that differ between this process and its forked children."""
     found: dict[str, Any] = {"process.pid": os.getpid(), "process.parent_pid": os.getppid()}
-    detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)
+    detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)  # missing in older SDKs
     if detector is not None:
         found.update(detector().detect().attributes)
     return found
@@ -77,10 +74,7 @@ def process_attributes() -> dict[str, Any]:
 def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, Any]) -> Resource:
     """Return the resource of a forked child; attributes that the user has set do not change.
 
-    Args:
-        resource: the parent's resource.
-        before: the parent's :func:`process_attributes`.
-        now: the child's :func:`process_attributes`.
+    ``before`` and ``now`` are the :func:`process_attributes` of the parent and the child.
     """
     changed = {
         name: value
@@ -91,7 +85,7 @@ def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, An
 
 
 def _announce_malformed() -> None:
-    """Announce the entries that the SDK skips, by position, because they may hold a secret."""
+    """Announce the positions of the entries that the SDK skips; an entry may hold a secret."""
     entries = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
     wrong = [
         str(position)

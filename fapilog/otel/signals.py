@@ -7,7 +7,7 @@ signal ends the process.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 from opentelemetry import metrics, trace
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
-_UVICORN: Final = "uvicorn.server"
-
 
 def deliver_on_sigterm() -> None:
     """Deliver spans and metrics if SIGTERM ends the process, even while uvicorn runs.
@@ -29,7 +27,7 @@ def deliver_on_sigterm() -> None:
     Does nothing if the application has its own handler.  Call this function once.
     """
     process_exit.on_sigterm(flush_providers)
-    wrapt.register_post_import_hook(_watch, _UVICORN)
+    wrapt.register_post_import_hook(_watch, "uvicorn.server")
 
 
 def flush_providers(seconds: float) -> None:

@@ -113,15 +113,15 @@ def _sinks_in_file() -> bool:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Filter out the message that other configurators are not loaded, because this is intended."""
+    """Filter out a warning about other configurators, which are not loaded on purpose."""
     return not str(record.msg).startswith("Configuration of %s not loaded")
 
 
 def _instrument_children() -> None:
     """Restore the directory of OpenTelemetry's ``sitecustomize`` in PYTHONPATH.
 
-    Before version 0.63b0, ``opentelemetry-instrument`` removes it, so Python child
-    processes, such as uvicorn's workers, have no telemetry.
+    Before version 0.63b0, ``opentelemetry-instrument`` removes this directory, so
+    Python child processes, such as uvicorn's workers, have no telemetry.
     """
     directory = os.path.dirname(os.path.abspath(auto_instrumentation.__file__))  # noqa: PTH100, PTH120 - must equal the removed path
     found = getattr(sys.modules.get("sitecustomize"), "__file__", None) or ""
