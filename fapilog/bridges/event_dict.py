@@ -100,7 +100,7 @@ def _body(event: Any, fields: dict[str, Any]) -> Any:
 
 
 def _exception_attributes(formatted: Any) -> dict[str, Any]:
-    """Return the ``exception.*`` attributes for the exception that a processor has formatted."""
+    """Return the ``exception.*`` attributes for an exception that a processor has formatted."""
     if isinstance(formatted, str):
         return from_traceback(formatted)
     try:

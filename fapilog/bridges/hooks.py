@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
     Hook = Callable[..., Any]
 
-# logging.captureWarnings() and asyncio use these logger names too, so that one level
-# applies to the records of both.
-_WARNINGS: Final = "py.warnings"
-_ASYNCIO: Final = "asyncio"
-
 _feed: Final = feeds.Feed()
 _lock: Final = SetupLock()
 _loops: Final[weakref.WeakKeyDictionary[aio.AbstractEventLoop, tuple[Hook, Hook | None]]] = (
@@ -56,7 +51,7 @@ def install_hooks(
 
     Args:
         warnings: whether to log warnings that the filters let through, at
-            WARN, as logger ``py.warnings``.
+            WARN, as logger ``py.warnings``, like ``logging.captureWarnings``.
         uncaught: whether to log the exception that ends the main thread, at
             FATAL, as logger ``sys``, unless it is a KeyboardInterrupt.
         threads: whether to log exceptions that end a thread, at ERROR, as
@@ -70,7 +65,6 @@ def install_hooks(
     """
     wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
     with _lock:
-        _feed.follow(None)
         for name, patch in _patches.items():
             if wanted[name]:
                 patch.apply()
@@ -106,13 +100,10 @@ _Report: TypeAlias = "tuple[object, Event, Context]"
 
 
 def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Hook:
-    """Return a hook that logs a report and then calls the previous hook.
+    """Return a hook that logs a report and then calls ``found``, the previous hook.
 
-    Args:
-        name: the hook's name in ``_patches``.
-        describe: the function that makes the report from the hook's arguments,
-            or returns None if the hook must not log.
-        found: the previous hook.
+    ``describe`` makes the report from the hook's arguments, or returns None if the
+    hook must not log.
     """
 
     def hook(*args: Any, **kwargs: Any) -> None:  # pragma: no cover - see disguised()
@@ -148,7 +139,7 @@ def _warning(  # noqa: PLR0917 - Python's signature
         "code.file.path": filename,
         "code.line.number": lineno,
     }
-    event = Event(_WARNINGS, WARN, "WARNING", str(message), attributes)
+    event = Event("py.warnings", WARN, "WARNING", str(message), attributes)
     return message, event, copy_context()
 
 
@@ -178,7 +169,7 @@ def _loop_error(_loop: aio.AbstractEventLoop, context: dict[str, Any]) -> _Repor
     task = context.get("task") or context.get("future")
     attributes = {"asyncio.task.name": task.get_name()} if isinstance(task, aio.Task) else {}
     body = context.get("message") or "unhandled exception in an event loop"
-    event = Event(_ASYNCIO, ERROR, "ERROR", body, attributes, exception=exception)
+    event = Event("asyncio", ERROR, "ERROR", body, attributes, exception=exception)
     what = context if exception is None else exception
     return what, event, _context_of(task, context.get("handle"))
 
@@ -200,11 +191,7 @@ def _hook_loop(loop: aio.AbstractEventLoop | None) -> None:
     if loop is None or isinstance(loop, aio.BaseEventLoop) or loop in _loops:
         return
     found = loop.get_exception_handler()
-
-    def default(loop: aio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        loop.default_exception_handler(context)
-
-    handler = _wrap("asyncio", _loop_error, found or default)
+    handler = _wrap("asyncio", _loop_error, found or type(loop).default_exception_handler)
     loop.set_exception_handler(handler)
     _loops[loop] = (handler, found)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: The key in loguru's record under which format() saves the caller.
 _CALLER: Final = "fapilog.caller"
-#: The key in loguru's record for the ids of the sinks that take it, by their targets' ids.
+#: The key in loguru's record under which the sinks note which of them takes the record.
 _CLAIMS: Final = "fapilog.sinks"
 _HEADER: Final = "Traceback (most recent call last)"
 _TRACE: Final = 5
@@ -103,12 +103,10 @@ class LoguruSink:
             attributes["code.line.number"] = fields["line"]
             attributes["code.function.name"] = f"{name}.{fields['function']}"
         found = fields["exception"]
-        exception = None
-        if found is not None:
-            exception = found.value
-            if exception is None or fields["thread"].id != get_ident():
-                exception = None  # the record came through the queue, without frames
-                attributes.update(_exception_attributes(str(message), found.type))
+        exception = None if found is None else found.value
+        if found is not None and (exception is None or fields["thread"].id != get_ident()):
+            exception = None  # the record came through the queue, without frames
+            attributes.update(_exception_attributes(str(message), found.type))
         noted = fields.get(_CALLER)
         return Event(
             name,

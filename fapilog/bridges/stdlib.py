@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 FLUSH_TIMEOUT: Final = 1.0
 
 _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
-# The attributes of every record, of formatters, and of OpenTelemetry for format strings.
+# The attributes that every record has, or that formatters or OpenTelemetry add to a record.
 _NOT_EXTRA: Final = frozenset(_PLAIN) | {
     "asctime",
     "message",
@@ -102,7 +102,7 @@ class Handler(logging.Handler):
         self._thread_attributes = thread_attributes
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter and emit a record without the handler's lock, because both run user code."""
+        """Filter and emit a record; user code may run here, so the handler's lock is not held."""
         name = record.name
         if type(name) is feeds.Taken and self.feed.has(name):
             return False
@@ -283,8 +283,8 @@ _installations: dict[logging.Logger, _Installation] = {}
 class _Everywhere(Patch):
     """The patch of ``logging.Logger.callHandlers``, which gives every record to one handler.
 
-    This handler gets an unchanged record, before the loggers' own handlers do, on
-    the thread that logged it.
+    The handler gets each record unchanged, on the thread that logged it, before the
+    loggers' own handlers do.
 
     Attributes:
         handler: the handler that gets every record, or None.

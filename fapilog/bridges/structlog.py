@@ -59,7 +59,9 @@ class StructlogProcessor:
             DropEvent: always, so that structlog does nothing more.
         """
         fields = dict(event_dict)
-        name = _name(logger, fields)
+        name = fields.get("logger") or getattr(logger, "name", "")
+        if not isinstance(name, str):
+            name = ""
         number, text = event_dicts.level_of(method_name, fields)
 
         def describe() -> Event:
@@ -67,11 +69,6 @@ class StructlogProcessor:
 
         take(self.feed, name, number, describe)
         raise structlog.DropEvent
-
-
-def _name(logger: Any, fields: dict[str, Any]) -> str:
-    name = fields.get("logger") or getattr(logger, "name", "")
-    return name if isinstance(name, str) else ""
 
 
 class NamedLogger:
