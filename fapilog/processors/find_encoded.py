@@ -25,7 +25,7 @@ _json: Final = re.compile(r"(?P<slashes>\\{1,8})(?:/|u00(?P<code>[2-7][0-9A-Fa-f
 
 
 def all_forms(text: str) -> str:
-    """Return a text, followed by its forms without JSON escapes and percent-encoding."""
+    """Return a text, followed by the text without JSON escapes and without percent-encoding."""
     if "\\" in text:
         plain = without_escapes(text)
         text = text if plain == text else f"{text}\n{plain}"
@@ -45,10 +45,7 @@ def _character(match: re.Match[str]) -> str:
 def mask_encoded(text: str, search: Callable[[str], str], mask: str) -> str:
     """Mask the percent-encoded parameters and URLs that contain a secret.
 
-    Args:
-        text: the text.
-        search: the function that masks the secrets in a decoded text.
-        mask: the text that replaces the value of a parameter, or a whole part.
+    ``search`` masks the secrets in a decoded text.
     """
 
     def is_secret(part: str) -> bool:

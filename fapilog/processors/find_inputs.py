@@ -29,13 +29,13 @@ _place: Final = re.compile(
     (?:\r?\n|\\n)(?P=bar)[ ]{2}""",
     re.VERBOSE,
 )
-#: The largest number of characters in the line before the place.
+#: The largest number of characters of the line before the place that are read.
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
 # The dots in a shortened name, the rest of the name, and the sign before the value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
-#: The number of characters that are searched for dots, and of dots that are tried.
+#: The number of characters that are searched for "...", and the number of "..." that are tried.
 _CUT_WITHIN: Final = 64
 _MOST_DOTS: Final = 4
 _location: Final = re.compile(
@@ -49,7 +49,7 @@ _simple: Final = re.compile(
 
 
 def may_hold_input(lowered: str) -> bool:
-    """Whether a text in lower case may contain an invalid value in the form of pydantic."""
+    """Whether a text in lower case may contain an invalid value as pydantic formats it."""
     return _VALUE in lowered
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# The percent-encoding of a character of a name; "=", ":" and brackets do not belong to names.
+# The percent-encoding of a character that a name may contain, without the "%".
 _ESCAPE: Final = "(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])"
 
 
@@ -53,10 +53,10 @@ _OPENING: Final = frozenset("[({")
 _CLOSING: Final = frozenset("])}")
 #: Matches the start of a quotation; the group ``quote`` is the quote with its backslashes.
 quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""").match
-# The line end before a value in a later line: before a quotation, a container or a number ...
+# The line end between a name and its value, which is a quotation, a container or a number ...
 _break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
 _member_below: Final = re.compile(rf"""{_break}(?=[bBrRuUfF]{{0,2}}\\*["']|[\[({{\d-])""")
-# ... or, as in YAML, before an indented word that is not a name itself.
+# ... or, as in YAML, an indented word that is not a name itself.
 _word_below: Final = re.compile(
     r"\r?\n[ \t]{1,99}(?=[^\s\[({#|>-])(?![^\s:=]{1,99}[ \t]?[:=](?:\s|\Z))"
 )
@@ -64,7 +64,7 @@ _yaml_start: Final = re.compile(r"(?:\A|[\r\n])[ \t]{0,99}(?:-[ ])?\Z")
 _STATEMENTS: Final = frozenset({"if", "elif", "while", "with", "class", "match", "case"})
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
-# The rest of a line, or the rest of a quotation that contains the name too; by its quote.
+# The rest of a line, or of the quotation that contains the name and the value, by its quote.
 _rest: Final = {quote: re.compile(rf"[^\r\n\\{quote}]*") for quote in ("", "'", '"')}
 # A value up to the next space, quote or delimiter; a comma is a delimiter if a name follows.
 _unquoted: Final = re.compile(r"""[^\s,;&"']*(?:,(?![\w.-]{1,64}[=:])[^\s,;&"']+)*""")
@@ -132,7 +132,7 @@ def _is_in_query(match: re.Match[str]) -> bool:
     text, start = match.string, match.start()
     if start:
         return text[start - 1] in "?&"
-    return not any(blank in text for blank in " \t\r\n")  # the text is a query string
+    return not any(blank in text for blank in " \t\r\n")  # the text may be a query string
 
 
 def _value(text: str, match: re.Match[str]) -> Value:
@@ -185,7 +185,7 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
         before = found
         while text[before - 1] == "\\":
             before -= 1
-        # In JSON inside JSON, each level doubles the backslashes and escapes its quotes.
+        # In JSON inside JSON, each level doubles the backslashes and adds one to each quote.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
             # JSON inside a repr has twice the backslashes, so this is an escaped quote.
             before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
@@ -199,12 +199,8 @@ def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
     """Return the end of a value that follows a name in quotes, as in JSON.
 
     The value may have several lines, and a truncated text may end inside it.
-
-    Args:
-        text: the text.
-        start: the start of the value.
-        escapes: the number of backslashes before each quote, as in JSON inside a
-            JSON string.
+    ``escapes`` is the number of backslashes before each quote: 1 for JSON inside a
+    JSON string.
     """
     depth, quote = 0, ""
     for match in _structure.finditer(text, start):

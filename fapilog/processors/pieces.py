@@ -34,12 +34,8 @@ def search(
 ) -> Iterator[re.Match[str]]:
     """Yield the matches of a pattern, in order and without overlap.
 
-    Args:
-        pattern: a pattern that takes linear time, if the pieces are long.
-        text: the text.
-        piece: the number of characters in a piece.
-        overlap: the number of characters past the end of a piece that are read.
-        whole: whether a match may be longer than the overlap allows.
+    The pattern must take linear time if the pieces are long.  If ``whole``, a
+    match may be longer than the overlap.
     """
     size = len(text)
     if size <= piece:

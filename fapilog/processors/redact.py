@@ -41,10 +41,8 @@ if TYPE_CHECKING:
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
-#: Limits that no plain value of a record exceeds.
+#: Limits that are larger than those of any record.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
-#: The length of the shortest text that can contain a secret and its name: ``pwd=x``.
-_SHORTEST: Final = 5
 #: The largest number of bytes in texts that are searched together; a search blocks all threads.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
@@ -115,7 +113,7 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # The attribute_size() of each name of an attribute or key that needs no masking.
+        # The attribute_size() of each attribute's or key's name that contains no secret.
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
         self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
@@ -146,8 +144,7 @@ class RedactProcessor:
         for name, value in record.attributes.items():
             kind = type(value)
             if kind is str:
-                if len(value) >= _SHORTEST:
-                    texts.append(value)
+                texts.append(value)
             elif kind not in _NUMBERS:
                 clear = False
             if name not in harmless:

@@ -32,11 +32,11 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: A repeat that can match more often than this is wide, and adds only this many ways.
+#: A repeat that can match more often than this is wide.  It counts as this many ways.
 _WIDE: Final = 64
 #: The largest number of ways to match the same text: as many as two wide repeats have.
 _MOST_WAYS: Final = _WIDE * _WIDE
-#: One or more characters of each kind, which represent all others of their kind.
+#: Characters of every kind; each represents all others of its kind.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
 _CHARACTERS: Final = {op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN}
@@ -93,8 +93,8 @@ class _Check:
         Args:
             nodes: the parsed sequence.
             follow: the characters that may come after the sequence.
-            fails: whether the match can fail after the sequence; only then does
-                ``re`` try the other ways.
+            fails: whether the match can fail after the sequence, so that ``re``
+                tries the other ways.
         """
         ways = 1
         nodes = [*_flat(nodes)]
@@ -144,7 +144,9 @@ class _Check:
             if first & seen:
                 return True
             seen |= first
-        return bool(seen & starts) or _has_prefix(texts)
+        # If a text begins with another text, both can match.
+        pairs = itertools.pairwise(sorted(texts))
+        return bool(seen & starts) or any(longer.startswith(text) for text, longer in pairs)
 
     def _wide_neighbour(self, rest: list[Any]) -> Chars | None:
         """Return the first characters of a wide repeat that can come next, or None."""
@@ -200,9 +202,3 @@ def _flat(nodes: list[Any]) -> Iterator[Any]:
 def _can_fail(nodes: list[Any]) -> bool:
     """Whether a sequence can fail to match, because one of its parts is not optional."""
     return any(kind not in _REPEATS or value[0] for kind, value in nodes)
-
-
-def _has_prefix(texts: list[str]) -> bool:
-    """Whether one of the texts begins with another one, so that both can match."""
-    texts = sorted(texts)
-    return any(after.startswith(text) for text, after in itertools.pairwise(texts))

@@ -55,6 +55,7 @@ ORDINARY = [
     r"äöü+",
     r"(?:\w|\d)+x",
     r"(?i)(?:a|A)+b",
+    r"(?a)\w+é+x",
 ]
 ENDLESS = [
     r"(a+)+$",
@@ -107,6 +108,7 @@ ENDLESS = [
     r".*foo.*bar.*baz",
     r"\w+\w+$",
     r"(\w+)(\d+)x",
+    r"[\u0430-\u044f]+[\u0431-\u044e]+x",
 ]
 
 
