@@ -142,7 +142,7 @@ def _describe(value: Any) -> str:
     """
     described = str.__str__(repr(value))  # a plain str even if __repr__ returns a subclass
     kind: Any = type(value)
-    if kind.__str__ is not object.__str__:
+    if kind.__str__ is not object.__str__ and kind.__repr__ is not object.__repr__:
         with contextlib.suppress(Exception):  # if str() fails, the repr is enough
             text = str.__str__(str(value))
             if described.endswith(f"({text!r})") or described == repr(text):
