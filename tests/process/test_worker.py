@@ -10,7 +10,7 @@ from tests.support.ledger import wait_for
 
 
 class Loop:
-    """A loop that sleeps until it is woken, and ends when told."""
+    """A loop that sleeps until it is woken, and ends when the event ``over`` is set."""
 
     def __init__(self, width: int = 1) -> None:
         self.rounds = self.running = self.finished = 0
@@ -147,7 +147,7 @@ def test_on_the_calling_thread_the_loop_is_not_nested():
 
 
 def interrupted_at(worker: Worker, method: str, handler: Callable[[], object]) -> None:
-    """Have ``handler`` run once, where ``worker`` calls its ``method``, as a signal might."""
+    """Run ``handler`` once when ``worker`` calls its ``method``, as a signal might."""
     real = getattr(worker, method)
 
     def interrupted(*args: object, **more: object) -> object:
