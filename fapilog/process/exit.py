@@ -1,9 +1,9 @@
 """The end of a process: interpreter exit and SIGTERM, each with one deadline.
 
-Runtimes register here while they are open.  Delivery begins as soon as the
-interpreter begins to shut down, while most versions can still start threads.  It
-ends in an ``atexit`` hook, after the application's own threads have been
-joined; the hook itself delivers the records for which no thread can be started.
+Runtimes register here while they are open.  Delivery begins when the interpreter
+begins to shut down, because most versions of Python can still start threads then.
+Delivery ends in an ``atexit`` hook, after the application's own threads have ended.
+If no thread can be started, the hook delivers on the main thread.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fapilog.process.sigterm import Sigterm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The exit timeout in seconds if no open runtime defines one.
+#: Seconds until the deadline if no runtime is open.
 _PATIENCE: Final = 5.0
-#: Seconds reserved for closing after a delivery has used its whole time.
+#: Seconds that remain for closing the runtimes if the delivery uses all of its time.
 _LAST: Final = 0.1
 
 
@@ -35,7 +35,7 @@ class Closable(Protocol):
         """The seconds that the runtime may take when the process ends."""
 
     def prepare_exit(self) -> None:
-        """Start the threads that the end will need."""
+        """Start the threads that :meth:`flush` and :meth:`shutdown` need."""
 
     def flush(self, timeout: float | None = None) -> bool:
         """Deliver the accepted records; return True if all were delivered in time."""
@@ -44,21 +44,21 @@ class Closable(Protocol):
         """Deliver the accepted records and shut down."""
 
 
-# Strong references: a runtime that only loggers still use must be drained too.
+# Strong references, because the application may keep only the loggers of a runtime.
 _open: Final[set[Closable]] = set()
 _others: Final[list[Callable[[float], None]]] = []
 _spent = 0.0  # seconds of the exit timeout that _begin() has used
 
 
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
-    """Drain ``runtime`` at the end of the process.  Thread-safe."""
+    """Deliver the records of ``runtime`` at the end of the process.  Thread-safe."""
     _open.add(runtime)
     if handle_sigterm:
         sigterm.install()
 
 
 def unregister(runtime: Closable) -> None:
-    """Forget a closed runtime; after the last one, restore SIGTERM's default action."""
+    """Forget a closed runtime.  After the last one, SIGTERM has its default action again."""
     _open.discard(runtime)
     if not _open and not _others:
         sigterm.restore()
@@ -70,13 +70,11 @@ def open_runtimes() -> list[Closable]:
 
 
 def on_sigterm(deliver: Callable[[float], None]) -> None:
-    """Call ``deliver(seconds)`` when SIGTERM ends the process without ``atexit`` hooks.
-
-    For providers that are not runtimes and use exit hooks for every other end.
+    """Call ``deliver`` after SIGTERM, which ends the process without its ``atexit`` hooks.
 
     Args:
-        deliver: the function, called before the runtimes are drained, with half
-            of the remaining time; it must not raise.
+        deliver: the function, called before the runtimes deliver, with half of the
+            remaining time in seconds; it must not raise.
     """
     _others.append(deliver)
     sigterm.install()
@@ -97,13 +95,13 @@ def _deliver_and_close() -> None:
     deadline = monotonic() + _timeout()
     for deliver in tuple(_others):
         deliver(max(deadline - monotonic(), 0.0) / 2)
-    _deliver(deadline - _LAST)  # the application may still log
+    _deliver(deadline - _LAST)  # the application still logs during this call
     for runtime in open_runtimes():
         runtime.shutdown(max(deadline - monotonic(), 0.0))
 
 
 def _begin() -> None:
-    """Deliver, if threads can be started; Python 3.12.0 and 3.12.1 refuse to start them here."""
+    """Deliver before the exit hooks run; in Python 3.12.0 and 3.12.1, no thread starts here."""
     global _spent  # noqa: PLW0603 - _finish() may use the remaining time
     began = monotonic()
     try:
@@ -114,7 +112,7 @@ def _begin() -> None:
 
 
 def _finish() -> None:
-    """Deliver the records logged after _begin() and close; a SIGTERM keeps the deadline."""
+    """Deliver the records that were logged after _begin(), and close all runtimes."""
     deadline = monotonic() + max(_timeout() - _spent, _LAST)
     sigterm.is_deferred = True
     try:
@@ -137,11 +135,10 @@ fork.register(
     in_child=sigterm.after_fork_in_child,
 )
 
-# Registered on import, so that hooks that an application registers later run before
-# _finish and may still log.  The private hook of threading, which concurrent.futures
-# also uses, runs before the interpreter refuses new threads.  Without that hook,
-# _finish delivers everything.
+# Registered on import: hooks that an application registers later run before _finish,
+# so they may still log.  The private hook of threading runs before the interpreter
+# refuses new threads.  Without this hook, _finish delivers everything.
 atexit.register(_finish)
 if hasattr(threading, "_register_atexit"):
-    with contextlib.suppress(RuntimeError):  # imported while the interpreter shuts down
+    with contextlib.suppress(RuntimeError):  # this import comes too late
         threading._register_atexit(_begin)  # noqa: SLF001

@@ -1,9 +1,9 @@
 """Files that outlive the process: opened safely, locked, written whole and synced.
 
-The spool and the file sink use these system calls.  No file is opened through
-a symbolic link.  Locks are advisory and belong to open files: a process that
-dies leaves no lock behind.  Differences between platforms are handled here and
-nowhere else.
+The spool and the file sink call these functions.  No file is opened through a
+symbolic link.  Locks are advisory and belong to open files, so a process that dies
+leaves no lock.  The differences between platforms are handled in this module.
+Functions raise OSError if a system call fails.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# O_NONBLOCK: opening a pipe that somebody put at the path must not block.
+# O_NONBLOCK, because opening a named pipe would block.
 _SAFE: Final = (
     getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
-#: For writes that the system appends, even after the file was truncated.
-#: Readable as well, because an open file can be read after it was deleted.
+#: Flags for writes at the end of the file.  The file can also be read, so that its
+#: content can be saved after somebody has deleted it.
 APPEND: Final = os.O_RDWR | os.O_APPEND
-#: For reads and writes at any offset.
+#: Flags for reads and writes at any offset.
 UPDATE: Final = os.O_RDWR
 _NEW: Final = os.O_CREAT | os.O_EXCL
 
 _TAKEN: Final = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
-#: Errors of file systems without locks; EBADF: NFS does not lock directories.
+#: Errors of file systems without locks.  NFS answers EBADF for directories.
 _NO_LOCK: Final = {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK}
 _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
@@ -45,7 +45,7 @@ _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 
 class PlantedFileError(PermissionError):
-    """Another user may have put the file where it is; the message names the fix."""
+    """Another user may have created the file; the message names the fix."""
 
 
 def create_file(path: Path, flags: int, mode: int = 0o600) -> int:
@@ -53,7 +53,6 @@ def create_file(path: Path, flags: int, mode: int = 0o600) -> int:
 
     Raises:
         FileExistsError: the path exists already.
-        OSError: the file cannot be created.
     """
     fd = os.open(path, flags | _NEW | _SAFE, mode)
     if hasattr(os, "fchmod"):
@@ -62,11 +61,7 @@ def create_file(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open the regular file ``path`` and return its descriptor.
-
-    Raises:
-        OSError: the path is missing, is not a regular file, or cannot be opened.
-    """
+    """Open the regular file ``path`` and return its descriptor."""
     fd = os.open(path, flags | _SAFE)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
@@ -75,15 +70,14 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def open_unplanted(path: Path) -> int:
-    """Open the regular file ``path`` for appending, unless another user may have put it there.
+    """Open the regular file ``path`` for appending, unless another user may have created it.
 
-    The owner of a planted file could read the records, and a hard link could
-    lead the writes to any file of this user.
+    The owner of such a file could read the records, and a hard link could lead the
+    writes to any file of this user.
 
     Raises:
         PlantedFileError: the file has another owner or a second name, and all
             users can write to a directory above it.
-        OSError: see :func:`open_file`.
     """
     fd = open_file(path, APPEND)
     try:
@@ -91,7 +85,7 @@ def open_unplanted(path: Path) -> int:
         if hasattr(os, "geteuid") and (
             status.st_uid not in {0, os.geteuid()} or status.st_nlink > 1
         ):
-            # Check both paths to the file: a link above it may belong to another user.
+            # Check both paths, because a directory may be a link of another user.
             for directory in (path.absolute().parent, path.resolve().parent):
                 _refuse_open_to_all(directory, status)
     except BaseException:
@@ -105,9 +99,8 @@ def _refuse_open_to_all(directory: Path, status: os.stat_result) -> None:
         above = one.stat()
         if above.st_mode & stat.S_IWOTH:
             reason = (
-                f"it belongs to user {status.st_uid} or has a second name, and all users can "
-                "write to a directory that it lies in; use a directory of your own, or remove "
-                "the file"
+                f"the file belongs to user {status.st_uid} or has a second name, and all users "
+                f"can write to {one}; use a directory of your own, or remove the file"
             )
             raise PlantedFileError(errno.EPERM, reason)
         if above.st_uid in {0, os.geteuid()}:
@@ -115,25 +108,21 @@ def _refuse_open_to_all(directory: Path, status: os.stat_result) -> None:
 
 
 def open_directory(path: Path) -> int:
-    """Open the directory ``path`` and return its descriptor; -1 on Windows.
-
-    Raises:
-        OSError: the path is missing, is not a directory, or cannot be opened.
-    """
+    """Open the directory ``path`` and return its descriptor; -1 on Windows."""
     if sys.platform == "win32":
         return -1
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def close_file(fd: int) -> None:
-    """Close a descriptor; do nothing if it is -1 or closed already."""
+    """Close a descriptor, unless it is -1 or closed already."""
     if fd >= 0:
         with contextlib.suppress(OSError):
             os.close(fd)
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
-    """Return whether ``path`` still leads to the open file or directory that has this status."""
+    """Return whether ``path`` is the file or directory that has this status."""
     try:
         return os.path.samestat(path.lstat(), status)
     except OSError:
@@ -144,11 +133,7 @@ def is_at(path: Path, status: os.stat_result) -> bool:
 
 
 def make_directories(path: Path) -> None:
-    """Create the directory and its missing parents, for this user only (0700).
-
-    Raises:
-        OSError: a directory cannot be created, or the path exists and is not a directory.
-    """
+    """Create the directory and its missing parents, for this user only (0700)."""
     with contextlib.suppress(FileExistsError):
         try:
             path.mkdir(mode=0o700)
@@ -160,12 +145,7 @@ def make_directories(path: Path) -> None:
 
 
 def make_private_directory(path: Path) -> None:
-    """Create the directory if it is missing, and close it to other users (0700).
-
-    Raises:
-        OSError: the directory cannot be created, is a symbolic link, or belongs
-            to another user.
-    """
+    """Create the directory if it is missing, check it, and close it to other users (0700)."""
     make_directories(path)
     check_private(path)
     if sys.platform != "win32" and path.stat().st_mode & 0o077:
@@ -191,11 +171,7 @@ def check_private(path: Path) -> None:
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
-    """Return ``size`` bytes at ``offset``, or fewer at the end of the file.
-
-    Raises:
-        OSError: the disk failed.
-    """
+    """Return ``size`` bytes at ``offset``, or fewer at the end of the file."""
     os.lseek(fd, offset, os.SEEK_SET)
     data = os.read(fd, size)
     while len(data) < size and (more := os.read(fd, size - len(data))):
@@ -217,22 +193,12 @@ def write_whole(fd: int, parts: Sequence[bytes]) -> None:
 
 
 def sync_data(fd: int) -> None:
-    """Write the data of an open file to the disk, so that it survives a power failure.
-
-    Raises:
-        OSError: the disk failed.
-    """
+    """Write the data of an open file to the disk, so that it survives a power failure."""
     getattr(os, "fdatasync", os.fsync)(fd)
 
 
 def sync_directory(path: Path) -> None:
-    """Write new and changed names in a directory to the disk.
-
-    Does nothing on Windows and on file systems that cannot sync directories.
-
-    Raises:
-        OSError: the disk failed.
-    """
+    """Write the names in a directory to the disk, if the platform and the file system can."""
     if sys.platform == "win32":
         return
     fd = os.open(path, os.O_RDONLY)
@@ -246,7 +212,7 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes that a file takes on the disk; 0 if it is missing."""
+    """Return the bytes that a file takes on the disk; 0 if it is missing.  Never raises."""
     try:
         return taken_by(path.lstat())
     except OSError:
@@ -255,7 +221,7 @@ def size_of(path: Path) -> int:
 
 def taken_by(status: os.stat_result) -> int:
     """Return the bytes that a file takes on the disk; holes of a sparse file take none."""
-    blocks: int | None = getattr(status, "st_blocks", None)  # Windows does not report them
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows reports no blocks
     return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
 
@@ -264,49 +230,43 @@ def taken_by(status: os.stat_result) -> int:
 if sys.platform == "win32":
     import msvcrt
 
-    def try_lock(fd: int) -> bool:
-        """Take the lock of an open file; return False if it is taken."""
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return False
-            raise
-        return True
+    def _lock(fd: int) -> None:
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
 
-    def unlock(fd: int) -> None:
-        """Release the lock of an open file."""
-        with contextlib.suppress(OSError):  # closing the file releases the lock, too
-            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+    def _unlock(fd: int) -> None:
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 
 else:
     import fcntl
 
-    def try_lock(fd: int) -> bool:
-        """Take the lock of an open file; return False if it is taken.  Does not block.
+    def _lock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-        Raises:
-            OSError: the file system has no locks.
-        """
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return False
-            raise
-        return True
+    def _unlock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
-    def unlock(fd: int) -> None:
-        """Release the lock of an open file, for every process that inherited it."""
-        with contextlib.suppress(OSError):  # closing the file releases the lock, too
-            fcntl.flock(fd, fcntl.LOCK_UN)
+
+def try_lock(fd: int) -> bool:
+    """Take the lock of an open file, and return False if it is taken.  Does not block."""
+    try:
+        _lock(fd)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Release the lock of an open file, for every process that inherited it.  Never raises."""
+    with contextlib.suppress(OSError):  # closing the file releases the lock, too
+        _unlock(fd)
 
 
 def try_lock_if_possible(fd: int) -> bool:
-    """Take a lock like :func:`try_lock`; return True if locking is not possible.
+    """Take a lock like :func:`try_lock`; return True if the file system has no such locks.
 
-    Locking is not possible on file systems without locks, for directories on
-    some others, and on Windows, where a lock would keep readers out.
+    Also returns True on Windows, where the lock would prevent other programs from reading.
     """
     try:
         return sys.platform == "win32" or try_lock(fd)
@@ -319,8 +279,8 @@ def try_lock_if_possible(fd: int) -> bool:
 class SyncedFile:
     """An open file that one thread writes while another thread syncs it.
 
-    ``write``, ``write_at``, ``cut`` and ``close`` belong to one thread at a
-    time; another thread may call ``sync`` at the same time.
+    One thread at a time may call ``write``, ``write_at``, ``cut`` and ``close``;
+    another thread may call ``sync`` at the same time.
 
     Args:
         path: the file's path.
@@ -328,8 +288,8 @@ class SyncedFile:
 
     Attributes:
         inode: the file's number on its file system.
-        failed: whether a sync has failed.  Write nothing more to such a file,
-            because no later sync can tell which pages are lost.
+        failed: whether a sync has failed.  Such a file may not be written any more,
+            because no later sync reports which pages are lost.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -342,39 +302,26 @@ class SyncedFile:
         self._guard = native.RLock()  # protects the descriptor while it is copied or closed
 
     def write(self, parts: Sequence[bytes]) -> None:
-        """Write ``parts`` at the file's position, which is its end with :data:`APPEND`.
-
-        Raises:
-            OSError: see :func:`write_whole`.
-        """
+        """Write ``parts`` at the end of a file that was opened with :data:`APPEND`."""
         try:
             write_whole(self._fd, parts)
-        finally:  # set after the write, because a concurrent sync may miss it
+        finally:  # set after the write, because a sync during the write may miss a part
             self._dirty = True
 
     def write_at(self, offset: int, data: bytes) -> None:
-        """Write ``data`` at ``offset`` of a file that was opened with :data:`UPDATE`.
-
-        Raises:
-            OSError: see :func:`write_whole`.
-        """
+        """Write ``data`` at ``offset`` of a file that was opened with :data:`UPDATE`."""
         os.lseek(self._fd, offset, os.SEEK_SET)
         self.write((data,))
 
     def cut(self, size: int) -> None:
-        """Cut the file to ``size`` bytes.
-
-        Raises:
-            OSError: the file cannot be cut and keeps its length.
-        """
+        """Cut the file to ``size`` bytes."""
         os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
         """Write the file's data to the disk, so that it survives a power failure.  Blocks.
 
-        Does nothing if everything is synced, if the file is closed, or after a
-        sync that failed: the system may have dropped the pages that it could
-        not write, and a second sync would report success without them.
+        Does nothing after a sync that failed: the system may have dropped the pages that
+        it could not write, and a second sync would report success.
 
         Raises:
             OSError: the disk failed, or the file was deleted.
@@ -396,17 +343,13 @@ class SyncedFile:
             self._copy = -1
 
     def copy(self) -> int:
-        """Return a second descriptor, valid even if the file was deleted; -1 once closed.
-
-        Raises:
-            OSError: too many files are open.
-        """
+        """Return a second descriptor of the file, even if it was deleted; -1 once it is closed."""
         with self._guard:
             return os.dup(self._fd) if self._fd >= 0 else -1
 
     @property
     def has_name(self) -> bool:
-        """Whether the file's path still leads to the file."""
+        """Whether the file's path still leads to the file.  Never raises."""
         with self._guard, contextlib.suppress(OSError):
             return is_at(self.path, os.fstat(self._fd))
         return False
@@ -418,7 +361,7 @@ class SyncedFile:
         close_file(fd)
 
     def abandon(self) -> None:
-        """Close the file in a forked child, where the guard may be locked forever."""
+        """Close the file in a forked child, where the guard may stay locked forever."""
         for fd in (self._fd, self._copy):
             close_file(fd)
         self._fd = self._copy = -1

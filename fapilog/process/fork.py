@@ -1,20 +1,14 @@
 """The steps around a fork in one ordered list, and a gate for foreign libraries.
 
-A child inherits every lock of its parent, but only the thread that forked.  A
-lock that another thread held is never released in the child.  Modules that own
-such locks, threads or connections register here the functions that restore them;
-the place in :data:`STEPS`, not the order of imports, decides when a function runs.
+A child inherits every lock of its parent, but only the thread that forked.  A lock
+that another thread held is never released in the child.  So modules that own locks,
+threads or connections register functions here that restore them.  The place of a
+step in :data:`STEPS` decides when its functions run.
 
-Three libraries that delivery threads call have locks that a child cannot
-replace:
-
-- OpenSSL: its locks protect its sessions and its tables of algorithms.
-- The system's resolver: its locks protect the tables of its modules.
-- gRPC: it prepares for a fork only while no thread is inside a call
-  (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).
-
-Each has a :class:`Section`.  A fork waits until no thread is inside a section and
-holds new threads back until the fork is done.
+OpenSSL, the system's resolver and gRPC have locks that a child cannot replace
+(https://github.com/grpc/grpc/blob/master/doc/fork_support.md).  Each of these
+libraries has a :class:`Section`.  A fork waits until no thread is inside a section,
+and keeps threads from entering one until the fork is done.
 """
 
 from __future__ import annotations
@@ -37,25 +31,25 @@ if TYPE_CHECKING:
 
     _Function: TypeAlias = Callable[[], object]
 
-#: The steps around a fork: before it from top to bottom, after it from bottom to top.
+#: The steps around a fork.  Before the fork they run from top to bottom, after it from
+#: bottom to top.
 STEPS: Final = (
-    "sigterm",  # blocked first and unblocked last, when the child can handle it
-    "runtimes",  # names the child in the resource that the pipelines use
-    "configuration",  # the lock of configure(); the thread that holds it enters the gate
-    "gate",  # calls into the libraries above
+    "sigterm",  # blocks the signal until the child can handle it
+    "runtimes",  # changes the resource that the child's pipelines use
+    "configuration",  # takes the lock of configure(), whose owner may have to enter a section
+    "gate",  # waits until no thread is inside a section
     "bridges",
     "exporters",
     "pipelines",
     "holds",
     "hold buffers",
-    "diagnostics",  # first in the child: the other steps may announce something
+    "diagnostics",  # runs first in the child, because the other steps announce errors
 )
 
 _POLL: Final = 0.001
 
-
 _functions: Final[dict[tuple[str, str], list[_Function]]] = {}
-#: The methods of objects that may go before the process does.
+#: The methods of objects, which the registration does not keep alive.
 _methods: Final[dict[tuple[str, str], weakref.WeakKeyDictionary[Any, Callable[[Any], object]]]] = {}
 
 
@@ -66,7 +60,7 @@ def register(
     in_parent: _Function | None = None,
     in_child: _Function | None = None,
 ) -> None:
-    """Add functions to a step.  A method is called as long as its object lives.
+    """Add functions to a step.  A method is called only while its object exists.
 
     Args:
         step: the step's name in :data:`STEPS`.
@@ -93,10 +87,10 @@ def _run(moment: str, steps: Iterable[str]) -> None:
 
 
 class Section:
-    """Marks calls into one library; put ``with section:`` around each.  Does not nest.
+    """A context manager for each call into one library.  Thread-safe; does not nest.
 
-    Thread-safe.  Each change is one operation on a container and threads wait by
-    polling, because a fork may copy the object at any moment.
+    A fork may copy the object at any moment.  So each change is one operation on a
+    container, and threads wait without a lock.
 
     Args:
         library: the library's name, used in messages.
@@ -104,8 +98,8 @@ class Section:
         advice: the fix if a call takes longer, used in messages.
 
     Attributes:
-        cut_short: whether this process was forked while another thread was inside,
-            after ``patience`` had passed; the library's locks may stay locked.
+        cut_short: whether this process was forked during a call, so that the library's
+            locks may stay locked.
     """
 
     def __init__(self, library: str, patience: float, advice: str) -> None:
@@ -116,10 +110,10 @@ class Section:
         self._threads: set[int] = set()
 
     def __enter__(self) -> None:
-        """Make forks wait; block while another thread forks.
+        """Enter the section, after the fork if another thread forks.
 
         Raises:
-            RetryableError: the section was cut short, so a call may never return.
+            RetryableError: a call may never return, because the section was cut short.
         """
         if self.cut_short:
             msg = (
@@ -143,32 +137,32 @@ class Section:
         self._threads.discard(native.get_ident())
 
     def wait_until_empty(self, began: float) -> None:
-        """Wait until no other thread is inside, or ``patience`` seconds after ``began``."""
-        own = {native.get_ident()}  # a signal handler may fork inside a call
+        """Wait until no other thread is inside, at most ``patience`` seconds after ``began``."""
+        own = {native.get_ident()}  # a signal handler may fork during a call
         while self._threads - own and monotonic() < began + self.patience:
             native.sleep(_POLL)
 
     def after_fork(self) -> None:
-        """Forget the parent's threads; remember whether another one was inside."""
+        """Forget the parent's threads, and note whether another thread was inside."""
         self.cut_short |= bool(self._threads - {native.get_ident()})
         self._threads.clear()
 
 
-#: A call lasts until the backend has answered.
+#: A call of gRPC lasts until the backend has answered.
 GRPC: Final = Section("gRPC", 5.0, "use http/protobuf in programs that fork")
-#: A call takes milliseconds: fapilog waits for the network outside of OpenSSL.
+#: A call of OpenSSL takes milliseconds, because it does not wait for the network.
 TLS: Final = Section("TLS", 5.0, "fork again from a process that is less busy")
-#: A call may wait long for a name server, but holds no lock during the wait.  A fork
-#: during a longer call is therefore safe; the child checks that the resolver works.
+#: A call of the resolver may wait long for a name server, but usually holds no lock
+#: then.  After a fork during such a call, the child first tests the resolver.
 RESOLVER: Final = Section("name resolution", 1.0, "fork again when name servers answer")
 
 SECTIONS: Final = (GRPC, TLS, RESOLVER)
 
-_forks: Final[list[int]] = []  # the threads that fork
+_forks: Final[list[int]] = []  # the threads that are forking
 
 
 def close_gate() -> None:
-    """Block new calls and wait for running calls, up to the patience of each section."""
+    """Block new calls, and wait for running calls up to the patience of each section."""
     _forks.append(native.get_ident())
     began = monotonic()
     for section in SECTIONS:
@@ -177,7 +171,7 @@ def close_gate() -> None:
 
 def open_gate() -> None:
     """Let calls through again."""
-    with contextlib.suppress(ValueError):  # interrupted before it closed the gate
+    with contextlib.suppress(ValueError):  # close_gate() was interrupted
         _forks.remove(native.get_ident())
 
 

@@ -9,15 +9,14 @@ from fapilog import native
 
 _PAUSE: Final = 0.00005
 
-
 _thread: Final = threading.local()
 
 
 def set_busy(busy: bool) -> None:
-    """Set whether this thread has too much work; if so, :func:`give_way` does not pause.
+    """Set whether :func:`give_way` does nothing on this thread, because much work waits.
 
-    Under such a load, each pause would last until another thread has used its 5 ms,
-    and the application would wait for the records that pile up.
+    While other threads are busy, each pause lasts up to 5 ms, so a thread that pauses
+    after every batch would fall behind.
     """
     _thread.is_busy = busy
 
@@ -25,11 +24,9 @@ def set_busy(busy: bool) -> None:
 def give_way() -> None:
     """Let other threads run during a longer piece of work.
 
-    Only a real sleep releases the interpreter at once.  A waiting thread asks for
-    the interpreter every 5 ms (:func:`sys.getswitchinterval`), and I/O that the
-    kernel completes at once ends before another thread has woken up.  Blocks
-    for about a tenth of a millisecond, or until a running thread releases the
-    interpreter.
+    Blocks for about a tenth of a millisecond, or until a running thread releases the
+    interpreter.  Without this call, another thread would wait for the interpreter for
+    5 ms (:func:`sys.getswitchinterval`), even if this thread does short I/O.
     """
     if not getattr(_thread, "is_busy", False):
         native.sleep(_PAUSE)

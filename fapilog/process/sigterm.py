@@ -1,9 +1,9 @@
 """SIGTERM: a thread delivers within the deadline, then the process dies of the signal.
 
-The handler starts the thread and waits a moment for it, which is enough while
-backends answer.  After that, the interrupted code continues, because it may hold
-a lock that the delivery needs.  The main thread takes the last step, because
-only the main thread may restore the signal's default action.
+The handler starts the thread and waits for it, up to a second.  Then the interrupted
+code continues, because it may hold a lock that the delivery needs.  After the
+delivery, the thread sends the signal again, and the handler ends the process: only
+the main thread may restore the signal's default action.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-#: Seconds that the handler keeps the interrupted code waiting.
+#: Seconds that the handler waits for the delivery.
 _PATIENCE: Final = 1.0
 _POLL: Final = 0.001
-#: Seconds between two attempts to end the process, and the number of attempts.
+#: Seconds between two attempts to end the process, and the number of these attempts.
 _PAUSE: Final = 0.05
 _ATTEMPTS: Final = 40
 
@@ -38,13 +38,14 @@ class Sigterm:
         deliver: the function that delivers everything within the deadline.
 
     Attributes:
-        is_deferred: True while the exit delivers; the exit calls :meth:`die_if_told`.
+        is_deferred: whether the handler does nothing, because the exit delivers and
+            then calls :meth:`die_if_told`.
     """
 
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # keyed by the thread that forks
+        self._masks: dict[int, set[signal.Signals]] = {}  # per thread that forks
         self._watch = Watch(self)
         self._reset()
 
@@ -52,7 +53,7 @@ class Sigterm:
         self.is_deferred = False
         self._is_told = False
         self._is_done = False
-        self._starting = native.Lock()  # never released: one delivery per process
+        self._starting = native.Lock()  # never released, so that only one delivery starts
 
     @property
     def is_in_place(self) -> bool:
@@ -82,7 +83,7 @@ class Sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Start the delivery, wait a moment for it, and die when it is done."""
+        """Start the delivery, wait a moment for it, and end the process if it is complete."""
         self._is_told = True
         if self.is_deferred:
             return
@@ -92,7 +93,7 @@ class Sigterm:
             self._die()
 
     def die_if_told(self, deadline: float) -> None:
-        """Die of the signal if it has arrived, after the delivery or at ``deadline``."""
+        """If the signal has arrived, end the process after the delivery or at ``deadline``."""
         if self._is_told:
             if self._starting.locked():
                 self._wait(deadline)
@@ -108,15 +109,12 @@ class Sigterm:
         if not self._starting.acquire(blocking=False):
             return
         try:
-            native.start_thread(self._run_thread, "fapilog-sigterm")
-        except (RuntimeError, MemoryError):  # Python starts no threads late in its exit
+            native.start_thread(self._run, "fapilog-sigterm")
+        except (RuntimeError, MemoryError):  # the ending interpreter refuses new threads
             self._run()
 
-    def _run_thread(self) -> None:
-        native.IN_WORKER.set(True)
-        self._run()
-
     def _run(self) -> None:
+        native.IN_WORKER.set(True)
         try:
             self._deliver()
         finally:
@@ -130,15 +128,15 @@ class Sigterm:
             native.sleep(_PAUSE)
             if not self.is_in_place:  # the application handles the signal now
                 return
-        os._exit(128 + signal.SIGTERM)  # the main thread is inside a foreign call
+        os._exit(128 + signal.SIGTERM)  # the main thread is in a call that never returns
 
     def _die(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
-        os._exit(128 + signal.SIGTERM)  # the kernel protects the first process of a container
+        os._exit(128 + signal.SIGTERM)  # no signal kills the first process of a container
 
     def before_fork(self) -> None:
-        """Block SIGTERM: a child loses signals that arrive before it is ready."""
+        """Block SIGTERM, which a child would lose before :meth:`after_fork_in_child`."""
         if self.is_in_place:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             self._masks[threading.get_ident()] = cast("set[signal.Signals]", mask)
@@ -159,18 +157,17 @@ class Sigterm:
 
 
 class Watch:
-    """Notices SIGTERM in children of ``multiprocessing`` even if no handler runs.
+    """Starts the delivery in children of ``multiprocessing`` even if no handler runs.
 
-    Python runs a handler between two bytecode instructions.  A signal that arrives
-    just before a blocking call is not handled until that call returns.  ``Pool``
-    sends SIGTERM to its processes just when they begin to wait for work, and
-    joins them: without the watch, ``Pool`` would sometimes hang.
+    If a signal arrives just before a blocking call, Python runs the handler only after
+    the call returns.  ``Pool`` sends SIGTERM to its processes when they begin to wait
+    for work, and joins them, so it could wait forever.
 
-    The interpreter writes signals to one descriptor per process
-    (``signal.set_wakeup_fd``).  If an event loop uses it, the watch does not.
+    A thread therefore reads the descriptor to which the interpreter writes signals
+    (``signal.set_wakeup_fd``), unless an event loop uses this descriptor.
 
     Args:
-        handler: the handler whose delivery starts as soon as SIGTERM arrives.
+        handler: the handler of SIGTERM, which starts the delivery.
     """
 
     def __init__(self, handler: Sigterm) -> None:
@@ -182,7 +179,7 @@ class Watch:
         """Watch future children, and this process if it is a child of ``multiprocessing``."""
         self._register()
         parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-        # A spawned child knows its parent only after it has imported its main module.
+        # A spawned child imports the main module before multiprocessing sets its parent.
         is_spawned = "--multiprocessing-fork" in sys.orig_argv
         if is_spawned or (parent is not None and parent() is not None):
             self.start()
@@ -223,14 +220,14 @@ class Watch:
                     self._handler.begin()
 
     def after_fork(self) -> None:
-        """Forget the parent's watch.
+        """Forget the parent's watch in a forked child.
 
-        The pipe stays open: if the application has closed it, the descriptors
-        may belong to the application's files.
+        The pipe stays open, because the application may have closed its descriptors
+        and use their numbers for files.
         """
         if self._writer is not None:
             others = signal.set_wakeup_fd(-1)
-            if others != self._writer:  # -1 if an event loop replaced it and has ended
+            if others != self._writer:
                 _give_back(others)
             self._writer = None
         self._register()
@@ -240,10 +237,10 @@ class Watch:
         register = getattr(util, "register_after_fork", None)
         if register is not None and not self._is_registered:
             register(self, Watch._begin_life)
-            self._is_registered = True  # also in child processes
+            self._is_registered = True
 
     def _begin_life(self) -> None:
-        """Start the watch in a child of ``multiprocessing``, before the child works."""
+        """Start the watch in a child of ``multiprocessing``."""
         if self._handler.is_in_place:
             self.start()
 

@@ -1,11 +1,10 @@
 """Finds the directories of dead processes, and adopts them.
 
-To adopt a directory means to take its locks, so two processes never share one.  It is
-scanned in steps of about a millisecond: its first batches are sent while the
-rest is scanned, so even a process that ends early delivers some.  The steps
-block on disk I/O without the lock of the delivery.  A directory that this
-spool cannot use (another wire format, a later release, another user) stays as
-it is and is not scanned again.
+A process that adopts a directory holds its locks, so two processes never share one.
+The directory is scanned in steps of about a millisecond, without the delivery's lock,
+and its first batches are sent while the rest is scanned.  A directory that this spool
+cannot use (another wire format, a later release, another user) stays unchanged and is
+not scanned again.
 """
 
 from __future__ import annotations
@@ -30,24 +29,20 @@ if TYPE_CHECKING:
 
 #: The maximum number of directories adopted at a time; each keeps three descriptors open.
 _MAX_ADOPTED: Final = 64
-#: Steps until the next directory has its turn.
+#: The number of steps after which the next directory is scanned.
 _TURN: Final = 64
-#: Segments whose headers are read in one step.
+#: The number of segments whose headers are read in one step.
 _HEADERS: Final = 16
-#: Errors for a path that belongs to another user or is not a directory.
+#: The errors for a path that belongs to another user or is not a directory.
 _NOT_OURS: Final = {errno.EPERM, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
 
 
 class Adoption:
-    """A claimed directory that is being scanned.
-
-    Args:
-        state: the state of the sink's spool.
-        directory: the directory, locked by this process.
+    """A directory that this process has locked and now scans.
 
     Attributes:
-        directory: the directory, as given.
         store: the directory's store; None until the wire format has been checked.
+        found: the scan of the current segment, with the findings of the last step.
         disk: the bytes of the segments that are not in the store yet.
         is_foreign: whether the directory holds another wire format.
 
@@ -63,28 +58,16 @@ class Adoption:
         segments = list_segments(directory.path)
         self._segments = [(number, path, size_of(path)) for number, path in segments]
         self.disk = sum(size for _, _, size in self._segments)
-        self._found: Scan | None = None
+        self.found: Scan | None = None
         self._steps = self._scan()
 
     def step(self) -> bool:
-        """Scan a little further; return whether there is more.  Blocks on disk I/O.
+        """Scan for about a millisecond; return whether there is more.  Blocks on disk I/O.
 
         Raises:
             OSError: the directory cannot be used.
         """
         return next(self._steps, None) is not None
-
-    def take(self) -> tuple[int, Scan | None]:
-        """Add the findings of the last step to the store, under the lock of the delivery.
-
-        Returns:
-            The number of new records, and the scan of the segment if it is complete.
-        """
-        found = self._found
-        if found is None or self.store is None:
-            return 0, None
-        records = self.store.extend(found)
-        return records, found if found.is_complete else None
 
     def _scan(self) -> Iterator[bool]:
         for index, (_, path, _) in enumerate(self._segments):
@@ -108,34 +91,30 @@ class Adoption:
         for _ in scan_in_steps(found, floor, settled=settled):
             if found.identity not in mine:
                 break
-            self._found = found
+            self.found = found
             yield True
         self.is_foreign = found.identity not in mine
-        self._found = None if self.is_foreign else found
+        self.found = None if self.is_foreign else found
         yield True
-        self._found = None
+        self.found = None
 
     def close(self) -> None:
-        """Release the directory, unless its store releases it."""
+        """End the scan, and release the directory if it has no store."""
         self._steps = iter(())
         if self.store is None:
             self.directory.release()
 
     def abandon(self) -> None:
         """Close all descriptors in a forked child."""
-        if self._found is not None and self._found.file is not None:
-            self._found.file.close()
+        if self.found is not None and self.found.file is not None:
+            self.found.file.close()
         if self.store is not None:
             self.store.abandon()
         self.directory.abandon()
 
 
 class AdoptedStores:
-    """The stores that this process did not write itself.
-
-    Args:
-        state: the state of the sink's spool.
-        path: the sink's directory.
+    """The stores of the directories that this process has adopted.
 
     Attributes:
         stores: the stores with frames that are not settled, the oldest first.
@@ -148,29 +127,24 @@ class AdoptedStores:
         self._left: set[str] = set()  # names of directories that this spool cannot use
         self._underway: deque[Adoption] = deque()
         self._steps = 0
-        self._waiting_disk = 0  # bytes of directories that could not be adopted yet
+        self._waiting_disk = 0  # bytes of the directories that must wait
         self.stores: list[Store] = []
         self.records = 0
 
     @property
     def disk(self) -> int:
-        """The bytes of all segments, even if they are not scanned or not adopted yet."""
+        """The bytes of all segments, including those that were not scanned or adopted yet."""
         underway = sum(one.disk for one in list(self._underway))
         return self._state.adopted.disk + self._waiting_disk + underway
 
     # ---- adopting
 
     def look(self, own: Path | None, has_room: Callable[[], bool]) -> bool:
-        """Claim the directories of dead processes, which :meth:`step` then scans.
-
-        Blocks on disk I/O, but reads no segment.  Never raises.
+        """Claim directories of dead processes; see :meth:`Spool.look_for_orphans`.
 
         Args:
             own: the directory of this process, or None.
             has_room: a function that returns whether the cap allows another directory.
-
-        Returns:
-            Whether some directories must wait because too many are adopted already.
         """
         self._waiting_disk = 0
         try:
@@ -191,7 +165,7 @@ class AdoptedStores:
         return not has_place
 
     def _claim(self, path: Path, *, is_wanted: bool) -> None:
-        """Claim a directory if its process is dead; only measure it unless ``is_wanted``."""
+        """Claim the directory of a dead process, or only measure it if it must wait."""
         directory: ProcessDirectory | None = None
         try:
             directory = claim(path)
@@ -212,7 +186,7 @@ class AdoptedStores:
             directory.release()
 
     def _refuse(self, path: Path, error: OSError) -> None:
-        """Announce that a directory is not adopted; skip it later if it is not this user's."""
+        """Announce that a directory is not adopted; later skip it if another user owns it."""
         self._state.announce("adopt", f"{path} is not adopted: {error.strerror or error}")
         if error.errno in _NOT_OURS:
             self._left.add(path.name)
@@ -234,13 +208,7 @@ class AdoptedStores:
         )
 
     def step(self, lock: AbstractContextManager[object]) -> bool:
-        """Scan a directory a little further; return whether there is more to scan.
-
-        Blocks on disk I/O without the lock.  Never raises.
-
-        Args:
-            lock: the lock that is held while the findings are added to a store.
-        """
+        """Scan a directory for a moment; see :meth:`Spool.adopt_step`."""
         if not self._underway:
             return False
         adoption = self._underway[0]
@@ -255,17 +223,19 @@ class AdoptedStores:
                 self._underway.popleft()
                 self._complete(adoption)
         self._steps += 1
-        if self._steps % _TURN == 0:  # a large directory does not delay the others
+        if self._steps % _TURN == 0:  # otherwise a large directory would delay the others
             self._underway.rotate(-1)
         return bool(self._underway)
 
     def _hand_over(self, adoption: Adoption) -> None:
         """Add the findings of a step to the store.  The caller holds the lock."""
-        records, found = adoption.take()
-        self.records += records
-        if records and adoption.store is not None:
-            self._add(adoption.store)
-        if found is None:
+        found, store = adoption.found, adoption.store
+        if found is None or store is None:
+            return
+        if records := store.extend(found):
+            self.records += records
+            self._add(store)
+        if not found.is_complete:
             return
         if found.problem:
             self._state.corrupt.segments += 1
@@ -312,7 +282,7 @@ class AdoptedStores:
         return None
 
     def retire(self, store: Store) -> None:
-        """Remove a store and its directory if the store is drained and is in ``stores``."""
+        """Remove a store in ``stores`` and its directory, if all of its frames are settled."""
         if store.is_drained and store in self.stores:
             self.stores.remove(store)
             if not store.close():

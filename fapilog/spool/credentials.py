@@ -1,8 +1,8 @@
-"""A mark that tells with which credentials the records on disk were logged.
+"""Marks that show with which credentials the records on disk were logged.
 
-Two accounts of one endpoint may differ only by a token.  Each process therefore
-leaves a salted, slow digest of its credentials beside its records, and another
-process sends them only if its own credentials give the same digest.  The
+Two accounts of one endpoint may differ only by a token.  So each process writes a
+mark, a salted and slow digest of its credentials, beside its records.  Another
+process sends these records only if its own credentials have the same digest.  The
 credentials themselves are never written.
 """
 
@@ -20,7 +20,7 @@ from fapilog.process.files import APPEND, create_file, open_file, read_at, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The mark of a process's directory; :func:`mark_beside` gives that of a quarantine file.
+#: The name of the mark in a process's directory; see also :func:`mark_beside`.
 FILE: Final = "credentials"
 _SCHEME: Final = "pbkdf2-sha256-10000"
 _ROUNDS: Final = 10_000
@@ -30,20 +30,16 @@ _UNREADABLE: Final = "unreadable"
 
 
 class Credentials:
-    """The credentials of one sink, compared with those that a mark stands for.  Thread-safe.
-
-    Args:
-        secret: the credentials as a text; "" if the sink has none.
-    """
+    """The credentials of one sink, "" if it has none.  Thread-safe."""
 
     def __init__(self, secret: str = "") -> None:
         self._secret = secret.encode()
         self._mark = ""
-        self._known: dict[str, bool] = {"": True}  # written without a mark
+        self._known: dict[str, bool] = {"": True}  # the result of match() per mark
 
     @property
     def mark(self) -> str:
-        """The mark for this process's own records; "" without credentials."""
+        """The mark for the records of this process; "" without credentials."""
         if self._secret and not self._mark:
             salt = secrets.token_bytes(_SALT_SIZE)
             mark = f"{_SCHEME} {salt.hex()} {self._digest(salt)}"
@@ -54,8 +50,8 @@ class Credentials:
     def match(self, mark: str) -> bool:
         """Return whether records with this mark may be sent with these credentials.
 
-        Records without a mark may: they were logged without credentials, or by
-        a release that left no marks.  Takes about 10 ms for a new mark.
+        Returns True for "": the records were logged without credentials, or by an
+        earlier release.  Takes about 10 ms for a new mark.
         """
         found = self._known.get(mark)
         if found is None:
@@ -63,7 +59,7 @@ class Credentials:
         return found
 
     def _matches(self, mark: str) -> bool:
-        with contextlib.suppress(ValueError):  # another release's scheme, or damage
+        with contextlib.suppress(ValueError):  # the mark is damaged, or of another release
             scheme, salt, digest = mark.split(" ")
             if scheme == _SCHEME:
                 return hmac.compare_digest(digest, self._digest(bytes.fromhex(salt)))
@@ -79,7 +75,7 @@ def mark_beside(path: Path) -> Path:
 
 
 def read_mark(path: Path) -> str:
-    """Return a mark; "" if there is none, and a text that nothing matches if it cannot be read."""
+    """Return a mark; "" if the file is missing, a text that never matches if it is damaged."""
     try:
         fd = open_file(path)
         try:
@@ -93,7 +89,7 @@ def read_mark(path: Path) -> str:
 
 
 def write_mark(path: Path, mark: str) -> None:
-    """Write a mark in the place of an earlier one; "" removes the earlier one.
+    """Write a mark, or remove the file if the mark is "".
 
     Raises:
         OSError: the file cannot be written.

@@ -1,10 +1,10 @@
 """The cursor of a directory: the sequence below which every frame is settled.
 
-The file has two slots, 512 bytes apart, each with a generation and a checksum.
-They are written in turn, so a crash damages at most one.  A lost cursor causes
-duplicates, but loses no record.  Each slot is followed by the place of the lowest
-unsettled frame, if it is known, so that a process that adopts a large segment
-does not read all of its settled frames.  Older releases ignore the place.
+The file has two slots, each with a generation and a checksum.  They are written in
+turn, so a crash damages at most one.  A lost cursor causes duplicates, but loses no
+record.  After each slot follows the place of the lowest unsettled frame, if it is
+known, so that a process that adopts a large segment skips its settled frames.  Earlier
+releases ignore the place.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ class Place(NamedTuple):
         generation: the number of times that the cursor was written; the slot with
             the higher number is valid.
         floor: the lowest sequence that is not settled.
-        segment: the number of the segment that holds the floor's frame.
-        offset: an offset in this segment before which everything is settled;
-            both are 0 if they are not known.
+        segment: the number of the segment that holds the floor's frame, or 0.
+        offset: an offset in this segment before which everything is settled, or 0.
     """
 
     generation: int = 0
@@ -49,14 +48,11 @@ class Place(NamedTuple):
 
 
 class Cursor:
-    """The cursor of a directory, opened or created.
-
-    Args:
-        directory: the directory, locked by this process.
+    """The cursor of a directory that this process has locked, opened or created.
 
     Attributes:
         floor: the lowest sequence that is not settled.
-        file: the open file, which the owner syncs and closes.
+        file: the open file, which the store syncs and closes.
 
     Raises:
         OSError: the cursor can be neither opened nor created.
@@ -65,7 +61,7 @@ class Cursor:
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self.floor = self._generation = 0
-        with contextlib.suppress(OSError):  # without a cursor, no frame counts as settled
+        with contextlib.suppress(OSError):  # an unreadable cursor is replaced
             self._generation, self.floor, *_ = _read(self._path)
             self.file = SyncedFile(self._path, open_file(self._path, UPDATE))
             return
@@ -82,7 +78,7 @@ class Cursor:
         Raises:
             OSError: the cursor was not written.
         """
-        if self.file.failed:  # the content of the file's pages is unknown
+        if self.file.failed:  # its content on the disk is unknown
             self.file.close()
             self.file = self._create()
         self.floor = floor
@@ -104,7 +100,7 @@ class Cursor:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         file = SyncedFile(self._path, create_file(self._path, UPDATE))
-        # Both slots are allocated now, so a full disk does not stop the cursor.
+        # Both slots are written now, so that a full disk does not prevent later writes.
         file.write_at(0, bytes(_SIZE))
         return file
 

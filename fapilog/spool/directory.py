@@ -1,15 +1,12 @@
 """Directories of the spool: the sink that each belongs to, and the process that owns it.
 
-``<directory>/<sink>/<start time ns>-<pid>-<random>/`` holds ``lock``,
-``cursor`` and the segments ``00000001.seg`` and so on.
-
 A sink's directory is named after the sink and its destination, so that records
 never reach a destination that they were not logged for.  Its file
 ``destination`` describes both in words.
 
-A process's directory is owned by the process that holds its locks: its
-creator, and after the creator's death a process that adopts it.  Process ids are
-never compared, because the system reuses them.
+In it, each process has a directory.  The process that holds the locks of a directory
+owns it: the process that created it, or later a process that adopted it.  Process ids
+do not matter, because the system uses them again.
 """
 
 from __future__ import annotations
@@ -46,7 +43,7 @@ from fapilog.process.files import (
 from fapilog.spool import credentials, cursor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container
     from pathlib import Path
 
 LOCK: Final = "lock"
@@ -73,7 +70,7 @@ class Owner:
         name: the sink's name.
         wire_format: the format of the sink's batches.
         destination: the place that the sink sends to, in words and without
-            secrets; "" if the sink does not name one.
+            secrets; "" if it is not known.
     """
 
     name: str
@@ -102,10 +99,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def read_owner(path: Path) -> Owner:
-    """Return the owner of a sink's directory, as far as it is known.  Never raises.
-
-    A description that does not match the directory's name is ignored.
-    """
+    """Return the owner of a sink's directory, as far as it is known.  Never raises."""
     name, mark, _ = path.name.partition(_MARK)
     if mark:
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -114,13 +108,13 @@ def read_owner(path: Path) -> Owner:
                 owner = Owner(**json.loads(read_at(fd, _MAX_FILE, 0)))
             finally:
                 os.close(fd)
-            if owner.directory == path.name:
+            if owner.directory == path.name:  # otherwise somebody has changed the file
                 return owner
     return Owner(unquote(name))
 
 
 def make_sink_directory(path: Path, owner: Owner) -> None:
-    """Create the directory of a sink if it is missing, private and with its description.
+    """Create the directory of a sink if it is missing, and describe its owner in a file.
 
     Raises:
         OSError: the directory cannot be created, is a link, or belongs to
@@ -150,7 +144,9 @@ def announce_strangers(root: Path, present: Container[str]) -> None:
         names = sorted(name for name in os.listdir(root) if name not in present)  # noqa: PTH208 - only names are needed
     except OSError:
         return
-    for path in _with_records(root, names[:_MAX_STRANGERS]):
+    for path in (root / name for name in names[:_MAX_STRANGERS]):
+        if not has_orphans(path):
+            continue
         owner = read_owner(path)
         whose = f"for {owner.destination}, and no sink named {owner.name!r} sends there"
         announce(
@@ -162,15 +158,8 @@ def announce_strangers(root: Path, present: Container[str]) -> None:
         )
 
 
-def _with_records(root: Path, names: list[str]) -> Iterator[Path]:
-    """Yield the sinks' directories in which a dead process has left a segment."""
-    for name in names:
-        if has_orphans(root / name):
-            yield root / name
-
-
 def has_orphans(sink_directory: Path) -> bool:
-    """Return whether a dead process has left a segment; False if the disk fails."""
+    """Return whether a dead process has left a segment.  Never raises."""
     with contextlib.suppress(OSError):
         directories = (sink_directory / one.text for one in list_directories(sink_directory))
         return any(list_segments(one) and not is_locked(one) for one in directories)
@@ -182,7 +171,7 @@ def has_orphans(sink_directory: Path) -> bool:
 
 @dataclass(frozen=True, order=True)
 class DirectoryName:
-    """The parts of the name of a process's directory; the oldest sorts first."""
+    """The parts of the name of a process's directory; the oldest directory sorts first."""
 
     started_ns: int
     pid: int
@@ -190,10 +179,10 @@ class DirectoryName:
 
 
 def list_directories(sink_directory: Path) -> list[DirectoryName]:
-    """Return the process directories of a sink, the oldest first; empty if it has none.
+    """Return the process directories of a sink, the oldest first.
 
     Raises:
-        OSError: the directory cannot be read.
+        OSError: the sink's directory exists and cannot be read.
     """
     try:
         names = os.listdir(sink_directory)  # noqa: PTH208 - only names are needed
@@ -219,32 +208,26 @@ def segment_path(directory: Path, number: int) -> Path:
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a process owns the directory now; False if it is missing.
+    """Return whether a process owns the directory; False if the directory is missing.
 
     Raises:
         OSError: the directory or its lock cannot be opened.
     """
-    fd = -1
+    probe = ProcessDirectory(directory)
     try:
-        fd = open_directory(directory)
-        if not try_lock_if_possible(fd):
-            return True
-        close_file(fd)
-        fd = -1
-        fd = open_file(directory / LOCK, UPDATE)
-        return not try_lock(fd)
+        return not probe.take(lambda path: open_file(path / LOCK, UPDATE))
     except FileNotFoundError:
         return False
     finally:
-        close_file(fd)
+        probe.release()
 
 
 class ProcessDirectory:
     """A directory that this process owns; :func:`create` and :func:`claim` return one.
 
-    The process holds two locks.  Deleting files does not remove the lock of
-    the directory itself.  The lock of the file ``lock`` is for Windows, for
-    file systems that do not lock directories, and for releases without the first lock.
+    The process locks the directory itself, so the lock remains if somebody deletes the
+    files.  It also locks the file ``lock``, because Windows and some file systems do not
+    lock directories, and earlier releases did not either.
     """
 
     def __init__(self, path: Path) -> None:
@@ -255,8 +238,7 @@ class ProcessDirectory:
     def take(self, open_lock: Callable[[Path], int]) -> bool:
         """Take both locks; return False if another process has one or replaced the directory.
 
-        Args:
-            open_lock: a function that opens or creates the file ``lock``.
+        ``open_lock`` opens or creates the file ``lock``.
 
         Raises:
             OSError: the directory or the file cannot be opened or locked.
@@ -279,7 +261,7 @@ class ProcessDirectory:
 
     @property
     def is_there(self) -> bool:
-        """Whether the path still leads to this directory.  Never raises."""
+        """Whether the directory still exists at its path.  Never raises."""
         if self._guard < 0:
             return os.path.lexists(self.path)
         with contextlib.suppress(OSError):
@@ -290,7 +272,7 @@ class ProcessDirectory:
         """Create the file ``lock`` again if somebody has deleted it.  Never raises."""
         if self._lock < 0 or (self.path / LOCK).exists():
             return
-        with contextlib.suppress(OSError):  # the directory itself is locked
+        with contextlib.suppress(OSError):  # the directory itself stays locked
             fd = create_file(self.path / LOCK, UPDATE)
             try_lock(fd)
             close_file(self._lock)
@@ -304,7 +286,7 @@ class ProcessDirectory:
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the locks without unlocking: in a forked child they belong to the parent."""
+        """Close the files of the locks, which in a forked child belong to the parent."""
         locks = (self._lock, self._guard)
         self._lock = self._guard = -1
         for fd in locks:
@@ -324,21 +306,20 @@ class ProcessDirectory:
             self.release()
 
     def remove(self) -> bool:
-        """Remove the directory, and release it even if that fails.
+        """Remove the directory unless it contains other files, and release it even if that fails.
 
         Returns:
-            Whether the directory no longer exists.  It stays if it contains a
-            segment or a foreign file.
+            Whether the directory no longer exists.
 
         Raises:
             OSError: a file cannot be removed.
         """
         try:
             if not self.is_there:
-                return True  # somebody else removed it
+                return True
             if set(os.listdir(self.path)) - {LOCK, cursor.NAME, credentials.FILE}:  # noqa: PTH208 - only names are needed
                 return False
-            # The lock goes last: a directory without it looks unfinished to other processes.
+            # The lock is removed last: without it, the directory looks unfinished.
             for name in (cursor.NAME, credentials.FILE, LOCK):
                 if os.name == "nt" and name == LOCK:
                     self.release()  # Windows does not remove an open file
@@ -346,7 +327,7 @@ class ProcessDirectory:
                     (self.path / name).unlink()
             self.path.rmdir()
         except FileNotFoundError:
-            return True  # somebody else removed it just now
+            return True  # another process has removed the directory
         finally:
             self.release()
         return True
@@ -362,7 +343,7 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
     for _ in range(_ATTEMPTS):
         path = sink_directory / f"{now_ns}-{os.getpid()}-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
-        # Before it is locked, another process may lock or remove it as an orphan.
+        # Until the directory is locked, another process may lock or remove it as an orphan.
         directory = ProcessDirectory(path)
         with contextlib.suppress(FileNotFoundError):
             if directory.take(_create_lock):
@@ -373,15 +354,15 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
 
 
 def claim(path: Path) -> ProcessDirectory | None:
-    """Lock the directory of a dead process; return None if its owner lives or it is missing.
+    """Lock the directory of a dead process; return None if another process owns it.
 
-    An empty directory without a lock, which a crash may leave, is removed.
+    An empty directory without the file ``lock``, which a crash may leave, is removed.
 
     Raises:
         OSError: the directory belongs to another user, or its lock cannot be opened.
     """
     directory = ProcessDirectory(path)
-    with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process was faster
+    with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process owns it
         check_private(path)
         if directory.take(_open_lock):
             return directory
@@ -396,6 +377,6 @@ def _open_lock(path: Path) -> int:
     try:
         return open_file(path / LOCK, UPDATE)
     except FileNotFoundError:
-        with contextlib.suppress(OSError):  # the directory holds segments and stays
+        with contextlib.suppress(OSError):  # a directory with segments stays
             path.rmdir()
         return _create_lock(path)

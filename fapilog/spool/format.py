@@ -8,8 +8,8 @@ Segment header, 80 bytes::
     first sequence          8    creation time    8    wire format    48
     CRC of all before it    4
 
-The first twelve bytes, and a CRC in the last four, are the same in every
-version, so that a later version can be distinguished from damage.
+Headers of every version begin with these twelve bytes and end with the CRC, so that a
+later version can be distinguished from damage.
 
 Frame, version 1: a header of 44 bytes, then meta, then body::
 
@@ -19,9 +19,8 @@ Frame, version 1: a header of 44 bytes, then meta, then body::
     CRC of meta and body    4    CRC of all before it                  4
 
 Meta holds each record's severity number in one byte, and in the quarantine also
-the reason, in UTF-8.  Times are nanoseconds since the Unix epoch.  The
-sequences in a process's own directory count up from 1 without gaps.  Neither
-magic can occur in UTF-8 text.
+the reason, in UTF-8.  Times are nanoseconds since the Unix epoch.  The sequences in a
+directory start at 1 and have no gaps.  Neither magic can occur in UTF-8 text.
 """
 
 from __future__ import annotations
@@ -57,9 +56,9 @@ SEGMENT_HEADER_SIZE: Final = _SEGMENT.size
 FRAME_HEADER_SIZE: Final = _FRAME.size
 WIRE_FORMAT_SIZE: Final = 48
 
-_AHEAD: Final = 1 << 14  # bytes per read while headers are read
-_CHUNK: Final = 1 << 16  # bytes per search step after damage
-_NEAR: Final = 1 << 10  # bytes searched first, because the next frame is often near
+_AHEAD: Final = 1 << 14  # the bytes that a small read also reads after its own bytes
+_CHUNK: Final = 1 << 16  # the bytes that one step of a search reads
+_NEAR: Final = 1 << 10  # the bytes that the first step reads: the next frame is often near
 
 
 class NewerFormatError(Exception):
@@ -69,15 +68,13 @@ class NewerFormatError(Exception):
 class SegmentHeader(NamedTuple):
     """The header of a segment."""
 
-    version: int
-    length: int
     first_sequence: int
     time_ns: int
     wire_format: str
 
 
 class FrameHeader(NamedTuple):
-    """The header of a frame, its offset, and the offset after the frame; lengths in bytes."""
+    """The header of a frame, the frame's offset, and its end, the offset after the frame."""
 
     offset: int
     format_id: int
@@ -91,7 +88,7 @@ class FrameHeader(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The bytes of the whole frame."""
+        """The bytes of the frame."""
         return self.end - self.offset
 
 
@@ -110,27 +107,26 @@ class SegmentFile:
         path: the segment's path.
         fd: a descriptor of the segment, which the object closes; -1 to open the path.
 
-    Raises:
-        OSError: the path cannot be opened, or is not a regular file.
+    All methods except :meth:`close` raise OSError if the disk fails.
     """
 
     def __init__(self, path: Path, fd: int = -1) -> None:
         self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
-        # The last run of zeros: its start, its end, and whether data follows it.
+        # The last run of zeros that was read: its start, its end, and whether data follows.
         self._zeros = (0, 0, False)
 
     def size(self) -> int:
-        """Return the current size of the file in bytes."""
+        """Return the current size in bytes."""
         return self.status().st_size
 
     def status(self) -> os.stat_result:
-        """Return the status of the file."""
+        """Return the result of fstat()."""
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return the next offset that is not in a hole of a sparse file; holes read as zeros."""
+        """Return ``offset``; in a hole of a sparse file, return the end of the hole."""
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
         except AttributeError:  # the platform does not report holes
@@ -139,7 +135,7 @@ class SegmentFile:
             return self.size() if error.errno == errno.ENXIO else offset
 
     def holds_zeros(self, offset: int, end: int) -> Generator[None, None, bool]:
-        """Return whether there are only zeros between two offsets; yields between chunks."""
+        """Return whether there are only zeros between two offsets; yield between chunks."""
         if self.read(1, offset).strip(b"\0"):
             return False
         begin, at, is_whole = self._zeros
@@ -148,7 +144,7 @@ class SegmentFile:
         while at < end and not is_whole:
             chunk = self.read(min(_CHUNK, end - at), at)
             rest = chunk.lstrip(b"\0")
-            if rest or not chunk:  # no chunk: the file became shorter
+            if rest or not chunk:  # without a chunk, the file has become shorter
                 at += len(chunk) - len(rest)
                 is_whole = True
                 break
@@ -179,8 +175,7 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
     """Return the header of a segment; None if it is damaged or was never complete.
 
     Raises:
-        NewerFormatError: the header is intact, but has a version that
-            this release does not know.
+        NewerFormatError: this release does not know the version of the header.
         OSError: the disk failed.
     """
     data = file.read(_MAX_SEGMENT_HEADER, 0)
@@ -196,9 +191,8 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
         raise NewerFormatError(msg)
     if length != SEGMENT_HEADER_SIZE:
         return None
-    _, version, length, first, time_ns, wire_format, _ = _SEGMENT.unpack(data[:length])
-    name = wire_format.rstrip(b"\0").decode("utf-8", "replace")
-    return SegmentHeader(version, length, first, time_ns, name)
+    *_, first, time_ns, wire_format, _ = _SEGMENT.unpack(data[:length])
+    return SegmentHeader(first, time_ns, wire_format.rstrip(b"\0").decode("utf-8", "replace"))
 
 
 def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
@@ -221,9 +215,9 @@ def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
 
 
 def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
-    """Return the first intact header, from ``offset`` on, of a frame that ends by ``end``.
+    """Return the first intact frame header from ``offset`` on, or None.
 
-    Returns None if no such frame begins before ``until``.
+    The frame must begin before ``until`` and end by ``end``.
     """
     header = parse_frame(file, offset, end)
     if header is not None and header.end <= end:
@@ -239,14 +233,14 @@ def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHea
                 return header
             at = chunk.find(_FRAME_MAGIC, at + 1)
         if len(chunk) < len(_FRAME_MAGIC):
-            break  # the file became shorter
-        position += len(chunk) - len(_FRAME_MAGIC) + 1  # a magic may cross two chunks
+            break  # the file has become shorter
+        position += len(chunk) - len(_FRAME_MAGIC) + 1  # a magic may lie in two chunks
     return None
 
 
 def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
     """Return the content of a frame; None if it is damaged."""
-    # Two reads, because a copy of a long body would block the interpreter.
+    # Two reads, because copying a long body would block the interpreter.
     start = header.offset + FRAME_HEADER_SIZE
     meta = file.read(header.meta_length, start)
     body = file.read(header.body_length, start + header.meta_length)
@@ -285,16 +279,7 @@ def pack_segment_header(first_sequence: int, time_ns: int, wire_format: str) -> 
 def pack_frame(
     identity: int, sequence: int, time_ns: int, severities: bytes, body: bytes, *, reason: str = ""
 ) -> tuple[bytes, bytes, bytes]:
-    """Return header, meta and body of a frame.
-
-    Args:
-        identity: the :func:`format_id` of the wire format.
-        sequence: the frame's place among the frames of its directory.
-        time_ns: the current time in nanoseconds since the Unix epoch.
-        severities: one byte per record.
-        body: the packed batch.
-        reason: the reason why the batch is in quarantine.
-    """
+    """Return header, meta and body of a frame; ``identity`` is the :func:`format_id`."""
     meta = severities + reason.encode("utf-8", "replace") if reason else severities
     crc = crc32(body, crc32(meta))
     fields = (identity, sequence, time_ns, len(severities), len(meta), len(body), crc)

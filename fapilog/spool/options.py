@@ -1,22 +1,18 @@
-"""The user's limits for the spool, and the check that another batch stays within them."""
+"""The user's limits for the spool, and the check that a new batch respects them."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from fapilog.errors import FapilogError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-#: The minimum number of segments under the cap, so that settled ones free space in steps.
+#: The minimum number of segments under the cap, because only whole segments are deleted.
 _SEGMENTS: Final = 4
-#: The bytes written and the seconds after which the free space is read again.
-_ASK_AFTER: Final = 16 << 20
-_ASK_EVERY: Final = 5.0
 
 
 class SpoolFullError(FapilogError):
@@ -32,14 +28,13 @@ class SpoolOptions:
     Attributes:
         directory: the directory of all spools and quarantines; created if it
             is missing, for this user only.
-        max_bytes: the maximum bytes of one sink's segments, including the
-            adopted ones.
+        max_bytes: the maximum bytes of one sink's segments, including adopted segments.
         min_free: the bytes that stay free on the file system.
         segment_bytes: the size of a segment in bytes, at most a quarter of
-            ``max_bytes``; only a single larger batch exceeds it.
-        sync: ``"interval"`` syncs at most ``sync_interval`` seconds after the
-            last sync, and at once after a batch with a severity number of 21
-            or more; ``"always"`` syncs before an append returns.
+            ``max_bytes``; a segment with a single batch may be larger.
+        sync: ``"interval"`` syncs every ``sync_interval`` seconds, and immediately after a
+            batch with a severity number of 21 or more; ``"always"`` syncs before an
+            append returns.
         sync_interval: the seconds between two syncs.
         quarantine_bytes: the maximum bytes of one sink's quarantine.
     """
@@ -58,50 +53,31 @@ class SpoolOptions:
         return min(self.segment_bytes, self.max_bytes // _SEGMENTS)
 
 
-class Space:
-    """Checks a cap and the free space of a file system.
+class Space(NamedTuple):
+    """The space that one sink may use in a directory.
 
-    Args:
-        directory: a directory on the file system.
+    Attributes:
+        directory: the directory, which must exist when :meth:`check` is called.
         cap: the maximum bytes that may be used.
         option: the name of the cap's option, used in messages.
         min_free: the bytes that stay free on the file system.
-        monotonic: a clock in seconds.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        cap: int,
-        option: str,
-        min_free: int,
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._directory = directory
-        self._cap = cap
-        self._option = option
-        self._min_free = min_free
-        self._monotonic = monotonic
-        self._allowed = 0
-        self._asked_at = -_ASK_EVERY
+    directory: Path
+    cap: int
+    option: str
+    min_free: int
 
     def check(self, used: int, wanted: int) -> None:
-        """Check that there is room for ``wanted`` bytes in addition to the ``used`` ones.
+        """Check that there is room for ``wanted`` bytes in addition to the ``used`` bytes.
 
         Raises:
             SpoolFullError: there is no room.
             OSError: the free space of the file system cannot be read.
         """
-        if used + wanted > self._cap:
-            msg = f"the spool is full: {used} of {self._cap} bytes (spool.{self._option}) are used"
+        if used + wanted > self.cap:
+            msg = f"the spool is full: {used} of {self.cap} bytes (spool.{self.option}) are used"
             raise SpoolFullError(msg)
-        now = self._monotonic()
-        if wanted > self._allowed or now - self._asked_at >= _ASK_EVERY:
-            self._asked_at = now
-            spare = shutil.disk_usage(self._directory).free - self._min_free
-            # Only half of the spare bytes, because other programs write to the disk too.
-            self._allowed = min(max(spare // 2, wanted), _ASK_AFTER) if spare >= wanted else 0
-            if spare < wanted:
-                msg = f"less than {self._min_free} bytes of disk space are left (spool.min_free)"
-                raise SpoolFullError(msg)
-        self._allowed = max(self._allowed - wanted, 0)
+        if shutil.disk_usage(self.directory).free < wanted + self.min_free:
+            msg = f"less than {self.min_free} bytes of disk space are left (spool.min_free)"
+            raise SpoolFullError(msg)

@@ -1,9 +1,4 @@
-"""The store of this process's own directory, the only store that is written to.
-
-An append is one write to the page cache, which survives SIGKILL; a power failure
-loses everything since the last sync.  Syncing is slow, so a thread of the caller
-does it, unless a batch must be synced at once.
-"""
+"""The store of this process's own directory, the only store that is written to."""
 
 from __future__ import annotations
 
@@ -32,24 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: The maximum number of sealed segments that wait for a sync; beyond it, an append syncs.
+#: If more sealed segments wait for a sync, an append syncs them.
 _MAX_UNSYNCED: Final = 4
-#: The bytes that a frame takes in memory in addition to its body.
+#: Bytes that a frame takes in memory in addition to its body.
 _OVERHEAD: Final = 512
 
 
 @dataclass(eq=False)
 class OwnSegment(Segment):
-    """A segment that this process writes.
-
-    Attributes:
-        writer: the file, open for writing until it is sealed and synced.
-    """
+    """A segment that this process writes, and the file that is open for writing."""
 
     writer: SyncedFile = field(kw_only=True)
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return an open file of the segment, even if it was deleted."""
+        """Return an open file of the segment if there is one; the caller closes it."""
         file = super().detach_reader()
         if file is not None:
             return file
@@ -62,17 +53,17 @@ class OwnSegment(Segment):
 
     def close(self) -> None:
         """Close all files."""
-        super().close()
+        self.close_reader()
         self.writer.close()
 
     def abandon(self) -> None:
-        """Close all files in a forked child."""
-        super().abandon()
+        """Close all files in a forked child, without the locks of the parent."""
+        self.close_reader()
         self.writer.abandon()
 
 
 class OwnStore(Store):
-    """Writes frames to this process's directory, and reads and settles them like any store.
+    """Writes, reads and settles the frames of this process.
 
     Args:
         state: the state of the sink's spool.
@@ -95,22 +86,17 @@ class OwnStore(Store):
         self._active: OwnSegment | None = None  # the segment that is written
         self._number = self._sequence = 0
         self._cache: deque[Frame] = deque()  # the newest unread frames
-        self._cached = 0
-        self._sealed: deque[SyncedFile] = deque()  # files to be synced and closed
-        # Directories, and the mark of the credentials, to be synced.
-        self._new_names: deque[Path] = deque([directory.path.parent])
+        self._cached = 0  # bytes of the cached frames
+        self._sealed: deque[SyncedFile] = deque()  # the files that the next sync closes
+        self._unsynced: deque[Path] = deque([directory.path.parent])  # the next sync writes them
         self._write_mark()
 
     def _write_mark(self) -> None:
-        """Leave the mark of the credentials beside the records.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+        """Write the mark of the credentials if it is missing."""
         mark, path = self._state.credentials.mark, self.directory.path / FILE
         if mark and not path.exists():
             write_mark(path, mark)
-            self._new_names.append(path)
+            self._unsynced.append(path)
 
     # ---- writing
 
@@ -145,7 +131,7 @@ class OwnStore(Store):
         return frame
 
     def _room_for(self, size: int, time_ns: int) -> OwnSegment:
-        """Return the segment for the next frame of ``size`` bytes."""
+        """Return the segment for the next frame, which takes ``size`` bytes."""
         active = self._active
         if active is not None and (active.writer.failed or not self._fits(active, size)):
             self.seal()
@@ -155,7 +141,7 @@ class OwnStore(Store):
         except SpoolFullError:
             if self._active is None or self._active.waiting.frames:
                 raise
-            self.seal()  # deletes the segment, because all of its frames are settled
+            self.seal()  # deletes the segment, in which every frame is settled
             self._check_room(wanted)
         return self._active or self._begin(time_ns)
 
@@ -179,19 +165,19 @@ class OwnStore(Store):
         start = SEGMENT_HEADER_SIZE
         segment = OwnSegment(path, start, start, start, writer.inode, writer=writer)
         self._add(segment)
-        self._new_names.append(self.directory.path)
+        self._unsynced.append(self.directory.path)
         self._active = segment
         return segment
 
     def _cut_off(self, segment: OwnSegment) -> None:
-        """Remove an incomplete frame from the file, or seal the segment."""
+        """Remove an incomplete frame from the file; if that fails, begin another segment."""
         try:
             segment.writer.cut(segment.end)
         except OSError:
             self.seal()
 
     def seal(self) -> None:
-        """Stop writing to the active segment; the next sync closes its file."""
+        """End the active segment; the next sync closes its file."""
         segment, self._active = self._active, None
         if segment is None:
             return
@@ -211,7 +197,7 @@ class OwnStore(Store):
     # ---- reading from memory
 
     def _keep(self, frame: Frame) -> None:
-        """Keep a frame in memory for a reader that keeps up with the writer."""
+        """Cache a frame, so that a fast reader does not need the disk."""
         self._cache.append(frame)
         self._cached += len(frame.body) + _OVERHEAD
         while self._cached > self._cache_bytes:
@@ -223,7 +209,7 @@ class OwnStore(Store):
         return frame
 
     def read(self) -> Frame | None:
-        """Return the next frame like :meth:`Store.read`, from memory if it is cached."""
+        """Return the next frame; see :meth:`Store.read`."""
         cache = self._cache
         while cache and cache[0].sequence < self._next:
             self._forget()
@@ -234,16 +220,16 @@ class OwnStore(Store):
             return frame
         return super().read()
 
-    # ---- files that somebody else deletes, replaces or cuts
+    # ---- files that another program deletes, replaces or cuts
 
     def renew(self) -> None:
-        """Write lock, cursor and mark again if somebody else deleted them.  Never raises."""
+        """Write the lock, the cursor and the mark again if they are missing.  Never raises."""
         super().renew()
         with contextlib.suppress(OSError):  # the next call tries again
             self._write_mark()
 
     def salvage(self, segment: Segment) -> LostSegment:
-        """Give up a lost segment; return its frames that can still be read."""
+        """Forget a lost segment, and return its unread frames that can still be read."""
         if self._active is segment:
             self._active = None
             segment.sealed = True
@@ -272,15 +258,14 @@ class OwnStore(Store):
     # ---- the disk
 
     def sync(self) -> None:
-        """Write everything to the disk, so that it survives a power failure.
+        """Write everything to the disk; see :meth:`Store.sync`.
 
-        Thread-safe without the caller's lock; blocks on disk I/O; never
-        raises.  A segment that cannot be synced is announced and receives no
-        further frames; its frames are still read and delivered.
+        A segment that cannot be synced is announced and receives no further frames; its
+        frames are still read and delivered.
         """
         with self._syncing:
-            while self._new_names:
-                path = self._new_names.popleft()
+            while self._unsynced:
+                path = self._unsynced.popleft()
                 try:
                     sync_directory(path)
                 except OSError as error:

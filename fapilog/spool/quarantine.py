@@ -1,10 +1,9 @@
 """Batches that a backend refuses for good, kept on disk for a person to look at.
 
-``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg`` has the format of
-a segment, with the reason in each frame.  A file is open and locked only while
-a batch is added, so it can be shown, replayed or deleted while the service
-runs.  Several processes share the directory and its cap; each writes its own
-files.
+A file ``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg`` has the format of
+a segment, with the reason in each frame.  It is open and locked only while a batch is
+added, so it can be shown, replayed or deleted while the service runs.  Several
+processes share the directory and its cap; each writes its own files.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ from fapilog.severity import FATAL
 from fapilog.spool.credentials import Credentials, mark_beside, write_mark
 from fapilog.spool.directory import Owner, make_sink_directory
 from fapilog.spool.format import (
+    FRAME_HEADER_SIZE,
     MAX_FRAME,
     SEGMENT_HEADER_SIZE,
     SegmentFile,
@@ -62,9 +62,9 @@ NAME: Final = "quarantine"
 _FILE: Final = re.compile(r"\d{1,20}-\d{1,10}-[0-9a-f]{8}\.seg", re.ASCII)
 _MAX_FILE: Final = 1 << 20
 _MAX_REASON: Final = 1000
-#: Seconds between two measurements of the directory, to which other processes add files.
+#: Seconds between two measurements of the directory, which other processes change too.
 _MEASURE_EVERY: Final = 1.0
-#: Seconds to wait for a lock, which a process holds while it adds a batch.
+#: Seconds to wait for the lock of a file, which a process holds while it adds a batch.
 _LOCK_TIME: Final = 2.0
 _PAUSE: Final = 0.01
 
@@ -78,8 +78,7 @@ class Quarantine:
     The first batch creates the directory; no file stays open.
 
     Args:
-        sink_name: the sink's name; its directory is named after the name and
-            the destination.
+        sink_name: the sink's name.
         wire_format: the format of the bodies, 1 to 48 bytes.
         options: the user's options; ``quarantine_bytes`` is the cap.
         destination: the place that the sink sends to, in words and without secrets.
@@ -116,23 +115,23 @@ class Quarantine:
         self._monotonic = monotonic
         self._sink_path = options.directory.absolute() / self._owner.directory
         self.path = self._sink_path / NAME
+        cap = options.quarantine_bytes
+        self._space = Space(self.path, cap, "quarantine_bytes", options.min_free)
         self.after_fork()
 
     def after_fork(self) -> None:
         """Start a new file in a forked child."""
-        cap, min_free = self._options.quarantine_bytes, self._options.min_free
-        self._space = Space(self.path, cap, "quarantine_bytes", min_free, self._monotonic)
         self._lock = native.Lock()
         self._file: Path | None = None
         self._sequence = 0
-        # The directory's identity and the severities of the records, per file of this process.
+        # Per file of this process: the directory's identity, and the records' severities.
         self._kept: dict[Path, tuple[object, Counter[int]]] = {}
         self._lost: Counter[int] = Counter()
         self._used = 0
         self._measured_at = self._synced_at = float("-inf")
 
     def add(self, body: bytes, severities: Sequence[int], reason: str) -> bool:
-        """Keep a batch.  Blocks on disk I/O; never raises.
+        """Keep a batch, or announce why it cannot be kept.  Blocks on disk I/O; never raises.
 
         Args:
             body: the packed batch.
@@ -140,15 +139,14 @@ class Quarantine:
             reason: the backend's reason for the refusal, cut to 1000 characters.
 
         Returns:
-            False if the cap or the free space is reached or the disk fails; the
-            failure is announced, and nothing is kept.
+            Whether the batch was kept.
         """
         try:
             with self._lock:
                 marks, reason = severity_bytes(severities), reason[:_MAX_REASON]
                 try:
                     self._add(body, marks, reason)
-                except FileNotFoundError:  # somebody else removed the directory
+                except FileNotFoundError:  # another program removed the directory
                     self._measured_at = float("-inf")
                     self._add(body, marks, reason)
         except (OSError, SpoolFullError) as error:
@@ -159,8 +157,8 @@ class Quarantine:
 
     def _add(self, body: bytes, severities: bytes, reason: str) -> None:
         now = self._now_ns()
-        parts = pack_frame(self._identity, self._sequence + 1, now, severities, body, reason=reason)
-        size = sum(map(len, parts))
+        meta = len(severities) + len(reason.encode("utf-8", "replace"))
+        size = FRAME_HEADER_SIZE + meta + len(body)
         if size > MAX_FRAME:
             msg = f"a batch of {size} bytes is larger than a frame may be ({MAX_FRAME} bytes)"
             raise SpoolFullError(msg)
@@ -168,32 +166,32 @@ class Quarantine:
         fd = self._reopen(size)
         if fd is None:
             self._sequence = 0
-            parts = pack_frame(self._identity, 1, now, severities, body, reason=reason)
             fd = self._begin(now)
+        self._sequence += 1
+        parts = pack_frame(self._identity, self._sequence, now, severities, body, reason=reason)
         try:
             before = os.fstat(fd).st_size
             try:
                 write_whole(fd, parts)
             except OSError:
-                self._file = None  # if truncating fails, nothing is added after the fragment
+                self._file = None  # the next batch begins a new file
                 os.ftruncate(fd, before)
                 raise
-            self._sequence += 1
             self._used += size
             if self._file is not None:
                 self._kept[self._file][1].update(severities)
             self._sync(fd, severities)
         finally:
-            os.close(fd)  # releases the lock, too
+            os.close(fd)  # also releases the lock
 
     def take_lost(self) -> list[int]:
-        """Return the severities of records that were deleted with their directory, once.
+        """Return the severities of the records that were deleted with the directory, once each.
 
-        A file that is missing alone was replayed, purged, or deleted by a person,
-        and counts as kept.  Never raises; blocks for the status of some files.
+        If only a file is missing, a person has replayed or deleted it, so its records count
+        as kept.  Never raises; blocks for the status of some files.
         """
         if not self._lock.acquire(timeout=_PAUSE):
-            return []  # a batch is being added: the directory is there
+            return []  # a batch is being added, so the directory exists
         try:
             self._find_lost()
             lost, self._lost = self._lost, Counter()
@@ -209,7 +207,7 @@ class Quarantine:
                 del self._kept[path]
 
     def _directory_now(self) -> object:
-        """Return an object that differs between two directories at the same path."""
+        """Return an object that changes if another directory replaces this one."""
         with contextlib.suppress(OSError):
             status = self.path.stat()
             return status.st_dev, status.st_ino
@@ -245,7 +243,7 @@ class Quarantine:
         path = self.path / f"{now}-{os.getpid()}-{secrets.token_hex(4)}.seg"
         fd = create_file(path, APPEND)
         try:
-            try_lock(fd)  # succeeds: no other process knows the file yet
+            try_lock(fd)  # no other process knows the file yet
             write_mark(mark_beside(path), self._credentials.mark)
             write_whole(fd, (pack_segment_header(1, now, self._owner.wire_format),))
         except OSError:
@@ -270,7 +268,7 @@ class Quarantine:
             try:
                 sync_data(fd)
             except OSError as error:
-                self._file = None  # the content of the file's pages is unknown
+                self._file = None  # its content on the disk is unknown
                 announce(
                     f"quarantine sync {self._label}",
                     f"{self._label}: {self.path} may not survive a power failure: {error}",
@@ -285,7 +283,7 @@ class Refused:
     """One batch in quarantine.
 
     Attributes:
-        time_ns: the time of its arrival, in nanoseconds since the Unix epoch.
+        time_ns: the time when it was added, in nanoseconds since the Unix epoch.
         reason: the backend's reason for the refusal.
         severities: the severity number of each record.
         body: the packed batch.
@@ -300,10 +298,10 @@ class Refused:
 
 
 def list_files(sink_directory: Path) -> list[Path]:
-    """Return the files of a sink's quarantine, the oldest first; empty if it is missing.
+    """Return the files of a sink's quarantine, the oldest first.
 
     Raises:
-        OSError: the directory cannot be read.
+        OSError: the quarantine exists and cannot be read.
     """
     path = sink_directory / NAME
     try:
@@ -315,10 +313,10 @@ def list_files(sink_directory: Path) -> list[Path]:
 
 
 class QuarantineFile:
-    """A file of a quarantine: iterable, and a context manager that removes batches.
+    """A file of a quarantine.
 
-    Args:
-        path: the file's path.
+    Iteration yields the batches.  As a context manager, the object locks the file, and
+    at the end removes the batches that were settled.
     """
 
     def __init__(self, path: Path) -> None:
@@ -328,11 +326,11 @@ class QuarantineFile:
         self._fd = -1
 
     def scan(self) -> Scan:
-        """Read through the file.  Never raises; blocks on disk I/O."""
+        """Read the file and check every payload.  Never raises; blocks on disk I/O."""
         return scan(self.path, load=True)
 
     def __iter__(self) -> Iterator[Refused]:
-        """Yield the file's batches, except damaged ones.
+        """Yield the batches that are not damaged.
 
         Raises:
             OSError: the file cannot be read.
@@ -350,7 +348,7 @@ class QuarantineFile:
         """Lock the file.
 
         Raises:
-            BlockingIOError: another process is emptying the file.
+            BlockingIOError: another process holds the lock.
             OSError: the file was removed or cannot be opened.
         """
         self._fd = open_file(self.path, UPDATE)
@@ -377,7 +375,7 @@ class QuarantineFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Remove the settled batches, or the file if no batch remains, and unlock it."""
+        """Remove the settled batches, or the file if no batch remains, and unlock the file."""
         try:
             if self._settled:
                 self._rewrite()
@@ -391,8 +389,8 @@ class QuarantineFile:
             self.remove()
             return
         if found.header is None:
-            return  # the wire format is unknown: duplicates are better than a loss
-        self._copy.unlink(missing_ok=True)  # a replay that was killed may have left it
+            return  # without the wire format, the other batches cannot be written again
+        self._copy.unlink(missing_ok=True)  # a replay that was killed may have left a copy
         wire_format = found.header.wire_format
         fd = create_file(self._copy, APPEND)
         try:
@@ -411,7 +409,7 @@ class QuarantineFile:
         self._copy.replace(self.path)
 
     def _close_on_windows(self) -> None:
-        """Close the file on Windows, which neither removes nor replaces open files."""
+        """Close the file on Windows, where an open file cannot be removed or replaced."""
         if os.name == "nt":
             fd, self._fd = self._fd, -1
             os.close(fd)

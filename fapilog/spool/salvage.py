@@ -1,8 +1,7 @@
-"""Frames of this process whose files somebody else deleted, replaced or cut.
+"""Frames of this process whose files another program deleted, replaced or cut.
 
-A deleted file can be read as long as it is open, and the newest frames are in
-memory.  These frames are returned one at a time, to be sent or appended again;
-all other frames are lost and counted.
+The newest frames are in memory, and a deleted file can be read as long as it is open.
+These frames are sent or appended again; all other frames count as lost.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class LostSegment:
-    """A segment whose file somebody else deleted, replaced or cut.
+    """A segment whose file another program deleted, replaced or cut.
 
     Attributes:
-        segment: the segment, which its store has given up.
-        left: the amount that has not been returned yet.
-        file: the open file, or None if it cannot be read any more.
-        frames: the readable frames that were never given out.
+        segment: the segment, which its store has forgotten.
+        left: the amount of its frames that :meth:`Salvage.next` has not returned.
+        file: the open file that ``frames`` reads, or None.
+        frames: the unread frames that can still be read.
     """
 
     segment: Segment
@@ -38,7 +37,7 @@ class LostSegment:
     frames: Iterator[Frame]
 
     def close(self) -> None:
-        """Close the file and delete the remainder: each frame was returned or is lost."""
+        """Close the file, and delete it if it was only cut."""
         self.abandon()
         with contextlib.suppress(OSError):
             if self.segment.path.lstat().st_ino == self.segment.inode:
@@ -53,11 +52,8 @@ class LostSegment:
 class Salvage:
     """A queue of the frames of lost segments.
 
-    Args:
-        state: the state of the sink's spool.
-
     Attributes:
-        left: the amount that waits here; readable from any thread.
+        left: the amount of the frames in the queue; readable from any thread.
     """
 
     def __init__(self, state: SpoolState) -> None:
@@ -89,12 +85,12 @@ class Salvage:
         return frame
 
     def put_back(self, frame: Frame) -> None:
-        """Put back a frame that cannot be written now; :meth:`next` returns it again."""
+        """Make the next call of :meth:`next` return a frame again."""
         self._returned = frame
         self.left.add(frame.amount)
 
     def close(self) -> None:
-        """Count the remaining frames as lost, because there was no room to write them again."""
+        """Count the remaining frames as lost."""
         while frame := self.next():
             self._state.count_lost(frame.amount, frame.segment.path, is_adopted=False)
 

@@ -1,8 +1,8 @@
-"""Reads a segment, and skips everything in it that is damaged.
+"""Reads a segment, and skips damage.
 
-A crash leaves part of a frame at the end of a segment, a power failure leaves
-zeros; both are normal and not damage.  Everything else that is not a whole
-frame is skipped: reading continues at the next header with a correct checksum.
+At the end of a segment, a crash leaves a part of a frame, and a power failure leaves
+zeros.  Neither counts as damage.  After damage, reading continues at the next frame
+header with a correct checksum.
 """
 
 from __future__ import annotations
@@ -35,22 +35,19 @@ if TYPE_CHECKING:
     from fapilog.spool.format import SegmentHeader
 
 _MAX_DAMAGES: Final = 1000
-#: Bytes that are searched for a frame in one step.
+#: Bytes that one step searches for a frame.
 _WINDOW: Final = 1 << 16
-#: The maximum frames of one step, and its maximum seconds if no frame is found.
+#: The maximum frames of one step, and the maximum seconds of a step that finds no frame.
 _STEP: Final = 256
 _STEP_TIME: Final = 0.001
-#: The minimum bytes of damage that a later reader skips without another search.
+#: The minimum bytes of damage that a scan remembers, so that later readers skip them.
 _LONG: Final = 1 << 20
 
 
 class Damage(NamedTuple):
-    """A part of a segment without a whole frame.
+    """A part of a segment without a whole frame, from ``offset`` to ``end``.
 
-    Attributes:
-        offset: the offset of its first byte.
-        end: the offset after its last byte.
-        frames: the number of missing frames, as far as sequences show it.
+    ``frames`` is the number of missing frames, estimated from the sequences.
     """
 
     offset: int
@@ -59,7 +56,7 @@ class Damage(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A frame of a segment; the payload is None unless it was asked for."""
+    """A frame of a segment; the payload is None unless ``load`` was True."""
 
     header: FrameHeader
     payload: Payload | None
@@ -68,14 +65,7 @@ class Found(NamedTuple):
 def walk(
     file: SegmentFile, start: int, end: int, *, last: int | None = None, load: bool
 ) -> Iterator[Found | Damage]:
-    """Yield the whole frames between two offsets, and the damage between them.
-
-    Blocks on disk I/O and holds one frame at a time.  See
-    :func:`walk_in_steps` for the arguments.
-
-    Raises:
-        OSError: the disk failed.
-    """
+    """Yield the whole frames between two offsets, and the damage; see :func:`walk_in_steps`."""
     for one in walk_in_steps(file, start, end, last=last, load=load):
         if one is not None:
             yield one
@@ -86,20 +76,23 @@ def walk_in_steps(
 ) -> Iterator[Found | Damage | None]:
     """Walk like :func:`walk`, and yield None from time to time while no frame is found.
 
+    Blocks on disk I/O, and holds one frame at a time.
+
     Args:
         file: the segment.
         start: the offset of the first frame, if nothing is damaged.
         end: the offset after the last byte that is read.
         last: the sequence before the first frame, or None if it is not known.
-        load: whether payloads are loaded and checked; without it, only the
-            payload of a frame that no other frame follows is checked.
+        load: whether all payloads are loaded and checked; otherwise only the payloads of
+            frames that no other frame follows are checked.
 
     Raises:
         OSError: the disk failed.
     """
     offset, broken = start, -1  # broken: the start of the current damage, -1 without damage
     following: FrameHeader | None = None
-    budget = end - start + MAX_FRAME  # bytes to load for headers that no other frame follows
+    # The bytes that may be loaded for headers that no frame follows: many of them may be false.
+    budget = end - start + MAX_FRAME
     while True:
         header = following
         if header is None or header.end > end:
@@ -117,7 +110,7 @@ def walk_in_steps(
         is_bad = payload is None and (load or not is_framed)
         if is_bad or (last is not None and header.sequence <= last):
             broken = header.offset if broken < 0 else broken
-            # A length that leads to another frame can be trusted.
+            # The length of a header is correct if another frame follows.
             offset = header.end if is_framed else header.offset + 1
             yield None
             continue
@@ -146,7 +139,7 @@ def _find(file: SegmentFile, offset: int, end: int) -> Generator[None, None, Fra
 
 
 def _is_torn(file: SegmentFile, offset: int, end: int) -> Generator[None, None, bool]:
-    """Return whether the bytes from ``offset`` on look like the result of a crash."""
+    """Return whether the bytes from ``offset`` on may be the result of a crash."""
     if end - offset < FRAME_HEADER_SIZE or parse_frame(file, offset, end) is not None:
         return True
     return (yield from file.holds_zeros(offset, end))
@@ -157,27 +150,26 @@ class Scan:
     """The content of a segment.
 
     Attributes:
-        path: the segment's path.
         size: the segment's bytes.
         disk: the bytes that the segment takes on the disk.
         inode: the file's number on its file system.
         header: the segment's header; None if it is damaged or was never written.
         is_readable: whether frames may follow the header.
-        problem: the reason why the segment must not be used; "" if it may be.
+        problem: the reason why the segment must not be used; "" if it may be used.
         is_newer: whether the problem is that a later release wrote the segment.
         identity: the :func:`fapilog.spool.format.format_id` of the segment's
             wire format; None if it is not known.
         start: the offset of the first frame that is not settled.
         end: the offset after the last unsettled frame that was found.
         is_complete: whether the segment was read to its end.
-        gaps: long parts without a frame, from offset to offset.
+        gaps: the end of each long part without a frame, by its start.
         file: the open segment while it is being read.
         frames: the number of whole frames that are not settled.
         records: the number of records in these frames.
         bytes: the size of these frames in bytes.
         oldest_ns: the time of the first of these frames; 0 without frames.
         damages: the damaged parts, at most a thousand.
-        damaged_frames: the number of frames lost to all damage.
+        damaged_frames: the number of frames that were lost by damage.
     """
 
     path: Path
@@ -211,7 +203,11 @@ class Scan:
                 self.gaps[damage.offset] = damage.end
 
     def count(self, header: FrameHeader, floor: int) -> bool:
-        """Count an unsettled frame of the right format; return whether it was counted."""
+        """Count a frame if it is not settled and has the segment's wire format.
+
+        Returns:
+            Whether the frame was counted.
+        """
         if self.identity is None:
             self.identity = header.format_id
         if header.sequence < floor or header.format_id != self.identity:
@@ -227,12 +223,12 @@ class Scan:
 
 
 def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
-    """Read through a segment.  Never raises; blocks on disk I/O.
+    """Read a segment to its end.  Never raises; blocks on disk I/O.
 
     Args:
         path: the segment's path.
         floor: the lowest sequence that is not settled; frames below it, and
-            damage among them, are not counted.
+            damage between them, are not counted.
         load: whether payloads are also loaded and checked.
     """
     found = Scan(path)
@@ -244,13 +240,13 @@ def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
 def scan_in_steps(
     found: Scan, floor: int = 0, *, load: bool = False, settled: int = 0
 ) -> Iterator[None]:
-    """Read through a segment in steps of about a millisecond.  Never raises.
+    """Read a segment like :func:`scan`, in steps of about a millisecond.
 
     Args:
         found: the object that receives the findings, step by step.
         floor: see :func:`scan`.
         load: see :func:`scan`.
-        settled: an offset before which everything is settled, or 0 if none is known.
+        settled: an offset before which everything is settled; 0 if it is not known.
     """
     try:
         with contextlib.closing(SegmentFile(found.path)) as file:
@@ -285,7 +281,7 @@ def _read_header(found: Scan, file: SegmentFile) -> Iterator[None]:
     if header is not None:
         found.identity = format_id(header.wire_format)
     elif found.size < SEGMENT_HEADER_SIZE or (yield from file.holds_zeros(0, found.size)):
-        return  # the process crashed before it wrote anything
+        return  # the process ended before it wrote a frame
     found.is_readable = True
     found.start = found.end = SEGMENT_HEADER_SIZE
     if header is None:
@@ -322,7 +318,7 @@ def _read_frames(
 
 
 def _is_settled(file: SegmentFile, offset: int, floor: int, size: int) -> bool:
-    """Return whether the first frame that is not settled can be at ``offset``."""
+    """Return whether ``offset`` is a place where unsettled frames may begin."""
     if offset >= size:
         return offset == size
     header = parse_frame(file, offset, size)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: The number of segments that :attr:`Spool.is_whole` checks: 8 GiB at the default size.
 _TRUSTED: Final = 1024
-#: One check looks at fewer segments of each adopted directory, because there can be many.
+#: The check of an adopted directory looks at this many times fewer segments.
 _ADOPTED_SHARE: Final = 32
 _NO_LOCK: Final = contextlib.nullcontext()
 
@@ -41,24 +41,23 @@ _NO_LOCK: Final = contextlib.nullcontext()
 class Spool:
     """A first-in, first-out queue of batches on disk that outlives the process.
 
-    The caller calls all methods under one lock, except :meth:`sync`,
-    :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`, which need
-    none.  The properties may be read from any thread.
+    The caller holds the delivery's lock during all methods except :meth:`sync`,
+    :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`.  The properties may
+    be read from any thread.
 
     Args:
         sink_name: the sink's name; its directory is named after the name and
             the destination.
-        wire_format: the format of the bodies, 1 to 48 bytes; data of another
-            format is neither adopted nor changed.
+        wire_format: the format of the bodies, 1 to 48 bytes.
         options: the user's options.
         destination: the place that the sink sends to, in words and without
-            secrets; data for another one is neither adopted nor changed.
-        credentials: the secrets that the sink sends, "" if there are none;
-            data of other credentials is neither adopted nor changed.  Only a
-            salted digest is written.
+            secrets.  Records for another destination or in another format are neither
+            adopted nor changed.
+        credentials: the secrets that the sink sends, "" if there are none.  Records of
+            other credentials are not adopted.  Only a salted digest is written.
         label: the sink's name in announcements; None for ``sink_name``.
         cache_bytes: the bytes of bodies that stay in memory until they are
-            read, so that a reader that keeps up reads nothing from the disk.
+            read, so that a fast reader does not need the disk.
         now_ns: a clock in nanoseconds since the Unix epoch, for tests.
         monotonic: a clock in seconds, for tests.
 
@@ -99,16 +98,14 @@ class Spool:
         self._own: OwnStore | None = None
         self._adopted = AdoptedStores(self._state, self._path)
         self._salvage = Salvage(self._state)
-        cap = options.max_bytes
-        self._space = Space(self._path, cap, "max_bytes", options.min_free, self._monotonic)
+        self._space = Space(self._path, options.max_bytes, "max_bytes", options.min_free)
         self._is_adopted_turn = True
         self._synced_at = self._monotonic()
 
     def open(self) -> None:
         """Create the sink's directory if it is missing, and check that it can be used.
 
-        A directory for this process is created, locked and removed again; the
-        first append creates the one that stays.  Adopts nothing yet.
+        The check creates, locks and removes a directory like that of a process.
 
         Raises:
             ConfigurationError: the directory cannot be written or locked, is a
@@ -116,9 +113,9 @@ class Spool:
         """
         try:
             make_sink_directory(self._path, self._owner)
-            _ = self._credentials.mark  # takes 10 ms, which the first append does not have
+            _ = self._credentials.mark  # takes 10 ms here instead of in the first append
             create(self._path, self._now_ns()).remove()
-            with contextlib.suppress(PermissionError):  # the directory above may be unreadable
+            with contextlib.suppress(PermissionError):  # the parent directory may be unreadable
                 sync_directory(self._path.parent)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -138,10 +135,7 @@ class Spool:
 
     @property
     def corrupt(self) -> Corruption:
-        """Counts of the data that cannot be read back.
-
-        Its ``records`` counted as pending until the damage was found.
-        """
+        """Counts of the data that cannot be read back."""
         return self._state.corrupt
 
     @property
@@ -181,16 +175,16 @@ class Spool:
     ) -> Frame:
         """Write a batch.
 
-        Blocks during a write to the page cache; blocks on disk I/O with
-        ``sync="always"``, for a severity number of 21 or more, and when a
-        fifth segment waits for a sync.  An error leaves the spool as it was.
+        Blocks during a write to the page cache.  Blocks on disk I/O with
+        ``sync="always"``, for a severity number of 21 or more, and if five
+        segments wait for a sync.  After an error, the spool is unchanged.
 
         Args:
             body: the packed batch.
             severities: the severity number of each record.
             item: an object for the reader, kept while the body is in memory.
-            read: whether the batch is already being sent; if so, :meth:`read`
-                does not return it, but it still waits for :meth:`ack`.
+            read: whether the caller is already sending the batch, so that :meth:`read`
+                must not return it.
 
         Raises:
             SpoolFullError: the cap or the free space is reached, the batch is
@@ -208,7 +202,7 @@ class Spool:
         own = self._own or self._make_own(size)
         try:
             return own.append(body, marks, self._now_ns(), item, read=read)
-        except FileNotFoundError:  # somebody else removed the directory
+        except FileNotFoundError:  # another program removed the directory
             self.check()
         own = self._own or self._make_own(size)
         return own.append(body, marks, self._now_ns(), item, read=read)
@@ -220,7 +214,7 @@ class Spool:
         try:
             self._own = OwnStore(self._state, directory, self._cache_bytes, self._check_room)
         except OSError:
-            with contextlib.suppress(OSError):  # the error above is raised
+            with contextlib.suppress(OSError):
                 directory.remove()
             raise
         return self._own
@@ -231,9 +225,8 @@ class Spool:
     def read(self) -> Frame | None:
         """Return the next unread batch; None if no batch is ready.
 
-        Own and adopted batches take turns.  Own batches are first in, first
-        out; adopted batches of the oldest directory come first.
-        Blocks on disk I/O if the reader has fallen behind.
+        Batches of this process and adopted batches take turns.  Blocks on disk I/O if
+        the batch is not in memory.
         """
         if self._closed:
             return None
@@ -248,32 +241,31 @@ class Spool:
         return None
 
     def ack(self, frame: Frame) -> None:
-        """Settle a batch, in any order; a second call does nothing.  Never raises.
+        """Settle a batch, so that no process sends it again; a second call does nothing.
 
-        A process that adopts the directory reads every unsettled batch again.  A
-        segment is deleted when all of its batches are settled, and an adopted
-        directory is deleted with its last segment.
+        Never raises.  Deletes the segment after its last batch, and an adopted directory
+        after its last segment.
         """
         frame.store.ack(frame)
         self._adopted.retire(frame.store)
 
-    # ---- files that somebody else deletes, replaces or cuts
+    # ---- files that another program deletes, replaces or cuts
 
     @property
     def is_whole(self) -> bool:
-        """Whether all files of this process exist in their full length."""
+        """Whether all files of this process still exist in their full length."""
         return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 
     def check(self, most: int = MAX_CHECKED) -> None:
-        """Check whether somebody else deleted, replaced or cut files.
+        """Check whether another program deleted, replaced or cut files.
 
-        Missing batches that were not given out are written again by
-        :meth:`mend` if they can be read, and count as corrupt otherwise.
-        Batches that were given out remain only in memory
+        :meth:`mend` writes unread batches of these files again if they can be read; the
+        others count as corrupt.  Batches that :meth:`read` has returned stay in memory
         (:attr:`Frame.is_lost`).  Never raises; blocks while it reads the status of files.
 
         Args:
-            most: the number of segments to check; the next call checks the next ones.
+            most: the number of segments to check; the next call checks the segments
+                after these.
         """
         for store in list(self._adopted.stores):
             for segment in store.missing(most // _ADOPTED_SHARE):
@@ -299,7 +291,7 @@ class Spool:
             )
 
     def mend(self) -> bool:
-        """Write one lost batch again; return whether more may follow.
+        """Write one batch of a lost file again; return whether more may follow.
 
         Raises:
             SpoolFullError, OSError: see :meth:`append`; the next call tries again.
@@ -329,10 +321,7 @@ class Spool:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything to the disk now, so that it survives a power failure.
-
-        Blocks on disk I/O; never raises.  Thread-safe.
-        """
+        """Write everything to the disk now.  Blocks on disk I/O; never raises.  Thread-safe."""
         own = self._own
         for store in (*([own] if own else []), *self._adopted.stores):
             store.sync()
@@ -345,13 +334,10 @@ class Spool:
         return has_orphans(self._path)
 
     def adopt(self) -> int:
-        """Adopt directories of dead processes, the oldest first, and scan them.
+        """Adopt and scan directories of dead processes; return the number of their records.
 
-        Blocks until all of their frames are counted; directories that
-        exceed the cap wait for a later call.  Never raises.
-
-        Returns:
-            The number of records in them.
+        Blocks until all frames are counted.  Directories that exceed the cap wait for a
+        later call.  Never raises.
         """
         before = self.adopted
         self.look_for_orphans()
@@ -362,8 +348,8 @@ class Spool:
     def look_for_orphans(self) -> bool:
         """Claim directories of dead processes, which :meth:`adopt_step` then scans.
 
-        One thread at a time calls it, without the caller's lock.  Blocks on
-        disk I/O, but reads no segment.  Never raises.
+        Only one thread at a time may call this method.  Blocks on disk I/O, but reads no
+        segment.  Never raises.
 
         Returns:
             Whether some directories must wait because too many are adopted already.
@@ -374,24 +360,22 @@ class Spool:
         return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
 
     def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
-        """Scan the claimed directories a little further; return whether there is more.
+        """Scan the claimed directories for about a millisecond; return whether there is more.
 
-        One thread at a time calls it.  Keeps the interpreter for about a
-        millisecond, blocks on disk I/O, and never raises.
+        Only one thread at a time may call this method.  Blocks on disk I/O; never raises.
 
         Args:
-            lock: the caller's lock, held only while the findings are counted.
+            lock: the delivery's lock, held only while the findings are counted.
         """
         return not self._closed and self._adopted.step(lock)
 
     # ---- the end
 
     def close(self) -> None:
-        """Sync and release all directories; empty ones are removed.
+        """Sync and release all directories, and remove the empty directories.
 
-        Batches that were not settled stay on disk and in
-        :attr:`pending_records`.  Blocks on disk I/O; never raises; a second
-        call does nothing.
+        Unsettled batches stay on disk and in :attr:`pending_records`.  Blocks on disk
+        I/O; never raises; a second call does nothing.
         """
         if self._closed:
             return
@@ -404,11 +388,7 @@ class Spool:
             own.close()
 
     def after_fork(self) -> None:
-        """Forget everything in a forked child; files and locks belong to the parent.
-
-        Closes the inherited descriptors and changes no file.  The child's
-        first append creates a directory for the child.
-        """
+        """Forget everything in a forked child, because files and locks belong to the parent."""
         self._adopted.abandon()
         self._salvage.abandon()
         if self._own is not None:

@@ -2,8 +2,7 @@
 
 The spool has a store for this process's own directory
 (:class:`fapilog.spool.own_store.OwnStore`) and one for each directory that it
-adopted.  The spool's caller holds its lock during every call, unless a method
-says otherwise.
+adopted.  Callers hold the delivery's lock, unless a method says otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 #: The number of segments that one check examines.
 MAX_CHECKED: Final = 128
-#: Errors that the process causes, not the segment; the read is tried again.
+#: Errors that do not come from the segment, so the read is tried again.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -64,10 +63,10 @@ class Corruption:
     """Counts of the data that cannot be read back; readable from any thread.
 
     Attributes:
-        frames: damaged frames that were skipped, as far as they can be counted.
-        records: the records in these frames that had counted as pending.
+        frames: the number of damaged frames, estimated from the sequences.
+        records: the number of lost records that had counted as pending.
         adopted: the number of these records that a dead process wrote.
-        segments: segments that stay unused: in a later format, or unreadable.
+        segments: the number of segments that are unreadable or have a later format.
     """
 
     frames: int = 0
@@ -76,7 +75,7 @@ class Corruption:
     segments: int = 0
 
     def count(self, lost: Amount, *, is_adopted: bool) -> None:
-        """Count lost frames that had counted as pending."""
+        """Count lost frames whose records had counted as pending."""
         self.frames += lost.frames
         self.records += lost.records
         if is_adopted:
@@ -85,7 +84,7 @@ class Corruption:
 
 @dataclass(eq=False)
 class Tally:
-    """The content of all stores of one kind; readable from any thread.
+    """Totals of this process's store, or of all adopted stores; readable from any thread.
 
     Attributes:
         waiting: the unsettled frames.
@@ -100,17 +99,7 @@ class Tally:
 
 @dataclass(eq=False)
 class SpoolState:
-    """The names, options and counts that all stores of one sink's spool share.
-
-    Attributes:
-        label: the sink's name, used in announcements.
-        wire_format: the format of the sink's batches.
-        options: the user's options.
-        credentials: the credentials of the sink.
-        corrupt: counts of the data that cannot be read back.
-        own: counts of this process's own store.
-        adopted: counts of the adopted stores.
-    """
+    """The names, options and counts that all stores of one sink's spool share."""
 
     label: str
     wire_format: str
@@ -124,11 +113,11 @@ class SpoolState:
         self.identity = format_id(self.wire_format)
 
     def announce(self, kind: str, text: str) -> None:
-        """Announce a fault of the spool; faults of one kind share their rate limit."""
+        """Announce an error of the spool; errors of one kind share a rate limit."""
         diagnostics.announce(f"spool {kind} {self.label}", f"{self.label}: {text}")
 
     def count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
-        """Count and announce frames whose file somebody else deleted or cut."""
+        """Count and announce frames whose file another program deleted or cut."""
         if lost.frames > 0:
             self.corrupt.count(lost, is_adopted=is_adopted)
             self.announce(
@@ -146,17 +135,16 @@ class Segment:
     """A file of frames.
 
     Attributes:
-        path: the file's path.
         position: the offset of the first frame that was not read.
         end: the offset after the last whole frame.
         size: the bytes that the file adds to :attr:`Tally.disk`.
         inode: the file's number on its file system.
-        sealed: whether nothing more is written to the file.
+        sealed: whether the segment is complete, so that no frames will be added.
         unread: the frames that :meth:`Store.read` has not returned.
         waiting: the frames that are not settled.
-        is_lost: whether somebody else deleted, replaced or cut the file.
-        is_kept: whether the file is never deleted, because a part of it is unreadable.
-        gaps: parts without a frame that are skipped, from offset to offset.
+        is_lost: whether another program deleted, replaced or cut the file.
+        is_kept: whether the file stays, because a part of it could not be read.
+        gaps: the end of each long part without a frame, by its start.
     """
 
     path: Path
@@ -201,7 +189,7 @@ class Segment:
 
     @property
     def is_there(self) -> bool:
-        """Whether the path still leads to the file in its full length.  Never raises."""
+        """Whether the file still exists at its path in its full length.  Never raises."""
         try:
             status = self.path.lstat()
         except OSError:
@@ -214,7 +202,7 @@ class Segment:
         self._found = None
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return the open file if there is one; the caller closes it."""
+        """Return the file that is open for reading, or None; the caller closes it."""
         file, self._file, self._found = self._file, None, None
         return file
 
@@ -236,19 +224,19 @@ class Segment:
 
 @dataclass(eq=False, slots=True)
 class Frame:
-    """One batch of the spool.
+    """One batch on disk.  Only the spool uses ``end``, ``segment`` and ``store``.
 
     Attributes:
         sequence: the frame's place in its directory.
         time_ns: the time of its append, in nanoseconds since the Unix epoch.
         severities: the severity number of each record.
         body: the packed batch.
-        item: the object that :meth:`Spool.append` received with the batch if
-            it is still in memory, else None.
+        item: the object that :meth:`Spool.append` received with the batch; None if
+            the frame was read from the disk.
         size: the bytes that the frame takes on the disk.
-        end: the offset after the frame; used only by the spool.
-        segment: the frame's segment; used only by the spool.
-        store: the frame's store; used only by the spool.
+        end: the offset after the frame.
+        segment: the frame's segment.
+        store: the frame's store.
     """
 
     sequence: int
@@ -273,7 +261,7 @@ class Frame:
 
     @property
     def is_lost(self) -> bool:
-        """Whether only memory holds the frame, because somebody else deleted or cut its file."""
+        """Whether only memory holds the frame, because another program deleted or cut its file."""
         return self.segment.is_lost
 
 
@@ -281,17 +269,10 @@ class Frame:
 
 
 class Store:
-    """Reads and settles the frames of one directory.
-
-    Args:
-        state: the state of the sink's spool.
-        directory: the directory, locked by this process.
-        is_adopted: whether a dead process wrote it.
+    """Reads and settles the frames of one directory that this process has locked.
 
     Attributes:
-        directory: the directory, as given.
         is_adopted: whether a dead process wrote the directory.
-        cursor: the cursor of the directory.
         is_complete: whether no further segments will be added.
 
     Raises:
@@ -306,13 +287,14 @@ class Store:
         self.cursor = Cursor(directory.path)
         self._segments: list[Segment] = []
         self._unread: deque[Segment] = deque()  # segments that were not read to their end
+        # A frame is "given out" when read() returns it, or when it was sent during append().
         self._next = max(self.cursor.floor, 1)  # the lowest sequence that was not given out
-        self._ahead: set[int] = set()  # sequences given out or settled before their turn
-        self._out: set[int] = set()  # sequences given out and not settled
-        self._order: list[int] = []  # a heap of _out, which may also hold settled sequences
+        self._ahead: set[int] = set()  # given out or settled although higher than _next
+        self._out: set[int] = set()  # given out and not settled
+        self._order: list[int] = []  # a heap of _out, and of some settled sequences
         self.is_complete = not is_adopted
         self._growing: Segment | None = None  # the segment that is being scanned
-        self._grown = Amount()  # the counted part of _growing
+        self._grown = Amount()  # the frames of _growing that were counted
         self._is_open = True
         self._checked = 0  # the index at which the next check begins
         self._syncing = native.RLock()
@@ -320,11 +302,7 @@ class Store:
     # ---- adding the findings of a scan
 
     def extend(self, found: Scan) -> int:
-        """Add the frames that a scan has found since the last call.
-
-        Args:
-            found: the scan of one segment until it is complete, and after it
-                the scan of the next segment.
+        """Add the frames that the scan of a segment has found since the last call.
 
         Returns:
             The number of new records.
@@ -332,7 +310,7 @@ class Store:
         segment, self._growing = self._growing, None
         if segment is None:
             if found.is_complete and not found.is_readable and not found.problem:
-                self._delete(found.path)  # the process crashed before it wrote anything
+                self._delete(found.path)  # the process ended before it wrote a frame
                 return 0
             is_certain = found.is_complete and not found.problem
             if not found.is_readable or not (found.frames or is_certain):
@@ -418,7 +396,7 @@ class Store:
         return Frame(header.sequence, header.time_ns, marks, body, None, *where)
 
     def _is_due(self, sequence: int) -> bool:
-        """Return whether the frame of this sequence must still be given out."""
+        """Return whether the frame with this sequence must still be given out."""
         if sequence in self._ahead:
             self._go_on_at(sequence)
             return False
@@ -442,7 +420,7 @@ class Store:
         self._count_read(frame.segment, frame.amount)
 
     def _finish(self, segment: Segment) -> None:
-        """Count the missing frames of a segment that was read to its end."""
+        """Count the frames that were missing when the segment was read to its end."""
         segment.close_reader()
         lost = replace(segment.unread)
         if lost.frames > 0:
@@ -462,7 +440,7 @@ class Store:
         sequence = frame.sequence
         if not self._is_open:
             return
-        if frame.is_lost:  # no count includes the frame any longer
+        if frame.is_lost:  # no total includes the frame any more
             self._out.discard(sequence)
             self._move_cursor(frame)
             return
@@ -477,7 +455,7 @@ class Store:
         self._move_cursor(frame)
 
     def _pass_by(self, frame: Frame) -> None:
-        """Make :meth:`read` skip a frame."""
+        """Make :meth:`read` skip a frame that was sent or settled without it."""
         self._ahead.add(frame.sequence)
         self._go_on_at(self._next)
 
@@ -506,12 +484,12 @@ class Store:
                 f"twice: {error.strerror or error}",
             )
 
-    # ---- files that somebody else deletes, replaces or cuts
+    # ---- files that another program deletes, replaces or cuts
 
     def missing(self, most: int = MAX_CHECKED) -> list[Segment]:
-        """Return segments whose files somebody else deleted, replaced or cut.
+        """Return segments whose files another program deleted, replaced or cut.
 
-        Checks ``most`` segments; the next call checks the next ones.
+        Checks ``most`` segments; the next call checks the segments after these.
         """
         segments = self._segments
         if not self.directory.is_there:
@@ -524,12 +502,12 @@ class Store:
         return [segment for segment in checked if not segment.is_there]
 
     def renew(self) -> None:
-        """Create the lock and the cursor again if somebody else deleted them.  Never raises."""
+        """Create the lock and the cursor again if they are missing.  Never raises."""
         self.directory.renew_lock()
         self.cursor.renew()
 
     def give_up(self, segment: Segment) -> Amount:
-        """Forget a lost segment; return the amount that was never given out."""
+        """Forget a lost segment; return the amount of its unread frames."""
         left = replace(segment.unread)
         self._tally.unread.take(left)
         self._tally.waiting.take(segment.waiting)
@@ -559,9 +537,9 @@ class Store:
     # ---- the disk
 
     def sync(self) -> None:
-        """Write the cursor to the disk, so that it survives a power failure.
+        """Write everything to the disk, so that it survives a power failure.
 
-        Thread-safe without the caller's lock; blocks on disk I/O; never raises.
+        Thread-safe without the delivery's lock; blocks on disk I/O; never raises.
         """
         with self._syncing:
             self._sync_file(self.cursor.file)
@@ -577,7 +555,7 @@ class Store:
         self._state.announce("sync", f"{path} may not survive a power failure: {why}")
 
     def close(self) -> bool:
-        """Close all files and release the directory, which is removed if it is empty.
+        """Close all files, release the directory, and remove it if it is empty.
 
         Returns:
             Whether the directory no longer exists.

@@ -1,7 +1,7 @@
 """Reports about the files on disk, for the command line.
 
-A survey takes no lock and changes nothing.  The functions that purge, and
-:func:`give_to`, change only directories and files that they have locked.
+A survey changes nothing.  The other functions change only
+directories and files that they have locked.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class DirectoryReport:
     Attributes:
         path: the directory.
         name: the parts of the directory's name.
-        is_alive: whether a living process owns it: its writer, or one that adopted it.
-        problem: the reason why it cannot be read; "" if it can.
-        segments: the scans of its segments.
-        mark: the mark of the credentials that its records were logged with.
+        is_alive: whether a living process has written or adopted the directory.
+        problem: the reason why the directory cannot be read, or "".
+        segments: the scans of the segments.
+        mark: the mark of the credentials with which the records were logged.
     """
 
     path: Path
@@ -84,7 +84,7 @@ class SinkReport:
         path: the sink's directory.
         directories: the directories of processes, the oldest first.
         quarantine: the scans of the quarantine's files.
-        problem: the reason why the directory cannot be read; "" if it can.
+        problem: the reason why the directory cannot be read, or "".
     """
 
     owner: Owner
@@ -103,14 +103,14 @@ class SinkReport:
 
 
 def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return the content of a spool's directory, per sink.  Blocks on disk I/O.
+    """Return one report per sink in a spool's directory.  Blocks on disk I/O.
 
     Args:
         directory: the directory that the options name.
         load: whether every payload is also loaded and checked.
 
     Raises:
-        OSError: the directory itself cannot be read.
+        OSError: the directory cannot be read.
     """
     with os.scandir(directory) as entries:
         names = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
@@ -144,7 +144,7 @@ def _look_at_directory(path: Path, name: DirectoryName, *, load: bool) -> Direct
 
 
 def _is_gone(found: Scan) -> bool:
-    """Return whether a segment was delivered and deleted during the survey."""
+    """Return whether a segment was deleted during the survey, because it was delivered."""
     return bool(found.problem) and not os.path.lexists(found.path)
 
 
@@ -152,11 +152,10 @@ def _is_gone(found: Scan) -> bool:
 
 
 def purge_directory(report: DirectoryReport) -> bool:
-    """Delete the directory of a dead process.
+    """Delete the segments of a dead process, and their directory if it has no other files.
 
     Returns:
-        False if a process owns it now, or if it contains foreign files; in the
-        second case, its segments are deleted.
+        Whether the directory was deleted; False if a process owns it now.
 
     Raises:
         OSError: the directory belongs to another user, or a file cannot be deleted.
@@ -188,19 +187,16 @@ def purge_quarantine(report: SinkReport) -> Iterator[Path]:
 
 
 def other_credentials(report: SinkReport, credentials: Credentials) -> SinkReport:
-    """Return the part of a report that waits, without a process, for other credentials."""
+    """Return a report with only the records that need other credentials.
+
+    Directories of living processes are left out.
+    """
+    orphans = [one for one in report.directories if not one.is_alive]
+    marks = [(one, read_mark(mark_beside(one.path))) for one in report.quarantine]
     return replace(
         report,
-        directories=[
-            one
-            for one in report.directories
-            if not one.is_alive and not credentials.match(one.mark)
-        ],
-        quarantine=[
-            one
-            for one in report.quarantine
-            if not credentials.match(read_mark(mark_beside(one.path)))
-        ],
+        directories=[one for one in orphans if not credentials.match(one.mark)],
+        quarantine=[one for one, mark in marks if not credentials.match(mark)],
     )
 
 
@@ -209,14 +205,13 @@ def give_to(
 ) -> Iterator[tuple[Path, str]]:
     """Give the directories of dead processes and the quarantine to another sink.
 
-    Moves them to the sink's directory, unless they are there already, and marks
-    them with its credentials.
+    Moves them to the sink's directory, and marks them with the sink's credentials.
 
     Yields:
-        Each directory or file, and the reason why it stays; "" if it was moved.
+        Each directory or file, and the reason why it was not moved, or "".
 
     Raises:
-        OSError: the other sink's directory cannot be created.
+        OSError: the sink's directory cannot be created.
     """
     target = root / owner.directory
     make_sink_directory(target, owner)
@@ -227,7 +222,7 @@ def give_to(
         yield found.path, _move_refused(found, owner, target / NAME, credentials.mark)
     if target == report.path:
         return
-    with contextlib.suppress(OSError):  # another file is in the directory, which stays
+    with contextlib.suppress(OSError):  # a directory with other files stays
         if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - only names are needed
             with contextlib.suppress(FileNotFoundError):
                 (report.path / NAME).rmdir()

@@ -74,8 +74,8 @@ def test_every_line_arrives_however_a_script_ends(ending):
     }[ending]  # fmt: skip
 
 
-# Forked from one process that has imported what they need and used none of it:
-# to import it is most of what a short script costs.
+# All scripts are forked from one process that has imported their modules, because the
+# imports take most of the time of a short script.
 A_HUNDRED_SCRIPTS = """
 import fapilog.otel.provider, fapilog.otel.resource, fapilog.runtime.runtime, fapilog.settings
 import fapilog.sinks.console, fapilog.runtime.wiring
@@ -236,7 +236,7 @@ threading.Thread.start = refuse
 @pytest.mark.parametrize("refused", ["fapilog-console", "fapilog-"])
 @pytest.mark.parametrize("ending", ["normally", "sys.exit", "in a thread"])
 def test_an_exit_does_not_wait_for_a_thread_that_cannot_start(refused: str, ending: str) -> None:
-    """Python 3.12.0 and 3.12.1 refuse threads before the application's own have ended."""
+    """Python 3.12.0 and 3.12.1 refuse new threads while the application's threads still run."""
     done = run(
         NO_THREADS.replace('"fapilog-"', repr(refused)).replace(
             "new thread", "create new thread at interpreter shutdown"

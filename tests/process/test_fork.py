@@ -1,4 +1,4 @@
-"""Forks at any moment: each record of each process arrives, and arrives once."""
+"""Forks at any moment: each record of each process arrives exactly once."""
 
 from __future__ import annotations
 

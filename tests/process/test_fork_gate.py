@@ -66,7 +66,7 @@ def test_each_step_has_an_owner():
 
 @contextlib.contextmanager
 def a_thread_inside(section: fork.Section) -> Iterator[threading.Event]:
-    """Have a thread inside ``section`` until the event is set."""
+    """Keep a thread inside ``section`` until the event is set."""
     entered, leave = threading.Event(), threading.Event()
 
     def call() -> None:
@@ -84,7 +84,7 @@ def a_thread_inside(section: fork.Section) -> Iterator[threading.Event]:
 
 @pytest.fixture
 def section(monkeypatch: pytest.MonkeyPatch) -> fork.Section:
-    """The only section there is, so that no other test's threads count."""
+    """A section that replaces all others, so that threads of other tests do not matter."""
     section = fork.Section("a library", 30.0, "do not fork")
     monkeypatch.setattr(fork, "SECTIONS", (section,))
     return section

@@ -23,7 +23,7 @@ ORDERS = {
     "after configure": "fapilog.configure()\n" + PATCH,
     "after the first records": "log.info('first'); fapilog.flush(60)\n" + PATCH,
 }
-#: Runs a script in a process that has replaced everything before fapilog is imported.
+#: Runs a script in a process in which gevent replaced everything before fapilog's import.
 FIRST = """
 path, *sys.argv[1:] = sys.argv[1:]
 os.execv(sys.executable, [sys.executable, "-W", "ignore", path, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Sharing the interpreter: when a thread gives way, and when it has too much work to."""
+"""A thread gives way to other threads unless it has too much work."""
 
 from __future__ import annotations
 

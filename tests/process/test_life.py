@@ -293,7 +293,7 @@ def black_hole(connection: socket.socket) -> None:
 
 
 def drip(connection: socket.socket) -> None:
-    """Answer a byte now and then, without end."""
+    """Send a byte from time to time, and never complete the answer."""
     read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
     while True:

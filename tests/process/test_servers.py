@@ -1,4 +1,4 @@
-"""Real servers of several processes: each record of each of them arrives, and arrives once."""
+"""Real servers with several processes: each record of each process arrives exactly once."""
 
 from __future__ import annotations
 
@@ -128,14 +128,14 @@ def test_each_record_of_a_gunicorn_arrives_once(kind: str, tmp_path: Path):
     port = free_port()
     bind = ["--bind", f"127.0.0.1:{port}", "--graceful-timeout", "60"]
     command = ["gunicorn", "served:app", *bind, *arguments, "--no-control-socket"]
-    loads = 1 if "--preload" in arguments else 2  # in each worker, unless it is preloaded
+    loads = 1 if "--preload" in arguments else 2  # per worker without preload
     with receiving() as ids:
         with running(tmp_path, ids, *command, app=app):
             until(lambda: answers(port) and ids.counts["loaded"] >= loads)
             for n in range(40):
                 get(port, f"/{n}")
         assert ids.counts.pop("loaded") == loads
-        # A worker that was still starting when the end came is not told of it.
+        # gunicorn does not stop a worker that is still starting.
         assert ids.counts.pop("stopped", 0) in ({1, 2} if app is ASGI else {0})
         ids.assert_each_once(numbered("/", 40))
 

@@ -1,4 +1,4 @@
-"""SIGTERM: what it interrupts runs on, and children of multiprocessing notice it while they block."""
+"""SIGTERM: the interrupted code continues, and blocked children of multiprocessing notice it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.processes import otlp, receiving, run, run_file
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to one thread")
 
-# To a thread that does not block: the main thread, which alone may run handlers,
-# is as deaf to it as to one that came a moment before it began to block.
+# The signal goes to another thread, so the blocked main thread, which alone may run
+# handlers, does not notice it: as if the signal had arrived just before it blocked.
 LATE = """
     import multiprocessing, signal, sys, threading, time, fapilog
     if "early" in sys.argv:
@@ -188,7 +188,7 @@ def test_without_threads_the_handler_itself_delivers():
 
 
 class Handler(Sigterm):
-    """Notes that a delivery was begun."""
+    """A handler that only notes that it should start a delivery."""
 
     def __init__(self) -> None:
         super().__init__(lambda: None)
@@ -198,7 +198,7 @@ class Handler(Sigterm):
         self.begun.set()
 
     def handle(self, *_: Any) -> None:
-        """Take the signal."""
+        """Do nothing with the signal."""
 
 
 @pytest.fixture
@@ -215,13 +215,13 @@ def watch(handler: Handler) -> Iterator[Watch]:
     yield made
     if (writer := wakeup_descriptor()) != -1:
         with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), writer)  # so that the thread reads the end
+            os.dup2(nowhere.fileno(), writer)  # ends the thread
         wait_for(lambda: not any(t.name == "fapilog-signals" for t in threading.enumerate()))
     made.after_fork()
 
 
 def send_soon(*numbers: signal.Signals) -> None:
-    """Send signals to another thread than the main thread."""
+    """Send signals to a thread that is not the main thread."""
 
     def send() -> None:
         time.sleep(0.05)
@@ -298,7 +298,7 @@ def test_a_fork_leaves_the_descriptor_to_the_parent_and_the_childs_files_alone(
     with open(os.devnull, "rb") as file:
         child = os.fork()
         if child == 0:
-            os.dup2(file.fileno(), mine)  # as where all descriptors are closed, and used again
+            os.dup2(file.fileno(), mine)  # the number has a new file
             watch.after_fork()
             os.fstat(mine)
             os._exit(wakeup_descriptor() != -1)

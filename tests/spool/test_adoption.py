@@ -150,7 +150,7 @@ def test_closing_during_a_scan_leaves_the_rest_for_the_next_process(tmp_path):
 
 
 def settle(directory: Path, count: int) -> Path:
-    """Return the directory of a dead process, its first batches settled."""
+    """Return the directory of a dead process whose first batches are settled."""
     spool = adopt(directory)
     for frame in [spool.read() for _ in range(count)]:
         assert frame is not None
@@ -259,7 +259,7 @@ def test_a_long_gap_is_not_searched_again_by_the_reader(tmp_path, monkeypatch):
 
 
 def test_headers_that_nothing_confirms_cost_no_more_than_the_file(tmp_path, monkeypatch):
-    """Each header names a long body, over zeros that end in other bytes."""
+    """Each header announces a long body, which consists of zeros and a few other bytes."""
     from zlib import crc32
 
     path = leave(tmp_path, "x")

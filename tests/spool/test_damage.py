@@ -102,7 +102,7 @@ def test_a_damaged_segment_does_not_hide_those_around_it(tmp_path):
     spool.close()
 
 
-# The search reads 64 KiB at a time: a header may cross two of these chunks.
+# The search reads chunks of 64 KiB, and a header may lie in two chunks.
 @pytest.mark.parametrize("gap", [1, 20, FRAME_HEADER_SIZE + 6, *range(65_532, 65_539), 200_000])
 @pytest.mark.parametrize("filler", [b"\0", b"\xff", b"\xff\xfaFR"])
 def test_bytes_inserted_between_frames_cost_no_later_frame(whole, tmp_path, gap, filler):
@@ -129,7 +129,7 @@ def test_a_frame_that_lost_bytes_does_not_swallow_the_next(tmp_path, loaded, mis
     content = segments(tmp_path / "a")[0].read_bytes()
     middle = content.index(b"x" * 1000) + 500
     cut = content[:middle] + content[middle + missing :]
-    if loaded:  # the damage is found by reading, not by counting
+    if loaded:  # only reading finds the damage, not counting
         spool = make_spool(tmp_path / "b")
         put(spool, "first", "x" * 1000, "third", "fourth")
         segments(tmp_path / "b")[0].write_bytes(cut)

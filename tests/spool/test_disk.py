@@ -140,7 +140,7 @@ def test_a_short_write_is_carried_on(tmp_path, monkeypatch):
 def test_a_disk_too_full_for_a_new_segment_recovers(tmp_path, monkeypatch):
     spool = make_spool(tmp_path)
     with monkeypatch.context() as patched:
-        failing_once(patched, "writev", FULL)  # the write of its header
+        failing_once(patched, "writev", FULL)  # the write of the segment's header
         with pytest.raises(OSError, match="No space"):
             put(spool, "refused")
     put(spool, "taken")

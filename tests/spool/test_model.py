@@ -50,7 +50,7 @@ class Process:
     is_adopted: bool = False
 
     def die(self) -> None:
-        """Forget the batches that are settled for good; the others may or will come back."""
+        """Forget the settled batches that no later process will read again."""
         is_start = True
         kept = []
         for batch in self.batches:

@@ -1,4 +1,4 @@
-"""Links, other owners, permissions and a failing disk under the spool's files."""
+"""The spool with links, other owners, missing permissions and a failing disk."""
 
 from __future__ import annotations
 

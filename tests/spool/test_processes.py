@@ -333,7 +333,7 @@ def test_a_child_touches_nothing_of_its_parent(tmp_path):
     own = spool.directory
     assert own is not None
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    copies = [os.dup(fd) for fd in open_files(tmp_path)]  # the descriptors as the parent keeps them
+    copies = [os.dup(fd) for fd in open_files(tmp_path)]  # the parent's descriptors
     spool.after_fork()
     assert (spool.pending_records, spool.unread_records, spool.adopted) == (0, 0, 0)
     assert [spool.directory] == [None]

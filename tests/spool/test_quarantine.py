@@ -92,7 +92,7 @@ def test_no_file_stays_open(tmp_path):
     make(tmp_path).add(b"x", [9], "no")
     (path,) = list_files(tmp_path / "otlp")
     with QuarantineFile(path):
-        pass  # its lock was free
+        pass  # nobody held the lock
 
 
 def test_a_long_reason_and_wrong_severities_do_not_stop_it(tmp_path):

@@ -1,9 +1,8 @@
 """``fapilog spool adopt``: moves the records that wait for one sink to another sink.
 
 Records on disk are sent only by the sink that they were logged for, with the
-same name, destination and credentials.  If that sink is gone, if its credentials
-have changed, or if an earlier release did not write its destination, a person
-decides here.
+same name, destination and credentials.  If no such sink is configured any more, or an
+earlier release did not write the destination, a person chooses a sink with this command.
 """
 
 from __future__ import annotations
@@ -44,9 +43,8 @@ def adopt(
 ) -> None:
     """Give the records of dead processes, and the quarantine, to a configured sink.
 
-    Records that were logged for the same sink with other credentials may be
-    given to it, too.  Sends nothing: the service, or `fapilog spool replay`, sends the records.
-    Asks first; needs --yes if there is no terminal.
+    The records may be of the same sink with other credentials.  The service or
+    `fapilog spool replay` then sends them.  Asks first; without a terminal, --yes is required.
     """
     settings = Settings()
     root = location(directory, settings)
@@ -92,7 +90,7 @@ def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:
-    """Print and return whether one directory or file was moved."""
+    """Print the result for one directory or file, and return whether it was moved."""
     if problem:
         terminal.line(Text("✗", RED), f" kept {path}: {problem}")
     else:

@@ -1,7 +1,4 @@
-"""Formats a batch from the quarantine as lines, one per record if its format is known.
-
-A batch of an unknown format is shown unchanged if it is text.
-"""
+"""Formats a batch from the quarantine as lines of text."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ _HEX: Final = 32
 
 
 def lines_of(wire_format: str, body: bytes) -> list[str]:
-    """Return a batch as lines of text, one per record if the format is known."""
+    """Return a batch as lines, one per record if the format is known; else its text or size."""
     try:
         reader = _READERS.get(wire_format)
         return body.decode().splitlines() if reader is None else list(reader(body))
-    except (ValueError, KeyError, TypeError):  # a UnicodeDecodeError is a ValueError
+    except (ValueError, KeyError, TypeError):
         more = "…" if len(body) > _HEX else ""
         start = f"{body[:_HEX].hex()}{more}"
         return [f"{len(body)} bytes of {wire_format or 'an unknown format'}: {start}"]
@@ -48,7 +45,7 @@ def _loki_json(body: bytes) -> Iterator[str]:
 
 
 def _loki(body: bytes) -> Iterator[str]:
-    """Yield labels, line and structured metadata of each entry in a logproto.PushRequest."""
+    """Yield the labels, line and metadata of each entry in a logproto.PushRequest."""
     for stream in _repeated(body, 1):
         labels = bytes_field(stream, 1).decode()
         for entry in _repeated(stream, 2):

@@ -1,8 +1,4 @@
-"""The commands of ``fapilog spool`` that only read: status, verify, quarantine.
-
-They show the spool and the quarantine of every sink as they are on disk, and do
-not need the processes that write them.
-"""
+"""The commands of ``fapilog spool`` that only read: status, verify, quarantine."""
 
 from __future__ import annotations
 
@@ -169,7 +165,7 @@ def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
 
 
 def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
-    """Return the reports of one sink or directory, or all reports if ``name`` is None.
+    """Return the reports of the sink or directory ``name``; all reports if it is None.
 
     Raises:
         ConfigurationError: no records of this sink are on disk.
@@ -184,7 +180,7 @@ def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
 
 
 def counted(number: int, word: str) -> str:
-    """Return ``1 record``, ``2 records``."""
+    """Return a number with its word: ``1 record``, ``2 records``."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
@@ -204,18 +200,18 @@ def configured_sinks(settings: Settings) -> dict[str, Any]:
 
 
 def owner_of(sink: DurableSink[Any]) -> Owner:
-    """Return the owner of the directory into which a service spools for a sink."""
+    """Return the owner of a sink's directory."""
     return Owner(str(sink.name), sink.wire_format, destination_of(sink))
 
 
 def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -> set[Path]:
-    """Return the directories and files that wait for other credentials than the configured ones.
+    """Return the directories and files that need credentials that their sink does not have.
 
-    Sinks that are not configured here, or not correctly, are left out.
+    Sinks without a valid configuration are left out.
     """
     found: set[Path] = set()
     if directory is not None:
-        return found  # the settings need not be those of the service
+        return found  # these settings may belong to another service
     with contextlib.suppress(ConfigurationError):
         durables = [one for one in map(as_durable, configured_sinks(Settings()).values()) if one]
         known = {owner_of(one).directory: Credentials(credentials_of(one)) for one in durables}

@@ -51,7 +51,7 @@ def purge(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask for confirmation, and end the command if it is refused or there is no terminal."""
+    """Ask for confirmation; end the command if the answer is no, or there is no terminal."""
     if yes:
         return
     if not sys.stdin.isatty():

@@ -1,7 +1,6 @@
 """``fapilog spool replay``: sends the records of dead processes, or the quarantine.
 
-The command adopts directories as a service does, so a service and the command
-never send the same directory.
+The command adopts directories like a service, so they never send the same records.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def replay(
     """Send the records of dead processes, or the quarantine, with the configured sinks.
 
     Removes delivered records from the disk, moves refused records to the quarantine,
-    and keeps the others.  Exits with 0 if all were delivered, and with 1 otherwise.
+    and keeps all others.  Exits with 0 if all records were delivered, else with 1.
     """
     settings = Settings()
     root = location(directory, settings)
@@ -99,7 +98,7 @@ def _replay_sink(
         return False
     options = SpoolOptions(
         directory=root,
-        max_bytes=_UNLIMITED,  # the records are on disk already
+        max_bytes=_UNLIMITED,  # nothing is added to the records on disk
         min_free=0,
         quarantine_bytes=settings.spool.quarantine_bytes,
     )

@@ -1,8 +1,7 @@
 """Sends batches from disk again, and counts the delivered and refused records.
 
 A delivered batch is deleted immediately.  Records that the backend refuses for
-good go to the quarantine, as in a service; otherwise the cursor could not move
-past them, and later batches would be sent twice.  All other records stay on disk.
+good go to the quarantine, as in a service, and all other records stay on disk.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ if TYPE_CHECKING:
 _ATTEMPTS: Final = 3
 #: Seconds between two updates of the progress line.
 _PROGRESS_EVERY: Final = 0.1
-#: Erases the remainder of a terminal's line.
+#: The code that erases the rest of a terminal's line.
 _ERASE: Final = "\x1b[K"
 
 
 class BackendAwayError(Exception):
-    """The backend currently accepts no records, so the other batches are not tried."""
+    """The backend currently accepts no records, so the replay ends."""
 
 
 class Resend(Delivery):
@@ -54,11 +53,11 @@ class Resend(Delivery):
     Attributes:
         name: the sink's name.
         delivered: the number of records that the backend accepted.
-        rejected: the number of records that it rejected in batches that it accepted.
+        rejected: the number of records that the backend rejected in accepted batches.
         moved: the number of refused records that were moved to the quarantine.
         left: the number of records that stay on disk.
         problem: a reason why records stay on disk or are lost, or "".
-        note: the backend's message about a batch that it accepted, or "".
+        note: the backend's message about an accepted batch, or "".
     """
 
     def __init__(self, sink: DurableSink[Any], settings: Settings, options: SpoolOptions) -> None:
@@ -152,11 +151,8 @@ class Resend(Delivery):
     def _send(self, body: bytes, severities: bytes, *, is_refused: bool = False) -> bool:
         """Send one batch, and return whether it may be removed from its file.
 
-        Args:
-            body: the packed batch.
-            severities: the severities of its records.
-            is_refused: whether the batch comes from the quarantine; it stays there
-                if all of its records are refused again.
+        A batch from the quarantine (``is_refused``) stays there if the backend refuses all
+        of its records again.
         """
         try:
             items = self._durable.unpack(body)
@@ -178,7 +174,7 @@ class Resend(Delivery):
             return True
         self.problem = self.problem or f"refused: {parts[0][2]}"
         if may_stay or not all(self._quarantine.add(*part) for part in parts):
-            return False  # records may be sent twice, but are never lost
+            return False  # records may be sent twice, but are not lost
         self.moved += sum(len(severities) for _, severities, _ in parts)
         return True
 
@@ -205,12 +201,12 @@ class Resend(Delivery):
         return self._timeout
 
     def fail(self, error: BaseException, attempt: int) -> None:
-        """End the replay after three attempts with the same records."""
+        """End the replay after three failed attempts to send the same records."""
         if attempt == _ATTEMPTS:
             raise BackendAwayError(describe(error)) from error
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count a part that the backend accepted."""
+        """Count a part of a batch that the backend accepted."""
         self.rejected += outcome.rejected
         self.delivered += len(batch.parts.pop(0)) - outcome.rejected
         if outcome.message:
@@ -219,11 +215,11 @@ class Resend(Delivery):
             self.problem = self.problem or self.note or "rejected by the backend"
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Keep a refused part for the quarantine; end the replay after any other error."""
+        """Note a refused part of a batch for the quarantine, or end the replay."""
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, (TooLargeError, InvalidDataError)):
-            # Such an error, for example a wrong address, affects all batches.
+            # Other errors, for example a wrong address, affect all batches.
             raise BackendAwayError(describe(error)) from error
         batch.parts.pop(0)
         packed = self._durable.pack(part.items)
@@ -231,5 +227,5 @@ class Resend(Delivery):
 
     @property
     def is_done(self) -> bool:
-        """Whether no records stay on disk and no problem occurred."""
+        """Whether all records were delivered without a problem."""
         return not (self.left or self.problem)
