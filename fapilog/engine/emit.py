@@ -16,7 +16,7 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce, describe
-from fapilog.engine.entry import announce_span, build_logged, held_values, withdraw
+from fapilog.engine.entry import announce_span, build_logged, withdraw
 from fapilog.engine.holding import gate, taker
 from fapilog.native import monotonic
 from fapilog.severity import FATAL, INFO, OFF, SHORT_NAMES, TRACE, parse_severity
@@ -250,7 +250,7 @@ class LoggerCore:
     def _hold(self, hold: Buffer, entry: Entry) -> None:
         pipeline = self._pipeline
         if pipeline is not None:
-            hold.add(pipeline, entry, held_values(entry))
+            hold.add(pipeline, entry)
 
     def _refuse_for_memory(self, number: int) -> None:
         try:

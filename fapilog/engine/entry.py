@@ -71,8 +71,11 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
 
 
 def held_values(entry: Entry) -> tuple[Any, ...]:
-    """Return the values that a logger's entry keeps in memory; the last is an exception or None."""
-    return (*entry[5:9], entry[11])
+    """Return the values that an entry keeps in memory; the last is an exception or None."""
+    if entry[BUILD] is build_logged:
+        return (*entry[5:9], entry[11])
+    _, _, record, exception, _ = entry
+    return record.body, record.attributes, exception
 
 
 def offered(

@@ -1,18 +1,18 @@
 """The buffer of one ``hold()`` block: entries that wait, within bounds, for their pipelines.
 
 A pipeline counts an entry only when the entry leaves the buffer, so each entry
-is counted once.
+is counted once.  The private methods of a buffer need the lock of all buffers.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections import Counter, deque
+from collections import deque
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fapilog import native
-from fapilog.engine.entry import SEVERITY
+from fapilog.engine.entry import SEVERITY, held_values
 from fapilog.native import monotonic
 from fapilog.process import fork
 from fapilog.values.exceptions import Capture
@@ -48,13 +48,26 @@ class _Held(NamedTuple):
     since: float
 
 
-class _Budget:
-    """The number of bytes that all holds keep.  A signal handler may re-enter the lock."""
+class Budget:
+    """The bytes that all holds keep, and the lock of all holds.
+
+    The lock is re-entrant, because a finaliser or a signal handler may log or end a hold.
+    """
 
     def __init__(self) -> None:
         self.lock = native.RLock()
         self.used = 0
         self.swept = 0.0
+
+    def after_fork(self) -> None:
+        """Discard, in the child, the entries that the parent will release or drop."""
+        self.lock = native.RLock()
+        self.used = 0
+        for buffer in _buffers():
+            buffer.after_fork()
+
+
+budget: Final = Budget()
 
 
 class Buffer:
@@ -75,7 +88,6 @@ class Buffer:
     def __init__(self, level: int, records: int, size: int, seconds: float) -> None:
         self._held: deque[_Held] = deque()
         self._bytes = 0
-        self._lock = native.RLock()
         self._records = records
         self._size = size
         self._seconds = seconds
@@ -98,53 +110,40 @@ class Buffer:
         """The number of entries that are held now."""
         return len(self._held)
 
-    def add(self, pipeline: Pipeline, entry: Entry, values: tuple[Any, ...]) -> None:
-        """Hold an entry, or put it into its pipeline if the block was released.
-
-        Args:
-            pipeline: the pipeline that gets the entry later.
-            entry: the entry of one record.
-            values: the values that the entry keeps in memory: snapshots, and an
-                exception or None.
-        """
-        now = monotonic()
+    def add(self, pipeline: Pipeline, entry: Entry) -> None:
+        """Hold an entry for a pipeline, or put it there if the block was released."""
+        values = held_values(entry)
         # The size of a value that consecutive entries share, such as the context, is added once.
         size, self._values = _size_of(values, self._values), values
-        held = _Held(pipeline, entry, size, now)
-        if _budget.used + held.size > BUDGET:
-            _drop_expired(now)
-        lost: list[_Held] = []
-        with self._lock:
+        held = _Held(pipeline, entry, size, monotonic())
+        with budget.lock:
             takes = self.is_open and not self._passing and not _present(pipeline).closed
-            if takes:
-                lost = self._keep(held)
-        if lost:
-            _drop(lost, "hold_full")
+            lost = self._keep(held) if takes else []
+        _drop(lost, "hold_full")
+        if not takes and (self.released or _present(pipeline).closed):
+            _present(pipeline).put(entry)  # a closed pipeline counts the record itself
         elif not takes:
-            # The block has just ended, or the pipeline is closed and counts the entry itself.
-            left = not self.released and not _present(pipeline).closed
-            _drop([held], "not_released") if left else _present(pipeline).put(entry)
+            _drop([held], "not_released")
 
     def release(self) -> None:
         """Put the held entries into their pipelines, and stop holding later ones."""
-        with self._lock:
+        with budget.lock:
             if self.released or not self.is_open:
                 return
             self.released = True
-        # Entries that other threads add during the release must stay in order, so
-        # they are held too, until the release has caught up.
+        # To keep the order, entries that other threads add meanwhile are also held and sent.
         for rounds_left in range(_ROUNDS, -1, -1):
-            with self._lock:
+            with budget.lock:
                 entries = self._take()
                 self._passing = not entries or not rounds_left
-            if not entries:
-                return
             self._send(entries)
+            if self._passing:
+                return
 
     def close(self) -> None:
         """Stop holding entries, and drop the held ones if they were not released."""
         _open.pop(id(self), None)
-        with self._lock:
+        with budget.lock:
             self.is_open = False
             entries = self._take()
         if self.released:
@@ -154,44 +153,33 @@ class Buffer:
 
     def drop_for(self, pipeline: Pipeline) -> None:
         """Drop the entries that wait for ``pipeline``."""
-        lost: list[_Held] = []
-        with self._lock:
-            for held in self._take():
-                if _present(held.pipeline) is pipeline:
-                    lost.append(held)
-                else:
-                    self._charge(held.size)
-                    self._held.append(held)
-        _drop(lost, "not_released")
-
-    def drop_expired(self, now: float) -> None:
-        """Drop the entries that have waited too long."""
-        with self._lock:
-            lost = self._take_expired(now)
-        _drop(lost, "hold_full")
+        with budget.lock:
+            entries = self._take()
+            self._held.extend(held for held in entries if _present(held.pipeline) is not pipeline)
+            self._charge(sum(held.size for held in self._held))
+        _drop([held for held in entries if _present(held.pipeline) is pipeline], "not_released")
 
     def after_fork(self) -> None:
-        """Discard, in the child, the entries that the parent will release or drop."""
-        self._lock = native.RLock()
+        """Discard all entries."""
         self._held = deque()
         self._bytes = 0
         self._passing = self.released
 
-    # ---- under the lock
-
     def _keep(self, new: _Held) -> list[_Held]:
         """Append an entry; return the entries to drop, the oldest ones or this one."""
         held, size = self._held, new.size
-        lost = self._take_expired(new.since) if held else []
+        lost = self._take_expired(new.since)
+        if budget.used + size > BUDGET:
+            lost += _take_all_expired(new.since)
         if size > self._size:
             return [*lost, new]
         while held and (
             len(held) >= self._records
             or self._bytes + size > self._size
-            or _budget.used + size > BUDGET
+            or budget.used + size > BUDGET
         ):
             lost.append(self._pop())
-        if _budget.used + size > BUDGET:
+        if budget.used + size > BUDGET:
             return [*lost, new]
         self._charge(size)
         held.append(new)
@@ -216,21 +204,17 @@ class Buffer:
         return held
 
     def _charge(self, size: int) -> None:
-        with _budget.lock:
-            self._bytes += size
-            _budget.used += size
-
-    # ---- without the lock
+        self._bytes += size
+        budget.used += size
 
     def _send(self, entries: list[_Held]) -> None:
-        oldest = monotonic() - self._seconds
-        _drop([held for held in entries if held.since < oldest], "hold_full")
-        fresh = [held for held in entries if held.since >= oldest]
+        """Put entries into their pipelines.  The caller must not hold the lock."""
+        now = monotonic()
+        _drop([held for held in entries if held.since < now - self._seconds], "hold_full")
+        fresh = [held for held in entries if held.since >= now - self._seconds]
         for pipeline, some in _by_pipeline(fresh).items():
-            pipeline.put_all([held.entry for held in some])
-
-
-_budget = _Budget()
+            for held in some:
+                pipeline.put(held.entry, deadline=now + pipeline.patience)
 
 
 def _buffers() -> list[Buffer]:
@@ -261,17 +245,15 @@ def _by_pipeline(entries: Iterable[_Held]) -> dict[Pipeline, list[_Held]]:
 
 def _drop(entries: list[_Held], reason: str) -> None:
     for pipeline, some in _by_pipeline(entries).items():
-        pipeline.refuse_all(reason, Counter(held.entry[SEVERITY] for held in some))
+        pipeline.refuse_all(reason, [held.entry[SEVERITY] for held in some])
 
 
-def _drop_expired(now: float) -> None:
-    """Make room in the budget: drop expired entries whose block has not ended."""
-    with _budget.lock:
-        if now - _budget.swept < _SWEEP_INTERVAL:
-            return
-        _budget.swept = now
-    for buffer in _buffers():
-        buffer.drop_expired(now)
+def _take_all_expired(now: float) -> list[_Held]:
+    """Make room in the budget: take the expired entries of all buffers."""
+    if now - budget.swept < _SWEEP_INTERVAL:
+        return []
+    budget.swept = now
+    return [held for buffer in _buffers() for held in buffer._take_expired(now)]  # noqa: SLF001 - the caller is a Buffer
 
 
 def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
@@ -310,11 +292,4 @@ def _weigh(value: Any) -> int:
     return size
 
 
-def _after_fork_in_child() -> None:
-    global _budget  # noqa: PLW0603 - another thread of the parent may have held its lock
-    _budget = _Budget()
-    for buffer in _buffers():
-        buffer.after_fork()
-
-
-fork.register("hold buffers", in_child=_after_fork_in_child)
+fork.register("holds", in_child=budget.after_fork)

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Self
 
-from fapilog import native
 from fapilog.context import reset_latest
-from fapilog.engine.hold_buffer import Buffer
+from fapilog.engine.hold_buffer import Buffer, budget
 from fapilog.options.checks import FINITE_SECONDS, severity, whole
-from fapilog.process import fork
 from fapilog.severity import OFF
 
 if TYPE_CHECKING:
@@ -32,8 +30,6 @@ floor: int = OFF
 _ONE_OR_MORE: Final = whole(1)
 _followers: list[Callable[[], object]] = []
 _BLOCK: Final[ContextVar[_Node | None]] = ContextVar("fapilog_hold", default=None)
-# One lock for all holds, because a forked child must replace it.
-_counting = native.RLock()
 
 
 def follow(callback: Callable[[], object]) -> None:
@@ -134,7 +130,7 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
 
     def __enter__(self) -> Self:
         # Threads and tasks may share this object; the last to exit ends the block.
-        with _counting:
+        with budget.lock:
             if not self._depth or self._buffer is None:
                 self._buffer = Buffer(*self._options)
             self._depth += 1
@@ -149,7 +145,7 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         traceback: TracebackType | None,
     ) -> None:
         reset_latest(_BLOCK, self._tokens)
-        with _counting:
+        with budget.lock:
             self._depth -= 1
             # After this block, another thread may begin a new one, with a new buffer.
             ended = None if self._depth else self._buffer
@@ -183,11 +179,3 @@ def _lower_floor(level: int) -> None:
     floor = level
     for callback in _followers:
         callback()
-
-
-def _after_fork_in_child() -> None:
-    global _counting  # noqa: PLW0603 - another thread of the parent may have held it
-    _counting = native.RLock()
-
-
-fork.register("holds", in_child=_after_fork_in_child)

@@ -26,7 +26,7 @@ from fapilog.severity import WARN
 from fapilog.values import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fapilog.delivery.admission import OverflowPolicy
     from fapilog.delivery.sending_queue import SendingQueue
@@ -172,12 +172,6 @@ class Pipeline:
         elif self.worker.idle:
             self.worker.wake()
 
-    def put_all(self, entries: Iterable[Entry]) -> None:
-        """Put several entries in order; all their waits together end after ``patience`` seconds."""
-        deadline = monotonic() + self.patience
-        for entry in entries:
-            self.put(entry, deadline)
-
     def refuse(self, severity_number: int, reason: str = "") -> None:
         """Count and announce a record that does not enter the queue.
 
@@ -199,16 +193,10 @@ class Pipeline:
                 f"the queue of {capacity} records is full; records are dropped; raise queue_size",
             )
 
-    def refuse_all(self, reason: str, counts: Mapping[int, int]) -> None:
-        """Count records that a hold has dropped.
-
-        Args:
-            reason: ``not_released``, or another reason, which is announced.
-            counts: the number of records for each severity number.
-        """
+    def refuse_all(self, reason: str, severities: Iterable[int]) -> None:
+        """Count records that a hold has dropped, and announce every reason but ``not_released``."""
         with self._counting:
-            for number, count in counts.items():
-                self._refused.add(reason, number, count)
+            self._refused.add_all(reason, severities)
         if reason != "not_released":
             announce(reason, f"a hold was full: its oldest records are dropped ({reason})")
 
@@ -440,16 +428,16 @@ class Pipeline:
 
     def _drop_rest(self) -> None:
         """Drop and count the entries that are still in the queue at the deadline."""
+        left: list[Entry] = []  # freed after the lock, because finalisers may log
         with self._counting:
-            left = len(self.queue)
             while self.queue:
-                entry = self.queue.popleft()
-                self._taken += 1
-                self._dropped.add("shutdown", entry[SEVERITY])
+                left.append(self.queue.popleft())
+            self._taken += len(left)
+            self._dropped.add_all("shutdown", [entry[SEVERITY] for entry in left])
         if left:
             announce(
                 "shutdown",
-                f"{left} records were still in the queue at the deadline and are dropped; "
+                f"{len(left)} records were still in the queue at the deadline and are dropped; "
                 "raise shutdown_timeout",
             )
 

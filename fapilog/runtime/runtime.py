@@ -203,8 +203,7 @@ class Runtime:
             if hold is None:
                 self.pipeline.put(entry)
             else:
-                values = (record.body, record.attributes, exception)
-                hold.add(self.pipeline, entry, values)
+                hold.add(self.pipeline, entry)
         except MemoryError:
             self.pipeline.refuse(number, "no_memory")
 

@@ -240,14 +240,14 @@ def test_all_holds_together_keep_to_the_budget_of_the_process(runtime, sink, mon
                 log.debug("inner", text="y" * 1000, n=n)
             assert len(outer) == 5
             assert 1 <= len(inner) <= 3
-            assert hold_buffer._budget.used <= 10_000
+            assert hold_buffer.budget.used <= 10_000
             now[0] += 31  # expired entries of the outer block make room
             log.debug("inner", text="y" * 1000)
             for n in range(6, 9):
                 log.debug("inner", text="y" * 1000, n=n)
             assert len(outer) == 0
             assert len(inner) >= 4
-    assert hold_buffer._budget.used == 0
+    assert hold_buffer.budget.used == 0
     stats = runtime.stats()
     assert stats.accepted == stats.dropped == 14
     assert balanced(stats)

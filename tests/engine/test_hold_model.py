@@ -85,7 +85,7 @@ class Holds(RuleBasedStateMachine):
         assert self.runtime.flush(10)
         assert [record.attributes["n"] for record in self.sink.records] == self.expected
         self.runtime.shutdown()
-        assert hold_buffer._budget.used == 0
+        assert hold_buffer.budget.used == 0
 
 
 TestHolds = Holds.TestCase

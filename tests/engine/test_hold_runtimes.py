@@ -86,7 +86,7 @@ def test_a_shutdown_drops_what_is_held_and_counts_what_comes_later(sink, capsys)
         log.debug("held")
         runtime.shutdown()
         assert runtime.stats().drops == {"not_released": {"DEBUG": 1}}
-        assert hold_buffer._budget.used == 0
+        assert hold_buffer.budget.used == 0
         log.debug("late")
         block.release()
     stats = runtime.stats()
@@ -246,7 +246,7 @@ def test_records_logged_while_another_thread_releases_arrive_in_order_and_once(r
             assert seen == list(range(count))
     assert balanced(runtime.stats())
     assert runtime.stats().dropped == 0
-    assert hold_buffer._budget.used == 0
+    assert hold_buffer.budget.used == 0
 
 
 def test_threads_that_enter_and_leave_one_hold_all_the_time_lose_nothing(runtime, sink):
@@ -289,7 +289,7 @@ def test_records_logged_while_the_block_is_left_are_counted_once(runtime, sink):
     stats = runtime.stats()
     assert stats.accepted == stats.dropped <= logged[0]
     assert balanced(stats)
-    assert hold_buffer._budget.used == 0
+    assert hold_buffer.budget.used == 0
 
 
 def test_a_release_catches_up_with_a_thread_that_never_pauses(runtime, sink, monkeypatch):
