@@ -90,7 +90,7 @@ class LoggerCore:
     def is_open(self) -> bool:
         """Whether records can reach a sink; also True while nothing is configured."""
         pipeline = self._pipeline  # read once: a fork may reset it
-        return pipeline is None or (pipeline.has_sinks and not pipeline.closed)
+        return pipeline is None or (bool(pipeline.sending_queues()) and not pipeline.closed)
 
     def takes(self, number: int) -> bool:
         """Whether a call at this severity is logged or held."""

@@ -246,11 +246,6 @@ class Pipeline:
             sink.finish_close()
         self._drop_rest()
 
-    def adopt_orphans(self) -> None:
-        """Let the spools adopt what dead processes have left, before the first record."""
-        for sink in self._sinks:
-            sink.adopt_orphans()
-
     def start_threads(self) -> None:
         """Start every thread that :meth:`close` will need."""
         self.worker.wake()
@@ -282,13 +277,8 @@ class Pipeline:
             resent=sum(stats.resent for stats in by_name.values()),
         )
 
-    @property
-    def has_sinks(self) -> bool:
-        """Whether the pipeline has at least one sink."""
-        return bool(self._sinks)
-
     def sending_queues(self) -> tuple[SendingQueue, ...]:
-        """Return the sinks' sending queues, for the metrics."""
+        """Return the sinks' sending queues."""
         return self._sinks
 
     def after_fork(self) -> None:
@@ -461,9 +451,9 @@ def _may_wait() -> bool:
 
 
 def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
-    # Polling survives forks and signal handlers, and adds no cost per record.
+    # Polling adds no cost per record, and a fork cannot break it.
     while not condition():
-        if not monotonic() < deadline:  # also true if the deadline is NaN
+        if monotonic() >= deadline:
             return False
         native.pause(_POLL)
     return True

@@ -125,24 +125,21 @@ class LoggerRegistry:
         """Change the level of a name and of all names that inherit from it."""
         with self._lock:
             self.levels.set(plain_name(name), threshold)
-            self._apply_levels()
+            self.apply_levels()
 
     def restore(self, levels: Levels) -> None:
         """Restore earlier levels."""
         with self._lock:
             self.levels = levels
-            self._apply_levels()
+            self.apply_levels()
 
-    def follow_floor(self) -> None:
-        """Lower the loggers' thresholds to the lowest severity that a hold takes."""
+    def apply_levels(self) -> None:
+        """Set the thresholds of all loggers after a change of a level or of the first holds."""
         with self._lock:
-            self._apply_levels()
-
-    def _apply_levels(self) -> None:
-        if self._pipeline is None:  # every log call must reach ``unattached``
-            return
-        for core in list(self._cores.values()):
-            core.set_level(self.levels.threshold(core.scope.name))
+            if self._pipeline is None:  # every log call must reach ``unattached``
+                return
+            for core in list(self._cores.values()):
+                core.set_level(self.levels.threshold(core.scope.name))
 
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held.
@@ -166,7 +163,7 @@ _registries: weakref.WeakSet[LoggerRegistry] = weakref.WeakSet()
 
 def _follow_floor() -> None:
     for registry in list(_registries):
-        registry.follow_floor()
+        registry.apply_levels()
 
 
 holding.follow(_follow_floor)

@@ -304,17 +304,13 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
             try:
                 configure()
             except ConfigurationError as error:
+                from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
+
                 announce("configure", f"{error}; logging to the console instead")
-                _log_to_console()
+                state.runtime = _make((salvage(), "console", (), None))
         except Exception as error:  # noqa: BLE001 - a log call never raises, not even when the
             # interpreter is ending and can no longer import modules
             announce("configure", f"records are dropped: {describe(error)}")
-
-
-def _log_to_console() -> None:
-    from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
-
-    state.runtime = _make((salvage(), "console", (), None))
 
 
 state: Final = DefaultState()

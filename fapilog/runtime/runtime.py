@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from typing_extensions import Self
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     Sinks: TypeAlias = Iterable[Sink[Any] | Route | str] | Sink[Any] | Route | str
     AnyResource: TypeAlias = Resource | SDKResource | Mapping[str, Any]
+
+_OwnerT = TypeVar("_OwnerT", Resource, Scope)
 
 #: Default time limit of ``flush()``, in seconds.
 _FLUSH: Final = 30.0
@@ -91,17 +93,17 @@ class Runtime:
         self.settings = resolve_settings(settings, options)
         self._redactor, chain = _processors(self.settings, check_processors(processors))
         detected = resources.detect_resource(check_resource(resource))
-        self.resource = self._redact_resource(detected)
+        self.resource = self._redact(detected)
         self._process = resources.process_attributes()
-        # Few other resources and scopes exist, and they are compared by identity.
-        self._redacted_resource = lru_cache(maxsize=64)(self._redact_resource)
-        self._redacted_scope = lru_cache(maxsize=1024)(self._redact_scope)
+        # Resources and scopes are compared by identity, and an application has few of them.
+        self._redacted = lru_cache(maxsize=1024)(self._redact)
         self.pipeline = _pipeline(self.settings, sinks, chain, self.resource)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
         process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
         fork.register("runtimes", in_child=self.after_fork)
-        self.pipeline.adopt_orphans()
+        for queue in self.pipeline.sending_queues():
+            queue.adopt_orphans()
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
         """Return the logger of ``name``, whose records carry the ``bound`` fields."""
@@ -178,7 +180,7 @@ class Runtime:
 
     def is_enabled(self, name: str, severity_number: int) -> bool:
         """Whether a record of the logger ``name`` at this severity would be accepted or held."""
-        if not self.pipeline.has_sinks:
+        if not self.pipeline.sending_queues():
             return False
         threshold = self._registry.levels.threshold(name)
         return severity_number >= threshold or (
@@ -216,19 +218,16 @@ class Runtime:
         if record.resource is EMPTY_RESOURCE:
             record.resource = self.resource
         elif record.resource is not self.resource:
-            record.resource = self._redacted_resource(record.resource)
+            record.resource = self._redacted(record.resource)
         if record.scope.attributes:
-            record.scope = self._redacted_scope(record.scope)
+            record.scope = self._redacted(record.scope)
         return record
 
-    def _redact_resource(self, resource: Resource) -> Resource:
-        return replace(resource, attributes=self._redact(resource.attributes))
-
-    def _redact_scope(self, scope: Scope) -> Scope:
-        return replace(scope, attributes=self._redact(scope.attributes))
-
-    def _redact(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-        return attributes if self._redactor is None else self._redactor.redact_mapping(attributes)
+    def _redact(self, owner: _OwnerT) -> _OwnerT:
+        """Return a resource or a scope without secrets in its attributes."""
+        if self._redactor is None:
+            return owner
+        return replace(owner, attributes=self._redactor.redact_mapping(owner.attributes))
 
     def after_fork(self) -> None:
         """Update the resource with the attributes of the forked child process."""
