@@ -12,7 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
@@ -82,7 +82,7 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         RuntimeError: the same object is used for a second block.
     """
 
-    __slots__ = ("_around", "_fields", "_token")
+    __slots__ = ("_fields", "_token")
 
     def __init__(self) -> None:
         self._token: Token[collect | None] | None = None
@@ -92,11 +92,9 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         if self._token is not None:
             msg = "a collect() object is for one block; call collect() again for another block"
             raise RuntimeError(msg)
-        self._around = collect._innermost()
         self._token = _COLLECTION.set(self)
-        fields: dict[str, Any] = {}
-        self._fields = fields
-        return fields
+        self._fields = {}
+        return self._fields
 
     def __exit__(self, *_: object) -> None:
         self._fields = None  # contexts that outlive the block refer to this object
@@ -104,26 +102,13 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         with contextlib.suppress(ValueError):
             _COLLECTION.reset(cast("Token[collect | None]", self._token))
 
-    @staticmethod
-    def _innermost() -> collect | None:
-        """Return the innermost ``collect()`` whose block has not ended."""
-        found = _COLLECTION.get()
-        while found is not None and found._fields is None:
-            found = found._around  # noqa: SLF001 - an object of the same class
-        return found
-
-    @staticmethod
-    def note(fields: Mapping[str, Any]) -> None:
-        """Collect fields that :class:`bind` is binding.
-
-        :meta private:
-        """
-        innermost = collect._innermost()
-        noted = None if innermost is None else innermost._fields
-        if noted is not None:
-            for name, value in fields.items():
-                if len(noted) < MAX_COLLECTED or name in noted:
-                    noted[name] = value
+    def _note(self, fields: Mapping[str, Any]) -> None:
+        noted = self._fields
+        if noted is None:  # the block has ended
+            return
+        for name, value in fields.items():
+            if len(noted) < MAX_COLLECTED or name in noted:
+                noted[name] = value
 
 
 _COLLECTION: Final[ContextVar[collect | None]] = ContextVar("fapilog_collected", default=None)
@@ -159,15 +144,11 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
             # The fields are never changed, so they need no copy.
             bound = {**bound, **self._fields} if bound else self._fields
         self._tokens.append(BOUND.set(bound))
-        if _COLLECTION.get() is not None:
-            collect.note(self._fields)
+        collection = _COLLECTION.get()
+        if collection is not None:
+            collection._note(self._fields)  # noqa: SLF001 - the two classes belong together
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         reset_latest(BOUND, self._tokens)
 
     def __call__(self, function: FuncT) -> FuncT:

@@ -19,7 +19,6 @@ from fapilog.severity import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import TypeAlias
 
 #: A block's buffer, and the node of the enclosing block.
@@ -138,12 +137,7 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         self._tokens.append(_BLOCK.set((buffer, _around())))
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         reset_latest(_BLOCK, self._tokens)
         with budget.lock:
             self._depth -= 1

@@ -31,7 +31,6 @@ from fapilog.values import Limits, snapshot_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
     from typing import TypeAlias
 
     from opentelemetry.sdk.resources import Resource as SDKResource
@@ -241,12 +240,7 @@ class Runtime:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown()
 
 
