@@ -6,18 +6,15 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from fapilog.delivery.ledger import BUCKETS, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from prometheus_client.metrics_core import Metric
 
     from fapilog.engine.pipeline import Pipeline
     from fapilog.runtime.runtime import Runtime
@@ -49,26 +46,18 @@ class PipelineMetrics(Collector):
         yield from _sending(runtime.pipeline)
 
 
-#: For each sink: the family's type, name and help text, and the ledger's attribute.
-_BY_SINK: Final = (
-    (CounterMetricFamily, "records_delivered", "Records that a backend accepted.", "delivered"),
-    (CounterMetricFamily, "records_rejected", "Records that a backend rejected.", "rejected"),
-    (
-        CounterMetricFamily,
-        "records_quarantined",
-        "Records that a backend rejected and that are kept on disk.",
-        "quarantined",
-    ),
-    (GaugeMetricFamily, "records_spooled", "Records that wait on disk for a sink.", "spooled"),
-    (GaugeMetricFamily, "records_pending", "Records in memory that are not settled.", "pending"),
-    (
-        CounterMetricFamily,
-        "records_resent",
-        "Records sent again after an attempt without an answer; may be duplicates.",
-        "resent",
-    ),
-    (CounterMetricFamily, "records_adopted", "Records adopted from an earlier process.", "adopted"),
-)
+#: For each sink: the ledger's attribute, which ends the metric's name, and the help text.
+_COUNTERS: Final = {
+    "delivered": "Records that a backend accepted.",
+    "rejected": "Records that a backend rejected.",
+    "quarantined": "Records that a backend rejected and that are kept on disk.",
+    "resent": "Records sent again after an attempt without an answer; may be duplicates.",
+    "adopted": "Records adopted from an earlier process.",
+}
+_GAUGES: Final = {
+    "spooled": "Records that wait on disk for a sink.",
+    "pending": "Records in memory that are not settled.",
+}
 #: For all sinks together: the counter's name and help text, and the ledger's attribute.
 _TOTALS: Final = (
     ("records_accepted", "Records logged at an enabled level, and adopted records.", "accepted"),
@@ -80,11 +69,12 @@ _TOTALS: Final = (
 def _ledger(stats: Stats) -> Iterator[Metric]:
     for name, text, attribute in _TOTALS:
         yield CounterMetricFamily(f"fapilog_{name}", text, value=getattr(stats, attribute))
-    for kind, name, text, attribute in _BY_SINK:
-        family = kind(f"fapilog_{name}", text, labels=["sink"])
-        for sink_name, sink in stats.sinks.items():
-            family.add_metric([sink_name], getattr(sink, attribute))
-        yield family
+    for kind, texts in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES)):
+        for attribute, text in texts.items():
+            family = kind(f"fapilog_records_{attribute}", text, labels=["sink"])
+            for sink_name, sink in stats.sinks.items():
+                family.add_metric([sink_name], getattr(sink, attribute))
+            yield family
     dropped = CounterMetricFamily(
         "fapilog_records_dropped",
         "Dropped records; the reasons 'filtered', 'not_routed' and 'not_released' are intended.",
