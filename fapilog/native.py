@@ -17,6 +17,7 @@ taken from this module, because tests freeze it on purpose.
 
 from __future__ import annotations
 
+import _queue
 import _thread
 import sys
 import threading
@@ -27,7 +28,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    import queue
     from collections.abc import Callable
 
 #: The clock of every deadline and interval, in seconds.  Windows has no
@@ -53,12 +53,12 @@ def original(module: str, name: str) -> Any:
 if TYPE_CHECKING:
     Lock = threading.Lock
     RLock = threading.RLock
-    SimpleQueue = queue.SimpleQueue
 else:
     Lock = original("_thread", "allocate_lock")
     RLock = original("_thread", "RLock")
-    SimpleQueue = original("queue", "SimpleQueue")
-Empty: Final[type[Exception]] = original("queue", "Empty")
+# No library replaces the objects of ``_queue``.
+SimpleQueue = _queue.SimpleQueue
+Empty = _queue.Empty
 get_ident: Final[Callable[[], int]] = original("_thread", "get_ident")
 #: Blocks the calling thread with all its greenlets; for workers and for very short waits.
 sleep: Final[Callable[[float], None]] = original("time", "sleep")
