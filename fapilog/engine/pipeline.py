@@ -22,21 +22,20 @@ from fapilog.native import monotonic
 from fapilog.process import fork
 from fapilog.process.give_way import give_way
 from fapilog.process.worker import Worker
-from fapilog.severity import WARN
-from fapilog.values import DEFAULT_LIMITS, Limits
+from fapilog.values import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from fapilog.delivery.admission import OverflowPolicy
     from fapilog.delivery.sending_queue import SendingQueue
     from fapilog.engine.entry import Entry
     from fapilog.protocols import Processor
     from fapilog.record import LogRecord, Resource
+    from fapilog.settings import Settings
 
-# A slice is the group of entries that the worker takes from the queue at once.
-# A small slice holds the interpreter lock for some tenths of a millisecond.  In a
-# burst, throughput matters more to waiting callers than the interpreter lock.
+# A slice is the group of entries that the worker takes from the queue at once.  For
+# one slice, the worker holds the interpreter lock for some tenths of a millisecond.
+# In a burst, callers wait for room in the queue, so throughput matters more.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
 #: Smallest number of waiting entries for which the worker takes a burst slice.
@@ -45,9 +44,6 @@ _BURST: Final = 1024
 _LINGER: Final = 0.01
 #: Seconds between two checks by a thread that waits.
 _POLL: Final = 0.002
-
-#: Policies under which a caller waits for room.
-_WAITING: Final = ("block", "spill")
 
 
 class Pipeline:
@@ -60,46 +56,35 @@ class Pipeline:
             ``queue`` without :meth:`put` must read ``closed`` afterwards, and
             call :func:`withdraw` if it is True.
         patience: the longest time for which a caller waits for room, in seconds.
-        successor: the pipeline that now serves this one's loggers, or None.
-        admission: the limits of the queue for each severity.
-        processing: the step that turns entries into records for the sinks.
+        successor: the pipeline that now serves this pipeline's loggers, or None.
 
     Args:
+        settings: the options of the queue, and the bounds of one record.
         sinks: the sending queues of the sinks, which are already open.
         processors: the processors, called in order for each record.
-        resource: the resource of records that are offered without one.
-        capacity: the number of records that the queue holds.
-        overflow: the policy of a full queue.  With ``block``, the caller waits
-            for room, up to ``block_timeout`` seconds and never in a thread
-            that runs an event loop.  ``spill`` does the same, but less severe
-            records wait before the queue is full, while the backlogs move to
-            disk.  With ``drop_newest`` and ``drop_lowest``, callers never wait.
-            A dropped record is counted as ``queue_full``.
-        block_timeout: the longest wait for room, in seconds.
-        protect: the lowest severity number whose records may use the whole queue.
-        limits: the bounds of one record.
+        resource: the resource of records that are offered without a resource.
     """
 
     def __init__(
         self,
+        settings: Settings,
         sinks: Sequence[SendingQueue],
-        processors: Sequence[Processor] = (),
-        *,
+        processors: Sequence[Processor],
         resource: Resource,
-        capacity: int = 32_768,
-        overflow: OverflowPolicy = "block",
-        block_timeout: float = 1.0,
-        protect: int = WARN,
-        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.resource = resource
-        self.admission = Admission(capacity, overflow, protect)
+        self.admission = Admission(settings.queue_size, settings.overflow, settings.protect_level)
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
         self._sinks = tuple(sinks)
         self._may_have_no_sink = not any(sink.intake.takes_all for sink in self._sinks)
+        limits = Limits(
+            attributes=settings.attribute_count_limit,
+            attribute_text=settings.attribute_value_length_limit,
+        )
         self.processing = Processing(processors, limits)
-        self.patience = block_timeout if overflow in _WAITING else 0.0
+        callers_wait = settings.overflow in {"block", "spill"}
+        self.patience = settings.block_timeout if callers_wait else 0.0
         self._deadline: float | None = None
         self.closed = False
         self.successor: Pipeline | None = None
@@ -109,8 +94,8 @@ class Pipeline:
     def _reset(self) -> None:
         self.queue.clear()
         self.processing.errors = 0
-        # Held while a counter changes, and while entries pass from the queue to the
-        # worker or from the worker to the sinks.  A signal handler may re-enter it.
+        # Held while a counter changes, and while entries pass from the queue to the worker
+        # or from the worker to the sinks.  Re-entrant: a finaliser or a signal handler may log.
         self._counting = native.RLock()
         self._taken = 0  # entries that the worker has taken from the queue
         self._handed = 0  # entries whose records reached the sinks or were dropped
@@ -144,7 +129,7 @@ class Pipeline:
             return False
         if deadline is None:
             deadline = monotonic() + self.patience
-        self.worker.wake()  # it may be waiting for more entries
+        self.worker.wake()  # the worker may be waiting for more entries
         while not self.has_room(severity_number):
             if self.closed or monotonic() >= deadline:
                 return False
@@ -156,11 +141,8 @@ class Pipeline:
     def put(self, entry: Entry, deadline: float | None = None) -> None:
         """Append an entry, or refuse and count its record.  Never raises.
 
-        ``LoggerCore.emit`` contains the same steps in line, for speed.
-
-        Args:
-            entry: the entry of one record.
-            deadline: the end of the wait for room, as for :meth:`make_room`.
+        Waits until ``deadline``, as :meth:`make_room` does.  ``LoggerCore.emit``
+        contains the same steps in line, for speed.
         """
         full = len(self.queue) >= self.admission.lowest
         if (self.closed or full) and not self.make_room(entry[SEVERITY], deadline):
@@ -175,9 +157,7 @@ class Pipeline:
     def refuse(self, severity_number: int, reason: str = "") -> None:
         """Count and announce a record that does not enter the queue.
 
-        Args:
-            severity_number: the record's severity number.
-            reason: the reason for the count; by default ``closed`` or ``queue_full``.
+        The default of ``reason`` is ``closed`` or ``queue_full``.
         """
         reason = reason or ("closed" if self.closed else "queue_full")
         with self._counting:
@@ -205,8 +185,8 @@ class Pipeline:
 
         Blocks up to ``timeout`` seconds (30 if None).  Returns False if the time
         limit passes, or if every remaining record needs a thread that the
-        interpreter refuses to start.  Returns False immediately if called on one
-        of the pipeline's own threads.
+        interpreter refuses to start.  Returns False immediately on one of the
+        pipeline's own threads.
         """
         if self._is_own_thread():
             return False
@@ -228,8 +208,8 @@ class Pipeline:
         """Refuse new records, deliver the accepted ones, and end all threads.
 
         Blocks until ``deadline`` (a ``monotonic()`` time) at the latest, and drops
-        and counts unsettled records as ``shutdown``.  A second call, from another
-        thread or a signal handler, waits too; the earliest deadline applies.
+        and counts unsettled records as ``shutdown``.  A second call from another
+        thread waits too; the earliest deadline applies.
         """
         self.closed = True
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
@@ -255,9 +235,8 @@ class Pipeline:
     def stats(self) -> Stats:
         """Return the ledger.  Does not block.
 
-        The totals are those of the sink that has delivered the fewest records.
-        Records that this sink skipped, or that another sink adopted, are counted
-        as delivered.
+        The totals are those of the sink that has delivered the fewest records.  They
+        count records that this sink skipped, or another sink adopted, as delivered.
         """
         shared = Drops()
         shared.merge(self._refused)
@@ -341,8 +320,8 @@ class Pipeline:
         waiting = len(queue)
         count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
         popleft = queue.popleft
-        # All memory is allocated before the first entry is taken, so a MemoryError
-        # cannot lose entries that no counter contains.
+        # All memory is allocated before the first entry is taken.  Otherwise, a
+        # MemoryError could lose entries before they are counted.
         entries: list[Entry] = [()] * count
         taken, places = self._taken + count, iter(range(count))
         with self._counting:
@@ -360,8 +339,8 @@ class Pipeline:
         return entries
 
     def _fan_out(self, records: Sequence[LogRecord], drops: Drops) -> None:
-        # Each route is called only once per record: it is the application's
-        # function, and a second call may return another result.
+        # Each route is called once per record, because a second call of the
+        # application's function may return another result.
         meant = [sink.intake.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
             records = self._routed(records, meant, drops)
@@ -390,10 +369,7 @@ class Pipeline:
             self._in_hand = ()
 
     def _abandon(self) -> None:
-        """Drop the taken records at the deadline, and ignore the worker from now on.
-
-        A processor that does not return still holds these records.
-        """
+        """Drop the records of a processor that did not return, and ignore the worker then."""
         with self._counting:
             self._abandoned = True
             left = [entry[SEVERITY] for entry in self._in_hand]

@@ -27,7 +27,7 @@ from fapilog.process import exit as process_exit
 from fapilog.process import fork
 from fapilog.record import EMPTY_RESOURCE, LogRecord, Resource, Scope
 from fapilog.severity import parse_severity
-from fapilog.values import Limits, snapshot_attributes
+from fapilog.values import snapshot_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +86,7 @@ class Runtime:
         **options: Any,
     ) -> None:
         from fapilog.otel import resource as resources  # noqa: PLC0415 - loads the SDK
+        from fapilog.runtime.wiring import make_queues  # noqa: PLC0415 - at configure only
 
         if level is not None:
             options["level"] = level
@@ -96,12 +97,13 @@ class Runtime:
         self._process = resources.process_attributes()
         # Resources and scopes are compared by identity, and an application has few of them.
         self._redacted = lru_cache(maxsize=1024)(self._redact)
-        self.pipeline = _pipeline(self.settings, sinks, chain, self.resource)
+        queues = make_queues(self.settings, sinks)
+        self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
         process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
         fork.register("runtimes", in_child=self.after_fork)
-        for queue in self.pipeline.sending_queues():
+        for queue in queues:
             queue.adopt_orphans()
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
@@ -148,7 +150,7 @@ class Runtime:
         does nothing.
         """
         deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
-        self.pipeline.closed = True  # before the loggers, which read it after they are closed
+        self.pipeline.closed = True  # first, because closed loggers read it
         self._registry.close()
         self._end(deadline)
 
@@ -326,24 +328,3 @@ def _processors(
         return own, [*given, own] if own else [*given]
     # A second pass redacts the values that later processors add.
     return own, [*given] if isinstance(given[-1], Redactor) else [*given, own]
-
-
-def _pipeline(
-    settings: Settings, sinks: Sinks | None, processors: list[Processor], resource: Resource
-) -> Pipeline:
-    from fapilog.runtime.wiring import make_queues  # noqa: PLC0415 - at configure only
-
-    limits = Limits(
-        attributes=settings.attribute_count_limit,
-        attribute_text=settings.attribute_value_length_limit,
-    )
-    return Pipeline(
-        make_queues(settings, sinks),
-        processors,
-        resource=resource,
-        capacity=settings.queue_size,
-        overflow=settings.overflow,
-        block_timeout=settings.block_timeout,
-        protect=settings.protect_level,
-        limits=limits,
-    )
