@@ -25,7 +25,7 @@ _MAX_MESSAGE: Final = 1000
 #: Maximum bytes of a line: a pipe never mixes a write of this size with other lines.
 _MAX_LINE: Final = 4096
 
-# Re-entrant: a finaliser or a signal handler may announce something inside announce().
+# Re-entrant, because a finaliser or a signal handler may announce something inside announce().
 _lock = native.RLock()
 _last: dict[str, float] = {}
 _muted: dict[str, int] = {}
@@ -94,9 +94,9 @@ def _write(line: str) -> bool:
     try:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
-    except (AttributeError, OSError, TypeError, ValueError):  # None, closed, or no descriptor
+    except (AttributeError, OSError, TypeError, ValueError):  # the stream has no open file
         return _write_to_object(stream, line)
-    if sys.platform == "win32":  # it cannot report free space, and consoles take text
+    if sys.platform == "win32":  # no free space is reported, and consoles take text
         return _write_to_object(stream, line)
     data = line.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_LINE:
@@ -154,7 +154,7 @@ def describe(error: BaseException) -> str:
 
 def kind_of(error: BaseException) -> str:
     """Return the name of an error's type, if its text may hold a secret.  Never raises."""
-    # Read by type's descriptor, because a metaclass may define another __name__.
+    # The descriptor of ``type`` ignores a __name__ that a metaclass defines.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name
 

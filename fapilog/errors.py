@@ -29,10 +29,6 @@ class ConfigurationError(FapilogError, ValueError):
     Raised while a runtime is configured, never later.  The message names the
     option and the fix and never contains the value of a secret option.
 
-    Args:
-        message: the description of the fault and the fix.
-        option: the option's name.
-
     Attributes:
         option: the name of the wrong option: dotted as in ``Settings``
             (``"file.max_bytes"``), the argument's name, or the OpenTelemetry

@@ -56,11 +56,11 @@ if TYPE_CHECKING:
 else:
     Lock = original("_thread", "allocate_lock")
     RLock = original("_thread", "RLock")
-# No library replaces the objects of ``_queue``.
+# gevent and eventlet replace the classes in ``queue``, but not in ``_queue``.
 SimpleQueue = _queue.SimpleQueue
 Empty = _queue.Empty
 get_ident: Final[Callable[[], int]] = original("_thread", "get_ident")
-#: Blocks the calling thread with all its greenlets; for workers and for very short waits.
+#: Blocks the calling thread with all its greenlets.  For workers and very short waits only.
 sleep: Final[Callable[[float], None]] = original("time", "sleep")
 _start_new_thread: Final[Callable[..., int]] = original("_thread", "start_new_thread")
 

@@ -135,7 +135,7 @@ class Sink(Protocol[ItemT]):
         Raises:
             ConfigurationError: an option is wrong; the error names it and the fix.
         """
-        return  # type checkers treat a method without a body as abstract
+        return  # a body, because type checkers treat a method without a body as abstract
 
     def encode(self, record: LogRecord) -> ItemT:
         """Return the encoded record for ``send``.  Must not block or change the record."""
@@ -165,11 +165,11 @@ class Sink(Protocol[ItemT]):
 
     def close(self) -> None:
         """Release all resources.  Called once, after the last ``send``."""
-        return  # see open()
+        return  # a body, as in open()
 
     def after_fork(self) -> None:
         """Discard the connections, locks and buffers inherited from the parent process."""
-        return  # see open()
+        return  # a body, as in open()
 
 
 class DurableSink(Sink[ItemT], Protocol[ItemT]):
@@ -211,7 +211,7 @@ def destination_of(sink: DurableSink[ItemT]) -> str:
     Raises:
         ConfigurationError: ``destination`` is not a str.
     """
-    destination: object = getattr(sink, "destination", "")  # the sink need not be a subclass
+    destination: object = getattr(sink, "destination", "")  # a sink may have no such attribute
     if not isinstance(destination, str):
         refuse("destination", destination, "use a str", f"sink {sink.name!r}")
     return destination
@@ -223,7 +223,7 @@ def credentials_of(sink: DurableSink[ItemT]) -> str:
     Raises:
         ConfigurationError: ``credentials`` is not a str.
     """
-    credentials: object = getattr(sink, "credentials", "")  # the sink need not be a subclass
+    credentials: object = getattr(sink, "credentials", "")  # a sink may have no such attribute
     if not isinstance(credentials, str):
         refuse("credentials", type(credentials), "use a str", f"sink {sink.name!r}")
     return credentials

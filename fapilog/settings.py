@@ -53,7 +53,7 @@ from fapilog.options.types import (
 _T = TypeVar("_T")
 #: An option that a file in the working directory may always set; see HARMLESS.
 Harmless = Annotated[_T, Field(json_schema_extra=HARMLESS)]
-#: The largest size of a queue or a batch, which other SDKs hold in 32 bits.
+#: The largest size of a queue or a batch: the largest 32-bit integer, as in other SDKs.
 MOST_RECORDS: Final = (1 << 31) - 1
 
 

@@ -89,7 +89,7 @@ class LoggerCore:
     @property
     def is_open(self) -> bool:
         """Whether records can reach a sink; also True while nothing is configured."""
-        pipeline = self._pipeline  # read once: a fork may reset it
+        pipeline = self._pipeline  # read once: another thread may replace it
         return pipeline is None or (bool(pipeline.sending_queues()) and not pipeline.closed)
 
     def takes(self, number: int) -> bool:
@@ -214,7 +214,7 @@ class LoggerCore:
                 return  # the record does not go to the queue
         pipeline = self._pipeline
         if pipeline is not None:
-            self._worker.wake()  # it may be waiting for more entries
+            self._worker.wake()  # the worker may be waiting for more entries
         delay, deadline = 0.001, monotonic() + (pipeline.patience if pipeline else 0.0)
         while (pipeline := self._pipeline) and not pipeline.closed:
             if pipeline.has_room(number):
@@ -229,11 +229,9 @@ class LoggerCore:
             delay = min(delay * 2, 0.05)
 
     def _find_room(self, number: int) -> deque[Entry] | None:
-        """Attach a pipeline if needed, and wait for room as the overflow policy allows.
+        """Return a queue with room, or None if the record was refused or is not enabled.
 
-        Returns:
-            The queue to append to, or None if the record was refused, and
-            counted, or its severity is not enabled.
+        Attaches a pipeline if there is none, and waits as the overflow policy allows.
         """
         if self._pipeline is None:
             self._unattached(self)
@@ -257,15 +255,15 @@ class LoggerCore:
             if self._pipeline is not None:
                 self._pipeline.refuse(number, "no_memory")
         except MemoryError:
-            return  # a record that cannot be counted was never accepted
+            return  # without memory, the record cannot be counted
 
     def _overtaken(self, queue: deque[Entry], entry: Entry) -> None:
-        """Move an entry to the present queue: the core's pipeline changed during the call."""
+        """Move an entry to the present queue, because the pipeline changed during the call."""
         if self._pipeline is not None and withdraw(queue, entry):
             self._pipeline.put(entry)
 
     def close(self) -> None:
-        """Refuse every further call: the pipeline is closed."""
+        """Refuse every further call, because the pipeline is closed."""
         self._capacity = 0
         self._queue = ()
 

@@ -37,11 +37,9 @@ SEVERITY: Final = 1
 
 
 def build_logged(entry: Entry, now: int) -> LogRecord:
-    """Make the record from a logger's entry.  The worker calls it.
+    """Make the record from a logger's entry, on the worker.
 
-    Args:
-        entry: an entry from :meth:`LoggerCore.emit`.
-        now: the observed time, in nanoseconds since the Unix epoch.
+    ``now`` is the observed time, in nanoseconds since the Unix epoch.
     """
     (_, number, scope, timestamp, text, body, attributes, context, bound, span, event_name,
      exception, site, resource) = entry  # fmt: skip
@@ -88,8 +86,8 @@ def offered(
 
     Args:
         complete: the function that the worker calls with the record, the
-            exception and the observed time in nanoseconds, and which returns
-            the record to process.
+            exception and the observed time in nanoseconds.  It returns the record
+            to process.
         number: the severity number under which the queue counts the record.
         record: the record, whose values are snapshots.
         exception: a captured exception that becomes attributes, or None.

@@ -37,7 +37,7 @@ _ROUNDS: Final = 100
 _SWEEP_INTERVAL: Final = 1.0
 
 
-# Not a WeakSet, which cannot be copied while other threads change it.
+# A dict, because a WeakSet cannot be copied while other threads change it.
 _open: dict[int, weakref.ref[Buffer]] = {}
 
 
@@ -74,7 +74,6 @@ class Buffer:
     """The entries that one block holds.  Thread-safe; no method raises.
 
     Attributes:
-        level: the lowest severity number that the block takes.
         is_open: whether the block is still running.
         released: whether :meth:`release` has been called.
 
@@ -99,8 +98,8 @@ class Buffer:
         _open[id(self)] = weakref.ref(self)
 
     def __del__(self, forget: Any = _open.pop) -> None:
-        # A generator or a task was discarded before it exited its block.
-        # The interpreter may already have deleted the globals, but then no entry is held.
+        # A generator or a task was discarded before it left its block.  At the end of the
+        # interpreter, the globals may be deleted already, but then no entry is held.
         forget(id(self), None)
         if self._held:
             self.close()
@@ -249,7 +248,7 @@ def _drop(entries: list[_Held], reason: str) -> None:
 
 
 def _take_all_expired(now: float) -> list[_Held]:
-    """Make room in the budget: take the expired entries of all buffers."""
+    """Take the expired entries of all buffers, to free memory for a new entry."""
     if now - budget.swept < _SWEEP_INTERVAL:
         return []
     budget.swept = now
@@ -275,7 +274,7 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
 def _weigh(value: Any) -> int:
     """Return the approximate size in bytes of a snapshot that is a dict or a list."""
     size, parts = 0, [value]
-    for part in parts:  # the loop appends to it
+    for part in parts:  # the loop appends more parts
         kind = type(part)
         if kind is str:
             size += getsizeof(part)

@@ -141,7 +141,7 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         reset_latest(_BLOCK, self._tokens)
         with budget.lock:
             self._depth -= 1
-            # After this block, another thread may begin a new one, with a new buffer.
+            # The buffer is read under the lock, because another thread may begin a new block.
             ended = None if self._depth else self._buffer
             if ended is not None:
                 self._tokens.clear()

@@ -31,12 +31,7 @@ class Processing:
 
     Attributes:
         redactor: the only processor, if it is a ``RedactProcessor``; otherwise None.
-        limits: the bounds of one record.
         errors: the number of exceptions that processors have raised.
-
-    Args:
-        processors: the processors, called in order for each record.
-        limits: the bounds of one record.
     """
 
     def __init__(self, processors: Sequence[Processor], limits: Limits) -> None:
@@ -47,11 +42,9 @@ class Processing:
         self.errors = 0
 
     def records(self, entries: Sequence[Entry], drops: Drops) -> list[LogRecord]:
-        """Return the records of ``entries`` for the sinks, in order.
+        """Return the records of a slice for the sinks, in order.
 
-        Args:
-            entries: the entries of one slice.
-            drops: the table that counts the records that a processor or an error drops.
+        ``drops`` counts the records that a processor or an error drops.
         """
         now = time.time_ns()
         # Parallel lists: tuples would give the garbage collector one more object per record.

@@ -70,9 +70,6 @@ class LoggerRegistry:
     Args:
         unattached: the function that each log call calls while no pipeline is
             attached.
-
-    Attributes:
-        levels: the levels of the logger names.
     """
 
     def __init__(self, unattached: Callable[[LoggerCore], None]) -> None:
@@ -102,7 +99,7 @@ class LoggerRegistry:
             before = self._pipeline
             if before is not None and before is not pipeline and not before.closed:
                 before.successor = pipeline
-            pipeline.successor = None  # a capture may restore an earlier pipeline
+            pipeline.successor = None  # capture_logs() may restore an earlier pipeline
             self._pipeline, self._settings = pipeline, settings
             self.levels = Levels(settings.level, settings.levels)
             for core in list(self._cores.values()):
@@ -134,7 +131,7 @@ class LoggerRegistry:
             self.apply_levels()
 
     def apply_levels(self) -> None:
-        """Set the thresholds of all loggers after a change of a level or of the first holds."""
+        """Set the thresholds of all loggers, after a change of a level or of the holds' floor."""
         with self._lock:
             if self._pipeline is None:  # every log call must reach ``unattached``
                 return
@@ -142,10 +139,7 @@ class LoggerRegistry:
                 core.set_level(self.levels.threshold(core.scope.name))
 
     def after_fork(self) -> None:
-        """Replace the lock, which another thread of the parent may have held.
-
-        The loggers also receive the pipeline's new resource.
-        """
+        """Replace the lock, and give the loggers the resource of the child process."""
         self._lock = native.RLock()
         for core in list(self._cores.values()):
             self._attach(core)

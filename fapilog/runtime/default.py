@@ -41,7 +41,6 @@ class DefaultState:
         made_from: the arguments from which ``runtime`` was made.
         is_configuring: whether the holder of the lock is inside ``configure()``.
         fork_patience: the longest wait of a fork for ``configure()``, in seconds.
-        registry: the loggers of the default runtime.
     """
 
     def __init__(self) -> None:
@@ -53,9 +52,9 @@ class DefaultState:
         self.registry = LoggerRegistry(_configure_on_first_use)
 
     def before_fork(self) -> None:
-        """Wait for ``configure()`` in another thread, whose import locks a child cannot release.
+        """Wait until no other thread configures, because a child would inherit its import locks.
 
-        The wait has a limit, because that thread may need a lock of the forking thread.
+        The wait has a limit, because the other thread may need a lock of the caller.
         """
         self.lock.acquire(timeout=self.fork_patience)
 
@@ -245,8 +244,8 @@ def current() -> Runtime | None:
 def target() -> Runtime | None:
     """Return the default runtime for a bridge; the first call may configure it.
 
-    After a shutdown, returns the closed runtime, which drops and counts further
-    records.  Never raises.
+    After a shutdown, returns the closed runtime, which drops and counts records.
+    Never raises.
     """
     if state.runtime is None:
         _configure_on_first_use()
@@ -297,7 +296,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
     with state.lock:
         if state.runtime is not None:
             return
-        if state.is_configuring:  # logged by a signal handler or by a resource detector
+        if state.is_configuring:  # a signal handler or a resource detector has logged
             announce("configuring", "a record logged during configure() was dropped")
             return
         try:
@@ -308,8 +307,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
 
                 announce("configure", f"{error}; logging to the console instead")
                 state.runtime = _make((salvage(), "console", (), None))
-        except Exception as error:  # noqa: BLE001 - a log call never raises, not even when the
-            # interpreter is ending and can no longer import modules
+        except Exception as error:  # noqa: BLE001 - an ending interpreter cannot import modules
             announce("configure", f"records are dropped: {describe(error)}")
 
 

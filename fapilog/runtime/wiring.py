@@ -51,13 +51,13 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    make_sinks(settings, named.values())  # last, because later errors would leave sinks open
+    make_sinks(settings, named.values())  # opens them last, so errors leave no sink open
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 
         announce_strangers(settings.spool.directory.expanduser().absolute(), directories)
     queues: dict[int, SendingQueue] = {}
-    for name, route, options in reversed(ways):  # fallbacks before the sinks that use them
+    for name, route, options in reversed(ways):  # makes fallbacks before the sinks that use them
         queues[id(route.sink)] = SendingQueue(
             named[name],
             name=name,
