@@ -52,7 +52,7 @@ def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> N
 
 @contextlib.contextmanager
 def suppressed() -> Iterator[None]:
-    """Suppress the records and the spans of all code in the block.
+    """Suppress the records and the spans of the code in the block.
 
     Delivery threads run in such a block, so an instrumented client library does
     not produce telemetry about the delivery of telemetry.
@@ -97,7 +97,7 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         return self._fields
 
     def __exit__(self, *_: object) -> None:
-        self._fields = None  # contexts that outlive the block refer to this object
+        self._fields = None  # copied contexts keep this object, but not the fields
         # If the garbage collector ends the block in another context, nothing is reset.
         with contextlib.suppress(ValueError):
             _COLLECTION.reset(cast("Token[collect | None]", self._token))
@@ -127,9 +127,9 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
             later change of a value does not change the records.
 
     Raises:
-        TypeError: the decorated function is a generator function, whose fields
-            would also be bound in the code that iterates over it; use ``with
-            bind(...)`` inside the function.
+        TypeError: the decorated function is a generator function.  The fields would
+            also be bound in the code that iterates over it; use ``with bind(...)``
+            inside the function.
     """
 
     __slots__ = ("_fields", "_tokens")

@@ -1,4 +1,4 @@
-"""fapilog's own messages: short lines on stderr, at most one per subject and 30 s.
+"""fapilog's own messages: short lines on stderr, at most one per subject in 30 s.
 
 A logging library cannot log its own problems.  The ledger counts every loss, and
 this module announces it.  An announcement never waits for the reader of standard
@@ -40,8 +40,8 @@ def announce(subject: str, message: str) -> None:
 
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
     object without a file descriptor whose ``write`` blocks.  If standard error
-    cannot accept the line at once, the line is dropped.  The next line reports
-    how many lines were dropped, and how many of its subject were suppressed.
+    cannot accept the line at once, the line is dropped.  The next line reports how
+    many lines were dropped, and how many lines of its subject were suppressed.
 
     Args:
         subject: the topic of the message, a short constant; messages of one
@@ -129,7 +129,7 @@ def _write_at_once(descriptor: int, data: bytes) -> bool:
 
 
 def _write_to_object(stream: Any, line: str) -> bool:
-    """Write to the application's object; drop announcements that the write causes."""
+    """Write to an object without a file; drop announcements that this write causes."""
     if stream is None or getattr(_thread, "writes", False):
         return False
     _thread.writes = True
@@ -153,7 +153,7 @@ def describe(error: BaseException) -> str:
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the name of an error's type, if its text may hold a secret.  Never raises."""
+    """Return the name of an error's type, because its text may hold a secret.  Never raises."""
     # The descriptor of ``type`` ignores a __name__ that a metaclass defines.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name

@@ -181,11 +181,11 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
         destination: the description of the destination: endpoint, protocol and
             tenant, without secrets and independent of the credentials.  Only a
             sink with the same name and destination sends the records on disk.
-            If it is "", the default, each such sink needs its own name.
-        credentials: the secrets that the sink sends and that may tell two
-            accounts of one destination apart, as one text; "", the default,
-            if there are none.  Only a sink with the same credentials sends the
-            records on disk.  The spool writes only a salted digest.
+            Sinks without a destination ("", the default) need different names.
+        credentials: the secrets by which a backend tells accounts of one
+            destination apart, as one text; "", the default, if there are none.
+            Only a sink with the same credentials sends the records on disk.  The
+            spool writes only a salted digest of this text.
     """
 
     wire_format: str

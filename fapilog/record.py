@@ -38,10 +38,7 @@ class Scope:
 
 @dataclass(frozen=True, eq=False)
 class Resource:
-    """The entity that produces the records: service, process, host.
-
-    Resources are compared by identity, as scopes are.
-    """
+    """The entity that produces the records: service, process, host.  Compared by identity."""
 
     attributes: Mapping[str, AnyValue] = field(default_factory=dict)
     schema_url: str = ""

@@ -234,7 +234,7 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
     in memory replaces its sinks and those of every runtime created in the block,
     so the application under test may call :func:`fapilog.configure` and
     :func:`fapilog.shutdown`.  Redaction, processors and levels work as usual.
-    Sink options are not read, and nothing is sent, written or spooled.
+    The sinks' options are not read, and nothing is sent, written or spooled.
 
     The end of the block restores the default runtime, its levels, and the
     installations of ``install_stdlib`` and ``install_hooks``.  Runtimes that were

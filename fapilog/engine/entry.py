@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fapilog.values.exceptions import Capture
 
-#: The function that makes the record, the severity number, and the function's other fields.
+#: The function that makes the record, the severity number, and more values for the function.
 Entry: TypeAlias = "tuple[Any, ...]"
 #: The caller's code object, line and module name.
 CallSite: TypeAlias = "tuple[CodeType, int, object]"

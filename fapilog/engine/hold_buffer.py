@@ -110,7 +110,7 @@ class Buffer:
         return len(self._held)
 
     def add(self, pipeline: Pipeline, entry: Entry) -> None:
-        """Hold an entry for a pipeline, or put it there if the block was released."""
+        """Hold an entry, or put it into its pipeline if the block was released."""
         values = held_values(entry)
         # The size of a value that consecutive entries share, such as the context, is added once.
         size, self._values = _size_of(values, self._values), values
@@ -165,7 +165,7 @@ class Buffer:
         self._passing = self.released
 
     def _keep(self, new: _Held) -> list[_Held]:
-        """Append an entry; return the entries to drop, the oldest ones or this one."""
+        """Append an entry; return the entries to drop: the oldest entries, or the new entry."""
         held, size = self._held, new.size
         lost = self._take_expired(new.since)
         if budget.used + size > BUDGET:
@@ -261,31 +261,23 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
     for place, value in enumerate(values):
         if value is None or (place < len(before) and value is before[place]):
             continue
-        kind = type(value)
-        if kind is str:
-            size += getsizeof(value)
-        elif kind is dict or kind is list:
-            size += _weigh(value)
-        elif kind is Capture:
+        if type(value) is Capture:
             size += _EXCEPTION_SIZE + len(value.message)
+        else:
+            size += _weigh(value)
     return size
 
 
 def _weigh(value: Any) -> int:
-    """Return the approximate size in bytes of a snapshot that is a dict or a list."""
+    """Return the approximate size of a snapshot in bytes."""
     size, parts = 0, [value]
     for part in parts:  # the loop appends more parts
-        kind = type(part)
-        if kind is str:
-            size += getsizeof(part)
-        elif kind is dict:
-            size += getsizeof(part) + sum(map(len, part))
+        size += getsizeof(part)
+        if type(part) is dict:
+            size += sum(map(len, part))
             parts += part.values()
-        elif kind is list:
-            size += getsizeof(part)
+        elif type(part) is list:
             parts += part
-        elif kind is bytes or kind is int:
-            size += getsizeof(part)
         if len(parts) > _MAX_PARTS:
             break
     return size

@@ -151,10 +151,9 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
     def release(self) -> None:
         """Send the held records, in order, with their own times; stop holding later ones.
 
-        Does nothing outside the block or when called again.  May wait for room
-        in a full queue, for all records together as long as one log call may
-        wait, and never in a thread that runs an event loop.
-        Thread-safe; never raises.
+        Does nothing outside the block, or if it is called again.  May wait for room in
+        a full queue: for all records together no longer than one log call waits, and
+        never in a thread that runs an event loop.  Thread-safe; never raises.
         """
         if self._buffer is not None:
             self._buffer.release()

@@ -369,7 +369,7 @@ class Pipeline:
             self._in_hand = ()
 
     def _abandon(self) -> None:
-        """Drop the records of a processor that did not return, and ignore the worker then."""
+        """Drop the records of a processor that did not return; ignore its later results."""
         with self._counting:
             self._abandoned = True
             left = [entry[SEVERITY] for entry in self._in_hand]

@@ -118,7 +118,7 @@ def _announce_discarded(record: LogRecord, before: object) -> None:
 
 
 def _header_size(record: LogRecord) -> int:
-    """Return :func:`header_size` of an offered record, or -1 if ``normalise()`` must check it."""
+    """Return the size of an offered record's header; -1 if ``normalise()`` must correct it."""
     record.size = 0
     try:
         return header_size(record)

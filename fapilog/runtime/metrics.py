@@ -46,7 +46,7 @@ class PipelineMetrics(Collector):
         yield from _sending(runtime.pipeline)
 
 
-#: For each sink: the ledger's attribute, which ends the metric's name, and the help text.
+#: Metrics per sink: the ledger's attribute, which ends the metric's name, and the help text.
 _COUNTERS: Final = {
     "delivered": "Records that a backend accepted.",
     "rejected": "Records that a backend rejected.",
@@ -58,7 +58,7 @@ _GAUGES: Final = {
     "spooled": "Records that wait on disk for a sink.",
     "pending": "Records in memory that are not settled.",
 }
-#: For all sinks together: the counter's name and help text, and the ledger's attribute.
+#: Metrics of all sinks: the counter's name and help text, and the ledger's attribute.
 _TOTALS: Final = (
     ("records_accepted", "Records logged at an enabled level, and adopted records.", "accepted"),
     ("processor_errors", "Exceptions of processors; the records were masked.", "processor_errors"),

@@ -150,7 +150,7 @@ class Runtime:
         does nothing.
         """
         deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
-        self.pipeline.closed = True  # first, because closed loggers read it
+        self.pipeline.closed = True  # set first, because closed loggers read this
         self._registry.close()
         self._end(deadline)
 
@@ -194,7 +194,7 @@ class Runtime:
         return holding.gate(self._registry.levels.lowest)
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
-        """Put a bridge's record into the queue or a hold.  Its values must be snapshots."""
+        """Put a bridge's record, whose values must be snapshots, into the queue or a hold."""
         number = record.severity_number if isinstance(record.severity_number, int) else 0
         entry = offered(self._complete, number, record, exception)
         hold = None
@@ -251,7 +251,7 @@ def _time_limit(function: str, given: Any, default: float) -> float:
     if given is None:
         return default
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    if is_number and (given >= 0 or given < 0):  # not NaN
+    if is_number and (given >= 0 or given < 0):  # False for NaN
         return float(min(max(given, 0), _LONGEST))
     announce(
         f"{function} timeout",
