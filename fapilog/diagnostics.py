@@ -36,7 +36,7 @@ _thread: Final = threading.local()  # "writes" is True during a write to the app
 
 
 def announce(subject: str, message: str) -> None:
-    """Write ``fapilog: message`` to stderr, at most once per 30 s and subject.
+    """Write ``fapilog: message`` to stderr, at most once in 30 s per subject.
 
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
     object without a file descriptor whose ``write`` blocks.  If standard error
@@ -96,7 +96,7 @@ def _write(line: str) -> bool:
         mode = os.fstat(descriptor).st_mode
     except (AttributeError, OSError, TypeError, ValueError):  # the stream has no open file
         return _write_to_object(stream, line)
-    if sys.platform == "win32":  # no free space is reported, and consoles take text
+    if sys.platform == "win32":  # Windows reports no free space; its consoles take text
         return _write_to_object(stream, line)
     data = line.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_LINE:

@@ -82,14 +82,14 @@ class LoggerCore:
         self._capacity = pipeline.admission.lowest
 
     def set_level(self, level: int) -> None:
-        """Enable severity numbers from ``level`` up; a hold may take lower ones."""
+        """Enable severity numbers from ``level`` up; a hold may take lower numbers."""
         self.level = level
         self.threshold = gate(level)
 
     @property
     def is_open(self) -> bool:
         """Whether records can reach a sink; also True while nothing is configured."""
-        pipeline = self._pipeline  # read once: another thread may replace it
+        pipeline = self._pipeline  # read once, because another thread may replace it
         return pipeline is None or (bool(pipeline.sending_queues()) and not pipeline.closed)
 
     def takes(self, number: int) -> bool:
@@ -211,7 +211,7 @@ class LoggerCore:
         if number < self.level:
             hold = taker(number)
             if hold is None or not hold.released:
-                return  # the record does not go to the queue
+                return  # a record that is held or disabled needs no room
         pipeline = self._pipeline
         if pipeline is not None:
             self._worker.wake()  # the worker may be waiting for more entries
@@ -272,5 +272,5 @@ def _call_site() -> CallSite | None:
     try:
         frame = sys._getframe(3)  # noqa: SLF001 - documented; nothing else finds the caller cheaply
     except ValueError:
-        return None  # the interpreter called, for example after atexit.register(log.info, "bye")
+        return None  # the interpreter itself made the call, for example at exit
     return frame.f_code, frame.f_lineno, frame.f_globals.get("__name__")

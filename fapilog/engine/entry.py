@@ -69,7 +69,7 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
 
 
 def held_values(entry: Entry) -> tuple[Any, ...]:
-    """Return the values that an entry keeps in memory; the last is an exception or None."""
+    """Return the values that an entry keeps in memory; the last value is an exception or None."""
     if entry[BUILD] is build_logged:
         return (*entry[5:9], entry[11])
     _, _, record, exception, _ = entry

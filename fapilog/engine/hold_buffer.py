@@ -120,7 +120,7 @@ class Buffer:
             lost = self._keep(held) if takes else []
         _drop(lost, "hold_full")
         if not takes and (self.released or _present(pipeline).closed):
-            _present(pipeline).put(entry)  # a closed pipeline counts the record itself
+            _present(pipeline).put(entry)  # if the pipeline is closed, it counts the record
         elif not takes:
             _drop([held], "not_released")
 

@@ -128,7 +128,7 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         return True
 
     def __enter__(self) -> Self:
-        # Threads and tasks may share this object; the last to exit ends the block.
+        # Threads and tasks may share this object; the last exit ends the block.
         with budget.lock:
             if not self._depth or self._buffer is None:
                 self._buffer = Buffer(*self._options)

@@ -315,7 +315,7 @@ class Pipeline:
             self._handed = self._taken
 
     def _take_slice(self) -> Sequence[Entry]:
-        """Take the oldest entries from the queue, or no entry if the worker is abandoned."""
+        """Take the oldest entries from the queue, or none after the deadline of :meth:`close`."""
         queue = self.queue
         waiting = len(queue)
         count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
@@ -394,7 +394,7 @@ class Pipeline:
 
     def _drop_rest(self) -> None:
         """Drop and count the entries that are still in the queue at the deadline."""
-        left: list[Entry] = []  # freed after the lock, because finalisers may log
+        left: list[Entry] = []  # freed after the lock, because a finaliser may log
         with self._counting:
             while self.queue:
                 left.append(self.queue.popleft())

@@ -4,5 +4,5 @@
 sinks into sending queues; ``default`` holds the runtime that the functions of
 ``fapilog`` use; ``metrics`` shows a ledger to Prometheus.  ``fapilog``, ``cli``,
 ``core``, ``otel`` and ``testing`` import this package; the engine and the sinks
-never do.  Read ``runtime`` first.
+must not.  Read ``runtime`` first.
 """

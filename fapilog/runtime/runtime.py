@@ -56,8 +56,8 @@ _LONGEST: Final = 86_400.0
 class Runtime:
     """A logger factory with its own pipeline and sinks.
 
-    A ``with`` statement shuts it down at the end of the block.  All methods are
-    thread-safe.
+    A ``with`` statement shuts the runtime down at the end of the block.  All methods
+    are thread-safe.
 
     Args:
         settings: the options, or None to read them from the environment and files.
