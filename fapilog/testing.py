@@ -291,7 +291,8 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
             state.registry.detach()
             if before is not None:
                 state.registry.attach(before.pipeline, before.settings)
-                state.registry.restore(levels)
+                state.registry.levels = levels
+                state.registry.apply_levels()
         _reinstall(installed)
         if hooks.installed() != hooked:
             hooks.uninstall_hooks()

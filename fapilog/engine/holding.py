@@ -134,7 +134,10 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
                 self._buffer = Buffer(*self._options)
             self._depth += 1
             buffer = self._buffer
-        self._tokens.append(_BLOCK.set((buffer, _around())))
+        around = _BLOCK.get()
+        while around is not None and not around[0].is_open:
+            around = around[1]
+        self._tokens.append(_BLOCK.set((buffer, around)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,14 +160,6 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         """
         if self._buffer is not None:
             self._buffer.release()
-
-
-def _around() -> _Node | None:
-    """Return the node of the innermost open block that encloses the caller, or None."""
-    node = _BLOCK.get()
-    while node is not None and not node[0].is_open:
-        node = node[1]
-    return node
 
 
 def _lower_floor(level: int) -> None:

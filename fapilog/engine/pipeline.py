@@ -343,7 +343,10 @@ class Pipeline:
         # application's function may return another result.
         meant = [sink.intake.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
-            records = self._routed(records, meant, drops)
+            known = {id(record) for some in meant for record in some}
+            lost = [record.severity_number for record in records if id(record) not in known]
+            drops.add_all("not_routed", lost)
+            records = [record for record in records if id(record) in known]
         hands = [
             (sink, some, len(records) - len(some))
             for sink, some in zip(self._sinks, meant, strict=True)
@@ -381,16 +384,6 @@ class Pipeline:
                 "shutdown processors",
                 f"a processor did not return by the deadline; its {len(left)} records are dropped",
             )
-
-    @staticmethod
-    def _routed(
-        records: Sequence[LogRecord], meant: Sequence[Sequence[LogRecord]], drops: Drops
-    ) -> list[LogRecord]:
-        """Return the records that at least one sink takes; count the others."""
-        known = {id(record) for some in meant for record in some}
-        lost = [record.severity_number for record in records if id(record) not in known]
-        drops.add_all("not_routed", lost)
-        return [record for record in records if id(record) in known]
 
     def _drop_rest(self) -> None:
         """Drop and count the entries that are still in the queue at the deadline."""

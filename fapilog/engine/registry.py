@@ -124,12 +124,6 @@ class LoggerRegistry:
             self.levels.set(plain_name(name), threshold)
             self.apply_levels()
 
-    def restore(self, levels: Levels) -> None:
-        """Restore earlier levels."""
-        with self._lock:
-            self.levels = levels
-            self.apply_levels()
-
     def apply_levels(self) -> None:
         """Set the thresholds of all loggers, after a change of a level or of the holds' floor."""
         with self._lock:

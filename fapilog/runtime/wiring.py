@@ -18,7 +18,7 @@ from fapilog.protocols import BatchLimits, as_durable, credentials_of, destinati
 from fapilog.sinks.factory import make_sinks, name_sinks, sink_of, wanted_sinks
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Iterable
 
     from fapilog.protocols import Sink
     from fapilog.settings import Settings
@@ -36,7 +36,7 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
         ConfigurationError: a sink, route or option is wrong; no sink stays open.
     """
     wanted = wanted_sinks(settings, given)
-    routes = _with_fallbacks(settings, _routes(settings, wanted), _specs(wanted))
+    routes = _with_fallbacks(settings, _routes(settings, wanted), wanted)
     shared = {id(route.fallback): route.fallback for route in routes if route.fallback is not None}
     routes += [Route(sink, level="off") for sink in shared.values()]
     named = name_sinks(settings, [route.sink for route in routes])
@@ -68,11 +68,6 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
     return list(reversed(queues.values()))
 
 
-def _specs(wanted: Iterable[object]) -> set[str]:
-    sinks = [one.sink if isinstance(one, Route) else one for one in wanted]
-    return {sink for sink in sinks if isinstance(sink, str)}
-
-
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
     """Return one route per sink, with the options of its name in the settings."""
     given = []
@@ -99,15 +94,16 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
 
 
 def _with_fallbacks(
-    settings: Settings, routes: Iterable[Route], specs: Container[str]
+    settings: Settings, routes: Iterable[Route], wanted: Iterable[object]
 ) -> list[Route]:
     """Replace the names of fallbacks with sinks, one sink per name."""
+    in_use = [one.sink if isinstance(one, Route) else one for one in wanted]
     made: dict[str, Any] = {}
     found = []
     for route in routes:
         fallback: Any = route.fallback
         if isinstance(fallback, str):
-            if fallback in specs:
+            if fallback in in_use:
                 msg = (
                     f"fallback={fallback!r} of {route}: this sink is already in use and would "
                     "get records twice; use another sink"
