@@ -113,9 +113,16 @@ def _write_at_once(descriptor: int, data: bytes) -> bool:
     """Write to a pipe, a socket or a terminal without waiting for its reader.
 
     The descriptor stays in blocking mode, because other processes share its flags.
-    Linux can open a pipe or a terminal again in non-blocking mode.  In other cases
+    On Linux, a flag of the call prevents the wait.  Terminals and old kernels do not
+    support the flag, but a terminal or a pipe can be opened again.  On other systems,
     poll() reports whether a line fits, unless another process writes first.
     """
+    try:
+        return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT) == len(data)
+    except BlockingIOError:
+        raise
+    except (AttributeError, OSError):
+        pass  # the system or the descriptor does not support the flag
     try:
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:

@@ -42,7 +42,6 @@ STEPS: Final = (
     "exporters",
     "pipelines",
     "holds",
-    "hold buffers",
     "diagnostics",  # runs first in the child, because the other steps announce errors
 )
 
