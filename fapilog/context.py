@@ -24,8 +24,8 @@ ValueT = TypeVar("ValueT")
 
 #: The fields outside every block.
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-#: The fields of delivery threads.  Records that are logged in these threads do not enter
-#: a pipeline, so a sink cannot send the records that it or its client library logs.
+#: Marks delivery threads.  Records that are logged in these threads do not enter a
+#: pipeline; otherwise a sink would send the records of its own client library.
 SUPPRESSED: Final[Mapping[str, Any]] = MappingProxyType({"fapilog.suppressed": True})
 
 #: The largest number of names in one ``collect()``: the default limit for attributes.

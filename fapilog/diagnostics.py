@@ -80,7 +80,7 @@ def _line(message: str, held: int, missed: int) -> str:
 
 
 def _keep_counts(subject: str, held: int, missed: int) -> None:
-    """Keep the counts of a dropped line for the next line."""
+    """Count a dropped line, and keep its counts for the next line that is written."""
     global _unwritten  # noqa: PLW0603 - a process has one standard error
     with _lock:
         _unwritten += missed + 1
@@ -160,7 +160,7 @@ def describe(error: BaseException) -> str:
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the name of an error's type, because its text may hold a secret.  Never raises."""
+    """Return the name of an error's type; its message may contain a secret.  Never raises."""
     # The descriptor of ``type`` ignores a __name__ that a metaclass defines.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name

@@ -165,11 +165,11 @@ class Sink(Protocol[ItemT]):
 
     def close(self) -> None:
         """Release all resources.  Called once, after the last ``send``."""
-        return  # a body, as in open()
+        return  # without a body, type checkers would treat the method as abstract
 
     def after_fork(self) -> None:
         """Discard the connections, locks and buffers inherited from the parent process."""
-        return  # a body, as in open()
+        return  # without a body, type checkers would treat the method as abstract
 
 
 class DurableSink(Sink[ItemT], Protocol[ItemT]):

@@ -241,7 +241,7 @@ class Settings(BaseSettings):
 
     def __init__(self, **options: Any) -> None:
         for name in options:
-            if name.startswith("_"):  # pydantic-settings has arguments with such names
+            if name.startswith("_"):  # pydantic-settings would read _env_file as its own argument
                 msg = f"option {name!r}: {unknown(name, type(self))}"
                 raise ConfigurationError(msg, name)
         try:

@@ -1,7 +1,9 @@
 """Prints docstrings and comments drawn at random, for a reader: ``python -m tests.reading``.
 
 The same seed and count print the same fragments of the same sources.  Consecutive
-lines of comment are one fragment; directives to tools are left out.
+lines of comment are one fragment; directives to tools are left out.  Each fragment is
+printed with the code that it stands beside: the first line of the function or class,
+or the line with the comment, or the line after it.
 """
 
 from __future__ import annotations
@@ -27,32 +29,46 @@ class Fragment(NamedTuple):
 
     path: Path
     line: int
-    kind: str
+    code: str
     text: str
+
+
+def signature(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Return the ``class`` or ``def`` of a node, without its body, on one line."""
+    return ast.unparse(node).partition('"""')[0].split(":\n")[0].replace("\n", " ") + ":"
 
 
 def docstrings_in(path: Path, source: str) -> Iterator[Fragment]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
-            name = getattr(node, "name", "the module")
-            yield Fragment(path, node.body[0].lineno, f"docstring of {name}", text)
+            code = "" if isinstance(node, ast.Module) else signature(node)
+            yield Fragment(path, node.body[0].lineno, code, text)
 
 
 def comments_in(path: Path, source: str) -> Iterator[Fragment]:
     lines: list[str] = []
     last = (0, 0)
+    sources = source.splitlines()
+
+    def fragment() -> Fragment:
+        row = last[0]
+        beside = sources[row - 1].strip()
+        if beside.startswith("#"):
+            beside = next((line.strip() for line in sources[row:] if line.strip()), "")
+        return Fragment(path, row - len(lines) + 1, beside, "\n".join(lines))
+
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT or DIRECTIVE.match(token.string):
             continue
         row, column = token.start
         is_whole_line = not token.line[:column].strip()
         if lines and (not is_whole_line or (row, column) != (last[0] + 1, last[1])):
-            yield Fragment(path, last[0] - len(lines) + 1, "comment", "\n".join(lines))
+            yield fragment()
             lines = []
         lines.append(re.sub(r"^#:? ?", "", token.string))
         last = (row, column)
     if lines:
-        yield Fragment(path, last[0] - len(lines) + 1, "comment", "\n".join(lines))
+        yield fragment()
 
 
 def fragments(*directories: Path) -> Iterator[Fragment]:
@@ -71,8 +87,8 @@ def main() -> None:
     found = list(fragments(ROOT / "fapilog", ROOT / "integrations"))
     drawn = random.Random(options.seed).sample(found, min(options.count, len(found)))
     print(f"{len(drawn)} of {len(found)} docstrings and comments, seed {options.seed}")
-    for number, (path, line, kind, text) in enumerate(drawn, 1):
-        print(f"\n{number}. {path.relative_to(ROOT)}:{line}, {kind}")
+    for number, (path, line, code, text) in enumerate(drawn, 1):
+        print(f"\n{number}. {path.relative_to(ROOT)}:{line}  {textwrap.shorten(code, 100)}")
         print(textwrap.indent(text, "    "))
 
 

@@ -144,6 +144,6 @@ def from_traceback(text: str) -> dict[str, Any]:
 
 
 def nanoseconds(time: datetime) -> int:
-    """Return the exact nanoseconds since the epoch of a time with a time zone."""
+    """Convert a datetime with a time zone to nanoseconds since the epoch, without rounding."""
     since = time - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

@@ -79,7 +79,7 @@ class LoguruSink:
         fields: dict[str, Any] = message.record  # type: ignore[assignment]
         name = fields["name"] or ""
         if (
-            fields.get(_CALLER, ()) is None  # format() decided to skip the record
+            fields.get(_CALLER, ()) is None  # format() has decided that this sink skips the record
             or not self._claim(fields)
             or _is_passing(fields)
         ):
@@ -131,7 +131,7 @@ def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[s
 def _is_passing(fields: dict[str, Any]) -> bool:
     """Whether a handler of ``logging`` gives loguru a record that fapilog has already taken.
 
-    Such a message has the record's text, and the record's exception or no exception.
+    If so, the message has the record's text, and either the record's exception or none.
     """
     record = feeds.PASSING.taken
     if record is None:

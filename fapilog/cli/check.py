@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-# Words and the fix for an answer that contains one of them; the first matching row applies.
+# Rows of words and a fix.  The fix of the first row with a word in the answer is shown.
 _NETWORK_FIXES: Final = (
     (("WRONG_VERSION",), "the backend does not use TLS: write http:// instead of https://"),
     (("not known", "lookup"), "check the host name"),
@@ -73,7 +73,7 @@ _LOKI_FIXES: Final = (
     (("HTTP 404", "HTTP 405"), "this address accepts no push; Loki's usual port is 3100"),
 )
 
-# The text for each type of error; the first matching row applies.
+# The text for each type of error.  The first row whose type matches is shown.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),

@@ -68,7 +68,7 @@ def receive(
 
 
 def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
-    """Draw ``most`` traces (0 means no limit), or draw traces until Ctrl-C.  Blocks."""
+    """Draw traces until Ctrl-C, or until ``most`` are drawn; 0 means no limit.  Blocks."""
     waiting = Waiting()
     drawn = 0
     try:

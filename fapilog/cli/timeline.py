@@ -167,7 +167,7 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    """Return names and values, short values first."""
+    """Return the attributes as texts ``name=value``, those with short values first."""
     shown = {
         name: value if isinstance(value, str) else json_text(value)
         for name, value in attributes.items()

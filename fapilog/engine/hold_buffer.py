@@ -256,7 +256,7 @@ def _take_all_expired(now: float) -> list[_Held]:
 
 
 def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
-    """Return the approximate bytes of an entry, without the values that ``before`` also has."""
+    """Return the approximate bytes of an entry, except values shared with the entry ``before``."""
     size = _ENTRY_SIZE
     for place, value in enumerate(values):
         if value is None or (place < len(before) and value is before[place]):

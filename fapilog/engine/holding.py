@@ -65,7 +65,7 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
 
     The block applies to the running context, and to tasks and threads that copy it.
     Inside the block, a record below its logger's level, but at or above the
-    hold's ``level``, is held instead of being disabled.  A record at or above
+    hold's ``level``, is held instead of being discarded.  A record at or above
     the logger's level is logged as usual.  :meth:`release` sends the held
     records.  The end of the block drops the others, counted as ``not_released``.
     This applies to ``Logger`` and ``AsyncLogger``, and to records of bridges
@@ -74,13 +74,14 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
     If a bound is exceeded, the oldest records are dropped, counted as
     ``hold_full``.  All holds of a process together keep at most 64 MiB.
 
-    If blocks are nested, the innermost block that takes the severity holds the
-    record; a block never releases or drops the records of another block.
+    In nested blocks, a record is held by the innermost block whose ``level`` is at
+    or below the record's severity.  A block never releases or drops the records of
+    another block.
 
     The first hold of a process lowers the loggers' thresholds permanently.
     After that, a disabled call costs one lookup in the context.  If
-    ``install_stdlib`` follows fapilog's levels, it lowers the levels of
-    :mod:`logging` to ``level``.
+    ``install_stdlib()`` was called without a level, the hold also lowers the levels
+    of :mod:`logging` to ``level``.
 
     Does not block; thread-safe.
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource
     from fapilog.settings import Settings
 
-# A slice is the group of entries that the worker takes from the queue at once.  For
-# one slice, the worker holds the interpreter lock for some tenths of a millisecond.
-# In a burst, callers wait for room in the queue, so throughput matters more.
+# A slice is the group of entries that the worker takes from the queue at once.  A small
+# slice keeps the worker from holding the interpreter lock for long.  In a burst, callers
+# wait for room in the queue, so a larger slice, which has more throughput, is better.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
 #: Smallest number of waiting entries for which the worker takes a burst slice.

@@ -118,7 +118,7 @@ def _announce_discarded(record: LogRecord, before: object) -> None:
 
 
 def _header_size(record: LogRecord) -> int:
-    """Return the size of an offered record's header; -1 if ``normalise()`` must correct it."""
+    """Return the size of an offered record's header, or -1 if ``normalise()`` must correct it."""
     record.size = 0
     try:
         return header_size(record)

@@ -18,8 +18,7 @@ from fapilog.severity import parse_severity
 
 @dataclass(frozen=True)
 class Rule:
-    """The values that an option may have, as a function and in words.
-
+    """A function that tests the value of an option, and a description for error messages.
     ``one | other`` is a rule that allows the values of both rules.
     """
 

@@ -188,7 +188,7 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the variable; a variable in milliseconds is followed by its unit."""
+        """Return the variable's name, with the unit if that is milliseconds."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable

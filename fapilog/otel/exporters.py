@@ -155,7 +155,7 @@ class SinkExporter(LogRecordExporter):
         return replace(source, attributes=self._redact.redact_mapping(source.attributes))
 
     def shutdown(self) -> None:
-        """End the retries of a running export and close the sink, unless it is closed.
+        """End the retries of a running export, and close the sink.
 
         Blocks up to ``timeout`` seconds, until the running export has ended.
         """

@@ -134,7 +134,7 @@ class LoggerProvider(api.LoggerProvider):
     ) -> Logger:
         """Return a logger; without ``attributes``, the same arguments give the same logger."""
         if self.feed.has(name):
-            # install_stdlib() has taken the record for which a handler wants this logger.
+            # A handler asks for this logger with a record that install_stdlib() has taken.
             return cast("Logger", api.NoOpLogger(name))
         if not name or not isinstance(name, str):
             announce("logger name", "get_logger() was called without a name; give a non-empty str")

@@ -31,7 +31,7 @@ _of_auto_instrumentation: Final[dict[str, Any]] = {}
 
 
 def name_auto_instrumentation(version: str) -> None:
-    """Add ``telemetry.auto.version`` to later detected resources, as the SDK does for spans."""
+    """Add ``telemetry.auto.version`` to every resource that is detected from now on."""
     _of_auto_instrumentation["telemetry.auto.version"] = version
 
 
@@ -65,7 +65,7 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
 def process_attributes() -> dict[str, Any]:
     """Return the attributes that differ between this process and its forked children."""
     found: dict[str, Any] = {"process.pid": os.getpid(), "process.parent_pid": os.getppid()}
-    detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)  # missing in older SDKs
+    detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)  # older SDKs do not have it
     if detector is not None:
         found.update(detector().detect().attributes)
     return found

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 #: The largest number of times that a text is decoded.
 _MOST_TIMES: Final = 3
 _percent: Final = re.compile("%[0-9A-Fa-f]{2}").search
-# A parameter of a query, or a URL without its query.
+# Matches one parameter of a query string, or a URL up to its query string.
 _part: Final = re.compile(r"""[^\s&?"'<>\\]+""")
 _equals: Final = re.compile("=|%(?:25){0,2}3[Dd]")
-# The escape of a printable ASCII character other than a backslash; PHP also escapes slashes.
+# A JSON escape of a printable ASCII character other than a backslash, or PHP's escape "\/".
 _json: Final = re.compile(r"(?P<slashes>\\{1,8})(?:/|u00(?P<code>[2-7][0-9A-Fa-f])(?<!5[Cc]))")
 
 

@@ -33,7 +33,7 @@ _place: Final = re.compile(
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
-# The dots in a shortened name, the rest of the name, and the sign before the value.
+# The dots in a shortened name, the rest of the name, and the separator before the value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
 #: The number of characters that are searched for "...", and the number of "..." that are tried.
 _CUT_WITHIN: Final = 64
@@ -49,12 +49,12 @@ _simple: Final = re.compile(
 
 
 def may_hold_input(lowered: str) -> bool:
-    """Whether a text in lower case may contain an invalid value as pydantic formats it."""
+    """Whether a lowercased text may contain an error of pydantic that quotes a value."""
     return _VALUE in lowered
 
 
 def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield the places of the values and messages of pydantic's errors about secrets.
+    """Yield where the values and messages of pydantic's errors about secrets are.
 
     ``is_secret`` tells whether a path of names, joined by dots, leads to a secret.
     """
@@ -89,7 +89,7 @@ def find_cut_inputs(text: str) -> Iterator[Span]:
 
 
 def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield the places of ``msg``, ``input`` and ``ctx`` in a repr or JSON of errors about secrets.
+    """Yield where ``msg``, ``input`` and ``ctx`` are in errors about secrets, as repr or JSON.
 
     ``is_secret`` tells whether an item of ``loc`` names a secret.
     """
@@ -106,7 +106,7 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def _is_place(match: re.Match[str]) -> bool:
-    """Whether the preceding line is the heading of a list of errors or the end of an error."""
+    """Whether the line before is the heading of a list of errors, or the last line of an error."""
     text, end = match.string, match.start()
     if match.end("place") - match.start("place") > _LONGEST_PLACE:
         return False

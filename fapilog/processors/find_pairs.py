@@ -21,7 +21,7 @@ _ESCAPE: Final = "(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])"
 
 
 def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
-    """Return a pattern for a name and the sign before its value.
+    """Return a pattern for a name and the separator before its value.
 
     A word may come before the name ("api key"), and quotes or brackets after it.
 
@@ -45,7 +45,7 @@ _name: Final = _compiled(r"[\w.-]")
 # A name cannot begin inside an escape; otherwise the search would take quadratic time.
 _encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
 _closing_quote: Final = re.compile(r"""\\*["']\Z""")
-# A sign that ends a member of an object, or that begins or ends a string or a container in it.
+# A character that ends a member of an object, or begins or ends a string or a container.
 _structure: Final = re.compile(r"""(?<!\\)\\*["']|[\[\](){},\r\n]""")
 _LINE_ENDS: Final = frozenset("\r\n\\")
 _QUOTES: Final = frozenset("\"'")
@@ -64,7 +64,7 @@ _yaml_start: Final = re.compile(r"(?:\A|[\r\n])[ \t]{0,99}(?:-[ ])?\Z")
 _STATEMENTS: Final = frozenset({"if", "elif", "while", "with", "class", "match", "case"})
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
-# The rest of a line, or of the quotation that contains the name and the value, by its quote.
+# For each quote: the rest of the quotation that contains name and value; for "", of the line.
 _rest: Final = {quote: re.compile(rf"[^\r\n\\{quote}]*") for quote in ("", "'", '"')}
 # A value up to the next space, quote or delimiter; a comma is a delimiter if a name follows.
 _unquoted: Final = re.compile(r"""[^\s,;&"']*(?:,(?![\w.-]{1,64}[=:])[^\s,;&"']+)*""")
@@ -75,12 +75,12 @@ _tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
 _tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
 
 
-#: Of a longer name, only this many characters at its end are read.
+#: The maximum number of characters of a name that are read, counted from its end.
 _LONGEST_NAME: Final = 256
 
 
 def may_hold_pair(text: str) -> bool:
-    """Whether a text contains a sign that can separate a name from a value.  Takes 0.1 µs."""
+    """Whether a text contains a separator of a name and a value.  Takes 0.1 µs."""
     return (
         "=" in text
         or ":" in text
@@ -136,7 +136,7 @@ def _is_in_query(match: re.Match[str]) -> bool:
 
 
 def _value(text: str, match: re.Match[str]) -> Value:
-    """Return the part to mask after a name, or an empty part if nothing is to be masked."""
+    """Return the part to mask after a name; the part is empty if there is no secret."""
     start = _start(text, match)
     quoted = quotation(text, start)
     if quoted:
@@ -187,7 +187,7 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
             before -= 1
         # In JSON inside JSON, each level doubles the backslashes and adds one to each quote.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
-            # JSON inside a repr has twice the backslashes, so this is an escaped quote.
+            # A repr of JSON doubles the backslashes: a quote before a letter is escaped.
             before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
         ):
             return found

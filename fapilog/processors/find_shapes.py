@@ -121,8 +121,8 @@ PATH_WORDS: Final = (
 )  # fmt: skip
 
 
-# Prefixes of keys, as documented by AWS, Google, GitHub, GitLab, Slack, Stripe,
-# OpenAI and Anthropic, SendGrid, npm, PyPI and Hugging Face.
+# Prefixes of API keys, as documented by AWS, Google, GitHub, GitLab, Slack, Stripe,
+# OpenAI, Anthropic, SendGrid, npm, PyPI and Hugging Face.
 _PREFIXES: Final = (
     "akia", "asia", "aiza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox",
     "xapp-", "k_live_", "k_test_", "whsec_", "sk-", "sg.", "npm_", "pypi-", "hf_",
@@ -220,7 +220,7 @@ RULES: Final = (
 def may_hold_secret(text: str, lowered: str) -> bool:
     """Whether one of the rules might find a secret.  Takes half a microsecond.
 
-    The search for a single character is faster, so it is made first.
+    Searches for a single character are faster, so they come first.
     """
     return (
         "bearer" in lowered

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
-#: Limits that are larger than those of any record.
+#: Limits that no record exceeds.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
 #: The largest number of bytes in texts that are searched together; a search blocks all threads.
 _MOST_TOGETHER: Final = 1 << 19
@@ -267,7 +267,7 @@ class RedactProcessor:
         )
 
     def _are_harmless(self, names: Iterable[str]) -> bool:
-        """Whether no name is the name of a secret or contains a secret."""
+        """Whether all names are harmless: none names a secret, and none contains one."""
         harmless = self._harmless
         for name in names:
             if name in harmless:
@@ -407,7 +407,7 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _is_names(name: str, value: Any) -> bool:
-    """Whether a list such as ``['password', 'email']`` contains only names and no value."""
+    """Whether a list contains only names and no value, as ``['password', 'email']`` does."""
     return (
         type(value) is list
         and name.lower().endswith(_LIST_NAMES)

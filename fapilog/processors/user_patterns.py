@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _WIDE: Final = 64
 #: The largest number of ways to match the same text: as many as two wide repeats have.
 _MOST_WAYS: Final = _WIDE * _WIDE
-#: Characters of every kind; each represents all others of its kind.
+#: One or more characters of every kind, which represent the others of their kind.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
 _CHARACTERS: Final = {op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN}
@@ -83,7 +83,7 @@ class _Check:
 
     def __init__(self, tree: Any) -> None:
         self._state = tree.state
-        # The numbers in the tree include the codes of all characters in the pattern.
+        # The numbers in the repr of the tree include the codes of all characters in the pattern.
         codes = map(int, re.findall(r"\d+", repr(tree)))
         self._sample = _SAMPLE.union(chr(code) for code in codes if code <= sys.maxunicode)
 

@@ -164,7 +164,7 @@ class Runtime:
         process_exit.unregister(self)
 
     def prepare_exit(self) -> None:
-        """Start the threads of ``shutdown()`` now; an ending interpreter cannot start threads."""
+        """Start the threads of ``shutdown()``, because an ending interpreter cannot start them."""
         self.pipeline.start_threads()
 
     def stats(self) -> Stats:
@@ -190,7 +190,7 @@ class Runtime:
         )
 
     def lowest_severity(self) -> int:
-        """Return the lowest severity number that is enabled for any logger or that a hold takes."""
+        """Return the lowest severity number that any logger or hold accepts."""
         return holding.gate(self._registry.levels.lowest)
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:

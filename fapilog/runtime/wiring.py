@@ -51,13 +51,13 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    make_sinks(settings, named.values())  # opens them last, so errors leave no sink open
+    make_sinks(settings, named.values())  # opened last, so that an error leaves no sink open
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 
         announce_strangers(settings.spool.directory.expanduser().absolute(), directories)
     queues: dict[int, SendingQueue] = {}
-    for name, route, options in reversed(ways):  # makes fallbacks before the sinks that use them
+    for name, route, options in reversed(ways):  # fallbacks are made before the sinks that use them
         queues[id(route.sink)] = SendingQueue(
             named[name],
             name=name,
@@ -69,7 +69,7 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
-    """Return one route per sink, with the options of its name in the settings."""
+    """Return one route per sink, with the options that the settings have for the sink's name."""
     given = []
     for one in wanted:
         sink = _sink(one.sink if isinstance(one, Route) else one, settings)
@@ -146,7 +146,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
                 "spool.mode=never, and use a sink whose records can be spooled (otlp, loki)"
             )
             raise ConfigurationError(msg)
-        policy = None  # the setting is for all sinks, but this sink cannot spool
+        policy = None  # the setting is for all sinks, and this sink cannot spool
     return DeliveryOptions(
         capacity=settings.backlog_bytes,
         export_timeout=settings.export_timeout,

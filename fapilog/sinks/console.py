@@ -145,7 +145,7 @@ class ConsoleSink(Sink[bytes]):
 
     def _failure(self, error: Exception) -> SendError:
         reason = f"cannot write to {self._stream}: {error}"
-        code = getattr(error, "errno", None)  # a closed or read-only stream has none
+        code = getattr(error, "errno", None)  # None if the stream is closed or read-only
         if code is not None and code not in _GONE:
             return RetryableError(reason)
         self._progress.clear()

@@ -163,7 +163,7 @@ def _shorten(text: str) -> str:
     return f"{head}\n… ({left_out} characters left out)\n{tail}"
 
 
-# A sign that may stand between a name and its value.
+# A separator that can occur between a name and its value.
 _sign: Final = re.compile(r"""[=:%\\]|--|["'],""").search
 _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 

@@ -100,7 +100,7 @@ def type_name(kind: Any) -> str:
 
 @lru_cache(maxsize=512)
 def _reader(kind: type) -> Reader:
-    """Return the function that reads the objects of a class."""
+    """Return the function that makes simpler values of the objects of a class."""
     for bases, reader in _BY_BASE:
         if issubclass(kind, bases):
             return reader

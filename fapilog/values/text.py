@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The bits of 640 digits, the lowest limit that sys.set_int_max_str_digits() accepts.
+#: An integer of more bits may have more than 640 decimal digits, which is the lowest limit
+#: that ``sys.set_int_max_str_digits()`` accepts.
 _DECIMAL_BITS: Final = 2126
 #: Truncation removes at most this many characters of the last word.
 _LONGEST_WORD: Final = 512

@@ -146,14 +146,14 @@ class CountingExporter(SpanExporter):
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export the spans and count them.  Blocks while the other exporter sends."""
+        """Export the spans through the wrapped exporter, and count them.  Blocks meanwhile."""
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             self.sent += len(spans)
         return result
 
     def shutdown(self) -> None:
-        """Shut down the other exporter."""
+        """Shut down the wrapped exporter."""
         self._exporter.shutdown()
 
 

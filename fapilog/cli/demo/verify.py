@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
     from fapilog.delivery.ledger import Stats
 
-# The rounding error in nanoseconds: ``logging`` stores the time of a record as a float.
+# The largest rounding error in nanoseconds, because ``logging`` stores times as floats.
 _ROUNDING: Final = 1000
 
 

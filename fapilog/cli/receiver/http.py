@@ -204,8 +204,7 @@ def _unpack(body: bytes, encoding: str) -> bytes:
 def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
-    # orjson rejects surrogates, NaN and deep nesting, which json accepts and protobuf does not.
-    orjson.loads(body)
+    orjson.loads(body)  # refuses lone surrogates, NaN and deep nesting, which json accepts
     fields = json.loads(body, object_hook=_with_base64_ids)
     if not isinstance(fields, dict):
         msg = f"a JSON object is expected, not {type(fields).__name__}"

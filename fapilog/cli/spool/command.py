@@ -200,7 +200,7 @@ def configured_sinks(settings: Settings) -> dict[str, Any]:
 
 
 def owner_of(sink: DurableSink[Any]) -> Owner:
-    """Return the owner of a sink's directory."""
+    """Return the name, format and destination of the sink that owns a directory."""
     return Owner(str(sink.name), sink.wire_format, destination_of(sink))
 
 

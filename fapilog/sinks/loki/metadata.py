@@ -63,7 +63,7 @@ label_names: Final[Memo[str, str]] = Memo(label_name, 4096)
 
 
 def free_name(name: str, *taken: Container[str]) -> str:
-    """Return ``name``, with a number appended if one of ``taken`` contains it."""
+    """Return ``name``, with a number appended if the name is in one of the containers."""
     free, number = name, 2
     while any(free in names for names in taken):
         free = f"{name.rstrip('_')}_{number}"

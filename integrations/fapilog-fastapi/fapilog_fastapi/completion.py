@@ -335,7 +335,7 @@ def answer_of(error: BaseException, status: int | None) -> str:
 
 
 def _within(span: Span | None) -> AbstractContextManager[object]:
-    """Return a context in which a span is current, even if it has ended; None changes nothing."""
+    """Return a context manager that makes ``span``, if there is one, the current span."""
     if span is None or span is get_current_span():
         return nullcontext()
     return use_span(span, record_exception=False, set_status_on_exception=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
-#: The attribute that holds the id.
+#: The name of the record attribute with the request's id.
 REQUEST_ID: Final = "request.id"
 _ALLOWED: Final = re.compile(rb"[A-Za-z0-9._:@/+=\-]{1,128}").fullmatch
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fapilog_fastapi.completion import Recorder
 
-#: The scope's key for the exchange; the middleware of a mounted application finds it there.
+#: The key of the exchange in the ASGI scope, which mounted applications share.
 KEY: Final = "fapilog_fastapi"
 
 #: Outcomes of requests whose response was not sent completely.
@@ -83,7 +83,7 @@ class Exchange:
 
     Attributes:
         fields: the fields that were bound during the request.
-        routed: the scope that the innermost router got; it contains the route.
+        routed: the ASGI scope of the innermost router, which contains the route.
         response_size: the bytes of the response's body; None if only the server knows them.
         span: the server's span, or the caller's span if this process has none.
         status: the status of the response; None before the response starts.
@@ -91,8 +91,8 @@ class Exchange:
         logged: the ``id()`` of the exception whose stack trace is on the record.
         outcome: why the response is not complete, or "" if it is complete.
         broken: whether the application failed although outcome and status show success.
-        duration: the seconds until the request ended; None before.  After a 5xx
-            response, it is set while the exception may still arrive.
+        duration: how long the request took, in seconds; None while it is running.
+            After a 5xx response it is already set, although an exception may follow.
         ended: whether the completion record has been written.
     """
 
@@ -162,7 +162,7 @@ class Exchange:
         return fields
 
     def fail(self, error: BaseException) -> None:
-        """End the exchange because the application raised ``error`` to the server."""
+        """End the exchange because the application raised ``error`` and did not handle it."""
         if self.ended:
             if isinstance(error, Exception):
                 self.recorder.late(self, error)

@@ -122,7 +122,7 @@ class FapilogMiddleware:
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            with contextlib.suppress(ValueError):  # raised in another context, after GeneratorExit
+            with contextlib.suppress(ValueError):  # the context is another one after GeneratorExit
                 CURRENT.reset(current)
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
@@ -160,5 +160,5 @@ class FapilogMiddleware:
             unmark(error)  # the application may raise the same object again for a later request
             raise
         finally:
-            with contextlib.suppress(ValueError):  # raised in another context, after GeneratorExit
+            with contextlib.suppress(ValueError):  # the context is another one after GeneratorExit
                 CURRENT.reset(current)

@@ -104,7 +104,10 @@ def _through(mount: Mount, prefix: str) -> str | None:
 
 
 def _included(route: Any, prefix: str) -> str | None:
-    """Return the template of the mounts inside an included router of newer FastAPI."""
+    """Return the template of a mount inside an included router, or None.
+
+    Newer versions of FastAPI keep an included router as an object.
+    """
     router = getattr(route, "original_router", None)
     before = getattr(getattr(route, "include_context", None), "prefix", "")
     if router is None or not prefix.startswith(before):
