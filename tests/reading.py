@@ -72,8 +72,13 @@ def comments_in(path: Path, source: str) -> Iterator[Fragment]:
 
 
 def fragments(*directories: Path) -> Iterator[Fragment]:
-    """Yield every docstring and comment in the Python files of the directories."""
+    """Yield every docstring and comment in the Python files of the directories.
+
+    Hidden directories, such as the environments of benchmarks, are not read.
+    """
     for path in sorted(path for directory in directories for path in directory.rglob("*.py")):
+        if any(part.startswith(".") for part in path.relative_to(ROOT).parts):
+            continue
         source = path.read_text(encoding="utf-8")
         yield from docstrings_in(path, source)
         yield from comments_in(path, source)
