@@ -95,7 +95,7 @@ def from_stdlib(levelno: int) -> int:
     10, 20, 30, 40 and 50 become 5, 9, 13, 17 and 21.  A level between two of these
     becomes a number between their numbers, in proportion to the distance.
     """
-    return TRACE + min(max(levelno, 0) * 4 // 10, FATAL + 2)
+    return TRACE + int(min(max(levelno, 0) * 4 // 10, FATAL + 2))
 
 
 def to_stdlib(number: int) -> int:

@@ -16,7 +16,7 @@ from opentelemetry.trace import get_current_span
 from fapilog.bridges import feeds
 from fapilog.context import BOUND
 from fapilog.diagnostics import announce, kind_of
-from fapilog.record import LogRecord, span_hex, trace_hex
+from fapilog.record import LogRecord, Scope, span_hex, trace_hex
 from fapilog.values import plain_name
 from fapilog.values.exceptions import Capture
 
@@ -110,11 +110,34 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
         exception = None if event.exception is None else Capture(event.exception)
         record = record_of(event)
     except Exception as error:  # noqa: BLE001 - no logged value may raise into the caller
-        announce(
-            "bridge", f"a record of {name!r} cannot be converted ({kind_of(error)}); it is dropped"
-        )
-        return
+        record, exception = stand_in(name, number, error), None
     target.offer(record, exception)
+
+
+def stand_in(name: str, number: int, error: Exception, scope: Scope | None = None) -> LogRecord:
+    """Return the record that stands for one that cannot be converted, and announce it.
+
+    Every log call has a record, so the ledger counts every call.
+
+    Args:
+        name: the logger's name.
+        number: the severity number.
+        error: the error of the conversion.
+        scope: the scope of the logger; by default, the one of ``name``.
+    """
+    kind = kind_of(error)
+    announce("bridge", f"a record of {name!r} cannot be converted ({kind}); its values are lost")
+    now = time_ns()
+    body = f"<a record that cannot be converted ({kind})>"
+    return LogRecord(now, now, number, body=body, scope=scope or feeds.scope_of(name))
+
+
+def is_true(value: object) -> bool:
+    """Whether a value is true; one whose ``bool()`` raises (an array) is.  Never raises."""
+    try:
+        return bool(value)
+    except Exception:  # noqa: BLE001 - the class may raise anything
+        return True
 
 
 def take_event_name(attributes: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from fapilog.bridges.event import Event, from_traceback, nanoseconds
+from fapilog.bridges.event import Event, from_traceback, is_true, nanoseconds
 from fapilog.diagnostics import announce, kind_of
 from fapilog.severity import INFO, OFF, TRACE, from_stdlib, parse_severity
 from fapilog.values.exceptions import resolve
@@ -58,10 +58,10 @@ def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event
     body = _body(fields.pop("event", None), fields)
     exception = resolve(fields.pop("exc_info", None))
     formatted = fields.pop("exception", None)
-    if formatted and exception is None:
+    if exception is None and is_true(formatted):
         fields.update(_exception_attributes(formatted))
     stack = fields.pop("stack", None)
-    if stack:
+    if is_true(stack):
         fields["code.stacktrace"] = stack
     timestamp = _time_of(fields.get("timestamp"))
     if timestamp is not None:
@@ -86,7 +86,7 @@ def _named(level: str) -> tuple[int, str] | None:
 def _body(event: Any, fields: dict[str, Any]) -> Any:
     """Return the event, formatted with its positional arguments if they are still present."""
     arguments = fields.pop("positional_args", None)
-    if not arguments:
+    if not is_true(arguments):
         return event
     try:
         return event % arguments
@@ -110,7 +110,7 @@ def _exception_attributes(formatted: Any) -> dict[str, Any]:
             "exception.message": first["exc_value"],
             "exception.stacktrace": formatted,
         }
-    except (TypeError, LookupError):
+    except Exception:  # noqa: BLE001 - not the dicts of structlog; they may be of any class
         return {"exception.stacktrace": formatted}
 
 

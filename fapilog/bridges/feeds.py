@@ -157,7 +157,10 @@ def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
     if record is None or record.name != name:
         return False
     by = record.name.by if isinstance(record.name, Taken) else ()
-    return target in by and timestamp == int(record.created * 1e9)
+    try:
+        return target in by and timestamp == int(record.created * 1e9)
+    except Exception:  # noqa: BLE001 - not a time, so no handler has converted the record
+        return False
 
 
 def body_of(value: Any) -> AnyValue:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from fapilog.bridges import feeds
 from fapilog.bridges.event import Caller, Event, from_traceback, here, nanoseconds, take
 from fapilog.bridges.patching import SetupLock
 from fapilog.severity import TRACE, from_stdlib
+from fapilog.values import plain_name
 from fapilog.values.exceptions import resolve
 from fapilog.values.objects import type_name
 
@@ -77,13 +79,14 @@ class LoguruSink:
     def __call__(self, message: loguru.Message) -> None:
         """Convert a message and offer it to the runtime."""
         fields: dict[str, Any] = message.record  # type: ignore[assignment]
-        name = fields["name"] or ""
         if (
             fields.get(_CALLER, ()) is None  # format() has decided that this sink skips the record
             or not self._claim(fields)
             or _is_passing(fields)
         ):
             return
+        given = fields.get("name")
+        name = given if isinstance(given, str) else plain_name(given)
         level = fields["level"]
         number = from_stdlib(level.no)
         if level.no == _TRACE and level.name == "TRACE":
@@ -97,12 +100,18 @@ class LoguruSink:
         return claims.setdefault(id(self.feed.target()), id(self)) == id(self)
 
     def _event(self, message: str, fields: dict[str, Any], name: str, number: int) -> Event:
-        attributes = dict(fields["extra"])
+        extra = fields.get("extra")
+        attributes = dict(extra) if isinstance(extra, Mapping) else {"extra": extra}
         if self._code_attributes:
-            attributes["code.file.path"] = fields["file"].path
-            attributes["code.line.number"] = fields["line"]
-            attributes["code.function.name"] = f"{name}.{fields['function']}"
-        found = fields["exception"]
+            attributes["code.file.path"] = getattr(fields.get("file"), "path", None)
+            attributes["code.line.number"] = fields.get("line")
+            function = fields.get("function")
+            attributes["code.function.name"] = (
+                f"{name}.{function}" if isinstance(function, str) else function
+            )
+        found = fields.get("exception")
+        if not hasattr(found, "value"):
+            found = None
         exception = None if found is None else found.value
         if found is not None and (exception is None or fields["thread"].id != get_ident()):
             exception = None  # the record came through the queue, without frames
@@ -112,12 +121,20 @@ class LoguruSink:
             name,
             number,
             fields["level"].name,
-            fields["message"],
+            fields.get("message"),
             attributes,
-            nanoseconds(fields["time"]),
+            _time_of(fields.get("time")),
             exception,
             None if noted is None else Caller(*noted),
         )
+
+
+def _time_of(time: Any) -> int | None:
+    """Return the time of a record, or None if a patcher has replaced it by another value."""
+    try:
+        return nanoseconds(time)
+    except Exception:  # noqa: BLE001 - the value may be of any class
+        return None
 
 
 def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[str, Any]:

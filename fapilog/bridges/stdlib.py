@@ -22,14 +22,15 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current
 from opentelemetry.trace import get_current_span
 
 from fapilog.bridges import feeds
-from fapilog.bridges.event import from_traceback, record_of, take_event_name
+from fapilog.bridges.corrected import CorrectedRecord
+from fapilog.bridges.event import from_traceback, record_of, stand_in, take_event_name
 from fapilog.bridges.event_dict import event_of
 from fapilog.bridges.patching import Patch, SetupLock
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce, kind_of
 from fapilog.errors import ConfigurationError
 from fapilog.record import AnyValue, LogRecord, span_hex, trace_hex
-from fapilog.severity import from_stdlib, parse_severity, to_stdlib
+from fapilog.severity import INFO, from_stdlib, parse_severity, to_stdlib
 from fapilog.values import snapshot
 from fapilog.values.exceptions import Capture, resolve
 
@@ -103,7 +104,7 @@ class Handler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit a record; user code may run here, so the handler's lock is not held."""
-        name = record.name
+        name = getattr(record, "name", None)
         if type(name) is feeds.Taken and self.feed.has(name):
             return False
         kept: Any = self.filter(record)
@@ -137,10 +138,21 @@ class Handler(logging.Handler):
             exception = None if found is None else Capture(found)
             record.name = self.feed.mark(name, target)
         except Exception as error:  # noqa: BLE001 - no logged value may raise into the caller
-            kind = kind_of(error)
-            announce("stdlib", f"a record of logging cannot be converted ({kind}); it is dropped")
+            self._emit_corrected(record, target, error)
             return
         target.offer(converted, exception)
+
+    def _emit_corrected(
+        self, record: logging.LogRecord, target: RecordTarget, error: Exception
+    ) -> None:
+        """Emit a copy of a record whose attributes have wrong types, or at least count it."""
+        if type(record) is CorrectedRecord:
+            target.offer(stand_in(record.name, INFO, error))
+            record.name = self.feed.mark(record.name, target)
+            return
+        corrected = CorrectedRecord(record)
+        self.emit(corrected)
+        record.name = corrected.name  # the mark of a record that has been taken
 
     def flush(self) -> None:
         """Wait for up to 1 s until all logged records are delivered or dropped."""

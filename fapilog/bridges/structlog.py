@@ -8,6 +8,7 @@ configuration.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
@@ -58,8 +59,11 @@ class StructlogProcessor:
         Raises:
             DropEvent: always, so that structlog does nothing more.
         """
-        fields = dict(event_dict)
-        name = fields.get("logger") or getattr(logger, "name", "")
+        # An earlier processor may have rendered the event.
+        fields = dict(event_dict) if isinstance(event_dict, Mapping) else {"event": event_dict}
+        name = fields.get("logger")
+        if not isinstance(name, str) or not name:
+            name = getattr(logger, "name", "")
         if not isinstance(name, str):
             name = ""
         number, text = event_dicts.level_of(method_name, fields)

@@ -6,6 +6,7 @@ the SDK's thread.  ``fapilog.sinks.exporter`` converts in the other direction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -16,12 +17,11 @@ from fapilog.bridges.event import from_traceback
 from fapilog.bridges.feeds import attributes_of, body_of
 from fapilog.context import EMPTY
 from fapilog.record import EMPTY_RESOURCE, EMPTY_SCOPE, LogRecord, Resource, Scope
-from fapilog.values import snapshot
+from fapilog.values import plain_name, snapshot
 from fapilog.values.exceptions import Capture
+from fapilog.values.plain import INT64_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from opentelemetry import _logs as api
     from opentelemetry.sdk.resources import Resource as SDKResource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -41,25 +41,42 @@ def from_api(
     emitted and observed the record at the same instant.  The record's attributes
     win over the ``bound`` fields.
     """
-    observed = record.observed_timestamp or time_ns()
+    observed = _whole(record.observed_timestamp) or time_ns()
     attributes = attributes_from(record.attributes, bound)
     if "exception.type" in attributes:
         _restore_exception(attributes)
     return LogRecord(
-        record.timestamp or observed,
+        _whole(record.timestamp) or observed,
         observed,
         severity(record.severity_number),
-        record.severity_text or "",
+        _text(record.severity_text),
         body_of(record.body),
         attributes,
-        record.event_name or "",
+        _text(record.event_name),
         _hex(record.trace_id, "032x"),
         _hex(record.span_id, "016x"),
-        int(record.trace_flags or 0),
+        _whole(record.trace_flags),
         scope,
         resource,
-        getattr(record.attributes, "dropped", 0),
+        _whole(getattr(record.attributes, "dropped", 0)),
     )
+
+
+def _whole(value: Any) -> int:
+    """Return a time, flags or a count as an int; 0 if the value is not valid."""
+    if value is None:
+        return 0
+    try:
+        number = int(value)
+    except Exception:  # noqa: BLE001 - a value of another library
+        return 0
+    return number if 0 <= number <= INT64_MAX else 0
+
+
+def _text(value: object) -> str:
+    if type(value) is str:
+        return value
+    return "" if value is None else plain_name(value)
 
 
 def severity(number: object) -> int:
@@ -74,7 +91,9 @@ def exception_of(record: api.LogRecord) -> Capture | None:
     exception = getattr(record, "exception", None)
     if not isinstance(exception, BaseException):
         return None
-    return None if "exception.stacktrace" in (record.attributes or ()) else Capture(exception)
+    attributes = record.attributes
+    is_described = isinstance(attributes, Mapping) and "exception.stacktrace" in attributes
+    return None if is_described else Capture(exception)
 
 
 @lru_cache(maxsize=4096)

@@ -13,11 +13,12 @@ from opentelemetry import _logs as api
 from opentelemetry._logs._internal import ProxyLoggerProvider
 
 from fapilog.bridges import feeds
+from fapilog.bridges.event import stand_in
 from fapilog.context import BOUND
-from fapilog.diagnostics import announce
+from fapilog.diagnostics import announce, describe
 from fapilog.otel.convert import attributes_from, exception_of, from_api, severity
 from fapilog.record import EMPTY_RESOURCE, Resource, Scope
-from fapilog.severity import FATAL
+from fapilog.severity import FATAL, INFO
 from fapilog.values.exceptions import Capture
 
 if TYPE_CHECKING:
@@ -53,16 +54,26 @@ def offer(
     """
     try:
         if isinstance(record, dict):
-            record = api.LogRecord(**record)
+            record = _record_of(record)
         if not _is_enabled(target, scope.name, record.severity_number):
             return
         capture = exception_of(record) if exception is None else Capture(exception)
         converted = from_api(record, scope, resource, BOUND.get())
     except Exception as error:  # noqa: BLE001 - no emitted value may raise into the caller
-        kind = type(error).__name__
-        announce("otel", f"a record of {scope.name!r} cannot be converted ({kind}); it is dropped")
-        return
+        converted, capture = stand_in(scope.name, INFO, error, scope), None
     target.offer(converted, capture)
+
+
+def _record_of(fields: dict[str, Any]) -> api.LogRecord:
+    """Return a record with the fields that a record has; a wrong context is ignored."""
+    try:
+        return api.LogRecord(**fields)
+    except Exception as error:  # noqa: BLE001 - an unknown field, or a context of another type
+        announce("otel fields", f"emit() ignores a field of a record: {describe(error):.200}")
+        record = api.LogRecord()
+        known = vars(record).keys() - {"context"}
+        vars(record).update({name: fields[name] for name in known & fields.keys()})
+        return record
 
 
 def _is_enabled(target: RecordTarget, name: str, severity_number: object) -> bool:

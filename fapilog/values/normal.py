@@ -147,8 +147,8 @@ def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_i
 
 
 def _clean_header(record: LogRecord) -> None:
-    record.timestamp = _integer(record.timestamp)
-    record.observed_timestamp = _integer(record.observed_timestamp) or record.timestamp
+    time, observed = _integer(record.timestamp), _integer(record.observed_timestamp)
+    record.timestamp, record.observed_timestamp = time or observed, observed or time
     record.severity_number = min(_integer(record.severity_number), _MAX_SEVERITY)
     record.trace_flags = _integer(record.trace_flags) & _MAX_FLAGS
     record.dropped_attributes_count = min(_integer(record.dropped_attributes_count), _MAX_COUNT)

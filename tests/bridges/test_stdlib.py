@@ -292,16 +292,6 @@ def test_nothing_logged_inside_a_delivery_arrives(
     assert target.flushed == []
 
 
-def test_a_hostile_record_does_not_raise(
-    logger: logging.Logger, target: Collector, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = logger.makeRecord("shop", 20, __file__, 1, "x", (), None)
-    record.created = "yesterday"  # type: ignore[assignment]
-    logger.handle(record)
-    assert target.records == []
-    assert "cannot be converted" in capsys.readouterr().err
-
-
 def test_filters_decide_and_may_replace_the_record(
     logger: logging.Logger, target: Collector
 ) -> None:

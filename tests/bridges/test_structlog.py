@@ -222,19 +222,6 @@ def test_a_severity_that_is_not_taken_and_a_delivery_are_left_out(target: Collec
     assert target.records == []
 
 
-def test_a_hostile_event_does_not_raise(
-    target: Collector, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Hostile(dict[str, Any]):
-        def __bool__(self) -> bool:
-            msg = "neither"
-            raise RuntimeError(msg)
-
-    logger(target).info("x", exception=Hostile())
-    assert target.records == []
-    assert "cannot be converted" in capsys.readouterr().err
-
-
 def test_events_that_go_through_logging_for_a_processor_formatter_keep_their_values() -> None:
     sink = MemorySink()
     fapilog.configure(sinks=[sink])

@@ -171,9 +171,16 @@ def test_no_record_makes_emit_raise(
 ) -> None:
     logger = provider.get_logger("shop")
     logger.emit(Hostile())  # type: ignore[arg-type]
-    logger.emit(body="x", context="not a context")
-    assert target.records == []
-    assert "'shop'" in capsys.readouterr().err
+    logger.emit(body="x", context="not a context", shade="red", event_name="e")
+    bodies = [record.body for record in target.records]
+    assert bodies == ["<a record that cannot be converted (AttributeError)>", "x"]
+    assert target.records[1].event_name == "e"
+    assert [record.scope.name for record in target.records] == ["shop", "shop"]
+    announced = capsys.readouterr().err
+    assert (
+        "a record of 'shop' cannot be converted (AttributeError); its values are lost" in announced
+    )
+    assert "emit() ignores a field of a record" in announced
 
 
 def test_without_a_target_loggers_are_disabled() -> None:

@@ -31,9 +31,12 @@ from tests.support.values import (
 # ---- normalise
 
 
+OBSERVED = 1_700_000_000_000_000_001
+
+
 def record(**changes: Any) -> LogRecord:
     made = LogRecord(
-        1_700_000_000_000_000_000, 1_700_000_000_000_000_001, 9, "INFO", "order accepted",
+        1_700_000_000_000_000_000, OBSERVED, 9, "INFO", "order accepted",
         {"user": "ann", "n": 4}, "order.accepted", "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1,
     )  # fmt: skip
     for name, value in changes.items():
@@ -99,9 +102,9 @@ def test_a_normal_record_is_only_measured():
 @pytest.mark.parametrize(
     ("field", "wrong", "right"),
     [
-        ("timestamp", -1, 0),
-        ("timestamp", "soon", 0),
-        ("timestamp", 2**64, 0),
+        ("timestamp", -1, OBSERVED),
+        ("timestamp", "soon", OBSERVED),
+        ("timestamp", 2**64, OBSERVED),
         ("timestamp", 1.5, 1),
         ("observed_timestamp", None, 1_700_000_000_000_000_000),
         ("severity_number", 99, 24),
