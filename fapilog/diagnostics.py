@@ -12,11 +12,14 @@ import select
 import stat
 import sys
 import threading
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
 from fapilog.errors import FapilogError
 from fapilog.native import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INTERVAL: Final = 30.0
 _MAX_SUBJECTS: Final = 256
@@ -35,7 +38,7 @@ _unwritten = 0
 _thread: Final = threading.local()  # "writes" is True during a write to the application's object
 
 
-def announce(subject: str, message: str) -> None:
+def announce(subject: str, message: str | Callable[[], str]) -> None:
     """Write ``fapilog: message`` to stderr, at most once in 30 s per subject.
 
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
@@ -47,7 +50,8 @@ def announce(subject: str, message: str) -> None:
         subject: the topic of the message, a short constant; messages of one
             subject share one interval.
         message: the text of one line; it is truncated to 1000 characters, and
-            control characters are escaped.
+            control characters are escaped.  A function that returns the text is
+            called only if the line is written.
     """
     global _unwritten
     try:
@@ -63,7 +67,8 @@ def announce(subject: str, message: str) -> None:
             missed, _unwritten = _unwritten, 0
         written = False
         try:
-            written = _write(_line(message, held, missed))
+            text = message if isinstance(message, str) else message()
+            written = _write(_line(text, held, missed))
         finally:
             if not written:
                 _keep_counts(subject, held, missed)
@@ -164,6 +169,27 @@ def kind_of(error: BaseException) -> str:
     # The descriptor of ``type`` ignores a __name__ that a metaclass defines.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name
+
+
+def place_of(error: BaseException) -> str:
+    """Return `` (/app/logs.py:12)``, the line of the application's code that raised.
+
+    The function that calls this one has caught the error of the application's function.
+    The line is the innermost one in the file of that function, because the libraries that
+    the function calls say less about the fault.  The result is "" if no code in Python
+    raised.
+    """
+    entry = error.__traceback__ and error.__traceback__.tb_next
+    place, file = "", None
+    while entry is not None:
+        frame = entry.tb_frame
+        name = frame.f_code.co_filename
+        if file is None and str(frame.f_globals.get("__name__")).partition(".")[0] != "fapilog":
+            file = name
+        if file in {None, name}:
+            place = f" ({name}:{entry.tb_lineno})"
+        entry = entry.tb_next
+    return place
 
 
 def reset() -> None:

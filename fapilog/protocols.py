@@ -35,8 +35,10 @@ class Processor(Protocol):
     """Changes a record, or drops it by returning None.
 
     The pipeline's worker calls the processors in their configured order, for one
-    record at a time.  If a processor raises, the record is masked, and the
-    failure is counted.  Must not block.
+    record at a time.  A processor may change the record in place, or return a
+    changed copy (``dataclasses.replace``).  If it raises, the record is masked,
+    and the failure is counted and announced with its message and line.  Must
+    not block.
     """
 
     def __call__(self, record: LogRecord, /) -> LogRecord | None:

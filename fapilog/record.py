@@ -60,8 +60,12 @@ def span_hex(span_id: int) -> str:
     return format(span_id, "016x")
 
 
+@dataclass(init=False, repr=False, eq=False)
 class LogRecord:
     """One log record.
+
+    A dataclass, so ``dataclasses.replace(record, body="x")`` returns a changed copy.
+    The copy has the same attributes dict.
 
     Attributes:
         timestamp: the time of the event, in nanoseconds since the Unix epoch.
@@ -89,6 +93,19 @@ class LogRecord:
         "resource", "scope", "severity_number", "severity_text", "size", "span_id", "timestamp",
         "trace_flags", "trace_id",
     )  # fmt: skip
+    timestamp: int
+    observed_timestamp: int
+    severity_number: int
+    severity_text: str
+    body: AnyValue
+    attributes: dict[str, Any]
+    event_name: str
+    trace_id: str
+    span_id: str
+    trace_flags: int
+    scope: Scope
+    resource: Resource
+    dropped_attributes_count: int
 
     def __init__(  # noqa: PLR0917 - the fields of the data model, in its order
         self,

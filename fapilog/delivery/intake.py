@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fapilog import native
 from fapilog.delivery.admission import Admission
 from fapilog.delivery.backlog import ITEM_OVERHEAD, Batch
-from fapilog.diagnostics import announce, kind_of
+from fapilog.diagnostics import announce, kind_of, place_of
 from fapilog.native import monotonic
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class Intake:
         try:
             return self._route.takes(record)
         except BaseException as error:  # noqa: BLE001 - the worker outlives the application's code
-            self._state.announce("route", f"its route raised {kind_of(error)}; the record is sent")
+            what = f"its route raised {kind_of(error)}{place_of(error)}"
+            self._state.announce("route", f"{what}; the record is sent")
             return True
 
     def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
@@ -184,7 +185,8 @@ class Intake:
                 item = self._sink.encode(record)
             except BaseException as error:  # noqa: BLE001 - the worker outlives any sink's code
                 self._drop("encode_error", record)
-                self._state.announce("encode", f"a record cannot be encoded: {kind_of(error)}")
+                what = f"{kind_of(error)}{place_of(error)}"
+                self._state.announce("encode", f"a record cannot be encoded: {what}")
                 continue
             self._put(Batch([item], [number], size, monotonic()))
 

@@ -7,13 +7,15 @@ as it is by default, one search of all texts shows that most records contain no 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from fapilog.diagnostics import announce, kind_of
+from fapilog.diagnostics import announce, kind_of, place_of
 from fapilog.engine.entry import BUILD, SEVERITY, build_logged
 from fapilog.processors import RedactProcessor
 from fapilog.processors.redact import mask_record
 from fapilog.values import normalise
+from fapilog.values.exceptions import Capture
 from fapilog.values.normal import header_size
 
 if TYPE_CHECKING:
@@ -87,23 +89,36 @@ class Processing:
 
     def _apply(self, record: LogRecord, drops: Drops) -> LogRecord | None:
         current: LogRecord | None = record
+        # A processor may remove a value and repeat it in its error.
+        given = () if self.redactor else (record.body, record.attributes.copy())
         for processor in self._processors:
             try:
                 current = processor(record)
             except BaseException as error:  # noqa: BLE001 - user code; masked, counted, announced
                 self.errors += 1
                 name = getattr(processor, "__name__", type(processor).__name__)
-                kind = kind_of(error)
-                announce(
-                    f"processor {name}", f"processor {name} raised {kind}; its record is masked"
-                )
-                mask_record(record, f"{name} raised {kind}")
+                values = (*given, record.body, record.attributes)
+                announce(f"processor {name}", partial(self._failure, name, error, values))
+                mask_record(record, f"{name} raised {kind_of(error)}")
                 return record
             if current is None:
                 drops.add("filtered", record.severity_number)
                 return None
             record = current
         return record
+
+    def _failure(self, name: str, error: BaseException, values: Sequence[object]) -> str:
+        """Describe the error of a processor, without the secrets of its record."""
+        what = kind_of(error)
+        try:
+            found = [one for one in self._processors if isinstance(one, RedactProcessor)]
+            message = Capture(error).message
+            for redactor in found or [RedactProcessor()]:
+                message = redactor.mask_message(message, values)
+            what = f"{what}: {message}" if message else what
+        except Exception:  # noqa: BLE001 - a message that cannot be redacted is not shown
+            what = kind_of(error)
+        return f"processor {name} raised {what:.700}{place_of(error)}; its record is masked"
 
 
 def _announce_discarded(record: LogRecord, before: object) -> None:

@@ -32,7 +32,7 @@ from fapilog.values.snapshots import plain_name
 from fapilog.values.text import free_name, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fapilog.processors.find_pairs import Value
     from fapilog.processors.find_shapes import Span
@@ -52,6 +52,7 @@ _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
 # {"required": ["password", "email"]}: the name of a list of names ends in one of these.
 _LIST_NAMES: Final = ("s", "required", "missing", "include", "exclude", "only", "loc")
+_words: Final = re.compile(r"""[^\s"'=:,;&?/@(){}\[\]]{3,}""").findall
 _plain_word: Final = re.compile("[a-z]+(?:_[a-z]+)*").fullmatch
 # {"type": "...", "loc": ["body", "password"], "input": "..."}: pydantic's description of a
 # value that did not validate.
@@ -199,6 +200,25 @@ class RedactProcessor:
     def redact_mapping(self, mapping: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
         """Return a copy of the attributes of a resource or a scope, with masked secrets."""
         return self._mapping(_plain_attributes(mapping))
+
+    def mask_message(self, message: str, values: Iterable[object]) -> str:
+        """Return the message of an error, with masked secrets.  Counts nothing.
+
+        :meta private:
+
+        Args:
+            message: the message of any error.
+            values: the body and the attributes of the record that caused the error.  The
+                texts that are secret there are masked wherever the message repeats them.
+        """
+        counts = self._counts.copy()
+        plain = [_plain(value) for value in values]
+        secrets = set(_hidden(plain, [self._value(value) for value in plain])) - {""}
+        for secret in sorted(secrets, key=len, reverse=True):
+            message = message.replace(secret, self._mask)
+        message = self._text(message)
+        self._counts.update(counts)
+        return message
 
     # ---- the names of logger, event and severity
 
@@ -404,6 +424,24 @@ def mask_record(record: LogRecord, reason: str) -> None:
     record.body = MASK
     names = record.attributes if isinstance(record.attributes, dict) else ()
     record.attributes = {**dict.fromkeys(names, MASK), "fapilog.masked": reason}
+
+
+def _hidden(value: Any, masked: Any) -> Iterator[str]:
+    """Yield the texts in ``value`` that are not in ``masked``, its masked copy."""
+    kind = type(value)
+    if kind is type(masked) and kind in {dict, list}:
+        both = (value.values(), masked.values()) if kind is dict else (value, masked)
+        for one, other in zip(*both, strict=False):
+            yield from _hidden(one, other)
+    elif kind in {dict, list}:
+        for one in value.values() if kind is dict else value:
+            yield from _hidden(one, None)
+    elif value != masked:
+        text = value.decode("latin-1") if kind is bytes else str(value)
+        yield text
+        yield repr(text)[1:-1]  # as messages quote it
+        if isinstance(masked, str):
+            yield from set(_words(text)) - set(_words(masked))
 
 
 def _is_names(name: str, value: Any) -> bool:

@@ -211,7 +211,8 @@ def test_if_a_function_raises_the_record_passes_and_the_worker_goes_on(error, ca
             assert runtime.flush(20)
     assert bodies(sink) == ["a", "b"]
     announced = capsys.readouterr().err
-    assert f"memory: its route raised {type(error).__name__}; the record is sent" in announced
+    place = f"({__file__}:{where.__code__.co_firstlineno + 1})"
+    assert f"memory: its route raised {type(error).__name__} {place}; the record is" in announced
     assert "secret-in-error" not in announced
 
 

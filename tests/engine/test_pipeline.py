@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import threading
 import time
 
@@ -75,23 +77,95 @@ def test_a_full_queue_does_not_wait_for_company(monkeypatch):
     assert len(sink.records) == 100
 
 
-@pytest.mark.parametrize("error", [ValueError("secret-in-error"), SystemExit(1), RecursionError()])
-def test_a_failing_processor_masks_the_record_is_counted_and_goes_no_further(error, capsys):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("tenant"), "KeyError: 'tenant'"),
+        (ValueError("token=abcdef123456 is bad"), "ValueError: token=[REDACTED] is bad"),
+        (SystemExit(1), "SystemExit: 1"),
+        (RecursionError(), "RecursionError"),
+    ],
+)
+def test_a_failing_processor_masks_the_record_is_counted_and_goes_no_further(error, told, capsys):
     def fail(record):
         raise error
 
     sink = MemorySink()
     with Runtime(sinks=[sink], processors=[fail]) as runtime:
-        runtime.get_logger("t").warning("card 4111", card="4111-1111")
+        for _ in range(3):
+            runtime.get_logger("t").warning("card 4111", card="4111-1111")
         runtime.flush(5)
-        assert runtime.stats().processor_errors == 1
-        assert runtime.stats().delivered == 1
-    (record,) = sink.records
-    assert "4111" not in repr(record)
-    assert record.severity_text == "WARN"
+        assert runtime.stats().processor_errors == 3
+        assert runtime.stats().delivered == 3
+        assert runtime.stats().redacted == 0
+    assert "4111" not in repr(sink.records)
+    assert sink.records[0].severity_text == "WARN"
+    place = f"({__file__}:{fail.__code__.co_firstlineno + 1})"
+    assert capsys.readouterr().err == (
+        f"fapilog: processor fail raised {told} {place}; its record is masked\n"
+    )
+
+
+def raise_popped(record):
+    raise ValueError(record.attributes.pop("password"))
+
+
+def raise_parsed(record):
+    int(record.body.split("=")[1])
+
+
+def raise_nested(record):
+    [record.attributes.pop("user")["password"][1][key] for key in ("a", "b")]
+
+
+@pytest.mark.parametrize("fail", [raise_popped, raise_parsed, raise_nested])
+@pytest.mark.parametrize("redact", [True, False])
+def test_the_message_of_a_failing_processor_shows_no_secret_of_its_record(fail, redact, capsys):
+    secret = "hunter2's \\"
+    with Runtime(sinks=[MemorySink()], processors=[fail], redact=redact) as runtime:
+        user = {"password": ["x", {"a": 1}]}
+        runtime.get_logger("t").info("password=hunter2", password=secret, user=user)
+        runtime.flush(5)
     announced = capsys.readouterr().err
-    assert "record is masked" in announced
-    assert "secret-in-error" not in announced
+    assert f"processor {fail.__name__} raised " in announced
+    assert f"({__file__}:{fail.__code__.co_firstlineno + 1}); its record is masked" in announced
+    assert "hunter2" not in announced
+
+
+def test_the_place_of_an_error_is_in_the_file_of_the_processor(capsys):
+    def parse(record):
+        json.loads(record.body)
+
+    with Runtime(sinks=[MemorySink()], processors=[parse]) as runtime:
+        runtime.get_logger("t").info("no JSON")
+        runtime.flush(5)
+    assert f"({__file__}:{parse.__code__.co_firstlineno + 1})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("record", [{"a": 1}, 7, "text"])
+def test_a_processor_that_returns_no_record_is_announced_and_loses_only_its_record(record, capsys):
+    sink = MemorySink()
+    with Runtime(sinks=[sink], processors=[lambda _: record]) as runtime:
+        runtime.get_logger("t").info("x")
+        assert runtime.flush(5)
+        assert runtime.stats().accepted == 1
+    assert capsys.readouterr().err
+
+
+def test_a_processor_may_return_a_changed_copy():
+    def shorten(record):
+        return dataclasses.replace(record, body=record.body[:4], severity_text="SHORT")
+
+    sink = MemorySink()
+    with Runtime(sinks=[sink], processors=[shorten]) as runtime:
+        with fapilog.bind(request="r-1"):
+            runtime.get_logger("t").warning("paid nothing", order=42, password="hunter2")
+        runtime.flush(5)
+    (record,) = sink.records
+    assert (record.body, record.severity_text, record.severity_number) == ("paid", "SHORT", 13)
+    assert record.attributes == {"request": "r-1", "order": 42, "password": "[REDACTED]"}
+    assert record.scope.name == "t"
+    assert record.size > 0
 
 
 def test_what_a_processor_puts_into_a_record_is_made_safe_for_every_sink():
