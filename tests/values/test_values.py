@@ -64,6 +64,32 @@ class Casting(Quoted):
         return repr(self.text)
 
 
+class Bracketed(Quoted):
+    """Its ``repr`` is like that of ``packaging.version.Version``."""
+
+    def __repr__(self) -> str:
+        return f"<Bracketed({self.text!r})>"
+
+
+class Keyed(Quoted):
+    """Its ``repr`` is like that of ``zoneinfo.ZoneInfo``."""
+
+    def __repr__(self) -> str:
+        return f"zone.Keyed(key={self.text!r})"
+
+
+class Pair(Quoted):
+    def __repr__(self) -> str:
+        return f"Pair('b', {self.text!r})"
+
+
+class CloudPath(Quoted):
+    """A path whose ``__fspath__`` downloads a file."""
+
+    def __fspath__(self) -> str:
+        raise AssertionError
+
+
 class Unprintable(Quoted):
     def __str__(self) -> str:
         raise RuntimeError(self.text)
@@ -108,6 +134,12 @@ class Model(pydantic.BaseModel):
         (Quoted(""), ""),
         (Casting("Bonjour"), "Bonjour"),
         (Unprintable("a"), "Quoted('a')"),
+        (Bracketed("1.2"), "1.2"),
+        (Bracketed(""), ""),
+        (Keyed("UTC"), "UTC"),
+        (Keyed("it's"), "it's"),
+        (Pair("a"), "Pair('b', 'a')"),
+        (CloudPath("s3://bucket/key"), "s3://bucket/key"),
         (httpx.URL("https://api.example/v1"), "https://api.example/v1"),
         (httpx.URL("https://u:pw@api.example/"), "URL('https://u:[secure]@api.example/')"),
         (Model.model_validate({"url": "https://a.example"}).url, "https://a.example/"),
@@ -148,7 +180,7 @@ class Model(pydantic.BaseModel):
         (np.ones((2, 2)), [[1.0, 1.0], [1.0, 1.0]]),
         (np.array(4), 4),
         (np.array(["a", None], dtype=object), ["a", None]),
-        (np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]), [[1, 2.0]]),
+        (np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]), [{"a": 1, "b": 2.0}]),
     ],
 )
 def test_a_value_of_a_known_kind_has_a_plain_form(value, expected):
