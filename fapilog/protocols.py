@@ -159,7 +159,8 @@ class Sink(Protocol[ItemT]):
                 time; it is sent again in smaller parts.
             TooLargeError: smaller batches may succeed; the batch is split.
             InvalidDataError: the backend refuses some of the records; the batch
-                is bisected until each refused record is alone.
+                is bisected until each refused record is alone, or given up if
+                16 samples of a batch of at least 64 are refused for one reason.
             PermanentError: the batch will never succeed; it is quarantined, or
                 counted as rejected if there is no quarantine.
         """

@@ -41,6 +41,7 @@ from fapilog.options.types import (
     Levels,
     Mode,
     Names,
+    NamesOrPairs,
     OptionGroup,
     Pairs,
     Positive,
@@ -103,8 +104,13 @@ class LokiOptions(OptionGroup):
     line: Literal["message", "json", "logfmt"] = Field(
         "message", description="line of an entry: the message alone, or with attributes"
     )
-    labels: Names | None = Field(
-        None, description="resource attributes that become labels; also severity"
+    labels: NamesOrPairs | None = Field(
+        None,
+        description="resource attributes that become labels, severity, and fixed labels: env=prod",
+    )
+    metadata: Literal["auto", "structured", "line"] = Field(
+        "auto",
+        description="place of all other fields; auto: the line if Loki refuses structured metadata",
     )
     timeout: PositiveSeconds = Field(10.0, description="seconds that one request may take")
     certificate: Path | None = Field(None, description="PEM file of the authorities to trust")

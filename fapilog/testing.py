@@ -262,7 +262,7 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
 def _sinks_replaced(logs: CapturedLogs) -> contextlib.AbstractContextManager[object]:
     """Make every pipeline that is created inside the block send only to ``logs``."""
 
-    def make_queues(settings: Settings, _given: object = None) -> list[SendingQueue]:
+    def make_queues(settings: Settings, *_given: object) -> list[SendingQueue]:
         sink = _CaptureSink(logs)
         route = Route(sink)
         options = wiring.delivery_options(settings, _NAME, route)

@@ -26,9 +26,9 @@ OTLP = (
 LOKI = (
     "(url, *, tenant=None, username=None, password=None, token=None, headers=None, "
     "format='json', line='message', labels=('service.name', 'service.namespace', "
-    "'deployment.environment.name', 'deployment.environment', 'severity'), timeout=10.0, "
-    "certificate=None, client_key=None, client_certificate=None, limits=None, concurrency=1, "
-    "name='loki', transport=None)"
+    "'deployment.environment.name', 'deployment.environment', 'severity'), metadata='auto', "
+    "timeout=10.0, certificate=None, client_key=None, client_certificate=None, limits=None, "
+    "concurrency=1, name='loki', transport=None)"
 )
 FIND = (
     "(self, body=Ellipsis, /, *, severity=None, logger=Ellipsis, event_name=Ellipsis, "

@@ -109,12 +109,12 @@ def check(
     sink delivered the record, and with 1 otherwise.
     """
     settings = Settings() if not sinks else Settings(sinks=",".join(sinks))
-    opened = make_sinks(settings)
+    record = make_record(settings)
+    opened = make_sinks(settings, resource=record.resource)
     terminal = Terminal()
     if not opened:
         terminal.line(Text("no sink is configured", RED), ": set FAPILOG_SINKS or use --sinks")
         raise typer.Exit(1)
-    record = make_record(settings)
     verdicts = send_to_console(terminal, opened, record, timeout)
     width = max(map(len, opened))
     for name, sink in opened.items():

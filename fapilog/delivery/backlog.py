@@ -59,11 +59,22 @@ class Batch:
     def cut(self) -> None:
         """Replace the first part, if there is one, with its two halves."""
         for part in self.parts[:1]:
-            middle = len(part) // 2
-            first = Batch(part.items[:middle], part.severities[:middle])
-            second = Batch(part.items[middle:], part.severities[middle:])
-            first.may_be_there = second.may_be_there = part.may_be_there
-            self.parts[:1] = [first, second]
+            middle, end = len(part) // 2, len(part)
+            self.parts[:1] = [part.piece(0, middle), part.piece(middle, end)]
+
+    def sample(self, skipped: int) -> None:
+        """Make one record of the last part the first part; ``skipped`` records precede it."""
+        for part in self.parts[-1:]:
+            one, end = min(skipped, len(part) - 1), len(part)
+            pieces = [part.piece(one, one + 1), part.piece(0, one), part.piece(one + 1, end)]
+            single, before, after = pieces
+            self.parts[:] = filter(len, [single, *self.parts[:-1], before, after])
+
+    def piece(self, start: int, end: int) -> Batch:
+        """Return some of the records as a new part."""
+        piece = Batch(self.items[start:end], self.severities[start:end])
+        piece.may_be_there = self.may_be_there
+        return piece
 
     def rest(self) -> Batch:
         """Return the unsettled records of a batch in flight."""

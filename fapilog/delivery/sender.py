@@ -9,6 +9,8 @@ handle refused records, and what to count.
 
 from __future__ import annotations
 
+import random
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +35,14 @@ if TYPE_CHECKING:
 #: The maximum number of cuts of a batch.  After the last one, a refused part is given
 #: up as a whole: a backend that accepts nothing must not get a request per record.
 MAX_CUTS: Final = 256
+
+#: The number of single records that show whether a backend refuses a whole batch.
+SAMPLES: Final = 16
+#: The minimum size of a batch that is sampled.  A smaller one is bisected, in order.
+_MIN_SAMPLED: Final = 4 * SAMPLES
+#: The parts of a backend's text that differ from record to record: what it quotes, and
+#: every word with a digit.
+_VARIES: Final = re.compile(r"""'[^']*'?|"[^"]*"?|\{[^}]*\}?|\S*\d\S*""")
 
 _NO_LIMIT: Final = 1 << 20
 #: The minimum and the maximum number of fast answers needed to double the size.
@@ -163,8 +173,8 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
     Blocks.  Raises only the errors of ``delivery``.  Unsettled parts remain in
     ``batch.parts``.
     """
-    circuit, part = delivery.circuit, batch
-    cuts = attempts = unknown = 0
+    circuit, part, division = delivery.circuit, batch, _Division(batch, delivery)
+    attempts = unknown = 0
     while batch.parts and _may_send(delivery):
         head = _next_part(batch, delivery)
         if head is None:
@@ -176,13 +186,7 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
             outcome = _attempt(part, delivery)
         except PermanentError as error:
             circuit.succeed()
-            is_divisible = isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
-            if is_divisible and cuts < MAX_CUTS:
-                cuts += 1
-                with delivery.lock:
-                    batch.cut()
-            else:
-                delivery.give_up(batch, part, error)
+            division.refuse(part, error)
         except BaseException as error:  # noqa: BLE001 - the thread outlives any sink's code
             is_retryable = isinstance(error, RetryableError)
             unknown += not is_retryable
@@ -195,7 +199,79 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
                 delivery.give_up(batch, part, error)
         else:
             circuit.succeed()
+            division.samples_left = 0  # the backend does not refuse every record
             delivery.accept(batch, outcome)
+
+
+class _Division:
+    """Divides the refused parts of one batch, or gives them up.
+
+    A part with bad records is bisected.  But a backend may refuse every record for the same
+    reason, and must not get hundreds of requests per batch.  So the first refusal of a large
+    batch is followed by samples: single records from all over the batch, the first one first.
+    If the backend refuses all samples for one reason, the rest is given up as a whole.  The
+    places are random, because every second record may be bad.
+
+    Attributes:
+        samples_left: the number of samples that are not yet refused; 0 if none are taken.
+    """
+
+    def __init__(self, batch: Batch, delivery: Delivery) -> None:
+        self._batch = batch
+        self._delivery = delivery
+        self._cuts = 0
+        self._step = 0  # the records per sample
+        self._place = 0  # the place of the last sample among the records of its step
+        self._reason = ""
+        self.samples_left = 0
+
+    def refuse(self, part: Batch, error: PermanentError) -> None:
+        """Divide ``part``, the first part of the batch, or give it up."""
+        is_divisible = isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
+        if not is_divisible or self._cuts >= MAX_CUTS:
+            self._delivery.give_up(self._batch, part, error)
+            if self.samples_left:
+                self._end_sample(error)
+        elif isinstance(error, InvalidDataError) and self._is_whole(part):
+            self._step, self.samples_left = len(part) // SAMPLES, SAMPLES
+            self._take_sample(0)
+        else:
+            self._cuts += 1
+            with self._delivery.lock:
+                self._batch.cut()
+
+    def _is_whole(self, part: Batch) -> bool:
+        """Whether ``part`` is a large batch that was not divided before."""
+        return not self._cuts and len(self._batch.parts) == 1 and len(part) >= _MIN_SAMPLED
+
+    def _take_sample(self, skipped: int) -> None:
+        self._cuts += 1
+        with self._delivery.lock:
+            self._batch.sample(skipped)
+
+    def _end_sample(self, error: PermanentError) -> None:
+        """Take the next sample; after the last one, give up the rest of the batch."""
+        reason = _VARIES.sub("", f"{type(error).__name__} {error}")
+        self._reason = self._reason or reason
+        self.samples_left -= 1
+        if reason != self._reason:
+            self.samples_left = 0
+        elif self.samples_left:
+            place = random.randrange(self._step)  # noqa: S311 - not for a secret
+            skipped = self._step - 1 - self._place + place
+            self._place = place
+            self._take_sample(skipped)
+        else:
+            self._give_up_rest(error)
+
+    def _give_up_rest(self, error: PermanentError) -> None:
+        batch = self._batch
+        with self._delivery.lock:
+            rest = batch.rest()
+            batch.parts[:] = [rest] if rest else []
+        if rest:
+            why = f"{SAMPLES} records sent alone were refused for this reason, so the rest was not"
+            self._delivery.give_up(batch, rest, InvalidDataError(f"{error} ({why})"))
 
 
 def _may_send(delivery: Delivery) -> bool:

@@ -58,6 +58,11 @@ def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{name}", value
 
 
+def _names_or_pairs(value: object) -> object:
+    """Return the names in ``"a, b=1"``, and a flat copy of a table."""
+    return dict(_flattened(value)) if isinstance(value, Mapping) else _split(value)
+
+
 def _permissions(value: object) -> object:
     """Return the permissions as a number; the text ``"640"`` is octal, as for chmod."""
     try:
@@ -72,6 +77,9 @@ def _permissions(value: object) -> object:
 
 Level = Annotated[int, BeforeValidator(parse_severity)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+NamesOrPairs = Annotated[
+    tuple[str, ...] | dict[str, str], NoDecode, BeforeValidator(_names_or_pairs)
+]
 Pairs = Annotated[dict[str, Any], NoDecode, BeforeValidator(_pairs)]
 SecretPairs = Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_pairs)]
 Levels = Annotated[dict[str, Level], NoDecode, BeforeValidator(_pairs)]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import orjson
 
@@ -28,7 +28,7 @@ from fapilog.otlp.protobuf import bytes_field, fields, int64_field, messages
 from fapilog.protocols import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 #: https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
@@ -52,6 +52,8 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
     "PERMISSION_DENIED": AccessDeniedError,
     "UNAUTHENTICATED": AccessDeniedError,
 }
+#: The texts of a 400 with a special meaning, and their errors.
+Refusals: TypeAlias = "Sequence[tuple[re.Pattern[str], type[SendError]]]"
 #: The longest delay before a retry that a backend can ask for, in seconds.
 MAX_RETRY_AFTER: Final = 300.0
 #: The maximum number of characters of a backend's own text that a message shows.
@@ -122,12 +124,14 @@ def http_error(
     source: str = "",
     clean: Callable[[str], str] = printable,
     retryable: Collection[int] = RETRYABLE_STATUSES,
+    refusals: Refusals = (),
 ) -> SendError:
     """Return the error for an HTTP answer whose status is not 2xx.
 
     The body is a ``google.rpc.Status`` encoded as ``content_type``, or any text.  ``wait`` is
     the result of :func:`retry_after`.  The message contains ``source``, the backend's
-    address, and the backend's text, which ``clean`` makes safe to show.
+    address, and the backend's text, which ``clean`` makes safe to show.  ``refusals`` gives
+    the errors for texts of a 400 with a special meaning.
     """
     try:
         name = f"HTTP {status} {HTTPStatus(status).phrase}"
@@ -141,6 +145,10 @@ def http_error(
         # After a 504, the server behind the gateway may have accepted the request.
         is_unanswered = status == HTTPStatus.GATEWAY_TIMEOUT
         return (NoAnswerError if is_unanswered else RetryableError)(message, wait)
+    if status == HTTPStatus.BAD_REQUEST:
+        for text, kind in refusals:
+            if text.search(words):
+                return kind(message)
     return _STATUS_ERRORS.get(status, PermanentError)(message)
 
 

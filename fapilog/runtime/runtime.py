@@ -97,7 +97,7 @@ class Runtime:
         self._process = resources.process_attributes()
         # Resources and scopes are compared by identity, and an application has few of them.
         self._redacted = lru_cache(maxsize=1024)(self._redact)
-        queues = make_queues(self.settings, sinks)
+        queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)

@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fapilog.protocols import Sink
+    from fapilog.record import Resource
     from fapilog.settings import Settings
     from fapilog.spool import Quarantine, Spool
 
 
-def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
+def make_queues(
+    settings: Settings, given: object = None, resource: Resource | None = None
+) -> list[SendingQueue]:
     """Open all sinks and return one sending queue per sink; fallbacks come last.
 
     Args:
         settings: the options, which also name the sinks if ``given`` is None.
         given: a sink, a route, a name, or an iterable of these.
+        resource: the resource that the sinks check their options against, or None.
 
     Raises:
         ConfigurationError: a sink, route or option is wrong; no sink stays open.
@@ -51,7 +55,8 @@ def make_queues(settings: Settings, given: object = None) -> list[SendingQueue]:
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    make_sinks(settings, named.values())  # opened last, so that an error leaves no sink open
+    # Last, because later errors would leave sinks open.
+    make_sinks(settings, named.values(), resource)
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 

@@ -18,6 +18,7 @@ from fapilog.protocols import BatchLimits, Sink
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
+    from fapilog.record import Resource
     from fapilog.settings import Settings
 
 _NAMES = (
@@ -33,12 +34,15 @@ _LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
 _PARTS = ("name", "limits", "open", "encode", "send", "close", "after_fork")
 
 
-def make_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]:
+def make_sinks(
+    settings: Settings, given: object = None, resource: Resource | None = None
+) -> dict[str, Sink[Any]]:
     """Return opened sinks by unique names.
 
     Args:
         settings: the options of the sinks, and their names if ``given`` is None.
         given: a sink, a name, or an iterable of sinks and names.
+        resource: the resource that the sinks check their options against, or None.
 
     Raises:
         ConfigurationError: a name is unknown, or an option of a sink is wrong.
@@ -47,7 +51,7 @@ def make_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
     opened: list[tuple[str, Sink[Any]]] = []
     try:
         for name, sink in named.items():
-            _open(name, sink, settings)
+            _open(name, sink, settings, resource)
             opened.append((name, sink))
     except BaseException:
         for name, sink in reversed(opened):
@@ -133,8 +137,11 @@ def _close(name: str, sink: Sink[Any]) -> None:
         announce(f"close {name}", f"sink {name!r} cannot be closed: {describe(error)}")
 
 
-def _open(name: str, sink: Sink[Any], settings: Settings) -> None:
+def _open(name: str, sink: Sink[Any], settings: Settings, resource: Resource | None) -> None:
+    check_resource: Any = getattr(sink, "check_resource", None)  # only LokiSink has it
     try:
+        if resource is not None and check_resource is not None:
+            check_resource(resource)
         sink.open()
     except ConfigurationError as error:
         if sink not in _specs:

@@ -384,7 +384,8 @@ def test_damaged_bytes_raise_value_error_and_nothing_else(form):
         b"[]",
         b"{}",
         b'{"streams":5}',
-        b'{"streams":[{"stream":{},"values":[["1","x"]]}]}',
+        b'{"streams":[{"stream":{},"values":[["1"]]}]}',
+        b'{"streams":[{"stream":{},"values":[["1","x",5]]}]}',
     ]
     numbers = [b"\x08\x05", b"\x0a\x02\x10\x05", b"\x0a\x04\x12\x02\x08\x05"]
     for data in wrong if form == "json" else numbers:

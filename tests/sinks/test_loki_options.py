@@ -21,10 +21,11 @@ from fapilog.cli.config import settings_entries
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.otel.exporters import LokiExporter
 from fapilog.protocols import BatchLimits
-from fapilog.record import LogRecord
+from fapilog.record import LogRecord, Resource
 from fapilog.settings import Settings
 from fapilog.sinks import LokiSink
 from fapilog.sinks.factory import make_sinks, sink_of
+from fapilog.sinks.loki.options import DEFAULT_LABELS
 from tests.support.loki import FakeLoki
 from tests.support.otlp_servers import Certificates
 
@@ -84,6 +85,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"labels": ["x" * 1025]}, r"^labels: .*cannot be the name of a label"),
     ({"labels": [7]}, r"^labels=\[7\]: use a list of names"),
+    ({"labels": {f"l{n}": "x" for n in range(11)}}, r"^labels: give 1 to 15 names .*, not 16"),
+    ({"labels": {"env": 7}}, r"^labels: the value of 'env' must be a str"),
+    ({"labels": {"env": ""}}, r"^labels: the value of 'env' must be .*, not empty"),
+    ({"labels": ["env="]}, r"^labels: the value of 'env' must be"),
+    ({"labels": ["=prod"]}, r"^labels: '' cannot be the name of a label"),
+    ({"labels": {"env": "a\nb"}}, r"^labels: the value of 'env' must be"),
+    ({"labels": {"env": "x" * 2049}}, r"^labels: the value of 'env' exceeds 2048 bytes"),
+    ({"labels": {7: "x"}}, r"^labels: 7 cannot be the name of a label"),
+    ({"labels": {"trace.id": "x"}}, r"^labels: 'trace.id' would make a stream"),
+    (
+        {"labels": ["a.b=1", "a-b=2"]},
+        r"^labels: 'a-b' and another name become the same label 'a_b'",
+    ),
+    ({"metadata": "label"}, r"^metadata='label': use 'auto', 'structured' or 'line'"),
     ({"labels": ["service.instance.id"]}, r"^labels: 'service.instance.id' would make a stream"),
     ({"labels": ["severity", "trace_id"]}, r"^labels: 'trace_id' would make a stream"),
     ({"timeout": 0}, r"^timeout=0: use a number of seconds, more than 0"),
@@ -138,7 +153,8 @@ def test_every_option_can_be_set_by_a_variable(monkeypatch, tmp_path):
         "HEADERS": "x-extra=1, x-more=2",
         "FORMAT": "protobuf",
         "LINE": "logfmt",
-        "LABELS": "service.name, k8s.cluster.name",
+        "LABELS": "service.name, k8s.cluster.name, my env=prod",
+        "METADATA": "line",
         "TIMEOUT": "2.5",
         "CERTIFICATE": files.ca,
         "CLIENT_KEY": files.key,
@@ -157,6 +173,8 @@ def test_every_option_can_be_set_by_a_variable(monkeypatch, tmp_path):
     }  # fmt: skip
     assert (options.tenant, options.format, options.line) == ("team-a", "protobuf", "logfmt")
     assert options.labels == ("service.name", "k8s.cluster.name")
+    assert options.static_labels == {"my_env": "prod"}
+    assert options.metadata == "line"
     assert (options.timeout, sink.concurrency) == (2.5, 4)
     assert (options.certificate, options.client_key, options.client_certificate) == (
         files.ca, files.key, files.chain,
@@ -249,6 +267,109 @@ def test_records_of_the_application_reach_loki_by_the_name_alone(monkeypatch):
     assert dict(entry.labels) == {"service_name": "web", "severity": "INFO"}
     assert (entry.line, entry.values["event_name"]) == ("order.placed", "order.placed")
     assert entry.values["order_id"] == "42"
+
+
+# ---- labels
+
+
+def labels_of(resource: dict[str, Any], **options: Any) -> dict[str, str]:
+    """Return the labels that reach Loki with a record of a runtime."""
+    with FakeLoki() as server:
+        runtime = fapilog.Runtime(sinks=[LokiSink(server.url, **options)], resource=resource)
+        runtime.get_logger("shop").info("hello")
+        assert runtime.flush(30)
+        runtime.shutdown(10)
+        (entry,) = server.entries
+    return dict(entry.labels)
+
+
+@pytest.mark.parametrize("form", ["json", "protobuf"])
+def test_a_mapping_adds_fixed_labels_to_the_default_ones(form):
+    resource = {"service.name": "web", "service.namespace": "shop"}
+    labels = {"env": "prod", "data-centre": 'e"1'}
+    assert labels_of(resource, format=form, labels=labels) == {
+        "service_name": "web", "service_namespace": "shop", "severity": "INFO",
+        "env": "prod", "data_centre": 'e"1',
+    }  # fmt: skip
+
+
+def test_a_list_names_every_label_and_may_contain_fixed_ones():
+    resource = {"service.name": "web", "host.name": "h1"}
+    assert labels_of(resource, labels=["host.name", "env=prod"]) == {
+        "host_name": "h1", "env": "prod",
+    }  # fmt: skip
+
+
+def test_a_fixed_label_replaces_the_attribute_and_the_attribute_stays_in_the_metadata():
+    with FakeLoki() as server:
+        sink = LokiSink(server.url, labels={"service.name": "fixed", "severity": "none"})
+        send(sink)
+        (entry,) = server.entries
+    assert dict(entry.labels) == {"service_name": "fixed", "severity": "none"}
+    sink = LokiSink("http://loki", labels=["env=prod"])
+    record = LogRecord(1, 2, body="x", resource=Resource({"env": "other"}))
+    stream, _, entry_bytes = sink.encode(record)
+    assert stream == b'{"env":"prod"}'
+    assert b'"env_2":"other"' in entry_bytes
+
+
+@pytest.mark.parametrize(
+    ("labels", "missing", "hint"),
+    [
+        (["service.nam", "severity"], "service.nam", "did you mean 'service.name'? Or give"),
+        (["service.name", "Severity"], "Severity", "did you mean 'severity'? Or give"),
+        (["service.name", "env"], "env", "cannot be labels; give"),
+    ],
+)
+def test_a_label_that_matches_nothing_is_an_error_with_the_fix(labels, missing, hint):
+    sink = LokiSink("http://loki", labels=labels)
+    with pytest.raises(ConfigurationError) as caught:
+        fapilog.Runtime(sinks=[sink], resource={"service.name": "web", "host.name": "h"})
+    message = str(caught.value)
+    assert message.startswith(f"labels: {missing!r} is not an attribute of the resource")
+    assert f"{hint} the label a fixed value, {missing}=VALUE" in message
+    assert f"OTEL_RESOURCE_ATTRIBUTES={missing}=VALUE" in message
+    assert "host.name, " in message.partition("; the resource has ")[2]
+    assert caught.value.option == "labels"
+
+
+def test_in_the_environment_the_error_names_the_variable(monkeypatch):
+    monkeypatch.setenv("FAPILOG_SINKS", "loki:http://loki:3100")
+    monkeypatch.setenv("FAPILOG_LOKI__LABELS", "service.name, env")
+    with pytest.raises(ConfigurationError, match=r"^FAPILOG_LOKI__LABELS: labels: 'env' is not"):
+        fapilog.configure()
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "env=prod")
+    fapilog.configure()
+    fapilog.shutdown(0)
+
+
+def test_default_labels_need_not_be_in_the_resource():
+    resource = {"service.name": "web", "host.name": "h1"}
+    assert labels_of(resource, labels=[*DEFAULT_LABELS, "host.name"]) == {
+        "service_name": "web", "host_name": "h1", "severity": "INFO",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "static"),
+    [
+        ({"env": "prod"}, DEFAULT_LABELS, {"env": "prod"}),
+        ({"k8s": {"pod": "a"}}, DEFAULT_LABELS, {"k8s_pod": "a"}),
+        (["severity", "env=prod"], ("severity",), {"env": "prod"}),
+        ("severity, env=a=b", ("severity",), {"env": "a=b"}),
+    ],
+)
+def test_settings_take_labels_in_every_form(labels, names, static):
+    options = sink_for(url="http://loki", labels=labels).options
+    assert (options.labels, options.static_labels) == (names, static)
+
+
+def test_records_of_another_resource_that_lacks_a_label_are_announced(capsys):
+    sink = LokiSink("http://loki", labels=["host.name", "severity"])
+    sink.encode(LogRecord(1, 2, body="x", resource=Resource({"service.name": "web"})))
+    assert "loki: labels: a record's resource has no attribute 'host.name'" in (
+        capsys.readouterr().err
+    )
 
 
 # ---- TLS

@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -119,8 +120,9 @@ def decode_json(body: bytes) -> Iterator[tuple[dict[str, str], list[Entry]]]:
     for stream in json.loads(body, object_pairs_hook=unique)["streams"]:
         labels = stream["stream"]
         entries = []
-        for value in stream["values"]:
-            when, line, metadata = value
+        for when, line, *rest in stream["values"]:
+            metadata = rest[0] if rest else {}
+            assert len(rest) <= 1
             assert isinstance(when, str)
             assert all(isinstance(text, str) for text in metadata.values())
             entries.append(entry_of(labels, int(when), line, metadata))
@@ -193,6 +195,45 @@ def check_entry(entry: Entry) -> None:
     assert len({*map(normal_name, names)}) == len(names)
     assert all(normal_name(name) == name for name in names), names
     assert not {name for name, _ in entry.labels} & {*names}, "a label hides this entry"
+
+
+def refuse_metadata(entries: list[Entry]) -> Answer | None:
+    """Answer as a Loki whose ``limits_config.allow_structured_metadata`` is false.
+
+    Source: pkg/validation/validate.go and pkg/util/errors/errors.go of Loki 3.7.6.
+    """
+    return refuse(
+        entries,
+        lambda entry: (
+            f"stream '{label_string(entry)}' includes structured metadata, but this feature is "
+            "disallowed. Please see `limits_config.allow_structured_metadata` or contact your "
+            "Loki administrator to enable it"
+            if entry.metadata
+            else ""
+        ),
+    )
+
+
+def refuse_metadata_2_8(entries: list[Entry]) -> Answer | None:
+    """Answer as Loki 2.8, which cannot parse a third value (pkg/loghttp/entry.go)."""
+    words = b"error reading entry: array must contains 2 values, error found in #10 byte of ...\n"
+    return (400, {}, words) if any(entry.metadata for entry in entries) else None
+
+
+def refuse(entries: list[Entry], why: Callable[[Entry], str]) -> Answer | None:
+    """Answer as Loki, which groups equal reasons; None if no entry has a reason."""
+    reasons = Counter(filter(None, map(why, entries)))
+    is_one = reasons.total() == 1
+    said = [
+        words if is_one else f"{count} errors like: {words}" for words, count in reasons.items()
+    ]
+    return (400, {}, "; ".join(said).encode() + b"\n") if said else None
+
+
+def label_string(entry: Entry) -> str:
+    """Return the labels in Prometheus notation."""
+    pairs = sorted(entry.labels)
+    return "{" + ", ".join(f"{name}={json.dumps(value)}" for name, value in pairs) + "}"
 
 
 class FakeLoki:

@@ -38,6 +38,7 @@ from fapilog.sinks.http.transport import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from fapilog.otlp.classify import Refusals
     from fapilog.sinks.http.options import HTTPOptions
 
 #: The maximum size of an answer in bytes; OTLP recommends this limit.
@@ -71,6 +72,7 @@ class HTTPClient:
         headers: the headers of the protocol, which override the options' headers.
         transport: an httpx transport to use instead of the network, for tests.
         retryable: the HTTP statuses after which the same request may succeed.
+        refusals: the errors for texts of a 400 with a special meaning.
         refuses_long: whether an answer of more than :data:`MAX_RESPONSE` bytes is a
             permanent error for every status, as OTLP requires.
 
@@ -86,12 +88,14 @@ class HTTPClient:
         transport: httpx.BaseTransport | None = None,
         retryable: Collection[int] = RETRYABLE_STATUSES,
         *,
+        refusals: Refusals = (),
         refuses_long: bool = True,
     ) -> None:
         self._options = options
         self._headers = {"user-agent": agent, **options.headers, **headers}
         self._given = transport
         self._retryable = retryable
+        self._refusals = refusals
         self._refuses_long = refuses_long
         is_tls = transport is None and options.is_secure
         self._tls = ClientTLS(options, httpx.create_ssl_context) if is_tls else None
@@ -171,6 +175,7 @@ class HTTPClient:
                 source=shown,
                 clean=self.clean,
                 retryable=self._retryable,
+                refusals=self._refusals,
             )
         if problem:
             problem = (

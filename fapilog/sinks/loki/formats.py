@@ -1,6 +1,7 @@
 """The two formats of a push request to Loki: gzipped JSON, and protobuf with snappy.
 
 Each entry is encoded once, and building a request only puts entries into their streams.
+:class:`InLine` replaces the encoder of a format for a Loki without structured metadata.
 Source: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 and https://github.com/grafana/loki/blob/main/pkg/push/push.proto
 """
@@ -20,6 +21,7 @@ from fapilog.otlp.protobuf import (
     delimited,
     fields,
     int64_field,
+    last,
     messages,
     varint,
 )
@@ -27,11 +29,13 @@ from fapilog.sinks.http.options import GZIP_LEVEL
 from fapilog.sinks.loki.metadata import OBSERVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 #: An encoded record: its stream, its time in nanoseconds since the Unix epoch, and its entry.
 Item: TypeAlias = tuple[bytes, int, bytes]
 
+#: Makes a line that contains metadata from a line and its metadata.
+Join: TypeAlias = "Callable[[str, Mapping[str, str]], str]"
 #: Both formats have the same methods, which are thread-safe.
 Format: TypeAlias = "JSONFormat | ProtobufFormat"
 
@@ -61,9 +65,20 @@ class JSONFormat:
         Both times are in nanoseconds since the Unix epoch.  ``metadata`` belongs to this entry
         only, and ``shared`` is a result of :meth:`shared`.
         """
-        rest = b"," + orjson.dumps(metadata)[1:] if metadata else b"}"
-        parts = (time, orjson.dumps(line), observed, shared, rest)
-        return b'["%d",%b,{"observed_timestamp":"%d"%b%b]' % parts
+        own = orjson.dumps(metadata)[:-1] + b"," if metadata else b"{"
+        parts = (time, orjson.dumps(line), own, observed, shared)
+        return b'["%d",%b,%b"observed_timestamp":"%d"%b}]' % parts
+
+    def bare_entry(self, time: int, line: str) -> bytes:
+        """Return an entry without metadata."""
+        return b'["%d",%b]' % (time, orjson.dumps(line))
+
+    def in_line(self, entry: bytes, join: Join) -> bytes:
+        """Return an entry with its metadata, if it has any, in its line."""
+        if not entry.endswith(b"}]"):
+            return entry
+        time, line, metadata = orjson.loads(entry)
+        return self.bare_entry(int(time), join(line, metadata))
 
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
         """Return a push request with the given streams, each with at least one entry."""
@@ -86,10 +101,10 @@ class JSONFormat:
         try:
             for stream in orjson.loads(request)["streams"]:
                 labels = orjson.dumps(dict(stream["stream"]))
-                for time, line, metadata in stream["values"]:
+                for time, line, *metadata in stream["values"]:
                     if not isinstance(time, str) or not isinstance(line, str):
                         raise TypeError(time, line)  # noqa: TRY301 - handled like other errors
-                    entry = orjson.dumps((time, line, dict(metadata)))
+                    entry = orjson.dumps((time, line, *map(dict, metadata[:1])))
                     items.append((labels, int(time), entry))
         except (AttributeError, KeyError, TypeError) as error:
             msg = f"not a push request of Loki: {error!r:.200}"
@@ -143,6 +158,26 @@ class ProtobufFormat:
         parts += (_pair_heads[OBSERVED][len(seen)], seen, shared)
         return delimited(b"\x12", b"".join(parts))
 
+    def bare_entry(self, time: int, line: str) -> bytes:
+        """Return an entry without metadata."""
+        seconds, nanoseconds = divmod(time, _SECOND)
+        moment = _seconds[seconds] + _nanoseconds(nanoseconds)
+        return delimited(b"\x12", delimited(b"\x0a", moment) + delimited(b"\x12", line.encode()))
+
+    def in_line(self, entry: bytes, join: Join) -> bytes:
+        """Return an entry with its metadata, if it has any, in its line."""
+        message = bytes_field(entry, 2)
+        parts = list(fields(message))
+        metadata = {
+            bytes_field(pair, 1).decode(): bytes_field(pair, 2).decode()
+            for pair in messages(parts, 3)
+        }
+        if not metadata:
+            return entry
+        line = join(last(parts, 2).decode(), metadata)
+        moment = delimited(b"\x0a", last(parts, 1))
+        return delimited(b"\x12", moment + delimited(b"\x12", line.encode()))
+
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
         """Return a push request with the given streams and their entries."""
         parts: list[bytes] = []
@@ -167,6 +202,31 @@ class ProtobufFormat:
                 time = int64_field(moment, 1) * _SECOND + int64_field(moment, 2)
                 items.append((labels, time, delimited(b"\x12", entry)))
         return items
+
+
+class InLine:
+    """Encodes entries of a format with their metadata in the line.
+
+    Args:
+        format: the format of the requests.
+        join: the function that makes the lines.
+    """
+
+    def __init__(self, format: Format, join: Join) -> None:  # noqa: A002 - as in LokiSink
+        self.stream = format.stream
+        self._bare_entry = format.bare_entry
+        self._join = join
+
+    def shared(self, metadata: Mapping[str, str]) -> bytes:
+        """Return metadata that many entries share, as members of a JSON object."""
+        return b"," + orjson.dumps(metadata)[1:-1] if metadata else b""
+
+    def entry(
+        self, time: int, line: str, observed: int, metadata: Mapping[str, str], shared: bytes
+    ) -> bytes:
+        """Return an entry without metadata, with the arguments of :meth:`JSONFormat.entry`."""
+        pairs = orjson.loads(b'{"observed_timestamp":"%d"%b}' % (observed, shared))
+        return self._bare_entry(time, self._join(line, {**metadata, **pairs}))
 
 
 def _pair_head(name: str, length: int) -> bytes:

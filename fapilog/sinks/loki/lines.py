@@ -2,21 +2,33 @@
 
 No line exceeds Loki's limit.  A long message is truncated and marked.  A long line in the
 other two formats omits its attributes and truncates its body, so that it remains valid.
+
+A Loki without structured metadata gets the metadata in the line.  A plain message becomes
+logfmt, because its pairs have the names of the metadata: a query needs only ``| logfmt``.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
 from fapilog.sinks.lines import json_text
-from fapilog.sinks.loki.metadata import flattened, free_name, label_names, value_text
+from fapilog.sinks.loki.metadata import (
+    DROPPED,
+    MAX_ENTRIES,
+    fit_entries,
+    flattened,
+    free_name,
+    label_names,
+    value_text,
+)
 from fapilog.values.text import fit_redacted, utf8_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Mapping
 
     from fapilog.record import LogRecord
 
@@ -30,6 +42,15 @@ _STACKTRACE: Final = "exception.stacktrace"
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # bytes
 
+#: The names in a JSON line that are not the names of metadata.
+_NO_METADATA: Final = frozenset({"body", "scope", "attributes"})
+#: The maximum number of bytes of a character, after JSON has escaped it.
+_ESCAPED: Final = 6
+#: The bytes of the quotes and separators of 128 pairs.
+_QUOTES: Final = 1024
+
+#: Matches a pair of our own logfmt.
+_PAIR: Final = re.compile(r'(\w+)=(?:"(?:[^"\\]|\\.)*"|\S*)')
 #: Matches values that need no quotes in logfmt.
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 
@@ -79,6 +100,61 @@ LINES: Final[dict[str, Callable[[LogRecord], Line]]] = {
     "json": json_line,
     "logfmt": logfmt_line,
 }
+
+
+def metadata_line(kind: str, line: str, metadata: Mapping[str, str]) -> str:
+    """Return a line that also contains the structured metadata of its entry.
+
+    ``kind`` is the name of the format that ``line`` has.  Values that the line already
+    contains are not repeated.  Metadata that does not fit is truncated, or counted.
+    """
+    is_json = kind == "json"
+    base, names, present = (_json_base if is_json else _logfmt_base)(kind, line)
+    pairs: dict[str, str] = {}
+    for name, text in metadata.items():
+        if name not in present:
+            pairs[free_name(name, pairs, names)] = text
+    joined = _joined_json if is_json else _joined_logfmt
+    whole = joined(base, pairs)
+    if not _fits(whole):
+        room = (MAX_LINE - utf8_size(base) - _QUOTES) // _ESCAPED
+        left_out = int(pairs.pop(DROPPED, 0)) + fit_entries(pairs, room, MAX_ENTRIES)
+        if left_out and DROPPED not in names:
+            pairs[DROPPED] = str(left_out)
+        whole = joined(base, pairs)
+    return whole
+
+
+#: A line without metadata, the names that it uses, and those whose metadata it contains.
+_Base: TypeAlias = "tuple[str, Container[str], Container[str]]"
+
+
+def _logfmt_base(kind: str, line: str) -> _Base:
+    if kind == "logfmt":
+        names = frozenset(_PAIR.findall(line))
+        return line, names, names
+    base = _logfmt({"body": line})
+    if not _fits(base):
+        base = _logfmt({"body": fit_redacted(line, _SHORT_BODY)})
+    return base, ("body",), ()
+
+
+def _json_base(_kind: str, line: str) -> _Base:
+    fields: dict[str, Any] = {}
+    with suppress(ValueError):  # a number that orjson cannot read; its metadata is repeated
+        fields = orjson.loads(line)
+    attributes = fields.get("attributes", {})
+    present = {"scope_name", *(fields.keys() - _NO_METADATA)}
+    present |= {label_names[name] for name, _ in flattened(attributes)}
+    return line, fields, present
+
+
+def _joined_logfmt(base: str, pairs: dict[str, str]) -> str:
+    return f"{base} {_logfmt(pairs)}" if pairs else base
+
+
+def _joined_json(base: str, pairs: dict[str, str]) -> str:
+    return f"{base[:-1]},{orjson.dumps(pairs).decode()[1:]}" if pairs else base
 
 
 def _body(record: LogRecord) -> str:

@@ -26,7 +26,7 @@ MAX_LABEL_VALUE: Final = 2048  # bytes
 MAX_METADATA: Final = 64 << 10  # bytes of all names and values
 MAX_ENTRIES: Final = 128
 
-#: The only label that is not a resource attribute.
+#: The only label that is neither a resource attribute nor static.
 SEVERITY: Final = "severity"
 OBSERVED: Final = "observed_timestamp"
 DROPPED: Final = "dropped_attributes_count"
@@ -149,15 +149,22 @@ class Origin(NamedTuple):
 
 
 def origin_of(
-    resource: Resource, scope: Scope, number: int, text: str, allowed: Iterable[str]
+    resource: Resource,
+    scope: Scope,
+    number: int,
+    text: str,
+    allowed: Iterable[str],
+    *,
+    static: Mapping[str, str],
 ) -> Origin:
     """Return the labels and metadata of a resource, a scope and a severity.
 
-    ``allowed`` contains the names of the resource attributes that become labels.  The label
-    :data:`SEVERITY` is the name of the severity's range, such as ``WARN``.
+    ``allowed`` contains the names of the resource attributes that become labels, and
+    ``static`` the labels of every stream.  The label :data:`SEVERITY` is the name of the
+    severity's range, such as ``WARN``.
     """
     attributes = dict(resource.attributes)
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = dict(static)
     for name in allowed:
         if name == SEVERITY and name not in attributes:
             value = RANGES[(number - 1) // 4] if number else ""

@@ -8,8 +8,9 @@ Source: https://grafana.com/docs/loki/latest/get-started/labels/bp-labels/
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeAlias, get_args
 
 from fapilog.errors import ConfigurationError
 from fapilog.options.checks import NONE, SECONDS, Rule, check_all, names, one_of
@@ -25,13 +26,16 @@ from fapilog.sinks.http.options import (
     split_url,
     user_agent,
 )
-from fapilog.sinks.loki.metadata import SEVERITY, label_name
+from fapilog.sinks.loki.metadata import MAX_LABEL_VALUE, SEVERITY, label_name
+from fapilog.values.text import utf8_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from fapilog.record import Resource
 
 Format: TypeAlias = Literal["json", "protobuf"]
 Line: TypeAlias = Literal["message", "json", "logfmt"]
+Metadata: TypeAlias = Literal["auto", "structured", "line"]
+Labels: TypeAlias = "Iterable[str] | Mapping[str, str]"
 
 USER_AGENT: Final = user_agent("loki")
 PUSH_PATH: Final = "/loki/api/v1/push"
@@ -57,6 +61,7 @@ _RULES: Final = {
     ),
     "format": one_of(*get_args(Format)),
     "line": one_of(*get_args(Line)),
+    "metadata": one_of(*get_args(Metadata)),
 }
 #: Names that cannot be labels, because their values would create too many streams.
 _NO_LABELS: Final = frozenset(
@@ -72,6 +77,31 @@ class PushOptions(HTTPOptions):
     format: Format = "json"
     line: Line = "message"
     labels: tuple[str, ...] = DEFAULT_LABELS
+    static_labels: Mapping[str, str] = field(default_factory=dict)
+    metadata: Metadata = "auto"
+
+    def check_resource(self, resource: Resource) -> None:
+        """Check that the resource has every attribute that is to become a label.
+
+        Raises:
+            ConfigurationError: an attribute is missing, and its name is not a default one.
+        """
+        if missing := self.missing_in(resource):
+            from fapilog.options.explain import closest  # noqa: PLC0415 - only for this error
+
+            near = closest(missing, [*resource.attributes, SEVERITY])
+            hint = f"did you mean {near!r}? Or " if near else ""
+            _refuse(
+                f"{missing!r} is not an attribute of the resource, and attributes of records "
+                f"cannot be labels; {hint}give the label a fixed value, {missing}=VALUE, or set "
+                f"the attribute, such as OTEL_RESOURCE_ATTRIBUTES={missing}=VALUE; the resource "
+                f"has {', '.join(sorted(resource.attributes))}"
+            )
+
+    def missing_in(self, resource: Resource) -> str:
+        """Return a name in ``labels`` that is not in a resource and not a default, or ""."""
+        has = (*resource.attributes, *DEFAULT_LABELS)
+        return next((name for name in self.labels if name not in has), "")
 
 
 def resolve(
@@ -84,7 +114,8 @@ def resolve(
     headers: Mapping[str, str] | None = None,
     format: Format = "json",  # noqa: A002 - the option's name
     line: Line = "message",
-    labels: Iterable[str] = DEFAULT_LABELS,
+    labels: Labels = DEFAULT_LABELS,
+    metadata: Metadata = "auto",
     timeout: float = DEFAULT_TIMEOUT,
     certificate: FilePath | None = None,
     client_key: FilePath | None = None,
@@ -92,12 +123,13 @@ def resolve(
 ) -> PushOptions:
     """Check the arguments of ``LokiSink``, and return them as options."""
     given = {"timeout": timeout, "tenant": tenant, "format": format, "line": line}
-    check_all(_RULES, given)
+    check_all(_RULES, {**given, "metadata": metadata})
     parts = split_url(url, "url", _FORM)
     given_headers = checked_headers(headers or {}, "headers")
     authorization = _authorization(username, password, token) or credentials_of(parts)
     if authorization:
         given_headers.setdefault("authorization", authorization)
+    attributes, static = _labels(labels)
     return PushOptions(
         endpoint=join_url(parts, parts.path if parts.path.strip("/") else PUSH_PATH),
         headers=given_headers,
@@ -105,7 +137,9 @@ def resolve(
         tenant=tenant or "",
         format=format,
         line=line,
-        labels=_labels(labels),
+        labels=attributes,
+        static_labels=static,
+        metadata=metadata,
         **pem_files(
             (certificate, "certificate"),
             (client_key, "client_key"),
@@ -135,20 +169,54 @@ def _authorization(username: str | None, password: str | None, token: str | None
     return f"Bearer {token}" if token is not None else ""
 
 
-def _labels(given: Iterable[str]) -> tuple[str, ...]:
-    labels = tuple(dict.fromkeys(names("labels", given, '["service.name", "severity"]')))
-    fix = ""
-    for name in labels:
-        if not 0 < len(name) < MAX_LABEL_NAME:
-            fix = f"{name!r:.100} cannot be the name of a label"
-        if label_name(name) in _NO_LABELS:
-            fix = (
-                f"{name!r} would make a stream for each of its values; leave it out, because "
-                "the sink sends it as structured metadata"
-            )
-    if not 0 < len(labels) <= MAX_LABELS:
-        fix = f"give 1 to {MAX_LABELS} names (Loki's limit), not {len(labels)}"
-    if fix:
-        msg = f"labels: {fix}"
-        raise ConfigurationError(msg, "labels")
-    return labels
+def _labels(given: Labels) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the attributes that become labels, and the static labels by their final names.
+
+    A mapping contains static labels, which are added to the default labels.  In a list,
+    ``name=value`` is a static label.  It replaces an attribute's label of the same name.
+    """
+    attributes: tuple[str, ...]
+    if isinstance(given, Mapping):
+        attributes, pairs = DEFAULT_LABELS, tuple(given.items())
+    else:
+        listed = names("labels", given, '["service.name", "severity", "env=prod"]')
+        attributes = tuple(dict.fromkeys(name for name in listed if "=" not in name))
+        split = (name.partition("=") for name in listed if "=" in name)
+        pairs = tuple((name.strip(), value.strip()) for name, _, value in split)
+    static: dict[str, str] = {}
+    for name, value in pairs:
+        label = _checked_name(name)
+        if label in static:
+            _refuse(f"{name!r} and another name become the same label {label!r}")
+        static[label] = _checked_value(name, value)
+    attributes = tuple(name for name in attributes if _checked_name(name) not in static)
+    count = len(attributes) + len(static)
+    if not 0 < count <= MAX_LABELS:
+        _refuse(f"give 1 to {MAX_LABELS} names (Loki's limit), not {count}")
+    return attributes, static
+
+
+def _checked_name(name: object) -> str:
+    """Return the name of the label that ``name`` becomes."""
+    if not isinstance(name, str) or not 0 < len(name) < MAX_LABEL_NAME:
+        _refuse(f"{name!r:.100} cannot be the name of a label")
+    label = label_name(name)
+    if label in _NO_LABELS:
+        _refuse(
+            f"{name!r} would make a stream for each of its values; leave it out, because "
+            "the sink sends it as structured metadata"
+        )
+    return label
+
+
+def _checked_value(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not value.strip():
+        _refuse(f"the value of {name!r} must be a str of printable characters, not empty")
+    if utf8_size(value) > MAX_LABEL_VALUE:
+        _refuse(f"the value of {name!r} exceeds {MAX_LABEL_VALUE} bytes (Loki's limit)")
+    return value
+
+
+def _refuse(fix: str) -> NoReturn:
+    msg = f"labels: {fix}"
+    raise ConfigurationError(msg, "labels")

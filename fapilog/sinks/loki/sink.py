@@ -7,27 +7,31 @@ Specification: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ing
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fapilog.context import suppressed
-from fapilog.errors import TooLargeError
+from fapilog.diagnostics import announce
+from fapilog.errors import PermanentError, TooLargeError
+from fapilog.native import monotonic
 from fapilog.otlp.classify import LOKI_RETRYABLE_STATUSES
 from fapilog.otlp.encode import normal_copy
+from fapilog.process.give_way import give_way
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
 from fapilog.sinks.http.destination import credentials_in, describe_destination
 from fapilog.sinks.http.options import CONCURRENCY, DEFAULT_TIMEOUT
-from fapilog.sinks.loki.formats import JSONFormat, ProtobufFormat
-from fapilog.sinks.loki.lines import LINES
+from fapilog.sinks.loki.formats import InLine, JSONFormat, ProtobufFormat
+from fapilog.sinks.loki.lines import LINES, metadata_line
 from fapilog.sinks.loki.metadata import UID, identity, metadata_of, origin_of
 from fapilog.sinks.loki.options import DEFAULT_LABELS, USER_AGENT, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx
 
@@ -47,8 +51,38 @@ MAX_REQUEST: Final = 3 << 20
 #: The maximum number of entries with the same time that are compared with each other.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
+#: The number of entries whose metadata moves into the line in one piece of work.
+_SLICE: Final = 64
+#: The minimum time limit of the second request of an attempt, in seconds.
+_LEAST: Final = 0.1
 
 _stream, _time = itemgetter(0), itemgetter(1)
+
+
+class MetadataRefusedError(PermanentError):
+    """This Loki accepts no structured metadata, so it has kept no entry of the request."""
+
+
+#: The answers of a Loki without structured metadata, from 2.9 and before 2.9.
+#: Sources: https://github.com/grafana/loki/blob/v3.7.6/pkg/validation/validate.go and
+#: https://github.com/grafana/loki/blob/v2.8.0/pkg/loghttp/entry.go
+_REFUSALS: Final = (
+    (
+        re.compile(
+            "includes structured metadata, but this feature is disallowed"
+            "|error reading entry: array must contains 2 values"
+        ),
+        MetadataRefusedError,
+    ),
+)
+
+
+class _Encoding(NamedTuple):
+    """The encoder of entries, and cached results of it; replaced as a whole."""
+
+    format: Format | InLine
+    origin: Callable[[Resource, Scope, int, str], tuple[bytes, bytes, Room]]
+    identity: Callable[[str, str, int, str], bytes]
 
 
 class LokiSink(DurableSink["Item"]):
@@ -68,9 +102,14 @@ class LokiSink(DurableSink["Item"]):
         line: the format of an entry's line: ``"message"`` (default) is the body, followed
             by an exception's stack trace; ``"json"`` and ``"logfmt"`` also contain the
             attributes.
-        labels: the names of the resource attributes that become labels, up to 15, which
-            may include ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL).  All
-            other fields become structured metadata.
+        labels: the labels of the streams, up to 15: names of resource attributes,
+            ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL), and static labels
+            such as ``"env=prod"``.  A mapping, such as ``{"env": "prod"}``, adds static
+            labels to the default ones.  All other fields become structured metadata.
+        metadata: the place of the other fields: ``"structured"``, structured metadata;
+            ``"line"``, the line of the entry, for a Loki without structured metadata;
+            ``"auto"`` (default), structured metadata until Loki refuses it, then the
+            line.  With ``line="message"``, such a line is logfmt.
         timeout: the time limit for one request, in seconds.
         certificate: the path of a PEM file with the authorities to trust for https.
         client_key: the path of a PEM file with the client's unencrypted key.
@@ -100,7 +139,8 @@ class LokiSink(DurableSink["Item"]):
         headers: Mapping[str, str] | None = None,
         format: loki_options.Format = "json",  # noqa: A002 - the option's usual name
         line: loki_options.Line = "message",
-        labels: Iterable[str] = DEFAULT_LABELS,
+        labels: loki_options.Labels = DEFAULT_LABELS,
+        metadata: loki_options.Metadata = "auto",
         timeout: float = DEFAULT_TIMEOUT,
         certificate: http_options.FilePath | None = None,
         client_key: http_options.FilePath | None = None,
@@ -120,6 +160,7 @@ class LokiSink(DurableSink["Item"]):
             format=format,
             line=line,
             labels=labels,
+            metadata=metadata,
             timeout=timeout,
             certificate=certificate,
             client_key=client_key,
@@ -139,8 +180,9 @@ class LokiSink(DurableSink["Item"]):
         self._given_transport = transport
         self._client: HTTPClient | None = None
         self._line = LINES[line]
-        self._origin = lru_cache(maxsize=1024)(self._encode_origin)
-        self._identity = lru_cache(maxsize=1024)(lambda *ids: encoder.shared(identity(*ids)))
+        self._join = partial(metadata_line, line)
+        self._is_in_line = metadata == "line"
+        self._encoding = self._encoding_now()
         self._moment = 0  # the time of the last entry
         self._entry = b""  # the first entry of this time
         self._twins: set[bytes] = set()  # all entries of this time, if there are several
@@ -148,6 +190,37 @@ class LokiSink(DurableSink["Item"]):
     def __repr__(self) -> str:
         options = self.options
         return f"LokiSink({options.shown!r}, format={options.format!r}, name={self.name!r})"
+
+    def _encoding_now(self) -> _Encoding:
+        encoder = InLine(self._format, self._join) if self._is_in_line else self._format
+
+        def origin(
+            resource: Resource, scope: Scope, number: int, text: str
+        ) -> tuple[bytes, bytes, Room]:
+            """Return encoded labels and metadata that records share, and the space for others."""
+            if missing := self.options.missing_in(resource):
+                self._announce("labels", f"a record's resource has no attribute {missing!r}")
+            names, static = self.options.labels, self.options.static_labels
+            labels, metadata, room = origin_of(resource, scope, number, text, names, static=static)
+            return encoder.stream(labels), encoder.shared(metadata), room
+
+        return _Encoding(
+            encoder,
+            lru_cache(maxsize=1024)(origin),
+            lru_cache(maxsize=1024)(lambda *ids: encoder.shared(identity(*ids))),
+        )
+
+    def _announce(self, option: str, message: str) -> None:
+        announce(f"loki {option} {self.name}", f"{self.name}: {option}: {message}")
+
+    def check_resource(self, resource: Resource) -> None:
+        """Check that ``resource`` has the attributes in ``labels``.
+
+        Raises:
+            ConfigurationError: ``labels`` names an attribute that is missing and that is
+                not one of the default labels.
+        """
+        self.options.check_resource(resource)
 
     def open(self) -> None:
         """Load the HTTP client and the certificates.  Makes no connection.
@@ -166,6 +239,7 @@ class LokiSink(DurableSink["Item"]):
             headers,
             self._given_transport,
             LOKI_RETRYABLE_STATUSES,
+            refusals=_REFUSALS,
             refuses_long=False,
         )
 
@@ -173,22 +247,23 @@ class LokiSink(DurableSink["Item"]):
         """Return the stream, the time and the entry of ``record``.  Not thread-safe."""
         if not record.size:
             record = normal_copy(record)  # no pipeline has processed the record
-        stream, shared, room = self._origin(
+        encoder, origin, identity_of = self._encoding
+        stream, shared, room = origin(
             record.resource, record.scope, record.severity_number, record.severity_text
         )
-        shared += self._identity(
+        shared += identity_of(
             record.trace_id, record.span_id, record.trace_flags, record.event_name
         )
         observed = record.observed_timestamp
         moment = record.timestamp or observed or time.time_ns()
         line, attributes = self._line(record)
         metadata = metadata_of(record, attributes, room)
-        entry = self._format.entry(moment, line, observed or moment, metadata, shared)
+        entry = encoder.entry(moment, line, observed or moment, metadata, shared)
         if moment != self._moment:
             self._moment, self._entry, self._twins = moment, entry, set()
         elif self._has_twin(entry):
             metadata[UID] = uuid.uuid4().hex
-            entry = self._format.entry(moment, line, observed or moment, metadata, shared)
+            entry = encoder.entry(moment, line, observed or moment, metadata, shared)
         return stream, moment, entry
 
     def _has_twin(self, entry: bytes) -> bool:
@@ -200,21 +275,50 @@ class LokiSink(DurableSink["Item"]):
         twins.add(entry)
         return has_twin
 
-    def _encode_origin(
-        self, resource: Resource, scope: Scope, number: int, text: str
-    ) -> tuple[bytes, bytes, Room]:
-        """Return the encoded labels and metadata that records share, and the space for others."""
-        labels, metadata, room = origin_of(resource, scope, number, text, self.options.labels)
-        return self._format.stream(labels), self._format.shared(metadata), room
-
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
         """Send one request.  Blocks up to ``timeout`` seconds or the sink's own limit.
 
         Sending a batch again is harmless, because Loki keeps only one of several equal entries.
+        If Loki refuses structured metadata, the batch is sent a second time without it.
 
         Raises:
             SendError: the batch was not delivered; see :meth:`fapilog.protocols.Sink.send`.
         """
+        deadline = monotonic() + timeout
+        with suppressed():
+            if not self._is_in_line:
+                try:
+                    return self._push(batch, timeout)
+                except MetadataRefusedError as error:
+                    if self.options.metadata != "auto":
+                        raise
+                    self._use_line(error)
+            batch = self._in_line(batch)
+            return self._push(batch, max(deadline - monotonic(), _LEAST))
+
+    def _use_line(self, error: MetadataRefusedError) -> None:
+        """Put the metadata of all later records into the line."""
+        if not self._is_in_line:
+            self._is_in_line = True
+            self._encoding = self._encoding_now()
+            parser = "json" if self.options.line == "json" else "logfmt"
+            self._announce(
+                "metadata",
+                "Loki accepts no structured metadata, so it is in the line from now on; "
+                f"query it with | {parser}; set metadata='line' to avoid the refused request, or "
+                f"let Loki accept it (schema v13 and allow_structured_metadata): {error}",
+            )
+
+    def _in_line(self, batch: Sequence[Item]) -> list[Item]:
+        """Return a batch, which may be older than the switch, with the metadata in the lines."""
+        items: list[Item] = []
+        for start in range(0, len(batch), _SLICE):
+            for stream, moment, entry in batch[start : start + _SLICE]:
+                items.append((stream, moment, self._format.in_line(entry, self._join)))
+            give_way()
+        return items
+
+    def _push(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
         streams: dict[bytes, list[Item]] = {}
         for item in batch:
             streams.setdefault(item[0], []).append(item)
@@ -225,8 +329,7 @@ class LokiSink(DurableSink["Item"]):
         if len(request) > MAX_REQUEST:
             msg = f"a request of {len(request)} bytes exceeds the limit of {MAX_REQUEST}"
             raise TooLargeError(msg)
-        with suppressed():
-            return self._post(self._format.compress(request), timeout)
+        return self._post(self._format.compress(request), timeout)
 
     def _post(self, body: bytes, timeout: float) -> Outcome | None:
         if self._client is None:
