@@ -22,7 +22,6 @@ from fapilog.sinks.factory import sink_of
 DEFAULT: Final = "default"
 
 _RESOURCE_VARIABLE: Final = "OTEL_RESOURCE_ATTRIBUTES"
-_SERVICE_VARIABLE: Final = "OTEL_SERVICE_NAME"
 
 
 class Entry(NamedTuple):
@@ -117,14 +116,15 @@ def _otlp_origin(option: str) -> str:
 
 def resource_entries(settings: Settings) -> Iterator[Entry]:
     """Yield the resource's attributes as a sink receives them."""
-    attributes = detect_resource().attributes
+    attributes = detect_resource(None, settings.service_name).attributes
     redact = RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
     given = os.environ.get(_RESOURCE_VARIABLE, "").split(",")
     names = {pair.partition("=")[0].strip() for pair in given}
     for name, value in redact.redact_mapping(attributes).items():
         origin = _RESOURCE_VARIABLE if name in names else "detected"
-        if name == "service.name" and os.environ.get(_SERVICE_VARIABLE):
-            origin = _SERVICE_VARIABLE
+        if name == "service.name" and settings.service_name:
+            source = Settings.origins().source("service_name")
+            origin = source.origin("service_name") if source else origin
         yield Entry(name, value, origin)
 
 
