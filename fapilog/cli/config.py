@@ -17,7 +17,7 @@ from fapilog.otel.resource import detect_resource
 from fapilog.processors.redact import MASK, RedactProcessor
 from fapilog.settings import Settings
 from fapilog.severity import OFF, SHORT_NAMES
-from fapilog.sinks.factory import sink_of
+from fapilog.sinks.factory import sink_of, wanted_sinks
 
 DEFAULT: Final = "default"
 
@@ -41,7 +41,7 @@ def config(
     and nothing is sent.
     """
     settings = Settings()
-    for spec in settings.sinks or ():
+    for spec in named_sinks(settings):
         sink_of(spec, settings)  # raises ConfigurationError for a wrong option
     sections = {
         "settings": list(settings_entries(settings)),
@@ -61,13 +61,19 @@ def config(
         terminal.table([_row(entry) for entry in entries])
 
 
+def named_sinks(settings: Settings) -> list[str]:
+    """Return the names of the sinks that an application with these settings has."""
+    return [str(spec) for spec in wanted_sinks(settings)]
+
+
 def settings_entries(settings: Settings) -> Iterator[Entry]:
     """Yield fapilog's options, each with its dotted name."""
     origins = Settings.origins()
     for option, value in _options(settings):
         source = origins.source(option)
         origin = DEFAULT if source is None else source.origin(option)
-        yield Entry(option, _plain(option, value), origin)
+        shown = named_sinks(settings) if option == "sinks" else value
+        yield Entry(option, _plain(option, shown), origin)
 
 
 def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -89,7 +95,7 @@ def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def otlp_sections(settings: Settings) -> Iterator[tuple[str, list[Entry]]]:
     """Yield a title and the OpenTelemetry options of each OTLP sink."""
-    for spec in settings.sinks or ():
+    for spec in named_sinks(settings):
         if spec.partition(":")[0].lower() == "otlp":
             yield f"sink {mask_url(spec)}", list(_otlp_entries(spec, settings))
 
@@ -137,7 +143,7 @@ def _plain(option: str, value: Any) -> Any:
     if option in ("levels", "severities"):
         return {name: _severity(number) for name, number in value.items()}
     if option == "sinks":
-        return [mask_url(spec) for spec in (("console",) if value is None else value)]
+        return [mask_url(spec) for spec in value]
     if isinstance(value, Path) or (option == "loki.url" and value is not None):
         return mask_url(str(value))
     return list(value) if isinstance(value, tuple) else value

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +25,7 @@ from fapilog.process import fork
 from fapilog.values import snapshot_attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from types import FrameType
 
     from typing_extensions import Unpack
@@ -180,6 +180,7 @@ def _wanted(
         before: the configuration that the call changes, or None.
     """
     from fapilog.runtime import runtime as runtimes  # noqa: PLC0415 - pydantic loads here
+    from fapilog.sinks.factory import listed  # noqa: PLC0415 - at configure only
 
     if before is not None:
         kept = {name: getattr(before, name) for name in ("sinks", "processors", "resource")}
@@ -188,12 +189,9 @@ def _wanted(
         given = {**kept, **given}
     options = runtimes.named_options(settings, named, before.options if before else {})
     sinks = given.get("sinks")
-    if sinks is not None:
-        is_list = isinstance(sinks, Iterable) and not isinstance(sinks, str)
-        sinks = tuple(sinks) if is_list else (sinks,)
     return Configuration(
         runtimes.resolve_settings(settings, options if settings is None else named),
-        sinks,
+        None if sinks is None else listed(sinks),
         runtimes.check_processors(given.get("processors")),
         runtimes.check_resource(given.get("resource")),
         options,
