@@ -15,7 +15,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -25,7 +25,14 @@ from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.options.explain import closest, explain, unknown
 from fapilog.options.found import HARMLESS, HARMLESS_IF_LOWER
-from fapilog.options.schema import containers, is_group, option_names, right_values
+from fapilog.options.schema import (
+    containers,
+    is_group,
+    merged,
+    nested,
+    option_names,
+    right_values,
+)
 from fapilog.options.sources import (
     ENV_PREFIX,
     ArgumentSource,
@@ -50,6 +57,11 @@ from fapilog.options.types import (
     SecretPairs,
     Severities,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fapilog.options.arguments import SettingsArguments
 
 _T = TypeVar("_T")
 #: An option that a file in the working directory may always set; see HARMLESS.
@@ -162,6 +174,11 @@ class Settings(BaseSettings):
     ``Settings(...)`` reads every option that is not an argument from the
     environment and the files.  Blocks only while it reads two small files.
 
+    Args:
+        **options: the fields of this class by name.  An option of a group is
+            written ``console={"format": "json"}``, or by its dotted name in a
+            mapping: ``**{"console.format": "json"}``.
+
     Raises:
         ConfigurationError: an option is wrong.  The message names the option,
             its source and the fix, and shows no secret.
@@ -178,6 +195,9 @@ class Settings(BaseSettings):
 
     config: Path | None = Field(
         None, description="file of options, instead of those in the working directory"
+    )
+    service_name: str | None = Field(
+        None, min_length=1, description="name of the service: the attribute service.name"
     )
     level: Level = Field(
         9,
@@ -245,16 +265,17 @@ class Settings(BaseSettings):
     spool: SpoolGroup = SpoolGroup()
     routes: dict[str, RouteGroup] = Field({}, description="records that a sink gets, by its name")
 
-    def __init__(self, **options: Any) -> None:
-        for name in options:
+    def __init__(self, **options: Unpack[SettingsArguments]) -> None:
+        given = nested(options)
+        for name in given:
             if name.startswith("_"):  # pydantic-settings would read _env_file as its own argument
                 msg = f"option {name!r}: {unknown(name, type(self))}"
                 raise ConfigurationError(msg, name)
         try:
-            super().__init__(**options)
+            super().__init__(**given)
         except ValidationError as error:
-            arguments = ArgumentSource(type(self), options)
-            origins = Origins([arguments, *_sources(options.get("config"))])
+            arguments = ArgumentSource(type(self), given)
+            origins = Origins([arguments, *_sources(given.get("config"))])
             raise explain(error, type(self), origins) from None
         _announce_unknown_variables()
 
@@ -322,19 +343,10 @@ def salvage() -> Settings:
     """
     found: dict[str, Any] = {}
     for source in reversed(list(_sources())):
-        found = _merged(found, source())
+        found = merged(found, source())
     right, _ = right_values(Settings, found)
     for name, field in Settings.model_fields.items():
         group: Any = field.annotation
         if name in right and is_group(group):
             right[name] = group.model_construct(**right[name])
     return Settings.model_construct(**right)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    both = {
-        name: _merged(below[name], value)
-        for name, value in above.items()
-        if isinstance(value, Mapping) and isinstance(below.get(name), Mapping)
-    }
-    return {**below, **above, **both}

@@ -12,6 +12,7 @@ import contextlib
 import re
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from unittest import mock
 
@@ -278,7 +279,7 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
     with state.lock:
         before, made_from, levels = state.runtime, state.made_from, state.registry.levels
         floor, installed, hooked = holding.floor, stdlib.installed(), hooks.installed()
-        state.runtime, state.made_from = _like_default(level), ()
+        state.runtime, state.made_from = _like_default(level)
     stdlib.follow_levels()
     try:
         yield
@@ -301,19 +302,26 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
         stdlib.follow_levels()
 
 
-def _like_default(level: int | str | None) -> Runtime:
-    """Return a runtime with the options of the open default runtime or of the environment."""
+def _like_default(level: int | str | None) -> tuple[Runtime, default.Configuration]:
+    """Return a runtime like the open default runtime, and the arguments that it keeps.
+
+    If nothing is configured, the runtime has the options of the environment.
+    """
     state = default.state
-    options: dict[str, Any] = {"handle_sigterm": False}
-    if level is not None:
-        options["level"] = level
-    settings, processors, resource = None, None, None
+    named: dict[str, Any] = {} if level is None else {"level": level}
+    settings = None
     if state.runtime is not None and not state.runtime.pipeline.closed:
         settings = state.runtime.settings
-        if state.made_from:
-            processors, resource = state.made_from[2:]
-    settings = resolve_settings(settings, options)
-    return Runtime(settings, processors=processors, resource=resource, _registry=state.registry)
+    settings = resolve_settings(settings, {**named, "handle_sigterm": False})
+    kept = state.in_force or default.Configuration(settings, None, (), None, {})
+    kept = replace(kept, settings=settings, options={**kept.options, **named})
+    runtime = Runtime(
+        settings,
+        processors=kept.processors,
+        resource=kept.resource,
+        _registry=state.registry,
+    )
+    return runtime, kept
 
 
 def _reinstall(installed: dict[logging.Logger, int | None]) -> None:

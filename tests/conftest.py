@@ -39,7 +39,7 @@ def clean_process(
     holding.reset_floor()
     default.state.registry.detach()
     default.state.runtime = None
-    default.state.made_from = ()
+    default.state.made_from = None
     until = time.monotonic() + 20  # one in a nap ends just after the shutdown that told it to
     while (left := _threads()) and time.monotonic() < until:
         time.sleep(0.01)

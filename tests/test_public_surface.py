@@ -12,7 +12,8 @@ import fapilog
 from fapilog import AsyncLogger, Handler, Logger, Runtime, protocols, sinks, testing
 from fapilog.bridges import loguru, structlog
 
-CONFIGURE = "(settings=None, *, sinks=None, processors=None, level=None, resource=None, **options)"
+RUNTIME = "(settings=None, *, sinks=None, processors=None, level=None, resource=None, **options)"
+CONFIGURE = RUNTIME.replace("*, ", "*, reset=False, ", 1)
 FILE = (
     "(path, *, format='json', max_bytes=None, rotate_every=None, compress=None, keep_count=None, "
     "keep_age=None, keep_bytes=None, mode=384, fsync=False, name='file', "
@@ -61,7 +62,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (structlog.install, "(processors=(), *, cache_logger_on_first_use=False)"),
     (structlog.uninstall, "()"),
     (Handler, "(level=0, runtime=None, *, code_attributes=False, thread_attributes=False)"),
-    (Runtime, CONFIGURE),
+    (Runtime, RUNTIME),
     (Runtime.flush, "(self, timeout=None)"),
     (Runtime.get_async_logger, "(self, name='', /, **bound)"),
     (Runtime.get_logger, "(self, name='', /, **bound)"),

@@ -17,12 +17,11 @@ from fapilog.otel.resource import detect_resource
 from fapilog.processors.redact import MASK, RedactProcessor
 from fapilog.settings import Settings
 from fapilog.severity import OFF, SHORT_NAMES
-from fapilog.sinks.factory import sink_of
+from fapilog.sinks.factory import sink_of, wanted_sinks
 
 DEFAULT: Final = "default"
 
 _RESOURCE_VARIABLE: Final = "OTEL_RESOURCE_ATTRIBUTES"
-_SERVICE_VARIABLE: Final = "OTEL_SERVICE_NAME"
 
 
 class Entry(NamedTuple):
@@ -42,7 +41,7 @@ def config(
     and nothing is sent.
     """
     settings = Settings()
-    for spec in settings.sinks or ():
+    for spec in named_sinks(settings):
         sink_of(spec, settings)  # raises ConfigurationError for a wrong option
     sections = {
         "settings": list(settings_entries(settings)),
@@ -62,13 +61,19 @@ def config(
         terminal.table([_row(entry) for entry in entries])
 
 
+def named_sinks(settings: Settings) -> list[str]:
+    """Return the names of the sinks that an application with these settings has."""
+    return [str(spec) for spec in wanted_sinks(settings)]
+
+
 def settings_entries(settings: Settings) -> Iterator[Entry]:
     """Yield fapilog's options, each with its dotted name."""
     origins = Settings.origins()
     for option, value in _options(settings):
         source = origins.source(option)
         origin = DEFAULT if source is None else source.origin(option)
-        yield Entry(option, _plain(option, value), origin)
+        shown = named_sinks(settings) if option == "sinks" else value
+        yield Entry(option, _plain(option, shown), origin)
 
 
 def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,7 +95,7 @@ def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def otlp_sections(settings: Settings) -> Iterator[tuple[str, list[Entry]]]:
     """Yield a title and the OpenTelemetry options of each OTLP sink."""
-    for spec in settings.sinks or ():
+    for spec in named_sinks(settings):
         if spec.partition(":")[0].lower() == "otlp":
             yield f"sink {mask_url(spec)}", list(_otlp_entries(spec, settings))
 
@@ -117,14 +122,15 @@ def _otlp_origin(option: str) -> str:
 
 def resource_entries(settings: Settings) -> Iterator[Entry]:
     """Yield the resource's attributes as a sink receives them."""
-    attributes = detect_resource().attributes
+    attributes = detect_resource(None, settings.service_name).attributes
     redact = RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
     given = os.environ.get(_RESOURCE_VARIABLE, "").split(",")
     names = {pair.partition("=")[0].strip() for pair in given}
     for name, value in redact.redact_mapping(attributes).items():
         origin = _RESOURCE_VARIABLE if name in names else "detected"
-        if name == "service.name" and os.environ.get(_SERVICE_VARIABLE):
-            origin = _SERVICE_VARIABLE
+        if name == "service.name" and settings.service_name:
+            source = Settings.origins().source("service_name")
+            origin = source.origin("service_name") if source else origin
         yield Entry(name, value, origin)
 
 
@@ -137,7 +143,7 @@ def _plain(option: str, value: Any) -> Any:
     if option in ("levels", "severities"):
         return {name: _severity(number) for name, number in value.items()}
     if option == "sinks":
-        return [mask_url(spec) for spec in (("console",) if value is None else value)]
+        return [mask_url(spec) for spec in value]
     if isinstance(value, Path) or (option == "loki.url" and value is not None):
         return mask_url(str(value))
     return list(value) if isinstance(value, tuple) else value

@@ -37,6 +37,8 @@ class Levels:
     def __init__(self, default: int = INFO, by_name: Mapping[str, int] | None = None) -> None:
         self._default = default
         self._by_name = dict(by_name or {})
+        #: Whether :meth:`set` has changed the levels of the settings.
+        self.is_changed = False
         self._find_extremes()
 
     def threshold(self, name: str) -> int:
@@ -51,6 +53,7 @@ class Levels:
             self._by_name = {k: v for k, v in self._by_name.items() if k != name}
         else:
             self._by_name = {**self._by_name, name: threshold}
+        self.is_changed = True
         self._find_extremes()
 
     def _find_extremes(self) -> None:

@@ -107,7 +107,9 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     names = list(kind.model_fields) if is_group(kind) else []
     prefix = f"{group}." if group else ""
     own = {one: prefix + one for one in names}
-    everywhere = {one.rpartition(".")[2]: one for one in reversed(list(option_names(model)))}
+    all_names = list(option_names(model))
+    everywhere = {one.rpartition(".")[2]: one for one in reversed(all_names)}
+    everywhere |= {one: one for one in all_names}  # console_format means console.format
     # A correct name in the wrong group is more likely than a bad misspelling.
     for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):
         near = closest(name, known, similarity)
@@ -124,4 +126,4 @@ def closest(name: str, known: Iterable[str], similarity: float = _SIMILAR) -> st
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "")
+    return name.lower().replace("-", "").replace("_", "").replace(".", "")

@@ -99,10 +99,15 @@ def _is_within(file: str, directory: Path) -> bool:
             resolved.is_file()
             and directory in resolved.parents
             and scripts != resolved.parent
-            and _INSTALLED.isdisjoint(resolved.parts)
+            and not is_installed(resolved)
         )
     except (OSError, RuntimeError, ValueError):  # a loop of links, or a wrong name
         return False
+
+
+def is_installed(file: str | Path) -> bool:
+    """Whether a file is in a directory of installed packages."""
+    return not _INSTALLED.isdisjoint(Path(file).parts)
 
 
 def is_harmless(field: FieldInfo, value: Any) -> bool:

@@ -88,6 +88,47 @@ def containers(model: type[BaseModel]) -> Iterator[str]:
             yield name
 
 
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with ``console.format`` inside of ``console``, as in a file."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        group, dot, inner = name.partition(".")
+        found = merged(found, {group: nested({inner: value})} if dot else {name: value})
+    return found
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of both mappings; ``above`` wins, and mappings in them are merged."""
+    both = {
+        name: merged(below[name], value)
+        for name, value in above.items()
+        if isinstance(value, Mapping) and isinstance(below.get(name), Mapping)
+    }
+    return {**below, **above, **both}
+
+
+def kept(kind: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options ``now``, and those of ``before`` that ``now`` does not name.
+
+    Only groups are merged: a list or a table of levels replaces the earlier one.
+    """
+    found = {**before, **now}
+    for name in before.keys() & now.keys():
+        group = inside(kind, name)
+        both = [_as_table(before[name]), _as_table(now[name])]
+        is_table = is_group(group) or is_group(inside(group, ""))
+        if is_table and all(isinstance(one, Mapping) for one in both):
+            found[name] = kept(group, *both)
+    return found
+
+
+def _as_table(value: Any) -> Any:
+    """Return a group's options as a mapping, without the defaults."""
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in value.model_fields_set}
+    return value
+
+
 def kind_of(field: FieldInfo) -> Any:
     """Return the type of an option with its constraints."""
     kind: Any = field.annotation

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import unquote
 
 from pydantic_settings import (
     EnvSettingsSource,
@@ -24,7 +25,7 @@ from typing_extensions import override
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.options import found
-from fapilog.options.schema import right_values
+from fapilog.options.schema import nested, right_values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,6 +62,8 @@ OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": ("attribute_value_length_limit", False),
     "OTEL_SDK_DISABLED": ("otel_disabled", False),
     "OTEL_LOGS_EXPORTER": ("sinks", False),
+    "OTEL_SERVICE_NAME": ("service_name", False),
+    "OTEL_RESOURCE_ATTRIBUTES": ("service_name", False),
 }
 #: If one of these variables is set and no option names a sink, the sink is ``otlp``.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -102,8 +105,11 @@ class ArgumentSource(InitSettingsSource):
         return f"option {option!r}"
 
     def spelling(self, option: str) -> str:
-        """Return the option's name."""
-        return repr(option)
+        """Return the option's name; an option of a group as in ``console={'format': ...}``."""
+        group, *names = option.split(".")
+        if not names:
+            return repr(option)
+        return f"{group}={''.join(f'{{{name!r}: ' for name in names)}...{'}' * len(names)}"
 
 
 class EnvironmentSource(EnvSettingsSource):
@@ -221,7 +227,12 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
         ValueError: the value is wrong; the specification requires a warning instead.
     """
     option, milliseconds = OTEL_VARIABLES[variable]
-    if option == "sinks":
+    if variable == "OTEL_RESOURCE_ATTRIBUTES":
+        pairs = (pair.partition("=") for pair in text.split(","))
+        return {name.strip(): unquote(value.strip()) for name, _, value in pairs}.get(
+            "service.name"
+        )
+    if option in {"sinks", "service_name"}:
         return text
     if option == "otel_disabled":
         if text.lower() not in {"true", "false"}:
@@ -341,7 +352,7 @@ def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(content, dict):
             msg = f"{name!r} in {path} is not a table; write [{'.'.join(table)}] above the options"
             raise ConfigurationError(msg)
-    return cast("dict[str, Any]", content)
+    return nested(content)
 
 
 def own_variable(option: str) -> str:

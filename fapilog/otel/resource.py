@@ -35,8 +35,10 @@ def name_auto_instrumentation(version: str) -> None:
     _of_auto_instrumentation["telemetry.auto.version"] = version
 
 
-def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = None) -> Resource:
-    """Return the resource from the detectors, the environment and ``given``, which wins.
+def detect_resource(
+    given: Resource | SDKResource | Mapping[str, Any] | None = None, service_name: str | None = None
+) -> Resource:
+    """Return the resource from the detectors, the environment and the arguments, which win.
 
     Reads ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
     ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``, which by default selects the
@@ -44,11 +46,13 @@ def detect_resource(given: Resource | SDKResource | Mapping[str, Any] | None = N
 
     Args:
         given: the attributes that override detected ones, or a complete resource.
+        service_name: the attribute ``service.name``, which overrides a detected one.
     """
     if isinstance(given, (Resource, SDKResource)):
         return Resource(snapshot_attributes(dict(given.attributes)), given.schema_url)
     _announce_malformed()
-    extra = snapshot_attributes(dict(given or {}))
+    named = {"service.name": service_name} if service_name else {}
+    extra = snapshot_attributes({**named, **(given or {})})
     names = os.environ.get(_DETECTORS) or _DEFAULT_DETECTORS
     try:
         detected = get_aggregated_resources(_load(names), SDKResource.create())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.bridges import feeds
@@ -25,11 +25,39 @@ from fapilog.process import fork
 from fapilog.values import snapshot_attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import FrameType
+
+    from typing_extensions import Unpack
+
     from fapilog.delivery.ledger import Stats
     from fapilog.engine.emit import LoggerCore
+    from fapilog.options.arguments import Arguments
     from fapilog.protocols import Processor
+    from fapilog.runtime.callers import Caller
     from fapilog.runtime.runtime import AnyResource, Runtime, Sinks
     from fapilog.settings import Settings
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The arguments of the ``configure()`` calls that are in force.
+
+    Attributes:
+        settings: the settings that result from the arguments.
+        sinks: the argument ``sinks``, or None if the settings name the sinks.
+        processors: the argument ``processors``.
+        resource: the argument ``resource``.
+        options: the options that the arguments name.
+        caller: the last caller that named an argument, or None if it is not known.
+    """
+
+    settings: Settings
+    sinks: tuple[Any, ...] | None
+    processors: tuple[Processor, ...]
+    resource: AnyResource | None
+    options: Mapping[str, Any] = field(compare=False)
+    caller: Caller | None = field(default=None, compare=False)
 
 
 class DefaultState:
@@ -38,7 +66,7 @@ class DefaultState:
     Attributes:
         lock: the lock that protects changes of the other attributes.
         runtime: the runtime of the last ``configure()``, open or closed.
-        made_from: the arguments from which ``runtime`` was made.
+        made_from: the arguments from which ``runtime`` was made, or None.
         is_configuring: whether the holder of the lock is inside ``configure()``.
         fork_patience: the longest wait of a fork for ``configure()``, in seconds.
     """
@@ -46,10 +74,16 @@ class DefaultState:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.runtime: Runtime | None = None
-        self.made_from: tuple[Any, ...] = ()
+        self.made_from: Configuration | None = None
         self.is_configuring = False
         self.fork_patience = 10.0
         self.registry = LoggerRegistry(_configure_on_first_use)
+
+    @property
+    def in_force(self) -> Configuration | None:
+        """The configuration of the present runtime, or None after its shutdown."""
+        is_open = self.runtime is not None and not self.runtime.pipeline.closed
+        return self.made_from if is_open else None
 
     def before_fork(self) -> None:
         """Wait until no other thread configures, because a child would inherit its import locks.
@@ -73,25 +107,36 @@ class DefaultState:
 def configure(
     settings: Settings | None = None,
     *,
+    reset: bool = False,
     sinks: Sinks | None = None,
     processors: Sequence[Processor] | None = None,
     level: int | str | None = None,
     resource: AnyResource | None = None,
-    **options: Any,
+    **options: Unpack[Arguments],
 ) -> Runtime:
     """Configure the default runtime from arguments, environment and files.
 
-    A second call with equal options changes nothing.  With other options, the
-    loggers move to a new runtime and the previous runtime is shut down, which
-    blocks for at most its ``shutdown_timeout``.  Thread-safe.
+    A second call changes only what it names; everything else keeps the values of
+    the earlier calls, including the levels of :func:`set_level`.  ``reset=True``
+    and :func:`shutdown` forget the earlier calls.  If options change, the loggers
+    move to a new runtime and the previous runtime is shut down, which blocks for at
+    most its ``shutdown_timeout``.  Thread-safe.
+
+    If an installed package and the application both configure fapilog, a line on
+    stderr names both places.
 
     Args:
-        settings: the options, or None to read them from the environment and files.
+        settings: the settings, which name all options; None to read the options that
+            no call names from the environment and files.
+        reset: whether to forget the arguments of earlier calls.
         sinks: the sinks, or their names as in the option ``sinks``.
         processors: the functions ``(record) -> record or None``, in order.
         level: the lowest enabled severity.
-        resource: the resource attributes that replace the detected ones.
-        **options: more options of :class:`fapilog.Settings`.
+        resource: the resource attributes that replace the detected ones and
+            ``service_name``.
+        **options: more options of :class:`fapilog.Settings`.  An option of a group is
+            written ``console={"format": "json"}``; a later call keeps the options of
+            the group that it does not name.
 
     Returns:
         The default runtime.
@@ -100,73 +145,120 @@ def configure(
         ConfigurationError: an option is wrong; the message names it and the
             fix.  The previous configuration stays in force.
     """
-    if level is not None:
-        options["level"] = level
-    if sinks is not None:
-        sinks = tuple(sinks) if isinstance(sinks, Iterable) and not isinstance(sinks, str) else (
-            sinks,)  # fmt: skip
+    named: dict[str, Any] = {**options} if level is None else {**options, "level": level}
+    arguments = {"sinks": sinks, "processors": processors, "resource": resource}
+    given = {name: value for name, value in arguments.items() if value is not None}
     with state.lock:
         state.is_configuring = True
         try:
-            return _configure(settings, sinks, processors, resource, options)
+            before = state.in_force
+            wanted = _wanted(settings, named, given, None if reset else before)
+            if wanted == before and not reset and state.runtime is not None:
+                state.made_from = wanted
+                return state.runtime
+            words = [*named, *given, *(["settings"] if settings else []), *["reset"] * reset]
+            if words:  # the first log call names nothing, and calls from any module
+                wanted = _with_caller(wanted, words, sys._getframe(1), before)  # noqa: SLF001
+            keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
+            return _put_in_force(wanted, keeps_levels=keeps_levels)
         finally:
             state.is_configuring = False
 
 
-def _configure(
+def _wanted(
     settings: Settings | None,
-    sinks: Any,
-    processors: Sequence[Processor] | None,
-    resource: AnyResource | None,
-    options: dict[str, Any],
-) -> Runtime:
-    from fapilog.runtime import runtime as runtimes  # noqa: PLC0415 - pydantic loads here
+    named: Mapping[str, Any],
+    given: Mapping[str, Any],
+    before: Configuration | None,
+) -> Configuration:
+    """Return the configuration that a call asks for.
 
-    resolved = runtimes.resolve_settings(settings, options)
-    given = runtimes.check_processors(processors)
-    made_from = (resolved, sinks, given, runtimes.check_resource(resource))
-    present = state.runtime
-    if present is not None and not present.pipeline.closed and made_from == state.made_from:
-        return present
-    runtime = _change_over(made_from)
+    Args:
+        settings: the settings that name all options, or None.
+        named: the options that the call names.
+        given: the other arguments that the call names.
+        before: the configuration that the call changes, or None.
+    """
+    from fapilog.runtime import runtime as runtimes  # noqa: PLC0415 - pydantic loads here
+    from fapilog.sinks.factory import listed  # noqa: PLC0415 - at configure only
+
+    if before is not None:
+        kept = {name: getattr(before, name) for name in ("sinks", "processors", "resource")}
+        if settings is not None and settings.sinks is not None:
+            del kept["sinks"]
+        given = {**kept, **given}
+    options = runtimes.named_options(settings, named, before.options if before else {})
+    sinks = given.get("sinks")
+    return Configuration(
+        runtimes.resolve_settings(settings, options if settings is None else named),
+        None if sinks is None else listed(sinks),
+        runtimes.check_processors(given.get("processors")),
+        runtimes.check_resource(given.get("resource")),
+        options,
+        before.caller if before else None,
+    )
+
+
+def _with_caller(
+    wanted: Configuration, names: Sequence[str], frame: FrameType, before: Configuration | None
+) -> Configuration:
+    """Return a configuration with its caller; announce that two packages configure fapilog."""
+    from fapilog.runtime.callers import announce_change, caller_of  # noqa: PLC0415 - see configure
+
+    caller = caller_of(frame)
+    announce_change(names, caller, before.caller if before else None)
+    return replace(wanted, caller=caller)
+
+
+def _put_in_force(wanted: Configuration, *, keeps_levels: bool) -> Runtime:
+    """Change over to a new runtime, and tell everything that follows the default runtime."""
+    levels = state.registry.levels
+    was_open = state.in_force is not None
+    runtime = _change_over(wanted)
+    if was_open and keeps_levels and levels.is_changed:
+        state.registry.levels = levels
+        state.registry.apply_levels()
     _follow_levels()
-    if resolved.otel_provider and not resolved.otel_disabled:
+    settings = wanted.settings
+    if settings.otel_provider and not settings.otel_disabled:
         from fapilog.otel.provider import install_provider  # noqa: PLC0415 - at configure only
 
         install_provider(target)
     return runtime
 
 
-def _change_over(made_from: tuple[Any, ...]) -> Runtime:
+def _change_over(wanted: Configuration) -> Runtime:
     """Replace the present runtime with a new one, or restore it if that fails."""
-    previous = state.runtime
-    was_open = previous is not None and not previous.pipeline.closed
-    if previous is not None and _shared(made_from[1], state.made_from):
+    previous, before = state.runtime, state.in_force
+    if previous is not None and _shared(wanted.sinks, state.made_from):
         previous.shutdown()  # a sink cannot be open twice
     try:
-        runtime = state.runtime = _make(made_from)
+        runtime = state.runtime = _make(wanted)
     except ConfigurationError:
-        if was_open and previous is not None and previous.pipeline.closed:
-            state.runtime = _make(state.made_from)
+        if before is not None and previous is not None and previous.pipeline.closed:
+            state.runtime = _make(before)
         raise
-    state.made_from = made_from
+    state.made_from = wanted
     if previous is not None:
         previous.retire()
     return runtime
 
 
-def _make(made_from: tuple[Any, ...]) -> Runtime:
+def _make(wanted: Configuration) -> Runtime:
     from fapilog.runtime.runtime import Runtime  # noqa: PLC0415 - at configure only
 
-    settings, sinks, processors, resource = made_from
     return Runtime(
-        settings, sinks=sinks, processors=processors, resource=resource, _registry=state.registry
+        wanted.settings,
+        sinks=wanted.sinks,
+        processors=wanted.processors,
+        resource=wanted.resource,
+        _registry=state.registry,
     )
 
 
-def _shared(sinks: Iterable[object] | None, made_from: tuple[Any, ...]) -> bool:
-    before = made_from[1] if made_from else ()
-    return any(not isinstance(sink, str) and sink in (before or ()) for sink in sinks or ())
+def _shared(sinks: Iterable[object] | None, before: Configuration | None) -> bool:
+    others = (before and before.sinks) or ()
+    return any(not isinstance(sink, str) and sink in others for sink in sinks or ())
 
 
 def get_logger(name: str = "", /, **bound: Any) -> Logger:
@@ -306,7 +398,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
                 from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
 
                 announce("configure", f"{error}; logging to the console instead")
-                state.runtime = _make((salvage(), "console", (), None))
+                state.runtime = _make(Configuration(salvage(), ("console",), (), None, {}))
         except Exception as error:  # noqa: BLE001 - an ending interpreter cannot import modules
             announce("configure", f"records are dropped: {describe(error)}")
 

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from opentelemetry.sdk.resources import Resource as SDKResource
+    from typing_extensions import Unpack
 
     from fapilog.delivery.ledger import Stats
     from fapilog.delivery.route import Route
+    from fapilog.options.arguments import Arguments
     from fapilog.processors import RedactProcessor
     from fapilog.protocols import Processor, Sink
     from fapilog.settings import Settings
@@ -66,9 +68,10 @@ class Runtime:
             Redaction runs after them, unless one of them is a
             ``RedactProcessor`` or the option ``redact`` is off.
         level: the lowest enabled severity, as in the option ``level``.
-        resource: the attributes that replace the detected ones, or a complete
-            resource.
-        **options: more options of :class:`Settings`.
+        resource: the attributes that replace the detected ones, and ``service_name``,
+            or a complete resource.
+        **options: more options of :class:`Settings`.  An option of a group is
+            written ``console={"format": "json"}``.
 
     Raises:
         ConfigurationError: an option is wrong; the message names it and the fix.
@@ -83,16 +86,15 @@ class Runtime:
         level: int | str | None = None,
         resource: AnyResource | None = None,
         _registry: LoggerRegistry | None = None,
-        **options: Any,
+        **options: Unpack[Arguments],
     ) -> None:
         from fapilog.otel import resource as resources  # noqa: PLC0415 - loads the SDK
         from fapilog.runtime.wiring import make_queues  # noqa: PLC0415 - at configure only
 
-        if level is not None:
-            options["level"] = level
-        self.settings = resolve_settings(settings, options)
+        named: dict[str, Any] = {**options} if level is None else {**options, "level": level}
+        self.settings = resolve_settings(settings, named)
         self._redactor, chain = _processors(self.settings, check_processors(processors))
-        detected = resources.detect_resource(check_resource(resource))
+        detected = resources.detect_resource(check_resource(resource), self.settings.service_name)
         self.resource = self._redact(detected)
         self._process = resources.process_attributes()
         # Resources and scopes are compared by identity, and an application has few of them.
@@ -268,15 +270,34 @@ def resolve_settings(settings: object, options: Mapping[str, Any]) -> Settings:
     """
     from fapilog.settings import Settings as Model  # noqa: PLC0415 - pydantic loads at configure
 
+    if isinstance(settings, Model) and not options:
+        return settings
+    return Model(**named_options(settings, options))
+
+
+def named_options(
+    settings: object, options: Mapping[str, Any], before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the options that two arguments name, and those of an earlier call.
+
+    Args:
+        settings: the settings, which name all their options, or None.
+        options: the options that override ``settings``.
+        before: the options of earlier calls, which apply if ``settings`` is None.
+
+    Raises:
+        ConfigurationError: ``settings`` has another type.
+    """
+    from fapilog.options.schema import kept, nested  # noqa: PLC0415 - pydantic loads at configure
+    from fapilog.settings import Settings as Model  # noqa: PLC0415 - pydantic loads at configure
+
     if settings is None:
-        return Model(**options)
+        return kept(Model, before or {}, nested(options))
     if not isinstance(settings, Model):
         msg = f"settings: {settings!r} is not a Settings object; pass options by name"
         raise ConfigurationError(msg)
-    if not options:
-        return settings
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return Model(**{**given, **options})
+    return kept(Model, given, nested(options))
 
 
 def check_processors(given: object) -> tuple[Processor, ...]:

@@ -110,17 +110,26 @@ def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
     option: object = given if given is not None else settings.sinks
     if option is None:
         return ("console",)
-    if isinstance(option, str) or not isinstance(option, Iterable):
-        return (option,)
-    wanted = tuple(option)
+    wanted = listed(option)
     if any(one is None for one in wanted):
         _check(None)
     return wanted if given is not None else _known(wanted, settings)
 
 
+def listed(given: object) -> tuple[object, ...]:
+    """Return the sinks in an argument, which may also be one sink or one name."""
+    is_one = isinstance(given, str) or hasattr(given, "write")  # a stream yields lines
+    return (given,) if is_one or not isinstance(given, Iterable) else tuple(given)
+
+
 def _check(sink: Any) -> None:
     if isinstance(sink, type) or not all(hasattr(sink, name) for name in _PARTS):
-        msg = f"option 'sinks': {sink!r} is not a sink; give names ({_NAMES}) or instances of Sink"
+        fix = f"give names ({_NAMES}) or instances of Sink"
+        if isinstance(sink, Path):
+            fix = f"write {f'file:{sink}'!r}"
+        elif hasattr(sink, "write"):
+            fix = "write 'console:stdout' or 'console:stderr', or give ConsoleSink(stream)"
+        msg = f"option 'sinks': {sink!r} is not a sink; {fix}"
         raise ConfigurationError(msg)
     if iscoroutinefunction(sink.send):
         msg = (
@@ -263,4 +272,10 @@ def _unknown(name: str, exporters: Iterable[str]) -> str:
         hint = "for a URL write otlp:URL or loki:URL"
     elif "," in name:
         hint = "give several names as a list"
+    elif kind.lower() in ("stdout", "stderr"):
+        hint = f"did you mean {f'console:{kind.lower()}'!r}?"
+    elif not colon and ("/" in name or Path(name).suffix):
+        hint = f"did you mean {f'file:{name}'!r}?"
+    elif colon and name.rpartition(":")[2].isdecimal():
+        hint = "for an address write otlp:http://HOST:PORT"
     return f"{kind!r} is not known; {hint}"

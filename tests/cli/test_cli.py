@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
-from fapilog import __version__
+from fapilog import Runtime, __version__
 from fapilog.cli import check, main
 from fapilog.cli.receiver import Receiver
 from fapilog.cli.terminal import RED, Terminal, Text, cut
@@ -187,7 +187,7 @@ def test_config_shows_each_value_and_where_it_comes_from(shell, monkeypatch):
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("FAPILOG_SINKS", "kafka"), ("FAPILOG_SINKS", "file"), ("OTEL_LOGS_EXPORTER", "foo")],
+    [("FAPILOG_SINKS", "kafka"), ("FAPILOG_SINKS", "file")],
 )
 def test_config_refuses_a_sink_that_cannot_be(shell, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
@@ -381,6 +381,18 @@ def test_a_misspelt_sink_is_told_with_its_variable_and_what_was_meant(shell, mon
     code, out, err = shell("check")
     assert (code, out) == (2, "")
     assert err == "fapilog: FAPILOG_SINKS: 'oltp' is not known; did you mean 'otlp'?\n"
+
+
+def test_config_shows_the_sinks_that_an_application_gets_from_a_wrong_exporter(shell, monkeypatch):
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "consle")  # the specification requires a warning
+    code, out, err = shell("config", "--json")
+    assert code == 0
+    assert "OTEL_LOGS_EXPORTER: 'consle' is not known; did you mean 'console'?; ignored" in err
+    shown = json.loads(out)
+    assert shown["settings"]["sinks"] == {"value": ["otlp"], "from": "OTEL_LOGS_EXPORTER"}
+    assert shown["sink otlp"]["endpoint"]["value"] == "http://localhost:4318/v1/logs"
+    with Runtime() as runtime:
+        assert list(runtime.stats().sinks) == ["otlp"]
 
 
 def test_check_without_a_sink_fails(shell):

@@ -184,7 +184,7 @@ def has_more(stats: Stats) -> bool:
 
 
 @pytest.mark.parametrize("spool", ["never", "overflow", "always"])
-def test_it_balances_at_every_moment_while_threads_meet_every_fault(tmp_path: Path, spool: str):
+def test_it_balances_at_every_moment_while_threads_meet_every_fault(tmp_path: Path, spool: Any):
     sinks = [Durable(name=name, limits=BatchLimits(count=20, delay=0)) for name in "abc"]
     for sink in sinks:
         sink.concurrency = 4
@@ -235,7 +235,7 @@ def test_it_balances_at_every_moment_while_threads_meet_every_fault(tmp_path: Pa
 # ---- shutdown
 
 
-def unsteady(tmp_path: Path, spool: str) -> tuple[Runtime, list[Durable]]:
+def unsteady(tmp_path: Path, spool: Any) -> tuple[Runtime, list[Durable]]:
     """A runtime with two sinks of several threads each; one has a fallback."""
     sinks = [Durable(name=name, limits=BatchLimits(count=5, delay=0.01)) for name in "ab"]
     for sink in sinks:
@@ -282,7 +282,7 @@ def shut_down_at_some_moment(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("spool", ["never", "overflow"])
-def test_after_a_shutdown_at_any_moment_every_record_is_counted_once(tmp_path: Path, spool: str):
+def test_after_a_shutdown_at_any_moment_every_record_is_counted_once(tmp_path: Path, spool: Any):
     for round_ in range(15):
         runtime, sinks = unsteady(tmp_path / str(round_), spool)
         shut_down_at_some_moment(runtime)

@@ -234,7 +234,7 @@ def held():
     """Makes a runtime whose worker holds the first record back, with a queue for 20 more."""
     made: list[tuple[Runtime, Gate]] = []
 
-    def make(overflow: str, **options: Any) -> Runtime:
+    def make(overflow: Any, **options: Any) -> Runtime:
         gate = Gate()
 
         def hold(record: LogRecord) -> LogRecord:

@@ -202,10 +202,32 @@ def test_a_misspelt_argument_is_told_together_with_what_else_is_wrong() -> None:
     assert error(_env_file="x").startswith("option '_env_file': there is no such option")
 
 
+def test_an_option_of_a_group_has_the_same_dotted_name_everywhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dotted = {"file.max_bytes": 7, "routes.otlp.level": "warn", "levels.app.db": "debug"}
+    own: Any = {**dotted, "file": {"mode": "0640"}}
+    settings = Settings(**own)
+    assert (settings.file.max_bytes, settings.file.mode) == (7, 0o640)
+    assert settings.routes["otlp"].level == 13
+    assert settings.levels == {"app.db": 5}
+    for text in ("file.max_bytes = 8", '"file.max_bytes" = 8', "[file]\nmax_bytes = 8"):
+        (folder / "fapilog.toml").write_text(text)
+        assert Settings().file.max_bytes == 8
+    monkeypatch.setenv("FAPILOG_FILE__MAX_BYTES", "9")
+    assert Settings().file.max_bytes == 9
+    wrong: Any = {"file.max_bytes": 0}
+    assert error(**wrong).startswith("option 'file.max_bytes': use more than 0")
+
+
 def test_a_wrong_argument_inside_of_a_group_is_named() -> None:
     assert error(file={"maxbytes": 1}) == (
-        "option 'file.maxbytes': there is no such option; did you mean 'file.max_bytes'?"
+        "option 'file.maxbytes': there is no such option; did you mean file={'max_bytes': ...}?"
     )
+    for name in ("file_max_bytes", "file__max_bytes", "fileMaxBytes", "max_bytes"):
+        assert error(**{name: 1}) == (
+            f"option {name!r}: there is no such option; did you mean file={{'max_bytes': ...}}?"
+        )
     assert error(levels={"app.db": "loud"}).startswith("option 'levels.app.db': 'loud' is not")
     assert error(sinks=[3]).startswith("option 'sinks.0': use text")
 

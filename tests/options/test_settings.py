@@ -118,7 +118,7 @@ def test_a_wrong_variable_is_named_with_the_fix(variables, words, monkeypatch):
 def test_a_wrong_argument_and_a_wrong_file_are_named(empty_folder):
     assert "option 'level': 'loud'" in error_of(level="loud")
     assert "did you mean 'queue_size'?" in error_of(queue_sise=3)
-    assert "options are: 'config', 'level'" in error_of(zzz=3)
+    assert "options are: 'config', 'service_name', 'level'" in error_of(zzz=3)
     write(empty_folder, "level = 'loud'\n")
     assert error_of().startswith("key 'level' in fapilog.toml: 'loud' is not a severity")
     write(empty_folder, "= nonsense")

@@ -79,7 +79,7 @@ class Durable(ScriptedSink):
 def test_an_outage_shows_in_the_circuit_the_alarm_and_the_spool(tmp_path: Path):
     denied = [AccessDeniedError("401", retry_after=3600)]
     away = Durable(*denied, name="away")
-    spool = {"directory": tmp_path, "min_free": 0}
+    spool: Any = {"directory": tmp_path, "min_free": 0}
     with Runtime(sinks=[away], spool=spool, retry_maximum=3600) as runtime:
         registry = create_metrics_collector_from_settings(ENABLED, runtime).registry
         found = samples(registry)

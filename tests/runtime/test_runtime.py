@@ -139,6 +139,28 @@ def test_the_resource_is_detected_and_can_be_added_to(monkeypatch):
     assert "process.command_args" not in attributes
 
 
+def test_the_name_of_the_service_is_an_option_of_every_source(tmp_path, monkeypatch):
+    def name(**options: Any) -> object:
+        with Runtime(sinks="none", **options) as runtime:
+            return runtime.resource.attributes["service.name"]
+
+    (tmp_path / "own.toml").write_text('service_name = "from a file"\n')
+    monkeypatch.setenv("FAPILOG_CONFIG", str(tmp_path / "own.toml"))
+    assert name() == "from a file"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "a=b,service.name=from%20attributes")
+    assert name() == "from attributes"
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "from OpenTelemetry")
+    assert name() == "from OpenTelemetry"
+    monkeypatch.setenv("FAPILOG_SERVICE_NAME", "from fapilog")
+    assert name() == "from fapilog"
+    assert name(service_name="from an argument") == "from an argument"
+    assert name(service_name="x", resource={"service.name": "from the resource"}) == (
+        "from the resource"
+    )
+    with pytest.raises(ConfigurationError, match="option 'service_name'"):
+        name(service_name="")
+
+
 def test_a_whole_resource_is_taken_as_it_is():
     given = SDKResource({"service.name": "mine"}, schema_url="https://example.org/1")
     with Runtime(sinks="none", resource=given) as runtime:
@@ -291,7 +313,7 @@ def test_what_is_logged_in_the_midst_of_the_first_configuration_starts_no_second
 ) -> None:
     log = fapilog.get_logger("t")
 
-    def detect(_given: object) -> Resource:
+    def detect(*_given: object) -> Resource:
         log.info("from a detector")
         return Resource()
 

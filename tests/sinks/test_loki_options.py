@@ -33,7 +33,8 @@ SECRET = "s3cr3t-token"
 
 
 def sink_for(spec: str = "loki", **options: Any) -> LokiSink:
-    sink = sink_of(spec, Settings(loki=options))
+    given: Any = options
+    sink = sink_of(spec, Settings(loki=given))
     assert isinstance(sink, LokiSink)
     return sink
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fapilog
 from fapilog import ConfigurationError, Runtime, Settings
 from fapilog.sinks.factory import make_sinks
 from tests.support.sinks import ScriptedSink
@@ -62,6 +65,35 @@ def test_a_misspelt_argument_is_told_as_the_option(monkeypatch):
     monkeypatch.setenv("FAPILOG_SINKS", "memory")
     assert error_of("consle").startswith("option 'sinks': 'consle' is not known")
     assert error_of(settings=Settings(sinks="consle")).startswith("option 'sinks': 'consle' is")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("stdout", "did you mean 'console:stdout'?"),
+        ("stderr", "did you mean 'console:stderr'?"),
+        ("app.log", "did you mean 'file:app.log'?"),
+        ("/var/log/app.jsonl", "did you mean 'file:/var/log/app.jsonl'?"),
+        ("console.log", "did you mean 'file:console.log'?"),
+        ("logs/app", "did you mean 'file:logs/app'?"),
+        ("collector:4317", "for an address write otlp:http://HOST:PORT"),
+    ],
+)
+def test_a_stream_a_path_and_an_address_are_answered_with_their_names(name, hint, monkeypatch):
+    kind = name.partition(":")[0]
+    assert error_of(name) == f"option 'sinks': {kind!r} is not known; {hint}"
+    monkeypatch.setenv("FAPILOG_SINKS", name)
+    assert error_of() == f"FAPILOG_SINKS: {kind!r} is not known; {hint}"
+
+
+def test_a_stream_object_and_a_path_object_are_answered_with_their_names():
+    assert error_of(Path("app.log")).endswith("is not a sink; write 'file:app.log'")
+    for given in (sys.stderr, [sys.stdout]):
+        assert "write 'console:stdout' or 'console:stderr', or give ConsoleSink(stream)" in (
+            error_of(given)
+        )
+    with pytest.raises(ConfigurationError, match="ConsoleSink"):
+        fapilog.configure(sinks=sys.stderr)
 
 
 def test_a_misspelt_fallback_is_told_with_its_variable(monkeypatch):

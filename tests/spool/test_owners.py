@@ -310,7 +310,7 @@ def test_records_of_one_account_never_go_out_with_the_token_of_another(tmp_path,
     run([tenant("B", backend)], tmp_path, 1, 1.0)
     assert backend.tokens == ["Bearer B"]
     assert "fapilog spool adopt otlp~" in capsys.readouterr().err
-    options = {"directory": str(tmp_path), "min_free": 0}
+    options: Any = {"directory": str(tmp_path), "min_free": 0}
     fapilog.configure(sinks=[tenant("A", backend)], spool=options, **QUICK)
     fapilog.get_logger("shop").info("placed")
     wait_for(lambda: backend.tokens.count("Bearer A") == 6)
@@ -367,7 +367,7 @@ def crash_with_records(directory: Path, url: str) -> None:
 
 
 def configure_quietly(directory: Path, url: str) -> None:
-    spool = {"directory": str(directory), "min_free": 0}
+    spool: Any = {"directory": str(directory), "min_free": 0}
     fapilog.configure(sinks=[OTLPSink(url)], spool=spool, handle_sigterm=False, **QUICK)
 
 
