@@ -58,7 +58,8 @@ class LokiArguments(TypedDict, total=False):
     headers: Pairs
     format: Literal["json", "protobuf"]
     line: Literal["message", "json", "logfmt"]
-    labels: Names | None
+    labels: Names | Pairs | None
+    metadata: Literal["auto", "structured", "line"]
     timeout: float
     certificate: Path | None
     client_key: Path | None

@@ -61,6 +61,7 @@ def settings() -> Settings:
             "format": "protobuf",
             "line": "logfmt",
             "labels": ["service.name"],
+            "metadata": "line",
             "timeout": 5,
             "certificate": "ca.pem",
             "client_key": Path("key.pem"),
