@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 import fapilog
 
-app = FastAPI(lifespan=fapilog_fastapi.lifespan())
+app = FastAPI()
 fapilog_fastapi.install(app)
 log = fapilog.get_logger(__name__)
 

@@ -43,6 +43,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (fapilog.flush, "(timeout=None)"),
     (fapilog.get_async_logger, "(name='', /, **bound)"),
     (fapilog.get_logger, "(name='', /, **bound)"),
+    (fapilog.get_runtime, "()"),
     (fapilog.hold, "(level='DEBUG', *, records=1000, size=1048576, seconds=60.0)"),
     (fapilog.hold.release, "(self)"),
     (

@@ -269,7 +269,7 @@ def test_what_is_configured_is_set_aside_and_back_afterwards_with_its_levels():
         fapilog.set_level("off")
     log.debug("after")
     log.trace("disabled")
-    assert default.current() is before
+    assert default.get_runtime() is before
     fapilog.flush(10)
     assert [record.body for record in sink.records] == ["before", "after"]
     assert logs.bodies == ["within", "configured anew"]
@@ -284,7 +284,7 @@ def test_where_nothing_was_configured_nothing_is_afterwards(monkeypatch: pytest.
         fapilog.get_logger("t").warning("x")
         fapilog.get_logger("t").error("y")
     assert logs.bodies == ["y"]
-    assert default.current() is None
+    assert default.get_runtime() is None
     assert fapilog.stats().accepted == 0
     with capture_logs("debug") as logs:
         fapilog.get_logger("t").debug("x")
@@ -398,7 +398,7 @@ def test_a_wrong_option_fails_and_leaves_everything_as_it_was():
     before = fapilog.configure(sinks="none", otel_provider=False)
     with pytest.raises(ConfigurationError, match="level"), capture_logs("loud"):
         pass
-    assert default.current() is before
+    assert default.get_runtime() is before
     sink = MemorySink()
     with fapilog.Runtime(sinks=[sink], otel_provider=False) as runtime:
         runtime.get_logger("t").info("x")

@@ -72,7 +72,7 @@ class MetricsCollector:
         """
         from fapilog.runtime.metrics import PipelineMetrics  # noqa: PLC0415 - loads prometheus_client
 
-        registry.register(PipelineMetrics(lambda: self._runtime or default.current()))
+        registry.register(PipelineMetrics(lambda: self._runtime or default.get_runtime()))
 
 
 def create_metrics_collector_from_settings(

@@ -189,6 +189,6 @@ def _configure_others(configure: Callable[..., None], kwargs: dict[str, Any]) ->
         sdk._init_logging = original  # noqa: SLF001
         if exporters is not None:
             os.environ[OTEL_LOGS_EXPORTER] = exporters
-    runtime = default.current()
+    runtime = default.get_runtime()
     if runtime is None or runtime.settings.handle_sigterm:
         signals.deliver_on_sigterm()

@@ -2,6 +2,7 @@
 
 ``worker`` runs a loop on threads that sleep until they are woken.  ``give_way`` lets
 the application run first.  ``fork`` lists the steps around a fork, ``sigterm``
-handles the signal, ``exit`` delivers at the end, and ``files`` opens and locks files
-that outlive the process.  Nothing here knows records.  Read ``worker`` first, then ``exit``.
+handles the signal (with ``uvicorn``, if that server handles it too), ``exit`` delivers
+at the end, and ``files`` opens and locks files that outlive the process.  Nothing here
+knows records.  Read ``worker`` first, then ``exit``.
 """

@@ -61,8 +61,15 @@ class Sigterm:
         return signal.getsignal(signal.SIGTERM) == self.handle
 
     def install(self) -> None:
-        """Handle SIGTERM, unless the application handles it; in the main thread only."""
+        """Handle SIGTERM, unless the application handles it; in the main thread only.
+
+        If uvicorn handles it, the handler is installed when uvicorn has ended.
+        """
         self._is_wanted = True
+        if "uvicorn.server" in sys.modules:
+            from fapilog.process import uvicorn  # noqa: PLC0415 - most programs do not need it
+
+            uvicorn.before_signals_are_raised_again(self.resume)
         if threading.current_thread() is not threading.main_thread():
             return
         try:

@@ -328,8 +328,11 @@ def stats() -> Stats:
     return Stats() if runtime is None else runtime.stats()
 
 
-def current() -> Runtime | None:
-    """Return the default runtime, open or shut down, or None if nothing was configured."""
+def get_runtime() -> Runtime | None:
+    """Return the default runtime, open or shut down, or None if nothing is configured yet.
+
+    Configures nothing.  Thread-safe; does not block.
+    """
     return state.runtime
 
 

@@ -51,6 +51,10 @@ _OwnerT = TypeVar("_OwnerT", Resource, Scope)
 
 #: Default time limit of ``flush()``, in seconds.
 _FLUSH: Final = 30.0
+#: A failed ``flush()`` that ended at most this many seconds ago counts as part of the exit.
+_JUST_NOW: Final = 1.0
+#: The shortest exit timeout after such a ``flush()``, in seconds.
+_REST: Final = 1.0
 #: The longest time limit, in seconds; the operating system cannot wait without a limit.
 _LONGEST: Final = 86_400.0
 
@@ -101,6 +105,8 @@ class Runtime:
         self._redacted = lru_cache(maxsize=1024)(self._redact)
         queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
+        #: The end of the last failed flush(), and its duration with those just before it.
+        self._gave_up = (-_LONGEST, 0.0)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
         process_exit.register(self, handle_sigterm=self.settings.handle_sigterm)
@@ -141,7 +147,14 @@ class Runtime:
         Returns:
             False if the time limit passed first.
         """
-        return self.pipeline.flush(_time_limit("flush", timeout, _FLUSH))
+        began = monotonic()
+        is_done = self.pipeline.flush(_time_limit("flush", timeout, _FLUSH))
+        if not is_done:
+            now = monotonic()
+            ended, duration = self._gave_up
+            before = duration if began - ended <= _JUST_NOW else 0.0
+            self._gave_up = (now, before + now - began)
+        return is_done
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Deliver the accepted records, end all threads and close the sinks.
@@ -176,8 +189,16 @@ class Runtime:
 
     @property
     def exit_timeout(self) -> float:
-        """The longest duration of the shutdown when the process ends, in seconds."""
-        return self.settings.shutdown_timeout
+        """The longest duration of the shutdown when the process ends, in seconds.
+
+        A ``flush()`` that has just failed, for example at the end of a lifespan, counts
+        as part of it, so that a dead backend does not delay the end twice.
+        """
+        longest = self.settings.shutdown_timeout
+        ended, duration = self._gave_up
+        if monotonic() - ended > _JUST_NOW:
+            return longest
+        return max(longest - duration, min(longest, _REST))
 
     # ---- RecordTarget: the interface for bridges
 

@@ -1,11 +1,8 @@
-"""``install``, its options, and the lifespan."""
+"""``install`` and its options."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
-import threading
 from typing import Any, cast
 
 import pytest
@@ -15,7 +12,6 @@ from fapilog_fastapi import (
     PayloadLogging,
     RequestMetrics,
     install,
-    lifespan,
 )
 from fapilog_fastapi.request_table import RequestTable
 from fastapi import FastAPI, Request
@@ -23,9 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-import fapilog
 from fapilog import ConfigurationError
-from fapilog.sinks import MemorySink
 from tests.support.serving import TestClient
 
 
@@ -209,145 +203,3 @@ def test_metrics_can_be_switched_on_by_a_word(logged):
     install(app, metrics=True)
     assert TestClient(app).get("/").status_code == 404
     assert logged.completed()
-
-
-# ---- the lifespan
-
-
-def test_a_lifespan_with_options_configures_delivers_and_shuts_down():
-    sink = MemorySink()
-    app = FastAPI(lifespan=lifespan(sinks=[sink], level="debug"))
-    install(app)
-
-    @app.get("/")
-    async def root():
-        fapilog.get_logger("shop").debug("x")
-
-    with TestClient(app) as http:
-        http.get("/")
-    assert [r.body for r in sink.records] == ["x", "GET / 200"]
-    assert not [t for t in threading.enumerate() if t.name.startswith("fapilog-")]
-
-
-def test_without_options_the_lifespan_leaves_the_configuration_and_flushes(logged):
-    with TestClient(FastAPI(lifespan=lifespan())):
-        fapilog.get_logger("shop").info("x")
-    assert [r.body for r in logged.sink.records] == ["x"]
-    fapilog.get_logger("shop").info("still there")
-    assert logged.bodies() == ["x", "still there"]
-
-
-def test_the_applications_own_lifespan_runs_inside_with_its_state(logged):
-    steps = []
-
-    @contextlib.asynccontextmanager
-    async def own(app):
-        steps.append(f"start {app.title}")
-        yield {"database": "connected"}
-        fapilog.get_logger("shop").info("closing")
-        steps.append("stop")
-
-    app = FastAPI(title="shop", lifespan=lifespan(own))
-
-    @app.get("/")
-    async def root(request: Request):
-        return request.state.database
-
-    with TestClient(app) as http:
-        assert http.get("/").json() == "connected"
-    assert steps == ["start shop", "stop"]
-    assert [r.body for r in logged.sink.records] == ["closing"]
-
-
-def test_a_wrong_option_of_the_lifespan_stops_the_start():
-    with (
-        pytest.raises(ConfigurationError, match="level"),
-        TestClient(FastAPI(lifespan=lifespan(level="loud"))),
-    ):
-        pass
-    with pytest.raises(ConfigurationError, match="timeout"):
-        lifespan(timeout=0)
-    with pytest.raises(ConfigurationError, match="inner"):
-        lifespan(cast("Any", "own"))
-
-
-async def generator(app):
-    yield
-
-
-async def coroutine(app):
-    return
-
-
-def plain_generator(app):
-    yield
-
-
-@pytest.mark.parametrize("inner", [generator, coroutine, plain_generator])
-def test_a_lifespan_without_its_decorator_is_refused_at_once(inner):
-    with pytest.raises(ConfigurationError, match=r"^inner=.*asynccontextmanager"):
-        lifespan(inner)
-    lifespan(contextlib.asynccontextmanager(generator))
-
-
-def test_an_application_that_fails_to_start_still_delivers(logged):
-    @contextlib.asynccontextmanager
-    async def own(app):
-        fapilog.get_logger("shop").error("no database")
-        if app:
-            raise RuntimeError("no database")
-        yield
-
-    with (
-        pytest.raises(RuntimeError, match="no database"),
-        TestClient(FastAPI(lifespan=lifespan(own))),
-    ):
-        pass
-    assert [r.body for r in logged.sink.records] == ["no database"]
-
-
-@pytest.mark.parametrize("stage", ["start", "stop"])
-def test_an_exception_of_the_applications_lifespan_is_logged_before_the_shutdown(stage):
-    @contextlib.asynccontextmanager
-    async def own(app):
-        if stage == "start":
-            raise RuntimeError("no database")
-        yield
-        raise RuntimeError("no database")
-
-    sink = MemorySink()
-    with (
-        pytest.raises(RuntimeError, match="no database"),
-        TestClient(FastAPI(lifespan=lifespan(own, sinks=[sink]))),
-    ):
-        pass
-    (record,) = sink.records
-    assert (record.severity_text, record.body) == ("ERROR", "the application's lifespan failed")
-    assert record.attributes["exception.message"] == "no database"
-
-
-def test_the_end_of_the_lifespan_does_not_block_the_loop():
-    entered, leave = threading.Event(), threading.Event()
-
-    class Stuck(MemorySink):
-        def send(self, batch, timeout):
-            entered.set()
-            leave.wait(20)
-            super().send(batch, timeout)
-
-    sink = Stuck()
-    app = FastAPI(lifespan=lifespan(sinks=[sink], timeout=20))
-
-    async def main():
-        manager = app.router.lifespan_context(app)
-        await manager.__aenter__()
-        fapilog.get_logger("shop").info("x")
-        await asyncio.to_thread(entered.wait, 20)
-        end = asyncio.create_task(manager.__aexit__(None, None, None))
-        await asyncio.sleep(0)  # runs while the delivery is stuck
-        assert not end.done()
-        leave.set()
-        await end
-
-    asyncio.run(main())
-    assert [r.body for r in sink.records] == ["x"]

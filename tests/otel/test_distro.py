@@ -36,7 +36,7 @@ import fapilog
 
 logging.getLogger("shop").info("from logging")
 fapilog.get_logger("shop").info("from fapilog", password="hunter2-open-sesame")
-before = default.current()
+before = default.get_runtime()
 print(json.dumps({
     "configured": before is not None,
     "same": fapilog.configure() is before,
@@ -129,7 +129,7 @@ def test_what_the_sdk_cannot_be_told_is_one_line_and_the_logs_arrive(tmp_path):
 def test_a_disabled_sdk_configures_nothing_and_sends_nothing(tmp_path):
     with receiving() as telemetry:
         script = SCRIPT.replace('fapilog.get_logger("shop").info', "str.format").replace(
-            "fapilog.configure()", "default.current()"
+            "fapilog.configure()", "default.get_runtime()"
         )
         done = run(telemetry, script, tmp_path, OTEL_SDK_DISABLED="True")
     found = json.loads(done.stdout)
@@ -343,7 +343,7 @@ def test_the_process_in_which_multiprocessing_keeps_its_books_is_left_alone(
     of = "from multiprocessing.resource_tracker import main;main(6)"
     monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", of])
     assert configured() == {}
-    assert default.current() is None
+    assert default.get_runtime() is None
 
 
 def test_the_sdk_is_left_as_it_was_when_it_fails(configured, capsys):
@@ -356,7 +356,7 @@ def test_the_sdk_is_left_as_it_was_when_it_fails(configured, capsys):
 
 def test_logs_name_the_version_of_the_auto_instrumentation(configured):
     configured()
-    runtime = default.current()
+    runtime = default.get_runtime()
     assert runtime is not None
     assert runtime.resource.attributes["telemetry.auto.version"] == "0.99b0"
 

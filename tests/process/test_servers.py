@@ -53,6 +53,30 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"ok"})
 """
+#: Configures fapilog with its first record, and does not serve the lifespan.
+LAZY = """
+import fapilog
+log = fapilog.get_logger("app")
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    log.info(scope["path"])
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+OWN_HANDLER = """
+import signal, sys
+
+def end(*_):
+    fapilog.get_logger("app").info("ended by the application")
+    sys.exit()
+
+if __name__ == "__main__":
+    import uvicorn
+    signal.signal(signal.SIGTERM, end)
+    uvicorn.run(app, port=int(sys.argv[1]))
+"""
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -153,6 +177,32 @@ def test_each_record_of_a_uvicorn_arrives_once(workers: str, tmp_path: Path):
         del ids.counts["loaded"]
         assert 1 <= ids.counts.pop("stopped") <= int(workers)
         ids.assert_each_once(numbered("/", 40))
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_uvicorn_that_handles_sigterm_before_fapilog_loses_nothing(workers: str, tmp_path: Path):
+    pytest.importorskip("uvicorn")
+    port = free_port()
+    command = ["uvicorn", "served:app", "--port", str(port), "--workers", workers]
+    with receiving() as ids:
+        with running(tmp_path, ids, *command, app=LAZY):
+            until(lambda: answers(port))
+            for n in range(5):
+                get(port, f"/{n}")
+        ids.assert_each_once(numbered("/", 5))
+
+
+def test_a_handler_that_the_application_installed_before_uvicorn_still_gets_the_signal(
+    tmp_path: Path,
+):
+    pytest.importorskip("uvicorn")
+    port = free_port()
+    with receiving() as ids:
+        with running(tmp_path, ids, "served", str(port), app=LAZY + OWN_HANDLER) as process:
+            until(lambda: answers(port))
+            get(port, "/0")
+        assert process.returncode == 0
+        ids.assert_each_once(["/0", "ended by the application"])
 
 
 CELERY = """

@@ -231,8 +231,8 @@ def test_the_public_names_are_what_they_are():
     assert fapilog.__all__ == [
         "AsyncLogger", "ConfigurationError", "FapilogError", "Handler", "LogRecord", "Logger",
         "Runtime", "Settings", "__version__", "bind", "collect", "configure", "flush", "get_async_logger",
-        "get_logger", "hold", "install_hooks", "install_stdlib", "set_level", "shutdown", "stats",
-        "uninstall_hooks", "uninstall_stdlib",
+        "get_logger", "get_runtime", "hold", "install_hooks", "install_stdlib", "set_level", "shutdown",
+        "stats", "uninstall_hooks", "uninstall_stdlib",
     ]  # fmt: skip
     for name in fapilog.__all__:
         assert getattr(fapilog, name) is not None

@@ -149,3 +149,25 @@ def test_flush_after_an_abandoned_worker_returns_at_once() -> None:
     assert runtime.stats().dropped == 1
     gate.opened.set()
     runtime.pipeline.worker.join(5)
+
+
+def test_a_flush_that_has_just_timed_out_shortens_the_end_and_an_older_one_does_not(monkeypatch):
+    now = 1000.0
+
+    def stuck(seconds: float) -> bool:
+        nonlocal now
+        now += seconds
+        return False
+
+    with Runtime(sinks=[MemorySink()], shutdown_timeout=5) as runtime:
+        with monkeypatch.context() as patched:
+            patched.setattr("fapilog.runtime.runtime.monotonic", lambda: now)
+            patched.setattr(runtime.pipeline, "flush", stuck)
+            runtime.flush(3)
+            assert runtime.exit_timeout == 2
+            runtime.flush(30)
+            assert runtime.exit_timeout == 1  # something may be delivered at last
+            now += 10
+            assert runtime.exit_timeout == 5
+        assert runtime.flush(30)
+        assert runtime.exit_timeout == 5

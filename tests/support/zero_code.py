@@ -91,7 +91,13 @@ def run(
 
 
 class Server:
-    """A server under test: its process, its port, and its output after it has ended."""
+    """A server under test: its process, its port, and its output after it has ended.
+
+    Attributes:
+        ending: the signal that ends it.
+    """
+
+    ending = signal.SIGTERM
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process = process
@@ -124,7 +130,7 @@ class Server:
 def serving(
     telemetry: Telemetry, command: list[str], port: int, directory: Path, **more: str
 ) -> Iterator[Server]:
-    """Run a server during the block, then end it with SIGTERM and read its output."""
+    """Run a server during the block, then end it with its signal and read its output."""
     executable = Path(sys.executable).with_name(command[0])
     with subprocess.Popen(
         [str(executable), *command[1:]],
@@ -137,7 +143,7 @@ def serving(
         server = Server(process, port)
         try:
             yield server
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(server.ending)
             server.output, _ = process.communicate(timeout=SECONDS)
         finally:
             kill(process)

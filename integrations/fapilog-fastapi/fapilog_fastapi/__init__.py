@@ -3,7 +3,8 @@
 This module has the public names and nothing else.  The package imports only
 public names of fapilog, and fapilog never imports it.  Read ``middleware``
 first: it makes one exchange per request (``exchange``), which follows the request
-to its end, where ``completion`` writes the record.  ``installation`` puts the
+to its end, where ``completion`` writes the record, and serves the application's
+``lifespan``, at whose end all records are delivered.  ``installation`` puts the
 middleware around an application, and ``stack`` finds the application's layers.
 """
 

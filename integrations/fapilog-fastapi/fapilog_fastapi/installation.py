@@ -35,6 +35,11 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
     instrumentation are added.  A second call only replaces the options.  Does
     not block.
 
+    At the end of the application's lifespan, all records are delivered; this takes
+    at most the option ``shutdown_timeout`` and does not block the event loop.  If
+    nothing has configured fapilog by the end of the application's start-up, the
+    environment configures it; a wrong variable stops the start.
+
     Args:
         app: the application; the applications mounted on it are included.
         **options: the options, as keyword arguments:

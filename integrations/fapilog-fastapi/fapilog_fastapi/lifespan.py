@@ -1,26 +1,36 @@
-"""Starts and shuts down fapilog with the application's lifespan.
+"""Starts fapilog with the application's lifespan, and delivers all records at its end.
 
-Wrong options fail at start-up.  At shutdown, a thread delivers all records within
-one deadline; exit hooks are not enough, because servers may end a process without
-running them.
+The middleware serves the lifespan through :func:`serve_lifespan`, so ``install`` is
+enough; :func:`lifespan` also configures fapilog.  Exit hooks are not enough,
+because servers may end a process without running them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Final
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from anyio import CancelScope, CapacityLimiter, to_thread
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 
 import fapilog
 from fapilog import ConfigurationError
+from fapilog.severity import FATAL
 from fapilog_fastapi.completion import LOGGER
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: An unused logger name: setting its level configures fapilog if it is not configured yet.
 _UNUSED: Final = "fapilog_fastapi.lifespan"
 
 Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
+
+_log: Final = fapilog.get_logger(LOGGER)
 
 
 def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: Any) -> Lifespan:
@@ -30,9 +40,9 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
     The application's own lifespan runs inside it and keeps its state.  With options,
     fapilog is configured at start-up and shut down at the end; before the shutdown,
     exceptions from the application's lifespan are logged at ERROR.  Without options,
-    the current configuration stays, and fapilog is flushed at the end; if fapilog is
-    not configured yet, the environment configures it.  The event loop is never
-    blocked.
+    the current configuration stays, and fapilog is flushed at the end, as
+    :func:`fapilog_fastapi.install` does on its own; if fapilog is not configured
+    yet, the environment configures it.  The event loop is never blocked.
 
     Args:
         inner: the application's own lifespan.
@@ -55,6 +65,7 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
             fapilog.configure(**options)
         else:
             fapilog.set_level(None, _UNUSED)
+        served = _SERVED.get()
         try:
             with _reported() if options else contextlib.nullcontext():
                 if inner is None:
@@ -63,8 +74,12 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
                     async with inner(app) as state:
                         yield state
         finally:
-            end = fapilog.shutdown if options else fapilog.flush
-            await asyncio.to_thread(end, timeout)
+            if options:
+                await _on_thread(fapilog.shutdown, timeout)
+            elif served is None:
+                await _on_thread(fapilog.flush, timeout)
+            else:
+                served.timeout = timeout  # the middleware flushes after the whole lifespan
 
     return run
 
@@ -75,8 +90,22 @@ def _reported() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        fapilog.get_logger(LOGGER).error("the application's lifespan failed", exc_info=error)
+        _report(error)
         raise
+
+
+def _report(error: BaseException | None, reason: str = "") -> None:
+    text = "the application's lifespan failed"
+    _log.error(f"{text}: {reason}" if error is None else text, exc_info=error)
+
+
+async def _on_thread(end: Callable[[float], object], seconds: float) -> None:
+    """Call ``end(seconds)`` on a separate thread, because the application may use up the others.
+
+    Works under asyncio and trio.
+    """
+    with CancelScope(shield=True):  # the wait is bounded
+        await to_thread.run_sync(end, seconds, limiter=CapacityLimiter(1))
 
 
 def _check_inner(inner: object) -> None:
@@ -91,3 +120,79 @@ def _check_inner(inner: object) -> None:
             "contextlib.asynccontextmanager"
         )
         raise ConfigurationError(msg)
+
+
+async def serve_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve the lifespan of ``app``, and deliver all records before the server learns of its end.
+
+    The environment configures fapilog after the application's own start-up, unless
+    that has configured it; a wrong option fails the start-up.  If several
+    middlewares wrap the application, only the outermost one acts.  Every message
+    and exception of the application passes.
+    """
+    if _SERVED.get() is not None:
+        await app(scope, receive, send)
+        return
+    token = _SERVED.set(served := _Served(send))
+    try:
+        await app(scope, receive, served.send)
+    finally:
+        with contextlib.suppress(ValueError):  # raised in another context, after GeneratorExit
+            _SERVED.reset(token)
+
+
+class _Served:
+    """One lifespan that the middleware serves.
+
+    Attributes:
+        timeout: the seconds that the delivery at the end may take, or None for the
+            option ``shutdown_timeout``.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.timeout: float | None = None
+        self._send = send
+        self._has_failed = False
+
+    async def send(self, message: Message) -> None:
+        """Pass on a message of the application."""
+        kind = message["type"]
+        if kind == "lifespan.startup.complete":
+            await self._start()
+            await self._send(message)
+        elif kind == "lifespan.shutdown.complete":
+            await self._deliver()
+            await self._send(message)
+        elif not self._has_failed:
+            await self._fail(message)
+
+    async def _start(self) -> None:
+        try:
+            fapilog.set_level(None, _UNUSED)
+        except ConfigurationError as error:
+            # The application sends its own message later, with a traceback.
+            self._has_failed = True
+            await self._send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+
+    async def _fail(self, message: Message) -> None:
+        self._has_failed = True
+        if _log.is_enabled(FATAL):  # fapilog is not shut down
+            # Starlette sends the message while it handles the exception.
+            _report(sys.exc_info()[1], message.get("message", ""))
+        await self._deliver()
+        # The server logs the traceback as one text, which install_stdlib() would record again.
+        token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
+        try:
+            await self._send(message)
+        finally:
+            detach(token)
+
+    async def _deliver(self) -> None:
+        runtime = fapilog.get_runtime()
+        if runtime is not None:
+            seconds = runtime.exit_timeout if self.timeout is None else self.timeout
+            await _on_thread(fapilog.flush, seconds)
+
+
+_SERVED: Final[ContextVar[_Served | None]] = ContextVar("fapilog_fastapi_lifespan", default=None)

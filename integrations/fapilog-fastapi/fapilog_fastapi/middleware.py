@@ -20,6 +20,7 @@ from fapilog_fastapi.correlation import REQUEST_ID, active_span, carrier_names, 
 from fapilog_fastapi.exchange import CURRENT, KEY, HTTPExchange, Serving, WebSocketExchange
 from fapilog_fastapi.exclusion import make_exclusion
 from fapilog_fastapi.failures import unmark
+from fapilog_fastapi.lifespan import serve_lifespan
 from fapilog_fastapi.metrics import RequestMetrics
 from fapilog_fastapi.options import make_options
 from fapilog_fastapi.probe import quieten
@@ -43,6 +44,7 @@ _UNSEEN = object()
 class FapilogMiddleware:
     """Logs each request once, at its end, and binds the request's id to all of its records.
 
+    It also delivers all records at the end of the application's lifespan.
     :func:`fapilog_fastapi.install` adds it outside all other layers, where it sees
     every message.  Use it directly around other ASGI applications, or with
     ``add_middleware``.  If several of these middlewares serve one request, only the
@@ -75,7 +77,10 @@ class FapilogMiddleware:
         """Serve one ASGI connection."""
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or KEY in scope:  # noqa: PLR1714 - faster
-            await self.app(scope, receive, send)
+            if kind == "lifespan":
+                await serve_lifespan(self.app, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
             return
         if type(scope) is not dict and not hasattr(scope, "__setitem__"):
             scope = dict(scope)  # a read-only mapping could not hold the exchange
