@@ -13,7 +13,6 @@ import io
 import os
 import select
 import stat
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
@@ -22,6 +21,12 @@ from fapilog.native import monotonic
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.lines import Progress, ascii_line, json_line, portions, split_written
 from fapilog.sinks.pretty import PrettyFormatter, is_terminal, wants_color
+from fapilog.standard_streams import (
+    StreamLogsError,
+    is_plain,
+    standard_stream,
+    write_unless_it_logs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +51,9 @@ class ConsoleSink(Sink[bytes]):
     Args:
         stream: the stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open
             for writing.  A name is looked up in :mod:`sys` at every use, so redirections
-            take effect.  The sink never closes the stream.
+            take effect.  If the object there logs what is written to it (Celery's worker
+            redirects standard output in this way), the sink writes to the stream with
+            which the process started.  The sink never closes the stream.
         format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`),
             ``"pretty"``, or ``"auto"``, which is pretty on a terminal and otherwise JSON.
         color: whether pretty lines have ANSI colours.  ``"auto"`` turns them off if the
@@ -110,12 +117,18 @@ class ConsoleSink(Sink[bytes]):
         Raises:
             RetryableError: the stream is full.  A retry of the batch continues after the
                 last byte that was written.
-            PermanentError: the stream is closed, or its reader has closed its end.
+            PermanentError: the stream is closed, its reader has closed its end, or it is
+                an object that logs what is written to it.
         """
         output = self._current_output()
         lines = self._progress.rest(batch)
         try:
             output.write_lines(lines, timeout)
+        except StreamLogsError as error:
+            if not isinstance(self._stream, str):
+                raise self._failure(error) from error
+            self.send(batch, timeout)  # to the stream of the process's start
+            return
         except Exception as error:  # a file object may raise anything
             self._progress.advance(batch, output.count_written(lines))
             raise self._failure(error) from error
@@ -133,7 +146,7 @@ class ConsoleSink(Sink[bytes]):
     def _current_output(self) -> OutputStream:
         stream = self._stream
         if isinstance(stream, str):
-            stream = getattr(sys, stream)
+            stream = standard_stream(stream)
         if self._output.stream is not stream:
             self._output = output = OutputStream(stream)
             self._pretty = None
@@ -177,6 +190,7 @@ class OutputStream:
         self._writer = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
         is_binary = isinstance(self._writer, (io.RawIOBase, io.BufferedIOBase))
         self._takes_text = not is_binary and "b" not in str(getattr(self._writer, "mode", ""))
+        self._may_log = not is_plain(self._writer)
         self._poll = _poll_of(self._writer)
         self._deadline = 0.0
         self._written = 0
@@ -188,6 +202,7 @@ class OutputStream:
         takes the whole line, so that the output of other processes does not split it.
 
         Raises:
+            StreamLogsError: the ``write`` of the file object logs; nothing was written.
             Exception: any error of the file object, or BlockingIOError after ``timeout``.
                 :meth:`count_written` counts the lines that were written before the error.
         """
@@ -222,10 +237,14 @@ class OutputStream:
             data = data[written:]
 
     def _write_some(self, data: bytes) -> int:
+        text: Any = data.decode(self.encoding) if self._takes_text else data
+        if self._may_log:  # the first write shows it
+            written = write_unless_it_logs(self.stream, self._writer.write, text)
+            self._may_log = False
+        else:
+            written = self._writer.write(text)
         if self._takes_text:
-            self._writer.write(data.decode(self.encoding))
             return len(data)
-        written = self._writer.write(data)
         if written is None:  # the stream is non-blocking and full
             if self._poll is None or monotonic() >= self._deadline:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import threading
 
 import pytest
 
+from fapilog import Runtime
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError
 from fapilog.record import LogRecord, Scope
 from fapilog.sinks import console
@@ -210,6 +212,18 @@ def test_a_process_without_the_stream_is_permanent(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(PermanentError, match="does not have this stream"):
         emit(ConsoleSink(), record())
+
+
+def test_records_that_a_given_stream_would_log_are_refused_and_counted(caplog):
+    class Logs:
+        def write(self, text):
+            logging.getLogger("redirected").warning(text)
+
+    runtime = Runtime(sinks=[ConsoleSink(Logs())])
+    runtime.get_logger("app").info("order placed")
+    runtime.shutdown()
+    assert runtime.stats().rejected == 1
+    assert caplog.records == []
 
 
 def test_whatever_a_file_object_raises_becomes_a_send_error():
