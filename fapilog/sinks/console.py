@@ -13,6 +13,7 @@ import io
 import os
 import select
 import stat
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
@@ -20,7 +21,8 @@ from fapilog.errors import ConfigurationError, PermanentError, RetryableError, S
 from fapilog.native import monotonic
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.lines import Progress, ascii_line, json_line, portions, split_written
-from fapilog.sinks.pretty import PrettyFormatter, is_terminal, wants_color
+from fapilog.sinks.pretty import PrettyFormatter
+from fapilog.sinks.terminal import columns, is_notebook, is_terminal, wants_color
 from fapilog.standard_streams import (
     StreamLogsError,
     is_plain,
@@ -55,11 +57,16 @@ class ConsoleSink(Sink[bytes]):
             redirects standard output in this way), the sink writes to the stream with
             which the process started.  The sink never closes the stream.
         format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`),
-            ``"pretty"``, or ``"auto"``, which is pretty on a terminal and otherwise JSON.
+            ``"pretty"``, or ``"auto"``, which is pretty on a terminal and in a notebook,
+            and otherwise JSON.
         color: whether pretty lines have ANSI colours.  ``"auto"`` turns them off if the
             variable ``NO_COLOR`` (https://no-color.org) is not empty, and on if
             ``FORCE_COLOR`` (https://force-color.org) is not empty.  Otherwise, terminals
             have colours unless ``TERM=dumb``.
+        tracebacks: how pretty lines show a stack trace.  ``"short"`` folds the frames of
+            installed packages into one line, and an exception that was shown within the
+            last second for the same request into its last line; ``"full"`` shows
+            everything.  JSON always has the whole text.
         name: the sink's name in counts and announcements.
     """
 
@@ -71,15 +78,25 @@ class ConsoleSink(Sink[bytes]):
         *,
         format: str = "auto",  # noqa: A002 - the option's usual name
         color: str | bool = "auto",
+        tracebacks: str = "short",
         name: str = "console",
     ) -> None:
         self.name = name
         self._stream = "stdout" if stream is None else stream
         self._format = format
         self._color = color
+        self._tracebacks = tracebacks
         self._output = OutputStream(None)
         self._pretty: PrettyFormatter | None = None
         self._progress: Progress[bytes] = Progress()
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person reads the stream now: a terminal, a notebook, or a debugger."""
+        stream = self._stream
+        if isinstance(stream, str):
+            stream = standard_stream(stream)
+        return is_terminal(stream) or is_notebook(stream) or "pydevd" in sys.modules
 
     def open(self) -> None:
         """Check the options.
@@ -94,6 +111,8 @@ class ConsoleSink(Sink[bytes]):
             wrong = f'format={self._format!r}: use "auto", "pretty" or "json"'
         elif self._color not in ("auto", True, False):
             wrong = f'color={self._color!r}: use "auto", True or False'
+        elif self._tracebacks not in ("short", "full"):
+            wrong = f'tracebacks={self._tracebacks!r}: use "short" or "full"'
         if wrong:
             msg = f"sink {self.name!r}: {wrong}"
             raise ConfigurationError(msg)
@@ -150,10 +169,15 @@ class ConsoleSink(Sink[bytes]):
         if self._output.stream is not stream:
             self._output = output = OutputStream(stream)
             self._pretty = None
-            if self._format == "pretty" or (self._format == "auto" and is_terminal(stream)):
+            is_watched = is_terminal(stream) or is_notebook(stream)
+            if self._format == "pretty" or (self._format == "auto" and is_watched):
                 color = wants_color(stream) if self._color == "auto" else bool(self._color)
-                has_gutter = bool("│".encode(output.encoding, "ignore"))
-                self._pretty = PrettyFormatter(color=color, unicode=has_gutter)
+                self._pretty = PrettyFormatter(
+                    color=color,
+                    unicode=len("│…".encode(output.encoding, "ignore")) > 1,
+                    columns=lambda: columns(stream),
+                    full_tracebacks=self._tracebacks == "full",
+                )
         return self._output
 
     def _failure(self, error: Exception) -> SendError:
