@@ -14,6 +14,7 @@ import os
 import select
 import stat
 import sys
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
@@ -89,14 +90,24 @@ class ConsoleSink(Sink[bytes]):
         self._output = OutputStream(None)
         self._pretty: PrettyFormatter | None = None
         self._progress: Progress[bytes] = Progress()
+        self._context: Context | None = None
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a person reads the stream now: a terminal, a notebook, or a debugger."""
-        stream = self._stream
-        if isinstance(stream, str):
-            stream = standard_stream(stream)
+        """Whether a person reads the stream, on a terminal, in a notebook or a debugger.
+
+        Log calls then wait until the record is written; see :meth:`note_caller`.
+        """
+        stream = self._present_stream()
         return is_terminal(stream) or is_notebook(stream) or "pydevd" in sys.modules
+
+    def note_caller(self) -> None:
+        """Take the context of a log call that waits for this sink.  Does not block.
+
+        A notebook shows a text below the cell whose context the ``write`` has.
+        """
+        if is_notebook(self._present_stream()):
+            self._context = copy_context()
 
     def open(self) -> None:
         """Check the options.
@@ -141,8 +152,12 @@ class ConsoleSink(Sink[bytes]):
         """
         output = self._current_output()
         lines = self._progress.rest(batch)
+        context, self._context = self._context, None
         try:
-            output.write_lines(lines, timeout)
+            if context is None:
+                output.write_lines(lines, timeout)
+            else:
+                context.run(output.write_lines, lines, timeout)
         except StreamLogsError as error:
             if not isinstance(self._stream, str):
                 raise self._failure(error) from error
@@ -162,10 +177,12 @@ class ConsoleSink(Sink[bytes]):
         self.close()
         self._progress.clear()
 
-    def _current_output(self) -> OutputStream:
+    def _present_stream(self) -> Any:
         stream = self._stream
-        if isinstance(stream, str):
-            stream = standard_stream(stream)
+        return standard_stream(stream) if isinstance(stream, str) else stream
+
+    def _current_output(self) -> OutputStream:
+        stream = self._present_stream()
         if self._output.stream is not stream:
             self._output = output = OutputStream(stream)
             self._pretty = None

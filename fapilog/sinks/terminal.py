@@ -30,7 +30,7 @@ def is_terminal(stream: Any) -> bool:
 
 def is_notebook(stream: Any) -> bool:
     """Return whether ``stream`` shows its text below the cell of a notebook."""
-    return type(stream).__module__.partition(".")[0] in _NOTEBOOKS
+    return str(type(stream).__module__).partition(".")[0] in _NOTEBOOKS
 
 
 def wants_color(stream: Any) -> bool:
