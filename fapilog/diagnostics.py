@@ -17,6 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from fapilog import native
 from fapilog.errors import FapilogError
 from fapilog.native import monotonic
+from fapilog.standard_streams import (
+    StreamLogsError,
+    is_plain,
+    standard_stream,
+    write_unless_it_logs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +101,7 @@ def _keep_counts(subject: str, held: int, missed: int) -> None:
 
 def _write(line: str) -> bool:
     """Write a line to standard error; return False if it cannot accept the line now."""
-    stream = sys.stderr
+    stream = standard_stream("stderr")
     try:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
@@ -146,11 +152,16 @@ def _write_to_object(stream: Any, line: str) -> bool:
         return False
     _thread.writes = True
     try:
-        stream.write(line)
+        if is_plain(stream):
+            stream.write(line)
+        else:
+            write_unless_it_logs(stream, stream.write, line)
         stream.flush()
+    except StreamLogsError:
+        stream = None
     finally:
         _thread.writes = False
-    return True
+    return stream is not None or _write(line)  # to the stream of the process's start
 
 
 def describe(error: BaseException) -> str:

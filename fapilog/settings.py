@@ -80,6 +80,9 @@ class ConsoleOptions(OptionGroup):
     color: Harmless[bool | Literal["auto"]] = Field(
         "auto", description="colours in pretty lines; auto: on a terminal, unless NO_COLOR is set"
     )
+    tracebacks: Harmless[Literal["short", "full"]] = Field(
+        "short", description="frames of installed packages in pretty lines: folded, or shown"
+    )
 
 
 class FileOptions(OptionGroup):

@@ -94,7 +94,10 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (protocols.Outcome, "(rejected=0, message='')"),
     (protocols.Sink.encode, "(self, record)"),
     (protocols.Sink.send, "(self, batch, timeout)"),
-    (sinks.ConsoleSink, "(stream=None, *, format='auto', color='auto', name='console')"),
+    (
+        sinks.ConsoleSink,
+        "(stream=None, *, format='auto', color='auto', tracebacks='short', name='console')",
+    ),
     (sinks.ExporterSink, "(exporter, *, name=None, limits=None, attempts=3, timeout=5.0)"),
     (sinks.FileSink, FILE),
     (sinks.LokiSink, LOKI),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current
 from opentelemetry.trace import get_current_span
 
-from fapilog.bridges import feeds
+from fapilog.bridges import feeds, uvicorn
 from fapilog.bridges.corrected import CorrectedRecord
 from fapilog.bridges.event import from_traceback, record_of, stand_in, take_event_name
 from fapilog.bridges.event_dict import event_of
@@ -393,6 +393,7 @@ def install(
         if found is found.root:
             _everywhere.handler = made.handler
             _everywhere.apply()
+            uvicorn.hide_doubles()
 
 
 def uninstall(logger: logging.Logger | str | None = None) -> None:
@@ -407,6 +408,7 @@ def uninstall(logger: logging.Logger | str | None = None) -> None:
             if found is found.root:
                 _everywhere.handler = None
                 _everywhere.undo()
+                uvicorn.show_doubles()
             found.removeHandler(made.handler)
             _restore_level(found, made)
 

@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fapilog.processors.redact import MASK
-from fapilog.sinks.pretty import wants_color
+from fapilog.sinks.terminal import wants_color
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

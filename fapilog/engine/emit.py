@@ -73,7 +73,7 @@ class LoggerCore:
     def attach(self, pipeline: Pipeline, settings: Settings, level: int) -> None:
         """Send records of severity number ``level`` or higher to ``pipeline`` from now on."""
         self._pipeline = pipeline
-        self._worker = pipeline.worker
+        self._worker = pipeline.bell
         self._queue = pipeline.queue
         self._resource = pipeline.resource
         self._code = settings.code_attributes

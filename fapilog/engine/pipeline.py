@@ -18,6 +18,7 @@ from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
 from fapilog.diagnostics import announce
 from fapilog.engine.entry import SEVERITY, withdraw
 from fapilog.engine.prepare import Processing, count_lost
+from fapilog.engine.prompt import Prompt
 from fapilog.native import monotonic
 from fapilog.process import fork
 from fapilog.process.give_way import give_way
@@ -56,6 +57,8 @@ class Pipeline:
             ``queue`` without :meth:`put` must read ``closed`` afterwards, and
             call :func:`withdraw` if it is True.
         patience: the longest time for which a caller waits for room, in seconds.
+        bell: the object that a caller wakes after it has appended to ``queue``, if
+            ``bell.idle`` is True: the worker, or a :class:`Prompt` in front of it.
         successor: the pipeline that now serves this pipeline's loggers, or None.
 
     Args:
@@ -77,6 +80,8 @@ class Pipeline:
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
         self._sinks = tuple(sinks)
+        read = [queue for queue in sinks if getattr(queue.sink, "is_interactive", False)]
+        self.bell: Worker | Prompt = Prompt(self, read) if read else self.worker
         self._may_have_no_sink = not any(sink.intake.takes_all for sink in self._sinks)
         limits = Limits(
             attributes=settings.attribute_count_limit,
@@ -125,7 +130,7 @@ class Pipeline:
         """
         if self.has_room(severity_number):
             return True
-        if self.closed or not self.patience or not _may_wait() or self._is_own_thread():
+        if self.closed or not self.patience or not _may_wait() or self.is_own_thread():
             return False
         if deadline is None:
             deadline = monotonic() + self.patience
@@ -151,8 +156,20 @@ class Pipeline:
         self.queue.append(entry)
         if self.closed and withdraw(self.queue, entry):
             self.refuse(entry[SEVERITY])
-        elif self.worker.idle:
-            self.worker.wake()
+        elif self.bell.idle:
+            self.bell.wake()
+
+    def hurry(self) -> bool:
+        """Let the worker take the waiting entries without a pause.  Does not block.
+
+        Returns False if the interpreter refuses a new thread.
+        """
+        self._hurry = True
+        return self.worker.wake()
+
+    def has_handed(self, target: int) -> bool:
+        """Whether the first ``target`` entries have reached the sinks or were dropped."""
+        return self._handed >= target
 
     def refuse(self, severity_number: int, reason: str = "") -> None:
         """Count and announce a record that does not enter the queue.
@@ -188,10 +205,10 @@ class Pipeline:
         interpreter refuses to start.  Returns False immediately on one of the
         pipeline's own threads.
         """
-        if self._is_own_thread():
+        if self.is_own_thread():
             return False
         deadline = monotonic() + (30.0 if timeout is None else timeout)
-        target = self._entered()
+        target = self.entered()
         self._hurry = True
         if target > self._handed and not self.worker.wake():
             return False
@@ -267,13 +284,14 @@ class Pipeline:
         for sink in self._sinks:
             sink.after_fork()
 
-    def _is_own_thread(self) -> bool:
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on the worker's thread or on a sink's."""
         return self.worker.is_current or any(sink.is_current for sink in self._sinks)
 
     def _accepted(self) -> int:
-        return self._refused.total + self._entered()
+        return self._refused.total + self.entered()
 
-    def _entered(self) -> int:
+    def entered(self) -> int:
         """Return the number of records that have entered the queue since the start."""
         with self._counting:
             return self._taken + len(self.queue)

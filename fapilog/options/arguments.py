@@ -30,6 +30,7 @@ class ConsoleArguments(TypedDict, total=False):
     stream: Literal["stdout", "stderr"]
     format: Literal["auto", "pretty", "json"]
     color: bool | Literal["auto"]
+    tracebacks: Literal["short", "full"]
 
 
 class FileArguments(TypedDict, total=False):

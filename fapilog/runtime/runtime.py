@@ -200,6 +200,12 @@ class Runtime:
             return longest
         return max(longest - duration, min(longest, _REST))
 
+    @property
+    def has_console(self) -> bool:
+        """Whether a sink shows the records on standard output or standard error."""
+        sinks = [queue.sink for queue in self.pipeline.sending_queues()]
+        return not self.pipeline.closed and any(hasattr(sink, "is_interactive") for sink in sinks)
+
     # ---- RecordTarget: the interface for bridges
 
     def is_enabled(self, name: str, severity_number: int) -> bool:

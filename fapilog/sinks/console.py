@@ -14,6 +14,7 @@ import os
 import select
 import stat
 import sys
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
@@ -21,7 +22,14 @@ from fapilog.errors import ConfigurationError, PermanentError, RetryableError, S
 from fapilog.native import monotonic
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.lines import Progress, ascii_line, json_line, portions, split_written
-from fapilog.sinks.pretty import PrettyFormatter, is_terminal, wants_color
+from fapilog.sinks.pretty import PrettyFormatter
+from fapilog.sinks.terminal import columns, is_notebook, is_terminal, wants_color
+from fapilog.standard_streams import (
+    StreamLogsError,
+    is_plain,
+    standard_stream,
+    write_unless_it_logs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,13 +54,20 @@ class ConsoleSink(Sink[bytes]):
     Args:
         stream: the stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open
             for writing.  A name is looked up in :mod:`sys` at every use, so redirections
-            take effect.  The sink never closes the stream.
+            take effect.  If the object there logs what is written to it (Celery's worker
+            redirects standard output in this way), the sink writes to the stream with
+            which the process started.  The sink never closes the stream.
         format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`),
-            ``"pretty"``, or ``"auto"``, which is pretty on a terminal and otherwise JSON.
+            ``"pretty"``, or ``"auto"``, which is pretty on a terminal and in a notebook,
+            and otherwise JSON.
         color: whether pretty lines have ANSI colours.  ``"auto"`` turns them off if the
             variable ``NO_COLOR`` (https://no-color.org) is not empty, and on if
             ``FORCE_COLOR`` (https://force-color.org) is not empty.  Otherwise, terminals
             have colours unless ``TERM=dumb``.
+        tracebacks: how pretty lines show a stack trace.  ``"short"`` folds the frames of
+            installed packages into one line, and an exception that was shown within the
+            last second for the same request into its last line; ``"full"`` shows
+            everything.  JSON always has the whole text.
         name: the sink's name in counts and announcements.
     """
 
@@ -64,15 +79,35 @@ class ConsoleSink(Sink[bytes]):
         *,
         format: str = "auto",  # noqa: A002 - the option's usual name
         color: str | bool = "auto",
+        tracebacks: str = "short",
         name: str = "console",
     ) -> None:
         self.name = name
         self._stream = "stdout" if stream is None else stream
         self._format = format
         self._color = color
+        self._tracebacks = tracebacks
         self._output = OutputStream(None)
         self._pretty: PrettyFormatter | None = None
         self._progress: Progress[bytes] = Progress()
+        self._context: Context | None = None
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person reads the stream, on a terminal, in a notebook or a debugger.
+
+        Log calls then wait until the record is written; see :meth:`note_caller`.
+        """
+        stream = self._present_stream()
+        return is_terminal(stream) or is_notebook(stream) or "pydevd" in sys.modules
+
+    def note_caller(self) -> None:
+        """Take the context of a log call that waits for this sink.  Does not block.
+
+        A notebook shows a text below the cell whose context the ``write`` has.
+        """
+        if is_notebook(self._present_stream()):
+            self._context = copy_context()
 
     def open(self) -> None:
         """Check the options.
@@ -87,6 +122,8 @@ class ConsoleSink(Sink[bytes]):
             wrong = f'format={self._format!r}: use "auto", "pretty" or "json"'
         elif self._color not in ("auto", True, False):
             wrong = f'color={self._color!r}: use "auto", True or False'
+        elif self._tracebacks not in ("short", "full"):
+            wrong = f'tracebacks={self._tracebacks!r}: use "short" or "full"'
         if wrong:
             msg = f"sink {self.name!r}: {wrong}"
             raise ConfigurationError(msg)
@@ -110,12 +147,22 @@ class ConsoleSink(Sink[bytes]):
         Raises:
             RetryableError: the stream is full.  A retry of the batch continues after the
                 last byte that was written.
-            PermanentError: the stream is closed, or its reader has closed its end.
+            PermanentError: the stream is closed, its reader has closed its end, or it is
+                an object that logs what is written to it.
         """
         output = self._current_output()
         lines = self._progress.rest(batch)
+        context, self._context = self._context, None
         try:
-            output.write_lines(lines, timeout)
+            if context is None:
+                output.write_lines(lines, timeout)
+            else:
+                context.run(output.write_lines, lines, timeout)
+        except StreamLogsError as error:
+            if not isinstance(self._stream, str):
+                raise self._failure(error) from error
+            self.send(batch, timeout)  # to the stream of the process's start
+            return
         except Exception as error:  # a file object may raise anything
             self._progress.advance(batch, output.count_written(lines))
             raise self._failure(error) from error
@@ -130,17 +177,24 @@ class ConsoleSink(Sink[bytes]):
         self.close()
         self._progress.clear()
 
-    def _current_output(self) -> OutputStream:
+    def _present_stream(self) -> Any:
         stream = self._stream
-        if isinstance(stream, str):
-            stream = getattr(sys, stream)
+        return standard_stream(stream) if isinstance(stream, str) else stream
+
+    def _current_output(self) -> OutputStream:
+        stream = self._present_stream()
         if self._output.stream is not stream:
             self._output = output = OutputStream(stream)
             self._pretty = None
-            if self._format == "pretty" or (self._format == "auto" and is_terminal(stream)):
+            is_watched = is_terminal(stream) or is_notebook(stream)
+            if self._format == "pretty" or (self._format == "auto" and is_watched):
                 color = wants_color(stream) if self._color == "auto" else bool(self._color)
-                has_gutter = bool("│".encode(output.encoding, "ignore"))
-                self._pretty = PrettyFormatter(color=color, unicode=has_gutter)
+                self._pretty = PrettyFormatter(
+                    color=color,
+                    unicode=len("│…".encode(output.encoding, "ignore")) > 1,
+                    columns=lambda: columns(stream),
+                    full_tracebacks=self._tracebacks == "full",
+                )
         return self._output
 
     def _failure(self, error: Exception) -> SendError:
@@ -177,6 +231,7 @@ class OutputStream:
         self._writer = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
         is_binary = isinstance(self._writer, (io.RawIOBase, io.BufferedIOBase))
         self._takes_text = not is_binary and "b" not in str(getattr(self._writer, "mode", ""))
+        self._may_log = not is_plain(self._writer)
         self._poll = _poll_of(self._writer)
         self._deadline = 0.0
         self._written = 0
@@ -188,6 +243,7 @@ class OutputStream:
         takes the whole line, so that the output of other processes does not split it.
 
         Raises:
+            StreamLogsError: the ``write`` of the file object logs; nothing was written.
             Exception: any error of the file object, or BlockingIOError after ``timeout``.
                 :meth:`count_written` counts the lines that were written before the error.
         """
@@ -222,10 +278,14 @@ class OutputStream:
             data = data[written:]
 
     def _write_some(self, data: bytes) -> int:
+        text: Any = data.decode(self.encoding) if self._takes_text else data
+        if self._may_log:  # the first write shows it
+            written = write_unless_it_logs(self.stream, self._writer.write, text)
+            self._may_log = False
+        else:
+            written = self._writer.write(text)
         if self._takes_text:
-            self._writer.write(data.decode(self.encoding))
             return len(data)
-        written = self._writer.write(data)
         if written is None:  # the stream is non-blocking and full
             if self._poll is None or monotonic() >= self._deadline:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -1,31 +1,37 @@
 """Formats a record as lines for a person at a terminal.
 
 The console sink uses this module if its stream is a terminal.  A record starts at column
-0, and its other lines begin with a gutter, so no value can look like a record.
+0, and its other lines begin with a gutter, so no value can look like a record.  What
+repeats is dim and comes last: attributes whose value has not changed, and the logger's name.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import re
-import sys
 import time
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.severity import range_name
-from fapilog.sinks.lines import COMMANDS_IN_TEXT, json_text
+from fapilog.sinks.lines import json_text
+from fapilog.sinks.readable import Summary, short_trace, summary_of, value_text
+from fapilog.sinks.terminal import Span, flow, safe, safe_lines, width_of, words_of
+from fapilog.sinks.tracebacks import Tracebacks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fapilog.record import LogRecord
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _MILLISECOND: Final = 1_000_000
 _BODY_WIDTH: Final = 32  # the message is padded to this many columns before the attributes
-_MAX_SCOPE_WIDTH: Final = 24
-_SHORT_TRACE: Final = 8  # enough digits to distinguish the traces on one screen
+_SLOW: Final = 1.0  # seconds of a request, from which the duration is emphasised
+#: The number of attributes whose last value is remembered, and the longest such value.
+_MAX_NAMES: Final = 256
+_MAX_REMEMBERED: Final = 256
 
 # Every terminal theme defines these ANSI colours.
 _DIM: Final = "2"
@@ -40,166 +46,215 @@ _SEVERITY: Final = {
     "ERROR": "31",
     "FATAL": "1;7;31",
 }
+#: By the first digit of an HTTP status.
+_STATUS: Final = {"2": "32", "3": "36", "4": "33", "5": "1;31"}
+_STATUS_DIGITS: Final = 3
+_WARNING: Final = "33"
+_GUTTER_WIDTH: Final = 6
+#: The columns of a line that is not broken.
+_UNLIMITED: Final = 1 << 40
+#: The attribute that links the records of one request.
+_REQUEST_ID: Final = "request.id"
 
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
-_BARE: Final = re.compile(r"[^\s\"'=,{}\[\]\\]+")
-# The traceback module draws these lines at the left of the members of an exception group.
-_GROUP_MARGIN: Final = re.compile(r"(?: *\+-[-+ .\d]*$| *[|+] ?)*")
-_FRAME: Final = re.compile(r'( *File )("[^"]*", line \d+)(, in )(.*)')
-_HEADINGS: Final = ("Traceback (most", "Exception Group Traceback", "During handling", "The above")
 
 
 class PrettyFormatter:
     """Formats records for one terminal.
 
-    The column of logger names grows with the longest name.  Not thread-safe.
+    Not thread-safe: a formatter remembers what its last records had in common.
 
     Args:
         color: whether to use ANSI colours.
-        unicode: whether the terminal's encoding contains the gutter's character ``│``.
+        unicode: whether the terminal's encoding contains the characters ``│`` and ``…``.
+        columns: a function that returns the terminal's present width, or None if lines
+            are not to be broken.
+        full_tracebacks: whether stack traces show the frames of installed packages, and
+            exceptions that were just shown.
+        directory: the directory below which the paths of a stack trace are shown
+            relative; None means the working directory.
     """
 
-    def __init__(self, *, color: bool, unicode: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        color: bool,
+        unicode: bool = True,
+        columns: Callable[[], int | None] = lambda: None,
+        full_tracebacks: bool = False,
+        directory: str | None = None,
+    ) -> None:
         self._color = color
-        self._gutter = "    " + self._paint(_DIM, "│" if unicode else "|")
-        self._scope_width = 0
+        self._more = "…" if unicode else ".."
+        self._gutter = [Span("", "    "), Span(_DIM, "│" if unicode else "|"), Span("", " ")]
+        self._columns = columns
+        self._last: dict[str, str] = {}
+        if directory is None:
+            directory = _working_directory()
+        self._tracebacks = Tracebacks(full=full_tracebacks, directory=directory, more=self._more)
 
     def format(self, record: LogRecord) -> str:
         """Return ``record`` as one or more lines, each ended by a newline."""
+        columns = self._columns() or _UNLIMITED
         severity = range_name(record.severity_number) if record.severity_number else "-"
-        body = record.event_name if record.body is None else record.body
-        first, *below = _lines(body if isinstance(body, str) else json_text(body))
-        inline, blocks = self._attributes(record)
-        if record.trace_id:
-            inline.append(self._paint(_DIM, f"trace={_shown(record.trace_id[:_SHORT_TRACE])}"))
-        if inline:
-            first = first.ljust(_BODY_WIDTH)
-        head = (
-            self._paint(_DIM, _local_time(record.timestamp or record.observed_timestamp)),
-            self._paint(_SEVERITY.get(severity, _DIM), severity.ljust(5)),
-            self._scope(record.scope.name),
-            self._paint(_BOLD, first) if severity in {"ERROR", "FATAL"} else first,
-            " ".join(inline),
-        )
-        lines = ["  ".join(part for part in head if part)]
-        lines += [f"{self._gutter} {line}".rstrip() for line in (*below, *blocks)]
-        return "\n".join(lines) + "\n"
+        summary = summary_of(record.body, record.attributes)
+        below: list[str] = []
+        if summary is None:
+            body = record.event_name if record.body is None else record.body
+            first, *below = safe_lines(body if isinstance(body, str) else json_text(body))
+            codes = _BOLD if severity in {"ERROR", "FATAL"} else ""
+            line = [Span(codes, first)]
+            message = [line] if _fits(line, columns // 2) else words_of(line)
+        else:
+            message = _summary_words(summary)
+        attributes, blocks = self._attributes(record, summary)
+        if record.scope.name and summary is None:
+            attributes.append([Span(_DIM, f" {safe(record.scope.name)}")])
+        left = [
+            Span(_DIM, _local_time(record.timestamp or record.observed_timestamp)),
+            Span("", "  "),
+            Span(_SEVERITY.get(severity, _DIM), severity.ljust(5)),
+            Span("", "  "),
+        ]
+        lines = self._laid_out(left, message, attributes, columns)
+        room = columns - _GUTTER_WIDTH
+        for line in (*([Span("", line)] for line in below), *blocks):
+            parts = [line] if _fits(line, room) else flow(words_of(line), room, room)
+            lines += [self._gutter + part for part in parts]
+        return "".join(f"{self._painted(line)}\n" for line in lines)
 
-    def _paint(self, codes: str, text: str) -> str:
-        return f"\x1b[{codes}m{text}\x1b[0m" if self._color and text else text
+    def _painted(self, line: list[Span]) -> str:
+        if not self._color:
+            return "".join(text for _, text in line).rstrip()
+        parts = []
+        for codes, spans in groupby(line, itemgetter(0)):
+            text = "".join(text for _, text in spans)
+            parts.append(f"\x1b[{codes}m{text}\x1b[0m" if codes and text else text)
+        return "".join(parts).rstrip()
 
-    def _scope(self, name: str) -> str:
-        shown = _shown(name)
-        self._scope_width = max(self._scope_width, min(len(shown), _MAX_SCOPE_WIDTH))
-        return self._paint(_NAME, shown.ljust(self._scope_width)) if self._scope_width else ""
+    def _laid_out(
+        self,
+        left: list[Span],
+        message: list[list[Span]],
+        attributes: list[list[Span]],
+        columns: int,
+    ) -> list[list[Span]]:
+        """Return the lines of a record: the message, and as many attributes as fit beside it.
 
-    def _attributes(self, record: LogRecord) -> tuple[list[str], list[str]]:
+        The dim attributes come last.
+        """
+        room = columns - _GUTTER_WIDTH
+        free = columns - width_of(left)
+        size, rest = sum(map(width_of, message)), sum(map(width_of, attributes))
+        gap = max(_BODY_WIDTH - size, 0) + 1
+        if size + gap + rest > free:
+            gap = 1
+        if attributes and size + gap < free:
+            message = [*message, [Span("", " " * gap)]]
+        bright = [pair for pair in attributes if not _is_dim(pair)]
+        lines = flow([*message, *_fitting(bright, room)], free, room)
+        left_over = (free if len(lines) == 1 else room) - width_of(lines[-1])
+        for pair in attributes[len(bright) :]:  # a repeated value begins no new line
+            size = width_of(pair)
+            if size <= left_over:
+                lines[-1] += pair
+                left_over -= size
+        first, *more = lines
+        return [left + first, *(self._gutter + line for line in more)]
+
+    def _attributes(
+        self, record: LogRecord, summary: Summary | None
+    ) -> tuple[list[list[Span]], list[list[Span]]]:
         """Return the attributes to show after the message, and the lines to show below."""
-        inline: list[str] = []
-        blocks: list[str] = []
-        if record.event_name and record.body is not None:
-            inline.append(self._pair("event", record.event_name))
-        error, shown = self._exception(record.attributes)
+        pairs: list[list[Span]] = []
+        ids: list[list[Span]] = []
+        blocks: list[list[Span]] = []
+        error, shown = self._exception(record)
+        if summary is not None:
+            shown |= summary.shown
+        elif record.event_name and record.body is not None:
+            pairs.append(self._pair("event", record.event_name))
         for name, value in record.attributes.items():
             if name in shown:
                 continue
             if isinstance(value, str) and "\n" in value:
-                blocks.append(self._paint(_NAME, _shown(name)) + self._paint(_DIM, ":"))
-                blocks += [f"  {line}" for line in _lines(value)]
+                blocks.append([Span(_NAME, safe(name)), Span(_DIM, ":")])
+                blocks += [[Span("", f"  {line}")] for line in safe_lines(value)]
             else:
-                inline.append(self._pair(name, value))
-        return inline, blocks + error
+                (ids if name == _REQUEST_ID else pairs).append(self._pair(name, value))
+        if record.trace_id:
+            ids.append(self._pair("trace", short_trace(record.trace_id)))
+        return sorted([*pairs, *ids], key=_is_dim), blocks + error
 
-    def _pair(self, name: str, value: Any) -> str:
-        text = value if isinstance(value, str) else json_text(value)
-        if isinstance(value, str) and not _BARE.fullmatch(text):
-            text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        return self._paint(_NAME, _shown(name)) + self._paint(_DIM, "=") + _shown(text)
+    def _pair(self, name: str, value: Any) -> list[Span]:
+        """Return an attribute; it is dim if the last record with this name had the same value."""
+        text = safe(value_text(name, value, self._more))
+        shown = safe(name)
+        if self._last.get(name) == text:
+            return [Span(_DIM, f" {shown}={text}")]
+        if len(self._last) >= _MAX_NAMES:
+            self._last.clear()
+        if len(text) <= _MAX_REMEMBERED:
+            self._last[name] = text
+        else:
+            self._last.pop(name, None)
+        return [Span("", " "), Span(_NAME, shown), Span(_DIM, "="), Span("", text)]
 
-    def _exception(self, attributes: dict[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+    def _exception(self, record: LogRecord) -> tuple[list[list[Span]], frozenset[str]]:
         """Return the lines of an exception, and the names of the attributes that they show."""
+        attributes = record.attributes
         kind, message, stacktrace = (attributes.get(name) for name in _EXCEPTION)
+        also = {"error.type"} if attributes.get("error.type") == kind else set[str]()
         if isinstance(stacktrace, str) and stacktrace.strip():
             told = str(message or "") in stacktrace and str(kind or "").split(".")[-1] in stacktrace
-            return (
-                list(self._stacktrace(stacktrace)),
-                _EXCEPTION if told else ("exception.stacktrace",),
-            )
+            key = record.trace_id or str(attributes.get(_REQUEST_ID, ""))
+            lines = self._tracebacks.lines(safe_lines(stacktrace), key, record.timestamp)
+            names = {*_EXCEPTION} | also if told else {"exception.stacktrace"}
+            return list(lines), frozenset(names)
         if isinstance(kind, str):
             text = f"{kind}: {message}" if message else kind
-            return [self._paint(_ERROR, line) for line in _lines(text)], _EXCEPTION[:2]
-        return [], ()
-
-    def _stacktrace(self, text: str) -> Iterator[str]:
-        for line in _lines(text):
-            margin = _GROUP_MARGIN.match(line)
-            left = margin.end() if margin else 0
-            rest = line[left:]
-            frame = _FRAME.fullmatch(rest)
-            if frame:
-                before, place, within, function = frame.groups()
-                shown = (
-                    self._paint(_DIM, before)
-                    + place
-                    + self._paint(_DIM, within)
-                    + self._paint(_NAME, function)
-                )
-            elif rest.strip().startswith(_HEADINGS) or not rest.strip(" ^~"):
-                shown = self._paint(_DIM, rest)
-            elif rest.startswith(" "):
-                shown = rest
-            else:
-                shown = self._paint(_ERROR, rest)
-            yield self._paint(_DIM, line[:left]) + shown
+            return [[Span(_ERROR, line)] for line in safe_lines(text)], frozenset(
+                {*_EXCEPTION[:2]} | also
+            )
+        return [], frozenset()
 
 
-def is_terminal(stream: Any) -> bool:
-    """Return whether ``stream`` is a terminal."""
+def _summary_words(summary: Summary) -> list[list[Span]]:
+    code = summary.code
+    target, mark, query = summary.target.partition("?")
+    words = [[Span(_BOLD, safe(target)), Span("", safe(mark + query))]]
+    if code:
+        codes = _STATUS.get(code[0], "") if len(code) == _STATUS_DIGITS else ""
+        words.append([Span("", " "), Span(codes, code)])
+    if summary.ending:
+        words.append([Span(_WARNING, f" {safe(summary.ending)}")])
+    slow = _WARNING if summary.seconds >= _SLOW else ""
+    return [*words, [Span(slow, f" {summary.duration}")]]
+
+
+def _is_dim(pair: list[Span]) -> bool:
+    return pair[0].codes == _DIM
+
+
+def _fits(line: list[Span], room: int) -> bool:
+    # No character takes more than two columns, which is faster to know than the width.
+    return 2 * sum(len(text) for _, text in line) <= room or width_of(line) <= room
+
+
+def _fitting(attributes: list[list[Span]], room: int) -> Iterator[list[Span]]:
+    """Yield the attributes; one that is wider than a line is broken at its spaces."""
+    for attribute in attributes:
+        if _fits(attribute, room):
+            yield attribute
+        else:
+            yield from words_of(attribute)
+
+
+def _working_directory() -> str:
     try:
-        return bool(stream.isatty())
-    except (AttributeError, OSError, ValueError):  # the stream has no isatty() or is closed
-        return False
-
-
-def wants_color(stream: Any) -> bool:
-    """Return whether to use colours; see ``color`` of ``ConsoleSink`` for the rules."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return is_terminal(stream) and os.environ.get("TERM") != "dumb" and _obeys_ansi(stream)
-
-
-def _obeys_ansi(stream: Any) -> bool:
-    """Return whether the terminal supports ANSI colours; on Windows, turn them on first."""
-    if sys.platform == "win32":
-        import ctypes  # noqa: PLC0415 - Windows only
-        import msvcrt  # noqa: PLC0415 - Windows only
-
-        virtual_terminal = 4
-        console = ctypes.windll.kernel32
-        handle = msvcrt.get_osfhandle(stream.fileno())
-        mode = ctypes.c_ulong()
-        return bool(
-            console.GetConsoleMode(handle, ctypes.byref(mode))
-            and console.SetConsoleMode(handle, mode.value | virtual_terminal)
-        )
-    return True
-
-
-def _lines(text: str) -> list[str]:
-    """Split ``text`` into one or more lines that are safe to show."""
-    text = text.replace("\r\n", "\n").rstrip("\n")
-    return [_shown(line.expandtabs(4)) for line in text.split("\n")]
-
-
-def _shown(text: str) -> str:
-    """Return ``text`` with escapes for the characters that a terminal may obey."""
-    return text if text.isprintable() else COMMANDS_IN_TEXT.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return ascii(match[0])[1:-1]
+        return str(Path.cwd())
+    except OSError:  # it was deleted
+        return ""
 
 
 def _local_time(nanoseconds: int) -> str:

@@ -191,7 +191,7 @@ def test_every_option_that_a_found_file_may_set_is_one_of_these():
 
     assert marked(Settings) == {
         *("level", "code_attributes"),
-        *("console.stream", "console.format", "console.color"),
+        *("console.stream", "console.format", "console.color", "console.tracebacks"),
     }
 
 

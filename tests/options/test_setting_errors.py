@@ -77,7 +77,8 @@ def test_a_value_for_a_group_is_answered_with_the_options_of_the_group(
     monkeypatch.setenv("FAPILOG_CONSOLE", value)
     assert error() == (
         "FAPILOG_CONSOLE: 'console' is a group of options, not an option; its options are: "
-        "FAPILOG_CONSOLE__STREAM, FAPILOG_CONSOLE__FORMAT, FAPILOG_CONSOLE__COLOR"
+        "FAPILOG_CONSOLE__STREAM, FAPILOG_CONSOLE__FORMAT, FAPILOG_CONSOLE__COLOR, "
+        "FAPILOG_CONSOLE__TRACEBACKS"
     )
 
 

@@ -1,14 +1,21 @@
 import errno
 import io
 import json
+import logging
 import os
 import re
+import struct
 import subprocess
 import sys
 import threading
 
 import pytest
 
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+from fapilog import Runtime
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError
 from fapilog.record import LogRecord, Scope
 from fapilog.sinks import console
@@ -173,6 +180,7 @@ def test_a_sink_goes_on_after_a_fork(pipe):
         ({"stream": 3}, "stream"),
         ({"format": "xml"}, "format"),
         ({"color": "yes"}, "color"),
+        ({"tracebacks": "long"}, "tracebacks"),
     ],
 )
 def test_a_wrong_option_is_named_with_the_fix(options, named):
@@ -210,6 +218,18 @@ def test_a_process_without_the_stream_is_permanent(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(PermanentError, match="does not have this stream"):
         emit(ConsoleSink(), record())
+
+
+def test_records_that_a_given_stream_would_log_are_refused_and_counted(caplog):
+    class Logs:
+        def write(self, text):
+            logging.getLogger("redirected").warning(text)
+
+    runtime = Runtime(sinks=[ConsoleSink(Logs())])
+    runtime.get_logger("app").info("order placed")
+    runtime.shutdown()
+    assert runtime.stats().rejected == 1
+    assert caplog.records == []
 
 
 def test_whatever_a_file_object_raises_becomes_a_send_error():
@@ -387,7 +407,8 @@ def test_what_an_encoding_lacks_is_escaped_on_a_terminal(tmp_path):
     with (tmp_path / "out").open("w", encoding="latin-1") as file:
         emit(ConsoleSink(file, format="pretty"), record("é 日\nbelow"))
     text = (tmp_path / "out").read_text("latin-1")
-    assert "é \\u65e5\n    | below\n" in text
+    assert "  é \\u65e5 " in text
+    assert text.endswith("\n    | below\n")
 
 
 def test_a_stream_with_an_encoding_of_its_own_gets_utf_8():
@@ -409,7 +430,7 @@ def test_a_terminal_gets_readable_lines_with_colours(terminal):
     text = shown()
     assert "\x1b[32mINFO \x1b[0m" in text
     assert COLOUR.sub("", text).endswith(
-        "  INFO   shop.orders  order placed                      order.id=1234\n"
+        "  INFO   order placed                      order.id=1234 shop.orders\n"
     )
 
 
@@ -451,6 +472,30 @@ def test_the_colour_option_goes_over_the_environment(monkeypatch):
     emit(ConsoleSink(plain, format="pretty", color=False), record())
     assert "\x1b[" in coloured.getvalue()
     assert "\x1b[" not in plain.getvalue()
+
+
+@POSIX
+def test_lines_are_broken_at_the_terminals_present_width(terminal, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    file, shown = terminal
+    sink = ConsoleSink(file, color=False)
+    text = "a message of several words that does not fit into sixty columns"
+
+    def resize(columns):
+        size = struct.pack("HHHH", 24, columns, 0, 0)
+        fcntl.ioctl(file.fileno(), termios.TIOCSWINSZ, size)
+
+    resize(60)
+    emit(sink, record(text, order=1234))
+    narrow = shown().splitlines()
+    resize(200)
+    emit(sink, record(text, order=1234))
+    wide = shown().splitlines()
+    monkeypatch.setenv("COLUMNS", "60")
+    emit(sink, record(text, order=1235))
+    assert [len(line) <= 60 for line in narrow] == [True, True]
+    assert len(wide) == 1
+    assert len(shown().splitlines()) == 2
 
 
 @POSIX

@@ -38,7 +38,7 @@ def settings() -> Settings:
         handle_sigterm=False,
         otel_provider=False,
         otel_disabled=False,
-        console={"stream": "stderr", "format": "json", "color": False},
+        console={"stream": "stderr", "format": "json", "color": False, "tracebacks": "full"},
         file={
             "path": Path("app.jsonl"),
             "format": "otlp",

@@ -1,0 +1,78 @@
+"""Lets a log call wait until a console that a person reads has written the record.
+
+On a terminal, ``print`` and log lines would otherwise alternate wrongly, and in a
+notebook a line would appear below a later cell.  The worker and the sinks do their work
+as always; only the caller waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog import native
+from fapilog.native import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fapilog.delivery.sending_queue import SendingQueue
+    from fapilog.engine.pipeline import Pipeline
+
+#: The longest wait of a log call, in seconds: a terminal may have been stopped.
+_PATIENCE: Final = 0.25
+#: Seconds between the first two checks; each following one is a quarter longer.
+_POLL: Final = 0.00005
+
+
+class Prompt:
+    """Stands where log calls wake a pipeline's worker: wakes it, and waits for the consoles.
+
+    A wait ends after 0.25 s.  From then on, log calls do not wait until the consoles have
+    caught up.  Thread-safe.
+
+    Args:
+        pipeline: the pipeline of the log calls.
+        consoles: the sending queues of the consoles that a person reads.
+
+    Attributes:
+        idle: True, so that every log call calls :meth:`wake`.
+    """
+
+    idle: Final = True
+
+    def __init__(self, pipeline: Pipeline, consoles: Sequence[SendingQueue]) -> None:
+        self._pipeline = pipeline
+        self._consoles = consoles
+        sinks: list[Any] = [queue.sink for queue in consoles]
+        self._notes = [sink.note_caller for sink in sinks if hasattr(sink, "note_caller")]
+        self._is_behind = False
+
+    def wake(self) -> bool:
+        """Wake the worker, and wait until the consoles have written every record.
+
+        Blocks up to 0.25 s.  Returns False if the interpreter refuses a new thread.
+        """
+        pipeline = self._pipeline
+        for note_caller in self._notes:
+            note_caller()
+        if not pipeline.hurry():
+            return False
+        if not pipeline.is_own_thread():
+            deadline = monotonic() + (0.0 if self._is_behind else _PATIENCE)
+            self._is_behind = not self._wait(deadline)
+        return True
+
+    def _wait(self, deadline: float) -> bool:
+        """Wait for the pipeline, and then for the consoles; return False at the deadline."""
+        pipeline, poll = self._pipeline, _POLL
+        target = pipeline.entered()
+        flushed: list[tuple[SendingQueue, int]] | None = None
+        while True:
+            if flushed is None and pipeline.has_handed(target):
+                flushed = [(queue, queue.start_flush()) for queue in self._consoles]
+            if flushed is not None and all(queue.flush_done(end) for queue, end in flushed):
+                return True
+            if monotonic() >= deadline:
+                return False
+            native.pause(poll)
+            poll = min(poll * 1.25, 0.002)

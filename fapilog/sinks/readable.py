@@ -1,0 +1,155 @@
+"""Values in a form that a person reads fast: short numbers, short ids, one line per request.
+
+The pretty format uses this module.  JSON has every value in full.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fapilog.sinks.lines import json_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_BARE: Final = re.compile(r"[^\s\"'=,{}\[\]\\]+")
+_SHORT_ID: Final = 8  # enough digits to distinguish the ids on one screen
+_UUID: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE
+)
+_HEX: Final = re.compile(r"[0-9a-f]{16,128}", re.IGNORECASE)
+_ID_NAME: Final = re.compile(r"(?:.*[._-])?(?:id|Id|ID)|.*[a-z](?:Id|ID)", re.DOTALL)
+#: The namespaces in which OpenTelemetry's durations are seconds.
+#: Source: https://opentelemetry.io/docs/specs/semconv/general/metrics/#units
+_SECONDS: Final = re.compile(r"(?:http|db|rpc|messaging|gen_ai|dns|faas)\.[a-z_.]*duration")
+_MINUTE: Final = 60
+_PRECISE: Final = 10
+
+#: The attributes that a request's summary shows, or that describe only its transport.
+#: Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
+_OF_A_REQUEST: Final = frozenset(
+    {
+        "client.address",
+        "http.request.body.size",
+        "http.request.method",
+        "http.response.body.size",
+        "http.response.status_code",
+        "http.route",
+        "http.server.request.duration",
+        "network.protocol.name",
+        "network.protocol.version",
+        "server.address",
+        "server.port",
+        "url.path",
+        "url.query",
+        "url.scheme",
+        "user_agent.original",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The completion of an HTTP request, or the close of a WebSocket, as one short line.
+
+    Attributes:
+        target: the method and the path with its query, as ``GET /orders/7?page=2``.
+        code: the status, or a WebSocket's close code; "" if there is none.
+        ending: the words after the code, as ``disconnected``.
+        duration: the duration as text, as ``39 ms``.
+        seconds: the duration.
+        shown: the names of the attributes that the summary replaces.
+    """
+
+    target: str
+    code: str
+    ending: str
+    duration: str
+    seconds: float
+    shown: frozenset[str]
+
+
+def summary_of(body: object, attributes: Mapping[str, Any]) -> Summary | None:
+    """Return the summary of a request's completion record, or None for other records.
+
+    Such a record has the attributes of OpenTelemetry's HTTP conventions, and its body is
+    the method, the route or the path, the code, and perhaps how the request ended.
+    """
+    seconds = attributes.get("http.server.request.duration")
+    path, where = attributes.get("url.path"), attributes.get("http.route")
+    if not isinstance(seconds, (int, float)) or not isinstance(path, str):
+        return None
+    method, _, rest = body.partition(" ") if isinstance(body, str) else ("", "", "")
+    where = where if isinstance(where, str) else path
+    if not rest.startswith(where):
+        return None
+    query = attributes.get("url.query")
+    target = f"{method} {path}?{query}" if query else f"{method} {path}"
+    code, _, ending = rest[len(where) :].strip().partition(" ")
+    if not code.isdecimal():
+        code, ending = "", f"{code} {ending}".strip()
+    shown = _OF_A_REQUEST
+    if attributes.get("error.type") == code:
+        shown |= {"error.type"}
+    return Summary(target, code, ending, duration_text(seconds), seconds, shown)
+
+
+def value_text(name: str, value: Any, more: str = "…") -> str:
+    """Return an attribute's value for a reader: quoted if it could be mistaken for more.
+
+    A UUID, and long hexadecimal digits under a name that ends with ``id``, lose all but
+    eight digits; a float loses the digits that nobody reads.
+
+    Args:
+        name: the attribute's name.
+        value: the attribute's value.
+        more: the sign for the digits that are left out.
+    """
+    if isinstance(value, float):
+        return duration_text(value) if _SECONDS.fullmatch(name) else number_text(value)
+    if not isinstance(value, str):
+        return json_text(value)
+    uuid = _UUID.fullmatch(value)
+    if uuid or (_HEX.fullmatch(value) and _ID_NAME.fullmatch(name)):
+        # Versions 6 and 7 begin with the time, so neighbours begin alike.
+        is_late = uuid is not None and uuid[1] in "67"
+        return more + value[-_SHORT_ID:] if is_late else value[:_SHORT_ID] + more
+    if _BARE.fullmatch(value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def number_text(value: float) -> str:
+    """Return a float without the digits that nobody reads: 0.001823423423 is ``0.001823``.
+
+    A number of 1 or more keeps three decimals, a smaller one four significant digits.
+    """
+    if value != value or value in {float("inf"), float("-inf")}:  # noqa: PLR0124 - NaN
+        return json_text(value)
+    exact = repr(value)
+    short = f"{value:.4g}" if 0 < abs(value) < 1 else repr(round(value, 3))
+    return short if len(short) < len(exact) else exact
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration with its unit: ``0.82 ms``, ``39 ms``, ``1.24 s``, ``2 min 5 s``."""
+    milliseconds = seconds * 1000
+    if not 0 <= seconds < 1e9:  # noqa: PLR2004 - not a duration
+        return f"{number_text(float(seconds))} s"
+    if milliseconds < 1:
+        return f"{milliseconds:.2f} ms"
+    if milliseconds < _PRECISE:
+        return f"{milliseconds:.1f} ms"
+    if round(milliseconds) < 1000:  # noqa: PLR2004 - milliseconds in a second
+        return f"{milliseconds:.0f} ms"
+    if round(seconds, 2) < _MINUTE:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), _MINUTE)
+    return f"{minutes} min {rest} s"
+
+
+def short_trace(trace_id: str) -> str:
+    """Return the first digits of a trace id."""
+    return trace_id[:_SHORT_ID]
