@@ -254,7 +254,7 @@ class DeliveryState(Delivery):
             resent=ledger.resent,
         )
 
-    # ---- the end: called by the thread that closes
+    # ---- shutdown: called by the thread that closes
 
     def limit_time(self, deadline: float) -> None:
         """Stop sending at ``deadline``.  Of several deadlines, the earliest applies."""
