@@ -107,9 +107,8 @@ class Backlog:
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self._portions: deque[Batch] = deque()
-        self._bytes_in = self.entered = 0  # only the pipeline's worker writes these two
-        # Only the sink's threads write these.
-        self._bytes_out = self._bytes_taken = self._count_out = 0
+        self._bytes_in = self.entered = 0  # written by the pipeline's worker
+        self._bytes_out = self._bytes_taken = self._count_out = 0  # written by the sink's threads
 
     def __len__(self) -> int:
         """The number of waiting records, without the records in flight."""

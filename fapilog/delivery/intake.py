@@ -131,7 +131,6 @@ class Intake:
             return self._empty_hand()
 
     def _lose(self, error: BaseException) -> None:
-        """Count the records that an error kept out of the backlog as dropped."""
         with self._lock:
             left = self._empty_hand()
             self._ledger.overflow.add_all("internal_error", left)

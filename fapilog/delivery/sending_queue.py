@@ -64,8 +64,7 @@ class SendingQueue:
         self.worker = Worker(
             f"fapilog-{self.name}",
             self._run,
-            # A sink may be a class that does not inherit from Sink.
-            width=getattr(sink, "concurrency", 1),
+            width=getattr(sink, "concurrency", 1),  # sinks need not inherit from Sink
             finish=self._close_sink,
         )
         self._reset()
@@ -100,7 +99,6 @@ class SendingQueue:
             self._widen()
 
     def _widen(self) -> None:
-        """Start another thread if all existing threads are sending while records wait."""
         if len(self.state.in_flight) >= self.worker.threads and len(self.state.backlog):
             self.worker.widen()
 

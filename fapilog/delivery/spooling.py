@@ -174,7 +174,6 @@ class Spooling:
         self._write_the_end()
 
     def _rest(self) -> None:
-        """Sleep briefly, or until a record arrives or the next adoption is due."""
         self.worker.idle = True
         is_busy = len(self._backlog) or self._state.in_flight or self._spool.pending_records
         self.worker.sleep(LOOK if is_busy else max(self._adopt_at - monotonic(), LOOK))
@@ -205,8 +204,7 @@ class Spooling:
 
     def _write_waiting(self) -> bool:
         """Move the oldest batch from the backlog to the spool.  Return False if this fails."""
-        # Not removed yet: if the write fails, a delivery thread sends this batch from memory.
-        batch = self._backlog.oldest()
+        batch = self._backlog.oldest()  # the batch stays in the backlog until it is written
         if not batch.items or self._write(batch, is_in_flight=False) is None:
             return False
         self._backlog.remove(batch)

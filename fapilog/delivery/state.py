@@ -153,7 +153,6 @@ class DeliveryState(Delivery):
             self.announce_lost(len(part), reason)
 
     def _quarantine(self, part: Batch, reason: str) -> bool:
-        """Put a refused part into quarantine.  Return False if that is not possible."""
         quarantine = self.options.quarantine
         if quarantine is None:
             return False

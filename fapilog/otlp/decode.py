@@ -135,8 +135,7 @@ _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     12: ("event_name", _text),
 }
 _ATTRIBUTES: Final = 6
-#: The decoders of the fields of AnyValue (common/v1/common.proto).  The arguments of each
-#: decoder are the field's value and its depth.
+#: The decoders of AnyValue's fields (common/v1/common.proto), called with a value and a depth.
 _VALUE_FIELDS: Final[dict[int, Callable[[Field, int], Any]]] = {
     1: lambda value, _depth: _text(value),
     2: lambda value, _depth: bool(as_int64(value)),

@@ -102,7 +102,6 @@ def _fields(record: LogRecord) -> dict[str, Any]:
 
 
 def _is_id(text: str, digits: int) -> bool:
-    """Return whether ``text`` is a hexadecimal id of the right length that is not all zeros."""
     return len(text) == digits and any(bytes.fromhex(text))
 
 

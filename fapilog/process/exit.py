@@ -91,7 +91,6 @@ def _deliver(deadline: float) -> None:
 
 
 def _deliver_and_close() -> None:
-    """Deliver everything after SIGTERM, and shut down the runtimes."""
     deadline = monotonic() + _timeout()
     for deliver in tuple(_others):
         deliver(max(deadline - monotonic(), 0.0) / 2)

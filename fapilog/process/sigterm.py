@@ -45,8 +45,7 @@ class Sigterm:
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        # Signal masks by the id of the forking thread.
-        self._masks: dict[int, set[signal.Signals]] = {}
+        self._masks: dict[int, set[signal.Signals]] = {}  # signal masks by thread id
         self._watch = Watch(self)
         self._reset()
 
@@ -241,12 +240,10 @@ class Watch:
             self._is_registered = True
 
     def _begin_life(self) -> None:
-        """Start watching a child process that ``multiprocessing`` has started."""
         if self._handler.is_in_place:
             self.start()
 
 
 def _give_back(descriptor: int) -> None:
-    """Restore the application's wake-up descriptor, unless it has been closed."""
     with contextlib.suppress(OSError, ValueError):
         signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)

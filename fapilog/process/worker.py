@@ -152,7 +152,6 @@ class Worker:
             contextvars.copy_context().run(self._run, self._loop)
 
     def _persist(self) -> None:
-        """Run the loop again and again until it returns without an error."""
         while True:
             try:
                 return self._loop()

@@ -124,8 +124,7 @@ class AdoptedStores:
     def __init__(self, state: SpoolState, path: Path) -> None:
         self._state = state
         self._path = path
-        # Names of directories to skip, because this spool cannot use them.
-        self._left: set[str] = set()
+        self._left: set[str] = set()  # names of directories that this spool cannot use
         self._underway: deque[Adoption] = deque()
         self._steps = 0
         self._waiting_disk = 0  # bytes in directories that are not adopted yet

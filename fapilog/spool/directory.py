@@ -362,8 +362,7 @@ def claim(path: Path) -> ProcessDirectory | None:
         OSError: the directory belongs to another user, or its lock cannot be opened.
     """
     directory = ProcessDirectory(path)
-    # These errors mean that another process owns the directory.
-    with contextlib.suppress(FileNotFoundError, FileExistsError):
+    with contextlib.suppress(FileNotFoundError, FileExistsError):  # owned by another process
         check_private(path)
         if directory.take(_open_lock):
             return directory

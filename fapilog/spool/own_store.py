@@ -87,14 +87,11 @@ class OwnStore(Store):
         self._number = self._sequence = 0
         self._cache: deque[Frame] = deque()  # the newest unread frames
         self._cached = 0  # the memory that the cached frames need
-        # Files of full segments; the next sync closes them.
-        self._sealed: deque[SyncedFile] = deque()
-        # Directories and files for the next sync.
-        self._unsynced: deque[Path] = deque([directory.path.parent])
+        self._sealed: deque[SyncedFile] = deque()  # files of full segments, not synced yet
+        self._unsynced: deque[Path] = deque([directory.path.parent])  # paths for the next sync
         self._write_mark()
 
     def _write_mark(self) -> None:
-        """Write the credentials mark if it is missing."""
         mark, path = self._state.credentials.mark, self.directory.path / FILE
         if mark and not path.exists():
             write_mark(path, mark)
@@ -152,7 +149,6 @@ class OwnStore(Store):
         return is_empty or segment.end + size <= self._state.options.segment_size
 
     def _begin(self, time_ns: int) -> OwnSegment:
-        """Create the next segment and its header."""
         self._number += 1
         path = segment_path(self.directory.path, self._number)
         writer = SyncedFile(path, create_file(path, APPEND))

@@ -403,7 +403,6 @@ class Store:
         return sequence >= self._next
 
     def _give_out(self, frame: Frame) -> None:
-        """Mark the next frame as given out."""
         self._go_on_at(frame.sequence + 1)
         self._mark_out(frame)
 
@@ -516,7 +515,6 @@ class Store:
         return left
 
     def _drop(self, segment: Segment) -> None:
-        """Remove a segment whose frames are all settled, and delete its file."""
         self._take_out(segment)
         if not segment.is_kept:
             self._delete(segment.path)

@@ -302,7 +302,6 @@ def _plain(report: SinkReport, others: Container[Path]) -> dict[str, Any]:
 
 
 def _show_damage(terminal: Terminal, found: Scan) -> bool:
-    """Print the damage in a file.  Return True if the file is damaged."""
     if found.problem:
         mark = Text("!", YELLOW) if found.is_newer else Text("✗", RED)
         terminal.line(mark, f" {found.path}: {found.problem}")

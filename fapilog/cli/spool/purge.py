@@ -61,7 +61,6 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:
-    """Delete one directory and print the result.  Return True if it was deleted."""
     try:
         if purge_directory(orphan):
             terminal.line(Text("✓", GREEN), f" deleted {orphan.path}")
@@ -74,7 +73,6 @@ def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:
 
 
 def _purge_quarantine(terminal: Terminal, report: SinkReport) -> bool:
-    """Delete one sink's quarantine and print the result.  Return True if it was deleted."""
     try:
         for path in purge_quarantine(report):
             terminal.line(Text("✓", GREEN), f" deleted {path}")

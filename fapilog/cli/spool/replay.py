@@ -64,7 +64,6 @@ def replay(
 
 
 def _show_no_sink(terminal: Terminal, report: SinkReport, sinks: Iterable[str]) -> None:
-    """Print that no configured sink may send the records, and suggest ``fapilog spool adopt``."""
     destination = report.owner.destination
     reason = f"no such sink is configured for {destination}"
     if not destination:
@@ -122,7 +121,6 @@ def _replay_sink(
 
 
 def _show(terminal: Terminal, resend: Resend) -> None:
-    """Print the result on one line, and a problem or the backend's message on the next line."""
     parts = [f"{counted(resend.delivered, 'record')} delivered"]
     for count, what in (
         (resend.rejected, "rejected"),

@@ -179,7 +179,6 @@ class Resend(Delivery):
         return True
 
     def _show_progress(self, done: int, total: int) -> None:
-        """Show the progress on a single line if standard error is a terminal."""
         if sys.stderr.isatty() and monotonic() >= self._next_progress:
             self._next_progress = monotonic() + _PROGRESS_EVERY
             sys.stderr.write(f"\r{self.name}: {done} of {total} records{_ERASE}")

@@ -151,7 +151,6 @@ class HTTPClient:
                 response.close()
 
     def _checked(self, response: httpx.Response, body: bytes, problem: str) -> Answer:
-        """Return the response as an :class:`Answer`, or raise an error if it is not a success."""
         status, shown = response.status_code, self._options.shown
         if response.has_redirect_location:
             host = _HOST.match(response.headers["location"])
@@ -201,7 +200,6 @@ class HTTPClient:
             self._idle.append(connection)
 
     def _explain(self, error: BaseException, timeout: float) -> str:
-        """Return a description of a network error for the message of a ``SendError``."""
         if isinstance(error, TIMEOUT_ERRORS):
             return f"no complete answer within {timeout:g} s"
         words = self.clean(str(error)) or type(error).__name__

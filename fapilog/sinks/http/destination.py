@@ -69,6 +69,5 @@ def _named_accounts(options: HTTPOptions) -> list[str]:
 
 
 def _given(options: HTTPOptions) -> list[tuple[str, str]]:
-    """Return all headers and query parameters, sorted, with lower-case names."""
     query = parse_qsl(urlsplit(options.endpoint).query)
     return sorted((name.lower(), value) for name, value in (*options.headers.items(), *query))

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _PORTS: Final = {"http": 80, "https": 443}
-# A host or network, with or without brackets, and a port.  All other entries are IPv6
-# addresses.
+# A host or network, with or without brackets, and a port.  Other entries are IPv6 addresses.
 _ENTRY: Final = re.compile(
     r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?P<bits>(?<=\])/[0-9]{1,3})?(?::(?P<port>[0-9]{1,5}))?"
 )

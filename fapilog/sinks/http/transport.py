@@ -248,7 +248,6 @@ class _Backend(httpcore.SyncBackend):
 
 @contextlib.contextmanager
 def _connecting() -> Iterator[None]:
-    """Convert an ``OSError`` in the ``with`` block to one of :data:`CONNECT_ERRORS`."""
     try:
         yield
     except TimeoutError as error:

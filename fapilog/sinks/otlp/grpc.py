@@ -98,7 +98,6 @@ class GRPCTransport:
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
-        """Return the callable for ``Export``.  The first call opens the channel."""
         with self._connecting:
             if self._call is None:
                 self._channel = self._open()
@@ -144,7 +143,6 @@ class GRPCTransport:
         return outcome(answer, count, clean=self._clean)
 
     def _check_size(self, body: bytes) -> None:
-        """Raise ``TooLargeError`` if a request exceeds the server's known size limit."""
         limit, until = self._limit or (len(body), 0.0)
         if len(body) > limit and monotonic() < until:
             msg = f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"

@@ -182,7 +182,6 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
 
 
 def _form(source: str, protocol: Protocol) -> str:
-    """Return the form of an endpoint that an error message recommends."""
     if protocol == GRPC:
         return "http://host:4317 or host:4317"
     if source == _BASE_URL:
