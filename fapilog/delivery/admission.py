@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 from fapilog.severity import INFO, WARN
 
-#: ``block`` waits for room in the store for a limited time.  ``drop_newest`` refuses records
+#: ``block`` waits for space in the store for a limited time.  ``drop_newest`` refuses records
 #: while the store is full.  ``drop_lowest`` refuses less severe records earlier.  ``spill``
 #: waits while older records move to the spool, and acts like ``drop_lowest`` if the spool
 #: accepts none.

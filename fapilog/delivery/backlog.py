@@ -139,7 +139,7 @@ class Backlog:
 
     def put(self, portion: Batch) -> None:
         """Add a portion.  Only the pipeline's worker calls this."""
-        # Counters first, because a thread may remove the portion as soon as it is appended.
+        # The counters change first: a thread may remove the portion as soon as it is appended.
         self._bytes_in += portion.size
         self.entered += len(portion.items)
         self._portions.append(portion)

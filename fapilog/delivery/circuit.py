@@ -48,8 +48,8 @@ class RetryPolicy:
         """Return the seconds to wait after attempt ``attempt``; the first attempt is number 1."""
         bound = min(self.initial * 2.0 ** min(attempt - 1, 32), self.maximum)
         least = bound / 20  # avoids a busy loop if the backend asks for 0 seconds
-        if isinstance(retry_after, (int, float)):  # a user's sink may set any type
-            return min(max(least, retry_after), self.maximum)  # max() ignores NaN
+        if isinstance(retry_after, (int, float)):  # the value may come from a user's sink
+            return min(max(least, retry_after), self.maximum)  # max() returns least for NaN
         return random.uniform(least, bound)  # noqa: S311 - only spreads load
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fapilog.delivery.state import DeliveryState
     from fapilog.record import LogRecord
 
-#: Seconds between two checks whether a full backlog has space again.
+#: Seconds between two checks for space in a full backlog.
 _POLL: Final = 0.001
 
 
@@ -66,7 +66,7 @@ class Intake:
         self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
         self._done = 0  # how many records of _hand are already counted
-        self._skipped = 0  # how many records meant() left out that are not yet counted
+        self._skipped = 0  # how many excluded records are not yet counted
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route sends to this sink.  Never raises."""
@@ -106,7 +106,7 @@ class Intake:
             return True
 
     def take_in(self) -> None:
-        """Put the records of :meth:`hand` into the backlog.  May wait for space.  Never raises."""
+        """Put the records that :meth:`hand` got into the backlog.  May wait for space."""
         try:
             with self._lock:
                 if self.closed:

@@ -36,7 +36,7 @@ class Drops:
     def add(self, reason: str, severity_number: int, count: int = 1) -> None:
         """Count ``count`` records that were dropped for ``reason``."""
         key = (reason, range_name(severity_number))
-        # No function is called, so a signal handler that also counts cannot interrupt this.
+        # No function is called, so a signal handler that also counts cannot interrupt the addition.
         self._counts[key] += count
 
     def merge(self, other: Drops) -> None:
@@ -54,7 +54,7 @@ class Drops:
         return both
 
     def add_all(self, reason: str, severities: Iterable[int]) -> None:
-        """Count one record dropped for ``reason`` per severity number."""
+        """For each severity number, count one record that was dropped for ``reason``."""
         for number in severities:
             self.add(reason, number)
 

@@ -27,8 +27,8 @@ class DeliveryOptions:
         export_timeout: the seconds that one attempt may take.
         retry: the policy for sending a failed batch again.
         overflow: the policy for a full backlog.
-        block_timeout: the longest wait for room in a full backlog, in seconds.
-            The wait delays every sink.
+        block_timeout: the longest wait for space in a full backlog, in seconds.  The wait
+            delays every sink.
         protect: the severity number from which records may use the whole
             backlog.
         spool: the opened spool; None keeps records in memory only.

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from fapilog.delivery.backlog import Batch
     from fapilog.delivery.circuit import RetryPolicy
 
-#: The maximum number of times that a batch is split.  Later, a refused part is given up as a
-#: whole: a backend that accepts nothing must not get one request per record.
+#: The maximum number of times that a batch is split.  After that, a refused part is given up
+#: as a whole: a backend that accepts nothing must not get one request per record.
 MAX_CUTS: Final = 256
 
 #: The number of single records that show whether a backend refuses a whole batch.
@@ -45,7 +45,7 @@ _MIN_SAMPLED: Final = 4 * SAMPLES
 _VARIES: Final = re.compile(r"""'[^']*'?|"[^"]*"?|\{[^}]*\}?|\S*\d\S*""")
 
 _NO_LIMIT: Final = 1 << 20
-#: The fewest and the most fast answers that are needed to double the size.
+#: The minimum and the maximum of the fast answers that are needed to double the size.
 _FEWEST: Final = 4
 _MOST: Final = 256
 #: An answer is fast if it takes less than this fraction of the time limit.
@@ -104,7 +104,7 @@ class Delivery(ABC):
     Args:
         sink: the opened sink.
         name: the sink's name, used in messages.
-        retry: the circuit's policy.
+        retry: the policy for the waits between attempts.
         probe_timeout: the seconds after which another probe may start; see :class:`Circuit`.
 
     Attributes:

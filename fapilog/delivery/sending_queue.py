@@ -75,7 +75,7 @@ class SendingQueue:
         self.spooling = Spooling(state, state.spool, self.worker.wake) if state.spool else None
         self._wake_at = 1
         self._flush_target = 0
-        self._taking = native.Lock()  # only its holder waits for the next batch
+        self._taking = native.Lock()  # held by the thread that waits for a batch
 
     # ---- called by the pipeline's worker
 
@@ -111,7 +111,7 @@ class SendingQueue:
         return self.worker.is_current or (spooling is not None and spooling.worker.is_current)
 
     def start_flush(self) -> int:
-        """Send the backlog without waiting for full batches.  Return what flush_done() expects."""
+        """Send the backlog without waiting for full batches.  Return the target of flush_done()."""
         self._flush_target = self.state.backlog.entered
         if not self.flush_done(self._flush_target):
             self.worker.wake()

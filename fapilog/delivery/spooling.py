@@ -62,7 +62,7 @@ class Spooling:
         self._backlog = state.backlog
         self._wake_senders = wake
         self.worker = Worker(f"fapilog-{state.name}-spool", self._run, finish=self._finish)
-        self._next: Batch | None = None  # a batch marked as in flight that no thread sends yet
+        self._next: Batch | None = None  # a batch that was read, but that no thread is sending yet
         self._always = self.active = state.options.spool_mode == "always"
         self._ending = False
         self._is_early = False  # whether the thread was started before the first record
@@ -214,7 +214,7 @@ class Spooling:
     def _write_rest(self, batch: Batch) -> bool:
         """Write an in-flight batch's unsettled records to disk.  Return False if this fails."""
         rest = batch.rest()
-        self._state.unacked += len(rest)  # these may briefly be on disk twice
+        self._state.unacked += len(rest)  # these records may briefly be on disk twice
         frame = self._write(rest, is_in_flight=True)
         if frame is not None:
             self._state.acknowledge(batch)
@@ -250,7 +250,7 @@ class Spooling:
         self._state.announce("spool", f"cannot spool, records stay in memory: {describe(error)}")
 
     def _write_the_end(self) -> None:
-        """Write every unsettled record to disk, and remove settled records from it."""
+        """Write all unsettled records to disk, and delete the settled records there."""
         self._announce_adopted()
         self._state.no_write_before = 0.0
         self._restore(_MOST)

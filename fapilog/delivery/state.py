@@ -166,7 +166,7 @@ class DeliveryState(Delivery):
     # ---- batches: called by any thread that holds the lock
 
     def put_in_flight(self, batch: Batch) -> None:
-        """Record that ``batch`` left the backlog or was read from disk."""
+        """Add ``batch``, which left the backlog or was read from disk, to ``in_flight``."""
         batch.parts = [batch]
         self.in_flight.append(batch)
 

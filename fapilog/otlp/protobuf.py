@@ -1,6 +1,6 @@
 """Reads and writes the parts of protobuf's wire format that OTLP and Loki need.
 
-So fapilog does not load a protobuf runtime to send logs.  Malformed messages raise
+With this module, fapilog needs no protobuf runtime to send logs.  Malformed messages raise
 ``ValueError``.  Specification: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -17,7 +17,7 @@ Field: TypeAlias = "int | bytes"
 _KeyT = TypeVar("_KeyT")
 _MadeT = TypeVar("_MadeT")
 
-_MORE: Final = 0x80  # the bit that marks all bytes of a varint but the last
+_MORE: Final = 0x80  # set in every byte of a varint except the last
 _TWO_DIGITS: Final = 1 << 14
 _THREE_DIGITS: Final = 1 << 21
 _MAX_VARINT: Final = 10  # the longest varint in bytes
@@ -126,7 +126,7 @@ def as_int64(value: Field) -> int:
 
 
 def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]:
-    """Yield the values of all fields whose number is ``number``; each must be bytes."""
+    """Yield the values of all fields whose number is ``number``; each value must be bytes."""
     return (as_bytes(value) for found, value in parts if found == number)
 
 

@@ -51,7 +51,7 @@ _spent = 0.0  # seconds of the exit timeout that _begin() used
 
 
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
-    """Make the end of the process deliver the records of ``runtime``.  Thread-safe."""
+    """Deliver the records of ``runtime`` when the process ends.  Thread-safe."""
     _open.add(runtime)
     if handle_sigterm:
         sigterm.install()

@@ -38,8 +38,8 @@ class Sigterm:
         deliver: a function that delivers everything within the deadline.
 
     Attributes:
-        is_deferred: whether the handler does nothing, because the interpreter is exiting; it
-            delivers and then calls :meth:`die_if_told`.
+        is_deferred: whether the handler does nothing, because an exit hook is delivering; the
+            hook then calls :meth:`die_if_told`.
     """
 
     def __init__(self, deliver: Callable[[], None]) -> None:
@@ -83,7 +83,7 @@ class Sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Start the delivery and wait for it briefly.  End the process if it is complete."""
+        """Start the delivery and wait for it briefly.  If it has finished, end the process."""
         self._is_told = True
         if self.is_deferred:
             return
@@ -223,7 +223,7 @@ class Watch:
         """Forget the parent's thread and pipe in a forked child.
 
         The pipe is not closed, because the application may have closed its descriptors, and
-        now use the same numbers for other files.
+        may now use the same numbers for other files.
         """
         if self._writer is not None:
             others = signal.set_wakeup_fd(-1)

@@ -135,8 +135,7 @@ class Worker:
             native.start_thread(partial(self._run, self._persist), self._name)
         except (RuntimeError, MemoryError) as error:
             self._leave(has_run=False)
-            # In Python 3.12 and later, an exiting interpreter refuses threads; shutdown() then
-            # delivers.
+            # From Python 3.12 on, an exiting interpreter refuses threads, and shutdown() delivers.
             if "interpreter shutdown" not in str(error):
                 rest = "another thread works" if self.threads else "records wait for shutdown()"
                 announce("thread", f"cannot start a thread for {self._name}: {error}; {rest}")

@@ -29,7 +29,7 @@ Files
 
     <directory>/                     the user's choice
       <sink name>~<digest>/          0700; characters other than A-Za-z0-9._- as %XX; the
-                                     digest of the sink's destination, if it has one
+                                     digest of the sink's destination, if known
         destination                  a description of the destination
         <start ns>-<pid>-<random>/   0700; one per process, created by its first append
           lock                       locked, like the directory, while the process lives

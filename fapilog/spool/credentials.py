@@ -51,7 +51,7 @@ class Credentials:
         """Return whether records with the credentials mark ``mark`` may be sent by this sink.
 
         Records without a mark were logged without credentials or by an earlier release, so
-        every sink may send them.  A mark that is new to this object takes about 10 ms.
+        every sink may send them.  The first call with a mark takes about 10 ms.
         """
         found = self._known.get(mark)
         if found is None:

@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 class Cursor:
-    """The cursor of a directory that this process has locked, opened or created.
+    """The cursor file in a directory that this process has locked, created if it is missing.
 
     Attributes:
         floor: the lowest sequence that is not settled.

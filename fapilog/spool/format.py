@@ -20,7 +20,7 @@ A frame of version 1 is a header of 44 bytes, followed by the meta part and the 
 
 The meta part contains one byte per record, its severity number.  In the quarantine, the reason
 follows in UTF-8.  Times are nanoseconds since the Unix epoch.  The sequences in a directory
-start at 1 and have no gaps.  Neither of the two magics can occur in UTF-8 text.
+start at 1 and have no gaps.  Neither of the two magic values can occur in UTF-8 text.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Batches that a backend refuses for good, kept on disk for inspection.
 
 A file ``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg`` has the format of a
-segment.  Each frame also contains the reason for the refusal.  It is open and locked only
-while a batch is added, so the command line can show, replay or delete it while the service
-runs.  Several processes share the directory and its size limit; each process writes its own
-files.
+segment.  Each frame also contains the reason for the refusal.  The file is open and locked
+only while a batch is added, so the command line can show, replay or delete the file while the
+service runs.  Several processes share the directory and its size limit; each process writes
+its own files.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ NAME: Final = "quarantine"
 _FILE: Final = re.compile(r"\d{1,20}-\d{1,10}-[0-9a-f]{8}\.seg", re.ASCII)
 _MAX_FILE: Final = 1 << 20
 _MAX_REASON: Final = 1000
-#: Seconds between two measurements of the directory, because other processes change it too.
+#: Seconds after which the directory is measured again, because other processes change it.
 _MEASURE_EVERY: Final = 1.0
 #: Seconds to wait for a file's lock, because a process that adds a batch holds it briefly.
 _LOCK_TIME: Final = 2.0

@@ -160,7 +160,7 @@ class Segment:
     gaps: dict[int, int] = field(default_factory=dict)
     _file: SegmentFile | None = None
     _found: Iterator[Found | Damage] | None = None
-    _found_end: int = 0  # where the current walk ends
+    _found_end: int = 0  # the offset at which the current walk() ends
 
     def next_found(self) -> Found | None:
         """Return the next intact frame from ``position`` on, or None at the end.
@@ -287,10 +287,10 @@ class Store:
         self.cursor = Cursor(directory.path)
         self._segments: list[Segment] = []
         self._unread: deque[Segment] = deque()  # segments that have not been read to their end
-        # A frame is "given out" when read() returns it, or when it was sent during append().
-        self._next = max(self.cursor.floor, 1)  # the lowest sequence not given out
-        self._ahead: set[int] = set()  # numbers above _next that were given out or settled
-        self._out: set[int] = set()  # numbers that were given out but are not settled
+        # A frame is "handed out" when read() returns it, or when it was sent during append().
+        self._next = max(self.cursor.floor, 1)  # the lowest sequence not handed out
+        self._ahead: set[int] = set()  # numbers above _next that were handed out or settled
+        self._out: set[int] = set()  # numbers that were handed out but are not settled
         self._order: list[int] = []  # a heap of the numbers in _out and of some settled numbers
         self.is_complete = not is_adopted
         self._growing: Segment | None = None  # the segment that is being scanned
@@ -364,7 +364,7 @@ class Store:
     # ---- reading
 
     def read(self) -> Frame | None:
-        """Return the next frame and mark it as given out, or return None if no frame is ready."""
+        """Return the next frame, which is then handed out, or None if no frame is ready."""
         while self._unread:
             segment = self._unread[0]
             try:
@@ -396,7 +396,7 @@ class Store:
         return Frame(header.sequence, header.time_ns, marks, body, None, *where)
 
     def _is_due(self, sequence: int) -> bool:
-        """Return whether the frame with number ``sequence`` has not been given out yet."""
+        """Return whether the frame with number ``sequence`` has not been handed out yet."""
         if sequence in self._ahead:
             self._go_on_at(sequence)
             return False

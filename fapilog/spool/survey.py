@@ -41,10 +41,10 @@ class DirectoryReport:
     Attributes:
         path: the directory's path.
         name: the parts of the directory's name.
-        is_alive: whether a living process has written or adopted the directory.
+        is_alive: whether a living process has created or adopted the directory.
         problem: the reason why the directory cannot be read, or "".
-        segments: the scans of the segments.
-        mark: the mark of the credentials with which the records were logged.
+        segments: the results of scanning the segments.
+        mark: the credentials mark, which shows the credentials that the records need.
     """
 
     path: Path
@@ -187,7 +187,7 @@ def purge_quarantine(report: SinkReport) -> Iterator[Path]:
 
 
 def other_credentials(report: SinkReport, credentials: Credentials) -> SinkReport:
-    """Return the part of a report about records that need other credentials than these.
+    """Return the part of a report about records that need other credentials.
 
     Directories of living processes are excluded.
     """

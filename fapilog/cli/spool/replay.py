@@ -97,7 +97,7 @@ def _replay_sink(
         return False
     options = SpoolOptions(
         directory=root,
-        max_bytes=_UNLIMITED,  # no records are added
+        max_bytes=_UNLIMITED,  # no records are added to the disk
         min_free=0,
         quarantine_bytes=settings.spool.quarantine_bytes,
     )

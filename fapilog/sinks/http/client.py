@@ -77,7 +77,7 @@ class HTTPClient:
             error, whatever its status, as OTLP requires.
 
     Raises:
-        ConfigurationError: the endpoint, a certificate or the environment's proxy is wrong.
+        ConfigurationError: the endpoint, a certificate or the environment's proxy is invalid.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class HTTPClient:
         """Abandon the parent's connections, but not a transport that the user passed."""
         for connection in self._connections:
             connection.after_fork()
-        # The threads that used the connections exist only in the parent, so all are idle.
+        # The threads that used these connections exist only in the parent, so all are free.
         self._idle = self._connections.copy()
 
 

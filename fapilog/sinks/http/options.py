@@ -33,7 +33,7 @@ FileOption: TypeAlias = "tuple[FilePath | None, str]"
 DEFAULT_TIMEOUT: Final = 10.0  # the time limit for one request in seconds
 #: On logs, level 1 is twice as fast as the default level, and its output is 8 % larger.
 GZIP_LEVEL: Final = 1
-#: The allowed numbers of threads that send for one sink at the same time.
+#: The allowed number of threads that send for one sink at the same time.
 CONCURRENCY: Final = whole(1, 64)
 SCHEMES: Final = ("http", "https")
 

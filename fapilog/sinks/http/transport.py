@@ -47,7 +47,7 @@ _READ_SIZE: Final = 1 << 16
 
 #: Matches the beginning of a response with a final status.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
-#: Matches the beginning of an interim response, such as ``100 Continue``.  101 is final.
+#: Matches the beginning of an interim response, such as ``100 Continue``, but not of 101.
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
 _HEAD_SIZE: Final = 1 << 13  # the bytes of a response that are searched for its status
@@ -200,7 +200,7 @@ class _Backend(httpcore.SyncBackend):
         head: the first bytes of the response to the current POST; None before the POST is
             written, so that a proxy's response to CONNECT is not confused with this response.
         stand_in: a dummy TLS context for httpcore, which changes its context while other
-            threads may be using the real one.
+            threads may be using the real context.
         proxy_stand_in: a dummy TLS context for httpcore, instead of the proxy's context.
     """
 
@@ -289,7 +289,7 @@ class _RequestStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
-        """Write the delayed buffer and this one.  httpcore ends each request with ``b""``."""
+        """Write the delayed buffer and ``buffer``.  httpcore ends each request with ``b""``."""
         kept, self._kept = self._kept, b""
         if not kept:
             self._kept = buffer
@@ -450,7 +450,7 @@ class TLSStream(httpcore.NetworkStream):
             raise
 
     def _complete(self, step: Callable[[], Any]) -> Any:
-        """Repeat a step of OpenSSL until it no longer needs more bytes from the server."""
+        """Repeat a step of OpenSSL until it needs no more bytes from the server."""
         while True:
             needs_more, result = False, None
             try:
