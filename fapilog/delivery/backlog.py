@@ -62,7 +62,7 @@ class Batch:
             self.parts[:1] = [part.piece(0, middle), part.piece(middle, end)]
 
     def sample(self, skipped: int) -> None:
-        """Make one record of the last part the first part; ``skipped`` records precede it."""
+        """Move the last part's record at index ``skipped`` to the front, as a new first part."""
         for part in self.parts[-1:]:
             one, end = min(skipped, len(part) - 1), len(part)
             pieces = [part.piece(one, one + 1), part.piece(0, one), part.piece(one + 1, end)]
@@ -70,7 +70,7 @@ class Batch:
             self.parts[:] = filter(len, [single, *self.parts[:-1], before, after])
 
     def piece(self, start: int, end: int) -> Batch:
-        """Return some of the records as a new part."""
+        """Return the records from ``start`` to ``end`` (exclusive) as a new part."""
         piece = Batch(self.items[start:end], self.severities[start:end])
         piece.may_be_there = self.may_be_there
         return piece

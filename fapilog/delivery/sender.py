@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 #: as a whole: a backend that accepts nothing must not get one request per record.
 MAX_CUTS: Final = 256
 
-#: The number of single records that show whether a backend refuses a whole batch.
+#: The number of records that are sent alone, to find out whether a backend refuses all.
 SAMPLES: Final = 16
-#: The minimum size of a batch that is sampled.  A smaller one is bisected, in order.
+#: The minimum number of records in a batch that is sampled.  Smaller batches are bisected.
 _MIN_SAMPLED: Final = 4 * SAMPLES
-#: The parts of a backend's text that differ from record to record: what it quotes, and
-#: every word with a digit.
+#: Matches the parts of a backend's message that differ from record to record: quotations,
+#: and words that contain digits.
 _VARIES: Final = re.compile(r"""'[^']*'?|"[^"]*"?|\{[^}]*\}?|\S*\d\S*""")
 
 _NO_LIMIT: Final = 1 << 20
@@ -204,29 +204,29 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
 
 
 class _Division:
-    """Divides the refused parts of one batch, or gives them up.
+    """Splits the refused parts of one batch, or gives them up.
 
-    A part with bad records is bisected.  But a backend may refuse every record for the same
-    reason, and must not get hundreds of requests per batch.  So the first refusal of a large
-    batch is followed by samples: single records from all over the batch, the first one first.
-    If the backend refuses all samples for one reason, the rest is given up as a whole.  The
-    places are random, because every second record may be bad.
+    A part that contains bad records is bisected.  But if a backend refuses every record for
+    the same reason, it must not get hundreds of requests per batch.  So after the first
+    refusal of a large batch, samples are sent: the first record, and then single records from
+    the whole batch.  If the backend refuses all samples for the same reason, the rest of the
+    batch is given up.  Samples are chosen at random, because every second record may be bad.
 
     Attributes:
-        samples_left: the number of samples that are not yet refused; 0 if none are taken.
+        samples_left: the number of samples that are not yet refused; 0 without sampling.
     """
 
     def __init__(self, batch: Batch, delivery: Delivery) -> None:
         self._batch = batch
         self._delivery = delivery
         self._cuts = 0
-        self._step = 0  # the records per sample
-        self._place = 0  # the place of the last sample among the records of its step
+        self._step = 0  # the number of records per sample
+        self._place = 0  # the index of the latest sample in its step
         self._reason = ""
         self.samples_left = 0
 
     def refuse(self, part: Batch, error: PermanentError) -> None:
-        """Divide ``part``, the first part of the batch, or give it up."""
+        """Split ``part``, which is the first part of the batch, or give it up."""
         is_divisible = isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
         if not is_divisible or self._cuts >= MAX_CUTS:
             self._delivery.give_up(self._batch, part, error)
@@ -241,7 +241,7 @@ class _Division:
                 self._batch.cut()
 
     def _is_whole(self, part: Batch) -> bool:
-        """Whether ``part`` is a large batch that was not divided before."""
+        """Whether ``part`` is a large batch that has not been split yet."""
         return not self._cuts and len(self._batch.parts) == 1 and len(part) >= _MIN_SAMPLED
 
     def _take_sample(self, skipped: int) -> None:
@@ -250,7 +250,7 @@ class _Division:
             self._batch.sample(skipped)
 
     def _end_sample(self, error: PermanentError) -> None:
-        """Take the next sample; after the last one, give up the rest of the batch."""
+        """Choose the next sample.  After the last sample, give up the rest of the batch."""
         reason = _VARIES.sub("", f"{type(error).__name__} {error}")
         self._reason = self._reason or reason
         self.samples_left -= 1
