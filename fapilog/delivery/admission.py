@@ -1,4 +1,4 @@
-"""Decides which records may enter a store that fills up: the queue or a sink's backlog.
+"""Decides which records may enter the queue or a sink's backlog while it fills up.
 
 Every store keeps a reserve for severe records.  No record is removed to make
 room: less severe records have a lower limit, so admission costs one comparison
@@ -11,10 +11,10 @@ from typing import Final, Literal, TypeAlias
 
 from fapilog.severity import INFO, WARN
 
-#: ``block`` waits for room in the store for a limited time.  ``drop_newest`` refuses
-#: records while the store is full.  ``drop_lowest`` refuses less severe records
-#: earlier.  ``spill`` waits until the spool has taken older records, and acts like
-#: ``drop_lowest`` if the spool takes none.
+#: ``block`` waits for space in the store for a limited time.  ``drop_newest`` refuses records
+#: while the store is full.  ``drop_lowest`` refuses less severe records earlier.  ``spill``
+#: waits while older records move to the spool, and acts like ``drop_lowest`` if the spool
+#: accepts none.
 OverflowPolicy: TypeAlias = Literal["block", "drop_newest", "drop_lowest", "spill"]
 
 _PERCENT_RESERVED: Final = 10
@@ -26,7 +26,7 @@ class Admission:
     """Limits how full a store may be for a record of each severity.  Immutable.
 
     Args:
-        capacity: the size of the store, in any unit.
+        capacity: the size of the store, in the unit that the caller counts in.
         policy: the overflow policy.  Under ``drop_lowest`` and ``spill``, DEBUG
             and TRACE may not use the last 30 %, and other records below
             ``protect`` may not use the last 15 %.
@@ -49,7 +49,7 @@ class Admission:
             self._middle = self.lowest = capacity - capacity * _PERCENT_RESERVED // 100
 
     def limit(self, severity_number: int) -> int:
-        """Return how full the store may be after a record of this severity has entered."""
+        """Return the level up to which a record of this severity may fill the store."""
         if severity_number >= self._protect:
             return self.capacity
         return self._middle if severity_number >= INFO else self.lowest

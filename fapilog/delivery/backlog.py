@@ -1,4 +1,4 @@
-"""The encoded records that wait for one sink in memory, in portions.
+"""The encoded records that wait in memory for one sink, in portions of one or more records.
 
 The pipeline's worker puts portions in; the sink's threads take batches out.
 Each counter has one writer, so the worker and the threads need no common lock.
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fapilog.protocols import BatchLimits
     from fapilog.spool import Frame
 
-#: The bytes that a record in the backlog costs in addition to its text.
+#: The memory that each record in the backlog needs in addition to its text, in bytes.
 ITEM_OVERHEAD: Final = 256
 
 
@@ -25,16 +25,15 @@ class Batch:
     Attributes:
         items: the records, as the sink's ``encode`` returned them.
         severities: the severity numbers of the records.
-        size: the bytes of the records; 0 for a part.
-        born: the arrival time of the oldest record, by the monotonic clock;
-            0.0 if unknown.
+        size: the bytes of the records; 0 for a batch that :meth:`cut` made.
+        born: the monotonic time at which the oldest record arrived; 0.0 if unknown.
         frames: the frames that hold the same records on disk, in order.
-        unacked: the number of settled records that the frames still hold.
-        portions: the number of the backlog's portions in the batch.
+        unacked: the number of records that are settled but still in the frames.
+        portions: the number of backlog portions that make up the batch.
         held: the bytes that the batch occupies in the backlog until it is settled.
-        parts: the unsettled parts, while the batch is in flight.
-        may_be_there: whether an attempt had no answer, so that the backend may
-            have the records already.
+        parts: the smaller batches that are still unsettled, while this batch is in flight.
+        may_be_there: whether an attempt got no answer, so the backend may already have the
+            records.
     """
 
     items: list[Any] = field(default_factory=list)
@@ -53,17 +52,17 @@ class Batch:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether all unsettled records are on disk as well."""
+        """Whether all unsettled records of the batch are also on disk."""
         return bool(self.frames) and not any(frame.is_lost for frame in self.frames)
 
     def cut(self) -> None:
-        """Replace the first part, if there is one, with its two halves."""
+        """If any part remains, replace the first part with its two halves."""
         for part in self.parts[:1]:
             middle, end = len(part) // 2, len(part)
             self.parts[:1] = [part.piece(0, middle), part.piece(middle, end)]
 
     def sample(self, skipped: int) -> None:
-        """Make one record of the last part the first part; ``skipped`` records precede it."""
+        """Move the last part's record at index ``skipped`` to the front, as a new first part."""
         for part in self.parts[-1:]:
             one, end = min(skipped, len(part) - 1), len(part)
             pieces = [part.piece(one, one + 1), part.piece(0, one), part.piece(one + 1, end)]
@@ -71,13 +70,13 @@ class Batch:
             self.parts[:] = filter(len, [single, *self.parts[:-1], before, after])
 
     def piece(self, start: int, end: int) -> Batch:
-        """Return some of the records as a new part."""
+        """Return the records from ``start`` to ``end`` (exclusive) as a new part."""
         piece = Batch(self.items[start:end], self.severities[start:end])
         piece.may_be_there = self.may_be_there
         return piece
 
     def rest(self) -> Batch:
-        """Return the unsettled records of a batch in flight."""
+        """Return the records of an in-flight batch that are not settled yet."""
         rest = Batch()
         for part in self.parts:
             rest.extend(part)
@@ -112,7 +111,7 @@ class Backlog:
         self._bytes_out = self._bytes_taken = self._count_out = 0  # written by the sink's threads
 
     def __len__(self) -> int:
-        """The number of records that wait, without the records in flight."""
+        """The number of waiting records, without the records in flight."""
         return self.entered - self._count_out
 
     @property
@@ -122,7 +121,7 @@ class Backlog:
 
     @property
     def waiting_since(self) -> float:
-        """The arrival time of the oldest waiting portion; 0.0 if nothing waits."""
+        """The arrival time of the oldest waiting portion, or 0.0 if the backlog is empty."""
         try:
             return self._portions[0].born
         except IndexError:
@@ -130,17 +129,17 @@ class Backlog:
 
     @property
     def is_due(self) -> bool:
-        """Whether a full batch waits."""
+        """Whether enough records for a full batch are waiting."""
         waiting = self._bytes_in - self._bytes_taken
         return len(self) >= self._limits.count or waiting >= self._limits.size
 
     def fits_a_batch(self, count: int, size: int) -> bool:
-        """Whether ``count`` records of ``size`` bytes stay within the limits of a batch."""
+        """Whether a batch of ``count`` records and ``size`` bytes is within the limits."""
         return count <= self._limits.count and size <= self._limits.size
 
     def put(self, portion: Batch) -> None:
-        """Add a portion; only the worker calls this."""
-        # Counted first, because a thread may take the portion as soon as it is appended.
+        """Add a portion.  Only the pipeline's worker calls this."""
+        # The counters change first: a thread may remove the portion as soon as it is appended.
         self._bytes_in += portion.size
         self.entered += len(portion.items)
         self._portions.append(portion)
@@ -174,6 +173,6 @@ class Backlog:
         self._count_out += len(batch.items)
 
     def release(self, batch: Batch) -> None:
-        """Release, once, the bytes of a batch that is settled or has moved to disk."""
+        """Free the bytes of a batch that is settled or on disk.  A second call does nothing."""
         self._bytes_out += batch.held
         batch.held = 0

@@ -1,12 +1,12 @@
 """Decides when a sink's threads may send: the circuit, and the wait before each retry.
 
-All delivery threads of a sink share one circuit.  It is closed while the
-backend accepts records.  The first failure opens it: no thread sends, except
-one that probes from time to time with its batch (half-open).  The first
-success closes the circuit for all threads.
+All delivery threads of a sink share one circuit.  It is closed while the backend accepts
+records.  The first failure opens it: from then on, only one thread at a time may send its
+batch as a probe, after a wait (half-open).  The first success closes the circuit for all
+threads.
 
-Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling (a
-``Retry-After`` of the backend replaces the circuit's own backoff).
+Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling (the backend's
+``Retry-After`` replaces the circuit's own backoff).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The longest backoff after a shutdown has begun, without ``Retry-After``, in seconds.
+#: The longest backoff during a shutdown if the backend sent no ``Retry-After``, in seconds.
 _CLOSING_DELAY: Final = 0.25
-#: Seconds until a thread asks again while another thread probes.
+#: Seconds until a thread calls enter() again while another thread probes.
 _WHILE_PROBING: Final = 1.0
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to wait before each retry: exponential backoff with full jitter.
+    """Sets the wait before each retry: exponential backoff with full jitter.
 
     Attributes:
         initial: the upper bound of the first wait, in seconds; it doubles with
@@ -45,11 +45,11 @@ class RetryPolicy:
     unknown_attempts: int = 5
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float:
-        """Return the seconds to wait after attempt number ``attempt``, which counts from 1."""
+        """Return the seconds to wait after attempt ``attempt``; the first attempt is number 1."""
         bound = min(self.initial * 2.0 ** min(attempt - 1, 32), self.maximum)
         least = bound / 20  # avoids a busy loop if the backend asks for 0 seconds
-        if isinstance(retry_after, (int, float)):  # the error of a user's sink may hold any value
-            return min(max(least, retry_after), self.maximum)  # for NaN, max() returns least
+        if isinstance(retry_after, (int, float)):  # the value may come from a user's sink
+            return min(max(least, retry_after), self.maximum)  # max() returns least for NaN
         return random.uniform(least, bound)  # noqa: S311 - only spreads load
 
 
@@ -60,12 +60,12 @@ class Circuit:
         retry: the policy that sets the time between probes.
         probe_timeout: the seconds after which another thread may probe if
             the first probe has not returned.
-        clock: another monotonic clock, for tests.
+        clock: a monotonic clock, which tests replace.
 
     Attributes:
-        failures: the number of consecutive failures; 0 while closed.
-        opened_at: the time of the first of these failures, by ``clock``; None
-            while closed.
+        failures: the number of consecutive failures; 0 while the circuit is closed.
+        opened_at: the time of the first of these failures, read from ``clock``; None while the
+            circuit is closed.
         access_denied: whether the backend refused the credentials of the latest
             attempt.
     """
@@ -87,11 +87,11 @@ class Circuit:
         self._probe_at = 0.0
         self._prober: int | None = None
         self._probing_until = 0.0
-        self._is_retry_after = False  # whether the backend chose the time of the next probe
+        self._is_retry_after = False  # whether _probe_at comes from a Retry-After
         self._hurried = False
 
     def enter(self) -> float:
-        """Return 0.0 if the thread may send now, else the seconds until it should ask again.
+        """Return 0.0 if this thread may send now, else the seconds until it may ask again.
 
         A thread that has sent reports the result with :meth:`succeed` or :meth:`fail`.
         """
@@ -108,18 +108,18 @@ class Circuit:
             return 0.0
 
     def succeed(self) -> None:
-        """Close the circuit: the backend has answered, even if it refused the batch for good."""
+        """Close the circuit, because the backend has answered, even if it refused the batch."""
         with self._lock:
             self.failures = 0
             self.access_denied = False
             self.opened_at = self._prober = None
 
     def fail(self, retry_after: float | None = None, *, access_denied: bool = False) -> None:
-        """Open the circuit: the backend could not be reached, or accepts no records now."""
+        """Open the circuit, because the backend is unreachable or currently accepts no records."""
         with self._lock:
             self.access_denied = access_denied
             if self.failures and self._prober != native.get_ident():
-                return  # the attempt began before the circuit opened
+                return  # this attempt began before the circuit opened
             self.failures += 1
             self._prober = None
             if self.opened_at is None:
@@ -130,7 +130,7 @@ class Circuit:
                 self.hurry()
 
     def hurry(self) -> None:
-        """Shorten the backoff from now on, for a shutdown; a ``Retry-After`` still applies."""
+        """Shorten all further waits, because of a shutdown.  A ``Retry-After`` still applies."""
         with self._lock:
             self._hurried = True
             if not self._is_retry_after:

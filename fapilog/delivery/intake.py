@@ -1,9 +1,9 @@
-"""Brings records into a sink's backlog: routes and encodes them, and waits for room.
+"""Puts records into a sink's backlog: routes and encodes them, and waits for free space.
 
-All of this happens on the pipeline's worker.  An encoder may still be running
-at the deadline of a shutdown.  So the intake knows which records the worker
-holds, and settles each of them under one lock: either the worker brings the
-record in, or :meth:`Intake.close` returns it to be counted as dropped.
+All of this happens on the pipeline's worker.  An encoder may still be running at the deadline
+of a shutdown.  So the intake remembers which records the worker is processing.  Under one
+lock, either the worker puts each record into the backlog, or :meth:`Intake.close` returns the
+record's severity, and the record counts as dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fapilog.delivery.state import DeliveryState
     from fapilog.record import LogRecord
 
-#: Seconds between two checks of a full backlog.
+#: Seconds between two checks for space in a full backlog.
 _POLL: Final = 0.001
 
 
@@ -34,12 +34,12 @@ class Intake:
     Args:
         state: the state of the sink's delivery.
         route: the route that selects the records.
-        notice: a function that notifies the sink's threads of possible work.
+        notice: a function that tells the sink's threads that records may be ready to send.
         divert: a function that passes records to the route's fallback; it
             returns False if there is no fallback, or if the fallback has closed.
 
     Attributes:
-        patience: the total seconds for which the intake may still wait for room.
+        patience: the seconds that remain for all further waits for space in the backlog.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Intake:
         self.patience = math.inf
         self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
-        self._done = 0  # the number of records in _hand that are counted already
-        self._skipped = 0  # the number of records that meant() left out and that are not counted
+        self._done = 0  # how many records of _hand are already counted
+        self._skipped = 0  # how many excluded records are not yet counted
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route sends to this sink.  Never raises."""
@@ -83,7 +83,7 @@ class Intake:
             return True
 
     def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
-        """Remember the records that :meth:`take_in` will bring in.  Never raises.
+        """Remember the records that :meth:`take_in` will put into the backlog.  Never raises.
 
         Args:
             records: the records that :meth:`meant` returned.
@@ -95,7 +95,7 @@ class Intake:
                 self._ledger.overflow.add_all("shutdown", self._empty_hand())
 
     def divert(self, records: Sequence[LogRecord]) -> bool:
-        """Add records that other sinks have no room for, each once; return False if closed."""
+        """Add other sinks' overflow without duplicates.  Return False if this intake is closed."""
         with self._lock:
             if self.closed:
                 return False
@@ -106,7 +106,7 @@ class Intake:
             return True
 
     def take_in(self) -> None:
-        """Bring in the records of :meth:`hand`; may wait for room.  Never raises."""
+        """Put the records that :meth:`hand` got into the backlog.  May wait for space."""
         try:
             with self._lock:
                 if self.closed:
@@ -125,13 +125,12 @@ class Intake:
             self._lose(error)
 
     def close(self) -> list[int]:
-        """Bring in nothing more; return the severities of the records that nobody has counted."""
+        """Accept no more records.  Return the severities of records that are not counted yet."""
         with self._lock:
             self.closed = True
             return self._empty_hand()
 
     def _lose(self, error: BaseException) -> None:
-        """Count as dropped the records that an error kept out of the backlog."""
         with self._lock:
             left = self._empty_hand()
             self._ledger.overflow.add_all("internal_error", left)
@@ -143,7 +142,7 @@ class Intake:
         self._skipped = 0
 
     def _empty_hand(self) -> list[int]:
-        """Count the skipped records; return the severities of the others that are not counted."""
+        """Count the skipped records.  Return the severities of the other uncounted records."""
         self._count_skipped()
         left = [record.severity_number for record in self._hand[self._done :]]
         self._hand = ()
@@ -151,14 +150,14 @@ class Intake:
 
     def _take(self, records: Sequence[LogRecord]) -> None:
         portion = self._encode(records)
-        # One check covers all records; near the limit, each record is checked separately.
+        # If all records fit under the lowest limit, one check is enough for all of them.
         if portion and self._backlog.pending_bytes + portion.size <= self._admission.lowest:
             self._put(portion)
         else:
             self._take_singly(records)
 
     def _encode(self, records: Sequence[LogRecord]) -> Batch | None:
-        """Return the records as one portion; None if the records must be encoded one by one."""
+        """Encode the records as one portion.  Return None if they must be encoded one by one."""
         size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
         if not self._backlog.fits_a_batch(len(records), size):
             return None
@@ -176,7 +175,7 @@ class Intake:
             size = record.size + ITEM_OVERHEAD
             number = record.severity_number
             if not self._has_room(size, number) and not self._wait(size, number, patience):
-                patience = 0.0  # the other records of the slice do not wait again
+                patience = 0.0  # the remaining records of this call do not wait
                 if not self._pass_on([record]):
                     self._drop("backlog_full", record)
                     self._state.announce("overflow", "backlog is full; records dropped")
@@ -194,13 +193,13 @@ class Intake:
         return self._backlog.pending_bytes + size <= self._admission.limit(severity_number)
 
     def _wait(self, size: int, severity_number: int, seconds: float) -> bool:
-        """Wait for room; return False at the time limit, or if the record can never fit."""
+        """Wait for space.  Return False if the time is up or the record can never fit."""
         if size > self._admission.limit(severity_number):
             return False
         began = monotonic()
         deadline = began + min(seconds, self.patience)
         while not self.closed and monotonic() < deadline and self._state.makes_room:
-            self._notice()  # the records before this one may be ready to send
+            self._notice()  # earlier records may be ready to send
             native.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
@@ -214,7 +213,7 @@ class Intake:
                 self._done += len(portion.items)
 
     def _pass_on(self, records: Sequence[LogRecord]) -> bool:
-        """Pass records to the fallback; return False if this sink must handle them."""
+        """Pass records to the fallback.  Return False if this sink must handle them itself."""
         with self._lock:
             if self.closed:
                 return True

@@ -1,7 +1,7 @@
-"""The ledger counts the outcome of every record, per sink; it balances at every moment.
+"""The ledger counts the outcome of every record, per sink.  Its counts always add up.
 
-A reader takes no lock.  It sees values that were true a moment ago, and computes
-``pending`` from the others, so the sum holds in every snapshot.
+A reader takes no lock.  Its values may be slightly out of date, but it computes ``pending``
+from the other counts, so every snapshot adds up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
 
 
 class Drops:
-    """Counts dropped records by reason and severity range.  Only one thread at a time may write."""
+    """Counts dropped records by reason and severity range.  Only one thread may write at a time."""
 
     __slots__ = ("_counts",)
 
@@ -34,9 +34,9 @@ class Drops:
         return sum(self.snapshot().values())
 
     def add(self, reason: str, severity_number: int, count: int = 1) -> None:
-        """Count records dropped for ``reason``."""
+        """Count ``count`` records that were dropped for ``reason``."""
         key = (reason, range_name(severity_number))
-        # This statement calls nothing, so a signal handler that also counts cannot interrupt it.
+        # No function is called, so a signal handler that also counts cannot interrupt the addition.
         self._counts[key] += count
 
     def merge(self, other: Drops) -> None:
@@ -45,7 +45,7 @@ class Drops:
             self._counts[key] += count
 
     def plus(self, other: Drops) -> Drops:
-        """Return a table with the counts of both; this table itself if ``other`` is empty."""
+        """Return the sum of both tables.  If ``other`` is empty, this is ``self``, not a copy."""
         if not other.snapshot():
             return self
         both = Drops()
@@ -54,7 +54,7 @@ class Drops:
         return both
 
     def add_all(self, reason: str, severities: Iterable[int]) -> None:
-        """Count one dropped record for each severity number."""
+        """For each severity number, count one record that was dropped for ``reason``."""
         for number in severities:
             self.add(reason, number)
 
@@ -67,19 +67,20 @@ class Drops:
 class SinkLedger:
     """The counts of one sink's records.
 
-    The pipeline's worker writes ``skipped`` and ``overflow``; the sink's threads write
-    the other counts, under one lock.  :class:`Stats` explains the counts that are
-    missing here.
+    The pipeline's worker writes ``skipped`` and ``overflow``; the sink's threads write the
+    other counts, under one lock.  :class:`Stats` describes the counts that are not listed
+    here.
 
     Attributes:
         overflow: the records that were dropped before they entered the backlog.
         drops: the records that were dropped later.
-        settled_adopted: settled records, and records in flight, that an earlier
-            process left on disk; they never entered the backlog.
-        sends: all attempts; ``retries`` counts the attempts that are repeated.
+        settled_adopted: records from an earlier process's spool that are settled or in flight;
+            they never entered the backlog.
+        sends: all attempts; ``retries`` counts the attempts after which the batch is sent
+            again.
         durations: the number of attempts per duration in :data:`BUCKETS`;
             the last bucket has no upper bound.
-        duration_sum: the sum of these durations, in seconds.
+        duration_sum: the sum of all durations, in seconds.
     """
 
     skipped: int = 0
@@ -101,7 +102,7 @@ class SinkLedger:
         return self.delivered + self.rejected + self.quarantined + self.drops.total
 
     def observe_send(self, seconds: float) -> None:
-        """Count one attempt that took ``seconds``."""
+        """Count one send attempt that took ``seconds``."""
         self.sends += 1
         self.duration_sum += seconds
         self.durations[bisect_left(BUCKETS, seconds)] += 1
@@ -115,28 +116,29 @@ class Stats:
     pending`` always holds.
 
     Attributes:
-        accepted: records logged at an enabled level, and adopted records; for
-            a sink, without the records that it ``skipped``.
+        accepted: records logged at an enabled level, plus adopted records; for a sink, the
+            records that it ``skipped`` are not included.
         delivered: records that a sink's backend accepted.
         rejected: records that a backend refused for good.
-        dropped: records given up, for a reason in ``drops``.
+        dropped: records that fapilog gave up, for one of the reasons in ``drops``.
         quarantined: records that a backend refused for good and that are kept
             on disk.
         spooled: records waiting on disk.
-        pending: records waiting or being sent, in memory only.
+        pending: records in memory only that are waiting or being sent.
         drops: ``{reason: {severity range: count}}``.  The reasons ``filtered``
             (a processor returned None), ``not_routed`` (no sink takes the
             record) and ``not_released`` (a hold ended without a release) are
             intended.  Records in a spool file that is damaged, or that another
             program deleted, count as ``spool_damaged`` with severity ``UNKNOWN``.
         sinks: the statistics of each sink, by name; empty in a sink's own ledger.
-        processor_errors: errors that processors raised; the records were masked.
+        processor_errors: the number of errors that processors raised; the affected records
+            were masked.
         redacted: values masked by redaction.
-        adopted: records that an earlier process left on disk.
-        skipped: for a sink, records that its route leaves out or that went to
-            its fallback instead; 0 in the totals.
-        resent: records sent again because the previous attempt had no answer;
-            the backend may hold as many copies.  The totals add up all sinks.
+        adopted: records that were taken over from an earlier process's spool.
+        skipped: for a sink, records that its route excludes or that went to its fallback
+            instead; 0 in the totals.
+        resent: records sent again because the previous attempt had no answer; the backend may
+            hold up to this number of duplicates.  The total is the sum over all sinks.
     """
 
     accepted: int = 0

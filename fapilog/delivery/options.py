@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fapilog.spool import Quarantine, Spool
 
 
-#: ``overflow`` uses the disk if memory overflows or the backend is down;
+#: ``overflow`` uses the disk if memory is full or the backend is down;
 #: ``always`` writes every record to disk before it is sent.
 SpoolMode: TypeAlias = Literal["overflow", "always", "never"]
 
@@ -25,14 +25,14 @@ class DeliveryOptions:
     Attributes:
         capacity: the bytes that the backlog may hold.
         export_timeout: the seconds that one attempt may take.
-        retry: the policy that sets when a failed batch is sent again.
+        retry: the policy for sending a failed batch again.
         overflow: the policy for a full backlog.
-        block_timeout: the longest wait for room in a full backlog, in seconds.
-            The wait delays every sink.
+        block_timeout: the longest wait for space in a full backlog, in seconds.  The wait
+            delays every sink.
         protect: the severity number from which records may use the whole
             backlog.
         spool: the opened spool; None keeps records in memory only.
-        spool_mode: the mode that decides when the spool is used.
+        spool_mode: the rule for when records go to the spool.
         quarantine: the store for batches that the backend refuses for good.
     """
 

@@ -1,7 +1,7 @@
-"""Routes decide which records a sink gets, and which sink gets the records it cannot take.
+"""Routes decide which records a sink gets, and which sink is its fallback.
 
-A sink that is given to ``configure`` without a route gets every record.  With a
-:class:`Route`, it gets some records, a fallback, or its own overflow policy.
+A sink that is given to ``configure`` without a route gets every record.  A :class:`Route`
+limits its records, and sets its fallback or its own overflow policy.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ class Route:
 
     Args:
         sink: the sink, or its name as in the option ``sinks``.
-        level: the lowest severity, as a name or number; ``"off"`` for no record.
+        level: the lowest severity, as a name or number; ``"off"`` selects no records.
         max_level: the highest severity.
-        loggers: dotted logger names; each includes the loggers below it.  Empty
-            for all loggers.
-        where: the attributes that a record must have, each with a value or a
-            collection of values; a text also matches the number or boolean that
-            is written the same way.  Alternatively, a function ``(record) -> bool``.
-            The pipeline's worker calls the function once per record, so a slow
-            function delays every sink.  If the function raises, the record passes.
+        loggers: dotted logger names; each name also selects its child loggers.  An empty list
+            selects all loggers.
+        where: the attributes that a record must have, each with a value or a collection of
+            values; a string also matches a number or boolean with the same text.
+            Alternatively, a function ``(record) -> bool``.  The pipeline's worker calls the
+            function once per record, so a slow function delays every sink.  If the function
+            raises, the sink gets the record.
         overflow: the policy for a full backlog, which replaces the option
             ``sink_overflow``.
-        fallback: a sink, or its name, that gets the records this sink has no
-            room for.  Without a spool, the fallback also gets all records while
-            this sink's backend has accepted none for ``fallback_after`` seconds.
-            Several routes may share one fallback.
-        fallback_after: the time limit in seconds, 0 or more.
+        fallback: a sink, or its name, that gets the records for which this sink's backlog has
+            no space.  Without a spool, the fallback also gets all records while this sink's
+            backend has accepted none for ``fallback_after`` seconds.  Several routes may share
+            one fallback.
+        fallback_after: the seconds after which the fallback gets all records; 0 or more.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it and the fix.
+        ConfigurationError: an option is invalid; the message names the option and the fix.
     """
 
     sink: Sink[Any] | str
@@ -91,7 +91,7 @@ class Route:
             refuse("level", self.level, fix, owner)
 
     def __str__(self) -> str:
-        # The repr of an application's own sink may show a secret, so it is not used.
+        # The sink's name is used, because the repr of an application's own sink may show a secret.
         sink = self.sink
         return f"the route to {sink if isinstance(sink, str) else getattr(sink, 'name', '?')!r}"
 
@@ -103,7 +103,7 @@ class Route:
 
     @property
     def takes_none(self) -> bool:
-        """Whether the sink gets no record."""
+        """Whether the sink gets no records."""
         return self._lowest == OFF
 
     def takes(self, record: LogRecord) -> bool:
@@ -116,7 +116,7 @@ class Route:
             return False
         number = record.severity_number
         if number and not self._lowest <= number <= self._highest:
-            return False  # a record without a severity passes
+            return False  # records without a severity are not excluded
         if self.loggers and not any(_is_below(record.scope.name, name) for name in self.loggers):
             return False
         if not isinstance(self.where, Mapping):
@@ -136,5 +136,5 @@ def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, (list, tuple, set, frozenset)):
         return any(_matches(value, one) for one in wanted)
     if isinstance(wanted, str) and not isinstance(value, str):
-        return str(value).lower() == wanted.lower()  # values from the environment are texts
+        return str(value).lower() == wanted.lower()  # values from the environment are strings
     return value == wanted

@@ -1,10 +1,10 @@
 """The loop that sends one batch until each of its records is settled.
 
-The backend's answer decides the next step: wait and send again, send smaller
-parts, or find the records that the backend refuses.  A sink's delivery threads,
-the exporters for an OpenTelemetry SDK and ``fapilog spool replay`` share the
-loop.  Each implements :class:`Delivery`, which decides how long to wait, how to
-handle refused records, and what to count.
+The backend's answer decides the next step: wait and send again, send smaller parts, or isolate
+the records that the backend refuses.  A sink's delivery threads, the exporters for an
+OpenTelemetry SDK and ``fapilog spool replay`` share the loop.  Each implements
+:class:`Delivery`, which decides how long to wait, how to handle refused records, and what to
+count.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ if TYPE_CHECKING:
     from fapilog.delivery.backlog import Batch
     from fapilog.delivery.circuit import RetryPolicy
 
-#: The maximum number of cuts of a batch.  After the last one, a refused part is given
-#: up as a whole: a backend that accepts nothing must not get a request per record.
+#: The maximum number of times that a batch is split.  After that, a refused part is given up
+#: as a whole: a backend that accepts nothing must not get one request per record.
 MAX_CUTS: Final = 256
 
-#: The number of single records that show whether a backend refuses a whole batch.
+#: The number of records that are sent alone, to find out whether a backend refuses all.
 SAMPLES: Final = 16
-#: The minimum size of a batch that is sampled.  A smaller one is bisected, in order.
+#: The minimum number of records in a batch that is sampled.  Smaller batches are bisected.
 _MIN_SAMPLED: Final = 4 * SAMPLES
-#: The parts of a backend's text that differ from record to record: what it quotes, and
-#: every word with a digit.
+#: Matches the parts of a backend's message that differ from record to record: quotations,
+#: and words that contain digits.
 _VARIES: Final = re.compile(r"""'[^']*'?|"[^"]*"?|\{[^}]*\}?|\S*\d\S*""")
 
 _NO_LIMIT: Final = 1 << 20
-#: The minimum and the maximum number of fast answers needed to double the size.
+#: The minimum and the maximum of the fast answers that are needed to double the size.
 _FEWEST: Final = 4
 _MOST: Final = 256
-#: An answer is fast if it takes less than this part of the time limit.
+#: An answer is fast if it takes less than this fraction of the time limit.
 _FAST: Final = 1 / 3
-#: The minimum of the time limit that answers are compared with, in seconds.  A
-#: connection that breaks at once does not show how long an answer may take.
+#: The shortest time limit that answers are compared with, in seconds.  If a connection
+#: breaks at once, its duration does not show how long an answer may take.
 _LEAST: Final = 1.0
 
 
 class SendSize:
-    """Limits the records per attempt while the backend is too slow for more.
+    """Limits the number of records per attempt while the backend is slow.
 
-    Without this limit, a batch that always takes longer than the time limit would be
-    sent forever.  After fast answers, a larger size is tried again, but less
-    often after each failure: a failure costs the whole time limit, and may
-    leave copies in the backend.  A sink's threads share the size without a
-    lock, because the size is only an estimate.
+    Without this limit, a batch that always takes longer than the time limit would be sent
+    forever.  After some fast answers, a larger size is tried.  After each failure, more
+    answers are needed, because a failure costs the whole time limit and may cause duplicates
+    in the backend.  A sink's threads share the size without a lock, because the size is only
+    an estimate.
 
     Attributes:
         most: the maximum number of records per attempt.
@@ -71,12 +71,12 @@ class SendSize:
     def __init__(self) -> None:
         self.most = _NO_LIMIT
         self._limit = _LEAST
-        self._answers = 0  # the number of fast answers since the last change of the size
+        self._answers = 0  # the number of fast answers since the size changed
         self._needed = _FEWEST
-        self._has_grown = False  # whether the last change made the size larger
+        self._has_grown = False  # whether the latest change was an increase
 
     def shrink(self, count: int, seconds: float) -> None:
-        """Note that ``count`` records had no answer within ``seconds``."""
+        """Lower the limit, because ``count`` records got no answer within ``seconds``."""
         self._limit = max(seconds, _LEAST)
         self.most = max(min(self.most, count) // 2, 1)
         self._answers = 0
@@ -85,7 +85,7 @@ class SendSize:
             self._needed = min(self._needed * 4, _MOST)
 
     def grow(self, count: int, seconds: float) -> None:
-        """Note that ``count`` records were answered within ``seconds``."""
+        """Count an answer that took ``seconds``.  Enough fast answers raise the limit."""
         if self.most == _NO_LIMIT or count * 2 <= self.most or seconds >= self._limit * _FAST:
             return
         self._answers += 1
@@ -99,16 +99,16 @@ class SendSize:
 
 
 class Delivery(ABC):
-    """The interface of :func:`send_until_settled` to one sink.
+    """The interface through which :func:`send_until_settled` uses one sink.
 
     Args:
         sink: the opened sink.
         name: the sink's name, used in messages.
-        retry: the circuit's policy.
-        probe_timeout: see :class:`Circuit`.
+        retry: the policy for the waits between attempts.
+        probe_timeout: the seconds after which another probe may start; see :class:`Circuit`.
 
     Attributes:
-        size: the limit on the records per attempt.
+        size: the limit on the number of records per attempt.
         lock: the lock that is held while the parts of a batch change.
     """
 
@@ -122,15 +122,15 @@ class Delivery(ABC):
         self.lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
 
     def announce(self, kind: str, message: str) -> None:
-        """Write a message about the sink to stderr, at most once per 30 s and ``kind``."""
+        """Write a message about the sink to stderr, at most once per ``kind`` in 30 seconds."""
         announce(f"{kind} {self.name}", f"{self.name}: {message}")
 
     def announce_lost(self, count: int, why: str) -> None:
-        """Announce records that the backend refused or this delivery gave up."""
+        """Announce the loss of records that the backend refused or that this delivery gave up."""
         self.announce("rejected", f"{count} records lost: {why}")
 
     def announce_outcome(self, outcome: Outcome) -> None:
-        """Announce the rejected records of an accepted batch, or the backend's message."""
+        """Announce the rejected records of an accepted batch, or else the backend's message."""
         if outcome.rejected:
             self.announce_lost(outcome.rejected, outcome.message)
         elif outcome.message:
@@ -138,9 +138,9 @@ class Delivery(ABC):
 
     @abstractmethod
     def wait(self, seconds: float) -> bool:
-        """Wait up to ``seconds``; return False to end the delivery.
+        """Wait for at most ``seconds``.  Return False to end the delivery.
 
-        Called before each attempt, with 0.0 if the circuit allows it.
+        The loop calls this before each attempt, with 0.0 if the circuit allows the attempt.
         """
 
     @abstractmethod
@@ -148,29 +148,29 @@ class Delivery(ABC):
         """Return the seconds that the next attempt may take."""
 
     def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: B027 - optional
-        """Count an attempt, and the records that the backend may now have twice."""
+        """Count an attempt, and the ``copies`` of records that the backend may now have twice."""
 
     @abstractmethod
     def fail(self, error: BaseException, attempt: int) -> None:
-        """Note that attempt number ``attempt`` with the same records failed."""
+        """Announce and count a failure; ``attempt`` counts the attempts with the same records."""
 
     @abstractmethod
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count and remove the first part of ``batch``, which the backend has accepted."""
+        """Remove the first part of ``batch``, which was accepted, and count its records."""
 
     @abstractmethod
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Count and remove ``part``, the first part of ``batch``, which is not sent again.
+        """Remove ``part``, the first part of ``batch``, count its records, and never send it again.
 
-        ``error`` is a ``PermanentError`` if the backend refused the part, else an
-        unknown error that the sink raised too often.
+        ``error`` is a ``PermanentError`` if the backend refused the part, else an error of
+        another type that the sink raised too often.
         """
 
 
 def send_until_settled(batch: Batch, delivery: Delivery) -> None:
-    """Send ``batch.parts`` until all of them are settled, or ``wait`` ends the delivery.
+    """Send ``batch.parts`` until all parts are settled or ``delivery.wait`` returns False.
 
-    Blocks.  Raises only the errors of ``delivery``.  Unsettled parts remain in
+    Blocks.  Raises only errors that methods of ``delivery`` raise.  Unsettled parts remain in
     ``batch.parts``.
     """
     circuit, part, division = delivery.circuit, batch, _Division(batch, delivery)
@@ -195,7 +195,7 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
                 retry_after = getattr(error, "retry_after", None) if is_retryable else None
                 circuit.fail(retry_after, access_denied=isinstance(error, AccessDeniedError))
             else:
-                circuit.succeed()  # otherwise the next batch would wait as well
+                circuit.succeed()  # an open circuit would delay the next batch
                 delivery.give_up(batch, part, error)
         else:
             circuit.succeed()
@@ -204,29 +204,29 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
 
 
 class _Division:
-    """Divides the refused parts of one batch, or gives them up.
+    """Splits the refused parts of one batch, or gives them up.
 
-    A part with bad records is bisected.  But a backend may refuse every record for the same
-    reason, and must not get hundreds of requests per batch.  So the first refusal of a large
-    batch is followed by samples: single records from all over the batch, the first one first.
-    If the backend refuses all samples for one reason, the rest is given up as a whole.  The
-    places are random, because every second record may be bad.
+    A part that contains bad records is bisected.  But if a backend refuses every record for
+    the same reason, it must not get hundreds of requests per batch.  So after the first
+    refusal of a large batch, samples are sent: the first record, and then single records from
+    the whole batch.  If the backend refuses all samples for the same reason, the rest of the
+    batch is given up.  Samples are chosen at random, because every second record may be bad.
 
     Attributes:
-        samples_left: the number of samples that are not yet refused; 0 if none are taken.
+        samples_left: the number of samples that are not yet refused; 0 without sampling.
     """
 
     def __init__(self, batch: Batch, delivery: Delivery) -> None:
         self._batch = batch
         self._delivery = delivery
         self._cuts = 0
-        self._step = 0  # the records per sample
-        self._place = 0  # the place of the last sample among the records of its step
+        self._step = 0  # the number of records per sample
+        self._place = 0  # the index of the latest sample in its step
         self._reason = ""
         self.samples_left = 0
 
     def refuse(self, part: Batch, error: PermanentError) -> None:
-        """Divide ``part``, the first part of the batch, or give it up."""
+        """Split ``part``, which is the first part of the batch, or give it up."""
         is_divisible = isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
         if not is_divisible or self._cuts >= MAX_CUTS:
             self._delivery.give_up(self._batch, part, error)
@@ -241,7 +241,7 @@ class _Division:
                 self._batch.cut()
 
     def _is_whole(self, part: Batch) -> bool:
-        """Whether ``part`` is a large batch that was not divided before."""
+        """Whether ``part`` is a large batch that has not been split yet."""
         return not self._cuts and len(self._batch.parts) == 1 and len(part) >= _MIN_SAMPLED
 
     def _take_sample(self, skipped: int) -> None:
@@ -250,7 +250,7 @@ class _Division:
             self._batch.sample(skipped)
 
     def _end_sample(self, error: PermanentError) -> None:
-        """Take the next sample; after the last one, give up the rest of the batch."""
+        """Choose the next sample.  After the last sample, give up the rest of the batch."""
         reason = _VARIES.sub("", f"{type(error).__name__} {error}")
         self._reason = self._reason or reason
         self.samples_left -= 1
@@ -275,7 +275,7 @@ class _Division:
 
 
 def _may_send(delivery: Delivery) -> bool:
-    """Wait until the circuit lets this thread send; return False if the delivery ends."""
+    """Wait until the circuit allows this thread to send.  Return False if the delivery ends."""
     while delivery.wait(seconds := delivery.circuit.enter()):
         if seconds <= 0:
             return True
@@ -283,7 +283,7 @@ def _may_send(delivery: Delivery) -> bool:
 
 
 def _next_part(batch: Batch, delivery: Delivery) -> Batch | None:
-    """Return the first part, cut to the size of an attempt; None if no part remains."""
+    """Return the first unsent part, split if it exceeds ``size.most``, or None if all are sent."""
     with delivery.lock:
         while batch.parts and len(batch.parts[0]) > delivery.size.most:
             batch.cut()
@@ -308,4 +308,4 @@ def _attempt(part: Batch, delivery: Delivery) -> Outcome:
     delivery.size.grow(len(part), seconds)
     if isinstance(answer, Outcome) and isinstance(answer.rejected, int):
         return Outcome(min(max(answer.rejected, 0), len(part)), answer.message)
-    return Outcome()  # a sink that did not raise has accepted the records
+    return Outcome()  # a sink that returns without an error has accepted all records

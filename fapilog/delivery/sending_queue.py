@@ -1,8 +1,8 @@
-"""Delivers one sink's records, with a backlog in memory and on disk, threads and a circuit.
+"""Delivers one sink's records, with a backlog in memory, a spool, threads and a circuit.
 
-The pipeline's worker encodes records into the backlog; the sink's own threads
-take batches from it and send them, so a slow or dead backend does not delay
-other sinks.
+The pipeline's worker encodes records into the backlog.  The sink's own threads
+take batches from the backlog and send them, so a slow or dead backend does not
+delay other sinks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 _NEVER: Final = 1 << 62
-#: Seconds between two checks of a spool that is still writing during the shutdown.
+#: Seconds between two checks whether the spool has written more, during a shutdown.
 _LOOK: Final = 0.01
 
 
@@ -64,7 +64,7 @@ class SendingQueue:
         self.worker = Worker(
             f"fapilog-{self.name}",
             self._run,
-            width=getattr(sink, "concurrency", 1),  # a sink need not inherit from Sink
+            width=getattr(sink, "concurrency", 1),  # sinks need not inherit from Sink
             finish=self._close_sink,
         )
         self._reset()
@@ -75,12 +75,12 @@ class SendingQueue:
         self.spooling = Spooling(state, state.spool, self.worker.wake) if state.spool else None
         self._wake_at = 1
         self._flush_target = 0
-        self._taking = native.Lock()  # held by the one thread that waits for a batch
+        self._taking = native.Lock()  # held by the thread that waits for a batch
 
     # ---- called by the pipeline's worker
 
     def offer(self, records: Sequence[LogRecord]) -> None:
-        """Accept records.  Waits for room only if the overflow policy says so."""
+        """Put records into the backlog.  Waits for space only if the overflow policy says so."""
         self.intake.hand(records)
         self.intake.take_in()
 
@@ -88,7 +88,7 @@ class SendingQueue:
         return self.fallback is not None and self.fallback.intake.divert(records)
 
     def _notice(self) -> None:
-        """Notify the threads of possible work."""
+        """Tell the sink's threads that records may be ready to send."""
         if self.spooling is not None:
             self.spooling.notice()
         state, backlog = self.state, self.state.backlog
@@ -99,7 +99,6 @@ class SendingQueue:
             self._widen()
 
     def _widen(self) -> None:
-        """Start another thread if all existing ones are sending and records wait."""
         if len(self.state.in_flight) >= self.worker.threads and len(self.state.backlog):
             self.worker.widen()
 
@@ -112,7 +111,7 @@ class SendingQueue:
         return self.worker.is_current or (spooling is not None and spooling.worker.is_current)
 
     def start_flush(self) -> int:
-        """Send the backlog without waiting for full batches; return :meth:`flush_done`'s target."""
+        """Send the backlog without waiting for full batches.  Return the target of flush_done()."""
         self._flush_target = self.state.backlog.entered
         if not self.flush_done(self._flush_target):
             self.worker.wake()
@@ -120,7 +119,7 @@ class SendingQueue:
         return self._flush_target
 
     def flush_done(self, target: int) -> bool:
-        """Whether all records up to ``target`` are settled, or on disk if the backend is down."""
+        """Whether the first ``target`` records are settled, or on disk if the backend is down."""
         state, spooling = self.state, self.spooling
         if state.settled >= target:
             return True
@@ -128,21 +127,21 @@ class SendingQueue:
         return spooling is not None and is_down and spooling.holds_everything
 
     def adopt_orphans(self) -> None:
-        """Adopt the records that dead processes have left, without waiting for a new record."""
+        """Adopt records that dead processes left on disk, before the first record arrives."""
         if self.spooling is not None:
             self.spooling.adopt_orphans()
 
     def has_thread(self) -> bool:
-        """Start the threads that delivery needs; return False if the interpreter refuses one."""
+        """Start the threads that delivery needs.  Return False if a thread cannot be started."""
         spooling = self.spooling
         return self.worker.has_thread() and (spooling is None or spooling.worker.has_thread())
 
     def start_end(self) -> None:
-        """Limit all later waits for room in the backlog to ``block_timeout`` seconds in total."""
+        """Limit the total time of all later waits for space in the backlog to ``block_timeout``."""
         self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
     def start_close(self, deadline: float) -> None:
-        """Let the threads drain the backlog until ``deadline`` and end.  Does not block."""
+        """Let the threads send the backlog until ``deadline`` and then end.  Does not block."""
         self.state.limit_time(deadline)
         if self.worker.is_alive:
             self.worker.wake()
@@ -153,9 +152,9 @@ class SendingQueue:
         state = self.state
         deadline = state.deadline or monotonic()
         if not self.worker.is_alive and not self.worker.wake():
-            self.worker.run_inline()  # no thread can be started
+            self.worker.run_inline()  # no thread could be started
         if not self.worker.join(deadline - monotonic()):
-            self.worker.join(0.1)  # a send may end at the same deadline
+            self.worker.join(0.1)  # a send may end exactly at the deadline
         state.abandon()
         held = self.intake.close()
         if self.spooling is not None:
@@ -167,11 +166,11 @@ class SendingQueue:
             state.announce("close", f"{what}; it is cut short if the process ends first")
 
     def after_fork(self) -> None:
-        """Start with an empty backlog in a forked child: the parent sends its own records."""
+        """Start with an empty backlog in a forked child.  The parent sends its own records."""
         self._reset()
         self.worker.after_fork()
         if self.worker.ended:
-            return  # the sink is closed
+            return  # the sink is already closed
         try:
             for part in (self.options.spool, self.options.quarantine, self.sink):
                 if part is not None:
@@ -187,10 +186,10 @@ class SendingQueue:
                 set_busy(self._is_due())
                 give_way()
                 send_until_settled(batch, self.state)
-                if batch.parts:  # not sent before the deadline: finish_close() counts it
+                if batch.parts:  # the deadline has passed; finish_close() counts the rest
                     return
         finally:
-            set_busy(False)  # the loop may have run on the application's own thread
+            set_busy(False)  # this loop may run on a thread of the application
 
     def _close_sink(self) -> None:
         try:
@@ -199,7 +198,7 @@ class SendingQueue:
             self.state.announce("close", f"close failed: {describe(error)}")
 
     def _next_batch(self) -> Batch:
-        """Return the next batch when it is due; an empty one if no batch will come.  Blocks."""
+        """Wait until a batch is due and return it.  Return an empty batch if no more will come."""
         state = self.state
         with self._taking:
             while self._wait_for_batch():
@@ -217,19 +216,19 @@ class SendingQueue:
 
     @property
     def _source(self) -> Spooling | Backlog:
-        """The place of the oldest batch, on disk or in memory."""
+        """The spool if the oldest batch is there, else the backlog."""
         spooling = self.spooling
         return spooling if spooling is not None and spooling.comes_first else self.state.backlog
 
     def _wait_for_batch(self) -> bool:
-        """Wait until a batch is due; return False if the queue is closed and has no batch."""
+        """Wait until a batch is due.  Return False if the queue is closed and has no batch."""
         state = self.state
         while not len(self._source):
             if state.deadline is not None and not len(state.backlog):
                 return False
             self._wake_at = 1
             if not len(self._source):
-                # During a shutdown, the spool's thread will soon write the waiting records.
+                # During a shutdown, the spool's thread is about to write the waiting records.
                 self.worker.sleep(None if state.deadline is None else _LOOK)
             self._wake_at = _NEVER
             if state.abandoned:

@@ -1,9 +1,9 @@
-"""A queue on disk between a sink's backlog and its delivery threads, used when needed.
+"""Moves records through a queue on disk (the spool) when memory alone is not enough.
 
-The spool's own thread moves records from memory to the spool, oldest first,
-while the backend is down, the backlog fills up, or a record waits too long, and
-always in mode ``always``.  As long as records wait on disk, all later records go to
-disk as well, which keeps their order.
+The spool's own thread moves records from the backlog to the spool, oldest first, while the
+backend is down, the backlog fills up, or a record waits too long.  In mode ``always``, it
+moves every record.  While records wait on disk, all later records go to disk as well, which
+keeps their order.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 #: Seconds between two checks of the backlog while records wait or are in flight.
 #: In mode ``always``, a SIGKILL loses only records that are younger than this.
 LOOK: Final = 0.05
-#: The longest wait for the lock by a caller that must not wait for the disk, in seconds.
+#: The longest wait for the lock in calls that must not wait for the disk, in seconds.
 _GLANCE: Final = 0.01
-#: The longest time that a record waits in memory beyond the delay of a batch, in seconds.
+#: The longest wait in memory after a batch's normal delay has passed, in seconds.
 _PATIENCE: Final = 2.0
-#: Seconds between two searches for directories of dead processes.
+#: Seconds between two searches for directories that dead processes left.
 _ADOPT_EVERY: Final = 30.0
-#: Seconds until the next search if there were more directories than can be adopted at once.
+#: Seconds until the next search if the latest search found too many directories to adopt.
 _ADOPT_SOON: Final = 1.0
-#: Seconds that a process waits for its first record before it adopts directories; a
-#: server forks its workers in this time.
+#: Seconds that a process waits for its first record before it adopts directories.  In
+#: this time, a server forks its workers.
 _QUIET: Final = 2.0
-#: The number of segments that one check examines, and the number for the check at the end.
+#: The maximum number of segments in a regular check, and in the final check.
 _SOME: Final = 128
 _MOST: Final = 4096
-#: Seconds between a failed write and the next one.
+#: Seconds between a failed write and the next attempt.
 _AGAIN: Final = 1.0
 
 
 class Spooling:
-    """Moves batches to disk and gives them back.
+    """Moves batches to disk and returns them to the delivery threads.
 
     Args:
         state: the state of the sink's delivery.
-        spool: the state's spool, which is open.
-        wake: a function that notifies the delivery threads of new work.
+        spool: the opened spool of ``state``.
+        wake: a function that wakes the delivery threads.
 
     Attributes:
         active: whether records go to disk before they are sent.
@@ -62,24 +62,24 @@ class Spooling:
         self._backlog = state.backlog
         self._wake_senders = wake
         self.worker = Worker(f"fapilog-{state.name}-spool", self._run, finish=self._finish)
-        self._next: Batch | None = None  # a batch in flight that no thread sends yet
+        self._next: Batch | None = None  # a batch that was read, but that no thread is sending yet
         self._always = self.active = state.options.spool_mode == "always"
         self._ending = False
         self._is_early = False  # whether the thread was started before the first record
         self._adopt_at = 0.0
-        self._announced = 0  # the number of adopted records that were announced
+        self._announced = 0  # how many adopted records a message has reported
 
     # ---- called by the pipeline's worker
 
     def notice(self) -> None:
-        """Wake the spool's thread for new records in the backlog.  Does not block."""
+        """Wake the spool's thread, because the backlog has new records.  Does not block."""
         if self.worker.idle:
             self.worker.wake()
 
-    # ---- called by the thread that configures
+    # ---- called by the thread that calls configure()
 
     def adopt_orphans(self) -> None:
-        """Start the thread before the first record if dead processes have left records."""
+        """If dead processes have left records, start the spool's thread before the first record."""
         if self._spool.has_orphans:
             self._is_early = True
             self.worker.has_thread()
@@ -88,20 +88,20 @@ class Spooling:
 
     @property
     def comes_first(self) -> bool:
-        """Whether the next batch is on disk, or will be soon."""
+        """Whether the next batch is on disk or will soon be written there."""
         if len(self):
             return True
         if self.active and not self._always and not self._is_needed():
             self.active = False
-        # If the disk fails or the spool has no thread, records are sent from memory.
+        # If the disk fails or the spool has no thread, records are sent directly from memory.
         return self.active and self._state.may_write and self.worker.has_thread()
 
     def __len__(self) -> int:
-        """The number of records on disk that no delivery thread has taken."""
+        """The number of records on disk that no delivery thread has read yet."""
         return self._spool.unread_records + (len(self._next) if self._next else 0)
 
     def take(self) -> Batch:
-        """Return the oldest batch on disk; an empty batch if no record waits there."""
+        """Return the oldest batch on disk, or an empty batch if no records wait on disk."""
         batch, self._next = self._next or Batch(), None
         if batch:
             self._state.in_flight.remove(batch)
@@ -117,7 +117,7 @@ class Spooling:
         return batch
 
     def _batch_of(self, frame: Frame) -> Batch:
-        """Return the records of a frame; an empty batch if they cannot be read."""
+        """Return the records of a frame, or an empty batch if they cannot be read."""
         items: Any = frame.item
         if items is None:
             try:
@@ -138,7 +138,7 @@ class Spooling:
 
     @property
     def holds_everything(self) -> bool:
-        """Whether every unsettled record is on disk; False while the disk is busy."""
+        """Whether every unsettled record is on disk; False if the lock stays busy."""
         state = self._state
         if not state.lock.acquire(timeout=_GLANCE):
             return False
@@ -162,7 +162,7 @@ class Spooling:
     def _run(self) -> None:
         if self._is_early:
             self._is_early = False
-            self.worker.sleep(_QUIET)  # the first record ends this sleep
+            self.worker.sleep(_QUIET)  # an arriving record ends this sleep
         while not self._ending:
             if self._is_needed():
                 self._spill()
@@ -174,7 +174,6 @@ class Spooling:
         self._write_the_end()
 
     def _rest(self) -> None:
-        """Sleep for a moment, or until a record arrives or the next adoption is due."""
         self.worker.idle = True
         is_busy = len(self._backlog) or self._state.in_flight or self._spool.pending_records
         self.worker.sleep(LOOK if is_busy else max(self._adopt_at - monotonic(), LOOK))
@@ -191,7 +190,7 @@ class Spooling:
         return any(since and monotonic() - since > longest for since in oldest)
 
     def _spill(self) -> None:
-        """Move the records in memory to disk, batch by batch, oldest first."""
+        """Move the records in memory to the spool, batch by batch, oldest first."""
         moved = False
         while self._state.may_write:
             with self._state.lock:
@@ -204,8 +203,8 @@ class Spooling:
             self._wake_senders()
 
     def _write_waiting(self) -> bool:
-        """Move the oldest batch of the backlog; return False if there is no batch or no room."""
-        batch = self._backlog.oldest()  # not removed yet: if the write fails, a sender takes it
+        """Move the oldest batch from the backlog to the spool.  Return False if this fails."""
+        batch = self._backlog.oldest()  # the batch stays in the backlog until it is written
         if not batch.items or self._write(batch, is_in_flight=False) is None:
             return False
         self._backlog.remove(batch)
@@ -213,9 +212,9 @@ class Spooling:
         return True
 
     def _write_rest(self, batch: Batch) -> bool:
-        """Write the unsettled records of a batch in flight; return False if there is no room."""
+        """Write an in-flight batch's unsettled records to disk.  Return False if this fails."""
         rest = batch.rest()
-        self._state.unacked += len(rest)  # the records may be on disk twice for a moment
+        self._state.unacked += len(rest)  # these records may briefly be on disk twice
         frame = self._write(rest, is_in_flight=True)
         if frame is not None:
             self._state.acknowledge(batch)
@@ -229,11 +228,11 @@ class Spooling:
             return self._spool.append(packed, batch.severities, batch.items, read=is_in_flight)
         except Exception as error:  # noqa: BLE001 - announced; the records stay in memory
             self._pause_writing(error)
-            self._wake_senders()  # the senders now send from memory
+            self._wake_senders()  # the delivery threads now send from memory
             return None
 
     def _restore(self, most: int = _SOME) -> None:
-        """Check up to ``most`` segments, and write again what somebody else has deleted."""
+        """Check up to ``most`` segments, and rewrite records whose files were deleted."""
         state, has_more = self._state, True
         with state.lock:
             self._spool.check(most)
@@ -251,7 +250,7 @@ class Spooling:
         self._state.announce("spool", f"cannot spool, records stay in memory: {describe(error)}")
 
     def _write_the_end(self) -> None:
-        """Leave on disk exactly the records that are not settled."""
+        """Write all unsettled records to disk, and delete the settled records there."""
         self._announce_adopted()
         self._state.no_write_before = 0.0
         self._restore(_MOST)
@@ -262,7 +261,7 @@ class Spooling:
                     break
 
     def _adopt(self) -> bool:
-        """Adopt records of dead processes for a moment; return True if more remain."""
+        """Spend a short time adopting records of dead processes.  Return True if more remain."""
         now = monotonic()
         if now >= self._adopt_at:
             has_left = self._spool.look_for_orphans()

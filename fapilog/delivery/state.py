@@ -1,7 +1,7 @@
-"""The state that the parts of one sink's delivery share, and every change to it.
+"""The state that intake, spooling and sending share for one sink, and every change to it.
 
-Each sink has one :class:`DeliveryState` per process, which the intake, the delivery
-threads and the spool's thread use.
+Each sink has one :class:`DeliveryState` per process, used by the pipeline's worker, the
+delivery threads and the spool's thread.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from fapilog.delivery.options import DeliveryOptions
     from fapilog.protocols import Outcome, Sink
 
-#: The longest sleep while a thread waits for the circuit, in seconds.
+#: The longest single sleep while a thread waits for the circuit, in seconds.
 _LOOK: Final = 0.1
-#: The part of the time to the deadline that is reserved for writing the remaining
-#: records to disk, and its upper bound in seconds.
+#: The fraction of the time until the deadline that is reserved for writing the remaining
+#: records to disk, and the longest reserved time in seconds.
 _RESERVE: Final = 0.2
 _MAX_RESERVE: Final = 1.0
-#: The maximum number of attempts to read two counts that change together.
+#: The maximum number of attempts to read two counts that may change between the reads.
 _LOOKS: Final = 5
 
 
 class DeliveryState(Delivery):
-    """The state that the parts of one sink's delivery share.
+    """The state that intake, spooling and sending share for one sink.
 
     Attributes:
-        limits: the sink's limits of a batch, or lower ones if the backlog is small.
-        spool: the store on disk; None if it is not used.
-        in_flight: the batches that were taken from memory or disk and are not
-            settled.
+        limits: the sink's limits of a batch, or lower limits if the backlog is small.
+        spool: the store on disk; None if records stay in memory.
+        in_flight: the batches that left the backlog or were read from disk, and are
+            not yet settled.
         lock: the lock that is held while batches move or change, and while
             the delivery threads count records.
         deadline: the time after which nothing is sent; None before a shutdown.
-        end: the time after which nothing is written to disk either.
+        end: the time after which nothing is written to disk.
         abandoned: whether the deadline has passed, so that the delivery threads
-            neither send nor count any more.
-        no_write_before: the time of the next attempt to write to the spool after
+            neither send nor count records.
+        no_write_before: the earliest time of the next write to the spool after
             a failed write.
         unacked: the number of settled records whose frames are still on disk.
     """
@@ -58,8 +58,8 @@ class DeliveryState(Delivery):
     def __init__(self, sink: Sink[Any], name: str, options: DeliveryOptions) -> None:
         super().__init__(sink, name, options.retry, 2 * options.export_timeout)
         self.options = options
-        # Batches in flight use half of the backlog at most, so that a full backlog
-        # always holds a full batch.
+        # Batches in flight use at most half of the backlog's capacity, so a full backlog always
+        # contains a full batch.
         most = options.capacity // (2 * getattr(sink, "concurrency", 1)) + 1
         self.limits = replace(sink.limits, size=min(sink.limits.size, most))
         self.ledger = SinkLedger()
@@ -77,19 +77,19 @@ class DeliveryState(Delivery):
 
     @property
     def may_write(self) -> bool:
-        """Whether the spool is used and its latest write has not just failed."""
+        """Whether the spool is in use and has not just failed to write."""
         return self.spool is not None and monotonic() >= self.no_write_before
 
     @property
     def makes_room(self) -> bool:
-        """Whether it makes sense to wait for room in a full backlog."""
+        """Whether a full backlog can be expected to get free space soon."""
         policy = self.options.overflow
         return policy == "block" or (policy == "spill" and self.may_write and len(self.backlog) > 0)
 
     # ---- sending: called by the loop on a delivery thread
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the circuit; return False at the deadline or if the delivery was abandoned.
+        """Wait for the circuit.  Return False after the deadline or if the delivery was abandoned.
 
         With a spool, a shutdown does not wait for an open circuit: the remaining
         records go to the spool.
@@ -98,16 +98,16 @@ class DeliveryState(Delivery):
             deadline = self.deadline
             if deadline is not None and (self.spool is not None or monotonic() >= deadline):
                 return False
-            native.sleep(min(seconds, _LOOK))  # short, because a shutdown may begin meanwhile
+            native.sleep(min(seconds, _LOOK))  # short, because a shutdown may begin
         return not self.abandoned
 
     def time_limit(self) -> float:
-        """Return ``export_timeout``, or the time to the deadline if that is less."""
+        """Return ``export_timeout``, or the seconds to the deadline if they are fewer."""
         limit, deadline = self.options.export_timeout, self.deadline
         return limit if deadline is None else min(limit, max(deadline - monotonic(), 0.001))
 
     def count_attempt(self, seconds: float, copies: int) -> None:
-        """Count an attempt, and the records that the backend may now have twice."""
+        """Count an attempt, and the ``copies`` of records that the backend may now have twice."""
         with self.lock:
             self.ledger.observe_send(seconds)
             self.ledger.resent += copies
@@ -133,7 +133,7 @@ class DeliveryState(Delivery):
         self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Put the first part in quarantine, or count it as rejected or dropped."""
+        """Put ``part`` into quarantine, or count its records as rejected or dropped."""
         reason = describe(error)
         is_refused = isinstance(error, PermanentError)
         is_kept = is_refused and self._quarantine(part, reason)
@@ -153,7 +153,6 @@ class DeliveryState(Delivery):
             self.announce_lost(len(part), reason)
 
     def _quarantine(self, part: Batch, reason: str) -> bool:
-        """Put a refused part in quarantine; return False if that is not possible."""
         quarantine = self.options.quarantine
         if quarantine is None:
             return False
@@ -167,17 +166,17 @@ class DeliveryState(Delivery):
     # ---- batches: called by any thread that holds the lock
 
     def put_in_flight(self, batch: Batch) -> None:
-        """Note that ``batch`` was taken from memory or disk."""
+        """Add ``batch``, which left the backlog or was read from disk, to ``in_flight``."""
         batch.parts = [batch]
         self.in_flight.append(batch)
 
     def _settle_part(self, batch: Batch) -> Batch | None:
-        """Remove and return the first part; return None if its records are counted already."""
+        """Remove and return the first part, or return None if its records are already counted."""
         if self.abandoned:
             return None
         try:
             part = batch.parts.pop(0)
-        except IndexError:  # the delivery was closed by a signal handler
+        except IndexError:  # a signal handler closed the delivery
             return None
         if batch.frames:
             batch.unacked += len(part)
@@ -185,12 +184,12 @@ class DeliveryState(Delivery):
         if not batch.parts:
             self.acknowledge(batch)
             self.backlog.release(batch)
-            if batch in self.in_flight:  # a signal handler may have removed it
+            if batch in self.in_flight:  # a signal handler may have removed the batch
                 self.in_flight.remove(batch)
         return part
 
     def acknowledge(self, batch: Batch) -> None:
-        """Remove the frames of a batch from disk."""
+        """Remove the batch's frames from disk."""
         if self.spool is not None:
             for frame in batch.frames:
                 self.spool.ack(frame)
@@ -202,19 +201,19 @@ class DeliveryState(Delivery):
 
     @property
     def spooled(self) -> int:
-        """The number of unsettled records on disk; if in doubt, a lower number."""
+        """The number of unsettled records on disk; a lower bound while the counts change."""
         if self.spool is None:
             return 0
         for _ in range(_LOOKS):
             unacked = self.unacked
             records = self.spool.pending_records
-            if unacked == self.unacked:  # no thread has settled records between the reads
+            if unacked == self.unacked:  # no thread has settled records between the two reads
                 break
         return max(records - unacked, 0)
 
     @property
     def settled(self) -> int:
-        """The number of settled records that entered the backlog."""
+        """The number of records that entered the backlog and are settled."""
         damaged = 0
         if self.spool is not None:
             corrupt = self.spool.corrupt
@@ -222,12 +221,13 @@ class DeliveryState(Delivery):
         return self.ledger.settled + damaged - self.ledger.settled_adopted
 
     def stats(self, entered: Callable[[], int], shared: Drops) -> Stats:
-        """Return the sink's ledger as it is now.  Does not block.
+        """Return a snapshot of the sink's ledger.  Does not block.
 
         Args:
-            entered: a function that counts the records that the pipeline has
-                accepted; called last, so that ``pending`` is never too low.
-            shared: the drops before fan-out, which count for every sink.
+            entered: a function that returns how many records the pipeline has accepted; it is
+                called last, so ``pending`` is never too low.
+            shared: the drops that happened before records were routed to sinks; they count for
+                every sink.
         """
         ledger, spool = self.ledger, self.spool
         skipped = ledger.skipped
@@ -253,10 +253,10 @@ class DeliveryState(Delivery):
             resent=ledger.resent,
         )
 
-    # ---- the end: called by the thread that closes
+    # ---- shutdown: called by the thread that closes
 
     def limit_time(self, deadline: float) -> None:
-        """Send nothing after ``deadline``; the earliest deadline of several calls applies."""
+        """Stop sending at ``deadline``.  Of several deadlines, the earliest applies."""
         self.end = min(self.end, deadline)
         if self.spool is not None:
             left = max(deadline - monotonic(), 0.0)
@@ -265,12 +265,12 @@ class DeliveryState(Delivery):
         self.circuit.hurry()
 
     def abandon(self) -> None:
-        """Stop the delivery threads from sending and counting anything."""
+        """Stop the delivery threads from sending and counting records."""
         with self.lock:
             self.abandoned = True
 
     def count_lost_quarantine(self) -> None:
-        """If somebody else has deleted the quarantine, count its records as dropped."""
+        """If another program deleted the quarantine, count its records as dropped."""
         lost = self.options.quarantine.take_lost() if self.options.quarantine else []
         if lost:
             with self.lock:
@@ -286,7 +286,8 @@ class DeliveryState(Delivery):
         """Drop and count every record that is neither settled nor on disk.
 
         Args:
-            left: the severities of the records that the intake still held.
+            left: the severities of the records that the intake had not yet put into the
+                backlog.
         """
         with self.lock:
             for batch in [one for one in self.in_flight if not one.is_on_disk]:

@@ -1,7 +1,8 @@
 """Classifies a backend's answer: delivered, rejected, retryable, or permanently failed.
 
-The OTLP and Loki sinks use this module.  Even a malformed answer becomes an ``Outcome`` or a
-``SendError``.  Source: https://opentelemetry.io/docs/specs/otlp/#failures
+The OTLP and Loki sinks use this module.  Every answer becomes an ``Outcome`` or a
+``SendError``, even if it is malformed.  Source:
+https://opentelemetry.io/docs/specs/otlp/#failures
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 
 #: https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
-#: Loki answers 500 when one of its components is temporarily unable to work
+#: Loki responds with 500 when one of its components is temporarily unavailable
 #: (https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs).
 LOKI_RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
-#: RESOURCE_EXHAUSTED is also retryable if the answer contains a RetryInfo.
+#: RESOURCE_EXHAUSTED is also retryable, but only if the response contains a RetryInfo.
 RETRYABLE_CODES: Final = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 )
@@ -52,17 +53,17 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
     "PERMISSION_DENIED": AccessDeniedError,
     "UNAUTHENTICATED": AccessDeniedError,
 }
-#: The texts of a 400 with a special meaning, and their errors.
+#: Patterns for the text of a 400 response that has a special meaning, each with its error.
 Refusals: TypeAlias = "Sequence[tuple[re.Pattern[str], type[SendError]]]"
-#: The longest delay before a retry that a backend can ask for, in seconds.
+#: The longest delay before a retry that fapilog accepts from a backend, in seconds.
 MAX_RETRY_AFTER: Final = 300.0
-#: The maximum number of characters of a backend's own text that a message shows.
+#: The maximum number of characters of a backend's text in a message.
 MAX_MESSAGE: Final = 300
-#: The maximum number of bytes of the backend's text that are searched for credentials.
+#: The maximum number of bytes of a backend's text that are searched for credentials.
 _MAX_WORDS: Final = 1 << 16
 
-#: The texts with which gRPC servers refuse a message that exceeds their limit, because gRPC
-#: has no status code for this error.  In order: C++ and Go, Rust, Java, .NET.
+#: The error messages of gRPC servers for a request that exceeds their size limit: C++ and Go,
+#: Rust, Java, .NET.  gRPC has no status code for this error.
 _TOO_LARGE: Final = re.compile(
     "larger than max|message length too large|exceeds maximum size"
     "|exceeds the maximum configured message size"
@@ -71,27 +72,27 @@ _LIMIT: Final = re.compile(
     r"\(\d+ vs\.? (\d+)\)|the limit is: (\d+) bytes|exceeds maximum size (\d+)"
 )
 _TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})
-#: The texts with which gRPC reports a connection that was lost during a call.
+#: The error messages of gRPC when a connection was lost during a call.
 _LOST: Final = re.compile(
     "socket closed|connection reset|broken pipe|goaway|keepalive|stream removed|rst_stream"
     "|endpoint closing|connection closed",
     re.IGNORECASE,
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
-#: Parts of gRPC's errors about an answer, not a request, that is too large.  The second part
-#: may also mean a request, if the request was compressed.
+#: gRPC reports a response that is too large with the same codes as a request.  The first text
+#: means a response; the second text means a response unless the request was compressed.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
 _UNPACKED: Final = "Decompressed"
 
 _STATUS_DETAILS: Final = 3
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
-#: The media type of protobuf in the answers of Loki's OTLP endpoint.
+#: The media type of protobuf responses from Loki's OTLP endpoint.
 _BINARY: Final = "application/octet-stream"
 
 
 def printable(text: str) -> str:
-    """Return the first :data:`MAX_MESSAGE` characters; control characters become spaces."""
+    """Return the first :data:`MAX_MESSAGE` characters, with control characters as spaces."""
     cut = text[:MAX_MESSAGE]
     return "".join(char if char.isprintable() else " " for char in cut).strip()
 
@@ -126,12 +127,12 @@ def http_error(
     retryable: Collection[int] = RETRYABLE_STATUSES,
     refusals: Refusals = (),
 ) -> SendError:
-    """Return the error for an HTTP answer whose status is not 2xx.
+    """Return the error for an HTTP response whose status is not 2xx.
 
     The body is a ``google.rpc.Status`` encoded as ``content_type``, or any text.  ``wait`` is
-    the result of :func:`retry_after`.  The message contains ``source``, the backend's
-    address, and the backend's text, which ``clean`` makes safe to show.  ``refusals`` gives
-    the errors for texts of a 400 with a special meaning.
+    the result of :func:`retry_after`.  The message contains ``source`` (the backend's address)
+    and the backend's text.  The function ``clean`` makes this text safe to show.
+    ``refusals`` contains the errors for 400 responses whose text has a special meaning.
     """
     try:
         name = f"HTTP {status} {HTTPStatus(status).phrase}"
@@ -140,9 +141,9 @@ def http_error(
     words = _status_message(body, content_type)
     message = _join(source, name, clean(words))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_LARGE.search(words):
-        return TooLargeError(message)  # a gRPC server behind the HTTP server refused the request
+        return TooLargeError(message)  # a gRPC server behind this HTTP server refused the request
     if status in retryable:
-        # After a 504, the server behind the gateway may have accepted the request.
+        # After a 504, the server behind the gateway may still have accepted the request.
         is_unanswered = status == HTTPStatus.GATEWAY_TIMEOUT
         return (NoAnswerError if is_unanswered else RetryableError)(message, wait)
     if status == HTTPStatus.BAD_REQUEST:
@@ -164,7 +165,7 @@ def grpc_error(
     """Return the error for a gRPC status, such as ``UNAVAILABLE``.
 
     ``details`` is the status message.  ``status`` is the ``grpc-status-details-bin`` trailer,
-    a serialised ``google.rpc.Status``.  ``is_compressed`` says whether the request was
+    a serialised ``google.rpc.Status``.  ``is_compressed`` is True if the request was
     compressed.  For ``source`` and ``clean``, see :func:`http_error`.
     """
     message = _join(source, f"gRPC {code}", clean(details))
@@ -180,7 +181,7 @@ def grpc_error(
 
 
 def size_limit(details: str) -> int | None:
-    """Return the size limit in bytes that a gRPC server's refusal mentions, or None."""
+    """Return the size limit in bytes that a gRPC server's error message contains, or None."""
     found = _LIMIT.search(details)
     limit = int(found[found.lastindex or 0]) if found else 0
     return limit or None
@@ -191,7 +192,7 @@ def _join(*parts: str) -> str:
 
 
 def retry_info(status: bytes) -> float | None:
-    """Return the delay in seconds of the ``RetryInfo`` in a ``google.rpc.Status``, or None."""
+    """Return the delay in seconds from the ``RetryInfo`` in a ``google.rpc.Status``, or None."""
     with suppress(ValueError):
         for packed in messages(fields(status), _STATUS_DETAILS):
             if bytes_field(packed, 1).endswith(b"/google.rpc.RetryInfo"):
@@ -208,7 +209,7 @@ def outcome(
     content_type: str = _PROTOBUF,
     clean: Callable[[str], str] = printable,
 ) -> Outcome | None:
-    """Return the outcome that the answer to an accepted request reports; None for full success.
+    """Return the outcome in the response to an accepted request, or None for full success.
 
     The body is an ``ExportLogsServiceResponse`` encoded as ``content_type``.  ``count`` is the
     number of records in the request.  A partial success that rejects no records is a warning
@@ -216,7 +217,7 @@ def outcome(
     """
     if not body:
         return None
-    # Some backends mislabel their JSON; no protobuf message begins with a brace.
+    # Some backends send JSON with a wrong media type; no protobuf message begins with a brace.
     is_json = content_type.startswith(_JSON) or body.startswith(b"{")
     try:
         if is_json:
@@ -227,7 +228,7 @@ def outcome(
             partial = bytes_field(body, 1)
             rejected, words = int64_field(partial, 1), _text(bytes_field(partial, 2))
     except (ValueError, TypeError, AttributeError, OverflowError):
-        # The backend accepted the request, so sending it again would duplicate its records.
+        # The backend accepted the request, so sending it again would cause duplicates.
         return Outcome(0, "the answer is not OTLP; does the endpoint lead to an OTLP receiver?")
     if not rejected and not words:
         return None
@@ -235,14 +236,14 @@ def outcome(
 
 
 def _status_message(body: bytes, content_type: str) -> str:
-    """Return the message of a ``google.rpc.Status``, or the body itself if it is text."""
+    """Return the message of a ``google.rpc.Status``, or ``body`` as text if it is not a status."""
     try:
         if content_type.startswith((_PROTOBUF, _BINARY)):
             return _text(bytes_field(body, 2))
         if content_type.startswith(_JSON):
             return str(orjson.loads(body)["message"])
     except (ValueError, TypeError, KeyError):
-        pass  # the body is not a google.rpc.Status, so its text is the message
+        pass  # the body is not a google.rpc.Status, so all of it is the message
     return _text(body)
 
 

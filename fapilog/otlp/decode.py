@@ -1,8 +1,8 @@
-"""Decodes the OTLP protobuf requests that ``encode`` has written, for spool and quarantine.
+"""Decodes OTLP protobuf requests from the spool and the quarantine.
 
-A spooled request is split into its records, whose bytes do not change.  The resource and
-the scope are decoded, because a sink groups a batch by them.  Malformed bytes raise only
-``ValueError``.
+A request that ``encode`` has written is split into its records, whose bytes remain unchanged.
+Resources and scopes are decoded, because a sink groups records by resource and scope.
+Malformed bytes raise ``ValueError`` and no other error.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from fapilog.otlp.encode import Item
     from fapilog.otlp.protobuf import Field
 
-#: The maximum nesting of values that is decoded; protobuf parsers accept less.
+#: The maximum nesting of the values that are decoded, which is above the limit of receivers.
 MAX_DEPTH: Final = 50
 
 
 def decode_record(encoded: bytes) -> LogRecord:
-    """Return the record in a serialised ``logs.v1.LogRecord``, without resource and scope."""
+    """Return the record in a serialised ``logs.v1.LogRecord``, which has no resource and scope."""
     record = LogRecord()
     for number, value in fields(encoded):
         if number == _ATTRIBUTES:
@@ -38,7 +38,7 @@ def decode_record(encoded: bytes) -> LogRecord:
 
 
 def decode_request(request: bytes) -> list[LogRecord]:
-    """Return the records of a serialised ``ExportLogsServiceRequest``, in order."""
+    """Return the records of a serialised ``ExportLogsServiceRequest`` in their order."""
     records = []
     for resource, scope, encoded in split_request(request):
         record = decode_record(encoded)
@@ -48,9 +48,10 @@ def decode_request(request: bytes) -> list[LogRecord]:
 
 
 def split_request(request: bytes) -> list[Item]:
-    """Return the encoded records of a request with their resources and scopes, in order.
+    """Return the encoded records of a request in their order, with resources and scopes.
 
-    Records with equal resources share one object, and so do records with equal scopes.
+    Records with equal resources share one ``Resource``, and records with equal scopes share
+    one ``Scope``.
     """
     items: list[Item] = []
     for resource_logs in messages(fields(request), 1):
@@ -79,7 +80,7 @@ def _scope(encoded: bytes, schema_url: bytes) -> Scope:
 
 
 def _any_value(encoded: bytes, depth: int) -> Any:
-    """Return the value in an ``AnyValue``, or the last value if there are several."""
+    """Return the value in an ``AnyValue``.  If there are several values, the last one counts."""
     if depth > MAX_DEPTH:
         msg = f"values nested more than {MAX_DEPTH} deep"
         raise ValueError(msg)
@@ -120,7 +121,7 @@ _double = partial(_number_of, struct.Struct("<d"))
 _fixed64 = partial(_number_of, struct.Struct("<Q"))
 _fixed32 = partial(_number_of, struct.Struct("<I"))
 
-#: The decoders of the fields in logs/v1/logs.proto, except the attributes.
+#: The names and decoders of the fields in logs/v1/logs.proto, except for the attributes.
 _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     1: ("timestamp", _fixed64),
     2: ("severity_number", as_int64),
@@ -134,7 +135,7 @@ _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     12: ("event_name", _text),
 }
 _ATTRIBUTES: Final = 6
-#: The decoders of AnyValue's fields (common/v1/common.proto); each takes a value and a depth.
+#: The decoders of AnyValue's fields (common/v1/common.proto), called with a value and a depth.
 _VALUE_FIELDS: Final[dict[int, Callable[[Field, int], Any]]] = {
     1: lambda value, _depth: _text(value),
     2: lambda value, _depth: bool(as_int64(value)),

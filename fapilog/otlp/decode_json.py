@@ -1,7 +1,8 @@
-"""Decodes the OTLP/JSON requests that ``encode_json`` has written, for the spool.
+"""Decodes OTLP/JSON requests from the spool and the quarantine.
 
-Each record remains JSON.  The resource and the scope are decoded, because a sink groups a
-batch by them.  Malformed JSON raises only ``ValueError``.
+A request that ``encode_json`` has written is split into its records, which remain JSON.
+Resources and scopes are decoded, because a sink groups records by resource and scope.
+Malformed JSON raises ``ValueError`` and no other error.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
     from fapilog.otlp.encode import Item
 
-#: The errors that the functions below raise for malformed JSON.
+#: The errors that occur when a request is malformed.
 _MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 def split_request_json(request: bytes) -> list[Item]:
-    """Return the encoded records of a request with their resources and scopes, in order."""
+    """Return the encoded records of a request in their order, with resources and scopes."""
     items: list[Item] = []
     try:
         for logs in orjson.loads(request)["resourceLogs"]:

@@ -1,12 +1,13 @@
 """Encodes records as OTLP protobuf.
 
-A sink encodes each record once, on the pipeline's worker; building a request only frames
-the encoded records.  Fields are written in the order of their numbers, which come from
-https://github.com/open-telemetry/opentelemetry-proto (logs/v1, common/v1, resource/v1).
+The pipeline's worker encodes each record once per sink.  A request then consists of the
+encoded records with their lengths.  Fields are written in the order of their numbers, which
+come from https://github.com/open-telemetry/opentelemetry-proto (logs/v1, common/v1,
+resource/v1).
 
-The encoder is written by hand because encoding is the most expensive step of the
-pipeline.  The bytes before a value (tags, key, lengths) depend only on the key and the
-length of the value, so they are cached in bounded memos.
+The encoder is written by hand because encoding is the most expensive step of the pipeline.
+The bytes before a value (tags, key, lengths) depend only on the key and on the length of the
+value, so these bytes are cached in memos of limited size.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     Groups: TypeAlias = Iterable[tuple[Resource, Iterable[tuple[Scope, Sequence[bytes]]]]]
     Arrange: TypeAlias = Callable[[Sequence["Item"]], Groups]
 
-#: The form in which a sink keeps a record: its resource, its scope and its encoded bytes.
+#: The form in which a sink keeps a record: its resource, its scope, and its encoded bytes.
 Item: TypeAlias = tuple[Resource, Scope, bytes]
 
-#: The errors that encoding raises for a record that ``values.normalise`` has not processed.
+#: The errors that encoding raises if ``values.normalise`` has not processed the record.
 NOT_NORMAL: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
 
 #: Protobuf parsers refuse a whole request if a message is nested more than 100 levels deep.
@@ -55,12 +56,12 @@ _time_field = struct.Struct("<BQ").pack
 
 
 def _string(tag: bytes, text: str) -> bytes:
-    """Return a string field, or no bytes for "", which is proto3's default."""
+    """Return a string field.  For "", return no bytes, because it is the default in proto3."""
     return delimited(tag, text.encode("utf-8", "backslashreplace")) if text else b""
 
 
 def _attribute_head(key: str, value_head: bytes, length: int) -> bytes:
-    """Return the bytes of an attribute before the last ``length`` bytes of its value."""
+    """Return the bytes of an attribute that precede the last ``length`` bytes of its value."""
     before = (
         delimited(b"\x0a", key.encode()) + b"\x12" + varint(len(value_head) + length) + value_head
     )
@@ -135,8 +136,8 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
 def encode_record(record: LogRecord) -> bytes:
     """Return ``record`` as one serialised ``logs.v1.LogRecord``.
 
-    If ``fapilog.values.normalise`` has not processed the record, this function encodes a
-    normalised copy.  Never raises.
+    If the record has not been normalised by ``fapilog.values.normalise``, a normalised copy is
+    encoded.  Never raises.
     """
     try:
         return _encode(record)
@@ -169,7 +170,7 @@ def _encode(record: LogRecord) -> bytes:
             parts.append(_key_value(b"\x32", key, value))
     if record.dropped_attributes_count:
         parts.append(b"\x38" + varint(record.dropped_attributes_count))
-    # The data model requires an observed time.
+    # OTLP requires an observed time.
     observed = record.observed_timestamp or record.timestamp or time.time_ns()
     correlation = _correlation(record.trace_id, record.span_id, record.trace_flags)
     parts += (correlation, _time_field(0x59, observed))
@@ -180,9 +181,10 @@ def _encode(record: LogRecord) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
-    """Return the encoded flags and ids, which consecutive records often share.
+    """Return the encoded trace flags, trace id and span id.
 
-    Omits invalid ids (all zeros or of the wrong length), and a span id without a trace id.
+    The result is cached, because consecutive records often have the same ids.  It omits
+    invalid ids (all zeros, or a wrong length), and a span id without a valid trace id.
     """
     flags &= 0xFF
     trace, span = _from_hex(trace_id), _from_hex(span_id)
@@ -195,9 +197,9 @@ def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
 
 
 def normal_copy(record: LogRecord) -> LogRecord:
-    """Return a normalised copy of a record that did not pass through the pipeline.
+    """Return a normalised copy of a record that has not passed through the pipeline.
 
-    Never raises.  The record does not change, because all sinks share it.
+    Never raises.  The record itself is not changed, because all sinks share it.
     """
     normal = copy.copy(record)
     normal.body = snapshot(record.body)
@@ -212,7 +214,7 @@ def normal_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def grouped(items: Sequence[Item]) -> Groups:
-    """Return the records grouped by resource and scope, without changing their order in a group."""
+    """Return the records grouped by resource and scope; each group keeps its records' order."""
     groups: dict[Resource, dict[Scope, list[bytes]]] = {}
     for resource, scope, record in items:
         groups.setdefault(resource, {}).setdefault(scope, []).append(record)
@@ -220,16 +222,17 @@ def grouped(items: Sequence[Item]) -> Groups:
 
 
 def in_order(items: Sequence[Item]) -> Groups:
-    """Yield the records in their original order, so a resource or scope may be repeated."""
+    """Yield the records in their original order, so groups may repeat a resource or scope."""
     for resource, of_resource in groupby(items, itemgetter(0)):
         scopes = groupby(of_resource, itemgetter(1))
         yield resource, ((scope, [item[2] for item in of_scope]) for scope, of_scope in scopes)
 
 
 def encode_request(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
-    """Return the serialised ``ExportLogsServiceRequest`` of encoded records.
+    """Return a serialised ``ExportLogsServiceRequest`` that contains the encoded records.
 
-    ``arrange`` is the function that orders the records, :func:`grouped` or :func:`in_order`.
+    The function ``arrange`` sets the order of the records: :func:`grouped` or
+    :func:`in_order`.
     """
     return b"".join([_resource_logs(resource, scopes) for resource, scopes in arrange(items)])
 
@@ -246,7 +249,7 @@ def _resource_logs(resource: Resource, scopes: Iterable[tuple[Scope, Sequence[by
     return delimited(b"\x0a", b"".join(parts))
 
 
-@lru_cache(maxsize=64)  # resources and scopes are compared by identity
+@lru_cache(maxsize=64)  # compares resources and scopes by identity
 def _resource(resource: Resource) -> bytes:
     return delimited(b"\x0a", _attributes(b"\x0a", resource.attributes))
 

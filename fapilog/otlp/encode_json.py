@@ -1,8 +1,8 @@
 """Encodes records as OTLP/JSON, for ``http/json`` and for OTLP files.
 
-The encoding is proto3's mapping to JSON with OTLP's changes
-(https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids are
-hexadecimal, enumerations are integers, and 64-bit integers are strings.
+The encoding is proto3's JSON mapping with OTLP's exceptions
+(https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids are hexadecimal,
+enumerations are integers, and 64-bit integers are strings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _INT64_END: Final = 1 << 63
-#: The maximum nesting that a receiver can parse into protobuf messages; see ``encode``.
+#: The maximum nesting of values that a receiver can parse into protobuf; see ``encode``.
 _MAX_DEPTH: Final = 31
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -51,7 +51,7 @@ def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 -
 
 
 def _key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
-    # For None, "value" is omitted, because some receivers refuse {}.
+    # If a value is None, "value" is omitted, because some receivers refuse {}.
     return [
         {"key": key} if value is None else {"key": key, "value": _any_value(value, depth)}
         for key, value in pairs.items()
@@ -66,10 +66,10 @@ def _attributes(attributes: Mapping[str, Any]) -> orjson.Fragment:
 
 
 def encode_record_json(record: LogRecord) -> bytes:
-    """Return ``record`` as one ``LogRecord`` object of OTLP/JSON, without a newline.
+    """Return ``record`` as an OTLP/JSON ``LogRecord`` object, without a newline.
 
-    If ``fapilog.values.normalise`` has not processed the record, this function encodes a
-    normalised copy.  Never raises.
+    If the record has not been normalised by ``fapilog.values.normalise``, a normalised copy is
+    encoded.  Never raises.
     """
     try:
         return orjson.dumps(_fields(record))
@@ -102,19 +102,18 @@ def _fields(record: LogRecord) -> dict[str, Any]:
 
 
 def _is_id(text: str, digits: int) -> bool:
-    """Return whether ``text`` is a valid id, which is never all zeros."""
     return len(text) == digits and any(bytes.fromhex(text))
 
 
 def _text(text: str) -> str:
-    """Return a name or URL with lone surrogates escaped."""
+    """Return a name or URL in which lone surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode_request_json(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
-    """Return the ``ExportLogsServiceRequest`` of records encoded by :func:`encode_record_json`.
+    """Return an ``ExportLogsServiceRequest`` of records from :func:`encode_record_json`.
 
-    ``arrange`` is the function that orders the records, ``encode.grouped`` or
+    The function ``arrange`` sets the order of the records: ``encode.grouped`` or
     ``encode.in_order``.
     """
     logs = [_resource_logs(resource, scopes) for resource, scopes in arrange(items)]

@@ -1,7 +1,7 @@
-"""The part of protobuf's wire format that OTLP and Loki need: varints and fields.
+"""Reads and writes the parts of protobuf's wire format that OTLP and Loki need.
 
-Sending logs therefore loads no protobuf runtime.  Malformed messages raise ``ValueError``.
-Specification: https://protobuf.dev/programming-guides/encoding/
+With this module, fapilog needs no protobuf runtime to send logs.  Malformed messages raise
+``ValueError``.  Specification: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Field: TypeAlias = "int | bytes"
 _KeyT = TypeVar("_KeyT")
 _MadeT = TypeVar("_MadeT")
 
-_MORE: Final = 0x80  # in each byte of a varint, the bit that says that another byte follows
+_MORE: Final = 0x80  # set in every byte of a varint except the last
 _TWO_DIGITS: Final = 1 << 14
 _THREE_DIGITS: Final = 1 << 21
-_MAX_VARINT: Final = 10  # bytes
+_MAX_VARINT: Final = 10  # the longest varint in bytes
 _UINT64: Final = (1 << 64) - 1
 _INT64_END: Final = 1 << 63
 
@@ -32,7 +32,7 @@ _FIXED_SIZES: Final = {1: 8, 5: 4}
 class Memo(dict[_KeyT, _MadeT]):
     """A dict that computes missing values, and clears itself when it has ``limit`` entries.
 
-    Thread-safe, although two threads may compute the same value.
+    Thread-safe.  Two threads may compute the same value at the same time.
     """
 
     def __init__(self, make: Callable[[_KeyT], _MadeT], limit: int) -> None:
@@ -49,7 +49,7 @@ class Memo(dict[_KeyT, _MadeT]):
 
 def make_varint(number: int) -> bytes:
     """Return a non-negative ``number`` as a varint: in base 128, lowest digit first."""
-    # Fast paths for two and three digits, the most frequent lengths.
+    # Fast paths for varints of two and three bytes, the most frequent lengths.
     if _MORE <= number < _TWO_DIGITS:
         return bytes((number & 0x7F | _MORE, number >> 7))
     if _TWO_DIGITS <= number < _THREE_DIGITS:
@@ -66,17 +66,17 @@ _short_varints: Final = tuple(make_varint(number) for number in range(1024))
 
 
 def varint(number: int) -> bytes:
-    """Return a non-negative ``number`` as a varint; small numbers come from a table."""
+    """Return a non-negative ``number`` as a varint.  Small numbers come from a table."""
     return _short_varints[number] if 0 <= number < 1024 else make_varint(number)  # noqa: PLR2004
 
 
 def delimited(tag: bytes, payload: bytes) -> bytes:
-    """Return a length-delimited field: a string, bytes or a message."""
+    """Return a length-delimited field that contains a string, bytes or a message."""
     return tag + varint(len(payload)) + payload
 
 
 def fields(message: bytes) -> Iterator[tuple[int, Field]]:
-    """Yield the field numbers and values of a serialised message."""
+    """Yield the number and the value of each field in a serialised message."""
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)
@@ -126,12 +126,12 @@ def as_int64(value: Field) -> int:
 
 
 def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]:
-    """Yield the value of every field ``number`` of a message's :func:`fields`."""
+    """Yield the values of all fields whose number is ``number``; each value must be bytes."""
     return (as_bytes(value) for found, value in parts if found == number)
 
 
 def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
-    """Return the value of the last field ``number``, which overrides the others, or ``b""``."""
+    """Return the value of the last field with this number, which overrides earlier ones, or b""."""
     value = b""
     for value in messages(parts, number):  # noqa: B007 - only the last value is needed
         pass
@@ -139,10 +139,10 @@ def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
 
 
 def bytes_field(message: bytes, number: int) -> bytes:
-    """Return the string or message in field ``number`` of a message, or ``b""``."""
+    """Return the value of a string or message field of a serialised message, or ``b""``."""
     return last(fields(message), number)
 
 
 def int64_field(message: bytes, number: int) -> int:
-    """Return the signed integer in field ``number`` of a message, or 0."""
+    """Return the value of a signed integer field of a serialised message, or 0."""
     return as_int64(dict(fields(message)).get(number, 0))

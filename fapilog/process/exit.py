@@ -1,9 +1,9 @@
-"""The end of a process: interpreter exit and SIGTERM, each with one deadline.
+"""Delivery at the end of a process, after an interpreter exit or SIGTERM, with one deadline.
 
-Runtimes register here while they are open.  Delivery begins when the interpreter
-begins to shut down, because most versions of Python can still start threads then.
-Delivery ends in an ``atexit`` hook, after the application's own threads have ended.
-If no thread can be started, the hook delivers on the main thread.
+Runtimes register here while they are open.  Delivery begins when the interpreter begins to
+shut down, because at that time most versions of Python can still start threads.  Delivery ends
+in an ``atexit`` hook, after the application's own threads have ended.  If no thread can be
+started, the hook delivers on the main thread.
 """
 
 from __future__ import annotations
@@ -21,60 +21,60 @@ from fapilog.process.sigterm import Sigterm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds until the deadline if no runtime is open.
+#: The deadline if no runtime is open, in seconds.
 _PATIENCE: Final = 5.0
-#: Seconds that remain for closing the runtimes if the delivery uses all of its time.
+#: Seconds that are reserved for shutting down the runtimes after the delivery.
 _LAST: Final = 0.1
 
 
 class Closable(Protocol):
-    """The part of a runtime that this module uses."""
+    """The methods of a runtime that this module uses."""
 
     @property
     def exit_timeout(self) -> float:
-        """The seconds that the runtime may take when the process ends."""
+        """The time limit for the runtime's delivery when the process ends, in seconds."""
 
     def prepare_exit(self) -> None:
         """Start the threads that :meth:`flush` and :meth:`shutdown` need."""
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Deliver the accepted records; return True if all were delivered in time."""
+        """Deliver the accepted records.  Return True if all were delivered in time."""
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Deliver the accepted records and shut down."""
 
 
-# Strong references, because the application may keep only the loggers of a runtime.
+# Strong references, because the application may only have references to loggers.
 _open: Final[set[Closable]] = set()
 _others: Final[list[Callable[[float], None]]] = []
-_spent = 0.0  # seconds of the exit timeout that _begin() has used
+_spent = 0.0  # seconds of the exit timeout that _begin() used
 
 
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
-    """Deliver the records of ``runtime`` at the end of the process.  Thread-safe."""
+    """Deliver the records of ``runtime`` when the process ends.  Thread-safe."""
     _open.add(runtime)
     if handle_sigterm:
         sigterm.install()
 
 
 def unregister(runtime: Closable) -> None:
-    """Forget a closed runtime.  After the last one, SIGTERM has its default action again."""
+    """Forget a closed runtime.  After the last one, SIGTERM gets its default action again."""
     _open.discard(runtime)
     if not _open and not _others:
         sigterm.restore()
 
 
 def open_runtimes() -> list[Closable]:
-    """Return the runtimes that are not shut down."""
+    """Return the runtimes that have not been shut down."""
     return list(_open)
 
 
 def on_sigterm(deliver: Callable[[float], None]) -> None:
-    """Call ``deliver`` after SIGTERM, which ends the process without its ``atexit`` hooks.
+    """Make SIGTERM call ``deliver``, because the process then ends without ``atexit`` hooks.
 
     Args:
-        deliver: the function, called before the runtimes deliver, with half of the
-            remaining time in seconds; it must not raise.
+        deliver: a function that must not raise; it is called before the runtimes deliver, with
+            half of the remaining time in seconds.
     """
     _others.append(deliver)
     sigterm.install()
@@ -91,28 +91,27 @@ def _deliver(deadline: float) -> None:
 
 
 def _deliver_and_close() -> None:
-    """Deliver everything after SIGTERM."""
     deadline = monotonic() + _timeout()
     for deliver in tuple(_others):
         deliver(max(deadline - monotonic(), 0.0) / 2)
-    _deliver(deadline - _LAST)  # the application still logs during this call
+    _deliver(deadline - _LAST)  # the application may still log during this call
     for runtime in open_runtimes():
         runtime.shutdown(max(deadline - monotonic(), 0.0))
 
 
 def _begin() -> None:
-    """Deliver before the exit hooks run; in Python 3.12.0 and 3.12.1, no thread starts here."""
+    """Deliver before the exit hooks run.  Python 3.12.0 and 3.12.1 cannot start threads here."""
     global _spent  # noqa: PLW0603 - _finish() may use the remaining time
     began = monotonic()
     try:
         _deliver(began + _timeout())
     except KeyboardInterrupt:
-        began = -math.inf  # the user does not want to wait, so no time remains
+        began = -math.inf  # the user does not want to wait, so _finish() gets no time
     _spent = monotonic() - began
 
 
 def _finish() -> None:
-    """Deliver the records that were logged after _begin(), and close all runtimes."""
+    """Deliver the records that were logged after _begin(), and shut down all runtimes."""
     deadline = monotonic() + max(_timeout() - _spent, _LAST)
     sigterm.is_deferred = True
     try:
@@ -135,10 +134,10 @@ fork.register(
     in_child=sigterm.after_fork_in_child,
 )
 
-# Registered on import: hooks that an application registers later run before _finish,
-# so they may still log.  The private hook of threading runs before the interpreter
-# refuses new threads.  Without this hook, _finish delivers everything.
+# Exit hooks run in reverse order.  Hooks that the application registers after this import
+# therefore run before _finish, and may still log.  The private hook of threading runs before
+# the interpreter refuses new threads.  Without this hook, _finish delivers everything.
 atexit.register(_finish)
 if hasattr(threading, "_register_atexit"):
-    with contextlib.suppress(RuntimeError):  # this import comes too late
+    with contextlib.suppress(RuntimeError):  # too late: the interpreter is already shutting down
         threading._register_atexit(_begin)  # noqa: SLF001

@@ -1,9 +1,9 @@
-"""Files that outlive the process: opened safely, locked, written whole and synced.
+"""Opens, locks, writes and syncs files that outlive the process.
 
-The spool and the file sink call these functions.  No file is opened through a
-symbolic link.  Locks are advisory and belong to open files, so a process that dies
-leaves no lock.  The differences between platforms are handled in this module.
-Functions raise OSError if a system call fails.
+The spool and the file sink call these functions.  No file is opened through a symbolic link.
+Locks are advisory and belong to open files, so the locks of a dead process disappear.  This
+module handles the differences between platforms.  Functions raise OSError if a system call
+fails.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# O_NONBLOCK, because opening a named pipe would block.
+# O_NONBLOCK is needed because opening a named pipe would block.
 _SAFE: Final = (
     getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
-#: Flags for writes at the end of the file.  The file can also be read, so that its
-#: content can be saved after somebody has deleted it.
+#: Flags for writing at the end of a file.  Reading is also allowed, so that the content can
+#: be rescued after somebody has deleted the file.
 APPEND: Final = os.O_RDWR | os.O_APPEND
-#: Flags for reads and writes at any offset.
+#: Flags for reading and writing at any offset.
 UPDATE: Final = os.O_RDWR
 _NEW: Final = os.O_CREAT | os.O_EXCL
 
 _TAKEN: Final = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
-#: Errors of file systems without locks.  NFS answers EBADF for directories.
+#: The errors of file systems that do not support locks.  NFS reports EBADF for directories.
 _NO_LOCK: Final = {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK}
 _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
@@ -45,23 +45,23 @@ _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 
 class PlantedFileError(PermissionError):
-    """Another user may have created the file; the message names the fix."""
+    """Another user may have created the file.  The message says how to fix this."""
 
 
 def create_file(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Create ``path`` with exactly these permission bits and return its descriptor.
+    """Create ``path`` with exactly the permission bits ``mode``, and return a descriptor.
 
     Raises:
-        FileExistsError: the path exists already.
+        FileExistsError: the path already exists.
     """
     fd = os.open(path, flags | _NEW | _SAFE, mode)
     if hasattr(os, "fchmod"):
-        os.fchmod(fd, mode)  # the umask may have removed bits
+        os.fchmod(fd, mode)  # the umask may have cleared some bits
     return fd
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open the regular file ``path`` and return its descriptor."""
+    """Open the regular file ``path`` and return its file descriptor."""
     fd = os.open(path, flags | _SAFE)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
@@ -70,14 +70,14 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def open_unplanted(path: Path) -> int:
-    """Open the regular file ``path`` for appending, unless another user may have created it.
+    """Open a regular file for appending, unless another user may have created the file.
 
-    The owner of such a file could read the records, and a hard link could lead the
-    writes to any file of this user.
+    Another owner could read the records, and a hard link could redirect the records to any
+    file of this user.
 
     Raises:
-        PlantedFileError: the file has another owner or a second name, and all
-            users can write to a directory above it.
+        PlantedFileError: the file has another owner or a second name, and all users can write
+            to one of its parent directories.
     """
     fd = open_file(path, APPEND)
     try:
@@ -85,7 +85,7 @@ def open_unplanted(path: Path) -> int:
         if hasattr(os, "geteuid") and (
             status.st_uid not in {0, os.geteuid()} or status.st_nlink > 1
         ):
-            # Check both paths, because a directory may be a link of another user.
+            # Both paths are checked, because another user may have replaced a directory by a link.
             for directory in (path.absolute().parent, path.resolve().parent):
                 _refuse_open_to_all(directory, status)
     except BaseException:
@@ -108,21 +108,21 @@ def _refuse_open_to_all(directory: Path, status: os.stat_result) -> None:
 
 
 def open_directory(path: Path) -> int:
-    """Open the directory ``path`` and return its descriptor; -1 on Windows."""
+    """Open the directory ``path`` and return its file descriptor, or -1 on Windows."""
     if sys.platform == "win32":
         return -1
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def close_file(fd: int) -> None:
-    """Close a descriptor, unless it is -1 or closed already."""
+    """Close a file descriptor, unless it is -1 or already closed."""
     if fd >= 0:
         with contextlib.suppress(OSError):
             os.close(fd)
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
-    """Return whether ``path`` is the file or directory that has this status."""
+    """Return whether ``path`` leads to the file or directory with this status."""
     try:
         return os.path.samestat(path.lstat(), status)
     except OSError:
@@ -133,7 +133,7 @@ def is_at(path: Path, status: os.stat_result) -> bool:
 
 
 def make_directories(path: Path) -> None:
-    """Create the directory and its missing parents, for this user only (0700)."""
+    """Create a directory and its missing parents with mode 0700."""
     with contextlib.suppress(FileExistsError):
         try:
             path.mkdir(mode=0o700)
@@ -145,7 +145,7 @@ def make_directories(path: Path) -> None:
 
 
 def make_private_directory(path: Path) -> None:
-    """Create the directory if it is missing, check it, and close it to other users (0700)."""
+    """Create a directory if it is missing, check its owner, and set its mode to 0700."""
     make_directories(path)
     check_private(path)
     if sys.platform != "win32" and path.stat().st_mode & 0o077:
@@ -153,10 +153,10 @@ def make_private_directory(path: Path) -> None:
 
 
 def check_private(path: Path) -> None:
-    """Check that ``path`` is a directory of this user and not a symbolic link.
+    """Check that ``path`` is a directory that belongs to this user, not a symbolic link.
 
     Raises:
-        OSError: the check failed; the message says why.
+        OSError: the check failed for the reason in the message.
     """
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
@@ -171,7 +171,7 @@ def check_private(path: Path) -> None:
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
-    """Return ``size`` bytes at ``offset``, or fewer at the end of the file."""
+    """Return ``size`` bytes from ``offset``, or fewer at the end of the file."""
     os.lseek(fd, offset, os.SEEK_SET)
     data = os.read(fd, size)
     while len(data) < size and (more := os.read(fd, size - len(data))):
@@ -180,10 +180,10 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 
 
 def write_whole(fd: int, parts: Sequence[bytes]) -> None:
-    """Write all ``parts``, in a single system call if the platform and the disk allow it.
+    """Write all ``parts``, if possible in a single system call.
 
     Raises:
-        OSError: a part was not written; earlier parts may have been written.
+        OSError: not all parts were written, but some may have been.
     """
     written = os.write(fd, b"".join(parts)) if sys.platform == "win32" else os.writev(fd, parts)
     if written < sum(map(len, parts)):
@@ -193,12 +193,12 @@ def write_whole(fd: int, parts: Sequence[bytes]) -> None:
 
 
 def sync_data(fd: int) -> None:
-    """Write the data of an open file to the disk, so that it survives a power failure."""
+    """Sync the data of an open file to disk, so that it survives a power failure."""
     getattr(os, "fdatasync", os.fsync)(fd)
 
 
 def sync_directory(path: Path) -> None:
-    """Write the names in a directory to the disk, if the platform and the file system can."""
+    """Sync the names in a directory to disk, if the platform and the file system support it."""
     if sys.platform == "win32":
         return
     fd = os.open(path, os.O_RDONLY)
@@ -212,7 +212,7 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes that a file takes on the disk; 0 if it is missing.  Never raises."""
+    """Return the disk space of a file in bytes, or 0 if the file is missing.  Never raises."""
     try:
         return taken_by(path.lstat())
     except OSError:
@@ -220,8 +220,8 @@ def size_of(path: Path) -> int:
 
 
 def taken_by(status: os.stat_result) -> int:
-    """Return the bytes that a file takes on the disk; holes of a sparse file take none."""
-    blocks: int | None = getattr(status, "st_blocks", None)  # Windows reports no blocks
+    """Return the disk space of a file in bytes, without the holes of a sparse file."""
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows does not report blocks
     return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
 
@@ -247,7 +247,7 @@ else:
 
 
 def try_lock(fd: int) -> bool:
-    """Take the lock of an open file, and return False if it is taken.  Does not block."""
+    """Try to lock an open file.  Return False if another process has locked it.  Never blocks."""
     try:
         _lock(fd)
     except OSError as error:
@@ -258,15 +258,16 @@ def try_lock(fd: int) -> bool:
 
 
 def unlock(fd: int) -> None:
-    """Release the lock of an open file, for every process that inherited it.  Never raises."""
-    with contextlib.suppress(OSError):  # closing the file releases the lock, too
+    """Unlock an open file, also for other processes that inherited the lock.  Never raises."""
+    with contextlib.suppress(OSError):  # closing the file also releases the lock
         _unlock(fd)
 
 
 def try_lock_if_possible(fd: int) -> bool:
-    """Take a lock like :func:`try_lock`; return True if the file system has no such locks.
+    """Like :func:`try_lock`, but also return True if the file system does not support locks.
 
-    Also returns True on Windows, where the lock would prevent other programs from reading.
+    On Windows, it returns True without a lock, which would prevent other programs from
+    reading.
     """
     try:
         return sys.platform == "win32" or try_lock(fd)
@@ -277,19 +278,19 @@ def try_lock_if_possible(fd: int) -> bool:
 
 
 class SyncedFile:
-    """An open file that one thread writes while another thread syncs it.
+    """An open file that one thread may write while another thread syncs it.
 
     One thread at a time may call ``write``, ``write_at``, ``cut`` and ``close``;
     another thread may call ``sync`` at the same time.
 
     Args:
         path: the file's path.
-        fd: a descriptor that is open for writing; the object closes it.
+        fd: a file descriptor that is open for writing; :meth:`close` closes it.
 
     Attributes:
-        inode: the file's number on its file system.
-        failed: whether a sync has failed.  Such a file may not be written any more,
-            because no later sync reports which pages are lost.
+        inode: the file's inode number.
+        failed: whether a sync has failed.  After that, the file must not be written, because
+            no later sync reports which pages are lost.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -297,15 +298,15 @@ class SyncedFile:
         self.inode = os.fstat(fd).st_ino
         self.failed = False
         self._fd = fd
-        self._copy = -1  # the descriptor that a running sync uses
+        self._copy = -1  # the descriptor of a running sync
         self._dirty = False
-        self._guard = native.RLock()  # protects the descriptor while it is copied or closed
+        self._guard = native.RLock()  # held while _fd is copied or closed
 
     def write(self, parts: Sequence[bytes]) -> None:
         """Write ``parts`` at the end of a file that was opened with :data:`APPEND`."""
         try:
             write_whole(self._fd, parts)
-        finally:  # set after the write, because a sync during the write may miss a part
+        finally:  # set last, because a sync may run during the write
             self._dirty = True
 
     def write_at(self, offset: int, data: bytes) -> None:
@@ -314,14 +315,14 @@ class SyncedFile:
         self.write((data,))
 
     def cut(self, size: int) -> None:
-        """Cut the file to ``size`` bytes."""
+        """Truncate the file to ``size`` bytes."""
         os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
-        """Write the file's data to the disk, so that it survives a power failure.  Blocks.
+        """Sync the file's data to disk, so that it survives a power failure.  Blocks.
 
-        Does nothing after a sync that failed: the system may have dropped the pages that
-        it could not write, and a second sync would report success.
+        Does nothing after a failed sync: the system may have dropped the pages that it could
+        not write, and a second sync would report success.
 
         Raises:
             OSError: the disk failed, or the file was deleted.
@@ -343,25 +344,25 @@ class SyncedFile:
             self._copy = -1
 
     def copy(self) -> int:
-        """Return a second descriptor of the file, even if it was deleted; -1 once it is closed."""
+        """Return a second descriptor of the file, or -1 if the file is closed."""
         with self._guard:
             return os.dup(self._fd) if self._fd >= 0 else -1
 
     @property
     def has_name(self) -> bool:
-        """Whether the file's path still leads to the file.  Never raises."""
+        """Whether ``path`` still leads to this file.  Never raises."""
         with self._guard, contextlib.suppress(OSError):
             return is_at(self.path, os.fstat(self._fd))
         return False
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file.  A second call does nothing."""
         with self._guard:
             fd, self._fd = self._fd, -1
         close_file(fd)
 
     def abandon(self) -> None:
-        """Close the file in a forked child, where the guard may stay locked forever."""
+        """Close the file in a forked child without the lock, which may never be released."""
         for fd in (self._fd, self._copy):
             close_file(fd)
         self._fd = self._copy = -1

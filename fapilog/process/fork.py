@@ -1,14 +1,15 @@
-"""The steps around a fork in one ordered list, and a gate for foreign libraries.
+"""The steps before and after a fork in one ordered list, and a gate for calls into libraries.
 
-A child inherits every lock of its parent, but only the thread that forked.  A lock
-that another thread held is never released in the child.  So modules that own locks,
-threads or connections register functions here that restore them.  The place of a
-step in :data:`STEPS` decides when its functions run.
+A child process inherits every lock of its parent, but only the thread that forked.  A lock
+that another thread held is never released in the child.  So modules that own locks, threads or
+connections register functions here that replace them in the child.  The order of :data:`STEPS`
+is the order in which the functions run.
 
-OpenSSL, the system's resolver and gRPC have locks that a child cannot replace
-(https://github.com/grpc/grpc/blob/master/doc/fork_support.md).  Each of these
-libraries has a :class:`Section`.  A fork waits until no thread is inside a section,
-and keeps threads from entering one until the fork is done.
+OpenSSL, the system's resolver and gRPC use locks that a child cannot replace
+(https://github.com/grpc/grpc/blob/master/doc/fork_support.md).  Each of these libraries has a
+:class:`Section`.  A thread enters the section for each call into the library.  A fork waits
+until no thread is inside a section, and prevents threads from entering a section until the
+fork is complete.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ if TYPE_CHECKING:
 
     _Function: TypeAlias = Callable[[], object]
 
-#: The steps around a fork.  Before the fork they run from top to bottom, after it from
-#: bottom to top.
+#: The steps before and after a fork.  Before the fork, they run from first to last; after
+#: the fork, from last to first.
 STEPS: Final = (
-    "sigterm",  # blocks the signal until the child can handle it
-    "runtimes",  # changes the resource that the child's pipelines use
-    "configuration",  # takes the lock of configure(), whose owner may have to enter a section
+    "sigterm",  # blocks SIGTERM until the child can handle it
+    "runtimes",  # changes the resource of the child's pipelines
+    "configuration",  # waits for configure(), whose thread may need to enter a section
     "gate",  # waits until no thread is inside a section
     "bridges",
     "exporters",
     "pipelines",
     "holds",
-    "diagnostics",  # runs first in the child, because the other steps announce errors
+    "diagnostics",  # first in the child, because the other steps announce errors
 )
 
 _POLL: Final = 0.001
 
 _functions: Final[dict[tuple[str, str], list[_Function]]] = {}
-#: The methods of objects, which the registration does not keep alive.
+#: Methods and their objects, which the registration does not keep alive.
 _methods: Final[dict[tuple[str, str], weakref.WeakKeyDictionary[Any, Callable[[Any], object]]]] = {}
 
 
@@ -59,13 +60,13 @@ def register(
     in_parent: _Function | None = None,
     in_child: _Function | None = None,
 ) -> None:
-    """Add functions to a step.  A method is called only while its object exists.
+    """Add functions to a step.  A registered method does not keep its object alive.
 
     Args:
         step: the step's name in :data:`STEPS`.
-        before: the function that runs before a fork.
-        in_parent: the function that runs in the parent after a fork.
-        in_child: the function that runs in the child.
+        before: the function to run before a fork.
+        in_parent: the function to run in the parent after a fork.
+        in_child: the function to run in the child after a fork.
     """
     assert step in STEPS, step  # noqa: S101 - a name in fapilog's own code
     moments = (("before", before), ("in_parent", in_parent), ("in_child", in_child))
@@ -86,19 +87,19 @@ def _run(moment: str, steps: Iterable[str]) -> None:
 
 
 class Section:
-    """A context manager for each call into one library.  Thread-safe; does not nest.
+    """A context manager for calls into one library.  Thread-safe, but not re-entrant.
 
-    A fork may copy the object at any moment.  So each change is one operation on a
+    A fork may copy the object at any time.  So each change is a single operation on a
     container, and threads wait without a lock.
 
     Args:
         library: the library's name, used in messages.
-        patience: the seconds that a fork waits for running calls.
-        advice: the fix if a call takes longer, used in messages.
+        patience: the longest wait of a fork for running calls, in seconds.
+        advice: what the user can do if a call takes longer, used in messages.
 
     Attributes:
-        cut_short: whether this process was forked during a call, so that the library's
-            locks may stay locked.
+        cut_short: whether another thread was inside a call when this process was forked, so
+            that the library's locks may stay locked forever.
     """
 
     def __init__(self, library: str, patience: float, advice: str) -> None:
@@ -109,10 +110,11 @@ class Section:
         self._threads: set[int] = set()
 
     def __enter__(self) -> None:
-        """Enter the section, after the fork if another thread forks.
+        """Enter the section.  If another thread is forking, wait until the fork is complete.
 
         Raises:
-            RetryableError: a call may never return, because the section was cut short.
+            RetryableError: a call might never return, because another thread was inside the
+                section when this process was forked.
         """
         if self.cut_short:
             msg = (
@@ -136,32 +138,32 @@ class Section:
         self._threads.discard(native.get_ident())
 
     def wait_until_empty(self, began: float) -> None:
-        """Wait until no other thread is inside, at most ``patience`` seconds after ``began``."""
-        own = {native.get_ident()}  # a signal handler may fork during a call
+        """Wait until no other thread is inside the section, or ``patience`` seconds have passed."""
+        own = {native.get_ident()}  # a signal handler may fork in the middle of a call
         while self._threads - own and monotonic() < began + self.patience:
             native.sleep(_POLL)
 
     def after_fork(self) -> None:
-        """Forget the parent's threads, and note whether another thread was inside."""
+        """Forget the parent's threads, and record whether another thread was inside the section."""
         self.cut_short |= bool(self._threads - {native.get_ident()})
         self._threads.clear()
 
 
-#: A call of gRPC lasts until the backend has answered.
+#: A call into gRPC lasts until the backend has answered.
 GRPC: Final = Section("gRPC", 5.0, "use http/protobuf in programs that fork")
-#: A call of OpenSSL takes milliseconds, because it does not wait for the network.
+#: A call into OpenSSL takes milliseconds, because it does not wait for the network.
 TLS: Final = Section("TLS", 5.0, "fork again from a process that is less busy")
-#: A call of the resolver may wait long for a name server, but usually holds no lock
-#: then.  After a fork during such a call, the child first tests the resolver.
+#: A call into the resolver may wait long for a name server, usually without holding a lock.
+#: After a fork during such a call, the child first checks whether the resolver works.
 RESOLVER: Final = Section("name resolution", 1.0, "fork again when name servers answer")
 
 SECTIONS: Final = (GRPC, TLS, RESOLVER)
 
-_forks: Final[list[int]] = []  # the threads that are forking
+_forks: Final[list[int]] = []  # the ids of the threads that are forking
 
 
 def close_gate() -> None:
-    """Block new calls, and wait for running calls up to the patience of each section."""
+    """Block new calls, and wait for running calls at most as long as each section's patience."""
     _forks.append(native.get_ident())
     began = monotonic()
     for section in SECTIONS:
@@ -169,13 +171,13 @@ def close_gate() -> None:
 
 
 def open_gate() -> None:
-    """Let calls through again."""
-    with contextlib.suppress(ValueError):  # close_gate() was interrupted
+    """Allow calls again."""
+    with contextlib.suppress(ValueError):  # close_gate() may have been interrupted
         _forks.remove(native.get_ident())
 
 
 def open_gate_in_child() -> None:
-    """Let calls through again, except in sections that the fork cut short."""
+    """In the child, allow calls again, except to a library that another thread was calling."""
     for section in SECTIONS:
         section.after_fork()
     _forks.clear()

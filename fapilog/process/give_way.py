@@ -1,4 +1,4 @@
-"""How fapilog's threads let the application run first."""
+"""Pauses of fapilog's threads, which let the application's threads run first."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ _thread: Final = threading.local()
 
 
 def set_busy(busy: bool) -> None:
-    """Set whether :func:`give_way` does nothing on this thread, because much work waits.
+    """Turn off :func:`give_way` on this thread while much work is waiting, or turn it on again.
 
-    While other threads are busy, each pause lasts up to 5 ms, so a thread that pauses
-    after every batch would fall behind.
+    While other threads are busy, each pause lasts up to 5 ms, so a thread that pauses after
+    every batch could not keep up with new records.
     """
     _thread.is_busy = busy
 
 
 def give_way() -> None:
-    """Let other threads run during a longer piece of work.
+    """Pause this thread, so that other threads can run during a longer piece of work.
 
-    Blocks for about a tenth of a millisecond, or until a running thread releases the
-    interpreter.  Without this call, another thread would wait for the interpreter for
-    5 ms (:func:`sys.getswitchinterval`), even if this thread does short I/O.
+    Blocks for about a tenth of a millisecond, or until the thread that runs next releases the
+    interpreter lock.  Without this call, another thread would wait 5 ms
+    (:func:`sys.getswitchinterval`) for the interpreter lock, even if this thread does short
+    I/O.
     """
     if not getattr(_thread, "is_busy", False):
         native.sleep(_PAUSE)

@@ -1,9 +1,9 @@
-"""SIGTERM: a thread delivers within the deadline, then the process dies of the signal.
+"""Handles SIGTERM: a thread delivers within the deadline, then the signal ends the process.
 
-The handler starts the thread and waits for it, up to a second.  Then the interrupted
-code continues, because it may hold a lock that the delivery needs.  After the
-delivery, the thread sends the signal again, and the handler ends the process: only
-the main thread may restore the signal's default action.
+The handler starts the thread and waits up to a second for the delivery.  If the delivery takes
+longer, the interrupted code continues, because it may hold a lock that the delivery needs.
+After the delivery, the thread sends the signal again, and the handler ends the process,
+because only the main thread may restore the signal's default action.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-#: Seconds that the handler waits for the delivery.
+#: The longest wait of the handler for the delivery, in seconds.
 _PATIENCE: Final = 1.0
 _POLL: Final = 0.001
-#: Seconds between two attempts to end the process, and the number of these attempts.
+#: Seconds between two attempts to end the process, and the number of attempts.
 _PAUSE: Final = 0.05
 _ATTEMPTS: Final = 40
 
 
 class Sigterm:
-    """The handler of SIGTERM, if the application has none.
+    """Handles SIGTERM if the application does not handle the signal.
 
     Args:
-        deliver: the function that delivers everything within the deadline.
+        deliver: a function that delivers everything within the deadline.
 
     Attributes:
-        is_deferred: whether the handler does nothing, because the exit delivers and
-            then calls :meth:`die_if_told`.
+        is_deferred: whether the handler does nothing, because an exit hook is delivering; the
+            hook then calls :meth:`die_if_told`.
     """
 
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # per thread that forks
+        self._masks: dict[int, set[signal.Signals]] = {}  # signal masks by thread id
         self._watch = Watch(self)
         self._reset()
 
@@ -53,17 +53,17 @@ class Sigterm:
         self.is_deferred = False
         self._is_told = False
         self._is_done = False
-        self._starting = native.Lock()  # never released, so that only one delivery starts
+        self._starting = native.Lock()  # acquired once: only one delivery may start
 
     @property
     def is_in_place(self) -> bool:
-        """Whether SIGTERM is handled here."""
+        """Whether this object is SIGTERM's current handler."""
         return signal.getsignal(signal.SIGTERM) == self.handle
 
     def install(self) -> None:
-        """Handle SIGTERM, unless the application handles it; in the main thread only.
+        """Install the handler, unless the application has one.  Works in the main thread only.
 
-        If uvicorn handles it, the handler is installed when uvicorn has ended.
+        If uvicorn handles SIGTERM, the handler is installed when uvicorn has ended.
         """
         self._is_wanted = True
         if "uvicorn.server" in sys.modules:
@@ -80,17 +80,17 @@ class Sigterm:
             announce("sigterm", f"cannot install a handler for SIGTERM: {error}")
 
     def resume(self) -> None:
-        """Handle SIGTERM again after a server has restored the default action."""
+        """Install the handler again after a server has restored the default action."""
         if self._is_wanted:
             self.install()
 
     def restore(self) -> None:
-        """Restore the default action if the handler is still in place; in the main thread only."""
+        """Remove the handler if it is still installed.  Works in the main thread only."""
         if threading.current_thread() is threading.main_thread() and self.is_in_place:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Start the delivery, wait a moment for it, and end the process if it is complete."""
+        """Start the delivery and wait for it briefly.  If it has finished, end the process."""
         self._is_told = True
         if self.is_deferred:
             return
@@ -100,7 +100,7 @@ class Sigterm:
             self._die()
 
     def die_if_told(self, deadline: float) -> None:
-        """If the signal has arrived, end the process after the delivery or at ``deadline``."""
+        """If SIGTERM has arrived, end the process after the delivery or at ``deadline``."""
         if self._is_told:
             if self._starting.locked():
                 self._wait(deadline)
@@ -111,13 +111,13 @@ class Sigterm:
             native.pause(_POLL)
 
     def begin(self) -> None:
-        """Start the delivery on a thread, once.  Thread-safe."""
+        """Start the delivery on a thread, unless it has already been started.  Thread-safe."""
         self._is_told = True
         if not self._starting.acquire(blocking=False):
             return
         try:
             native.start_thread(self._run, "fapilog-sigterm")
-        except (RuntimeError, MemoryError):  # the ending interpreter refuses new threads
+        except (RuntimeError, MemoryError):  # new threads are refused at exit
             self._run()
 
     def _run(self) -> None:
@@ -129,33 +129,33 @@ class Sigterm:
             self._send_again()
 
     def _send_again(self) -> None:
-        """Send the signal again, so that the main thread's handler ends the process."""
+        """Send SIGTERM again, so that the handler in the main thread ends the process."""
         for _ in range(_ATTEMPTS):
             os.kill(os.getpid(), signal.SIGTERM)
             native.sleep(_PAUSE)
-            if not self.is_in_place:  # the application handles the signal now
+            if not self.is_in_place:  # the application has its own handler now
                 return
-        os._exit(128 + signal.SIGTERM)  # the main thread is in a call that never returns
+        os._exit(128 + signal.SIGTERM)  # the main thread is blocked
 
     def _die(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
-        os._exit(128 + signal.SIGTERM)  # no signal kills the first process of a container
+        os._exit(128 + signal.SIGTERM)  # the first process of a container survives the signal
 
     def before_fork(self) -> None:
-        """Block SIGTERM, which a child would lose before :meth:`after_fork_in_child`."""
+        """Block SIGTERM, because the child would lose it before :meth:`after_fork_in_child`."""
         if self.is_in_place:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             self._masks[threading.get_ident()] = cast("set[signal.Signals]", mask)
 
     def after_fork_in_parent(self) -> None:
-        """Unblock SIGTERM."""
+        """Restore the thread's signal mask, so that SIGTERM is not blocked."""
         mask = self._masks.pop(threading.get_ident(), None)
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def after_fork_in_child(self) -> None:
-        """Discard the SIGTERM state inherited from the parent, then unblock SIGTERM."""
+        """Discard the parent's SIGTERM state, and then restore the thread's signal mask."""
         self._reset()
         try:
             self._watch.after_fork()
@@ -164,13 +164,13 @@ class Sigterm:
 
 
 class Watch:
-    """Starts the delivery in children of ``multiprocessing`` even if no handler runs.
+    """Starts the delivery in children of ``multiprocessing`` even if Python runs no handler.
 
-    If a signal arrives just before a blocking call, Python runs the handler only after
-    the call returns.  ``Pool`` sends SIGTERM to its processes when they begin to wait
-    for work, and joins them, so it could wait forever.
+    If a signal arrives just before a blocking call, Python runs the handler only after the
+    call returns.  ``Pool`` sends SIGTERM to its processes just when they begin to wait for
+    work, and then joins them, so it could wait forever.
 
-    A thread therefore reads the descriptor to which the interpreter writes signals
+    A thread therefore reads the file descriptor to which the interpreter writes signal numbers
     (``signal.set_wakeup_fd``), unless an event loop uses this descriptor.
 
     Args:
@@ -183,16 +183,16 @@ class Watch:
         self._writer: int | None = None
 
     def install(self) -> None:
-        """Watch future children, and this process if it is a child of ``multiprocessing``."""
+        """Watch future child processes, and this process if ``multiprocessing`` started it."""
         self._register()
         parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-        # A spawned child imports the main module before multiprocessing sets its parent.
+        # multiprocessing sets the parent of a spawned child after importing the main module.
         is_spawned = "--multiprocessing-fork" in sys.orig_argv
         if is_spawned or (parent is not None and parent() is not None):
             self.start()
 
     def start(self) -> None:
-        """Watch this process unless the application watches signals; in the main thread only."""
+        """Watch this process, unless the application watches signals.  In the main thread only."""
         if self._writer is not None or os.name == "nt" or native.is_patched():
             return
         others = signal.set_wakeup_fd(-1)
@@ -227,10 +227,10 @@ class Watch:
                     self._handler.begin()
 
     def after_fork(self) -> None:
-        """Forget the parent's watch in a forked child.
+        """Forget the parent's thread and pipe in a forked child.
 
-        The pipe stays open, because the application may have closed its descriptors
-        and use their numbers for files.
+        The pipe is not closed, because the application may have closed its descriptors, and
+        may now use the same numbers for other files.
         """
         if self._writer is not None:
             others = signal.set_wakeup_fd(-1)
@@ -247,12 +247,10 @@ class Watch:
             self._is_registered = True
 
     def _begin_life(self) -> None:
-        """Start the watch in a child of ``multiprocessing``."""
         if self._handler.is_in_place:
             self.start()
 
 
 def _give_back(descriptor: int) -> None:
-    """Restore the application's wake-up descriptor, unless the application has closed it."""
     with contextlib.suppress(OSError, ValueError):
         signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)

@@ -1,8 +1,8 @@
 """Daemon threads that sleep until they are woken, for the pipeline and for every sink.
 
-The first wake-up starts a thread, so a process may fork before it logs (gunicorn
-preload).  A wake-up never waits for a lock, because signal handlers and finalisers
-log too, and they may interrupt code that holds one.
+The first wake-up starts a thread, so a process may fork before it logs (like gunicorn with
+``preload_app``).  A wake-up never waits for a lock, because signal handlers and finalisers
+also log, and they may interrupt code that holds the lock.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two checks for ended threads.
+#: Seconds between two checks whether threads have ended.
 _POLL: Final = 0.001
-#: Seconds until a failed loop runs again.
+#: Seconds to wait before a failed loop runs again.
 _PAUSE: Final = 0.05
 
 
 class Worker:
-    """Runs ``loop`` on one or several threads.
+    """Runs the function ``loop`` on one or several threads.
 
     Args:
-        name: the threads' name.
-        loop: the function that each thread runs.  It calls :meth:`sleep` when it
-            has no work, and returns only to end the worker.  If it raises (for
-            example MemoryError), it is called again.
-        width: the maximum number of threads; :meth:`wake` starts the first,
+        name: the name of the threads.
+        loop: the function that each thread runs.  The function calls :meth:`sleep` when there
+            is no work, and returns only to end the worker.  If it raises (for example
+            MemoryError), it is called again.
+        width: the maximum number of threads; :meth:`wake` starts the first thread,
             :meth:`widen` starts the others.
-        finish: the function that is called once, after every loop has returned.
+        finish: a function that is called once, after every thread's ``loop`` has returned.
 
     Attributes:
-        idle: True while the loop waits for a wake-up without a time limit, and
-            before a thread exists.  Code that has added work calls :meth:`wake`
-            if ``idle`` is True.
-        threads: the number of threads that start or run, including the caller of
+        idle: True while the loop waits for a wake-up without a time limit, and while there is
+            no thread.  Callers that have added work must call :meth:`wake` if ``idle`` is
+            True.
+        threads: the number of threads that are starting or running, including the caller of
             :meth:`run_inline`.
-        ended: True once every loop has returned; the worker never runs again.
+        ended: True after every thread's ``loop`` has returned; the worker cannot be started
+            again.
     """
 
     def __init__(
@@ -64,29 +65,28 @@ class Worker:
         """Forget the parent's threads in a forked child."""
         self.idle = not self.ended
         self.threads = 0
-        self._bell: native.SimpleQueue[None] = native.SimpleQueue()  # its put() is re-entrant
+        self._bell: native.SimpleQueue[None] = native.SimpleQueue()  # put() is re-entrant
         self._idents: set[int] = set()
         self._has_returned = False
         self._counting = native.Lock()
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs on one of this worker's threads."""
+        """Whether the current thread is one of this worker's threads."""
         return native.get_ident() in self._idents
 
     @property
     def is_alive(self) -> bool:
-        """Whether a thread exists that has not ended."""
+        """Whether at least one thread has not ended."""
         return self.threads > 0
 
     def wake(self) -> bool:
-        """Wake the loop, and start a thread if there is none.
+        """Wake the loop, and start a thread if there is no thread.
 
-        Thread-safe, re-entrant, does not block.
+        Thread-safe and re-entrant.  Does not block.
 
         Returns:
-            False if the interpreter refuses a new thread, or the worker has
-            ended.
+            False if a thread cannot be started, or the worker has ended.
         """
         if self.ended:
             return False
@@ -97,30 +97,30 @@ class Worker:
         try:
             self._bell.put(None)
         except MemoryError:
-            self.idle = True  # otherwise later records would not wake the loop
+            self.idle = True  # so that later records try to wake the loop again
             return False
         return True
 
     def has_thread(self) -> bool:
-        """Start a thread if there is none; return False if the interpreter refuses it."""
+        """Start a thread if there is no thread.  Return False if it cannot be started."""
         return self.threads > 0 or self._start(1)
 
     def widen(self) -> None:
-        """Start another thread unless there are ``width`` threads.  Thread-safe."""
+        """Start another thread, unless ``width`` threads are running.  Thread-safe."""
         if self.threads < self._width:
             self._start(self._width)
 
     def sleep(self, seconds: float | None) -> None:
-        """Wait for a wake-up; only one of the worker's threads may call this at a time."""
+        """Wait for a wake-up.  Only one of the worker's threads may call this at a time."""
         try:
             self._bell.get(timeout=seconds)
-            while True:  # several calls of wake() count as one
+            while True:  # remove all further wake-ups
                 self._bell.get_nowait()
         except native.Empty:
             return
 
     def join(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for the other threads to end; return True if all have ended."""
+        """Wait up to ``seconds`` for the other threads.  Return True if all have ended."""
         deadline = monotonic() + seconds
         own = int(self.is_current)
         while self.threads > own and monotonic() < deadline:
@@ -128,14 +128,14 @@ class Worker:
         return self.threads <= own
 
     def _start(self, most: int) -> bool:
-        """Start a thread unless there are ``most``; return False if the interpreter refuses it."""
+        """Start a thread unless ``most`` threads are running.  Return False if it cannot start."""
         if not self._enter(most):
             return not self.ended
         try:
             native.start_thread(partial(self._run, self._persist), self._name)
         except (RuntimeError, MemoryError) as error:
             self._leave(has_run=False)
-            # From Python 3.12 on, an ending interpreter refuses threads; shutdown() delivers then.
+            # From Python 3.12 on, an exiting interpreter refuses threads, and shutdown() delivers.
             if "interpreter shutdown" not in str(error):
                 rest = "another thread works" if self.threads else "records wait for shutdown()"
                 announce("thread", f"cannot start a thread for {self._name}: {error}; {rest}")
@@ -143,15 +143,14 @@ class Worker:
         return True
 
     def run_inline(self) -> None:
-        """Run the loop on the calling thread, if no thread can be started.
+        """Run the loop on the calling thread, because no thread can be started.
 
-        Does nothing while a thread or another call runs the loop, or after the worker has ended.
+        Does nothing if another thread is running the loop, or if the worker has ended.
         """
         if self._enter(1):
             contextvars.copy_context().run(self._run, self._loop)
 
     def _persist(self) -> None:
-        """Run the loop until it returns."""
         while True:
             try:
                 return self._loop()
@@ -163,7 +162,7 @@ class Worker:
     def _run(self, loop: Callable[[], None]) -> None:
         ident = native.get_ident()
         self._idents.add(ident)
-        native.IN_WORKER.set(True)  # in this thread's context, or in a copy made for the loop
+        native.IN_WORKER.set(True)  # in the context of this thread, or a copy of it
         with context.suppressed():
             try:
                 loop()
@@ -172,9 +171,10 @@ class Worker:
                 self._idents.discard(ident)
 
     def _enter(self, most: int) -> bool:
-        """Count a thread before it starts, unless there are ``most`` or the worker has ended."""
+        """Count a thread that is about to start.  Return False if it is not allowed to start."""
         if not self._counting.acquire(blocking=False):
-            return False  # another caller, or code that a handler interrupted, starts a thread
+            # Another thread, or code that a signal handler interrupted, is starting a thread.
+            return False
         try:
             is_allowed = self.threads < most and not self.ended
             self.threads += is_allowed
@@ -183,7 +183,7 @@ class Worker:
             self._counting.release()
 
     def _leave(self, *, has_run: bool) -> None:
-        """Stop counting a thread; the last one ends the worker if a loop has returned."""
+        """Count a thread as ended.  When the last thread has ended, call ``finish``."""
         with self._counting:
             self._has_returned |= has_run
             if self.threads > 1 or not self._has_returned:

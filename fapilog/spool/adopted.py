@@ -1,10 +1,10 @@
-"""Finds the directories of dead processes, and adopts them.
+"""Finds the directories that dead processes left, and takes over their records.
 
-A process that adopts a directory holds its locks, so two processes never share one.
-The directory is scanned in steps of about a millisecond, without the delivery's lock,
-and its first batches are sent while the rest is scanned.  A directory that this spool
-cannot use (another wire format, a later release, another user) stays unchanged and is
-not scanned again.
+A process that adopts a directory holds its locks, so two processes never use the same
+directory.  The directory is scanned in steps of about a millisecond, without the delivery's
+lock, and its first batches are sent while the rest is scanned.  A directory that this spool
+cannot use (another wire format, a later release, another user) stays unchanged and is not
+scanned again.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
     from fapilog.spool.directory import ProcessDirectory
 
-#: The maximum number of directories adopted at a time; each keeps three descriptors open.
+#: The maximum number of directories adopted at a time.  Each keeps three files open.
 _MAX_ADOPTED: Final = 64
-#: The number of steps after which the next directory is scanned.
+#: After this number of steps, another directory gets its turn.
 _TURN: Final = 64
-#: The number of segments whose headers are read in one step.
+#: The number of segment headers that are read in one step.
 _HEADERS: Final = 16
-#: The errors for a path that belongs to another user or is not a directory.
+#: The errors that occur if a path belongs to another user or is not a directory.
 _NOT_OURS: Final = {errno.EPERM, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
 
 
 class Adoption:
-    """A directory that this process has locked and now scans.
+    """A dead process's directory that this process has locked and is scanning.
 
     Attributes:
         store: the directory's store; None until the wire format has been checked.
         found: the scan of the current segment, with the findings of the last step.
-        disk: the bytes of the segments that are not in the store yet.
-        is_foreign: whether the directory holds another wire format.
+        disk: the bytes of the segments that have not been added to the store.
+        is_foreign: whether the directory contains a wire format that the sink does not use.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -62,7 +62,7 @@ class Adoption:
         self._steps = self._scan()
 
     def step(self) -> bool:
-        """Scan for about a millisecond; return whether there is more.  Blocks on disk I/O.
+        """Scan for about a millisecond.  Return True if more remains.  Blocks on disk I/O.
 
         Raises:
             OSError: the directory cannot be used.
@@ -99,13 +99,13 @@ class Adoption:
         self.found = None
 
     def close(self) -> None:
-        """End the scan, and release the directory if it has no store."""
+        """Stop scanning, and release the directory if it has no store."""
         self._steps = iter(())
         if self.store is None:
             self.directory.release()
 
     def abandon(self) -> None:
-        """Close all descriptors in a forked child."""
+        """Close all file descriptors in a forked child."""
         if self.found is not None and self.found.file is not None:
             self.found.file.close()
         if self.store is not None:
@@ -117,7 +117,7 @@ class AdoptedStores:
     """The stores of the directories that this process has adopted.
 
     Attributes:
-        stores: the stores with frames that are not settled, the oldest first.
+        stores: the stores that have unsettled frames, oldest first.
         records: the number of records found in adopted directories so far.
     """
 
@@ -127,24 +127,25 @@ class AdoptedStores:
         self._left: set[str] = set()  # names of directories that this spool cannot use
         self._underway: deque[Adoption] = deque()
         self._steps = 0
-        self._waiting_disk = 0  # bytes of the directories that must wait
+        self._waiting_disk = 0  # bytes in directories that are not adopted yet
         self.stores: list[Store] = []
         self.records = 0
 
     @property
     def disk(self) -> int:
-        """The bytes of all segments, including those that were not scanned or adopted yet."""
+        """The bytes of all segments of dead processes, even if they are not adopted yet."""
         underway = sum(one.disk for one in list(self._underway))
         return self._state.adopted.disk + self._waiting_disk + underway
 
     # ---- adopting
 
     def look(self, own: Path | None, has_room: Callable[[], bool]) -> bool:
-        """Claim directories of dead processes; see :meth:`Spool.look_for_orphans`.
+        """Lock directories of dead processes; see :meth:`Spool.look_for_orphans`.
 
         Args:
             own: the directory of this process, or None.
-            has_room: a function that returns whether the cap allows another directory.
+            has_room: a function that returns whether the spool's size limit allows another
+                directory.
         """
         self._waiting_disk = 0
         try:
@@ -165,7 +166,7 @@ class AdoptedStores:
         return not has_place
 
     def _claim(self, path: Path, *, is_wanted: bool) -> None:
-        """Claim the directory of a dead process, or only measure it if it must wait."""
+        """Start adopting a directory.  If ``is_wanted`` is False, only measure its size."""
         directory: ProcessDirectory | None = None
         try:
             directory = claim(path)
@@ -186,18 +187,18 @@ class AdoptedStores:
             directory.release()
 
     def _refuse(self, path: Path, error: OSError) -> None:
-        """Announce that a directory is not adopted; later skip it if another user owns it."""
+        """Announce that a directory is not adopted.  Later, skip it if another user owns it."""
         self._state.announce("adopt", f"{path} is not adopted: {error.strerror or error}")
         if error.errno in _NOT_OURS:
             self._left.add(path.name)
 
     def _announce_other_credentials(self, path: Path) -> None:
-        """Announce that the records of a dead process wait for other credentials."""
+        """Announce that a dead process's records need other credentials and stay on disk."""
         try:
             if not list_segments(path):
                 return
         except OSError:
-            return  # another process has removed the directory
+            return  # another process has already removed the directory
         sink = self._path.name
         self._state.announce(
             "credentials",
@@ -208,7 +209,7 @@ class AdoptedStores:
         )
 
     def step(self, lock: AbstractContextManager[object]) -> bool:
-        """Scan a directory for a moment; see :meth:`Spool.adopt_step`."""
+        """Scan a directory for about a millisecond; see :meth:`Spool.adopt_step`."""
         if not self._underway:
             return False
         adoption = self._underway[0]
@@ -223,12 +224,12 @@ class AdoptedStores:
                 self._underway.popleft()
                 self._complete(adoption)
         self._steps += 1
-        if self._steps % _TURN == 0:  # otherwise a large directory would delay the others
+        if self._steps % _TURN == 0:  # so that a large directory does not delay the others
             self._underway.rotate(-1)
         return bool(self._underway)
 
     def _hand_over(self, adoption: Adoption) -> None:
-        """Add the findings of a step to the store.  The caller holds the lock."""
+        """Add the findings of a step to the directory's store.  The caller holds the lock."""
         found, store = adoption.found, adoption.store
         if found is None or store is None:
             return
@@ -246,7 +247,7 @@ class AdoptedStores:
             self._state.announce("damage", what)
 
     def _complete(self, adoption: Adoption) -> None:
-        """End an adoption.  The caller holds the lock."""
+        """Finish the adoption of a directory.  The caller holds the lock."""
         store, path = adoption.store, adoption.directory.path
         if adoption.is_foreign:
             self._left.add(path.name)
@@ -273,7 +274,7 @@ class AdoptedStores:
     # ---- reading
 
     def read(self) -> Frame | None:
-        """Return the next frame of the oldest directory that has one."""
+        """Return the next frame from the oldest directory that has unread frames, or None."""
         for store in list(self.stores):
             frame = store.read()
             if frame is not None:
@@ -282,16 +283,16 @@ class AdoptedStores:
         return None
 
     def retire(self, store: Store) -> None:
-        """Remove a store in ``stores`` and its directory, if all of its frames are settled."""
+        """If all frames of a store are settled, remove the store and its directory."""
         if store.is_drained and store in self.stores:
             self.stores.remove(store)
             if not store.close():
                 self._left.add(store.directory.path.name)
 
-    # ---- the end
+    # ---- closing
 
     def close(self) -> None:
-        """Release all directories."""
+        """Stop all scans, and release all directories."""
         for adoption in self._underway:
             adoption.close()
             if adoption.store is not None:
@@ -302,7 +303,7 @@ class AdoptedStores:
         self.stores.clear()
 
     def abandon(self) -> None:
-        """Close all descriptors in a forked child."""
+        """Close all file descriptors in a forked child."""
         for store in self.stores:
             store.abandon()
         for adoption in self._underway:

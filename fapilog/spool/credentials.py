@@ -1,9 +1,9 @@
-"""Marks that show with which credentials the records on disk were logged.
+"""Credentials marks: digests that show which credentials the records on disk need.
 
-Two accounts of one endpoint may differ only by a token.  So each process writes a
-mark, a salted and slow digest of its credentials, beside its records.  Another
-process sends these records only if its own credentials have the same digest.  The
-credentials themselves are never written.
+Two accounts at the same endpoint may differ only in a token.  So each process stores a mark,
+which is a salted and slow digest of its credentials, next to its records.  Another process
+sends these records only if its own credentials have the same digest.  The credentials
+themselves are never written to disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fapilog.process.files import APPEND, create_file, open_file, read_at, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The name of the mark in a process's directory; see also :func:`mark_beside`.
+#: The name of the mark's file in a process's directory; see also :func:`mark_beside`.
 FILE: Final = "credentials"
 _SCHEME: Final = "pbkdf2-sha256-10000"
 _ROUNDS: Final = 10_000
@@ -30,16 +30,16 @@ _UNREADABLE: Final = "unreadable"
 
 
 class Credentials:
-    """The credentials of one sink, "" if it has none.  Thread-safe."""
+    """The credentials of one sink.  An empty secret means no credentials.  Thread-safe."""
 
     def __init__(self, secret: str = "") -> None:
         self._secret = secret.encode()
         self._mark = ""
-        self._known: dict[str, bool] = {"": True}  # the result of match() per mark
+        self._known: dict[str, bool] = {"": True}  # the result of match() for each mark
 
     @property
     def mark(self) -> str:
-        """The mark for the records of this process; "" without credentials."""
+        """The mark of these credentials, or "" if the sink has no credentials."""
         if self._secret and not self._mark:
             salt = secrets.token_bytes(_SALT_SIZE)
             mark = f"{_SCHEME} {salt.hex()} {self._digest(salt)}"
@@ -48,10 +48,10 @@ class Credentials:
         return self._mark
 
     def match(self, mark: str) -> bool:
-        """Return whether records with this mark may be sent with these credentials.
+        """Return whether records with the credentials mark ``mark`` may be sent by this sink.
 
-        Returns True for "": the records were logged without credentials, or by an
-        earlier release.  Takes about 10 ms for a new mark.
+        Records without a mark were logged without credentials or by an earlier release, so
+        every sink may send them.  The first call with a mark takes about 10 ms.
         """
         found = self._known.get(mark)
         if found is None:
@@ -59,7 +59,7 @@ class Credentials:
         return found
 
     def _matches(self, mark: str) -> bool:
-        with contextlib.suppress(ValueError):  # the mark is damaged, or of another release
+        with contextlib.suppress(ValueError):  # a damaged mark, or a later release's mark
             scheme, salt, digest = mark.split(" ")
             if scheme == _SCHEME:
                 return hmac.compare_digest(digest, self._digest(bytes.fromhex(salt)))
@@ -70,12 +70,12 @@ class Credentials:
 
 
 def mark_beside(path: Path) -> Path:
-    """Return the path of the mark of a quarantine file."""
+    """Return the path of the credentials mark that belongs to a quarantine file."""
     return path.with_suffix(f".{FILE}")
 
 
 def read_mark(path: Path) -> str:
-    """Return a mark; "" if the file is missing, a text that never matches if it is damaged."""
+    """Return the mark in a file, "" if there is no file, or "unreadable" if it is damaged."""
     try:
         fd = open_file(path)
         try:
@@ -89,7 +89,7 @@ def read_mark(path: Path) -> str:
 
 
 def write_mark(path: Path, mark: str) -> None:
-    """Write a mark, or remove the file if the mark is "".
+    """Write the credentials mark to ``path``.  An empty mark removes the file.
 
     Raises:
         OSError: the file cannot be written.

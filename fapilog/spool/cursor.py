@@ -1,10 +1,10 @@
-"""The cursor of a directory: the sequence below which every frame is settled.
+"""The cursor of a directory: a file with the number below which all frames are settled.
 
-The file has two slots, each with a generation and a checksum.  They are written in
-turn, so a crash damages at most one.  A lost cursor causes duplicates, but loses no
-record.  After each slot follows the place of the lowest unsettled frame, if it is
-known, so that a process that adopts a large segment skips its settled frames.  Earlier
-releases ignore the place.
+The number is called the floor.  The file has two slots, each with a generation and a
+checksum.  They are written alternately, so a crash damages at most one slot.  A lost cursor
+causes duplicates, but loses no record.  Each slot is followed by the position of the lowest
+unsettled frame, if it is known.  With this position, a process that adopts a large segment
+skips the settled frames.  Earlier releases ignore the position.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fapilog.process.files import UPDATE, SyncedFile, create_file, open_file, re
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SLOT: Final = struct.Struct("<4sQQI")  # magic, generation, floor, CRC of these
-_PLACE: Final = struct.Struct("<QQQI")  # generation, segment, offset, CRC of these
+_SLOT: Final = struct.Struct("<4sQQI")  # magic, generation, floor, checksum
+_PLACE: Final = struct.Struct("<QQQI")  # generation, segment, offset, checksum
 _MAGIC: Final = b"FPC1"
 _CRC_SIZE: Final = 4
 _OFFSETS: Final = (0, 512)
@@ -31,14 +31,13 @@ NAME: Final = "cursor"
 
 
 class Place(NamedTuple):
-    """The content of a slot.
+    """The content of a slot, and of the position after it.
 
     Attributes:
-        generation: the number of times that the cursor was written; the slot with
-            the higher number is valid.
+        generation: a count of the cursor's writes; the slot with the higher count is valid.
         floor: the lowest sequence that is not settled.
-        segment: the number of the segment that holds the floor's frame, or 0.
-        offset: an offset in this segment before which everything is settled, or 0.
+        segment: the number of the segment that contains the floor's frame; 0 if unknown.
+        offset: an offset in this segment before which all frames are settled; 0 if unknown.
     """
 
     generation: int = 0
@@ -48,11 +47,11 @@ class Place(NamedTuple):
 
 
 class Cursor:
-    """The cursor of a directory that this process has locked, opened or created.
+    """The cursor file in a directory that this process has locked, created if it is missing.
 
     Attributes:
         floor: the lowest sequence that is not settled.
-        file: the open file, which the store syncs and closes.
+        file: the open cursor file, which the store syncs and closes.
 
     Raises:
         OSError: the cursor can be neither opened nor created.
@@ -61,24 +60,24 @@ class Cursor:
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self.floor = self._generation = 0
-        with contextlib.suppress(OSError):  # an unreadable cursor is replaced
+        with contextlib.suppress(OSError):  # an unreadable cursor file is replaced
             self._generation, self.floor, *_ = _read(self._path)
             self.file = SyncedFile(self._path, open_file(self._path, UPDATE))
             return
         self.file = self._create()
 
     def move(self, floor: int, segment: int = 0, offset: int = 0) -> None:
-        """Record on disk that everything below ``floor`` is settled.
+        """Write to disk that every frame with a lower sequence than ``floor`` is settled.
 
         Args:
             floor: the lowest sequence that is not settled.
-            segment: the number of the segment that contains the floor, if known.
-            offset: the floor's offset in that segment.
+            segment: the number of the segment that contains the floor's frame; 0 if unknown.
+            offset: the offset of that frame in the segment.
 
         Raises:
-            OSError: the cursor was not written.
+            OSError: the cursor could not be written.
         """
-        if self.file.failed:  # its content on the disk is unknown
+        if self.file.failed:  # after a failed sync, the content on disk is unknown
             self.file.close()
             self.file = self._create()
         self.floor = floor
@@ -89,9 +88,9 @@ class Cursor:
         self.file.write_at(_OFFSETS[self._generation % 2], data)
 
     def renew(self) -> None:
-        """Create the file again if somebody has deleted it.  Never raises."""
+        """Create the cursor file again if another program has deleted it.  Never raises."""
         if not self.file.has_name:
-            with contextlib.suppress(OSError):  # the next call of move() tries again
+            with contextlib.suppress(OSError):  # the next move() tries again
                 self.file.close()
                 self.file = self._create()
                 self.move(self.floor)
@@ -100,13 +99,13 @@ class Cursor:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         file = SyncedFile(self._path, create_file(self._path, UPDATE))
-        # Both slots are written now, so that a full disk does not prevent later writes.
+        # Both slots are allocated now, so that later writes succeed even if the disk is full.
         file.write_at(0, bytes(_SIZE))
         return file
 
 
 def read_place(directory: Path) -> Place:
-    """Return the cursor of a directory, or zeros if it cannot be read.  Never raises."""
+    """Read the cursor of a directory.  Return zeros if it cannot be read.  Never raises."""
     try:
         return _read(directory / NAME)
     except OSError:
@@ -123,7 +122,7 @@ def _read(path: Path) -> Place:
 
 
 def _parsed(data: bytes) -> Place:
-    """Return the content of a slot; zeros if it is empty or damaged."""
+    """Return the content of a slot, or zeros if the slot is empty or damaged."""
     slot, more = data[: _SLOT.size], data[_SLOT.size :]
     if len(slot) < _SLOT.size:
         return Place()

@@ -1,12 +1,11 @@
-"""Directories of the spool: the sink that each belongs to, and the process that owns it.
+"""The directories of the spool, each owned by a sink or a process.
 
-A sink's directory is named after the sink and its destination, so that records
-never reach a destination that they were not logged for.  Its file
-``destination`` describes both in words.
+A sink's directory is named after the sink and its destination, so records are only sent to the
+destination that they were logged for.  The file ``destination`` in it describes both.
 
-In it, each process has a directory.  The process that holds the locks of a directory
-owns it: the process that created it, or later a process that adopted it.  Process ids
-do not matter, because the system uses them again.
+Each process has a directory inside the sink's directory.  The process that holds the locks of
+a directory owns it: the process that created it, or later a process that adopted it.  Process
+ids do not matter, because the system reuses them.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ if TYPE_CHECKING:
 
 LOCK: Final = "lock"
 FILE: Final = "destination"
-_MARK: Final = "~"  # separates name and digest; never part of the name
+_MARK: Final = "~"  # between name and digest; never occurs in the name
 _NAME: Final = re.compile(r"(\d{1,20})-(\d{1,10})-[0-9a-f]{8}", re.ASCII)
 _SEGMENT: Final = re.compile(r"(\d{8,20})\.seg", re.ASCII)
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]|^\.", re.ASCII)
 _MAX_NAME: Final = 200
 _MAX_FILE: Final = 1 << 16
 _ATTEMPTS: Final = 100
-#: The maximum number of directories searched for records that no sink may send.
+#: The maximum number of directories that are searched for records without a sink.
 _MAX_STRANGERS: Final = 100
 
 
@@ -64,13 +63,13 @@ _MAX_STRANGERS: Final = 100
 
 @dataclass(frozen=True)
 class Owner:
-    """The sink that a directory belongs to.
+    """The sink that owns a directory.
 
     Attributes:
         name: the sink's name.
         wire_format: the format of the sink's batches.
-        destination: the place that the sink sends to, in words and without
-            secrets; "" if it is not known.
+        destination: a description without secrets of where the sink sends records; "" if it is
+            not known.
     """
 
     name: str
@@ -79,7 +78,7 @@ class Owner:
 
     @property
     def directory(self) -> str:
-        """The name of the sink's directory; characters other than A-Za-z0-9._- become ``%XX``.
+        """The name of the sink's directory, with unsafe characters written as ``%XX``.
 
         Raises:
             ConfigurationError: the sink's name is empty or too long.
@@ -99,7 +98,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def read_owner(path: Path) -> Owner:
-    """Return the owner of a sink's directory, as far as it is known.  Never raises."""
+    """Return the sink that owns a directory, as far as it is known.  Never raises."""
     name, mark, _ = path.name.partition(_MARK)
     if mark:
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -108,17 +107,17 @@ def read_owner(path: Path) -> Owner:
                 owner = Owner(**json.loads(read_at(fd, _MAX_FILE, 0)))
             finally:
                 os.close(fd)
-            if owner.directory == path.name:  # otherwise somebody has changed the file
+            if owner.directory == path.name:  # ignore a file that somebody has changed
                 return owner
     return Owner(unquote(name))
 
 
 def make_sink_directory(path: Path, owner: Owner) -> None:
-    """Create the directory of a sink if it is missing, and describe its owner in a file.
+    """Create a sink's directory if it is missing, and write the file ``destination``.
 
     Raises:
-        OSError: the directory cannot be created, is a link, or belongs to
-            another user.
+        OSError: the directory cannot be created, is a symbolic link, or belongs to another
+            user.
     """
     make_private_directory(path)
     if not owner.destination or read_owner(path) == owner:
@@ -159,7 +158,7 @@ def announce_strangers(root: Path, present: Container[str]) -> None:
 
 
 def has_orphans(sink_directory: Path) -> bool:
-    """Return whether a dead process has left a segment.  Never raises."""
+    """Return whether a dead process left a segment in a sink's directory.  Never raises."""
     with contextlib.suppress(OSError):
         directories = (sink_directory / one.text for one in list_directories(sink_directory))
         return any(list_segments(one) and not is_locked(one) for one in directories)
@@ -171,7 +170,7 @@ def has_orphans(sink_directory: Path) -> bool:
 
 @dataclass(frozen=True, order=True)
 class DirectoryName:
-    """The parts of the name of a process's directory; the oldest directory sorts first."""
+    """The parts of the name of a process's directory.  Names sort by age, oldest first."""
 
     started_ns: int
     pid: int
@@ -179,10 +178,10 @@ class DirectoryName:
 
 
 def list_directories(sink_directory: Path) -> list[DirectoryName]:
-    """Return the process directories of a sink, the oldest first.
+    """Return the process directories in a sink's directory, oldest first.
 
     Raises:
-        OSError: the sink's directory exists and cannot be read.
+        OSError: the sink's directory exists but cannot be read.
     """
     try:
         names = os.listdir(sink_directory)  # noqa: PTH208 - only names are needed
@@ -193,7 +192,7 @@ def list_directories(sink_directory: Path) -> list[DirectoryName]:
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
-    """Return the numbers and paths of the segments in a directory, the oldest first.
+    """Return the numbers and paths of the segments in a directory, oldest first.
 
     Raises:
         OSError: the directory cannot be read.
@@ -203,12 +202,12 @@ def list_segments(directory: Path) -> list[tuple[int, Path]]:
 
 
 def segment_path(directory: Path, number: int) -> Path:
-    """Return the path of a segment."""
+    """Return the path of segment ``number`` in a process's directory."""
     return directory / f"{number:08d}.seg"
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a process owns the directory; False if the directory is missing.
+    """Return whether a process owns the directory.  A missing directory has no owner.
 
     Raises:
         OSError: the directory or its lock cannot be opened.
@@ -223,11 +222,11 @@ def is_locked(directory: Path) -> bool:
 
 
 class ProcessDirectory:
-    """A directory that this process owns; :func:`create` and :func:`claim` return one.
+    """A process's directory and its locks; :func:`create` and :func:`claim` return it locked.
 
-    The process locks the directory itself, so the lock remains if somebody deletes the
-    files.  It also locks the file ``lock``, because Windows and some file systems do not
-    lock directories, and earlier releases did not either.
+    The process locks the directory itself, so a lock remains if somebody deletes the files.
+    It also locks the file ``lock``, because Windows and some file systems do not lock
+    directories, and earlier releases did not lock directories either.
     """
 
     def __init__(self, path: Path) -> None:
@@ -236,9 +235,10 @@ class ProcessDirectory:
         self._lock = -1
 
     def take(self, open_lock: Callable[[Path], int]) -> bool:
-        """Take both locks; return False if another process has one or replaced the directory.
+        """Acquire both locks.  Return False if another process holds a lock.
 
-        ``open_lock`` opens or creates the file ``lock``.
+        ``open_lock`` is a function that opens or creates the file ``lock``.  The result is
+        also False if another process has replaced the directory or the file.
 
         Raises:
             OSError: the directory or the file cannot be opened or locked.
@@ -256,7 +256,7 @@ class ProcessDirectory:
 
     @property
     def started_ns(self) -> int:
-        """The start time of the creating process, in nanoseconds since the Unix epoch."""
+        """The time at which the directory was created, in nanoseconds since the Unix epoch."""
         return int(self.path.name.partition("-")[0])
 
     @property
@@ -269,10 +269,10 @@ class ProcessDirectory:
         return False
 
     def renew_lock(self) -> None:
-        """Create the file ``lock`` again if somebody has deleted it.  Never raises."""
+        """Create the file ``lock`` again if another program has deleted it.  Never raises."""
         if self._lock < 0 or (self.path / LOCK).exists():
             return
-        with contextlib.suppress(OSError):  # the directory itself stays locked
+        with contextlib.suppress(OSError):  # the lock on the directory itself remains
             fd = create_file(self.path / LOCK, UPDATE)
             try_lock(fd)
             close_file(self._lock)
@@ -286,27 +286,27 @@ class ProcessDirectory:
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the files of the locks, which in a forked child belong to the parent."""
+        """Close the lock files without unlocking, so that a parent process keeps the locks."""
         locks = (self._lock, self._guard)
         self._lock = self._guard = -1
         for fd in locks:
             close_file(fd)
 
     def move(self, path: Path) -> None:
-        """Move the directory to ``path``, and release it even if that fails.
+        """Move the directory to ``path``.  The locks are released even if the move fails.
 
         Raises:
             OSError: the directory cannot be moved.
         """
         try:
             if os.name == "nt":
-                self.release()  # Windows does not move a directory with open files
+                self.release()  # Windows cannot move a directory that has open files
             self.path.rename(path)
         finally:
             self.release()
 
     def remove(self) -> bool:
-        """Remove the directory unless it contains other files, and release it even if that fails.
+        """Remove the directory unless it has other files.  The locks are always released.
 
         Returns:
             Whether the directory no longer exists.
@@ -319,15 +319,15 @@ class ProcessDirectory:
                 return True
             if set(os.listdir(self.path)) - {LOCK, cursor.NAME, credentials.FILE}:  # noqa: PTH208 - only names are needed
                 return False
-            # The lock is removed last: without it, the directory looks unfinished.
+            # The lock file is removed last, because without it the directory looks unfinished.
             for name in (cursor.NAME, credentials.FILE, LOCK):
                 if os.name == "nt" and name == LOCK:
-                    self.release()  # Windows does not remove an open file
+                    self.release()  # Windows cannot remove an open file
                 with contextlib.suppress(FileNotFoundError):
                     (self.path / name).unlink()
             self.path.rmdir()
         except FileNotFoundError:
-            return True  # another process has removed the directory
+            return True  # another process has already removed the directory
         finally:
             self.release()
         return True
@@ -354,15 +354,15 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
 
 
 def claim(path: Path) -> ProcessDirectory | None:
-    """Lock the directory of a dead process; return None if another process owns it.
+    """Lock the directory of a dead process.  Return None if another process owns it.
 
-    An empty directory without the file ``lock``, which a crash may leave, is removed.
+    A crash may leave an empty directory without the file ``lock``; it is removed.
 
     Raises:
         OSError: the directory belongs to another user, or its lock cannot be opened.
     """
     directory = ProcessDirectory(path)
-    with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process owns it
+    with contextlib.suppress(FileNotFoundError, FileExistsError):  # owned by another process
         check_private(path)
         if directory.take(_open_lock):
             return directory
@@ -377,6 +377,6 @@ def _open_lock(path: Path) -> int:
     try:
         return open_file(path / LOCK, UPDATE)
     except FileNotFoundError:
-        with contextlib.suppress(OSError):  # a directory with segments stays
+        with contextlib.suppress(OSError):  # fails if the directory has segments
             path.rmdir()
         return _create_lock(path)

@@ -1,6 +1,6 @@
-r"""The bytes of a segment: a header, followed by frames that hold one batch each.
+r"""The file format of a segment: a header, followed by frames that contain one batch each.
 
-All numbers are little-endian; checksums are CRC-32 as in zlib.
+All numbers are little-endian.  Checksums are CRC-32, as computed by zlib.
 
 Segment header, 80 bytes::
 
@@ -8,19 +8,19 @@ Segment header, 80 bytes::
     first sequence          8    creation time    8    wire format    48
     CRC of all before it    4
 
-Headers of every version begin with these twelve bytes and end with the CRC, so that a
-later version can be distinguished from damage.
+In every version, the header begins with the magic, the version and the length, and ends with
+the CRC, so a later version can be distinguished from damage.
 
-Frame, version 1: a header of 44 bytes, then meta, then body::
+A frame of version 1 is a header of 44 bytes, followed by the meta part and the body::
 
     magic "\xff\xfaFR"        4    CRC of the wire format's name        4
     sequence                8    time               8    records       4
     meta length             4    body length        4
     CRC of meta and body    4    CRC of all before it                  4
 
-Meta holds each record's severity number in one byte, and in the quarantine also
-the reason, in UTF-8.  Times are nanoseconds since the Unix epoch.  The sequences in a
-directory start at 1 and have no gaps.  Neither magic can occur in UTF-8 text.
+The meta part contains one byte per record, its severity number.  In the quarantine, the reason
+follows in UTF-8.  Times are nanoseconds since the Unix epoch.  The sequences in a directory
+start at 1 and have no gaps.  Neither of the two magic values can occur in UTF-8 text.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-#: The maximum bytes of a frame; a header with a larger length counts as damaged.
+#: The maximum size of a frame in bytes.  If a header's lengths exceed it, it is damaged.
 MAX_FRAME: Final = 64 << 20
-#: The version that this release reads and writes.
+#: The format version that this release reads and writes.
 VERSION: Final = 1
 
 _SEGMENT: Final = struct.Struct("<8sHHQQ48sI")
@@ -56,9 +56,9 @@ SEGMENT_HEADER_SIZE: Final = _SEGMENT.size
 FRAME_HEADER_SIZE: Final = _FRAME.size
 WIRE_FORMAT_SIZE: Final = 48
 
-_AHEAD: Final = 1 << 14  # the bytes that a small read also reads after its own bytes
-_CHUNK: Final = 1 << 16  # the bytes that one step of a search reads
-_NEAR: Final = 1 << 10  # the bytes that the first step reads: the next frame is often near
+_AHEAD: Final = 1 << 14  # the bytes that a small read requests at once
+_CHUNK: Final = 1 << 16  # the bytes that each step of a search reads
+_NEAR: Final = 1 << 10  # the bytes that the first step reads, because the next frame is often near
 
 
 class NewerFormatError(Exception):
@@ -74,7 +74,7 @@ class SegmentHeader(NamedTuple):
 
 
 class FrameHeader(NamedTuple):
-    """The header of a frame, the frame's offset, and its end, the offset after the frame."""
+    """A frame's header, and the offsets where the frame starts (inclusive) and ends (exclusive)."""
 
     offset: int
     format_id: int
@@ -88,12 +88,12 @@ class FrameHeader(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The bytes of the frame."""
+        """The length of the frame in bytes, including its header."""
         return self.end - self.offset
 
 
 class Payload(NamedTuple):
-    """The content of a frame."""
+    """The content of a frame, without its header."""
 
     severities: bytes
     reason: str
@@ -105,7 +105,7 @@ class SegmentFile:
 
     Args:
         path: the segment's path.
-        fd: a descriptor of the segment, which the object closes; -1 to open the path.
+        fd: a file descriptor of the segment, which :meth:`close` closes; -1 to open the path.
 
     All methods except :meth:`close` raise OSError if the disk fails.
     """
@@ -114,11 +114,11 @@ class SegmentFile:
         self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
-        # The last run of zeros that was read: its start, its end, and whether data follows.
+        # The latest run of zeros that was read: its start, its end, and whether data follows it.
         self._zeros = (0, 0, False)
 
     def size(self) -> int:
-        """Return the current size in bytes."""
+        """Return the current size of the file in bytes."""
         return self.status().st_size
 
     def status(self) -> os.stat_result:
@@ -126,16 +126,16 @@ class SegmentFile:
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return ``offset``; in a hole of a sparse file, return the end of the hole."""
+        """Return ``offset``, or the end of the hole if ``offset`` is in a hole of a sparse file."""
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
-        except AttributeError:  # the platform does not report holes
+        except AttributeError:  # the platform cannot report holes
             return offset
         except OSError as error:
             return self.size() if error.errno == errno.ENXIO else offset
 
     def holds_zeros(self, offset: int, end: int) -> Generator[None, None, bool]:
-        """Return whether there are only zeros between two offsets; yield between chunks."""
+        """Return whether all bytes between two offsets are zeros.  Yields None between chunks."""
         if self.read(1, offset).strip(b"\0"):
             return False
         begin, at, is_whole = self._zeros
@@ -144,7 +144,7 @@ class SegmentFile:
         while at < end and not is_whole:
             chunk = self.read(min(_CHUNK, end - at), at)
             rest = chunk.lstrip(b"\0")
-            if rest or not chunk:  # without a chunk, the file has become shorter
+            if rest or not chunk:  # an empty chunk means that the file was truncated
                 at += len(chunk) - len(rest)
                 is_whole = True
                 break
@@ -154,12 +154,12 @@ class SegmentFile:
         return at >= min(end, self.size())
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file.  A second call does nothing."""
         fd, self._fd = self._fd, -1
         close_file(fd)
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return ``size`` bytes at ``offset``, or fewer at the end; small reads are buffered."""
+        """Return ``size`` bytes from ``offset``, or fewer at the end.  Small reads are buffered."""
         if size > _AHEAD:
             return read_at(self._fd, size, offset)
         start = offset - self._ahead_at
@@ -172,7 +172,7 @@ class SegmentFile:
 
 
 def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
-    """Return the header of a segment; None if it is damaged or was never complete.
+    """Return the header of a segment, or None if it is damaged or incomplete.
 
     Raises:
         NewerFormatError: this release does not know the version of the header.
@@ -196,7 +196,7 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
 
 
 def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
-    """Return the frame header at ``offset``; None if there is no intact header.
+    """Return the frame header at ``offset``, or None if there is no intact header.
 
     The frame may extend beyond ``end`` if the file was truncated.
     """
@@ -215,9 +215,9 @@ def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
 
 
 def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
-    """Return the first intact frame header from ``offset`` on, or None.
+    """Search for an intact frame header from ``offset`` on.  Return the first one, or None.
 
-    The frame must begin before ``until`` and end by ``end``.
+    The frame must begin before ``until`` and must not extend beyond ``end``.
     """
     header = parse_frame(file, offset, end)
     if header is not None and header.end <= end:
@@ -233,14 +233,14 @@ def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHea
                 return header
             at = chunk.find(_FRAME_MAGIC, at + 1)
         if len(chunk) < len(_FRAME_MAGIC):
-            break  # the file has become shorter
-        position += len(chunk) - len(_FRAME_MAGIC) + 1  # a magic may lie in two chunks
+            break  # the file was truncated
+        position += len(chunk) - len(_FRAME_MAGIC) + 1  # a magic may span two chunks
     return None
 
 
 def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
-    """Return the content of a frame; None if it is damaged."""
-    # Two reads, because copying a long body would block the interpreter.
+    """Return the content of a frame, or None if it is damaged."""
+    # Meta and body are read separately: copying a long body would block the interpreter.
     start = header.offset + FRAME_HEADER_SIZE
     meta = file.read(header.meta_length, start)
     body = file.read(header.body_length, start + header.meta_length)
@@ -256,12 +256,12 @@ def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
 
 
 def format_id(wire_format: str) -> int:
-    """Return the number that stands for a wire format in the header of each frame."""
+    """Return the number that identifies a wire format in frame headers."""
     return crc32(wire_format.encode())
 
 
 def severity_bytes(severities: Sequence[int]) -> bytes:
-    """Return one byte per record; a number that is not a severity becomes 0, unspecified."""
+    """Return one byte per record.  A number that is not a severity becomes 0 (unspecified)."""
     try:
         return bytes(severities)
     except (ValueError, TypeError):
@@ -270,7 +270,7 @@ def severity_bytes(severities: Sequence[int]) -> bytes:
 
 
 def pack_segment_header(first_sequence: int, time_ns: int, wire_format: str) -> bytes:
-    """Return the header of a new segment; ``wire_format`` takes up to 48 bytes."""
+    """Return the header of a new segment.  ``wire_format`` is at most 48 bytes long."""
     fields = (VERSION, _SEGMENT.size, first_sequence, time_ns, wire_format.encode())
     data = _SEGMENT.pack(_SEGMENT_MAGIC, *fields, 0)[:-_CRC_SIZE]
     return data + _CRC.pack(crc32(data))
@@ -279,7 +279,7 @@ def pack_segment_header(first_sequence: int, time_ns: int, wire_format: str) -> 
 def pack_frame(
     identity: int, sequence: int, time_ns: int, severities: bytes, body: bytes, *, reason: str = ""
 ) -> tuple[bytes, bytes, bytes]:
-    """Return header, meta and body of a frame; ``identity`` is the :func:`format_id`."""
+    """Return the header, meta part and body of a frame.  ``identity`` is the :func:`format_id`."""
     meta = severities + reason.encode("utf-8", "replace") if reason else severities
     crc = crc32(body, crc32(meta))
     fields = (identity, sequence, time_ns, len(severities), len(meta), len(body), crc)

@@ -1,4 +1,4 @@
-"""The user's limits for the spool, and the check that a new batch respects them."""
+"""The user's limits for the spool, and the check whether they allow a new batch."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from fapilog.errors import FapilogError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The minimum number of segments under the cap, because only whole segments are deleted.
+#: The minimum number of segments in a full spool, because only whole segments are deleted.
 _SEGMENTS: Final = 4
 
 
 class SpoolFullError(FapilogError):
-    """The spool has no room: its cap or the free space is reached, or the batch is too large."""
+    """The spool cannot accept a batch: a limit is reached, or the batch is too large."""
 
 
 @dataclass(frozen=True)
 class SpoolOptions:
-    """Options of the spools and quarantines in one directory.
+    """The options that all spools and quarantines in one directory share.
 
-    :class:`fapilog.settings.Settings` validates them.
+    :class:`fapilog.settings.Settings` validates the options.
 
     Attributes:
-        directory: the directory of all spools and quarantines; created if it
-            is missing, for this user only.
+        directory: the directory of all spools and quarantines; if it is missing, it is
+            created, and only this user can access it.
         max_bytes: the maximum bytes of one sink's segments, including adopted segments.
-        min_free: the bytes that stay free on the file system.
+        min_free: the bytes that must stay free on the file system.
         segment_bytes: the size of a segment in bytes, at most a quarter of
             ``max_bytes``; a segment with a single batch may be larger.
         sync: ``"interval"`` syncs every ``sync_interval`` seconds, and immediately after a
@@ -49,7 +49,7 @@ class SpoolOptions:
 
     @property
     def segment_size(self) -> int:
-        """The size of a segment in bytes, limited to a quarter of the cap."""
+        """The size of a segment in bytes, at most a quarter of ``max_bytes``."""
         return min(self.segment_bytes, self.max_bytes // _SEGMENTS)
 
 
@@ -58,9 +58,9 @@ class Space(NamedTuple):
 
     Attributes:
         directory: the directory, which must exist when :meth:`check` is called.
-        cap: the maximum bytes that may be used.
-        option: the name of the cap's option, used in messages.
-        min_free: the bytes that stay free on the file system.
+        cap: the maximum number of bytes that may be used.
+        option: the name of the option that sets ``cap``, used in messages.
+        min_free: the bytes that must stay free on the file system.
     """
 
     directory: Path
@@ -69,10 +69,10 @@ class Space(NamedTuple):
     min_free: int
 
     def check(self, used: int, wanted: int) -> None:
-        """Check that there is room for ``wanted`` bytes in addition to the ``used`` bytes.
+        """Check that ``wanted`` more bytes may be written while ``used`` bytes are in use.
 
         Raises:
-            SpoolFullError: there is no room.
+            SpoolFullError: the bytes would exceed a limit.
             OSError: the free space of the file system cannot be read.
         """
         if used + wanted > self.cap:

@@ -1,4 +1,4 @@
-"""The store of this process's own directory, the only store that is written to."""
+"""The store of this process's own directory.  Processes write to no other directory."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: If more sealed segments wait for a sync, an append syncs them.
+#: If more than this many sealed segments have not been synced, the next append syncs them.
 _MAX_UNSYNCED: Final = 4
-#: Bytes that a frame takes in memory in addition to its body.
+#: The memory that a frame needs in addition to its body, in bytes.
 _OVERHEAD: Final = 512
 
 
 @dataclass(eq=False)
 class OwnSegment(Segment):
-    """A segment that this process writes, and the file that is open for writing."""
+    """A segment that this process writes, with a second file object for writing."""
 
     writer: SyncedFile = field(kw_only=True)
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return an open file of the segment if there is one; the caller closes it."""
+        """Return an open file of the segment, or None.  The caller must close it."""
         file = super().detach_reader()
         if file is not None:
             return file
@@ -57,7 +57,7 @@ class OwnSegment(Segment):
         self.writer.close()
 
     def abandon(self) -> None:
-        """Close all files in a forked child, without the locks of the parent."""
+        """Close all files in a forked child, without releasing the locks of the parent."""
         self.close_reader()
         self.writer.abandon()
 
@@ -67,10 +67,10 @@ class OwnStore(Store):
 
     Args:
         state: the state of the sink's spool.
-        directory: the directory, created by this process.
-        cache_bytes: the bytes of bodies that are kept in memory until they are read.
-        check_room: a function that raises :class:`SpoolFullError` if there is
-            no room for a number of bytes.
+        directory: the directory, which this process has created.
+        cache_bytes: the maximum number of bytes of unread batches that are kept in memory.
+        check_room: a function that raises :class:`SpoolFullError` if a number of bytes would
+            exceed the spool's limits.
     """
 
     def __init__(
@@ -83,16 +83,15 @@ class OwnStore(Store):
         super().__init__(state, directory, is_adopted=False)
         self._cache_bytes = cache_bytes
         self._check_room = check_room
-        self._active: OwnSegment | None = None  # the segment that is written
+        self._active: OwnSegment | None = None  # the segment that receives new frames
         self._number = self._sequence = 0
         self._cache: deque[Frame] = deque()  # the newest unread frames
-        self._cached = 0  # bytes of the cached frames
-        self._sealed: deque[SyncedFile] = deque()  # the files that the next sync closes
-        self._unsynced: deque[Path] = deque([directory.path.parent])  # the next sync writes them
+        self._cached = 0  # the memory that the cached frames need
+        self._sealed: deque[SyncedFile] = deque()  # files of full segments, not synced yet
+        self._unsynced: deque[Path] = deque([directory.path.parent])  # paths for the next sync
         self._write_mark()
 
     def _write_mark(self) -> None:
-        """Write the mark of the credentials if it is missing."""
         mark, path = self._state.credentials.mark, self.directory.path / FILE
         if mark and not path.exists():
             write_mark(path, mark)
@@ -103,7 +102,7 @@ class OwnStore(Store):
     def append(
         self, body: bytes, severities: bytes, time_ns: int, item: object, *, read: bool
     ) -> Frame:
-        """Write a frame.  See :meth:`fapilog.spool.Spool.append`."""
+        """Write a frame; see :meth:`fapilog.spool.Spool.append`."""
         segment = self._room_for(FRAME_HEADER_SIZE + len(severities) + len(body), time_ns)
         parts = pack_frame(self._state.identity, self._sequence + 1, time_ns, severities, body)
         try:
@@ -131,7 +130,7 @@ class OwnStore(Store):
         return frame
 
     def _room_for(self, size: int, time_ns: int) -> OwnSegment:
-        """Return the segment for the next frame, which takes ``size`` bytes."""
+        """Return the segment for the next frame of ``size`` bytes; begin one if needed."""
         active = self._active
         if active is not None and (active.writer.failed or not self._fits(active, size)):
             self.seal()
@@ -141,7 +140,7 @@ class OwnStore(Store):
         except SpoolFullError:
             if self._active is None or self._active.waiting.frames:
                 raise
-            self.seal()  # deletes the segment, in which every frame is settled
+            self.seal()  # deletes the segment, because all of its frames are settled
             self._check_room(wanted)
         return self._active or self._begin(time_ns)
 
@@ -150,7 +149,6 @@ class OwnStore(Store):
         return is_empty or segment.end + size <= self._state.options.segment_size
 
     def _begin(self, time_ns: int) -> OwnSegment:
-        """Create the next segment."""
         self._number += 1
         path = segment_path(self.directory.path, self._number)
         writer = SyncedFile(path, create_file(path, APPEND))
@@ -159,7 +157,7 @@ class OwnStore(Store):
             writer.write((header,))
         except OSError:
             writer.close()
-            with contextlib.suppress(OSError):  # an incomplete header does no harm
+            with contextlib.suppress(OSError):  # a segment with an incomplete header is ignored
                 path.unlink()
             raise
         start = SEGMENT_HEADER_SIZE
@@ -170,14 +168,14 @@ class OwnStore(Store):
         return segment
 
     def _cut_off(self, segment: OwnSegment) -> None:
-        """Remove an incomplete frame from the file; if that fails, begin another segment."""
+        """Remove an incomplete frame from the file.  If that fails, begin another segment."""
         try:
             segment.writer.cut(segment.end)
         except OSError:
             self.seal()
 
     def seal(self) -> None:
-        """End the active segment; the next sync closes its file."""
+        """Add no more frames to the active segment.  The next sync closes its file."""
         segment, self._active = self._active, None
         if segment is None:
             return
@@ -191,13 +189,13 @@ class OwnStore(Store):
 
     @property
     def has_sealed(self) -> bool:
-        """Whether a full segment waits for its sync."""
+        """Whether a full segment has not been synced yet."""
         return bool(self._sealed)
 
-    # ---- reading from memory
+    # ---- reading from the cache
 
     def _keep(self, frame: Frame) -> None:
-        """Cache a frame, so that a fast reader does not need the disk."""
+        """Keep a frame in memory, so that a fast reader does not need the disk."""
         self._cache.append(frame)
         self._cached += len(frame.body) + _OVERHEAD
         while self._cached > self._cache_bytes:
@@ -220,16 +218,16 @@ class OwnStore(Store):
             return frame
         return super().read()
 
-    # ---- files that another program deletes, replaces or cuts
+    # ---- files that another program deletes, replaces or truncates
 
     def renew(self) -> None:
-        """Write the lock, the cursor and the mark again if they are missing.  Never raises."""
+        """Create the lock, cursor and credentials mark again if they are missing.  Never raises."""
         super().renew()
-        with contextlib.suppress(OSError):  # the next call tries again
+        with contextlib.suppress(OSError):  # the next renew() tries again
             self._write_mark()
 
     def salvage(self, segment: Segment) -> LostSegment:
-        """Forget a lost segment, and return its unread frames that can still be read."""
+        """Remove a lost segment from the store.  Return its unread frames that are readable."""
         if self._active is segment:
             self._active = None
             segment.sealed = True
@@ -247,7 +245,7 @@ class OwnStore(Store):
         self, segment: Segment, file: SegmentFile | None, cached: dict[int, Frame]
     ) -> Iterator[Frame]:
         if file is not None:
-            with contextlib.suppress(OSError):  # frames that cannot be read count as lost
+            with contextlib.suppress(OSError):  # unreadable frames count as lost
                 end = min(segment.end, file.size())
                 for one in walk(file, segment.position, end, load=True):
                     frame = self.frame_of(segment, one) if isinstance(one, Found) else None
@@ -255,13 +253,13 @@ class OwnStore(Store):
                         yield cached.pop(frame.sequence, frame)
         yield from cached.values()
 
-    # ---- the disk
+    # ---- syncing and closing
 
     def sync(self) -> None:
-        """Write everything to the disk; see :meth:`Store.sync`.
+        """Sync all files and directories to disk; see :meth:`Store.sync`.
 
-        A segment that cannot be synced is announced and receives no further frames; its
-        frames are still read and delivered.
+        If a segment cannot be synced, this is announced, and the segment receives no further
+        frames.  Its frames are still read and delivered.
         """
         with self._syncing:
             while self._unsynced:
@@ -280,13 +278,13 @@ class OwnStore(Store):
             self._sync_file(self.cursor.file)
 
     def close(self) -> bool:
-        """Seal, sync and release the directory; see :meth:`Store.close`.  Blocks on disk I/O."""
+        """Seal the last segment, sync, and release the directory; see :meth:`Store.close`."""
         self.seal()
         if self._segments:
             self.sync()
         return super().close()
 
     def abandon(self) -> None:
-        """Close all descriptors in a forked child; the files belong to the parent."""
+        """Close all file descriptors in a forked child, because the files belong to the parent."""
         super().abandon()
         self._cache.clear()

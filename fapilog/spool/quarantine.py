@@ -1,9 +1,10 @@
-"""Batches that a backend refuses for good, kept on disk for a person to look at.
+"""Batches that a backend refuses for good, kept on disk for inspection.
 
-A file ``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg`` has the format of
-a segment, with the reason in each frame.  It is open and locked only while a batch is
-added, so it can be shown, replayed or deleted while the service runs.  Several
-processes share the directory and its cap; each writes its own files.
+A file ``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg`` has the format of a
+segment.  Each frame also contains the reason for the refusal.  The file is open and locked
+only while a batch is added, so the command line can show, replay or delete the file while the
+service runs.  Several processes share the directory and its size limit; each process writes
+its own files.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ NAME: Final = "quarantine"
 _FILE: Final = re.compile(r"\d{1,20}-\d{1,10}-[0-9a-f]{8}\.seg", re.ASCII)
 _MAX_FILE: Final = 1 << 20
 _MAX_REASON: Final = 1000
-#: Seconds between two measurements of the directory, which other processes change too.
+#: Seconds after which the directory is measured again, because other processes change it.
 _MEASURE_EVERY: Final = 1.0
-#: Seconds to wait for the lock of a file, which a process holds while it adds a batch.
+#: Seconds to wait for a file's lock, because a process that adds a batch holds it briefly.
 _LOCK_TIME: Final = 2.0
 _PAUSE: Final = 0.01
 
@@ -75,14 +76,15 @@ _PAUSE: Final = 0.01
 class Quarantine:
     """Adds batches to the quarantine of one sink.  Thread-safe.
 
-    The first batch creates the directory; no file stays open.
+    The directory is created for the first batch.  No file stays open between batches.
 
     Args:
         sink_name: the sink's name.
-        wire_format: the format of the bodies, 1 to 48 bytes.
-        options: the user's options; ``quarantine_bytes`` is the cap.
-        destination: the place that the sink sends to, in words and without secrets.
-        credentials: the secrets that the sink sends; only a salted digest is written.
+        wire_format: the name of the packed batches' format, 1 to 48 bytes.
+        options: the user's options; ``quarantine_bytes`` limits the size of the quarantine.
+        destination: a description without secrets of where the sink sends records.
+        credentials: the secrets that the sink sends; only a salted digest of them is written
+            to disk.
         label: the sink's name in announcements; None for ``sink_name``.
         now_ns: a clock in nanoseconds since the Unix epoch, for tests.
         monotonic: a clock in seconds, for tests.
@@ -120,18 +122,19 @@ class Quarantine:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Start a new file in a forked child."""
+        """Forget the files of the parent, so that a forked child writes its own."""
         self._lock = native.Lock()
         self._file: Path | None = None
         self._sequence = 0
-        # Per file of this process: the directory's identity, and the records' severities.
+        # For each file of this process: its directory's identity, and the number of records
+        # per severity.
         self._kept: dict[Path, tuple[object, Counter[int]]] = {}
         self._lost: Counter[int] = Counter()
         self._used = 0
         self._measured_at = self._synced_at = float("-inf")
 
     def add(self, body: bytes, severities: Sequence[int], reason: str) -> bool:
-        """Keep a batch, or announce why it cannot be kept.  Blocks on disk I/O; never raises.
+        """Write a batch, or announce why this is not possible.  Blocks on disk I/O; never raises.
 
         Args:
             body: the packed batch.
@@ -139,14 +142,14 @@ class Quarantine:
             reason: the backend's reason for the refusal, cut to 1000 characters.
 
         Returns:
-            Whether the batch was kept.
+            Whether the batch was written.
         """
         try:
             with self._lock:
                 marks, reason = severity_bytes(severities), reason[:_MAX_REASON]
                 try:
                     self._add(body, marks, reason)
-                except FileNotFoundError:  # another program removed the directory
+                except FileNotFoundError:  # another program has removed the directory
                     self._measured_at = float("-inf")
                     self._add(body, marks, reason)
         except (OSError, SpoolFullError) as error:
@@ -174,7 +177,7 @@ class Quarantine:
             try:
                 write_whole(fd, parts)
             except OSError:
-                self._file = None  # the next batch begins a new file
+                self._file = None  # the next batch goes to a new file
                 os.ftruncate(fd, before)
                 raise
             self._used += size
@@ -182,13 +185,14 @@ class Quarantine:
                 self._kept[self._file][1].update(severities)
             self._sync(fd, severities)
         finally:
-            os.close(fd)  # also releases the lock
+            os.close(fd)  # this also releases the lock
 
     def take_lost(self) -> list[int]:
-        """Return the severities of the records that were deleted with the directory, once each.
+        """Return one severity per record that was deleted together with the directory.
 
-        If only a file is missing, a person has replayed or deleted it, so its records count
-        as kept.  Never raises; blocks for the status of some files.
+        Each record is reported only once, by the first call after its deletion.  If a single
+        file is missing, a user has replayed or deleted it, so its records do not count as
+        lost.  Never raises.  Blocks while it reads the status of some files.
         """
         if not self._lock.acquire(timeout=_PAUSE):
             return []  # a batch is being added, so the directory exists
@@ -207,7 +211,7 @@ class Quarantine:
                 del self._kept[path]
 
     def _directory_now(self) -> object:
-        """Return an object that changes if another directory replaces this one."""
+        """Return the directory's identity, which changes if another directory replaces it."""
         with contextlib.suppress(OSError):
             status = self.path.stat()
             return status.st_dev, status.st_ino
@@ -224,14 +228,14 @@ class Quarantine:
         self._space.check(self._used, wanted)
 
     def _reopen(self, size: int) -> int | None:
-        """Return this process's file, locked; None if a new file is needed."""
+        """Open and lock this process's current file.  Return None if a new file is needed."""
         path = self._file
         if path is None:
             return None
         try:
             fd = open_file(path, APPEND)
         except FileNotFoundError:
-            return None  # the file was replayed or deleted
+            return None  # a user has replayed or deleted the file
         status = os.fstat(fd)
         with contextlib.suppress(OSError):
             if status.st_size + size <= _MAX_FILE and try_lock(fd) and is_at(path, status):
@@ -243,7 +247,7 @@ class Quarantine:
         path = self.path / f"{now}-{os.getpid()}-{secrets.token_hex(4)}.seg"
         fd = create_file(path, APPEND)
         try:
-            try_lock(fd)  # no other process knows the file yet
+            try_lock(fd)  # always succeeds, because no other process knows the file yet
             write_mark(mark_beside(path), self._credentials.mark)
             write_whole(fd, (pack_segment_header(1, now, self._owner.wire_format),))
         except OSError:
@@ -268,7 +272,7 @@ class Quarantine:
             try:
                 sync_data(fd)
             except OSError as error:
-                self._file = None  # its content on the disk is unknown
+                self._file = None  # after a failed sync, the content on disk is unknown
                 announce(
                     f"quarantine sync {self._label}",
                     f"{self._label}: {self.path} may not survive a power failure: {error}",
@@ -283,11 +287,11 @@ class Refused:
     """One batch in quarantine.
 
     Attributes:
-        time_ns: the time when it was added, in nanoseconds since the Unix epoch.
+        time_ns: the time when the batch was added, in nanoseconds since the Unix epoch.
         reason: the backend's reason for the refusal.
         severities: the severity number of each record.
         body: the packed batch.
-        sequence: the batch's place in its file.
+        sequence: the number of the batch, which is unique in its file.
     """
 
     time_ns: int
@@ -298,10 +302,10 @@ class Refused:
 
 
 def list_files(sink_directory: Path) -> list[Path]:
-    """Return the files of a sink's quarantine, the oldest first.
+    """Return the files of a sink's quarantine, oldest first.
 
     Raises:
-        OSError: the quarantine exists and cannot be read.
+        OSError: the quarantine exists but cannot be read.
     """
     path = sink_directory / NAME
     try:
@@ -315,8 +319,8 @@ def list_files(sink_directory: Path) -> list[Path]:
 class QuarantineFile:
     """A file of a quarantine.
 
-    Iteration yields the batches.  As a context manager, the object locks the file, and
-    at the end removes the batches that were settled.
+    Iteration yields the batches.  As a context manager, the object locks the file, and on exit
+    it removes the batches that were passed to :meth:`settle`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -330,7 +334,7 @@ class QuarantineFile:
         return scan(self.path, load=True)
 
     def __iter__(self) -> Iterator[Refused]:
-        """Yield the batches that are not damaged.
+        """Yield the undamaged batches.
 
         Raises:
             OSError: the file cannot be read.
@@ -366,7 +370,7 @@ class QuarantineFile:
         return self
 
     def settle(self, refused: Refused) -> None:
-        """Mark a batch to be removed when the context ends."""
+        """Remove this batch from the file when the context ends."""
         self._settled.add(refused.sequence)
 
     def __exit__(
@@ -375,7 +379,7 @@ class QuarantineFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Remove the settled batches, or the file if no batch remains, and unlock the file."""
+        """Remove the settled batches, or the whole file if none is left, and release the lock."""
         try:
             if self._settled:
                 self._rewrite()
@@ -389,8 +393,8 @@ class QuarantineFile:
             self.remove()
             return
         if found.header is None:
-            return  # without the wire format, the other batches cannot be written again
-        self._copy.unlink(missing_ok=True)  # a replay that was killed may have left a copy
+            return  # the batches cannot be copied without the wire format
+        self._copy.unlink(missing_ok=True)  # a replay that was killed may have left this file
         wire_format = found.header.wire_format
         fd = create_file(self._copy, APPEND)
         try:
@@ -409,7 +413,7 @@ class QuarantineFile:
         self._copy.replace(self.path)
 
     def _close_on_windows(self) -> None:
-        """Close the file on Windows, where an open file cannot be removed or replaced."""
+        """On Windows, close the file, because open files cannot be removed or replaced there."""
         if os.name == "nt":
             fd, self._fd = self._fd, -1
             os.close(fd)

@@ -1,7 +1,7 @@
-"""Frames of this process whose files another program deleted, replaced or cut.
+"""Rescues this process's frames whose files another program deleted, replaced or truncated.
 
-The newest frames are in memory, and a deleted file can be read as long as it is open.
-These frames are sent or appended again; all other frames count as lost.
+The newest frames are in memory, and a deleted file can still be read while it is open.  These
+frames are sent or written again; all other frames count as lost.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class LostSegment:
-    """A segment whose file another program deleted, replaced or cut.
+    """A segment whose file another program deleted, replaced or truncated.
 
     Attributes:
-        segment: the segment, which its store has forgotten.
-        left: the amount of its frames that :meth:`Salvage.next` has not returned.
+        segment: the segment, which is no longer part of its store.
+        left: the total of the unread frames that :meth:`Salvage.next` has not returned yet.
         file: the open file that ``frames`` reads, or None.
         frames: the unread frames that can still be read.
     """
@@ -37,7 +37,7 @@ class LostSegment:
     frames: Iterator[Frame]
 
     def close(self) -> None:
-        """Close the file, and delete it if it was only cut."""
+        """Close the file.  If the file was only truncated, delete it."""
         self.abandon()
         with contextlib.suppress(OSError):
             if self.segment.path.lstat().st_ino == self.segment.inode:
@@ -50,10 +50,10 @@ class LostSegment:
 
 
 class Salvage:
-    """A queue of the frames of lost segments.
+    """A queue of frames from lost segments.
 
     Attributes:
-        left: the amount of the frames in the queue; readable from any thread.
+        left: the total of the frames in the queue; any thread may read it.
     """
 
     def __init__(self, state: SpoolState) -> None:
@@ -63,12 +63,12 @@ class Salvage:
         self.left = Amount()
 
     def add(self, segment: LostSegment) -> None:
-        """Queue the frames of a segment."""
+        """Add the frames of a lost segment to the queue."""
         self.left.add(segment.left)
         self._segments.append(segment)
 
     def next(self) -> Frame | None:
-        """Return the next frame, or None at the end.  Blocks on disk I/O; never raises."""
+        """Return the next frame, or None.  Blocks on disk I/O; never raises."""
         frame, self._returned = self._returned, None
         while frame is None and self._segments:
             first = self._segments[0]
@@ -85,16 +85,16 @@ class Salvage:
         return frame
 
     def put_back(self, frame: Frame) -> None:
-        """Make the next call of :meth:`next` return a frame again."""
+        """Return ``frame`` to the queue as the next frame."""
         self._returned = frame
         self.left.add(frame.amount)
 
     def close(self) -> None:
-        """Count the remaining frames as lost."""
+        """Count the remaining frames of the queue as lost."""
         while frame := self.next():
             self._state.count_lost(frame.amount, frame.segment.path, is_adopted=False)
 
     def abandon(self) -> None:
-        """Close all descriptors in a forked child."""
+        """Close all file descriptors in a forked child."""
         for segment in self._segments:
             segment.abandon()

@@ -1,8 +1,8 @@
-"""Reads a segment, and skips damage.
+"""Reads the frames of a segment, and skips damaged ones.
 
-At the end of a segment, a crash leaves a part of a frame, and a power failure leaves
-zeros.  Neither counts as damage.  After damage, reading continues at the next frame
-header with a correct checksum.
+At the end of a segment, a crash leaves an incomplete frame, and a power failure leaves zeros.
+Neither counts as damage.  After damage, reading continues at the next frame header with a
+correct checksum.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from fapilog.spool.format import SegmentHeader
 
 _MAX_DAMAGES: Final = 1000
-#: Bytes that one step searches for a frame.
+#: The number of bytes that one step searches for a frame.
 _WINDOW: Final = 1 << 16
-#: The maximum frames of one step, and the maximum seconds of a step that finds no frame.
+#: The limits of a step: the number of frames, and the seconds if it finds no frame.
 _STEP: Final = 256
 _STEP_TIME: Final = 0.001
-#: The minimum bytes of damage that a scan remembers, so that later readers skip them.
+#: The minimum length of damage that later readers skip, in bytes.
 _LONG: Final = 1 << 20
 
 
 class Damage(NamedTuple):
-    """A part of a segment without a whole frame, from ``offset`` to ``end``.
+    """A range of a segment, from ``offset`` to ``end``, that contains no intact frame.
 
-    ``frames`` is the number of missing frames, estimated from the sequences.
+    ``frames`` is the number of lost frames, estimated from the sequence numbers.
     """
 
     offset: int
@@ -56,7 +56,7 @@ class Damage(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A frame of a segment; the payload is None unless ``load`` was True."""
+    """A frame of a segment.  ``payload`` is None unless the caller asked to load payloads."""
 
     header: FrameHeader
     payload: Payload | None
@@ -65,7 +65,7 @@ class Found(NamedTuple):
 def walk(
     file: SegmentFile, start: int, end: int, *, last: int | None = None, load: bool
 ) -> Iterator[Found | Damage]:
-    """Yield the whole frames between two offsets, and the damage; see :func:`walk_in_steps`."""
+    """Yield the intact frames and the damage between two offsets; see :func:`walk_in_steps`."""
     for one in walk_in_steps(file, start, end, last=last, load=load):
         if one is not None:
             yield one
@@ -74,24 +74,24 @@ def walk(
 def walk_in_steps(
     file: SegmentFile, start: int, end: int, *, last: int | None, load: bool
 ) -> Iterator[Found | Damage | None]:
-    """Walk like :func:`walk`, and yield None from time to time while no frame is found.
+    """Like :func:`walk`, but yield None from time to time while no frame is found.
 
-    Blocks on disk I/O, and holds one frame at a time.
+    Blocks on disk I/O.  Memory holds one frame at a time.
 
     Args:
         file: the segment.
-        start: the offset of the first frame, if nothing is damaged.
-        end: the offset after the last byte that is read.
-        last: the sequence before the first frame, or None if it is not known.
-        load: whether all payloads are loaded and checked; otherwise only the payloads of
-            frames that no other frame follows are checked.
+        start: the offset where the first frame should begin.
+        end: the offset at which reading ends (exclusive).
+        last: the sequence number of the frame before ``start``; None if it is not known.
+        load: whether all payloads are loaded and checked; otherwise a payload is only checked
+            if no other frame follows it.
 
     Raises:
         OSError: the disk failed.
     """
-    offset, broken = start, -1  # broken: the start of the current damage, -1 without damage
+    offset, broken = start, -1  # broken: the start of the current damage, or -1
     following: FrameHeader | None = None
-    # The bytes that may be loaded for headers that no frame follows: many of them may be false.
+    # Limits the bytes loaded for headers that no other frame follows: many of them may be false.
     budget = end - start + MAX_FRAME
     while True:
         header = following
@@ -110,7 +110,7 @@ def walk_in_steps(
         is_bad = payload is None and (load or not is_framed)
         if is_bad or (last is not None and header.sequence <= last):
             broken = header.offset if broken < 0 else broken
-            # The length of a header is correct if another frame follows.
+            # If another frame follows, the length in the header is correct.
             offset = header.end if is_framed else header.offset + 1
             yield None
             continue
@@ -127,7 +127,7 @@ def walk_in_steps(
 
 
 def _find(file: SegmentFile, offset: int, end: int) -> Generator[None, None, FrameHeader | None]:
-    """Return the first intact header from ``offset`` on whose frame ends by ``end``."""
+    """Return the first intact header from ``offset`` on whose frame does not exceed ``end``."""
     while offset < end:
         until = min(offset + _WINDOW, end)
         header = find_frame(file, offset, until, end)
@@ -139,7 +139,7 @@ def _find(file: SegmentFile, offset: int, end: int) -> Generator[None, None, Fra
 
 
 def _is_torn(file: SegmentFile, offset: int, end: int) -> Generator[None, None, bool]:
-    """Return whether the bytes from ``offset`` on may be the result of a crash."""
+    """Return whether the bytes from ``offset`` on may result from a crash or power failure."""
     if end - offset < FRAME_HEADER_SIZE or parse_frame(file, offset, end) is not None:
         return True
     return (yield from file.holds_zeros(offset, end))
@@ -147,29 +147,29 @@ def _is_torn(file: SegmentFile, offset: int, end: int) -> Generator[None, None, 
 
 @dataclass
 class Scan:
-    """The content of a segment.
+    """The findings about one segment.
 
     Attributes:
-        size: the segment's bytes.
-        disk: the bytes that the segment takes on the disk.
-        inode: the file's number on its file system.
+        size: the length of the file in bytes.
+        disk: the disk space that the file occupies, in bytes.
+        inode: the file's inode number.
         header: the segment's header; None if it is damaged or was never written.
-        is_readable: whether frames may follow the header.
-        problem: the reason why the segment must not be used; "" if it may be used.
-        is_newer: whether the problem is that a later release wrote the segment.
-        identity: the :func:`fapilog.spool.format.format_id` of the segment's
-            wire format; None if it is not known.
+        is_readable: whether the file may contain frames after its header.
+        problem: the reason why the segment must not be used, or "".
+        is_newer: whether the segment must not be used because a later release wrote it.
+        identity: the :func:`fapilog.spool.format.format_id` of the segment's wire format; None
+            if the format is not known.
         start: the offset of the first frame that is not settled.
-        end: the offset after the last unsettled frame that was found.
+        end: the offset where the last unsettled frame ends (exclusive).
         is_complete: whether the segment was read to its end.
-        gaps: the end of each long part without a frame, by its start.
+        gaps: the long ranges without an intact frame, as ``{start: end}``.
         file: the open segment while it is being read.
-        frames: the number of whole frames that are not settled.
-        records: the number of records in these frames.
-        bytes: the size of these frames in bytes.
-        oldest_ns: the time of the first of these frames; 0 without frames.
-        damages: the damaged parts, at most a thousand.
-        damaged_frames: the number of frames that were lost by damage.
+        frames: the number of intact frames that are not settled.
+        records: the number of records in the unsettled frames.
+        bytes: the size of the unsettled frames in bytes.
+        oldest_ns: the time of the first unsettled frame; 0 if there is none.
+        damages: the damaged ranges, at most a thousand.
+        damaged_frames: the number of frames that damage destroyed.
     """
 
     path: Path
@@ -194,7 +194,7 @@ class Scan:
     damaged_frames: int = 0
 
     def note(self, *damages: Damage) -> None:
-        """Count damage."""
+        """Record damaged ranges."""
         for damage in damages:
             self.damaged_frames += damage.frames
             if len(self.damages) < _MAX_DAMAGES:
@@ -227,9 +227,9 @@ def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
 
     Args:
         path: the segment's path.
-        floor: the lowest sequence that is not settled; frames below it, and
-            damage between them, are not counted.
-        load: whether payloads are also loaded and checked.
+        floor: the lowest sequence number that is not settled; earlier frames, and damage
+            between them, are not counted.
+        load: whether the payloads are also loaded and checked.
     """
     found = Scan(path)
     for _ in scan_in_steps(found, floor, load=load):
@@ -240,13 +240,13 @@ def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
 def scan_in_steps(
     found: Scan, floor: int = 0, *, load: bool = False, settled: int = 0
 ) -> Iterator[None]:
-    """Read a segment like :func:`scan`, in steps of about a millisecond.
+    """Like :func:`scan`, but in steps of about a millisecond.
 
     Args:
-        found: the object that receives the findings, step by step.
+        found: the object that receives the findings; every step updates it.
         floor: see :func:`scan`.
         load: see :func:`scan`.
-        settled: an offset before which everything is settled; 0 if it is not known.
+        settled: an offset before which all frames are settled; 0 if it is not known.
     """
     try:
         with contextlib.closing(SegmentFile(found.path)) as file:
@@ -267,7 +267,7 @@ def scan_in_steps(
 
 
 def wire_format_of(path: Path) -> int | None:
-    """Return the :func:`format_id` in a segment's header; None if it is unknown.  Never raises."""
+    """Return the :func:`format_id` from a segment's header, or None.  Never raises."""
     try:
         with contextlib.closing(SegmentFile(path)) as file:
             header = read_segment_header(file)
@@ -318,7 +318,7 @@ def _read_frames(
 
 
 def _is_settled(file: SegmentFile, offset: int, floor: int, size: int) -> bool:
-    """Return whether ``offset`` is a place where unsettled frames may begin."""
+    """Return whether the frame at ``offset`` is not settled, or the file ends there."""
     if offset >= size:
         return offset == size
     header = parse_frame(file, offset, size)

@@ -1,4 +1,4 @@
-"""The spool of one sink: this process's own store, and the stores that it adopted."""
+"""The spool of one sink: the store of this process, and the stores that it has adopted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: The number of segments that :attr:`Spool.is_whole` checks: 8 GiB at the default size.
 _TRUSTED: Final = 1024
-#: The check of an adopted directory looks at this many times fewer segments.
+#: An adopted directory is checked in smaller steps: the number of segments is divided by this.
 _ADOPTED_SHARE: Final = 32
 _NO_LOCK: Final = contextlib.nullcontext()
 
@@ -41,23 +41,22 @@ _NO_LOCK: Final = contextlib.nullcontext()
 class Spool:
     """A first-in, first-out queue of batches on disk that outlives the process.
 
-    The caller holds the delivery's lock during all methods except :meth:`sync`,
-    :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`.  The properties may
-    be read from any thread.
+    The caller must hold the delivery's lock during all methods except :meth:`sync`,
+    :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`.  Any thread may read the
+    properties without the lock.
 
     Args:
         sink_name: the sink's name; its directory is named after the name and
             the destination.
-        wire_format: the format of the bodies, 1 to 48 bytes.
+        wire_format: the name of the packed batches' format, 1 to 48 bytes.
         options: the user's options.
-        destination: the place that the sink sends to, in words and without
-            secrets.  Records for another destination or in another format are neither
-            adopted nor changed.
-        credentials: the secrets that the sink sends, "" if there are none.  Records of
-            other credentials are not adopted.  Only a salted digest is written.
+        destination: a description without secrets of where the sink sends records.  Records
+            for another destination or in another format are neither adopted nor changed.
+        credentials: the secrets that the sink sends, or "".  Records that were logged with
+            other credentials are not adopted.  Only a salted digest is written to disk.
         label: the sink's name in announcements; None for ``sink_name``.
-        cache_bytes: the bytes of bodies that stay in memory until they are
-            read, so that a fast reader does not need the disk.
+        cache_bytes: the maximum number of bytes of unread batches that are kept in memory, so
+            that a fast reader does not need the disk.
         now_ns: a clock in nanoseconds since the Unix epoch, for tests.
         monotonic: a clock in seconds, for tests.
 
@@ -105,7 +104,7 @@ class Spool:
     def open(self) -> None:
         """Create the sink's directory if it is missing, and check that it can be used.
 
-        The check creates, locks and removes a directory like that of a process.
+        The check creates, locks and removes a process directory.
 
         Raises:
             ConfigurationError: the directory cannot be written or locked, is a
@@ -113,7 +112,7 @@ class Spool:
         """
         try:
             make_sink_directory(self._path, self._owner)
-            _ = self._credentials.mark  # takes 10 ms here instead of in the first append
+            _ = self._credentials.mark  # computed here, because the digest takes about 10 ms
             create(self._path, self._now_ns()).remove()
             with contextlib.suppress(PermissionError):  # the parent directory may be unreadable
                 sync_directory(self._path.parent)
@@ -125,34 +124,34 @@ class Spool:
             )
             raise ConfigurationError(msg) from error
 
-    # ---- counts; any thread
+    # ---- counts: readable from any thread
 
     @property
     def directory(self) -> Path | None:
-        """The directory of this process; None before the first append."""
+        """The directory of this process, or None before the first append."""
         own = self._own
         return None if own is None else own.directory.path
 
     @property
     def corrupt(self) -> Corruption:
-        """Counts of the data that cannot be read back."""
+        """Counts of the data that cannot be read from the disk."""
         return self._state.corrupt
 
     @property
     def pending_records(self) -> int:
-        """The number of records that are not settled, including adopted ones."""
+        """The number of records that are not settled, including adopted records."""
         found = self._state.own.waiting.records + self._state.adopted.waiting.records
         return found + self._salvage.left.records
 
     @property
     def pending_bytes(self) -> int:
-        """The bytes of the frames of all pending records."""
+        """The bytes on disk of all batches that are not settled."""
         found = self._state.own.waiting.size + self._state.adopted.waiting.size
         return found + self._salvage.left.size
 
     @property
     def unread_records(self) -> int:
-        """The number of pending records that :meth:`read` has not returned; 0 once closed."""
+        """The number of unsettled records that :meth:`read` has not returned, or 0 if closed."""
         if self._closed:
             return 0
         found = self._state.own.unread.records + self._state.adopted.unread.records
@@ -160,12 +159,12 @@ class Spool:
 
     @property
     def disk_bytes(self) -> int:
-        """The bytes of all segments, which the cap limits."""
+        """The bytes of all segments, which ``max_bytes`` limits."""
         return self._state.own.disk + self._adopted.disk
 
     @property
     def adopted(self) -> int:
-        """The number of records adopted from dead processes so far."""
+        """The number of records that were adopted from dead processes so far."""
         return self._adopted.records
 
     # ---- writing, reading, settling
@@ -173,22 +172,22 @@ class Spool:
     def append(
         self, body: bytes, severities: Sequence[int], item: object = None, *, read: bool = False
     ) -> Frame:
-        """Write a batch.
+        """Write a batch to disk.
 
-        Blocks during a write to the page cache.  Blocks on disk I/O with
-        ``sync="always"``, for a severity number of 21 or more, and if five
-        segments wait for a sync.  After an error, the spool is unchanged.
+        Blocks during a write to the page cache.  Waits for a sync of the disk with
+        ``sync="always"``, for a severity number of 21 or more, and if five segments are not
+        synced.  After an error, the spool is unchanged.
 
         Args:
             body: the packed batch.
             severities: the severity number of each record.
-            item: an object for the reader, kept while the body is in memory.
+            item: an object that :meth:`read` also returns if the body is still in memory.
             read: whether the caller is already sending the batch, so that :meth:`read`
                 must not return it.
 
         Raises:
-            SpoolFullError: the cap or the free space is reached, the batch is
-                larger than 64 MiB, or the spool is closed.
+            SpoolFullError: the batch would exceed ``max_bytes``, ``min_free`` or 64 MiB, or
+                the spool is closed.
             OSError: the disk failed or is full.
         """
         if self._closed:
@@ -202,7 +201,7 @@ class Spool:
         own = self._own or self._make_own(size)
         try:
             return own.append(body, marks, self._now_ns(), item, read=read)
-        except FileNotFoundError:  # another program removed the directory
+        except FileNotFoundError:  # another program has removed the directory
             self.check()
         own = self._own or self._make_own(size)
         return own.append(body, marks, self._now_ns(), item, read=read)
@@ -223,10 +222,10 @@ class Spool:
         self._space.check(self.disk_bytes, size)
 
     def read(self) -> Frame | None:
-        """Return the next unread batch; None if no batch is ready.
+        """Return the next unread batch, or None if no batch is ready.
 
-        Batches of this process and adopted batches take turns.  Blocks on disk I/O if
-        the batch is not in memory.
+        Batches of this process alternate with adopted batches.  Blocks on disk I/O if the
+        batch is not in memory.
         """
         if self._closed:
             return None
@@ -241,31 +240,32 @@ class Spool:
         return None
 
     def ack(self, frame: Frame) -> None:
-        """Settle a batch, so that no process sends it again; a second call does nothing.
+        """Settle a batch, so that no process sends it again.  A second call does nothing.
 
-        Never raises.  Deletes the segment after its last batch, and an adopted directory
-        after its last segment.
+        Never raises.  Deletes a segment when all of its batches are settled, and an adopted
+        directory when all of its segments are deleted.
         """
         frame.store.ack(frame)
         self._adopted.retire(frame.store)
 
-    # ---- files that another program deletes, replaces or cuts
+    # ---- files that another program deletes, replaces or truncates
 
     @property
     def is_whole(self) -> bool:
-        """Whether all files of this process still exist in their full length."""
+        """Whether all files of this process exist in their full length."""
         return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 
     def check(self, most: int = MAX_CHECKED) -> None:
-        """Check whether another program deleted, replaced or cut files.
+        """Check whether another program deleted, replaced or truncated files.
 
-        :meth:`mend` writes unread batches of these files again if they can be read; the
-        others count as corrupt.  Batches that :meth:`read` has returned stay in memory
-        (:attr:`Frame.is_lost`).  Never raises; blocks while it reads the status of files.
+        :meth:`mend` writes the unread batches of these files again if they can be read;
+        unreadable batches count as corrupt.  Batches that :meth:`read` has returned stay in
+        memory (:attr:`Frame.is_lost`).  Never raises; blocks while it reads the status of
+        files.
 
         Args:
-            most: the number of segments to check; the next call checks the segments
-                after these.
+            most: the number of segments to check; the next call continues with the following
+                segments.
         """
         for store in list(self._adopted.stores):
             for segment in store.missing(most // _ADOPTED_SHARE):
@@ -291,10 +291,11 @@ class Spool:
             )
 
     def mend(self) -> bool:
-        """Write one batch of a lost file again; return whether more may follow.
+        """Write one batch of a lost file again.  Return True if there may be more.
 
         Raises:
-            SpoolFullError, OSError: see :meth:`append`; the next call tries again.
+            SpoolFullError, OSError: see :meth:`append`; the next call tries to write the same
+                batch.
         """
         frame = self._salvage.next()
         if frame is None:
@@ -306,10 +307,10 @@ class Spool:
             raise
         return True
 
-    # ---- the disk
+    # ---- syncing
 
     def sync(self) -> None:
-        """Write everything to the disk if ``sync_interval`` has passed or a segment is full.
+        """Sync all files if ``sync_interval`` has passed or a segment is full.
 
         Blocks on disk I/O; never raises.  Thread-safe.
         """
@@ -321,7 +322,7 @@ class Spool:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything to the disk now.  Blocks on disk I/O; never raises.  Thread-safe."""
+        """Sync all files to disk now.  Blocks on disk I/O; never raises.  Thread-safe."""
         own = self._own
         for store in (*([own] if own else []), *self._adopted.stores):
             store.sync()
@@ -330,14 +331,14 @@ class Spool:
 
     @property
     def has_orphans(self) -> bool:
-        """Whether dead processes have left records.  Blocks for names and locks on disk."""
+        """Whether dead processes have left records.  Blocks on disk I/O."""
         return has_orphans(self._path)
 
     def adopt(self) -> int:
-        """Adopt and scan directories of dead processes; return the number of their records.
+        """Adopt and scan directories of dead processes.  Return the number of their records.
 
-        Blocks until all frames are counted.  Directories that exceed the cap wait for a
-        later call.  Never raises.
+        Blocks until all frames are counted.  Once the spool has reached its size limit,
+        further directories are left for a later call.  Never raises.
         """
         before = self.adopted
         self.look_for_orphans()
@@ -346,13 +347,13 @@ class Spool:
         return self.adopted - before
 
     def look_for_orphans(self) -> bool:
-        """Claim directories of dead processes, which :meth:`adopt_step` then scans.
+        """Lock directories of dead processes, which :meth:`adopt_step` then scans.
 
         Only one thread at a time may call this method.  Blocks on disk I/O, but reads no
         segment.  Never raises.
 
         Returns:
-            Whether some directories must wait because too many are adopted already.
+            Whether some directories are left for later because too many are already adopted.
         """
         if self._closed:
             return False
@@ -360,22 +361,22 @@ class Spool:
         return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
 
     def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
-        """Scan the claimed directories for about a millisecond; return whether there is more.
+        """Scan the locked directories for about a millisecond.  Return True if more remains.
 
         Only one thread at a time may call this method.  Blocks on disk I/O; never raises.
 
         Args:
-            lock: the delivery's lock, held only while the findings are counted.
+            lock: the delivery's lock, which is held only while the findings are added.
         """
         return not self._closed and self._adopted.step(lock)
 
-    # ---- the end
+    # ---- closing
 
     def close(self) -> None:
-        """Sync and release all directories, and remove the empty directories.
+        """Sync and release all directories, and remove empty directories.
 
-        Unsettled batches stay on disk and in :attr:`pending_records`.  Blocks on disk
-        I/O; never raises; a second call does nothing.
+        Unsettled batches stay on disk and in :attr:`pending_records`.  Blocks on disk I/O;
+        never raises.  A second call does nothing.
         """
         if self._closed:
             return
@@ -388,7 +389,7 @@ class Spool:
             own.close()
 
     def after_fork(self) -> None:
-        """Forget everything in a forked child, because files and locks belong to the parent."""
+        """Start empty in a forked child, because the files and locks belong to the parent."""
         self._adopted.abandon()
         self._salvage.abandon()
         if self._own is not None:

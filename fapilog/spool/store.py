@@ -1,8 +1,8 @@
-"""Reads the frames of one directory in order, and settles them in any order.
+"""A store reads the frames of one directory in order, and settles them in any order.
 
 The spool has a store for this process's own directory
-(:class:`fapilog.spool.own_store.OwnStore`) and one for each directory that it
-adopted.  Callers hold the delivery's lock, unless a method says otherwise.
+(:class:`fapilog.spool.own_store.OwnStore`) and one for each directory that it adopted.
+Callers must hold the delivery's lock unless a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from fapilog.spool.options import SpoolOptions
     from fapilog.spool.scan import Found, Scan
 
-#: The number of segments that one check examines.
+#: The number of segments that one check examines by default.
 MAX_CHECKED: Final = 128
-#: Errors that do not come from the segment, so the read is tried again.
+#: Errors that are not caused by the segment, so reading is tried again later.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -39,20 +39,20 @@ _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 @dataclass(eq=False)
 class Amount:
-    """A number of frames and records, and their size in bytes."""
+    """A count of frames, records and bytes."""
 
     frames: int = 0
     records: int = 0
     size: int = 0
 
     def add(self, other: Amount) -> None:
-        """Add another amount."""
+        """Add another amount to this one."""
         self.frames += other.frames
         self.records += other.records
         self.size += other.size
 
     def take(self, other: Amount) -> None:
-        """Subtract another amount."""
+        """Subtract another amount from this one."""
         self.frames -= other.frames
         self.records -= other.records
         self.size -= other.size
@@ -60,13 +60,13 @@ class Amount:
 
 @dataclass(eq=False)
 class Corruption:
-    """Counts of the data that cannot be read back; readable from any thread.
+    """Counts of the data that cannot be read from the disk; any thread may read them.
 
     Attributes:
-        frames: the number of damaged frames, estimated from the sequences.
-        records: the number of lost records that had counted as pending.
-        adopted: the number of these records that a dead process wrote.
-        segments: the number of segments that are unreadable or have a later format.
+        frames: the number of damaged frames, estimated from the sequence numbers.
+        records: the number of lost records that had been counted as pending.
+        adopted: the number of lost records that a dead process had written.
+        segments: the number of segments that are unreadable or have a newer format version.
     """
 
     frames: int = 0
@@ -75,7 +75,7 @@ class Corruption:
     segments: int = 0
 
     def count(self, lost: Amount, *, is_adopted: bool) -> None:
-        """Count lost frames whose records had counted as pending."""
+        """Count the lost frames, whose records had been counted as pending."""
         self.frames += lost.frames
         self.records += lost.records
         if is_adopted:
@@ -84,11 +84,11 @@ class Corruption:
 
 @dataclass(eq=False)
 class Tally:
-    """Totals of this process's store, or of all adopted stores; readable from any thread.
+    """The totals of this process's store, or of all adopted stores; any thread may read them.
 
     Attributes:
-        waiting: the unsettled frames.
-        unread: the frames that :meth:`Store.read` has not returned.
+        waiting: the total of the frames that are not settled.
+        unread: the total of the frames that :meth:`Store.read` has not returned.
         disk: the bytes of all segments.
     """
 
@@ -113,11 +113,11 @@ class SpoolState:
         self.identity = format_id(self.wire_format)
 
     def announce(self, kind: str, text: str) -> None:
-        """Announce an error of the spool; errors of one kind share a rate limit."""
+        """Announce an error of the spool.  All errors of one kind share a rate limit."""
         diagnostics.announce(f"spool {kind} {self.label}", f"{self.label}: {text}")
 
     def count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
-        """Count and announce frames whose file another program deleted or cut."""
+        """Count and announce frames whose file another program deleted or truncated."""
         if lost.frames > 0:
             self.corrupt.count(lost, is_adopted=is_adopted)
             self.announce(
@@ -132,19 +132,19 @@ class SpoolState:
 
 @dataclass(eq=False)
 class Segment:
-    """A file of frames.
+    """A file that contains frames.
 
     Attributes:
-        position: the offset of the first frame that was not read.
-        end: the offset after the last whole frame.
-        size: the bytes that the file adds to :attr:`Tally.disk`.
-        inode: the file's number on its file system.
+        position: the offset of the first unread frame.
+        end: the offset where the last intact frame ends (exclusive).
+        size: the number of bytes that :attr:`Tally.disk` includes for this file.
+        inode: the file's inode number.
         sealed: whether the segment is complete, so that no frames will be added.
-        unread: the frames that :meth:`Store.read` has not returned.
-        waiting: the frames that are not settled.
-        is_lost: whether another program deleted, replaced or cut the file.
-        is_kept: whether the file stays, because a part of it could not be read.
-        gaps: the end of each long part without a frame, by its start.
+        unread: the total of the frames that :meth:`Store.read` has not returned.
+        waiting: the total of the frames that are not settled.
+        is_lost: whether another program deleted, replaced or truncated the file.
+        is_kept: whether the file is never deleted, because a range of it could not be read.
+        gaps: the long ranges without an intact frame, as ``{start: end}``.
     """
 
     path: Path
@@ -160,10 +160,10 @@ class Segment:
     gaps: dict[int, int] = field(default_factory=dict)
     _file: SegmentFile | None = None
     _found: Iterator[Found | Damage] | None = None
-    _found_end: int = 0  # the end of the part that is being walked
+    _found_end: int = 0  # the offset at which the current walk() ends
 
     def next_found(self) -> Found | None:
-        """Return the next whole frame from ``position`` on; None at the end.
+        """Return the next intact frame from ``position`` on, or None at the end.
 
         Raises:
             OSError: the segment cannot be read.
@@ -175,7 +175,7 @@ class Segment:
                 self.position = self.gaps.pop(self.position, self.position)
                 later = (gap for gap in self.gaps if gap > self.position)
                 self._found_end = min(later, default=self.end)
-                end = min(self._found_end, self._file.size())  # the file may have been cut
+                end = min(self._found_end, self._file.size())  # the file may have been truncated
                 self._found = walk(self._file, self.position, end, load=True)
             one = next(self._found, None)
             if one is None:
@@ -197,12 +197,12 @@ class Segment:
         return status.st_ino == self.inode and status.st_size >= self.end
 
     def skip_to(self, position: int) -> None:
-        """Continue reading at ``position``."""
+        """Continue to read at ``position``."""
         self.position = position
         self._found = None
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return the file that is open for reading, or None; the caller closes it."""
+        """Return the file that is open for reading, or None.  The caller must close it."""
         file, self._file, self._found = self._file, None, None
         return file
 
@@ -218,7 +218,7 @@ class Segment:
         self.close_reader()
 
     def abandon(self) -> None:
-        """Close all files in a forked child."""
+        """Close all files in a forked child, without releasing the locks of the parent."""
         self.close_reader()
 
 
@@ -227,16 +227,16 @@ class Frame:
     """One batch on disk.  Only the spool uses ``end``, ``segment`` and ``store``.
 
     Attributes:
-        sequence: the frame's place in its directory.
-        time_ns: the time of its append, in nanoseconds since the Unix epoch.
+        sequence: the number of the frame in its directory, counted from 1.
+        time_ns: the time when the frame was written, in nanoseconds since the Unix epoch.
         severities: the severity number of each record.
         body: the packed batch.
-        item: the object that :meth:`Spool.append` received with the batch; None if
-            the frame was read from the disk.
-        size: the bytes that the frame takes on the disk.
-        end: the offset after the frame.
-        segment: the frame's segment.
-        store: the frame's store.
+        item: the object that was passed to :meth:`Spool.append` with the batch; None if the
+            frame was read from the disk.
+        size: the length of the frame on disk in bytes.
+        end: the offset where the frame ends (exclusive).
+        segment: the segment that contains the frame.
+        store: the store that contains the segment.
     """
 
     sequence: int
@@ -251,7 +251,7 @@ class Frame:
 
     @property
     def amount(self) -> Amount:
-        """The amount of this single frame."""
+        """The amount of this frame alone: one frame, its records and its size."""
         return Amount(1, len(self.severities), self.size)
 
     @property
@@ -261,7 +261,7 @@ class Frame:
 
     @property
     def is_lost(self) -> bool:
-        """Whether only memory holds the frame, because another program deleted or cut its file."""
+        """Whether the frame exists only in memory, because its file was deleted or truncated."""
         return self.segment.is_lost
 
 
@@ -286,23 +286,23 @@ class Store:
         self.is_adopted = is_adopted
         self.cursor = Cursor(directory.path)
         self._segments: list[Segment] = []
-        self._unread: deque[Segment] = deque()  # segments that were not read to their end
-        # A frame is "given out" when read() returns it, or when it was sent during append().
-        self._next = max(self.cursor.floor, 1)  # the lowest sequence that was not given out
-        self._ahead: set[int] = set()  # given out or settled although higher than _next
-        self._out: set[int] = set()  # given out and not settled
-        self._order: list[int] = []  # a heap of _out, and of some settled sequences
+        self._unread: deque[Segment] = deque()  # segments that have not been read to their end
+        # A frame is "handed out" when read() returns it, or when it was sent during append().
+        self._next = max(self.cursor.floor, 1)  # the lowest sequence not handed out
+        self._ahead: set[int] = set()  # numbers above _next that were handed out or settled
+        self._out: set[int] = set()  # numbers that were handed out but are not settled
+        self._order: list[int] = []  # a heap of the numbers in _out and of some settled numbers
         self.is_complete = not is_adopted
         self._growing: Segment | None = None  # the segment that is being scanned
-        self._grown = Amount()  # the frames of _growing that were counted
+        self._grown = Amount()  # the frames of _growing that are already counted
         self._is_open = True
-        self._checked = 0  # the index at which the next check begins
+        self._checked = 0  # the index of the segment where the next check begins
         self._syncing = native.RLock()
 
-    # ---- adding the findings of a scan
+    # ---- adding the results of a scan
 
     def extend(self, found: Scan) -> int:
-        """Add the frames that the scan of a segment has found since the last call.
+        """Add the frames that a scan has found since the previous call for the same segment.
 
         Returns:
             The number of new records.
@@ -364,7 +364,7 @@ class Store:
     # ---- reading
 
     def read(self) -> Frame | None:
-        """Return the next frame and count it as given out; None if no frame is ready."""
+        """Return the next frame, which is then handed out, or None if no frame is ready."""
         while self._unread:
             segment = self._unread[0]
             try:
@@ -387,7 +387,7 @@ class Store:
         return None
 
     def frame_of(self, segment: Segment, found: Found) -> Frame | None:
-        """Return a frame that was read from the disk; None if it has another wire format."""
+        """Return a frame that was read from disk, or None if it has another wire format."""
         header, payload = found
         if payload is None or header.format_id != self._state.identity:
             return None
@@ -396,19 +396,18 @@ class Store:
         return Frame(header.sequence, header.time_ns, marks, body, None, *where)
 
     def _is_due(self, sequence: int) -> bool:
-        """Return whether the frame with this sequence must still be given out."""
+        """Return whether the frame with number ``sequence`` has not been handed out yet."""
         if sequence in self._ahead:
             self._go_on_at(sequence)
             return False
         return sequence >= self._next
 
     def _give_out(self, frame: Frame) -> None:
-        """Count the next frame as read."""
         self._go_on_at(frame.sequence + 1)
         self._mark_out(frame)
 
     def _go_on_at(self, sequence: int) -> None:
-        """Continue at ``sequence``, or at the first later sequence that is not in ``_ahead``."""
+        """Continue at ``sequence`` or, if it is in ``_ahead``, at the next number that is not."""
         while sequence in self._ahead:
             self._ahead.discard(sequence)
             sequence += 1
@@ -420,7 +419,7 @@ class Store:
         self._count_read(frame.segment, frame.amount)
 
     def _finish(self, segment: Segment) -> None:
-        """Count the frames that were missing when the segment was read to its end."""
+        """At the end of a segment, count the frames that could not be read as lost."""
         segment.close_reader()
         lost = replace(segment.unread)
         if lost.frames > 0:
@@ -436,11 +435,11 @@ class Store:
     # ---- settling
 
     def ack(self, frame: Frame) -> None:
-        """Settle a frame; a second call does nothing.  Never raises."""
+        """Settle a frame.  A second call does nothing.  Never raises."""
         sequence = frame.sequence
         if not self._is_open:
             return
-        if frame.is_lost:  # no total includes the frame any more
+        if frame.is_lost:  # the totals no longer include this frame
             self._out.discard(sequence)
             self._move_cursor(frame)
             return
@@ -455,7 +454,7 @@ class Store:
         self._move_cursor(frame)
 
     def _pass_by(self, frame: Frame) -> None:
-        """Make :meth:`read` skip a frame that was sent or settled without it."""
+        """Make :meth:`read` skip a frame that was sent or settled before it was read."""
         self._ahead.add(frame.sequence)
         self._go_on_at(self._next)
 
@@ -466,7 +465,7 @@ class Store:
             self._drop(segment)
 
     def _move_cursor(self, frame: Frame) -> None:
-        """Write the cursor after ``frame`` was settled."""
+        """Write the cursor if settling ``frame`` changed the lowest unsettled sequence."""
         while self._order and self._order[0] not in self._out:
             heapq.heappop(self._order)
         floor = min(self._order[0], self._next) if self._order else self._next
@@ -484,12 +483,12 @@ class Store:
                 f"twice: {error.strerror or error}",
             )
 
-    # ---- files that another program deletes, replaces or cuts
+    # ---- files that another program deletes, replaces or truncates
 
     def missing(self, most: int = MAX_CHECKED) -> list[Segment]:
-        """Return segments whose files another program deleted, replaced or cut.
+        """Return segments whose files another program deleted, replaced or truncated.
 
-        Checks ``most`` segments; the next call checks the segments after these.
+        Checks ``most`` segments.  The next call continues with the following segments.
         """
         segments = self._segments
         if not self.directory.is_there:
@@ -507,7 +506,7 @@ class Store:
         self.cursor.renew()
 
     def give_up(self, segment: Segment) -> Amount:
-        """Forget a lost segment; return the amount of its unread frames."""
+        """Remove a lost segment from the store.  Return the total of its unread frames."""
         left = replace(segment.unread)
         self._tally.unread.take(left)
         self._tally.waiting.take(segment.waiting)
@@ -516,7 +515,6 @@ class Store:
         return left
 
     def _drop(self, segment: Segment) -> None:
-        """Delete a segment whose frames are all settled."""
         self._take_out(segment)
         if not segment.is_kept:
             self._delete(segment.path)
@@ -534,12 +532,12 @@ class Store:
         except OSError as error:
             self._state.announce("delete", f"cannot delete {path}: {error.strerror or error}")
 
-    # ---- the disk
+    # ---- syncing and closing
 
     def sync(self) -> None:
-        """Write everything to the disk, so that it survives a power failure.
+        """Sync all files to disk, so that their content survives a power failure.
 
-        Thread-safe without the delivery's lock; blocks on disk I/O; never raises.
+        Thread-safe without the delivery's lock.  Blocks on disk I/O; never raises.
         """
         with self._syncing:
             self._sync_file(self.cursor.file)
@@ -576,7 +574,7 @@ class Store:
             return False
 
     def abandon(self) -> None:
-        """Close all descriptors in a forked child; the files belong to the parent."""
+        """Close all file descriptors in a forked child, because the files belong to the parent."""
         self._is_open = False
         for segment in self._segments:
             segment.abandon()

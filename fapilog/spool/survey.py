@@ -1,7 +1,7 @@
-"""Reports about the files on disk, for the command line.
+"""Reports about the spool's files on disk, for the command line.
 
-A survey changes nothing.  The other functions change only
-directories and files that they have locked.
+:func:`survey` changes nothing.  Other functions change only directories and files that they
+have locked.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class DirectoryReport:
     """The content of a process's directory.
 
     Attributes:
-        path: the directory.
+        path: the directory's path.
         name: the parts of the directory's name.
-        is_alive: whether a living process has written or adopted the directory.
+        is_alive: whether a living process has created or adopted the directory.
         problem: the reason why the directory cannot be read, or "".
-        segments: the scans of the segments.
-        mark: the mark of the credentials with which the records were logged.
+        segments: the results of scanning the segments.
+        mark: the credentials mark, which shows the credentials that the records need.
     """
 
     path: Path
@@ -61,12 +61,12 @@ class DirectoryReport:
 
     @property
     def size(self) -> int:
-        """The bytes of all segments."""
+        """The total size of the segments in bytes."""
         return sum(segment.size for segment in self.segments)
 
     @property
     def oldest_ns(self) -> int:
-        """The time of the oldest waiting batch, in nanoseconds since the Unix epoch, or 0."""
+        """The time of the oldest unsettled batch, in nanoseconds since the Unix epoch, or 0."""
         return min((s.oldest_ns for s in self.segments if s.oldest_ns), default=0)
 
     @property
@@ -80,10 +80,10 @@ class SinkReport:
     """The spool and the quarantine of one sink.
 
     Attributes:
-        owner: the sink, as far as it is known.
+        owner: the sink's name, format and destination, as far as they are known.
         path: the sink's directory.
-        directories: the directories of processes, the oldest first.
-        quarantine: the scans of the quarantine's files.
+        directories: the directories of processes, oldest first.
+        quarantine: the results of scanning the quarantine's files.
         problem: the reason why the directory cannot be read, or "".
     """
 
@@ -99,15 +99,15 @@ class SinkReport:
         return self.owner.name
 
 
-# ---- looking
+# ---- reading
 
 
 def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return one report per sink in a spool's directory.  Blocks on disk I/O.
+    """Return one report per sink whose records are on disk.  Blocks on disk I/O.
 
     Args:
-        directory: the directory that the options name.
-        load: whether every payload is also loaded and checked.
+        directory: the spool's directory from the options.
+        load: whether the payloads are also loaded and checked.
 
     Raises:
         OSError: the directory cannot be read.
@@ -152,10 +152,10 @@ def _is_gone(found: Scan) -> bool:
 
 
 def purge_directory(report: DirectoryReport) -> bool:
-    """Delete the segments of a dead process, and their directory if it has no other files.
+    """Delete a dead process's segments, and the directory if it has no other files.
 
     Returns:
-        Whether the directory was deleted; False if a process owns it now.
+        Whether the directory was deleted.  It is kept if a process owns it now.
 
     Raises:
         OSError: the directory belongs to another user, or a file cannot be deleted.
@@ -172,7 +172,7 @@ def purge_directory(report: DirectoryReport) -> bool:
 
 
 def purge_quarantine(report: SinkReport) -> Iterator[Path]:
-    """Delete a sink's quarantine, and yield each deleted file.
+    """Delete the files of a sink's quarantine, and yield the path of each deleted file.
 
     Raises:
         OSError: a file cannot be deleted.
@@ -187,9 +187,9 @@ def purge_quarantine(report: SinkReport) -> Iterator[Path]:
 
 
 def other_credentials(report: SinkReport, credentials: Credentials) -> SinkReport:
-    """Return a report with only the records that need other credentials.
+    """Return the part of a report about records that need other credentials.
 
-    Directories of living processes are left out.
+    Directories of living processes are excluded.
     """
     orphans = [one for one in report.directories if not one.is_alive]
     marks = [(one, read_mark(mark_beside(one.path))) for one in report.quarantine]
@@ -203,12 +203,12 @@ def other_credentials(report: SinkReport, credentials: Credentials) -> SinkRepor
 def give_to(
     report: SinkReport, owner: Owner, root: Path, credentials: Credentials
 ) -> Iterator[tuple[Path, str]]:
-    """Give the directories of dead processes and the quarantine to another sink.
+    """Move the directories of dead processes and the quarantine to another sink.
 
-    Moves them to the sink's directory, and marks them with the sink's credentials.
+    They move to the directory of the sink ``owner`` and get that sink's credentials mark.
 
     Yields:
-        Each directory or file, and the reason why it was not moved, or "".
+        For each directory or file, its path and the reason why it was not moved, or "".
 
     Raises:
         OSError: the sink's directory cannot be created.
@@ -222,7 +222,7 @@ def give_to(
         yield found.path, _move_refused(found, owner, target / NAME, credentials.mark)
     if target == report.path:
         return
-    with contextlib.suppress(OSError):  # a directory with other files stays
+    with contextlib.suppress(OSError):  # a directory with other files is kept
         if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - only names are needed
             with contextlib.suppress(FileNotFoundError):
                 (report.path / NAME).rmdir()

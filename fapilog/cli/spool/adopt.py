@@ -1,8 +1,8 @@
-"""``fapilog spool adopt``: moves the records that wait for one sink to another sink.
+"""``fapilog spool adopt``: moves records on disk from one sink to another.
 
-Records on disk are sent only by the sink that they were logged for, with the
-same name, destination and credentials.  If no such sink is configured any more, or an
-earlier release did not write the destination, a person chooses a sink with this command.
+Records on disk are sent only by the sink that they were logged for, with the same name,
+destination and credentials.  If this sink is no longer configured, or an earlier release did
+not write the destination, the user chooses another sink with this command.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def adopt(
     directory: Directory = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> None:
-    """Give the records of dead processes, and the quarantine, to a configured sink.
+    """Move the records of dead processes, and the quarantine, to a configured sink.
 
-    The records may be of the same sink with other credentials.  The service or
-    `fapilog spool replay` then sends them.  Asks first; without a terminal, --yes is required.
+    The service or `fapilog spool replay` then sends the records.  The command also works for
+    records of the same sink with other credentials.  It asks for confirmation; without a
+    terminal, --yes is required.
     """
     settings = Settings()
     root = location(directory, settings)
@@ -75,10 +76,10 @@ def adopt(
 
 
 def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
-    """Return a configured sink that can spool.
+    """Return the configured sink ``name``, which must support the spool.
 
     Raises:
-        ConfigurationError: the sink is not configured, or it cannot spool.
+        ConfigurationError: the sink is not configured, or does not support the spool.
     """
     durable = as_durable(sinks[name]) if name in sinks else None
     if durable is None:
@@ -90,7 +91,7 @@ def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:
-    """Print the result for one directory or file, and return whether it was moved."""
+    """Print what happened to one directory or file.  Return True if it was moved."""
     if problem:
         terminal.line(Text("✗", RED), f" kept {path}: {problem}")
     else:

@@ -18,7 +18,7 @@ _HEX: Final = 32
 
 
 def lines_of(wire_format: str, body: bytes) -> list[str]:
-    """Return a batch as lines, one per record if the format is known; else its text or size."""
+    """Return one line per record; for an unknown wire format, the text or the size of the batch."""
     try:
         reader = _READERS.get(wire_format)
         return body.decode().splitlines() if reader is None else list(reader(body))
@@ -45,7 +45,7 @@ def _loki_json(body: bytes) -> Iterator[str]:
 
 
 def _loki(body: bytes) -> Iterator[str]:
-    """Yield the labels, line and metadata of each entry in a logproto.PushRequest."""
+    """Yield the labels, line and metadata of each entry in a ``logproto.PushRequest``."""
     for stream in _repeated(body, 1):
         labels = bytes_field(stream, 1).decode()
         for entry in _repeated(stream, 2):

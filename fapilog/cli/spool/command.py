@@ -1,4 +1,4 @@
-"""The commands of ``fapilog spool`` that only read: status, verify, quarantine."""
+"""The ``fapilog spool`` commands that only read: status, verify and quarantine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def status(
     directory: Directory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the records that wait for each sink: their processes, number and age."""
+    """Show the records on disk per sink: the processes that wrote them, their number and age."""
     place = location(directory)
     reports = look(place)
     others = _with_other_credentials(directory, reports)
@@ -77,9 +77,9 @@ def status(
 
 
 def verify(directory: Directory = None) -> None:
-    """Check every frame, including settled ones.
+    """Check every frame in the spool and the quarantine, including settled frames.
 
-    Prints the file and the offset of any damage, and exits with 1 if there is damage.
+    Prints the file and the offset of any damage.  Exits with 1 if there is damage.
     """
     terminal = Terminal()
     frames = files = 0
@@ -136,8 +136,8 @@ def location(given: Path | None, settings: Settings | None = None) -> Path:
     """Return the spool's directory.
 
     Raises:
-        ConfigurationError: no directory is given or configured, or the given
-            directory does not exist.
+        ConfigurationError: no directory is passed or configured, or the passed directory does
+            not exist.
     """
     if given is not None and not given.expanduser().is_dir():
         msg = f"--directory {given}: there is no such directory"
@@ -150,7 +150,7 @@ def location(given: Path | None, settings: Settings | None = None) -> Path:
 
 
 def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return one report per sink in a directory; none if the directory is missing.
+    """Return one report per sink in a directory.  A missing directory has no reports.
 
     Raises:
         ConfigurationError: the directory cannot be read.
@@ -165,7 +165,7 @@ def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
 
 
 def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
-    """Return the reports of the sink or directory ``name``; all reports if it is None.
+    """Return the reports of the sink or directory ``name``.  None selects all reports.
 
     Raises:
         ConfigurationError: no records of this sink are on disk.
@@ -180,12 +180,12 @@ def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
 
 
 def counted(number: int, word: str) -> str:
-    """Return a number with its word: ``1 record``, ``2 records``."""
+    """Return a number and a noun in singular or plural: ``1 record``, ``2 records``."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def size_of(scans: Iterable[Scan]) -> str:
-    """Return the total size of some files as human-readable text."""
+    """Return the total size of the scanned files as readable text."""
     return ByteSize(sum(found.size for found in scans)).human_readable()
 
 
@@ -193,25 +193,25 @@ def size_of(scans: Iterable[Scan]) -> str:
 
 
 def configured_sinks(settings: Settings) -> dict[str, Any]:
-    """Return the sinks of a service with these settings, by name."""
+    """Return the sinks that these settings configure, by name."""
     fallbacks = dict.fromkeys(group.fallback for group in settings.routes.values())
     wanted = [*wanted_sinks(settings), *(one for one in fallbacks if one is not None)]
     return name_sinks(settings, wanted)
 
 
 def owner_of(sink: DurableSink[Any]) -> Owner:
-    """Return the name, format and destination of the sink that owns a directory."""
+    """Return the name, format and destination that identify a sink's directory."""
     return Owner(str(sink.name), sink.wire_format, destination_of(sink))
 
 
 def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -> set[Path]:
-    """Return the directories and files that need credentials that their sink does not have.
+    """Return the directories and files whose credentials mark does not match their sink.
 
-    Sinks without a valid configuration are left out.
+    If the configuration is invalid, the result is empty.
     """
     found: set[Path] = set()
     if directory is not None:
-        return found  # these settings may belong to another service
+        return found  # the settings may belong to another service
     with contextlib.suppress(ConfigurationError):
         durables = [one for one in map(as_durable, configured_sinks(Settings()).values()) if one]
         known = {owner_of(one).directory: Credentials(credentials_of(one)) for one in durables}
@@ -302,7 +302,6 @@ def _plain(report: SinkReport, others: Container[Path]) -> dict[str, Any]:
 
 
 def _show_damage(terminal: Terminal, found: Scan) -> bool:
-    """Print the damage in a file, and return whether the file is damaged."""
     if found.problem:
         mark = Text("!", YELLOW) if found.is_newer else Text("✗", RED)
         terminal.line(mark, f" {found.path}: {found.problem}")

@@ -24,10 +24,10 @@ def purge(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> None:
-    """Delete the records of dead processes from the spool, or the quarantine.
+    """Delete the records of dead processes, or the quarantine.
 
-    Keeps the records that a living process owns.  Asks for confirmation; without
-    a terminal, --yes is required.
+    Keeps the records of living processes.  The command asks for confirmation; without a
+    terminal, --yes is required.
     """
     reports = of_sink(look(location(directory)), sink)
     terminal = Terminal()
@@ -51,7 +51,7 @@ def purge(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask for confirmation; end the command if the answer is no, or there is no terminal."""
+    """Ask for confirmation.  End the command if the answer is no or there is no terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -61,7 +61,6 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:
-    """Delete one directory, and return whether it was deleted."""
     try:
         if purge_directory(orphan):
             terminal.line(Text("✓", GREEN), f" deleted {orphan.path}")
@@ -74,7 +73,6 @@ def _purge_orphan(terminal: Terminal, orphan: DirectoryReport) -> bool:
 
 
 def _purge_quarantine(terminal: Terminal, report: SinkReport) -> bool:
-    """Delete one sink's quarantine, and return whether it was deleted."""
     try:
         for path in purge_quarantine(report):
             terminal.line(Text("✓", GREEN), f" deleted {path}")

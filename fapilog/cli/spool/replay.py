@@ -1,6 +1,6 @@
 """``fapilog spool replay``: sends the records of dead processes, or the quarantine.
 
-The command adopts directories like a service, so they never send the same records.
+The command adopts directories like a running service, so the two never send the same records.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def replay(
         bool, typer.Option("--quarantine", help="Send the quarantine, not the spool.")
     ] = False,
 ) -> None:
-    """Send the records of dead processes, or the quarantine, with the configured sinks.
+    """Send the records of dead processes, or the quarantine, through the configured sinks.
 
-    Removes delivered records from the disk, moves refused records to the quarantine,
-    and keeps all others.  Exits with 0 if all records were delivered, else with 1.
+    Removes delivered records from the disk, moves refused records to the quarantine, and keeps
+    all other records.  Exits with 0 if all records were delivered, else with 1.
     """
     settings = Settings()
     root = location(directory, settings)
@@ -64,7 +64,6 @@ def replay(
 
 
 def _show_no_sink(terminal: Terminal, report: SinkReport, sinks: Iterable[str]) -> None:
-    """Print that no configured sink may send the records, and suggest ``spool adopt``."""
     destination = report.owner.destination
     reason = f"no such sink is configured for {destination}"
     if not destination:
@@ -90,7 +89,7 @@ def _replay_sink(
     *,
     from_quarantine: bool,
 ) -> bool:
-    """Send the records of one sink and print the result; return whether all were delivered."""
+    """Send the records of one sink and print the result.  Return True if all were delivered."""
     durables = [one for one in map(as_durable, sinks.values()) if one is not None]
     durable = {owner_of(one).directory: one for one in durables}.get(report.path.name)
     if durable is None:
@@ -98,7 +97,7 @@ def _replay_sink(
         return False
     options = SpoolOptions(
         directory=root,
-        max_bytes=_UNLIMITED,  # nothing is added to the records on disk
+        max_bytes=_UNLIMITED,  # no records are added to the disk
         min_free=0,
         quarantine_bytes=settings.spool.quarantine_bytes,
     )
@@ -122,7 +121,6 @@ def _replay_sink(
 
 
 def _show(terminal: Terminal, resend: Resend) -> None:
-    """Print the result on one line, and the first problem on a second line."""
     parts = [f"{counted(resend.delivered, 'record')} delivered"]
     for count, what in (
         (resend.rejected, "rejected"),

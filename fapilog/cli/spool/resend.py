@@ -1,7 +1,7 @@
 """Sends batches from disk again, and counts the delivered and refused records.
 
-A delivered batch is deleted immediately.  Records that the backend refuses for
-good go to the quarantine, as in a service, and all other records stay on disk.
+A delivered batch is deleted immediately.  As in a running service, records that the backend
+refuses for good move to the quarantine.  All other records stay on disk.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _ATTEMPTS: Final = 3
 #: Seconds between two updates of the progress line.
 _PROGRESS_EVERY: Final = 0.1
-#: The code that erases the rest of a terminal's line.
+#: The code that erases a terminal's line from the cursor to the end.
 _ERASE: Final = "\x1b[K"
 
 
@@ -46,8 +46,8 @@ class Resend(Delivery):
     """Sends batches from disk through one sink, and counts the results.
 
     Args:
-        sink: the sink, opened before the first batch.
-        settings: the settings with the time limit and the waits between attempts.
+        sink: the sink; the caller must open it before the first batch is sent.
+        settings: the settings, which contain the time limit and the waits between attempts.
         options: the directory and the limits of the spool and the quarantine.
 
     Attributes:
@@ -56,8 +56,8 @@ class Resend(Delivery):
         rejected: the number of records that the backend rejected in accepted batches.
         moved: the number of refused records that were moved to the quarantine.
         left: the number of records that stay on disk.
-        problem: a reason why records stay on disk or are lost, or "".
-        note: the backend's message about an accepted batch, or "".
+        problem: a reason why some records stay on disk or are lost, or "".
+        note: the backend's latest message about an accepted batch, or "".
     """
 
     def __init__(self, sink: DurableSink[Any], settings: Settings, options: SpoolOptions) -> None:
@@ -149,10 +149,10 @@ class Resend(Delivery):
             self.problem = f"{file.path}: {error.strerror or error}"
 
     def _send(self, body: bytes, severities: bytes, *, is_refused: bool = False) -> bool:
-        """Send one batch, and return whether it may be removed from its file.
+        """Send one batch.  Return True if it may be removed from its file.
 
-        A batch from the quarantine (``is_refused``) stays there if the backend refuses all
-        of its records again.
+        A batch from the quarantine (``is_refused``) stays in its file if the backend refuses
+        all of its records again.
         """
         try:
             items = self._durable.unpack(body)
@@ -169,17 +169,16 @@ class Resend(Delivery):
         return self._move(self._refused, is_refused and is_whole)
 
     def _move(self, parts: Sequence[tuple[bytes, Sequence[int], str]], may_stay: bool) -> bool:
-        """Put refused parts in quarantine; return False if the batch must stay in its file."""
+        """Put refused records into quarantine.  Return False if the batch must stay on disk."""
         if not parts:
             return True
         self.problem = self.problem or f"refused: {parts[0][2]}"
         if may_stay or not all(self._quarantine.add(*part) for part in parts):
-            return False  # records may be sent twice, but are not lost
+            return False  # some records may be sent twice, but none are lost
         self.moved += sum(len(severities) for _, severities, _ in parts)
         return True
 
     def _show_progress(self, done: int, total: int) -> None:
-        """Show the progress on one line if standard error is a terminal."""
         if sys.stderr.isatty() and monotonic() >= self._next_progress:
             self._next_progress = monotonic() + _PROGRESS_EVERY
             sys.stderr.write(f"\r{self.name}: {done} of {total} records{_ERASE}")
@@ -189,10 +188,10 @@ class Resend(Delivery):
         if self._next_progress:
             sys.stderr.write(f"\r{_ERASE}")
 
-    # ---- called by send_until_settled
+    # ---- called by send_until_settled()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for ``seconds``."""
+        """Wait for ``seconds``, and continue the delivery."""
         time.sleep(seconds)
         return True
 
@@ -201,12 +200,12 @@ class Resend(Delivery):
         return self._timeout
 
     def fail(self, error: BaseException, attempt: int) -> None:
-        """End the replay after three failed attempts to send the same records."""
+        """After three failed attempts with the same records, end the replay."""
         if attempt == _ATTEMPTS:
             raise BackendAwayError(describe(error)) from error
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count a part of a batch that the backend accepted."""
+        """Count the records of a part that the backend accepted."""
         self.rejected += outcome.rejected
         self.delivered += len(batch.parts.pop(0)) - outcome.rejected
         if outcome.message:
@@ -215,11 +214,11 @@ class Resend(Delivery):
             self.problem = self.problem or self.note or "rejected by the backend"
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Note a refused part of a batch for the quarantine, or end the replay."""
+        """Remember a refused part for the quarantine, or end the replay."""
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, (TooLargeError, InvalidDataError)):
-            # Other errors, for example a wrong address, affect all batches.
+            # All other errors, for example those of a wrong address, would affect every batch.
             raise BackendAwayError(describe(error)) from error
         batch.parts.pop(0)
         packed = self._durable.pack(part.items)

@@ -1,4 +1,4 @@
-"""HTTP for the sinks of OTLP and Loki: options, proxies, TLS, and requests with a deadline.
+"""HTTP for the OTLP and Loki sinks: options, proxies, TLS, and requests with a deadline.
 
 ``client`` posts one batch, ``transport`` makes its connections, ``options`` checks the
 endpoint, credentials and certificates, and ``destination`` describes the backend for the

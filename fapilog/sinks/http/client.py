@@ -1,7 +1,7 @@
-"""Posts a request within a deadline, and maps a failure to one of fapilog's errors.
+"""Posts a request within a deadline, and converts a failure to one of fapilog's errors.
 
-The client of httpx is not used, because it logs every request at INFO in the application's
-own logs.
+The client of httpx is not used, because it would log every request at INFO in the
+application's logs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fapilog.otlp.classify import Refusals
     from fapilog.sinks.http.options import HTTPOptions
 
-#: The maximum size of an answer in bytes; OTLP recommends this limit.
+#: The maximum size of a response body in bytes, as OTLP recommends.
 MAX_RESPONSE: Final = 4 << 20
 
 _HOST: Final = re.compile(r"\w*:?//(?:[^/?#]*@)?([^/?#@]+)")
@@ -51,10 +51,10 @@ class Answer(NamedTuple):
     """The answer to a request that the backend accepted.
 
     Attributes:
-        status: the HTTP status, 2xx.
-        body: the body, or ``b""`` if the answer is compressed.
+        status: the HTTP status, which is between 200 and 299.
+        body: the body; ``b""`` if it is compressed.
         content_type: the media type with its parameters, in lower case.
-        problem: the reason why the rest of the answer could not be read, or "".
+        problem: the reason why the body could not be read, or "".
     """
 
     status: int
@@ -64,20 +64,20 @@ class Answer(NamedTuple):
 
 
 class HTTPClient:
-    """Posts requests to one URL.  Thread-safe: each thread that posts has its own connection.
+    """Posts requests to one URL.  Thread-safe: no two threads use the same connection at once.
 
     Args:
         options: the checked options.
-        agent: the User-Agent, unless the options contain one.
-        headers: the headers of the protocol, which override the options' headers.
+        agent: the User-Agent header, unless the options contain this header.
+        headers: the headers that the protocol requires; they override the options' headers.
         transport: an httpx transport to use instead of the network, for tests.
-        retryable: the HTTP statuses after which the same request may succeed.
-        refusals: the errors for texts of a 400 with a special meaning.
-        refuses_long: whether an answer of more than :data:`MAX_RESPONSE` bytes is a
-            permanent error for every status, as OTLP requires.
+        retryable: the HTTP statuses after which the same request is sent again.
+        refusals: the errors for 400 responses whose text has a special meaning.
+        refuses_long: whether a response of more than :data:`MAX_RESPONSE` bytes is a permanent
+            error, whatever its status, as OTLP requires.
 
     Raises:
-        ConfigurationError: the endpoint, a certificate or the environment's proxy is wrong.
+        ConfigurationError: the endpoint, a certificate or the environment's proxy is invalid.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class HTTPClient:
         self.clean = partial(options.conceal, proxy=self._proxy)
         is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
         self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
-        self._connections: list[DeadlineTransport] = []  # every connection
-        self._idle: list[DeadlineTransport] = []  # the connections that no thread is using
+        self._connections: list[DeadlineTransport] = []  # all connections
+        self._idle: list[DeadlineTransport] = []  # connections that no thread is using
         try:
             self._url = httpx.URL(options.endpoint)
         except httpx.InvalidURL as error:
@@ -112,13 +112,13 @@ class HTTPClient:
             raise ConfigurationError(msg, "endpoint") from None
 
     def post(self, body: bytes, timeout: float) -> Answer:
-        """Post ``body`` and return the answer; blocks up to ``timeout`` seconds.
+        """Post ``body`` and return the answer.  Blocks up to ``timeout`` seconds.
 
         Raises:
             SendError: the connection failed, or the answer is not a success.
         """
         deadline = monotonic() + timeout
-        give_way()  # let the application run, because building the body took long
+        give_way()  # building the body took long, so the application runs first
         request = httpx.Request(
             "POST",
             self._url,
@@ -141,7 +141,7 @@ class HTTPClient:
         return self._checked(response, answer, problem)
 
     def _read(self, response: httpx.Response, deadline: float, timeout: float) -> tuple[bytes, str]:
-        """Return the answer's body and "", or ``b""`` and why the body cannot be read."""
+        """Return the response body and "".  If it cannot be read, return b"" and the reason."""
         try:
             return _body_of(response, deadline), ""
         except NETWORK_ERRORS as error:
@@ -151,7 +151,6 @@ class HTTPClient:
                 response.close()
 
     def _checked(self, response: httpx.Response, body: bytes, problem: str) -> Answer:
-        """Return a response as an :class:`Answer`, or raise an error if it is not a success."""
         status, shown = response.status_code, self._options.shown
         if response.has_redirect_location:
             host = _HOST.match(response.headers["location"])
@@ -164,7 +163,7 @@ class HTTPClient:
             msg = f"{shown}: HTTP {status}, and the answer exceeds {MAX_RESPONSE} bytes"
             raise PermanentError(msg)
         if "content-encoding" in response.headers:
-            body = b""  # decompressing it could fill the memory
+            body = b""  # decompressing the body could fill the memory
         content_type = response.headers.get("content-type", "").lower()
         if not response.is_success:
             raise http_error(
@@ -186,7 +185,7 @@ class HTTPClient:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[httpx.BaseTransport]:
-        """Provide an idle or new connection, which no other thread uses during the block."""
+        """Provide an idle or new connection that no other thread uses at the same time."""
         if self._given is not None:
             yield self._given
             return
@@ -201,7 +200,6 @@ class HTTPClient:
             self._idle.append(connection)
 
     def _explain(self, error: BaseException, timeout: float) -> str:
-        """Return a description of a network error, for the message of a ``SendError``."""
         if isinstance(error, TIMEOUT_ERRORS):
             return f"no complete answer within {timeout:g} s"
         words = self.clean(str(error)) or type(error).__name__
@@ -215,7 +213,7 @@ class HTTPClient:
         return untrusted(words) if isinstance(cause, ssl.SSLCertVerificationError) else words
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         for connection in self._connections:
             connection.close()
         if self._given is not None:
@@ -225,12 +223,12 @@ class HTTPClient:
         """Abandon the parent's connections, but not a transport that the user passed."""
         for connection in self._connections:
             connection.after_fork()
-        # The threads that were using connections exist only in the parent.
+        # The threads that used these connections exist only in the parent, so all are free.
         self._idle = self._connections.copy()
 
 
 def _body_of(response: httpx.Response, deadline: float) -> bytes:
-    """Return the answer's body, truncated soon after :data:`MAX_RESPONSE` bytes.
+    """Return the response's body.  Stop reading after :data:`MAX_RESPONSE` bytes.
 
     Raises:
         TimeoutError: the body is incomplete at ``deadline``.

@@ -1,8 +1,9 @@
-"""Describes a sink's destination, so that the spool can separate the records of backends.
+"""Describes a sink's destination, so that the spool can keep each backend's records apart.
 
 The description contains no secret and does not change with the credentials, which the spool
-compares separately.  It contains a digest of everything that names an account of the
-endpoint: headers and query parameters such as ``X-Scope-OrgID``, and the user name.
+compares separately.  If one endpoint serves several accounts, headers and query parameters
+such as ``X-Scope-OrgID`` or the user name select the account, so the description contains a
+digest of them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 _ACCOUNT: Final = re.compile(
     "org|tenant|account|project|dataset|stream|workspace|namespace|index|bucket|database"
 )
-#: Headers that do not identify an account.
+#: Headers that never identify an account.
 _NEUTRAL: Final = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 _SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
 
 
 def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "") -> str:
-    """Return the description of a sink's destination; ``tenant`` must not be a secret."""
+    """Describe the place to which a sink sends records.  ``tenant`` must not be a secret."""
     url = urlsplit(options.shown)
     address = url._replace(netloc=url.netloc.lower()).geturl() if url.netloc else options.shown
     parts = [f"{protocol} to {address}"]
@@ -34,7 +35,7 @@ def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "
         parts.append(f"tenant {tenant}")
     account = _named_accounts(options)
     user, password = basic_credentials(options.headers.get("authorization", ""))
-    if user and password:  # a user name without a password is a token, so it is a secret
+    if user and password:  # without a password, a user name is usually a secret token
         account.append(f"user={user}")
     if account:
         digest = sha256("\n".join(account).encode()).hexdigest()
@@ -43,11 +44,11 @@ def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "
 
 
 def credentials_in(options: HTTPOptions) -> str:
-    """Return the secrets that may distinguish two accounts of one destination, as one text.
+    """Return the secrets that may distinguish two accounts at one destination, as one string.
 
-    The text contains all headers and query parameters that do not name the account, and the
-    path of the client's certificate.  It contains no password, because the user name already
-    names the account.
+    The string contains all headers and query parameters that do not name the account, and the
+    path of the client certificate.  It contains no password, because the user name already
+    identifies the account.
     """
     named = _named_accounts(options)
     found = [f"{name}={value}" for name, value in _given(options) if name not in _NEUTRAL]
@@ -59,7 +60,7 @@ def credentials_in(options: HTTPOptions) -> str:
 
 
 def _named_accounts(options: HTTPOptions) -> list[str]:
-    """Return the headers and query parameters that name an account."""
+    """Return the headers and query parameters that name an account, as ``name=value``."""
     return [
         f"{name}={value}"
         for name, value in _given(options)
@@ -68,6 +69,5 @@ def _named_accounts(options: HTTPOptions) -> list[str]:
 
 
 def _given(options: HTTPOptions) -> list[tuple[str, str]]:
-    """Return the headers and query parameters, sorted, with names in lower case."""
     query = parse_qsl(urlsplit(options.endpoint).query)
     return sorted((name.lower(), value) for name, value in (*options.headers.items(), *query))

@@ -1,7 +1,7 @@
-"""The options common to all HTTP sinks: URL, credentials, certificates and time limit.
+"""The options that all HTTP sinks share: URL, credentials, certificates and time limit.
 
-The options are checked once, when a sink is made.  A wrong option raises
-``ConfigurationError``, whose message shows no secret.
+The options are checked once, when a sink is made.  An invalid option raises
+``ConfigurationError``, whose message contains no secret.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.proxies import Proxy
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
-#: A path or None, and the option or environment variable that contains it.
+#: A file's path or None, and the name of the option or environment variable that contains it.
 FileOption: TypeAlias = "tuple[FilePath | None, str]"
 
-DEFAULT_TIMEOUT: Final = 10.0  # seconds for one request
-#: For logs, level 1 takes half the time of the default level, and its output is 8 % larger.
+DEFAULT_TIMEOUT: Final = 10.0  # the time limit for one request in seconds
+#: On logs, level 1 is twice as fast as the default level, and its output is 8 % larger.
 GZIP_LEVEL: Final = 1
-#: The number of threads that may send for one sink at the same time.
+#: The allowed number of threads that send for one sink at the same time.
 CONCURRENCY: Final = whole(1, 64)
 SCHEMES: Final = ("http", "https")
 
@@ -54,10 +54,11 @@ class HTTPOptions:
 
     Attributes:
         endpoint: the URL, without credentials.
-        headers: the headers of every request, by their names in lower case.
-        timeout: the time limit for one request in seconds; infinity for no limit.
-        certificate: the path of the certificate authorities; None for the default ones.
-        client_key: the path of the client's key.
+        headers: the headers of every request; the names are in lower case.
+        timeout: the time limit for one request in seconds; infinity means no limit.
+        certificate: the path of a file with certificate authorities; None for the default
+            authorities.
+        client_key: the path of the client's private key.
         client_certificate: the path of the client's certificate chain.
     """
 
@@ -70,16 +71,16 @@ class HTTPOptions:
 
     @property
     def is_secure(self) -> bool:
-        """Whether the connection uses TLS; it never falls back to plain text."""
+        """Whether the connection uses TLS.  If so, it never falls back to plain text."""
         return urlsplit(self.endpoint).scheme == "https"
 
     @property
     def shown(self) -> str:
-        """The endpoint to show in messages, without its query, which may contain a token."""
+        """The endpoint as shown in messages, without its query, which may contain a token."""
         return self.endpoint.partition("?")[0]
 
     def conceal(self, text: str, proxy: Proxy | None = None) -> str:
-        """Return a backend's text, printable and without the credentials of the request."""
+        """Return a backend's text without control characters and without the request's secrets."""
         secrets = self._secrets() | (proxy.secrets if proxy else frozenset())
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= _SHORTEST_SECRET:
@@ -87,7 +88,7 @@ class HTTPOptions:
         return printable(text)
 
     def _secrets(self) -> set[str]:
-        """Return the values in the URL's query and in the headers, which may be secrets."""
+        """Return the values in the URL's query and in the headers, because any may be secret."""
         secrets = {value for _, value in parse_qsl(urlsplit(self.endpoint).query)}
         for value in self.headers.values():
             secrets |= {value, value.rpartition(" ")[2], basic_credentials(value)[1]}
@@ -95,7 +96,7 @@ class HTTPOptions:
 
 
 def basic_credentials(header: str) -> tuple[str, str]:
-    """Return the user and password in a basic ``Authorization`` header, or ``("", "")``."""
+    """Return the user and password from a basic ``Authorization`` header, or ``("", "")``."""
     if not header.startswith(_BASIC):
         return "", ""
     try:
@@ -112,15 +113,15 @@ def user_agent(sink: str) -> str:
 
 
 def is_printable_text(value: object) -> bool:
-    """Return whether ``value`` is a str without spaces and control characters."""
+    """Return whether ``value`` is a printable str without spaces."""
     return isinstance(value, str) and value.isprintable() and " " not in value
 
 
 def split_url(value: object, source: str, form: str) -> SplitResult:
     """Return the parts of an http or https URL.
 
-    ``source`` is the option or environment variable that contains the URL.  ``form`` is the
-    end of the error message, which describes a correct URL.
+    ``source`` is the name of the option or environment variable that contains the URL.
+    ``form`` is the end of the error message and describes a valid URL.
     """
     url = usable_url(str(value)) if is_printable_text(value) else None
     if url is None:
@@ -139,24 +140,24 @@ def usable_url(text: str) -> SplitResult | None:
 
 
 def join_url(url: SplitResult, path: str) -> str:
-    """Return ``url`` with ``path`` as its path, and without credentials and fragment."""
+    """Return ``url`` with the path ``path``, without credentials and fragment."""
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], path, url.query, ""))
 
 
 def credentials_of(url: SplitResult) -> str:
-    """Return the credentials in a URL as the value of ``Authorization``, or ""."""
+    """Return the ``Authorization`` header's value for the credentials in a URL, or ""."""
     if not url.username and not url.password:
         return ""
     return basic(unquote(url.username or ""), unquote(url.password or ""))
 
 
 def basic(username: str, password: str) -> str:
-    """Return the value of ``Authorization`` for basic authentication (RFC 7617)."""
+    """Return the ``Authorization`` header's value for basic authentication (RFC 7617)."""
     return _BASIC + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
 def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
-    """Return headers by their names in lower case; check that each header can be sent."""
+    """Check that the headers can be sent, and return them with lower-case names."""
     checked = {}
     for name, content in headers.items():
         lower = str(name).lower()
@@ -173,7 +174,7 @@ def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
 def pem_files(
     certificate: FileOption, client_key: FileOption, client_certificate: FileOption
 ) -> dict[str, str | None]:
-    """Return the paths of the PEM files by option name; check that the files can be read."""
+    """Check that the PEM files can be read, and return their paths by option name."""
     files = {
         "certificate": readable_file(*certificate),
         "client_key": readable_file(*client_key),
@@ -186,7 +187,7 @@ def pem_files(
 
 
 def readable_file(path: FilePath | None, source: str) -> str | None:
-    """Return the path of a file that can be read, or None if ``path`` is None."""
+    """Check that a file can be read, and return its path.  Return None if ``path`` is None."""
     if path is None:
         return None
     name = os.fspath(path)

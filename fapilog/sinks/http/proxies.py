@@ -1,4 +1,4 @@
-"""Finds the proxy for an endpoint, by the variables and rules that other clients use.
+"""Finds the proxy for an endpoint, with the same variables and rules as other clients.
 
 This module parses ``NO_PROXY`` itself, because the standard library does not support
 networks and IPv6 addresses in this variable.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _PORTS: Final = {"http": 80, "https": 443}
-# A host or network with or without brackets, and a port.  Other entries are IPv6 addresses.
+# A host or network, with or without brackets, and a port.  Other entries are IPv6 addresses.
 _ENTRY: Final = re.compile(
     r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?P<bits>(?<=\])/[0-9]{1,3})?(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -28,7 +28,7 @@ _ENTRY: Final = re.compile(
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy; its URL does not contain the credentials."""
+    """An HTTP proxy.  ``url`` does not contain the credentials."""
 
     url: str
     username: str = ""
@@ -37,7 +37,7 @@ class Proxy:
 
 
 def environment_proxy(url: str) -> Proxy | None:
-    """Return the proxy that the environment or the system sets for ``url``, or None.
+    """Return the proxy for ``url`` from the environment or the system settings, or None.
 
     Raises:
         ConfigurationError: the proxy cannot be used.
@@ -54,10 +54,11 @@ def environment_proxy(url: str) -> Proxy | None:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Return whether ``NO_PROXY`` exempts a host from the proxy.
+    """Return whether ``no_proxy``, the value of ``NO_PROXY``, exempts a host from the proxy.
 
-    ``no_proxy`` lists entries, separated by commas or spaces.  An entry is ``*``, a name (which
-    also matches its subdomains), an address or a network, optionally with a port.
+    The value contains entries that are separated by commas or spaces.  An entry is ``*``, a
+    host name (which also matches its subdomains), an address or a network, optionally with a
+    port.
     """
     host = _ascii(host.lower().rstrip("."))
     address = _address(host)
@@ -77,7 +78,7 @@ def _matches(host: str, address: IPv4Address | IPv6Address | None, port: int, en
             network = ip_network(name, strict=False)
         except ValueError:
             return False
-        mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:10.0.0.1 means 10.0.0.1
+        mapped = getattr(address, "ipv4_mapped", None)  # e.g. 10.0.0.1 for ::ffff:10.0.0.1
         return any(one in network for one in (address, mapped) if one is not None)
     name = _ascii(name.lstrip("*").strip("."))
     return bool(name) and (host == name or host.endswith(f".{name}"))
@@ -91,20 +92,20 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _ascii(name: str) -> str:
-    """Return a host name in the form that name servers use: ``xn--...`` if it is not ASCII."""
+    """Return a host name in the ASCII form that name servers use, such as ``xn--...``."""
     try:
         return name if name.isascii() else name.encode("idna").decode()
     except UnicodeError:
-        return name  # not a valid host name
+        return name  # not a valid host name, so it is compared unchanged
 
 
 def _system_exempts(host: str) -> bool:
-    """Return whether macOS or Windows exempts a host; proxy variables override their settings."""
+    """Return whether macOS or Windows exempts a host.  Proxy variables disable these settings."""
     return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(host))
 
 
 def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
-    """Return the proxy whose URL is ``given``; no message shows the URL, which may be secret."""
+    """Return the proxy at the URL ``given``.  Errors do not show the URL, which may be secret."""
     given = given if "://" in given else f"http://{given}"
     url = usable_url(given)
     if url is not None:
@@ -125,7 +126,7 @@ def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
 
 
 def _secrets(url: SplitResult) -> frozenset[str]:
-    """Return the credentials in every form in which an answer may repeat them."""
+    """Return the proxy's credentials in every form in which a response may repeat them."""
     password, header = url.password or "", credentials_of(url)
     pair = url.netloc.rpartition("@")[0]
     found = {password, unquote(password), pair, unquote(pair), header, header.rpartition(" ")[2]}

@@ -1,7 +1,7 @@
-"""Loads the certificates of outgoing connections at start, and again after a renewal.
+"""Loads the certificates for outgoing connections at start, and again after a renewal.
 
-Certificates from cert-manager or Vault are valid for hours, so their files are replaced
-while the application runs.
+Certificates from cert-manager or Vault may be valid for only a few hours, so their files are
+replaced while the application runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ClientTLS:
     """The TLS settings of a sink, reloaded when its certificate files change.  Thread-safe.
 
-    The next connection uses ``context``.  For the arguments and errors, see
+    New connections use the attribute ``context``.  For the arguments and errors, see
     :func:`client_context`.
     """
 
@@ -34,12 +34,12 @@ class ClientTLS:
         self.context = client_context(self._default, self._options)
 
     def renew(self) -> bool:
-        """Reload the files if they have changed, and return whether they were reloaded.
+        """Reload the files if they have changed.  Return True if they were reloaded.
 
-        If the files cannot be used (for example a new certificate with the old key), the
-        settings do not change, and an announcement says why.
+        If the new files cannot be used (for example a new certificate with the old key), the
+        old settings stay in use, and the reason is announced.
         """
-        state = self._state_of_files()  # before the files are read, to notice a later change
+        state = self._state_of_files()  # read first, so that a change during the reload is noticed
         if state == self._state:
             return False
         try:
@@ -61,7 +61,7 @@ class ClientTLS:
         self._state = None
 
     def _state_of_files(self) -> tuple[object, ...]:
-        """Return a value that changes when a file, or the target of a link, is replaced."""
+        """Return a value that changes when a certificate file, or a link's target, is replaced."""
         options = self._options
         paths = (options.certificate, options.client_certificate, options.client_key)
         return tuple(_state(path) for path in paths if path)
@@ -80,8 +80,9 @@ def client_context(
 ) -> ssl.SSLContext:
     """Return the TLS settings of a client that verifies host names and certificates.
 
-    ``default`` makes a context with the default certificate authorities.  ``options`` may name
-    files with other authorities, and with the client's certificate and key.
+    The function ``default`` returns a context with the default certificate authorities.
+    ``options`` may contain the paths of other authorities, and of the client's certificate and
+    key.
 
     Raises:
         ConfigurationError: a file has invalid contents.
@@ -90,14 +91,14 @@ def client_context(
     try:
         with TLS:
             context = ssl.create_default_context(cafile=certificate) if certificate else default()
-    except OSError as error:  # includes ssl.SSLError
+    except OSError as error:  # ssl.SSLError is a subclass of OSError
         msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg, "certificate") from None
-    context.set_alpn_protocols(["http/1.1"])  # before other threads use the context
+    context.set_alpn_protocols(["http/1.1"])  # set before other threads use the context
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key
         try:
-            # The empty password stops OpenSSL from asking for a password on the terminal.
+            # With an empty password, OpenSSL does not ask for a password on the terminal.
             with TLS:
                 context.load_cert_chain(chain, key, password="")
         except OSError as error:
@@ -110,7 +111,7 @@ def client_context(
 
 
 def untrusted(words: str) -> str:
-    """Return the message about a server certificate that OpenSSL refused with ``words``."""
+    """Return a message about a server certificate that OpenSSL refused for the reason ``words``."""
     return (
         "the server's certificate is not trusted, so nothing is sent: renew it, or "
         f"name its authority in the option certificate ({words})"

@@ -1,12 +1,12 @@
-"""The connections of the HTTP sinks, which obey a deadline and survive forks.
+"""Opens the HTTP sinks' connections, which obey a deadline and work after a fork.
 
-httpx's timeouts limit each single read, so a server that occasionally sends a byte could
-keep a request alive for ever.  In this module, every wait ends at the request's deadline.
+httpx's timeouts limit each single read, so a server that occasionally sends a byte could delay
+the end of a request forever.  In this module, every wait ends at the request's deadline.
 
-httpcore's own streams wait for the network inside OpenSSL, so a fork would have to wait
-for them.  In this module, OpenSSL works on memory only, and each of its steps is a short
-section of the fork gate.  Threads wait only in reads and writes of a plain socket, during
-which a fork is harmless.
+httpcore's own streams wait for the network inside OpenSSL, so a fork would have to wait for
+them.  In this module, OpenSSL only works on memory, and each call into OpenSSL is a short
+section (see ``fapilog.process.fork``).  Threads wait only while they read or write a plain
+socket, where a fork does no harm.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.tls import ClientTLS
 
 # Python imports this codec when it resolves the first name.  A child that is forked during
-# the import could never connect, so the codec is imported before any thread starts.
+# the import could never connect, so the codec is imported here, before any thread starts.
 codecs.lookup("idna")
 
-KEEP_ALIVE: Final = 30.0  # seconds for which an unused connection is kept
-_WRITE_SIZE: Final = 1 << 16  # bytes written between two checks of the deadline
+KEEP_ALIVE: Final = 30.0  # an unused connection is kept for this many seconds
+_WRITE_SIZE: Final = 1 << 16  # the bytes that are written between two checks of the deadline
 _READ_SIZE: Final = 1 << 16
 
-#: The beginning of an answer with a final status.
+#: Matches the beginning of a response with a final status.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
-#: The beginning of an interim answer, such as ``100 Continue``; the status 101 is final.
+#: Matches the beginning of an interim response, such as ``100 Continue``, but not of 101.
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
-_HEAD_SIZE: Final = 1 << 13  # bytes of an answer that are searched for its status
+_HEAD_SIZE: Final = 1 << 13  # the bytes of a response that are searched for its status
 
-#: The errors that mean that the network failed.
+#: The errors which mean that the network failed.
 NETWORK_ERRORS: Final = (
     OSError,
     httpx.TransportError,
@@ -61,9 +61,9 @@ NETWORK_ERRORS: Final = (
     httpcore.ProxyError,
     httpcore.TimeoutException,
 )
-#: The errors that mean that the deadline has passed.
+#: The errors which mean that the deadline has passed.
 TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
-#: The errors that mean that the request was not sent.
+#: The errors which mean that the request was not sent.
 CONNECT_ERRORS: Final = (
     httpcore.ConnectError,
     httpcore.ConnectTimeout,
@@ -73,17 +73,17 @@ CONNECT_ERRORS: Final = (
     httpx.ProxyError,
 )
 
-# The pools of a parent process, kept because freeing a pool might wait for a lock of OpenSSL.
+# The parent's connection pools, kept because freeing a pool might wait for an OpenSSL lock.
 _inherited: Final[list[httpcore.ConnectionPool]] = []
-# The id of the process that checks the resolver, and the queue for the result.
+# The id of the process that tests the resolver, and the queue for the result.
 _probes: Final[list[tuple[int, native.SimpleQueue[None]]]] = []
 
 
 class DeadlineTransport(httpx.BaseTransport):
     """Sends requests over connections that it reuses.  Not thread-safe.
 
-    A request has its deadline, in seconds of the monotonic clock, in the extension
-    ``"deadline"``.  Only name resolution by the system can exceed this deadline.  If the
+    A request contains its deadline, in seconds of the monotonic clock, in the extension
+    ``"deadline"``.  Only the system's name resolution can exceed this deadline.  If the
     network fails, the methods raise one of :data:`NETWORK_ERRORS`.
     """
 
@@ -145,7 +145,7 @@ class DeadlineTransport(httpx.BaseTransport):
         )
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         self._pool.close()
 
     def after_fork(self) -> None:
@@ -160,7 +160,7 @@ class DeadlineTransport(httpx.BaseTransport):
 
 
 def _final_status(head: bytes) -> int | None:
-    """Return the final status in the first bytes of an answer, or None if it is missing."""
+    """Return the final status in the first bytes of a response, or None if there is no status."""
     while True:
         head = head.lstrip(b"\r\n")
         if status := _STATUS_LINE.match(head):
@@ -197,11 +197,11 @@ class _Backend(httpcore.SyncBackend):
 
     Attributes:
         deadline: the deadline of the current request, in seconds of the monotonic clock.
-        head: the first bytes of the answer to the current POST.  None until the POST is
-            written, so that a proxy's answer to CONNECT is not mistaken for this answer.
-        stand_in: the TLS context that httpcore gets instead of the real one, because httpcore
-            changes its context while other threads may be using it.
-        proxy_stand_in: the TLS context that httpcore gets instead of the proxy's.
+        head: the first bytes of the response to the current POST; None before the POST is
+            written, so that a proxy's response to CONNECT is not confused with this response.
+        stand_in: a dummy TLS context for httpcore, which changes its context while other
+            threads may be using the real context.
+        proxy_stand_in: a dummy TLS context for httpcore, instead of the proxy's context.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class _Backend(httpcore.SyncBackend):
         self._streams: WeakSet[httpcore.NetworkStream] = WeakSet()
 
     def left(self) -> float:
-        """Return the seconds until the deadline; raise ``TimeoutError`` if it has passed."""
+        """Return the seconds until the deadline.  Raise ``TimeoutError`` if it has passed."""
         left = self.deadline - monotonic()
         if left <= 0:
             raise TimeoutError
@@ -248,7 +248,6 @@ class _Backend(httpcore.SyncBackend):
 
 @contextlib.contextmanager
 def _connecting() -> Iterator[None]:
-    """Convert an ``OSError`` inside the block to one of :data:`CONNECT_ERRORS`."""
     try:
         yield
     except TimeoutError as error:
@@ -258,7 +257,7 @@ def _connecting() -> Iterator[None]:
 
 
 def _stand_in(tls: object) -> ssl.SSLContext | None:
-    """Return a TLS context that trusts no server, or None if ``tls`` is None."""
+    """Return a dummy TLS context that trusts no server, or None if ``tls`` is None."""
     if tls is None:
         return None
     with TLS:
@@ -266,10 +265,10 @@ def _stand_in(tls: object) -> ssl.SSLContext | None:
 
 
 class _RequestStream(httpcore.NetworkStream):
-    """The stream that httpcore uses; the request's deadline overrides httpcore's timeouts.
+    """The stream that httpcore uses.  The request's deadline replaces httpcore's timeouts.
 
-    The stream keeps a buffer until the next write or read, so that the head of a request is
-    sent together with the beginning of its body.
+    The stream delays each written buffer until the next write or read, so that the headers of
+    a request are sent together with the beginning of its body.
     """
 
     def __init__(self, stream: httpcore.NetworkStream, backend: _Backend) -> None:
@@ -282,7 +281,7 @@ class _RequestStream(httpcore.NetworkStream):
             self.write(b"")
         backend = self._backend
         data = self._stream.read(max_bytes, backend.left())
-        if backend.head == b"":  # remove blank lines before an answer, which h11 refuses
+        if backend.head == b"":  # h11 refuses blank lines before a response
             while data and not (data := data.lstrip(b"\r\n")):
                 data = self._stream.read(max_bytes, backend.left())
         if backend.head is not None and len(backend.head) < _HEAD_SIZE:
@@ -290,14 +289,14 @@ class _RequestStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
-        """Write the kept buffer and this buffer; httpcore ends a request with ``b""``."""
+        """Write the delayed buffer and ``buffer``.  httpcore ends each request with ``b""``."""
         kept, self._kept = self._kept, b""
         if not kept:
             self._kept = buffer
             return
         if kept.startswith(b"POST "):
             self._backend.head = b""
-        give_way()  # let the application run, because sendall() may return without a wait
+        give_way()  # the application runs first, because sendall() may not wait
         together = max(_WRITE_SIZE - len(kept), 0)
         for data, start in ((kept + buffer[:together], 0), (buffer, together)):
             for position in range(start, len(data), _WRITE_SIZE):
@@ -317,9 +316,10 @@ class _RequestStream(httpcore.NetworkStream):
 
 
 def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
-    """Return a connection to the first address of ``host`` that accepts one.
+    """Return a connection to the first address of ``host`` that accepts a connection.
 
-    ``left`` returns the remaining seconds, or raises ``TimeoutError``.
+    ``left`` is a function that returns the seconds until the deadline, or raises
+    ``TimeoutError`` if the deadline has passed.
 
     Raises:
         OSError: no address could be reached before the deadline.
@@ -332,7 +332,7 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
     for family, kind, protocol, _, address in addresses:
         try:
             sock = _system("socket", "socket")(family, kind, protocol)
-        except OSError as error:  # the system has no IPv6
+        except OSError as error:  # IPv6, for example, may be unavailable
             failure = error
             continue
         try:
@@ -347,10 +347,10 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
 
 
 def _system(module: str, name: str) -> Any:
-    """Return a function of a module; in fapilog's threads, the original if gevent replaced it.
+    """Return a function of a module, but in fapilog's own threads never gevent's replacement.
 
     The functions of gevent and eventlet need an event loop in each thread, and cannot resolve
-    names while the interpreter ends.
+    names while the interpreter exits.
     """
     if native.is_patched() and native.IN_WORKER.get():
         return native.original(module, name)
@@ -358,10 +358,11 @@ def _system(module: str, name: str) -> Any:
 
 
 def _probe(host: str, port: int, timeout: float) -> None:
-    """Check on a separate thread whether this forked process can resolve names.
+    """Test on a separate thread whether this forked process can resolve names.
 
-    A thread of the parent was resolving a name during the fork.  If that thread held a lock,
-    resolving a name in this process never returns, and this check raises ``TimeoutError``.
+    A thread of the parent was resolving a name during the fork.  If that thread held a lock, a
+    call into the resolver never returns in this process, and this function raises
+    ``TimeoutError``.
     """
     if not _probes or _probes[0][0] != os.getpid():
         answers: native.SimpleQueue[None] = native.SimpleQueue()
@@ -375,7 +376,7 @@ def _probe(host: str, port: int, timeout: float) -> None:
 
 
 def _resolve(host: str, port: int, answers: native.SimpleQueue[None]) -> None:
-    with contextlib.suppress(OSError):  # an error also shows that the resolver works
+    with contextlib.suppress(OSError):  # an error also proves that the resolver works
         native.original("socket", "getaddrinfo")(host, port)
     answers.put(None)
 
@@ -387,7 +388,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock = sock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the bytes that have arrived (at least one), or ``b""`` at the end."""
+        """Return the bytes that have arrived, at least one, or ``b""`` at the end."""
         self._sock.settimeout(timeout)
         return self._sock.recv(max_bytes)
 
@@ -399,7 +400,7 @@ class SocketStream(httpcore.NetworkStream):
         except TimeoutError:
             raise
         except OSError as error:
-            # After a WriteError, httpcore still reads an answer that the server may have sent.
+            # After a WriteError, httpcore still reads a response that the server may have sent.
             raise httpcore.WriteError(str(error)) from error
 
     def close(self) -> None:
@@ -407,24 +408,23 @@ class SocketStream(httpcore.NetworkStream):
         self._sock.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return whether an idle connection was closed if ``info`` is ``"is_readable"``."""
+        """For ``"is_readable"``, return True if the peer has closed the idle connection."""
         if info != "is_readable":
             return None
         sock = self._sock
         if sock.fileno() < 0:
             return True
-        if not hasattr(select, "poll"):  # Windows
+        if not hasattr(select, "poll"):  # on Windows
             return bool(select.select([sock], [], [], 0)[0])
-        poll = _system("select", "poll")()  # select() does not accept descriptors above 1023
+        poll = _system("select", "poll")()  # select() does not support descriptors above 1023
         poll.register(sock, select.POLLIN)
         return bool(poll.poll(0))
 
 
 class TLSStream(httpcore.NetworkStream):
-    """TLS over a connection, which may itself be TLS to a proxy.  Not thread-safe.
+    """A TLS connection over ``stream``, which may be a TLS connection to a proxy.  Not thread-safe.
 
-    The server's certificate must contain ``host``.  ``left`` returns the remaining seconds, or
-    raises ``TimeoutError``.
+    The server's certificate must contain ``host``.  For ``left``, see :func:`connect`.
 
     Raises:
         OSError: the handshake failed, so ``stream`` was closed.
@@ -460,7 +460,7 @@ class TLSStream(httpcore.NetworkStream):
                 needs_more = True
             except ssl.SSLError:
                 with contextlib.suppress(OSError, httpcore.WriteError):
-                    self._flush()  # sends the server an alert with the reason
+                    self._flush()  # sends the server an alert that contains the reason
                 raise
             self._flush()
             if not needs_more:
@@ -475,11 +475,11 @@ class TLSStream(httpcore.NetworkStream):
             self._stream.write(data, self._left())
 
     def read(self, max_bytes: int, *_: Any, **__: Any) -> bytes:
-        """Return the bytes that have arrived (at least one), or ``b""`` at the end."""
+        """Return the bytes that have arrived, at least one, or ``b""`` at the end."""
         try:
             data: bytes = self._complete(lambda: self._tls.read(max_bytes))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            return b""  # httpcore raises an error if the answer is incomplete
+            return b""  # httpcore raises an error if the response is incomplete
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
@@ -488,11 +488,11 @@ class TLSStream(httpcore.NetworkStream):
             self._complete(lambda: self._tls.write(buffer))
 
     def close(self) -> None:
-        """Close the connection without TLS's closing alert."""
+        """Close the connection without sending a TLS closing alert."""
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return the TLS object for ``"ssl_object"``, otherwise the connection's information."""
+        """Return the TLS object for ``"ssl_object"``, else what the inner stream returns."""
         if info == "ssl_object":
             return self._tls
         if info == "is_readable" and self._incoming.pending:

@@ -1,6 +1,6 @@
 """OTLP over gRPC: one unary call per batch, over one channel.
 
-The first call makes the channel, because gRPC's threads do not survive a fork.
+The channel is created for the first call, because gRPC's threads do not survive a fork.
 Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
 """
 
@@ -25,7 +25,7 @@ from fapilog.sinks.otlp.options import USER_AGENT
 
 try:
     import grpc
-    import grpc._channel  # a child forked during a later import would get half a module
+    import grpc._channel  # imported now, so that no child is forked during the import
 except ImportError as error:
     msg = "protocol='grpc' needs gRPC: pip install 'fapilog[grpc]', or use protocol='http/protobuf'"
     raise ConfigurationError(msg) from error
@@ -37,33 +37,33 @@ if TYPE_CHECKING:
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
-#: The details of an error contain these texts if OpenSSL does not trust the certificate, and
-#: if the proxy refuses the credentials.
+#: The details of an error contain the first text if OpenSSL does not trust the certificate,
+#: and the second text if the proxy refuses the credentials.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
-#: The variables that set or exempt a proxy for gRPC only.
+#: The variables that set a proxy for gRPC only, or that exempt hosts from it.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
 
-_LIMIT_KEPT: Final = 60.0  # seconds for which a server's size limit is remembered
+_LIMIT_KEPT: Final = 60.0  # a server's size limit is remembered for this many seconds
 
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.primary_user_agent", USER_AGENT),
-    ("grpc.enable_retries", 0),  # the delivery code retries instead
+    ("grpc.enable_retries", 0),  # fapilog itself retries
     ("grpc.max_reconnect_backoff_ms", 5000),  # the default is two minutes
-    # Without this option, a forked child's channel would share its parent's connection.
+    # Without this option, a channel in a forked child would share its parent's connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-# Names that end in -bin have binary values, which an option cannot contain.  Source:
+# Names that end in -bin have binary values, which options cannot contain.  Source:
 # https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
-# A target that works with a proxy, unlike "unix:..." and "dns:///...".
+# Matches targets that work with a proxy, unlike "unix:..." and "dns:///...".
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
 
-# The channels of a parent process; destroying one would affect the parent's connections.
+# The parent's channels, kept because destroying them would affect the parent's connections.
 _inherited: list[Any] = []
 
 
@@ -71,7 +71,7 @@ class GRPCTransport:
     """Calls ``LogsService/Export``.  Thread-safe; all threads share one channel.
 
     Raises:
-        ConfigurationError: a header, a certificate or the environment's proxy is wrong.
+        ConfigurationError: a header, a certificate or the environment's proxy is invalid.
     """
 
     def __init__(self, options: OTLPOptions) -> None:
@@ -90,19 +90,18 @@ class GRPCTransport:
         )
         self._channel: grpc.Channel | None = None
         self._call: Any = None
-        # The server's size limit in bytes, and the time until which it is remembered.
+        # The server's size limit in bytes, and the time when it is forgotten.
         self._limit: tuple[int, float] | None = None
-        self._replaced: grpc.Channel | None = None  # the channel before the last renewal
+        self._replaced: grpc.Channel | None = None  # the channel that the latest renewal discarded
         self._connecting = native.Lock()
-        # Raises an error about an invalid file at start; gRPC would only fail every call.
+        # This raises an error about an invalid file at start; gRPC itself would fail every call.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
-        """Return the callable for ``Export``; the first caller opens the channel."""
         with self._connecting:
             if self._call is None:
                 self._channel = self._open()
-                self._call = self._channel.unary_unary(EXPORT, None, None)  # requests are bytes
+                self._call = self._channel.unary_unary(EXPORT, None, None)
             return self._call
 
     def _open(self) -> grpc.Channel:
@@ -144,7 +143,6 @@ class GRPCTransport:
         return outcome(answer, count, clean=self._clean)
 
     def _check_size(self, body: bytes) -> None:
-        """Raise ``TooLargeError`` if a request exceeds the limit that the server has mentioned."""
         limit, until = self._limit or (len(body), 0.0)
         if len(body) > limit and monotonic() < until:
             msg = f"{self._options.shown}: {len(body)} bytes exceed the server's limit of {limit}"
@@ -152,14 +150,14 @@ class GRPCTransport:
 
     def _learn_limit(self, details: str, size: int) -> None:
         limit = size_limit(details)
-        # Another size would mean the compressed request, or a server behind this server.
+        # If the size differs, it is that of the compressed request, or another server refused it.
         if limit is not None and str(size) in details:
             self._limit = limit, monotonic() + _LIMIT_KEPT
 
     def _follow_certificates(self) -> None:
-        """Discard the channel if the certificates have been renewed; called after a failed call.
+        """After a failed call, discard the channel if the certificates have been renewed.
 
-        Other threads may still use the channel, so it is not closed before the next renewal.
+        Other threads may still use the channel, so it is only closed at the next renewal.
         """
         if self._tls is None or not self._tls.renew():
             return
@@ -177,7 +175,7 @@ class GRPCTransport:
         self._channel = self._call = self._replaced = None
 
     def after_fork(self) -> None:
-        """Abandon the parent's channel without closing it; the next call makes a new channel."""
+        """Discard the parent's channel without closing it.  The next call creates a new channel."""
         self._connecting = native.Lock()
         if self._channel is not None or self._replaced is not None:
             _inherited.append((self._channel, self._call, self._replaced))
@@ -185,10 +183,10 @@ class GRPCTransport:
 
 
 def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
-    """Return the proxy for the backend, and the channel's options for the proxy.
+    """Return the proxy for the backend, and the channel options for this proxy.
 
-    The HTTP sinks use the same rules.  gRPC's own rules apply only if the target has a form
-    that only gRPC supports, or if one of gRPC's own variables is set.
+    The rules are the same as for HTTP.  gRPC's own rules apply only if the target has a form
+    that only gRPC supports, or if a proxy variable for gRPC is set.
 
     Raises:
         ConfigurationError: the proxy cannot be used.
@@ -213,7 +211,7 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
 def _is_host_and_port(target: str, url: str) -> bool:
     try:
         return bool(_HOST_AND_PORT.fullmatch(target)) and urlsplit(url).port != 0
-    except ValueError:  # gRPC itself reports a port above 65535
+    except ValueError:  # gRPC itself reports ports above 65535
         return False
 
 
@@ -221,7 +219,7 @@ def _read(path: str | None) -> bytes | None:
     """Return the contents of a file, or None if ``path`` is None.
 
     Raises:
-        RetryableError: the file cannot be read at the moment.
+        RetryableError: the file cannot be read now, but perhaps later.
     """
     try:
         return Path(path).read_bytes() if path else None

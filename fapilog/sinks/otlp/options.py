@@ -1,8 +1,8 @@
-"""The options of the OTLP sink, from arguments and ``OTEL_EXPORTER_OTLP_*`` variables.
+"""Reads the OTLP sink's options from arguments and ``OTEL_EXPORTER_OTLP_*`` variables.
 
-Arguments override the variables for logs, which override the general variables.  All
-options are checked once, when the sink is made.
-Specification: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+Arguments override the variables for logs (``OTEL_EXPORTER_OTLP_LOGS_*``), which override the
+general variables.  All options are checked once, when the sink is made.  Specification:
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SUSPICIOUS_MILLISECONDS: Final = 100
 
 
 class _Given(NamedTuple):
-    """An option's value, or None, and the name of the argument or variable that sets it."""
+    """An option's value (or None), and the name of the argument or variable that sets it."""
 
     value: Any
     source: str
@@ -57,7 +57,7 @@ class _Given(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class OTLPOptions(HTTPOptions):
-    """The checked options of an OTLP sink, whose endpoint may be a gRPC target."""
+    """The checked options of an OTLP sink.  Its endpoint may be a gRPC target."""
 
     protocol: Protocol = _DEFAULT_PROTOCOL
     compression: Compression = "none"
@@ -65,13 +65,13 @@ class OTLPOptions(HTTPOptions):
 
     @property
     def is_secure(self) -> bool:
-        """Whether the connection uses TLS; it never falls back to plain text."""
+        """Whether the connection uses TLS.  If so, it never falls back to plain text."""
         scheme = urlsplit(self.endpoint).scheme
         return scheme == "https" if scheme in SCHEMES else not self.insecure
 
     @property
     def target(self) -> str:
-        """The gRPC target: ``host:port`` if the endpoint is a URL, otherwise the endpoint."""
+        """The gRPC target, which is ``host:port`` if the endpoint is a URL."""
         url = urlsplit(self.endpoint)
         return url.netloc if url.scheme in SCHEMES else self.endpoint
 
@@ -88,7 +88,7 @@ def resolve(
     client_certificate: FilePath | None = None,
     insecure: bool | None = None,
 ) -> OTLPOptions:
-    """Return the options of ``OTLPSink``, from its arguments and the environment."""
+    """Return the options of an ``OTLPSink``, from its arguments and the environment."""
     chosen: Any = _choice("protocol", protocol, get_args(Protocol), _DEFAULT_PROTOCOL)
     packing: Any = _choice("compression", compression, get_args(Compression), "none")
     url, credentials = _endpoint(_given("endpoint", endpoint), chosen)
@@ -104,7 +104,7 @@ def resolve(
     if not OTLPOptions(endpoint=url, protocol=chosen, insecure=is_plain).is_secure:
         files = [_if_readable(one) for one in files]
         if files[2].value is None and files[1].source.startswith(_GENERAL):
-            files[1] = files[2]  # ignore a key without its certificate
+            files[1] = files[2]  # ignore a key that has no certificate
     return OTLPOptions(
         endpoint=url,
         protocol=chosen,
@@ -117,7 +117,7 @@ def resolve(
 
 
 def _given(name: str, argument: object) -> _Given:
-    """Return the value and the source of option ``name``; empty variables are ignored."""
+    """Return the value and the source of the option ``name``.  Empty variables are ignored."""
     if argument is not None:
         return _Given(argument, name)
     for prefix in (_LOGS, _GENERAL):
@@ -129,7 +129,7 @@ def _given(name: str, argument: object) -> _Given:
 
 
 def _refused(given: _Given, fix: str) -> None:
-    """Raise an error about a wrong argument, or announce that a wrong variable is ignored.
+    """Raise an error about an invalid argument, or announce that a variable is ignored.
 
     Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
@@ -140,9 +140,10 @@ def _refused(given: _Given, fix: str) -> None:
 
 
 def _if_readable(given: _Given) -> _Given:
-    """Return the option of a file for an endpoint without TLS; ignore a wrong variable.
+    """Return a file option, or an empty option if the file that a variable names cannot be read.
 
-    No connection uses the file, and the variable may be meant for another exporter.
+    This is for endpoints without TLS: no connection uses the file, and the variable may be
+    meant for another exporter.
     """
     if not given.source.startswith(_GENERAL):
         return given
@@ -165,7 +166,7 @@ def _choice(name: str, argument: object, choices: tuple[str, ...], default: str)
 
 
 def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
-    """Return the URL without credentials, and the credentials as a header's value or ""."""
+    """Return the URL without credentials, and the credentials as a header's value (or "")."""
     value = given.value
     if value is None:
         return (_DEFAULT_GRPC if protocol == GRPC else _DEFAULT_HTTP), ""
@@ -174,14 +175,13 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
         and is_printable_text(value)
         and value.partition("://")[0].lower() not in SCHEMES
     ):
-        return value, ""  # host:port, or another target that gRPC's name resolvers support
+        return value, ""  # host:port or another gRPC target
     form = f" for {protocol}: give it in the form {_form(given.source, protocol)}"
     url = split_url(value, given.source, form)
     return join_url(url, _path(url.path, given.source, protocol)), credentials_of(url)
 
 
 def _form(source: str, protocol: Protocol) -> str:
-    """Return the form that an error message recommends for an endpoint."""
     if protocol == GRPC:
         return "http://host:4317 or host:4317"
     if source == _BASE_URL:
@@ -192,7 +192,8 @@ def _form(source: str, protocol: Protocol) -> str:
 def _path(path: str, source: str, protocol: Protocol) -> str:
     """Return the path of the URL for requests.
 
-    ``/v1/logs`` is added to the path in the general variable, and to an argument without a path.
+    ``/v1/logs`` is added to the path in the general variable, and to an argument that has no
+    path.
     """
     if protocol == GRPC:
         return ""
@@ -228,9 +229,9 @@ def _headers(given: _Given) -> dict[str, str]:
 
 
 def _pair(text: str, source: str, position: int) -> dict[str, str]:
-    """Return a header written as ``name=value``, percent-encoded as in W3C Baggage.
+    """Parse a header in the form ``name=value``, percent-encoded as in W3C Baggage.
 
-    The error does not show the text, which may be part of a token.
+    The error message does not contain the text, which may be part of a token.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
@@ -240,10 +241,10 @@ def _pair(text: str, source: str, position: int) -> dict[str, str]:
 
 
 def _timeout(given: _Given) -> float:
-    """Return a timeout in seconds, or infinity for no limit.
+    """Return a timeout in seconds; infinity means no limit.
 
-    By the specification, a variable contains milliseconds, or 0 for no limit.  A small number
-    is announced, because the OpenTelemetry SDK for Python expects seconds.
+    According to the specification, a variable contains milliseconds, or 0 for no limit.  A
+    small number is announced, because the OpenTelemetry SDK for Python expects seconds.
     """
     text, source = str(given.value), given.source
     if given.value is None:

@@ -1,7 +1,7 @@
-"""The OTLP sink: sends records to a collector or any other backend that supports OTLP.
+"""The OTLP sink sends records to a collector or any other backend that supports OTLP.
 
-The sink encodes each record once, and sends a batch of encoded records as one request.  It
-imports its transport, and with it httpx or grpc, when it is opened.
+The sink encodes each record once, and sends a batch of encoded records as one request.  The
+transport, which loads httpx or grpc, is imported when the sink is opened.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fapilog.sinks.otlp import options as otlp_options
     from fapilog.sinks.otlp.grpc import GRPCTransport
 
-#: The protocol's maximum size of a request before compression, in bytes
+#: The protocol's size limit for a request before compression, in bytes
 #: (https://opentelemetry.io/docs/specs/otlp/#otlphttp-request).
 MAX_REQUEST: Final = 64 << 20
 
@@ -40,9 +40,9 @@ _CONTENT_TYPES: Final = {"http/protobuf": "application/x-protobuf", "http/json":
 
 
 class OTLPSink(DurableSink["Item"]):
-    """Sends records by the OpenTelemetry protocol, over HTTP or gRPC.  Thread-safe.
+    """Sends records with the OpenTelemetry protocol, over HTTP or gRPC.  Thread-safe.
 
-    By the specification, the environment sets the options that are not passed:
+    According to the specification, options that are not passed come from the variables
     ``OTEL_EXPORTER_OTLP_LOGS_<OPTION>``, otherwise ``OTEL_EXPORTER_OTLP_<OPTION>``
     (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).
 
@@ -52,25 +52,25 @@ class OTLPSink(DurableSink["Item"]):
             (gRPC) of localhost.  Credentials in the URL become an ``Authorization`` header.
         protocol: the protocol: ``"http/protobuf"`` (default), ``"http/json"`` or
             ``"grpc"``, which needs the extra ``fapilog[grpc]``.
-        headers: additional headers of every request; never shown.
+        headers: additional headers for every request; messages never show them.
         timeout: the time limit for one request in seconds, by default 10.  The variables
             contain milliseconds, or 0 for no limit.
         compression: the compression of requests, ``"gzip"`` or ``"none"`` (default).
-        certificate: the path of a PEM file with the authorities to trust for https.
-        client_key: the path of a PEM file with the client's unencrypted key.
+        certificate: the path of a PEM file with the certificate authorities to trust.
+        client_key: the path of a PEM file with the client's unencrypted private key.
         client_certificate: the path of a PEM file with the client's certificate chain.
-        insecure: whether gRPC to an endpoint without a scheme uses no TLS.
+        insecure: whether to use gRPC without TLS if the endpoint has no scheme.
         limits: the limits at which a batch is sent.
-        concurrency: the maximum number of simultaneous requests, 1 to 64.  With more than
-            one, requests may arrive in another order.
+        concurrency: the maximum number of simultaneous requests, 1 to 64.  If it is more than
+            1, requests may arrive in another order.
         name: the sink's name in the ledger and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
-    Redirects are not followed, so headers never reach another host.  Name resolution by
-    the system can exceed the time limit.  Certificate files are reloaded after a renewal.
+    Redirects are not followed, so headers are never sent to another host.  Only the system's
+    name resolution can exceed the time limit.  Certificate files are reloaded after a renewal.
 
     Raises:
-        ConfigurationError: an option or variable is wrong.
+        ConfigurationError: an option or variable is invalid.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class OTLPSink(DurableSink["Item"]):
         """Load the transport and the certificates.  Makes no connection.
 
         Raises:
-            ConfigurationError: a certificate or the environment's proxy is wrong, or the
+            ConfigurationError: a certificate or the environment's proxy is invalid, or the
                 protocol needs a package that is not installed.
         """
         if self.options.protocol == GRPC:
@@ -141,7 +141,7 @@ class OTLPSink(DurableSink["Item"]):
         return record.resource, record.scope, self._encode_record(record)
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
-        """Send one request.  Blocks up to ``timeout`` seconds or the sink's own limit.
+        """Send one request.  Blocks for at most ``timeout`` or ``options.timeout`` seconds.
 
         Raises:
             SendError: the batch was not delivered; see :meth:`fapilog.protocols.Sink.send`.
@@ -157,25 +157,25 @@ class OTLPSink(DurableSink["Item"]):
             return self._transport.export(body, len(batch), min(timeout, self.options.timeout))
 
     def pack(self, items: Sequence[Item]) -> bytes:
-        """Return a request with the encoded records in their order."""
+        """Return a request that contains the encoded records in their order."""
         return self._encode_request(items, in_order)
 
     def unpack(self, packed: bytes) -> list[Item]:
-        """Return the encoded records of a request made by :meth:`pack`.
+        """Return the encoded records in a request that :meth:`pack` returned.
 
         Raises:
-            ValueError: ``packed`` was not made by :meth:`pack`.
+            ValueError: ``packed`` is not such a request.
         """
         return self._split_request(packed)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None
 
     def after_fork(self) -> None:
-        """Abandon the parent's connections; the next ``send`` opens new ones."""
+        """Discard the parent's connections.  The next ``send`` opens new connections."""
         if self._transport is not None:
             self._transport.after_fork()
 
