@@ -27,6 +27,7 @@ from fapilog.runtime.default import (
     stats,
     uninstall_stdlib,
 )
+from fapilog.severity import Severity
 
 if TYPE_CHECKING:
     from fapilog.bridges.hooks import install_hooks, uninstall_hooks
@@ -45,6 +46,7 @@ __all__ = [
     "Logger",
     "Runtime",
     "Settings",
+    "Severity",
     "__version__",
     "bind",
     "collect",

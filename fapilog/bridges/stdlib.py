@@ -29,7 +29,7 @@ from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce, kind_of
 from fapilog.errors import ConfigurationError
 from fapilog.record import AnyValue, LogRecord, span_hex, trace_hex
-from fapilog.severity import from_stdlib, parse_severity, to_stdlib
+from fapilog.severity import Severity, from_stdlib, parse_severity, to_stdlib
 from fapilog.values import snapshot
 from fapilog.values.exceptions import Capture, resolve
 
@@ -76,7 +76,7 @@ class Handler(logging.Handler):
     only as ``RecordTarget.offer`` does.
 
     Args:
-        level: the lowest level that is handled, as in ``logging.Handler``.
+        level: the lowest level that is handled, as in ``logging.Handler``, or a ``Severity``.
         runtime: the runtime that gets the records; by default the default
             runtime at the time of each record.
         code_attributes: whether to add ``code.file.path``,
@@ -95,7 +95,7 @@ class Handler(logging.Handler):
         code_attributes: bool = False,
         thread_attributes: bool = False,
     ) -> None:
-        super().__init__(level)
+        super().__init__(to_stdlib(level) if isinstance(level, Severity) else level)
         Handler.placed += 1
         self.feed = feeds.Feed.of(runtime)
         self._code_attributes = code_attributes
@@ -355,8 +355,8 @@ def install(
     Args:
         target: the function that returns the target of a record, or None to
             drop the record; by default it returns the default runtime.
-        level: the lowest wanted level: a level of ``logging``, or any name of a
-            severity.  If None, the target's levels apply.
+        level: the lowest wanted level: a level of ``logging``, a ``Severity``, or any
+            name of a severity.  If None, the target's levels apply.
         logger: a logger or its name; by default the root logger.
 
     Raises:
@@ -441,9 +441,9 @@ def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarge
 
 def _level_number(level: int | str) -> int:
     """Return the ``logging`` level for a number, a level name or a severity name."""
-    if isinstance(level, int):
+    if isinstance(level, int) and not isinstance(level, Severity):
         return level
-    number = logging.getLevelName(level.strip().upper())
+    number = logging.getLevelName(level.strip().upper()) if isinstance(level, str) else None
     if isinstance(number, int):
         return number
     try:

@@ -19,7 +19,15 @@ from fapilog.diagnostics import announce, describe
 from fapilog.engine.entry import announce_span, build_logged, withdraw
 from fapilog.engine.holding import gate, taker
 from fapilog.native import monotonic
-from fapilog.severity import FATAL, INFO, OFF, SHORT_NAMES, TRACE, parse_severity
+from fapilog.severity import (
+    FATAL,
+    INFO,
+    SHORT_NAMES,
+    STDLIB_LEVELS,
+    TRACE,
+    closest_severity,
+    parse_severity,
+)
 from fapilog.values import DEFAULT_LIMITS, SCALARS, snapshot, snapshot_attributes
 from fapilog.values.exceptions import Capture, resolve
 
@@ -179,20 +187,23 @@ class LoggerCore:
     def severity(self, severity: int | str) -> tuple[int, str]:
         """Return the severity number and text for the argument of ``Logger.log``.
 
-        A wrong value is announced and treated as INFO: a misspelt severity in a
-        rarely used branch must not break the application.
+        A wrong value is announced, because a misspelt severity in a rarely used branch
+        must not break the application.  A number gets its more severe reading; other
+        values become INFO.
         """
-        if type(severity) is int and TRACE <= severity < OFF:
-            return severity, SHORT_NAMES[severity]
+        if type(severity) is int and severity in STDLIB_LEVELS:
+            number = STDLIB_LEVELS[severity]
+            return number, SHORT_NAMES[number]
         try:
             if isinstance(severity, str):
                 name = severity.strip().upper()
                 if name in self._severities:
-                    return self._severities[name], name
-            number = min(parse_severity(severity), FATAL + 3)
+                    return int(self._severities[name]), name
+            number = min(int(parse_severity(severity)), FATAL + 3)
         except Exception as error:  # noqa: BLE001 - callers may give any object
-            announce("severity", f"log() takes a severity: {describe(error)}; INFO is used")
-            return INFO, "INFO"
+            number = closest_severity(severity) if type(severity) is int else INFO
+            text = SHORT_NAMES[number]
+            announce("severity", f"log() takes a severity: {describe(error)}; {text} is used")
         return number, SHORT_NAMES[number]
 
     @property

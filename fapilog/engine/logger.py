@@ -143,9 +143,8 @@ class Logger(_Front):
         """Log at any severity.
 
         Args:
-            severity: an OpenTelemetry severity number from 1 to 24 (not a
-                level of :mod:`logging`), its name (``"INFO2"``), or a name
-                from the option ``severities``.
+            severity: a name (``"INFO2"``), a name from the option ``severities``, a
+                :class:`fapilog.Severity`, or a level of :mod:`logging` (20 is INFO).
             message: the record's body, which may be any value.
             **attributes: the record's attributes; ``event_name=`` makes the
                 record an event.

@@ -89,7 +89,8 @@ def configure(
         settings: the options, or None to read them from the environment and files.
         sinks: the sinks, or their names as in the option ``sinks``.
         processors: the functions ``(record) -> record or None``, in order.
-        level: the lowest enabled severity.
+        level: the lowest enabled severity: a name, a ``Severity`` or a level of
+            :mod:`logging`.
         resource: the resource attributes that replace the detected ones.
         **options: more options of :class:`fapilog.Settings`.
 
@@ -191,6 +192,11 @@ def set_level(level: int | str | None, logger: str = "") -> None:
 
     If nothing is configured yet, first configures fapilog from the environment.
 
+    Args:
+        level: a name, a ``Severity`` or a level of :mod:`logging`; None to inherit the
+            parent's level again.
+        logger: the dotted name; "" changes the default of all loggers.
+
     Raises:
         ConfigurationError: ``level`` is not a severity.
     """
@@ -262,7 +268,8 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
     :func:`shutdown` undo it.
 
     Args:
-        level: the lowest severity that is sent.  If None, the runtime's levels
+        level: the lowest severity that is sent: a level of :mod:`logging`, a name or a
+            ``Severity``.  If None, the runtime's levels
             apply, and the logger's own level is lowered to them.
         logger: the logger whose own and propagated records are sent; None means all.
 

@@ -16,7 +16,7 @@ from opentelemetry.trace import get_current_span, use_span
 from starlette.exceptions import HTTPException, WebSocketException
 
 import fapilog
-from fapilog.severity import ERROR, INFO, WARN
+from fapilog.severity import ERROR, INFO, WARN, Severity
 from fapilog_fastapi.attributes import known_methods, length, request_attributes, type_name
 from fapilog_fastapi.correlation import REQUEST_ID
 from fapilog_fastapi.exchange import (
@@ -128,7 +128,7 @@ class Recorder:
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
         body = " ".join(filter(None, words))
         attributes["event_name"] = event
-        log.log(severity, body, **attributes)
+        log.log(Severity(severity), body, **attributes)
 
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
         """Return the logger, and the fields that were bound in the request.
