@@ -47,6 +47,8 @@ LOGGER: Final = "fapilog_fastapi"
 REQUEST_COMPLETED: Final = "http.server.request.completed"
 WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
 EXCEPTION: Final = "http.server.request.exception"
+#: The names of bound fields that are also parameters of ``Logger.log``.
+_PARAMETERS: Final = ("event_name", "extra", "stack_info", "stacklevel")
 #: The maximum number of fields that handlers can add: a record's maximum number of attributes.
 MAX_FIELDS: Final = 128
 
@@ -133,14 +135,13 @@ class Recorder:
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
         """Return the logger, and the fields that were bound in the request.
 
-        The names ``exc_info`` and ``event_name`` are also parameters of ``log``, so the
-        first is omitted, and the second is bound to the logger to stay an attribute.
+        Some names are also parameters of ``log``: ``exc_info`` is omitted, and the others
+        are bound to the logger to stay attributes.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)
-        if "event_name" in attributes:
-            return self._log.bind(event_name=attributes.pop("event_name")), attributes
-        return self._log, attributes
+        bound = {name: attributes.pop(name) for name in _PARAMETERS if name in attributes}
+        return (self._log.bind(**bound) if bound else self._log), attributes
 
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
