@@ -101,6 +101,16 @@ class Handler(logging.Handler):
         self._code_attributes = code_attributes
         self._thread_attributes = thread_attributes
 
+    def __copy__(self) -> Handler:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Handler:
+        return self  # as a logger of ``logging``; a second handler would change nothing
+
+    def __reduce__(self) -> tuple[Callable[..., Handler], tuple[object, ...]]:
+        state = {name: value for name, value in vars(self).items() if name != "lock"}
+        return _loaded, (type(self), state)
+
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit a record; user code may run here, so the handler's lock is not held."""
         name = record.name
@@ -211,6 +221,14 @@ class Handler(logging.Handler):
             # The record passed through a queue or a socket, which keeps only the text.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
+
+
+def _loaded(kind: type[Handler], state: dict[str, Any]) -> Handler:
+    """Return the handler of a pickle, with its level, filters and options."""
+    handler = kind.__new__(kind)
+    Handler.__init__(handler)
+    vars(handler).update(state)
+    return handler
 
 
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:

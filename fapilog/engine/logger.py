@@ -17,13 +17,26 @@ from fapilog.severity import DEBUG, ERROR, FATAL, INFO, TRACE, WARN
 from fapilog.values import plain_name, snapshot_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fapilog.engine.emit import LoggerCore
 
 
+def _no_runtime(name: str) -> LoggerCore:
+    msg = f"the logger {name!r} needs the package fapilog.runtime"
+    raise RuntimeError(msg)
+
+
+#: Returns the default runtime's core for a logger name.  The package ``runtime`` sets it.
+default_core: Callable[[str], LoggerCore] = _no_runtime
+
+
 class _Front:
-    """The common part of both loggers: a core and bound fields."""
+    """The common part of both loggers: a core and bound fields.
+
+    A copy of a logger is the logger itself.  A pickle holds the name and the bound
+    fields, and becomes a logger of the default runtime of the process that loads it.
+    """
 
     __slots__ = ("_bound", "_core")
 
@@ -62,6 +75,23 @@ class _Front:
         Always False after a shutdown.
         """
         return self._core.is_open and self._core.takes(self._core.severity(severity)[0])
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., _Front], tuple[object, ...]]:
+        from pickle import PicklingError  # noqa: PLC0415 - already loaded: it calls this method
+
+        if default_core(self.name) is not self._core:
+            msg = (
+                f"cannot pickle {self!r:.200}: it belongs to a separate Runtime, which another "
+                "process does not have; pickle its name and call get_logger() there"
+            )
+            raise PicklingError(msg)
+        return _loaded, (type(self), self.name, dict(self._bound))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, bound={dict(self._bound)!r})"
@@ -251,6 +281,11 @@ class AsyncLogger(_Front):
                 await core.room(number)
             event_name, attributes = _take_event_name(attributes)
             core.emit(number, text, message, attributes, self._bound, args, event_name)
+
+
+def _loaded(kind: type[_Front], name: str, bound: dict[str, Any]) -> _Front:
+    """Return the logger of a pickle."""
+    return kind(default_core(name), bound)
 
 
 def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fapilog.bridges import feeds
 from fapilog.diagnostics import announce, describe
 from fapilog.engine import holding
+from fapilog.engine import logger as loggers
 from fapilog.engine.logger import AsyncLogger, Logger
 from fapilog.engine.registry import LoggerRegistry
 from fapilog.errors import ConfigurationError
@@ -320,6 +321,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
 
 state: Final = DefaultState()
 feeds.default_target = target
+loggers.default_core = state.registry.core
 fork.register(
     "configuration",
     before=state.before_fork,
