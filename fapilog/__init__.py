@@ -28,6 +28,7 @@ from fapilog.runtime.default import (
     stats,
     uninstall_stdlib,
 )
+from fapilog.severity import Severity
 
 if TYPE_CHECKING:
     from fapilog.bridges.hooks import install_hooks, uninstall_hooks
@@ -46,6 +47,7 @@ __all__ = [
     "Logger",
     "Runtime",
     "Settings",
+    "Severity",
     "__version__",
     "bind",
     "collect",

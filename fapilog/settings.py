@@ -57,6 +57,7 @@ from fapilog.options.types import (
     SecretPairs,
     Severities,
 )
+from fapilog.severity import Severity
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -158,8 +159,8 @@ class SpoolGroup(OptionGroup):
 class RouteGroup(OptionGroup):
     """The records that the sink of this name gets; see :class:`fapilog.sinks.Route`."""
 
-    level: Level = Field(1, description="lowest severity that the sink gets")
-    max_level: Level = Field(24, description="highest severity that the sink gets")
+    level: Level = Field(Severity.TRACE, description="lowest severity that the sink gets")
+    max_level: Level = Field(Severity.FATAL4, description="highest severity that the sink gets")
     loggers: Names = Field((), description="logger names and the names below them; empty: all")
     where: Pairs = Field({}, description="required attributes and their values: a=b")
     overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] | None = Field(
@@ -203,12 +204,12 @@ class Settings(BaseSettings):
         None, min_length=1, description="name of the service: the attribute service.name"
     )
     level: Level = Field(
-        9,
-        description="lowest severity that is logged: a name or 1 to 24",
+        Severity.INFO,
+        description="lowest severity that is logged: a name, or a level of logging such as 20",
         json_schema_extra=HARMLESS_IF_LOWER,
     )
     levels: Levels = Field({}, description="levels by logger name: app.db=debug,uvicorn=warn")
-    severities: Severities = Field({}, description="additional severity names: notice=10")
+    severities: Severities = Field({}, description="additional severity names: notice=info2")
     sinks: Names | None = Field(
         None,
         description="destinations: console, otlp[:URL], loki[:URL], file:PATH, memory, none",
@@ -228,7 +229,8 @@ class Settings(BaseSettings):
         "severe, or wait for the spool",
     )
     protect_level: Level = Field(
-        13, description="lowest severity that may use the last tenth of queue and backlogs"
+        Severity.WARN,
+        description="lowest severity that may use the last tenth of queue and backlogs",
     )
     sink_overflow: Literal["block", "drop_newest", "drop_lowest", "spill"] | None = Field(
         None, description="policy of a full backlog; unset: spill with a spool, or drop_lowest"

@@ -2,14 +2,16 @@
 
 A severity number is an integer from 1 to 24 in six ranges of four: TRACE 1-4,
 DEBUG 5-8, INFO 9-12, WARN 13-16, ERROR 17-20, FATAL 21-24.  Every option and
-argument uses :func:`parse_severity`, so a name means the same in code, in the
-environment and in a file.
+argument uses :func:`parse_severity`, so a name or a number means the same in code,
+in the environment and in a file.  A plain number is a level of :mod:`logging`, because
+``level=logging.INFO`` (20) would otherwise mean ERROR4.
 
 Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from fapilog.errors import ConfigurationError
@@ -35,35 +37,95 @@ SHORT_NAMES: Final[tuple[str, ...]] = (
     *(name + suffix for name in RANGES for suffix in ("", "2", "3", "4")),
 )
 
+
+class Severity(IntEnum):
+    """The severities of the OpenTelemetry log data model, and ``OFF``, which disables a logger.
+
+    Every option and argument that takes a severity takes a member.  Each member is
+    equal to its severity number.
+    """
+
+    TRACE = 1
+    TRACE2 = 2
+    TRACE3 = 3
+    TRACE4 = 4
+    DEBUG = 5
+    DEBUG2 = 6
+    DEBUG3 = 7
+    DEBUG4 = 8
+    INFO = 9
+    INFO2 = 10
+    INFO3 = 11
+    INFO4 = 12
+    WARN = 13
+    WARN2 = 14
+    WARN3 = 15
+    WARN4 = 16
+    ERROR = 17
+    ERROR2 = 18
+    ERROR3 = 19
+    ERROR4 = 20
+    FATAL = 21
+    FATAL2 = 22
+    FATAL3 = 23
+    FATAL4 = 24
+    OFF = 25
+
+
+#: The levels of :mod:`logging`, with their severity numbers.
+STDLIB_LEVELS: Final = {10: DEBUG, 20: INFO, 30: WARN, 40: ERROR, 50: FATAL}
 _ALIASES: Final = {"WARNING": WARN, "CRITICAL": FATAL, "OFF": OFF}
 _NUMBERS: Final[dict[str, int]] = {
     **{name: number for number, name in enumerate(SHORT_NAMES) if name},
     **_ALIASES,
 }
 
+_CRITICAL: Final = 50
+_MAX_DIGITS: Final = 4
 
-def parse_severity(value: int | str) -> int:
-    """Return the severity number that ``value`` names.
+
+def parse_severity(value: int | str) -> Severity:
+    """Return the severity that ``value`` names.
 
     Args:
-        value: a number from 1 to 24 (25 is ``OFF``), or a name in any case:
-            the six ranges, their numbered forms (``INFO2``), ``WARNING``,
-            ``CRITICAL``, ``OFF``, or one of these numbers in digits.
+        value: a :class:`Severity`; a member of OpenTelemetry's ``SeverityNumber``; a
+            name in any case: the six ranges, their numbered forms (``INFO2``),
+            ``WARNING``, ``CRITICAL``, ``OFF``; or a level of :mod:`logging`, as a number
+            or in digits: 10, 20, 30, 40, 50, or a number of your own from 25 to 49.
 
     Raises:
-        ConfigurationError: ``value`` is not a severity.
+        ConfigurationError: ``value`` is not a severity, or it is a number that means
+            one severity in :mod:`logging` and another one in OpenTelemetry.
     """
-    number = value if isinstance(value, int) else None
+    if isinstance(value, Severity):
+        return value
+    number: object = value
     if isinstance(value, str):
         name = value.strip().upper()
-        number = int(name) if name.isdecimal() else _NUMBERS.get(name)
-    if number is None or isinstance(value, bool) or not TRACE <= number <= OFF:
-        msg = (
-            f"{value!r} is not a severity: use trace, debug, info, warn, error, fatal, off, "
-            "or an OpenTelemetry severity number from 1 to 24"
-        )
-        raise ConfigurationError(msg)
-    return int(number)
+        if name in _NUMBERS:
+            return Severity(_NUMBERS[name])
+        number = int(name) if name.isdecimal() and len(name) < _MAX_DIGITS else None
+    elif type(value).__name__ == "SeverityNumber" and value.value:  # type: ignore[attr-defined]
+        return Severity(value.value)  # type: ignore[attr-defined]
+    if isinstance(number, int) and not isinstance(number, bool):
+        if number in STDLIB_LEVELS or FATAL + 3 < number <= _CRITICAL or number == TRACE:
+            return Severity(from_stdlib(number))
+        if TRACE < number <= FATAL + 3:
+            raise ConfigurationError(_two_readings(value, number))
+    msg = (
+        f"{value!r} is not a severity: use trace, debug, info, warn, error, fatal, off, "
+        "a fapilog.Severity, or a level of logging: 10, 20, 30, 40 or 50"
+    )
+    raise ConfigurationError(msg)
+
+
+def _two_readings(value: object, number: int) -> str:
+    by_stdlib, by_otel = SHORT_NAMES[from_stdlib(number)], SHORT_NAMES[number]
+    return (
+        f"{value!r} has two readings: a level of logging, which is {by_stdlib}, or an "
+        f"OpenTelemetry severity number, which is {by_otel}; use the name "
+        f"{by_stdlib.lower()!r} or {by_otel.lower()!r}"
+    )
 
 
 def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
@@ -79,6 +141,15 @@ def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
             return by_name[name]
         name = name.rpartition(".")[0]
     return default
+
+
+def closest_severity(number: int) -> int:
+    """Return the severity number for a number that :func:`parse_severity` refuses.
+
+    A number with two readings gets the more severe reading, which is OpenTelemetry's.
+    Other numbers are levels of :mod:`logging`.
+    """
+    return number if TRACE <= number <= FATAL + 3 else from_stdlib(number)
 
 
 def range_name(number: int) -> str:

@@ -85,8 +85,9 @@ class CapturedLogs:
         """Return the records of a severity.
 
         Args:
-            severity: the severity; ``"ERROR"`` means the range 17 to 20, and a
-                number or ``"ERROR2"`` means one severity number.
+            severity: the severity; ``"ERROR"`` means the range 17 to 20, and
+                ``"ERROR2"``, a ``Severity`` or a level of :mod:`logging` means one
+                severity number.
 
         Raises:
             ValueError: ``severity`` is not a severity.

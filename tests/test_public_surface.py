@@ -35,7 +35,7 @@ FIND = (
     "(self, body=Ellipsis, /, *, severity=None, logger=Ellipsis, event_name=Ellipsis, "
     "trace_id=Ellipsis, span_id=Ellipsis, **attributes)"
 )
-MESSAGE = "(self, message, /, **attributes)"
+MESSAGE = "(self, message, /, *args, **attributes)"
 
 SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (fapilog.collect, "()"),
@@ -80,7 +80,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     ),
     (Logger.event, "(self, name, /, **attributes)"),
     (Logger.is_enabled, "(self, severity)"),
-    (Logger.log, "(self, severity, message, /, **attributes)"),
+    (Logger.log, "(self, severity, message, /, *args, **attributes)"),
     (Logger.of, "(logger)"),
     (Logger.unbind, "(self, *names)"),
     (testing.CapturedLogs.at, "(self, severity)"),

@@ -185,8 +185,8 @@ def three(logs: CapturedLogs) -> CapturedLogs:
         (..., {"severity": "INFO"}, 2),
         (..., {"severity": "error"}, 1),
         (..., {"severity": "error2"}, 1),
-        (..., {"severity": 18}, 1),
-        (..., {"severity": 17}, 0),
+        (..., {"severity": fapilog.Severity.ERROR2}, 1),
+        (..., {"severity": logging.ERROR}, 0),
     ],
 )
 def test_patterns_find_what_they_should(three, body, patterns, found):

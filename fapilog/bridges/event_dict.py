@@ -76,7 +76,7 @@ def _named(level: str) -> tuple[int, str] | None:
     if text == "NOTSET":
         return TRACE, text
     try:
-        number = parse_severity(text)
+        number = int(parse_severity(text))
     except ValueError:
         return None
     # "off" and numbers are names of levels only in a configuration.

@@ -92,7 +92,7 @@ class Feed:
             drop the record; None stands for :data:`default_target`.
     """
 
-    __slots__ = ("_fed", "_getter", "_marks")
+    __slots__ = ("_fed", "_getter", "_given", "_marks")
 
     def __init__(self, getter: Callable[[], RecordTarget | None] | None = None) -> None:
         self._fed: RecordTarget | None = None
@@ -106,8 +106,25 @@ class Feed:
 
     def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:
         """Replace the function that returns the target."""
+        self._given = getter
         # A lambda, because the package ``runtime`` replaces the global later.
         self._getter = getter or (lambda: default_target())  # noqa: PLW0108
+
+    def __deepcopy__(self, _memo: object) -> Feed:
+        return Feed(self._given)
+
+    def __reduce__(self) -> tuple[type[Feed], tuple[()]]:
+        from pickle import PicklingError  # noqa: PLC0415 - already loaded: it calls this method
+
+        # A getter that is a function of a module exists in the other process too, but
+        # the runtime to which it leads there may be another one.
+        if self._given not in (None, default_target):
+            msg = (
+                "cannot pickle a bridge to a separate Runtime, which another process does not "
+                "have; make the bridge there"
+            )
+            raise PicklingError(msg)
+        return Feed, ()
 
     def target(self) -> RecordTarget | None:
         """Return the target of a record.  May configure the default runtime."""

@@ -16,7 +16,7 @@ import loguru
 from fapilog.bridges import feeds
 from fapilog.bridges.event import Caller, Event, from_traceback, here, nanoseconds, take
 from fapilog.bridges.patching import SetupLock
-from fapilog.severity import TRACE, from_stdlib
+from fapilog.severity import TRACE, Severity, from_stdlib, to_stdlib
 from fapilog.values import plain_name
 from fapilog.values.exceptions import resolve
 from fapilog.values.objects import type_name
@@ -175,7 +175,7 @@ def install(level: int | str = 0, *, code_attributes: bool = False) -> None:
 
     Args:
         level: the lowest level that the sink takes, as in
-            ``loguru.logger.add``; fapilog's own levels also apply.
+            ``loguru.logger.add``, or a ``Severity``; fapilog's own levels also apply.
         code_attributes: whether to add the ``code.*`` attributes, as in
             :class:`LoguruSink`.
 
@@ -186,7 +186,11 @@ def install(level: int | str = 0, *, code_attributes: bool = False) -> None:
     sink = LoguruSink(code_attributes=code_attributes)
     with _lock:
         added = loguru.logger.add(
-            sink, level=level, format=sink.format, backtrace=False, diagnose=False
+            sink,
+            level=to_stdlib(level) if isinstance(level, Severity) else level,
+            format=sink.format,
+            backtrace=False,
+            diagnose=False,
         )
         _remove()
         _installed = added

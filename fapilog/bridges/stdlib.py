@@ -30,7 +30,7 @@ from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce, kind_of
 from fapilog.errors import ConfigurationError
 from fapilog.record import AnyValue, LogRecord, span_hex, trace_hex
-from fapilog.severity import INFO, from_stdlib, parse_severity, to_stdlib
+from fapilog.severity import INFO, Severity, from_stdlib, parse_severity, to_stdlib
 from fapilog.values import snapshot
 from fapilog.values.exceptions import Capture, resolve
 
@@ -77,7 +77,7 @@ class Handler(logging.Handler):
     only as ``RecordTarget.offer`` does.
 
     Args:
-        level: the lowest level that is handled, as in ``logging.Handler``.
+        level: the lowest level that is handled, as in ``logging.Handler``, or a ``Severity``.
         runtime: the runtime that gets the records; by default the default
             runtime at the time of each record.
         code_attributes: whether to add ``code.file.path``,
@@ -96,11 +96,21 @@ class Handler(logging.Handler):
         code_attributes: bool = False,
         thread_attributes: bool = False,
     ) -> None:
-        super().__init__(level)
+        super().__init__(to_stdlib(level) if isinstance(level, Severity) else level)
         Handler.placed += 1
         self.feed = feeds.Feed.of(runtime)
         self._code_attributes = code_attributes
         self._thread_attributes = thread_attributes
+
+    def __copy__(self) -> Handler:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Handler:
+        return self  # as a logger of ``logging``; a second handler would change nothing
+
+    def __reduce__(self) -> tuple[Callable[..., Handler], tuple[object, ...]]:
+        state = {name: value for name, value in vars(self).items() if name != "lock"}
+        return _loaded, (type(self), state)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit a record; user code may run here, so the handler's lock is not held."""
@@ -223,6 +233,14 @@ class Handler(logging.Handler):
             # The record passed through a queue or a socket, which keeps only the text.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
+
+
+def _loaded(kind: type[Handler], state: dict[str, Any]) -> Handler:
+    """Return the handler of a pickle, with its level, filters and options."""
+    handler = kind.__new__(kind)
+    Handler.__init__(handler)
+    vars(handler).update(state)
+    return handler
 
 
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
@@ -367,8 +385,8 @@ def install(
     Args:
         target: the function that returns the target of a record, or None to
             drop the record; by default it returns the default runtime.
-        level: the lowest wanted level: a level of ``logging``, or any name of a
-            severity.  If None, the target's levels apply.
+        level: the lowest wanted level: a level of ``logging``, a ``Severity``, or any
+            name of a severity.  If None, the target's levels apply.
         logger: a logger or its name; by default the root logger.
 
     Raises:
@@ -455,9 +473,9 @@ def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarge
 
 def _level_number(level: int | str) -> int:
     """Return the ``logging`` level for a number, a level name or a severity name."""
-    if isinstance(level, int):
+    if isinstance(level, int) and not isinstance(level, Severity):
         return level
-    number = logging.getLevelName(level.strip().upper())
+    number = logging.getLevelName(level.strip().upper()) if isinstance(level, str) else None
     if isinstance(number, int):
         return number
     try:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fapilog.delivery.admission import OverflowPolicy
 from fapilog.options.checks import NONE, Rule, check_all, is_number, one_of, refuse, severity
-from fapilog.severity import FATAL, OFF, TRACE
+from fapilog.severity import OFF, TRACE, Severity
 
 if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-_HIGHEST: Final = FATAL + 3
+_HIGHEST: Final = Severity.FATAL4
 _RULES: Final = {
     "loggers": Rule(
         lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value),
@@ -46,7 +46,8 @@ class Route:
 
     Args:
         sink: the sink, or its name as in the option ``sinks``.
-        level: the lowest severity, as a name or number; ``"off"`` selects no records.
+        level: the lowest severity, as a name, a ``Severity`` or a level of :mod:`logging`;
+            ``"off"`` selects no records.
         max_level: the highest severity.
         loggers: dotted logger names; each name also selects its child loggers.  An empty list
             selects all loggers.
@@ -68,8 +69,8 @@ class Route:
     """
 
     sink: Sink[Any] | str
-    level: int | str = TRACE
-    max_level: int | str = _HIGHEST
+    level: int | str = Severity.TRACE
+    max_level: int | str = Severity.FATAL4
     loggers: Iterable[str] = ()
     where: Mapping[str, Any] | Callable[[LogRecord], bool] = field(default_factory=dict)
     overflow: str | None = None

@@ -7,7 +7,6 @@ makes the record later.
 
 from __future__ import annotations
 
-import sys
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,12 +15,20 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 
 from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce, describe
+from fapilog.engine.arguments import SPECIAL, caller, format_message, unpack
 from fapilog.engine.entry import announce_span, build_logged, withdraw
 from fapilog.engine.holding import gate, taker
 from fapilog.native import monotonic
-from fapilog.severity import FATAL, INFO, OFF, SHORT_NAMES, TRACE, parse_severity
+from fapilog.severity import (
+    FATAL,
+    INFO,
+    SHORT_NAMES,
+    STDLIB_LEVELS,
+    TRACE,
+    closest_severity,
+    parse_severity,
+)
 from fapilog.values import DEFAULT_LIMITS, SCALARS, snapshot, snapshot_attributes
-from fapilog.values.exceptions import Capture, resolve
 
 if TYPE_CHECKING:
     from collections import deque
@@ -103,6 +110,7 @@ class LoggerCore:
         body: Any,
         attributes: dict[str, Any],
         bound: Mapping[str, Any],
+        args: tuple[Any, ...] = (),
         event_name: str = "",
     ) -> None:
         """Queue or hold one log call.  The user's code must be two frames above this method."""
@@ -116,18 +124,19 @@ class LoggerCore:
             context = BOUND.get()
             if context is SUPPRESSED:
                 return
-            exception = None
+            traces = None
+            stacklevel = 1
             try:
-                if "exc_info" in attributes:
-                    found = resolve(attributes.pop("exc_info"))
-                    exception = Capture(found) if found is not None else None
+                if args:
+                    body = format_message(body, args, attributes, self.scope.name)
                 for name, value in attributes.items():
                     kind = type(value)
                     if type(name) is str and (
-                        kind in _SMALL or (kind is str and len(value) <= _MAX_TEXT)
+                        (kind is str and len(value) <= _MAX_TEXT)
+                        or (kind in _SMALL and name not in SPECIAL)
                     ):
                         continue
-                    attributes = snapshot_attributes(attributes)
+                    attributes, traces, stacklevel = unpack(attributes)
                     break
             except Exception:  # noqa: BLE001 - a name or a class may refuse comparison
                 attributes = snapshot_attributes(attributes)
@@ -159,8 +168,8 @@ class LoggerCore:
                 bound,
                 span,
                 event_name,
-                exception,
-                _call_site() if self._code else None,
+                traces,
+                _call_site(stacklevel) if self._code else None,
                 self._resource,
             )
             if hold is not None:
@@ -179,20 +188,23 @@ class LoggerCore:
     def severity(self, severity: int | str) -> tuple[int, str]:
         """Return the severity number and text for the argument of ``Logger.log``.
 
-        A wrong value is announced and treated as INFO: a misspelt severity in a
-        rarely used branch must not break the application.
+        A wrong value is announced, because a misspelt severity in a rarely used branch
+        must not break the application.  A number gets its more severe reading; other
+        values become INFO.
         """
-        if type(severity) is int and TRACE <= severity < OFF:
-            return severity, SHORT_NAMES[severity]
+        if type(severity) is int and severity in STDLIB_LEVELS:
+            number = STDLIB_LEVELS[severity]
+            return number, SHORT_NAMES[number]
         try:
             if isinstance(severity, str):
                 name = severity.strip().upper()
                 if name in self._severities:
-                    return self._severities[name], name
-            number = min(parse_severity(severity), FATAL + 3)
+                    return int(self._severities[name]), name
+            number = min(int(parse_severity(severity)), FATAL + 3)
         except Exception as error:  # noqa: BLE001 - callers may give any object
-            announce("severity", f"log() takes a severity: {describe(error)}; INFO is used")
-            return INFO, "INFO"
+            number = closest_severity(severity) if type(severity) is int else INFO
+            text = SHORT_NAMES[number]
+            announce("severity", f"log() takes a severity: {describe(error)}; {text} is used")
         return number, SHORT_NAMES[number]
 
     @property
@@ -268,9 +280,6 @@ class LoggerCore:
         self._queue = ()
 
 
-def _call_site() -> CallSite | None:
-    try:
-        frame = sys._getframe(3)  # noqa: SLF001 - documented; nothing else finds the caller cheaply
-    except ValueError:
-        return None  # the interpreter itself made the call, for example at exit
-    return frame.f_code, frame.f_lineno, frame.f_globals.get("__name__")
+def _call_site(stacklevel: int) -> CallSite | None:
+    frame = caller(4, stacklevel)
+    return frame and (frame.f_code, frame.f_lineno, frame.f_globals.get("__name__"))

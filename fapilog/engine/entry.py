@@ -42,13 +42,13 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
     ``now`` is the observed time, in nanoseconds since the Unix epoch.
     """
     (_, number, scope, timestamp, text, body, attributes, context, bound, span, event_name,
-     exception, site, resource) = entry  # fmt: skip
+     traces, site, resource) = entry  # fmt: skip
     if bound:
         attributes = {**bound, **attributes}
     if context:
         attributes = {**context, **attributes}
-    if exception is not None:
-        attributes = {**exception.attributes(), **attributes}  # the caller's attributes win
+    if traces is not None:
+        attributes = {**traces.attributes(), **attributes}  # the caller's attributes win
     if site:
         attributes.update(_code_attributes(*site))
     trace_id, span_id, flags = _ids(span)
@@ -69,7 +69,7 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
 
 
 def held_values(entry: Entry) -> tuple[Any, ...]:
-    """Return the values that an entry keeps in memory; the last value is an exception or None."""
+    """Return the values that an entry keeps in memory; the last one is traces or None."""
     if entry[BUILD] is build_logged:
         return (*entry[5:9], entry[11])
     _, _, record, exception, _ = entry

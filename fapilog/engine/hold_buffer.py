@@ -15,7 +15,7 @@ from fapilog import native
 from fapilog.engine.entry import SEVERITY, held_values
 from fapilog.native import monotonic
 from fapilog.process import fork
-from fapilog.values.exceptions import Capture
+from fapilog.values.exceptions import Capture, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -263,6 +263,8 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
             continue
         if type(value) is Capture:
             size += _EXCEPTION_SIZE + len(value.message)
+        elif type(value) is Stack:
+            size += _EXCEPTION_SIZE
         else:
             size += _weigh(value)
     return size

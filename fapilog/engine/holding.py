@@ -86,7 +86,8 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
     Does not block; thread-safe.
 
     Args:
-        level: the lowest severity that is held.
+        level: the lowest severity that is held: a name, a ``Severity`` or a level of
+            :mod:`logging`.
         records: the largest number of held records.
         size: the approximate limit of the held records' memory, in bytes.
         seconds: the longest time for which a record is held.

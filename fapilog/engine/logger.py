@@ -17,13 +17,26 @@ from fapilog.severity import DEBUG, ERROR, FATAL, INFO, TRACE, WARN
 from fapilog.values import plain_name, snapshot_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fapilog.engine.emit import LoggerCore
 
 
+def _no_runtime(name: str) -> LoggerCore:
+    msg = f"the logger {name!r} needs the package fapilog.runtime"
+    raise RuntimeError(msg)
+
+
+#: Returns the default runtime's core for a logger name.  The package ``runtime`` sets it.
+default_core: Callable[[str], LoggerCore] = _no_runtime
+
+
 class _Front:
-    """The common part of both loggers: a core and bound fields."""
+    """The common part of both loggers: a core and bound fields.
+
+    A copy of a logger is the logger itself.  A pickle holds the name and the bound
+    fields, and becomes a logger of the default runtime of the process that loads it.
+    """
 
     __slots__ = ("_bound", "_core")
 
@@ -63,6 +76,23 @@ class _Front:
         """
         return self._core.is_open and self._core.takes(self._core.severity(severity)[0])
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., _Front], tuple[object, ...]]:
+        from pickle import PicklingError  # noqa: PLC0415 - already loaded: it calls this method
+
+        if default_core(self.name) is not self._core:
+            msg = (
+                f"cannot pickle {self!r:.200}: it belongs to a separate Runtime, which another "
+                "process does not have; pickle its name and call get_logger() there"
+            )
+            raise PicklingError(msg)
+        return _loaded, (type(self), self.name, dict(self._bound))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, bound={dict(self._bound)!r})"
 
@@ -71,55 +101,60 @@ class Logger(_Front):
     """A logger for any thread; a call does no I/O and never raises.
 
     Get a logger with :func:`fapilog.get_logger`.  Every method takes the
-    message by position and the attributes by name; values become attributes
-    and are never formatted into the message.  ``exc_info=`` adds an exception.
+    message by position and the attributes by name.  Further positional arguments are
+    formatted into the message as :mod:`logging` does, or as ``str.format`` does if the
+    message has ``{}``; the record then also has its template, ``log.body.template``.
+    Arguments that do not fit are announced and added to the text.
+    These names mean what they mean in :mod:`logging`: ``exc_info=`` adds an exception,
+    ``stack_info=True`` the call stack (``code.stacktrace``), ``extra=`` a mapping of
+    attributes, and ``stacklevel=`` selects the caller for the call site and the stack.
     A call may wait for room in a full queue, as the ``overflow`` option says,
     but never in a thread that runs an event loop.  Thread-safe and re-entrant.
     """
 
     __slots__ = ()
 
-    def trace(self, message: Any, /, **attributes: Any) -> None:
+    def trace(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity TRACE (1)."""
         core = self._core
         if core.threshold <= TRACE:
-            core.emit(TRACE, "TRACE", message, attributes, self._bound)
+            core.emit(TRACE, "TRACE", message, attributes, self._bound, args)
 
-    def debug(self, message: Any, /, **attributes: Any) -> None:
+    def debug(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity DEBUG (5)."""
         core = self._core
         if core.threshold <= DEBUG:
-            core.emit(DEBUG, "DEBUG", message, attributes, self._bound)
+            core.emit(DEBUG, "DEBUG", message, attributes, self._bound, args)
 
-    def info(self, message: Any, /, **attributes: Any) -> None:
+    def info(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity INFO (9)."""
         core = self._core
         if core.threshold <= INFO:
-            core.emit(INFO, "INFO", message, attributes, self._bound)
+            core.emit(INFO, "INFO", message, attributes, self._bound, args)
 
-    def warning(self, message: Any, /, **attributes: Any) -> None:
+    def warning(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity WARN (13)."""
         core = self._core
         if core.threshold <= WARN:
-            core.emit(WARN, "WARN", message, attributes, self._bound)
+            core.emit(WARN, "WARN", message, attributes, self._bound, args)
 
     warn = warning
 
-    def error(self, message: Any, /, **attributes: Any) -> None:
+    def error(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity ERROR (17)."""
         core = self._core
         if core.threshold <= ERROR:
-            core.emit(ERROR, "ERROR", message, attributes, self._bound)
+            core.emit(ERROR, "ERROR", message, attributes, self._bound, args)
 
-    def critical(self, message: Any, /, **attributes: Any) -> None:
+    def critical(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity FATAL (21)."""
         core = self._core
         if core.threshold <= FATAL:
-            core.emit(FATAL, "FATAL", message, attributes, self._bound)
+            core.emit(FATAL, "FATAL", message, attributes, self._bound, args)
 
     fatal = critical
 
-    def exception(self, message: Any, /, **attributes: Any) -> None:
+    def exception(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity ERROR with the exception that is being handled.
 
         ``exc_info=`` selects another exception.  The stack trace includes chained
@@ -128,7 +163,7 @@ class Logger(_Front):
         core = self._core
         if core.threshold <= ERROR:
             attributes = _with_exception(attributes)
-            core.emit(ERROR, "ERROR", message, attributes, self._bound)
+            core.emit(ERROR, "ERROR", message, attributes, self._bound, args)
 
     def event(self, name: str, /, **attributes: Any) -> None:
         """Log an OpenTelemetry event: a record with ``event_name`` and no body, at INFO.
@@ -137,16 +172,16 @@ class Logger(_Front):
         """
         core = self._core
         if core.threshold <= INFO:
-            core.emit(INFO, "INFO", None, attributes, self._bound, plain_name(name))
+            core.emit(INFO, "INFO", None, attributes, self._bound, (), plain_name(name))
 
-    def log(self, severity: int | str, message: Any, /, **attributes: Any) -> None:
+    def log(self, severity: int | str, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at any severity.
 
         Args:
-            severity: an OpenTelemetry severity number from 1 to 24 (not a
-                level of :mod:`logging`), its name (``"INFO2"``), or a name
-                from the option ``severities``.
+            severity: a name (``"INFO2"``), a name from the option ``severities``, a
+                :class:`fapilog.Severity`, or a level of :mod:`logging` (20 is INFO).
             message: the record's body, which may be any value.
+            *args: the values for ``%s`` or ``{}`` in the message, as in :class:`Logger`.
             **attributes: the record's attributes; ``event_name=`` makes the
                 record an event.
         """
@@ -154,7 +189,7 @@ class Logger(_Front):
         number, text = core.severity(severity)
         if core.threshold <= number:
             event_name, attributes = _take_event_name(attributes)
-            core.emit(number, text, message, attributes, self._bound, event_name)
+            core.emit(number, text, message, attributes, self._bound, args, event_name)
 
 
 class AsyncLogger(_Front):
@@ -166,66 +201,66 @@ class AsyncLogger(_Front):
 
     __slots__ = ()
 
-    async def trace(self, message: Any, /, **attributes: Any) -> None:
+    async def trace(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity TRACE (1)."""
         core = self._core
         if core.threshold <= TRACE:
             if core.is_full:
                 await core.room(TRACE)
-            core.emit(TRACE, "TRACE", message, attributes, self._bound)
+            core.emit(TRACE, "TRACE", message, attributes, self._bound, args)
 
-    async def debug(self, message: Any, /, **attributes: Any) -> None:
+    async def debug(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity DEBUG (5)."""
         core = self._core
         if core.threshold <= DEBUG:
             if core.is_full:
                 await core.room(DEBUG)
-            core.emit(DEBUG, "DEBUG", message, attributes, self._bound)
+            core.emit(DEBUG, "DEBUG", message, attributes, self._bound, args)
 
-    async def info(self, message: Any, /, **attributes: Any) -> None:
+    async def info(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity INFO (9)."""
         core = self._core
         if core.threshold <= INFO:
             if core.is_full:
                 await core.room(INFO)
-            core.emit(INFO, "INFO", message, attributes, self._bound)
+            core.emit(INFO, "INFO", message, attributes, self._bound, args)
 
-    async def warning(self, message: Any, /, **attributes: Any) -> None:
+    async def warning(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity WARN (13)."""
         core = self._core
         if core.threshold <= WARN:
             if core.is_full:
                 await core.room(WARN)
-            core.emit(WARN, "WARN", message, attributes, self._bound)
+            core.emit(WARN, "WARN", message, attributes, self._bound, args)
 
     warn = warning
 
-    async def error(self, message: Any, /, **attributes: Any) -> None:
+    async def error(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity ERROR (17)."""
         core = self._core
         if core.threshold <= ERROR:
             if core.is_full:
                 await core.room(ERROR)
-            core.emit(ERROR, "ERROR", message, attributes, self._bound)
+            core.emit(ERROR, "ERROR", message, attributes, self._bound, args)
 
-    async def critical(self, message: Any, /, **attributes: Any) -> None:
+    async def critical(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity FATAL (21)."""
         core = self._core
         if core.threshold <= FATAL:
             if core.is_full:
                 await core.room(FATAL)
-            core.emit(FATAL, "FATAL", message, attributes, self._bound)
+            core.emit(FATAL, "FATAL", message, attributes, self._bound, args)
 
     fatal = critical
 
-    async def exception(self, message: Any, /, **attributes: Any) -> None:
+    async def exception(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity ERROR with an exception, like :meth:`Logger.exception`."""
         core = self._core
         if core.threshold <= ERROR:
             if core.is_full:
                 await core.room(ERROR)
             attributes = _with_exception(attributes)
-            core.emit(ERROR, "ERROR", message, attributes, self._bound)
+            core.emit(ERROR, "ERROR", message, attributes, self._bound, args)
 
     async def event(self, name: str, /, **attributes: Any) -> None:
         """Log an OpenTelemetry event at INFO, like :meth:`Logger.event`."""
@@ -233,9 +268,11 @@ class AsyncLogger(_Front):
         if core.threshold <= INFO:
             if core.is_full:
                 await core.room(INFO)
-            core.emit(INFO, "INFO", None, attributes, self._bound, plain_name(name))
+            core.emit(INFO, "INFO", None, attributes, self._bound, (), plain_name(name))
 
-    async def log(self, severity: int | str, message: Any, /, **attributes: Any) -> None:
+    async def log(
+        self, severity: int | str, message: Any, /, *args: Any, **attributes: Any
+    ) -> None:
         """Log at any severity, with the arguments of :meth:`Logger.log`."""
         core = self._core
         number, text = core.severity(severity)
@@ -243,7 +280,12 @@ class AsyncLogger(_Front):
             if core.is_full:
                 await core.room(number)
             event_name, attributes = _take_event_name(attributes)
-            core.emit(number, text, message, attributes, self._bound, event_name)
+            core.emit(number, text, message, attributes, self._bound, args, event_name)
+
+
+def _loaded(kind: type[_Front], name: str, bound: dict[str, Any]) -> _Front:
+    """Return the logger of a pickle."""
+    return kind(default_core(name), bound)
 
 
 def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:

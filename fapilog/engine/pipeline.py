@@ -76,7 +76,8 @@ class Pipeline:
         resource: Resource,
     ) -> None:
         self.resource = resource
-        self.admission = Admission(settings.queue_size, settings.overflow, settings.protect_level)
+        protect = int(settings.protect_level)  # a plain number compares faster
+        self.admission = Admission(settings.queue_size, settings.overflow, protect)
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
         self._sinks = tuple(sinks)

@@ -35,8 +35,9 @@ class Levels:
     """
 
     def __init__(self, default: int = INFO, by_name: Mapping[str, int] | None = None) -> None:
-        self._default = default
-        self._by_name = dict(by_name or {})
+        # Plain numbers: each log call compares them, and members of Severity are slower.
+        self._default = int(default)
+        self._by_name = {name: int(level) for name, level in (by_name or {}).items()}
         #: Whether :meth:`set` has changed the levels of the settings.
         self.is_changed = False
         self._find_extremes()

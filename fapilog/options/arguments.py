@@ -98,7 +98,7 @@ class Arguments(TypedDict, total=False):
 
     config: Path | None
     service_name: str | None
-    levels: Pairs
+    levels: str | Mapping[str, Level]
     severities: Pairs
     redact: bool
     redact_fields: Names

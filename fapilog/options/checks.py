@@ -58,13 +58,13 @@ def refuse(option: str, value: object, fix: str, owner: str = "") -> NoReturn:
 
 
 def severity(option: str, value: Any, owner: str = "") -> int:
-    """Return the number of a severity, as :func:`parse_severity` does.
+    """Return the number of the severity that :func:`parse_severity` finds.
 
     Raises:
         ConfigurationError: the value is not a severity.
     """
     try:
-        return parse_severity(value)
+        return int(parse_severity(value))
     except ValueError as error:
         msg = f"{option} of {owner}: {error}" if owner else f"{option}: {error}"
         raise ConfigurationError(msg, option) from None

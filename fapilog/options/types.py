@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
-from fapilog.severity import FATAL, parse_severity
+from fapilog.severity import OFF, Severity, parse_severity
 
 _EVERYTHING: Final = 0o777
 
@@ -75,7 +75,16 @@ def _permissions(value: object) -> object:
     return number
 
 
-Level = Annotated[int, BeforeValidator(parse_severity)]
+def _named_severities(value: dict[str, Severity]) -> dict[str, Severity]:
+    """Return the severities by name in capitals."""
+    for name, severity in value.items():
+        if severity == OFF:
+            msg = f"{name}: off is not the severity of a record"
+            raise ValueError(msg)
+    return {name.upper(): severity for name, severity in value.items()}
+
+
+Level = Annotated[Severity, BeforeValidator(parse_severity)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 NamesOrPairs = Annotated[
     tuple[str, ...] | dict[str, str], NoDecode, BeforeValidator(_names_or_pairs)
@@ -84,10 +93,10 @@ Pairs = Annotated[dict[str, Any], NoDecode, BeforeValidator(_pairs)]
 SecretPairs = Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_pairs)]
 Levels = Annotated[dict[str, Level], NoDecode, BeforeValidator(_pairs)]
 Severities = Annotated[
-    dict[str, Annotated[Level, Field(le=FATAL + 3)]],
+    dict[str, Level],
     NoDecode,
     BeforeValidator(_pairs),
-    AfterValidator(lambda value: {name.upper(): number for name, number in value.items()}),
+    AfterValidator(_named_severities),
 ]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

@@ -31,8 +31,7 @@ class LevelFilter:
 
     Args:
         min_severity: the lowest severity that is kept: a name such as
-            ``"info"``, or an OpenTelemetry severity number from 1 to 24;
-            ``"off"`` drops all.
+            ``"info"``, a ``Severity``, or a level of :mod:`logging`; ``"off"`` drops all.
         loggers: the lowest severities by logger name.  The severity of ``a``
             also applies to ``a.b``, unless ``a.b`` has its own.
 
@@ -65,7 +64,7 @@ def _logger_name(name: object) -> str:
 
 def _severity(option: str, value: int | str) -> int:
     try:
-        return parse_severity(value)
+        return int(parse_severity(value))
     except (ValueError, TypeError, AttributeError) as error:
         msg = f"{option}: {error}"
         raise ConfigurationError(msg) from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fapilog.bridges import feeds
 from fapilog.diagnostics import announce, describe
 from fapilog.engine import holding
+from fapilog.engine import logger as loggers
 from fapilog.engine.logger import AsyncLogger, Logger
 from fapilog.engine.registry import LoggerRegistry
 from fapilog.errors import ConfigurationError
@@ -131,7 +132,8 @@ def configure(
         reset: whether to forget the arguments of earlier calls.
         sinks: the sinks, or their names as in the option ``sinks``.
         processors: the functions ``(record) -> record or None``, in order.
-        level: the lowest enabled severity.
+        level: the lowest enabled severity: a name, a ``Severity`` or a level of
+            :mod:`logging`.
         resource: the resource attributes that replace the detected ones and
             ``service_name``.
         **options: more options of :class:`fapilog.Settings`.  An option of a group is
@@ -283,6 +285,11 @@ def set_level(level: int | str | None, logger: str = "") -> None:
 
     If nothing is configured yet, first configures fapilog from the environment.
 
+    Args:
+        level: a name, a ``Severity`` or a level of :mod:`logging`; None to inherit the
+            parent's level again.
+        logger: the dotted name; "" changes the default of all loggers.
+
     Raises:
         ConfigurationError: ``level`` is not a severity.
     """
@@ -357,7 +364,8 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
     :func:`shutdown` undo it.
 
     Args:
-        level: the lowest severity that is sent.  If None, the runtime's levels
+        level: the lowest severity that is sent: a level of :mod:`logging`, a name or a
+            ``Severity``.  If None, the runtime's levels
             apply, and the logger's own level is lowered to them.
         logger: the logger whose own and propagated records are sent; None means all.
 
@@ -408,6 +416,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
 
 state: Final = DefaultState()
 feeds.default_target = target
+loggers.default_core = state.registry.core
 fork.register(
     "configuration",
     before=state.before_fork,

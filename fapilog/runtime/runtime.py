@@ -126,14 +126,15 @@ class Runtime:
         """Change the level of a logger name and of the names below it immediately.
 
         Args:
-            level: the severity, or None to inherit the parent's level again.
+            level: the severity: a name, a ``Severity`` or a level of :mod:`logging`; or
+                None to inherit the parent's level again.
             logger: the dotted name; "" changes the default of all loggers.
 
         Raises:
             ConfigurationError: ``level`` is not a severity.
         """
         try:
-            threshold = None if level is None else parse_severity(level)
+            threshold = None if level is None else int(parse_severity(level))
         except Exception as error:  # noqa: BLE001 - any object may be given
             msg = f"set_level(): {describe(error)}"
             raise ConfigurationError(msg) from None

@@ -158,7 +158,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
         retry=RetryPolicy(initial=settings.retry_initial, maximum=settings.retry_maximum),
         overflow=policy or ("spill" if spool else "drop_lowest"),
         block_timeout=settings.block_timeout,
-        protect=settings.protect_level,
+        protect=int(settings.protect_level),
         spool=spool,
         spool_mode=settings.spool.mode,
         quarantine=quarantine,

@@ -20,7 +20,7 @@ from fapilog.values.text import without_last_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
 #: The largest number of frames in the stack trace of each exception in a chain.
 MAX_FRAMES: Final = 100
@@ -35,13 +35,18 @@ _capturing: ContextVar[bool] = ContextVar("fapilog_capturing", default=False)
 
 
 class Capture:
-    """The state of an exception at the time of the log call.  Immutable and thread-safe."""
+    """The state of an exception at the time of the log call.  Thread-safe.
 
-    __slots__ = ("_summary", "message", "type_name")
+    Attributes:
+        stack: the call stack, which the log call adds if the application asks for it.
+    """
+
+    __slots__ = ("_summary", "message", "stack", "type_name")
 
     def __init__(self, exception: BaseException) -> None:
         self.type_name = type_name(type(exception))
         self.message = "(logged while an exception was being read)"
+        self.stack: Stack | None = None
         self._summary: traceback.TracebackException | None = None
         if _capturing.get():
             return
@@ -66,17 +71,20 @@ class Capture:
             self._summary = None
 
     def attributes(self) -> dict[str, str]:
-        """Return ``exception.type``, ``.message`` and ``.stacktrace``.  Never raises.
+        """Return ``exception.type``, ``.message`` and ``.stacktrace``, and those of the stack.
+
+        Never raises.
 
         Blocks while it reads source files, so only the worker calls it.
 
         Source: https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-logs/
         """
-        return {
+        attributes = {
             "exception.type": self.type_name,
             "exception.message": self.message,
             "exception.stacktrace": self._format(),
         }
+        return attributes if self.stack is None else attributes | self.stack.attributes()
 
     def _format(self) -> str:
         if self._summary is not None:
@@ -87,6 +95,31 @@ class Capture:
             except Exception as error:  # noqa: BLE001 - code of names and notes may raise
                 return f"{self.type_name}: {self.message}\n<traceback: {type_name(type(error))}>"
         return f"{self.type_name}: {self.message}"
+
+
+class Stack:
+    """The call stack at the time of a log call.  Immutable and thread-safe.
+
+    Args:
+        frame: the innermost frame, or None for an empty stack.
+    """
+
+    __slots__ = ("_summary",)
+
+    def __init__(self, frame: FrameType | None) -> None:
+        frames = traceback.walk_stack(frame) if frame is not None else iter(())
+        self._summary = traceback.StackSummary.extract(frames, limit=MAX_FRAMES, lookup_lines=False)
+        self._summary.reverse()
+
+    def attributes(self) -> dict[str, str]:
+        """Return ``code.stacktrace``, with the text that :mod:`logging` makes.
+
+        Blocks while it reads source files, so only the worker calls it.
+
+        Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
+        """
+        text = "".join(["Stack (most recent call last):\n", *self._summary.format()])
+        return {"code.stacktrace": _shorten(text.rstrip("\n"))}
 
 
 def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:

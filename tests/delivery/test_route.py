@@ -14,7 +14,7 @@ from fapilog.delivery.ledger import Stats
 from fapilog.errors import ConfigurationError, RetryableError
 from fapilog.protocols import BatchLimits
 from fapilog.record import Scope
-from fapilog.severity import SHORT_NAMES
+from fapilog.severity import SHORT_NAMES, Severity
 from fapilog.sinks import MemorySink, Route
 from tests.support.ledger import balanced, wait_for
 from tests.support.sinks import Gate, ScriptedSink
@@ -42,7 +42,7 @@ def bodies(sink: MemorySink | ScriptedSink) -> list[Any]:
     [
         ({}, [record(1), record(24), record(0)], []),
         ({"level": "warn"}, [record(13), record(24), record(0)], [record(12), record(1)]),
-        ({"level": 9, "max_level": "info4"}, [record(9), record(12)], [record(8), record(13)]),
+        ({"level": 20, "max_level": "info4"}, [record(9), record(12)], [record(8), record(13)]),
         ({"level": "off"}, [], [record(24), record(0)]),
         ({"loggers": "app.db"}, [record(9, "app.db"), record(9, "app.db.pool")],
          [record(9, "app"), record(9, "app.dbx"), record(9, "")]),
@@ -69,12 +69,12 @@ def test_a_sink_gets_the_records_that_meet_all_conditions(
 
 
 @given(level=st.integers(1, 24), max_level=st.integers(1, 24), severity=st.integers(1, 24))
-def test_names_and_numbers_of_severities_mean_the_same(level, max_level, severity):
+def test_names_and_members_of_severities_mean_the_same(level, max_level, severity):
     if level > max_level:
         level, max_level = max_level, level
     for options in (
-        {"level": level, "max_level": max_level},
-        {"level": SHORT_NAMES[level].lower(), "max_level": str(max_level)},
+        {"level": Severity(level), "max_level": Severity(max_level)},
+        {"level": SHORT_NAMES[level].lower(), "max_level": SHORT_NAMES[max_level]},
     ):
         route = Route("otlp", **options)
         assert route.takes(record(severity)) is (level <= severity <= max_level)
@@ -82,8 +82,8 @@ def test_names_and_numbers_of_severities_mean_the_same(level, max_level, severit
 
 def test_a_route_without_conditions_takes_all_and_one_with_any_does_not():
     assert Route("otlp").takes_all
-    assert Route("otlp", level=1, max_level=24, loggers=(), where={}).takes_all
-    for options in ({"level": 2}, {"max_level": 23}, {"loggers": "a"}, {"where": {"a": 1}},
+    assert Route("otlp", level="trace", max_level="fatal4", loggers=(), where={}).takes_all
+    for options in ({"level": "trace2"}, {"max_level": "fatal3"}, {"loggers": "a"}, {"where": {"a": 1}},
                     {"where": bool}, {"level": "off"}):  # fmt: skip
         assert not Route("otlp", **options).takes_all
 

@@ -50,7 +50,7 @@ class Holds(RuleBasedStateMachine):
     @precondition(lambda self: len(self.blocks) < 4)
     @rule(level=st.sampled_from([1, 5, 9]), records=st.integers(1, 4))
     def enter(self, level: int, records: int) -> None:
-        hold = fapilog.hold(level, records=records)
+        hold = fapilog.hold(fapilog.Severity(level), records=records)
         hold.__enter__()
         self.blocks.append((hold, Block(level, records)))
 

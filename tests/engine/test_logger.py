@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import fapilog
 from fapilog import AsyncLogger, Logger, LogRecord, Runtime
+from fapilog.severity import Severity
 from fapilog.sinks import MemorySink
 
 TRACER = TracerProvider().get_tracer("tests")
@@ -31,7 +33,7 @@ def sink():
 
 @pytest.fixture
 def runtime(sink):
-    with Runtime(sinks=[sink], level="trace", severities={"notice": 11}) as runtime:
+    with Runtime(sinks=[sink], level="trace", severities={"notice": "info3"}) as runtime:
         yield runtime
 
 
@@ -101,8 +103,10 @@ def test_an_event_has_a_name_and_no_body(log, runtime, sink):
 
 @pytest.mark.parametrize(
     ("severity", "number", "text"),
-    [(10, 10, "INFO2"), ("error3", 19, "ERROR3"), ("NOTICE", 11, "NOTICE"), ("notice", 11, "NOTICE"),
-     (24, 24, "FATAL4"), (25, 24, "FATAL4")],
+    [(logging.DEBUG, 5, "DEBUG"), (logging.INFO, 9, "INFO"), (logging.WARNING, 13, "WARN"),
+     (logging.ERROR, 17, "ERROR"), (logging.CRITICAL, 21, "FATAL"), (35, 15, "WARN3"),
+     (Severity.INFO2, 10, "INFO2"), (Severity.ERROR4, 20, "ERROR4"), ("error3", 19, "ERROR3"),
+     ("NOTICE", 11, "NOTICE"), ("notice", 11, "NOTICE"), (Severity.OFF, 24, "FATAL4")],
 )  # fmt: skip
 def test_log_takes_any_severity(log, runtime, sink, severity, number, text):
     call(log, "log", severity, "x", event_name="an.event")
@@ -112,10 +116,19 @@ def test_log_takes_any_severity(log, runtime, sink, severity, number, text):
     assert "event_name" not in record.attributes
 
 
-@pytest.mark.parametrize("severity", ["loud", None, 99, object()])
+@pytest.mark.parametrize("severity", ["loud", None, object()])
 def test_what_is_no_severity_is_logged_at_info_and_announced(log, runtime, sink, severity, capsys):
     call(log, "log", severity, "x")
     assert last(runtime, sink).severity_number == 9
+    assert "log() takes a severity" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("severity", "number"), [(9, 9), (17, 17), (24, 24), (99, 24), (0, 1)])
+def test_a_number_with_two_readings_is_logged_at_the_more_severe_one_and_announced(
+    log, runtime, sink, severity, number, capsys
+):
+    call(log, "log", severity, "x")
+    assert last(runtime, sink).severity_number == number
     assert "log() takes a severity" in capsys.readouterr().err
 
 
@@ -199,7 +212,7 @@ def test_a_disabled_call_does_nothing_at_all(runtime, sink):
     assert runtime.flush(5)
     assert runtime.stats().accepted == 0
     assert not log.is_enabled("warn")
-    assert log.is_enabled(17)
+    assert log.is_enabled(40)
 
 
 def test_code_attributes_name_the_callers_line_when_asked_for(sink):

@@ -361,7 +361,8 @@ def test_fields_bound_in_dependencies_and_handlers_are_on_the_record(logged):
 
 @pytest.mark.parametrize("how", ["bind", "logger", "block", "context"])
 def test_a_field_may_have_any_name(logged, how):
-    fields = {"event_name": "signup", "exc_info": True, "severity": 1, "message": "m", "self": "s"}
+    fields = {"event_name": "signup", "exc_info": True, "severity": 1, "message": "m", "self": "s",
+              "extra": {"a": 1}, "stack_info": True, "stacklevel": 2}  # fmt: skip
     app = FastAPI()
     install(app, context=(lambda request: fields) if how == "context" else None)
 
@@ -380,6 +381,10 @@ def test_a_field_may_have_any_name(logged, how):
     assert record.event_name == "http.server.request.completed"
     assert record.attributes["event_name"] == "signup"
     assert record.attributes["self"] == "s"
+    assert record.attributes["extra"] == {"a": 1}
+    assert record.attributes["stack_info"] is True
+    assert record.attributes["stacklevel"] == 2
+    assert "code.stacktrace" not in record.attributes
     assert "exception.type" not in record.attributes
 
 

@@ -73,7 +73,7 @@ def test_a_file_of_a_foreign_directory_sets_only_what_is_harmless(name, folder, 
 @pytest.mark.parametrize(
     "line",
     [
-        *("level = 'off'", "level = 'fatal'", "level = 10", "level = true"),
+        *("level = 'off'", "level = 'fatal'", "level = 30", "level = true"),
         *("levels = {'' = 'off'}", "levels = {app = 'debug'}"),
         *("severities = {debug = 24}", "redact_fields = ['message']"),
     ],

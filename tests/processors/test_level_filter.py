@@ -7,7 +7,7 @@ import pytest
 from fapilog.errors import ConfigurationError
 from fapilog.processors import LevelFilter
 from fapilog.record import LogRecord, Scope
-from fapilog.severity import DEBUG, ERROR, FATAL, INFO, OFF, WARN
+from fapilog.severity import DEBUG, ERROR, FATAL, INFO, WARN, Severity
 
 
 def kept(keep: LevelFilter, severity: int, name: str = "") -> bool:
@@ -17,7 +17,7 @@ def kept(keep: LevelFilter, severity: int, name: str = "") -> bool:
     return result is not None
 
 
-@pytest.mark.parametrize("minimum", ["warn", "WARNING", " Warn ", "13", 13])
+@pytest.mark.parametrize("minimum", ["warn", "WARNING", " Warn ", "30", 30, Severity.WARN])
 def test_records_at_or_above_the_severity_are_kept(minimum):
     keep = LevelFilter(minimum)
     assert [kept(keep, number) for number in (INFO, WARN - 1, WARN, ERROR)] == [
@@ -34,7 +34,7 @@ def test_a_record_of_unspecified_severity_is_kept():
 
 def test_off_drops_every_severity():
     assert not kept(LevelFilter("off"), FATAL + 3)
-    assert not kept(LevelFilter(OFF), FATAL)
+    assert not kept(LevelFilter(Severity.OFF), FATAL)
 
 
 def test_a_logger_inherits_from_the_nearest_name_above_it():
@@ -60,7 +60,7 @@ def test_many_logger_names_do_not_fill_the_memory():
     [
         (("loud",), "min_severity.*'loud'.*use"),
         ((0,), "min_severity"),
-        ((26,), "min_severity"),
+        ((51,), "min_severity"),
         ((True,), "min_severity"),
         ((None,), "min_severity"),
         ((1.5,), "min_severity"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import fapilog
-from fapilog import Runtime, Settings
+from fapilog import Runtime, Settings, Severity
 
 
 def settings() -> Settings:
@@ -14,7 +15,7 @@ def settings() -> Settings:
         config=None,
         service_name="shop",
         level="debug",
-        levels={"app.db": "debug", "uvicorn": 13},
+        levels={"app.db": "debug", "uvicorn": Severity.WARN},
         severities={"notice": 10},
         sinks=["console", "otlp"],
         redact=True,
@@ -95,6 +96,8 @@ def settings() -> Settings:
 def use() -> None:
     """Show that ``configure`` and ``Runtime`` accept options as ``Settings`` does."""
     fapilog.configure(service_name="shop", console={"format": "pretty"}, queue_size=8)
-    fapilog.configure(reset=True, file={"max_bytes": 10_000_000}, routes={"otlp": {"level": 17}})
-    with Runtime(service_name="tenant", level=9, spool={"mode": "never"}):
+    fapilog.configure(
+        reset=True, file={"max_bytes": 10_000_000}, routes={"otlp": {"level": Severity.ERROR}}
+    )
+    with Runtime(service_name="tenant", level=logging.INFO, spool={"mode": "never"}):
         pass

@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import assert_type
 
 import fapilog
-from fapilog import AsyncLogger, Handler, Logger, LogRecord, Runtime, Settings, bind
+from fapilog import AsyncLogger, Handler, Logger, LogRecord, Runtime, Settings, Severity, bind
 from fapilog.protocols import BatchLimits, Outcome, Processor, Sink
 from fapilog.sinks import ConsoleSink, FileSink, MemorySink, OTLPSink
 from fapilog.testing import CapturedLogs, capture_logs
@@ -18,9 +18,11 @@ log = fapilog.get_logger(__name__, component="shop")
 assert_type(log, Logger)
 log.info("order placed", order=7, items=[1, 2], total=9.5)
 log.warning({"structured": "body"})
+log.error("failed: %s", ValueError("x"), extra={"a": 1}, stack_info=True, stacklevel=2)
 log.error("failed", exc_info=ValueError("x"))
 log.log("INFO2", "a severity by name")
-log.log(10, "a severity by number", event_name="shop.order")
+log.log(logging.DEBUG, "a level of logging", event_name="shop.order")
+log.log(fapilog.Severity.INFO2, "a severity by member")
 log.event("shop.order.placed", order=7)
 log.info("any name", self=1, message="m", name="n")
 assert_type(log.bind(user="ada"), Logger)
@@ -35,7 +37,9 @@ runtime = fapilog.configure(
     sinks=["console", "otlp:https://collector:4318"], level="debug", resource={"service.name": "s"}
 )
 assert_type(runtime, Runtime)
-fapilog.configure(Settings(level=9), sinks=MemorySink(), queue_size=10, redact_fields=("iban",))
+fapilog.configure(
+    Settings(level=Severity.INFO), sinks=MemorySink(), queue_size=10, redact_fields=("iban",)
+)
 fapilog.install_stdlib("info")
 fapilog.set_level(None, "shop")
 assert_type(fapilog.flush(5), bool)
@@ -83,7 +87,7 @@ class Lines(Sink[str]):
 processors: list[Processor] = [drop_health_checks, Shouting()]
 sinks: list[Sink[Any]] = [ConsoleSink(), FileSink("app.jsonl"), OTLPSink(protocol="grpc"), Lines()]
 
-with Runtime(sinks=sinks, processors=processors, level=9) as own:
+with Runtime(sinks=sinks, processors=processors, level=logging.INFO) as own:
     assert_type(own.get_logger("tenant"), Logger)
     assert_type(own.get_async_logger("tenant", tenant=1), AsyncLogger)
 

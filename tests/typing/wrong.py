@@ -13,7 +13,6 @@ from fapilog.sinks import OTLPSink
 
 log = fapilog.get_logger(__name__)
 log.info()  # type: ignore[call-arg]
-log.info("%s placed", "order")  # type: ignore[call-arg]
 log.info(message="no name for it")  # type: ignore[call-arg]
 log.event(7)  # type: ignore[arg-type]
 log.log("a severity alone")  # type: ignore[call-arg]

@@ -16,7 +16,7 @@ from opentelemetry.trace import get_current_span, use_span
 from starlette.exceptions import HTTPException, WebSocketException
 
 import fapilog
-from fapilog.severity import ERROR, INFO, WARN
+from fapilog.severity import ERROR, INFO, WARN, Severity
 from fapilog_fastapi.attributes import known_methods, length, request_attributes, type_name
 from fapilog_fastapi.correlation import REQUEST_ID
 from fapilog_fastapi.exchange import (
@@ -47,6 +47,8 @@ LOGGER: Final = "fapilog_fastapi"
 REQUEST_COMPLETED: Final = "http.server.request.completed"
 WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
 EXCEPTION: Final = "http.server.request.exception"
+#: The names of bound fields that are also parameters of ``Logger.log``.
+_PARAMETERS: Final = ("event_name", "extra", "stack_info", "stacklevel")
 #: The maximum number of fields that handlers can add: a record's maximum number of attributes.
 MAX_FIELDS: Final = 128
 
@@ -128,19 +130,18 @@ class Recorder:
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
         body = " ".join(filter(None, words))
         attributes["event_name"] = event
-        log.log(severity, body, **attributes)
+        log.log(Severity(severity), body, **attributes)
 
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
         """Return the logger, and the fields that were bound in the request.
 
-        The names ``exc_info`` and ``event_name`` are also parameters of ``log``, so the
-        first is omitted, and the second is bound to the logger to stay an attribute.
+        Some names are also parameters of ``log``: ``exc_info`` is omitted, and the others
+        are bound to the logger to stay attributes.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)
-        if "event_name" in attributes:
-            return self._log.bind(event_name=attributes.pop("event_name")), attributes
-        return self._log, attributes
+        bound = {name: attributes.pop(name) for name in _PARAMETERS if name in attributes}
+        return (self._log.bind(**bound) if bound else self._log), attributes
 
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]

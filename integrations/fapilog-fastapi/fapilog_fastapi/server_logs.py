@@ -13,7 +13,6 @@ from typing import Final
 from weakref import WeakSet
 
 import fapilog
-from fapilog.severity import FATAL
 from fapilog_fastapi.completion import LOGGER
 from fapilog_fastapi.exchange import CURRENT
 from fapilog_fastapi.failures import is_logged
@@ -26,7 +25,7 @@ _log: Final = fapilog.get_logger(LOGGER)
 
 def _is_silent() -> bool:
     """Whether fapilog is shut down or off, so only the server logs the request."""
-    return not _log.is_enabled(FATAL)
+    return not _log.is_enabled("FATAL")
 
 
 class _AccessFilter(logging.Filter):
