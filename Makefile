@@ -33,11 +33,11 @@ PYTEST_INSTALLED = bin/$(PYTEST) --ignore=tests/test_repository.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test thorough check lint types layers docs snippets lock fmt golden bench \
-	bench-fastapi ids faults soak stalls collector \
+	bench-fastapi bench-promises ids faults soak stalls collector \
 	wheel test-wheel test-oldest interpreter sync clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(UV_READY) ## Show fapilog at work: an application, and its logs and traces at a receiver
 	@$(UV) sync --locked --quiet --inexact --no-default-groups --extra demo
@@ -82,6 +82,9 @@ bench: sync ## Print the performance figures
 
 bench-fastapi: sync ## Print the cost of logging in a FastAPI application (needs wrk)
 	$(RUN) python benchmarks/web/run.py $(ARGS)
+
+bench-promises: sync ## Print what libraries do in a burst, an outage, at exit, and with secrets
+	$(RUN) python benchmarks/promises/run.py $(ARGS)
 
 ids: sync ## Print the ids of records from nine places in each of 1,000 concurrent requests
 	$(RUN) python -m tests.fastapi.ids

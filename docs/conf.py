@@ -2,22 +2,43 @@
 
 import re
 import sys
-from importlib.metadata import version as installed_version
+from importlib.metadata import metadata
 
 import fastapi  # noqa: F401 - autodoc sets TYPE_CHECKING, and FastAPI's models break under it
 
 project = "fapilog"
 author = "The fapilog maintainers"
 project_copyright = "The fapilog maintainers"
-release = installed_version("fapilog")
+release = metadata("fapilog")["Version"]
 version = release
+urls = dict(url.split(", ") for url in metadata("fapilog").get_all("Project-URL") or [])
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
+
 html_theme = "furo"
 html_title = f"fapilog {release}"
+html_static_path = ["_static"]
+html_css_files = ["fapilog.css"]
+html_js_files = ["tables.js"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "source_repository": urls["Repository"],
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+if "dev" in release:
+    html_theme_options["announcement"] = (
+        "fapilog 1.0 is not on PyPI yet: <code>pip install fapilog</code> installs 0.18, "
+        "a different program. Getting started says how to install this one."
+    )
 
-myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+# A copied command has no prompt, and the output below it stays behind.
+copybutton_prompt_text = "$ "
+copybutton_exclude = ".linenos, .gp, .go"
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -55,7 +76,7 @@ PASSED_THROUGH += [
 ]
 # These names belong to Starlette, OpenTelemetry, and the implementation of /metrics.
 PASSED_THROUGH += ["Context", "Meter", "Receive", "Request", "RequestTable", "Response", "Send"]
-PASSED_THROUGH += ["ASGIApp", "OptionNames", "Starlette"]
+PASSED_THROUGH += ["ASGIApp", "Arguments", "OptionNames", "Starlette"]
 nitpick_ignore = [("py:class", name) for name in PASSED_THROUGH]
 # The class's docstring describes this attribute, so it is not a separate target.
 nitpick_ignore += [("py:attr", "LogRecord.size")]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_origin
 
 import pytest
+import yaml
 from prometheus_client import generate_latest
 from pydantic import BaseModel
 
@@ -81,3 +85,62 @@ def test_every_public_name_is_in_the_api_page() -> None:
         if name != "__version__" and name not in text and name not in errors
     ]
     assert missing == []
+
+
+def test_the_first_minute_shows_what_the_program_prints(tmp_path: Path) -> None:
+    section = page("getting-started.md").partition("## The first minute")[2]
+    program, shown = re.findall(r"```(?:python|text)\n(.*?)```", section, re.DOTALL)[:2]
+    path = tmp_path / "app.py"
+    path.write_text(program, encoding="utf-8")
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OTEL", "FAP"))
+    }
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        env={**own, "FAPILOG_CONSOLE__FORMAT": "pretty", "NO_COLOR": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+    def comparable(text: str) -> list[str]:
+        text = re.sub(r"\d\d:\d\d:\d\d\.\d{3}", "TIME", text)
+        text = re.sub(r'File ".*app\.py"', 'File "app.py"', text)
+        return [" ".join(line.split()) for line in text.splitlines() if line.strip(" │^~")]
+
+    assert comparable(done.stdout) == comparable(shown)
+
+
+@pytest.mark.parametrize("name", ["containers.md"])
+def test_yaml_of_a_page_parses(name: str) -> None:
+    fences = re.findall(r"```yaml\n(.*?)```", page(name), re.DOTALL)
+    assert fences
+    assert all(yaml.safe_load(fence) for fence in fences)
+
+
+def test_the_grace_of_the_container_page_is_long_enough() -> None:
+    pods = [
+        yaml.safe_load(f)
+        for f in re.findall(r"```yaml\n(.*?)```", page("containers.md"), re.DOTALL)
+    ]
+    (pod,) = [pod for pod in pods if "terminationGracePeriodSeconds" in pod]
+    server = int(pod["containers"][0]["command"][-1])
+    assert pod["terminationGracePeriodSeconds"] > server + Settings().shutdown_timeout
+
+
+def test_every_page_is_in_one_group_of_the_first_page() -> None:
+    groups = re.findall(r"```\{toctree\}\n(.*?)```", page("index.md"), re.DOTALL)
+    captions = [re.findall(r":caption: (.+)", group)[0] for group in groups]
+    assert captions == ["Start", "Use", "Operate", "Reference", "Project"]
+    listed = [line for group in groups for line in group.splitlines() if line and line[0] != ":"]
+    pages = [path.stem for path in DOCS.glob("*.md") if path.stem != "index"]
+    assert sorted(listed) == sorted([*pages, "examples/index"])
+
+
+def test_the_performance_page_has_no_columns_of_goals() -> None:
+    headings = re.findall(r"^\|(.+)\|\n\|[-| ]+\|$", page("performance.md"), re.MULTILINE)
+    assert len(headings) > 4
+    columns = {column.strip() for heading in headings for column in heading.split("|")}
+    assert columns & {"must", "aim", "reached", "ratio", "peer", "its value"} == set()

@@ -30,6 +30,9 @@ YAML_FILES = [
     *sorted((ROOT / ".github").rglob("*.y*ml")),
     *sorted((ROOT / "collector-config").rglob("*.y*ml")),
 ]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECTS = [ROOT / "pyproject.toml", *sorted((ROOT / "integrations").glob("*/pyproject.toml"))]
 
 
 def name_of(path: Path) -> str:
@@ -109,16 +112,77 @@ def test_uv_version_agrees_in_every_file(services: dict[str, Any]) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (version,) = re.findall(r"^UV_VERSION = (\S+)$", makefile, re.MULTILINE)
     assert load_yaml(ROOT / ".github" / "workflows" / "ci.yml")["env"]["UV_VERSION"] == version
+    install = load_yaml(ROOT / ".readthedocs.yaml")["build"]["jobs"]["install"]
+    assert install[0].endswith(f"uv=={version}")
     assert f"uv=={version}" in services["demo"]["build"]["dockerfile_inline"]
 
 
-def test_workflow_actions_are_pinned_to_a_commit() -> None:
-    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+def test_workflow_actions_are_pinned_to_a_commit(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     actions = re.findall(r"uses: (.+)", text)
     assert actions
     assert [
         action for action in actions if not re.fullmatch(r"\S+@[0-9a-f]{40} # v\d\S*", action)
     ] == []
+
+
+def project(path: Path = PROJECTS[0]) -> dict[str, Any]:
+    values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    return values
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=name_of)
+def test_pypi_shows_where_documentation_source_and_issues_are(path: Path) -> None:
+    urls = project(path)["urls"]
+    assert urls == project()["urls"]
+    assert {"Documentation", "Repository", "Issues", "Changelog"} <= urls.keys()
+    assert all(urls[name].startswith(urls["Repository"]) for name in ("Issues", "Changelog"))
+
+
+def test_every_link_of_the_readme_works_on_pypi() -> None:
+    links = re.findall(r"\]\(([^)]+)\)|^\[[\w-]+\]: (\S+)$", README, re.MULTILINE)
+    addresses = [inline or reference for inline, reference in links]
+    assert len(addresses) > 20
+    assert [address for address in addresses if not address.startswith("https://")] == []
+
+
+def test_every_link_of_the_readme_into_the_repository_leads_to_a_file() -> None:
+    repository = project()["urls"]["Repository"]
+    paths = re.findall(rf"{re.escape(repository)}/blob/main/([^)\s]+)", README)
+    assert len(set(paths)) > 20
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+    others = set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", README))
+    assert others == {repository}
+
+
+def test_every_reference_of_the_readme_is_defined() -> None:
+    used = set(re.findall(r"\]\[([\w-]+)\]", README))
+    assert used == set(re.findall(r"^\[([\w-]+)\]: ", README, re.MULTILINE))
+
+
+def test_the_badges_say_what_is_true() -> None:
+    classifiers = [name.rpartition(" ")[2] for name in project()["classifiers"]]
+    versions = [version for version in classifiers if re.fullmatch(r"3\.\d+", version)]
+    assert f"python-{versions[0]}_to_{versions[-1]}-blue" in README
+    assert project()["requires-python"] == f">={versions[0]}"
+    assert f"licence-{project()['license'].replace('-', '--')}-blue" in README
+    ci = load_yaml(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]
+    assert ci["test"]["strategy"]["matrix"]["python"] == versions
+    # The endpoint's file is what the job `badge` pushes.
+    published = ci["badge"]["steps"][-1]["run"]
+    assert "git switch --orphan badges" in published
+    assert "git add coverage.json" in published
+    assert "badges%2Fcoverage.json" in README
+    assert "actions/workflows/ci.yml/badge.svg?branch=main" in README
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/getting-started.md"])
+def test_the_first_pip_install_of_a_document_comes_after_the_warning_about_018(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    warning = text.index("fapilog 1.0 is not on PyPI yet")
+    assert warning < text.index("pip install")
+    assert "0.18" in text[warning:].partition("\n\n")[0]
 
 
 @pytest.mark.collector
