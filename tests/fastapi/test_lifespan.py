@@ -143,6 +143,22 @@ def test_an_exception_of_the_lifespan_is_one_record_and_reaches_the_server(
     assert record.attributes["exception.message"] == "no database"
 
 
+def test_an_exception_is_one_record_also_if_the_lifespan_has_shut_fapilog_down(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @contextlib.asynccontextmanager
+    async def failing(app: Any) -> Any:
+        if app:
+            raise RuntimeError("no database")
+        yield
+
+    with pytest.raises(RuntimeError, match="no database"):
+        asyncio.run(server.run(installed(FastAPI(lifespan=lifespan(failing, sinks=[server.sink])))))
+    assert server.sent[-1] == ("lifespan.startup.failed", ["the application's lifespan failed"])
+    assert len(server.sink.records) == 1
+    assert "fapilog:" not in capfd.readouterr().err
+
+
 def test_a_failure_that_an_application_only_reports_is_logged_with_its_reason(
     server: Server,
 ) -> None:
