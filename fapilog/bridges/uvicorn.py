@@ -33,9 +33,18 @@ class _Placing(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - every record passes
         for name in _LOGGERS:
             for handler in logging.getLogger(name).handlers:
-                if type(handler.formatter).__module__ == "uvicorn.logging":
+                if _prints_for_uvicorn(handler):
                     handler.addFilter(_not_shown)
         return True
+
+
+def _prints_for_uvicorn(handler: logging.Handler) -> bool:
+    """Whether uvicorn, the command ``fastapi run`` or gunicorn has made a handler that prints."""
+    formatters = type(handler.formatter).__mro__
+    is_uvicorns = any(kind.__module__ == "uvicorn.logging" for kind in formatters)
+    # gunicorn marks its handlers; the others write to files.
+    is_gunicorns = hasattr(handler, "_gunicorn") and type(handler) is logging.StreamHandler
+    return is_uvicorns or is_gunicorns
 
 
 _not_shown: Final = _NotShown()

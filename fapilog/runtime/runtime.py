@@ -203,9 +203,11 @@ class Runtime:
 
     @property
     def has_console(self) -> bool:
-        """Whether a sink shows the records on standard output or standard error."""
-        sinks = [queue.sink for queue in self.pipeline.sending_queues()]
-        return not self.pipeline.closed and any(hasattr(sink, "is_interactive") for sink in sinks)
+        """Whether a sink shows every record on standard output or standard error."""
+        return not self.pipeline.closed and any(
+            hasattr(queue.sink, "is_interactive") and queue.intake.takes_all
+            for queue in self.pipeline.sending_queues()
+        )
 
     # ---- RecordTarget: the interface for bridges
 

@@ -6,12 +6,14 @@ import copy
 import io
 import logging
 import logging.config
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from fapilog import Runtime
 from fapilog.bridges.stdlib import install, uninstall
+from fapilog.delivery.route import Route
 from fapilog.sinks import ConsoleSink, MemorySink
 
 uvicorn_config = pytest.importorskip("uvicorn.config")
@@ -62,6 +64,50 @@ def test_without_a_console_sink_uvicorn_prints_its_lines() -> None:
         install(lambda: runtime)
         logging.getLogger("uvicorn.error").info("Started server process")
     assert "Started" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    "sinks",
+    [
+        lambda console: [Route(console, level="warn")],
+        lambda console: [Route(MemorySink(), fallback=console)],
+    ],
+    ids=["route", "fallback"],
+)
+def test_uvicorn_prints_its_lines_if_the_console_sink_gets_only_some_records(sinks: Any) -> None:
+    terminal = configure_uvicorn()
+    with Runtime(sinks=sinks(ConsoleSink(io.StringIO()))) as runtime:
+        install(lambda: runtime)
+        logging.getLogger("uvicorn.error").info("Started server process")
+    assert "Started" in terminal.getvalue()
+
+
+def of_fastapi_run(handler: logging.Handler) -> None:
+    """Give a handler a formatter as that of the command ``fastapi run``."""
+    base: Any = type(handler.formatter)
+    handler.setFormatter(
+        type("CustomFormatter", (base,), {"__module__": "fastapi_cli"})("%(message)s")
+    )
+
+
+def of_gunicorn(handler: logging.Handler) -> None:
+    """Make a handler like gunicorn's, which its uvicorn workers use."""
+    handler.setFormatter(logging.Formatter())
+    vars(handler)["_gunicorn"] = True
+
+
+@pytest.mark.parametrize("change", [of_fastapi_run, of_gunicorn])
+def test_handlers_of_other_commands_that_run_uvicorn_do_not_print_twice_either(
+    change: Callable[[logging.Handler], None],
+) -> None:
+    terminal = configure_uvicorn()
+    change(logging.getLogger("uvicorn").handlers[0])
+    console = io.StringIO()
+    with Runtime(sinks=[ConsoleSink(console)]) as runtime:
+        install(lambda: runtime)
+        logging.getLogger("uvicorn.error").info("Started server process")
+    assert console.getvalue().count("Started") == 1
+    assert terminal.getvalue() == ""
 
 
 def test_a_record_that_fapilog_does_not_take_is_printed_by_uvicorn() -> None:
