@@ -50,7 +50,7 @@ _FEWEST: Final = 4
 _MOST: Final = 256
 #: An answer is fast if it takes less than this fraction of the time limit.
 _FAST: Final = 1 / 3
-#: The shortest time limit that answers are compared with, in seconds.  If a connection
+#: The shortest time limit against which answers are measured, in seconds.  If a connection
 #: breaks at once, its duration does not show how long an answer may take.
 _LEAST: Final = 1.0
 
@@ -221,7 +221,7 @@ class _Division:
         self._delivery = delivery
         self._cuts = 0
         self._step = 0  # the number of records per sample
-        self._place = 0  # the index of the latest sample in its step
+        self._place = 0  # the latest sample's index among the records of its step
         self._reason = ""
         self.samples_left = 0
 

@@ -131,7 +131,7 @@ def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]
 
 
 def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
-    """Return the value of the last field with this number, which overrides earlier ones, or b""."""
+    """Return the value of the last field with this number, which overrides the others, or b""."""
     value = b""
     for value in messages(parts, number):  # noqa: B007 - only the last value is needed
         pass

@@ -58,7 +58,7 @@ def register(runtime: Closable, *, handle_sigterm: bool) -> None:
 
 
 def unregister(runtime: Closable) -> None:
-    """Forget a closed runtime.  After the last one, SIGTERM gets its default action again."""
+    """Forget a closed runtime.  After the last runtime, restore SIGTERM's default action."""
     _open.discard(runtime)
     if not _open and not _others:
         sigterm.restore()

@@ -61,9 +61,10 @@ class Sigterm:
         return signal.getsignal(signal.SIGTERM) == self.handle
 
     def install(self) -> None:
-        """Install the handler, unless the application has one.  Works in the main thread only.
+        """Install the handler, unless the application handles SIGTERM.
 
-        If uvicorn handles SIGTERM, the handler is installed when uvicorn has ended.
+        Works in the main thread only.  If uvicorn handles SIGTERM, the handler is installed
+        when uvicorn has ended.
         """
         self._is_wanted = True
         if "uvicorn.server" in sys.modules:
@@ -192,7 +193,7 @@ class Watch:
             self.start()
 
     def start(self) -> None:
-        """Watch this process, unless the application watches signals.  In the main thread only."""
+        """Watch this process, unless the application already watches signals."""
         if self._writer is not None or os.name == "nt" or native.is_patched():
             return
         others = signal.set_wakeup_fd(-1)

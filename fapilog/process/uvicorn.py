@@ -1,10 +1,10 @@
 """SIGTERM under uvicorn, which handles the signal itself while it serves.
 
-uvicorn installs its own handler, often before it imports the application.  At its
-end it restores the previous handler and raises the signals that it has noted
-again (``Server.capture_signals``, since uvicorn 0.29).  If the previous handler
-is the default action, the process then dies without exit hooks.  This module
-puts fapilog's handler in place between these two steps.
+uvicorn installs its own handler, often before it imports the application.  When uvicorn
+ends, it restores the previous handler and raises all captured signals again
+(``Server.capture_signals``, since uvicorn 0.29).  If the previous handler is the default
+action, the process then ends without exit hooks.  So this module installs fapilog's handler
+between these two steps.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def before_signals_are_raised_again(install: Callable[[], None]) -> None:
-    """Call ``install()`` when the uvicorn that handles SIGTERM now has restored the handlers.
+    """Make uvicorn call ``install()`` after it has restored the previous signal handlers.
 
-    Needs the module ``uvicorn.server``.  Does nothing if no uvicorn handles SIGTERM.
     ``install`` is called in the main thread, and only if a signal has ended the server.
-    Thread-safe; does not block.
+    Does nothing if uvicorn does not handle SIGTERM now.  The module ``uvicorn.server`` must
+    be loaded.  Thread-safe.  Does not block.
     """
     server: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if not isinstance(server, sys.modules["uvicorn.server"].Server):
@@ -33,7 +33,7 @@ def before_signals_are_raised_again(install: Callable[[], None]) -> None:
 
 
 class _Noted(list[int]):
-    """The signals that uvicorn has noted; it reads them in reverse, to raise them again."""
+    """The signals that uvicorn has captured.  To raise them again, uvicorn calls reversed()."""
 
     def __init__(self, noted: list[int], install: Callable[[], None]) -> None:
         super().__init__(noted)

@@ -222,7 +222,7 @@ def is_locked(directory: Path) -> bool:
 
 
 class ProcessDirectory:
-    """A process's directory and its locks; :func:`create` and :func:`claim` return it locked.
+    """A process's directory and its locks; :func:`create` and :func:`claim` lock it.
 
     The process locks the directory itself, so a lock remains if somebody deletes the files.
     It also locks the file ``lock``, because Windows and some file systems do not lock

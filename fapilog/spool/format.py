@@ -215,7 +215,7 @@ def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
 
 
 def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
-    """Search for an intact frame header from ``offset`` on.  Return the first one, or None.
+    """Return the first intact frame header from ``offset`` on, or None.
 
     The frame must begin before ``until`` and must not extend beyond ``end``.
     """

@@ -130,7 +130,7 @@ class OwnStore(Store):
         return frame
 
     def _room_for(self, size: int, time_ns: int) -> OwnSegment:
-        """Return the segment for the next frame of ``size`` bytes; begin one if needed."""
+        """Return the segment for the next frame of ``size`` bytes, which may be a new segment."""
         active = self._active
         if active is not None and (active.writer.failed or not self._fits(active, size)):
             self.seal()

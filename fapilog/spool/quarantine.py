@@ -85,7 +85,7 @@ class Quarantine:
         destination: a description without secrets of where the sink sends records.
         credentials: the secrets that the sink sends; only a salted digest of them is written
             to disk.
-        label: the sink's name in announcements; None for ``sink_name``.
+        label: the sink's name in announcements, by default ``sink_name``.
         now_ns: a clock in nanoseconds since the Unix epoch, for tests.
         monotonic: a clock in seconds, for tests.
 

@@ -1,4 +1,4 @@
-"""Reads the frames of a segment, and skips damaged ones.
+"""Reads the frames of a segment, and skips damaged frames.
 
 At the end of a segment, a crash leaves an incomplete frame, and a power failure leaves zeros.
 Neither counts as damage.  After damage, reading continues at the next frame header with a

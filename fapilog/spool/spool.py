@@ -54,7 +54,7 @@ class Spool:
             for another destination or in another format are neither adopted nor changed.
         credentials: the secrets that the sink sends, or "".  Records that were logged with
             other credentials are not adopted.  Only a salted digest is written to disk.
-        label: the sink's name in announcements; None for ``sink_name``.
+        label: the sink's name in announcements, by default ``sink_name``.
         cache_bytes: the maximum number of bytes of unread batches that are kept in memory, so
             that a fast reader does not need the disk.
         now_ns: a clock in nanoseconds since the Unix epoch, for tests.

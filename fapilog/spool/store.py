@@ -1,7 +1,7 @@
 """A store reads the frames of one directory in order, and settles them in any order.
 
 The spool has a store for this process's own directory
-(:class:`fapilog.spool.own_store.OwnStore`) and one for each directory that it adopted.
+(:class:`fapilog.spool.own_store.OwnStore`) and a store for each directory that it adopted.
 Callers must hold the delivery's lock unless a docstring says otherwise.
 """
 
@@ -46,13 +46,13 @@ class Amount:
     size: int = 0
 
     def add(self, other: Amount) -> None:
-        """Add another amount to this one."""
+        """Add ``other`` to this amount."""
         self.frames += other.frames
         self.records += other.records
         self.size += other.size
 
     def take(self, other: Amount) -> None:
-        """Subtract another amount from this one."""
+        """Subtract ``other`` from this amount."""
         self.frames -= other.frames
         self.records -= other.records
         self.size -= other.size

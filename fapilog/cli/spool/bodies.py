@@ -18,7 +18,7 @@ _HEX: Final = 32
 
 
 def lines_of(wire_format: str, body: bytes) -> list[str]:
-    """Return one line per record; for an unknown wire format, the text or the size of the batch."""
+    """Return one line per record.  For an unknown wire format, return the batch's text or size."""
     try:
         reader = _READERS.get(wire_format)
         return body.decode().splitlines() if reader is None else list(reader(body))
