@@ -75,15 +75,17 @@ class ConsoleOptions(OptionGroup):
     """Options of the sink ``console``."""
 
     stream: Harmless[Literal["stdout", "stderr"]] = Field("stdout", description="output stream")
-    format: Harmless[Literal["auto", "pretty", "json"]] = Field(
-        "auto", description="auto: pretty on a terminal, JSON lines elsewhere"
-    )
+    format: Harmless[
+        Literal["auto", "pretty", "json", "otel", "ecs", "gcp", "datadog", "lambda"]
+    ] = Field("auto", description="auto: pretty on a terminal, JSON lines elsewhere")
     color: Harmless[bool | Literal["auto"]] = Field(
         "auto", description="colours in pretty lines; auto: on a terminal, unless NO_COLOR is set"
     )
     tracebacks: Harmless[Literal["short", "full"]] = Field(
         "short", description="frames of installed packages in pretty lines: folded, or shown"
     )
+    names: Pairs = Field({}, description="new field names in JSON lines: body=message")
+    resource: bool = Field(default=True, description="have the resource in JSON lines")
 
 
 class FileOptions(OptionGroup):

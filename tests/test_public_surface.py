@@ -14,6 +14,10 @@ from fapilog.bridges import loguru, structlog
 
 RUNTIME = "(settings=None, *, sinks=None, processors=None, level=None, resource=None, **options)"
 CONFIGURE = RUNTIME.replace("*, ", "*, reset=False, ", 1)
+CONSOLE = (
+    "(stream=None, *, format='auto', color='auto', tracebacks='short', names=None, "
+    "resource=True, name='console')"
+)
 FILE = (
     "(path, *, format='json', max_bytes=None, rotate_every=None, compress=None, keep_count=None, "
     "keep_age=None, keep_bytes=None, mode=384, fsync=False, name='file', "
@@ -96,7 +100,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (protocols.Sink.send, "(self, batch, timeout)"),
     (
         sinks.ConsoleSink,
-        "(stream=None, *, format='auto', color='auto', tracebacks='short', name='console')",
+        CONSOLE,
     ),
     (sinks.ExporterSink, "(exporter, *, name=None, limits=None, attempts=3, timeout=5.0)"),
     (sinks.FileSink, FILE),

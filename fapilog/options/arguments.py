@@ -28,9 +28,11 @@ class ConsoleArguments(TypedDict, total=False):
     """The options of the sink ``console``: ``configure(console={"format": "json"})``."""
 
     stream: Literal["stdout", "stderr"]
-    format: Literal["auto", "pretty", "json"]
+    format: Literal["auto", "pretty", "json", "otel", "ecs", "gcp", "datadog", "lambda"]
     color: bool | Literal["auto"]
     tracebacks: Literal["short", "full"]
+    names: Pairs
+    resource: bool
 
 
 class FileArguments(TypedDict, total=False):

@@ -14,6 +14,7 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Mapping
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,8 @@ from fapilog import native
 from fapilog.errors import ConfigurationError, PermanentError, RetryableError, SendError
 from fapilog.native import monotonic
 from fapilog.protocols import BatchLimits, Sink
-from fapilog.sinks.lines import Progress, ascii_line, json_line, portions, split_written
+from fapilog.sinks.lines import Progress, ascii_line, portions, split_written
+from fapilog.sinks.presets import PRESETS, line_format
 from fapilog.sinks.pretty import PrettyFormatter
 from fapilog.sinks.terminal import columns, is_notebook, is_terminal, wants_color
 from fapilog.standard_streams import (
@@ -41,6 +43,7 @@ _GONE: Final = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO, errno.E
 # POSIX: a write of up to this many bytes to a pipe never mixes with the write of another
 # process, and does not block if poll() reports that the pipe is writable.
 _PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
+_JSON_FORMATS: Final = ", ".join(f'"{preset}"' for preset in PRESETS)
 
 
 class ConsoleSink(Sink[bytes]):
@@ -57,9 +60,11 @@ class ConsoleSink(Sink[bytes]):
             take effect.  If the object there logs what is written to it (Celery's worker
             redirects standard output in this way), the sink writes to the stream with
             which the process started.  The sink never closes the stream.
-        format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`),
-            ``"pretty"``, or ``"auto"``, which is pretty on a terminal and in a notebook,
-            and otherwise JSON.
+        format: the line format: ``"json"`` or ``"otel"`` (see
+            :func:`fapilog.sinks.lines.json_line`); JSON with the field names of a
+            platform: ``"ecs"``, ``"gcp"``, ``"datadog"`` or ``"lambda"``; ``"pretty"``;
+            or ``"auto"``, which is pretty on a terminal and in a notebook, and otherwise
+            ``"json"``.
         color: whether pretty lines have ANSI colours.  ``"auto"`` turns them off if the
             variable ``NO_COLOR`` (https://no-color.org) is not empty, and on if
             ``FORCE_COLOR`` (https://force-color.org) is not empty.  Otherwise, terminals
@@ -68,6 +73,9 @@ class ConsoleSink(Sink[bytes]):
             installed packages into one line, and an exception that was shown within the
             last second for the same request into its last line; ``"full"`` shows
             everything.  JSON always has the whole text.
+        names: the fields of a JSON line to rename, as ``{"body": "message"}``: new names
+            by the names that the format gives them.
+        resource: whether a JSON line has the resource, which is the same in all lines.
         name: the sink's name in counts and announcements.
     """
 
@@ -80,6 +88,8 @@ class ConsoleSink(Sink[bytes]):
         format: str = "auto",  # noqa: A002 - the option's usual name
         color: str | bool = "auto",
         tracebacks: str = "short",
+        names: Mapping[str, str] | None = None,
+        resource: bool = True,
         name: str = "console",
     ) -> None:
         self.name = name
@@ -87,6 +97,9 @@ class ConsoleSink(Sink[bytes]):
         self._format = format
         self._color = color
         self._tracebacks = tracebacks
+        self._names: Any = {} if names is None else names
+        self._resource = resource
+        self._json_line = line_format("json")
         self._output = OutputStream(None)
         self._pretty: PrettyFormatter | None = None
         self._progress: Progress[bytes] = Progress()
@@ -118,22 +131,32 @@ class ConsoleSink(Sink[bytes]):
         wrong = None
         if self._stream not in ("stdout", "stderr") and not hasattr(self._stream, "write"):
             wrong = f'stream={self._stream!r}: use "stdout", "stderr" or a file object'
-        elif self._format not in ("auto", "pretty", "json"):
-            wrong = f'format={self._format!r}: use "auto", "pretty" or "json"'
+        elif self._format not in ("auto", "pretty", *PRESETS):
+            wrong = f'format={self._format!r}: use "auto", "pretty" or {_JSON_FORMATS}'
         elif self._color not in ("auto", True, False):
             wrong = f'color={self._color!r}: use "auto", True or False'
         elif self._tracebacks not in ("short", "full"):
             wrong = f'tracebacks={self._tracebacks!r}: use "short" or "full"'
+        elif self._resource not in (True, False):
+            wrong = f"resource={self._resource!r}: use True or False"
+        elif not isinstance(self._names, Mapping):
+            wrong = f"names={self._names!r}: use new names by names, as {{'body': 'message'}}"
         if wrong:
             msg = f"sink {self.name!r}: {wrong}"
             raise ConfigurationError(msg)
+        preset = self._format if self._format in PRESETS else "json"
+        try:
+            self._json_line = line_format(preset, self._names, resource=self._resource)
+        except ConfigurationError as error:
+            msg = f"sink {self.name!r}: {error}"
+            raise ConfigurationError(msg) from None
 
     def encode(self, record: LogRecord) -> bytes:
         """Return ``record`` as one or more lines in the encoding of the current stream."""
         output = self._current_output()
         if self._pretty is not None:
             return self._pretty.format(record).encode(output.encoding, "backslashreplace")
-        line = json_line(record)
+        line = self._json_line(record)
         if output.encoding == "utf-8":
             return line
         return ascii_line(line).decode("ascii").encode(output.encoding, "backslashreplace")

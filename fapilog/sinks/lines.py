@@ -17,7 +17,7 @@ import orjson
 from fapilog.values import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fapilog.record import LogRecord, Resource, Scope
 
@@ -84,9 +84,9 @@ def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]
             _second(seconds),
             b"%09d" % nanoseconds,
             _observed_and_severity(observed, record.severity_number, record.severity_text),
-            dumps(record.body, _base64),
+            dumps(record.body, base64_text),
             b',"attributes":',
-            dumps(record.attributes, _base64),
+            dumps(record.attributes, base64_text),
             _rest(
                 record.event_name,
                 record.dropped_attributes_count,
@@ -111,9 +111,9 @@ def json_text(value: object) -> str:
     Never raises.
     """
     try:
-        return orjson.dumps(value, _base64).decode()
+        return orjson.dumps(value, base64_text).decode()
     except TypeError:
-        return orjson.dumps(snapshot(value), _base64).decode()
+        return orjson.dumps(snapshot(value), base64_text).decode()
 
 
 def ascii_line(line: bytes) -> bytes:
@@ -128,6 +128,16 @@ def rfc3339(nanoseconds: int) -> str:
     """
     seconds, rest = divmod(max(nanoseconds, 0), _SECOND)
     return f"{_second(seconds).decode()}{rest:09d}Z"
+
+
+@functools.lru_cache(maxsize=64)
+def shown_resource(resource: Resource) -> Mapping[str, Any]:
+    """Return the resource attributes that a line has; do not change the result."""
+    return {
+        name: value
+        for name, value in resource.attributes.items()
+        if not name.startswith(_LEFT_OUT) or name in _KEPT
+    }
 
 
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
@@ -214,11 +224,6 @@ def _rest(  # noqa: PLR0917 - positional arguments are faster
     named = {"name": scope.name}
     if scope.version:
         named["version"] = scope.version
-    shown = {
-        name: value
-        for name, value in resource.attributes.items()
-        if not name.startswith(_LEFT_OUT) or name in _KEPT
-    }
     fields: dict[str, Any] = {}
     if event_name:
         fields["event_name"] = event_name
@@ -226,12 +231,12 @@ def _rest(  # noqa: PLR0917 - positional arguments are faster
         fields["dropped_attributes_count"] = dropped
     if trace_id:
         fields |= {"trace_id": trace_id, "span_id": span_id, "trace_flags": flags}
-    fields |= {"scope": named, "resource": shown}
+    fields |= {"scope": named, "resource": shown_resource(resource)}
     return b"," + json_text(fields)[1:].encode() + b"\n"
 
 
-def _base64(value: object) -> str:
-    """Return bytes as base64, for orjson's ``default``."""
+def base64_text(value: object) -> str:
+    """Return bytes as base64, for orjson's ``default``.  Raises TypeError for other values."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     raise TypeError(type(value))

@@ -49,7 +49,11 @@ def error(**options: Any) -> str:
         ("FILE__KEEP_AGE", "-1", "use more than 0 (seconds"),
         ("FILE__FSYNC", "perhaps", "use true or false"),
         ("CONSOLE__COLOR", "pink", "use true or false or 'auto'"),
-        ("CONSOLE__FORMAT", "jsn", "use 'auto', 'pretty' or 'json'; did you mean 'json'?"),
+        (
+            "CONSOLE__FORMAT",
+            "jsn",
+            "use 'auto', 'pretty', 'json', 'otel', 'ecs', 'gcp', 'datadog' or 'lambda'; did you mean 'json'?",
+        ),
         (
             "OVERFLOW",
             "drop-newest",
@@ -78,7 +82,7 @@ def test_a_value_for_a_group_is_answered_with_the_options_of_the_group(
     assert error() == (
         "FAPILOG_CONSOLE: 'console' is a group of options, not an option; its options are: "
         "FAPILOG_CONSOLE__STREAM, FAPILOG_CONSOLE__FORMAT, FAPILOG_CONSOLE__COLOR, "
-        "FAPILOG_CONSOLE__TRACEBACKS"
+        "FAPILOG_CONSOLE__TRACEBACKS, FAPILOG_CONSOLE__NAMES, FAPILOG_CONSOLE__RESOURCE"
     )
 
 

@@ -181,6 +181,8 @@ def test_a_sink_goes_on_after_a_fork(pipe):
         ({"format": "xml"}, "format"),
         ({"color": "yes"}, "color"),
         ({"tracebacks": "long"}, "tracebacks"),
+        ({"names": "body=message"}, "names"),
+        ({"resource": "no"}, "resource"),
     ],
 )
 def test_a_wrong_option_is_named_with_the_fix(options, named):

@@ -39,7 +39,14 @@ def settings() -> Settings:
         handle_sigterm=False,
         otel_provider=False,
         otel_disabled=False,
-        console={"stream": "stderr", "format": "json", "color": False, "tracebacks": "full"},
+        console={
+            "stream": "stderr",
+            "format": "lambda",
+            "color": False,
+            "tracebacks": "full",
+            "names": {"message": "msg"},
+            "resource": False,
+        },
         file={
             "path": Path("app.jsonl"),
             "format": "otlp",
