@@ -237,7 +237,7 @@ def _file(settings: Settings, path: str) -> Sink[Any]:
     if not path and default is None:
         msg = "'file' needs a path: file:/var/log/app.jsonl, or the option file.path"
         raise ConfigurationError(msg)
-    return sinks.FileSink(str(Path(path or default).expanduser()), **options)
+    return sinks.FileSink(str(path or default), **options)
 
 
 _MAKERS: Final[Mapping[str, Callable[[Settings, str], Sink[Any]]]] = {

@@ -13,7 +13,7 @@ import platform
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
@@ -111,7 +111,11 @@ def basic_credentials(header: str) -> tuple[str, str]:
 
 def user_agent(sink: str) -> str:
     """Return the ``User-Agent`` of a sink, with the versions of fapilog and Python."""
-    return f"fapilog-{sink}/{version('fapilog')} Python/{platform.python_version()}"
+    try:
+        own = version("fapilog")
+    except PackageNotFoundError:  # PyInstaller and zipapp leave the metadata out
+        own = "unknown"
+    return f"fapilog-{sink}/{own} Python/{platform.python_version()}"
 
 
 def is_printable_text(value: object) -> bool:
