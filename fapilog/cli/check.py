@@ -43,8 +43,9 @@ _NETWORK_FIXES: Final = (
     ),
 )
 _OTLP_FIXES: Final = (
+    (("use port 4318",), ""),  # the answer itself contains the fix
     (
-        ("illegal request line", "HTTP/2", "disconnected"),
+        ("disconnected",),
         "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL",
     ),
     *_NETWORK_FIXES,

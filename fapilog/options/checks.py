@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from sys import float_info
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fapilog.errors import ConfigurationError
 from fapilog.severity import parse_severity
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,23 @@ def one_of(*choices: object) -> Rule:
 def instance_of(kind: type, words: str) -> Rule:
     """Return the rule for the objects of a class, which ``words`` describe."""
     return Rule(lambda value: isinstance(value, kind), words)
+
+
+def absolute_path(option: str, path: str | PathLike[str], owner: str = "") -> Path:
+    """Return an absolute path; ``~`` at the beginning stands for a home directory.
+
+    Raises:
+        ConfigurationError: there is no such home directory, or no working directory.
+    """
+    from pathlib import Path  # noqa: PLC0415 - `import fapilog` does not need it
+
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        refuse(option, str(path), "the home directory is not known; use an absolute path", owner)
+    except OSError as error:
+        why = f"the working directory is not usable ({error.strerror}); use an absolute path"
+        refuse(option, str(path), why, owner)
 
 
 def is_number(value: object) -> bool:

@@ -34,15 +34,17 @@ _INSTALLED: Final = {"site-packages", "dist-packages"}
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-def read(path: Path) -> tuple[str, bool]:
-    """Return the text of a file, and whether only this user and root can have written it.
+def read(path: Path) -> tuple[bytes, bool]:
+    """Return a file's content, and whether only this user and root can have written it.
 
     Does not block: only a regular file is read.
 
     Raises:
+        FileNotFoundError: there is no file, or its directory cannot be searched.
         OSError: the file cannot be read, is not a regular file, or is too large.
-        ValueError: the file is not UTF-8.
     """
+    if not os.access(path.parent, os.X_OK):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     with open(os.open(path, _FLAGS), "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -50,7 +52,7 @@ def read(path: Path) -> tuple[str, bool]:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise OSError(errno.EFBIG, f"larger than {_MAX_BYTES} bytes")
-    return content.decode(), _is_own(status) and _is_own(path.lstat(), link=True)
+    return content, _is_own(status) and _is_own(path.lstat(), link=True)
 
 
 def _is_own(status: os.stat_result, *, link: bool = False) -> bool:

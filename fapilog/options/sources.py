@@ -7,6 +7,7 @@ user wrote it.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -44,6 +45,8 @@ ENV_PREFIX: Final = "FAPILOG_"
 #: The variable that names a file of options, which may then set every option.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _TABLE: Final = ("tool", "fapilog")
+#: A table or a key of fapilog in a pyproject.toml, which may not be TOML.
+_MENTIONED: Final = re.compile(rb"tool[\"'\s]*\.[\"'\s]*fapilog")
 #: The errors if a file cannot be read or is not TOML.
 _UNREADABLE: Final = (OSError, ValueError, RecursionError)
 #: The maximum number of names in an announcement, and of characters in each name.
@@ -293,7 +296,7 @@ class FileSource(InitSettingsSource):
 def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
     """Return the options of a file that the user named."""
     try:
-        return _inside(path.read_text(encoding="utf-8"), path, table)
+        return _inside(path.read_text(encoding="utf-8-sig"), path, table)
     except FileNotFoundError:
         msg = f"{path}: there is no such file; give config or {CONFIG_VARIABLE} an existing path"
         raise ConfigurationError(msg) from None
@@ -306,16 +309,18 @@ def _found(
 ) -> dict[str, Any]:
     """Return the options that a file in the working directory may set."""
     try:
-        text, is_own = found.read(path)
-        values = _inside(text, path, table)
+        content, is_own = found.read(path)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        return _unusable(path, error)
+    try:
+        values = _inside(content.decode("utf-8-sig"), path, table)
     except _UNREADABLE as error:
-        wrong = _unreadable(path, error)
-        if found.belongs_to_application(path):
-            raise wrong from None
-        announce(f"file {path}", f"{wrong}; the file is ignored, because the user did not name it")
-        return {}
+        is_toml = isinstance(error, ConfigurationError)
+        if table and not is_toml and not _MENTIONED.search(content):
+            return {}  # a file of other tools, which report its fault
+        return _unusable(path, error)
     if not values or (is_own and found.belongs_to_application(path)):
         return values
     kept, others = right_values(settings_cls, values, found.is_harmless)
@@ -326,6 +331,15 @@ def _found(
         f"if the file is yours, set {CONFIG_VARIABLE}={path}",
     )
     return kept
+
+
+def _unusable(path: Path, error: Exception) -> dict[str, Any]:
+    """Raise an error about a file of the application; announce that another file is ignored."""
+    wrong = _unreadable(path, error)
+    if found.belongs_to_application(path):
+        raise wrong from None
+    announce(f"file {path}", f"{wrong}; the file is ignored, because the user did not name it")
+    return {}
 
 
 def _shown(verb: str, names: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,12 @@ _DETECTORS: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 _DEFAULT_DETECTORS: Final = "process,host"
 #: The detectors' attributes that are omitted, because a command line may contain secrets.
 _LEFT_OUT: Final = frozenset({"process.command", "process.command_args", "process.command_line"})
+#: The SDK's own detectors, for applications that are packaged without entry points.
+_CLASSES: Final = {
+    "otel": "OTELResourceDetector",
+    "process": "ProcessResourceDetector",
+    "host": "_HostResourceDetector",
+}
 _of_auto_instrumentation: Final[dict[str, Any]] = {}
 
 
@@ -106,15 +113,21 @@ def _announce_malformed() -> None:
 
 def _load(names: str) -> list[ResourceDetector]:
     detectors: list[ResourceDetector] = []
-    for name in dict.fromkeys(part.strip() for part in names.split(",")):
-        points = entry_points(group="opentelemetry_resource_detector", name=name)
-        if name not in {"", "*"} and not points:
+    installed = entry_points(group="opentelemetry_resource_detector")
+    wanted = [part.strip() for part in names.split(",")]
+    if not installed:  # PyInstaller and zipapp leave the entry points out
+        wanted = ["otel", *wanted]
+    for name in dict.fromkeys(wanted):
+        makers = [point.load for point in installed if point.name == name]
+        if not makers and hasattr(sdk, _CLASSES.get(name, "")):
+            makers = [partial(getattr, sdk, _CLASSES[name])]
+        if name not in {"", "*"} and not makers:
             announce(
                 f"detector {name}", f"{_DETECTORS}: detector {name!r} is not installed; ignored"
             )
-        for point in points:
+        for load in makers:
             try:
-                detectors.append(point.load()())
+                detectors.append(load()())
             except Exception as error:  # noqa: BLE001, PERF203 - a detector must not stop the application
                 announce(f"detector {name}", f"detector {name!r} failed: {error!r}; ignored")
     return detectors

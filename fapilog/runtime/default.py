@@ -405,13 +405,20 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
         try:
             try:
                 configure()
-            except ConfigurationError as error:
-                from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
-
-                announce("configure", f"{error}; logging to the console instead")
-                state.runtime = _make(Configuration(salvage(), ("console",), (), None, {}))
+            except Exception as error:  # noqa: BLE001 - a sink or a detector may raise anything
+                announce("configure", f"{describe(error)}; logging to the console instead")
+                state.runtime = _make(_console_alone())
         except Exception as error:  # noqa: BLE001 - an ending interpreter cannot import modules
             announce("configure", f"records are dropped: {describe(error)}")
+
+
+def _console_alone() -> Configuration:
+    """Return the valid options of the environment, for one sink that needs nothing."""
+    from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
+
+    of_others: dict[str, Any] = {"routes": {}, "overflow": "block", "sink_overflow": None}
+    settings = salvage().model_copy(update=of_others)
+    return Configuration(settings, ("console",), (), None, {})
 
 
 state: Final = DefaultState()

@@ -14,11 +14,13 @@ from fapilog.delivery.options import DeliveryOptions
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.errors import ConfigurationError
+from fapilog.options.checks import absolute_path
 from fapilog.protocols import BatchLimits, as_durable, credentials_of, destination_of
 from fapilog.sinks.factory import make_sinks, name_sinks, sink_of, wanted_sinks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from fapilog.protocols import Sink
     from fapilog.record import Resource
@@ -60,7 +62,7 @@ def make_queues(
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 
-        announce_strangers(settings.spool.directory.expanduser().absolute(), directories)
+        announce_strangers(_root(settings.spool.directory), directories)
     queues: dict[int, SendingQueue] = {}
     for name, route, options in reversed(ways):  # fallbacks are made before the sinks that use them
         queues[id(route.sink)] = SendingQueue(
@@ -188,6 +190,10 @@ def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[st
     return set(found)
 
 
+def _root(directory: Path) -> Path:
+    return absolute_path("spool.directory", directory)
+
+
 def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quarantine | None]:
     """Return the spool and the quarantine of a sink; each may be None."""
     group = settings.spool
@@ -201,7 +207,7 @@ def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quara
     )
 
     options = SpoolOptions(
-        directory=group.directory.expanduser(),
+        directory=_root(group.directory),
         max_bytes=group.max_bytes,
         min_free=group.min_free,
         segment_bytes=group.segment_bytes,

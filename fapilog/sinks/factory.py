@@ -164,7 +164,7 @@ def _open(name: str, sink: Sink[Any], settings: Settings, resource: Resource | N
 def _placed(error: ConfigurationError, spec: str, settings: Settings) -> ConfigurationError:
     """Return an error that begins with the variable, key or argument that set ``spec``."""
     name = error.option or ""
-    if name.startswith("OTEL_"):
+    if name.isupper():
         return error  # the message already begins with the variable
     kind, _, argument = spec.partition(":")
     kind = kind.strip().lower()
@@ -237,7 +237,7 @@ def _file(settings: Settings, path: str) -> Sink[Any]:
     if not path and default is None:
         msg = "'file' needs a path: file:/var/log/app.jsonl, or the option file.path"
         raise ConfigurationError(msg)
-    return sinks.FileSink(str(Path(path or default).expanduser()), **options)
+    return sinks.FileSink(str(path or default), **options)
 
 
 _MAKERS: Final[Mapping[str, Callable[[Settings, str], Sink[Any]]]] = {

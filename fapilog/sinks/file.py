@@ -11,14 +11,22 @@ import errno
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
 from fapilog.diagnostics import announce
 from fapilog.errors import RetryableError
 from fapilog.native import monotonic
-from fapilog.options.checks import NONE, SECONDS, Rule, check_all, one_of, refuse, whole
+from fapilog.options.checks import (
+    NONE,
+    SECONDS,
+    Rule,
+    absolute_path,
+    check_all,
+    one_of,
+    refuse,
+    whole,
+)
 from fapilog.process.files import (
     APPEND,
     PlantedFileError,
@@ -132,7 +140,7 @@ class FileSink(Sink["Item"]):
             "keep_bytes": keep_bytes,
             "mode": mode,
         }
-        self._path = Path(path).absolute()
+        self._path = absolute_path("path", path, f"sink {name!r}")
         self._mode = mode
         self._fsync = fsync
         self._clock = clock

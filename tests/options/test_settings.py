@@ -128,6 +128,41 @@ def test_a_wrong_argument_and_a_wrong_file_are_named(empty_folder):
     assert error_of().startswith("fapilog.toml cannot be read: ")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf[project]\nname = 'shop'\n",
+        b"[project]\nname = 'caf\xe9'\n",
+        b"[project]\nname = shop\ndependencies = ['fapilog']\n",
+        "[project]".encode("utf-16"),
+    ],
+)
+def test_a_pyproject_file_without_our_table_cannot_stop_the_application(
+    empty_folder, content, capsys
+):
+    (empty_folder / "pyproject.toml").write_bytes(content)
+    assert Settings().level == 9
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "table", ["[tool.fapilog]", "[ tool . 'fapilog' ]", "tool.fapilog.redact = 1"]
+)
+def test_an_unreadable_pyproject_file_with_our_table_is_an_error(empty_folder, table):
+    (empty_folder / "pyproject.toml").write_text(f"{table}\nlevel = info\n")
+    assert error_of().startswith("pyproject.toml cannot be read: ")
+
+
+def test_a_byte_order_mark_is_left_out(empty_folder, monkeypatch):
+    mark = b"\xef\xbb\xbf"
+    (empty_folder / "pyproject.toml").write_bytes(mark + b"[tool.fapilog]\nlevel = 'warn'\n")
+    assert Settings().level == 13
+    (empty_folder / "fapilog.toml").write_bytes(mark + b"level = 'error'\n")
+    assert Settings().level == 17
+    monkeypatch.setenv("FAPILOG_CONFIG", "fapilog.toml")
+    assert Settings().level == 17
+
+
 def test_a_misspelt_variable_is_announced_with_what_was_meant(monkeypatch, capsys):
     monkeypatch.setenv("FAPILOG_LEVLE", "debug")
     Settings()

@@ -70,7 +70,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         r"^token and username cannot be combined",
     ),
     ({"token": ""}, r"^token must be"),
-    ({"token": f"{SECRET}\n"}, r"^token must be"),
+    ({"token": f"{SECRET}\nx"}, r"^token must be"),
     ({"token": f"{SECRET}é"}, r"^token must be a str of printable ASCII"),
     ({"username": 5, "password": SECRET}, r"^username must be"),
     ({"headers": {"bad name": SECRET}}, r"^headers: the header 'bad name' cannot be set"),
@@ -387,6 +387,22 @@ def send(sink: LokiSink) -> None:
         assert sink.send([sink.encode(LogRecord(1, 2, body="hello"))], 10) is None
     finally:
         sink.close()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_newline_at_the_end_of_a_secret_is_left_out(end):
+    token = LokiSink("http://loki", token=f"{SECRET}{end}").options.headers["authorization"]
+    assert token == f"Bearer {SECRET}"
+    plain = LokiSink("http://loki", username="me", password=SECRET)
+    read = LokiSink("http://loki", username=f"me{end}", password=f"{SECRET}{end}")
+    assert read.options == plain.options
+    header = LokiSink("http://loki", headers={"x-key": f"{SECRET}{end}"}).options.headers["x-key"]
+    assert header == SECRET
+
+
+def test_the_newline_at_the_end_of_a_secret_in_a_variable_is_left_out(monkeypatch):
+    monkeypatch.setenv("FAPILOG_LOKI__TOKEN", f"{SECRET}\n")
+    assert sink_for("loki:http://loki").options.headers["authorization"] == f"Bearer {SECRET}"
 
 
 def test_https_trusts_the_given_authority_only_and_says_so_of_others(certificates):

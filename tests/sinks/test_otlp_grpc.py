@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fapilog.errors import (
     ConfigurationError,
     PermanentError,
     RetryableError,
+    SendError,
     TooLargeError,
 )
 from fapilog.protocols import Outcome
@@ -286,3 +288,43 @@ def test_missing_grpc_is_told_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "fapilog.sinks.otlp.grpc", raising=False)
     with pytest.raises(ConfigurationError, match=r"pip install 'fapilog\[grpc\]'"):
         OTLPSink(protocol="grpc").open()
+
+
+# -- what HTTP and gRPC have in common
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_environment_names_the_authorities_of_http_and_grpc(tmp_path, monkeypatch, variable):
+    certificates = Certificates(tmp_path)
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, certificates.ca)
+    with Receiver(grpc_port=None, ssl_context=certificates.server_context()) as receiver:
+        with opened(OTLPSink(receiver.http_endpoint)) as sink:
+            assert deliver(sink) is None
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("localhost:0", certificates.grpc_credentials())
+    server.start()
+    try:
+        with opened(OTLPSink(f"https://localhost:{port}", "grpc")) as sink:
+            with pytest.raises(SendError, match="UNIMPLEMENTED"):
+                deliver(sink)
+    finally:
+        server.stop(0).wait()
+
+
+def test_a_port_of_the_other_protocol_is_answered_with_the_usual_ports() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with opened(OTLPSink(f"http://127.0.0.1:{port}")) as sink:
+            with pytest.raises(RetryableError, match="use port 4318 for HTTP and 4317 for gRPC"):
+                deliver(sink)
+    finally:
+        server.stop(0).wait()
+    with Receiver(grpc_port=None) as receiver:
+        with opened(OTLPSink(receiver.http_endpoint, "grpc")) as sink:
+            with pytest.raises(RetryableError, match="use port 4318 for HTTP and 4317 for gRPC"):
+                deliver(sink)

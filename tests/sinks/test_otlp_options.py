@@ -7,17 +7,18 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 import trustme
 
+import fapilog
 from fapilog import diagnostics
 from fapilog.errors import ConfigurationError
 from fapilog.protocols import BatchLimits
 from fapilog.record import LogRecord
-from fapilog.sinks.otlp.options import OTLPOptions, resolve
+from fapilog.sinks.otlp.options import OTLPOptions, Protocol, resolve
 from fapilog.sinks.otlp.sink import OTLPSink
 
 GENERAL = "OTEL_EXPORTER_OTLP_"
@@ -130,6 +131,10 @@ def test_an_empty_variable_counts_as_unset(monkeypatch):
         ("c:4317", True, "c:4317", False),
         ("dns:///c:4317", True, "dns:///c:4317", False),
         ("unix:/run/otel.sock", True, "unix:/run/otel.sock", False),
+        ("ipv4:10.0.0.1:4317,10.0.0.2:4317", True, "ipv4:10.0.0.1:4317,10.0.0.2:4317", False),
+        ("[::1]:4317", True, "[::1]:4317", False),
+        ("collector", True, "collector", False),
+        ("dns:4317", True, "dns:4317", False),
     ],
 )
 def test_a_grpc_endpoint_is_a_url_or_a_target_and_its_scheme_wins(
@@ -154,7 +159,14 @@ def test_an_endpoint_that_is_no_url_is_refused(monkeypatch, endpoint):
             resolve()
 
 
-@pytest.mark.parametrize("endpoint", ["http://:4317", "host with spaces:1", "https://h:x"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("http://:4317", "host with spaces:1", "https://h:x", "host:99999", "host:0", ""),
+        *("host:port", "host:4317/v1/logs", "ftp://host", "grpc://host:4317", "http//host:4317"),
+        *(":4317", "host:4317:1", "unix:", "dns:///", "a:4317,b:4317"),
+    ],
+)
 def test_a_grpc_endpoint_can_be_wrong_too(endpoint):
     with pytest.raises(ConfigurationError, match=r"endpoint is not a usable URL for grpc"):
         resolve(endpoint=endpoint, protocol="grpc")
@@ -355,6 +367,31 @@ def test_a_wrong_choice_in_a_variable_is_announced_and_ignored(
         argument: Any = {name.lower(): value}
         with pytest.raises(ConfigurationError, match=rf"^{name.lower()}=.*{fix}"):
             resolve(**argument)
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "SSL_CERT_FILE"])
+def test_a_file_without_certificates_is_named_with_its_variable(monkeypatch, tmp_path, name):
+    (tmp_path / "ca.pem").write_text("no certificates")
+    monkeypatch.setenv(name, str(tmp_path / "ca.pem"))
+    for protocol in get_args(Protocol):
+        with pytest.raises(
+            ConfigurationError, match=f"^{name}=.*ca.pem' holds no usable"
+        ) as caught:
+            fapilog.configure(sinks=[OTLPSink("https://collector:4317", protocol)])
+        assert caught.value.option == name
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector")
+    with pytest.raises(ConfigurationError, match=f"^{name}="):
+        fapilog.configure()
+
+
+def test_a_clients_certificate_and_key_are_named_with_their_variables(monkeypatch, pem):
+    monkeypatch.setenv(GENERAL + "CLIENT_KEY", pem["ca"])
+    with pytest.raises(ConfigurationError, match=f"^{GENERAL}CLIENT_KEY without"):
+        OTLPSink("https://collector")
+    monkeypatch.setenv(GENERAL + "CLIENT_CERTIFICATE", pem["ca"])
+    words = f"^{GENERAL}CLIENT_CERTIFICATE='.*', {GENERAL}CLIENT_KEY='.*': not a PEM"
+    with pytest.raises(ConfigurationError, match=words):
+        OTLPSink("https://collector").open()
 
 
 @pytest.mark.parametrize("value", ["GRPC", "Http/Json", "HTTP/PROTOBUF"])

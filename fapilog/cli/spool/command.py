@@ -15,6 +15,7 @@ from pydantic import ByteSize
 from fapilog.cli.spool.bodies import lines_of
 from fapilog.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Terminal, Text, cut
 from fapilog.errors import ConfigurationError
+from fapilog.options.checks import absolute_path
 from fapilog.protocols import as_durable, credentials_of, destination_of
 from fapilog.settings import Settings
 from fapilog.severity import SHORT_NAMES
@@ -139,14 +140,14 @@ def location(given: Path | None, settings: Settings | None = None) -> Path:
         ConfigurationError: no directory is passed or configured, or the passed directory does
             not exist.
     """
-    if given is not None and not given.expanduser().is_dir():
+    if given is not None and not absolute_path("--directory", given).is_dir():
         msg = f"--directory {given}: there is no such directory"
         raise ConfigurationError(msg)
     chosen = given or (settings or Settings()).spool.directory
     if chosen is None:
         msg = "no spool is configured: set FAPILOG_SPOOL__DIRECTORY, or give --directory"
         raise ConfigurationError(msg)
-    return chosen.expanduser()
+    return absolute_path("--directory" if given else "spool.directory", chosen)
 
 
 def look(directory: Path, *, load: bool = False) -> list[SinkReport]:

@@ -210,7 +210,9 @@ class HTTPClient:
             cause = cause.__cause__ or cause.__context__
         if cause is not None and self._tls is not None:
             self._tls.doubt()
-        return untrusted(words) if isinstance(cause, ssl.SSLCertVerificationError) else words
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return untrusted(words, self._options)
+        return words
 
     def close(self) -> None:
         """Close all connections."""

@@ -13,8 +13,8 @@ import platform
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, TypeAlias
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from fapilog.errors import ConfigurationError
@@ -60,6 +60,7 @@ class HTTPOptions:
             authorities.
         client_key: the path of the client's private key.
         client_certificate: the path of the client's certificate chain.
+        sources: the argument or the variable that names each file.
     """
 
     endpoint: str
@@ -68,6 +69,7 @@ class HTTPOptions:
     certificate: str | None = None
     client_key: str | None = None
     client_certificate: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_secure(self) -> bool:
@@ -109,7 +111,11 @@ def basic_credentials(header: str) -> tuple[str, str]:
 
 def user_agent(sink: str) -> str:
     """Return the ``User-Agent`` of a sink, with the versions of fapilog and Python."""
-    return f"fapilog-{sink}/{version('fapilog')} Python/{platform.python_version()}"
+    try:
+        own = version("fapilog")
+    except PackageNotFoundError:  # PyInstaller and zipapp leave the metadata out
+        own = "unknown"
+    return f"fapilog-{sink}/{own} Python/{platform.python_version()}"
 
 
 def is_printable_text(value: object) -> bool:
@@ -164,26 +170,39 @@ def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
         if not _HEADER_NAME.fullmatch(lower) or lower in _OWN_HEADERS:
             msg = f"{source}: the header {lower!r} cannot be set; leave it out"
             raise ConfigurationError(msg, source)
-        if not isinstance(content, str) or not _HEADER_VALUE.fullmatch(content):
+        value = without_newline(content)
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             msg = f"{source}: the value of {lower!r} must be a str of printable ASCII"
             raise ConfigurationError(msg, source)
-        checked[lower] = content.strip()
+        checked[lower] = value.strip()
     return checked
+
+
+def without_newline(secret: Any) -> Any:
+    """Return a text without the newline at the end of a file or of a mounted secret."""
+    return secret.rstrip("\r\n") if isinstance(secret, str) else secret
 
 
 def pem_files(
     certificate: FileOption, client_key: FileOption, client_certificate: FileOption
-) -> dict[str, str | None]:
-    """Check that the PEM files can be read, and return their paths by option name."""
-    files = {
+) -> dict[str, Any]:
+    """Check the PEM files, and return their paths by option name, and their sources.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or a key has no certificate.
+    """
+    files: dict[str, Any] = {
         "certificate": readable_file(*certificate),
         "client_key": readable_file(*client_key),
         "client_certificate": readable_file(*client_certificate),
     }
     if files["client_key"] and not files["client_certificate"]:
-        msg = "client_key without client_certificate: give the certificate that belongs to the key"
-        raise ConfigurationError(msg, "client_key")
-    return files
+        source = client_key[1]
+        msg = f"{source} without client_certificate: give the certificate that belongs to the key"
+        raise ConfigurationError(msg, source)
+    given = (certificate, client_key, client_certificate)
+    sources = {name: source for name, (_, source) in zip(files, given, strict=True)}
+    return {**files, "sources": sources}
 
 
 def readable_file(path: FilePath | None, source: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fapilog.sinks.http.options import HTTPOptions
+
+
+#: The variables that name the authorities to trust if no option does; the first one wins.
+#: OpenSSL defines the first two, and the library requests the others.
+_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class ClientTLS:
@@ -63,7 +68,7 @@ class ClientTLS:
     def _state_of_files(self) -> tuple[object, ...]:
         """Return a value that changes when a certificate file, or a link's target, is replaced."""
         options = self._options
-        paths = (options.certificate, options.client_certificate, options.client_key)
+        paths = (authorities(options)[0], options.client_certificate, options.client_key)
         return tuple(_state(path) for path in paths if path)
 
 
@@ -75,25 +80,43 @@ def _state(path: str) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def authorities(options: HTTPOptions | None = None) -> tuple[str, str]:
+    """Return the path of the authorities to trust, and the argument or variable that names it.
+
+    The path is "" for the default authorities.
+    """
+    if options is not None and options.certificate:
+        return options.certificate, options.sources.get("certificate", "certificate")
+    for variable in _VARIABLES:
+        path = os.environ.get(variable, "").strip()
+        if path:
+            return path, variable
+    return "", ""
+
+
 def client_context(
     default: Callable[[], ssl.SSLContext], options: HTTPOptions | None = None
 ) -> ssl.SSLContext:
     """Return the TLS settings of a client that verifies host names and certificates.
 
     The function ``default`` returns a context with the default certificate authorities.
-    ``options`` may contain the paths of other authorities, and of the client's certificate and
-    key.
+    ``options`` or the environment may contain the path of other authorities, and ``options``
+    the paths of the client's certificate and key.
 
     Raises:
         ConfigurationError: a file has invalid contents.
     """
-    certificate = options and options.certificate
+    path, source = authorities(options)
+    is_directory = source == "SSL_CERT_DIR" or os.path.isdir(path)  # noqa: PTH112 - path is a str
+    file, directory = (None, path) if is_directory else (path, None)
     try:
         with TLS:
-            context = ssl.create_default_context(cafile=certificate) if certificate else default()
+            context = (
+                ssl.create_default_context(cafile=file, capath=directory) if path else default()
+            )
     except OSError as error:  # ssl.SSLError is a subclass of OSError
-        msg = f"certificate={certificate!r} holds no usable PEM certificates: {error}"
-        raise ConfigurationError(msg, "certificate") from None
+        msg = f"{source}={path!r} holds no usable PEM certificates: {error}"
+        raise ConfigurationError(msg, source) from None
     context.set_alpn_protocols(["http/1.1"])  # set before other threads use the context
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key
@@ -102,17 +125,22 @@ def client_context(
             with TLS:
                 context.load_cert_chain(chain, key, password="")
         except OSError as error:
+            first, second = (
+                options.sources.get(name, name) for name in ("client_certificate", "client_key")
+            )
             msg = (
-                f"client_certificate={chain!r}, client_key={key!r}: not a PEM certificate with "
+                f"{first}={chain!r}, {second}={key!r}: not a PEM certificate with "
                 f"its unencrypted key: {error}"
             )
-            raise ConfigurationError(msg, "client_certificate") from None
+            raise ConfigurationError(msg, first) from None
     return context
 
 
-def untrusted(words: str) -> str:
+def untrusted(words: str, options: HTTPOptions) -> str:
     """Return a message about a server certificate that OpenSSL refused for the reason ``words``."""
+    path, source = authorities(options)
+    trusted = f"; {source}={path!r} is in use" if path else ""
     return (
         "the server's certificate is not trusted, so nothing is sent: renew it, or "
-        f"name its authority in the option certificate ({words})"
+        f"name its authority in the option certificate{trusted} ({words})"
     )

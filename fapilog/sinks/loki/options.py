@@ -25,6 +25,7 @@ from fapilog.sinks.http.options import (
     pem_files,
     split_url,
     user_agent,
+    without_newline,
 )
 from fapilog.sinks.loki.metadata import MAX_LABEL_VALUE, SEVERITY, label_name
 from fapilog.values.text import utf8_size
@@ -150,6 +151,7 @@ def resolve(
 
 def _authorization(username: str | None, password: str | None, token: str | None) -> str:
     """Return the value of ``Authorization``, or "" without credentials."""
+    username, password, token = map(without_newline, (username, password, token))
     secrets = {"username": username, "password": password, "token": token}
     for option, value in secrets.items():
         if value is not None and not (isinstance(value, str) and value and value.isprintable()):

@@ -20,7 +20,7 @@ from fapilog.native import monotonic
 from fapilog.otlp.classify import grpc_error, outcome, size_limit
 from fapilog.process.fork import GRPC
 from fapilog.sinks.http.proxies import environment_proxy
-from fapilog.sinks.http.tls import ClientTLS, untrusted
+from fapilog.sinks.http.tls import ClientTLS, authorities, untrusted
 from fapilog.sinks.otlp.options import USER_AGENT
 
 try:
@@ -43,6 +43,9 @@ _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
 #: The variables that set a proxy for gRPC only, or that exempt hosts from it.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
+
+#: gRPC's own variable for the authorities.
+_ROOTS_VARIABLE: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 
 _LIMIT_KEPT: Final = 60.0  # a server's size limit is remembered for this many seconds
 
@@ -109,7 +112,7 @@ class GRPCTransport:
         arguments = [*_CHANNEL_OPTIONS, *self._proxy_arguments]
         if options.is_secure:
             credentials = grpc.ssl_channel_credentials(
-                _read(options.certificate),
+                _read(_authorities(options)),
                 _read(options.client_key or options.client_certificate),
                 _read(options.client_certificate),
             )
@@ -131,7 +134,7 @@ class GRPCTransport:
             details = error.details() or ""
             failure = grpc_error(
                 "UNAUTHENTICATED" if _REFUSED_BY_PROXY in details else error.code().name,
-                untrusted(details) if _UNTRUSTED in details else details,
+                untrusted(details, self._options) if _UNTRUSTED in details else details,
                 trailers.get(_DETAILS, b""),
                 is_compressed=self._options.compression == "gzip",
                 source=self._options.shown,
@@ -213,6 +216,14 @@ def _is_host_and_port(target: str, url: str) -> bool:
         return bool(_HOST_AND_PORT.fullmatch(target)) and urlsplit(url).port != 0
     except ValueError:  # gRPC itself reports ports above 65535
         return False
+
+
+def _authorities(options: OTLPOptions) -> str | None:
+    """Return the path of the authorities to trust; None for those that gRPC chooses."""
+    if not options.certificate and os.environ.get(_ROOTS_VARIABLE):
+        return None
+    path, _ = authorities(options)
+    return path if path and not Path(path).is_dir() else None  # gRPC reads only files
 
 
 def _read(path: str | None) -> bytes | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
@@ -29,6 +30,7 @@ from fapilog.sinks.http.options import (
     pem_files,
     readable_file,
     split_url,
+    usable_url,
     user_agent,
 )
 
@@ -45,6 +47,14 @@ _DEFAULT_GRPC: Final = "http://localhost:4317"
 _LOGS: Final = "OTEL_EXPORTER_OTLP_LOGS_"
 _GENERAL: Final = "OTEL_EXPORTER_OTLP_"
 _BASE_URL: Final = f"{_GENERAL}ENDPOINT"
+#: Texts of failures at a port that speaks the protocol of the other transport, and the fix.
+_OTHER_PROTOCOL: Final = ("illegal request line", "Failed parsing HTTP/2", "http1.x server")
+_PORTS: Final = "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL"
+#: The schemes of gRPC's targets: https://grpc.github.io/grpc/core/md_doc_naming.html
+_RESOLVERS: Final = ("dns", "unix", "unix-abstract", "vsock", "ipv4", "ipv6", "xds")
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.]+)?\])(?::\d+)?"
+)
 _SUSPICIOUS_MILLISECONDS: Final = 100
 
 
@@ -116,6 +126,12 @@ def resolve(
     )
 
 
+def with_port_hint(message: str) -> str:
+    """Return the message of a failed request, with a hint if HTTP and gRPC were confused."""
+    is_confused = any(words in message for words in _OTHER_PROTOCOL)
+    return f"{message}; {_PORTS}" if is_confused else message
+
+
 def _given(name: str, argument: object) -> _Given:
     """Return the value and the source of the option ``name``.  Empty variables are ignored."""
     if argument is not None:
@@ -174,11 +190,20 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
         protocol == GRPC
         and is_printable_text(value)
         and value.partition("://")[0].lower() not in SCHEMES
+        and _is_target(value)
     ):
         return value, ""  # host:port or another gRPC target
     form = f" for {protocol}: give it in the form {_form(given.source, protocol)}"
     url = split_url(value, given.source, form)
     return join_url(url, _path(url.path, given.source, protocol)), credentials_of(url)
+
+
+def _is_target(value: str) -> bool:
+    """Return whether gRPC can resolve ``value``: host, host:port, or a resolver's address."""
+    scheme, colon, address = value.partition(":")
+    if scheme in _RESOLVERS and colon and not address.isdecimal():  # dns:4317 is a host
+        return bool(address.strip("/"))
+    return bool(_HOST_AND_PORT.fullmatch(value)) and usable_url(f"http://{value}") is not None
 
 
 def _form(source: str, protocol: Protocol) -> str:

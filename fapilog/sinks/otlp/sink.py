@@ -10,7 +10,7 @@ import gzip
 from typing import TYPE_CHECKING, Final
 
 from fapilog.context import suppressed
-from fapilog.errors import ConfigurationError, TooLargeError
+from fapilog.errors import ConfigurationError, RetryableError, TooLargeError
 from fapilog.otlp.classify import outcome
 from fapilog.otlp.decode import split_request
 from fapilog.otlp.decode_json import split_request_json
@@ -19,7 +19,7 @@ from fapilog.otlp.encode_json import encode_record_json, encode_request_json
 from fapilog.protocols import BatchLimits, DurableSink, Outcome
 from fapilog.sinks.http.destination import credentials_in, describe_destination
 from fapilog.sinks.http.options import CONCURRENCY, GZIP_LEVEL
-from fapilog.sinks.otlp.options import GRPC, USER_AGENT, resolve
+from fapilog.sinks.otlp.options import GRPC, USER_AGENT, resolve, with_port_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,8 +153,12 @@ class OTLPSink(DurableSink["Item"]):
         if self._transport is None:
             self.open()
         assert self._transport is not None  # noqa: S101 - open() has set it
-        with suppressed():
-            return self._transport.export(body, len(batch), min(timeout, self.options.timeout))
+        try:
+            with suppressed():
+                return self._transport.export(body, len(batch), min(timeout, self.options.timeout))
+        except RetryableError as error:
+            error.args = (with_port_hint(str(error)),)
+            raise
 
     def pack(self, items: Sequence[Item]) -> bytes:
         """Return a request that contains the encoded records in their order."""
