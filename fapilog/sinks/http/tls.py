@@ -110,6 +110,18 @@ def client_context(
     return context
 
 
+def default_context() -> ssl.SSLContext:
+    """Return a context with the authorities of ``SSL_CERT_FILE``, ``SSL_CERT_DIR`` or certifi."""
+    import certifi  # noqa: PLC0415 - httpcore needs it too; only for https
+
+    file, directory = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file:
+        return ssl.create_default_context(cafile=file)
+    if directory:
+        return ssl.create_default_context(capath=directory)
+    return ssl.create_default_context(cafile=certifi.where())
+
+
 def untrusted(words: str) -> str:
     """Return a message about a server certificate that OpenSSL refused for the reason ``words``."""
     return (
