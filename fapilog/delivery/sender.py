@@ -44,6 +44,9 @@ _MIN_SAMPLED: Final = 4 * SAMPLES
 #: and words that contain digits.
 _VARIES: Final = re.compile(r"""'[^']*'?|"[^"]*"?|\{[^}]*\}?|\S*\d\S*""")
 
+#: The number of characters of a backend's text that are compared with another text.
+_MAX_REASON: Final = 1000
+
 _NO_LIMIT: Final = 1 << 20
 #: The minimum and the maximum of the fast answers that are needed to double the size.
 _FEWEST: Final = 4
@@ -251,7 +254,7 @@ class _Division:
 
     def _end_sample(self, error: PermanentError) -> None:
         """Choose the next sample.  After the last sample, give up the rest of the batch."""
-        reason = _VARIES.sub("", f"{type(error).__name__} {error}")
+        reason = _VARIES.sub("", f"{type(error).__name__} {error}"[:_MAX_REASON])
         self._reason = self._reason or reason
         self.samples_left -= 1
         if reason != self._reason:

@@ -248,3 +248,32 @@ def test_metadata_that_does_not_fit_is_counted():
     found = logfmt(line)
     assert len(line.encode()) <= MAX_LINE
     assert int(found["dropped_attributes_count"]) == 2 + 60 - sum(name[0] == "k" for name in found)
+
+
+@pytest.mark.parametrize("kind", ["message", "json", "logfmt"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "order placed",
+        "",
+        "7",
+        "[1]",
+        "{}",
+        '{"a":1}',
+        '{"body":1,"attributes":2}',
+        "\x01" * 262_144,
+        "a" * 262_144,
+        'a="' * 80_000,
+    ],
+)
+def test_a_line_that_an_earlier_process_spooled_in_another_format_is_kept(kind, line):
+    made = metadata_line(kind, line, {"n": "1", "scope": "s"})
+    assert len(made.encode()) <= MAX_LINE or kind == "logfmt"
+    if kind == "json":
+        fields = json.loads(made, object_pairs_hook=unique)
+        assert fields["n"] == "1"
+        assert fields["scope"] == "s"
+    elif kind == "message":
+        assert logfmt(made)["n"] == "1"
+    else:
+        assert line in made or made.startswith(line[:1000])

@@ -362,7 +362,13 @@ def test_a_name_that_does_not_resolve_is_worth_another_try():
             deliver(sink)
 
 
-@pytest.mark.parametrize("error", [e for e in NETWORK_ERRORS if e is not OSError])
+HTTPX_ERRORS = (
+    httpx.TransportError, httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadTimeout,
+    httpx.ReadError, httpx.ProxyError, httpx.RemoteProtocolError,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [*HTTPX_ERRORS, *(e for e in NETWORK_ERRORS if e is not OSError)])
 def test_every_error_of_the_client_library_is_worth_another_try(error):
     def fail(request: httpx.Request) -> httpx.Response:
         raise error("broken")

@@ -514,3 +514,16 @@ def test_importing_and_making_a_sink_loads_neither_httpx_nor_grpc_nor_protobuf()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+@pytest.mark.parametrize(
+    "sink", ["OTLPSink('https://h')", "LokiSink('https://h')", "OTLPSink('http://h')"]
+)
+def test_opening_a_sink_loads_neither_httpx_nor_what_it_brings_along(sink):
+    code = (
+        f"import sys; from fapilog.sinks import LokiSink, OTLPSink; sink = {sink}; sink.open();"
+        "print({'httpx', 'rich', 'click', 'pygments', 'asyncio'} & sys.modules.keys());"
+        "print('httpcore' in sys.modules); sink.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("set()\nTrue\n", "")

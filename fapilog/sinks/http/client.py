@@ -1,7 +1,7 @@
 """Posts a request within a deadline, and converts a failure to one of fapilog's errors.
 
 The client of httpx is not used, because it would log every request at INFO in the
-application's logs.
+application's logs, and because importing httpx takes long.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpcore
-import httpx
 
 from fapilog.errors import (
     AccessDeniedError,
@@ -27,7 +26,8 @@ from fapilog.native import monotonic
 from fapilog.otlp.classify import RETRYABLE_STATUSES, http_error, retry_after
 from fapilog.process.give_way import give_way
 from fapilog.sinks.http.proxies import environment_proxy
-from fapilog.sinks.http.tls import ClientTLS, client_context, untrusted
+from fapilog.sinks.http.request import Request, target_of
+from fapilog.sinks.http.tls import ClientTLS, client_context, default_context, untrusted
 from fapilog.sinks.http.transport import (
     CONNECT_ERRORS,
     NETWORK_ERRORS,
@@ -38,8 +38,12 @@ from fapilog.sinks.http.transport import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    import httpx
+
     from fapilog.otlp.classify import Refusals
+    from fapilog.sinks.http.given import GivenTransport
     from fapilog.sinks.http.options import HTTPOptions
+    from fapilog.sinks.http.request import Response
 
 #: The maximum size of a response body in bytes, as OTLP recommends.
 MAX_RESPONSE: Final = 4 << 20
@@ -92,24 +96,29 @@ class HTTPClient:
         refuses_long: bool = True,
     ) -> None:
         self._options = options
-        self._headers = {"user-agent": agent, **options.headers, **headers}
-        self._given = transport
+        all_headers = {"user-agent": agent, **options.headers, **headers}
+        self._headers = [(name.encode(), value.encode()) for name, value in all_headers.items()]
         self._retryable = retryable
         self._refusals = refusals
         self._refuses_long = refuses_long
         is_tls = transport is None and options.is_secure
-        self._tls = ClientTLS(options, httpx.create_ssl_context) if is_tls else None
+        self._tls = ClientTLS(options, default_context) if is_tls else None
         self._proxy = environment_proxy(options.endpoint) if transport is None else None
         self.clean = partial(options.conceal, proxy=self._proxy)
         is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
-        self._proxy_tls = client_context(httpx.create_ssl_context) if is_tls_to_proxy else None
+        self._proxy_tls = client_context(default_context) if is_tls_to_proxy else None
         self._connections: list[DeadlineTransport] = []  # all connections
         self._idle: list[DeadlineTransport] = []  # connections that no thread is using
         try:
-            self._url = httpx.URL(options.endpoint)
-        except httpx.InvalidURL as error:
+            self._target = target_of(options.endpoint)
+        except ValueError as error:
             msg = f"endpoint={options.shown!r}: {error}; give it in the form http://host:port"
             raise ConfigurationError(msg, "endpoint") from None
+        self._given: GivenTransport | None = None
+        if transport is not None:
+            from fapilog.sinks.http.given import GivenTransport  # noqa: PLC0415 - loads httpx
+
+            self._given = GivenTransport(transport, options.endpoint)
 
     def post(self, body: bytes, timeout: float) -> Answer:
         """Post ``body`` and return the answer.  Blocks up to ``timeout`` seconds.
@@ -119,16 +128,10 @@ class HTTPClient:
         """
         deadline = monotonic() + timeout
         give_way()  # building the body took long, so the application runs first
-        request = httpx.Request(
-            "POST",
-            self._url,
-            headers=self._headers,
-            content=body,
-            extensions={"deadline": deadline},
-        )
+        request = Request(self._target, self._headers, body, deadline)
         try:
             with self._connection() as connection:
-                response = connection.handle_request(request)
+                response = connection.post(request)
                 answer, problem = self._read(response, deadline, timeout)
         except NETWORK_ERRORS as error:
             kind: type[RetryableError] = NoAnswerError
@@ -140,7 +143,7 @@ class HTTPClient:
             raise kind(msg) from error
         return self._checked(response, answer, problem)
 
-    def _read(self, response: httpx.Response, deadline: float, timeout: float) -> tuple[bytes, str]:
+    def _read(self, response: Response, deadline: float, timeout: float) -> tuple[bytes, str]:
         """Return the response body and "".  If it cannot be read, return b"" and the reason."""
         try:
             return _body_of(response, deadline), ""
@@ -150,10 +153,10 @@ class HTTPClient:
             with contextlib.suppress(*NETWORK_ERRORS):
                 response.close()
 
-    def _checked(self, response: httpx.Response, body: bytes, problem: str) -> Answer:
-        status, shown = response.status_code, self._options.shown
-        if response.has_redirect_location:
-            host = _HOST.match(response.headers["location"])
+    def _checked(self, response: Response, body: bytes, problem: str) -> Answer:
+        status, shown = response.status, self._options.shown
+        if (location := response.redirects_to) is not None:
+            host = _HOST.match(location)
             msg = (
                 f"{shown}: HTTP {status} leads to {self.clean(host[1]) if host else 'this host'}; "
                 "redirects are not followed: set the endpoint to the final URL"
@@ -162,15 +165,15 @@ class HTTPClient:
         if len(body) > MAX_RESPONSE and self._refuses_long:
             msg = f"{shown}: HTTP {status}, and the answer exceeds {MAX_RESPONSE} bytes"
             raise PermanentError(msg)
-        if "content-encoding" in response.headers:
+        if response.header("content-encoding") is not None:
             body = b""  # decompressing the body could fill the memory
-        content_type = response.headers.get("content-type", "").lower()
+        content_type = (response.header("content-type") or "").lower()
         if not response.is_success:
             raise http_error(
                 status,
                 body,
                 content_type=content_type,
-                wait=retry_after(response.headers.get("retry-after"), time.time()),
+                wait=retry_after(response.header("retry-after"), time.time()),
                 source=shown,
                 clean=self.clean,
                 retryable=self._retryable,
@@ -184,7 +187,7 @@ class HTTPClient:
         return Answer(status, body, content_type, problem)
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[httpx.BaseTransport]:
+    def _connection(self) -> Iterator[DeadlineTransport | GivenTransport]:
         """Provide an idle or new connection that no other thread uses at the same time."""
         if self._given is not None:
             yield self._given
@@ -229,15 +232,14 @@ class HTTPClient:
         self._idle = self._connections.copy()
 
 
-def _body_of(response: httpx.Response, deadline: float) -> bytes:
+def _body_of(response: Response, deadline: float) -> bytes:
     """Return the response's body.  Stop reading after :data:`MAX_RESPONSE` bytes.
 
     Raises:
         TimeoutError: the body is incomplete at ``deadline``.
     """
     body = bytearray()
-    assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the type checker
-    for chunk in response.stream:
+    for chunk in response.chunks:
         body += chunk
         if len(body) > MAX_RESPONSE:
             break

@@ -136,6 +136,13 @@ def client_context(
     return context
 
 
+def default_context() -> ssl.SSLContext:
+    """Return a context with the authorities of certifi."""
+    import certifi  # noqa: PLC0415 - only for https
+
+    return ssl.create_default_context(cafile=certifi.where())
+
+
 def untrusted(words: str, options: HTTPOptions) -> str:
     """Return a message about a server certificate that OpenSSL refused for the reason ``words``."""
     path, source = authorities(options)

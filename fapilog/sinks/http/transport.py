@@ -1,7 +1,7 @@
 """Opens the HTTP sinks' connections, which obey a deadline and work after a fork.
 
-httpx's timeouts limit each single read, so a server that occasionally sends a byte could delay
-the end of a request forever.  In this module, every wait ends at the request's deadline.
+httpcore's timeouts limit each single read, so a server that occasionally sends a byte could
+delay the end of a request forever.  In this module, every wait ends at the request's deadline.
 
 httpcore's own streams wait for the network inside OpenSSL, so a fork would have to wait for
 them.  In this module, OpenSSL only works on memory, and each call into OpenSSL is a short
@@ -24,17 +24,18 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 import httpcore
-import httpx
 
 from fapilog import native
 from fapilog.native import monotonic
 from fapilog.process.fork import RESOLVER, TLS
 from fapilog.process.give_way import give_way
+from fapilog.sinks.http.request import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fapilog.sinks.http.proxies import Proxy
+    from fapilog.sinks.http.request import Request
     from fapilog.sinks.http.tls import ClientTLS
 
 # Python imports this codec when it resolves the first name.  A child that is forked during
@@ -55,23 +56,15 @@ _HEAD_SIZE: Final = 1 << 13  # the bytes of a response that are searched for its
 #: The errors which mean that the network failed.
 NETWORK_ERRORS: Final = (
     OSError,
-    httpx.TransportError,
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.ProxyError,
     httpcore.TimeoutException,
 )
 #: The errors which mean that the deadline has passed.
-TIMEOUT_ERRORS: Final = (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException)
+TIMEOUT_ERRORS: Final = (TimeoutError, httpcore.TimeoutException)
 #: The errors which mean that the request was not sent.
-CONNECT_ERRORS: Final = (
-    httpcore.ConnectError,
-    httpcore.ConnectTimeout,
-    httpcore.ProxyError,
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.ProxyError,
-)
+CONNECT_ERRORS: Final = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError)
 
 # The parent's connection pools, kept because freeing a pool might wait for an OpenSSL lock.
 _inherited: Final[list[httpcore.ConnectionPool]] = []
@@ -79,12 +72,11 @@ _inherited: Final[list[httpcore.ConnectionPool]] = []
 _probes: Final[list[tuple[int, native.SimpleQueue[None]]]] = []
 
 
-class DeadlineTransport(httpx.BaseTransport):
+class DeadlineTransport:
     """Sends requests over connections that it reuses.  Not thread-safe.
 
-    A request contains its deadline, in seconds of the monotonic clock, in the extension
-    ``"deadline"``.  Only the system's name resolution can exceed this deadline.  If the
-    network fails, the methods raise one of :data:`NETWORK_ERRORS`.
+    Only the system's name resolution can exceed a request's deadline.  If the network fails,
+    the methods raise one of :data:`NETWORK_ERRORS`.
     """
 
     def __init__(
@@ -114,24 +106,22 @@ class DeadlineTransport(httpx.BaseTransport):
             **common,
         )
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def post(self, request: Request) -> Response:
         """Send ``request`` and return the response.
 
         If the status has arrived but the headers cannot be read, the response has no
         headers, and reading its body raises the error.
         """
-        self._backend.deadline = request.extensions["deadline"]
+        self._backend.deadline = request.deadline
         self._backend.head = None
-        url = request.url
+        scheme, host, port, path = request.target
         try:
             response = self._pool.handle_request(
                 httpcore.Request(
-                    request.method,
-                    httpcore.URL(
-                        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-                    ),
-                    headers=request.headers.raw,
-                    content=request.stream,
+                    "POST",
+                    httpcore.URL(scheme=scheme, host=host, port=port, target=path),
+                    headers=request.all_headers,
+                    content=request.body,
                     extensions={"timeout": {"pool": self._backend.left()}},
                 )
             )
@@ -139,10 +129,9 @@ class DeadlineTransport(httpx.BaseTransport):
             status = _final_status(self._backend.head or b"")
             if status is None:
                 raise
-            return httpx.Response(status, stream=_Unreadable(error))
-        return httpx.Response(
-            response.status, headers=response.headers, stream=_Body(response.stream)
-        )
+            return Response(status, (), _Unreadable(error), lambda: None)
+        stream: Any = response.stream
+        return Response(response.status, response.headers, stream, stream.close)
 
     def close(self) -> None:
         """Close all connections."""
@@ -171,18 +160,7 @@ def _final_status(head: bytes) -> int | None:
         head = head[end.end() :]
 
 
-class _Body(httpx.SyncByteStream):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._stream
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _Unreadable(httpx.SyncByteStream):
+class _Unreadable:
     """The body of an answer whose headers could not be read."""
 
     def __init__(self, error: Exception) -> None:

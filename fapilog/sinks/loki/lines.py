@@ -50,7 +50,7 @@ _ESCAPED: Final = 6
 _QUOTES: Final = 1024
 
 #: Matches a pair of our own logfmt.
-_PAIR: Final = re.compile(r'(\w+)=(?:"(?:[^"\\]|\\.)*"|\S*)')
+_PAIR: Final = re.compile(r'(?<!\S)(\w+)=(?:"(?:[^"\\]|\\.)*"|\S*)')
 #: Matches values that need no quotes in logfmt.
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 
@@ -112,8 +112,10 @@ def metadata_line(kind: str, line: str, metadata: Mapping[str, str]) -> str:
     base, names, present = (_json_base if is_json else _logfmt_base)(kind, line)
     pairs: dict[str, str] = {}
     for name, text in metadata.items():
-        if name not in present:
-            pairs[free_name(name, pairs, names)] = text
+        if name in names and name not in present:
+            pairs[free_name(name, names, metadata)] = text
+        elif name not in present:
+            pairs[name] = text
     joined = _joined_json if is_json else _joined_logfmt
     whole = joined(base, pairs)
     if not _fits(whole):
@@ -133,20 +135,27 @@ def _logfmt_base(kind: str, line: str) -> _Base:
     if kind == "logfmt":
         names = frozenset(_PAIR.findall(line))
         return line, names, names
-    base = _logfmt({"body": line})
-    if not _fits(base):
-        base = _logfmt({"body": fit_redacted(line, _SHORT_BODY)})
-    return base, ("body",), ()
+    return _with_body(line, lambda body: _logfmt({"body": body})), ("body",), ()
 
 
 def _json_base(_kind: str, line: str) -> _Base:
-    fields: dict[str, Any] = {}
-    with suppress(ValueError):  # a number that orjson cannot read; its metadata is repeated
+    fields: Any = None
+    with suppress(ValueError):
         fields = orjson.loads(line)
-    attributes = fields.get("attributes", {})
+    if not isinstance(fields, dict) or "body" not in fields:
+        # An earlier process whose option ``line`` was different has spooled this message.
+        return _with_body(line, lambda body: json_text({"body": body})), ("body",), ()
+    attributes = fields.get("attributes")
     present = {"scope_name", *(fields.keys() - _NO_METADATA)}
-    present |= {label_names[name] for name, _ in flattened(attributes)}
+    if isinstance(attributes, dict):
+        present |= {label_names[name] for name, _ in flattened(attributes)}
     return line, fields, present
+
+
+def _with_body(body: str, line_of: Callable[[str], str]) -> str:
+    """Return the line of a message, which is truncated if its line would be too long."""
+    line = line_of(body)
+    return line if _fits(line) else line_of(fit_redacted(body, _SHORT_BODY))
 
 
 def _joined_logfmt(base: str, pairs: dict[str, str]) -> str:

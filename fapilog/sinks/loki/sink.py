@@ -228,7 +228,7 @@ class LokiSink(DurableSink["Item"]):
         Raises:
             ConfigurationError: the URL, a certificate or the environment's proxy is wrong.
         """
-        from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpx
+        from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpcore
 
         options, headers = self.options, dict(self._format.headers)
         if options.tenant:

@@ -1,7 +1,7 @@
 """The OTLP sink sends records to a collector or any other backend that supports OTLP.
 
 The sink encodes each record once, and sends a batch of encoded records as one request.  The
-transport, which loads httpx or grpc, is imported when the sink is opened.
+transport, which loads httpcore or grpc, is imported when the sink is opened.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class _HTTPTransport:
     def __init__(
         self, options: otlp_options.OTLPOptions, transport: httpx.BaseTransport | None
     ) -> None:
-        from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpx
+        from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpcore
 
         headers = {"content-type": _CONTENT_TYPES[options.protocol]}
         self._is_compressed = options.compression == "gzip"

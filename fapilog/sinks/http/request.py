@@ -1,0 +1,126 @@
+"""A request and its answer, independent of the library that carries them.
+
+Importing httpx also imports its command line, and with it rich, click and pygments if they are
+installed.  So only :mod:`fapilog.sinks.http.given` uses httpx.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+_PORTS: Final = {"http": 80, "https": 443}
+_PRINTABLE: Final = {chr(code) for code in range(0x21, 0x7F)}
+#: The characters that stay as they are (https://url.spec.whatwg.org/#percent-encoded-bytes).
+_QUERY_SAFE: Final = "".join(_PRINTABLE - set('"#<>'))
+_PATH_SAFE: Final = "".join(_PRINTABLE - set('"#<>?`{}'))
+_LIKE_IPV4: Final = re.compile(r"[0-9]+(\.[0-9]+){3}")
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+class Target(NamedTuple):
+    """The parts of a URL, in the form in which they are sent.
+
+    Attributes:
+        scheme: ``b"http"`` or ``b"https"``.
+        host: the name in ASCII, or the address without brackets.
+        port: the port, or None for the scheme's own.
+        path: the path and the query.
+    """
+
+    scheme: bytes
+    host: bytes
+    port: int | None
+    path: bytes
+
+    @property
+    def authority(self) -> bytes:
+        """The value of the header ``Host``."""
+        host = b"[%b]" % self.host if b":" in self.host else self.host
+        return host if self.port is None else b"%b:%d" % (host, self.port)
+
+
+class Request(NamedTuple):
+    """A POST.
+
+    Attributes:
+        target: the parts of the URL.
+        headers: the headers, without ``Host`` and ``Content-Length``.
+        body: the body.
+        deadline: the time at which an answer is late, in seconds of the monotonic clock.
+    """
+
+    target: Target
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    deadline: float
+
+    @property
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        """All headers of the request."""
+        has_host = any(name == b"host" for name, _ in self.headers)
+        host = [] if has_host else [(b"Host", self.target.authority)]
+        return [*host, *self.headers, (b"Content-Length", b"%d" % len(self.body))]
+
+
+class Response(NamedTuple):
+    """An answer, whose body is still to be read.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the names and values.
+        chunks: the body; reading it may raise an error of the network.
+        close: the function that frees the connection.
+    """
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    chunks: Iterable[bytes]
+    close: Callable[[], object]
+
+    def header(self, name: str) -> str | None:
+        """Return the values of a header, separated by commas, or None if it is missing."""
+        wanted = name.encode()
+        found = [value.decode("latin-1") for key, value in self.headers if key.lower() == wanted]
+        return ", ".join(found) if found else None
+
+    @property
+    def redirects_to(self) -> str | None:
+        """The location that a redirect names, or None if the answer is not a redirect."""
+        return self.header("location") if self.status in _REDIRECTS else None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - the class of a status
+
+
+def target_of(url: str) -> Target:
+    """Return the parts of an http or https URL.
+
+    Raises:
+        ValueError: the host or the port is invalid.
+    """
+    parts = urlsplit(url)
+    port = None if parts.port == _PORTS.get(parts.scheme) else parts.port
+    path = quote(parts.path or "/", safe=_PATH_SAFE)
+    if parts.query:
+        path += f"?{quote(parts.query, safe=_QUERY_SAFE)}"
+    return Target(parts.scheme.encode(), _host(parts.hostname or ""), port, path.encode())
+
+
+def _host(name: str) -> bytes:
+    if not name.isascii():
+        import idna  # noqa: PLC0415 - large, and names are usually ASCII
+
+        return idna.encode(name)
+    if ":" in name:
+        IPv6Address(name)
+    elif _LIKE_IPV4.fullmatch(name):
+        IPv4Address(name)
+    return name.encode()
