@@ -9,10 +9,12 @@ and nothing leaves the process.  The fixture ``logs`` of the pytest plugin
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 from collections import deque
 from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from unittest import mock
 
@@ -20,19 +22,20 @@ from fapilog.bridges import hooks, stdlib
 from fapilog.delivery.route import Route
 from fapilog.delivery.sending_queue import SendingQueue
 from fapilog.engine import holding
+from fapilog.errors import ConfigurationError
 from fapilog.native import monotonic
 from fapilog.process import exit as process_exit
 from fapilog.protocols import BatchLimits, Sink
 from fapilog.record import LogRecord
 from fapilog.runtime import default, wiring
 from fapilog.runtime.runtime import Runtime, resolve_settings
-from fapilog.severity import parse_severity
+from fapilog.severity import OFF, SHORT_NAMES, TRACE, parse_severity, to_stdlib
 from fapilog.values import snapshot
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from fapilog.engine.registry import Levels
     from fapilog.settings import Settings
 
     #: The condition for one value; see :meth:`CapturedLogs.find`.
@@ -63,6 +66,7 @@ class CapturedLogs:
         self._lock = threading.Lock()
         self._records: deque[LogRecord] = deque(maxlen=CAPACITY)
         self._is_active = True
+        self._levels_at_end: Levels | None = None
 
     @property
     def records(self) -> list[LogRecord]:
@@ -71,6 +75,7 @@ class CapturedLogs:
         Raises:
             TimeoutError: the pipeline did not process the records within 10 s.
         """
+        __tracebackhide__ = True
         if not self._flush():
             msg = f"records are not processed after {TIMEOUT:g} s: does a processor hang?"
             raise TimeoutError(msg)
@@ -92,6 +97,7 @@ class CapturedLogs:
         Raises:
             ValueError: ``severity`` is not a severity.
         """
+        __tracebackhide__ = True
         return self.find(severity=severity)
 
     def find(
@@ -126,6 +132,7 @@ class CapturedLogs:
         Raises:
             ValueError: ``severity`` is not a severity.
         """
+        __tracebackhide__ = True
         wanted = None if severity is None else _numbers(severity)
         fields = {"event_name": event_name, "trace_id": trace_id, "span_id": span_id}
         return [
@@ -145,11 +152,15 @@ class CapturedLogs:
         """Return the only record that matches the patterns, as in :meth:`find`.
 
         Raises:
-            AssertionError: not exactly one record matches; the message lists all.
+            AssertionError: not exactly one record matches; the message lists all, and
+                names the level if it may have disabled the log call.
         """
+        __tracebackhide__ = True
         found = self.find(body, **patterns)
         if len(found) != 1:
-            msg = f"{len(found)} records match {_asked(body, patterns)} instead of one\n{self}"
+            hint = "" if found else self._disabled(**patterns)
+            asked = _asked(body, patterns)
+            msg = f"{len(found)} records match {asked} instead of one\n{hint}{self}"
             raise AssertionError(msg)
         return found[0]
 
@@ -159,6 +170,7 @@ class CapturedLogs:
         Raises:
             AssertionError: a record matches; the message lists all records.
         """
+        __tracebackhide__ = True
         found = self.find(body, **patterns)
         if found:
             msg = f"{len(found)} records match {_asked(body, patterns)}\n{self}"
@@ -183,10 +195,36 @@ class CapturedLogs:
         self._flush()
         records = self._kept()
         lines = [_line(record) for record in records[-_MAX_LINES:]]
-        return "\n".join([f"{len(records)} records were logged:", *lines])
+        level = _level_name(self._levels.threshold(""))
+        return "\n".join([f"{len(records)} records were logged, the level is {level}:", *lines])
 
     def __repr__(self) -> str:
         return f"<CapturedLogs of {len(self._kept())} records>"
+
+    def _disabled(
+        self, severity: int | str | None = None, logger: Pattern = ..., **_patterns: Pattern
+    ) -> str:
+        """Return a line that says which level disables a record that was expected, or ""."""
+        name = logger if isinstance(logger, str) else ""
+        threshold = self._levels.threshold(name)
+        wanted = TRACE if severity is None else _numbers(severity)[0]
+        if wanted >= threshold:
+            return ""
+        what, wish = "lower severities are", "debug"
+        if severity is not None:
+            what, wish = f"{SHORT_NAMES[wanted]} is", SHORT_NAMES[wanted].lower()
+        of, given = (f" of {name!r}", f', "{name}"') if name else ("", "")
+        return (
+            f"the level{of} is {_level_name(threshold)}, so {what} disabled; "
+            f'fapilog.set_level("{wish}"{given}) changes that\n'
+        )
+
+    @property
+    def _levels(self) -> Levels:
+        return self._levels_at_end or default.state.registry.levels
+
+    def _note_levels(self) -> None:
+        self._levels_at_end = default.state.registry.levels
 
     def _kept(self) -> list[LogRecord]:
         with self._lock:
@@ -258,7 +296,67 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
         stack.callback(logs._end)  # noqa: SLF001 - the two classes belong together
         stack.enter_context(_sinks_replaced(logs))
         stack.enter_context(_default_replaced(level))
+        stack.callback(logs._note_levels)  # noqa: SLF001 - the two belong together
         yield logs
+
+
+@contextlib.contextmanager
+def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], None]]:
+    """Let pytest's fixture ``caplog`` show captured records, besides those of ``logging``.
+
+    :meta private:
+
+    Args:
+        logs: the capture.
+        caplog: the fixture.
+
+    Yields:
+        The function that passes the new records to the handlers of ``caplog`` and of
+        the report.  Each use of ``caplog`` calls it, so a test need not wait.
+    """
+    kind, handler = type(caplog), caplog.handler
+    shown: dict[int, LogRecord] = {}
+
+    def show() -> None:
+        own = {(record.name, int(record.created * 1e9)) for record in handler.records}
+        for record in logs.records:
+            is_new = id(record) not in shown and (record.scope.name, record.timestamp) not in own
+            shown[id(record)] = record  # while it is kept, no other record gets its id
+            for one in logging.getLogger().handlers if is_new else ():
+                if (
+                    isinstance(one, type(handler))
+                    and to_stdlib(record.severity_number) >= one.level
+                ):
+                    one.handle(_as_logged(record))
+        handler.records.sort(key=lambda record: record.created)
+
+    def handler_with_all(fixture: Any) -> Any:
+        show()
+        return original.fget(fixture)
+
+    original: Any = vars(kind)["handler"]
+    with mock.patch.object(kind, "handler", property(handler_with_all)):
+        yield show
+
+
+def _as_logged(record: LogRecord) -> logging.LogRecord:
+    """Return the record that ``logging`` would have made."""
+    attributes = record.attributes
+    fields = {
+        "name": record.scope.name or "root",
+        "levelno": to_stdlib(record.severity_number),
+        "pathname": str(attributes.get("code.file.path", "fapilog")),
+        "lineno": attributes.get("code.line.number", 0),
+        "msg": record.event_name if record.body is None else record.body,
+        "exc_text": attributes.get("exception.stacktrace"),
+    }
+    made = logging.LogRecord("", 0, "", 0, None, (), None)
+    vars(made).update(attributes, **{**vars(made), **fields})
+    made.levelname = logging.getLevelName(made.levelno)
+    made.filename = PurePath(made.pathname).name
+    made.created = record.timestamp / 1e9
+    made.msecs = record.timestamp // 1_000_000 % 1000
+    return made
 
 
 def _sinks_replaced(logs: CapturedLogs) -> contextlib.AbstractContextManager[object]:
@@ -334,8 +432,16 @@ def _reinstall(installed: dict[logging.Logger, int | None]) -> None:
         stdlib.install(default.target, installed[logger], logger)
 
 
+def _level_name(threshold: int) -> str:
+    return "OFF" if threshold >= OFF else SHORT_NAMES[threshold]
+
+
 def _numbers(severity: int | str) -> range:
-    number = parse_severity(severity)
+    __tracebackhide__ = True
+    try:
+        number = parse_severity(severity)
+    except ConfigurationError as error:
+        raise error.with_traceback(None) from None  # the test's line matters
     is_range = isinstance(severity, str) and not severity.strip()[-1].isdecimal()
     return range(number, number + (_IN_RANGE if is_range else 1))
 

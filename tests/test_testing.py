@@ -204,7 +204,12 @@ def test_a_miss_lists_what_was_logged(three: CapturedLogs):
     with pytest.raises(AssertionError) as miss:
         three.one("order lost", order_id=42)
     told = str(miss.value)
-    assert told.startswith("0 records match 'order lost', order_id=42 instead of one\n3 records")
+    assert told.startswith(
+        "0 records match 'order lost', order_id=42 instead of one\n"
+        "the level is INFO, so lower severities are disabled; "
+        'fapilog.set_level("debug") changes that\n'
+        "3 records were logged, the level is INFO:\n"
+    )
     assert "INFO     shop.cart: 'order placed' order_id=42" in told
     assert "ERROR2   shop.cart: 'order failed'" in told
     assert "event order.shipped http.route='/orders'" in told
@@ -216,11 +221,64 @@ def test_a_miss_lists_what_was_logged(three: CapturedLogs):
     assert repr(three) == "<CapturedLogs of 3 records>"
 
 
+@pytest.mark.parametrize(
+    ("patterns", "told"),
+    [
+        (
+            {"severity": "debug"},
+            'the level is INFO, so DEBUG is disabled; fapilog.set_level("debug") changes that\n',
+        ),
+        (
+            {"severity": "trace2", "logger": "other"},
+            (
+                "the level of 'other' is INFO, so TRACE2 is disabled; "
+                'fapilog.set_level("trace2", "other") changes that\n'
+            ),
+        ),
+        (
+            {"severity": "warning", "logger": "shop.cart"},
+            (
+                "the level of 'shop.cart' is ERROR, so WARN is disabled; "
+                'fapilog.set_level("warn", "shop.cart") changes that\n'
+            ),
+        ),
+        (
+            {"logger": "quiet"},
+            (
+                "the level of 'quiet' is OFF, so lower severities are disabled; "
+                'fapilog.set_level("debug", "quiet") changes that\n'
+            ),
+        ),
+        ({"logger": "loud"}, ""),
+        ({"severity": "error"}, ""),
+        ({"severity": "info", "logger": re.compile("o")}, ""),
+    ],
+)
+def test_a_miss_names_the_level_that_disables_the_expected_record(patterns, told):
+    with capture_logs() as logs:
+        for name, level in (("shop", "error"), ("quiet", "off"), ("loud", "trace")):
+            fapilog.set_level(level, name)
+    fapilog.set_level("trace")  # after the capture
+    with pytest.raises(AssertionError) as miss:
+        logs.one("x", **patterns)
+    assert str(miss.value).partition(" instead of one\n")[2] == (
+        told + "0 records were logged, the level is INFO:"
+    )
+
+
+def test_too_many_records_have_nothing_to_do_with_the_level(logs: CapturedLogs):
+    for _ in range(2):
+        fapilog.get_logger("t").info("x")
+    with pytest.raises(AssertionError) as miss:
+        logs.one("x")
+    assert "disabled" not in str(miss.value)
+
+
 def test_a_long_listing_is_cut(logs: CapturedLogs):
     for n in range(150):
         fapilog.get_logger("t").info("x" * 1000, n=n)
     lines = str(logs).splitlines()
-    assert lines[0] == "150 records were logged:"
+    assert lines[0] == "150 records were logged, the level is INFO:"
     assert len(lines) == 101
     assert max(map(len, lines)) == 300
 
@@ -473,3 +531,143 @@ def test_a_fixture_of_that_name_of_the_users_own_is_left_alone(pytester: pytest.
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*assert logs*"])
     result.stdout.no_fnmatch_line("*Captured fapilog*")
+
+
+def test_a_failing_assertion_shows_the_line_of_the_test_and_no_line_of_fapilog(
+    pytester: pytest.Pytester,
+):
+    pytester.makepyfile(
+        """
+        import fapilog
+
+        def test_one(logs):
+            fapilog.get_logger("shop").debug("stock low")
+            logs.one("stock low")
+
+        def test_none(logs):
+            fapilog.get_logger("shop").info("stock low")
+            logs.none("stock low")
+
+        def test_severity(logs):
+            logs.at("loud")
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    result.assert_outcomes(failed=3)
+    text = result.stdout.str()
+    assert "testing.py" not in text
+    for line in ('logs.one("stock low")', 'logs.none("stock low")', 'logs.at("loud")'):
+        assert f">       {line}" in text
+    assert 'so lower severities are disabled; fapilog.set_level("debug") changes that' in text
+
+
+# ---- caplog
+
+CAPLOG_TESTS = """
+    import logging, fapilog, pytest
+
+    log = fapilog.get_logger("shop")
+
+    def test_native(caplog):
+        log.warning("order placed", order_id=42, password="hunter2")
+        logging.getLogger("other").warning("by logging")
+        fapilog.get_logger().error("last")
+        assert caplog.messages == ["order placed", "by logging", "last"]
+        assert caplog.record_tuples[0] == ("shop", logging.WARNING, "order placed")
+        assert caplog.records[0].order_id == 42
+        assert caplog.records[0].password == "[REDACTED]"
+        assert caplog.records[2].name == "root"
+        assert "WARNING  shop:fapilog:0 order placed" in caplog.text
+        caplog.clear()
+        log.info("after")
+        assert caplog.messages == ["after"]
+
+    def test_levels(caplog):
+        log.debug("disabled")
+        fapilog.set_level("debug")
+        log.debug("enabled")
+        with caplog.at_level(logging.ERROR):
+            log.warning("too low")
+            log.error("high enough")
+        log.info("at the end")
+        assert caplog.messages == ["enabled", "high enough", "at the end"]
+
+    def test_once(caplog, logs):
+        fapilog.install_stdlib()
+        logging.getLogger("other").warning("by %s", "logging")
+        log.event("order.sent", id=7)
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            log.exception("failed", code=5)
+        assert caplog.messages == ["by logging", "order.sent", "failed"]
+        assert logs.bodies == ["by logging", None, "failed"]
+        assert "ZeroDivisionError: division by zero" in caplog.text
+
+    def test_report(caplog):
+        log.info("shown in the report")
+        assert False
+"""
+
+
+def test_caplog_shows_the_records_of_fapilog_if_the_option_is_set(pytester: pytest.Pytester):
+    pytester.makepyfile(CAPLOG_TESTS)
+    pytester.makeini("[pytest]\nfapilog_caplog = true\n")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*Captured log call*", "*INFO     shop:fapilog:0 shown in the*"])
+
+
+def test_caplog_is_the_one_of_pytest_if_the_option_is_not_set(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_plain(caplog):
+            assert caplog.records == []
+            assert "fapilog" not in sys.modules
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    result.assert_outcomes(passed=1)
+
+
+# ---- CliRunner
+
+
+@pytest.mark.parametrize("where", ["import", "command"])
+def test_a_cli_runner_keeps_the_lines_of_each_invocation(pytester: pytest.Pytester, where: str):
+    pytester.makepyfile(
+        f"""
+        import click, click.testing, fapilog, pytest, typer, typer.testing
+
+        def work(name):
+            if "{where}" == "command":
+                fapilog.configure(sinks="console", otel_provider=False)
+            fapilog.get_logger("cli").info(f"logged {{name}}")
+            click.echo(f"printed {{name}}")
+
+        if "{where}" == "import":
+            fapilog.configure(sinks="console", otel_provider=False)
+        typed = typer.Typer()
+        typed.command()(lambda name: work(name))
+
+        @pytest.mark.parametrize(
+            ("runner", "app"),
+            [
+                (click.testing.CliRunner(), click.command()(click.argument("name")(work))),
+                (typer.testing.CliRunner(), typed),
+            ],
+        )
+        def test_lines(runner, app):
+            for name in ("one", "two", "three"):
+                result = runner.invoke(app, [name])
+                assert result.exit_code == 0, result.output
+                lines = result.output.splitlines()
+                assert len(lines) == 2, result.output
+                assert sum(f"logged {{name}}" in line for line in lines) == 1
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    result.assert_outcomes(passed=2)
+    assert "logged" not in result.stdout.str()

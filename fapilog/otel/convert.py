@@ -41,42 +41,55 @@ def from_api(
     emitted and observed the record at the same instant.  The record's attributes
     win over the ``bound`` fields.
     """
-    observed = _whole(record.observed_timestamp) or time_ns()
+    try:
+        observed = record.observed_timestamp or time_ns()
+        time = record.timestamp or observed
+        flags = int(record.trace_flags or 0)
+        text, event_name = record.severity_text or "", record.event_name or ""
+        is_valid = 0 <= time | observed | flags <= INT64_MAX
+    except Exception:  # noqa: BLE001 - values of any class
+        is_valid = False
+    if not is_valid:
+        observed, time, flags, text, event_name = _corrected(record)
     attributes = attributes_from(record.attributes, bound)
     if "exception.type" in attributes:
         _restore_exception(attributes)
     return LogRecord(
-        _whole(record.timestamp) or observed,
+        time,
         observed,
         severity(record.severity_number),
-        _text(record.severity_text),
+        text,
         body_of(record.body),
         attributes,
-        _text(record.event_name),
+        event_name,
         _hex(record.trace_id, "032x"),
         _hex(record.span_id, "016x"),
-        _whole(record.trace_flags),
+        flags,
         scope,
         resource,
-        _whole(getattr(record.attributes, "dropped", 0)),
+        getattr(record.attributes, "dropped", 0),
     )
 
 
+def _corrected(record: api.LogRecord) -> tuple[int, int, int, str, str]:
+    """Return the times, flags and texts of a record, without values of wrong types."""
+    observed = _whole(record.observed_timestamp) or time_ns()
+    time = _whole(record.timestamp) or observed
+    texts = _text(record.severity_text), _text(record.event_name)
+    return observed, time, _whole(record.trace_flags), *texts
+
+
 def _whole(value: Any) -> int:
-    """Return a time, flags or a count as an int; 0 if the value is not valid."""
-    if value is None:
-        return 0
+    """Return a time or flags as an int; 0 if the value is not valid."""
     try:
         number = int(value)
-    except Exception:  # noqa: BLE001 - a value of another library
+    except Exception:  # noqa: BLE001 - a value of any class
         return 0
     return number if 0 <= number <= INT64_MAX else 0
 
 
 def _text(value: object) -> str:
-    if type(value) is str:
-        return value
-    return "" if value is None else plain_name(value)
+    return value if type(value) is str else plain_name(value)
 
 
 def severity(number: object) -> int:

@@ -45,7 +45,7 @@ LOKI_FORMATS = ("json", "protobuf")
 
 scope = attrgetter("scope")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_HEAD = re.compile(r"\d\d:\d\d:\d\d\.\d{3}  (?:INFO |ERROR)  (\w+) ")
+_HEAD = re.compile(r"\d\d:\d\d:\d\d\.\d{3}  (?:INFO |ERROR)  .* (\w+)$")
 
 
 class Seen(NamedTuple):
