@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fapilog.context import bind, collect
+from fapilog.context import bind, bind_context, clear_context, collect, unbind_context
 from fapilog.engine.holding import hold
 from fapilog.engine.logger import AsyncLogger, Logger
 from fapilog.errors import ConfigurationError, FapilogError
@@ -50,6 +50,8 @@ __all__ = [
     "Severity",
     "__version__",
     "bind",
+    "bind_context",
+    "clear_context",
     "collect",
     "configure",
     "flush",
@@ -62,6 +64,7 @@ __all__ = [
     "set_level",
     "shutdown",
     "stats",
+    "unbind_context",
     "uninstall_hooks",
     "uninstall_stdlib",
 ]
