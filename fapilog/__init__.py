@@ -83,8 +83,8 @@ if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled n
     def __getattr__(name: str) -> Any:
         module = _LAZY.get(name)
         if module is None:
-            msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
+            renamed = import_module("fapilog.renamed")
+            raise renamed.module_attribute(__name__, name)
         value = globals()[name] = getattr(import_module(module), name)
         return value
 
