@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fapilog.context import bind, collect
+from fapilog.context import bind, bind_context, clear_context, collect, unbind_context
 from fapilog.engine.holding import hold
 from fapilog.engine.logger import AsyncLogger, Logger
 from fapilog.errors import ConfigurationError, FapilogError
@@ -50,6 +50,8 @@ __all__ = [
     "Severity",
     "__version__",
     "bind",
+    "bind_context",
+    "clear_context",
     "collect",
     "configure",
     "flush",
@@ -62,6 +64,7 @@ __all__ = [
     "set_level",
     "shutdown",
     "stats",
+    "unbind_context",
     "uninstall_hooks",
     "uninstall_stdlib",
 ]
@@ -80,8 +83,8 @@ if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled n
     def __getattr__(name: str) -> Any:
         module = _LAZY.get(name)
         if module is None:
-            msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
+            renamed = import_module("fapilog.renamed")
+            raise renamed.module_attribute(__name__, name)
         value = globals()[name] = getattr(import_module(module), name)
         return value
 

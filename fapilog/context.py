@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from types import MappingProxyType
@@ -17,7 +18,8 @@ from typing import Any, Final, TypeVar, cast
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 
-from fapilog.values import DEFAULT_LIMITS, snapshot_attributes
+from fapilog.diagnostics import announce
+from fapilog.values import DEFAULT_LIMITS, plain_name, snapshot_attributes
 
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
 ValueT = TypeVar("ValueT")
@@ -48,6 +50,62 @@ def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> N
             continue  # a token of another context, or a token that another thread is removing
         tokens.remove(token)
         return
+
+
+def bind_context(**fields: Any) -> None:
+    """Bind fields to every later record of the running context, until they are unbound.
+
+    Use it where a ``with`` block does not fit, such as in a middleware's hook.  A task or
+    a thread that copies the context inherits the fields; the context from which it was
+    copied does not get its fields.  The end of an enclosing ``with bind(...)`` block
+    restores the fields from before the block.  Does not block; may be used in any thread
+    and task.
+
+    Args:
+        **fields: the attributes by name, as in :class:`bind`.
+    """
+    bound = BOUND.get()
+    if bound is SUPPRESSED:
+        return
+    copies = snapshot_attributes(fields)
+    BOUND.set({**bound, **copies})
+    collection = _COLLECTION.get()
+    if collection is not None:
+        collection._note(copies)  # noqa: SLF001 - the class belongs to this module
+
+
+def unbind_context(*names: str) -> None:
+    """Remove fields from the running context; unknown names are ignored.  Does not block."""
+    bound = BOUND.get()
+    if bound is not SUPPRESSED:
+        unwanted = {plain_name(name) for name in names}
+        BOUND.set({name: value for name, value in bound.items() if name not in unwanted})
+
+
+def clear_context() -> None:
+    """Remove all fields from the running context.  Does not block.
+
+    Call it at the start of a unit of work that runs in a thread or a loop, so that the
+    fields of the previous unit do not stay.
+    """
+    if BOUND.get() is not SUPPRESSED:
+        BOUND.set(EMPTY)
+
+
+def announce_unentered(name: str, fix: str = "") -> None:
+    """Report that an object for a ``with`` block, which is deleted now, was never entered.
+
+    The code that deletes the object must be two frames above this function.
+    """
+    place = ""
+    with contextlib.suppress(ValueError):  # the end of the interpreter deletes the object
+        frame = sys._getframe(2)  # noqa: SLF001 - documented; nothing else finds the caller
+        place = f" near {frame.f_code.co_filename}:{frame.f_lineno}"
+    announce(
+        f"{name} unentered",
+        f"a block was never entered, so it did nothing: {name}(...){place}; use "
+        f"`with {name}(...):`{fix}",
+    )
 
 
 @contextlib.contextmanager
@@ -102,6 +160,10 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         with contextlib.suppress(ValueError):
             _COLLECTION.reset(cast("Token[collect | None]", self._token))
 
+    def __del__(self) -> None:
+        if getattr(self, "_token", False) is None:
+            announce_unentered("collect")
+
     def _note(self, fields: Mapping[str, Any]) -> None:
         noted = self._fields
         if noted is None:  # the block has ended
@@ -115,12 +177,13 @@ _COLLECTION: Final[ContextVar[collect | None]] = ContextVar("fapilog_collected",
 
 
 class bind:  # noqa: N801 - used as a function: bind(...) as context manager and decorator
-    """Bind fields to every record that is logged in this context.
+    """Bind fields to every record that is logged in this context, inside a block.
 
     Works as a context manager and as a decorator of functions and coroutine
-    functions.  Inner fields win over outer ones; the fields of a logger and the
-    attributes of a record win over both.  Does not block; may be used in any
-    thread and task.
+    functions; alone, as a plain statement, it does nothing, which is announced on stderr
+    (:func:`bind_context` needs no block).  Inner fields win over outer ones; the fields
+    of a logger and the attributes of a record win over both.  Does not block; may be
+    used in any thread and task.
 
     Args:
         **fields: the attributes by name.  The values are copied immediately, so a
@@ -132,13 +195,15 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
             inside the function.
     """
 
-    __slots__ = ("_fields", "_tokens")
+    __slots__ = ("_fields", "_is_used", "_tokens")
 
     def __init__(self, /, **fields: Any) -> None:
+        self._is_used = False
         self._fields = snapshot_attributes(fields)
         self._tokens: list[Token[Mapping[str, Any]]] = []
 
     def __enter__(self) -> None:
+        self._is_used = True
         bound = BOUND.get()
         if bound is not SUPPRESSED:
             # The fields are never changed, so they need no copy.
@@ -151,8 +216,13 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
     def __exit__(self, *_: object) -> None:
         reset_latest(BOUND, self._tokens)
 
+    def __del__(self) -> None:
+        if not getattr(self, "_is_used", True):
+            announce_unentered("bind", ", or bind_context(...) without a block")
+
     def __call__(self, function: FuncT) -> FuncT:
         """Return a function that runs ``function`` inside the block."""
+        self._is_used = True
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             msg = (
                 f"bind() cannot decorate the generator {function.__qualname__}; use "

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import fapilog
 from fapilog import bind
 from fapilog.context import _COLLECTION as COLLECTION
-from fapilog.context import BOUND
+from fapilog.context import BOUND, SUPPRESSED, suppressed
 from fapilog.sinks import MemorySink
 from tests.support.threads import run_at_once
 
@@ -247,3 +248,98 @@ def test_what_was_bound_before_is_not_collected():
     with bind(before=1), fapilog.collect() as fields, bind(within=1):
         assert dict(BOUND.get()) == {"before": 1, "within": 1}
     assert fields == {"within": 1}
+
+
+def test_context_fields_stay_until_they_are_unbound(sink):
+    log = fapilog.get_logger("t")
+
+    def run():
+        fapilog.bind_context(a=1, b={"c": [2]})
+        fapilog.bind_context(a=2)
+        log.info("both", d=3)
+        fapilog.unbind_context("a", "unknown")
+        log.info("one")
+        fapilog.clear_context()
+        log.info("none")
+        fapilog.bind_context(left=1)
+
+    contextvars.copy_context().run(run)
+    log.info("other context")
+    assert logged(sink) == {
+        "both": {"a": 2, "b": {"c": [2]}, "d": 3},
+        "one": {"b": {"c": [2]}},
+        "none": {},
+        "other context": {},
+    }
+
+
+def test_the_end_of_a_block_restores_the_fields_from_before_it(sink):
+    log = fapilog.get_logger("t")
+
+    def run():
+        fapilog.bind_context(outer=1)
+        with fapilog.collect() as fields, bind(block=1):
+            fapilog.bind_context(inner=1)
+            log.info("inside")
+            fapilog.clear_context()
+            log.info("cleared")
+        log.info("after")
+        assert fields == {"block": 1, "inner": 1}
+
+    contextvars.copy_context().run(run)
+    assert logged(sink) == {
+        "inside": {"outer": 1, "block": 1, "inner": 1},
+        "cleared": {},
+        "after": {"outer": 1},
+    }
+
+
+def test_tasks_inherit_context_fields_and_keep_their_own(sink):
+    log = fapilog.get_logger("t")
+
+    async def task(name):
+        fapilog.bind_context(task=name)
+        await asyncio.sleep(0)
+        log.info(name)
+
+    async def main():
+        fapilog.bind_context(request="r1")
+        await asyncio.gather(task("first"), task("second"))
+        log.info("main")
+
+    asyncio.run(main())
+    assert logged(sink) == {
+        "first": {"request": "r1", "task": "first"},
+        "second": {"request": "r1", "task": "second"},
+        "main": {"request": "r1"},
+    }
+
+
+def test_a_delivery_cannot_bind_fields_that_would_make_its_records_enter_a_pipeline():
+    with suppressed():
+        fapilog.bind_context(a=1)
+        fapilog.unbind_context("a")
+        fapilog.clear_context()
+        assert BOUND.get() is SUPPRESSED
+
+
+@pytest.mark.parametrize("make", [lambda: bind(request_id="r1"), fapilog.collect, fapilog.hold])
+def test_an_object_that_is_never_entered_is_announced_once(make, capsys):
+    for _ in range(3):
+        make()
+    gc.collect()
+    err = capsys.readouterr().err
+    assert err.count("was never entered, so it did nothing") == 1
+    assert f"near {__file__}:" in err
+    assert "r1" not in err
+
+
+def test_an_object_that_was_used_is_not_announced(sink, capsys):
+    with bind(a=1), fapilog.collect(), fapilog.hold():
+        pass
+    bind(b=1)(print)
+    for make in (lambda: bind(*["positional"]), lambda: fapilog.hold("loud")):
+        with pytest.raises((TypeError, fapilog.ConfigurationError)):
+            make()
+    gc.collect()
+    assert "never entered" not in capsys.readouterr().err

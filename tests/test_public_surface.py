@@ -42,6 +42,8 @@ FIND = (
 MESSAGE = "(self, message, /, *args, **attributes)"
 
 SIGNATURES: list[tuple[Callable[..., Any], str]] = [
+    (fapilog.bind_context, "(**fields)"),
+    (fapilog.clear_context, "()"),
     (fapilog.collect, "()"),
     (fapilog.configure, CONFIGURE),
     (fapilog.flush, "(timeout=None)"),
@@ -58,6 +60,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (fapilog.set_level, "(level, logger='')"),
     (fapilog.shutdown, "(timeout=None)"),
     (fapilog.stats, "()"),
+    (fapilog.unbind_context, "(*names)"),
     (fapilog.uninstall_hooks, "()"),
     (fapilog.uninstall_stdlib, "()"),
     (loguru.LoguruSink, "(runtime=None, *, code_attributes=False)"),

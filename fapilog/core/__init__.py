@@ -3,3 +3,14 @@
 ``observability`` contains the settings and the collector for Prometheus metrics.
 Only applications import this package; it imports ``runtime``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled name
+
+    def __getattr__(name: str) -> Any:
+        from fapilog.renamed import module_attribute  # noqa: PLC0415 - only an error needs it
+
+        raise module_attribute(__name__, name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from typing_extensions import Self
 
-from fapilog.context import reset_latest
+from fapilog.context import announce_unentered, reset_latest
 from fapilog.engine.hold_buffer import Buffer, budget
 from fapilog.options.checks import FINITE_SECONDS, severity, whole
 from fapilog.severity import OFF
@@ -152,6 +152,10 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
                 self._tokens.clear()
         if ended is not None:
             ended.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_buffer", False) is None:
+            announce_unentered("hold")
 
     def release(self) -> None:
         """Send the held records, in order, with their own times; stop holding later ones.

@@ -8,7 +8,7 @@ generated, so editors, type checkers and tracebacks show plain methods.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import Self
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fapilog.engine.emit import LoggerCore
+
+#: Arguments of other ``get_logger`` functions, which ``renamed`` explains.
+_NOT_FIELDS: Final = frozenset({"auto_detect", "name", "preset", "reuse", "settings", "sinks"})
 
 
 def _no_runtime(name: str) -> LoggerCore:
@@ -75,6 +78,13 @@ class _Front:
         Always False after a shutdown.
         """
         return self._core.is_open and self._core.takes(self._core.severity(severity)[0])
+
+    if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled method
+
+        def __getattr__(self, name: str) -> Any:
+            from fapilog.renamed import logger_attribute  # noqa: PLC0415 - only an error needs it
+
+            raise logger_attribute(type(self).__name__, name)
 
     def __copy__(self) -> Self:
         return self
@@ -281,6 +291,19 @@ class AsyncLogger(_Front):
                 await core.room(number)
             event_name, attributes = _take_event_name(attributes)
             core.emit(number, text, message, attributes, self._bound, args, event_name)
+
+
+def bound_fields(name: object, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return snapshots of the fields that ``get_logger`` binds to the logger ``name``.
+
+    Raises:
+        TypeError: a field is probably another argument; see ``renamed.check_fields``.
+    """
+    if not _NOT_FIELDS.isdisjoint(fields):
+        from fapilog.renamed import check_fields  # noqa: PLC0415 - only an error needs it
+
+        check_fields(name, fields)
+    return snapshot_attributes(fields)
 
 
 def _loaded(kind: type[_Front], name: str, bound: dict[str, Any]) -> _Front:

@@ -6,3 +6,21 @@ sinks into sending queues; ``default`` holds the runtime that the functions of
 ``core``, ``otel`` and ``testing`` import this package; the engine and the sinks
 must not.  Read ``runtime`` first.
 """
+
+import sys
+from types import ModuleType
+from typing import NoReturn
+
+
+class _Package(ModuleType):
+    """This package, which is not the function ``runtime()`` of fapilog 0.18."""
+
+    def __call__(self, *_args: object, **_options: object) -> NoReturn:
+        msg = (
+            "fapilog.runtime is not a function; use fapilog.configure(...) and "
+            "fapilog.get_logger(name), or `with fapilog.Runtime(...) as runtime:`"
+        )
+        raise TypeError(msg)
+
+
+sys.modules[__name__].__class__ = _Package

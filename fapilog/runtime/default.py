@@ -18,12 +18,11 @@ from fapilog.bridges import feeds
 from fapilog.diagnostics import announce, describe
 from fapilog.engine import holding
 from fapilog.engine import logger as loggers
-from fapilog.engine.logger import AsyncLogger, Logger
+from fapilog.engine.logger import AsyncLogger, Logger, bound_fields
 from fapilog.engine.registry import LoggerRegistry
 from fapilog.errors import ConfigurationError
 from fapilog.process import exit as _process_exit  # noqa: F401 - registers its hooks before the application does
 from fapilog.process import fork
-from fapilog.values import snapshot_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -271,13 +270,17 @@ def get_logger(name: str = "", /, **bound: Any) -> Logger:
     Args:
         name: the logger's name, usually ``__name__``; dotted names inherit levels.
         **bound: the attributes that every record of this logger gets.
+
+    Raises:
+        TypeError: ``name`` is given by name, or an argument is one of fapilog 0.18, such
+            as ``preset``.
     """
-    return Logger(state.registry.core(name), snapshot_attributes(bound))
+    return Logger(state.registry.core(name), bound_fields(name, bound))
 
 
 def get_async_logger(name: str = "", /, **bound: Any) -> AsyncLogger:
     """Return the logger of ``name`` for coroutines: ``await log.info(...)``."""
-    return AsyncLogger(state.registry.core(name), snapshot_attributes(bound))
+    return AsyncLogger(state.registry.core(name), bound_fields(name, bound))
 
 
 def set_level(level: int | str | None, logger: str = "") -> None:

@@ -18,7 +18,7 @@ from fapilog.diagnostics import announce, describe
 from fapilog.engine import holding
 from fapilog.engine.entry import offered
 from fapilog.engine.hold_buffer import drop_held_for
-from fapilog.engine.logger import AsyncLogger, Logger
+from fapilog.engine.logger import AsyncLogger, Logger, bound_fields
 from fapilog.engine.pipeline import Pipeline
 from fapilog.engine.registry import LoggerRegistry
 from fapilog.errors import ConfigurationError
@@ -27,7 +27,6 @@ from fapilog.process import exit as process_exit
 from fapilog.process import fork
 from fapilog.record import EMPTY_RESOURCE, LogRecord, Resource, Scope
 from fapilog.severity import parse_severity
-from fapilog.values import snapshot_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,11 +115,11 @@ class Runtime:
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
         """Return the logger of ``name``, whose records carry the ``bound`` fields."""
-        return Logger(self._registry.core(name), snapshot_attributes(bound))
+        return Logger(self._registry.core(name), bound_fields(name, bound))
 
     def get_async_logger(self, name: str = "", /, **bound: Any) -> AsyncLogger:
         """Return the logger of ``name`` for coroutines."""
-        return AsyncLogger(self._registry.core(name), snapshot_attributes(bound))
+        return AsyncLogger(self._registry.core(name), bound_fields(name, bound))
 
     def set_level(self, level: int | str | None, logger: str = "") -> None:
         """Change the level of a logger name and of the names below it immediately.

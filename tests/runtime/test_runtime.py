@@ -230,10 +230,10 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_the_public_names_are_what_they_are():
     assert fapilog.__all__ == [
         "AsyncLogger", "ConfigurationError", "FapilogError", "Handler", "LogRecord", "Logger",
-        "Runtime", "Settings", "Severity", "__version__", "bind", "collect", "configure", "flush",
-        "get_async_logger",
-        "get_logger", "get_runtime", "hold", "install_hooks", "install_stdlib", "set_level", "shutdown",
-        "stats", "uninstall_hooks", "uninstall_stdlib",
+        "Runtime", "Settings", "Severity", "__version__", "bind", "bind_context",
+        "clear_context", "collect", "configure", "flush", "get_async_logger", "get_logger",
+        "get_runtime", "hold", "install_hooks", "install_stdlib", "set_level", "shutdown",
+        "stats", "unbind_context", "uninstall_hooks", "uninstall_stdlib",
     ]  # fmt: skip
     for name in fapilog.__all__:
         assert getattr(fapilog, name) is not None

@@ -49,7 +49,7 @@ def _make(scope: Any, fields: dict[str, Any]) -> fapilog.Logger:
     route = route_template(scope)
     if route is not None:
         fields["http.route"] = route
-    return RequestLogger.of(fapilog.get_logger(name, **fields))
+    return RequestLogger.of(fapilog.get_logger(name).bind(**fields))
 
 
 def bind(**fields: Any) -> None:
