@@ -65,7 +65,7 @@ lock: $(UV_READY) ## Check that uv.lock belongs to pyproject.toml
 	$(UV) lock --check
 
 docs: sync ## Build the documentation; warnings are errors
-	$(RUN) sphinx-build -W -n --keep-going -q -b html docs docs/_build/html
+	$(RUN) sphinx-build -E -W -n --keep-going -q -b html docs docs/_build/html
 
 snippets: sync ## Run the Python snippets of README.md and docs/
 	$(RUN) pytest -q README.md docs
