@@ -61,10 +61,9 @@ class Sigterm:
         return signal.getsignal(signal.SIGTERM) == self.handle
 
     def install(self) -> None:
-        """Install the handler, unless the application handles SIGTERM.
+        """Install the handler in the main thread, unless the application handles SIGTERM.
 
-        Works in the main thread only.  If uvicorn handles SIGTERM, the handler is installed
-        when uvicorn has ended.
+        If uvicorn handles SIGTERM, the handler is installed when uvicorn has ended.
         """
         self._is_wanted = True
         if "uvicorn.server" in sys.modules:
@@ -193,7 +192,7 @@ class Watch:
             self.start()
 
     def start(self) -> None:
-        """Watch this process, unless the application already watches signals."""
+        """Watch this process from the main thread, unless the application watches signals."""
         if self._writer is not None or os.name == "nt" or native.is_patched():
             return
         others = signal.set_wakeup_fd(-1)
