@@ -21,7 +21,7 @@ DELETED = "import os, tempfile; here = tempfile.mkdtemp(); os.chdir(here); os.rm
 UNSEARCHABLE = """
 import os, tempfile, fapilog
 os.chdir(tempfile.mkdtemp())
-fapilog.configure(sinks="none")  # loads the modules, which another user may not read
+fapilog.configure(sinks="console")  # loads the modules, which another user may not read
 fapilog.shutdown()
 os.chmod(".", 0)
 if os.geteuid() == 0:
