@@ -109,8 +109,11 @@ class ConsoleSink(Sink[bytes]):
     def is_interactive(self) -> bool:
         """Whether a person reads the stream, on a terminal, in a notebook or a debugger.
 
-        Log calls then wait until the record is written; see :meth:`note_caller`.
+        Log calls then wait until the record is written; see :meth:`note_caller`.  Lines in
+        a format for machines have no such reader: a container may have a terminal.
         """
+        if self._format in PRESETS:
+            return False
         stream = self._present_stream()
         return is_terminal(stream) or is_notebook(stream) or "pydevd" in sys.modules
 

@@ -120,6 +120,16 @@ def test_a_service_does_not_wait_for_its_console() -> None:
         assert runtime.pipeline.bell is runtime.pipeline.worker
 
 
+@POSIX
+def test_a_container_with_a_terminal_does_not_wait_for_json_lines() -> None:
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        for chosen, waits in (("json", False), ("gcp", False), ("auto", True)):
+            with Runtime(sinks=ConsoleSink(terminal, format=chosen)) as runtime:
+                assert (runtime.pipeline.bell is not runtime.pipeline.worker) is waits
+    os.close(master)
+
+
 def test_the_batches_of_other_sinks_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydevd", SimpleNamespace())
     batches: list[int] = []
