@@ -23,7 +23,7 @@ _BY_COPIED_CONTEXT: Final = (
 )
 _NO_LONGER: Final = "fapilog does this by itself"
 
-#: By attribute of a logger.
+#: By attribute of a logger; ``engine/logger.py`` lists the names too, to load no text at import.
 LOGGER: Final[Mapping[str, str]] = {
     # logging
     "setLevel": _BY_LEVELS,
@@ -139,12 +139,6 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
     "auto_detect": "use fapilog.configure(...) once",
     "reuse": "loggers of one name always share their state",
 }
-
-
-def logger_attribute(kind: str, name: str) -> AttributeError:
-    """Return the error about a name that loggers do not have."""
-    here = LOGGER.get(name)
-    return AttributeError(f"{kind!r} has no attribute {name!r}" + (f"; {here}" if here else ""))
 
 
 def module_attribute(module: str, name: str) -> Exception:

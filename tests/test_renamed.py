@@ -42,15 +42,23 @@ def test_a_method_of_another_library_is_explained(log: Any, name: str) -> None:
     assert renamed.LOGGER[name] in str(caught.value)
     assert not hasattr(log, name)
     assert getattr(log, name, None) is None
+    assert name not in dir(log)
 
 
 def test_an_unknown_method_is_an_ordinary_error(log: Any) -> None:
-    with pytest.raises(AttributeError, match=r"Logger' has no attribute 'verbose'$"):
+    with pytest.raises(AttributeError, match=r"Logger' object has no attribute 'verbose'"):
         log.verbose("x")
     with pytest.raises(AttributeError):
         copy.copy(log)._other  # noqa: B018 - reading it raises
     with pytest.raises(AttributeError):
         Logger.__new__(Logger).info("no core")
+
+
+def test_every_name_in_the_table_of_loggers_is_explained(log: Any) -> None:
+    for name, here in renamed.LOGGER.items():
+        with pytest.raises(AttributeError) as caught:
+            getattr(log, name)
+        assert str(caught.value).endswith(f"; {here}")
 
 
 def test_the_tables_explain_no_name_that_exists() -> None:

@@ -8,7 +8,7 @@ generated, so editors, type checkers and tracebacks show plain methods.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from typing_extensions import Self
 
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
     from fapilog.engine.emit import LoggerCore
 
+#: The names of other libraries that ``fapilog.renamed`` explains.
+_RENAMED: Final = frozenset(
+    """
+    setLevel getEffectiveLevel isEnabledFor hasHandlers level disabled propagate handlers
+    addHandler removeHandler filters addFilter removeFilter getChild handle msg err failure
+    new try_unbind adebug ainfo awarning aerror acritical aexception alog success opt catch
+    patch contextualize add remove configure enable disable complete notice span clear_context
+    audit security unsafe_debug start stop_and_drain drain flush check_health self_test
+    enable_enricher disable_enricher
+""".split()  # noqa: SIM905 - a list would have a line per name
+)
 #: Arguments of other ``get_logger`` functions, which ``renamed`` explains.
 _NOT_FIELDS: Final = frozenset({"auto_detect", "name", "preset", "reuse", "settings", "sinks"})
 
@@ -79,13 +90,6 @@ class _Front:
         """
         return self._core.is_open and self._core.takes(self._core.severity(severity)[0])
 
-    if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled method
-
-        def __getattr__(self, name: str) -> Any:
-            from fapilog.renamed import logger_attribute  # noqa: PLC0415 - only an error needs it
-
-            raise logger_attribute(type(self).__name__, name)
-
     def __copy__(self) -> Self:
         return self
 
@@ -103,8 +107,34 @@ class _Front:
             raise PicklingError(msg)
         return _loaded, (type(self), self.name, dict(self._bound))
 
+    def __dir__(self) -> list[str]:
+        return sorted(set(super().__dir__()) - _RENAMED)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, bound={dict(self._bound)!r})"
+
+
+class _Renamed:
+    """A name that loggers do not have: reading it raises the error that explains it.
+
+    A ``__getattr__`` of the loggers would make every access to their attributes slower.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, _logger: object, kind: type[object]) -> NoReturn:
+        from fapilog.renamed import LOGGER  # noqa: PLC0415 - only an error needs it
+
+        name = self._name
+        msg = f"{kind.__name__!r} object has no attribute {name!r}; {LOGGER[name]}"
+        raise AttributeError(msg)
+
+
+for _name in _RENAMED:
+    setattr(_Front, _name, _Renamed(_name))
 
 
 class Logger(_Front):
