@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 import fapilog
 from fapilog import ConfigurationError, Runtime
 from fapilog.sinks import FileSink
+
+Run = Callable[..., tuple[str, str]]
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX working directory")
 
@@ -37,9 +41,17 @@ importlib.metadata.MetadataPathFinder.find_distributions = lambda *_, **__: iter
 LOG = "import fapilog; fapilog.get_logger('t').info('hello'); fapilog.flush(9)\n"
 
 
-def run(script: str, **environment: str) -> tuple[str, str]:
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a script, and return what it writes to standard output and to standard error."""
+    return partial(run_in, tmp_path / "script.py")
+
+
+def run_in(file: Path, script: str, **environment: str) -> tuple[str, str]:
+    # With -c, Python 3.13 cannot import compiled modules in a deleted directory.
+    file.write_text(script)
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, str(file)],
         capture_output=True,
         text=True,
         check=True,
@@ -51,14 +63,18 @@ def run(script: str, **environment: str) -> tuple[str, str]:
 
 @posix
 @pytest.mark.parametrize("directory", [DELETED, UNSEARCHABLE], ids=["deleted", "unsearchable"])
-def test_records_go_to_the_console_without_a_usable_working_directory(directory: str) -> None:
+def test_records_go_to_the_console_without_a_usable_working_directory(
+    run: Run, directory: str
+) -> None:
     out, err = run(directory + LOG)
     assert '"body":"hello"' in out
     assert err == ""
 
 
 @posix
-def test_a_relative_path_in_a_deleted_directory_is_named_and_the_console_gets_the_records() -> None:
+def test_a_relative_path_in_a_deleted_directory_is_named_and_the_console_gets_the_records(
+    run: Run,
+) -> None:
     out, err = run(DELETED + LOG + "print(fapilog.stats())", FAPILOG_SINKS="file:app.jsonl")
     assert err == (
         "fapilog: FAPILOG_SINKS: path='app.jsonl' of sink 'file': the working directory is not "
@@ -95,7 +111,7 @@ def test_a_home_directory_stands_for_the_tilde_of_every_file(
 
 
 @pytest.mark.parametrize("sink", ["otlp:http://localhost:9", "loki:http://localhost:9"])
-def test_packages_without_metadata_work(sink: str) -> None:
+def test_packages_without_metadata_work(run: Run, sink: str) -> None:
     script = (
         f"{NO_METADATA}import fapilog\nfapilog.configure(sinks=[{sink!r}, 'console'], "
         "shutdown_timeout=0.2)\nfapilog.get_logger('t').info('hello'); fapilog.flush(0.2)"
