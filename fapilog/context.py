@@ -98,7 +98,7 @@ def announce_unentered(name: str, fix: str = "") -> None:
     The code that deletes the object must be two frames above this function.
     """
     place = ""
-    with contextlib.suppress(ValueError):  # the end of the interpreter deletes the object
+    with contextlib.suppress(ValueError):  # at interpreter exit, the object has no caller
         frame = sys._getframe(2)  # noqa: SLF001 - documented; nothing else finds the caller
         place = f" near {frame.f_code.co_filename}:{frame.f_lineno}"
     announce(

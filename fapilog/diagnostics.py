@@ -91,7 +91,7 @@ def _line(message: str, held: int, missed: int) -> str:
 
 
 def _keep_counts(subject: str, held: int, missed: int) -> None:
-    """Count a dropped line, and keep its counts for the next line that is written."""
+    """Count a line that could not be written; the next line reports ``held`` and ``missed``."""
     global _unwritten  # noqa: PLW0603 - a process has one standard error
     with _lock:
         _unwritten += missed + 1

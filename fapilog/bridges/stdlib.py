@@ -236,7 +236,7 @@ class Handler(logging.Handler):
 
 
 def _loaded(kind: type[Handler], state: dict[str, Any]) -> Handler:
-    """Return the handler of a pickle, with its level, filters and options."""
+    """Return a handler that was pickled, with its level, filters and options."""
     handler = kind.__new__(kind)
     Handler.__init__(handler)
     vars(handler).update(state)

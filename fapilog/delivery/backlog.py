@@ -62,7 +62,11 @@ class Batch:
             self.parts[:1] = [part.piece(0, middle), part.piece(middle, end)]
 
     def sample(self, skipped: int) -> None:
-        """Move the last part's record at index ``skipped`` to the front, as a new first part."""
+        """Make one record of the last part the first part, so that it is sent alone next.
+
+        Args:
+            skipped: the index of the record in the last part.
+        """
         for part in self.parts[-1:]:
             one, end = min(skipped, len(part) - 1), len(part)
             pieces = [part.piece(one, one + 1), part.piece(0, one), part.piece(one + 1, end)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 #: ``overflow`` uses the disk if memory is full or the backend is down;
-#: ``always`` writes every record to disk before it is sent.
+#: ``always`` writes every record to disk before it is sent; ``never`` uses memory only.
 SpoolMode: TypeAlias = Literal["overflow", "always", "never"]
 
 

@@ -151,7 +151,7 @@ class Delivery(ABC):
         """Return the seconds that the next attempt may take."""
 
     def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: B027 - optional
-        """Count an attempt, and the ``copies`` of records that the backend may now have twice."""
+        """Count an attempt, and ``copies``, the number of records that may have arrived twice."""
 
     @abstractmethod
     def fail(self, error: BaseException, attempt: int) -> None:

@@ -107,7 +107,7 @@ class DeliveryState(Delivery):
         return limit if deadline is None else min(limit, max(deadline - monotonic(), 0.001))
 
     def count_attempt(self, seconds: float, copies: int) -> None:
-        """Count an attempt, and the ``copies`` of records that the backend may now have twice."""
+        """Count an attempt, and ``copies``, the number of records that may have arrived twice."""
         with self.lock:
             self.ledger.observe_send(seconds)
             self.ledger.resent += copies

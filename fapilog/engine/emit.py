@@ -189,8 +189,8 @@ class LoggerCore:
         """Return the severity number and text for the argument of ``Logger.log``.
 
         A wrong value is announced, because a misspelt severity in a rarely used branch
-        must not break the application.  A number gets its more severe reading; other
-        values become INFO.
+        must not break the application.  A number that ``logging`` and OpenTelemetry read
+        differently gets the more severe of both meanings; other wrong values become INFO.
         """
         if type(severity) is int and severity in STDLIB_LEVELS:
             number = STDLIB_LEVELS[severity]

@@ -1,7 +1,7 @@
 """The buffer of one ``hold()`` block: entries that wait, within bounds, for their pipelines.
 
 A pipeline counts an entry only when the entry leaves the buffer, so each entry
-is counted once.  The private methods of a buffer need the lock of all buffers.
+is counted once.  All buffers share one lock; the caller of a private method must hold it.
 """
 
 from __future__ import annotations

@@ -382,7 +382,7 @@ class Pipeline:
             sink.intake.take_in()
 
     def _lose(self, drops: Drops, error: BaseException) -> None:
-        """Count the taken records that an error has lost."""
+        """Count the records that the worker has taken from the queue and lost by an error."""
         with self._counting:
             left = [entry[SEVERITY] for entry in self._in_hand][drops.total :]
             if self._in_hand:

@@ -59,9 +59,9 @@ class Levels:
 
     def _find_extremes(self) -> None:
         thresholds = (self._default, *self._by_name.values())
-        #: The lowest severity number that is enabled for any name.
+        #: The lowest threshold: below this severity number, no logger is enabled.
         self.lowest = min(thresholds)
-        #: The lowest severity number that is enabled for every name.
+        #: The highest threshold: at this severity number and above, all loggers are enabled.
         self.highest = max(thresholds)
 
 

@@ -91,7 +91,7 @@ def _running_files() -> Iterator[str]:
 
 
 def _is_within(file: str, directory: Path) -> bool:
-    """Whether a file is in the directory and was not installed there."""
+    """Whether a file is in the directory, and is not part of an installed package."""
     if not file or file.startswith(("<", "-")):
         return False
     try:

@@ -227,7 +227,8 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     """Return the value of a variable.
 
     Raises:
-        ValueError: the value is wrong; the specification requires a warning instead.
+        ValueError: the text is wrong.  The caller announces it and ignores the variable, as
+            the OpenTelemetry specification requires.
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if variable == "OTEL_RESOURCE_ATTRIBUTES":

@@ -65,7 +65,7 @@ def offer(
 
 
 def _record_of(fields: dict[str, Any]) -> api.LogRecord:
-    """Return a record with the fields that a record has; a wrong context is ignored."""
+    """Return a record made from ``fields``, without unknown fields and a wrong context."""
     try:
         return api.LogRecord(**fields)
     except Exception as error:  # noqa: BLE001 - an unknown field, or a context of another type

@@ -89,8 +89,9 @@ def find_cut_inputs(text: str) -> Iterator[Span]:
 
 
 def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield where ``msg``, ``input`` and ``ctx`` are in errors about secrets, as repr or JSON.
+    """Yield the places of the values of ``msg``, ``input`` and ``ctx`` in errors about secrets.
 
+    The errors may be written as a ``repr`` or as JSON.
     ``is_secret`` tells whether an item of ``loc`` names a secret.
     """
     position = 0
@@ -124,7 +125,7 @@ def _is_place(match: re.Match[str]) -> bool:
 
 
 def _after_cut(text: str, start: int) -> int | None:
-    """Return the start of a value that pydantic's dots separate from its name, or None."""
+    """Return the start of a value if pydantic has replaced its name with "...", else None."""
     dots = start - 1
     for _ in range(_MOST_DOTS):
         dots = text.find("...", dots + 1, start + _CUT_WITHIN + 5)

@@ -32,10 +32,12 @@ def search(
     *,
     whole: bool = True,
 ) -> Iterator[re.Match[str]]:
-    """Yield the matches of a pattern, in order and without overlap.
+    """Yield the matches of a pattern that do not overlap, in order.
 
-    The pattern must take linear time if the pieces are long.  If ``whole``, a
-    match may be longer than the overlap.
+    The text is searched in pieces of ``piece`` characters; each search reads ``overlap``
+    characters past the end of its piece.  With long pieces, the pattern must match in
+    linear time.  If ``whole``, a match that reaches the last of these characters is
+    searched again without a limit.
     """
     size = len(text)
     if size <= piece:

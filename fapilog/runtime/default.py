@@ -212,7 +212,7 @@ def _with_caller(
 
 
 def _put_in_force(wanted: Configuration, *, keeps_levels: bool) -> Runtime:
-    """Change over to a new runtime, and tell everything that follows the default runtime."""
+    """Replace the default runtime, and let the levels of logging and the OTel provider match it."""
     levels = state.registry.levels
     was_open = state.in_force is not None
     runtime = _change_over(wanted)

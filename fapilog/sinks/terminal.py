@@ -127,7 +127,7 @@ def words_of(spans: Iterable[Span]) -> list[list[Span]]:
 
 
 def flow(words: Iterable[list[Span]], first: int, rest: int) -> list[list[Span]]:
-    """Arrange words in lines of up to ``first`` columns, and then of up to ``rest`` columns.
+    """Arrange words in lines: the first has up to ``first`` columns, the others up to ``rest``.
 
     A word that is longer than a line stays whole, so that it can be copied.
     """

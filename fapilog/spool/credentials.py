@@ -89,7 +89,7 @@ def read_mark(path: Path) -> str:
 
 
 def write_mark(path: Path, mark: str) -> None:
-    """Write the credentials mark to ``path``.  An empty mark removes the file.
+    """Write ``mark``, the digest of the credentials, to ``path``.  "" removes the file.
 
     Raises:
         OSError: the file cannot be written.

@@ -221,7 +221,7 @@ class OwnStore(Store):
     # ---- files that another program deletes, replaces or truncates
 
     def renew(self) -> None:
-        """Create the lock, cursor and credentials mark again if they are missing.  Never raises."""
+        """Create the files of the lock, the cursor and the credentials again.  Never raises."""
         super().renew()
         with contextlib.suppress(OSError):  # the next renew() tries again
             self._write_mark()

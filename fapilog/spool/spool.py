@@ -174,9 +174,9 @@ class Spool:
     ) -> Frame:
         """Write a batch to disk.
 
-        Blocks during a write to the page cache.  Waits for a sync of the disk with
-        ``sync="always"``, for a severity number of 21 or more, and if five segments are not
-        synced.  After an error, the spool is unchanged.
+        Blocks during a write to the page cache.  Also waits until the disk is synced if
+        ``sync="always"``, if a record has a severity number of 21 or more, or if five
+        segments are not synced.  After an error, the spool is unchanged.
 
         Args:
             body: the packed batch.

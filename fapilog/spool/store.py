@@ -87,9 +87,9 @@ class Tally:
     """The totals of this process's store, or of all adopted stores; any thread may read them.
 
     Attributes:
-        waiting: the total of the frames that are not settled.
-        unread: the total of the frames that :meth:`Store.read` has not returned.
-        disk: the bytes of all segments.
+        waiting: the number of frames, records and bytes that are not settled.
+        unread: the same numbers for the frames that :meth:`Store.read` has not returned.
+        disk: the number of bytes in all segments.
     """
 
     waiting: Amount = field(default_factory=Amount)

@@ -108,7 +108,8 @@ def _fit_name(name: str, limit: int) -> str:
 
 #: The number of characters at the end of a long name that may contain its last words.
 _LAST_WORDS: Final = 96
-# Words of letters only, because another word could be the end of a token.
+# The last words of a name.  They contain only letters, because a word with digits or other
+# characters could be the end of a token.
 _last_words: Final = re.compile(
     r"(?:(?:[ ._/\[-]{1,2}|(?<=[a-z])(?=[A-Z]))[A-Z]{0,20}[a-z]{0,20}){1,4}[0-9]{0,2}[\]]{0,2}\Z"
 ).search

@@ -100,7 +100,7 @@ class PushOptions(HTTPOptions):
             )
 
     def missing_in(self, resource: Resource) -> str:
-        """Return a name in ``labels`` that is not in a resource and not a default, or ""."""
+        """Return a name in ``labels`` that is neither in ``resource`` nor a default; else ""."""
         has = (*resource.attributes, *DEFAULT_LABELS)
         return next((name for name in self.labels if name not in has), "")
 

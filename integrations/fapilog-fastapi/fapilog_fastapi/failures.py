@@ -30,13 +30,13 @@ _WRAPPED: Final = "_fapilog_fastapi_wrapped"
 
 def mark_as_logged(error: BaseException) -> None:
     """Mark an exception whose stack trace has been logged."""
-    with contextlib.suppress(Exception):  # an unusual class; the server logs it again
+    with contextlib.suppress(Exception):  # without a mark, the server logs it again
         vars(error)[_MARK] = True
 
 
 def unmark(error: BaseException) -> None:
     """Remove the mark of an exception, so that the server logs it."""
-    with contextlib.suppress(Exception):  # an unusual class has no mark
+    with contextlib.suppress(Exception):  # the class allows no mark
         vars(error).pop(_MARK, None)
 
 

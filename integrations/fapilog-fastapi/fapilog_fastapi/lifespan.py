@@ -100,7 +100,7 @@ def _report(error: BaseException | None, reason: str = "") -> None:
 
 
 async def _on_thread(end: Callable[[float], object], seconds: float) -> None:
-    """Call ``end(seconds)`` on a separate thread, because the application may use up the others.
+    """Call ``end(seconds)`` on its own thread, because the application may occupy the whole pool.
 
     Works under asyncio and trio.
     """
