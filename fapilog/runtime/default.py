@@ -409,8 +409,8 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
             try:
                 configure()
             except Exception as error:  # noqa: BLE001 - a sink or a detector may raise anything
-                announce("configure", f"{describe(error)}; logging to the console instead")
                 state.runtime = _make(_console_alone())
+                announce("configure", f"{describe(error)}; logging to the console instead")
         except Exception as error:  # noqa: BLE001 - an ending interpreter cannot import modules
             announce("configure", f"records are dropped: {describe(error)}")
 

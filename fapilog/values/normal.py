@@ -147,8 +147,8 @@ def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_i
 
 
 def _clean_header(record: LogRecord) -> None:
-    time, observed = _integer(record.timestamp), _integer(record.observed_timestamp)
-    record.timestamp, record.observed_timestamp = time or observed, observed or time
+    time, observed = record.timestamp, record.observed_timestamp
+    record.timestamp, record.observed_timestamp = _time(time, observed), _time(observed, time)
     record.severity_number = min(_integer(record.severity_number), _MAX_SEVERITY)
     record.trace_flags = _integer(record.trace_flags) & _MAX_FLAGS
     record.dropped_attributes_count = min(_integer(record.dropped_attributes_count), _MAX_COUNT)
@@ -156,6 +156,12 @@ def _clean_header(record: LogRecord) -> None:
     record.event_name = plain_name(record.event_name)
     record.trace_id = _id(record.trace_id, 32)
     record.span_id = _id(record.span_id, 16)
+
+
+def _time(value: object, other: object) -> int:
+    """Return a record's time, or the other time if it is wrong; 0 is valid and means unknown."""
+    is_unknown = type(value) is int and value == 0
+    return 0 if is_unknown else _integer(value) or _integer(other)
 
 
 def _integer(value: object) -> int:

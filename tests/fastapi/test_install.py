@@ -102,7 +102,7 @@ WRONG: list[tuple[str, Any]] = [
     ("severity", {99: "INFO"}),
     ("severity", {404: "LOUD"}),
     ("severity", {404: "OFF"}),
-    ("severity", {404: 25}),
+    ("severity", {404: 13}),
     ("replace_access_log", None),
     ("validation_inputs", "yes"),
     ("debug_on_error", "always"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import types
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -233,3 +233,14 @@ def test_any_record_becomes_normal_and_stays_so(field, junk, attributes, limits)
     before = state(made)
     normalise(made, limits)
     assert state(made) == before
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_an_unknown_time_stays_unknown_and_a_wrong_one_becomes_the_observed_time(is_plain):
+    body: Any = "b" if is_plain else object()
+    unknown = LogRecord(0, 5, 9, "INFO", body, {})
+    normalise(unknown)
+    assert (unknown.timestamp, unknown.observed_timestamp) == (0, 5)
+    wrong = LogRecord(cast("int", "noon"), 5, 9, "INFO", body, {})
+    normalise(wrong)
+    assert (wrong.timestamp, wrong.observed_timestamp) == (5, 5)
