@@ -178,8 +178,12 @@ def untraced() -> Iterator[None]:
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("seed", [1])
 def test_hostile_values_reach_every_sink_without_an_exception_a_warning_or_a_loss(
-    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    seed: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # a narrow line leaves out what repeats
     caller, chats = threading.current_thread(), 0
     failures: list[BaseException] = []
 
