@@ -2,8 +2,8 @@
 
 This module contains only the public names.  Names that a log call does not need
 are loaded at their first use, so importing the package costs little more than
-importing OpenTelemetry's API.  Only ``fapilog.cli.demo`` imports this module; read
-``runtime.default`` first.
+importing OpenTelemetry's API.  Inside the package, only ``fapilog.cli.demo`` imports this
+module.  To read the code, start with ``runtime.default``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _LAZY = {
 }
 
 
-if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled name
+if not TYPE_CHECKING:  # with __getattr__, type checkers would accept misspelled names
 
     def __getattr__(name: str) -> Any:
         module = _LAZY.get(name)

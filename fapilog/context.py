@@ -2,7 +2,7 @@
 
 One context variable holds an immutable snapshot of the fields.  Therefore a record
 needs only one reference, asyncio tasks and copied contexts inherit the fields, and
-the end of a block restores the earlier fields, even after an exception.
+a block restores the earlier fields when it ends, even after an exception.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from fapilog.values import DEFAULT_LIMITS, plain_name, snapshot_attributes
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
 ValueT = TypeVar("ValueT")
 
-#: The fields outside every block.
+#: The bound fields when nothing is bound.
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-#: Marks delivery threads.  Records that are logged in these threads do not enter a
-#: pipeline; otherwise a sink would send the records of its own client library.
+#: The value of :data:`BOUND` in delivery threads.  Records that are logged in these threads do
+#: not enter a pipeline; otherwise a sink would send the records of its own client library.
 SUPPRESSED: Final[Mapping[str, Any]] = MappingProxyType({"fapilog.suppressed": True})
 
 #: The largest number of names in one ``collect()``: the default limit for attributes.
@@ -37,11 +37,11 @@ BOUND: Final[ContextVar[Mapping[str, Any]]] = ContextVar("fapilog_bound", defaul
 
 
 def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> None:
-    """Reset ``variable`` with the latest of the ``tokens`` that belong to this context.
+    """Undo the latest ``variable.set()`` of the current context whose token is in ``tokens``.
 
-    Threads and tasks that share a context manager share its list of tokens, but each
-    has its own context.  If no token belongs to this context (because the garbage
-    collector closed a generator), nothing is reset.
+    Threads and tasks that share a context manager share its list ``tokens``, but a token
+    works only in the context that created it.  If no token works here (because the garbage
+    collector closed a generator in another context), nothing is reset.
     """
     for token in reversed(tokens.copy()):
         try:
@@ -56,10 +56,10 @@ def bind_context(**fields: Any) -> None:
     """Bind fields to every later record of the running context, until they are unbound.
 
     Use it where a ``with`` block does not fit, such as in a middleware's hook.  A task or
-    a thread that copies the context inherits the fields; the context from which it was
-    copied does not get its fields.  The end of an enclosing ``with bind(...)`` block
-    restores the fields from before the block.  Does not block; may be used in any thread
-    and task.
+    a thread that copies the context inherits the fields; fields that are bound in the copy
+    do not appear in the original context.  At the end of an enclosing ``with bind(...)``
+    block, the fields from before the block are restored.  Does not block; may be used in any
+    thread and task.
 
     Args:
         **fields: the attributes by name, as in :class:`bind`.
@@ -85,7 +85,7 @@ def unbind_context(*names: str) -> None:
 def clear_context() -> None:
     """Remove all fields from the running context.  Does not block.
 
-    Call it at the start of a unit of work that runs in a thread or a loop, so that the
+    Call it at the start of each unit of work in a loop or in a reused thread, so that the
     fields of the previous unit do not stay.
     """
     if BOUND.get() is not SUPPRESSED:
@@ -93,12 +93,17 @@ def clear_context() -> None:
 
 
 def announce_unentered(name: str, fix: str = "") -> None:
-    """Report that an object for a ``with`` block, which is deleted now, was never entered.
+    """Report that an object for a ``with`` block is deleted and was never entered.
 
-    The code that deletes the object must be two frames above this function.
+    Call it from ``__del__``: the report shows the code that deletes the object, which must
+    be two frames above this function.
+
+    Args:
+        name: the name of the class, as the application writes it.
+        fix: the end of the message: what to write if a block does not fit.
     """
     place = ""
-    with contextlib.suppress(ValueError):  # at interpreter exit, the object has no caller
+    with contextlib.suppress(ValueError):  # at interpreter exit, no Python code is above __del__
         frame = sys._getframe(2)  # noqa: SLF001 - documented; nothing else finds the caller
         place = f" near {frame.f_code.co_filename}:{frame.f_lineno}"
     announce(
@@ -127,8 +132,8 @@ def suppressed() -> Iterator[None]:
 class collect:  # noqa: N801 - used as a function, as bind() is
     """Collect the fields that :func:`bind` binds inside the block.
 
-    Fields that a handler binds are unbound when it returns.  A middleware that
-    collects these fields can add them to the record that it logs afterwards.
+    Fields that a request handler binds are unbound when the handler returns.  A middleware
+    that collects these fields can add them to the record that it logs afterwards.
 
     A context manager for one block: ``with collect() as fields``.  ``fields`` is
     a dict that grows during the block.  It contains the latest value of each of
@@ -155,7 +160,7 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         return self._fields
 
     def __exit__(self, *_: object) -> None:
-        self._fields = None  # copied contexts keep this object, but not the fields
+        self._fields = None  # frees the fields; a copied context may keep this object alive
         # If the garbage collector ends the block in another context, nothing is reset.
         with contextlib.suppress(ValueError):
             _COLLECTION.reset(cast("Token[collect | None]", self._token))
@@ -180,10 +185,10 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
     """Bind fields to every record that is logged in this context, inside a block.
 
     Works as a context manager and as a decorator of functions and coroutine
-    functions; alone, as a plain statement, it does nothing, which is announced on stderr
-    (:func:`bind_context` needs no block).  Inner fields win over outer ones; the fields
-    of a logger and the attributes of a record win over both.  Does not block; may be
-    used in any thread and task.
+    functions.  As a plain statement, ``bind(...)`` does nothing and is announced on stderr
+    (:func:`bind_context` needs no block).  The fields of an inner block win over those of an
+    outer block; the fields of a logger and the attributes of a record win over both.  Does
+    not block; may be used in any thread and task.
 
     Args:
         **fields: the attributes by name.  The values are copied immediately, so a

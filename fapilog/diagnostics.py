@@ -31,7 +31,7 @@ INTERVAL: Final = 30.0
 _MAX_SUBJECTS: Final = 256
 _MAX_MESSAGE: Final = 1000
 
-#: Maximum bytes of a line: a pipe never mixes a write of this size with other lines.
+#: Maximum bytes of a line: a pipe never mixes a write of up to this size with other writes.
 _MAX_LINE: Final = 4096
 
 # Re-entrant, because a finaliser or a signal handler may announce something inside announce().
@@ -41,7 +41,8 @@ _muted: dict[str, int] = {}
 _unwritten = 0
 
 
-_thread: Final = threading.local()  # "writes" is True during a write to the application's object
+# ``_thread.writes`` is True while the current thread calls the ``write`` of a stream object.
+_thread: Final = threading.local()
 
 
 def announce(subject: str, message: str | Callable[[], str]) -> None:
@@ -50,7 +51,7 @@ def announce(subject: str, message: str | Callable[[], str]) -> None:
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
     object without a file descriptor whose ``write`` blocks.  If standard error
     cannot accept the line at once, the line is dropped.  The next line reports how
-    many lines were dropped, and how many lines of its subject were suppressed.
+    many lines were dropped, and how many lines of the same subject were suppressed.
 
     Args:
         subject: the topic of the message, a short constant; messages of one
@@ -100,14 +101,14 @@ def _keep_counts(subject: str, held: int, missed: int) -> None:
 
 
 def _write(line: str) -> bool:
-    """Write a line to standard error; return False if it cannot accept the line now."""
+    """Write a line to standard error; return False if the line cannot be written now."""
     stream = standard_stream("stderr")
     try:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
     except (AttributeError, OSError, TypeError, ValueError):  # the stream has no open file
         return _write_to_object(stream, line)
-    if sys.platform == "win32":  # Windows reports no free space; its consoles take text
+    if sys.platform == "win32":  # Windows cannot say if a write would wait; its consoles take text
         return _write_to_object(stream, line)
     data = line.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_LINE:
@@ -123,10 +124,12 @@ def _write(line: str) -> bool:
 def _write_at_once(descriptor: int, data: bytes) -> bool:
     """Write to a pipe, a socket or a terminal without waiting for its reader.
 
-    The descriptor stays in blocking mode, because other processes share its flags.
-    On Linux, a flag of the call prevents the wait.  Terminals and old kernels do not
-    support the flag, but a terminal or a pipe can be opened again.  On other systems,
-    poll() reports whether a line fits, unless another process writes first.
+    Returns False or raises BlockingIOError if the write would have to wait.  The descriptor
+    stays in blocking mode, because other processes share its flags.  On Linux,
+    the flag ``RWF_NOWAIT`` prevents the wait.  Terminals and old kernels do not support it,
+    so a terminal or a pipe is then opened a second time, in non-blocking mode.  On other
+    systems, poll() reports whether a line fits; the write waits only if another process
+    writes first.
     """
     try:
         return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT) == len(data)
@@ -147,7 +150,10 @@ def _write_at_once(descriptor: int, data: bytes) -> bool:
 
 
 def _write_to_object(stream: Any, line: str) -> bool:
-    """Write to an object without a file; drop announcements that this write causes."""
+    """Write a line by the stream's own ``write``; return False if the line is dropped.
+
+    An announcement that this ``write`` itself causes is dropped, to prevent a recursion.
+    """
     if stream is None or getattr(_thread, "writes", False):
         return False
     _thread.writes = True
@@ -161,7 +167,7 @@ def _write_to_object(stream: Any, line: str) -> bool:
         stream = None
     finally:
         _thread.writes = False
-    return stream is not None or _write(line)  # to the stream of the process's start
+    return stream is not None or _write(line)  # now to the process's original stream
 
 
 def describe(error: BaseException) -> str:
@@ -176,19 +182,22 @@ def describe(error: BaseException) -> str:
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the name of an error's type; its message may contain a secret.  Never raises."""
+    """Return the name of an error's type, without the message, which may contain a secret.
+
+    Never raises.
+    """
     # The descriptor of ``type`` ignores a __name__ that a metaclass defines.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name
 
 
 def place_of(error: BaseException) -> str:
-    """Return `` (/app/logs.py:12)``, the line of the application's code that raised.
+    """Return where the application's code raised an error, such as `` (/app/logs.py:12)``.
 
-    The function that calls this one has caught the error of the application's function.
-    The line is the innermost one in the file of that function, because the libraries that
-    the function calls say less about the fault.  The result is "" if no code in Python
-    raised.
+    Call it in the function of fapilog that called the application's function and caught its
+    error.  The result names the innermost line in the file of the application's function,
+    because a line in a library that the function calls would say less about the fault.  The
+    result is "" if the traceback contains no other Python function.
     """
     entry = error.__traceback__ and error.__traceback__.tb_next
     place, file = "", None

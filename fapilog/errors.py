@@ -12,8 +12,8 @@
             ├── TooLargeError                    smaller batches may succeed
             └── InvalidDataError                 some records of the batch may succeed
 
-After start-up no error of fapilog reaches the application: a sink raises ``SendError``,
-and its delivery announces the failure and retries the batch or counts the loss.
+After start-up, no error of fapilog reaches the application.  When a sink raises
+``SendError``, the delivery announces the failure and retries the batch or counts the loss.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class ConfigurationError(FapilogError, ValueError):
     Attributes:
         option: the name of the wrong option: dotted as in ``Settings``
             (``"file.max_bytes"``), the argument's name, or the OpenTelemetry
-            variable that sets it.  If several options are wrong, the first of
-            them; None if the error is not about an option.
+            variable that sets it.  If several options are wrong, this is the
+            first of them.  None if the error is not about an option.
     """
 
     def __init__(self, message: str, option: str | None = None) -> None:
@@ -59,7 +59,7 @@ class RetryableError(SendError):
 
 
 class AccessDeniedError(RetryableError):
-    """The backend refuses the credentials; records are kept until it accepts them."""
+    """The backend refuses the credentials; the records are kept until it accepts them."""
 
 
 class NoAnswerError(RetryableError):

@@ -1,4 +1,4 @@
-"""The import path of fapilog 0.18 for FastAPI, which only says where its names are now."""
+"""Raises an error at import that says what replaces the FastAPI module of fapilog 0.18."""
 
 _MESSAGE = (
     "fapilog.fastapi is the separate package fapilog-fastapi: `pip install fapilog-fastapi`, "

@@ -1,18 +1,18 @@
 """The system's own clock, threads, locks and pauses, even if other libraries replace them.
 
 gevent and eventlet replace functions of the standard library with cooperative
-ones (``monkey.patch_all()``), before or after an application configures fapilog.
-A worker that mixed both kinds could wait forever for a lock or a wake-up, or
-stop every greenlet of the process.  So fapilog's workers are always threads of
-the system, and this module binds the functions that they share once, at import.
+functions (``monkey.patch_all()``), before or after an application configures fapilog.
+A worker that mixed original and cooperative functions could wait forever for a lock or
+a wake-up, or stop every greenlet of the process.  So fapilog's workers are always threads
+of the system, and this module looks up the original functions once, at import.
 Only a caller's own wait (:func:`pause`) lets other greenlets run.
 
 Test tools such as freezegun and time-machine stop ``time.monotonic``: they
 replace the function in the modules that imported it, or inside ``time``.  Code
 that waits for a deadline on a stopped clock would never return.  These tools
 change neither ``time.clock_gettime(CLOCK_MONOTONIC)`` nor a ``partial``, so
-:data:`monotonic` is a ``partial`` of that call.  The time of an event is not
-taken from this module, because tests freeze it on purpose.
+:data:`monotonic` is a ``partial`` of that call.  The timestamps of records do not
+come from this module, because tests freeze them on purpose.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The clock of every deadline and interval, in seconds.  Windows has no
-#: ``clock_gettime``, so a tool that freezes time before the import also stops this clock.
+#: The clock of every deadline and interval, in seconds.  Windows has no ``clock_gettime``, so
+#: there a tool that freezes time before this module is imported also stops this clock.
 monotonic: Final[Callable[[], float]] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC)
     if hasattr(time, "clock_gettime")
@@ -40,7 +40,7 @@ monotonic: Final[Callable[[], float]] = (
 
 
 def original(module: str, name: str) -> Any:
-    """Return an object of the standard library that no other library has replaced."""
+    """Return the original object ``module.name``, even if gevent or eventlet has replaced it."""
     gevent = sys.modules.get("gevent.monkey")
     if gevent is not None and gevent.is_module_patched(module):
         return gevent.get_original(module, name)
@@ -79,7 +79,7 @@ def pause(seconds: float) -> None:
         try:
             time.sleep(seconds)
         except (AssertionError, RuntimeError):
-            pass  # a callback or a signal handler of an event loop cannot switch greenlets
+            pass  # a callback or a signal handler of the event loop cannot switch greenlets
         else:
             return
     sleep(seconds)
@@ -87,6 +87,8 @@ def pause(seconds: float) -> None:
 
 def start_thread(target: Callable[[], object], name: str) -> None:
     """Run ``target`` on a new daemon thread of the system.
+
+    The thread is named ``name``, unless gevent or eventlet has replaced :mod:`threading`.
 
     Raises:
         RuntimeError: the system cannot start a thread, or the interpreter is shutting down.
@@ -102,6 +104,7 @@ def _run(target: Callable[[], object]) -> None:
         target()
     finally:
         if is_patched():
-            # The patching has changed the thread's identifier.  threading prints a traceback
-            # if an ending thread is not in its table; this call adds the thread.
+            # If the process was patched while this thread ran, threading no longer finds the
+            # thread in its table, and would print a traceback when the thread ends.  This call
+            # adds the thread to the table.
             threading.current_thread()

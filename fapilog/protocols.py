@@ -48,13 +48,13 @@ class Processor(Protocol):
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The limits of a batch, which is sent when it reaches one of them.
+    """The limits of a batch.  A batch is sent when it reaches one of its limits.
 
     Attributes:
         count: the largest number of records, at least 1.
         size: the largest sum of :attr:`LogRecord.size` in bytes, at least 1.
-        delay: the longest wait of the oldest record, in seconds, up to a day; 0
-            sends each record immediately.
+        delay: the longest time that the oldest record of a batch waits, in seconds, up
+            to a day; 0 sends each record immediately.
 
     Raises:
         ConfigurationError: a limit is out of range.
@@ -70,7 +70,7 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer of a backend that accepted a batch.
+    """The answer of a backend that accepted a batch, except for ``rejected`` records.
 
     Attributes:
         rejected: the number of records that the backend refused permanently.
@@ -82,7 +82,7 @@ class Outcome:
 
 
 class RecordTarget(Protocol):
-    """The destination of the bridges' records: a pipeline.
+    """The object to which bridges pass their records, and which puts them into a pipeline.
 
     All methods are thread-safe and never raise.
     """
@@ -96,13 +96,14 @@ class RecordTarget(Protocol):
         ...
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
-        """Put a record, whose values are snapshots, into the queue.
+        """Put a record into the queue.
 
         Waits for space in the queue for as long as the overflow policy allows, but
         never in a thread that runs an event loop.
 
         Args:
-            record: the record.  If it has no resource, it gets the target's.
+            record: the record, whose values are snapshots.  If it has no resource, it gets
+                the target's resource.
             exception: the exception that becomes the ``exception.*`` attributes;
                 attributes that the record already has win.
         """
@@ -117,10 +118,10 @@ class RecordTarget(Protocol):
 
 
 class Sink(Protocol[ItemT]):
-    """A destination of records.  A subclass inherits the defaults.
+    """A destination of records.  A subclass inherits default attributes and methods.
 
     The pipeline's worker calls ``encode``.  Up to ``concurrency`` delivery threads
-    call ``send`` at the same time, and the last of them calls ``close``.
+    call ``send`` at the same time; the last of these threads to end calls ``close``.
     ``after_fork`` runs in the child process before these threads exist.
     """
 
@@ -135,7 +136,7 @@ class Sink(Protocol[ItemT]):
         fapilog.  Must not wait for a network.
 
         Raises:
-            ConfigurationError: an option is wrong; the error names it and the fix.
+            ConfigurationError: an option is wrong; the error names the option and the fix.
         """
         return  # a body, because type checkers treat a method without a body as abstract
 
@@ -156,11 +157,12 @@ class Sink(Protocol[ItemT]):
         Raises:
             RetryableError: the same batch may succeed later.
             NoAnswerError: the batch may have arrived, but no answer came in
-                time; it is sent again in smaller parts.
+                time; the records are sent again in smaller batches.
             TooLargeError: smaller batches may succeed; the batch is split.
             InvalidDataError: the backend refuses some of the records; the batch
-                is bisected until each refused record is alone, or given up if
-                16 samples of a batch of at least 64 are refused for one reason.
+                is bisected until each refused record is alone.  From a batch of at least
+                64 records, 16 single records are sent first; if all are refused for the
+                same reason, the batch is given up.
             PermanentError: the batch will never succeed; it is quarantined, or
                 counted as rejected if there is no quarantine.
         """
@@ -188,7 +190,7 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
         credentials: the secrets by which a backend tells accounts of one
             destination apart, as one text; "", the default, if there are none.
             Only a sink with the same credentials sends the records on disk.  The
-            spool writes only a salted digest of this text.
+            spool does not store this text, only a salted digest of it.
     """
 
     wire_format: str
@@ -203,13 +205,13 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
         """Return the encoded records in ``packed``, in the order in which they were packed.
 
         Raises:
-            ValueError: :meth:`pack` did not make ``packed``.
+            ValueError: ``packed`` does not come from :meth:`pack`.
         """
         ...
 
 
 def destination_of(sink: DurableSink[ItemT]) -> str:
-    """Return the destination of a sink, or "".
+    """Return the destination of a sink, or "" if it has none.
 
     Raises:
         ConfigurationError: ``destination`` is not a str.
@@ -221,7 +223,7 @@ def destination_of(sink: DurableSink[ItemT]) -> str:
 
 
 def credentials_of(sink: DurableSink[ItemT]) -> str:
-    """Return the secrets that a sink sends, or "".
+    """Return the credentials of a sink, or "" if it has none.
 
     Raises:
         ConfigurationError: ``credentials`` is not a str.

@@ -65,7 +65,7 @@ class LogRecord:
     """One log record.
 
     A dataclass, so ``dataclasses.replace(record, body="x")`` returns a changed copy.
-    The copy has the same attributes dict.
+    The copy and the original share one attributes dict.
 
     Attributes:
         timestamp: the time of the event, in nanoseconds since the Unix epoch.
@@ -82,7 +82,7 @@ class LogRecord:
         resource: the entity that produced the record.
         dropped_attributes_count: the number of attributes dropped due to a limit.
         size: the approximate number of UTF-8 bytes in the record's texts; the
-            pipeline sets it before fan-out.
+            pipeline sets it before it passes the record to the sinks.
 
     Thread safety: a record has one owner at a time.  Processors may change it;
     sinks share it and must not change it.

@@ -1,6 +1,6 @@
-"""Names of other logging libraries and of fapilog 0.18, and what they are called here.
+"""Names from other logging libraries and from fapilog 0.18, and what to use instead.
 
-Only errors use these tables.  No name in them works.
+Only error messages use these tables: using one of the names raises an error.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _BY_COPIED_CONTEXT: Final = (
 )
 _NO_LONGER: Final = "fapilog does this by itself"
 
-#: By attribute of a logger; ``engine/logger.py`` lists the names too, to load no text at import.
+#: The replacement of an attribute that the loggers of another library have.
+#: ``engine/logger.py`` repeats the names, so that its import does not load these texts.
 LOGGER: Final[Mapping[str, str]] = {
-    # logging
+    # names from logging
     "setLevel": _BY_LEVELS,
     "getEffectiveLevel": "use log.is_enabled(severity)",
     "isEnabledFor": "use log.is_enabled(severity)",
@@ -41,7 +42,7 @@ LOGGER: Final[Mapping[str, str]] = {
     "removeFilter": _BY_PROCESSORS,
     "getChild": "use fapilog.get_logger('logger.name.child')",
     "handle": "use log.log(severity, message, **attributes)",
-    # structlog
+    # names from structlog
     "msg": "use log.info(message)",
     "err": "use log.error(message)",
     "failure": _BY_EXCEPTION,
@@ -50,7 +51,7 @@ LOGGER: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("adebug", "ainfo", "awarning", "aerror", "acritical", "aexception", "alog"), _BY_ASYNC
     ),
-    # loguru
+    # names from loguru
     "success": _BY_SEVERITIES,
     "opt": "use exc_info=, stack_info= and stacklevel= of each log call",
     "catch": _BY_EXCEPTION,
@@ -62,10 +63,10 @@ LOGGER: Final[Mapping[str, str]] = {
     "enable": _BY_LEVELS,
     "disable": "use fapilog.set_level('off', 'logger.name')",
     "complete": "use fapilog.flush()",
-    # logfire
+    # names from logfire
     "notice": _BY_SEVERITIES,
     "span": "use OpenTelemetry's tracer; records get the ids of the active span",
-    # fapilog 0.18
+    # names from fapilog 0.18
     "clear_context": "use fapilog.clear_context()",
     "audit": _BY_SEVERITIES,
     "security": _BY_SEVERITIES,
@@ -81,13 +82,13 @@ LOGGER: Final[Mapping[str, str]] = {
 }
 
 _PACKAGE: Final[Mapping[str, str]] = {
-    # logging
+    # names from logging
     "getLogger": "use fapilog.get_logger(name)",
     "basicConfig": _BY_CONFIGURE,
     "StreamHandler": "use fapilog.configure(sinks='console')",
     "FileHandler": "use fapilog.configure(sinks='file:PATH')",
     "captureWarnings": "use fapilog.install_hooks()",
-    # structlog, loguru, logfire
+    # names from structlog, loguru, logfire
     "contextvars": "use fapilog.bind_context(...), unbind_context(...) and clear_context()",
     "bind_contextvars": "use fapilog.bind_context(...)",
     "unbind_contextvars": "use fapilog.unbind_context(...)",
@@ -100,7 +101,7 @@ _PACKAGE: Final[Mapping[str, str]] = {
         ("trace", "debug", "info", "warning", "warn", "error", "critical", "exception", "log"),
         "use log = fapilog.get_logger(__name__), and call its methods",
     ),
-    # fapilog 0.18
+    # names from fapilog 0.18
     "LoggerBuilder": _BY_CONFIGURE,
     "AsyncLoggerBuilder": _BY_CONFIGURE,
     "runtime_async": _BY_CONFIGURE + " and fapilog.get_async_logger(name)",
@@ -131,7 +132,7 @@ _CORE: Final[Mapping[str, str]] = {
 }
 _MODULES: Final = {"fapilog": _PACKAGE, "fapilog.core": _CORE}
 
-#: By argument of ``get_logger``; the other arguments are bound fields.
+#: The replacement of an argument that ``get_logger`` had in fapilog 0.18.
 _ARGUMENTS: Final[Mapping[str, str]] = {
     "preset": "use fapilog.configure(...) once; it has good defaults",
     "settings": "use fapilog.configure(settings) once",
@@ -142,11 +143,11 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
 
 
 def module_attribute(module: str, name: str) -> Exception:
-    """Return the error about a name that a module does not have.
+    """Return the error for a name that a module does not have; it says what to use instead.
 
-    ``from fapilog import name`` replaces the text of an ``AttributeError``, so
-    this statement gets an ``ImportError``.  The statement's frame must be two frames above
-    this function.
+    The error is an ``AttributeError``.  Python would replace its text in the statement
+    ``from fapilog import name``, so this statement gets an ``ImportError``.  The code that
+    reads the name must be two frames above this function.
     """
     here = _MODULES[module].get(name)
     if here is None:
@@ -160,7 +161,8 @@ def check_fields(name: object, fields: Mapping[str, object]) -> None:
     """Check the arguments of ``get_logger``, which binds every named argument as a field.
 
     Raises:
-        TypeError: an argument is the name of the logger, or configures fapilog 0.18.
+        TypeError: an argument is ``name``, although no name is given by position, or it is
+            an argument that configured fapilog 0.18.
     """
     if "name" in fields and not name:
         msg = f"get_logger() takes the name by position: get_logger({fields['name']!r:.100})"
@@ -175,7 +177,7 @@ def check_fields(name: object, fields: Mapping[str, object]) -> None:
 
 
 def _is_import(depth: int) -> bool:
-    """Whether the frame at ``depth`` runs ``from module import name``."""
+    """Whether the code ``depth`` frames above the caller runs ``from module import name``."""
     from opcode import opmap  # noqa: PLC0415 - only an error needs it
 
     frame = sys._getframe(depth + 1)  # noqa: SLF001 - documented; the statement has no other sign

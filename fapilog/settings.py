@@ -4,9 +4,9 @@ Every option has one name here.  Its variable is ``FAPILOG_`` and the name in
 capitals; OpenTelemetry's variable for the same option works too
 (``OTEL_BLRP_MAX_QUEUE_SIZE`` sets ``queue_size``).  In a file the option is a
 key of ``fapilog.toml`` or of ``[tool.fapilog]`` in ``pyproject.toml``.  A file
-that the user did not name sets only the options marked as harmless, unless it
-belongs to the application.  The OTLP sink reads its own options, which are
-OpenTelemetry's.
+that the user did not name sets only the options marked as harmless, unless the file
+belongs to the application.  The options of the OTLP sink are not here: the sink reads
+OpenTelemetry's variables itself.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 #: An option that a file in the working directory may always set; see HARMLESS.
 Harmless = Annotated[_T, Field(json_schema_extra=HARMLESS)]
-#: The largest size of a queue or a batch: the largest 32-bit integer, as in other SDKs.
+#: The largest number of records in a queue or a batch: the largest signed 32-bit integer, as in
+#: other SDKs.
 MOST_RECORDS: Final = (1 << 31) - 1
 
 
@@ -159,7 +160,7 @@ class SpoolGroup(OptionGroup):
 
 
 class RouteGroup(OptionGroup):
-    """The records that the sink of this name gets; see :class:`fapilog.sinks.Route`."""
+    """The records that one sink gets; see :class:`fapilog.sinks.Route`."""
 
     level: Level = Field(Severity.TRACE, description="lowest severity that the sink gets")
     max_level: Level = Field(Severity.FATAL4, description="highest severity that the sink gets")
@@ -275,7 +276,7 @@ class Settings(BaseSettings):
     def __init__(self, **options: Unpack[SettingsArguments]) -> None:
         given = nested(options)
         for name in given:
-            if name.startswith("_"):  # pydantic-settings would read _env_file as its own argument
+            if name.startswith("_"):  # pydantic-settings has own arguments, such as _env_file
                 msg = f"option {name!r}: {unknown(name, type(self))}"
                 raise ConfigurationError(msg, name)
         try:
@@ -301,13 +302,14 @@ class Settings(BaseSettings):
 
     @classmethod
     def origins(cls) -> Origins:
-        """Return the sources of the options, without arguments.  Reads the files."""
+        """Return the environment and the files as sources of options.  Reads the files."""
         return Origins(_sources())
 
     def place(self, option: str) -> str:
-        """Return the beginning of an error about ``option``: its variable, key or argument.
+        """Return the first words of an error message about ``option``, which say where it is set.
 
-        For errors that are found after validation.  Reads the files.
+        This is the variable, or the key and the file, or the name of an argument.  For errors
+        that are found after validation.  Reads the files.
         """
         source = Origins(_sources(self.config)).source(option)
         found: Any = salvage()
@@ -322,7 +324,10 @@ def _part(value: Any, name: str) -> Any:
 
 
 def _sources(config: object = None) -> Iterator[Source]:
-    """Yield the sources that can be read."""
+    """Yield the environment and the files as sources, except those that cannot be read.
+
+    ``config`` is the file that the user named, or None.
+    """
     for read in readers(Settings, config):
         with contextlib.suppress(ConfigurationError):
             yield read()
@@ -330,7 +335,7 @@ def _sources(config: object = None) -> Iterator[Source]:
 
 def _announce_unknown_variables() -> None:
     known = [own_variable(option) for option in option_names(Settings)]
-    # Validation reports the unknown options in these groups.
+    # Variables of these groups are skipped here: validation reports unknown options in them.
     read = [own_variable(name) for name in containers(Settings)]
     for variable in sorted(os.environ):
         name = variable.upper()
@@ -342,7 +347,7 @@ def _announce_unknown_variables() -> None:
 
 
 def salvage() -> Settings:
-    """Return settings with every valid option in the environment and the files.
+    """Return settings with every valid option from the environment and the files.
 
     Used for the first log call of an application that did not configure fapilog:
     a wrong option must neither break that call nor disable the valid options,

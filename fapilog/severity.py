@@ -30,8 +30,8 @@ OFF: Final = 25
 
 RANGES: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
-#: The short name of every number: ``SHORT_NAMES[9] == "INFO"``, ``[10] == "INFO2"``.
-#: Number 0 is the unspecified severity.
+#: The short name of every severity number: ``SHORT_NAMES[9] == "INFO"``, ``[10] == "INFO2"``.
+#: The name of number 0, the unspecified severity, is "".
 SHORT_NAMES: Final[tuple[str, ...]] = (
     "",
     *(name + suffix for name in RANGES for suffix in ("", "2", "3", "4")),
@@ -41,8 +41,8 @@ SHORT_NAMES: Final[tuple[str, ...]] = (
 class Severity(IntEnum):
     """The severities of the OpenTelemetry log data model, and ``OFF``, which disables a logger.
 
-    Every option and argument that takes a severity takes a member.  Each member is
-    equal to its severity number.
+    Every option and argument for a severity accepts a member of this class.  Each member
+    is equal to its severity number.
     """
 
     TRACE = 1
@@ -91,11 +91,11 @@ def parse_severity(value: int | str) -> Severity:
         value: a :class:`Severity`; a member of OpenTelemetry's ``SeverityNumber``; a
             name in any case: the six ranges, their numbered forms (``INFO2``),
             ``WARNING``, ``CRITICAL``, ``OFF``; or a level of :mod:`logging`, as a number
-            or in digits: 10, 20, 30, 40, 50, or a number of your own from 25 to 49.
+            or in digits: 10, 20, 30, 40, 50, or a custom level from 25 to 49.
 
     Raises:
         ConfigurationError: ``value`` is not a severity, or it is a number that means
-            one severity in :mod:`logging` and another one in OpenTelemetry.
+            one severity in :mod:`logging` and a different severity in OpenTelemetry.
     """
     if isinstance(value, Severity):
         return value
@@ -146,8 +146,8 @@ def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
 def closest_severity(number: int) -> int:
     """Return the severity number for a number that :func:`parse_severity` refuses.
 
-    A number with two readings gets the more severe reading, which is OpenTelemetry's.
-    Other numbers are levels of :mod:`logging`.
+    A number from 1 to 24 is taken as OpenTelemetry's severity number, because as a level of
+    :mod:`logging` it would be less severe.  Other numbers are levels of :mod:`logging`.
     """
     return number if TRACE <= number <= FATAL + 3 else from_stdlib(number)
 

@@ -1,8 +1,8 @@
-"""The standard streams, even if another library has replaced them by a logger.
+"""The standard streams, even if an object that logs has replaced them.
 
 Celery's worker and some applications put an object into ``sys.stdout`` whose ``write``
 logs the text.  A record that fapilog wrote there would come back as another record, or
-would vanish.  fapilog's own output goes to the stream of the process's start instead.
+would vanish.  fapilog's own output goes to the process's original stream instead.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 DataT = TypeVar("DataT")
 ResultT = TypeVar("ResultT")
 
-#: The modules that a ``write`` enters when it logs.
+#: Names of logging modules.  A ``write`` that calls a function in one of them logs its text.
 _LOGGING: Final = frozenset(
     {"logging", "loguru._logger", "fapilog.engine.logger", "fapilog.bridges.structlog"}
 )
-# Objects whose write() was seen to log.  Compared by identity; an application has few.
+# Streams whose write() was seen to log.  An application has few of them.
 _seen: Final[deque[object]] = deque(maxlen=8)
 
 
@@ -32,9 +32,10 @@ class StreamLogsError(Exception):
 
 
 def standard_stream(name: str) -> Any:
-    """Return ``sys.stdout`` or ``sys.stderr``, or the original stream if the present one logs.
+    """Return ``sys.stdout`` or ``sys.stderr``, unless an object that logs has replaced it.
 
-    Returns None if the process has no such stream.  Never raises.
+    In that case, returns the process's original stream.  Returns None if the process has no
+    such stream.  Never raises.
 
     Args:
         name: ``"stdout"`` or ``"stderr"``.
@@ -47,7 +48,7 @@ def standard_stream(name: str) -> Any:
 
 
 def _logs(stream: object) -> bool:
-    """Whether ``stream`` was seen to log, or holds a logger, as Celery's proxy does."""
+    """Whether ``stream`` was seen to log, or has a logger as an attribute, like Celery's proxy."""
     if is_plain(stream):
         return False
     if any(stream is one for one in _seen):
@@ -59,7 +60,7 @@ def _logs(stream: object) -> bool:
 
 
 def is_plain(stream: object) -> bool:
-    """Whether the interpreter's own code writes to ``stream``, so that it cannot log."""
+    """Whether ``stream`` is one of Python's own stream objects, or None; these never log."""
     return type(stream).__module__ in {"_io", "io", "builtins"}
 
 
@@ -69,8 +70,8 @@ def write_unless_it_logs(stream: object, write: Callable[[DataT], ResultT], data
     From then on, :func:`standard_stream` does not return ``stream``.
 
     Args:
-        stream: the object that stands in :mod:`sys`.
-        write: the method of ``stream``, or of the buffer below it.
+        stream: the value of ``sys.stdout`` or ``sys.stderr``.
+        write: the method ``write`` of ``stream``, or of its buffer.
         data: the argument of ``write``.
 
     Raises:
@@ -85,9 +86,9 @@ def write_unless_it_logs(stream: object, write: Callable[[DataT], ResultT], data
             has_logged = True
             raise StreamLogsError
 
-    if sys.getprofile() is not None:  # a running profiler cannot be put back
+    if sys.getprofile() is not None:  # a running profiler must not be replaced
         return write(data)
-    sys.setprofile(watch)  # of this thread only
+    sys.setprofile(watch)  # applies to this thread only
     try:
         result = write(data)
     except Exception:
@@ -95,7 +96,7 @@ def write_unless_it_logs(stream: object, write: Callable[[DataT], ResultT], data
             raise
     finally:
         sys.setprofile(None)
-    if has_logged:  # also if write() has caught the error
+    if has_logged:  # write() may have caught the error and returned
         _seen.append(stream)
         msg = "its write() logs what it gets"
         raise StreamLogsError(msg)

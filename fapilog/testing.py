@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     #: The condition for one value; see :meth:`CapturedLogs.find`.
     Pattern: TypeAlias = Any
 
-#: Largest number of records in one capture; the oldest ones are discarded.
+#: Largest number of records in one capture; if there are more, the oldest are discarded.
 CAPACITY: Final = 100_000
 #: Longest wait for the pipeline when records are read, in seconds.
 TIMEOUT: Final = 10.0
@@ -49,7 +49,7 @@ TIMEOUT: Final = 10.0
 _NAME: Final = "captured"
 _MAX_LINES: Final = 100
 _MAX_LINE: Final = 300
-_IN_RANGE: Final = 4  # severity numbers per name
+_IN_RANGE: Final = 4  # severity numbers per range: ERROR is 17 to 20
 _MISSING: Final = object()
 
 
@@ -70,7 +70,7 @@ class CapturedLogs:
 
     @property
     def records(self) -> list[LogRecord]:
-        """All records, in the order of the pipeline.
+        """All records, in the order in which the pipeline has processed them.
 
         Raises:
             TimeoutError: the pipeline did not process the records within 10 s.
@@ -112,11 +112,11 @@ class CapturedLogs:
         span_id: Pattern = ...,
         **attributes: Pattern,
     ) -> list[LogRecord]:
-        """Return the records that match all patterns, in their order.
+        """Return the records that match all patterns, in the order of :attr:`records`.
 
-        A pattern is an equal value (before or after the conversion of logged
-        values), a compiled regular expression that is searched in the text, a
-        type of the value, a function that returns True for the value, or
+        A pattern is one of these: a value that equals the record's value (before or after
+        it is converted like a logged value), a compiled regular expression that is searched
+        in the text, the type of the value, a function that returns True for the value, or
         ``...`` for any value of an existing attribute.
 
         Args:
@@ -152,8 +152,8 @@ class CapturedLogs:
         """Return the only record that matches the patterns, as in :meth:`find`.
 
         Raises:
-            AssertionError: not exactly one record matches; the message lists all, and
-                names the level if it may have disabled the log call.
+            AssertionError: no record or several records match; the message lists all
+                records, and names the level if it may have disabled the log call.
         """
         __tracebackhide__ = True
         found = self.find(body, **patterns)
@@ -204,7 +204,7 @@ class CapturedLogs:
     def _disabled(
         self, severity: int | str | None = None, logger: Pattern = ..., **_patterns: Pattern
     ) -> str:
-        """Return a line that says which level disables a record that was expected, or ""."""
+        """Return a line that says which level disables the expected record, or "" if none does."""
         name = logger if isinstance(logger, str) else ""
         threshold = self._levels.threshold(name)
         wanted = TRACE if severity is None else _numbers(severity)[0]
@@ -250,7 +250,7 @@ class CapturedLogs:
 
 
 class _CaptureSink(Sink[LogRecord]):
-    """Passes unchanged records to the capture."""
+    """Passes the records, without encoding them, to a :class:`CapturedLogs`."""
 
     name = _NAME
     limits = BatchLimits(delay=0)
@@ -269,17 +269,17 @@ class _CaptureSink(Sink[LogRecord]):
 def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
     """Capture the records that are logged in the block, instead of sending them.
 
-    A new default runtime replaces the present one.  It has the same settings and
-    processors, or those of the environment if nothing is configured.  One sink
-    in memory replaces its sinks and those of every runtime created in the block,
-    so the application under test may call :func:`fapilog.configure` and
+    A new default runtime replaces the present default runtime.  It has the same settings
+    and processors, or the settings of the environment if nothing is configured.  A sink
+    in memory replaces all sinks of this runtime and of every runtime that is created in
+    the block, so the application under test may call :func:`fapilog.configure` and
     :func:`fapilog.shutdown`.  Redaction, processors and levels work as usual.
     The sinks' options are not read, and nothing is sent, written or spooled.
 
-    The end of the block restores the default runtime, its levels, and the
-    installations of ``install_stdlib`` and ``install_hooks``.  Runtimes that were
-    created before the block keep their sinks.  Blocks may be nested, but two
-    threads must not capture at the same time.
+    At the end of the block, the default runtime, its levels, and the installations of
+    ``install_stdlib`` and ``install_hooks`` are restored.  Runtimes that were created
+    before the block keep their sinks.  Blocks may be nested, but two threads must not
+    capture at the same time.
 
     Args:
         level: the lowest enabled severity, until the application configures
@@ -307,12 +307,12 @@ def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], No
     :meta private:
 
     Args:
-        logs: the capture.
-        caplog: the fixture.
+        logs: the captured records.
+        caplog: the fixture ``caplog`` of the running test.
 
     Yields:
-        The function that passes the new records to the handlers of ``caplog`` and of
-        the report.  Each use of ``caplog`` calls it, so a test need not wait.
+        The function that passes new records to the handlers of ``caplog`` and of pytest's
+        report.  Each use of ``caplog`` calls this function, so a test need not wait.
     """
     kind, handler = type(caplog), caplog.handler
     shown: dict[int, LogRecord] = {}
@@ -321,7 +321,7 @@ def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], No
         own = {(record.name, int(record.created * 1e9)) for record in handler.records}
         for record in logs.records:
             is_new = id(record) not in shown and (record.scope.name, record.timestamp) not in own
-            shown[id(record)] = record  # while it is kept, no other record gets its id
+            shown[id(record)] = record  # kept, so that no other record can get the same id
             for one in logging.getLogger().handlers if is_new else ():
                 if (
                     isinstance(one, type(handler))
@@ -340,7 +340,7 @@ def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], No
 
 
 def _as_logged(record: LogRecord) -> logging.LogRecord:
-    """Return the record that ``logging`` would have made."""
+    """Convert a captured record to the record that ``logging`` would have made."""
     attributes = record.attributes
     fields = {
         "name": record.scope.name or "root",
@@ -402,9 +402,10 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
 
 
 def _like_default(level: int | str | None) -> tuple[Runtime, default.Configuration]:
-    """Return a runtime like the open default runtime, and the arguments that it keeps.
+    """Return a new runtime like the open default runtime, and its configuration.
 
-    If nothing is configured, the runtime has the options of the environment.
+    If nothing is configured, the new runtime has the options of the environment.  ``level``
+    replaces the level unless it is None.
     """
     state = default.state
     named: dict[str, Any] = {} if level is None else {"level": level}
@@ -424,7 +425,11 @@ def _like_default(level: int | str | None) -> tuple[Runtime, default.Configurati
 
 
 def _reinstall(installed: dict[logging.Logger, int | None]) -> None:
-    """Restore the installations on loggers of the standard library."""
+    """Make the loggers in ``installed`` the only loggers on which the bridge is installed.
+
+    ``installed`` maps each logger of :mod:`logging` to the level that was given to
+    ``install_stdlib``, or None.
+    """
     now = stdlib.installed()
     for logger in now.keys() - installed.keys():
         stdlib.uninstall(logger)
@@ -441,7 +446,7 @@ def _numbers(severity: int | str) -> range:
     try:
         number = parse_severity(severity)
     except ConfigurationError as error:
-        raise error.with_traceback(None) from None  # the test's line matters
+        raise error.with_traceback(None) from None  # so that pytest shows the test's line
     is_range = isinstance(severity, str) and not severity.strip()[-1].isdecimal()
     return range(number, number + (_IN_RANGE if is_range else 1))
 

@@ -20,9 +20,9 @@ from fapilog.values.plain import INT64_MAX
 class CorrectedRecord(logging.LogRecord):
     """A copy of a record whose attributes have the types that ``logging`` gives them.
 
-    The present time replaces a wrong time; the level that ``levelname`` names, or
-    INFO, replaces a wrong level.  The wrong attributes are announced, and all others
-    keep their values.
+    A wrong time becomes the present time, and a wrong level becomes the level that
+    ``levelname`` names, or INFO.  A diagnostic lists the wrong attributes.  The correct
+    attributes keep their values.
     """
 
     __slots__ = ("_given",)
@@ -41,7 +41,7 @@ class CorrectedRecord(logging.LogRecord):
         )
 
     def getMessage(self) -> str:  # noqa: N802 - the name in ``logging``
-        """Return the message of the given record, whose class may format it in its own way."""
+        """Return the original record's message, because its class may override this method."""
         try:
             return self._given.getMessage()
         except Exception:  # noqa: BLE001 - the application's code, or an attribute is missing
@@ -52,7 +52,7 @@ _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
 
 
 def _corrected(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return those attributes of a record on which a conversion relies, with correct types."""
+    """Return the attributes that the conversion of a record needs, each with a correct type."""
     name, args, error = fields["name"], fields["args"], fields["exc_info"]
     exception = resolve(error)
     is_error = error is None or type(error) is tuple or error is exception

@@ -29,7 +29,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Caller(NamedTuple):
-    """The bound context, and the ids of the active span, of the code that logs."""
+    """The bound fields and the active span's ids at the time of a log call."""
 
     bound: Mapping[str, Any]
     trace_id: str
@@ -46,10 +46,10 @@ class Event:
         number: the severity number.
         text: the severity's name in the other library.
         body: the message, which may be any value.
-        attributes: the application's fields, in a dict that only the event uses.
+        attributes: the application's fields, in a dict that the conversion may change.
         timestamp: the time in nanoseconds since the epoch, or None for now.
         exception: the exception to report, or None.
-        caller: the code that logged, or None for the running code.
+        caller: the bound fields and ids at the log call, or None to use the current ones.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Event:
 
 
 def here() -> Caller:
-    """Describe the running code."""
+    """Return the bound fields and the active span's ids of the running code."""
     span = get_current_span().get_span_context()
     if not span.is_valid:
         return Caller(BOUND.get(), "", "", 0)
@@ -72,7 +72,7 @@ def here() -> Caller:
 
 
 def record_of(event: Event) -> LogRecord:
-    """Convert an event; its attributes win over the bound context."""
+    """Convert an event to a record.  Its attributes override bound fields of the same name."""
     caller = event.caller or here()
     attributes = event.attributes
     event_name = take_event_name(attributes) if attributes else ""
@@ -97,8 +97,14 @@ def record_of(event: Event) -> LogRecord:
 def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> None:
     """Offer the event that ``describe`` returns, if the severity is enabled for the logger.
 
-    Skips fapilog's own loggers.  Never raises.  Thread-safe.  Waits only as
-    ``RecordTarget.offer`` does.
+    Does nothing for fapilog's own loggers and during a delivery.  Never raises.
+    Thread-safe.  Blocks only if ``RecordTarget.offer`` blocks.
+
+    Args:
+        feed: the feed that finds the target of the record.
+        name: the logger's name.
+        number: the severity number.
+        describe: a function that returns the event; called only if it is needed.
     """
     target = None if feeds.is_suppressed() else feed.target()
     if target is None or name.partition(".")[0] == "fapilog":
@@ -115,15 +121,15 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
 
 
 def stand_in(name: str, number: int, error: Exception, scope: Scope | None = None) -> LogRecord:
-    """Return the record that stands for one that cannot be converted, and announce it.
+    """Return a substitute for a record that cannot be converted, and announce the error.
 
-    Every log call has a record, so the ledger counts every call.
+    Because of the substitute, the ledger counts every log call.
 
     Args:
         name: the logger's name.
         number: the severity number.
-        error: the error of the conversion.
-        scope: the scope of the logger; by default, the one of ``name``.
+        error: the exception that the conversion raised.
+        scope: the logger's scope; by default, the scope that belongs to ``name``.
     """
     kind = kind_of(error)
     announce("bridge", f"a record of {name!r} cannot be converted ({kind}); its values are lost")
@@ -133,7 +139,7 @@ def stand_in(name: str, number: int, error: Exception, scope: Scope | None = Non
 
 
 def is_true(value: object) -> bool:
-    """Whether a value is true; one whose ``bool()`` raises (an array) is.  Never raises."""
+    """Whether a value is true.  If its ``bool()`` raises, as an array's does, return True."""
     try:
         return bool(value)
     except Exception:  # noqa: BLE001 - the class may raise anything
@@ -141,7 +147,10 @@ def is_true(value: object) -> bool:
 
 
 def take_event_name(attributes: dict[str, Any]) -> str:
-    """Remove and return the event name, as OpenTelemetry's handler does for ``logging``."""
+    """Remove the event name from the attributes, and return it or "".
+
+    The keys are those that OpenTelemetry's handler for ``logging`` reads.
+    """
     older = attributes.pop("event.name", None)  # the deprecated name
     name = attributes.pop("otel.event.name", older)
     return "" if name is None else plain_name(name)
@@ -150,7 +159,8 @@ def take_event_name(attributes: dict[str, Any]) -> str:
 def from_traceback(text: str) -> dict[str, Any]:
     """Return the ``exception.*`` attributes of a formatted traceback.
 
-    The type and the message are read from the text after the last frame, if it exists.
+    The exception's type and message are read from the lines after the last frame.  They
+    are omitted if these lines do not name a type.
     """
     attributes = {"exception.stacktrace": text}
     lines = text.rstrip("\n").split("\n")

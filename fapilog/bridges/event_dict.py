@@ -15,7 +15,7 @@ from fapilog.diagnostics import announce, kind_of
 from fapilog.severity import INFO, OFF, TRACE, from_stdlib, parse_severity
 from fapilog.values.exceptions import resolve
 
-#: The standard library's names for the other levels and methods of structlog.
+#: The standard library's level name for each of structlog's levels and methods that differ.
 _LEVELS: Final = {
     "msg": "INFO",
     "log": "INFO",
@@ -25,15 +25,15 @@ _LEVELS: Final = {
     "failure": "ERROR",
     "fatal": "CRITICAL",
 }
-#: The end of the year 9999, in seconds since 1970; a larger number has another unit.
+#: The end of the year 9999, in seconds since 1970.  A larger timestamp is not in seconds.
 _LAST_SECOND: Final = 253_402_300_799
 
 
 def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
     """Return the severity number and text of an event dict.
 
-    The keys ``level_number`` and ``level``, if processors have added them, win over
-    the method's name.
+    If processors have added the keys ``level_number`` and ``level``, these override the
+    method's name.
     """
     level, number = fields.get("level"), fields.get("level_number")
     found = _named(method_name) or (INFO, "INFO")
@@ -45,7 +45,14 @@ def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
 
 
 def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event:
-    """Return the event that an event dict describes.  Changes the dict."""
+    """Convert an event dict to an event.  Changes the dict, which becomes the event's attributes.
+
+    Args:
+        fields: the event dict.
+        name: the logger's name.
+        number: the severity number.
+        text: the severity text.
+    """
     for key in ("_record", "_from_structlog"):
         fields.pop(key, None)
     level = fields.get("level")
@@ -79,12 +86,12 @@ def _named(level: str) -> tuple[int, str] | None:
         number = int(parse_severity(text))
     except ValueError:
         return None
-    # "off" and numbers are names of levels only in a configuration.
+    # parse_severity() also accepts "off" and numbers, which no event uses as level names.
     return None if number >= OFF or text.strip().isdecimal() else (number, text)
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:
-    """Return the event, formatted with its positional arguments if they are still present."""
+    """Return the event, after formatting it if no processor has used the positional arguments."""
     arguments = fields.pop("positional_args", None)
     if not is_true(arguments):
         return event
@@ -115,13 +122,13 @@ def _exception_attributes(formatted: Any) -> dict[str, Any]:
 
 
 def _time_of(value: object) -> int | None:
-    """Return the time that ``TimeStamper`` wrote, in nanoseconds; None if it is not a time."""
+    """Convert the time that ``TimeStamper`` wrote to nanoseconds; return None for other values."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return int(value * 1_000_000_000) if 0 < value < _LAST_SECOND else None
     if not isinstance(value, str):
         return None
     try:
-        # Python 3.10 cannot parse the Z.  A time without an offset is local time.
+        # Python 3.10 cannot parse the Z.  astimezone() reads a time without an offset as local.
         return nanoseconds(datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone())
     except (ValueError, OverflowError, OSError):
         return None

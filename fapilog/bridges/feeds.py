@@ -1,7 +1,8 @@
 """The code that all bridges share.
 
-A ``Feed`` finds the target of a bridge's records.  Other code detects records that a
-delivery has logged, and records that another bridge has already taken.
+A ``Feed`` finds the target that gets a bridge's records, usually a runtime.  Other code
+in this module detects records that bridges must skip: records that are logged during a
+delivery, and records that another bridge has already taken.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _NUMBERS: Final = SCALARS - {str}
 
 
 def no_target() -> RecordTarget | None:
-    """Return None, so that a record has no target."""
+    """Return None: the package ``runtime`` is not imported yet, so a record has no target."""
     return None
 
 
@@ -42,8 +43,8 @@ class Taken(str):
     """The logger name of a :mod:`logging` record that a bridge has taken.
 
     Copies of the record keep this name, even the copy that a queue handler makes.
-    OpenTelemetry's handlers pass the name to a logger provider.  All other code
-    sees an ordinary string.
+    OpenTelemetry's handlers pass the name to a logger provider, which can skip the
+    record.  All other code sees an ordinary string.
 
     Attributes:
         by: the targets that have taken the record.
@@ -53,7 +54,7 @@ class Taken(str):
     by: tuple[RecordTarget, ...]
 
     def __new__(cls, name: str, by: tuple[RecordTarget, ...]) -> Self:
-        """Return a copy of ``name``, marked with the targets ``by``."""
+        """Return a copy of ``name`` that also stores the targets ``by``."""
         made = super().__new__(cls, name)
         made.by = by
         return made
@@ -67,11 +68,12 @@ class Passing(threading.local):
     """The state of the bridges on one thread.
 
     Attributes:
-        watched: whether a bridge reads ``taken``; otherwise ``taken`` is not set.
+        watched: whether a bridge on any thread reads ``taken``; if False, ``taken``
+            stays None, to save time.
         taken: the :mod:`logging` record that a bridge has taken, while the loggers'
             own handlers receive the record; else None.
-        reported: the exception, warning or event loop context that a running
-            hook has reported, or True if there is no such object; else None.
+        reported: while a hook runs, the exception, warning or event loop context
+            that it has logged, or True if there is no such object; else None.
         formatting: whether user code is formatting a :mod:`logging` message.
     """
 
@@ -88,8 +90,8 @@ class Feed:
     """Finds the target of a bridge's records, again for each record.  Thread-safe.
 
     Args:
-        getter: the function that returns the target of a record, or None to
-            drop the record; None stands for :data:`default_target`.
+        getter: the function that returns the target of a record, or returns None
+            to drop the record.  Without a getter, :data:`default_target` is called.
     """
 
     __slots__ = ("_fed", "_getter", "_given", "_marks")
@@ -107,7 +109,7 @@ class Feed:
     def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:
         """Replace the function that returns the target."""
         self._given = getter
-        # A lambda, because the package ``runtime`` replaces the global later.
+        # A lambda, because the package ``runtime`` replaces ``default_target`` later.
         self._getter = getter or (lambda: default_target())  # noqa: PLW0108
 
     def __deepcopy__(self, _memo: object) -> Feed:
@@ -116,8 +118,8 @@ class Feed:
     def __reduce__(self) -> tuple[type[Feed], tuple[()]]:
         from pickle import PicklingError  # noqa: PLC0415 - already loaded: it calls this method
 
-        # A getter that is a function of a module exists in the other process too, but
-        # the runtime to which it leads there may be another one.
+        # Even a getter that can be pickled by its name is refused, because it may return
+        # a different runtime in the other process.
         if self._given not in (None, default_target):
             msg = (
                 "cannot pickle a bridge to a separate Runtime, which another process does not "
@@ -127,7 +129,7 @@ class Feed:
         return Feed, ()
 
     def target(self) -> RecordTarget | None:
-        """Return the target of a record.  May configure the default runtime."""
+        """Return the target of the next record.  May configure the default runtime."""
         target = self._getter()
         if target is not None:
             self._fed = target
@@ -145,30 +147,34 @@ class Feed:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether this feed's target has taken the record with the logger name ``name``."""
+        """Whether this feed's target has taken the record that has ``name`` as its logger name."""
         if type(name) is not Taken:
             return False
         return self._fed in name.by or self._getter() in name.by
 
     def flush(self, timeout: float) -> bool:
-        """Flush the last record's target, for up to ``timeout`` s.  Never creates a runtime."""
+        """Flush the target of the last record.  Never creates a runtime.
+
+        Blocks up to ``timeout`` seconds.  Returns False if this time passes.
+        """
         return self._fed is None or self._fed.flush(timeout)
 
 
 def is_suppressed() -> bool:
     """Whether the caller runs inside a delivery of fapilog or of an OpenTelemetry SDK.
 
-    The records that a delivery logs are dropped; otherwise each delivery would cause
-    the next one.
+    Bridges drop the records that are logged during a delivery, because each delivery would
+    otherwise cause another delivery.
     """
     return BOUND.get() is SUPPRESSED or bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
 def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
-    """Whether an OpenTelemetry handler has converted a record that ``target`` has already taken.
+    """Whether an OpenTelemetry record comes from a :mod:`logging` record that ``target`` has taken.
 
-    The SDK caches loggers by name, so it loses a :class:`Taken` name.  Therefore
-    this function compares the record that handlers on this thread are receiving.
+    A handler of OpenTelemetry may have converted that record.  The SDK caches loggers by
+    name, so the :class:`Taken` name is lost.  Therefore ``name`` and ``timestamp`` are
+    compared with the record that the loggers' handlers on this thread are receiving.
     """
     record = PASSING.taken
     if record is None or record.name != name:
@@ -181,12 +187,12 @@ def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
 
 
 def body_of(value: Any) -> AnyValue:
-    """Return a snapshot of a body; a str of ordinary length is its own snapshot."""
+    """Return a snapshot of a body.  A str within the length limit is returned unchanged."""
     return value if type(value) is str and len(value) <= _MAX_TEXT else snapshot(value)
 
 
 def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a snapshot of fields; a dict of small, immutable values is its own snapshot."""
+    """Return a snapshot of fields.  A dict of small, immutable values is returned unchanged."""
     for value in fields.values():
         kind = type(value)
         if kind in _NUMBERS or (kind is str and len(value) <= _MAX_TEXT):
@@ -197,5 +203,5 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def scope_of(name: str) -> Scope:
-    """Return the one scope of all loggers with this name."""
+    """Return the scope that all loggers with this name share."""
     return Scope(str(name))  # str(), because ``name`` may be of type Taken

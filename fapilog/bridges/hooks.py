@@ -103,7 +103,7 @@ def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Ho
     """Return a hook that logs a report and then calls ``found``, the previous hook.
 
     ``describe`` makes the report from the hook's arguments, or returns None if the
-    hook must not log.
+    hook must not log.  While the patch ``name`` is not active, nothing is logged.
     """
 
     def hook(*args: Any, **kwargs: Any) -> None:  # pragma: no cover - see disguised()
@@ -187,7 +187,10 @@ def _context_of(task: Any, handle: Any) -> Context:
 
 
 def _hook_loop(loop: aio.AbstractEventLoop | None) -> None:
-    """Wrap the exception handler of a loop whose class does not inherit from asyncio's."""
+    """Wrap the exception handler of a loop that is not an ``aio.BaseEventLoop``, such as uvloop's.
+
+    The patch of ``aio.BaseEventLoop`` covers all other loops.
+    """
     if loop is None or isinstance(loop, aio.BaseEventLoop) or loop in _loops:
         return
     found = loop.get_exception_handler()

@@ -24,9 +24,9 @@ from fapilog.values.objects import type_name
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
 
-#: The key in loguru's record under which format() saves the caller.
+#: The key in loguru's record under which format() saves the caller's ids and bound fields.
 _CALLER: Final = "fapilog.caller"
-#: The key in loguru's record under which the sinks note which of them takes the record.
+#: The key in loguru's record for a dict: which sink takes the record, by target.
 _CLAIMS: Final = "fapilog.sinks"
 _HEADER: Final = "Traceback (most recent call last)"
 _TRACE: Final = 5
@@ -36,7 +36,7 @@ class LoguruSink:
     """A sink for ``loguru.logger.add``.
 
     The message becomes the body, and ``extra`` becomes typed attributes, which
-    win over the bound context.  The level's number becomes the severity and its
+    override bound fields of the same name.  The level's number becomes the severity and its
     name becomes the severity text.  An exception becomes the ``exception.*``
     attributes, ``otel.event.name`` in ``extra`` becomes the event name, and
     ``name`` becomes the scope.  The record keeps loguru's time.
@@ -46,7 +46,7 @@ class LoguruSink:
     with ``enqueue=True``.  With ``enqueue=True`` the stack trace is the text that
     loguru has formatted, because the sink gets no frames.
 
-    Thread-safe; does not raise.  Waits only as ``RecordTarget.offer`` does.
+    Thread-safe; does not raise.  Blocks only if ``RecordTarget.offer`` blocks.
 
     Args:
         runtime: the runtime that gets the records; by default the default
@@ -63,10 +63,10 @@ class LoguruSink:
         feeds.Passing.watched = True
 
     def format(self, record: Any) -> str:
-        """Save the caller's ids and bound context in ``record``; return a format.
+        """Save the caller's ids and bound fields in ``record``, and return a format string.
 
-        The format contains only the exception, because the sink reads all other
-        data from the record.
+        The format string contains only the exception, because the sink reads all
+        other data from the record.
         """
         fields: dict[str, Any] = record
         if _CALLER not in fields:
@@ -94,7 +94,7 @@ class LoguruSink:
         take(self.feed, name, number, lambda: self._event(message, fields, name, number))
 
     def _claim(self, fields: dict[str, Any]) -> bool:
-        """Whether this sink takes the record; of all sinks with the same target, only one does."""
+        """Claim the record; return False if another sink with the same target has claimed it."""
         # Ids instead of objects, because loguru pickles the record for its queue.
         claims: dict[int, int] = fields.setdefault(_CLAIMS, {})
         return claims.setdefault(id(self.feed.target()), id(self)) == id(self)
@@ -130,7 +130,7 @@ class LoguruSink:
 
 
 def _time_of(time: Any) -> int | None:
-    """Return the time of a record, or None if a patcher has replaced it by another value."""
+    """Return the time in nanoseconds, or None if user code has replaced loguru's datetime."""
     try:
         return nanoseconds(time)
     except Exception:  # noqa: BLE001 - the value may be of any class
@@ -146,9 +146,10 @@ def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[s
 
 
 def _is_passing(fields: dict[str, Any]) -> bool:
-    """Whether a handler of ``logging`` gives loguru a record that fapilog has already taken.
+    """Whether loguru's record comes from a ``logging`` record that fapilog has already taken.
 
-    If so, the message has the record's text, and either the record's exception or none.
+    A handler such as loguru's InterceptHandler may have passed it on.  If so, both have
+    the same text, and loguru's record has the same exception or no exception.
     """
     record = feeds.PASSING.taken
     if record is None:

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class Patch:
     """One function of another library, which is wrapped while the patch is applied.
 
-    Not thread-safe: hold a :class:`SetupLock`.
+    Not thread-safe: callers must hold a :class:`SetupLock`.
 
     Args:
         place: the class or module that has the function as an attribute.
         name: the name of the attribute.
-        around: the function that makes the wrapper of the found function.  After
-            ``undo``, the wrapper must only call the found function: it stays in
-            place if other code has wrapped it.
+        around: a function that takes the original function and returns the wrapper.
+            After ``undo``, the wrapper must only call the original function, because
+            the wrapper stays in use if other code has wrapped it.
 
     Attributes:
         active: whether the patch is applied.
@@ -55,7 +55,7 @@ class Patch:
             setattr(self._place, self._name, self._wrapper)
 
     def undo(self) -> None:
-        """Restore the found function, unless other code has replaced the wrapper."""
+        """Restore the original function, unless other code has replaced the wrapper."""
         self.active = False
         if self._wrapper is not None and getattr(self._place, self._name) is self._wrapper:
             setattr(self._place, self._name, self._found)
@@ -63,11 +63,12 @@ class Patch:
 
 
 def disguised(wrapper: Callable[..., Any], place: type | ModuleType) -> Callable[..., Any]:
-    """Return ``wrapper`` as a function of the module that owns ``place``.
+    """Return a copy of ``wrapper`` that seems to be defined in the module of ``place``.
 
     To find the caller of a log call, libraries skip their own frames, by file
     (logging, loguru's InterceptHandler) or by module (structlog, warnings).
-    They must also skip the wrapper's frame.  The wrapper must not have defaults.
+    Thanks to the copy, they also skip the wrapper's frame.  The wrapper must not
+    have default arguments, because the copy has none.
     """
     name = place.__module__ if isinstance(place, type) else place.__name__
     file = getattr(sys.modules.get(name), "__file__", None)

@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
 
 #: The longest wait of ``Handler.flush()``, in seconds.  It is short, because
-#: ``logging.shutdown`` calls this method at exit.
+#: ``logging.shutdown`` calls ``flush()`` at exit.
 FLUSH_TIMEOUT: Final = 1.0
 
 _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
-# The attributes that every record has, or that formatters or OpenTelemetry add to a record.
+# Attributes that are not extras: every record has them, or formatters or OpenTelemetry add them.
 _NOT_EXTRA: Final = frozenset(_PLAIN) | {
     "asctime",
     "message",
@@ -68,13 +68,13 @@ class Handler(logging.Handler):
 
     The body is the message as ``logging`` formats it; the handler's formatter is
     not used.  A mapping that is logged without arguments stays structured.
-    Extras become attributes, which win over the bound context; the extra
+    Extras become attributes and override bound fields of the same name; the extra
     ``otel.event.name`` becomes the event name.  The handler skips records of
-    fapilog's own loggers, records that a delivery logs, and records that another
-    handler has given to the same runtime.
+    fapilog's own loggers, records that are logged during a delivery, and records
+    that another handler has given to the same runtime.
 
-    Thread-safe; handles a record without a lock and without raising.  Waits
-    only as ``RecordTarget.offer`` does.
+    Thread-safe; handles a record without a lock and without raising.  Blocks
+    only if ``RecordTarget.offer`` blocks.
 
     Args:
         level: the lowest level that is handled, as in ``logging.Handler``, or a ``Severity``.
@@ -85,7 +85,8 @@ class Handler(logging.Handler):
         thread_attributes: whether to add ``thread.id`` and ``thread.name``.
     """
 
-    #: The number of handlers that the application has created.  Not public.
+    #: The number of handlers that were created, except by :func:`install` for the root
+    #: logger.  If it is 0, no logger has to be searched for handlers.  Not public.
     placed: ClassVar[int] = 0
 
     def __init__(
@@ -106,14 +107,14 @@ class Handler(logging.Handler):
         return self
 
     def __deepcopy__(self, _memo: object) -> Handler:
-        return self  # as a logger of ``logging``; a second handler would change nothing
+        return self  # a copy would skip every record that this handler has taken
 
     def __reduce__(self) -> tuple[Callable[..., Handler], tuple[object, ...]]:
         state = {name: value for name, value in vars(self).items() if name != "lock"}
         return _loaded, (type(self), state)
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter and emit a record; user code may run here, so the handler's lock is not held."""
+        """Filter and emit a record, without the handler's lock because filters may be user code."""
         name = getattr(record, "name", None)
         if type(name) is feeds.Taken and self.feed.has(name):
             return False
@@ -155,14 +156,17 @@ class Handler(logging.Handler):
     def _emit_corrected(
         self, record: logging.LogRecord, target: RecordTarget, error: Exception
     ) -> None:
-        """Emit a copy of a record whose attributes have wrong types, or at least count it."""
+        """Emit a corrected copy of a record that cannot be converted because of ``error``.
+
+        If even the copy cannot be converted, offer a stand-in, so that the call is counted.
+        """
         if type(record) is CorrectedRecord:
             target.offer(stand_in(record.name, INFO, error))
             record.name = self.feed.mark(record.name, target)
             return
         corrected = CorrectedRecord(record)
         self.emit(corrected)
-        record.name = corrected.name  # the mark of a record that has been taken
+        record.name = corrected.name  # so that other handlers skip the record
 
     def flush(self) -> None:
         """Wait for up to 1 s until all logged records are delivered or dropped."""
@@ -177,7 +181,7 @@ class Handler(logging.Handler):
         if attributes:
             event_name = take_event_name(attributes)
             if "color_message" in attributes and record.name.partition(".")[0] == "uvicorn":
-                del attributes["color_message"]  # a copy of the message for terminals
+                del attributes["color_message"]  # the message with colours for a terminal
         body = _body(record, attributes)
         if "message" in vars(record) and vars(record)["message"] is record.msg:
             body = _unqueued(body, attributes)
@@ -214,7 +218,7 @@ class Handler(logging.Handler):
 
     def _attributes(self, record: logging.LogRecord) -> dict[str, Any]:
         fields = vars(record)
-        # A record with extras has more attributes than a plain record.
+        # A record without extras has as many attributes as a plain record: skip the search.
         attributes = (
             {name: fields[name] for name in filterfalse(_NOT_EXTRA.__contains__, fields)}
             if len(fields) != len(_PLAIN)
@@ -230,13 +234,13 @@ class Handler(logging.Handler):
         if record.stack_info:
             attributes["code.stacktrace"] = record.stack_info
         if record.exc_text and not record.exc_info:
-            # The record passed through a queue or a socket, which keeps only the text.
+            # The record passed through a queue or a socket, which keeps only the exception's text.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
 
 
 def _loaded(kind: type[Handler], state: dict[str, Any]) -> Handler:
-    """Return a handler that was pickled, with its level, filters and options."""
+    """Rebuild a pickled handler with its level, filters and options."""
     handler = kind.__new__(kind)
     Handler.__init__(handler)
     vars(handler).update(state)
@@ -246,8 +250,8 @@ def _loaded(kind: type[Handler], state: dict[str, Any]) -> Handler:
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
     """Return the formatted message, or the raw message if it cannot be formatted.
 
-    Formatting runs user code.  If this code logs, its message is not formatted, to
-    prevent an endless recursion.
+    Formatting may run user code, such as a ``__str__``.  If that code logs a message, the
+    message is not formatted, to prevent an endless recursion.
     """
     msg = record.msg
     if type(msg) is str and not record.args:
@@ -272,7 +276,7 @@ def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
 
 
 def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
-    """Move a stack trace that ``QueueHandler.prepare`` added to a message into the attributes."""
+    """Move a stack trace that ``QueueHandler.prepare`` appended to ``body`` to the attributes."""
     if not isinstance(body, str) or not (found := _TRACEBACK.search(body)):
         return body
     attributes.update(from_traceback(f"{body[found.end() :]}\n"))
@@ -280,14 +284,20 @@ def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
 
 
 def _is_reported(record: logging.LogRecord) -> bool:
-    """Whether a record repeats a report of a hook from ``fapilog.bridges.hooks``."""
+    """Whether a record repeats the warning or exception that a hook has just logged.
+
+    Called only while a hook of ``fapilog.bridges.hooks`` runs on this thread.
+    """
     if record.name in {"asyncio", "py.warnings"}:
         return True
     return bool(record.exc_info) and resolve(record.exc_info) is feeds.PASSING.reported
 
 
 def _function_name(record: logging.LogRecord) -> str:
-    """Return the name of the function that logged, qualified if its frame is on this stack."""
+    """Return the name of the function that logged.
+
+    The name is qualified if the function is still running on this thread.
+    """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the record holds no frame
     while frame is not None:
         code = frame.f_code
@@ -302,7 +312,7 @@ def _function_name(record: logging.LogRecord) -> str:
 class _Installation:
     handler: Handler
     level: int  # the logger's level before install()
-    wanted: int | None = None  # if None, the target's levels apply
+    wanted: int | None = None  # passed to install(); if None, the target's levels apply
     lowered_to: int | None = None
 
 
@@ -351,7 +361,11 @@ class _Everywhere(Patch):
 
 
 def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
-    """Give the record to the application's own ``Handler`` objects, whose options may differ."""
+    """Give the record to the application's own ``Handler`` objects first, if they share the target.
+
+    They go first because their options, such as ``code_attributes``, may differ from
+    those of ``instead_of``, the handler that :func:`install` made.
+    """
     target = instead_of.feed.target()
     place: logging.Logger | None = logger
     while place is not None:
@@ -376,21 +390,21 @@ def install(
 ) -> None:
     """Give the records of a logger, and of the loggers that propagate to it, to a runtime.
 
-    For the root logger, these are the records of every logger, propagating or
-    not.  A second call only changes the target and the level.  A logger that
-    already has a :class:`Handler`, for example from a ``dictConfig``, does not
-    get a second one.  The logger's own level is lowered to the wanted level if
-    necessary.  Thread-safe; does not block.
+    For the root logger, these are the records of every logger, even of loggers that
+    do not propagate.  A second call for the same logger only changes the target and
+    the level.  A logger that already has a :class:`Handler`, for example from a
+    ``dictConfig``, does not get a second one.  If the logger's own level is above
+    ``level``, it is lowered.  Thread-safe; does not block.
 
     Args:
         target: the function that returns the target of a record, or None to
             drop the record; by default it returns the default runtime.
-        level: the lowest wanted level: a level of ``logging``, a ``Severity``, or any
-            name of a severity.  If None, the target's levels apply.
+        level: the lowest level of the records to send: a level of ``logging``, a
+            ``Severity``, or the name of a severity.  If None, the target's levels apply.
         logger: a logger or its name; by default the root logger.
 
     Raises:
-        ConfigurationError: ``level`` is not a level.
+        ConfigurationError: ``level`` is not a known level.
     """
     found = _logger(logger)
     number = None if level is None else _level_number(level)
@@ -415,9 +429,10 @@ def install(
 
 
 def uninstall(logger: logging.Logger | str | None = None) -> None:
-    """Undo :func:`install`, if it was called.  Thread-safe; does not block.
+    """Undo :func:`install` for a logger, by default the root logger.
 
-    A level that other code has set since then is kept.
+    Does nothing if ``install`` was not called.  If other code has changed the logger's
+    level since ``install``, that level is kept.  Thread-safe; does not block.
     """
     found = _logger(logger)
     with _lock:
@@ -438,13 +453,13 @@ def uninstall_all() -> None:
 
 
 def installed() -> dict[logging.Logger, int | None]:
-    """Return the loggers on which :func:`install` is in force, with their wanted levels."""
+    """Return the level, or None, that was passed to :func:`install` for each installed logger."""
     with _lock:
         return {logger: made.wanted for logger, made in _installations.items()}
 
 
 def follow_levels() -> None:
-    """Adapt the loggers' levels, after the levels of a runtime have changed."""
+    """Adjust the levels of the installed loggers after the levels of a runtime have changed."""
     with _lock:
         for logger, made in list(_installations.items()):
             _open_level(logger, made, made.handler.feed.target())
@@ -461,7 +476,7 @@ def _logger(logger: logging.Logger | str | None) -> logging.Logger:
 
 
 def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarget | None) -> None:
-    """Lower a logger's own level to the wanted level, if it is higher."""
+    """Lower a logger's own level if it would drop records that ``made`` or the target wants."""
     _restore_level(logger, made)
     wanted = made.wanted
     if wanted is None and target is not None:

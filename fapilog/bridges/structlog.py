@@ -38,10 +38,11 @@ class StructlogProcessor:
     becomes the attribute ``code.stacktrace``, ``timestamp`` becomes the time,
     ``logger`` or the wrapped logger's name becomes the scope, and
     ``otel.event.name`` becomes the event name.  The severity comes from ``level``
-    or the method, and the ids from the active span, in ``a…`` methods too.
+    or the method.  The trace and span ids come from the active span, in asynchronous
+    methods such as ``ainfo`` too.
 
     structlog never calls the wrapped logger, which may be of any kind.
-    Thread-safe.  Waits only as ``RecordTarget.offer`` does.
+    Thread-safe.  Blocks only if ``RecordTarget.offer`` blocks.
 
     Args:
         runtime: the runtime that gets the records; by default the default
@@ -59,7 +60,7 @@ class StructlogProcessor:
         Raises:
             DropEvent: always, so that structlog does nothing more.
         """
-        # An earlier processor may have rendered the event.
+        # An earlier processor may have rendered the event to text.
         fields = dict(event_dict) if isinstance(event_dict, Mapping) else {"event": event_dict}
         name = fields.get("logger")
         if not isinstance(name, str) or not name:
@@ -109,9 +110,9 @@ def install(
 ) -> None:
     """Configure structlog to log through fapilog's default runtime.
 
-    structlog's context variables are merged, stacks are rendered on request,
-    and fapilog's levels apply.  A second call replaces the processors of the
-    first.  Thread-safe; does not block.
+    Events get structlog's context variables, and with ``stack_info=True`` the stack.
+    fapilog's levels apply.  A second call replaces the processors of the first call.
+    Thread-safe; does not block.
 
     Args:
         processors: structlog processors that run before fapilog takes the event.

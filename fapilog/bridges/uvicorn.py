@@ -1,7 +1,8 @@
-"""Keeps uvicorn's own lines off a console that shows them already.
+"""Keeps uvicorn from printing records that a console sink prints too.
 
-uvicorn adds handlers to its loggers.  After ``install_stdlib()`` its records
-also reach a runtime, whose console sink would show each of them a second time.
+uvicorn adds printing handlers to its loggers.  After ``install_stdlib()`` its records
+also reach a runtime.  If that runtime has a console sink, each record would appear
+twice, so the filters in this module drop the record from uvicorn's handlers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
 class _NotShown(logging.Filter):
-    """Drops the records that a runtime has taken and shows on its console."""
+    """Drops the records that a runtime with a console sink has taken."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         name = record.name
@@ -25,9 +26,10 @@ class _NotShown(logging.Filter):
 
 
 class _Placing(logging.Filter):
-    """Puts :class:`_NotShown` on uvicorn's own handlers, which uvicorn may make at any time.
+    """Adds :class:`_NotShown` to uvicorn's own handlers, again for each record.
 
-    The filter of a logger survives ``dictConfig``; that of a handler does not.
+    uvicorn may replace its handlers at any time with ``dictConfig``, and their filters
+    are lost.  ``dictConfig`` keeps the filters of loggers, so this filter is on the loggers.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - every record passes
@@ -39,10 +41,10 @@ class _Placing(logging.Filter):
 
 
 def _prints_for_uvicorn(handler: logging.Handler) -> bool:
-    """Whether uvicorn, the command ``fastapi run`` or gunicorn has made a handler that prints."""
+    """Whether ``handler`` prints and was made by uvicorn, ``fastapi run`` or gunicorn."""
     formatters = type(handler.formatter).__mro__
     is_uvicorns = any(kind.__module__ == "uvicorn.logging" for kind in formatters)
-    # gunicorn marks its handlers; the others write to files.
+    # gunicorn sets ``_gunicorn`` on its handlers; those of other classes write to files.
     is_gunicorns = hasattr(handler, "_gunicorn") and type(handler) is logging.StreamHandler
     return is_uvicorns or is_gunicorns
 
@@ -52,7 +54,7 @@ _placing: Final = _Placing()
 
 
 def hide_doubles() -> None:
-    """Hide uvicorn's own line of each record that a console sink shows."""
+    """Keep uvicorn's handlers from printing the records that a console sink prints."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_placing)
 

@@ -2,7 +2,8 @@
 
 Each command is one module or one package with the command's name; ``app`` collects
 the commands, and ``terminal`` writes their output.  The commands need the extra
-``fapilog[cli]``; demo and receive need ``fapilog[demo]``.  Read ``app`` first.
+``fapilog[cli]``, but demo and receive need ``fapilog[demo]``, which includes it.  Read
+``app`` first.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line with these arguments, or with the arguments of the process.
+    """Run the command line with ``arguments``.  If they are None, use those of the process.
 
     Raises:
-        SystemExit: always: 0 on success, 1 if the command found a problem, 2 for
-            a wrong option, and 130 after Ctrl-C.
+        SystemExit: always.  Its code is 0 on success, 1 if the command found a problem,
+            2 for a wrong option, and 130 after Ctrl-C.
     """
     try:
         with quiet_interrupt():
@@ -33,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments, prog_name="fapilog")
     except ConfigurationError as error:
         _fail(WRONG_USAGE, str(error))
-    except KeyboardInterrupt:  # typer catches it only inside a command
+    except KeyboardInterrupt:  # typer handles Ctrl-C only while a command runs
         sys.exit(INTERRUPTED)
-    except OSError as error:  # for example, the disk of standard output is full
+    except OSError as error:  # for example, standard output is a file on a full disk
         _fail(1, str(error))
 
 

@@ -55,4 +55,4 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Accept the options that precede a command's name."""
+    """Accept ``--version``, the only option that precedes a command's name."""

@@ -1,7 +1,8 @@
 """``fapilog check``: sends one record through every configured sink and shows the answers.
 
 A runtime makes the record, with the real settings, resource and redaction.  Then the
-command calls ``send`` of each sink itself, once, so that it can show the sink's answer.
+command calls each sink's ``send`` once, without the runtime's queue and retries, so that
+it can show the sink's answer.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-# Rows of words and a fix.  The fix of the first row with a word in the answer is shown.
+# Each row contains words, and the fix that is shown if one of the words occurs in the sink's
+# answer.  The first matching row wins.
 _NETWORK_FIXES: Final = (
     (("WRONG_VERSION",), "the backend does not use TLS: write http:// instead of https://"),
     (("not known", "lookup"), "check the host name"),
@@ -43,7 +45,7 @@ _NETWORK_FIXES: Final = (
     ),
 )
 _OTLP_FIXES: Final = (
-    (("use port 4318",), ""),  # the answer itself contains the fix
+    (("use port 4318",), ""),  # the answer already contains this fix
     (
         ("disconnected",),
         "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -74,7 +76,7 @@ _LOKI_FIXES: Final = (
     (("HTTP 404", "HTTP 405"), "this address accepts no push; Loki's usual port is 3100"),
 )
 
-# The text for each type of error.  The first row whose type matches is shown.
+# By type of error: the text that the verdict begins with.  The first type that matches wins.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),
@@ -83,7 +85,13 @@ _FAILURES: Final = (
 
 
 class Verdict(NamedTuple):
-    """Whether a sink delivered the record, its answer, and the fix."""
+    """The result of sending the record through one sink.
+
+    Attributes:
+        delivered: whether the sink delivered the record.
+        text: the time that the delivery took, or the reason why it failed.
+        fix: what the user can do about a failure, or "" if that is not known.
+    """
 
     delivered: bool
     text: str
@@ -129,9 +137,9 @@ def check(
 
 
 def make_record(settings: Settings) -> LogRecord:
-    """Return a record that a runtime with these settings passes to a sink."""
+    """Log one record through a runtime with these settings.  Return it as a sink gets it."""
     memory = MemorySink()
-    # Levels and routes must not drop this record.
+    # The user's levels and routes must not drop this record.
     open_to_all = {"level": INFO, "levels": {}, "routes": {}}
     with Runtime(settings.model_copy(update=open_to_all), sinks=memory) as runtime:
         runtime.get_logger("fapilog.check").info("fapilog check: this record can be ignored")
@@ -141,7 +149,7 @@ def make_record(settings: Settings) -> LogRecord:
 def send_to_console(
     terminal: Terminal, sinks: Mapping[str, Sink[Any]], record: LogRecord, timeout: float
 ) -> dict[str, Verdict]:
-    """Send the record to each console sink, under a heading, and return the verdicts."""
+    """Write the record to each console sink, under a heading.  Return the verdicts by name."""
     verdicts = {}
     for name, sink in sinks.items():
         if isinstance(sink, ConsoleSink):
@@ -152,8 +160,8 @@ def send_to_console(
 
 
 def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
-    """Send ``record`` through the sink and close it.  Blocks up to ``timeout`` seconds."""
-    sys.stdout.flush()  # a console sink does not write through this buffer
+    """Send ``record`` through ``sink``, then close the sink.  Blocks up to ``timeout`` seconds."""
+    sys.stdout.flush()  # keeps the order, because a console sink bypasses this buffer
     began = monotonic()
     try:
         with contextlib.closing(sink):

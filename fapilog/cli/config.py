@@ -62,12 +62,12 @@ def config(
 
 
 def named_sinks(settings: Settings) -> list[str]:
-    """Return the names of the sinks that an application with these settings has."""
+    """Return the sinks that these settings select, as texts like ``console`` or ``otlp:URL``."""
     return [str(spec) for spec in wanted_sinks(settings)]
 
 
 def settings_entries(settings: Settings) -> Iterator[Entry]:
-    """Yield fapilog's options, each with its dotted name."""
+    """Yield one entry per fapilog option, with a dotted name such as ``spool.directory``."""
     origins = Settings.origins()
     for option, value in _options(settings):
         source = origins.source(option)
@@ -77,7 +77,7 @@ def settings_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every option with its dotted name; routes have only the options that are set."""
+    """Yield each option's dotted name and value.  For a route, skip options that are not set."""
     for name, value in group:
         option = prefix + name
         if isinstance(value, BaseModel):
@@ -94,7 +94,7 @@ def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def otlp_sections(settings: Settings) -> Iterator[tuple[str, list[Entry]]]:
-    """Yield a title and the OpenTelemetry options of each OTLP sink."""
+    """Yield, for each OTLP sink, a title and its options from OpenTelemetry's variables."""
     for spec in named_sinks(settings):
         if spec.partition(":")[0].lower() == "otlp":
             yield f"sink {mask_url(spec)}", list(_otlp_entries(spec, settings))
@@ -121,7 +121,7 @@ def _otlp_origin(option: str) -> str:
 
 
 def resource_entries(settings: Settings) -> Iterator[Entry]:
-    """Yield the resource's attributes as a sink receives them."""
+    """Yield one entry per attribute of the resource, with secrets masked."""
     attributes = detect_resource(None, settings.service_name).attributes
     redact = RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
     given = os.environ.get(_RESOURCE_VARIABLE, "").split(",")
@@ -135,7 +135,7 @@ def resource_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _plain(option: str, value: Any) -> Any:
-    """Return a value for JSON, with severities as names and URLs without credentials."""
+    """Return ``value`` for output: severities as names, and URLs without credentials."""
     if isinstance(value, int) and option.endswith("level"):
         return _severity(value)
     if option == "file.mode":

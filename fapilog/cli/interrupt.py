@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Exit code when an option or a variable is wrong; typer uses it for wrong arguments.
+#: The exit code for a wrong option or environment variable, as in typer.
 WRONG_USAGE: Final = 2
-#: Exit code after Ctrl-C: 128 + SIGINT, as in shells.
+#: The exit code after Ctrl-C: 128 + SIGINT, as in shells.
 INTERRUPTED: Final = 130
 
 
 @contextmanager
 def quiet_interrupt() -> Iterator[None]:
-    """End the process immediately on Ctrl-C inside the block, which only loads modules.
+    """End the process immediately if the user presses Ctrl-C inside the block.
 
-    A KeyboardInterrupt is not enough, because some modules turn it into another error.
+    The block must only import modules.  A KeyboardInterrupt would not be enough, because
+    some modules catch it during their import and raise another error.  Nothing changes if
+    the process has its own handler for SIGINT, or outside of the main thread.
     """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

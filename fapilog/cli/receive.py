@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan, Receiver
 
-#: Seconds without new data after which a trace with a root span is drawn.
+#: A trace that has a root span is drawn after this many seconds without new data.
 _WHOLE: Final = 1.0
-#: Seconds without new data after which a trace without a root span is drawn; the SDK's
-#: exporters send spans every 5 seconds.
+#: A trace without a root span is drawn after this many seconds without new data.  The SDK
+#: exports spans every 5 seconds, so the root span may arrive that much later.
 _PATIENCE: Final = 10.0
-#: Seconds between two checks for new data.
+#: The seconds between two checks for new data.
 _TICK: Final = 0.2
-#: The maximum number of records and spans that wait; if it is exceeded, the oldest traces
-#: are drawn early.
+#: The maximum number of records and spans in traces that are not drawn yet.  If it is
+#: exceeded, the oldest traces are drawn early.
 _KEEP: Final = 20_000
 
 
@@ -68,7 +68,10 @@ def receive(
 
 
 def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
-    """Draw traces until Ctrl-C, or until ``most`` are drawn; 0 means no limit.  Blocks."""
+    """Draw traces until Ctrl-C, or until at least ``most`` traces are drawn.  Blocks.
+
+    If ``most`` is 0, there is no limit.  Ctrl-C also draws the traces that still wait.
+    """
     waiting = Waiting()
     drawn = 0
     try:
@@ -86,7 +89,10 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
 
 
 def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) -> int:
-    """Draw the traces that are complete at ``now``, and return their number."""
+    """Draw new records without a trace, and the traces that are complete at ``now``.
+
+    If ``now`` is infinite, every waiting trace is complete.  Return the number of traces.
+    """
     show_untraced(terminal, waiting.add(*receiver.take(), now=monotonic()))
     traces = waiting.whole(now)
     for trace in traces:
@@ -96,7 +102,7 @@ def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) 
 
 @dataclass
 class Trace:
-    """The records and spans of one trace, and the time of its latest data."""
+    """The records and spans of one trace.  ``news`` is the time when the latest arrived."""
 
     trace_id: str
     logs: list[ReceivedLog] = field(default_factory=list)
@@ -104,7 +110,7 @@ class Trace:
     news: float = 0.0
 
     def is_whole(self, now: float) -> bool:
-        """Whether the trace is probably complete."""
+        """Whether the trace is probably complete, because no data has arrived for some time."""
         has_root = any(not span.span.parent_span_id for span in self.spans)
         return now - self.news >= (_WHOLE if has_root else _PATIENCE)
 
@@ -117,7 +123,7 @@ class Trace:
 
 
 class Waiting:
-    """The incomplete traces by id, oldest first."""
+    """The traces that are not drawn yet, oldest first."""
 
     def __init__(self) -> None:
         self._traces: dict[str, Trace] = {}
@@ -125,7 +131,10 @@ class Waiting:
     def add(
         self, logs: Iterable[ReceivedLog], spans: Iterable[ReceivedSpan], now: float
     ) -> list[ReceivedLog]:
-        """Add records and spans to their traces, and return the records without a trace."""
+        """Add records and spans, which arrived at ``now``, to their traces.
+
+        Return the records that do not belong to a trace.
+        """
         untraced: list[ReceivedLog] = []
         for log in logs:
             if log.trace_id:
@@ -142,7 +151,10 @@ class Waiting:
         return trace
 
     def whole(self, now: float) -> list[Trace]:
-        """Remove and return the complete traces, and the oldest traces if too many wait."""
+        """Remove and return the traces that must be drawn at ``now``.
+
+        These are the complete traces, and the oldest traces if too much data waits.
+        """
         size = sum(len(trace.logs) + len(trace.spans) for trace in self._traces.values())
         taken: list[Trace] = []
         for trace_id, trace in list(self._traces.items()):

@@ -14,7 +14,7 @@ from fapilog.sinks.terminal import wants_color
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# ANSI codes from the 16 colors that every terminal theme defines.
+# ANSI codes of styles.  The colors are among the 16 that every terminal theme defines.
 BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"
@@ -26,21 +26,25 @@ _MIN_WIDTH: Final = 80
 _USUAL_WIDTH: Final = 100
 _MAX_WIDTH: Final = 160
 _ELLIPSIS: Final = "…"
-# The user and password of a URL, and its query.
+# Matches the parts of a URL that may contain secrets: user and password, and the query.
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\?).+")
-# Replaces the box-drawing characters that the output's encoding does not have.
+# ASCII replacements for characters that the encoding of standard output may not have.
 _PLAIN: Final = str.maketrans("│├┤└─·✓✗…", "|||`--+x~")
 
 
 class Text(NamedTuple):
-    """A piece of a line, and the ANSI code of its style, or ""."""
+    """A piece of a line.  ``style`` is an ANSI code, or "" for plain text."""
 
     text: str
     style: str = ""
 
 
 class Terminal:
-    """Writes lines to standard output, which has ``width`` columns."""
+    """Writes lines to standard output.
+
+    Attributes:
+        width: the terminal's number of columns, but at least 80 and at most 160.
+    """
 
     def __init__(self) -> None:
         self._stream = sys.stdout
@@ -51,12 +55,12 @@ class Terminal:
         self.width = min(max(columns, _MIN_WIDTH), _MAX_WIDTH)
 
     def line(self, *pieces: Text | str) -> None:
-        """Write one line and flush it; control characters are escaped."""
+        """Write the pieces as one line and flush standard output.  Escape control characters."""
         self._stream.write("".join(self._shown(piece) for piece in pieces).rstrip() + "\n")
         self._stream.flush()
 
     def heading(self, text: str, note: str = "") -> None:
-        """Write an empty line and a heading; a long note goes on its own lines."""
+        """Write an empty line, then a heading.  A ``note`` too long for this line follows below."""
         self.line()
         if len(text) + 2 + len(note) <= self.width:
             self.line(Text(text, BOLD), "  " if note else "", Text(note, DIM))
@@ -66,7 +70,7 @@ class Terminal:
             self.line("  ", Text(piece, DIM))
 
     def table(self, rows: Sequence[Sequence[Text | str]], indent: int = 2) -> None:
-        """Write rows of equal length in aligned columns; the last column is not padded."""
+        """Write rows, which have the same number of cells, in aligned columns."""
         cells = [[_text(cell) for cell in row] for row in rows]
         widths = [max(len(cell.text) for cell in column) for column in zip(*cells, strict=True)]
         for row in cells:
@@ -89,17 +93,17 @@ def _text(piece: Text | str) -> Text:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with unprintable characters escaped, so a terminal does not obey them."""
+    """Return ``text`` with unprintable characters escaped, because they may control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def mark(*, passed: bool) -> Text:
-    """Return a green check mark or a red cross."""
+    """Return a green check mark if ``passed`` is True, else a red cross."""
     return Text("✓", GREEN) if passed else Text("✗", RED)
 
 
 def cut(text: str, width: int) -> str:
-    """Return ``text``; if it has more than ``width`` columns, an ellipsis replaces the rest."""
+    """Escape ``text``.  If it is then longer than ``width``, cut it and end it with an ellipsis."""
     text = printable(text)
     if len(text) <= width:
         return text

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Widths in columns.
 _TIME_WIDTH: Final = 8
 _NAME_WIDTH: Final = 22
-# The next two widths apply if the trace has several services.
+# These two widths are used only if the trace has spans of several services.
 _SERVICE_WIDTH: Final = 10
 _WIDE_NAME_WIDTH: Final = 30
 _DURATION_WIDTH: Final = 18  # includes the word ERROR
@@ -30,12 +30,13 @@ _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
 #: The maximum depth of the tree; deeper spans are drawn as roots.
 _MAX_DEPTH: Final = 32
-#: A value with more characters is drawn last, because it may hide the values after it.
+#: Attributes whose values have more characters than this are drawn last, because the line is
+#: cut at the terminal's width, and a long value would hide the attributes after it.
 _LONG: Final = 24
 
 
 class Timeline:
-    """Draws the records and spans of one trace, except for the attributes in ``hidden``."""
+    """Draws the records and spans of one trace.  Omits the attributes named in ``hidden``."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Timeline:
         begins = [span.span.start_time_unix_nano for span in spans]
         self._begin = min(begins or [log.record.time_unix_nano for log in self._logs], default=0)
         self._end = max((span.span.end_time_unix_nano for span in spans), default=0)
-        #: The children and the records of each span, with their times, by span id.
+        #: By span id: the child spans and the records of the span, each with its time.
         self._inner: dict[str, list[tuple[int, ReceivedLog | ReceivedSpan]]] = {
             span.span_id: [] for span in spans
         }
@@ -68,7 +69,10 @@ class Timeline:
         self._name_width = _WIDE_NAME_WIDTH if several else _NAME_WIDTH
 
     def draw(self) -> None:
-        """Draw every span once, whatever its parents are, then the records without a span."""
+        """Draw every span once, then the records that belong to no received span.
+
+        A span whose parent is missing is a root.  Spans whose parents form a cycle come last.
+        """
         roots = [span for span in self._spans if span.span.parent_span_id.hex() not in self._inner]
         for span in (*roots, *self._spans):
             if id(span) not in self._drawn:
@@ -78,11 +82,15 @@ class Timeline:
                 self._draw_log(log, "", "")
 
     def _draw_span(self, span: ReceivedSpan, branch: str, margin: str, depth: int = 0) -> None:
-        """Draw a span, then its records and children by time."""
+        """Draw a span, then its records and child spans in the order of their times.
+
+        ``branch`` contains the tree's characters on the span's own line, and ``margin``
+        contains those on the lines below.
+        """
         self._drawn.add(id(span))
         self._terminal.line(*self._bar(span, branch))
         content = sorted(self._inner[span.span_id], key=itemgetter(0))
-        self._inner[span.span_id] = []  # another span may have the same id
+        self._inner[span.span_id] = []  # drawn once, even if another span has the same id
         for position, (_, entry) in enumerate(content, start=1):
             is_last = position == len(content)
             below = margin + ("   " if is_last else "│  ")
@@ -92,7 +100,7 @@ class Timeline:
                 self._draw_span(entry, margin + ("└─ " if is_last else "├─ "), below, depth + 1)
 
     def _bar(self, span: ReceivedSpan, branch: str) -> list[Text]:
-        """Return a span's line: start, name, bar, duration and status."""
+        """Return a span's line: start, service, tree, name, bar, duration and status."""
         begin, end = span.span.start_time_unix_nano, span.span.end_time_unix_nano
         service = self._service_width
         room = self._terminal.width - _TIME_WIDTH - self._name_width - _DURATION_WIDTH - service
@@ -118,7 +126,7 @@ class Timeline:
         draw_log(self._terminal, log, time, indent + margin, indent + below, hidden=self._hidden)
 
     def _time(self, time: int) -> str:
-        """Return the milliseconds since the trace began."""
+        """Return ``time`` as text: the milliseconds since the trace began."""
         return f"{(time - self._begin) / 1e6:{_TIME_WIDTH - 2}.1f}  "
 
 
@@ -133,7 +141,8 @@ def draw_log(
 ) -> None:
     """Write a record on a line that begins with ``time`` and ``margin``.
 
-    If the record has an exception, a second line has the margin ``below``.
+    If the record has an exception, a second line, with the margin ``below``, shows it.
+    The attributes named in ``hidden`` are omitted.
     """
     severity = range_name(log.severity_number)
     style = next((style for least, style in _STYLES if log.severity_number >= least), DIM)
@@ -167,7 +176,7 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    """Return the attributes as texts ``name=value``, those with short values first."""
+    """Return the attributes as one text like ``a=1 b=2``.  Attributes with long values are last."""
     shown = {
         name: value if isinstance(value, str) else json_text(value)
         for name, value in attributes.items()

@@ -1,4 +1,4 @@
-"""The public import paths of earlier versions.
+"""Keeps public import paths of earlier versions of fapilog.
 
 ``observability`` contains the settings and the collector for Prometheus metrics.
 Only applications import this package; it imports ``runtime``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if not TYPE_CHECKING:  # otherwise type checkers would accept every misspelled name
+if not TYPE_CHECKING:  # with __getattr__, type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
         from fapilog.renamed import module_attribute  # noqa: PLC0415 - only an error needs it

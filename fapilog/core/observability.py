@@ -45,6 +45,11 @@ class ObservabilitySettings(BaseModel):
 class MetricsCollector:
     """Provides the metrics of a runtime in a Prometheus registry.
 
+    Args:
+        enabled: whether to create the registry and the metrics.
+        runtime: the runtime whose metrics are shown, or None for the default runtime at
+            the time of each scrape.
+
     Attributes:
         registry: the collector's own ``prometheus_client.CollectorRegistry``, or
             None if metrics are disabled.
@@ -82,8 +87,8 @@ def create_metrics_collector_from_settings(
 
     Args:
         settings: the options of the metrics.
-        runtime: the runtime whose metrics are shown; by default, the default
-            runtime at the time of each scrape.
+        runtime: the runtime whose metrics are shown, or None for the default runtime at
+            the time of each scrape.
 
     Raises:
         ConfigurationError: metrics are enabled, but prometheus-client is not

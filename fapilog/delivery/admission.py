@@ -1,8 +1,8 @@
-"""Decides which records may enter the queue or a sink's backlog while it fills up.
+"""Decides whether a record may enter a store, which is the queue or a sink's backlog.
 
-Every store keeps a reserve for severe records.  No record is removed to make
-room: less severe records have a lower limit, so admission costs one comparison
-and takes no lock.
+Each store reserves some of its space for severe records, so less severe records are refused
+before the store is full.  A record that has entered is never removed to make space for another
+record.  So the decision needs one comparison and no lock.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final, Literal, TypeAlias
 from fapilog.severity import INFO, WARN
 
 #: ``block`` waits for space in the store for a limited time.  ``drop_newest`` refuses records
-#: while the store is full.  ``drop_lowest`` refuses less severe records earlier.  ``spill``
-#: waits while older records move to the spool, and acts like ``drop_lowest`` if the spool
-#: accepts none.
+#: while the store is full.  ``drop_lowest`` refuses less severe records before the store is
+#: full.  ``spill`` waits while older records move to the spool, and acts like ``drop_lowest``
+#: if the spool accepts no records.
 OverflowPolicy: TypeAlias = Literal["block", "drop_newest", "drop_lowest", "spill"]
 
 _PERCENT_RESERVED: Final = 10
@@ -23,7 +23,7 @@ _PERCENT_RESERVED_FROM_DEBUG: Final = 30
 
 
 class Admission:
-    """Limits how full a store may be for a record of each severity.  Immutable.
+    """Limits how full a store may be when a record enters, by the record's severity.  Immutable.
 
     Args:
         capacity: the size of the store, in the unit that the caller counts in.
@@ -34,7 +34,8 @@ class Admission:
             store.  Under every policy, the last 10 % are reserved for them.
 
     Attributes:
-        lowest: the smallest limit; a record of any severity may enter up to it.
+        lowest: the limit for the least severe records.  While the store does not exceed this
+            limit, records of every severity may enter.
     """
 
     def __init__(
@@ -49,7 +50,10 @@ class Admission:
             self._middle = self.lowest = capacity - capacity * _PERCENT_RESERVED // 100
 
     def limit(self, severity_number: int) -> int:
-        """Return the level up to which a record of this severity may fill the store."""
+        """Return how full the store may be after a record of this severity has entered.
+
+        The result has the unit of ``capacity``.
+        """
         if severity_number >= self._protect:
             return self.capacity
         return self._middle if severity_number >= INFO else self.lowest

@@ -1,7 +1,8 @@
-"""The encoded records that wait in memory for one sink, in portions of one or more records.
+"""The encoded records that wait in memory for one sink.
 
-The pipeline's worker puts portions in; the sink's threads take batches out.
-Each counter has one writer, so the worker and the threads need no common lock.
+The pipeline's worker adds records in portions: one or more records that enter together.  The
+sink's threads remove batches, which consist of whole portions.  Each counter has one writer,
+so the worker and the threads need no common lock.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ class Batch:
     Attributes:
         items: the records, as the sink's ``encode`` returned them.
         severities: the severity numbers of the records.
-        size: the bytes of the records; 0 for a batch that :meth:`cut` made.
+        size: the bytes of the records; 0 for a batch that :meth:`piece` returned.
         born: the monotonic time at which the oldest record arrived; 0.0 if unknown.
-        frames: the frames that hold the same records on disk, in order.
+        frames: the frames of the spool that hold the same records on disk, in order.
         unacked: the number of records that are settled but still in the frames.
-        portions: the number of backlog portions that make up the batch.
+        portions: the number of entries of the backlog that the batch was made from.
         held: the bytes that the batch occupies in the backlog until it is settled.
-        parts: the smaller batches that are still unsettled, while this batch is in flight.
-        may_be_there: whether an attempt got no answer, so the backend may already have the
-            records.
+        parts: while this batch is in flight, the batches that are not settled yet: the batch
+            itself, or the smaller batches into which it was split.
+        may_be_there: whether an attempt got no answer, so that the backend may already have
+            the records.
     """
 
     items: list[Any] = field(default_factory=list)
@@ -52,20 +54,21 @@ class Batch:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether all unsettled records of the batch are also on disk."""
+        """Whether the spool has a copy on disk of every unsettled record of the batch."""
         return bool(self.frames) and not any(frame.is_lost for frame in self.frames)
 
     def cut(self) -> None:
-        """If any part remains, replace the first part with its two halves."""
+        """Split the first of ``parts`` into two halves.  Does nothing if no part is left."""
         for part in self.parts[:1]:
             middle, end = len(part) // 2, len(part)
             self.parts[:1] = [part.piece(0, middle), part.piece(middle, end)]
 
     def sample(self, skipped: int) -> None:
-        """Make one record of the last part the first part, so that it is sent alone next.
+        """Move one record of the last part into its own part, which is sent next.
 
         Args:
-            skipped: the index of the record in the last part.
+            skipped: the index of the record in the last part.  If the index is too large, the
+                last record is used.
         """
         for part in self.parts[-1:]:
             one, end = min(skipped, len(part) - 1), len(part)
@@ -74,7 +77,7 @@ class Batch:
             self.parts[:] = filter(len, [single, *self.parts[:-1], before, after])
 
     def piece(self, start: int, end: int) -> Batch:
-        """Return the records from ``start`` to ``end`` (exclusive) as a new part."""
+        """Return the records from ``start`` to ``end`` (exclusive) as a new batch."""
         piece = Batch(self.items[start:end], self.severities[start:end])
         piece.may_be_there = self.may_be_there
         return piece
@@ -87,7 +90,7 @@ class Batch:
         return rest
 
     def extend(self, portion: Batch) -> None:
-        """Append the records of ``portion``."""
+        """Append the records of the batch ``portion`` to this batch."""
         self.items += portion.items
         self.severities += portion.severities
         self.size += portion.size
@@ -95,14 +98,15 @@ class Batch:
 
 
 class Backlog:
-    """A queue of portions between the pipeline's worker and a sink's threads.
+    """A queue of encoded records between the pipeline's worker and a sink's threads.
 
-    The threads share one lock and hold it around every method; only
-    :meth:`put` and the properties need no lock.
+    The worker adds records in portions, which are batches of one or more records.  The sink's
+    threads must hold a common lock while they call :meth:`take`, :meth:`oldest`,
+    :meth:`remove` or :meth:`release`.  Everything else needs no lock.
 
     Args:
-        limits: the bounds of a batch; each portion stays within them, except
-            for a single record that exceeds them by itself.
+        limits: the limits of a batch.  A portion must not exceed them, unless it consists of
+            a single large record.
 
     Attributes:
         entered: the number of records that have entered the backlog so far.
@@ -115,7 +119,7 @@ class Backlog:
         self._bytes_out = self._bytes_taken = self._count_out = 0  # written by the sink's threads
 
     def __len__(self) -> int:
-        """The number of waiting records, without the records in flight."""
+        """The number of records that wait.  Records in flight do not count."""
         return self.entered - self._count_out
 
     @property
@@ -125,7 +129,7 @@ class Backlog:
 
     @property
     def waiting_since(self) -> float:
-        """The arrival time of the oldest waiting portion, or 0.0 if the backlog is empty."""
+        """The monotonic time at which the oldest waiting record arrived, or 0.0 if none waits."""
         try:
             return self._portions[0].born
         except IndexError:
@@ -138,26 +142,27 @@ class Backlog:
         return len(self) >= self._limits.count or waiting >= self._limits.size
 
     def fits_a_batch(self, count: int, size: int) -> bool:
-        """Whether a batch of ``count`` records and ``size`` bytes is within the limits."""
+        """Whether ``count`` records with ``size`` bytes together are within a batch's limits."""
         return count <= self._limits.count and size <= self._limits.size
 
     def put(self, portion: Batch) -> None:
-        """Add a portion.  Only the pipeline's worker calls this."""
-        # The counters change first: a thread may remove the portion as soon as it is appended.
+        """Add the records of ``portion``.  Only the pipeline's worker calls this."""
+        # The counters change first, because a thread may remove the records as soon as they
+        # are appended.
         self._bytes_in += portion.size
         self.entered += len(portion.items)
         self._portions.append(portion)
 
     def take(self) -> Batch:
-        """Remove and return the oldest portions that together make a batch."""
+        """Remove and return the oldest records, as many as a batch may contain."""
         batch = self.oldest()
         self.remove(batch)
         return batch
 
     def oldest(self) -> Batch:
-        """Return the oldest portions that together make a batch, without removing them."""
+        """Return the oldest records, as many as a batch may contain, without removing them."""
         batch = Batch()
-        # An iterator would break if the worker appended a portion during the loop.
+        # An iterator would raise RuntimeError if the worker called put() during the loop.
         for position in range(len(self._portions)):
             following = self._portions[position]
             if batch.items and not self.fits_a_batch(
@@ -169,7 +174,7 @@ class Backlog:
         return batch
 
     def remove(self, batch: Batch) -> None:
-        """Remove the portions that :meth:`oldest` returned as ``batch``."""
+        """Remove the records that :meth:`oldest` has returned as ``batch``."""
         for _ in range(batch.portions):
             self._portions.popleft()
         batch.held = batch.size
@@ -177,6 +182,6 @@ class Backlog:
         self._count_out += len(batch.items)
 
     def release(self, batch: Batch) -> None:
-        """Free the bytes of a batch that is settled or on disk.  A second call does nothing."""
+        """Free the space of a batch that is settled or on disk.  A second call does nothing."""
         self._bytes_out += batch.held
         batch.held = 0

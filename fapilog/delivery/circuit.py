@@ -1,9 +1,9 @@
 """Decides when a sink's threads may send: the circuit, and the wait before each retry.
 
-All delivery threads of a sink share one circuit.  It is closed while the backend accepts
-records.  The first failure opens it: from then on, only one thread at a time may send its
-batch as a probe, after a wait (half-open).  The first success closes the circuit for all
-threads.
+All delivery threads of a sink share one circuit.  The circuit is closed while the backend
+accepts records.  The first failure opens the circuit: from then on, only one thread at a time
+may send its batch as a probe, after a wait (half-open).  The first success closes the circuit
+for all threads.
 
 Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling (the backend's
 ``Retry-After`` replaces the circuit's own backoff).
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: The longest backoff during a shutdown if the backend sent no ``Retry-After``, in seconds.
 _CLOSING_DELAY: Final = 0.25
-#: Seconds until a thread calls enter() again while another thread probes.
+#: Seconds that a thread waits before it calls enter() again while another thread probes.
 _WHILE_PROBING: Final = 1.0
 
 
@@ -32,12 +32,12 @@ class RetryPolicy:
     """Sets the wait before each retry: exponential backoff with full jitter.
 
     Attributes:
-        initial: the upper bound of the first wait, in seconds; it doubles with
+        initial: the upper bound of the first wait, in seconds.  The bound doubles with
             each attempt.
-        maximum: the upper bound of every wait, in seconds, with or without a
-            ``Retry-After``.
-        unknown_attempts: the number of attempts after which a batch is given
-            up if the sink raises an error that is not a ``SendError``.
+        maximum: the upper bound of every wait, in seconds, even if the backend's
+            ``Retry-After`` is longer.
+        unknown_attempts: the number of attempts that may fail with an error that is neither
+            a ``RetryableError`` nor a ``PermanentError``.  Then the records are given up.
     """
 
     initial: float = 1.0
@@ -45,11 +45,16 @@ class RetryPolicy:
     unknown_attempts: int = 5
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float:
-        """Return the seconds to wait after attempt ``attempt``; the first attempt is number 1."""
+        """Return the seconds to wait before the next attempt.
+
+        Args:
+            attempt: the number of failed attempts so far, at least 1.
+            retry_after: the seconds that the backend asked to wait, or None.
+        """
         bound = min(self.initial * 2.0 ** min(attempt - 1, 32), self.maximum)
         least = bound / 20  # avoids a busy loop if the backend asks for 0 seconds
-        if isinstance(retry_after, (int, float)):  # the value may come from a user's sink
-            return min(max(least, retry_after), self.maximum)  # max() returns least for NaN
+        if isinstance(retry_after, (int, float)):  # a user's sink may pass any object
+            return min(max(least, retry_after), self.maximum)  # max(least, NaN) is least
         return random.uniform(least, bound)  # noqa: S311 - only spreads load
 
 
@@ -66,8 +71,8 @@ class Circuit:
         failures: the number of consecutive failures; 0 while the circuit is closed.
         opened_at: the time of the first of these failures, read from ``clock``; None while the
             circuit is closed.
-        access_denied: whether the backend refused the credentials of the latest
-            attempt.
+        access_denied: whether the latest attempt failed because the backend refused the
+            credentials.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class Circuit:
     def enter(self) -> float:
         """Return 0.0 if this thread may send now, else the seconds until it may ask again.
 
-        A thread that has sent reports the result with :meth:`succeed` or :meth:`fail`.
+        After sending, the thread must report the result with :meth:`succeed` or :meth:`fail`.
         """
         with self._lock:
             if not self.failures:
@@ -108,18 +113,23 @@ class Circuit:
             return 0.0
 
     def succeed(self) -> None:
-        """Close the circuit, because the backend has answered, even if it refused the batch."""
+        """Close the circuit, because the backend has answered.  A refusal is also an answer."""
         with self._lock:
             self.failures = 0
             self.access_denied = False
             self.opened_at = self._prober = None
 
     def fail(self, retry_after: float | None = None, *, access_denied: bool = False) -> None:
-        """Open the circuit, because the backend is unreachable or currently accepts no records."""
+        """Open the circuit, or set the time of the next probe if the circuit is already open.
+
+        Args:
+            retry_after: the seconds that the backend asked to wait, or None.
+            access_denied: whether the backend refused the credentials.
+        """
         with self._lock:
             self.access_denied = access_denied
             if self.failures and self._prober != native.get_ident():
-                return  # this attempt began before the circuit opened
+                return  # another thread's attempt, which began before the circuit opened
             self.failures += 1
             self._prober = None
             if self.opened_at is None:
@@ -130,7 +140,10 @@ class Circuit:
                 self.hurry()
 
     def hurry(self) -> None:
-        """Shorten all further waits, because of a shutdown.  A ``Retry-After`` still applies."""
+        """Shorten the waits between probes, because a shutdown has begun.
+
+        A wait that the backend asked for with ``Retry-After`` is not shortened.
+        """
         with self._lock:
             self._hurried = True
             if not self._is_retry_after:

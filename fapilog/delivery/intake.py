@@ -1,9 +1,9 @@
 """Puts records into a sink's backlog: routes and encodes them, and waits for free space.
 
 All of this happens on the pipeline's worker.  An encoder may still be running at the deadline
-of a shutdown.  So the intake remembers which records the worker is processing.  Under one
-lock, either the worker puts each record into the backlog, or :meth:`Intake.close` returns the
-record's severity, and the record counts as dropped.
+of a shutdown, so the intake remembers which records the worker is processing.  A lock ensures
+that each of these records is handled once: the worker puts the record into the backlog, or
+:meth:`Intake.close` returns the record's severity, and the record counts as dropped.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ class Intake:
         state: the state of the sink's delivery.
         route: the route that selects the records.
         notice: a function that tells the sink's threads that records may be ready to send.
-        divert: a function that passes records to the route's fallback; it
-            returns False if there is no fallback, or if the fallback has closed.
+        divert: a function that passes records to the route's fallback.  The function returns
+            False if there is no fallback, or if the fallback has closed.
 
     Attributes:
-        patience: the seconds that remain for all further waits for space in the backlog.
+        takes_all: whether the route selects every record.
+        closed: whether the intake refuses records, because the sink is shutting down.
+        patience: the seconds that remain for all further waits for space in the backlog;
+            infinite before a shutdown.
     """
 
     def __init__(
@@ -59,14 +62,14 @@ class Intake:
         self.takes_all = route.takes_all
         self._notice = notice
         self._divert = divert
-        # With a spool, records wait on disk during an outage, which keeps their order.
+        # With a spool, records wait on disk during an outage.  They do not go to the fallback.
         self._diverts_after = route.fallback_after if options.spool is None else math.inf
         self.closed = False
         self.patience = math.inf
         self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
         self._done = 0  # how many records of _hand are already counted
-        self._skipped = 0  # how many excluded records are not yet counted
+        self._skipped = 0  # how many records the route excluded and nobody has counted yet
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route sends to this sink.  Never raises."""
@@ -85,6 +88,8 @@ class Intake:
     def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
         """Remember the records that :meth:`take_in` will put into the backlog.  Never raises.
 
+        If the intake is closed, the records count as dropped.
+
         Args:
             records: the records that :meth:`meant` returned.
             skipped: the number of records that :meth:`meant` left out.
@@ -95,7 +100,13 @@ class Intake:
                 self._ledger.overflow.add_all("shutdown", self._empty_hand())
 
     def divert(self, records: Sequence[LogRecord]) -> bool:
-        """Add other sinks' overflow without duplicates.  Return False if this intake is closed."""
+        """Accept records from a sink whose route has this sink as its fallback.
+
+        Records that :meth:`hand` has already received are ignored.
+
+        Returns:
+            False if this intake is closed, so that the other sink must handle the records.
+        """
         with self._lock:
             if self.closed:
                 return False
@@ -106,7 +117,10 @@ class Intake:
             return True
 
     def take_in(self) -> None:
-        """Put the records that :meth:`hand` got into the backlog.  May wait for space."""
+        """Put the records from :meth:`hand` into the backlog, or pass them to the fallback.
+
+        May wait for space in the backlog.  Never raises.
+        """
         try:
             with self._lock:
                 if self.closed:
@@ -125,7 +139,10 @@ class Intake:
             self._lose(error)
 
     def close(self) -> list[int]:
-        """Accept no more records.  Return the severities of records that are not counted yet."""
+        """Refuse all further records.  Return the severity numbers of the unprocessed records.
+
+        The caller counts the unprocessed records as dropped.
+        """
         with self._lock:
             self.closed = True
             return self._empty_hand()
@@ -142,7 +159,10 @@ class Intake:
         self._skipped = 0
 
     def _empty_hand(self) -> list[int]:
-        """Count the skipped records.  Return the severities of the other uncounted records."""
+        """Forget the records from :meth:`hand`, and count the records that the route excluded.
+
+        Return the severity numbers of the forgotten records that are not counted yet.
+        """
         self._count_skipped()
         left = [record.severity_number for record in self._hand[self._done :]]
         self._hand = ()
@@ -150,14 +170,14 @@ class Intake:
 
     def _take(self, records: Sequence[LogRecord]) -> None:
         portion = self._encode(records)
-        # If all records fit under the lowest limit, one check is enough for all of them.
+        # Below the lowest limit, records of every severity may enter, so one check is enough.
         if portion and self._backlog.pending_bytes + portion.size <= self._admission.lowest:
             self._put(portion)
         else:
             self._take_singly(records)
 
     def _encode(self, records: Sequence[LogRecord]) -> Batch | None:
-        """Encode the records as one portion.  Return None if they must be encoded one by one."""
+        """Encode the records as one batch.  Return None if they must be encoded one by one."""
         size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
         if not self._backlog.fits_a_batch(len(records), size):
             return None
@@ -193,13 +213,16 @@ class Intake:
         return self._backlog.pending_bytes + size <= self._admission.limit(severity_number)
 
     def _wait(self, size: int, severity_number: int, seconds: float) -> bool:
-        """Wait for space.  Return False if the time is up or the record can never fit."""
+        """Wait up to ``seconds`` for ``size`` bytes of space in the backlog.
+
+        Return False if there is still no space, or if the record can never fit.
+        """
         if size > self._admission.limit(severity_number):
             return False
         began = monotonic()
         deadline = began + min(seconds, self.patience)
         while not self.closed and monotonic() < deadline and self._state.makes_room:
-            self._notice()  # earlier records may be ready to send
+            self._notice()  # the threads may not know about the latest records yet
             native.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
@@ -213,7 +236,10 @@ class Intake:
                 self._done += len(portion.items)
 
     def _pass_on(self, records: Sequence[LogRecord]) -> bool:
-        """Pass records to the fallback.  Return False if this sink must handle them itself."""
+        """Pass records to the fallback.  Return False if this sink must keep or drop them.
+
+        After :meth:`close`, return True and do nothing, because the records are already counted.
+        """
         with self._lock:
             if self.closed:
                 return True

@@ -1,7 +1,7 @@
-"""The ledger counts the outcome of every record, per sink.  Its counts always add up.
+"""The ledger of a sink, which counts the outcome of every record.
 
-A reader takes no lock.  Its values may be slightly out of date, but it computes ``pending``
-from the other counts, so every snapshot adds up.
+Reading the ledger takes no lock.  The counts may be slightly out of date, but ``pending`` is
+computed from the other counts, so the counts of every snapshot add up.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ class Drops:
     def add(self, reason: str, severity_number: int, count: int = 1) -> None:
         """Count ``count`` records that were dropped for ``reason``."""
         key = (reason, range_name(severity_number))
-        # No function is called, so a signal handler that also counts cannot interrupt the addition.
+        # A signal handler that also counts cannot interrupt the addition, because the addition
+        # calls no Python function.
         self._counts[key] += count
 
     def merge(self, other: Drops) -> None:
-        """Add the counts of ``other``."""
+        """Add the counts of ``other`` to this table."""
         for key, count in other.snapshot().items():
             self._counts[key] += count
 
     def plus(self, other: Drops) -> Drops:
-        """Return the sum of both tables.  If ``other`` is empty, this is ``self``, not a copy."""
+        """Return the sum of this table and ``other``, or ``self`` if ``other`` is empty."""
         if not other.snapshot():
             return self
         both = Drops()
@@ -73,11 +74,11 @@ class SinkLedger:
 
     Attributes:
         overflow: the records that were dropped before they entered the backlog.
-        drops: the records that were dropped later.
-        settled_adopted: records from an earlier process's spool that are settled or in flight;
-            they never entered the backlog.
-        sends: all attempts; ``retries`` counts the attempts after which the batch is sent
-            again.
+        drops: the records that were dropped after they entered the backlog.
+        settled_adopted: records from an earlier process's spool that are settled or in flight.
+            Such records never entered the backlog.
+        retries: the failed attempts after which the records are sent again.
+        sends: all attempts.
         durations: the number of attempts per duration in :data:`BUCKETS`;
             the last bucket has no upper bound.
         duration_sum: the sum of all durations, in seconds.
@@ -110,35 +111,36 @@ class SinkLedger:
 
 @dataclass(frozen=True)
 class Stats:
-    """A snapshot of a ledger; every count begins at start-up.
+    """A snapshot of one sink's ledger, or of the totals.  Every count begins at start-up.
 
     ``accepted == delivered + rejected + dropped + quarantined + spooled +
     pending`` always holds.
 
     Attributes:
-        accepted: records logged at an enabled level, plus adopted records; for a sink, the
-            records that it ``skipped`` are not included.
+        accepted: records logged at an enabled level, plus adopted records.  The statistics of
+            a sink do not include the records that the sink ``skipped``.
         delivered: records that a sink's backend accepted.
-        rejected: records that a backend refused for good.
+        rejected: records that a backend refused for good and that are lost.
         dropped: records that fapilog gave up, for one of the reasons in ``drops``.
         quarantined: records that a backend refused for good and that are kept
             on disk.
-        spooled: records waiting on disk.
-        pending: records in memory only that are waiting or being sent.
+        spooled: records that wait on disk.
+        pending: records that are only in memory and wait or are being sent.
         drops: ``{reason: {severity range: count}}``.  The reasons ``filtered``
             (a processor returned None), ``not_routed`` (no sink takes the
             record) and ``not_released`` (a hold ended without a release) are
             intended.  Records in a spool file that is damaged, or that another
             program deleted, count as ``spool_damaged`` with severity ``UNKNOWN``.
-        sinks: the statistics of each sink, by name; empty in a sink's own ledger.
-        processor_errors: the number of errors that processors raised; the affected records
+        sinks: the statistics of each sink, by name; empty in the statistics of one sink.
+        processor_errors: the number of errors that processors raised.  The records concerned
             were masked.
-        redacted: values masked by redaction.
-        adopted: records that were taken over from an earlier process's spool.
+        redacted: the number of values that redaction masked.
+        adopted: records that an earlier process left in its spool and this process adopted.
         skipped: for a sink, records that its route excludes or that went to its fallback
             instead; 0 in the totals.
-        resent: records sent again because the previous attempt had no answer; the backend may
-            hold up to this number of duplicates.  The total is the sum over all sinks.
+        resent: records that were sent again because the previous attempt had no answer.  The
+            backend may hold up to this number of duplicates.  The total is the sum over all
+            sinks.
     """
 
     accepted: int = 0
@@ -167,7 +169,10 @@ class Stats:
 
 
 def sum_of_drops(tables: Iterable[Drops]) -> tuple[int, dict[str, dict[str, int]]]:
-    """Return the number of dropped records, and their counts by reason and severity range."""
+    """Return the sum of the tables: all dropped records, and the counts by reason and severity.
+
+    The counts have the form ``{reason: {severity range: count}}``.
+    """
     drops: dict[str, dict[str, int]] = {}
     dropped = 0
     for table in tables:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from fapilog.spool import Quarantine, Spool
 
 
-#: ``overflow`` uses the disk if memory is full or the backend is down;
-#: ``always`` writes every record to disk before it is sent; ``never`` uses memory only.
+#: ``overflow`` uses the disk while the backend is down or slow, or the backlog is filling up.
+#: ``always`` writes every record to disk before the record is sent.  ``never`` uses only memory.
 SpoolMode: TypeAlias = Literal["overflow", "always", "never"]
 
 
@@ -31,8 +31,8 @@ class DeliveryOptions:
             delays every sink.
         protect: the severity number from which records may use the whole
             backlog.
-        spool: the opened spool; None keeps records in memory only.
-        spool_mode: the rule for when records go to the spool.
+        spool: the opened spool, or None to keep records only in memory.
+        spool_mode: the rule that decides when records go to the spool.
         quarantine: the store for batches that the backend refuses for good.
     """
 

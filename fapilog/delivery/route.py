@@ -1,7 +1,7 @@
 """Routes decide which records a sink gets, and which sink is its fallback.
 
-A sink that is given to ``configure`` without a route gets every record.  A :class:`Route`
-limits its records, and sets its fallback or its own overflow policy.
+A sink that is passed to ``configure`` without a route gets every record.  A :class:`Route`
+selects the sink's records, and may name a fallback and an overflow policy for this sink.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _RULES: Final = {
 class Route:
     """A sink and the conditions that select its records.
 
-    A record must meet all conditions after the processors have run.
+    A record must meet all conditions, which are checked after the processors have run.
 
     Args:
         sink: the sink, or its name as in the option ``sinks``.
@@ -60,9 +60,10 @@ class Route:
             ``sink_overflow``.
         fallback: a sink, or its name, that gets the records for which this sink's backlog has
             no space.  Without a spool, the fallback also gets all records while this sink's
-            backend has accepted none for ``fallback_after`` seconds.  Several routes may share
-            one fallback.
-        fallback_after: the seconds after which the fallback gets all records; 0 or more.
+            backend has been failing for more than ``fallback_after`` seconds.  Several routes
+            may share one fallback.
+        fallback_after: the seconds of failure after which the fallback gets all records; 0 or
+            more.
 
     Raises:
         ConfigurationError: an option is invalid; the message names the option and the fix.
@@ -117,7 +118,7 @@ class Route:
             return False
         number = record.severity_number
         if number and not self._lowest <= number <= self._highest:
-            return False  # records without a severity are not excluded
+            return False  # a record without a severity (number 0) meets any level
         if self.loggers and not any(_is_below(record.scope.name, name) for name in self.loggers):
             return False
         if not isinstance(self.where, Mapping):
@@ -137,5 +138,5 @@ def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, (list, tuple, set, frozenset)):
         return any(_matches(value, one) for one in wanted)
     if isinstance(wanted, str) and not isinstance(value, str):
-        return str(value).lower() == wanted.lower()  # values from the environment are strings
+        return str(value).lower() == wanted.lower()  # conditions from the environment are text
     return value == wanted

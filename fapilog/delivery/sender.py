@@ -36,25 +36,28 @@ if TYPE_CHECKING:
 #: as a whole: a backend that accepts nothing must not get one request per record.
 MAX_CUTS: Final = 256
 
-#: The number of records that are sent alone, to find out whether a backend refuses all.
+#: The number of records of a batch that are sent alone, to find out whether the backend refuses
+#: every record.
 SAMPLES: Final = 16
-#: The minimum number of records in a batch that is sampled.  Smaller batches are bisected.
+#: The minimum number of records in a batch from which records are sent alone.  A smaller batch
+#: is bisected at once.
 _MIN_SAMPLED: Final = 4 * SAMPLES
-#: Matches the parts of a backend's message that differ from record to record: quotations,
-#: and words that contain digits.
+#: Matches the words of a backend's message that differ from record to record: quotations, text
+#: in braces, and words that contain digits.
 _VARIES: Final = re.compile(r"""'[^']*'?|"[^"]*"?|\{[^}]*\}?|\S*\d\S*""")
 
-#: The number of characters of a backend's text that are compared with another text.
+#: Two refusals have the same reason if this number of characters of their messages are equal.
 _MAX_REASON: Final = 1000
 
 _NO_LIMIT: Final = 1 << 20
-#: The minimum and the maximum of the fast answers that are needed to double the size.
+#: The lower and the upper bound for the number of fast answers after which the size doubles.
 _FEWEST: Final = 4
 _MOST: Final = 256
 #: An answer is fast if it takes less than this fraction of the time limit.
 _FAST: Final = 1 / 3
-#: The shortest time limit against which answers are measured, in seconds.  If a connection
-#: breaks at once, its duration does not show how long an answer may take.
+#: The minimum of the time limit against which answers are measured, in seconds.  The limit is
+#: the duration of the latest attempt without an answer, which may be close to 0 if the
+#: connection broke at once.
 _LEAST: Final = 1.0
 
 
@@ -62,10 +65,10 @@ class SendSize:
     """Limits the number of records per attempt while the backend is slow.
 
     Without this limit, a batch that always takes longer than the time limit would be sent
-    forever.  After some fast answers, a larger size is tried.  After each failure, more
-    answers are needed, because a failure costs the whole time limit and may cause duplicates
-    in the backend.  A sink's threads share the size without a lock, because the size is only
-    an estimate.
+    forever.  After some fast answers, a larger size is tried.  If the larger size fails, the
+    next increase needs more fast answers, because a failure costs the whole time limit and
+    may cause duplicates in the backend.  A sink's threads share the size without a lock,
+    because the size is only an estimate.
 
     Attributes:
         most: the maximum number of records per attempt.
@@ -74,7 +77,7 @@ class SendSize:
     def __init__(self) -> None:
         self.most = _NO_LIMIT
         self._limit = _LEAST
-        self._answers = 0  # the number of fast answers since the size changed
+        self._answers = 0  # the number of fast answers since the size last changed
         self._needed = _FEWEST
         self._has_grown = False  # whether the latest change was an increase
 
@@ -88,7 +91,12 @@ class SendSize:
             self._needed = min(self._needed * 4, _MOST)
 
     def grow(self, count: int, seconds: float) -> None:
-        """Count an answer that took ``seconds``.  Enough fast answers raise the limit."""
+        """Raise the limit if there were enough fast answers to attempts close to the limit.
+
+        Args:
+            count: the number of records of the attempt that was answered.
+            seconds: the duration of this attempt.
+        """
         if self.most == _NO_LIMIT or count * 2 <= self.most or seconds >= self._limit * _FAST:
             return
         self._answers += 1
@@ -111,8 +119,9 @@ class Delivery(ABC):
         probe_timeout: the seconds after which another probe may start; see :class:`Circuit`.
 
     Attributes:
+        circuit: the circuit that decides when a thread may send.
         size: the limit on the number of records per attempt.
-        lock: the lock that is held while the parts of a batch change.
+        lock: the lock that is held while a batch is split or its records are settled.
     """
 
     def __init__(
@@ -129,11 +138,14 @@ class Delivery(ABC):
         announce(f"{kind} {self.name}", f"{self.name}: {message}")
 
     def announce_lost(self, count: int, why: str) -> None:
-        """Announce the loss of records that the backend refused or that this delivery gave up."""
+        """Announce that ``count`` records were refused or given up, for the reason ``why``."""
         self.announce("rejected", f"{count} records lost: {why}")
 
     def announce_outcome(self, outcome: Outcome) -> None:
-        """Announce the rejected records of an accepted batch, or else the backend's message."""
+        """Announce how many records of an accepted batch the backend rejected, and why.
+
+        If the backend rejected none, announce its message, if there is one.
+        """
         if outcome.rejected:
             self.announce_lost(outcome.rejected, outcome.message)
         elif outcome.message:
@@ -151,22 +163,30 @@ class Delivery(ABC):
         """Return the seconds that the next attempt may take."""
 
     def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: B027 - optional
-        """Count an attempt, and ``copies``, the number of records that may have arrived twice."""
+        """Count an attempt that took ``seconds``.  ``copies`` records may have arrived twice."""
 
     @abstractmethod
     def fail(self, error: BaseException, attempt: int) -> None:
-        """Announce and count a failure; ``attempt`` counts the attempts with the same records."""
+        """Announce and count a failed attempt, which will be repeated.
+
+        Args:
+            error: the error that the sink raised.
+            attempt: the number of attempts so far with the same records.
+        """
 
     @abstractmethod
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Remove the first part of ``batch``, which was accepted, and count its records."""
+        """Remove the first of ``batch.parts``, and count its records.
+
+        The backend accepted these records, except for those that ``outcome`` rejects.
+        """
 
     @abstractmethod
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Remove ``part``, the first part of ``batch``, count its records, and never send it again.
+        """Remove ``part``, the first of ``batch.parts``, and count its records as lost or kept.
 
-        ``error`` is a ``PermanentError`` if the backend refused the part, else an error of
-        another type that the sink raised too often.
+        ``error`` is a ``PermanentError`` if the backend refused these records.  Otherwise it
+        is an error of an unknown type that the sink raised too often.
         """
 
 
@@ -207,29 +227,31 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
 
 
 class _Division:
-    """Splits the refused parts of one batch, or gives them up.
+    """Handles refusals: splits the refused records of one batch, or gives them up.
 
-    A part that contains bad records is bisected.  But if a backend refuses every record for
-    the same reason, it must not get hundreds of requests per batch.  So after the first
-    refusal of a large batch, samples are sent: the first record, and then single records from
-    the whole batch.  If the backend refuses all samples for the same reason, the rest of the
-    batch is given up.  Samples are chosen at random, because every second record may be bad.
+    A refused part that contains bad records is bisected.  But a backend that refuses every
+    record for the same reason must not get hundreds of requests per batch.  So after the first
+    refusal of a large batch, samples are sent, each a single record: the first record of the
+    batch, and then records from all of it.  If the backend refuses all samples for the same
+    reason, the rest of the batch is given up.  Samples are chosen at random, because bad
+    records may be regular, for example every second record.
 
     Attributes:
-        samples_left: the number of samples that are not yet refused; 0 without sampling.
+        samples_left: the number of samples that must still be refused before the rest is given
+            up; 0 if no samples are being sent.
     """
 
     def __init__(self, batch: Batch, delivery: Delivery) -> None:
         self._batch = batch
         self._delivery = delivery
         self._cuts = 0
-        self._step = 0  # the number of records per sample
-        self._place = 0  # the latest sample's index among the records of its step
+        self._step = 0  # one sample is chosen from each group of this many records
+        self._place = 0  # the index of the latest sample in its group
         self._reason = ""
         self.samples_left = 0
 
     def refuse(self, part: Batch, error: PermanentError) -> None:
-        """Split ``part``, which is the first part of the batch, or give it up."""
+        """Handle the refusal of ``part``, the first of ``batch.parts``: split it or give it up."""
         is_divisible = isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
         if not is_divisible or self._cuts >= MAX_CUTS:
             self._delivery.give_up(self._batch, part, error)
@@ -253,7 +275,10 @@ class _Division:
             self._batch.sample(skipped)
 
     def _end_sample(self, error: PermanentError) -> None:
-        """Choose the next sample.  After the last sample, give up the rest of the batch."""
+        """Handle the refusal of a sample: choose the next sample, or stop sampling.
+
+        If every sample was refused for the same reason, give up the rest of the batch.
+        """
         reason = _VARIES.sub("", f"{type(error).__name__} {error}"[:_MAX_REASON])
         self._reason = self._reason or reason
         self.samples_left -= 1
@@ -278,7 +303,7 @@ class _Division:
 
 
 def _may_send(delivery: Delivery) -> bool:
-    """Wait until the circuit allows this thread to send.  Return False if the delivery ends."""
+    """Wait until the circuit allows this thread to send.  Return False if delivery has ended."""
     while delivery.wait(seconds := delivery.circuit.enter()):
         if seconds <= 0:
             return True
@@ -286,7 +311,10 @@ def _may_send(delivery: Delivery) -> bool:
 
 
 def _next_part(batch: Batch, delivery: Delivery) -> Batch | None:
-    """Return the first unsent part, split if it exceeds ``size.most``, or None if all are sent."""
+    """Return the first of ``batch.parts``, or None if all records are settled.
+
+    If the part has more than ``size.most`` records, it is split first.
+    """
     with delivery.lock:
         while batch.parts and len(batch.parts[0]) > delivery.size.most:
             batch.cut()

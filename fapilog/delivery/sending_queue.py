@@ -30,21 +30,22 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 _NEVER: Final = 1 << 62
-#: Seconds between two checks whether the spool has written more, during a shutdown.
+#: During a shutdown, seconds between two checks whether the spool's thread has written records.
 _LOOK: Final = 0.01
 
 
 class SendingQueue:
     """The backlog, the threads and the delivery of one sink.
 
-    The pipeline's worker uses only ``intake``; other threads may call all other methods.
+    Only the pipeline's worker may use ``intake`` and call :meth:`offer`.  Any thread may call
+    the other methods.
 
     Args:
         sink: the opened sink; with a spool or a quarantine, a ``DurableSink``.
-        name: the sink's name in the ledger, unique in its pipeline.
+        name: the sink's name in the ledger, unique in its pipeline; by default ``sink.name``.
         options: the options that decide how records are kept and sent.
-        route: the route that selects the records.
-        fallback: the queue of the route's fallback.
+        route: the route that selects the records; by default, all records are selected.
+        fallback: the sending queue of the route's fallback sink.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class SendingQueue:
         self.worker = Worker(
             f"fapilog-{self.name}",
             self._run,
-            width=getattr(sink, "concurrency", 1),  # sinks need not inherit from Sink
+            width=getattr(sink, "concurrency", 1),  # a sink may lack the attribute
             finish=self._close_sink,
         )
         self._reset()
@@ -80,7 +81,7 @@ class SendingQueue:
     # ---- called by the pipeline's worker
 
     def offer(self, records: Sequence[LogRecord]) -> None:
-        """Put records into the backlog.  Waits for space only if the overflow policy says so."""
+        """Put records into the backlog.  Waits for space only if the overflow policy waits."""
         self.intake.hand(records)
         self.intake.take_in()
 
@@ -111,7 +112,10 @@ class SendingQueue:
         return self.worker.is_current or (spooling is not None and spooling.worker.is_current)
 
     def start_flush(self) -> int:
-        """Send the backlog without waiting for full batches.  Return the target of flush_done()."""
+        """Make the threads send all waiting records at once, even in batches that are not full.
+
+        Does not block.  Returns the number to pass to :meth:`flush_done`.
+        """
         self._flush_target = self.state.backlog.entered
         if not self.flush_done(self._flush_target):
             self.worker.wake()
@@ -119,7 +123,10 @@ class SendingQueue:
         return self._flush_target
 
     def flush_done(self, target: int) -> bool:
-        """Whether the first ``target`` records are settled, or on disk if the backend is down."""
+        """Whether a flush is complete: the first ``target`` records are settled.
+
+        While the backend is down, a flush is also complete if all records are on disk.
+        """
         state, spooling = self.state, self.spooling
         if state.settled >= target:
             return True
@@ -127,7 +134,10 @@ class SendingQueue:
         return spooling is not None and is_down and spooling.holds_everything
 
     def adopt_orphans(self) -> None:
-        """Adopt records that dead processes left on disk, before the first record arrives."""
+        """Start to adopt records that dead processes left on disk.
+
+        This does not wait until the first record arrives.
+        """
         if self.spooling is not None:
             self.spooling.adopt_orphans()
 
@@ -154,7 +164,7 @@ class SendingQueue:
         if not self.worker.is_alive and not self.worker.wake():
             self.worker.run_inline()  # no thread could be started
         if not self.worker.join(deadline - monotonic()):
-            self.worker.join(0.1)  # a send may end exactly at the deadline
+            self.worker.join(0.1)  # a send that ends at the deadline should still be counted
         state.abandon()
         held = self.intake.close()
         if self.spooling is not None:
@@ -166,7 +176,7 @@ class SendingQueue:
             state.announce("close", f"{what}; it is cut short if the process ends first")
 
     def after_fork(self) -> None:
-        """Start with an empty backlog in a forked child.  The parent sends its own records."""
+        """Reset the queue in a forked child.  The parent still sends the records in the backlog."""
         self._reset()
         self.worker.after_fork()
         if self.worker.ended:
@@ -189,7 +199,7 @@ class SendingQueue:
                 if batch.parts:  # the deadline has passed; finish_close() counts the rest
                     return
         finally:
-            set_busy(False)  # this loop may run on a thread of the application
+            set_busy(False)  # run_inline() uses a thread of the application, which continues
 
     def _close_sink(self) -> None:
         try:
@@ -198,7 +208,7 @@ class SendingQueue:
             self.state.announce("close", f"close failed: {describe(error)}")
 
     def _next_batch(self) -> Batch:
-        """Wait until a batch is due and return it.  Return an empty batch if no more will come."""
+        """Wait until a batch is due and return it.  Return an empty batch to end the thread."""
         state = self.state
         with self._taking:
             while self._wait_for_batch():
@@ -216,19 +226,20 @@ class SendingQueue:
 
     @property
     def _source(self) -> Spooling | Backlog:
-        """The spool if the oldest batch is there, else the backlog."""
+        """The store with the oldest waiting records: the spool or the backlog."""
         spooling = self.spooling
         return spooling if spooling is not None and spooling.comes_first else self.state.backlog
 
     def _wait_for_batch(self) -> bool:
-        """Wait until a batch is due.  Return False if the queue is closed and has no batch."""
+        """Wait until a batch is due.  Return False if the queue closes and no batch is left."""
         state = self.state
         while not len(self._source):
             if state.deadline is not None and not len(state.backlog):
                 return False
             self._wake_at = 1
             if not len(self._source):
-                # During a shutdown, the spool's thread is about to write the waiting records.
+                # Sleep briefly during a shutdown: the spool's thread is about to write the
+                # records of the backlog, which this thread then sends.
                 self.worker.sleep(None if state.deadline is None else _LOOK)
             self._wake_at = _NEVER
             if state.abandoned:

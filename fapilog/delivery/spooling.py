@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 #: Seconds between two checks of the backlog while records wait or are in flight.
 #: In mode ``always``, a SIGKILL loses only records that are younger than this.
 LOOK: Final = 0.05
-#: The longest wait for the lock in calls that must not wait for the disk, in seconds.
+#: The longest wait for the delivery's lock in a call that must not wait for the disk, in
+#: seconds.  The spool's thread holds the lock while it writes.
 _GLANCE: Final = 0.01
-#: The longest wait in memory after a batch's normal delay has passed, in seconds.
+#: Seconds that a record may wait in memory beyond the delay of a batch.  Then it goes to disk.
 _PATIENCE: Final = 2.0
 #: Seconds between two searches for directories that dead processes left.
 _ADOPT_EVERY: Final = 30.0
-#: Seconds until the next search if the latest search found too many directories to adopt.
+#: Seconds until the next search if the latest search had to leave directories for later.
 _ADOPT_SOON: Final = 1.0
-#: Seconds that a process waits for its first record before it adopts directories.  In
-#: this time, a server forks its workers.
+#: Seconds that a process waits for its first record before it adopts directories.  Until
+#: then, a server may still be forking its workers.
 _QUIET: Final = 2.0
-#: The maximum number of segments in a regular check, and in the final check.
+#: The maximum number of segment files that a regular check and the final check examine.
 _SOME: Final = 128
 _MOST: Final = 4096
 #: Seconds between a failed write and the next attempt.
@@ -67,7 +68,7 @@ class Spooling:
         self._ending = False
         self._is_early = False  # whether the thread was started before the first record
         self._adopt_at = 0.0
-        self._announced = 0  # how many adopted records a message has reported
+        self._announced = 0  # the number of adopted records that messages have reported
 
     # ---- called by the pipeline's worker
 
@@ -117,7 +118,7 @@ class Spooling:
         return batch
 
     def _batch_of(self, frame: Frame) -> Batch:
-        """Return the records of a frame, or an empty batch if they cannot be read."""
+        """Return the records of a frame, or drop them and return an empty batch if unreadable."""
         items: Any = frame.item
         if items is None:
             try:
@@ -138,7 +139,7 @@ class Spooling:
 
     @property
     def holds_everything(self) -> bool:
-        """Whether every unsettled record is on disk; False if the lock stays busy."""
+        """Whether every unsettled record is on disk; also False if the lock stays busy."""
         state = self._state
         if not state.lock.acquire(timeout=_GLANCE):
             return False
@@ -203,7 +204,10 @@ class Spooling:
             self._wake_senders()
 
     def _write_waiting(self) -> bool:
-        """Move the oldest batch from the backlog to the spool.  Return False if this fails."""
+        """Move the oldest batch from the backlog to the spool.
+
+        Return False if the backlog is empty or the write fails.
+        """
         batch = self._backlog.oldest()  # the batch stays in the backlog until it is written
         if not batch.items or self._write(batch, is_in_flight=False) is None:
             return False
@@ -214,7 +218,7 @@ class Spooling:
     def _write_rest(self, batch: Batch) -> bool:
         """Write an in-flight batch's unsettled records to disk.  Return False if this fails."""
         rest = batch.rest()
-        self._state.unacked += len(rest)  # these records may briefly be on disk twice
+        self._state.unacked += len(rest)  # count them once while two frames hold them
         frame = self._write(rest, is_in_flight=True)
         if frame is not None:
             self._state.acknowledge(batch)
@@ -232,7 +236,7 @@ class Spooling:
             return None
 
     def _restore(self, most: int = _SOME) -> None:
-        """Check up to ``most`` segments, and rewrite records whose files were deleted."""
+        """Check up to ``most`` segment files, and write records again whose files were deleted."""
         state, has_more = self._state, True
         with state.lock:
             self._spool.check(most)
@@ -250,7 +254,10 @@ class Spooling:
         self._state.announce("spool", f"cannot spool, records stay in memory: {describe(error)}")
 
     def _write_the_end(self) -> None:
-        """Write all unsettled records to disk, and delete the settled records there."""
+        """Write all unsettled records to disk before the spool closes.
+
+        Frames with some settled records are replaced, so that no process sends these again.
+        """
         self._announce_adopted()
         self._state.no_write_before = 0.0
         self._restore(_MOST)
@@ -261,7 +268,7 @@ class Spooling:
                     break
 
     def _adopt(self) -> bool:
-        """Spend a short time adopting records of dead processes.  Return True if more remain."""
+        """Adopt records of dead processes for a short time.  Return True if more remain."""
         now = monotonic()
         if now >= self._adopt_at:
             has_left = self._spool.look_for_orphans()

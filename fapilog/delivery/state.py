@@ -1,4 +1,4 @@
-"""The state that intake, spooling and sending share for one sink, and every change to it.
+"""The state of one sink's delivery, and the operations that change this state.
 
 Each sink has one :class:`DeliveryState` per process, used by the pipeline's worker, the
 delivery threads and the spool's thread.
@@ -40,8 +40,12 @@ class DeliveryState(Delivery):
     """The state that intake, spooling and sending share for one sink.
 
     Attributes:
-        limits: the sink's limits of a batch, or lower limits if the backlog is small.
-        spool: the store on disk; None if records stay in memory.
+        options: the options of the delivery.
+        limits: the limits of a batch: the sink's limits, or a smaller size if the backlog is
+            small.
+        ledger: the counts of the sink's records.
+        backlog: the records that wait in memory.
+        spool: the queue on disk, or None if records stay in memory.
         in_flight: the batches that left the backlog or were read from disk, and are
             not yet settled.
         lock: the lock that is held while batches move or change, and while
@@ -77,12 +81,15 @@ class DeliveryState(Delivery):
 
     @property
     def may_write(self) -> bool:
-        """Whether the spool is in use and has not just failed to write."""
+        """Whether there is a spool that has not failed to write within the last second."""
         return self.spool is not None and monotonic() >= self.no_write_before
 
     @property
     def makes_room(self) -> bool:
-        """Whether a full backlog can be expected to get free space soon."""
+        """Whether a record should wait while the backlog is full, instead of being dropped.
+
+        Under ``spill``, this is only true while records can move to the spool.
+        """
         policy = self.options.overflow
         return policy == "block" or (policy == "spill" and self.may_write and len(self.backlog) > 0)
 
@@ -107,7 +114,7 @@ class DeliveryState(Delivery):
         return limit if deadline is None else min(limit, max(deadline - monotonic(), 0.001))
 
     def count_attempt(self, seconds: float, copies: int) -> None:
-        """Count an attempt, and ``copies``, the number of records that may have arrived twice."""
+        """Count an attempt that took ``seconds``.  ``copies`` records may have arrived twice."""
         with self.lock:
             self.ledger.observe_send(seconds)
             self.ledger.resent += copies
@@ -123,7 +130,7 @@ class DeliveryState(Delivery):
             self.ledger.retries += 1
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count the first part as delivered, except for the records that were rejected."""
+        """Settle the first of ``batch.parts``: count its records as delivered or rejected."""
         with self.lock:
             part = self._settle_part(batch)
             if part is None:
@@ -133,7 +140,7 @@ class DeliveryState(Delivery):
         self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Put ``part`` into quarantine, or count its records as rejected or dropped."""
+        """Put the records of ``part`` into quarantine, or count them as rejected or dropped."""
         reason = describe(error)
         is_refused = isinstance(error, PermanentError)
         is_kept = is_refused and self._quarantine(part, reason)
@@ -171,12 +178,15 @@ class DeliveryState(Delivery):
         self.in_flight.append(batch)
 
     def _settle_part(self, batch: Batch) -> Batch | None:
-        """Remove and return the first part, or return None if its records are already counted."""
+        """Remove and return the first of ``batch.parts``.  After the last, settle the batch.
+
+        Return None if a shutdown has already counted the records.
+        """
         if self.abandoned:
             return None
         try:
             part = batch.parts.pop(0)
-        except IndexError:  # a signal handler closed the delivery
+        except IndexError:  # a signal handler has closed the delivery and dropped the parts
             return None
         if batch.frames:
             batch.unacked += len(part)
@@ -189,7 +199,7 @@ class DeliveryState(Delivery):
         return part
 
     def acknowledge(self, batch: Batch) -> None:
-        """Remove the batch's frames from disk."""
+        """Remove the batch's frames from disk: its records are settled or written again."""
         if self.spool is not None:
             for frame in batch.frames:
                 self.spool.ack(frame)
@@ -201,7 +211,7 @@ class DeliveryState(Delivery):
 
     @property
     def spooled(self) -> int:
-        """The number of unsettled records on disk; a lower bound while the counts change."""
+        """The number of unsettled records on disk.  May be too low while the counts change."""
         if self.spool is None:
             return 0
         for _ in range(_LOOKS):
@@ -213,7 +223,7 @@ class DeliveryState(Delivery):
 
     @property
     def settled(self) -> int:
-        """The number of records that entered the backlog and are settled."""
+        """The number of records that entered the backlog and are settled, whatever the outcome."""
         damaged = 0
         if self.spool is not None:
             corrupt = self.spool.corrupt
@@ -224,10 +234,10 @@ class DeliveryState(Delivery):
         """Return a snapshot of the sink's ledger.  Does not block.
 
         Args:
-            entered: a function that returns how many records the pipeline has accepted; it is
+            entered: a function that returns how many records the pipeline has accepted.  It is
                 called last, so ``pending`` is never too low.
-            shared: the drops that happened before records were routed to sinks; they count for
-                every sink.
+            shared: the drops that happened before records were routed to sinks.  These drops
+                count for every sink.
         """
         ledger, spool = self.ledger, self.spool
         skipped = ledger.skipped
@@ -256,7 +266,10 @@ class DeliveryState(Delivery):
     # ---- shutdown: called by the thread that closes
 
     def limit_time(self, deadline: float) -> None:
-        """Stop sending at ``deadline``.  Of several deadlines, the earliest applies."""
+        """Stop sending at ``deadline``.  After several calls, the earliest deadline applies.
+
+        With a spool, sending stops a little earlier, so that time is left to write to disk.
+        """
         self.end = min(self.end, deadline)
         if self.spool is not None:
             left = max(deadline - monotonic(), 0.0)
@@ -270,7 +283,7 @@ class DeliveryState(Delivery):
             self.abandoned = True
 
     def count_lost_quarantine(self) -> None:
-        """If another program deleted the quarantine, count its records as dropped."""
+        """If another program deleted the quarantine, count the records in it as dropped."""
         lost = self.options.quarantine.take_lost() if self.options.quarantine else []
         if lost:
             with self.lock:

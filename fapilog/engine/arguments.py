@@ -1,4 +1,4 @@
-"""The arguments of a log call that mean what they mean in :mod:`logging`.
+"""Handles the arguments of a log call that mean the same as in :mod:`logging`.
 
 ``LoggerCore.emit`` calls this module only for calls with positional arguments, with
 one of the names in :data:`SPECIAL`, or with a value that needs a snapshot.
@@ -20,13 +20,14 @@ from fapilog.values.exceptions import Capture, Stack, resolve
 if TYPE_CHECKING:
     from types import FrameType
 
-#: The attribute for the message before formatting.  The semantic conventions have no name
-#: for it; OpenTelemetry's instrumentation of Java's logging libraries uses this one.
+#: The name of the attribute that contains the message before formatting.  The semantic
+#: conventions define no name; OpenTelemetry's instrumentation of Java's logging libraries
+#: uses this name.
 TEMPLATE: Final = "log.body.template"
-#: The names of keyword arguments that are not attributes.
+#: The names of keyword arguments that do not become attributes.
 SPECIAL: Final = frozenset({"exc_info", "extra", "stack_info", "stacklevel"})
 
-# Without the space flag, because "50 % done" is usually text.
+# Does not match the space flag of printf formats, because "50 % done" is usually plain text.
 _PERCENT: Final = re.compile(
     r"%(?:\(\w*\))?[#0+-]*(?:\*|\d+)?(?:\.(?:\*|\d+))?[hlL]?[diouxXeEfFgGcrsa%]"
 )
@@ -34,7 +35,7 @@ _BRACES: Final = re.compile(r"\{\w*(?:[.\[][^{}]*)?(?:![rsa])?(?::[^{}]*(?:\{\w*
 
 
 class _Formatter(Formatter):
-    """Formats ``{}``-style texts, but does not ignore an argument without a place."""
+    """Formats ``{}``-style texts, and raises an error for an argument that no ``{}`` uses."""
 
     def check_unused_args(
         self,
@@ -48,7 +49,10 @@ class _Formatter(Formatter):
 
 
 class _Running(threading.local):
-    """Whether this thread is formatting a message; its values may log in their ``__str__``."""
+    """Has ``value`` True in a thread that is formatting a message.
+
+    The ``__str__`` of an argument may log, which must not start another formatting.
+    """
 
     value = False
 
@@ -59,13 +63,16 @@ _running: Final = _Running()
 def format_message(
     message: Any, args: tuple[Any, ...], attributes: dict[str, Any], logger: str
 ) -> Any:
-    """Return the message with its positional arguments, and add its template to ``attributes``.
+    """Return the formatted message, and add the unformatted text to ``attributes``.
 
-    Formats as :mod:`logging` does, or with ``str.format`` if the text has ``{}`` and no
-    ``%s``; then ``attributes`` fill its named fields.  If the arguments do not fit, this is
-    announced, and the arguments fill the places in order or follow the text.  A message
-    that is logged by an argument's ``__str__`` is not formatted, to prevent an endless
-    recursion.  The caller's code must be three frames above this function.
+    Formats as :mod:`logging` does.  If the text has ``{}`` and no ``%s``, formats with
+    ``str.format``, and ``attributes`` fill the named fields.  Arguments that do not fit are
+    announced; they replace the placeholders in order, and the remaining arguments are
+    appended.  If the ``__str__`` of an argument logs, that inner message is not formatted,
+    to prevent an endless recursion.
+
+    ``logger`` is the logger's name.  The announcement shows this name and the line of the
+    application's code, which must be three frames above this function.
     """
     if _running.value:
         return message
@@ -89,9 +96,11 @@ def format_message(
 def unpack(
     attributes: dict[str, Any],
 ) -> tuple[dict[str, Any], Capture | Stack | None, int]:
-    """Return snapshots of the attributes, the exception or the stack, and the stack level.
+    """Separate the arguments in :data:`SPECIAL` from the attributes of a log call.
 
-    The caller's code must be three frames above this function.
+    Returns snapshots of the attributes (with those in ``extra``), the exception or the call
+    stack to log or None, and the ``stacklevel``.  The application's code must be three
+    frames above this function, because the call stack starts there.
     """
     if SPECIAL.isdisjoint(attributes):
         return snapshot_attributes(attributes), None, 1
@@ -113,11 +122,14 @@ def unpack(
 
 
 def caller(depth: int, level: int = 1) -> FrameType | None:
-    """Return the frame of the code that logs, or of its callers if ``level`` is above 1.
+    """Return the frame of the code that logs, or the frame of a caller of that code.
+
+    Returns None if no Python code made the log call.
 
     Args:
-        depth: the number of frames between this function and the code that logs, plus 1.
-        level: the argument ``stacklevel``; 2 stands for the caller of the code that logs.
+        depth: the number of frames from this function up to the code that logs; 1 is the
+            function that calls this function.
+        level: the argument ``stacklevel``: 1 is the code that logs, 2 is its caller.
     """
     try:
         frame = sys._getframe(depth)  # noqa: SLF001 - documented; nothing else finds the caller cheaply
@@ -136,16 +148,20 @@ def _format(text: str, args: tuple[Any, ...], attributes: Mapping[str, Any]) -> 
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return the pattern of the places in a text; ``%s`` goes before ``{}``, as in logging."""
+    """Return the pattern for the placeholders of a text.
+
+    This is the pattern of ``{}`` if the text has ``{}`` and no ``%s``, else that of ``%s``.
+    """
     if any(place[0] != "%%" for place in _PERCENT.finditer(text)):
         return _PERCENT
     return _BRACES if _BRACES.search(text) else _PERCENT
 
 
 def _fill(text: str, args: tuple[Any, ...]) -> str:
-    """Put the arguments into the places of a text in order, and the others behind it.
+    """Replace the placeholders of a text in order, and append the remaining arguments.
 
-    A value beside its name can be redacted; a list of arguments could not.
+    The arguments are not simply appended, because the redactor recognises a secret by the
+    name in front of the value: ``password=%s``.
     """
     waiting = [_text_of(arg) for arg in reversed(args)]
 

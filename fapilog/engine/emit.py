@@ -41,19 +41,19 @@ if TYPE_CHECKING:
     from fapilog.settings import Settings
 
 _MAX_TEXT: Final = DEFAULT_LIMITS.text
-#: Immutable values of bounded size, which need no snapshot.
+#: Types of immutable values of bounded size, which need no snapshot.
 _SMALL: Final = SCALARS - {str}
 
 
 class LoggerCore:
-    """The threshold, the scope and the queue of all loggers of one name in one runtime.
+    """The threshold, the scope and the queue that all loggers of one name in a runtime share.
 
     While no pipeline is attached, every log call first calls ``unattached``, which
-    may attach one: the default runtime configures itself at the first call.
+    may attach a pipeline: the default runtime configures itself at the first call.
 
     Attributes:
         threshold: the lowest severity number at which loggers call
-            :meth:`emit`; it is below ``level`` if a hold takes less severe records.
+            :meth:`emit`; lower than ``level`` if a hold may take less severe records.
         level: the lowest enabled severity number.
         scope: the instrumentation scope of the records.
     """
@@ -73,12 +73,15 @@ class LoggerCore:
         self.threshold = self.level = TRACE
         self._pipeline: Pipeline | None = None
         self._queue: Any = ()
-        self._capacity = 0  # the queue seems full, so every log call reaches _find_room()
+        self._capacity = 0  # the queue seems full, so every log call calls _find_room()
         self._code = False
         self._severities: Mapping[str, int] = {}
 
     def attach(self, pipeline: Pipeline, settings: Settings, level: int) -> None:
-        """Send records of severity number ``level`` or higher to ``pipeline`` from now on."""
+        """Send records of severity number ``level`` or higher to ``pipeline`` from now on.
+
+        ``settings`` says which severity names exist and whether records get the call site.
+        """
         self._pipeline = pipeline
         self._worker = pipeline.bell
         self._queue = pipeline.queue
@@ -89,18 +92,21 @@ class LoggerCore:
         self._capacity = pipeline.admission.lowest
 
     def set_level(self, level: int) -> None:
-        """Enable severity numbers from ``level`` up; a hold may take lower numbers."""
+        """Enable severity numbers from ``level`` up; only a hold takes less severe records."""
         self.level = level
         self.threshold = gate(level)
 
     @property
     def is_open(self) -> bool:
-        """Whether records can reach a sink; also True while nothing is configured."""
+        """Whether records can reach a sink.
+
+        False if the pipeline is closed or has no sink; True while no pipeline is attached.
+        """
         pipeline = self._pipeline  # read once, because another thread may replace it
         return pipeline is None or (bool(pipeline.sending_queues()) and not pipeline.closed)
 
     def takes(self, number: int) -> bool:
-        """Whether a call at this severity is logged or held."""
+        """Whether a call at this severity number is logged or held, instead of ignored."""
         return number >= self.threshold and (number >= self.level or taker(number) is not None)
 
     def emit(  # noqa: C901, PLR0912, PLR0917 - one function, arguments by position: for speed
@@ -113,7 +119,12 @@ class LoggerCore:
         args: tuple[Any, ...] = (),
         event_name: str = "",
     ) -> None:
-        """Queue or hold one log call.  The user's code must be two frames above this method."""
+        """Put one log call into the queue, or into the buffer of a hold.
+
+        ``bound`` contains the fields of the logger, and ``args`` the values for the
+        placeholders in ``body``.  The application's code must be two frames above this
+        method, because the call site is looked up there.
+        """
         is_in = False
         hold = None
         if number < self.level:
@@ -154,7 +165,7 @@ class LoggerCore:
                 queue = self._find_room(number)
                 if queue is None:
                     return
-                if number < self.level:  # _find_room() may have attached a pipeline
+                if number < self.level:  # _find_room() may have raised the level
                     hold = taker(number)
             entry = (
                 build_logged,
@@ -186,11 +197,11 @@ class LoggerCore:
                 self._refuse_for_memory(number)
 
     def severity(self, severity: int | str) -> tuple[int, str]:
-        """Return the severity number and text for the argument of ``Logger.log``.
+        """Return the severity number and text for the argument ``severity`` of ``Logger.log``.
 
-        A wrong value is announced, because a misspelt severity in a rarely used branch
-        must not break the application.  A number that ``logging`` and OpenTelemetry read
-        differently gets the more severe of both meanings; other wrong values become INFO.
+        A wrong value is announced instead of raised, because a misspelt severity in a rarely
+        used branch must not break the application.  A wrong integer is
+        converted by :func:`closest_severity`; any other wrong value becomes INFO.
         """
         if type(severity) is int and severity in STDLIB_LEVELS:
             number = STDLIB_LEVELS[severity]
@@ -209,24 +220,27 @@ class LoggerCore:
 
     @property
     def is_full(self) -> bool:
-        """Whether the queue has no room for the least severe records."""
+        """Whether the queue is too full for the least severe records.
+
+        False while no pipeline is attached.
+        """
         return self._pipeline is not None and len(self._queue) >= self._capacity
 
     async def room(self, number: int) -> None:
-        """Wait for room in the queue without blocking the event loop.
+        """Wait until the queue has space for a record of severity ``number``.
 
-        Waits as long as a synchronous log call.  If the caller is cancelled, its
-        record, which has severity ``number``, is refused and counted.
+        Does not block the event loop.  Waits no longer than a synchronous log call would.
+        If the waiting task is cancelled, its record is refused and counted.
         """
         import asyncio  # noqa: PLC0415 - already loaded: it runs this coroutine
 
         if number < self.level:
             hold = taker(number)
             if hold is None or not hold.released:
-                return  # a record that is held or disabled needs no room
+                return  # a record that is held or disabled needs no space in the queue
         pipeline = self._pipeline
         if pipeline is not None:
-            self._worker.wake()  # the worker may be waiting for more entries
+            self._worker.wake()  # the worker may sleep to collect more entries
         delay, deadline = 0.001, monotonic() + (pipeline.patience if pipeline else 0.0)
         while (pipeline := self._pipeline) and not pipeline.closed:
             if pipeline.has_room(number):
@@ -241,9 +255,10 @@ class LoggerCore:
             delay = min(delay * 2, 0.05)
 
     def _find_room(self, number: int) -> deque[Entry] | None:
-        """Return a queue with room, or None if the record was refused or is not enabled.
+        """Return the queue when it has space for a record of severity ``number``.
 
-        Attaches a pipeline if there is none, and waits as the overflow policy allows.
+        Calls ``unattached`` if there is no pipeline, and blocks as long as the overflow
+        policy allows.  Returns None if the record was refused or its severity is disabled.
         """
         if self._pipeline is None:
             self._unattached(self)
@@ -270,12 +285,16 @@ class LoggerCore:
             return  # without memory, the record cannot be counted
 
     def _overtaken(self, queue: deque[Entry], entry: Entry) -> None:
-        """Move an entry to the present queue, because the pipeline changed during the call."""
+        """Move an entry to the present queue.
+
+        Another thread replaced ``queue`` during the log call.  If the worker of the old
+        queue has already taken the entry, the entry stays there.
+        """
         if self._pipeline is not None and withdraw(queue, entry):
             self._pipeline.put(entry)
 
     def close(self) -> None:
-        """Refuse every further call, because the pipeline is closed."""
+        """Make the queue seem full, so that the closed pipeline refuses and counts each record."""
         self._capacity = 0
         self._queue = ()
 

@@ -1,12 +1,14 @@
 """The queue's entries: how a log call passes its values to the worker, which makes the record.
 
 An entry is a tuple, because a tuple is the cheapest object to make on the caller's thread.
-Only this module reads its fields; ``LoggerCore.emit`` writes the tuple in line,
-for speed, in the order of ``build_logged``.  The two kinds of entries have the
-same first two fields, the only ones that the pipeline reads:
+There are two kinds of entries:
 
 - a logger's entry, from which :func:`build_logged` makes the record;
 - an offered entry (:func:`offered`), which contains a finished record.
+
+Both kinds have the same first two fields, and the pipeline reads only these two.  Only this
+module reads the other fields.  For speed, ``LoggerCore.emit`` makes the tuple of a logger's
+entry without a call, in the order in which ``build_logged`` unpacks it.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ if TYPE_CHECKING:
 
     from fapilog.values.exceptions import Capture
 
-#: The function that makes the record, the severity number, and more values for the function.
+#: A tuple: the function that makes the record, the severity number, and the other values that
+#: this function needs.
 Entry: TypeAlias = "tuple[Any, ...]"
-#: The caller's code object, line and module name.
+#: The code object, the line and the module name of the code that logs.
 CallSite: TypeAlias = "tuple[CodeType, int, object]"
 
-#: Indexes of the two fields that every entry has.
+#: Indexes of the two fields that both kinds of entries have.
 BUILD: Final = 0
 SEVERITY: Final = 1
 
@@ -48,7 +51,7 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
     if context:
         attributes = {**context, **attributes}
     if traces is not None:
-        attributes = {**traces.attributes(), **attributes}  # the caller's attributes win
+        attributes = {**traces.attributes(), **attributes}  # the application's attributes win
     if site:
         attributes.update(_code_attributes(*site))
     trace_id, span_id, flags = _ids(span)
@@ -69,7 +72,10 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
 
 
 def held_values(entry: Entry) -> tuple[Any, ...]:
-    """Return the values that an entry keeps in memory; the last one is traces or None."""
+    """Return the values of an entry whose sizes a hold adds up.
+
+    The last value is the captured exception or stack, or None.
+    """
     if entry[BUILD] is build_logged:
         return (*entry[5:9], entry[11])
     _, _, record, exception, _ = entry
@@ -82,7 +88,7 @@ def offered(
     record: LogRecord,
     exception: Capture | None,
 ) -> Entry:
-    """Return the entry of a record that exists already.
+    """Return an entry for a finished record, such as the record of a bridge.
 
     Args:
         complete: the function that the worker calls with the record, the
@@ -102,13 +108,16 @@ def _build_offered(entry: Entry, now: int) -> LogRecord:
 
 
 def withdraw(queue: deque[Entry], entry: Entry) -> bool:
-    """Remove an entry that was appended too late; return False if the worker has taken it."""
+    """Remove an entry from a queue that was replaced or closed during the log call.
+
+    Returns False if the worker has already taken the entry.
+    """
     while True:
         try:
             queue.remove(entry)
         except ValueError:
             return False
-        except IndexError:  # the queue changed during the search
+        except IndexError:  # another thread changed the queue during the search
             continue
         return True
 
@@ -117,7 +126,10 @@ _last_ids: tuple[SpanContext | None, tuple[str, str, int]] = (None, ("", "", 0))
 
 
 def _ids(span: SpanContext | None) -> tuple[str, str, int]:
-    """Return the trace id, span id and flags; cached, as consecutive records often share a span."""
+    """Return the trace id, the span id and the trace flags of a span.
+
+    The last result is cached, because consecutive records often belong to the same span.
+    """
     global _last_ids  # noqa: PLW0603 - a cache of one item, replaced as a whole
     last, ids = _last_ids
     if span is last:

@@ -1,7 +1,8 @@
-"""The buffer of one ``hold()`` block: entries that wait, within bounds, for their pipelines.
+"""The buffer of one ``hold()`` block: entries that wait until they are released or dropped.
 
-A pipeline counts an entry only when the entry leaves the buffer, so each entry
-is counted once.  All buffers share one lock; the caller of a private method must hold it.
+A pipeline counts an entry only when the entry leaves the buffer, so each entry is counted
+once.  All buffers share one lock.  The caller of a private method must hold this lock, unless
+the method's docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ if TYPE_CHECKING:
 #: Approximate number of bytes that all holds of the process together may keep.
 BUDGET: Final = 64 * 1024 * 1024
 
-#: Bytes of an entry without its texts and values: its tuples and its slot in the buffer.
+#: Assumed bytes of an entry without its texts and values: its tuples and its slot in the buffer.
 _ENTRY_SIZE: Final = 300
 #: Assumed bytes of a captured exception; measuring its frames would cost too much.
 _EXCEPTION_SIZE: Final = 16_384
 _MAX_PARTS: Final = 10_000
-#: Largest number of rounds in which a release catches up with threads that continue to log.
+#: How many times a release sends the entries that other threads have added meanwhile.
 _ROUNDS: Final = 100
-#: Seconds between two searches of all holds for expired entries.
+#: Minimum seconds between two searches for expired entries in all holds.
 _SWEEP_INTERVAL: Final = 1.0
 
 
-# A dict, because a WeakSet cannot be copied while other threads change it.
+# The buffers of all blocks that have not ended, by id.  Not a WeakSet, because a WeakSet cannot
+# be copied while other threads change it.
 _open: dict[int, weakref.ref[Buffer]] = {}
 
 
@@ -49,9 +51,10 @@ class _Held(NamedTuple):
 
 
 class Budget:
-    """The bytes that all holds keep, and the lock of all holds.
+    """The memory that all holds of the process use together, and the lock that they share.
 
-    The lock is re-entrant, because a finaliser or a signal handler may log or end a hold.
+    The lock is re-entrant, because a finaliser or a signal handler may log or end a hold
+    while its thread holds the lock.
     """
 
     def __init__(self) -> None:
@@ -60,7 +63,7 @@ class Budget:
         self.swept = 0.0
 
     def after_fork(self) -> None:
-        """Discard, in the child, the entries that the parent will release or drop."""
+        """Discard all entries in a forked child; the parent will release or drop them."""
         self.lock = native.RLock()
         self.used = 0
         for buffer in _buffers():
@@ -81,7 +84,7 @@ class Buffer:
         level: the lowest severity number that the block takes.
         records: the largest number of entries.
         size: the largest total size of the entries, in approximate bytes.
-        seconds: the longest time for which an entry waits.
+        seconds: the longest time that an entry may wait; older entries are dropped.
     """
 
     def __init__(self, level: int, records: int, size: int, seconds: float) -> None:
@@ -98,8 +101,9 @@ class Buffer:
         _open[id(self)] = weakref.ref(self)
 
     def __del__(self, forget: Any = _open.pop) -> None:
-        # A generator or a task was discarded before it left its block.  At the end of the
-        # interpreter, the globals may be deleted already, but then no entry is held.
+        # Runs when a generator or a task is discarded before it leaves its block.  When the
+        # interpreter exits, the global ``_open`` may already be None, so a default argument
+        # keeps a reference to its ``pop``.
         forget(id(self), None)
         if self._held:
             self.close()
@@ -110,9 +114,12 @@ class Buffer:
         return len(self._held)
 
     def add(self, pipeline: Pipeline, entry: Entry) -> None:
-        """Hold an entry, or put it into its pipeline if the block was released."""
+        """Hold an entry; if the block was released, put the entry into its pipeline instead.
+
+        If the block has ended without a release, the entry is dropped.
+        """
         values = held_values(entry)
-        # The size of a value that consecutive entries share, such as the context, is added once.
+        # A value that consecutive entries share, such as the context, is counted only once.
         size, self._values = _size_of(values, self._values), values
         held = _Held(pipeline, entry, size, monotonic())
         with budget.lock:
@@ -120,17 +127,20 @@ class Buffer:
             lost = self._keep(held) if takes else []
         _drop(lost, "hold_full")
         if not takes and (self.released or _present(pipeline).closed):
-            _present(pipeline).put(entry)  # if the pipeline is closed, it counts the record
+            _present(pipeline).put(entry)  # a closed pipeline refuses and counts it
         elif not takes:
             _drop([held], "not_released")
 
     def release(self) -> None:
-        """Put the held entries into their pipelines, and stop holding later ones."""
+        """Put the held entries into their pipelines, and stop holding entries.
+
+        Blocks while a queue is full, up to the ``patience`` of its pipeline.
+        """
         with budget.lock:
             if self.released or not self.is_open:
                 return
             self.released = True
-        # To keep the order, entries that other threads add meanwhile are also held and sent.
+        # To keep the order, entries that other threads add meanwhile are held and sent next.
         for rounds_left in range(_ROUNDS, -1, -1):
             with budget.lock:
                 entries = self._take()
@@ -140,7 +150,7 @@ class Buffer:
                 return
 
     def close(self) -> None:
-        """Stop holding entries, and drop the held ones if they were not released."""
+        """End the block: send the held entries if the block was released, else drop them."""
         _open.pop(id(self), None)
         with budget.lock:
             self.is_open = False
@@ -151,7 +161,7 @@ class Buffer:
             _drop(entries, "not_released")
 
     def drop_for(self, pipeline: Pipeline) -> None:
-        """Drop the entries that wait for ``pipeline``."""
+        """Drop the held entries that are meant for ``pipeline``."""
         with budget.lock:
             entries = self._take()
             self._held.extend(held for held in entries if _present(held.pipeline) is not pipeline)
@@ -159,13 +169,17 @@ class Buffer:
         _drop([held for held in entries if _present(held.pipeline) is pipeline], "not_released")
 
     def after_fork(self) -> None:
-        """Discard all entries."""
+        """Discard all entries in a forked child."""
         self._held = deque()
         self._bytes = 0
         self._passing = self.released
 
     def _keep(self, new: _Held) -> list[_Held]:
-        """Append an entry; return the entries to drop: the oldest entries, or the new entry."""
+        """Hold a new entry, and return the entries that the caller must drop.
+
+        These are expired entries, the oldest entries if a limit is exceeded, or the new
+        entry if it is too large.
+        """
         held, size = self._held, new.size
         lost = self._take_expired(new.since)
         if budget.used + size > BUDGET:
@@ -207,7 +221,10 @@ class Buffer:
         budget.used += size
 
     def _send(self, entries: list[_Held]) -> None:
-        """Put entries into their pipelines.  The caller must not hold the lock."""
+        """Put entries into their pipelines, and drop expired entries.
+
+        May block, so the caller must not hold the lock.
+        """
         now = monotonic()
         _drop([held for held in entries if held.since < now - self._seconds], "hold_full")
         fresh = [held for held in entries if held.since >= now - self._seconds]
@@ -222,7 +239,7 @@ def _buffers() -> list[Buffer]:
 
 
 def drop_held_for(pipeline: Pipeline) -> None:
-    """Drop the entries of a closed pipeline, unless another pipeline now serves its loggers."""
+    """Drop the held entries of a closed pipeline, unless its loggers have another pipeline."""
     if pipeline.successor is None:
         for buffer in _buffers():
             buffer.drop_for(pipeline)
@@ -248,7 +265,10 @@ def _drop(entries: list[_Held], reason: str) -> None:
 
 
 def _take_all_expired(now: float) -> list[_Held]:
-    """Take the expired entries of all buffers, to free memory for a new entry."""
+    """Remove the expired entries from all buffers and return them.
+
+    Does nothing if the last search was less than a second ago.
+    """
     if now - budget.swept < _SWEEP_INTERVAL:
         return []
     budget.swept = now
@@ -256,7 +276,13 @@ def _take_all_expired(now: float) -> list[_Held]:
 
 
 def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
-    """Return the approximate bytes of an entry, except values shared with the entry ``before``."""
+    """Return the approximate size of an entry in bytes.
+
+    Args:
+        values: the values of the entry, from :func:`held_values`.
+        before: the values of the previous entry.  Those that are also in ``values`` are
+            not counted again.
+    """
     size = _ENTRY_SIZE
     for place, value in enumerate(values):
         if value is None or (place < len(before) and value is before[place]):
@@ -273,7 +299,7 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
 def _weigh(value: Any) -> int:
     """Return the approximate size of a snapshot in bytes."""
     size, parts = 0, [value]
-    for part in parts:  # the loop appends more parts
+    for part in parts:  # the loop appends the items of containers
         size += getsizeof(part)
         if type(part) is dict:
             size += sum(map(len, part))

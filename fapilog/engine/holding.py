@@ -1,7 +1,7 @@
-"""Holds: records below a logger's level wait until the application wants or drops them.
+"""Holds: records below a logger's level wait until the application releases or drops them.
 
-``with hold():`` marks the running context.  A logger asks :func:`taker` which
-block takes a record below the logger's level.  Before a process creates its
+``with hold():`` stores its buffer in the running context.  For a record below its level, a
+logger asks :func:`taker` for the buffer that takes the record.  Before a process creates its
 first hold, loggers do not ask, so holds add no cost to a disabled call.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-#: A block's buffer, and the node of the enclosing block.
+#: A block's buffer, and the node of the enclosing block or None.
 _Node: TypeAlias = "tuple[Buffer, _Node | None]"
 
 #: The lowest severity number that any hold of this process takes; OFF before the first hold.
@@ -37,15 +37,16 @@ def follow(callback: Callable[[], object]) -> None:
 
 
 def gate(threshold: int) -> int:
-    """Return the lowest severity number that a logger must not ignore: its level, or the floor.
+    """Return the severity number below which a logger ignores calls.
 
-    A logger whose level is ``off`` stays off.
+    This is the lower of ``threshold``, the logger's level, and :data:`floor`.  A logger whose
+    level is ``off`` stays off.
     """
     return threshold if threshold >= OFF else min(threshold, floor)
 
 
 def taker(number: int) -> Buffer | None:
-    """Return the buffer of the innermost block that takes this severity, or None."""
+    """Return the buffer of the innermost block that takes severity ``number``, or None."""
     node = _BLOCK.get()
     while node is not None:
         buffer, node = node
@@ -55,7 +56,10 @@ def taker(number: int) -> Buffer | None:
 
 
 def reset_floor(level: int = OFF) -> None:
-    """Set the floor, for tests.  Loggers apply it when they are next attached."""
+    """Set :data:`floor`, for tests.
+
+    A logger uses the new floor when it is next attached to a pipeline.
+    """
     global floor  # noqa: PLW0603 - one per process
     floor = level
 
@@ -67,12 +71,12 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
     Inside the block, a record below its logger's level, but at or above the
     hold's ``level``, is held instead of being discarded.  A record at or above
     the logger's level is logged as usual.  :meth:`release` sends the held
-    records.  The end of the block drops the others, counted as ``not_released``.
-    This applies to ``Logger`` and ``AsyncLogger``, and to records of bridges
+    records.  If the block ends without a release, its records are dropped and counted as
+    ``not_released``.  A hold takes records of ``Logger`` and ``AsyncLogger``, of bridges
     and of the Logs API.  A logger whose level is ``off`` stays off.
 
-    If a bound is exceeded, the oldest records are dropped, counted as
-    ``hold_full``.  All holds of a process together keep at most 64 MiB.
+    If ``records``, ``size`` or ``seconds`` is exceeded, the oldest records are dropped and
+    counted as ``hold_full``.  All holds of a process together keep at most 64 MiB.
 
     In nested blocks, a record is held by the innermost block whose ``level`` is at
     or below the record's severity.  A block never releases or drops the records of
@@ -130,7 +134,7 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         return True
 
     def __enter__(self) -> Self:
-        # Threads and tasks may share this object; the last exit ends the block.
+        # Threads and tasks may share this object; the block ends when the last of them leaves.
         with budget.lock:
             if not self._depth or self._buffer is None:
                 self._buffer = Buffer(*self._options)
@@ -158,10 +162,10 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
             announce_unentered("hold")
 
     def release(self) -> None:
-        """Send the held records, in order, with their own times; stop holding later ones.
+        """Send the held records in order, with their original times; later records are not held.
 
-        Does nothing outside the block, or if it is called again.  May wait for room in
-        a full queue: for all records together no longer than one log call waits, and
+        Does nothing outside the block, or at a second call.  May wait for space in a full
+        queue: for all records together no longer than one log call may wait, and
         never in a thread that runs an event loop.  Thread-safe; never raises.
         """
         if self._buffer is not None:

@@ -1,8 +1,8 @@
 """The loggers that applications call: :class:`Logger` and, for asyncio, :class:`AsyncLogger`.
 
 A method checks the threshold and calls ``LoggerCore.emit``; a disabled call
-costs about as much as an empty method.  The code of both classes is not
-generated, so editors, type checkers and tracebacks show plain methods.
+costs about as much as an empty method.  The methods are written out instead of generated,
+so that editors, type checkers and tracebacks show plain methods.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from fapilog.engine.emit import LoggerCore
 
-#: The names of other libraries that ``fapilog.renamed`` explains.
+#: Names that the loggers of other libraries and of fapilog 0.18 have.  Reading one of them
+#: raises an error, in which ``fapilog.renamed`` says what to use instead.
 _RENAMED: Final = frozenset(
     """
     setLevel getEffectiveLevel isEnabledFor hasHandlers level disabled propagate handlers
@@ -32,7 +33,8 @@ _RENAMED: Final = frozenset(
     enable_enricher disable_enricher
 """.split()  # noqa: SIM905 - a list would have a line per name
 )
-#: Arguments of other ``get_logger`` functions, which ``renamed`` explains.
+#: Names that ``get_logger`` may refuse as fields, because they are probably meant as arguments;
+#: ``renamed.check_fields`` decides.
 _NOT_FIELDS: Final = frozenset({"auto_detect", "name", "preset", "reuse", "settings", "sinks"})
 
 
@@ -41,15 +43,16 @@ def _no_runtime(name: str) -> LoggerCore:
     raise RuntimeError(msg)
 
 
-#: Returns the default runtime's core for a logger name.  The package ``runtime`` sets it.
+#: Returns the default runtime's core for a logger name.  The package ``runtime`` replaces this
+#: function, because this package does not import ``runtime``.
 default_core: Callable[[str], LoggerCore] = _no_runtime
 
 
 class _Front:
-    """The common part of both loggers: a core and bound fields.
+    """The base class of both loggers, which have a core and bound fields.
 
-    A copy of a logger is the logger itself.  A pickle holds the name and the bound
-    fields, and becomes a logger of the default runtime of the process that loads it.
+    ``copy.copy`` and ``copy.deepcopy`` return the logger itself.  A pickle contains the name
+    and the bound fields; the process that loads it gets a logger of its default runtime.
     """
 
     __slots__ = ("_bound", "_core")
@@ -60,9 +63,9 @@ class _Front:
 
     @classmethod
     def of(cls, logger: Logger | AsyncLogger) -> Self:
-        """Return a logger of this class with the name and the bound fields of another logger.
+        """Return a logger of this class with the name and the bound fields of ``logger``.
 
-        Use it for subclasses, which ``fapilog.get_logger`` does not create.
+        Use it to create a logger of your own subclass, because ``fapilog.get_logger`` cannot.
         """
         return cls(logger._core, logger._bound)  # noqa: SLF001 - attributes of this class
 
@@ -74,12 +77,12 @@ class _Front:
     def bind(self, /, **fields: Any) -> Self:
         """Return a logger of the same name whose records also carry ``fields``.
 
-        Values are copied: changing one later does not change the records.
+        The values are copied, so changing a value later does not change the records.
         """
         return type(self)(self._core, {**self._bound, **snapshot_attributes(fields)})
 
     def unbind(self, *names: str) -> Self:
-        """Return a logger without these bound fields; unknown names are ignored."""
+        """Return a logger without the bound fields ``names``; unknown names are ignored."""
         known = {plain_name(name) for name in names}
         return type(self)(self._core, {k: v for k, v in self._bound.items() if k not in known})
 
@@ -115,9 +118,10 @@ class _Front:
 
 
 class _Renamed:
-    """A name that loggers do not have: reading it raises the error that explains it.
+    """A descriptor for a name of another library: reading it says what to use instead.
 
-    A ``__getattr__`` of the loggers would make every access to their attributes slower.
+    It raises AttributeError.  A ``__getattr__`` in the loggers could do the same, but would
+    make every access to their attributes slower.
     """
 
     __slots__ = ("_name",)
@@ -145,10 +149,10 @@ class Logger(_Front):
     formatted into the message as :mod:`logging` does, or as ``str.format`` does if the
     message has ``{}``; the record then also has its template, ``log.body.template``.
     Arguments that do not fit are announced and added to the text.
-    These names mean what they mean in :mod:`logging`: ``exc_info=`` adds an exception,
-    ``stack_info=True`` the call stack (``code.stacktrace``), ``extra=`` a mapping of
+    Four arguments mean the same as in :mod:`logging`: ``exc_info=`` adds an exception,
+    ``stack_info=True`` adds the call stack (``code.stacktrace``), ``extra=`` adds a mapping of
     attributes, and ``stacklevel=`` selects the caller for the call site and the stack.
-    A call may wait for room in a full queue, as the ``overflow`` option says,
+    A call may wait for space in a full queue, if the ``overflow`` option says so,
     but never in a thread that runs an event loop.  Thread-safe and re-entrant.
     """
 
@@ -206,7 +210,7 @@ class Logger(_Front):
             core.emit(ERROR, "ERROR", message, attributes, self._bound, args)
 
     def event(self, name: str, /, **attributes: Any) -> None:
-        """Log an OpenTelemetry event: a record with ``event_name`` and no body, at INFO.
+        """Log an OpenTelemetry event at INFO: a record with ``name`` as event name and no body.
 
         Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-eventname
         """
@@ -233,7 +237,7 @@ class Logger(_Front):
 
 
 class AsyncLogger(_Front):
-    """A logger for coroutines: a call waits for room in the queue, never for I/O.
+    """A logger for coroutines: a call may wait for space in the queue, but never for I/O.
 
     Get a logger with :func:`fapilog.get_async_logger`.  A call yields to the
     event loop only if the queue is full.
@@ -327,7 +331,7 @@ def bound_fields(name: object, fields: dict[str, Any]) -> dict[str, Any]:
     """Return snapshots of the fields that ``get_logger`` binds to the logger ``name``.
 
     Raises:
-        TypeError: a field is probably another argument; see ``renamed.check_fields``.
+        TypeError: a field is probably meant as an argument; see ``renamed.check_fields``.
     """
     if not _NOT_FIELDS.isdisjoint(fields):
         from fapilog.renamed import check_fields  # noqa: PLC0415 - only an error needs it
@@ -337,12 +341,12 @@ def bound_fields(name: object, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loaded(kind: type[_Front], name: str, bound: dict[str, Any]) -> _Front:
-    """Return the logger of a pickle."""
+    """Rebuild a pickled logger."""
     return kind(default_core(name), bound)
 
 
 def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Add the exception that is being handled, unless ``exc_info`` is given."""
+    """Add the exception that is being handled as ``exc_info``, unless the caller gave one."""
     active = sys.exc_info()[1]
     try:
         attributes.setdefault("exc_info", active)
@@ -352,7 +356,7 @@ def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_event_name(attributes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the event name, or "", and the other attributes."""
+    """Return the attribute ``event_name``, or "" if there is none, and the other attributes."""
     try:
         name = attributes.pop("event_name", "")
     except Exception:  # noqa: BLE001 - a name may refuse comparison

@@ -36,36 +36,36 @@ if TYPE_CHECKING:
 
 # A slice is the group of entries that the worker takes from the queue at once.  A small
 # slice keeps the worker from holding the interpreter lock for long.  In a burst, callers
-# wait for room in the queue, so a larger slice, which has more throughput, is better.
+# wait for space in the queue, so the worker takes a larger slice, which empties it faster.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
-#: Smallest number of waiting entries for which the worker takes a burst slice.
+#: Number of waiting entries from which the worker takes a burst slice.
 _BURST: Final = 1024
-#: Seconds for which the worker waits for more entries before it takes a slice.
+#: Seconds that the worker waits for more entries before it takes a slice.
 _LINGER: Final = 0.01
-#: Seconds between two checks by a thread that waits.
+#: Seconds between two checks of a condition that a thread waits for.
 _POLL: Final = 0.002
 
 
 class Pipeline:
     """Queue, worker, processors and sending queues of one runtime.
 
-    Thread-safe.  The private methods after ``_run`` belong to the worker.
+    Thread-safe.  The methods from ``_run`` to ``_lose`` run on the worker.
 
     Attributes:
         closed: whether the pipeline refuses every record.  Code that appends to
             ``queue`` without :meth:`put` must read ``closed`` afterwards, and
             call :func:`withdraw` if it is True.
-        patience: the longest time for which a caller waits for room, in seconds.
-        bell: the object that a caller wakes after it has appended to ``queue``, if
-            ``bell.idle`` is True: the worker, or a :class:`Prompt` in front of it.
+        patience: the longest time that a caller waits for space in the queue, in seconds.
+        bell: the worker, or the :class:`Prompt` that wakes the worker.  If ``bell.idle`` is
+            True after a caller has appended to ``queue``, the caller must wake the bell.
         successor: the pipeline that now serves this pipeline's loggers, or None.
 
     Args:
-        settings: the options of the queue, and the bounds of one record.
+        settings: the options of the queue, and the limits of one record.
         sinks: the sending queues of the sinks, which are already open.
         processors: the processors, called in order for each record.
-        resource: the resource of records that are offered without a resource.
+        resource: the resource of loggers' records, and of offered records without a resource.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Pipeline:
         resource: Resource,
     ) -> None:
         self.resource = resource
-        protect = int(settings.protect_level)  # a plain number compares faster
+        protect = int(settings.protect_level)  # an int compares faster than a Severity
         self.admission = Admission(settings.queue_size, settings.overflow, protect)
         self.queue: deque[Entry] = deque()
         self.worker = Worker("fapilog-pipeline", self._run)
@@ -100,11 +100,12 @@ class Pipeline:
     def _reset(self) -> None:
         self.queue.clear()
         self.processing.errors = 0
-        # Held while a counter changes, and while entries pass from the queue to the worker
-        # or from the worker to the sinks.  Re-entrant: a finaliser or a signal handler may log.
+        # This lock is held while a counter changes, and while entries pass from the queue to
+        # the worker or from the worker to the sinks.  It is re-entrant, because a finaliser or
+        # a signal handler may log meanwhile.
         self._counting = native.RLock()
-        self._taken = 0  # entries that the worker has taken from the queue
-        self._handed = 0  # entries whose records reached the sinks or were dropped
+        self._taken = 0  # number of entries that the worker has taken from the queue
+        self._handed = 0  # number of entries whose records reached the sinks or were dropped
         self._refused = Drops()  # records that never entered the queue
         self._dropped = Drops()  # records that left the queue and reached no sink
         # Entries that the worker has taken and not yet passed to the sinks.
@@ -112,22 +113,22 @@ class Pipeline:
         self._abandoned = False  # whether the worker's results are ignored
         self._hurry = False
 
-    # ---- any thread
+    # ---- methods for any thread
 
     def has_room(self, severity_number: int) -> bool:
         """Whether a record of this severity may enter the queue now."""
         return not self.closed and len(self.queue) < self.admission.limit(severity_number)
 
     def make_room(self, severity_number: int, deadline: float | None = None) -> bool:
-        """Wait for room in a full queue as the overflow policy allows.
+        """Wait for space in a full queue, if the overflow policy allows the caller to wait.
 
         Args:
-            severity_number: the severity number of the record that needs room.
+            severity_number: the severity number of the record that needs space.
             deadline: the ``monotonic()`` time at which the wait ends; None
                 means ``patience`` seconds from now.
 
         Returns:
-            True if there is room; False if the record must be refused.
+            True if there is space; False if the record must be refused.
         """
         if self.has_room(severity_number):
             return True
@@ -135,7 +136,7 @@ class Pipeline:
             return False
         if deadline is None:
             deadline = monotonic() + self.patience
-        self.worker.wake()  # the worker may be waiting for more entries
+        self.worker.wake()  # the worker may sleep to collect more entries
         while not self.has_room(severity_number):
             if self.closed or monotonic() >= deadline:
                 return False
@@ -147,8 +148,8 @@ class Pipeline:
     def put(self, entry: Entry, deadline: float | None = None) -> None:
         """Append an entry, or refuse and count its record.  Never raises.
 
-        Waits until ``deadline``, as :meth:`make_room` does.  ``LoggerCore.emit``
-        contains the same steps in line, for speed.
+        May wait until ``deadline``, as :meth:`make_room` does.  For speed, ``LoggerCore.emit``
+        does the same without calling this method.
         """
         full = len(self.queue) >= self.admission.lowest
         if (self.closed or full) and not self.make_room(entry[SEVERITY], deadline):
@@ -163,7 +164,7 @@ class Pipeline:
     def hurry(self) -> bool:
         """Let the worker take the waiting entries without a pause.  Does not block.
 
-        Returns False if the interpreter refuses a new thread.
+        Returns False if the interpreter refuses to start the worker.
         """
         self._hurry = True
         return self.worker.wake()
@@ -175,7 +176,7 @@ class Pipeline:
     def refuse(self, severity_number: int, reason: str = "") -> None:
         """Count and announce a record that does not enter the queue.
 
-        The default of ``reason`` is ``closed`` or ``queue_full``.
+        If ``reason`` is "", it is ``closed`` for a closed pipeline, else ``queue_full``.
         """
         reason = reason or ("closed" if self.closed else "queue_full")
         with self._counting:
@@ -192,7 +193,14 @@ class Pipeline:
             )
 
     def refuse_all(self, reason: str, severities: Iterable[int]) -> None:
-        """Count records that a hold has dropped, and announce every reason but ``not_released``."""
+        """Count records that a hold has dropped.
+
+        The drop is announced unless ``reason`` is ``not_released``, which is the usual case.
+
+        Args:
+            reason: the reason under which the records are counted.
+            severities: the severity number of each record.
+        """
         with self._counting:
             self._refused.add_all(reason, severities)
         if reason != "not_released":
@@ -216,18 +224,19 @@ class Pipeline:
         if not _wait_until(lambda: self._handed >= target, deadline):
             return False
         targets = [(sink, sink.start_flush()) for sink in self._sinks]
-        # If a sink cannot start its thread, its records wait for shutdown().
+        # A sink that cannot start its thread keeps its records until shutdown(), so it is not
+        # waited for.
         _wait_until(
             lambda: all(s.flush_done(t) or not s.has_thread() for s, t in targets), deadline
         )
         return all(sink.flush_done(target) for sink, target in targets)
 
     def close(self, deadline: float) -> None:
-        """Refuse new records, deliver the accepted ones, and end all threads.
+        """Refuse new records, deliver the accepted records, and end all threads.
 
-        Blocks until ``deadline`` (a ``monotonic()`` time) at the latest, and drops
-        and counts unsettled records as ``shutdown``.  A second call from another
-        thread waits too; the earliest deadline applies.
+        Blocks until ``deadline`` (a ``monotonic()`` time) at the latest.  Records that are
+        not settled by then are dropped and counted as ``shutdown``.  A second call from
+        another thread waits too; the earlier deadline applies to both calls.
         """
         self.closed = True
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
@@ -245,16 +254,21 @@ class Pipeline:
         self._drop_rest()
 
     def start_threads(self) -> None:
-        """Start every thread that :meth:`close` will need."""
+        """Start every thread that :meth:`close` will need.
+
+        Called before the interpreter exits, because an exiting interpreter refuses to start
+        threads.
+        """
         self.worker.wake()
         for sink in self._sinks:
             sink.has_thread()
 
     def stats(self) -> Stats:
-        """Return the ledger.  Does not block.
+        """Return the counts of the pipeline and of each sink.  Does not block.
 
-        The totals are those of the sink that has delivered the fewest records.  They
-        count records that this sink skipped, or another sink adopted, as delivered.
+        The counts of the pipeline are those of the sink that has delivered the fewest
+        records.  Records that this sink skipped, and records that other sinks adopted from
+        an earlier process's spool, are counted as delivered.
         """
         shared = Drops()
         shared.merge(self._refused)
@@ -286,7 +300,7 @@ class Pipeline:
             sink.after_fork()
 
     def is_own_thread(self) -> bool:
-        """Whether the caller runs on the worker's thread or on a sink's."""
+        """Whether the current thread belongs to the worker or to a sink."""
         return self.worker.is_current or any(sink.is_current for sink in self._sinks)
 
     def _accepted(self) -> int:
@@ -297,7 +311,7 @@ class Pipeline:
         with self._counting:
             return self._taken + len(self.queue)
 
-    # ---- the worker
+    # ---- methods that run on the worker
 
     def _run(self) -> None:
         while True:
@@ -334,7 +348,7 @@ class Pipeline:
             self._handed = self._taken
 
     def _take_slice(self) -> Sequence[Entry]:
-        """Take the oldest entries from the queue, or none after the deadline of :meth:`close`."""
+        """Take the oldest entries from the queue; take none if :meth:`close` has given up."""
         queue = self.queue
         waiting = len(queue)
         count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
@@ -358,8 +372,8 @@ class Pipeline:
         return entries
 
     def _fan_out(self, records: Sequence[LogRecord], drops: Drops) -> None:
-        # Each route is called once per record, because a second call of the
-        # application's function may return another result.
+        # Each sink's route is asked only once per record, because it may be a function of the
+        # application, which may give another answer the second time.
         meant = [sink.intake.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
             known = {id(record) for some in meant for record in some}
@@ -382,7 +396,11 @@ class Pipeline:
             sink.intake.take_in()
 
     def _lose(self, drops: Drops, error: BaseException) -> None:
-        """Count the records that the worker has taken from the queue and lost by an error."""
+        """Count records that were taken from the queue but did not reach the sinks.
+
+        ``error`` is the reason; ``drops`` contains the records of the slice that are already
+        counted.
+        """
         with self._counting:
             left = [entry[SEVERITY] for entry in self._in_hand][drops.total :]
             if self._in_hand:
@@ -390,8 +408,13 @@ class Pipeline:
                 self._dropped = self._dropped.plus(drops)
             self._in_hand = ()
 
+    # ---- methods that close() calls
+
     def _abandon(self) -> None:
-        """Drop the records of a processor that did not return; ignore its later results."""
+        """Drop the records that a processor still has at the deadline of :meth:`close`.
+
+        If the processor returns later, its results are ignored.
+        """
         with self._counting:
             self._abandoned = True
             left = [entry[SEVERITY] for entry in self._in_hand]
@@ -406,7 +429,7 @@ class Pipeline:
 
     def _drop_rest(self) -> None:
         """Drop and count the entries that are still in the queue at the deadline."""
-        left: list[Entry] = []  # freed after the lock, because a finaliser may log
+        left: list[Entry] = []  # freed after the lock is released, because a finaliser may log
         with self._counting:
             while self.queue:
                 left.append(self.queue.popleft())
@@ -421,7 +444,10 @@ class Pipeline:
 
 
 def _seen_from(stats: Stats, adopted: int) -> Stats:
-    """Return the totals of the pipeline, computed from one sink's ledger."""
+    """Return the counts of the pipeline, as computed from the counts of one sink.
+
+    ``adopted`` is the number of records that all sinks together have adopted.
+    """
     others = stats.skipped + adopted - stats.adopted
     return replace(
         stats,
@@ -433,13 +459,13 @@ def _seen_from(stats: Stats, adopted: int) -> Stats:
 
 
 def _may_wait() -> bool:
-    """Whether the calling thread may block, because it does not run an event loop."""
+    """Whether the current thread may block; a thread that runs an event loop must not."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is None or asyncio._get_running_loop() is None  # noqa: SLF001 - raises nothing
 
 
 def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
-    # Polling adds no cost per record, and a fork cannot break it.
+    # Unlike a condition variable, polling adds no cost per record, and a fork cannot break it.
     while not condition():
         if monotonic() >= deadline:
             return False

@@ -1,7 +1,8 @@
 """Turns the queue's entries into records for the sinks: build, process, normalise.
 
-The records of a slice are prepared together.  If the redactor is the only processor,
-as it is by default, one search of all texts shows that most records contain no secret.
+The worker takes entries from the queue in slices, and prepares the records of a slice
+together.  If the redactor is the only processor, as it is by default, it searches all texts
+of a slice at once, and most records turn out to contain no secret.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Processing:
     """The processors of one pipeline.  Only the pipeline's worker uses it.
 
     Attributes:
-        redactor: the only processor, if it is a ``RedactProcessor``; otherwise None.
+        redactor: the ``RedactProcessor``, if it is the only processor; otherwise None.
         errors: the number of exceptions that processors have raised.
     """
 
@@ -44,19 +45,21 @@ class Processing:
         self.errors = 0
 
     def records(self, entries: Sequence[Entry], drops: Drops) -> list[LogRecord]:
-        """Return the records of a slice for the sinks, in order.
+        """Make and process the records of a slice; return those for the sinks, in order.
 
-        ``drops`` counts the records that a processor or an error drops.
+        Records that a processor drops, and records that an error prevents, are counted in
+        ``drops``.
         """
         now = time.time_ns()
-        # Parallel lists: tuples would give the garbage collector one more object per record.
+        # Three lists instead of a list of tuples, because a tuple per record would be one more
+        # object for the garbage collector.
         records: list[LogRecord] = []
         numbers: list[int] = []
         headers: list[int | None] = []
         for entry in entries:
             try:
                 record = entry[BUILD](entry, now)
-                # The ids and times of a logger's record need no check.
+                # Ids, times and event name need a check only if they come from the application.
                 is_ours = entry[BUILD] is build_logged and not record.event_name
                 header = None if is_ours else _header_size(record)
             except BaseException as error:  # noqa: BLE001 - a hostile value must not end the worker
@@ -68,14 +71,14 @@ class Processing:
         if self.redactor is not None:
             self.redactor.glance(records, headers, self.limits)
         finished = [
-            # glance() sets the size of a record that needs no change.
+            # glance() has set the size of each record that needs no change.
             record if record.size else self._finish(record, number, drops)
             for record, number in zip(records, numbers, strict=True)
         ]
         return [record for record in finished if record is not None]
 
     def _finish(self, record: LogRecord, number: int, drops: Drops) -> LogRecord | None:
-        """Process and normalise a record; return None if it was dropped."""
+        """Process and normalise a record; return the result, or None if it was dropped."""
         try:
             finished = self._apply(record, drops)
             if finished is not None:
@@ -89,7 +92,8 @@ class Processing:
 
     def _apply(self, record: LogRecord, drops: Drops) -> LogRecord | None:
         current: LogRecord | None = record
-        # A processor may remove a value and repeat it in its error.
+        # A processor may remove a secret from the record and then raise an error that contains
+        # it, so the original values are kept to mask them in the announcement.
         given = () if self.redactor else (record.body, record.attributes.copy())
         for processor in self._processors:
             try:
@@ -108,7 +112,7 @@ class Processing:
         return record
 
     def _failure(self, name: str, error: BaseException, values: Sequence[object]) -> str:
-        """Describe the error of a processor, without the secrets of its record."""
+        """Return the announcement of a processor's error, without the secrets in ``values``."""
         what = kind_of(error)
         try:
             found = [one for one in self._processors if isinstance(one, RedactProcessor)]
@@ -122,7 +126,10 @@ class Processing:
 
 
 def _announce_discarded(record: LogRecord, before: object) -> None:
-    """Report attributes that a limit has removed, as OpenTelemetry's specification asks."""
+    """Announce attributes that a limit has removed, as OpenTelemetry's specification asks.
+
+    ``before`` is the number of attributes that had been dropped before the limit was applied.
+    """
     count = record.dropped_attributes_count
     if isinstance(before, int) and count > before:
         announce(
@@ -133,7 +140,10 @@ def _announce_discarded(record: LogRecord, before: object) -> None:
 
 
 def _header_size(record: LogRecord) -> int:
-    """Return the size of an offered record's header, or -1 if ``normalise()`` must correct it."""
+    """Return the bytes of text outside the body and the attributes of a record.
+
+    Returns -1 if a field is wrong, so that ``normalise()`` must correct the record.
+    """
     record.size = 0
     try:
         return header_size(record)
@@ -142,6 +152,6 @@ def _header_size(record: LogRecord) -> int:
 
 
 def count_lost(drops: Drops, severities: Sequence[int], error: BaseException) -> None:
-    """Count and announce records that an error inside fapilog has lost."""
+    """Count and announce records that are dropped because of an unexpected error."""
     drops.add_all("internal_error", severities)
     announce("internal", f"a record was dropped after an internal error ({kind_of(error)})")

@@ -1,8 +1,8 @@
 """Lets a log call wait until a console that a person reads has written the record.
 
-On a terminal, ``print`` and log lines would otherwise alternate wrongly, and in a
-notebook a line would appear below a later cell.  The worker and the sinks do their work
-as always; only the caller waits.
+Otherwise, printed lines and log lines would appear on a terminal in the wrong order, and in a
+notebook a log line would appear below a later cell.  The worker and the sinks do their work as
+usual; only the caller waits.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ if TYPE_CHECKING:
     from fapilog.delivery.sending_queue import SendingQueue
     from fapilog.engine.pipeline import Pipeline
 
-#: The longest wait of a log call, in seconds: a terminal may have been stopped.
+#: The longest wait of a log call, in seconds.  A user may have stopped the terminal (Ctrl-S).
 _PATIENCE: Final = 0.25
-#: Seconds between the first two checks; each following one is a quarter longer.
+#: Seconds between the first two checks whether the consoles have written the record.  Each
+#: later interval is a quarter longer than the interval before it.
 _POLL: Final = 0.00005
 
 
 class Prompt:
-    """Stands where log calls wake a pipeline's worker: wakes it, and waits for the consoles.
+    """Takes the place of a pipeline's worker as the object that log calls wake.
 
-    A wait ends after 0.25 s.  From then on, log calls do not wait until the consoles have
-    caught up.  Thread-safe.
+    Each log call wakes the worker through this object, and waits for the consoles up to
+    0.25 s.  If this time passes, the following log calls do not wait; they wait again after
+    the consoles have written all records.  Thread-safe.
 
     Args:
         pipeline: the pipeline of the log calls.
         consoles: the sending queues of the consoles that a person reads.
 
     Attributes:
-        idle: True, so that every log call calls :meth:`wake`.
+        idle: always True, so that every log call calls :meth:`wake`.
     """
 
     idle: Final = True
@@ -50,7 +52,7 @@ class Prompt:
     def wake(self) -> bool:
         """Wake the worker, and wait until the consoles have written every record.
 
-        Blocks up to 0.25 s.  Returns False if the interpreter refuses a new thread.
+        Blocks up to 0.25 s.  Returns False if the interpreter refuses to start the worker.
         """
         pipeline = self._pipeline
         for note_caller in self._notes:
@@ -63,7 +65,10 @@ class Prompt:
         return True
 
     def _wait(self, deadline: float) -> bool:
-        """Wait for the pipeline, and then for the consoles; return False at the deadline."""
+        """Wait until the consoles have written all records; return False at the deadline.
+
+        The consoles are asked only after the pipeline has passed the records to them.
+        """
         pipeline, poll = self._pipeline, _POLL
         target = pipeline.entered()
         flushed: list[tuple[SendingQueue, int]] | None = None

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 class Levels:
-    """The lowest enabled severity of each logger name.  Thread-safe for readers.
+    """The lowest enabled severity of each logger name.
+
+    Any thread may read the levels.  The caller of :meth:`set` must hold a lock.
 
     A dotted name without its own level inherits the level of its nearest parent.
 
@@ -35,10 +37,10 @@ class Levels:
     """
 
     def __init__(self, default: int = INFO, by_name: Mapping[str, int] | None = None) -> None:
-        # Plain numbers: each log call compares them, and members of Severity are slower.
+        # Plain int, because every log call compares levels, and members of Severity are slower.
         self._default = int(default)
         self._by_name = {name: int(level) for name, level in (by_name or {}).items()}
-        #: Whether :meth:`set` has changed the levels of the settings.
+        #: Whether :meth:`set` has changed a level since this object was created.
         self.is_changed = False
         self._find_extremes()
 
@@ -47,7 +49,10 @@ class Levels:
         return inherited(name, self._by_name, self._default)
 
     def set(self, name: str, threshold: int | None) -> None:
-        """Set the level of a name, or remove it if None.  The name "" sets the default."""
+        """Set the level of a name, or remove its level if ``threshold`` is None.
+
+        The name "" sets the default level, which is INFO again if ``threshold`` is None.
+        """
         if not name:
             self._default = INFO if threshold is None else threshold
         elif threshold is None:
@@ -72,8 +77,7 @@ class LoggerRegistry:
     request do not accumulate.
 
     Args:
-        unattached: the function that each log call calls while no pipeline is
-            attached.
+        unattached: the function that each log call calls while its core has no pipeline.
     """
 
     def __init__(self, unattached: Callable[[LoggerCore], None]) -> None:
@@ -93,7 +97,7 @@ class LoggerRegistry:
             with self._lock:
                 core = LoggerCore(Scope(name, _version_of(name)), self._unattached)
                 self._attach(core)
-                # Another thread or a finaliser may have made a core in the meantime.
+                # If another thread or a finaliser has made a core in the meantime, use that.
                 core = self._cores.setdefault(name, core)
         return core
 
@@ -103,7 +107,7 @@ class LoggerRegistry:
             before = self._pipeline
             if before is not None and before is not pipeline and not before.closed:
                 before.successor = pipeline
-            pipeline.successor = None  # capture_logs() may restore an earlier pipeline
+            pipeline.successor = None  # was set if capture_logs() restores this pipeline
             self._pipeline, self._settings = pipeline, settings
             self.levels = Levels(settings.level, settings.levels)
             for core in list(self._cores.values()):
@@ -123,15 +127,18 @@ class LoggerRegistry:
                 core.close()
 
     def set_level(self, name: str, threshold: int | None) -> None:
-        """Change the level of a name and of all names that inherit from it."""
+        """Change the level of a name and of all names that inherit from it.
+
+        If ``threshold`` is None, the name inherits its level from now on.
+        """
         with self._lock:
             self.levels.set(plain_name(name), threshold)
             self.apply_levels()
 
     def apply_levels(self) -> None:
-        """Set the thresholds of all loggers, after a change of a level or of the holds' floor."""
+        """Set the thresholds of all loggers again, because a level or the holds' floor changed."""
         with self._lock:
-            if self._pipeline is None:  # every log call must reach ``unattached``
+            if self._pipeline is None:  # every log call must still call ``unattached``
                 return
             for core in list(self._cores.values()):
                 core.set_level(self.levels.threshold(core.scope.name))

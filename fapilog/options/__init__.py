@@ -1,4 +1,4 @@
-"""The machinery of options; :class:`fapilog.settings.Settings` defines the options.
+"""Reads, checks and explains options; :class:`fapilog.settings.Settings` defines them.
 
 ``sources`` reads the environment and the files, ``found`` decides whether to trust a
 file, ``types`` and ``schema`` describe options, ``explain`` writes the errors about

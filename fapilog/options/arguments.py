@@ -1,8 +1,8 @@
-"""The options as arguments, for type checkers and completion in editors.
+"""The options as keyword arguments, for type checkers and completion in editors.
 
-Each class has the names of a class in :mod:`fapilog.settings`, and the types of
-the values that users may write, such as ``"10MB"`` for a size.  Only type checkers
-import this module.
+Each class lists the options of a class in :mod:`fapilog.settings`.  The types include
+every form in which users may write a value, such as ``"10MB"`` for a size.  Only type
+checkers import this module.
 """
 
 from __future__ import annotations

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """A function that tests the value of an option, and a description for error messages.
-    ``one | other`` is a rule that allows the values of both rules.
+    """A test for the value of an option.  ``first | second`` allows what either rule allows.
+
+    Attributes:
+        accepts: the function that returns True for an allowed value.
+        allowed: the description of the allowed values in errors.
     """
 
     accepts: Callable[[Any], bool]
@@ -35,7 +38,7 @@ class Rule:
         return Rule(lambda value: first(value) or second(value), words)
 
     def check(self, option: str, value: object, owner: str = "") -> None:
-        """Check the value of an option that ``owner`` has, such as ``sink 'file'``.
+        """Check a value.  Errors name the ``option`` and its ``owner``, such as ``sink 'file'``.
 
         Raises:
             ConfigurationError: the value is not allowed.  The error shows the value.
@@ -45,7 +48,7 @@ class Rule:
 
 
 def check_all(rules: Mapping[str, Rule], values: Mapping[str, Any], owner: str = "") -> None:
-    """Check the value of every option that has a rule.
+    """Check the value of every option in ``rules``.  Errors name the ``owner`` of the options.
 
     Raises:
         ConfigurationError: a value is not allowed.
@@ -55,14 +58,23 @@ def check_all(rules: Mapping[str, Rule], values: Mapping[str, Any], owner: str =
 
 
 def refuse(option: str, value: object, fix: str, owner: str = "") -> NoReturn:
-    """Raise the error about a wrong value, with the same arguments as :meth:`Rule.check`."""
+    """Raise a ConfigurationError about a wrong value.
+
+    Args:
+        option: the name of the option.
+        value: the wrong value, which the error shows.
+        fix: the instruction in the error, such as ``use a number``.
+        owner: the owner of the option, such as ``sink 'file'``, or "".
+    """
     of = f" of {owner}" if owner else ""
     msg = f"{option}={value!r}{of}: {fix}"
     raise ConfigurationError(msg, option)
 
 
 def severity(option: str, value: Any, owner: str = "") -> int:
-    """Return the number of the severity that :func:`parse_severity` finds.
+    """Return the severity number of a value that :func:`parse_severity` accepts.
+
+    Errors name the ``option`` and its ``owner``.
 
     Raises:
         ConfigurationError: the value is not a severity.
@@ -75,7 +87,10 @@ def severity(option: str, value: Any, owner: str = "") -> int:
 
 
 def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
-    """Return the rule for a whole number; ``unit`` is a plural, such as ``bytes``."""
+    """Return the rule for a whole number from ``least`` to ``most``, or ``least`` or more.
+
+    The description of the rule contains ``unit``, a plural such as ``bytes``.
+    """
     top = inf if most is None else most
     limits = f", {least} or more" if most is None else f" from {least} to {most}"
     of = f" of {unit}" if unit else ""
@@ -86,20 +101,22 @@ def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
 
 
 def one_of(*choices: object) -> Rule:
-    """Return the rule for the values in ``choices``."""
+    """Return the rule that allows only the values in ``choices``."""
     *others, last = map(repr, choices)
     words = f"{', '.join(others)} or {last}" if others else last
-    kinds = tuple(map(type, choices))  # other objects, such as an array, may not support `in`
+    kinds = tuple(map(type, choices))  # `in` may raise for other types, such as an array
     return Rule(lambda value: isinstance(value, kinds) and value in choices, words)
 
 
 def instance_of(kind: type, words: str) -> Rule:
-    """Return the rule for the objects of a class, which ``words`` describe."""
+    """Return the rule that allows the objects of a class; errors call them ``words``."""
     return Rule(lambda value: isinstance(value, kind), words)
 
 
 def absolute_path(option: str, path: str | PathLike[str], owner: str = "") -> Path:
-    """Return an absolute path; ``~`` at the beginning stands for a home directory.
+    """Make a path absolute; ``~`` at its beginning stands for a home directory.
+
+    Errors name the ``option`` and its ``owner``.
 
     Raises:
         ConfigurationError: there is no such home directory, or no working directory.
@@ -121,10 +138,11 @@ def is_number(value: object) -> bool:
 
 
 def names(option: str, value: Any, example: str) -> tuple[str, ...]:
-    """Return the names in a list.
+    """Return the names in ``value``, a list or another iterable of str.
 
     Raises:
-        ConfigurationError: the value is not a list of str; the error shows ``example``.
+        ConfigurationError: ``value`` is not a list of str.  The error shows ``example``, a
+            correct list.
     """
     is_list = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     listed = tuple(value) if is_list else ()
@@ -135,7 +153,7 @@ def names(option: str, value: Any, example: str) -> tuple[str, ...]:
 
 NONE: Final = Rule(lambda value: value is None, "None")
 TRUE_OR_FALSE: Final = instance_of(bool, "True or False")
-#: A number of seconds, which may be infinite.
+#: Allows a number of seconds above 0, including infinity.
 SECONDS: Final = Rule(
     lambda value: is_number(value) and value > 0, "a number of seconds, more than 0"
 )

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
     from fapilog.options.sources import Origins, Source
 
-# The minimum similarity of a misspelled name and an option: 0 to 1, as difflib measures it.
+# The minimum similarity of a misspelled name to an option, from 0 to 1, as difflib measures.
 _SIMILAR: Final = 0.6
 _VERY_SIMILAR: Final = 0.85
 _GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
-# The allowed values by pydantic's error type; .15g writes the limit 0.0 as 0.
+# By pydantic's error type: a description of the allowed values.  The format .15g writes the
+# limit 0.0 as 0.
 _ALLOWED: Final[Mapping[str, str]] = {
     "literal_error": "{expected}",
     "bool_parsing": "true or false",
@@ -54,7 +55,15 @@ _ALLOWED: Final[Mapping[str, str]] = {
 
 
 def explain(error: ValidationError, model: type[BaseModel], origins: Origins) -> ConfigurationError:
-    """Return an error with one line per wrong option: its place, the fix, its description."""
+    """Return an error with one line per wrong option.
+
+    The line says where the user set the option, how to fix it, and what the option does.
+
+    Args:
+        error: the error of pydantic.
+        model: the class of the options.
+        origins: the sources that set the options.
+    """
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         wrong.setdefault(".".join(path_of(model, detail["loc"])), []).append(detail)
@@ -86,7 +95,10 @@ def _explain_one(
 
 
 def _fix(details: Sequence[ErrorDetails]) -> str:
-    """Return the fix for a wrong value; the type of the option may be a union."""
+    """Return the fix for a wrong value.
+
+    If the type of the option is a union, ``details`` contains an error for each of its types.
+    """
     allowed = [
         _ALLOWED[detail["type"]].format(**detail.get("ctx", {}))
         for detail in details
@@ -101,7 +113,11 @@ def _fix(details: Sequence[ErrorDetails]) -> str:
 
 
 def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] = repr) -> str:
-    """Return the fix for an option that does not exist; ``spelling`` formats its name."""
+    """Return the fix for an option that does not exist.
+
+    The fix names a similar option, or else all options of the group.  ``spelling`` writes
+    each name as users write it in the source with the wrong option.
+    """
     group, _, name = option.rpartition(".")
     kind = kind_at(model, group) if group else model
     names = list(kind.model_fields) if is_group(kind) else []
@@ -109,8 +125,9 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     own = {one: prefix + one for one in names}
     all_names = list(option_names(model))
     everywhere = {one.rpartition(".")[2]: one for one in reversed(all_names)}
-    everywhere |= {one: one for one in all_names}  # console_format means console.format
-    # A correct name in the wrong group is more likely than a bad misspelling.
+    everywhere |= {one: one for one in all_names}  # for console_format, suggest console.format
+    # A correct name in the wrong group is more likely than a bad misspelling, so all groups
+    # are searched before less similar names.
     for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):
         near = closest(name, known, similarity)
         if near:
@@ -119,7 +136,10 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
 
 
 def closest(name: str, known: Iterable[str], similarity: float = _SIMILAR) -> str:
-    """Return the known name that ``name`` probably misspells, or ""."""
+    """Return the known name that ``name`` probably misspells, or "" if none is similar.
+
+    ``similarity`` is the required minimum from 0 to 1, as difflib measures it.
+    """
     plain = {_plain(one): one for one in known}
     near = difflib.get_close_matches(_plain(name), plain, 1, cutoff=similarity)
     return plain[near[0]] if near else ""

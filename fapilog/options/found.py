@@ -1,8 +1,8 @@
 """Decides whether a configuration file in the working directory belongs to the application.
 
 A tool that runs inside another person's directory must not obey a file there: the
-file could send records to a stranger.  If the user did not name the file and no code
-of its directory is running, the file sets only options that are marked as harmless.
+file could send records to a stranger.  If the user did not name a file and no code in
+the file's directory is running, the file may set only options that are marked as harmless.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-#: Marks an option that any file may set.  Such an option names no destination, loads no
-#: code, weakens no protection and takes no resources.
+#: Marks an option that even an untrusted file may set.  Such an option names no
+#: destination, loads no code, weakens no protection and takes no resources.
 HARMLESS: Final[dict[str, Any]] = {"harmless": True}
-#: Marks a level that any file may lower below its default, which shows more records.
+#: Marks a level that an untrusted file may lower.  The file may not raise it above the
+#: default, which would hide records.
 HARMLESS_IF_LOWER: Final[dict[str, Any]] = {"harmless": "if lower"}
 
 #: The maximum size of a file in bytes; a larger file is an error.
 _MAX_BYTES: Final = 1 << 20
 _INSTALLED: Final = {"site-packages", "dist-packages"}
-# O_NONBLOCK, because open() waits for the writer of a pipe.
+# O_NONBLOCK, because without it open() would wait if the path were a pipe without a writer.
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def read(path: Path) -> tuple[bytes, bool]:
-    """Return a file's content, and whether only this user and root can have written it.
+    """Return a file's content, and True if the file belongs to this user or root.
 
+    The second value is False if another user owns the file, or everyone may write to it.
     Does not block: only a regular file is read.
 
     Raises:
@@ -56,7 +58,10 @@ def read(path: Path) -> tuple[bytes, bool]:
 
 
 def _is_own(status: os.stat_result, *, link: bool = False) -> bool:
-    """Whether this user or root owns a file or a link, and other users cannot write to it."""
+    """Whether this user or root owns a file, and not everyone may write to it.
+
+    If ``link`` is True, ``status`` is that of a symbolic link, whose permissions do not count.
+    """
     if not hasattr(os, "geteuid"):
         return True
     is_shared = bool(status.st_mode & stat.S_IWOTH) and not link
@@ -64,7 +69,10 @@ def _is_own(status: os.stat_result, *, link: bool = False) -> bool:
 
 
 def belongs_to_application(path: Path) -> bool:
-    """Whether code in the directory of ``path`` is running or is the main program."""
+    """Whether the directory of ``path`` contains the main program or its running modules.
+
+    A running module is one whose code is on the stack of this thread.
+    """
     try:
         directory = path.absolute().parent.resolve()
     except OSError:
@@ -75,10 +83,12 @@ def belongs_to_application(path: Path) -> bool:
 def _running_files() -> Iterator[str]:
     """Yield the files of the main program and of the modules that run on this thread.
 
-    A code object's file is not used, because any program can compile code under any name.
+    The names come from the modules.  Those in code objects are not used, because any
+    program can compile code under any file name.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    # With zero-code instrumentation, the main program is not loaded yet.
+    # With zero-code instrumentation, the main program is not loaded yet.  Its file is then
+    # the first argument of the interpreter.
     yield main or next(iter(sys.orig_argv[1:]), "")
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only access to the callers
     seen: set[int] = set()
@@ -91,7 +101,7 @@ def _running_files() -> Iterator[str]:
 
 
 def _is_within(file: str, directory: Path) -> bool:
-    """Whether a file is in the directory, and is not part of an installed package."""
+    """Whether a file is in the directory, and is not part or a script of an installed package."""
     if not file or file.startswith(("<", "-")):
         return False
     try:
@@ -103,17 +113,17 @@ def _is_within(file: str, directory: Path) -> bool:
             and scripts != resolved.parent
             and not is_installed(resolved)
         )
-    except (OSError, RuntimeError, ValueError):  # a loop of links, or a wrong name
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or an invalid name
         return False
 
 
 def is_installed(file: str | Path) -> bool:
-    """Whether a file is in a directory of installed packages."""
+    """Whether a file is in a directory of installed packages, such as ``site-packages``."""
     return not _INSTALLED.isdisjoint(Path(file).parts)
 
 
 def is_harmless(field: FieldInfo, value: Any) -> bool:
-    """Whether any file may set an option to ``value``."""
+    """Whether even an untrusted file may set an option to ``value``."""
     if field.json_schema_extra == HARMLESS_IF_LOWER:
         return bool(value <= field.default)
     return field.json_schema_extra == HARMLESS

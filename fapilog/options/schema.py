@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def path_of(model: type[BaseModel], location: Iterable[int | str]) -> Iterator[str]:
-    """Yield the parts of an error's location that are options or keys, not types of a union."""
+    """Yield the names of options and keys in the location of an error.
+
+    Pydantic's location may also contain the types of a union, which are left out.
+    """
     kind: Any = model
     for part in location:
         if kind is None or part == "[key]":
@@ -28,7 +31,7 @@ def path_of(model: type[BaseModel], location: Iterable[int | str]) -> Iterator[s
 
 
 def kind_at(model: type[BaseModel], option: str) -> Any:
-    """Return the type of an option if it is a group, a mapping or a list, else None."""
+    """Return the type of an option if it is a group, a mapping or a list, or else None."""
     kind: Any = model
     for part in option.split("."):
         kind = inside(kind, part)
@@ -36,7 +39,10 @@ def kind_at(model: type[BaseModel], option: str) -> Any:
 
 
 def inside(kind: Any, part: str) -> Any:
-    """Return the type of a part if it is a group, a mapping or a list, else None."""
+    """Return the type of the field, key or item ``part`` of a group, a mapping or a list.
+
+    Returns None unless that type is also a group, a mapping or a list.
+    """
     if is_group(kind):
         field = kind.model_fields.get(part)
         kind = None if field is None else field.annotation
@@ -55,7 +61,7 @@ def inside(kind: Any, part: str) -> Any:
 
 
 def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
-    """Return the field of an option, or of the mapping or list that contains it."""
+    """Return the field of an option, or of the mapping or list that contains the option."""
     found, kind = None, model
     for part in option.split("."):
         if is_group(kind):
@@ -65,8 +71,8 @@ def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
 
 
 def is_group(kind: Any) -> bool:
-    """Whether a type is a group of options."""
-    # On Python 3.10, dict[str, int] is an instance of type.
+    """Whether a type is the class of a group of options."""
+    # On Python 3.10, dict[str, int] is an instance of type, but issubclass() refuses it.
     return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
@@ -81,7 +87,7 @@ def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def containers(model: type[BaseModel]) -> Iterator[str]:
-    """Yield the names of the groups and of the options that hold groups by name."""
+    """Yield the names of the groups, and of mappings from names to groups, such as routes."""
     for name in model.model_fields:
         kind = inside(model, name)
         if is_group(kind) or is_group(inside(kind, "")):
@@ -89,7 +95,7 @@ def containers(model: type[BaseModel]) -> Iterator[str]:
 
 
 def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with ``console.format`` inside of ``console``, as in a file."""
+    """Return the options with a mapping per group: ``console.format`` moves into ``console``."""
     found: dict[str, Any] = {}
     for name, value in options.items():
         group, dot, inner = name.partition(".")
@@ -98,7 +104,10 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of both mappings; ``above`` wins, and mappings in them are merged."""
+    """Merge two mappings and the mappings inside them.
+
+    If both have a value for a name, the value in ``above`` wins.
+    """
     both = {
         name: merged(below[name], value)
         for name, value in above.items()
@@ -108,9 +117,10 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def kept(kind: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options ``now``, and those of ``before`` that ``now`` does not name.
+    """Return the options in ``now``, and those in ``before`` that ``now`` does not name.
 
-    Only groups are merged: a list or a table of levels replaces the earlier one.
+    If both contain the same group, its options are merged.  A list or a table of levels
+    in ``now`` replaces the one in ``before``.  ``kind`` is the class of the options.
     """
     found = {**before, **now}
     for name in before.keys() & now.keys():
@@ -123,14 +133,14 @@ def kept(kind: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
 
 
 def _as_table(value: Any) -> Any:
-    """Return a group's options as a mapping, without the defaults."""
+    """Return the options of a group that are set, as a mapping; return other values as is."""
     if isinstance(value, BaseModel):
         return {name: getattr(value, name) for name in value.model_fields_set}
     return value
 
 
 def kind_of(field: FieldInfo) -> Any:
-    """Return the type of an option with its constraints."""
+    """Return the type of an option together with its constraints, such as a minimum."""
     kind: Any = field.annotation
     for part in field.metadata:
         kind = Annotated[kind, part]
@@ -143,7 +153,17 @@ def right_values(
     accepts: Callable[[FieldInfo, Any], bool] = lambda _field, _value: True,
     prefix: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the valid values that ``accepts`` allows, and the dotted names of all others."""
+    """Separate the valid values from the others.
+
+    Args:
+        model: the class of the options.
+        values: the values by name; those of a group are in a mapping.
+        accepts: the function that may refuse a valid value.
+        prefix: the beginning of the dotted names, such as ``console.``.
+
+    Returns:
+        The valid values that ``accepts`` allows, and the dotted names of all other options.
+    """
     right: dict[str, Any] = {}
     others: list[str] = []
     for name, value in values.items():
@@ -161,6 +181,6 @@ def right_values(
                     right[name] = checked
                     continue
         except ValidationError:
-            pass  # the caller reports the names of the others
+            pass  # the name is added to ``others`` below
         others.append(f"{prefix}{name}")
     return right, others

@@ -42,12 +42,13 @@ if TYPE_CHECKING:
     AnySource: TypeAlias = "EnvironmentSource | OTelEnvironmentSource | FileSource"
 
 ENV_PREFIX: Final = "FAPILOG_"
-#: The variable that names a file of options, which may then set every option.
+#: The variable with the path of a configuration file.  The file may set every option,
+#: because the user named it.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _TABLE: Final = ("tool", "fapilog")
-#: A table or a key of fapilog in a pyproject.toml, which may not be TOML.
+#: Finds options of fapilog in a pyproject.toml that is not valid TOML.
 _MENTIONED: Final = re.compile(rb"tool[\"'\s]*\.[\"'\s]*fapilog")
-#: The errors if a file cannot be read or is not TOML.
+#: The exceptions for a file that cannot be read or is not TOML.
 _UNREADABLE: Final = (OSError, ValueError, RecursionError)
 #: The maximum number of names in an announcement, and of characters in each name.
 _SHOWN: Final = 20
@@ -70,9 +71,9 @@ OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
 }
 #: If one of these variables is set and no option names a sink, the sink is ``otlp``.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-#: The longest duration in milliseconds; it replaces longer durations.
+#: The longest duration, in milliseconds.  Longer durations are reduced to it.
 _LONGEST: Final = 86_400_000
-#: The maximum number of digits that are read from a number.
+#: Only this many digits of a number are read; the rest of a longer number is ignored.
 _DIGITS: Final = 18
 
 
@@ -80,15 +81,18 @@ class Source(Protocol):
     """A source of options.  The name of an option is its dotted path: ``file.max_bytes``."""
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values by name; the values of a group are in a mapping."""
+        """Return the values of the options in this source; those of a group are in a mapping."""
         ...
 
     def origin(self, option: str) -> str:
-        """Return the variable or the file that sets ``option``."""
+        """Return the name of the variable or file that sets ``option``, or ``argument``."""
         ...
 
     def place(self, option: str) -> str:
-        """Return the beginning of an error: the variable, the argument, or the key and file."""
+        """Return where ``option`` is set, as the beginning of an error.
+
+        This is a variable, an argument, or a key and its file.
+        """
         ...
 
     def spelling(self, option: str) -> str:
@@ -97,18 +101,18 @@ class Source(Protocol):
 
 
 class ArgumentSource(InitSettingsSource):
-    """The arguments of a call."""
+    """Reads options from the arguments of a call."""
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
-        """Return the word "argument"."""
+        """Return the word ``argument`` for every option."""
         return "argument"
 
     def place(self, option: str) -> str:
-        """Return the argument's name."""
+        """Return the word ``option`` and the option's name in quotes."""
         return f"option {option!r}"
 
     def spelling(self, option: str) -> str:
-        """Return the option's name; an option of a group as in ``console={'format': ...}``."""
+        """Return the option as an argument; in a group, such as ``console={'format': ...}``."""
         group, *names = option.split(".")
         if not names:
             return repr(option)
@@ -116,34 +120,35 @@ class ArgumentSource(InitSettingsSource):
 
 
 class EnvironmentSource(EnvSettingsSource):
-    """Variables that begin with ``FAPILOG_``."""
+    """Reads options from variables that begin with ``FAPILOG_``."""
 
     @override
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            return value  # it is not JSON, and the validation error names the variable
+            return value  # not JSON; the error of the later validation names the variable
 
     @override
     def explode_env_vars(
         self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
     ) -> dict[str, Any]:
-        # All pairs are in one variable, so pydantic-settings must not read other variables.
+        # A list or pairs are the text of one variable, such as FAPILOG_LEVELS.  Do not let
+        # pydantic-settings read FAPILOG_LEVELS__NAME as an item of it.
         if NoDecode in field.metadata:
             return {}
         return super().explode_env_vars(field_name, field, env_vars)
 
     def origin(self, option: str) -> str:
-        """Return the option's variable, or the variable of its group if that is set."""
+        """Return the variable of the option, or of its group if only that is set."""
         return self._split(option)[0]
 
     def place(self, option: str) -> str:
-        """Return the variable; for a group's variable, also the option's place in its value."""
+        """Return the variable; for that of a group, also the option's name in the group."""
         return ": ".join(self._split(option))
 
     def spelling(self, option: str) -> str:
-        """Return the option's own variable."""
+        """Return the variable of the option, not of its group."""
         return own_variable(option)
 
     def _split(self, option: str) -> list[str]:
@@ -159,7 +164,7 @@ class EnvironmentSource(EnvSettingsSource):
 
 
 class OTelEnvironmentSource(PydanticBaseSettingsSource):
-    """The options that OpenTelemetry's environment variables set.
+    """Reads options from the environment variables of OpenTelemetry.
 
     Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
@@ -197,18 +202,18 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the variable's name, with the unit if that is milliseconds."""
+        """Return the variable's name, and ``in milliseconds`` if that is its unit."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable
 
     def spelling(self, option: str) -> str:
-        """Return OpenTelemetry's variable, or else fapilog's variable."""
+        """Return OpenTelemetry's variable, or fapilog's variable if there is none."""
         return next(iter(_variables_of(option)), own_variable(option))
 
 
 def _fit(values: dict[str, Any]) -> None:
-    """Reduce the batch size to the queue size, because the specification requires it."""
+    """Reduce a batch size above the queue size, which the specification does not allow."""
     queue, batch = values.get("queue_size"), values.get("batch_size")
     if queue is not None and batch is not None and batch > queue:
         announce(
@@ -224,11 +229,11 @@ def _variables_of(option: str) -> list[str]:
 
 
 def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
-    """Return the value of a variable.
+    """Return the value of an option from the text of a variable.
 
     Raises:
-        ValueError: the text is wrong.  The caller announces it and ignores the variable, as
-            the OpenTelemetry specification requires.
+        ValueError: the text is wrong.  The caller announces the error and ignores the
+            variable, as the OpenTelemetry specification requires.
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if variable == "OTEL_RESOURCE_ATTRIBUTES":
@@ -260,12 +265,14 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
 
 
 class FileSource(InitSettingsSource):
-    """The keys of a TOML file, or of a table in it.
+    """Reads options from a TOML file, or from one table in it.
 
-    If the user did not name the file, :mod:`fapilog.options.found` limits its options.
+    If the user did not name the file, :mod:`fapilog.options.found` decides which options
+    it may set.
 
     Raises:
-        ConfigurationError: the file cannot be read, or a named file does not exist.
+        ConfigurationError: a file that the user named does not exist, or a file that the
+            user named or that belongs to the application cannot be read.
     """
 
     def __init__(
@@ -282,15 +289,15 @@ class FileSource(InitSettingsSource):
         super().__init__(settings_cls, read(Path(path), table))
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
-        """Return the file and the table in it."""
+        """Return the file, and the table if the options are in one."""
         return self._name
 
     def place(self, option: str) -> str:
-        """Return the key and the file."""
+        """Return the option's key and the file."""
         return self._key.format(option) + self._name
 
     def spelling(self, option: str) -> str:
-        """Return the key."""
+        """Return the option's key in quotes."""
         return repr(option)
 
 
@@ -308,7 +315,7 @@ def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
 def _found(
     settings_cls: type[BaseSettings], name: str, path: Path, table: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the options that a file in the working directory may set."""
+    """Return the options that a file in the working directory may set; announce the others."""
     try:
         content, is_own = found.read(path)
     except FileNotFoundError:
@@ -320,7 +327,7 @@ def _found(
     except _UNREADABLE as error:
         is_toml = isinstance(error, ConfigurationError)
         if table and not is_toml and not _MENTIONED.search(content):
-            return {}  # a file of other tools, which report its fault
+            return {}  # the file has no options of fapilog; other tools report the error
         return _unusable(path, error)
     if not values or (is_own and found.belongs_to_application(path)):
         return values
@@ -335,7 +342,10 @@ def _found(
 
 
 def _unusable(path: Path, error: Exception) -> dict[str, Any]:
-    """Raise an error about a file of the application; announce that another file is ignored."""
+    """Raise the error if the file belongs to the application; announce it otherwise.
+
+    After an announcement, the file is ignored: the result is empty.
+    """
     wrong = _unreadable(path, error)
     if found.belongs_to_application(path):
         raise wrong from None
@@ -350,7 +360,7 @@ def _shown(verb: str, names: list[str]) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
-    if isinstance(error, ConfigurationError):  # _inside has raised it
+    if isinstance(error, ConfigurationError):  # raised by _inside(), with a complete message
         return error
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return ConfigurationError(f"{path} cannot be read: {reason}; fix it, or remove it")
@@ -378,10 +388,11 @@ def own_variable(option: str) -> str:
 def readers(
     settings_cls: type[BaseSettings], config: object = None
 ) -> tuple[Callable[[], AnySource], ...]:
-    """Return functions that open the sources; the first source wins.
+    """Return one function per source that opens the source.  Earlier sources win.
 
-    The file is ``config``, or the file that ``FAPILOG_CONFIG`` names, or else the files in
-    the working directory.  A function raises ConfigurationError for a wrong file.
+    The last source is the file ``config``, or the file that ``FAPILOG_CONFIG`` names.  If
+    both are empty, the last sources are the files in the working directory.  The function
+    of a file raises ConfigurationError if it cannot use the file.
     """
     environment = (
         partial(EnvironmentSource, settings_cls),
@@ -399,13 +410,16 @@ def readers(
 
 
 class Origins:
-    """Finds the source that sets an option; the first source wins."""
+    """Finds the source that sets an option: the first of ``sources`` that contains it."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._names = [(source, tuple(_names(source()))) for source in sources]
 
     def source(self, option: str) -> Source | None:
-        """Return the source that sets ``option`` or a part of it; None for a default."""
+        """Return the source that sets an option, its group or an option in it.
+
+        Returns None if the option has its default.
+        """
         for source, names in self._names:
             for name in names:
                 if f"{name}.".startswith(f"{option}.") or f"{option}.".startswith(f"{name}."):

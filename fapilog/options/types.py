@@ -1,7 +1,7 @@
-"""The option types.
+"""The types of options.
 
-Lists and pairs may be written as ``a, b`` and ``a=1, b=2``, because JSON in a
-variable is hard to write.
+Users may write a list as ``a, b`` and pairs as ``a=1, b=2``, because JSON is hard to
+write in an environment variable.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _EVERYTHING: Final = 0o777
 
 
 class OptionGroup(BaseModel):
-    """Base of an option group, which is a table in a file."""
+    """Base class of a group of options, which is a table in a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _split(value: object) -> object:
-    """Return ``["a", "b"]`` for ``"a, b"``."""
+    """Return ``["a", "b"]`` for ``"a, b"``, and other values unchanged."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def _pairs(value: object) -> object:
-    """Return ``{"a": "1", "b": "2"}`` for ``"a=1, b=2"``."""
+    """Return ``{"a": "1", "b": "2"}`` for ``"a=1, b=2"``, and a flat copy of a table."""
     if isinstance(value, str):
         parts = [part.partition("=") for part in value.split(",") if part.strip()]
         if any(not equals for _, equals, _ in parts):
@@ -50,7 +50,10 @@ def _pairs(value: object) -> object:
 
 
 def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the values by dotted name; TOML reads ``app.db`` as a table in a table."""
+    """Yield dotted names and their values.
+
+    TOML reads the key ``app.db`` as the key ``db`` in a table ``app``, but here it is a name.
+    """
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _flattened(value, f"{prefix}{name}.")
@@ -59,12 +62,12 @@ def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[
 
 
 def _names_or_pairs(value: object) -> object:
-    """Return the names in ``"a, b=1"``, and a flat copy of a table."""
+    """Return ``["a", "b=1"]`` for ``"a, b=1"``, and a flat copy of a table."""
     return dict(_flattened(value)) if isinstance(value, Mapping) else _split(value)
 
 
 def _permissions(value: object) -> object:
-    """Return the permissions as a number; the text ``"640"`` is octal, as for chmod."""
+    """Return file permissions as a number.  The text ``"640"`` is octal, as for chmod."""
     try:
         number = int(value.strip(), 8) if isinstance(value, str) else value
     except ValueError:
@@ -76,7 +79,7 @@ def _permissions(value: object) -> object:
 
 
 def _named_severities(value: dict[str, Severity]) -> dict[str, Severity]:
-    """Return the severities by name in capitals."""
+    """Return the severities with their names in capitals; refuse ``OFF``."""
     for name, severity in value.items():
         if severity == OFF:
             msg = f"{name}: off is not the severity of a record"
@@ -104,5 +107,5 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=86_400)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 #: A number of bytes above 0, also written ``10MB`` or ``64MiB``.
 Bytes = Annotated[ByteSize, Field(gt=0)]
-#: Permission bits of a file.
+#: The permission bits of a file, also written as octal text: ``"640"``.
 Mode = Annotated[int, BeforeValidator(_permissions)]

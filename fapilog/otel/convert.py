@@ -1,7 +1,8 @@
 """Converts records of the OpenTelemetry Logs API and SDK into fapilog's records.
 
-The provider and the processor convert on the caller's thread, and the exporters on
-the SDK's thread.  ``fapilog.sinks.exporter`` converts in the other direction.
+The provider and the processor convert a record on the thread that emits it, and the
+exporters convert it on the SDK's export thread.  ``fapilog.sinks.exporter`` converts in the
+opposite direction.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def from_api(
     """Convert a record of the Logs API or of the SDK.
 
     A record without a timestamp gets its observed time, because this process has
-    emitted and observed the record at the same instant.  The record's attributes
-    win over the ``bound`` fields.
+    emitted and observed the record at the same instant.  ``bound`` contains the fields
+    of ``fapilog.bind``.  The record's attributes win over bound fields of the same name.
     """
     try:
         observed = record.observed_timestamp or time_ns()
@@ -72,7 +73,7 @@ def from_api(
 
 
 def _corrected(record: api.LogRecord) -> tuple[int, int, int, str, str]:
-    """Return the times, flags and texts of a record, without values of wrong types."""
+    """Return the times, flags and texts of a record, with substitutes for invalid values."""
     observed = _whole(record.observed_timestamp) or time_ns()
     time = _whole(record.timestamp) or observed
     texts = _text(record.severity_text), _text(record.event_name)
@@ -80,7 +81,7 @@ def _corrected(record: api.LogRecord) -> tuple[int, int, int, str, str]:
 
 
 def _whole(value: Any) -> int:
-    """Return a time or flags as an int; 0 if the value is not valid."""
+    """Return a time or flags as an int, or 0 if the value is not valid."""
     try:
         number = int(value)
     except Exception:  # noqa: BLE001 - a value of any class
@@ -99,8 +100,12 @@ def severity(number: object) -> int:
 
 
 def exception_of(record: api.LogRecord) -> Capture | None:
-    """Capture the exception of a record, unless its attributes already describe it."""
-    # The Logs API has had this field since version 1.40.
+    """Capture the exception of a record, so that its attributes can be added later.
+
+    Return None if the record has no exception, or if its attributes already contain a stack
+    trace.
+    """
+    # Before version 1.40, the Logs API does not have this field.
     exception = getattr(record, "exception", None)
     if not isinstance(exception, BaseException):
         return None
@@ -111,20 +116,21 @@ def exception_of(record: api.LogRecord) -> Capture | None:
 
 @lru_cache(maxsize=4096)
 def from_sdk_scope(scope: InstrumentationScope | None) -> Scope:
-    """Return fapilog's scope for an SDK scope; equal SDK scopes get the same object."""
+    """Convert an SDK scope.  Cached, because encoders compare scopes by identity."""
     if scope is None:
         return EMPTY_SCOPE
     attributes = attributes_from(scope.attributes)
     return Scope(scope.name or "", scope.version or "", scope.schema_url or "", attributes)
 
 
-# Cached by id, because an SDK resource serialises itself to compute its hash.  The cache
-# keeps the SDK resource, so no other object gets the same id.
+# The keys are the ids of the SDK resources, because hashing an SDK resource is slow: it
+# serialises all attributes.  Each value also holds the SDK resource, so that no other object
+# gets the same id.
 _resources: dict[int, tuple[SDKResource, Resource]] = {}
 
 
 def from_sdk_resource(resource: SDKResource | None) -> Resource:
-    """Return fapilog's resource for an SDK resource; each SDK resource gets one object."""
+    """Convert an SDK resource.  Cached, because encoders compare resources by identity."""
     if resource is None:
         return EMPTY_RESOURCE
     found = _resources.get(id(resource))
@@ -137,7 +143,11 @@ def from_sdk_resource(resource: SDKResource | None) -> Resource:
 
 
 def attributes_from(source: object, bound: Mapping[str, Any] = EMPTY) -> dict[str, Any]:
-    """Return a snapshot of the attributes in ``source``, which win over the bound fields."""
+    """Return a snapshot of the attributes in ``source`` and the ``bound`` fields.
+
+    Attributes in ``source`` win over bound fields of the same name.  A source that is not a
+    mapping becomes the value of the attribute ``attributes``.
+    """
     if type(source) is dict or isinstance(source, BoundedAttributes):
         fields: Any = source.copy()
     else:
@@ -152,11 +162,11 @@ def _hex(number: object, digits: str) -> str:
 
 
 def _restore_exception(attributes: dict[str, Any]) -> None:
-    """Restore the exception type and message that a logging handler has shortened.
+    """Restore the full exception type and message that a logging handler has shortened.
 
     OpenTelemetry's logging handlers give only the class name and the exception's
-    first argument.  The stack trace contains the qualified name, and the whole
-    message with its notes.
+    first argument.  So this function reads both from the stack trace, which contains
+    the qualified class name and the whole message with the exception's notes.
     """
     name, trace = attributes["exception.type"], attributes.get("exception.stacktrace")
     given = attributes.get("exception.message", "")

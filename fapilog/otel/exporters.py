@@ -1,8 +1,8 @@
 """fapilog's sinks as exporters for an OpenTelemetry SDK.
 
-For applications that keep the SDK's own processors: an exporter converts and
-redacts records and sends them through a sink, on the SDK's thread.  The classes
-without arguments are entry points, so ``OTEL_LOGS_EXPORTER`` can name them.
+These exporters are for applications that keep the SDK's own processors.  An exporter
+converts and redacts records, and sends them through a sink, on the SDK's export thread.
+The classes without arguments are entry points, so ``OTEL_LOGS_EXPORTER`` can name them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fapilog.protocols import Outcome, Sink
     from fapilog.record import LogRecord, Resource, Scope
 
-#: The environment variable for the path of the file that ``fapilog_file`` writes.
+#: The environment variable with the path of the file that :class:`FileExporter` writes.
 FILE_PATH_VARIABLE: Final = "FAPILOG_FILE__PATH"
 
 _RETRY: Final = RetryPolicy(initial=0.5, maximum=5.0, unknown_attempts=1)
@@ -47,7 +47,7 @@ class SinkExporter(LogRecordExporter):
     """Exports records through a sink, with fapilog's redaction.
 
     A batch is retried for up to ``timeout`` seconds and then discarded, as the
-    SDK specifies; lost records are announced on stderr.  Thread-safe.
+    SDK specifies.  Lost records are announced on stderr.  Thread-safe.
 
     Args:
         sink: the sink, which is opened at once and closed by ``shutdown``.
@@ -84,7 +84,7 @@ class SinkExporter(LogRecordExporter):
         self._exporting = False
 
     def after_fork(self) -> None:
-        """Replace the parent's locks and connections in a forked child."""
+        """Replace the locks and connections that a forked child has inherited from its parent."""
         was_stopped = self._stopped.is_set()
         self._renew_locks()
         if was_stopped:
@@ -95,8 +95,8 @@ class SinkExporter(LogRecordExporter):
         """Convert, redact and send a batch.  Blocks up to ``timeout`` seconds.  Never raises.
 
         Returns:
-            FAILURE if records were lost, unless the backend accepted the batch
-            and rejected only these records.
+            FAILURE if records were lost, else SUCCESS.  Records that the backend rejected
+            from a batch that it accepted do not cause a FAILURE.
         """
         delivery = _Export(self._sink, self._size, self._stopped, monotonic() + self._timeout)
         if not self._turn.acquire(timeout=self._timeout):
@@ -174,7 +174,7 @@ class SinkExporter(LogRecordExporter):
             self._turn.release()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait up to ``timeout_millis`` for a running export; return False if time runs out."""
+        """Wait for a running export.  Return False if it has not ended after ``timeout_millis``."""
         done = self._turn.acquire(timeout=timeout_millis / 1000)
         if done:
             self._turn.release()
@@ -182,11 +182,11 @@ class SinkExporter(LogRecordExporter):
 
 
 class _Export(Delivery):
-    """The delivery of one ``export``, which ends at a deadline or with ``shutdown``.
+    """The delivery of one call of ``export``.  It ends at the deadline or at ``shutdown``.
 
     Attributes:
-        lost: the number of lost records, without the records that the backend
-            rejected in an accepted batch.
+        lost: the number of lost records, except for records that the backend
+            rejected from a batch that it accepted.
         problem: the error of the latest failed attempt, announced at the deadline.
     """
 
@@ -228,7 +228,7 @@ class _Export(Delivery):
 
 
 class OTLPExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_otlp``: OTLP, configured by ``OTEL_EXPORTER_OTLP_*``."""
+    """``OTEL_LOGS_EXPORTER=fapilog_otlp``: sends OTLP, configured by ``OTEL_EXPORTER_OTLP_*``."""
 
     def __init__(self) -> None:
         from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415 - one exporter loads one sink
@@ -237,7 +237,7 @@ class OTLPExporter(SinkExporter):
 
 
 class ConsoleExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_console``: lines on the console."""
+    """``OTEL_LOGS_EXPORTER=fapilog_console``: writes lines to the console."""
 
     def __init__(self) -> None:
         from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - one exporter loads one sink
@@ -246,7 +246,7 @@ class ConsoleExporter(SinkExporter):
 
 
 class FileExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_file``: the file named by ``FAPILOG_FILE__PATH``.
+    """``OTEL_LOGS_EXPORTER=fapilog_file``: writes the file ``FAPILOG_FILE__PATH``.
 
     Raises:
         ConfigurationError: the variable is not set.
@@ -263,7 +263,7 @@ class FileExporter(SinkExporter):
 
 
 class LokiExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_loki``: Loki, configured by ``FAPILOG_LOKI__*``.
+    """``OTEL_LOGS_EXPORTER=fapilog_loki``: sends to Loki, configured by ``FAPILOG_LOKI__*``.
 
     Raises:
         ConfigurationError: an option is wrong, or ``FAPILOG_LOKI__URL`` is not set.

@@ -1,7 +1,7 @@
 """fapilog's pipeline as a log record processor of the OpenTelemetry SDK.
 
-For applications that keep the ``LoggerProvider`` of the SDK: the processor converts
-each record of that provider on the emitting thread and offers it to a runtime.
+The processor is for applications that keep the SDK's ``LoggerProvider``.  It converts each
+record of that provider on the thread that emits the record, and offers it to a runtime.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 class FapilogLogRecordProcessor(LogRecordProcessor):
-    """Offers the records of an SDK provider, with its resource, to fapilog.
+    """Offers the records of an SDK provider, with the provider's resource, to fapilog.
 
-    Thread-safe; no method raises.  Later processors cannot change the offered record.
+    Thread-safe.  No method raises.  Processors that the provider calls after this one
+    cannot change the offered record.
 
     Args:
-        target: the runtime that gets the records; by default the default
-            runtime at the time of each record.
+        target: the runtime that gets the records; by default, the runtime that is
+            the default runtime when a record is emitted.
     """
 
     def __init__(self, target: RecordTarget | None = None) -> None:
@@ -35,7 +36,11 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
         feeds.Passing.watched = True
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        """Offer a record to the target.  Waits only as ``RecordTarget.offer`` does."""
+        """Offer a record to the target, unless the target already has the record.
+
+        Drops records that are logged during a delivery.  May wait for space in the queue; see
+        ``RecordTarget.offer``.
+        """
         target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:
             return
@@ -45,10 +50,10 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
         offer(target, log_record.log_record, scope, from_sdk_resource(log_record.resource))
 
     def shutdown(self) -> None:
-        """Refuse further records and flush for up to 5 s; the runtime keeps running."""
+        """Refuse further records, and flush for up to 5 s.  The runtime keeps running."""
         self._feed.follow(feeds.no_target)
         self._feed.flush(SHUTDOWN_TIMEOUT)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait up to ``timeout_millis`` for earlier records; return False if time runs out."""
+        """Wait until earlier records are settled, or return False after ``timeout_millis``."""
         return self._feed.flush(timeout_millis / 1000)

@@ -1,7 +1,8 @@
 """fapilog's implementation of the Logs API.
 
-``LoggerProvider`` is the global provider of libraries and of OpenTelemetry's logging
-handler.  Their records are converted on the emitting thread and offered to a runtime.
+Libraries and OpenTelemetry's logging handler get their loggers from ``LoggerProvider``, the
+global provider.  A logger converts each record on the thread that emits the record, and
+offers it to a runtime.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from fapilog.protocols import RecordTarget
 
-#: The longest flush in ``shutdown()`` of a provider or processor, in seconds.
+#: The time limit in seconds for the flush when a provider or processor is shut down.
 SHUTDOWN_TIMEOUT: Final = 5.0
 
 _MAX_LOGGERS: Final = 4096
@@ -41,13 +42,13 @@ def offer(
     resource: Resource = EMPTY_RESOURCE,
     exception: BaseException | None = None,
 ) -> None:
-    """Convert a record and offer it to ``target``, if the target takes its severity.
+    """Convert a record and offer it to ``target``, if the target accepts its severity.
 
-    Never raises.  Thread-safe.  Waits only as ``RecordTarget.offer`` does.
+    Never raises.  Thread-safe.  May wait for space in the queue; see ``RecordTarget.offer``.
 
     Args:
         target: the runtime that gets the record.
-        record: the record, or its fields.
+        record: the record, or a dict of its fields.
         scope: the scope of the emitting logger.
         resource: the record's resource; by default, the target's resource.
         exception: the exception to report; by default, the record's exception.
@@ -65,7 +66,7 @@ def offer(
 
 
 def _record_of(fields: dict[str, Any]) -> api.LogRecord:
-    """Return a record made from ``fields``, without unknown fields and a wrong context."""
+    """Make a record from ``fields``.  If that fails, omit unknown fields and the context."""
     try:
         return api.LogRecord(**fields)
     except Exception as error:  # noqa: BLE001 - an unknown field, or a context of another type
@@ -77,13 +78,13 @@ def _record_of(fields: dict[str, Any]) -> api.LogRecord:
 
 
 def _is_enabled(target: RecordTarget, name: str, severity_number: object) -> bool:
-    # The specification exempts records without a severity from a minimum severity.
-    # The level "off" still disables them.
+    # The specification exempts records without a severity from a minimum severity, so they
+    # count as FATAL here.  Only the level "off" disables them.
     return target.is_enabled(name, severity(severity_number) or FATAL)
 
 
 class Logger(api.Logger):
-    """A logger of the Logs API.  Thread-safe; no method raises."""
+    """A logger of the Logs API whose records go to fapilog.  Thread-safe.  No method raises."""
 
     def __init__(self, scope: Scope, feed: feeds.Feed) -> None:
         super().__init__(scope.name, scope.version, scope.schema_url, scope.attributes)
@@ -97,16 +98,17 @@ class Logger(api.Logger):
         exception: BaseException | None = None,
         **fields: Any,
     ) -> None:
-        """Offer a record, or a record made from ``fields``, to the target.
+        """Offer ``record``, or a record made from ``fields``, to the target.
 
-        Waits only as ``RecordTarget.offer`` does.
+        If ``exception`` is given, it replaces the record's own exception.  May wait for space
+        in the queue; see ``RecordTarget.offer``.
 
         Source: https://opentelemetry.io/docs/specs/otel/logs/api/#emit-a-logrecord
         """
         target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:
             return
-        # The SDK's ReadWriteLogRecord wraps a record of the API.
+        # If the record is the SDK's ReadWriteLogRecord, unwrap the record of the API.
         given = fields if record is None else getattr(record, "log_record", record)
         offer(target, given, self._scope, exception=exception)
 
@@ -117,7 +119,7 @@ class Logger(api.Logger):
         severity_number: api.SeverityNumber | None = None,
         event_name: str | None = None,  # noqa: ARG002 - the API's signature
     ) -> bool:
-        """Whether the target takes records of this severity.  Does not block."""
+        """Whether the target accepts records of this severity.  Does not block."""
         target = None if feeds.is_suppressed() else self._feed.target()
         return target is not None and _is_enabled(target, self._scope.name, severity_number)
 
@@ -129,7 +131,7 @@ class LoggerProvider(api.LoggerProvider):
 
     Args:
         target: the function that returns the target of a record, or None to
-            drop the record; by default it returns the default runtime.
+            drop the record.  By default, every record goes to the default runtime.
     """
 
     def __init__(self, target: Callable[[], RecordTarget | None] | None = None) -> None:
@@ -143,9 +145,10 @@ class LoggerProvider(api.LoggerProvider):
         schema_url: str | None = None,
         attributes: Any = None,
     ) -> Logger:
-        """Return a logger; without ``attributes``, the same arguments give the same logger."""
+        """Return a logger.  Without ``attributes``, equal arguments return the same logger."""
         if self.feed.has(name):
-            # A handler asks for this logger with a record that install_stdlib() has taken.
+            # The name is marked: fapilog already has the record from install_stdlib().  So
+            # OpenTelemetry's handler must not emit the record again.
             return cast("Logger", api.NoOpLogger(name))
         if not name or not isinstance(name, str):
             announce("logger name", "get_logger() was called without a name; give a non-empty str")
@@ -155,11 +158,11 @@ class LoggerProvider(api.LoggerProvider):
         return self._logger(*key)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait up to ``timeout_millis`` for earlier records; return False if time runs out."""
+        """Wait until earlier records are settled, or return False after ``timeout_millis``."""
         return self.feed.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Refuse records until :func:`install_provider` is called; flush for up to 5 s."""
+        """Refuse records until :func:`install_provider` is called, and flush for up to 5 s."""
         self.feed.follow(feeds.no_target)
         self.feed.flush(SHUTDOWN_TIMEOUT)
 
@@ -170,8 +173,8 @@ def install_provider(
     """Set fapilog's provider as the global provider, or change its target if it is already set.
 
     The global provider can be set only once, so it stays until the process ends.
-    If the application has set another provider, this is announced.  Does not block;
-    ``configure()`` calls this function with its lock.
+    If the application has set another provider, a message on stderr says so.  Does not
+    block, because ``configure()`` holds its lock during this call.
 
     Args:
         target: the function that returns the target, as in :class:`LoggerProvider`.

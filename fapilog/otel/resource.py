@@ -28,7 +28,8 @@ _DETECTORS: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 _DEFAULT_DETECTORS: Final = "process,host"
 #: The detectors' attributes that are omitted, because a command line may contain secrets.
 _LEFT_OUT: Final = frozenset({"process.command", "process.command_args", "process.command_line"})
-#: The SDK's own detectors, for applications that are packaged without entry points.
+#: The SDK's own detectors by name.  They are found here if the application was packaged
+#: without entry points.
 _CLASSES: Final = {
     "otel": "OTELResourceDetector",
     "process": "ProcessResourceDetector",
@@ -45,15 +46,17 @@ def name_auto_instrumentation(version: str) -> None:
 def detect_resource(
     given: Resource | SDKResource | Mapping[str, Any] | None = None, service_name: str | None = None
 ) -> Resource:
-    """Return the resource from the detectors, the environment and the arguments, which win.
+    """Return a resource from the detectors, the environment and the arguments, which win.
 
     Reads ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
     ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``, which by default selects the
     process and host detectors.  Blocks for some milliseconds.
 
     Args:
-        given: the attributes that override detected ones, or a complete resource.
-        service_name: the attribute ``service.name``, which overrides a detected one.
+        given: the attributes that override detected attributes, or a complete resource, for
+            which nothing is detected.
+        service_name: the service's name, which overrides a detected name, but not a name
+            in ``given``.
     """
     if isinstance(given, (Resource, SDKResource)):
         return Resource(snapshot_attributes(dict(given.attributes)), given.schema_url)
@@ -64,7 +67,8 @@ def detect_resource(
     try:
         detected = get_aggregated_resources(_load(names), SDKResource.create())
     except RuntimeError:
-        # The SDK runs detectors on threads, which an ending interpreter does not start.
+        # The SDK runs detectors on threads, but an interpreter that is shutting down cannot
+        # start threads.  So only the environment is read.
         detected = OTELResourceDetector().detect()
     attributes = {
         name: value for name, value in detected.attributes.items() if name not in _LEFT_OUT
@@ -83,9 +87,10 @@ def process_attributes() -> dict[str, Any]:
 
 
 def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, Any]) -> Resource:
-    """Return the resource of a forked child; attributes that the user has set do not change.
+    """Return ``resource`` with the process attributes of a forked child.
 
     ``before`` and ``now`` are the :func:`process_attributes` of the parent and the child.
+    An attribute that differs from ``before`` was set by the user, so it does not change.
     """
     changed = {
         name: value
@@ -96,7 +101,7 @@ def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, An
 
 
 def _announce_malformed() -> None:
-    """Announce the positions of the entries that the SDK skips; an entry may hold a secret."""
+    """Announce the malformed entries by their positions, because entries may contain secrets."""
     entries = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
     wrong = [
         str(position)

@@ -1,4 +1,4 @@
-"""Delivers spans and metrics at SIGTERM, for processes of ``opentelemetry-instrument``.
+"""Delivers spans and metrics at SIGTERM if ``opentelemetry-instrument`` started the process.
 
 The SDK delivers its spans and metrics in ``atexit`` hooks, which do not run if a
 signal ends the process.
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def deliver_on_sigterm() -> None:
     """Deliver spans and metrics if SIGTERM ends the process, even while uvicorn runs.
 
-    Does nothing if the application has its own handler.  Call this function once.
+    Does nothing if the application has its own handler for SIGTERM.  Call this function
+    only once.
     """
     process_exit.on_sigterm(flush_providers)
     wrapt.register_post_import_hook(_watch, "uvicorn.server")
@@ -62,16 +63,18 @@ def _flush(provider: object, seconds: float) -> None:
 
 
 def _watch(module: ModuleType) -> None:
-    if hasattr(module.Server, "capture_signals"):  # uvicorn 0.29 and later raise the signal again
+    # Since version 0.29, uvicorn raises a captured signal again after its shutdown.
+    if hasattr(module.Server, "capture_signals"):
         wrapt.wrap_function_wrapper(module, "Server.capture_signals", _with_handler)
 
 
 def _with_handler(
     wrapped: Callable[..., Any], _server: object, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    """Install fapilog's handler again, because uvicorn's workers under gunicorn have reset it.
+    """Install fapilog's SIGTERM handler again, then call ``capture_signals``.
 
-    uvicorn saves this handler now, and restores it before it raises the signal again.
+    uvicorn's workers under gunicorn have reset the handler.  ``capture_signals`` saves the
+    installed handler, and restores it before uvicorn raises the signal again.
     """
     process_exit.sigterm.resume()
     return wrapped(*args, **kwargs)

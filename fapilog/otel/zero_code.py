@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
-#: The name of both entry points.
+#: The name of the entry points of the distro and the configurator.
 NAME: Final = "fapilog"
 #: OpenTelemetry's variable that decides whether the records of ``logging`` are exported.
 OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION: Final = "OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION"
@@ -49,7 +49,7 @@ _LOADER: Final = "opentelemetry.instrumentation.auto_instrumentation._load"
 
 
 class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not typed
-    """``OTEL_PYTHON_DISTRO=fapilog``: sets OTLP over HTTP as the default of all signals.
+    """``OTEL_PYTHON_DISTRO=fapilog``: makes OTLP over HTTP the default for all signals.
 
     Variables that are set and not empty keep their values.
     """
@@ -66,17 +66,21 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
         _instrument_children()
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
-        """Instrument a library; skip OpenTelemetry's ``logging`` handler if fapilog has its own."""
+        """Instrument a library.
+
+        If fapilog's own handler for ``logging`` is installed, OpenTelemetry's handler is not.
+        """
         if entry_point.name == "logging" and FapilogConfigurator.takes_stdlib:
             kwargs["enable_log_auto_instrumentation"] = False
         super().load_instrumentor(entry_point, **kwargs)
 
 
 class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to be subclassed by distros
-    """``OTEL_PYTHON_CONFIGURATOR=fapilog``: configures fapilog, and the SDK without logs.
+    """``OTEL_PYTHON_CONFIGURATOR=fapilog``: sets up fapilog, and the SDK without logs.
 
-    An invalid option is announced and does not stop the application.  With
-    ``OTEL_SDK_DISABLED=true`` nothing is configured.
+    fapilog handles the logs, and the SDK handles traces and metrics.  An invalid option is
+    announced and does not stop the application.  If
+    ``OTEL_SDK_DISABLED`` is ``true``, nothing is configured.
 
     Attributes:
         takes_stdlib: whether the records of :mod:`logging` reach fapilog.
@@ -90,7 +94,7 @@ class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to b
         version = kwargs.get("auto_instrumentation_version")
         if version:
             name_auto_instrumentation(version)
-        # First, because the global logger provider can be set only once.
+        # Before the SDK, because the global logger provider can be set only once.
         _configure_logs()
         _configure_others(super()._configure, kwargs)
 
@@ -106,22 +110,25 @@ def _default(variable: str, value: str) -> None:
 
 
 def _sinks_in_file() -> bool:
-    """Whether a configuration file sets the sinks; a variable would override the file."""
+    """Whether a configuration file sets the sinks.
+
+    If so, the distro must not set ``OTEL_LOGS_EXPORTER``, which would override the file.
+    """
     from fapilog.settings import Settings  # noqa: PLC0415 - imports pydantic
 
     return isinstance(Settings.origins().source("sinks"), FileSource)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Filter out a warning about other configurators, which are not loaded on purpose."""
+    """Return False for the warning that other configurators are not loaded.  That is intended."""
     return not str(record.msg).startswith("Configuration of %s not loaded")
 
 
 def _instrument_children() -> None:
-    """Restore the directory of OpenTelemetry's ``sitecustomize`` in PYTHONPATH.
+    """Put the directory of OpenTelemetry's ``sitecustomize`` back into PYTHONPATH.
 
-    Before version 0.63b0, ``opentelemetry-instrument`` removes this directory, so
-    Python child processes, such as uvicorn's workers, have no telemetry.
+    Before version 0.63b0, ``opentelemetry-instrument`` removes this directory.  Without the
+    directory, Python child processes, such as uvicorn's workers, would have no telemetry.
     """
     directory = os.path.dirname(os.path.abspath(auto_instrumentation.__file__))  # noqa: PTH100, PTH120 - must equal the removed path
     found = getattr(sys.modules.get("sitecustomize"), "__file__", None) or ""
@@ -145,10 +152,10 @@ def _configure_logs() -> None:
 
 
 def _spare_handler() -> None:
-    """Hide fapilog's handler on the root logger while the application configures logging.
+    """Remove fapilog's handler from the root logger while the application configures logging.
 
-    With a handler on the root logger, ``basicConfig`` does nothing; the other
-    functions would remove the handler.
+    ``basicConfig`` does nothing if the root logger has a handler.  ``dictConfig`` and
+    ``fileConfig`` would remove the handler.  So the functions are wrapped.
     """
     for module, name in _SET_UPS:
         wrapt.wrap_function_wrapper(module, name, _with_handler_aside)

@@ -31,12 +31,15 @@ from fapilog.protocols import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-#: https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
+#: The HTTP statuses after which a request may be sent again
+#: (https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes).
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
-#: Loki responds with 500 when one of its components is temporarily unavailable
+#: The HTTP statuses after which a request to Loki may be sent again.  Loki responds with 500
+#: when one of its components is temporarily unavailable
 #: (https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs).
 LOKI_RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
-#: RESOURCE_EXHAUSTED is also retryable, but only if the response contains a RetryInfo.
+#: The gRPC codes after which a request may be sent again.  RESOURCE_EXHAUSTED is also
+#: retryable, but only if the response contains a RetryInfo.
 RETRYABLE_CODES: Final = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 )
@@ -53,17 +56,19 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
     "PERMISSION_DENIED": AccessDeniedError,
     "UNAUTHENTICATED": AccessDeniedError,
 }
-#: Patterns for the text of a 400 response that has a special meaning, each with its error.
+#: Patterns that are searched for in the text of an HTTP 400 response, each with the error to
+#: return if the pattern is found.
 Refusals: TypeAlias = "Sequence[tuple[re.Pattern[str], type[SendError]]]"
 #: The longest delay before a retry that fapilog accepts from a backend, in seconds.
 MAX_RETRY_AFTER: Final = 300.0
 #: The maximum number of characters of a backend's text in a message.
 MAX_MESSAGE: Final = 300
-#: The maximum number of bytes of a backend's text that are searched for credentials.
+#: The maximum number of bytes of a backend's text that are decoded.  All of this text is
+#: searched for credentials before the first characters are shown.
 _MAX_WORDS: Final = 1 << 16
 
-#: The error messages of gRPC servers for a request that exceeds their size limit: C++ and Go,
-#: Rust, Java, .NET.  gRPC has no status code for this error.
+#: The error messages of gRPC servers (C++ and Go, Rust, Java, .NET) for a request that exceeds
+#: the server's size limit.  gRPC has no status code for this error.
 _TOO_LARGE: Final = re.compile(
     "larger than max|message length too large|exceeds maximum size"
     "|exceeds the maximum configured message size"
@@ -79,8 +84,9 @@ _LOST: Final = re.compile(
     re.IGNORECASE,
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
-#: gRPC reports a response that is too large with the same codes as a request.  The first text
-#: means a response; the second text means a response unless the request was compressed.
+#: gRPC reports a response that is too large with the same codes as a request that is too large.
+#: A message with the first text is about the response.  A message with the second text is about
+#: the response too, unless the request was compressed.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
 _UNPACKED: Final = "Decompressed"
 
@@ -92,16 +98,19 @@ _BINARY: Final = "application/octet-stream"
 
 
 def printable(text: str) -> str:
-    """Return the first :data:`MAX_MESSAGE` characters, with control characters as spaces."""
+    """Return the first :data:`MAX_MESSAGE` characters of ``text`` for a message on one line.
+
+    Spaces replace control characters and other characters that are not printable.
+    """
     cut = text[:MAX_MESSAGE]
     return "".join(char if char.isprintable() else " " for char in cut).strip()
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for, or None if it is invalid.
+    """Return the seconds to wait according to a ``Retry-After`` header.
 
-    The value is a number of seconds or an HTTP date (RFC 9110, section 10.2.3).  ``now`` is
-    the current Unix time in seconds.
+    Returns None if the header is missing or invalid.  ``value`` is a number of seconds or an
+    HTTP date (RFC 9110, section 10.2.3).  ``now`` is the current Unix time in seconds.
     """
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
@@ -129,10 +138,15 @@ def http_error(
 ) -> SendError:
     """Return the error for an HTTP response whose status is not 2xx.
 
-    The body is a ``google.rpc.Status`` encoded as ``content_type``, or any text.  ``wait`` is
-    the result of :func:`retry_after`.  The message contains ``source`` (the backend's address)
-    and the backend's text.  The function ``clean`` makes this text safe to show.
-    ``refusals`` contains the errors for 400 responses whose text has a special meaning.
+    Args:
+        status: the HTTP status.
+        body: the response body: a ``google.rpc.Status`` encoded as ``content_type``, or text.
+        content_type: the media type of the body.
+        wait: the result of :func:`retry_after`.
+        source: the backend's address, which the error's message contains.
+        clean: a function that makes the backend's text safe to show in the message.
+        retryable: the statuses after which the request may be sent again.
+        refusals: the errors for HTTP 400 responses that contain certain texts.
     """
     try:
         name = f"HTTP {status} {HTTPStatus(status).phrase}"
@@ -162,11 +176,15 @@ def grpc_error(
     source: str = "",
     clean: Callable[[str], str] = printable,
 ) -> SendError:
-    """Return the error for a gRPC status, such as ``UNAVAILABLE``.
+    """Return the error for a call that ended with the gRPC status ``code``.
 
-    ``details`` is the status message.  ``status`` is the ``grpc-status-details-bin`` trailer,
-    a serialised ``google.rpc.Status``.  ``is_compressed`` is True if the request was
-    compressed.  For ``source`` and ``clean``, see :func:`http_error`.
+    Args:
+        code: the name of the status code, such as ``UNAVAILABLE``.
+        details: the status message.
+        status: the ``grpc-status-details-bin`` trailer, a serialised ``google.rpc.Status``.
+        is_compressed: whether the request was compressed.
+        source: the backend's address, which the error's message contains.
+        clean: a function that makes the status message safe to show.
     """
     message = _join(source, f"gRPC {code}", clean(details))
     wait = retry_info(status)
@@ -211,13 +229,15 @@ def outcome(
 ) -> Outcome | None:
     """Return the outcome in the response to an accepted request, or None for full success.
 
-    The body is an ``ExportLogsServiceResponse`` encoded as ``content_type``.  ``count`` is the
-    number of records in the request.  A partial success that rejects no records is a warning
+    ``body`` is an ``ExportLogsServiceResponse`` encoded as ``content_type``.  ``count`` is the
+    number of records in the request.  ``clean`` makes the backend's text safe to show.  A
+    partial success that rejects no records is a warning
     (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
     """
     if not body:
         return None
-    # Some backends send JSON with a wrong media type; no protobuf message begins with a brace.
+    # Some backends send JSON with a wrong media type.  A protobuf response never begins with a
+    # brace, so a brace means JSON.
     is_json = content_type.startswith(_JSON) or body.startswith(b"{")
     try:
         if is_json:

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from fapilog.otlp.encode import Item
     from fapilog.otlp.protobuf import Field
 
-#: The maximum nesting of the values that are decoded, which is above the limit of receivers.
+#: The maximum nesting of values to decode.  fapilog's encoders stay below this limit, because
+#: receivers refuse a request with deeply nested values.
 MAX_DEPTH: Final = 50
 
 
 def decode_record(encoded: bytes) -> LogRecord:
-    """Return the record in a serialised ``logs.v1.LogRecord``, which has no resource and scope."""
+    """Decode a serialised ``logs.v1.LogRecord``, which contains neither resource nor scope."""
     record = LogRecord()
     for number, value in fields(encoded):
         if number == _ATTRIBUTES:
@@ -38,7 +39,7 @@ def decode_record(encoded: bytes) -> LogRecord:
 
 
 def decode_request(request: bytes) -> list[LogRecord]:
-    """Return the records of a serialised ``ExportLogsServiceRequest`` in their order."""
+    """Decode all records of a serialised ``ExportLogsServiceRequest``, in the same order."""
     records = []
     for resource, scope, encoded in split_request(request):
         record = decode_record(encoded)
@@ -48,10 +49,10 @@ def decode_request(request: bytes) -> list[LogRecord]:
 
 
 def split_request(request: bytes) -> list[Item]:
-    """Return the encoded records of a request in their order, with resources and scopes.
+    """Split a request into encoded records, each with its resource and scope, in order.
 
-    Records with equal resources share one ``Resource``, and records with equal scopes share
-    one ``Scope``.
+    Records with equal resources share one ``Resource`` object, and records with equal scopes
+    share one ``Scope`` object.
     """
     items: list[Item] = []
     for resource_logs in messages(fields(request), 1):
@@ -80,7 +81,7 @@ def _scope(encoded: bytes, schema_url: bytes) -> Scope:
 
 
 def _any_value(encoded: bytes, depth: int) -> Any:
-    """Return the value in an ``AnyValue``.  If there are several values, the last one counts."""
+    """Decode a serialised ``AnyValue``.  If it contains several values, return the last value."""
     if depth > MAX_DEPTH:
         msg = f"values nested more than {MAX_DEPTH} deep"
         raise ValueError(msg)
@@ -121,7 +122,8 @@ _double = partial(_number_of, struct.Struct("<d"))
 _fixed64 = partial(_number_of, struct.Struct("<Q"))
 _fixed32 = partial(_number_of, struct.Struct("<I"))
 
-#: The names and decoders of the fields in logs/v1/logs.proto, except for the attributes.
+#: By field number in logs/v1/logs.proto: the name of the field in LogRecord, and its decoder.
+#: The field with the attributes is missing, because decode_record() decodes it separately.
 _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     1: ("timestamp", _fixed64),
     2: ("severity_number", as_int64),
@@ -135,7 +137,8 @@ _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     12: ("event_name", _text),
 }
 _ATTRIBUTES: Final = 6
-#: The decoders of AnyValue's fields (common/v1/common.proto), called with a value and a depth.
+#: The decoders of AnyValue's fields (common/v1/common.proto), by field number.  Each decoder is
+#: called with the field's value and the nesting depth.
 _VALUE_FIELDS: Final[dict[int, Callable[[Field, int], Any]]] = {
     1: lambda value, _depth: _text(value),
     2: lambda value, _depth: bool(as_int64(value)),

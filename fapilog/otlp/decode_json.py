@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
     from fapilog.otlp.encode import Item
 
-#: The errors that occur when a request is malformed.
+#: The errors that the functions of this module raise if a request is malformed.
 _MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 def split_request_json(request: bytes) -> list[Item]:
-    """Return the encoded records of a request in their order, with resources and scopes."""
+    """Split a request into encoded records, each with its resource and scope, in order.
+
+    Raises:
+        ValueError: the request is malformed.
+    """
     items: list[Item] = []
     try:
         for logs in orjson.loads(request)["resourceLogs"]:

@@ -1,7 +1,7 @@
 """Encodes records as OTLP protobuf.
 
-The pipeline's worker encodes each record once per sink.  A request then consists of the
-encoded records with their lengths.  Fields are written in the order of their numbers, which
+The pipeline's worker encodes each record once per sink.  Later, the encoded records are joined
+into a request, each after its length.  Fields are written in the order of their numbers, which
 come from https://github.com/open-telemetry/opentelemetry-proto (logs/v1, common/v1,
 resource/v1).
 
@@ -39,7 +39,8 @@ NOT_NORMAL: Final = (AttributeError, OverflowError, TypeError, ValueError, struc
 
 #: Protobuf parsers refuse a whole request if a message is nested more than 100 levels deep.
 #: An attribute's value is at level 5.  The values in an array are 2 levels deeper than the
-#: array, and the values in a mapping are 3 levels deeper than the mapping.
+#: array, and the values in a mapping are 3 levels deeper than the mapping.  So an array or a
+#: mapping must not be deeper than level 97.
 _VALUE_LEVEL: Final = 5
 _LAST_NESTING_LEVEL: Final = 100 - 3
 
@@ -61,7 +62,10 @@ def _string(tag: bytes, text: str) -> bytes:
 
 
 def _attribute_head(key: str, value_head: bytes, length: int) -> bytes:
-    """Return the bytes of an attribute that precede the last ``length`` bytes of its value."""
+    """Return an encoded attribute without the last ``length`` bytes, which are its value.
+
+    ``value_head`` is the encoded value's tag, and its length if it is a string.
+    """
     before = (
         delimited(b"\x0a", key.encode()) + b"\x12" + varint(len(value_head) + length) + value_head
     )
@@ -170,7 +174,7 @@ def _encode(record: LogRecord) -> bytes:
             parts.append(_key_value(b"\x32", key, value))
     if record.dropped_attributes_count:
         parts.append(b"\x38" + varint(record.dropped_attributes_count))
-    # OTLP requires an observed time.
+    # OTLP requires an observed time, so another time replaces a missing one.
     observed = record.observed_timestamp or record.timestamp or time.time_ns()
     correlation = _correlation(record.trace_id, record.span_id, record.trace_flags)
     parts += (correlation, _time_field(0x59, observed))
@@ -183,8 +187,8 @@ def _encode(record: LogRecord) -> bytes:
 def _correlation(trace_id: str, span_id: str, flags: int) -> bytes:
     """Return the encoded trace flags, trace id and span id.
 
-    The result is cached, because consecutive records often have the same ids.  It omits
-    invalid ids (all zeros, or a wrong length), and a span id without a valid trace id.
+    Invalid ids (all zeros, or a wrong length) are omitted, and so is a span id without a valid
+    trace id.  Results are cached, because consecutive records often have the same ids.
     """
     flags &= 0xFF
     trace, span = _from_hex(trace_id), _from_hex(span_id)
@@ -214,7 +218,7 @@ def normal_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def grouped(items: Sequence[Item]) -> Groups:
-    """Return the records grouped by resource and scope; each group keeps its records' order."""
+    """Return the records grouped by resource and scope, in the original order in each group."""
     groups: dict[Resource, dict[Scope, list[bytes]]] = {}
     for resource, scope, record in items:
         groups.setdefault(resource, {}).setdefault(scope, []).append(record)
@@ -249,7 +253,7 @@ def _resource_logs(resource: Resource, scopes: Iterable[tuple[Scope, Sequence[by
     return delimited(b"\x0a", b"".join(parts))
 
 
-@lru_cache(maxsize=64)  # compares resources and scopes by identity
+@lru_cache(maxsize=64)  # resources are compared by identity, which is fast
 def _resource(resource: Resource) -> bytes:
     return delimited(b"\x0a", _attributes(b"\x0a", resource.attributes))
 

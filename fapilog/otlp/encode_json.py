@@ -1,4 +1,4 @@
-"""Encodes records as OTLP/JSON, for ``http/json`` and for OTLP files.
+"""Encodes records as OTLP/JSON, for the protocol ``http/json`` and for OTLP files.
 
 The encoding is proto3's JSON mapping with OTLP's exceptions
 (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids are hexadecimal,
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _INT64_END: Final = 1 << 63
-#: The maximum nesting of values that a receiver can parse into protobuf; see ``encode``.
+#: The maximum nesting of values.  A receiver could not parse deeper values into protobuf, whose
+#: parsers limit the nesting (see ``encode``).
 _MAX_DEPTH: Final = 31
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -51,7 +52,7 @@ def _any_value(value: Any, depth: int = 0) -> dict[str, Any]:  # noqa: PLR0911 -
 
 
 def _key_values(pairs: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
-    # If a value is None, "value" is omitted, because some receivers refuse {}.
+    # None would be encoded as {"value": {}}.  Some receivers refuse {}, so "value" is omitted.
     return [
         {"key": key} if value is None else {"key": key, "value": _any_value(value, depth)}
         for key, value in pairs.items()
@@ -111,7 +112,7 @@ def _text(text: str) -> str:
 
 
 def encode_request_json(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
-    """Return an ``ExportLogsServiceRequest`` of records from :func:`encode_record_json`.
+    """Return an ``ExportLogsServiceRequest`` as JSON that contains the encoded records.
 
     The function ``arrange`` sets the order of the records: ``encode.grouped`` or
     ``encode.in_order``.
@@ -148,7 +149,7 @@ def _scope(scope: Scope) -> dict[str, Any]:
 def logs_data_line(items: Sequence[Item]) -> bytes:
     r"""Return the records as one line of an OTLP file, which ends with ``\n``.
 
-    The line is a ``LogsData`` object, whose JSON equals the request's.
+    The line is a ``LogsData`` object, which has the same JSON as a request.
     Source: https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
     """
     return encode_request_json(items) + b"\n"

@@ -30,8 +30,9 @@ _FIXED_SIZES: Final = {1: 8, 5: 4}
 
 
 class Memo(dict[_KeyT, _MadeT]):
-    """A dict that computes missing values, and clears itself when it has ``limit`` entries.
+    """A dict that computes and stores missing values with the function ``make``.
 
+    A dict with ``limit`` entries deletes all of them before it stores another value.
     Thread-safe.  Two threads may compute the same value at the same time.
     """
 
@@ -48,7 +49,7 @@ class Memo(dict[_KeyT, _MadeT]):
 
 
 def make_varint(number: int) -> bytes:
-    """Return a non-negative ``number`` as a varint: in base 128, lowest digit first."""
+    """Encode a non-negative ``number`` as a varint: in base 128, lowest digit first."""
     # Fast paths for varints of two and three bytes, the most frequent lengths.
     if _MORE <= number < _TWO_DIGITS:
         return bytes((number & 0x7F | _MORE, number >> 7))
@@ -66,17 +67,21 @@ _short_varints: Final = tuple(make_varint(number) for number in range(1024))
 
 
 def varint(number: int) -> bytes:
-    """Return a non-negative ``number`` as a varint.  Small numbers come from a table."""
+    """Encode a non-negative ``number`` as a varint.  Small numbers come from a table."""
     return _short_varints[number] if 0 <= number < 1024 else make_varint(number)  # noqa: PLR2004
 
 
 def delimited(tag: bytes, payload: bytes) -> bytes:
-    """Return a length-delimited field that contains a string, bytes or a message."""
+    """Encode a field of variable length: its tag, the length of ``payload``, and ``payload``."""
     return tag + varint(len(payload)) + payload
 
 
 def fields(message: bytes) -> Iterator[tuple[int, Field]]:
-    """Yield the number and the value of each field in a serialised message."""
+    """Yield the number and the value of each field in a serialised message.
+
+    Raises:
+        ValueError: the message is malformed.
+    """
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)
@@ -110,7 +115,11 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def as_bytes(value: Field) -> bytes:
-    """Return the value of a field that must be a string, bytes or a message."""
+    """Return the value of a field that must be a string, bytes or a message.
+
+    Raises:
+        ValueError: the value is a number.
+    """
     if isinstance(value, bytes):
         return value
     msg = "a number where a string or message should be"
@@ -118,7 +127,11 @@ def as_bytes(value: Field) -> bytes:
 
 
 def as_int64(value: Field) -> int:
-    """Return the value of a field that must be a signed integer."""
+    """Return the value of a field that must be an integer, as a signed number.
+
+    Raises:
+        ValueError: the value is not an integer.
+    """
     if isinstance(value, bytes):
         msg = "a string or message where a number should be"
         raise ValueError(msg)  # noqa: TRY004 - the message is wrong, not the call
@@ -126,12 +139,18 @@ def as_int64(value: Field) -> int:
 
 
 def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]:
-    """Yield the values of all fields whose number is ``number``; each value must be bytes."""
+    """Return the values of all fields whose number is ``number``: strings, bytes or messages.
+
+    Iterating raises ValueError if the value of such a field is a number.
+    """
     return (as_bytes(value) for found, value in parts if found == number)
 
 
 def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
-    """Return the value of the last field with this number, which overrides the others, or b""."""
+    """Return the last value among the fields whose number is ``number``, or ``b""``.
+
+    In protobuf, the last value overrides earlier values of the same field.
+    """
     value = b""
     for value in messages(parts, number):  # noqa: B007 - only the last value is needed
         pass
@@ -139,10 +158,16 @@ def last(parts: Iterable[tuple[int, Field]], number: int) -> bytes:
 
 
 def bytes_field(message: bytes, number: int) -> bytes:
-    """Return the value of a string or message field of a serialised message, or ``b""``."""
+    """Return the value of a string or message field, or ``b""`` if the field is missing.
+
+    ``number`` is the field's number in the serialised ``message``.
+    """
     return last(fields(message), number)
 
 
 def int64_field(message: bytes, number: int) -> int:
-    """Return the value of a signed integer field of a serialised message, or 0."""
+    """Return the value of a signed integer field, or 0 if the field is missing.
+
+    ``number`` is the field's number in the serialised ``message``.
+    """
     return as_int64(dict(fields(message)).get(number, 0))

@@ -1,9 +1,9 @@
-"""Delivery at the end of a process, after an interpreter exit or SIGTERM, with one deadline.
+"""Delivery at the end of a process, when the interpreter exits or SIGTERM arrives.
 
 Runtimes register here while they are open.  Delivery begins when the interpreter begins to
 shut down, because at that time most versions of Python can still start threads.  Delivery ends
 in an ``atexit`` hook, after the application's own threads have ended.  If no thread can be
-started, the hook delivers on the main thread.
+started, the hook delivers on the main thread.  Both phases share one deadline.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fapilog.process.sigterm import Sigterm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The deadline if no runtime is open, in seconds.
+#: The time limit for the delivery if no runtime is open, in seconds.
 _PATIENCE: Final = 5.0
 #: Seconds that are reserved for shutting down the runtimes after the delivery.
 _LAST: Final = 0.1
@@ -44,21 +44,24 @@ class Closable(Protocol):
         """Deliver the accepted records and shut down."""
 
 
-# Strong references, because the application may only have references to loggers.
+# These references keep the runtimes alive, because the application may only refer to loggers.
 _open: Final[set[Closable]] = set()
 _others: Final[list[Callable[[float], None]]] = []
 _spent = 0.0  # seconds of the exit timeout that _begin() used
 
 
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
-    """Deliver the records of ``runtime`` when the process ends.  Thread-safe."""
+    """Deliver the records of ``runtime`` when the process ends.  Thread-safe.
+
+    If ``handle_sigterm`` is True, also install the handler of SIGTERM.
+    """
     _open.add(runtime)
     if handle_sigterm:
         sigterm.install()
 
 
 def unregister(runtime: Closable) -> None:
-    """Forget a closed runtime.  After the last runtime, restore SIGTERM's default action."""
+    """Forget a closed runtime.  If nothing else is registered, stop handling SIGTERM."""
     _open.discard(runtime)
     if not _open and not _others:
         sigterm.restore()
@@ -70,11 +73,11 @@ def open_runtimes() -> list[Closable]:
 
 
 def on_sigterm(deliver: Callable[[float], None]) -> None:
-    """Make SIGTERM call ``deliver``, because the process then ends without ``atexit`` hooks.
+    """Call ``deliver`` when SIGTERM arrives, because no ``atexit`` hooks run after the signal.
 
     Args:
-        deliver: a function that must not raise; it is called before the runtimes deliver, with
-            half of the remaining time in seconds.
+        deliver: a function that must not raise.  It is called before the runtimes deliver.  Its
+            argument is its time limit in seconds: half of the remaining time.
     """
     _others.append(deliver)
     sigterm.install()
@@ -94,7 +97,7 @@ def _deliver_and_close() -> None:
     deadline = monotonic() + _timeout()
     for deliver in tuple(_others):
         deliver(max(deadline - monotonic(), 0.0) / 2)
-    _deliver(deadline - _LAST)  # the application may still log during this call
+    _deliver(deadline - _LAST)  # shutdown() below refuses records; until then, threads may log
     for runtime in open_runtimes():
         runtime.shutdown(max(deadline - monotonic(), 0.0))
 
@@ -135,8 +138,9 @@ fork.register(
 )
 
 # Exit hooks run in reverse order.  Hooks that the application registers after this import
-# therefore run before _finish, and may still log.  The private hook of threading runs before
-# the interpreter refuses new threads.  Without this hook, _finish delivers everything.
+# therefore run before _finish, and may still log.  The private hook of threading calls _begin
+# before the interpreter refuses new threads.  Without the private hook, _finish delivers
+# everything.
 atexit.register(_finish)
 if hasattr(threading, "_register_atexit"):
     with contextlib.suppress(RuntimeError):  # too late: the interpreter is already shutting down

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# O_NONBLOCK is needed because opening a named pipe would block.
+# Flags that are added when a file is opened.  Without O_NONBLOCK, opening a named pipe would
+# block.
 _SAFE: Final = (
     getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
@@ -45,11 +46,16 @@ _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 
 class PlantedFileError(PermissionError):
-    """Another user may have created the file.  The message says how to fix this."""
+    """Another user may have created the file.  The message says what to do."""
 
 
 def create_file(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Create ``path`` with exactly the permission bits ``mode``, and return a descriptor.
+    """Create the file ``path`` and return its descriptor.
+
+    Args:
+        path: the file's path.
+        flags: :data:`APPEND` or :data:`UPDATE`.
+        mode: the permission bits, which the file gets regardless of the umask.
 
     Raises:
         FileExistsError: the path already exists.
@@ -61,7 +67,10 @@ def create_file(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open the regular file ``path`` and return its file descriptor."""
+    """Open the regular file ``path`` and return its file descriptor.
+
+    ``flags`` is ``os.O_RDONLY``, :data:`APPEND` or :data:`UPDATE`.
+    """
     fd = os.open(path, flags | _SAFE)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
@@ -85,7 +94,8 @@ def open_unplanted(path: Path) -> int:
         if hasattr(os, "geteuid") and (
             status.st_uid not in {0, os.geteuid()} or status.st_nlink > 1
         ):
-            # Both paths are checked, because another user may have replaced a directory by a link.
+            # The resolved path differs from the absolute path if another user has replaced a
+            # directory by a symbolic link, so both paths are checked.
             for directory in (path.absolute().parent, path.resolve().parent):
                 _refuse_open_to_all(directory, status)
     except BaseException:
@@ -122,7 +132,10 @@ def close_file(fd: int) -> None:
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
-    """Return whether ``path`` leads to the file or directory with this status."""
+    """Return whether ``path`` is the name of the file or directory that ``status`` describes.
+
+    A symbolic link is not followed.  Never raises OSError.
+    """
     try:
         return os.path.samestat(path.lstat(), status)
     except OSError:
@@ -212,7 +225,7 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the disk space of a file in bytes, or 0 if the file is missing.  Never raises."""
+    """Return the bytes that a file occupies on disk, or 0 if the file is missing.  Never raises."""
     try:
         return taken_by(path.lstat())
     except OSError:
@@ -220,7 +233,10 @@ def size_of(path: Path) -> int:
 
 
 def taken_by(status: os.stat_result) -> int:
-    """Return the disk space of a file in bytes, without the holes of a sparse file."""
+    """Return the bytes that the file with this ``status`` occupies on disk.
+
+    The holes of a sparse file occupy no bytes.
+    """
     blocks: int | None = getattr(status, "st_blocks", None)  # Windows does not report blocks
     return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
@@ -258,7 +274,7 @@ def try_lock(fd: int) -> bool:
 
 
 def unlock(fd: int) -> None:
-    """Unlock an open file, also for other processes that inherited the lock.  Never raises."""
+    """Unlock an open file, also for child processes that inherited it.  Never raises OSError."""
     with contextlib.suppress(OSError):  # closing the file also releases the lock
         _unlock(fd)
 
@@ -266,8 +282,8 @@ def unlock(fd: int) -> None:
 def try_lock_if_possible(fd: int) -> bool:
     """Like :func:`try_lock`, but also return True if the file system does not support locks.
 
-    On Windows, it returns True without a lock, which would prevent other programs from
-    reading.
+    On Windows, this function locks nothing and returns True, because a lock would prevent other
+    programs from reading the file.
     """
     try:
         return sys.platform == "win32" or try_lock(fd)
@@ -298,15 +314,15 @@ class SyncedFile:
         self.inode = os.fstat(fd).st_ino
         self.failed = False
         self._fd = fd
-        self._copy = -1  # the descriptor of a running sync
-        self._dirty = False
+        self._copy = -1  # the second descriptor that a running sync uses
+        self._dirty = False  # whether data was written after the latest sync began
         self._guard = native.RLock()  # held while _fd is copied or closed
 
     def write(self, parts: Sequence[bytes]) -> None:
         """Write ``parts`` at the end of a file that was opened with :data:`APPEND`."""
         try:
             write_whole(self._fd, parts)
-        finally:  # set last, because a sync may run during the write
+        finally:  # set after the write, because a sync that runs during the write clears it
             self._dirty = True
 
     def write_at(self, offset: int, data: bytes) -> None:
@@ -362,7 +378,10 @@ class SyncedFile:
         close_file(fd)
 
     def abandon(self) -> None:
-        """Close the file in a forked child without the lock, which may never be released."""
+        """Close the file in a forked child.
+
+        The lock is not acquired, because a thread that does not exist in the child may hold it.
+        """
         for fd in (self._fd, self._copy):
             close_file(fd)
         self._fd = self._copy = -1

@@ -1,15 +1,15 @@
-"""The steps before and after a fork in one ordered list, and a gate for calls into libraries.
+"""Runs registered functions around a fork, and delays forks while threads call some libraries.
 
 A child process inherits every lock of its parent, but only the thread that forked.  A lock
 that another thread held is never released in the child.  So modules that own locks, threads or
-connections register functions here that replace them in the child.  The order of :data:`STEPS`
-is the order in which the functions run.
+connections register functions here that replace them in the child.  The list :data:`STEPS`
+sets the order in which the functions run.
 
 OpenSSL, the system's resolver and gRPC use locks that a child cannot replace
 (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).  Each of these libraries has a
-:class:`Section`.  A thread enters the section for each call into the library.  A fork waits
-until no thread is inside a section, and prevents threads from entering a section until the
-fork is complete.
+:class:`Section`, a context manager that a thread enters for each call into the library.  A fork
+waits until no thread is inside a section.  No thread can enter a section until the fork is
+complete.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
     _Function: TypeAlias = Callable[[], object]
 
-#: The steps before and after a fork.  Before the fork, they run from first to last; after
-#: the fork, from last to first.
+#: The steps of a fork, to which functions are registered.  Before the fork, the steps run from
+#: first to last.  After the fork, they run from last to first.
 STEPS: Final = (
     "sigterm",  # blocks SIGTERM until the child can handle it
     "runtimes",  # changes the resource of the child's pipelines
-    "configuration",  # waits for configure(), whose thread may need to enter a section
-    "gate",  # waits until no thread is inside a section
+    "configuration",  # waits for configure(), which may call a library that "gate" blocks
+    "gate",  # waits until no thread calls OpenSSL, gRPC or the resolver, and blocks new calls
     "bridges",
     "exporters",
     "pipelines",
@@ -49,7 +49,7 @@ STEPS: Final = (
 _POLL: Final = 0.001
 
 _functions: Final[dict[tuple[str, str], list[_Function]]] = {}
-#: Methods and their objects, which the registration does not keep alive.
+#: The registered methods by their objects.  The weak keys do not keep the objects alive.
 _methods: Final[dict[tuple[str, str], weakref.WeakKeyDictionary[Any, Callable[[Any], object]]]] = {}
 
 
@@ -60,7 +60,7 @@ def register(
     in_parent: _Function | None = None,
     in_child: _Function | None = None,
 ) -> None:
-    """Add functions to a step.  A registered method does not keep its object alive.
+    """Register functions that run at every fork.  Registering a method keeps no object alive.
 
     Args:
         step: the step's name in :data:`STEPS`.
@@ -87,15 +87,15 @@ def _run(moment: str, steps: Iterable[str]) -> None:
 
 
 class Section:
-    """A context manager for calls into one library.  Thread-safe, but not re-entrant.
+    """A context manager around every call into one library, which delays forks during the call.
 
-    A fork may copy the object at any time.  So each change is a single operation on a
-    container, and threads wait without a lock.
+    Thread-safe, but not re-entrant.  A fork may copy the object at any time.  So each change
+    is a single operation on a container, and threads wait without a lock.
 
     Args:
         library: the library's name, used in messages.
-        patience: the longest wait of a fork for running calls, in seconds.
-        advice: what the user can do if a call takes longer, used in messages.
+        patience: the longest time that a fork waits for running calls, in seconds.
+        advice: the advice to the user for calls that take longer, used in messages.
 
     Attributes:
         cut_short: whether another thread was inside a call when this process was forked, so
@@ -138,8 +138,11 @@ class Section:
         self._threads.discard(native.get_ident())
 
     def wait_until_empty(self, began: float) -> None:
-        """Wait until no other thread is inside the section, or ``patience`` seconds have passed."""
-        own = {native.get_ident()}  # a signal handler may fork in the middle of a call
+        """Wait until no other thread is inside the section.
+
+        The wait ends ``patience`` seconds after the time ``began`` at the latest.
+        """
+        own = {native.get_ident()}  # a signal handler may fork while its thread is inside
         while self._threads - own and monotonic() < began + self.patience:
             native.sleep(_POLL)
 
@@ -163,7 +166,10 @@ _forks: Final[list[int]] = []  # the ids of the threads that are forking
 
 
 def close_gate() -> None:
-    """Block new calls, and wait for running calls at most as long as each section's patience."""
+    """Block new calls into the libraries, and wait for running calls until they end.
+
+    The wait for each library ends after the section's ``patience`` at the latest.
+    """
     _forks.append(native.get_ident())
     began = monotonic()
     for section in SECTIONS:
@@ -171,13 +177,13 @@ def close_gate() -> None:
 
 
 def open_gate() -> None:
-    """Allow calls again."""
-    with contextlib.suppress(ValueError):  # close_gate() may have been interrupted
+    """In the parent, allow calls into the libraries again."""
+    with contextlib.suppress(ValueError):  # close_gate() may have been interrupted at its start
         _forks.remove(native.get_ident())
 
 
 def open_gate_in_child() -> None:
-    """In the child, allow calls again, except to a library that another thread was calling."""
+    """In the child, allow calls again, except into libraries that other threads were calling."""
     for section in SECTIONS:
         section.after_fork()
     _forks.clear()

@@ -13,10 +13,13 @@ _thread: Final = threading.local()
 
 
 def set_busy(busy: bool) -> None:
-    """Turn off :func:`give_way` on this thread while much work is waiting, or turn it on again.
+    """Turn off the pauses of :func:`give_way` on this thread, or turn them on again.
 
     While other threads are busy, each pause lasts up to 5 ms, so a thread that pauses after
     every batch could not keep up with new records.
+
+    Args:
+        busy: whether so much work is waiting that this thread must not pause.
     """
     _thread.is_busy = busy
 

@@ -1,9 +1,9 @@
 """Handles SIGTERM: a thread delivers within the deadline, then the signal ends the process.
 
 The handler starts the thread and waits up to a second for the delivery.  If the delivery takes
-longer, the interrupted code continues, because it may hold a lock that the delivery needs.
-After the delivery, the thread sends the signal again, and the handler ends the process,
-because only the main thread may restore the signal's default action.
+longer, the code that the signal interrupted continues, because this code may hold a lock that
+the delivery needs.  After the delivery, the thread sends the signal again, and the handler ends
+the process, because only the main thread may restore the signal's default action.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Sigterm:
         deliver: a function that delivers everything within the deadline.
 
     Attributes:
-        is_deferred: whether the handler does nothing, because an exit hook is delivering; the
-            hook then calls :meth:`die_if_told`.
+        is_deferred: whether the handler only notes the signal, because an exit hook is
+            delivering.  The hook then calls :meth:`die_if_told`.
     """
 
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # signal masks by thread id
+        self._masks: dict[int, set[signal.Signals]] = {}  # masks from before a fork, by thread
         self._watch = Watch(self)
         self._reset()
 
@@ -53,7 +53,7 @@ class Sigterm:
         self.is_deferred = False
         self._is_told = False
         self._is_done = False
-        self._starting = native.Lock()  # acquired once: only one delivery may start
+        self._starting = native.Lock()  # never released, so only one delivery can start
 
     @property
     def is_in_place(self) -> bool:
@@ -61,9 +61,10 @@ class Sigterm:
         return signal.getsignal(signal.SIGTERM) == self.handle
 
     def install(self) -> None:
-        """Install the handler in the main thread, unless the application handles SIGTERM.
+        """Install the handler, unless the application handles SIGTERM.
 
-        If uvicorn handles SIGTERM, the handler is installed when uvicorn has ended.
+        Outside the main thread, no handler is installed.  If uvicorn handles SIGTERM, the
+        handler is installed when uvicorn has ended.
         """
         self._is_wanted = True
         if "uvicorn.server" in sys.modules:
@@ -135,7 +136,7 @@ class Sigterm:
             native.sleep(_PAUSE)
             if not self.is_in_place:  # the application has its own handler now
                 return
-        os._exit(128 + signal.SIGTERM)  # the main thread is blocked
+        os._exit(128 + signal.SIGTERM)  # the main thread is blocked and runs no signal handler
 
     def _die(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -143,13 +144,16 @@ class Sigterm:
         os._exit(128 + signal.SIGTERM)  # the first process of a container survives the signal
 
     def before_fork(self) -> None:
-        """Block SIGTERM, because the child would lose it before :meth:`after_fork_in_child`."""
+        """Block SIGTERM during a fork, until :meth:`after_fork_in_child` has run in the child.
+
+        The child would forget a signal that arrives earlier.
+        """
         if self.is_in_place:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             self._masks[threading.get_ident()] = cast("set[signal.Signals]", mask)
 
     def after_fork_in_parent(self) -> None:
-        """Restore the thread's signal mask, so that SIGTERM is not blocked."""
+        """Restore the signal mask that the thread had before :meth:`before_fork`."""
         mask = self._masks.pop(threading.get_ident(), None)
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -186,13 +190,17 @@ class Watch:
         """Watch future child processes, and this process if ``multiprocessing`` started it."""
         self._register()
         parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-        # multiprocessing sets the parent of a spawned child after importing the main module.
+        # While the main module is imported, multiprocessing has not set the parent of a spawned
+        # child yet, so the command line is checked too.
         is_spawned = "--multiprocessing-fork" in sys.orig_argv
         if is_spawned or (parent is not None and parent() is not None):
             self.start()
 
     def start(self) -> None:
-        """Watch this process from the main thread, unless the application watches signals."""
+        """Watch this process with a thread.  Call this method in the main thread.
+
+        Does nothing if the application already uses ``signal.set_wakeup_fd``.
+        """
         if self._writer is not None or os.name == "nt" or native.is_patched():
             return
         others = signal.set_wakeup_fd(-1)

@@ -4,7 +4,7 @@ uvicorn installs its own handler, often before it imports the application.  When
 ends, it restores the previous handler and raises all captured signals again
 (``Server.capture_signals``, since uvicorn 0.29).  If the previous handler is the default
 action, the process then ends without exit hooks.  So this module installs fapilog's handler
-between these two steps.
+after uvicorn has restored the previous handler, and before it raises the signals.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def before_signals_are_raised_again(install: Callable[[], None]) -> None:
 
 
 class _Noted(list[int]):
-    """The signals that uvicorn has captured.  To raise them again, uvicorn calls reversed()."""
+    """The signals that uvicorn has captured.  Calls ``install`` before they are raised again.
+
+    To raise the signals, uvicorn iterates over ``reversed()`` of this list.
+    """
 
     def __init__(self, noted: list[int], install: Callable[[], None]) -> None:
         super().__init__(noted)

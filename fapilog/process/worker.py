@@ -32,8 +32,8 @@ class Worker:
         loop: the function that each thread runs.  The function calls :meth:`sleep` when there
             is no work, and returns only to end the worker.  If it raises (for example
             MemoryError), it is called again.
-        width: the maximum number of threads; :meth:`wake` starts the first thread,
-            :meth:`widen` starts the others.
+        width: the maximum number of threads.  :meth:`wake` starts the first thread, and
+            :meth:`widen` starts further threads.
         finish: a function that is called once, after every thread's ``loop`` has returned.
 
     Attributes:
@@ -81,7 +81,7 @@ class Worker:
         return self.threads > 0
 
     def wake(self) -> bool:
-        """Wake the loop, and start a thread if there is no thread.
+        """Wake the loop.  If no thread runs it, start a thread.
 
         Thread-safe and re-entrant.  Does not block.
 
@@ -102,16 +102,19 @@ class Worker:
         return True
 
     def has_thread(self) -> bool:
-        """Start a thread if there is no thread.  Return False if it cannot be started."""
+        """Start a thread if none is running.  Return False if no thread can be started."""
         return self.threads > 0 or self._start(1)
 
     def widen(self) -> None:
-        """Start another thread, unless ``width`` threads are running.  Thread-safe."""
+        """Start another thread, unless ``width`` threads are already running.  Thread-safe."""
         if self.threads < self._width:
             self._start(self._width)
 
     def sleep(self, seconds: float | None) -> None:
-        """Wait for a wake-up.  Only one of the worker's threads may call this at a time."""
+        """Wait for a wake-up, at most ``seconds``, or without a limit if ``seconds`` is None.
+
+        Only one of the worker's threads may call this method at a time.
+        """
         try:
             self._bell.get(timeout=seconds)
             while True:  # remove all further wake-ups
@@ -120,7 +123,11 @@ class Worker:
             return
 
     def join(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for the other threads.  Return True if all have ended."""
+        """Wait up to ``seconds`` until the worker's threads have ended.
+
+        If the caller is one of these threads, wait for the other threads only.  Return True if
+        all of the awaited threads have ended.
+        """
         deadline = monotonic() + seconds
         own = int(self.is_current)
         while self.threads > own and monotonic() < deadline:
@@ -128,14 +135,18 @@ class Worker:
         return self.threads <= own
 
     def _start(self, most: int) -> bool:
-        """Start a thread unless ``most`` threads are running.  Return False if it cannot start."""
+        """Start a thread, unless ``most`` threads are already running.
+
+        Return False if the thread cannot be started, or if the worker has ended.
+        """
         if not self._enter(most):
             return not self.ended
         try:
             native.start_thread(partial(self._run, self._persist), self._name)
         except (RuntimeError, MemoryError) as error:
             self._leave(has_run=False)
-            # From Python 3.12 on, an exiting interpreter refuses threads, and shutdown() delivers.
+            # From Python 3.12 on, an exiting interpreter refuses threads.  This is not announced,
+            # because shutdown() then delivers the records.
             if "interpreter shutdown" not in str(error):
                 rest = "another thread works" if self.threads else "records wait for shutdown()"
                 announce("thread", f"cannot start a thread for {self._name}: {error}; {rest}")
@@ -162,7 +173,7 @@ class Worker:
     def _run(self, loop: Callable[[], None]) -> None:
         ident = native.get_ident()
         self._idents.add(ident)
-        native.IN_WORKER.set(True)  # in the context of this thread, or a copy of it
+        native.IN_WORKER.set(True)  # run_inline() runs this in a copy of the caller's context
         with context.suppressed():
             try:
                 loop()
@@ -173,7 +184,8 @@ class Worker:
     def _enter(self, most: int) -> bool:
         """Count a thread that is about to start.  Return False if it is not allowed to start."""
         if not self._counting.acquire(blocking=False):
-            # Another thread, or code that a signal handler interrupted, is starting a thread.
+            # Another thread, or the code that a signal handler has interrupted, is already
+            # counting threads.  The caller must not wait for it.
             return False
         try:
             is_allowed = self.threads < most and not self.ended
@@ -183,7 +195,10 @@ class Worker:
             self._counting.release()
 
     def _leave(self, *, has_run: bool) -> None:
-        """Count a thread as ended.  When the last thread has ended, call ``finish``."""
+        """Count a thread as ended.  When the last thread has ended, call ``finish``.
+
+        ``has_run`` is False if the thread could not be started.
+        """
         with self._counting:
             self._has_returned |= has_run
             if self.threads > 1 or not self._has_returned:

@@ -95,7 +95,7 @@ class FieldNames:
         self._distinctive = _distinctive_words(listed)
 
     def may_occur_in(self, lowered: str) -> bool:
-        """Whether a text in lower case may contain a listed name or the name of a signature."""
+        """Whether a text in lower case may contain a listed name, or "sig" or "signature"."""
         for word in self._distinctive:  # noqa: SIM110 - any() with a generator takes twice as long
             if word in lowered:
                 return True
@@ -125,7 +125,7 @@ class FieldNames:
 
 
 def _distinctive_words(listed: list[list[str]]) -> list[str]:
-    """Return a few words, at least one of which occurs in each listed name."""
+    """Return a few words, so that each listed name contains at least one of them."""
     words = {"sig", *(name[0] for name in listed if len(name) == 1)}
     occurrences = Counter(chain.from_iterable(listed))
     for name in listed:

@@ -1,8 +1,8 @@
 """Finds secrets that percent-encoding or JSON escapes hide from the other rules.
 
-If JSON escapes hide a secret, the rules change the text without these escapes.
-Percent-encoding is decoded only for the search; a part that contains a secret is
-masked as a whole.
+If JSON escapes hide a secret, the record gets the text without these escapes, in which
+the rules have masked the secret.  Percent-encoding is decoded only for the search: the
+encoded value of a query parameter, or an encoded URL, is masked as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _json: Final = re.compile(r"(?P<slashes>\\{1,8})(?:/|u00(?P<code>[2-7][0-9A-Fa-f
 
 
 def all_forms(text: str) -> str:
-    """Return a text, followed by the text without JSON escapes and without percent-encoding."""
+    """Return a text, followed by copies of it without JSON escapes and percent-encoding, if any."""
     if "\\" in text:
         plain = without_escapes(text)
         text = text if plain == text else f"{text}\n{plain}"

@@ -1,8 +1,8 @@
-"""Finds invalid secrets in the texts of pydantic's and FastAPI's validation errors.
+"""Finds secrets that did not validate in the errors of pydantic and FastAPI, which quote them.
 
-In these texts a value does not follow its name: the name is in the preceding line,
+In these errors a value does not follow its name: the name is in the preceding line,
 or is an item of the error's ``loc``.  Also, pydantic replaces the middle of a long
-text with dots, so the text may contain a value but not its name.
+value with "...", so the error may contain a secret but not its name.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 _VALUE: Final = "input_value="
 _VALUE_END: Final = ", input_type="
 
-# The line with the place of an error, up to the error's message in the next line.  In an
-# exception group each line begins with a bar.  Line ends may be escaped.
+# Matches the line with the location of an error (``body.password``), up to the error's
+# message in the next line.  In an exception group each line begins with a bar.  Line ends
+# may be escaped.
 _place: Final = re.compile(
     r"""(?:\r?\n|\\n)(?P<bar>(?:[ ]{0,32}[|][ ])?)
     (?P<place>[^\s|\\][^\r\n\\]*(?:\\(?!n)[^\r\n\\]*)*)
     (?:\r?\n|\\n)(?P=bar)[ ]{2}""",
     re.VERBOSE,
 )
-#: The largest number of characters of the line before the place that are read.
+#: The maximum number of characters that are read of the line before the location.
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
-# The dots in a shortened name, the rest of the name, and the separator before the value.
+# Matches the "..." in a shortened name, the rest of the name and the separator of the value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
 #: The number of characters that are searched for "...", and the number of "..." that are tried.
 _CUT_WITHIN: Final = 64
@@ -54,7 +55,7 @@ def may_hold_input(lowered: str) -> bool:
 
 
 def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield where the values and messages of pydantic's errors about secrets are.
+    """Yield the bounds of the messages and values in pydantic's errors about secrets.
 
     ``is_secret`` tells whether a path of names, joined by dots, leads to a secret.
     """
@@ -76,7 +77,7 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def find_cut_inputs(text: str) -> Iterator[Span]:
-    """Yield the places of values whose beginning or name pydantic has replaced with dots."""
+    """Yield the bounds of values whose name or beginning pydantic has replaced with "..."."""
     position = text.find(_VALUE)
     while position >= 0:
         position += len(_VALUE)
@@ -89,7 +90,7 @@ def find_cut_inputs(text: str) -> Iterator[Span]:
 
 
 def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield the places of the values of ``msg``, ``input`` and ``ctx`` in errors about secrets.
+    """Yield the bounds of the values of ``msg``, ``input`` and ``ctx`` in errors about secrets.
 
     The errors may be written as a ``repr`` or as JSON.
     ``is_secret`` tells whether an item of ``loc`` names a secret.
@@ -107,7 +108,10 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def _is_place(match: re.Match[str]) -> bool:
-    """Whether the line before is the heading of a list of errors, or the last line of an error."""
+    """Whether the line that matched is the location of an error.
+
+    Then the line before it is the heading of a list of errors, or ends another error.
+    """
     text, end = match.string, match.start()
     if match.end("place") - match.start("place") > _LONGEST_PLACE:
         return False
@@ -125,7 +129,7 @@ def _is_place(match: re.Match[str]) -> bool:
 
 
 def _after_cut(text: str, start: int) -> int | None:
-    """Return the start of a value if pydantic has replaced its name with "...", else None."""
+    """Return the start of the secret if "..." replaces its name or its beginning, else None."""
     dots = start - 1
     for _ in range(_MOST_DOTS):
         dots = text.find("...", dots + 1, start + _CUT_WITHIN + 5)
@@ -153,7 +157,7 @@ def _input(text: str, start: int) -> Span:
 
 
 def _member_value(text: str, start: int) -> tuple[int, int, int]:
-    """Return the start and the end of the part to mask, and the end of the value."""
+    """Return the start and end of the text to mask, and the end of the value with its quotes."""
     quote = quotation(text, start)
     if quote is not None:
         end = end_of_quotation(text, quote["quote"], quote.end())

@@ -53,10 +53,10 @@ _OPENING: Final = frozenset("[({")
 _CLOSING: Final = frozenset("])}")
 #: Matches the start of a quotation; the group ``quote`` is the quote with its backslashes.
 quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""").match
-# The line end between a name and its value, which is a quotation, a container or a number ...
+# Line ends between a name and a value that is a quotation, a container or a number.
 _break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
 _member_below: Final = re.compile(rf"""{_break}(?=[bBrRuUfF]{{0,2}}\\*["']|[\[({{\d-])""")
-# ... or, as in YAML, an indented word that is not a name itself.
+# A line end between a name and a value that is, as in YAML, an indented word but not a name.
 _word_below: Final = re.compile(
     r"\r?\n[ \t]{1,99}(?=[^\s\[({#|>-])(?![^\s:=]{1,99}[ \t]?[:=](?:\s|\Z))"
 )
@@ -64,7 +64,7 @@ _yaml_start: Final = re.compile(r"(?:\A|[\r\n])[ \t]{0,99}(?:-[ ])?\Z")
 _STATEMENTS: Final = frozenset({"if", "elif", "while", "with", "class", "match", "case"})
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
-# For each quote: the rest of the quotation that contains name and value; for "", of the line.
+# By quote: matches the rest of the quotation with name and value, or for "" of the line.
 _rest: Final = {quote: re.compile(rf"[^\r\n\\{quote}]*") for quote in ("", "'", '"')}
 # A value up to the next space, quote or delimiter; a comma is a delimiter if a name follows.
 _unquoted: Final = re.compile(r"""[^\s,;&"']*(?:,(?![\w.-]{1,64}[=:])[^\s,;&"']+)*""")
@@ -80,7 +80,7 @@ _LONGEST_NAME: Final = 256
 
 
 def may_hold_pair(text: str) -> bool:
-    """Whether a text contains a separator of a name and a value.  Takes 0.1 µs."""
+    """Whether a text contains a separator such as "=" or ":".  Takes 0.1 µs."""
     return (
         "=" in text
         or ":" in text
@@ -91,10 +91,10 @@ def may_hold_pair(text: str) -> bool:
 
 
 class Value(NamedTuple):
-    """The place of a secret name's value.
+    """The position in a text of the value that follows a secret name.
 
     Attributes:
-        start, end: the bounds of the part of the text to mask.
+        start, end: the offsets between which the text is masked.
         quote: the quote to add on both sides of the mask, so that JSON stays valid.
     """
 
@@ -104,9 +104,9 @@ class Value(NamedTuple):
 
 
 def find_pairs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Value]:
-    """Yield the places of the values after names for which ``is_secret`` returns True.
+    """Yield each value that follows a name for which ``is_secret`` returns True.
 
-    The places are in order and do not overlap.
+    The values are in order and do not overlap.
     """
     last = 0
     for match in search(_encoded_name if "%" in text else _name, text):
@@ -136,7 +136,7 @@ def _is_in_query(match: re.Match[str]) -> bool:
 
 
 def _value(text: str, match: re.Match[str]) -> Value:
-    """Return the part to mask after a name; the part is empty if there is no secret."""
+    """Return the bounds of the secret after a name.  They are equal if there is no secret."""
     start = _start(text, match)
     quoted = quotation(text, start)
     if quoted:
@@ -159,7 +159,7 @@ def _value(text: str, match: re.Match[str]) -> Value:
 
 
 def _start(text: str, match: re.Match[str]) -> int:
-    """Return the start of the value, which may be in a line below its name."""
+    """Return the offset where the value starts, which may be in a line below its name."""
     start = match.end()
     if text[start : start + 1] not in _LINE_ENDS or not (match["colon"] or match["comma"]):
         return start
@@ -187,7 +187,7 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
             before -= 1
         # In JSON inside JSON, each level doubles the backslashes and adds one to each quote.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
-            # A repr of JSON doubles the backslashes: a quote before a letter is escaped.
+            # A repr of JSON doubles the backslashes, so a quote before a letter is escaped too.
             before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
         ):
             return found

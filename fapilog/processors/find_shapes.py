@@ -24,10 +24,10 @@ class Rule:
 
     Attributes:
         name: the name under which masked values are counted.
-        triggers: texts in lower case; every match contains at least one of them.
+        triggers: texts in lower case; every match contains a trigger, in any case.
         pattern: the pattern, with a group ``secret`` if ``locate`` is the default.
-        locate: the function that returns the part of a match to mask, or None
-            if the match is not a secret.
+        locate: the function that returns the start and end of the secret in a match,
+            or None if the match is not a secret.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Rule:
     locate: Callable[[re.Match[str]], Span | None] = lambda match: match.span("secret")
 
     def find(self, text: str, lowered: str) -> list[Span]:
-        """Return the parts of ``text`` to mask, in order and without overlap."""
+        """Return the bounds of each secret in ``text``, whose lower-case copy is ``lowered``."""
         if not any(trigger in lowered for trigger in self.triggers):
             return []
         spans = map(self.locate, search(self.pattern, text))
@@ -76,7 +76,7 @@ def _json_web_token(match: re.Match[str]) -> Span | None:
 
 
 def _end_of_key(match: re.Match[str]) -> Span | None:
-    """Find the lines of a private key whose first line was cut off."""
+    """Find the lines before the end line of a private key whose first lines were cut off."""
     text = match.string
     end = start = match.start()
     longest = 0
@@ -85,7 +85,7 @@ def _end_of_key(match: re.Match[str]) -> Span | None:
         if start < end and size < _SHORTEST_LINE:
             break  # only the last line of a key is short
         longest = max(longest, size)
-        # The n of an escaped line end (\n) can look like base64.
+        # The n of an escaped line end (\n) looks like base64, but does not belong to the line.
         start = line.start() + (text[line.start() - 1 : line.start()] == "\\")
     return (start, end) if longest >= _SHORTEST_LINE else None
 
@@ -167,7 +167,7 @@ RULES: Final = (
     Rule(
         "path",
         PATH_WORDS,
-        # A segment that looks random, after a segment that names its purpose.
+        # A path segment that looks random, after a segment such as "reset" or "verify".
         re.compile(
             r"""(?i)/(?:[a-z]{1,16}[-_])?
             (?:reset|token|tokens|invite|invitation|magic|magiclink|magic-link|verify
@@ -218,7 +218,7 @@ RULES: Final = (
 
 
 def may_hold_secret(text: str, lowered: str) -> bool:
-    """Whether one of the rules might find a secret.  Takes half a microsecond.
+    """Whether a rule might find a secret in ``text``.  Takes half a microsecond.
 
     Searches for a single character are faster, so they come first.
     """

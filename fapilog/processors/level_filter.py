@@ -21,13 +21,13 @@ _MAX_CACHED: Final = 4096
 
 
 class LevelFilter:
-    """Keeps records at or above a severity and drops the others.
+    """Keeps records at or above a severity and drops records below it.
 
     A record with an unspecified severity (number 0) is kept, as the OpenTelemetry
     specification requires for ``minimum_severity``
     (https://opentelemetry.io/docs/specs/otel/logs/sdk/#loggerconfig).
 
-    Does not block; never raises.  Belongs to one worker.
+    Does not block; never raises.  Only one worker may call it.
 
     Args:
         min_severity: the lowest severity that is kept: a name such as

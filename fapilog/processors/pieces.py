@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PIECE: Final = 8192
 #: The number of characters past the end of a piece that a rule may read.
 OVERLAP: Final = 1024
-#: The size and the overlap of pieces for users' patterns, which may take quadratic time.
+#: Smaller values for users' patterns, which may take quadratic time.
 SHORT_PIECE: Final = 1024
 SHORT_OVERLAP: Final = 512
 _blank: Final = re.compile(r"\s")
@@ -36,8 +36,8 @@ def search(
 
     The text is searched in pieces of ``piece`` characters; each search reads ``overlap``
     characters past the end of its piece.  With long pieces, the pattern must match in
-    linear time.  If ``whole``, a match that reaches the last of these characters is
-    searched again without a limit.
+    linear time.  If ``whole``, a match that reaches the last character read is matched
+    again without a limit, because it may be longer.
     """
     size = len(text)
     if size <= piece:
@@ -64,11 +64,11 @@ def search(
 def search_bounded(
     pattern: re.Pattern[str], text: str, group: int | str = 0
 ) -> Iterator[tuple[int, int]]:
-    """Yield the places of one group of a user's pattern, in order and without overlap.
+    """Yield the start and end of a group in each match of a user's pattern, without overlap.
 
-    A match ends at most ``SHORT_OVERLAP`` characters after its piece.  A place that
-    ends there is extended to the next space or line end, because the secret may
-    be longer.
+    A match ends at most ``SHORT_OVERLAP`` characters after its piece.  If the group
+    ends exactly there, the secret may be longer, so its end is moved to the next
+    space or line end.
     """
     last = 0
     for match in search(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False):

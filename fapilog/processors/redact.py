@@ -1,7 +1,8 @@
 """Masks secrets in a record, on the worker, before any sink gets the record.
 
-Nearly all records contain no secret.  So one fast search through all texts of many
-records (:meth:`RedactProcessor.glance`) finds the few records that need a closer look.
+Nearly all records contain no secret.  So :meth:`RedactProcessor.glance` searches the
+texts of many records at once, which is fast.  Records that this search does not clear
+are examined one by one.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 #: Limits that no record exceeds.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
-#: The largest number of bytes in texts that are searched together; a search blocks all threads.
+#: The maximum size in bytes of the texts that one search reads; the search blocks all threads.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
 _MAX_NAME: Final = 128
-# {"name": "authorization", "value": "..."}: a name and its value side by side.
+# The keys of the name and of its value in {"name": "authorization", "value": "..."}.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
-# {"required": ["password", "email"]}: the name of a list of names ends in one of these.
+# Endings of keys whose value is a list of names, as in {"required": ["password", "email"]}.
 _LIST_NAMES: Final = ("s", "required", "missing", "include", "exclude", "only", "loc")
 _words: Final = re.compile(r"""[^\s"'=:,;&?/@(){}\[\]]{3,}""").findall
 _plain_word: Final = re.compile("[a-z]+(?:_[a-z]+)*").fullmatch
@@ -62,10 +63,10 @@ _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 
 
 class RedactProcessor:
-    """Masks secrets in the body, the attributes and the names of a record.
+    """Masks secrets in all texts of a record.
 
-    The names are the logger's name, version and schema URL, the event's name and
-    the severity text.
+    The texts are in the body, the attributes, the logger's name, version and schema
+    URL, the event name and the severity text.
 
     The values of secret names are masked at any depth, also in lists of pairs,
     in lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In
@@ -75,8 +76,8 @@ class RedactProcessor:
     masked.  None and booleans are never masked.
 
     Does not block.  If it raises, which only a defect of fapilog can cause, the
-    pipeline masks the whole record.  Belongs to one worker; any thread may read
-    the counts.
+    pipeline masks the whole record.  Only one worker may call it; any thread may
+    read the counts.
 
     Args:
         fields: the names of fields that hold secrets, in any spelling that shows
@@ -89,8 +90,8 @@ class RedactProcessor:
             text a pattern reads at least 512 characters from the start of a
             match; a match that may be longer is masked up to the next space or
             line end.
-        allow: the names of fields whose values are not masked by name; the
-            values are still searched for the known shapes.
+        allow: the names of fields that are not masked because of their names; their
+            values are still searched for secrets of known shapes.
         mask: the ASCII text that replaces a secret.
 
     Raises:
@@ -114,7 +115,7 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # The attribute_size() of each attribute's or key's name that contains no secret.
+        # The names of attributes and keys that contain no secret, each with its attribute_size().
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
         self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
@@ -166,9 +167,10 @@ class RedactProcessor:
 
         Args:
             records: the records, whose size is 0.
-            headers: one entry per record: None if a logger made the record without
-                an event name; else the bytes of text outside the body and the
-                attributes, or -1 if the record needs a closer look.
+            headers: one entry per record.  None means that a logger made the record,
+                without an event name.  Otherwise the entry is the number of bytes of
+                text outside the body and the attributes, or -1 if the record must be
+                examined on its own.
             limits: the bounds of one record.
         """
         if self._patterns:
@@ -208,8 +210,8 @@ class RedactProcessor:
 
         Args:
             message: the message of any error.
-            values: the body and the attributes of the record that caused the error.  The
-                texts that are secret there are masked wherever the message repeats them.
+            values: the body and the attributes of the record that caused the error.  If
+                a secret in these values also occurs in the message, it is masked there.
         """
         counts = self._counts.copy()
         plain = [_plain(value) for value in values]
@@ -226,7 +228,7 @@ class RedactProcessor:
         return self._is_clear_name(record.event_name) and self._is_clear_name(record.severity_text)
 
     def _is_clear_name(self, name: str) -> bool:
-        """Whether a name contains no secret.  The answer is cached, because there are few names."""
+        """Whether a name contains no secret.  Such names are cached, because they occur often."""
         if name in self._clear_names:
             return True
         if self._patterns or self._is_suspect(name):
@@ -238,7 +240,7 @@ class RedactProcessor:
         return True
 
     def _name(self, name: Any) -> str:
-        text = name if type(name) is str else plain_name(name)  # a member of an Enum, for example
+        text = name if type(name) is str else plain_name(name)  # it may be a member of an Enum
         return text if self._is_clear_name(text) else self._text(text)
 
     def _mask_scope(self, scope: Scope) -> Scope:
@@ -257,7 +259,7 @@ class RedactProcessor:
             record.attributes = self._mapping(record.attributes)
 
     def _is_clear(self, *values: AnyValue) -> bool:
-        """Search all texts of plain values at once; return whether they contain no secret."""
+        """Return whether plain values contain no secret.  Searches all their texts at once."""
         texts: list[str] = []
         rest: list[Any] = [*values]
         while rest:
@@ -287,7 +289,7 @@ class RedactProcessor:
         )
 
     def _are_harmless(self, names: Iterable[str]) -> bool:
-        """Whether all names are harmless: none names a secret, and none contains one."""
+        """Whether no name in ``names`` is the name of a secret or contains a secret."""
         harmless = self._harmless
         for name in names:
             if name in harmless:
@@ -315,12 +317,12 @@ class RedactProcessor:
         return type(name) is str and self._fields.is_secret(name)
 
     def _is_secret_location(self, location: object) -> bool:
-        """Whether pydantic's ``loc`` names a secret."""
+        """Whether a secret name is in ``loc``, pydantic's path to a value that did not validate."""
         if type(location) is str:
             return self._fields.is_secret_path(location)
         return type(location) is list and any(map(self._is_secret_name, location))
 
-    # ---- masking: always in a new value, because the old one may be shared
+    # ---- masking: returns new values, because other records may share the old values
 
     def _value(self, value: Any) -> Any:
         kind = type(value)
@@ -427,7 +429,7 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _hidden(value: Any, masked: Any) -> Iterator[str]:
-    """Yield the texts in ``value`` that are not in ``masked``, its masked copy."""
+    """Yield the texts of ``value`` that are masked in its copy ``masked``, whole and as words."""
     kind = type(value)
     if kind is type(masked) and kind in {dict, list}:
         both = (value.values(), masked.values()) if kind is dict else (value, masked)
@@ -439,13 +441,13 @@ def _hidden(value: Any, masked: Any) -> Iterator[str]:
     elif value != masked:
         text = value.decode("latin-1") if kind is bytes else str(value)
         yield text
-        yield repr(text)[1:-1]  # as messages quote it
+        yield repr(text)[1:-1]  # as a quotation in the message contains it
         if isinstance(masked, str):
             yield from set(_words(text)) - set(_words(masked))
 
 
 def _is_names(name: str, value: Any) -> bool:
-    """Whether a list contains only names and no value, as ``['password', 'email']`` does."""
+    """Whether ``value`` is a list of field names, as in ``{"required": ["password"]}``."""
     return (
         type(value) is list
         and name.lower().endswith(_LIST_NAMES)

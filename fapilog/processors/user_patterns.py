@@ -1,14 +1,14 @@
 r"""Refuses users' regular expressions that can take exponential time.
 
 ``re`` backtracks.  A pattern such as ``(a+)+$`` takes time that doubles with
-every character, and no signal handler runs in that time.
+every character, and no signal handler runs during that time.
 
 The check reads the parsed pattern and estimates in how many ways it can match
-the same text.  A repeat adds one way for each number of times that it can match,
-if the next part can begin with the same characters.  Alternatives that can begin
-with the same characters add their ways.  A repeat of such parts multiplies their
-ways.  Two adjacent repeats of the same characters are refused if both are wide
-and another part must match after them.
+the same text.  A repeat counts as one way per possible number of repetitions, if the
+rest of the pattern can begin with the same characters.  The ways of alternatives are
+added if these can begin with the same characters.  The ways of a repeated group are
+multiplied.  Two adjacent repeats of the same characters are refused if both can match
+many times and the rest of the pattern can fail.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: A repeat that can match more often than this is wide.  It counts as this many ways.
+#: A repeat is wide if it can match more often than this.  At most this many lengths count.
 _WIDE: Final = 64
 #: The largest number of ways to match the same text: as many as two wide repeats have.
 _MOST_WAYS: Final = _WIDE * _WIDE
-#: One or more characters of every kind, which represent the others of their kind.
+#: Characters that the check tries: all of ASCII, and examples of the other kinds.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
 _CHARACTERS: Final = {op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN}
@@ -83,15 +83,15 @@ class _Check:
 
     def __init__(self, tree: Any) -> None:
         self._state = tree.state
-        # The numbers in the repr of the tree include the codes of all characters in the pattern.
+        # Also try the pattern's own characters: the repr of the tree contains their codes.
         codes = map(int, re.findall(r"\d+", repr(tree)))
         self._sample = _SAMPLE.union(chr(code) for code in codes if code <= sys.maxunicode)
 
     def ways(self, nodes: list[Any], follow: Chars = _NONE, *, fails: bool = False) -> int:
-        """Return the largest number of ways to match a sequence; stop above ``_MOST_WAYS``.
+        """Return in how many ways nodes can match one text; stop counting above ``_MOST_WAYS``.
 
         Args:
-            nodes: the parsed sequence.
+            nodes: the parsed sequence of pattern elements.
             follow: the characters that may come after the sequence.
             fails: whether the match can fail after the sequence, so that ``re``
                 tries the other ways.
@@ -121,7 +121,7 @@ class _Check:
             return _MOST_WAYS + 1
         again = most > 1
         inner = self.ways(body, after | chars if again else after, fails=fails or again)
-        # Each number of repeats is one more way if other parts can match the same text.
+        # Each number of repetitions is one way if the next nodes can match the same text.
         lengths = min(most - least + 1, _WIDE) if shares else 1
         return int(min(inner, _MOST_WAYS + 1) ** min(most, _WIDE) * lengths)
 
@@ -144,15 +144,15 @@ class _Check:
             if first & seen:
                 return True
             seen |= first
-        # If a text begins with another text, both can match.
+        # If one literal alternative begins with another, both can match.
         pairs = itertools.pairwise(sorted(texts))
         return bool(seen & starts) or any(longer.startswith(text) for text, longer in pairs)
 
     def _wide_neighbour(self, rest: list[Any]) -> Chars | None:
-        """Return the first characters of a wide repeat that can come next, or None."""
+        """Return the first characters of a wide repeat if ``rest`` can begin with it, else None."""
         for place, (kind, value) in enumerate(rest):
             if kind in _REPEATS and value[1] > _WIDE:
-                # The match cannot fail after a wide repeat if no other part must match.
+                # After a wide repeat the match can fail only if another node must match.
                 return self._first(list(value[2])) if _can_fail(rest[place + 1 :]) else None
             if not self._is_nullable([(kind, value)]):
                 return None
@@ -176,13 +176,13 @@ class _Check:
         return _NONE.union(*(self._first(part) for part in _parts(value)))
 
     def _is_nullable(self, nodes: list[Any]) -> bool:
-        """Whether a sequence matches the empty text."""
+        """Whether a sequence of nodes can match the empty text."""
         least, _ = parser.SubPattern(self._state, nodes).getwidth()
         return bool(least == 0)
 
 
 def _parts(value: Any) -> Iterator[list[Any]]:
-    """Yield the sequences inside the value of a node."""
+    """Yield the sequences of nodes that the value of a node contains."""
     if isinstance(value, parser.SubPattern):
         yield value.data
     elif isinstance(value, (tuple, list)):
@@ -200,5 +200,5 @@ def _flat(nodes: list[Any]) -> Iterator[Any]:
 
 
 def _can_fail(nodes: list[Any]) -> bool:
-    """Whether a sequence can fail to match, because one of its parts is not optional."""
+    """Whether a sequence can fail to match, because one of its nodes is not an optional repeat."""
     return any(kind not in _REPEATS or value[0] for kind, value in nodes)

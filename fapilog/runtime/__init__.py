@@ -13,7 +13,7 @@ from typing import NoReturn
 
 
 class _Package(ModuleType):
-    """This package, which is not the function ``runtime()`` of fapilog 0.18."""
+    """Raises an error with a hint if code calls ``runtime()``, a function in fapilog 0.18."""
 
     def __call__(self, *_args: object, **_options: object) -> NoReturn:
         msg = (

@@ -1,4 +1,4 @@
-"""Announces that an application and an installed package both configure fapilog."""
+"""Announces a conflict: an application and an installed package both configure fapilog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-#: Packages that call configure() for the application.
+#: fapilog and its integrations, which call configure() on behalf of the application.
 _ITS_OWN: Final = frozenset({"fapilog", "fapilog_fastapi", "pytest_fapilog"})
 
 
@@ -19,9 +19,9 @@ class Caller(NamedTuple):
     """The code that called ``configure()``.
 
     Attributes:
-        package: the name of its top-level package or module.
-        place: its file and line.
-        is_installed: whether it was installed into the environment.
+        package: the name of the code's top-level package or module.
+        place: the file and the line of the call.
+        is_installed: whether the file is in a directory of installed packages.
     """
 
     package: str
@@ -33,7 +33,7 @@ class Caller(NamedTuple):
 
 
 def caller_of(frame: FrameType) -> Caller | None:
-    """Return the caller that runs in ``frame``, or None for fapilog itself."""
+    """Return the code that runs in ``frame``, or None for fapilog and its integrations."""
     package = str(frame.f_globals.get("__name__")).partition(".")[0]
     if package in _ITS_OWN:
         return None
@@ -42,7 +42,15 @@ def caller_of(frame: FrameType) -> Caller | None:
 
 
 def announce_change(names: Sequence[str], now: Caller | None, before: Caller | None) -> None:
-    """Announce the options that one package changes in the configuration of another one."""
+    """Announce that ``now`` changes the configuration of ``before``.
+
+    Announces nothing if both are the same package, or neither is an installed package.
+
+    Args:
+        names: the arguments that ``now`` changes.
+        now: the code that calls ``configure()``, or None if it is not known.
+        before: the code that called ``configure()`` before, or None.
+    """
     if now is None or before is None or now.package == before.package:
         return
     if now.is_installed:

@@ -48,8 +48,8 @@ class Configuration:
         sinks: the argument ``sinks``, or None if the settings name the sinks.
         processors: the argument ``processors``.
         resource: the argument ``resource``.
-        options: the options that the arguments name.
-        caller: the last caller that named an argument, or None if it is not known.
+        options: the options that the calls set.
+        caller: the code of the last call with arguments, or None if it is not known.
     """
 
     settings: Settings
@@ -67,8 +67,10 @@ class DefaultState:
         lock: the lock that protects changes of the other attributes.
         runtime: the runtime of the last ``configure()``, open or closed.
         made_from: the arguments from which ``runtime`` was made, or None.
-        is_configuring: whether the holder of the lock is inside ``configure()``.
-        fork_patience: the longest wait of a fork for ``configure()``, in seconds.
+        is_configuring: True while the thread that holds the lock is inside ``configure()``.
+        fork_patience: the longest time, in seconds, for which a fork waits until another
+            thread leaves ``configure()``.
+        registry: the loggers.
     """
 
     def __init__(self) -> None:
@@ -86,9 +88,10 @@ class DefaultState:
         return self.made_from if is_open else None
 
     def before_fork(self) -> None:
-        """Wait until no other thread configures, because a child would inherit its import locks.
+        """Wait until no other thread is inside :func:`configure`.
 
-        The wait has a limit, because the other thread may need a lock of the caller.
+        Otherwise the child process would inherit the import locks of that thread.  The wait
+        has a limit, because the other thread may need a lock that the forking thread holds.
         """
         self.lock.acquire(timeout=self.fork_patience)
 
@@ -123,19 +126,20 @@ def configure(
     most its ``shutdown_timeout``.  Thread-safe.
 
     If an installed package and the application both configure fapilog, a line on
-    stderr names both places.
+    stderr names the file and the line of both calls.
 
     Args:
-        settings: the settings, which name all options; None to read the options that
-            no call names from the environment and files.
+        settings: the settings, which set all options.  If None, the options that no call
+            sets come from the environment and files.
         reset: whether to forget the arguments of earlier calls.
         sinks: the sinks, or their names as in the option ``sinks``.
-        processors: the functions ``(record) -> record or None``, in order.
+        processors: the functions ``(record) -> record or None``, in order.  None drops the
+            record.
         level: the lowest enabled severity: a name, a ``Severity`` or a level of
             :mod:`logging`.
-        resource: the resource attributes that replace the detected ones and
-            ``service_name``.
-        **options: more options of :class:`fapilog.Settings`.  An option of a group is
+        resource: the attributes that override the detected ones and ``service_name``,
+            or a complete resource.
+        **options: other options of :class:`fapilog.Settings`.  An option of a group is
             written ``console={"format": "json"}``; a later call keeps the options of
             the group that it does not name.
 
@@ -158,7 +162,7 @@ def configure(
                 state.made_from = wanted
                 return state.runtime
             words = [*named, *given, *(["settings"] if settings else []), *["reset"] * reset]
-            if words:  # the first log call names nothing, and calls from any module
+            if words:  # the first log call passes no arguments, so its caller does not count
                 wanted = _with_caller(wanted, words, sys._getframe(1), before)  # noqa: SLF001
             keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
             return _put_in_force(wanted, keeps_levels=keeps_levels)
@@ -175,9 +179,9 @@ def _wanted(
     """Return the configuration that a call asks for.
 
     Args:
-        settings: the settings that name all options, or None.
-        named: the options that the call names.
-        given: the other arguments that the call names.
+        settings: the argument ``settings``, which sets all options, or None.
+        named: the options that the call sets.
+        given: the arguments ``sinks``, ``processors`` and ``resource``, if the call has them.
         before: the configuration that the call changes, or None.
     """
     from fapilog.runtime import runtime as runtimes  # noqa: PLC0415 - pydantic loads here
@@ -203,7 +207,7 @@ def _wanted(
 def _with_caller(
     wanted: Configuration, names: Sequence[str], frame: FrameType, before: Configuration | None
 ) -> Configuration:
-    """Return a configuration with its caller; announce that two packages configure fapilog."""
+    """Add the caller to a configuration; announce a change of another package's options."""
     from fapilog.runtime.callers import announce_change, caller_of  # noqa: PLC0415 - see configure
 
     caller = caller_of(frame)
@@ -212,7 +216,10 @@ def _with_caller(
 
 
 def _put_in_force(wanted: Configuration, *, keeps_levels: bool) -> Runtime:
-    """Replace the default runtime, and let the levels of logging and the OTel provider match it."""
+    """Replace the default runtime, and adapt :mod:`logging` and the OTel provider to it.
+
+    If ``keeps_levels`` is true, changes by :func:`set_level` stay in force.
+    """
     levels = state.registry.levels
     was_open = state.in_force is not None
     runtime = _change_over(wanted)
@@ -229,10 +236,14 @@ def _put_in_force(wanted: Configuration, *, keeps_levels: bool) -> Runtime:
 
 
 def _change_over(wanted: Configuration) -> Runtime:
-    """Replace the present runtime with a new one, or restore it if that fails."""
+    """Replace the present runtime with a new one.
+
+    If that fails, the present runtime stays.  If it had to be shut down first, it is made
+    again.
+    """
     previous, before = state.runtime, state.in_force
     if previous is not None and _shared(wanted.sinks, state.made_from):
-        previous.shutdown()  # a sink cannot be open twice
+        previous.shutdown()  # the runtimes share a sink, which cannot be open twice
     try:
         runtime = state.runtime = _make(wanted)
     except ConfigurationError:
@@ -272,8 +283,8 @@ def get_logger(name: str = "", /, **bound: Any) -> Logger:
         **bound: the attributes that every record of this logger gets.
 
     Raises:
-        TypeError: ``name`` is given by name, or an argument is one of fapilog 0.18, such
-            as ``preset``.
+        TypeError: ``name`` is passed as a keyword, or an argument is one of fapilog 0.18,
+            such as ``preset``.
     """
     return Logger(state.registry.core(name), bound_fields(name, bound))
 
@@ -284,14 +295,14 @@ def get_async_logger(name: str = "", /, **bound: Any) -> AsyncLogger:
 
 
 def set_level(level: int | str | None, logger: str = "") -> None:
-    """Change the level of a logger name and of the names below it immediately.
+    """Immediately change the level of a logger and of the loggers below it.
 
     If nothing is configured yet, first configures fapilog from the environment.
 
     Args:
-        level: a name, a ``Severity`` or a level of :mod:`logging`; None to inherit the
+        level: a name, a ``Severity`` or a level of :mod:`logging`; or None to inherit the
             parent's level again.
-        logger: the dotted name; "" changes the default of all loggers.
+        logger: the dotted name of the logger, or "" to change the default of all loggers.
 
     Raises:
         ConfigurationError: ``level`` is not a severity.
@@ -347,7 +358,7 @@ def get_runtime() -> Runtime | None:
 
 
 def target() -> Runtime | None:
-    """Return the default runtime for a bridge; the first call may configure it.
+    """Return the default runtime to a bridge; configure fapilog if nothing did so before.
 
     After a shutdown, returns the closed runtime, which drops and counts records.
     Never raises.
@@ -368,9 +379,10 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
 
     Args:
         level: the lowest severity that is sent: a level of :mod:`logging`, a name or a
-            ``Severity``.  If None, the runtime's levels
-            apply, and the logger's own level is lowered to them.
-        logger: the logger whose own and propagated records are sent; None means all.
+            ``Severity``.  If None, the runtime's levels apply, and the level of the
+            :mod:`logging` logger is lowered to them.
+        logger: the name of a logger of :mod:`logging`.  Only the records that it creates
+            or that propagate to it are sent.  None sends the records of all loggers.
 
     Raises:
         ConfigurationError: ``level`` is not a severity.
@@ -381,7 +393,10 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
 
 
 def _follow_levels() -> None:
-    """Lower the levels of the standard library's loggers to the present levels."""
+    """Lower the levels of the standard library's loggers to the present levels of fapilog.
+
+    Does nothing before :func:`install_stdlib`.
+    """
     installed = sys.modules.get("fapilog.bridges.stdlib")
     if installed is not None:
         installed.follow_levels()
@@ -398,7 +413,10 @@ def uninstall_stdlib() -> None:
 
 
 def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
-    """Configure fapilog from the environment; a wrong option must not break a log call."""
+    """Configure fapilog from the environment at the first log call.  Never raises.
+
+    If an option is wrong, records go to the console.
+    """
     with state.lock:
         if state.runtime is not None:
             return
@@ -416,7 +434,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
 
 
 def _console_alone() -> Configuration:
-    """Return the valid options of the environment, for one sink that needs nothing."""
+    """Return the valid options of the environment, with the console as the only sink."""
     from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
 
     of_others: dict[str, Any] = {"routes": {}, "overflow": "block", "sink_overflow": None}

@@ -24,8 +24,7 @@ class PipelineMetrics(Collector):
     """A ``prometheus_client`` collector for one runtime.  Thread-safe; does not block.
 
     Args:
-        runtime: the function that returns the runtime, or None if nothing was
-            configured.
+        runtime: a function that returns the runtime, or None if nothing is configured.
     """
 
     def __init__(self, runtime: Callable[[], Runtime | None]) -> None:
@@ -46,7 +45,8 @@ class PipelineMetrics(Collector):
         yield from _sending(runtime.pipeline)
 
 
-#: Metrics per sink: the ledger's attribute, which ends the metric's name, and the help text.
+#: Metrics per sink.  The key is the ledger's attribute and the end of the metric's name,
+#: and the value is the help text.
 _COUNTERS: Final = {
     "delivered": "Records that a backend accepted.",
     "rejected": "Records that a backend rejected.",
@@ -58,7 +58,8 @@ _GAUGES: Final = {
     "spooled": "Records that wait on disk for a sink.",
     "pending": "Records in memory that are not settled.",
 }
-#: Metrics of all sinks: the counter's name and help text, and the ledger's attribute.
+#: Metrics of all sinks together: the end of the counter's name, its help text, and the
+#: ledger's attribute.
 _TOTALS: Final = (
     ("records_accepted", "Records logged at an enabled level, and adopted records.", "accepted"),
     ("processor_errors", "Exceptions of processors; the records were masked.", "processor_errors"),

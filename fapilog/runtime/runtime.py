@@ -50,11 +50,12 @@ _OwnerT = TypeVar("_OwnerT", Resource, Scope)
 
 #: Default time limit of ``flush()``, in seconds.
 _FLUSH: Final = 30.0
-#: A failed ``flush()`` that ended at most this many seconds ago counts as part of the exit.
+#: A failed ``flush()`` that ended at most this many seconds ago reduces the exit timeout.
 _JUST_NOW: Final = 1.0
-#: The shortest exit timeout after such a ``flush()``, in seconds.
+#: The minimum, in seconds, to which a failed ``flush()`` can reduce the exit timeout.
 _REST: Final = 1.0
-#: The longest time limit, in seconds; the operating system cannot wait without a limit.
+#: The longest time limit: one day, in seconds.  It replaces longer limits and infinity,
+#: which the operating system may refuse.
 _LONGEST: Final = 86_400.0
 
 
@@ -71,9 +72,9 @@ class Runtime:
             Redaction runs after them, unless one of them is a
             ``RedactProcessor`` or the option ``redact`` is off.
         level: the lowest enabled severity, as in the option ``level``.
-        resource: the attributes that replace the detected ones, and ``service_name``,
+        resource: the attributes that override the detected ones and ``service_name``,
             or a complete resource.
-        **options: more options of :class:`Settings`.  An option of a group is
+        **options: other options of :class:`Settings`.  An option of a group is
             written ``console={"format": "json"}``.
 
     Raises:
@@ -100,11 +101,13 @@ class Runtime:
         detected = resources.detect_resource(check_resource(resource), self.settings.service_name)
         self.resource = self._redact(detected)
         self._process = resources.process_attributes()
-        # Resources and scopes are compared by identity, and an application has few of them.
+        # Cached, because an application has few resources and scopes.  The cache compares
+        # them by identity.
         self._redacted = lru_cache(maxsize=1024)(self._redact)
         queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
-        #: The end of the last failed flush(), and its duration with those just before it.
+        #: The time when the last failed flush() ended, and its duration plus that of the
+        #: failed calls of flush() just before it, in seconds.
         self._gave_up = (-_LONGEST, 0.0)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
@@ -122,12 +125,13 @@ class Runtime:
         return AsyncLogger(self._registry.core(name), bound_fields(name, bound))
 
     def set_level(self, level: int | str | None, logger: str = "") -> None:
-        """Change the level of a logger name and of the names below it immediately.
+        """Immediately change the level of a logger and of the loggers below it.
 
         Args:
             level: the severity: a name, a ``Severity`` or a level of :mod:`logging`; or
                 None to inherit the parent's level again.
-            logger: the dotted name; "" changes the default of all loggers.
+            logger: the dotted name of the logger, or "" to change the default of all
+                loggers.
 
         Raises:
             ConfigurationError: ``level`` is not a severity.
@@ -170,7 +174,10 @@ class Runtime:
         self._end(deadline)
 
     def retire(self) -> None:
-        """Shut down after another runtime has received this runtime's loggers."""
+        """Shut down after another runtime has received this runtime's loggers.
+
+        Unlike :meth:`shutdown`, leaves the loggers open.
+        """
         self._end(monotonic() + self.settings.shutdown_timeout)
 
     def _end(self, deadline: float) -> None:
@@ -179,7 +186,7 @@ class Runtime:
         process_exit.unregister(self)
 
     def prepare_exit(self) -> None:
-        """Start the threads of ``shutdown()``, because an ending interpreter cannot start them."""
+        """Start the threads for ``shutdown()``, because an ending interpreter cannot do so."""
         self.pipeline.start_threads()
 
     def stats(self) -> Stats:
@@ -191,8 +198,8 @@ class Runtime:
     def exit_timeout(self) -> float:
         """The longest duration of the shutdown when the process ends, in seconds.
 
-        A ``flush()`` that has just failed, for example at the end of a lifespan, counts
-        as part of it, so that a dead backend does not delay the end twice.
+        The duration of a ``flush()`` that has just failed, for example at the end of an
+        ASGI lifespan, is subtracted, so that a dead backend does not delay the exit twice.
         """
         longest = self.settings.shutdown_timeout
         ended, duration = self._gave_up
@@ -225,7 +232,12 @@ class Runtime:
         return holding.gate(self._registry.levels.lowest)
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
-        """Put a bridge's record, whose values must be snapshots, into the queue or a hold."""
+        """Put a record of a bridge into the queue or, below its logger's level, into a hold.
+
+        Args:
+            record: the record, whose values must be snapshots.
+            exception: a captured exception that the worker turns into attributes, or None.
+        """
         number = record.severity_number if isinstance(record.severity_number, int) else 0
         entry = offered(self._complete, number, record, exception)
         hold = None
@@ -242,7 +254,10 @@ class Runtime:
             self.pipeline.refuse(number, "no_memory")
 
     def _complete(self, record: LogRecord, exception: Capture | None, now: int) -> LogRecord:
-        """Complete an offered record, on the worker."""
+        """Add the exception, missing times and the resource to an offered record.
+
+        Runs on the worker.  ``now`` is the observed time in nanoseconds.
+        """
         if exception is not None:
             record.attributes = {**exception.attributes(), **record.attributes}
         record.observed_timestamp = record.observed_timestamp or now
@@ -256,13 +271,13 @@ class Runtime:
         return record
 
     def _redact(self, owner: _OwnerT) -> _OwnerT:
-        """Return a resource or a scope without secrets in its attributes."""
+        """Return a copy of a resource or a scope with the secrets in its attributes masked."""
         if self._redactor is None:
             return owner
         return replace(owner, attributes=self._redactor.redact_mapping(owner.attributes))
 
     def after_fork(self) -> None:
-        """Update the resource with the attributes of the forked child process."""
+        """Update the resource in a forked child, whose process attributes differ."""
         from fapilog.otel import resource as resources  # noqa: PLC0415 - loaded by __init__()
 
         before, self._process = self._process, resources.process_attributes()
@@ -278,11 +293,15 @@ class Runtime:
 
 
 def _time_limit(function: str, given: Any, default: float) -> float:
-    """Return ``given`` limited to one day, or ``default`` if it is not a number of seconds."""
+    """Return the timeout ``given`` to a function, between 0 and one day.
+
+    Returns ``default`` for None.  Any other value that is not a number of seconds is
+    announced, and ``default`` is used.
+    """
     if given is None:
         return default
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    if is_number and (given >= 0 or given < 0):  # False for NaN
+    if is_number and (given >= 0 or given < 0):  # both are false for NaN
         return float(min(max(given, 0), _LONGEST))
     announce(
         f"{function} timeout",
@@ -307,12 +326,12 @@ def resolve_settings(settings: object, options: Mapping[str, Any]) -> Settings:
 def named_options(
     settings: object, options: Mapping[str, Any], before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the options that two arguments name, and those of an earlier call.
+    """Merge the options that ``settings``, ``options`` and earlier calls set.
 
     Args:
-        settings: the settings, which name all their options, or None.
-        options: the options that override ``settings``.
-        before: the options of earlier calls, which apply if ``settings`` is None.
+        settings: the settings, or None.
+        options: the options that override ``settings`` or ``before``.
+        before: the options that earlier calls set.  They are used if ``settings`` is None.
 
     Raises:
         ConfigurationError: ``settings`` has another type.
@@ -333,7 +352,8 @@ def check_processors(given: object) -> tuple[Processor, ...]:
     """Return the processors as a tuple.
 
     Raises:
-        ConfigurationError: ``given`` is not a list of plain functions.
+        ConfigurationError: ``given`` is not a list, or an item is not callable, a class
+            or a coroutine function.
     """
     fix = "pass a list of functions (record) -> record"
     if given is None:
@@ -376,5 +396,5 @@ def _processors(
     if own is None:
         own = redactor_of(settings)
         return own, [*given, own] if own else [*given]
-    # A second pass redacts the values that later processors add.
+    # Redaction also runs at the end, because processors after ``own`` may add secrets.
     return own, [*given] if isinstance(given[-1], Redactor) else [*given, own]

@@ -36,7 +36,7 @@ def make_queues(
     Args:
         settings: the options, which also name the sinks if ``given`` is None.
         given: a sink, a route, a name, or an iterable of these.
-        resource: the resource that the sinks check their options against, or None.
+        resource: the resource with which the sinks check their options, or None.
 
     Raises:
         ConfigurationError: a sink, route or option is wrong; no sink stays open.
@@ -57,7 +57,7 @@ def make_queues(
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    # Last, because later errors would leave sinks open.
+    # The sinks are opened after these checks, because a later error would leave them open.
     make_sinks(settings, named.values(), resource)
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
@@ -76,7 +76,11 @@ def make_queues(
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
-    """Return one route per sink, with the options that the settings have for the sink's name."""
+    """Return one route per sink.
+
+    A sink without a :class:`Route` in ``wanted`` gets its options from the setting
+    ``routes``, by the sink's name.
+    """
     given = []
     for one in wanted:
         sink = _sink(one.sink if isinstance(one, Route) else one, settings)
@@ -103,7 +107,10 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
 def _with_fallbacks(
     settings: Settings, routes: Iterable[Route], wanted: Iterable[object]
 ) -> list[Route]:
-    """Replace the names of fallbacks with sinks, one sink per name."""
+    """Replace the fallbacks that are names with sinks; equal names share one sink.
+
+    A sink in ``wanted`` cannot also be a fallback, because it would get records twice.
+    """
     in_use = [one.sink if isinstance(one, Route) else one for one in wanted]
     made: dict[str, Any] = {}
     found = []
@@ -138,7 +145,7 @@ def _check(name: str, sink: Any) -> None:
 
 
 def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOptions:
-    """Open the spool of a route's sink and return the sink's delivery options.
+    """Return the delivery options of a route's sink, after opening the sink's spool if any.
 
     Raises:
         ConfigurationError: the sink or its spool's directory cannot be used.
@@ -153,7 +160,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
                 "spool.mode=never, and use a sink whose records can be spooled (otlp, loki)"
             )
             raise ConfigurationError(msg)
-        policy = None  # the setting is for all sinks, and this sink cannot spool
+        policy = None  # "spill" is set for all sinks, but this sink cannot spool
     return DeliveryOptions(
         capacity=settings.backlog_bytes,
         export_timeout=settings.export_timeout,
@@ -180,7 +187,7 @@ def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[st
 
         owner = Owner(str(sink.name), sink.wire_format, destination_of(sink))
         other = found.setdefault(owner.directory, sink)
-        # The same options, including credentials, mean the same destination.
+        # Two sinks may share a spool if all their options, including credentials, are equal.
         if other is not sink and getattr(other, "options", other) != getattr(sink, "options", sink):
             msg = (
                 f"two sinks named {sink.name!r} send to the same destination, but with different "
@@ -195,7 +202,7 @@ def _root(directory: Path) -> Path:
 
 
 def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quarantine | None]:
-    """Return the spool and the quarantine of a sink; each may be None."""
+    """Open the spool of a sink, and return it and the quarantine; each may be None."""
     group = settings.spool
     durable = as_durable(sink)
     if durable is None or group.directory is None:

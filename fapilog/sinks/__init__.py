@@ -2,8 +2,8 @@
 
 A sink encodes records and sends batches; it does not depend on processors, delivery or
 the spool.  The packages ``otlp``, ``loki`` and ``http`` contain the sinks that use the
-network; ``factory`` makes sinks from names.  Each class of a sink is imported at its first
-use, so a program that writes to the console does not load an HTTP client, gRPC or the
+network; ``factory`` makes sinks from names.  Each sink class is imported at its first use,
+so a program that writes to the console does not load an HTTP client, gRPC or the
 OpenTelemetry SDK.  Read ``console`` first.
 """
 
@@ -47,7 +47,7 @@ _MODULES: Final = {
 }
 
 
-if not TYPE_CHECKING:  # so that type checkers report misspelled names
+if not TYPE_CHECKING:  # hidden from type checkers, so that they report misspelled names
 
     def __getattr__(name: str) -> Any:
         """Import a public name on first use (PEP 562)."""

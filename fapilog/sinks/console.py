@@ -1,8 +1,8 @@
 """Writes records to standard output, standard error or another stream.
 
 This sink is for containers, whose runtime collects standard output, and for people at a
-terminal.  It bypasses the buffer of the stream, because a buffer would write the bytes of
-a failed write again at exit.
+terminal.  It bypasses the stream's own buffer, because that buffer keeps the bytes of a
+failed write and would write them again at exit.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     from fapilog.record import LogRecord
 
-# The errors after which the reader of a pipe, or the terminal, will not come back.
+# After these errors, a retry is useless: the pipe's reader or the terminal is gone.
 _GONE: Final = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO, errno.EIO}
 # POSIX: a write of up to this many bytes to a pipe never mixes with the write of another
-# process, and does not block if poll() reports that the pipe is writable.
+# process, and does not block if poll() reports that the pipe is writable.  None on Windows.
 _PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 _JSON_FORMATS: Final = ", ".join(f'"{preset}"' for preset in PRESETS)
 
@@ -56,26 +56,28 @@ class ConsoleSink(Sink[bytes]):
 
     Args:
         stream: the stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open
-            for writing.  A name is looked up in :mod:`sys` at every use, so redirections
-            take effect.  If the object there logs what is written to it (Celery's worker
-            redirects standard output in this way), the sink writes to the stream with
-            which the process started.  The sink never closes the stream.
+            for writing.  The names are looked up in :mod:`sys` at every use, so redirections
+            take effect.  If the object in :mod:`sys` logs what is written to it (Celery's
+            worker redirects standard output in this way), the sink writes to the stream
+            with which the process started.  The sink never closes the stream.
         format: the line format: ``"json"`` or ``"otel"`` (see
             :func:`fapilog.sinks.lines.json_line`); JSON with the field names of a
-            platform: ``"ecs"``, ``"gcp"``, ``"datadog"`` or ``"lambda"``; ``"pretty"``;
-            or ``"auto"``, which is pretty on a terminal and in a notebook, and otherwise
-            ``"json"``.
-        color: whether pretty lines have ANSI colours.  ``"auto"`` turns them off if the
-            variable ``NO_COLOR`` (https://no-color.org) is not empty, and on if
-            ``FORCE_COLOR`` (https://force-color.org) is not empty.  Otherwise, terminals
-            have colours unless ``TERM=dumb``.
+            platform: ``"ecs"``, ``"gcp"``, ``"datadog"`` or ``"lambda"``; ``"pretty"``,
+            readable lines; or ``"auto"``, which means ``"pretty"`` on a terminal and in a
+            notebook, and otherwise ``"json"``.
+        color: whether pretty lines have ANSI colours: True, False or ``"auto"``.
+            ``"auto"`` turns them off if the variable ``NO_COLOR`` (https://no-color.org)
+            is not empty; else it turns them on if ``FORCE_COLOR``
+            (https://force-color.org) is not empty.  If both are empty, notebooks have
+            colours, and terminals have them unless ``TERM=dumb``.
         tracebacks: how pretty lines show a stack trace.  ``"short"`` folds the frames of
-            installed packages into one line, and an exception that was shown within the
-            last second for the same request into its last line; ``"full"`` shows
-            everything.  JSON always has the whole text.
-        names: the fields of a JSON line to rename, as ``{"body": "message"}``: new names
-            by the names that the format gives them.
-        resource: whether a JSON line has the resource, which is the same in all lines.
+            installed packages into one line, and shows only the type and the message of an
+            exception that was shown for the same request within the last second.
+            ``"full"`` shows everything.  JSON always has the whole text.
+        names: the fields of a JSON line to rename.  The keys are the format's names, the
+            values are the new names: ``{"body": "message"}``.
+        resource: whether each JSON line contains the resource, which is usually the same
+            in all lines of a process.
         name: the sink's name in counts and announcements.
     """
 
@@ -107,10 +109,11 @@ class ConsoleSink(Sink[bytes]):
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a person reads the stream, on a terminal, in a notebook or a debugger.
+        """Whether a person reads the stream: on a terminal, in a notebook or in a debugger.
 
-        Log calls then wait until the record is written; see :meth:`note_caller`.  Lines in
-        a format for machines have no such reader: a container may have a terminal.
+        If True, a log call waits up to 0.25 s until its record is written.  If a JSON format
+        was chosen, the result is False even on a terminal, because a container may have a
+        terminal that nobody reads.
         """
         if self._format in PRESETS:
             return False
@@ -118,9 +121,10 @@ class ConsoleSink(Sink[bytes]):
         return is_terminal(stream) or is_notebook(stream) or "pydevd" in sys.modules
 
     def note_caller(self) -> None:
-        """Take the context of a log call that waits for this sink.  Does not block.
+        """Remember the context of a log call that waits for this sink.  Does not block.
 
-        A notebook shows a text below the cell whose context the ``write`` has.
+        The next ``send`` writes in this context, because a notebook shows output below the
+        cell in whose context ``write`` is called.
         """
         if is_notebook(self._present_stream()):
             self._context = copy_context()
@@ -129,7 +133,7 @@ class ConsoleSink(Sink[bytes]):
         """Check the options.
 
         Raises:
-            ConfigurationError: an option has a value that it does not accept.
+            ConfigurationError: the value of an option is wrong.
         """
         wrong = None
         if self._stream not in ("stdout", "stderr") and not hasattr(self._stream, "write"):
@@ -167,14 +171,15 @@ class ConsoleSink(Sink[bytes]):
     def send(self, batch: Sequence[bytes], timeout: float) -> None:
         """Write the lines and flush.  Blocks up to ``timeout`` seconds.
 
-        Some writes block for longer, until the other end reads: lines longer than
-        ``PIPE_BUF``, and every write on Windows and to a file object without a descriptor.
+        Some writes ignore ``timeout`` and block until the other end reads: the write of a
+        line longer than ``PIPE_BUF``, and every write on Windows or to a file object without
+        a descriptor.
 
         Raises:
-            RetryableError: the stream is full.  A retry of the batch continues after the
-                last byte that was written.
-            PermanentError: the stream is closed, its reader has closed its end, or it is
-                an object that logs what is written to it.
+            RetryableError: the stream is full, or the write failed with an error that may
+                pass.  A retry of the batch continues after the last written byte.
+            PermanentError: the stream is missing or closed, its reader is gone, it logs what
+                is written to it, or it raised an error without an ``errno``.
         """
         output = self._current_output()
         lines = self._progress.rest(batch)
@@ -187,7 +192,7 @@ class ConsoleSink(Sink[bytes]):
         except StreamLogsError as error:
             if not isinstance(self._stream, str):
                 raise self._failure(error) from error
-            self.send(batch, timeout)  # to the stream of the process's start
+            self.send(batch, timeout)  # sends to the stream with which the process started
             return
         except Exception as error:  # a file object may raise anything
             self._progress.advance(batch, output.count_written(lines))
@@ -199,7 +204,7 @@ class ConsoleSink(Sink[bytes]):
         self._output = OutputStream(None)
 
     def after_fork(self) -> None:
-        """Forget the stream and the parent's last batch."""
+        """Release the stream, and forget how much of the parent's last batch was written."""
         self.close()
         self._progress.clear()
 
@@ -225,7 +230,7 @@ class ConsoleSink(Sink[bytes]):
 
     def _failure(self, error: Exception) -> SendError:
         reason = f"cannot write to {self._stream}: {error}"
-        code = getattr(error, "errno", None)  # None if the stream is closed or read-only
+        code = getattr(error, "errno", None)  # None for a closed or read-only stream
         if code is not None and code not in _GONE:
             return RetryableError(reason)
         self._progress.clear()
@@ -237,22 +242,24 @@ class OutputStream:
     """Writes lines to a stream before a deadline, and counts the bytes.  Not thread-safe.
 
     Args:
-        stream: an open file object, text or binary, or None.
+        stream: an open file object, text or binary, or None if the process does not have
+            this stream.
 
     Attributes:
-        stream: the file object.
+        stream: the argument ``stream``.
         encoding: the encoding of the stream's text.
-        unfinished: the rest of a partly written line; the next call writes it first.
+        unfinished: the unwritten bytes of a partly written line, or ``b""``.  The next
+            :meth:`write_lines` writes them first.
     """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         try:
             self.encoding = codecs.lookup(stream.encoding).name
-        except (AttributeError, TypeError, LookupError):  # binary stream, or unknown encoding
+        except (AttributeError, TypeError, LookupError):  # a binary stream or an unknown encoding
             self.encoding = "utf-8"
         self.unfinished = b""
-        # Write to the raw layer, whose write() returns the number of bytes written.
+        # Bypass the buffer, because only the raw write() tells how many bytes the stream took.
         buffer = getattr(stream, "buffer", stream)
         self._writer = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
         is_binary = isinstance(self._writer, (io.RawIOBase, io.BufferedIOBase))
@@ -263,15 +270,18 @@ class OutputStream:
         self._written = 0
 
     def write_lines(self, lines: Sequence[bytes], timeout: float) -> None:
-        """Write ``lines`` after the application's own output, and flush.
+        """Flush what the application has written to the stream, write ``lines``, and flush.
 
-        Blocks up to ``timeout`` seconds, or longer for a line over ``PIPE_BUF``: one write
-        takes the whole line, so that the output of other processes does not split it.
+        Blocks up to ``timeout`` seconds.  A line longer than ``PIPE_BUF`` may block beyond
+        that: it is written in one call, so that other processes are less likely to split it.
 
         Raises:
             StreamLogsError: the ``write`` of the file object logs; nothing was written.
-            Exception: any error of the file object, or BlockingIOError after ``timeout``.
-                :meth:`count_written` counts the lines that were written before the error.
+            ValueError: the process does not have this stream.
+            BlockingIOError: the stream did not take all lines within ``timeout``.
+            Exception: any other error of the file object.
+
+        After an error, :meth:`count_written` returns how much was written before it.
         """
         self._deadline = monotonic() + timeout
         self._written = -len(self.unfinished)
@@ -288,7 +298,8 @@ class OutputStream:
     def count_written(self, lines: Sequence[bytes]) -> int:
         """Return how many of ``lines`` a retry of the failed ``write_lines`` can skip.
 
-        A partly written line counts, too: its remaining bytes are in ``unfinished``.
+        A partly written line counts, too, because the retry first writes its remaining
+        bytes, which this method stores in ``unfinished``.
         """
         if self._written < 0:
             self.unfinished = self.unfinished[self._written :]
@@ -305,7 +316,7 @@ class OutputStream:
 
     def _write_some(self, data: bytes) -> int:
         text: Any = data.decode(self.encoding) if self._takes_text else data
-        if self._may_log:  # the first write shows it
+        if self._may_log:  # the first write shows whether the stream logs
             written = write_unless_it_logs(self.stream, self._writer.write, text)
             self._may_log = False
         else:
@@ -319,7 +330,7 @@ class OutputStream:
         return int(written)
 
     def _wait(self) -> None:
-        """Wait until a write to the stream does not block."""
+        """Wait until the stream can take more bytes, or raise BlockingIOError at the deadline."""
         if self._poll is None:
             return
         left = max(self._deadline - monotonic(), 0)
@@ -332,13 +343,13 @@ class OutputStream:
 
 
 def _poll_of(stream: Any) -> select.poll | None:
-    """Return a poll object for a pipe, socket or terminal; None for other streams."""
+    """Return a poll object for a pipe, socket or terminal, or None for other streams."""
     try:
         fd = int(stream.fileno())
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return None
         poll: select.poll = native.original("select", "poll")()
-    except (AttributeError, OSError, ValueError, TypeError):  # there is no poll() or no open file
+    except (AttributeError, OSError, ValueError, TypeError):  # no poll() here, or no open file
         return None
     poll.register(fd, select.POLLOUT)
     return poll

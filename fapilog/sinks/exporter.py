@@ -1,4 +1,4 @@
-"""Uses any exporter of the OpenTelemetry SDK as a sink."""
+"""Uses any log record exporter of the OpenTelemetry SDK as a sink."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _SEVERITIES: Final = tuple(api.SeverityNumber(number) for number in range(25))
-# A context without a span; otherwise the API would add the active span's ids to records.
+# A context without a span.  Without this context, the API would add the ids of the span
+# that is active on the worker's thread.
 _NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
-# The errors of an exporter that cannot encode a record, so a retry would fail again.
+# An exporter that raises one of these errors cannot encode the batch; a retry would fail again.
 _DEFECTS: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class _Truncated(ReadableLogRecord):
-    """A record from which fapilog has dropped attributes."""
+    """An SDK record that reports the number of attributes that fapilog has dropped."""
 
     dropped: int = 0
 
@@ -47,16 +48,17 @@ class _Truncated(ReadableLogRecord):
 class ExporterSink(Sink[ReadableLogRecord]):
     """Delivers records to an SDK ``LogRecordExporter``.
 
-    A batch is rejected if ``attempts`` exports have failed, because the exporter has already
-    retried.  After an ``OSError``, the batch is retried for as long as the pipeline retries.
-    Only the exporter's own time limit ends an export.
+    An exporter usually retries on its own, so the sink rejects a batch after ``attempts``
+    failed exports.  An ``OSError`` does not count as an attempt: the pipeline retries the
+    batch for as long as it retries any batch.  The sink cannot interrupt an export; only the
+    exporter's own time limit ends one.
 
     Args:
-        exporter: the exporter; one thread calls it, and ``close`` shuts it down.
-        name: the sink's name in the ledger and in messages; by default the exporter's
-            class name.
-        limits: the limits at which a batch is sent.
-        attempts: the maximum number of exports of one batch, at least 1.
+        exporter: the exporter.  One thread calls it, and ``close`` shuts it down.
+        name: the sink's name in counts and announcements.  The default is the name of the
+            exporter's class.
+        limits: the number of records, the size and the delay at which a batch is sent.
+        attempts: the number of failed exports after which a batch is rejected, at least 1.
         timeout: the time limit for the exporter's flush when the sink closes, in seconds.
     """
 
@@ -96,7 +98,8 @@ class ExporterSink(Sink[ReadableLogRecord]):
     def encode(self, record: LogRecord) -> ReadableLogRecord:
         """Convert the record to the SDK's log record type.
 
-        The exporter must not change values inside lists and mappings, which sinks share.
+        The lists and mappings inside the record are shared with the other sinks, so the
+        exporter must not change them.
         """
         made = api.LogRecord(
             timestamp=record.timestamp,
@@ -121,9 +124,11 @@ class ExporterSink(Sink[ReadableLogRecord]):
         """Export a batch.  Blocks until the exporter returns.
 
         Raises:
-            RetryableError: the exporter failed or raised ``OSError``.
-            PermanentError: the exporter failed ``attempts`` times or cannot encode the
-                batch.
+            RetryableError: the exporter raised ``OSError``, or it failed in another way but
+                fewer than ``attempts`` times.
+            PermanentError: the exporter failed ``attempts`` times, or raised an error such
+                as ``TypeError``, which means that it cannot encode the batch.
+            SendError: the exporter raised this error itself.
         """
         try:
             with suppressed():
@@ -136,7 +141,8 @@ class ExporterSink(Sink[ReadableLogRecord]):
             raise PermanentError(_describe(error)) from error
         except Exception as error:
             raise self._failure(batch[0], _describe(error)) from error
-        # Older exporters return another enumeration, and None means success.
+        # Compare the name, because older exporters return a different enumeration.  An
+        # exporter that returns None has succeeded.
         if getattr(result, "name", "") == "FAILURE":
             raise self._failure(batch[0], "the exporter reported FAILURE")
         self._failing = (None, 0)
@@ -152,7 +158,7 @@ class ExporterSink(Sink[ReadableLogRecord]):
 
     def close(self) -> None:
         """Flush the exporter, which may take ``timeout`` seconds, and shut it down."""
-        flush = getattr(self._exporter, "force_flush", None)  # missing before SDK 1.40
+        flush = getattr(self._exporter, "force_flush", None)  # new in SDK 1.40
         with suppressed():
             try:
                 if flush is not None:

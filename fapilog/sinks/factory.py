@@ -25,9 +25,9 @@ _NAMES = (
     "console, otlp, otlp:URL, loki:URL, file:PATH, memory, none, or an OpenTelemetry logs exporter"
 )
 
-# The options whose value may follow the sink's name, as in ``file:PATH``.
+# By the sink's name: the option whose value may follow the name, as in ``file:PATH``.
 _ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
-# The text in ``sinks`` that each sink was made from, such as ``file:PATH``.
+# By sink: the text from which :func:`sink_of` made the sink, such as ``file:PATH``.
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
 
 _LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
@@ -37,15 +37,20 @@ _PARTS = ("name", "limits", "open", "encode", "send", "close", "after_fork")
 def make_sinks(
     settings: Settings, given: object = None, resource: Resource | None = None
 ) -> dict[str, Sink[Any]]:
-    """Return opened sinks by unique names.
+    """Make and open the sinks, and return them by name.
+
+    If two sinks have the same name, the key of the second ends with a number:
+    ``console-2``.  If one sink cannot be opened, the sinks that are already open are closed.
 
     Args:
         settings: the options of the sinks, and their names if ``given`` is None.
-        given: a sink, a name, or an iterable of sinks and names.
-        resource: the resource that the sinks check their options against, or None.
+        given: a sink, a name, an iterable of sinks and names, or None.
+        resource: the resource that must have the attributes in the option ``loki.labels``,
+            or None to skip this check.
 
     Raises:
-        ConfigurationError: a name is unknown, or an option of a sink is wrong.
+        ConfigurationError: a name is unknown, an option of a sink is wrong, or a sink
+            cannot be opened.
     """
     named = name_sinks(settings, given)
     opened: list[tuple[str, Sink[Any]]] = []
@@ -61,7 +66,7 @@ def make_sinks(
 
 
 def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]:
-    """Return the sinks of :func:`make_sinks` without opening them.
+    """Make the sinks of :func:`make_sinks` and return them by name, without opening them.
 
     Raises:
         ConfigurationError: a name is unknown, or an option of a sink is wrong.
@@ -84,9 +89,9 @@ def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
 
 
 def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
-    """Return ``wanted`` without unknown names from OTEL_LOGS_EXPORTER.
+    """Drop unknown names from ``wanted`` if the names come from OTEL_LOGS_EXPORTER.
 
-    The OpenTelemetry specification requires a warning about each unknown name.
+    The OpenTelemetry specification requires a warning about an unknown name, not an error.
     """
     if not settings.place("sinks").startswith(_LOGS_EXPORTER):
         return wanted
@@ -98,11 +103,13 @@ def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
             known.append(name)
         else:
             announce(f"variable {name}", f"{_LOGS_EXPORTER}: {_unknown(name, exporters)}; ignored")
-    return known or ("otlp",)  # the default in the specification of OpenTelemetry
+    return known or ("otlp",)  # OpenTelemetry's default
 
 
 def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
     """Return the names and sinks in ``given``, or the settings' names if ``given`` is None.
+
+    Without names in the settings, the result is ``console``.
 
     Raises:
         ConfigurationError: ``given`` contains None.
@@ -117,8 +124,9 @@ def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
 
 
 def listed(given: object) -> tuple[object, ...]:
-    """Return the sinks in an argument, which may also be one sink or one name."""
-    is_one = isinstance(given, str) or hasattr(given, "write")  # a stream yields lines
+    """Return an argument that may be one sink, one name or an iterable, as a tuple."""
+    # A file object is a single (wrong) item; iterating over it would yield its lines.
+    is_one = isinstance(given, str) or hasattr(given, "write")
     return (given,) if is_one or not isinstance(given, Iterable) else tuple(given)
 
 
@@ -162,7 +170,11 @@ def _open(name: str, sink: Sink[Any], settings: Settings, resource: Resource | N
 
 
 def _placed(error: ConfigurationError, spec: str, settings: Settings) -> ConfigurationError:
-    """Return an error that begins with the variable, key or argument that set ``spec``."""
+    """Return an error whose message begins with the variable, key or argument to correct.
+
+    This is the one that set the wrong option, such as ``file.max_bytes``.  If that option is
+    not set, it is the one that contains ``spec``, the text that names the sink.
+    """
     name = error.option or ""
     if name.isupper():
         return error  # the message already begins with the variable
@@ -179,7 +191,9 @@ def _placed(error: ConfigurationError, spec: str, settings: Settings) -> Configu
 
 
 def sink_of(spec: str, settings: Settings) -> Sink[Any] | None:
-    """Return the sink that ``spec`` names, without opening it; None for ``none``.
+    """Return the sink that ``spec`` names, without opening it, or None for ``"none"``.
+
+    ``spec`` is a name, perhaps with an argument, such as ``file:PATH``.
 
     Raises:
         ConfigurationError: the name is unknown, or an option of the sink is wrong.
@@ -250,7 +264,7 @@ _MAKERS: Final[Mapping[str, Callable[[Settings, str], Sink[Any]]]] = {
 
 
 def _exporter(name: str) -> Sink[Any]:
-    """Return a sink for the logs exporter that is installed under this entry point."""
+    """Return a sink for the OpenTelemetry logs exporter whose entry point is ``name``."""
     points = {point.name: point for point in entry_points(group="opentelemetry_logs_exporter")}
     if name not in points:
         raise ConfigurationError(_unknown(name, points))
@@ -263,7 +277,10 @@ def _exporter(name: str) -> Sink[Any]:
 
 
 def _unknown(name: str, exporters: Iterable[str]) -> str:
-    """Return the message about an unknown name; if it is a URL, only its scheme is shown."""
+    """Return the message about an unknown name, with a hint how to correct the name.
+
+    The message shows only the scheme of a URL, because the URL may contain a password.
+    """
     kind, colon, _ = name.partition(":")
     known = [word.partition(":")[0] for word in _NAMES.split(", ") if " " not in word]
     near = closest(kind, [*known, *exporters])

@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
     from fapilog.record import LogRecord, Resource, Scope
 
-    #: The result of ``encode``: a JSON line; for OTLP a resource, a scope and a JSON object.
+    #: The result of ``encode``: a JSON line, or for OTLP a resource, a scope and a JSON object.
     Item: TypeAlias = bytes | tuple[Resource, Scope, bytes]
 
 _OPEN_ATTEMPTS: Final = 10
-_PAUSE: Final = 0.001  # seconds between two attempts to get the lock
+_PAUSE: Final = 0.001  # seconds between two attempts to lock the file
 _NEXT_TRY: Final = 30.0  # seconds before a failed rotation is tried again
-_PERIODS: Final = {"hour": 3600.0, "day": 86400.0}  # seconds
+_PERIODS: Final = {"hour": 3600.0, "day": 86400.0}  # in seconds
 
 _RULES: Final[Mapping[str, Rule]] = {
     "path": Rule(
@@ -79,10 +79,10 @@ class FileSink(Sink["Item"]):
     Several processes may share the file: each write appends whole lines under an advisory
     lock, and one process rotates the file.  On Windows, which has no such lock, only one
     process may use the file.  If another program renames, removes or truncates the file,
-    the sink notices it at the next batch.  Do not use logrotate's ``copytruncate``: lines
-    written between its copy and the truncation are lost and not counted; logrotate's
-    ``create`` loses no line.  If a full disk or a crash truncates a line, the next record
-    begins on a new line.
+    the sink notices this at the next batch and writes to the file that ``path`` then leads
+    to.  Do not use logrotate's ``copytruncate``: lines written between its copy and the
+    truncation are lost and not counted.  logrotate's option ``create`` loses no line.  If a
+    full disk or a crash leaves a line unfinished, the next record begins on a new line.
 
     Args:
         path: the path of the file.  Missing directories are created for this user only
@@ -90,19 +90,20 @@ class FileSink(Sink["Item"]):
         format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), or
             ``"otlp"``, the OTLP file format
             (https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/).
-        max_bytes: the maximum size of the file in bytes; None for no limit.  The file
+        max_bytes: the maximum size of the file in bytes, or None for no limit.  The file
             rotates before it exceeds this size, unless a single line is longer.
-        rotate_every: the rotation period: a number of seconds, counted from the Unix
-            epoch, or a UTC ``"hour"`` or ``"day"``; None for no periodic rotation.  The
-            file rotates at the first record of a new period.
-        compress: the compression of rotated files, ``"gzip"`` or None.  It runs on a
-            separate thread.
-        keep_count: the number of newest rotated files to keep; None for all.
-        keep_age: the maximum age of a rotated file in seconds; None for no limit.
-        keep_bytes: the maximum total size of the rotated files in bytes; None for no limit.
+        rotate_every: the rotation period: a number of seconds, ``"hour"``, ``"day"``, or
+            None for no periodic rotation.  Periods are counted from the Unix epoch, so hours
+            and days begin as in UTC.  The file rotates at the first record of a new period.
+        compress: the compression of rotated files, ``"gzip"`` or None.  A separate thread
+            compresses the files.
+        keep_count: the number of newest rotated files to keep, or None for all.
+        keep_age: the maximum age of a rotated file in seconds, or None for no limit.
+        keep_bytes: the maximum total size of the rotated files in bytes, or None for no
+            limit.
         mode: the permission bits of files that this sink creates, regardless of the umask;
             the bits of an existing file do not change.
-        fsync: whether a batch counts as delivered only after it is on the disk.
+        fsync: whether the file is synced to disk before a batch counts as delivered.
         name: the sink's name in counts and announcements.
         clock: a function that returns the seconds since the Unix epoch, for tests.
 
@@ -153,14 +154,14 @@ class FileSink(Sink["Item"]):
             clock=clock,
         )
         self._progress: Progress[Item] = Progress()
-        self._otlp: Any = None  # the module encode_json, if the format is "otlp"
+        self._otlp: Any = None  # the module fapilog.otlp.encode_json, if the format is "otlp"
         self._fd: int | None = None
         self._size = 0  # bytes in the open file after this sink's last write
-        self._written = 0  # bytes of the batch that are in the file
+        self._written = 0  # bytes of the present batch that are in the file
         self._no_rotation_before = 0.0
 
     def open(self) -> None:
-        """Check the options, open the file, and start tidying the rotated files.
+        """Check the options, open the file, and start compressing and deleting rotated files.
 
         Raises:
             ConfigurationError: an option is wrong, or the file or its directory cannot be
@@ -181,7 +182,7 @@ class FileSink(Sink["Item"]):
         self._archive.wake()
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the record's line, or the record's part of an OTLP line."""
+        """Return the record's JSON line, or for OTLP the data that ``send`` joins into one line."""
         if self._otlp:
             return record.resource, record.scope, self._otlp.encode_record_json(record)
         return json_line(record)
@@ -191,8 +192,8 @@ class FileSink(Sink["Item"]):
 
         Raises:
             RetryableError: the disk is full, the file cannot be opened, or another process
-                held the lock for too long.  A retry of the batch continues after the last
-                line that was written.
+                held the lock for too long.  A retry continues after the last written line,
+                or writes a batch in the OTLP format again as a whole.
         """
         deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
@@ -203,9 +204,9 @@ class FileSink(Sink["Item"]):
                 self._append(data, deadline)
         except BaseException as error:
             self._close_file()
-            if not self._otlp:  # an OTLP batch is one line; a retry writes it again
+            if not self._otlp:  # an OTLP batch is one line, which a retry writes again
                 done, missing = split_written(lines, self._written)
-                # If only the newline is missing, the next write adds it.
+                # A line without its newline counts as written: the next write adds the newline.
                 self._progress.advance(batch, done + (missing == b"\n"))
             if not isinstance(error, OSError):
                 raise
@@ -219,7 +220,7 @@ class FileSink(Sink["Item"]):
         self._archive.close()
 
     def after_fork(self) -> None:
-        """Close the inherited file, which shares its lock with the parent process."""
+        """Close the inherited file, because the child would share its lock with the parent."""
         self._close_file()
         self._archive.after_fork()
         self._progress.clear()
@@ -233,7 +234,7 @@ class FileSink(Sink["Item"]):
             while self._written < before + len(data):
                 self._written += os.write(fd, data[self._written - before :])
             if self._fsync:
-                self._written = before  # only data on the disk counts as written
+                self._written = before  # nothing counts as written before fsync()
                 os.fsync(fd)
                 self._written = before + len(data)
             self._size += self._written - before
@@ -242,7 +243,11 @@ class FileSink(Sink["Item"]):
         self._rotation.last_write = self._clock()
 
     def _lock(self, incoming: int, deadline: float) -> int:
-        """Lock the file at the path, rotate it if necessary, and return its descriptor."""
+        """Lock the file at the path and return its descriptor.
+
+        If rotation is due before ``incoming`` bytes are written, this method first rotates
+        the file and locks the new file.  Raises TimeoutError at the ``deadline``.
+        """
         while True:
             if self._fd is None:
                 self._fd = self._open_file()
@@ -263,7 +268,10 @@ class FileSink(Sink["Item"]):
                 raise TimeoutError(errno.ETIMEDOUT, "other processes held its lock for too long")
 
     def _note_size(self, size: int) -> None:
-        """Announce that the file became shorter; the lost lines cannot be counted."""
+        """Remember the size of the file, and announce if another program has truncated it.
+
+        The sink cannot know how many lines are lost.
+        """
         if size < self._size:
             announce(
                 f"truncate {self._path}",
@@ -274,7 +282,7 @@ class FileSink(Sink["Item"]):
         self._size = size
 
     def _rotate(self) -> None:
-        """Rename the file before releasing its lock, so that no other process rotates it."""
+        """Rename the file before releasing its lock, so that no other process rotates it, too."""
         if sys.platform == "win32":
             self._close_file()  # Windows does not rename an open file
         try:
@@ -297,21 +305,21 @@ class FileSink(Sink["Item"]):
                 if self._fsync:
                     sync_directory(self._path.parent)
                 return fd
-            with contextlib.suppress(FileNotFoundError):  # another process has just moved it
+            with contextlib.suppress(FileNotFoundError):  # another process has just moved the file
                 return open_unplanted(self._path)
         raise FileNotFoundError(errno.ENOENT, "the path exists but cannot be opened")
 
     def _close_file(self) -> None:
         fd, self._fd, self._size = self._fd, None, 0
         if fd is not None:
-            with contextlib.suppress(OSError):  # each write has reported its own errors
+            with contextlib.suppress(OSError):  # the writes have reported their errors
                 os.close(fd)
 
 
 def _ends_line(fd: int) -> bool:
     """Return whether the open file is empty or ends in a newline."""
     size = os.fstat(fd).st_size
-    # The read returns no bytes if another process has just truncated the file.
+    # If another process has just truncated the file, the read returns b"".
     return size == 0 or read_at(fd, 1, size - 1) in {b"\n", b""}
 
 
@@ -320,7 +328,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, PlantedFileError):
         return str(error.strerror)
     code = getattr(error, "errno", None)
-    if code in {errno.ELOOP, errno.EMLINK}:  # O_NOFOLLOW found a link
+    if code in {errno.ELOOP, errno.EMLINK}:  # O_NOFOLLOW found a symbolic link
         return "it is a symbolic link; give the path of the file that it points to"
     if code == errno.EISDIR:
         return "it is a directory; give a file in it"

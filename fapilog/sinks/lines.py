@@ -1,7 +1,7 @@
 """Encodes a record as one line of JSON, for the console and for files.
 
-The pipeline's worker calls this module once per record.  No value can end a line early,
-reorder it on screen or send a command to a terminal.
+The pipeline's worker calls this module once per record.  Lines are safe to show: no value
+in a record can end a line early, reorder its text on screen or control a terminal.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ LineT = TypeVar("LineT")
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; rfc3339() writes the "Z"
-# A line omits these resource attributes: they describe the runtime, not the origin of the
-# record, and would be half of every line.
+# Lines omit the resource attributes with these prefixes, except those in ``_KEPT``.  They
+# describe the runtime, not the origin of the record, and would be half of every line.
 _LEFT_OUT: Final = ("telemetry.", "process.", "os.")
 _KEPT: Final = frozenset({"process.pid"})
-_DEL: Final = 0x7F  # "int in bytes" is four times as fast as "bytes in bytes"
+_DEL: Final = 0x7F  # an int, because "int in bytes" is four times as fast as "bytes in bytes"
 
 # The characters that JSON does not escape, but that a terminal or an editor may obey: DEL,
 # the C1 controls (U+009B may start a terminal command), the Unicode line separators, and
@@ -37,7 +37,7 @@ _DEL: Final = 0x7F  # "int in bytes" is four times as fast as "bytes in bytes"
 _COMMANDS: Final = re.compile(
     rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"
 )
-#: The characters of ``_COMMANDS``, the C0 controls and the lone surrogates, in a str.
+#: For a str: the characters of ``_COMMANDS``, the C0 controls and the lone surrogates.
 COMMANDS_IN_TEXT: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -50,32 +50,34 @@ def json_line(record: LogRecord) -> bytes:
     The names follow the OpenTelemetry log data model
     (https://opentelemetry.io/docs/specs/otel/logs/data-model/): ``timestamp`` and
     ``observed_timestamp`` (RFC 3339, UTC, nanoseconds), ``severity_text``,
-    ``severity_number``, ``body``, ``scope``, ``attributes``, ``resource``, and if they are
-    set ``event_name``, ``trace_id``, ``span_id``, ``trace_flags`` and
-    ``dropped_attributes_count``.  If a record has no timestamp, ``timestamp`` is its
-    observed time, as the data model advises.  Bytes become base64, and other values that
-    JSON cannot represent become text.  Control characters, line separators and
-    bidirectional marks become ``\u`` escapes.  The line omits the resource attributes that
-    only describe the runtime (``telemetry.*``, ``process.*`` except the pid, ``os.*``).
+    ``severity_number``, ``body``, ``scope``, ``attributes`` and ``resource``.  The fields
+    ``event_name``, ``trace_id``, ``span_id``, ``trace_flags`` and
+    ``dropped_attributes_count`` appear only if the record has them.  If a record has no
+    timestamp, ``timestamp`` is its observed time, as the data model advises.  Bytes become
+    base64, and other values that JSON cannot represent become text.  Control characters,
+    line separators and bidirectional marks become ``\u`` escapes.  The line omits the
+    resource attributes that only describe the runtime (``telemetry.*``, ``os.*``, and
+    ``process.*`` except the pid).
 
     Never blocks or raises.  Thread-safe.
     """
     try:
         line = _line(record, orjson.dumps)
-    except TypeError:  # orjson's JSONEncodeError
+    except TypeError:  # orjson.JSONEncodeError is a TypeError
         line = _line(record, _dumps_snapshot)
     return without_commands(line)
 
 
 def without_commands(line: bytes) -> bytes:
-    r"""Return a line of JSON with ``\u`` escapes for the characters of :data:`_COMMANDS`."""
+    r"""Return a line of JSON with ``\u`` escapes for the characters that a terminal may obey."""
     if line.isascii() and _DEL not in line:
         return line
     return _COMMANDS.sub(_json_escape, line)
 
 
 def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]) -> bytes:
-    # Most parts of the line are cached, because consecutive lines share them.
+    # Consecutive records often share the second, the severity, the scope and the resource, so
+    # the JSON of these values is cached.
     observed = record.observed_timestamp
     seconds, nanoseconds = divmod(record.timestamp or observed, _SECOND)
     return b"".join(
@@ -101,14 +103,14 @@ def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]
 
 
 def _dumps_snapshot(value: object, default: Callable[[Any], Any]) -> bytes:
-    """Return the JSON of a value that ``orjson.dumps`` refused."""
+    """Convert a value that ``orjson.dumps`` refused to plain types, and return its JSON."""
     return orjson.dumps(snapshot(value), default)
 
 
 def json_text(value: object) -> str:
-    """Return ``value`` as compact JSON text, which may contain :data:`COMMANDS_IN_TEXT`.
+    """Return ``value`` as compact JSON text.  Never raises.
 
-    Never raises.
+    The text may contain characters that a terminal obeys (see :data:`COMMANDS_IN_TEXT`).
     """
     try:
         return orjson.dumps(value, base64_text).decode()
@@ -132,7 +134,10 @@ def rfc3339(nanoseconds: int) -> str:
 
 @functools.lru_cache(maxsize=64)
 def shown_resource(resource: Resource) -> Mapping[str, Any]:
-    """Return the resource attributes that a line has; do not change the result."""
+    """Return the resource attributes that a line contains.
+
+    The result is cached, so callers must not change it.
+    """
     return {
         name: value
         for name, value in resource.attributes.items()
@@ -141,9 +146,10 @@ def shown_resource(resource: Resource) -> Mapping[str, Any]:
 
 
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
-    """Return the number of whole ``lines`` in the first ``written`` bytes, and a remainder.
+    """Return how many whole ``lines`` the first ``written`` bytes contain, and a remainder.
 
-    The remainder is the unwritten part of a partly written line, or ``b""``.
+    The remainder is the unwritten bytes of a line that was partly written, or ``b""`` if
+    there is no such line.
     """
     for whole, line in enumerate(lines):
         if written < len(line):
@@ -153,7 +159,11 @@ def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
 
 
 def portions(lines: Sequence[bytes], limit: int | None) -> Iterator[bytes]:
-    """Join whole lines into portions of up to ``limit`` bytes; a longer line is one portion."""
+    """Join whole lines into byte strings of up to ``limit`` bytes, for one write each.
+
+    A line that is longer than ``limit`` is not split.  If ``limit`` is None, all lines are
+    joined.
+    """
     if limit is None:
         yield b"".join(lines)
         return
@@ -167,7 +177,7 @@ def portions(lines: Sequence[bytes], limit: int | None) -> Iterator[bytes]:
 
 
 class Progress(Generic[LineT]):
-    """Counts the written items of a failed batch, so that a retry repeats no line.
+    """Counts the written items of a failed batch, so that a retry does not write them again.
 
     A batch is recognised by the identity of its first item.
     """
@@ -181,18 +191,18 @@ class Progress(Generic[LineT]):
         return batch[self._done :] if batch[0] is self._first else batch
 
     def advance(self, batch: Sequence[LineT], done: int) -> None:
-        """Record that the first ``done`` items of :meth:`rest` are written."""
+        """Add the first ``done`` items of :meth:`rest` to the items that are written."""
         before = self._done if batch[0] is self._first else 0
         self._first, self._done = batch[0], before + done
 
     def clear(self) -> None:
-        """Forget the batch."""
+        """Forget the batch, because it will not be retried."""
         self._first, self._done = None, 0
 
 
 @functools.lru_cache(maxsize=64)
 def _second(seconds: int) -> bytes:
-    """Return a Unix time in the format of RFC 3339, up to the decimal point."""
+    """Return a Unix time as ``2026-11-23T10:15:00.``, without the digits of the fraction."""
     try:
         moment = (_EPOCH + timedelta(seconds=max(seconds, 0))).isoformat()
     except OverflowError:  # after the year 9999
@@ -216,10 +226,10 @@ def _rest(  # noqa: PLR0917 - positional arguments are faster
     scope: Scope,
     resource: Resource,
 ) -> bytes:
-    """Return the part of a line after the attributes.
+    """Return the JSON text that follows the attributes, up to the end of the line.
 
-    The scope and the resource can be cache keys: they are immutable, few, and compared by
-    identity.
+    The scope and the resource can be keys of the cache, because they are immutable, few, and
+    compared by identity.
     """
     named = {"name": scope.name}
     if scope.version:
@@ -236,7 +246,7 @@ def _rest(  # noqa: PLR0917 - positional arguments are faster
 
 
 def base64_text(value: object) -> str:
-    """Return bytes as base64, for orjson's ``default``.  Raises TypeError for other values."""
+    """Return bytes as base64; raise TypeError for other values, as orjson's ``default`` must."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     raise TypeError(type(value))

@@ -18,7 +18,8 @@ class MemorySink(Sink[LogRecord]):
     """Keeps a bounded list of the newest records, for tests and for inspection.
 
     Args:
-        capacity: the maximum number of records, at least 1; the sink drops the oldest.
+        capacity: the maximum number of records, at least 1.  When the list is full, the sink
+            drops the oldest record for each new one.
         name: the sink's name in counts and announcements.
 
     ``records``, ``dropped`` and ``clear`` are thread-safe and do not block.
@@ -35,13 +36,13 @@ class MemorySink(Sink[LogRecord]):
 
     @property
     def records(self) -> list[LogRecord]:
-        """A new list of the records themselves, oldest first."""
+        """The records, oldest first.  Each use returns a new list of the same objects."""
         with self._lock:
             return list(self._records)
 
     @property
     def dropped(self) -> int:
-        """The number of records that newer records displaced."""
+        """The number of records that the sink has dropped because it was full."""
         with self._lock:
             return self._dropped
 
@@ -60,7 +61,7 @@ class MemorySink(Sink[LogRecord]):
         whole(1, unit="records").check("capacity", self._capacity, f"sink {self.name!r}")
 
     def encode(self, record: LogRecord) -> LogRecord:
-        """Return ``record`` itself."""
+        """Return ``record`` itself, because this sink keeps records as they are."""
         return record
 
     def send(self, batch: Sequence[LogRecord], timeout: float) -> None:  # noqa: ARG002 - never waits

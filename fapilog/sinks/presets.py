@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Fields: TypeAlias = dict[str, Any]
-    #: The fields of a preset, the attributes beside them, and the resource.
+    #: The fields that a preset names, the other attributes, and the fields of the resource.
     Parts: TypeAlias = tuple[Fields, Fields, Mapping[str, Any]]
 
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
-_LOW_BITS: Final = 16  # hex digits of 64 bits
+_LOW_BITS: Final = 16  # the number of hex digits in 64 bits
 _SAMPLED: Final = 1
 
 
@@ -64,7 +64,7 @@ def _otel(record: LogRecord) -> Parts:
 
 
 def _ecs(record: LogRecord) -> Parts:
-    """Return the fields of the Elastic Common Schema.
+    """Return the record with the field names of the Elastic Common Schema.
 
     Sources: https://github.com/elastic/ecs-logging/blob/main/spec/spec.json and
     https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html
@@ -95,7 +95,7 @@ def _ecs(record: LogRecord) -> Parts:
 
 
 def _gcp(record: LogRecord) -> Parts:
-    """Return the fields that Google Cloud's agents understand.
+    """Return the record with the field names that Google Cloud's agents understand.
 
     Sources: https://cloud.google.com/logging/docs/structured-logging and
     https://cloud.google.com/error-reporting/docs/formatting-error-messages
@@ -130,7 +130,7 @@ def _gcp(record: LogRecord) -> Parts:
     return fields, attributes, {"logging.googleapis.com/labels": labels}
 
 
-#: By OpenTelemetry's severity number.  Source: the severity mapping of
+#: Google Cloud's severities, indexed by OpenTelemetry's severity number.  Source:
 #: https://github.com/GoogleCloudPlatform/opentelemetry-operations-go (exporter/collector/logs.go)
 _GCP_SEVERITY: Final = (
     "DEFAULT", *["DEBUG"] * 8, *["INFO"] * 2, *["NOTICE"] * 2, *["WARNING"] * 4, *["ERROR"] * 4,
@@ -139,7 +139,7 @@ _GCP_SEVERITY: Final = (
 
 
 def _gcp_request(attributes: Fields) -> Fields:
-    """Move the attributes of a request into an HttpRequest.
+    """Move the attributes of an HTTP request to a Google Cloud ``HttpRequest``, and return it.
 
     Source: https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry#httprequest
     """
@@ -164,7 +164,7 @@ def _gcp_request(attributes: Fields) -> Fields:
 
 
 def _datadog(record: LogRecord) -> Parts:
-    """Return Datadog's reserved and standard attributes.
+    """Return the record with the names of Datadog's reserved and standard attributes.
 
     Sources: https://docs.datadoghq.com/logs/log_configuration/attributes_naming_convention/
     and https://docs.datadoghq.com/tracing/other_telemetry/connect_logs_and_traces/opentelemetry/
@@ -176,7 +176,7 @@ def _datadog(record: LogRecord) -> Parts:
         "ddsource": "python",
     }
     attributes = _rest(record, fields, logger="logger.name")
-    if record.trace_id:  # Datadog's ids are the decimal numbers of the last 64 bits
+    if record.trace_id:  # Datadog's ids are the last 64 bits as a decimal number
         fields["dd.trace_id"] = _decimal(record.trace_id[-_LOW_BITS:])
         fields["dd.span_id"] = _decimal(record.span_id)
     error = ("error.kind", "error.message", "error.stack")
@@ -205,7 +205,7 @@ _DATADOG_STATUS: Final = {
 
 
 def _lambda(record: LogRecord) -> Parts:
-    """Return the names of the JSON log format of AWS Lambda's Python runtime.
+    """Return the record with the field names of AWS Lambda's JSON logs for Python.
 
     Source: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
     """
@@ -235,7 +235,7 @@ PRESETS: Final[Mapping[str, Callable[[LogRecord], Parts]]] = {
     "datadog": _datadog,
     "lambda": _lambda,
 }
-#: A record that has every field of every preset.
+#: A record that makes every preset write all its fields, except those of the resource.
 _FULL: Final = LogRecord(
     1,
     1,
@@ -257,13 +257,15 @@ def line_format(
 ) -> Callable[[LogRecord], bytes]:
     """Return a function that encodes a record as one line of JSON in UTF-8.
 
-    The function never blocks or raises, and is thread-safe.  An attribute that has the
-    name of a field goes into the object ``labels`` (ecs) or ``attributes``.
+    The function never blocks or raises, and is thread-safe.  If an attribute has the same
+    name as a field, the line contains the attribute in the object ``attributes``, or in
+    ``labels`` if the preset is ``"ecs"``.
 
     Args:
         preset: a name in :data:`PRESETS`.
-        names: the fields to rename: new names by the preset's names.
-        resource: whether a line has the resource.
+        names: the fields to rename.  The keys are the preset's names, the values are the new
+            names.
+        resource: whether the line contains the resource.
 
     Raises:
         ConfigurationError: a field is unknown, or two fields would have the same name.
@@ -308,7 +310,7 @@ def _check_names(preset: str, names: Mapping[str, Any]) -> None:
 def _dumps(fields: Fields) -> bytes:
     try:
         line = orjson.dumps(fields, base64_text)
-    except TypeError:  # orjson's JSONEncodeError
+    except TypeError:  # orjson.JSONEncodeError is a TypeError
         line = orjson.dumps(snapshot(fields), base64_text)
     return without_commands(line) + b"\n"
 
@@ -316,7 +318,11 @@ def _dumps(fields: Fields) -> bytes:
 def _rest(
     record: LogRecord, fields: Fields, *, logger: str, trace: str = "", span: str = ""
 ) -> Fields:
-    """Add what most presets have, and return a copy of the attributes."""
+    """Add the fields that most presets have, and return a copy of the attributes.
+
+    ``logger``, ``trace`` and ``span`` are the preset's field names for the logger's name,
+    the trace id and the span id.  If ``trace`` is "", the ids are not added.
+    """
     if record.scope.name:
         fields[logger] = record.scope.name
     if record.trace_id and trace:
@@ -330,7 +336,11 @@ def _rest(
 
 
 def _move(attributes: Fields, fields: Fields, names: Mapping[str, str]) -> bool:
-    """Move attributes to fields by other names; return whether there was one."""
+    """Move the attributes whose names are keys of ``names`` to ``fields``, and rename them.
+
+    The values of ``names`` are the names in ``fields``.  Returns whether at least one
+    attribute was moved.
+    """
     found = [name for name in names if name in attributes]
     for name in found:
         fields[names[name]] = attributes.pop(name)
@@ -338,7 +348,10 @@ def _move(attributes: Fields, fields: Fields, names: Mapping[str, str]) -> bool:
 
 
 def _merged(fields: Fields, attributes: Fields, collisions: str) -> Fields:
-    """Add the attributes; one that has the name of a field goes into an object."""
+    """Add the attributes to the fields, and return the fields.
+
+    Attributes that have the name of a field go into an object with the name ``collisions``.
+    """
     taken = fields.keys() | {collisions}
     clash = {name: value for name, value in attributes.items() if name in taken}
     fields.update((name, value) for name, value in attributes.items() if name not in taken)
@@ -350,7 +363,7 @@ def _merged(fields: Fields, attributes: Fields, collisions: str) -> Fields:
 def _decimal(digits: str) -> str:
     try:
         return str(int(digits, 16))
-    except ValueError:  # another library's id
+    except ValueError:  # an id from another library that is not hexadecimal
         return digits
 
 
@@ -367,5 +380,5 @@ def _level(record: LogRecord) -> str:
 
 
 def _milliseconds(record: LogRecord) -> str:
-    """Return the time with milliseconds, which every parser of dates reads."""
+    """Return the time with milliseconds, because some parsers of dates reject nanoseconds."""
     return rfc3339(record.timestamp or record.observed_timestamp)[:-7] + "Z"

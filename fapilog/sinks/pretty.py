@@ -1,8 +1,9 @@
 """Formats a record as lines for a person at a terminal.
 
-The console sink uses this module if its stream is a terminal.  A record starts at column
-0, and its other lines begin with a gutter, so no value can look like a record.  What
-repeats is dim and comes last: attributes whose value has not changed, and the logger's name.
+The console sink uses this module for its format ``pretty``, the default on a terminal.  A
+record starts at column 0, and its further lines begin with an indented bar, so no value can
+look like a record.  The logger's name, and attributes whose value has not changed since they
+were last shown, are dim and come last.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _MILLISECOND: Final = 1_000_000
 _BODY_WIDTH: Final = 32  # the message is padded to this many columns before the attributes
-_SLOW: Final = 1.0  # seconds of a request, from which the duration is emphasised
-#: The number of attributes whose last value is remembered, and the longest such value.
+_SLOW: Final = 1.0  # a request's duration is emphasised from this many seconds
+#: The number of attributes whose last value is remembered, and the maximum length of a value.
 _MAX_NAMES: Final = 256
 _MAX_REMEMBERED: Final = 256
 
-# Every terminal theme defines these ANSI colours.
+# Only the basic ANSI codes, because every terminal theme defines their colours.
 _DIM: Final = "2"
 _BOLD: Final = "1"
 _ERROR: Final = "1;31"
@@ -46,12 +47,12 @@ _SEVERITY: Final = {
     "ERROR": "31",
     "FATAL": "1;7;31",
 }
-#: By the first digit of an HTTP status.
+#: The colour of an HTTP status, by its first digit.
 _STATUS: Final = {"2": "32", "3": "36", "4": "33", "5": "1;31"}
 _STATUS_DIGITS: Final = 3
 _WARNING: Final = "33"
 _GUTTER_WIDTH: Final = 6
-#: The columns of a line that is not broken.
+#: The line width in columns if lines must not be broken.
 _UNLIMITED: Final = 1 << 40
 #: The attribute that links the records of one request.
 _REQUEST_ID: Final = "request.id"
@@ -62,17 +63,18 @@ _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrac
 class PrettyFormatter:
     """Formats records for one terminal.
 
-    Not thread-safe: a formatter remembers what its last records had in common.
+    Not thread-safe: a formatter remembers the last values of attributes and the last stack
+    traces.
 
     Args:
         color: whether to use ANSI colours.
         unicode: whether the terminal's encoding contains the characters ``│`` and ``…``.
         columns: a function that returns the terminal's present width, or None if lines
-            are not to be broken.
+            must not be broken.
         full_tracebacks: whether stack traces show the frames of installed packages, and
-            exceptions that were just shown.
-        directory: the directory below which the paths of a stack trace are shown
-            relative; None means the working directory.
+            repeat exceptions that were just shown.
+        directory: stack traces show the paths below this directory as relative paths.  None
+            means the working directory.
     """
 
     def __init__(
@@ -139,9 +141,10 @@ class PrettyFormatter:
         attributes: list[list[Span]],
         columns: int,
     ) -> list[list[Span]]:
-        """Return the lines of a record: the message, and as many attributes as fit beside it.
+        """Return the lines of a record: ``left``, the message and the attributes.
 
-        The dim attributes come last.
+        The dim attributes come last.  They do not start a new line: those that do not fit
+        into the last line are left out.
         """
         room = columns - _GUTTER_WIDTH
         free = columns - width_of(left)
@@ -154,7 +157,7 @@ class PrettyFormatter:
         bright = [pair for pair in attributes if not _is_dim(pair)]
         lines = flow([*message, *_fitting(bright, room)], free, room)
         left_over = (free if len(lines) == 1 else room) - width_of(lines[-1])
-        for pair in attributes[len(bright) :]:  # a repeated value begins no new line
+        for pair in attributes[len(bright) :]:  # the dim attributes
             size = width_of(pair)
             if size <= left_over:
                 lines[-1] += pair
@@ -165,7 +168,10 @@ class PrettyFormatter:
     def _attributes(
         self, record: LogRecord, summary: Summary | None
     ) -> tuple[list[list[Span]], list[list[Span]]]:
-        """Return the attributes to show after the message, and the lines to show below."""
+        """Return the attributes to show after the message, and the lines to show below it.
+
+        Below are the values that have several lines, and the exception.
+        """
         pairs: list[list[Span]] = []
         ids: list[list[Span]] = []
         blocks: list[list[Span]] = []
@@ -187,7 +193,7 @@ class PrettyFormatter:
         return sorted([*pairs, *ids], key=_is_dim), blocks + error
 
     def _pair(self, name: str, value: Any) -> list[Span]:
-        """Return an attribute; it is dim if the last record with this name had the same value."""
+        """Return an attribute, which is dim if ``name`` was last shown with the same text."""
         text = safe(value_text(name, value, self._more))
         shown = safe(name)
         if self._last.get(name) == text:
@@ -201,7 +207,10 @@ class PrettyFormatter:
         return [Span("", " "), Span(_NAME, shown), Span(_DIM, "="), Span("", text)]
 
     def _exception(self, record: LogRecord) -> tuple[list[list[Span]], frozenset[str]]:
-        """Return the lines of an exception, and the names of the attributes that they show."""
+        """Return the lines of an exception, and the names of the attributes in these lines.
+
+        The caller does not show these attributes again.
+        """
         attributes = record.attributes
         kind, message, stacktrace = (attributes.get(name) for name in _EXCEPTION)
         also = {"error.type"} if attributes.get("error.type") == kind else set[str]()
@@ -237,12 +246,12 @@ def _is_dim(pair: list[Span]) -> bool:
 
 
 def _fits(line: list[Span], room: int) -> bool:
-    # No character takes more than two columns, which is faster to know than the width.
+    # A character takes two columns at most, so width_of(), which is slow, is rarely needed.
     return 2 * sum(len(text) for _, text in line) <= room or width_of(line) <= room
 
 
 def _fitting(attributes: list[list[Span]], room: int) -> Iterator[list[Span]]:
-    """Yield the attributes; one that is wider than a line is broken at its spaces."""
+    """Yield the attributes; split an attribute wider than ``room`` columns at its spaces."""
     for attribute in attributes:
         if _fits(attribute, room):
             yield attribute
@@ -253,7 +262,7 @@ def _fitting(attributes: list[list[Span]], room: int) -> Iterator[list[Span]]:
 def _working_directory() -> str:
     try:
         return str(Path.cwd())
-    except OSError:  # it was deleted
+    except OSError:  # the directory was deleted
         return ""
 
 
@@ -266,5 +275,5 @@ def _local_time(nanoseconds: int) -> str:
 def _local_second(seconds: int) -> str:
     try:
         return time.strftime("%H:%M:%S", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):  # the platform has no such time
+    except (OverflowError, ValueError, OSError):  # the platform cannot represent this time
         return "--:--:--"

@@ -1,6 +1,6 @@
-"""Values in a form that a person reads fast: short numbers, short ids, one line per request.
+"""Shortens values for a person: numbers, ids, and the completion record of a request.
 
-The pretty format uses this module.  JSON has every value in full.
+The pretty format uses this module.  JSON lines contain every value in full.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ _UUID: Final = re.compile(
 )
 _HEX: Final = re.compile(r"[0-9a-f]{16,128}", re.IGNORECASE)
 _ID_NAME: Final = re.compile(r"(?:.*[._-])?(?:id|Id|ID)|.*[a-z](?:Id|ID)", re.DOTALL)
-#: The namespaces in which OpenTelemetry's durations are seconds.
+#: Matches the names of OpenTelemetry's durations in seconds, such as ``db.query.duration``.
 #: Source: https://opentelemetry.io/docs/specs/semconv/general/metrics/#units
 _SECONDS: Final = re.compile(r"(?:http|db|rpc|messaging|gen_ai|dns|faas)\.[a-z_.]*duration")
 _MINUTE: Final = 60
 _PRECISE: Final = 10
 
-#: The attributes that a request's summary shows, or that describe only its transport.
+#: The attributes that are not shown beside a request's summary, because the summary contains
+#: them or because they describe only the transport.
 #: Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
 _OF_A_REQUEST: Final = frozenset(
     {
@@ -52,15 +53,15 @@ _OF_A_REQUEST: Final = frozenset(
 
 @dataclass(frozen=True)
 class Summary:
-    """The completion of an HTTP request, or the close of a WebSocket, as one short line.
+    """The words of the one line that shows a completed HTTP request or a closed WebSocket.
 
     Attributes:
-        target: the method and the path with its query, as ``GET /orders/7?page=2``.
-        code: the status, or a WebSocket's close code; "" if there is none.
-        ending: the words after the code, as ``disconnected``.
-        duration: the duration as text, as ``39 ms``.
-        seconds: the duration.
-        shown: the names of the attributes that the summary replaces.
+        target: the method and the path with its query, such as ``GET /orders/7?page=2``.
+        code: the status, or a WebSocket's close code, or "" if there is none.
+        ending: the words after the code, such as ``disconnected``, or "".
+        duration: the duration as text, such as ``39 ms``.
+        seconds: the duration in seconds.
+        shown: the names of the attributes that are not shown beside the summary.
     """
 
     target: str
@@ -72,10 +73,11 @@ class Summary:
 
 
 def summary_of(body: object, attributes: Mapping[str, Any]) -> Summary | None:
-    """Return the summary of a request's completion record, or None for other records.
+    """Return the summary of a record about a completed request, or None for other records.
 
-    Such a record has the attributes of OpenTelemetry's HTTP conventions, and its body is
-    the method, the route or the path, the code, and perhaps how the request ended.
+    Such a record has the attributes of OpenTelemetry's HTTP conventions.  Its body is the
+    method, the route or the path, the code, and sometimes how the request ended, such as
+    ``GET /orders/{id} 200``.
     """
     seconds = attributes.get("http.server.request.duration")
     path, where = attributes.get("url.path"), attributes.get("http.route")
@@ -97,15 +99,17 @@ def summary_of(body: object, attributes: Mapping[str, Any]) -> Summary | None:
 
 
 def value_text(name: str, value: Any, more: str = "…") -> str:
-    """Return an attribute's value for a reader: quoted if it could be mistaken for more.
+    """Return an attribute's value as short text for a person.
 
-    A UUID, and long hexadecimal digits under a name that ends with ``id``, lose all but
-    eight digits; a float loses the digits that nobody reads.
+    Only eight digits are shown of a UUID, and of a long hexadecimal number whose attribute
+    has a name that ends with ``id``.  A float is rounded, and a duration gets its unit.  A
+    text is quoted if it is empty or contains characters such as a space or ``=``, so that a
+    reader sees where it ends.
 
     Args:
         name: the attribute's name.
         value: the attribute's value.
-        more: the sign for the digits that are left out.
+        more: the sign that replaces the omitted digits, such as ``…``.
     """
     if isinstance(value, float):
         return duration_text(value) if _SECONDS.fullmatch(name) else number_text(value)
@@ -113,7 +117,8 @@ def value_text(name: str, value: Any, more: str = "…") -> str:
         return json_text(value)
     uuid = _UUID.fullmatch(value)
     if uuid or (_HEX.fullmatch(value) and _ID_NAME.fullmatch(name)):
-        # Versions 6 and 7 begin with the time, so neighbours begin alike.
+        # UUIDs of versions 6 and 7 begin with the time, so the first digits of recent ids are
+        # almost equal.  Show the last digits.
         is_late = uuid is not None and uuid[1] in "67"
         return more + value[-_SHORT_ID:] if is_late else value[:_SHORT_ID] + more
     if _BARE.fullmatch(value):
@@ -122,9 +127,10 @@ def value_text(name: str, value: Any, more: str = "…") -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a float without the digits that nobody reads: 0.001823423423 is ``0.001823``.
+    """Return a rounded float: 0.001823423423 becomes ``0.001823``.
 
-    A number of 1 or more keeps three decimals, a smaller one four significant digits.
+    A number of 1 or more keeps three decimals.  A smaller number keeps four significant
+    digits.
     """
     if value != value or value in {float("inf"), float("-inf")}:  # noqa: PLR0124 - NaN
         return json_text(value)
@@ -151,5 +157,5 @@ def duration_text(seconds: float) -> str:
 
 
 def short_trace(trace_id: str) -> str:
-    """Return the first digits of a trace id."""
+    """Return the first eight digits of a trace id."""
     return trace_id[:_SHORT_ID]

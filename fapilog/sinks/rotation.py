@@ -1,7 +1,7 @@
-"""Decides when a log file rotates; compresses rotated files and deletes old ones.
+"""Decides when a log file rotates, compresses rotated files, and deletes old ones.
 
-Compression and deletion run on a separate thread.  Their whole state is in the directory,
-so the next start finishes work that a crash interrupted.
+Compression and deletion run on a separate thread.  The files in the directory show which work
+is left, so the next start finishes work that a crash interrupted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Rotation:
     """Decides when a log file must rotate.
 
     Args:
-        max_bytes: the maximum size of the file in bytes; None for no limit.
-        every: the rotation period in seconds; None for no periodic rotation.  Periods are
+        max_bytes: the maximum size of the file in bytes, or None for no limit.
+        every: the rotation period in seconds, or None for no periodic rotation.  Periods are
             counted from the Unix epoch, so hours and days begin as in UTC.
         last_write: the time of this process's last write, in seconds since the Unix epoch.
     """
@@ -59,14 +59,15 @@ class Rotation:
             return True
         if self.every is None:
             return False
-        # Other processes also set the file's time, but a file server's clock may be behind.
+        # The file's time includes the writes of other processes.  This process's own time is
+        # needed, too, because the clock of a file server may be behind.
         last_write = max(file.st_mtime, self.last_write)
         return now // self.every > last_write // self.every
 
 
 @dataclass(frozen=True)
 class Retention:
-    """The limits on the rotated files that are kept; None means no limit.
+    """Limits how many rotated files are kept, and for how long.  None means no limit.
 
     Args:
         count: the number of newest files to keep.
@@ -88,9 +89,9 @@ class RotatedFile(NamedTuple):
 
 
 class Archive:
-    """The rotated files of one log file: ``app-20261123T101500.123456Z.jsonl[.gz]``.
+    """The rotated files of one log file, such as ``app-20261123T101500.123456Z.jsonl[.gz]``.
 
-    Other files, and files whose names do not have exactly this form, are never touched.
+    Files whose names do not have exactly this form are never touched.
 
     Args:
         path: the absolute path of the log file.
@@ -115,7 +116,8 @@ class Archive:
         self._compress = compress
         self._retention = retention
         self._clock = clock
-        # The thread calls tidy() for each True in this queue, and ends at False.
+        # The thread calls tidy() for each True in this queue, and ends at False.  The
+        # queue is None if there is no thread.
         self._requests: native.SimpleQueue[bool] | None = None
         self._ended: native.SimpleQueue[None] = native.SimpleQueue()
 
@@ -142,7 +144,10 @@ class Archive:
         return sorted(found)
 
     def wake(self) -> None:
-        """Make the thread call :meth:`tidy`; start one if necessary.  Never blocks or raises."""
+        """Ask the archive's thread to call :meth:`tidy`, and start the thread if necessary.
+
+        Does nothing if no option requires compression or deletion.  Never blocks or raises.
+        """
         if not self._compress and self._retention == Retention():
             return
         if self._requests is None:
@@ -157,7 +162,7 @@ class Archive:
         self._requests = requests
 
     def close(self) -> None:
-        """End the thread after its last compression.  Blocks up to 5 s."""
+        """Let the thread finish the requested work, and end it.  Blocks up to 5 s."""
         requests, self._requests = self._requests, None
         if requests is None:
             return
@@ -172,7 +177,7 @@ class Archive:
             )
 
     def after_fork(self) -> None:
-        """Forget the thread, which exists in the parent only."""
+        """Forget the thread, which exists only in the parent process."""
         self._requests = None
 
     def tidy(self) -> None:
@@ -195,7 +200,7 @@ class Archive:
     def _attempt(self, action: Callable[..., None], *args: Path) -> None:
         try:
             action(*args)
-        except (OSError, RuntimeError, MemoryError) as error:  # RuntimeError: no thread
+        except (OSError, RuntimeError, MemoryError) as error:  # RuntimeError: no thread can start
             announce(
                 f"archive {self._path}",
                 f"cannot tidy the rotated files of {self._path}: {error}; "
@@ -210,10 +215,11 @@ class Archive:
     def _compress_file(self, path: Path) -> None:
         try:
             fd = open_unplanted(path)
-        except FileNotFoundError:  # another process has compressed it
+        except FileNotFoundError:  # another process has compressed or deleted it
             return
         with os.fdopen(fd, "rb") as source:
-            # Another process may be compressing this file, or may have removed it afterwards.
+            # Another process may be compressing this file, or may have just removed it after
+            # compressing it.
             if not try_lock_if_possible(fd) or not is_at(path, os.fstat(fd)):
                 return
             unfinished = _with(path, ".gz.tmp")
@@ -241,7 +247,7 @@ class Archive:
 
 
 def _write_gzip(source: BinaryIO, path: Path) -> None:
-    path.unlink(missing_ok=True)  # a crash may have left this file
+    path.unlink(missing_ok=True)  # a crash may have left an unfinished file
     status = os.fstat(source.fileno())
     fd = create_file(path, APPEND, stat.S_IMODE(status.st_mode))
     with os.fdopen(fd, "wb") as target:

@@ -1,4 +1,4 @@
-"""The properties of a terminal: colours, its width, and text that cannot control it."""
+"""Finds the width and the colours of a terminal, and prepares text that is safe to show on it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fapilog.sinks.lines import COMMANDS_IN_TEXT
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: A narrower terminal is treated as one of this many columns.
+#: The smallest width in columns: a narrower terminal is treated as if it had this width.
 NARROWEST: Final = 40
-#: The packages whose standard output is a notebook's cell.
+#: The packages whose stream objects show their text below a notebook's cell.
 _NOTEBOOKS: Final = frozenset({"ipykernel", "marimo"})
 _WORD: Final = re.compile(r" *[^ ]+| +$")
 
@@ -29,12 +29,12 @@ def is_terminal(stream: Any) -> bool:
 
 
 def is_notebook(stream: Any) -> bool:
-    """Return whether ``stream`` shows its text below the cell of a notebook."""
+    """Return whether text that is written to ``stream`` appears below a notebook's cell."""
     return str(type(stream).__module__).partition(".")[0] in _NOTEBOOKS
 
 
 def wants_color(stream: Any) -> bool:
-    """Return whether to use colours; see ``color`` of ``ConsoleSink`` for the rules."""
+    """Return whether to use colours, by the rules that ``ConsoleSink`` documents for ``color``."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR") or is_notebook(stream):
@@ -43,7 +43,7 @@ def wants_color(stream: Any) -> bool:
 
 
 def _obeys_ansi(stream: Any) -> bool:
-    """Return whether the terminal supports ANSI colours; on Windows, turn them on first."""
+    """Return whether the terminal shows ANSI colours.  On Windows, first try to turn them on."""
     if sys.platform == "win32":
         import ctypes  # noqa: PLC0415 - Windows only
         import msvcrt  # noqa: PLC0415 - Windows only
@@ -75,7 +75,7 @@ def columns(stream: Any) -> int | None:
 
 
 def safe(text: str) -> str:
-    """Return ``text`` with escapes for the characters that a terminal may obey."""
+    """Return ``text`` with escapes for the characters that could control a terminal."""
     return text if text.isprintable() else COMMANDS_IN_TEXT.sub(_escape, text)
 
 
@@ -90,7 +90,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def width(text: str) -> int:
-    """Return the number of columns that ``text`` takes: two for a wide character."""
+    """Return the number of terminal columns of ``text``; wide characters take two."""
     if text.isascii():
         return len(text)
     return sum(map(_columns_of, text))
@@ -103,19 +103,19 @@ def _columns_of(character: str) -> int:
 
 
 class Span(NamedTuple):
-    """A part of a line, and the ANSI codes of its colour; "" for the terminal's own."""
+    """Text in one colour.  ``codes`` are its ANSI codes, or "" for the terminal's default."""
 
     codes: str
     text: str
 
 
 def width_of(line: Iterable[Span]) -> int:
-    """Return the number of columns that a line takes."""
+    """Return the number of terminal columns of a line."""
     return sum(width(text) for _, text in line)
 
 
 def words_of(spans: Iterable[Span]) -> list[list[Span]]:
-    """Split a line at its spaces; each word has the spaces before it, and its colours."""
+    """Split a line into words.  Each word keeps its colours and the spaces before it."""
     words: list[list[Span]] = []
     for codes, text in spans:
         for part in _WORD.findall(text):
@@ -127,7 +127,7 @@ def words_of(spans: Iterable[Span]) -> list[list[Span]]:
 
 
 def flow(words: Iterable[list[Span]], first: int, rest: int) -> list[list[Span]]:
-    """Arrange words in lines: the first has up to ``first`` columns, the others up to ``rest``.
+    """Arrange words in lines of up to ``rest`` columns; the first line has up to ``first``.
 
     A word that is longer than a line stays whole, so that it can be copied.
     """

@@ -1,8 +1,8 @@
-"""Stack traces for a person at a terminal: the application's own frames stand out.
+"""Formats stack traces for a person at a terminal: the application's own frames stand out.
 
-The text of a stack trace is what the interpreter prints.  The frames of installed
-packages and of the standard library fold into one line that names the packages, and an
-exception that was just shown is not shown in full again.
+The input is the text that the interpreter prints for an exception.  Consecutive frames of
+installed packages and of the standard library fold into one line that names the packages.
+An exception that was just shown is not shown in full again.
 """
 
 from __future__ import annotations
@@ -31,16 +31,25 @@ _MARGIN: Final = re.compile(r"(?: *\+-[-+ .\d]*$| *[|+] ?)*")
 _FRAME: Final = re.compile(r'  File "([^"]*)", line (\d+)(?:, in (.*))?')
 _HEADINGS: Final = ("Traceback (most", "Exception Group Traceback", "During handling", "The above")
 _PACKAGES: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]([^/\\]+)")
-#: The number of packages that a folded line names.
+#: The maximum number of packages that one folded line names.
 _NAMED: Final = 4
-#: The number of stack traces that may be recognised when they come again, and for how long.
+#: How many exceptions are remembered to recognise a repeated one, and for how long.
 _REMEMBERED: Final = 8
 _RECENT: Final = 1_000_000_000  # nanoseconds
 
 
 @dataclass
 class Frame:
-    """One frame: its place, and the lines below it (the source, and repetitions)."""
+    """One frame of a stack trace, as text.
+
+    Attributes:
+        margin: the lines at the left of a frame in an exception group, or "".
+        path: the source file.
+        line: the line's number.
+        function: the function's name, or "".
+        package: the installed package or standard module, or "" for the application.
+        below: the lines below the frame: the source, and a note about repeated frames.
+    """
 
     margin: str
     path: str
@@ -54,9 +63,10 @@ class Tracebacks:
     """Formats stack traces for one terminal.  Not thread-safe.
 
     Args:
-        full: whether to show every frame, and every exception each time.
-        directory: the directory below which paths are shown relative; "" for none.
-        more: the sign for what is left out.
+        full: whether to show every frame, and repeated exceptions in full.
+        directory: paths below this directory are shown as relative paths.  If it is "", all
+            paths are shown in full.
+        more: the sign that stands for omitted frames and packages, such as ``…``.
     """
 
     def __init__(self, *, full: bool, directory: str = "", more: str = "…") -> None:
@@ -66,11 +76,11 @@ class Tracebacks:
         self._told: deque[tuple[str, int, str]] = deque(maxlen=_REMEMBERED)
 
     def lines(self, texts: list[str], key: str, now: int) -> Iterator[list[Span]]:
-        """Yield the lines of a stack trace, given as lines that are safe to show.
+        """Yield the lines of a stack trace, with colours.
 
         Args:
-            texts: the lines of the text.
-            key: the trace or the request to which the exception belongs, or "".
+            texts: the lines that the interpreter prints, already safe to show.
+            key: the id of the trace or request to which the exception belongs, or "".
             now: the record's time, in nanoseconds.
         """
         if self._full or any(text.lstrip().startswith(("|", "+")) for text in texts):
@@ -83,7 +93,10 @@ class Tracebacks:
                 yield from self._frames(block)
 
     def _is_told(self, block: list[str], key: str, now: int) -> bool:
-        """Whether the same exception, perhaps with fewer or more outer frames, was just shown."""
+        """Return whether the same exception was just shown for ``key``; if not, remember it.
+
+        The exception that was shown may have fewer or more outer frames.
+        """
         text = "\n".join(block[1:])
         for told, when, whose in self._told:
             same = text.endswith(told) or told.endswith(text)
@@ -107,9 +120,10 @@ class Tracebacks:
         yield from self._folded(run, is_last=not own)
 
     def _folded(self, run: list[Frame], *, is_last: bool) -> Iterator[list[Span]]:
-        """Yield one line for a run of installed frames.
+        """Yield one line for consecutive frames of installed packages.
 
-        If the stack trace has no other frames, the innermost one is shown.
+        ``is_last`` means that the stack trace ends with these frames and has no frames of
+        the application.  Then the innermost frame is not folded, so that a frame is shown.
         """
         if not run:
             return
@@ -140,7 +154,7 @@ class Tracebacks:
 
 
 def _parse(texts: list[str]) -> Iterator[Frame | str]:
-    """Yield the frames of a stack trace, and the lines that belong to no frame."""
+    """Yield each frame of a stack trace as a Frame, and each line outside frames as a str."""
     frame: Frame | None = None
     for text in texts:
         margin = _MARGIN.match(text)
@@ -173,7 +187,10 @@ def _text(text: str) -> list[Span]:
 
 
 def _blocks(texts: list[str]) -> Iterator[list[str]]:
-    """Yield the exceptions of a chain, and the sentences between them without empty lines."""
+    """Split the text of chained exceptions into blocks, without the empty lines between them.
+
+    A block is one exception, or the sentence between two exceptions.
+    """
     block: list[str] = []
     for text in texts:
         starts = text.startswith(_HEADINGS)
@@ -189,7 +206,7 @@ def _blocks(texts: list[str]) -> Iterator[list[str]]:
 
 
 def _ending(block: list[str], remark: str) -> Iterator[list[Span]]:
-    """Yield the lines of an exception after its last frame, and a remark."""
+    """Yield the lines of an exception without its frames; add ``remark`` to the first line."""
     after = [text for text in _parse(block[1:]) if isinstance(text, str)] or block[-1:]
     for number, text in enumerate(after):
         line = _text(text)
@@ -197,7 +214,7 @@ def _ending(block: list[str], remark: str) -> Iterator[list[Span]]:
 
 
 def _package(path: str) -> str:
-    """Return the name of the installed package or standard module of a file, or ""."""
+    """Return the installed package or standard module of a file, or "" for other files."""
     installed = _PACKAGES.search(path)
     if installed:
         return installed[1].removesuffix(".py")

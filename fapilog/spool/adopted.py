@@ -1,10 +1,10 @@
 """Finds the directories that dead processes left, and takes over their records.
 
 A process that adopts a directory holds its locks, so two processes never use the same
-directory.  The directory is scanned in steps of about a millisecond, without the delivery's
-lock, and its first batches are sent while the rest is scanned.  A directory that this spool
-cannot use (another wire format, a later release, another user) stays unchanged and is not
-scanned again.
+directory.  Each step of the scan takes about a millisecond and runs without the delivery's
+lock.  The first batches are sent while the scan continues.  A directory that this spool cannot
+use (another wire format, a later release, another user) stays unchanged and is not scanned
+again.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
     from fapilog.spool.directory import ProcessDirectory
 
-#: The maximum number of directories adopted at a time.  Each keeps three files open.
+#: The maximum number of directories adopted at a time.  Each directory keeps three files open.
 _MAX_ADOPTED: Final = 64
-#: After this number of steps, another directory gets its turn.
+#: The number of scan steps after which the next directory gets its turn.
 _TURN: Final = 64
-#: The number of segment headers that are read in one step.
+#: The number of segment headers that one scan step reads.
 _HEADERS: Final = 16
-#: The errors that occur if a path belongs to another user or is not a directory.
+#: The errors that occur if a path belongs to another user or is not a directory.  The spool
+#: does not try such a path again.
 _NOT_OURS: Final = {errno.EPERM, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
 
 
@@ -41,9 +42,10 @@ class Adoption:
     """A dead process's directory that this process has locked and is scanning.
 
     Attributes:
-        store: the directory's store; None until the wire format has been checked.
-        found: the scan of the current segment, with the findings of the last step.
-        disk: the bytes of the segments that have not been added to the store.
+        directory: the locked directory.
+        store: the directory's store, or None until the wire formats have been checked.
+        found: the findings about the segment that the last step scanned, or None.
+        disk: the bytes on disk of the segments that have not been scanned to their end.
         is_foreign: whether the directory contains a wire format that the sink does not use.
 
     Raises:
@@ -62,7 +64,9 @@ class Adoption:
         self._steps = self._scan()
 
     def step(self) -> bool:
-        """Scan for about a millisecond.  Return True if more remains.  Blocks on disk I/O.
+        """Scan the directory for about a millisecond.  Return True if the scan has not finished.
+
+        Blocks on disk I/O.
 
         Raises:
             OSError: the directory cannot be used.
@@ -99,13 +103,13 @@ class Adoption:
         self.found = None
 
     def close(self) -> None:
-        """Stop scanning, and release the directory if it has no store."""
+        """Stop the scan.  If the directory has no store, unlock it; a store unlocks it later."""
         self._steps = iter(())
         if self.store is None:
             self.directory.release()
 
     def abandon(self) -> None:
-        """Close all file descriptors in a forked child."""
+        """In a forked child, close all file descriptors.  The parent keeps its locks."""
         if self.found is not None and self.found.file is not None:
             self.found.file.close()
         if self.store is not None:
@@ -124,7 +128,7 @@ class AdoptedStores:
     def __init__(self, state: SpoolState, path: Path) -> None:
         self._state = state
         self._path = path
-        self._left: set[str] = set()  # names of directories that this spool cannot use
+        self._left: set[str] = set()  # names of directories that look() skips
         self._underway: deque[Adoption] = deque()
         self._steps = 0
         self._waiting_disk = 0  # bytes in directories that are not adopted yet
@@ -133,7 +137,7 @@ class AdoptedStores:
 
     @property
     def disk(self) -> int:
-        """The bytes of all segments of dead processes, even if they are not adopted yet."""
+        """The bytes of the segments of dead processes, including those that wait for adoption."""
         underway = sum(one.disk for one in list(self._underway))
         return self._state.adopted.disk + self._waiting_disk + underway
 
@@ -143,9 +147,8 @@ class AdoptedStores:
         """Lock directories of dead processes; see :meth:`Spool.look_for_orphans`.
 
         Args:
-            own: the directory of this process, or None.
-            has_room: a function that returns whether the spool's size limit allows another
-                directory.
+            own: the directory of this process, which is skipped, or None.
+            has_room: a function that returns True while the spool is below its size limit.
         """
         self._waiting_disk = 0
         try:
@@ -166,7 +169,10 @@ class AdoptedStores:
         return not has_place
 
     def _claim(self, path: Path, *, is_wanted: bool) -> None:
-        """Start adopting a directory.  If ``is_wanted`` is False, only measure its size."""
+        """Start the adoption of a directory if its process is dead and its credentials match.
+
+        If ``is_wanted`` is False, only add the size of the directory to :attr:`disk`.
+        """
         directory: ProcessDirectory | None = None
         try:
             directory = claim(path)
@@ -187,13 +193,16 @@ class AdoptedStores:
             directory.release()
 
     def _refuse(self, path: Path, error: OSError) -> None:
-        """Announce that a directory is not adopted.  Later, skip it if another user owns it."""
+        """Announce why a directory is not adopted.
+
+        If the directory belongs to another user, later calls of :meth:`look` skip it.
+        """
         self._state.announce("adopt", f"{path} is not adopted: {error.strerror or error}")
         if error.errno in _NOT_OURS:
             self._left.add(path.name)
 
     def _announce_other_credentials(self, path: Path) -> None:
-        """Announce that a dead process's records need other credentials and stay on disk."""
+        """Announce that a dead process's records stay on disk: they need other credentials."""
         try:
             if not list_segments(path):
                 return
@@ -229,7 +238,10 @@ class AdoptedStores:
         return bool(self._underway)
 
     def _hand_over(self, adoption: Adoption) -> None:
-        """Add the findings of a step to the directory's store.  The caller holds the lock."""
+        """Add the frames that the last step found to the directory's store.
+
+        Announces damage at the end of a segment.  The caller holds the delivery's lock.
+        """
         found, store = adoption.found, adoption.store
         if found is None or store is None:
             return
@@ -247,7 +259,7 @@ class AdoptedStores:
             self._state.announce("damage", what)
 
     def _complete(self, adoption: Adoption) -> None:
-        """Finish the adoption of a directory.  The caller holds the lock."""
+        """Finish an adoption after its scan has ended.  The caller holds the delivery's lock."""
         store, path = adoption.store, adoption.directory.path
         if adoption.is_foreign:
             self._left.add(path.name)
@@ -283,7 +295,7 @@ class AdoptedStores:
         return None
 
     def retire(self, store: Store) -> None:
-        """If all frames of a store are settled, remove the store and its directory."""
+        """Remove a store and its directory if the scan has ended and all frames are settled."""
         if store.is_drained and store in self.stores:
             self.stores.remove(store)
             if not store.close():
@@ -292,7 +304,7 @@ class AdoptedStores:
     # ---- closing
 
     def close(self) -> None:
-        """Stop all scans, and release all directories."""
+        """Stop all scans, and unlock all directories, so that other processes can adopt them."""
         for adoption in self._underway:
             adoption.close()
             if adoption.store is not None:
@@ -303,7 +315,7 @@ class AdoptedStores:
         self.stores.clear()
 
     def abandon(self) -> None:
-        """Close all file descriptors in a forked child."""
+        """In a forked child, close all file descriptors.  The parent keeps its locks."""
         for store in self.stores:
             store.abandon()
         for adoption in self._underway:

@@ -1,9 +1,9 @@
-"""Credentials marks: digests that show which credentials the records on disk need.
+"""Prevents records on disk from being sent with the credentials of another account.
 
-Two accounts at the same endpoint may differ only in a token.  So each process stores a mark,
-which is a salted and slow digest of its credentials, next to its records.  Another process
-sends these records only if its own credentials have the same digest.  The credentials
-themselves are never written to disk.
+Two accounts at the same endpoint may differ only in a token.  So each process stores a salted
+and slow digest of its credentials next to its records; the code calls this digest the mark.
+Another process sends these records only if its own credentials match the digest.  The
+credentials themselves are never written to disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from fapilog.process.files import APPEND, create_file, open_file, read_at, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The name of the mark's file in a process's directory; see also :func:`mark_beside`.
+#: The name of the file with the credentials digest in a process's directory.  For a file in
+#: quarantine, :func:`mark_beside` returns the digest's path.
 FILE: Final = "credentials"
 _SCHEME: Final = "pbkdf2-sha256-10000"
 _ROUNDS: Final = 10_000
@@ -30,16 +31,19 @@ _UNREADABLE: Final = "unreadable"
 
 
 class Credentials:
-    """The credentials of one sink.  An empty secret means no credentials.  Thread-safe."""
+    """The credentials of one sink; ``secret`` is "" if the sink sends none.  Thread-safe."""
 
     def __init__(self, secret: str = "") -> None:
         self._secret = secret.encode()
         self._mark = ""
-        self._known: dict[str, bool] = {"": True}  # the result of match() for each mark
+        self._known: dict[str, bool] = {"": True}  # the result of match() for each digest
 
     @property
     def mark(self) -> str:
-        """The mark of these credentials, or "" if the sink has no credentials."""
+        """The salted digest of these credentials, or "" if the sink has no credentials.
+
+        The first access takes about 10 ms.
+        """
         if self._secret and not self._mark:
             salt = secrets.token_bytes(_SALT_SIZE)
             mark = f"{_SCHEME} {salt.hex()} {self._digest(salt)}"
@@ -48,10 +52,10 @@ class Credentials:
         return self._mark
 
     def match(self, mark: str) -> bool:
-        """Return whether records with the credentials mark ``mark`` may be sent by this sink.
+        """Return whether this sink may send records that are stored with the digest ``mark``.
 
-        Records without a mark were logged without credentials or by an earlier release, so
-        every sink may send them.  The first call with a mark takes about 10 ms.
+        If ``mark`` is "", the records were logged without credentials or by an earlier
+        release, so every sink may send them.  The first call for each digest takes about 10 ms.
         """
         found = self._known.get(mark)
         if found is None:
@@ -59,7 +63,7 @@ class Credentials:
         return found
 
     def _matches(self, mark: str) -> bool:
-        with contextlib.suppress(ValueError):  # a damaged mark, or a later release's mark
+        with contextlib.suppress(ValueError):  # the digest is damaged or from a later release
             scheme, salt, digest = mark.split(" ")
             if scheme == _SCHEME:
                 return hmac.compare_digest(digest, self._digest(bytes.fromhex(salt)))
@@ -70,12 +74,16 @@ class Credentials:
 
 
 def mark_beside(path: Path) -> Path:
-    """Return the path of the credentials mark that belongs to a quarantine file."""
+    """Return the path of the credentials digest that belongs to the quarantine file ``path``."""
     return path.with_suffix(f".{FILE}")
 
 
 def read_mark(path: Path) -> str:
-    """Return the mark in a file, "" if there is no file, or "unreadable" if it is damaged."""
+    """Return the credentials digest in the file ``path``.  Never raises.
+
+    If the file is missing, the result is "".  If it cannot be read, the result is
+    "unreadable", which no credentials match.
+    """
     try:
         fd = open_file(path)
         try:
@@ -89,7 +97,7 @@ def read_mark(path: Path) -> str:
 
 
 def write_mark(path: Path, mark: str) -> None:
-    """Write ``mark``, the digest of the credentials, to ``path``.  "" removes the file.
+    """Write the credentials digest ``mark`` to ``path``, or remove the file if ``mark`` is "".
 
     Raises:
         OSError: the file cannot be written.

@@ -1,10 +1,11 @@
 """The cursor of a directory: a file with the number below which all frames are settled.
 
-The number is called the floor.  The file has two slots, each with a generation and a
-checksum.  They are written alternately, so a crash damages at most one slot.  A lost cursor
-causes duplicates, but loses no record.  Each slot is followed by the position of the lowest
-unsettled frame, if it is known.  With this position, a process that adopts a large segment
-skips the settled frames.  Earlier releases ignore the position.
+This sequence number is called the floor.  The file has two slots, each with a generation, a
+floor and a checksum.  Writes alternate between the slots, so a crash damages at most one
+slot.  If the cursor is lost, records may be delivered twice, but no record is lost.  Each slot
+is followed by a position: a segment, and an offset before which all frames of this segment are
+settled.  A process that adopts the segment starts to read at this offset.  Earlier releases
+ignore the position.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from fapilog.process.files import UPDATE, SyncedFile, create_file, open_file, re
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SLOT: Final = struct.Struct("<4sQQI")  # magic, generation, floor, checksum
-_PLACE: Final = struct.Struct("<QQQI")  # generation, segment, offset, checksum
+_SLOT: Final = struct.Struct("<4sQQI")  # a slot: magic, generation, floor, checksum
+_PLACE: Final = struct.Struct("<QQQI")  # the position: generation, segment, offset, checksum
 _MAGIC: Final = b"FPC1"
 _CRC_SIZE: Final = 4
 _OFFSETS: Final = (0, 512)
@@ -31,13 +32,14 @@ NAME: Final = "cursor"
 
 
 class Place(NamedTuple):
-    """The content of a slot, and of the position after it.
+    """The content of one slot of the cursor file, and of the position after the slot.
 
     Attributes:
-        generation: a count of the cursor's writes; the slot with the higher count is valid.
-        floor: the lowest sequence that is not settled.
-        segment: the number of the segment that contains the floor's frame; 0 if unknown.
-        offset: an offset in this segment before which all frames are settled; 0 if unknown.
+        generation: a number that grows with each write of the cursor, so the slot with the
+            higher generation is the valid one.
+        floor: the lowest sequence number that is not settled.
+        segment: the number of the segment to which ``offset`` belongs, or 0 if unknown.
+        offset: an offset before which all frames of the segment are settled, or 0 if unknown.
     """
 
     generation: int = 0
@@ -47,10 +49,12 @@ class Place(NamedTuple):
 
 
 class Cursor:
-    """The cursor file in a directory that this process has locked, created if it is missing.
+    """The cursor file of a directory that this process has locked.
+
+    The file is created if it is missing.
 
     Attributes:
-        floor: the lowest sequence that is not settled.
+        floor: the lowest sequence number that is not settled.
         file: the open cursor file, which the store syncs and closes.
 
     Raises:
@@ -67,17 +71,18 @@ class Cursor:
         self.file = self._create()
 
     def move(self, floor: int, segment: int = 0, offset: int = 0) -> None:
-        """Write to disk that every frame with a lower sequence than ``floor`` is settled.
+        """Write to disk that all frames with a sequence number below ``floor`` are settled.
 
         Args:
-            floor: the lowest sequence that is not settled.
-            segment: the number of the segment that contains the floor's frame; 0 if unknown.
-            offset: the offset of that frame in the segment.
+            floor: the lowest sequence number that is not settled.
+            segment: the number of the segment that contains frame ``floor - 1``, or 0 if
+                unknown.
+            offset: the offset where frame ``floor - 1`` ends, or 0 if unknown.
 
         Raises:
             OSError: the cursor could not be written.
         """
-        if self.file.failed:  # after a failed sync, the content on disk is unknown
+        if self.file.failed:  # replace the file: after a failed sync, its content is unknown
             self.file.close()
             self.file = self._create()
         self.floor = floor
@@ -90,7 +95,7 @@ class Cursor:
     def renew(self) -> None:
         """Create the cursor file again if another program has deleted it.  Never raises."""
         if not self.file.has_name:
-            with contextlib.suppress(OSError):  # the next move() tries again
+            with contextlib.suppress(OSError):  # a later renew() or move() tries again
                 self.file.close()
                 self.file = self._create()
                 self.move(self.floor)
@@ -99,13 +104,13 @@ class Cursor:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         file = SyncedFile(self._path, create_file(self._path, UPDATE))
-        # Both slots are allocated now, so that later writes succeed even if the disk is full.
+        # Reserve the space of both slots, so that later writes succeed even if the disk is full.
         file.write_at(0, bytes(_SIZE))
         return file
 
 
 def read_place(directory: Path) -> Place:
-    """Read the cursor of a directory.  Return zeros if it cannot be read.  Never raises."""
+    """Return the content of a directory's cursor, or zeros if it is unreadable.  Never raises."""
     try:
         return _read(directory / NAME)
     except OSError:
@@ -122,7 +127,7 @@ def _read(path: Path) -> Place:
 
 
 def _parsed(data: bytes) -> Place:
-    """Return the content of a slot, or zeros if the slot is empty or damaged."""
+    """Parse a slot and the position after it.  Return zeros for damaged or missing data."""
     slot, more = data[: _SLOT.size], data[_SLOT.size :]
     if len(slot) < _SLOT.size:
         return Place()

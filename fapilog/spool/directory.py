@@ -1,11 +1,11 @@
 """The directories of the spool, each owned by a sink or a process.
 
 A sink's directory is named after the sink and its destination, so records are only sent to the
-destination that they were logged for.  The file ``destination`` in it describes both.
+destination that they were logged for.  The file ``destination`` inside describes the sink.
 
 Each process has a directory inside the sink's directory.  The process that holds the locks of
-a directory owns it: the process that created it, or later a process that adopted it.  Process
-ids do not matter, because the system reuses them.
+a directory owns it: the process that created it, or later a process that adopted it.  The
+process id in the directory's name does not show the owner, because the system reuses ids.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 
 LOCK: Final = "lock"
 FILE: Final = "destination"
-_MARK: Final = "~"  # between name and digest; never occurs in the name
+_MARK: Final = "~"  # separates name and digest; a ~ in the name becomes %7E
 _NAME: Final = re.compile(r"(\d{1,20})-(\d{1,10})-[0-9a-f]{8}", re.ASCII)
 _SEGMENT: Final = re.compile(r"(\d{8,20})\.seg", re.ASCII)
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]|^\.", re.ASCII)
 _MAX_NAME: Final = 200
 _MAX_FILE: Final = 1 << 16
 _ATTEMPTS: Final = 100
-#: The maximum number of directories that are searched for records without a sink.
+#: The maximum number of directories that :func:`announce_strangers` searches for records.
 _MAX_STRANGERS: Final = 100
 
 
@@ -68,8 +68,8 @@ class Owner:
     Attributes:
         name: the sink's name.
         wire_format: the format of the sink's batches.
-        destination: a description without secrets of where the sink sends records; "" if it is
-            not known.
+        destination: a description without secrets of where the sink sends records, or "" if
+            unknown.
     """
 
     name: str
@@ -78,7 +78,10 @@ class Owner:
 
     @property
     def directory(self) -> str:
-        """The name of the sink's directory, with unsafe characters written as ``%XX``.
+        """The name of the sink's directory: the sink's name and a digest of the destination.
+
+        Characters that are unsafe in file names become ``%XX``.  Without a known destination,
+        the name has no digest.
 
         Raises:
             ConfigurationError: the sink's name is empty or too long.
@@ -98,7 +101,11 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def read_owner(path: Path) -> Owner:
-    """Return the sink that owns a directory, as far as it is known.  Never raises."""
+    """Return the sink that owns a directory.  Never raises.
+
+    If the file ``destination`` is missing or invalid, only the sink's name is known, which is
+    part of the directory's name.
+    """
     name, mark, _ = path.name.partition(_MARK)
     if mark:
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -113,7 +120,9 @@ def read_owner(path: Path) -> Owner:
 
 
 def make_sink_directory(path: Path, owner: Owner) -> None:
-    """Create a sink's directory if it is missing, and write the file ``destination``.
+    """Create a sink's directory if it is missing.
+
+    If the sink's destination is known, also write the file ``destination``.
 
     Raises:
         OSError: the directory cannot be created, is a symbolic link, or belongs to another
@@ -133,7 +142,7 @@ def make_sink_directory(path: Path, owner: Owner) -> None:
 
 
 def announce_strangers(root: Path, present: Container[str]) -> None:
-    """Announce records on disk that no configured sink may send.  Never raises.
+    """Announce records of dead processes that belong to no configured sink.  Never raises.
 
     Args:
         root: the spool's directory.
@@ -158,7 +167,10 @@ def announce_strangers(root: Path, present: Container[str]) -> None:
 
 
 def has_orphans(sink_directory: Path) -> bool:
-    """Return whether a dead process left a segment in a sink's directory.  Never raises."""
+    """Return whether a dead process left a segment in a sink's directory.
+
+    Never raises; the result is False if a directory cannot be read.
+    """
     with contextlib.suppress(OSError):
         directories = (sink_directory / one.text for one in list_directories(sink_directory))
         return any(list_segments(one) and not is_locked(one) for one in directories)
@@ -170,7 +182,7 @@ def has_orphans(sink_directory: Path) -> bool:
 
 @dataclass(frozen=True, order=True)
 class DirectoryName:
-    """The parts of the name of a process's directory.  Names sort by age, oldest first."""
+    """The name of a process's directory, split into fields.  The oldest name sorts first."""
 
     started_ns: int
     pid: int
@@ -207,7 +219,7 @@ def segment_path(directory: Path, number: int) -> Path:
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a process owns the directory.  A missing directory has no owner.
+    """Return whether a living process owns the directory, or False if the directory is missing.
 
     Raises:
         OSError: the directory or its lock cannot be opened.
@@ -222,7 +234,7 @@ def is_locked(directory: Path) -> bool:
 
 
 class ProcessDirectory:
-    """A process's directory and its locks; :func:`create` and :func:`claim` lock it.
+    """A process's directory and its two locks, which :func:`create` and :func:`claim` acquire.
 
     The process locks the directory itself, so a lock remains if somebody deletes the files.
     It also locks the file ``lock``, because Windows and some file systems do not lock
@@ -272,7 +284,7 @@ class ProcessDirectory:
         """Create the file ``lock`` again if another program has deleted it.  Never raises."""
         if self._lock < 0 or (self.path / LOCK).exists():
             return
-        with contextlib.suppress(OSError):  # the lock on the directory itself remains
+        with contextlib.suppress(OSError):  # the directory itself remains locked
             fd = create_file(self.path / LOCK, UPDATE)
             try_lock(fd)
             close_file(self._lock)
@@ -286,7 +298,7 @@ class ProcessDirectory:
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the lock files without unlocking, so that a parent process keeps the locks."""
+        """Close the locked files without unlocking, so that a parent process keeps its locks."""
         locks = (self._lock, self._guard)
         self._lock = self._guard = -1
         for fd in locks:
@@ -306,7 +318,9 @@ class ProcessDirectory:
             self.release()
 
     def remove(self) -> bool:
-        """Remove the directory unless it has other files.  The locks are always released.
+        """Remove the directory, unless it has files other than lock, cursor and credentials.
+
+        The locks are always released.
 
         Returns:
             Whether the directory no longer exists.
@@ -319,7 +333,8 @@ class ProcessDirectory:
                 return True
             if set(os.listdir(self.path)) - {LOCK, cursor.NAME, credentials.FILE}:  # noqa: PTH208 - only names are needed
                 return False
-            # The lock file is removed last, because without it the directory looks unfinished.
+            # The lock file is removed last, because another process may claim a directory
+            # that has no lock file.
             for name in (cursor.NAME, credentials.FILE, LOCK):
                 if os.name == "nt" and name == LOCK:
                     self.release()  # Windows cannot remove an open file
@@ -354,15 +369,16 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
 
 
 def claim(path: Path) -> ProcessDirectory | None:
-    """Lock the directory of a dead process.  Return None if another process owns it.
+    """Lock the directory of a dead process.  Return None if a process owns or removed it.
 
-    A crash may leave an empty directory without the file ``lock``; it is removed.
+    An empty directory without the file ``lock``, which a crash may leave, is removed.
 
     Raises:
         OSError: the directory belongs to another user, or its lock cannot be opened.
     """
     directory = ProcessDirectory(path)
-    with contextlib.suppress(FileNotFoundError, FileExistsError):  # owned by another process
+    # The directory has been removed, or another process has just created the lock file.
+    with contextlib.suppress(FileNotFoundError, FileExistsError):
         check_private(path)
         if directory.take(_open_lock):
             return directory
@@ -377,6 +393,6 @@ def _open_lock(path: Path) -> int:
     try:
         return open_file(path / LOCK, UPDATE)
     except FileNotFoundError:
-        with contextlib.suppress(OSError):  # fails if the directory has segments
+        with contextlib.suppress(OSError):  # fails if the directory is not empty
             path.rmdir()
         return _create_lock(path)

@@ -1,26 +1,29 @@
 r"""The file format of a segment: a header, followed by frames that contain one batch each.
 
-All numbers are little-endian.  Checksums are CRC-32, as computed by zlib.
+All numbers are little-endian.  Checksums are CRC-32, as computed by zlib.  The tables give the
+length of each field in bytes.
 
-Segment header, 80 bytes::
+A segment header has 80 bytes::
 
     magic "\xffFAPSEG\n"     8    format version   2    header length   2
     first sequence          8    creation time    8    wire format    48
-    CRC of all before it    4
+    CRC of bytes before it  4
 
 In every version, the header begins with the magic, the version and the length, and ends with
 the CRC, so a later version can be distinguished from damage.
 
-A frame of version 1 is a header of 44 bytes, followed by the meta part and the body::
+A frame of version 1 has a header of 44 bytes, followed by metadata and the body, which is the
+packed batch.  The fields of the header are::
 
     magic "\xff\xfaFR"        4    CRC of the wire format's name        4
     sequence                8    time               8    records       4
-    meta length             4    body length        4
-    CRC of meta and body    4    CRC of all before it                  4
+    metadata length         4    body length        4
+    CRC of metadata, body   4    CRC of the header's bytes before it   4
 
-The meta part contains one byte per record, its severity number.  In the quarantine, the reason
-follows in UTF-8.  Times are nanoseconds since the Unix epoch.  The sequences in a directory
-start at 1 and have no gaps.  Neither of the two magic values can occur in UTF-8 text.
+The metadata contains one byte per record, its severity number.  In the quarantine, the backend's
+reason follows in UTF-8.  Times are nanoseconds since the Unix epoch.  The sequence numbers of
+the frames in a directory start at 1 and have no gaps.  Neither of the two magic values can
+occur in UTF-8 text, so the text of a record cannot look like a header.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-#: The maximum size of a frame in bytes.  If a header's lengths exceed it, it is damaged.
+#: The maximum size of a frame in bytes.  A header with lengths above this maximum is damaged.
 MAX_FRAME: Final = 64 << 20
 #: The format version that this release reads and writes.
 VERSION: Final = 1
@@ -56,17 +59,17 @@ SEGMENT_HEADER_SIZE: Final = _SEGMENT.size
 FRAME_HEADER_SIZE: Final = _FRAME.size
 WIRE_FORMAT_SIZE: Final = 48
 
-_AHEAD: Final = 1 << 14  # the bytes that a small read requests at once
-_CHUNK: Final = 1 << 16  # the bytes that each step of a search reads
-_NEAR: Final = 1 << 10  # the bytes that the first step reads, because the next frame is often near
+_AHEAD: Final = 1 << 14  # the number of bytes that are read and buffered for a small read
+_CHUNK: Final = 1 << 16  # the number of bytes per read in a search
+_NEAR: Final = 1 << 10  # the bytes of a search's first read, because a frame is often near
 
 
 class NewerFormatError(Exception):
-    """A later release wrote the segment."""
+    """A later release wrote the segment, in a format version that this release cannot read."""
 
 
 class SegmentHeader(NamedTuple):
-    """The header of a segment."""
+    """A segment's header: the number of its first frame, its creation time and wire format."""
 
     first_sequence: int
     time_ns: int
@@ -74,7 +77,7 @@ class SegmentHeader(NamedTuple):
 
 
 class FrameHeader(NamedTuple):
-    """A frame's header, and the offsets where the frame starts (inclusive) and ends (exclusive)."""
+    """A frame's header.  The frame covers the bytes from ``offset`` to ``end`` (exclusive)."""
 
     offset: int
     format_id: int
@@ -93,7 +96,7 @@ class FrameHeader(NamedTuple):
 
 
 class Payload(NamedTuple):
-    """The content of a frame, without its header."""
+    """The content of a frame, without its header; ``reason`` is "" except in the quarantine."""
 
     severities: bytes
     reason: str
@@ -105,7 +108,7 @@ class SegmentFile:
 
     Args:
         path: the segment's path.
-        fd: a file descriptor of the segment, which :meth:`close` closes; -1 to open the path.
+        fd: a file descriptor of the segment, which :meth:`close` closes, or -1 to open ``path``.
 
     All methods except :meth:`close` raise OSError if the disk fails.
     """
@@ -114,7 +117,8 @@ class SegmentFile:
         self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
-        # The latest run of zeros that was read: its start, its end, and whether data follows it.
+        # The zeros that holds_zeros() has read, so that it reads them only once: the offsets of
+        # their start and end, and whether other data or the end of the file follows.
         self._zeros = (0, 0, False)
 
     def size(self) -> int:
@@ -122,11 +126,11 @@ class SegmentFile:
         return self.status().st_size
 
     def status(self) -> os.stat_result:
-        """Return the result of fstat()."""
+        """Return the result of ``os.fstat()`` for the file."""
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return ``offset``, or the end of the hole if ``offset`` is in a hole of a sparse file."""
+        """Return ``offset`` or, inside a hole of a sparse file, the offset where the hole ends."""
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
         except AttributeError:  # the platform cannot report holes
@@ -135,7 +139,10 @@ class SegmentFile:
             return self.size() if error.errno == errno.ENXIO else offset
 
     def holds_zeros(self, offset: int, end: int) -> Generator[None, None, bool]:
-        """Return whether all bytes between two offsets are zeros.  Yields None between chunks."""
+        """Return whether all bytes from ``offset`` to ``end`` are zeros.
+
+        Yields None after each chunk, so that the caller can pause.
+        """
         if self.read(1, offset).strip(b"\0"):
             return False
         begin, at, is_whole = self._zeros
@@ -159,7 +166,10 @@ class SegmentFile:
         close_file(fd)
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return ``size`` bytes from ``offset``, or fewer at the end.  Small reads are buffered."""
+        """Return ``size`` bytes from ``offset``, or fewer at the end of the file.
+
+        Small reads are buffered.
+        """
         if size > _AHEAD:
             return read_at(self._fd, size, offset)
         start = offset - self._ahead_at
@@ -198,7 +208,7 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
 def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
     """Return the frame header at ``offset``, or None if there is no intact header.
 
-    The frame may extend beyond ``end`` if the file was truncated.
+    The header ends before ``end``, but the frame may extend beyond it if the file was truncated.
     """
     if offset + FRAME_HEADER_SIZE > end:
         return None
@@ -217,7 +227,8 @@ def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
 def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
     """Return the first intact frame header from ``offset`` on, or None.
 
-    The frame must begin before ``until`` and must not extend beyond ``end``.
+    The search stops soon after the offset ``until``, and ignores frames that extend beyond
+    ``end``.
     """
     header = parse_frame(file, offset, end)
     if header is not None and header.end <= end:
@@ -234,13 +245,13 @@ def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHea
             at = chunk.find(_FRAME_MAGIC, at + 1)
         if len(chunk) < len(_FRAME_MAGIC):
             break  # the file was truncated
-        position += len(chunk) - len(_FRAME_MAGIC) + 1  # a magic may span two chunks
+        position += len(chunk) - len(_FRAME_MAGIC) + 1  # the magic bytes may span two chunks
     return None
 
 
 def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
     """Return the content of a frame, or None if it is damaged."""
-    # Meta and body are read separately: copying a long body would block the interpreter.
+    # Two reads, because splitting a single read would copy the body, which blocks all threads.
     start = header.offset + FRAME_HEADER_SIZE
     meta = file.read(header.meta_length, start)
     body = file.read(header.body_length, start + header.meta_length)
@@ -256,12 +267,15 @@ def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
 
 
 def format_id(wire_format: str) -> int:
-    """Return the number that identifies a wire format in frame headers."""
+    """Return the checksum of a wire format's name, which identifies it in frame headers."""
     return crc32(wire_format.encode())
 
 
 def severity_bytes(severities: Sequence[int]) -> bytes:
-    """Return one byte per record.  A number that is not a severity becomes 0 (unspecified)."""
+    """Return the severity numbers as bytes, one per record.
+
+    If a value does not fit in a byte, all values that are not severities become 0 (unspecified).
+    """
     try:
         return bytes(severities)
     except (ValueError, TypeError):
@@ -270,7 +284,7 @@ def severity_bytes(severities: Sequence[int]) -> bytes:
 
 
 def pack_segment_header(first_sequence: int, time_ns: int, wire_format: str) -> bytes:
-    """Return the header of a new segment.  ``wire_format`` is at most 48 bytes long."""
+    """Return the header of a new segment.  The name ``wire_format`` has at most 48 bytes."""
     fields = (VERSION, _SEGMENT.size, first_sequence, time_ns, wire_format.encode())
     data = _SEGMENT.pack(_SEGMENT_MAGIC, *fields, 0)[:-_CRC_SIZE]
     return data + _CRC.pack(crc32(data))
@@ -279,7 +293,11 @@ def pack_segment_header(first_sequence: int, time_ns: int, wire_format: str) -> 
 def pack_frame(
     identity: int, sequence: int, time_ns: int, severities: bytes, body: bytes, *, reason: str = ""
 ) -> tuple[bytes, bytes, bytes]:
-    """Return the header, meta part and body of a frame.  ``identity`` is the :func:`format_id`."""
+    """Return the header, the metadata and the body of a frame, to be written in this order.
+
+    ``identity`` is the :func:`format_id` of the body's wire format.  ``reason`` is the backend's
+    reason for refusing a batch in quarantine.
+    """
     meta = severities + reason.encode("utf-8", "replace") if reason else severities
     crc = crc32(body, crc32(meta))
     fields = (identity, sequence, time_ns, len(severities), len(meta), len(body), crc)

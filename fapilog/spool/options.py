@@ -1,4 +1,4 @@
-"""The user's limits for the spool, and the check whether they allow a new batch."""
+"""The user's options for the spool, and the check that a new batch stays within its limits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from fapilog.errors import FapilogError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The minimum number of segments in a full spool, because only whole segments are deleted.
+#: A full spool has at least this many segments.  Only whole segments are deleted, so small
+#: segments free disk space earlier.
 _SEGMENTS: Final = 4
 
 
 class SpoolFullError(FapilogError):
-    """The spool cannot accept a batch: a limit is reached, or the batch is too large."""
+    """The spool is closed, has reached a limit, or does not accept a batch of this size."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class SpoolOptions:
     :class:`fapilog.settings.Settings` validates the options.
 
     Attributes:
-        directory: the directory of all spools and quarantines; if it is missing, it is
+        directory: the directory of all spools and quarantines.  If it is missing, it is
             created, and only this user can access it.
         max_bytes: the maximum bytes of one sink's segments, including adopted segments.
         min_free: the bytes that must stay free on the file system.
-        segment_bytes: the size of a segment in bytes, at most a quarter of
-            ``max_bytes``; a segment with a single batch may be larger.
+        segment_bytes: the maximum size of a segment in bytes.  A segment has at most a quarter
+            of ``max_bytes``; only a segment with a single batch may be larger.
         sync: ``"interval"`` syncs every ``sync_interval`` seconds, and immediately after a
             batch with a severity number of 21 or more; ``"always"`` syncs before an
             append returns.
@@ -49,7 +50,7 @@ class SpoolOptions:
 
     @property
     def segment_size(self) -> int:
-        """The size of a segment in bytes, at most a quarter of ``max_bytes``."""
+        """The lesser of ``segment_bytes`` and a quarter of ``max_bytes``."""
         return min(self.segment_bytes, self.max_bytes // _SEGMENTS)
 
 

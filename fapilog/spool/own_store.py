@@ -1,4 +1,4 @@
-"""The store of this process's own directory.  Processes write to no other directory."""
+"""The store of this process's own directory.  A process writes frames to no other directory."""
 
 from __future__ import annotations
 
@@ -27,20 +27,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: If more than this many sealed segments have not been synced, the next append syncs them.
+#: If more sealed segments than this number are not synced yet, :meth:`OwnStore.seal` syncs them.
 _MAX_UNSYNCED: Final = 4
-#: The memory that a frame needs in addition to its body, in bytes.
+#: An estimate of the memory that a frame needs in addition to its body, in bytes.
 _OVERHEAD: Final = 512
 
 
 @dataclass(eq=False)
 class OwnSegment(Segment):
-    """A segment that this process writes, with a second file object for writing."""
+    """A segment that this process writes.  ``writer`` is its file that is open for writing."""
 
     writer: SyncedFile = field(kw_only=True)
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return an open file of the segment, or None.  The caller must close it."""
+        """Return an open file that can read the segment, or None.  The caller must close it.
+
+        The file can be read even if another program has deleted its path.
+        """
         file = super().detach_reader()
         if file is not None:
             return file
@@ -52,12 +55,12 @@ class OwnSegment(Segment):
         return None
 
     def close(self) -> None:
-        """Close all files."""
+        """Close the files for reading and writing."""
         self.close_reader()
         self.writer.close()
 
     def abandon(self) -> None:
-        """Close all files in a forked child, without releasing the locks of the parent."""
+        """Close all files in a forked child, without waiting for a lock of a parent's thread."""
         self.close_reader()
         self.writer.abandon()
 
@@ -69,8 +72,8 @@ class OwnStore(Store):
         state: the state of the sink's spool.
         directory: the directory, which this process has created.
         cache_bytes: the maximum number of bytes of unread batches that are kept in memory.
-        check_room: a function that raises :class:`SpoolFullError` if a number of bytes would
-            exceed the spool's limits.
+        check_room: a function that takes a number of bytes, and raises :class:`SpoolFullError`
+            if writing them would exceed the spool's limits.
     """
 
     def __init__(
@@ -86,8 +89,8 @@ class OwnStore(Store):
         self._active: OwnSegment | None = None  # the segment that receives new frames
         self._number = self._sequence = 0
         self._cache: deque[Frame] = deque()  # the newest unread frames
-        self._cached = 0  # the memory that the cached frames need
-        self._sealed: deque[SyncedFile] = deque()  # files of full segments, not synced yet
+        self._cached = 0  # the bytes of memory that the cached frames need
+        self._sealed: deque[SyncedFile] = deque()  # files of sealed segments, not synced yet
         self._unsynced: deque[Path] = deque([directory.path.parent])  # paths for the next sync
         self._write_mark()
 
@@ -130,7 +133,12 @@ class OwnStore(Store):
         return frame
 
     def _room_for(self, size: int, time_ns: int) -> OwnSegment:
-        """Return the segment for the next frame of ``size`` bytes, which may be a new segment."""
+        """Return a segment for the next frame of ``size`` bytes.  Begin a new segment if needed.
+
+        Raises:
+            SpoolFullError: the frame would exceed the spool's limits.
+            OSError: a new segment cannot be written.
+        """
         active = self._active
         if active is not None and (active.writer.failed or not self._fits(active, size)):
             self.seal()
@@ -157,7 +165,7 @@ class OwnStore(Store):
             writer.write((header,))
         except OSError:
             writer.close()
-            with contextlib.suppress(OSError):  # a segment with an incomplete header is ignored
+            with contextlib.suppress(OSError):  # readers ignore an incomplete segment header
                 path.unlink()
             raise
         start = SEGMENT_HEADER_SIZE
@@ -168,14 +176,18 @@ class OwnStore(Store):
         return segment
 
     def _cut_off(self, segment: OwnSegment) -> None:
-        """Remove an incomplete frame from the file.  If that fails, begin another segment."""
+        """Remove an incomplete frame from the file.  If that fails, seal the segment."""
         try:
             segment.writer.cut(segment.end)
         except OSError:
             self.seal()
 
     def seal(self) -> None:
-        """Add no more frames to the active segment.  The next sync closes its file."""
+        """End the active segment, so that the next frame begins a new segment.
+
+        The next sync closes the segment's file.  If all of its frames are settled, the segment
+        is deleted instead.
+        """
         segment, self._active = self._active, None
         if segment is None:
             return
@@ -189,7 +201,7 @@ class OwnStore(Store):
 
     @property
     def has_sealed(self) -> bool:
-        """Whether a full segment has not been synced yet."""
+        """Whether a sealed segment has not been synced yet."""
         return bool(self._sealed)
 
     # ---- reading from the cache
@@ -221,13 +233,19 @@ class OwnStore(Store):
     # ---- files that another program deletes, replaces or truncates
 
     def renew(self) -> None:
-        """Create the files of the lock, the cursor and the credentials again.  Never raises."""
+        """Create the files ``lock``, ``cursor`` and ``credentials`` again if they are missing.
+
+        Never raises.
+        """
         super().renew()
         with contextlib.suppress(OSError):  # the next renew() tries again
             self._write_mark()
 
     def salvage(self, segment: Segment) -> LostSegment:
-        """Remove a lost segment from the store.  Return its unread frames that are readable."""
+        """Remove a lost segment from the store.  Return its unread frames that can still be read.
+
+        Frames in the cache are returned even if the file cannot be read.
+        """
         if self._active is segment:
             self._active = None
             segment.sealed = True
@@ -258,8 +276,8 @@ class OwnStore(Store):
     def sync(self) -> None:
         """Sync all files and directories to disk; see :meth:`Store.sync`.
 
-        If a segment cannot be synced, this is announced, and the segment receives no further
-        frames.  Its frames are still read and delivered.
+        A failure to sync a segment is announced.  The segment then receives no further frames,
+        but its frames are still read and delivered.
         """
         with self._syncing:
             while self._unsynced:
@@ -278,7 +296,7 @@ class OwnStore(Store):
             self._sync_file(self.cursor.file)
 
     def close(self) -> bool:
-        """Seal the last segment, sync, and release the directory; see :meth:`Store.close`."""
+        """Seal the active segment, sync, and unlock the directory; see :meth:`Store.close`."""
         self.seal()
         if self._segments:
             self.sync()

@@ -1,7 +1,7 @@
-"""Batches that a backend refuses for good, kept on disk for inspection.
+"""Keeps batches on disk that a backend refuses permanently, so that users can inspect them.
 
 A file ``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg`` has the format of a
-segment.  Each frame also contains the reason for the refusal.  The file is open and locked
+segment.  Each frame also contains the backend's reason.  The file is open and locked
 only while a batch is added, so the command line can show, replay or delete the file while the
 service runs.  Several processes share the directory and its size limit; each process writes
 its own files.
@@ -63,9 +63,10 @@ NAME: Final = "quarantine"
 _FILE: Final = re.compile(r"\d{1,20}-\d{1,10}-[0-9a-f]{8}\.seg", re.ASCII)
 _MAX_FILE: Final = 1 << 20
 _MAX_REASON: Final = 1000
-#: Seconds after which the directory is measured again, because other processes change it.
+#: The directory's size is measured again after this many seconds, because other processes
+#: also add and delete files.
 _MEASURE_EVERY: Final = 1.0
-#: Seconds to wait for a file's lock, because a process that adds a batch holds it briefly.
+#: The seconds to wait for a file's lock.  A process that adds a batch holds the lock briefly.
 _LOCK_TIME: Final = 2.0
 _PAUSE: Final = 0.01
 
@@ -86,8 +87,8 @@ class Quarantine:
         credentials: the secrets that the sink sends; only a salted digest of them is written
             to disk.
         label: the sink's name in announcements, by default ``sink_name``.
-        now_ns: a clock in nanoseconds since the Unix epoch, for tests.
-        monotonic: a clock in seconds, for tests.
+        now_ns: the clock, in nanoseconds since the Unix epoch; tests replace it.
+        monotonic: the clock that measures intervals, in seconds; tests replace it.
 
     Attributes:
         path: the quarantine's directory.
@@ -122,12 +123,12 @@ class Quarantine:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Forget the files of the parent, so that a forked child writes its own."""
+        """Forget the parent's files, so that a forked child writes its own files."""
         self._lock = native.Lock()
         self._file: Path | None = None
         self._sequence = 0
-        # For each file of this process: its directory's identity, and the number of records
-        # per severity.
+        # For each file of this process: the result of _directory_now() when the file was
+        # created, and the number of records per severity.
         self._kept: dict[Path, tuple[object, Counter[int]]] = {}
         self._lost: Counter[int] = Counter()
         self._used = 0
@@ -149,7 +150,7 @@ class Quarantine:
                 marks, reason = severity_bytes(severities), reason[:_MAX_REASON]
                 try:
                     self._add(body, marks, reason)
-                except FileNotFoundError:  # another program has removed the directory
+                except FileNotFoundError:  # another program removed the directory: recreate it
                     self._measured_at = float("-inf")
                     self._add(body, marks, reason)
         except (OSError, SpoolFullError) as error:
@@ -188,11 +189,11 @@ class Quarantine:
             os.close(fd)  # this also releases the lock
 
     def take_lost(self) -> list[int]:
-        """Return one severity per record that was deleted together with the directory.
+        """Return the severities of the records that were lost with the quarantine's directory.
 
-        Each record is reported only once, by the first call after its deletion.  If a single
-        file is missing, a user has replayed or deleted it, so its records do not count as
-        lost.  Never raises.  Blocks while it reads the status of some files.
+        The list has one number per record, and each lost record is returned only once.  If
+        only a file is missing, a user has replayed or deleted it, so its records do not count
+        as lost.  Never raises.  Blocks while it reads the status of some files.
         """
         if not self._lock.acquire(timeout=_PAUSE):
             return []  # a batch is being added, so the directory exists
@@ -211,7 +212,10 @@ class Quarantine:
                 del self._kept[path]
 
     def _directory_now(self) -> object:
-        """Return the directory's identity, which changes if another directory replaces it."""
+        """Return the directory's device and inode numbers, or None if it is missing.
+
+        If the directory is deleted and created again, the result changes.
+        """
         with contextlib.suppress(OSError):
             status = self.path.stat()
             return status.st_dev, status.st_ino
@@ -272,7 +276,7 @@ class Quarantine:
             try:
                 sync_data(fd)
             except OSError as error:
-                self._file = None  # after a failed sync, the content on disk is unknown
+                self._file = None  # start a new file: what a failed sync wrote is unknown
                 announce(
                     f"quarantine sync {self._label}",
                     f"{self._label}: {self.path} may not survive a power failure: {error}",
@@ -349,10 +353,10 @@ class QuarantineFile:
                     yield Refused(one.header.time_ns, reason, marks, body, one.header.sequence)
 
     def __enter__(self) -> Self:
-        """Lock the file.
+        """Lock the file.  Blocks for up to two seconds while another process holds the lock.
 
         Raises:
-            BlockingIOError: another process holds the lock.
+            BlockingIOError: another process still holds the lock.
             OSError: the file was removed or cannot be opened.
         """
         self._fd = open_file(self.path, UPDATE)
@@ -370,7 +374,7 @@ class QuarantineFile:
         return self
 
     def settle(self, refused: Refused) -> None:
-        """Remove this batch from the file when the context ends."""
+        """Remove the batch ``refused`` from the file when the ``with`` block ends."""
         self._settled.add(refused.sequence)
 
     def __exit__(
@@ -379,7 +383,10 @@ class QuarantineFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Remove the settled batches, or the whole file if none is left, and release the lock."""
+        """Remove the settled batches, and unlock the file.
+
+        If no other batch is left, the file is removed.
+        """
         try:
             if self._settled:
                 self._rewrite()
@@ -419,7 +426,7 @@ class QuarantineFile:
             os.close(fd)
 
     def move(self, path: Path) -> None:
-        """Move the locked file to ``path``.
+        """Move the locked file and its credentials digest to ``path``.
 
         Raises:
             OSError: the file cannot be moved.
@@ -431,7 +438,7 @@ class QuarantineFile:
         self.path.rename(path)
 
     def remove(self) -> None:
-        """Remove the locked file.
+        """Remove the locked file and its credentials digest.
 
         Raises:
             OSError: the file cannot be removed.

@@ -1,7 +1,7 @@
 """Rescues this process's frames whose files another program deleted, replaced or truncated.
 
-The newest frames are in memory, and a deleted file can still be read while it is open.  These
-frames are sent or written again; all other frames count as lost.
+The newest frames are in memory, and a deleted file can still be read while it is open.  The
+frames found there are sent or written again; all other frames count as lost.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class LostSegment:
 
     Attributes:
         segment: the segment, which is no longer part of its store.
-        left: the total of the unread frames that :meth:`Salvage.next` has not returned yet.
-        file: the open file that ``frames`` reads, or None.
+        left: the number of unread frames, records and bytes that :meth:`Salvage.next` has not
+            returned yet.
+        file: the open file from which ``frames`` reads, or None.
         frames: the unread frames that can still be read.
     """
 
@@ -37,14 +38,14 @@ class LostSegment:
     frames: Iterator[Frame]
 
     def close(self) -> None:
-        """Close the file.  If the file was only truncated, delete it."""
+        """Close the file, and delete it if it still exists (another program truncated it)."""
         self.abandon()
         with contextlib.suppress(OSError):
             if self.segment.path.lstat().st_ino == self.segment.inode:
                 self.segment.path.unlink()
 
     def abandon(self) -> None:
-        """Close the file in a forked child."""
+        """Close the file, without deleting it, in a forked child."""
         if self.file is not None:
             self.file.close()
 
@@ -53,7 +54,7 @@ class Salvage:
     """A queue of frames from lost segments.
 
     Attributes:
-        left: the total of the frames in the queue; any thread may read it.
+        left: the number of frames, records and bytes in the queue.  Any thread may read it.
     """
 
     def __init__(self, state: SpoolState) -> None:
@@ -68,7 +69,10 @@ class Salvage:
         self._segments.append(segment)
 
     def next(self) -> Frame | None:
-        """Return the next frame, or None.  Blocks on disk I/O; never raises."""
+        """Return the next frame that can be read, or None if the queue is empty.
+
+        Unreadable frames count as lost.  Blocks on disk I/O; never raises.
+        """
         frame, self._returned = self._returned, None
         while frame is None and self._segments:
             first = self._segments[0]
@@ -85,12 +89,12 @@ class Salvage:
         return frame
 
     def put_back(self, frame: Frame) -> None:
-        """Return ``frame`` to the queue as the next frame."""
+        """Put ``frame`` back in the queue, so that :meth:`next` returns it again."""
         self._returned = frame
         self.left.add(frame.amount)
 
     def close(self) -> None:
-        """Count the remaining frames of the queue as lost."""
+        """Empty the queue, and count its frames as lost."""
         while frame := self.next():
             self._state.count_lost(frame.amount, frame.segment.path, is_adopted=False)
 

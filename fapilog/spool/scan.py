@@ -1,7 +1,7 @@
 """Reads the frames of a segment, and skips damaged frames.
 
-At the end of a segment, a crash leaves an incomplete frame, and a power failure leaves zeros.
-Neither counts as damage.  After damage, reading continues at the next frame header with a
+At the end of a segment, a crash may leave an incomplete frame, and a power failure may leave
+zeros.  Neither counts as damage.  After damage, reading continues at the next frame header with a
 correct checksum.
 """
 
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 _MAX_DAMAGES: Final = 1000
 #: The number of bytes that one step searches for a frame.
 _WINDOW: Final = 1 << 16
-#: The limits of a step: the number of frames, and the seconds if it finds no frame.
+#: A scan step ends after this number of frames, or after ``_STEP_TIME`` seconds if no intact
+#: frame is found.
 _STEP: Final = 256
 _STEP_TIME: Final = 0.001
-#: The minimum length of damage that later readers skip, in bytes.
+#: Damaged ranges of at least this many bytes are remembered, so that later readers skip them.
 _LONG: Final = 1 << 20
 
 
@@ -65,7 +66,7 @@ class Found(NamedTuple):
 def walk(
     file: SegmentFile, start: int, end: int, *, last: int | None = None, load: bool
 ) -> Iterator[Found | Damage]:
-    """Yield the intact frames and the damage between two offsets; see :func:`walk_in_steps`."""
+    """Yield the intact frames and the damaged ranges; see :func:`walk_in_steps`."""
     for one in walk_in_steps(file, start, end, last=last, load=load):
         if one is not None:
             yield one
@@ -74,24 +75,26 @@ def walk(
 def walk_in_steps(
     file: SegmentFile, start: int, end: int, *, last: int | None, load: bool
 ) -> Iterator[Found | Damage | None]:
-    """Like :func:`walk`, but yield None from time to time while no frame is found.
+    """Yield the intact frames and the damaged ranges between ``start`` and ``end``.
 
+    While no frame is found, yield None from time to time, so that the caller can pause.
     Blocks on disk I/O.  Memory holds one frame at a time.
 
     Args:
         file: the segment.
         start: the offset where the first frame should begin.
         end: the offset at which reading ends (exclusive).
-        last: the sequence number of the frame before ``start``; None if it is not known.
-        load: whether all payloads are loaded and checked; otherwise a payload is only checked
-            if no other frame follows it.
+        last: the sequence number of the frame before ``start``, or None if it is not known.
+        load: whether all payloads are loaded and checked.  Otherwise, a payload is checked
+            only if no other frame follows it.
 
     Raises:
         OSError: the disk failed.
     """
-    offset, broken = start, -1  # broken: the start of the current damage, or -1
+    offset, broken = start, -1  # broken: the offset where the current damage starts, or -1
     following: FrameHeader | None = None
-    # Limits the bytes loaded for headers that no other frame follows: many of them may be false.
+    # The bytes that may still be loaded to check headers that no other frame follows.  Damage
+    # may contain many false headers, and each of them may announce a long payload.
     budget = end - start + MAX_FRAME
     while True:
         header = following
@@ -110,7 +113,7 @@ def walk_in_steps(
         is_bad = payload is None and (load or not is_framed)
         if is_bad or (last is not None and header.sequence <= last):
             broken = header.offset if broken < 0 else broken
-            # If another frame follows, the length in the header is correct.
+            # If another frame follows, the length in the header is correct: skip the frame.
             offset = header.end if is_framed else header.offset + 1
             yield None
             continue
@@ -127,7 +130,10 @@ def walk_in_steps(
 
 
 def _find(file: SegmentFile, offset: int, end: int) -> Generator[None, None, FrameHeader | None]:
-    """Return the first intact header from ``offset`` on whose frame does not exceed ``end``."""
+    """Return the first intact frame header from ``offset`` on, or None.
+
+    Frames that extend beyond ``end`` are ignored.  Yields None after each window.
+    """
     while offset < end:
         until = min(offset + _WINDOW, end)
         header = find_frame(file, offset, until, end)
@@ -139,7 +145,10 @@ def _find(file: SegmentFile, offset: int, end: int) -> Generator[None, None, Fra
 
 
 def _is_torn(file: SegmentFile, offset: int, end: int) -> Generator[None, None, bool]:
-    """Return whether the bytes from ``offset`` on may result from a crash or power failure."""
+    """Return True if the segment ends at ``offset`` as a crash or power failure may leave it.
+
+    The bytes from ``offset`` on are then an incomplete frame or zeros.  Other bytes are damage.
+    """
     if end - offset < FRAME_HEADER_SIZE or parse_frame(file, offset, end) is not None:
         return True
     return (yield from file.holds_zeros(offset, end))
@@ -147,29 +156,30 @@ def _is_torn(file: SegmentFile, offset: int, end: int) -> Generator[None, None, 
 
 @dataclass
 class Scan:
-    """The findings about one segment.
+    """The results of scanning one segment.
 
     Attributes:
+        path: the segment's path.
         size: the length of the file in bytes.
         disk: the disk space that the file occupies, in bytes.
         inode: the file's inode number.
-        header: the segment's header; None if it is damaged or was never written.
+        header: the segment's header, or None if it is damaged or was never written.
         is_readable: whether the file may contain frames after its header.
         problem: the reason why the segment must not be used, or "".
         is_newer: whether the segment must not be used because a later release wrote it.
-        identity: the :func:`fapilog.spool.format.format_id` of the segment's wire format; None
-            if the format is not known.
+        identity: the :func:`fapilog.spool.format.format_id` of the segment's wire format, or
+            None if the format is not known.
         start: the offset of the first frame that is not settled.
         end: the offset where the last unsettled frame ends (exclusive).
         is_complete: whether the segment was read to its end.
-        gaps: the long ranges without an intact frame, as ``{start: end}``.
-        file: the open segment while it is being read.
+        gaps: the damaged ranges of 1 MiB or more, as ``{start: end}``.
+        file: the open file during the scan, or None.
         frames: the number of intact frames that are not settled.
         records: the number of records in the unsettled frames.
         bytes: the size of the unsettled frames in bytes.
-        oldest_ns: the time of the first unsettled frame; 0 if there is none.
+        oldest_ns: the time of the first unsettled frame, or 0 if there is none.
         damages: the damaged ranges, at most a thousand.
-        damaged_frames: the number of frames that damage destroyed.
+        damaged_frames: the number of damaged frames, estimated from the sequence numbers.
     """
 
     path: Path
@@ -194,7 +204,7 @@ class Scan:
     damaged_frames: int = 0
 
     def note(self, *damages: Damage) -> None:
-        """Record damaged ranges."""
+        """Add damaged ranges to the results."""
         for damage in damages:
             self.damaged_frames += damage.frames
             if len(self.damages) < _MAX_DAMAGES:
@@ -204,6 +214,8 @@ class Scan:
 
     def count(self, header: FrameHeader, floor: int) -> bool:
         """Count a frame if it is not settled and has the segment's wire format.
+
+        Frames with a sequence number below ``floor`` are settled.
 
         Returns:
             Whether the frame was counted.
@@ -227,7 +239,7 @@ def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
 
     Args:
         path: the segment's path.
-        floor: the lowest sequence number that is not settled; earlier frames, and damage
+        floor: the lowest sequence number that is not settled.  Earlier frames, and damage
             between them, are not counted.
         load: whether the payloads are also loaded and checked.
     """
@@ -240,13 +252,13 @@ def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
 def scan_in_steps(
     found: Scan, floor: int = 0, *, load: bool = False, settled: int = 0
 ) -> Iterator[None]:
-    """Like :func:`scan`, but in steps of about a millisecond.
+    """Like :func:`scan`, but yield None after each step of about a millisecond.
 
     Args:
-        found: the object that receives the findings; every step updates it.
+        found: the object that receives the results; every step updates it.
         floor: see :func:`scan`.
         load: see :func:`scan`.
-        settled: an offset before which all frames are settled; 0 if it is not known.
+        settled: an offset before which all frames are settled, or 0 if it is not known.
     """
     try:
         with contextlib.closing(SegmentFile(found.path)) as file:
@@ -267,7 +279,10 @@ def scan_in_steps(
 
 
 def wire_format_of(path: Path) -> int | None:
-    """Return the :func:`format_id` from a segment's header, or None.  Never raises."""
+    """Return the :func:`format_id` of the wire format that a segment's header names.
+
+    If the header cannot be read, the result is None.  Never raises.
+    """
     try:
         with contextlib.closing(SegmentFile(path)) as file:
             header = read_segment_header(file)
@@ -318,7 +333,10 @@ def _read_frames(
 
 
 def _is_settled(file: SegmentFile, offset: int, floor: int, size: int) -> bool:
-    """Return whether the frame at ``offset`` is not settled, or the file ends there."""
+    """Check a cursor's claim that all frames before ``offset`` are settled.
+
+    Return True if an unsettled frame starts at ``offset``, or if the file ends there.
+    """
     if offset >= size:
         return offset == size
     header = parse_frame(file, offset, size)

@@ -1,4 +1,4 @@
-"""The spool of one sink: the store of this process, and the stores that it has adopted."""
+"""The spool of one sink: the store of this process, and the adopted stores of dead processes."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from fapilog.spool.options import SpoolOptions
     from fapilog.spool.store import Frame
 
-#: The number of segments that :attr:`Spool.is_whole` checks: 8 GiB at the default size.
+#: The maximum number of segments that :attr:`Spool.is_whole` checks: 8 GiB at the default size.
 _TRUSTED: Final = 1024
-#: An adopted directory is checked in smaller steps: the number of segments is divided by this.
+#: :meth:`Spool.check` examines this many times fewer segments in each adopted directory than in
+#: this process's directory, because there may be many adopted directories.
 _ADOPTED_SHARE: Final = 32
 _NO_LOCK: Final = contextlib.nullcontext()
 
@@ -46,19 +47,20 @@ class Spool:
     properties without the lock.
 
     Args:
-        sink_name: the sink's name; its directory is named after the name and
-            the destination.
+        sink_name: the sink's name.  The sink's directory is named after ``sink_name`` and
+            ``destination``.
         wire_format: the name of the packed batches' format, 1 to 48 bytes.
         options: the user's options.
         destination: a description without secrets of where the sink sends records.  Records
             for another destination or in another format are neither adopted nor changed.
         credentials: the secrets that the sink sends, or "".  Records that were logged with
-            other credentials are not adopted.  Only a salted digest is written to disk.
+            other credentials are not adopted.  Only a salted digest of the secrets is written
+            to disk.
         label: the sink's name in announcements, by default ``sink_name``.
         cache_bytes: the maximum number of bytes of unread batches that are kept in memory, so
             that a fast reader does not need the disk.
-        now_ns: a clock in nanoseconds since the Unix epoch, for tests.
-        monotonic: a clock in seconds, for tests.
+        now_ns: the clock, in nanoseconds since the Unix epoch; tests replace it.
+        monotonic: the clock that measures intervals, in seconds; tests replace it.
 
     Raises:
         ConfigurationError: the sink's name or the format's name cannot be used.
@@ -112,7 +114,7 @@ class Spool:
         """
         try:
             make_sink_directory(self._path, self._owner)
-            _ = self._credentials.mark  # computed here, because the digest takes about 10 ms
+            _ = self._credentials.mark  # compute the digest now: it takes about 10 ms
             create(self._path, self._now_ns()).remove()
             with contextlib.suppress(PermissionError):  # the parent directory may be unreadable
                 sync_directory(self._path.parent)
@@ -151,7 +153,10 @@ class Spool:
 
     @property
     def unread_records(self) -> int:
-        """The number of unsettled records that :meth:`read` has not returned, or 0 if closed."""
+        """The number of unsettled records that :meth:`read` has not returned.
+
+        In a closed spool, the number is 0.
+        """
         if self._closed:
             return 0
         found = self._state.own.unread.records + self._state.adopted.unread.records
@@ -181,7 +186,8 @@ class Spool:
         Args:
             body: the packed batch.
             severities: the severity number of each record.
-            item: an object that :meth:`read` also returns if the body is still in memory.
+            item: an object that is kept in memory with the body.  :meth:`read` returns it in
+                :attr:`Frame.item`, unless it has to read the batch from disk.
             read: whether the caller is already sending the batch, so that :meth:`read`
                 must not return it.
 
@@ -252,20 +258,24 @@ class Spool:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all files of this process exist in their full length."""
+        """Whether all segments of this process exist in their full length.
+
+        False if :meth:`mend` has to write batches again.  Blocks while it reads the status of
+        files.
+        """
         return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 
     def check(self, most: int = MAX_CHECKED) -> None:
-        """Check whether another program deleted, replaced or truncated files.
+        """Find files that another program deleted, replaced or truncated.
 
-        :meth:`mend` writes the unread batches of these files again if they can be read;
-        unreadable batches count as corrupt.  Batches that :meth:`read` has returned stay in
-        memory (:attr:`Frame.is_lost`).  Never raises; blocks while it reads the status of
-        files.
+        If this process wrote such a file, the unread batches that can still be read are queued,
+        and :meth:`mend` writes them again.  Other unread batches count as corrupt.  Batches
+        that :meth:`read` has returned stay in memory (:attr:`Frame.is_lost`).  Never raises;
+        blocks while it reads the status of files.
 
         Args:
-            most: the number of segments to check; the next call continues with the following
-                segments.
+            most: the maximum number of this process's segments to check.  The next call
+                continues with the following segments.
         """
         for store in list(self._adopted.stores):
             for segment in store.missing(most // _ADOPTED_SHARE):
@@ -291,7 +301,11 @@ class Spool:
             )
 
     def mend(self) -> bool:
-        """Write one batch of a lost file again.  Return True if there may be more.
+        """Write one batch of a lost file again.
+
+        Returns:
+            True if a batch was written, so the caller should call again; False if no batch is
+            left.
 
         Raises:
             SpoolFullError, OSError: see :meth:`append`; the next call tries to write the same
@@ -310,7 +324,7 @@ class Spool:
     # ---- syncing
 
     def sync(self) -> None:
-        """Sync all files if ``sync_interval`` has passed or a segment is full.
+        """Sync all files if a segment is full or the last sync is ``sync_interval`` seconds ago.
 
         Blocks on disk I/O; never raises.  Thread-safe.
         """
@@ -353,7 +367,8 @@ class Spool:
         segment.  Never raises.
 
         Returns:
-            Whether some directories are left for later because too many are already adopted.
+            Whether some directories are left for a later call, because the maximum number of
+            directories (64) is already adopted.
         """
         if self._closed:
             return False
@@ -361,7 +376,7 @@ class Spool:
         return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
 
     def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
-        """Scan the locked directories for about a millisecond.  Return True if more remains.
+        """Scan a locked directory for about a millisecond.  Return True if scans are unfinished.
 
         Only one thread at a time may call this method.  Blocks on disk I/O; never raises.
 
@@ -375,8 +390,8 @@ class Spool:
     def close(self) -> None:
         """Sync and release all directories, and remove empty directories.
 
-        Unsettled batches stay on disk and in :attr:`pending_records`.  Blocks on disk I/O;
-        never raises.  A second call does nothing.
+        Unsettled batches stay on disk, and :attr:`pending_records` still counts them.  Blocks
+        on disk I/O; never raises.  A second call does nothing.
         """
         if self._closed:
             return
@@ -389,7 +404,7 @@ class Spool:
             own.close()
 
     def after_fork(self) -> None:
-        """Start empty in a forked child, because the files and locks belong to the parent."""
+        """Become empty in a forked child, because the files and locks belong to the parent."""
         self._adopted.abandon()
         self._salvage.abandon()
         if self._own is not None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: The number of segments that one check examines by default.
 MAX_CHECKED: Final = 128
-#: Errors that are not caused by the segment, so reading is tried again later.
+#: Errors that the segment does not cause.  After such an error, reading is tried again later.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
@@ -39,7 +39,7 @@ _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 @dataclass(eq=False)
 class Amount:
-    """A count of frames, records and bytes."""
+    """A number of frames, with the number of their records and their size in bytes."""
 
     frames: int = 0
     records: int = 0
@@ -60,12 +60,12 @@ class Amount:
 
 @dataclass(eq=False)
 class Corruption:
-    """Counts of the data that cannot be read from the disk; any thread may read them.
+    """Counts of the data that cannot be read from the disk.  Any thread may read the counts.
 
     Attributes:
         frames: the number of damaged frames, estimated from the sequence numbers.
         records: the number of lost records that had been counted as pending.
-        adopted: the number of lost records that a dead process had written.
+        adopted: the number of these records that a dead process had written.
         segments: the number of segments that are unreadable or have a newer format version.
     """
 
@@ -75,7 +75,10 @@ class Corruption:
     segments: int = 0
 
     def count(self, lost: Amount, *, is_adopted: bool) -> None:
-        """Count the lost frames, whose records had been counted as pending."""
+        """Count lost frames whose records had been counted as pending.
+
+        ``is_adopted`` is True if a dead process had written the frames.
+        """
         self.frames += lost.frames
         self.records += lost.records
         if is_adopted:
@@ -84,11 +87,13 @@ class Corruption:
 
 @dataclass(eq=False)
 class Tally:
-    """The totals of this process's store, or of all adopted stores; any thread may read them.
+    """The amounts in this process's store, or the sums of the amounts in all adopted stores.
+
+    Any thread may read them.
 
     Attributes:
         waiting: the number of frames, records and bytes that are not settled.
-        unread: the same numbers for the frames that :meth:`Store.read` has not returned.
+        unread: the number of frames, records and bytes that were neither read nor sent yet.
         disk: the number of bytes in all segments.
     """
 
@@ -113,11 +118,11 @@ class SpoolState:
         self.identity = format_id(self.wire_format)
 
     def announce(self, kind: str, text: str) -> None:
-        """Announce an error of the spool.  All errors of one kind share a rate limit."""
+        """Announce an error of the spool.  All errors of the same ``kind`` share a rate limit."""
         diagnostics.announce(f"spool {kind} {self.label}", f"{self.label}: {text}")
 
     def count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
-        """Count and announce frames whose file another program deleted or truncated."""
+        """Count and announce frames whose file another program deleted, replaced or truncated."""
         if lost.frames > 0:
             self.corrupt.count(lost, is_adopted=is_adopted)
             self.announce(
@@ -140,11 +145,12 @@ class Segment:
         size: the number of bytes that :attr:`Tally.disk` includes for this file.
         inode: the file's inode number.
         sealed: whether the segment is complete, so that no frames will be added.
-        unread: the total of the frames that :meth:`Store.read` has not returned.
-        waiting: the total of the frames that are not settled.
+        unread: the number of frames, records and bytes that were neither read nor sent yet.
+        waiting: the number of frames, records and bytes that are not settled.
         is_lost: whether another program deleted, replaced or truncated the file.
-        is_kept: whether the file is never deleted, because a range of it could not be read.
-        gaps: the long ranges without an intact frame, as ``{start: end}``.
+        is_kept: whether the file stays on disk after all frames are settled, because the scan
+            could not read it to its end.
+        gaps: the damaged ranges of 1 MiB or more, which are skipped, as ``{start: end}``.
     """
 
     path: Path
@@ -163,7 +169,7 @@ class Segment:
     _found_end: int = 0  # the offset at which the current walk() ends
 
     def next_found(self) -> Found | None:
-        """Return the next intact frame from ``position`` on, or None at the end.
+        """Return the next intact frame from ``position`` on, or None at the segment's end.
 
         Raises:
             OSError: the segment cannot be read.
@@ -197,12 +203,12 @@ class Segment:
         return status.st_ino == self.inode and status.st_size >= self.end
 
     def skip_to(self, position: int) -> None:
-        """Continue to read at ``position``."""
+        """Make :meth:`next_found` continue at the offset ``position``."""
         self.position = position
         self._found = None
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return the file that is open for reading, or None.  The caller must close it."""
+        """Return the file that was opened for reading, or None.  The caller must close it."""
         file, self._file, self._found = self._file, None, None
         return file
 
@@ -218,7 +224,7 @@ class Segment:
         self.close_reader()
 
     def abandon(self) -> None:
-        """Close all files in a forked child, without releasing the locks of the parent."""
+        """Close all files in a forked child."""
         self.close_reader()
 
 
@@ -231,7 +237,7 @@ class Frame:
         time_ns: the time when the frame was written, in nanoseconds since the Unix epoch.
         severities: the severity number of each record.
         body: the packed batch.
-        item: the object that was passed to :meth:`Spool.append` with the batch; None if the
+        item: the object that was passed to :meth:`Spool.append` with the batch, or None if the
             frame was read from the disk.
         size: the length of the frame on disk in bytes.
         end: the offset where the frame ends (exclusive).
@@ -251,7 +257,7 @@ class Frame:
 
     @property
     def amount(self) -> Amount:
-        """The amount of this frame alone: one frame, its records and its size."""
+        """The amount that this frame adds to a sum: one frame, its records and its size."""
         return Amount(1, len(self.severities), self.size)
 
     @property
@@ -261,7 +267,10 @@ class Frame:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the frame exists only in memory, because its file was deleted or truncated."""
+        """Whether the frame exists only in memory.
+
+        If so, another program has deleted, replaced or truncated the file.
+        """
         return self.segment.is_lost
 
 
@@ -287,11 +296,11 @@ class Store:
         self.cursor = Cursor(directory.path)
         self._segments: list[Segment] = []
         self._unread: deque[Segment] = deque()  # segments that have not been read to their end
-        # A frame is "handed out" when read() returns it, or when it was sent during append().
-        self._next = max(self.cursor.floor, 1)  # the lowest sequence not handed out
+        # A frame is "handed out" when read() returns it, or when append() is called with read=True.
+        self._next = max(self.cursor.floor, 1)  # the lowest sequence number not handed out
         self._ahead: set[int] = set()  # numbers above _next that were handed out or settled
         self._out: set[int] = set()  # numbers that were handed out but are not settled
-        self._order: list[int] = []  # a heap of the numbers in _out and of some settled numbers
+        self._order: list[int] = []  # a heap of _out; settled numbers are removed later
         self.is_complete = not is_adopted
         self._growing: Segment | None = None  # the segment that is being scanned
         self._grown = Amount()  # the frames of _growing that are already counted
@@ -302,7 +311,7 @@ class Store:
     # ---- adding the results of a scan
 
     def extend(self, found: Scan) -> int:
-        """Add the frames that a scan has found since the previous call for the same segment.
+        """Add the frames that a scan has found since the previous call for this segment.
 
         Returns:
             The number of new records.
@@ -364,7 +373,10 @@ class Store:
     # ---- reading
 
     def read(self) -> Frame | None:
-        """Return the next frame, which is then handed out, or None if no frame is ready."""
+        """Return the next frame, or None if no frame is ready.  Blocks on disk I/O.
+
+        Frames that were already sent or settled are skipped.  Never raises.
+        """
         while self._unread:
             segment = self._unread[0]
             try:
@@ -387,7 +399,7 @@ class Store:
         return None
 
     def frame_of(self, segment: Segment, found: Found) -> Frame | None:
-        """Return a frame that was read from disk, or None if it has another wire format."""
+        """Build a :class:`Frame` from ``found``, or return None if it has another wire format."""
         header, payload = found
         if payload is None or header.format_id != self._state.identity:
             return None
@@ -396,7 +408,7 @@ class Store:
         return Frame(header.sequence, header.time_ns, marks, body, None, *where)
 
     def _is_due(self, sequence: int) -> bool:
-        """Return whether the frame with number ``sequence`` has not been handed out yet."""
+        """Return whether frame ``sequence`` has been neither handed out nor settled."""
         if sequence in self._ahead:
             self._go_on_at(sequence)
             return False
@@ -407,7 +419,10 @@ class Store:
         self._mark_out(frame)
 
     def _go_on_at(self, sequence: int) -> None:
-        """Continue at ``sequence`` or, if it is in ``_ahead``, at the next number that is not."""
+        """Set ``_next`` to the first number from ``sequence`` on that is not in ``_ahead``.
+
+        The numbers before it are removed from ``_ahead``.
+        """
         while sequence in self._ahead:
             self._ahead.discard(sequence)
             sequence += 1
@@ -419,7 +434,7 @@ class Store:
         self._count_read(frame.segment, frame.amount)
 
     def _finish(self, segment: Segment) -> None:
-        """At the end of a segment, count the frames that could not be read as lost."""
+        """Close a segment that was read to its end, and count its unreadable frames as lost."""
         segment.close_reader()
         lost = replace(segment.unread)
         if lost.frames > 0:
@@ -439,7 +454,7 @@ class Store:
         sequence = frame.sequence
         if not self._is_open:
             return
-        if frame.is_lost:  # the totals no longer include this frame
+        if frame.is_lost:  # give_up() has already subtracted this frame
             self._out.discard(sequence)
             self._move_cursor(frame)
             return
@@ -465,7 +480,7 @@ class Store:
             self._drop(segment)
 
     def _move_cursor(self, frame: Frame) -> None:
-        """Write the cursor if settling ``frame`` changed the lowest unsettled sequence."""
+        """Write the cursor if settling ``frame`` changed the lowest unsettled sequence number."""
         while self._order and self._order[0] not in self._out:
             heapq.heappop(self._order)
         floor = min(self._order[0], self._next) if self._order else self._next
@@ -488,7 +503,8 @@ class Store:
     def missing(self, most: int = MAX_CHECKED) -> list[Segment]:
         """Return segments whose files another program deleted, replaced or truncated.
 
-        Checks ``most`` segments.  The next call continues with the following segments.
+        Checks ``most`` segments and the newest segment.  The next call continues with the
+        following segments.  If the directory itself is missing, all segments are returned.
         """
         segments = self._segments
         if not self.directory.is_there:
@@ -506,7 +522,7 @@ class Store:
         self.cursor.renew()
 
     def give_up(self, segment: Segment) -> Amount:
-        """Remove a lost segment from the store.  Return the total of its unread frames."""
+        """Remove a lost segment from the store.  Return the amount of its unread frames."""
         left = replace(segment.unread)
         self._tally.unread.take(left)
         self._tally.waiting.take(segment.waiting)
@@ -535,7 +551,7 @@ class Store:
     # ---- syncing and closing
 
     def sync(self) -> None:
-        """Sync all files to disk, so that their content survives a power failure.
+        """Sync the store's files to disk, so that their content survives a power failure.
 
         Thread-safe without the delivery's lock.  Blocks on disk I/O; never raises.
         """
@@ -553,7 +569,7 @@ class Store:
         self._state.announce("sync", f"{path} may not survive a power failure: {why}")
 
     def close(self) -> bool:
-        """Close all files, release the directory, and remove it if it is empty.
+        """Close all files, and unlock the directory.  Remove the directory if no segment is left.
 
         Returns:
             Whether the directory no longer exists.

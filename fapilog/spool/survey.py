@@ -1,7 +1,7 @@
 """Reports about the spool's files on disk, for the command line.
 
-:func:`survey` changes nothing.  Other functions change only directories and files that they
-have locked.
+:func:`survey` changes nothing.  The functions that delete or move directories and files lock
+them first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DirectoryReport:
         is_alive: whether a living process has created or adopted the directory.
         problem: the reason why the directory cannot be read, or "".
         segments: the results of scanning the segments.
-        mark: the credentials mark, which shows the credentials that the records need.
+        mark: the digest of the credentials that the records need, or "" if there is none.
     """
 
     path: Path
@@ -66,7 +66,10 @@ class DirectoryReport:
 
     @property
     def oldest_ns(self) -> int:
-        """The time of the oldest unsettled batch, in nanoseconds since the Unix epoch, or 0."""
+        """The time of the oldest unsettled batch, in nanoseconds since the Unix epoch.
+
+        If there is no unsettled batch, the time is 0.
+        """
         return min((s.oldest_ns for s in self.segments if s.oldest_ns), default=0)
 
     @property
@@ -107,7 +110,8 @@ def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
 
     Args:
         directory: the spool's directory from the options.
-        load: whether the payloads are also loaded and checked.
+        load: whether the payloads are also loaded and checked.  The counts then include
+            settled frames in segments that still exist.
 
     Raises:
         OSError: the directory cannot be read.
@@ -144,7 +148,7 @@ def _look_at_directory(path: Path, name: DirectoryName, *, load: bool) -> Direct
 
 
 def _is_gone(found: Scan) -> bool:
-    """Return whether a segment was deleted during the survey, because it was delivered."""
+    """Return whether a file was deleted during the survey, for example after its delivery."""
     return bool(found.problem) and not os.path.lexists(found.path)
 
 
@@ -155,7 +159,7 @@ def purge_directory(report: DirectoryReport) -> bool:
     """Delete a dead process's segments, and the directory if it has no other files.
 
     Returns:
-        Whether the directory was deleted.  It is kept if a process owns it now.
+        Whether the directory no longer exists.  It is kept if a process owns it now.
 
     Raises:
         OSError: the directory belongs to another user, or a file cannot be deleted.
@@ -187,9 +191,9 @@ def purge_quarantine(report: SinkReport) -> Iterator[Path]:
 
 
 def other_credentials(report: SinkReport, credentials: Credentials) -> SinkReport:
-    """Return the part of a report about records that need other credentials.
+    """Return a copy of a report with only the records that ``credentials`` do not match.
 
-    Directories of living processes are excluded.
+    The directories of living processes are left out.
     """
     orphans = [one for one in report.directories if not one.is_alive]
     marks = [(one, read_mark(mark_beside(one.path))) for one in report.quarantine]
@@ -203,9 +207,10 @@ def other_credentials(report: SinkReport, credentials: Credentials) -> SinkRepor
 def give_to(
     report: SinkReport, owner: Owner, root: Path, credentials: Credentials
 ) -> Iterator[tuple[Path, str]]:
-    """Move the directories of dead processes and the quarantine to another sink.
+    """Move the directories of dead processes and the files in quarantine to another sink.
 
-    They move to the directory of the sink ``owner`` and get that sink's credentials mark.
+    The directories and files move to the directory of the sink ``owner`` inside ``root``, and
+    are stored there with the digest of that sink's ``credentials``.
 
     Yields:
         For each directory or file, its path and the reason why it was not moved, or "".

@@ -1,9 +1,9 @@
-"""Exceptions as attributes: captured on the caller's thread, formatted on the worker.
+"""Turns exceptions into attributes.
 
-A capture contains a summary of the frames and keeps no frame alive.  The worker
-does the expensive part: it reads the source lines and formats the text as the
-interpreter does, but without the lines of ``^^^^``, for which ``traceback`` would
-parse the source.
+The caller's thread makes a :class:`Capture`, which summarises the frames and keeps
+none of them alive.  The worker does the expensive work: it reads the source lines and
+formats the text as the interpreter does.  It leaves out the lines of ``^^^^``, because
+``traceback`` would have to parse the source for them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _MAX_WALK: Final = 5_000
 MAX_TEXT: Final = 32_768
 _LONGEST_LINE: Final = 4096
 
-# True while the code of an exception's class runs: a __str__ that logs its own
-# exception would recurse without end.
+# True while the code of an exception's class runs.  A Capture that is made in this time
+# reads nothing, because a __str__ that logs its own exception would recurse without end.
 _capturing: ContextVar[bool] = ContextVar("fapilog_capturing", default=False)
 
 
@@ -38,7 +38,10 @@ class Capture:
     """The state of an exception at the time of the log call.  Thread-safe.
 
     Attributes:
-        stack: the call stack, which the log call adds if the application asks for it.
+        type_name: the name of the exception's class.
+        message: the ``str`` of the exception.
+        stack: the call stack of the log call, or None.  A log call with ``stack_info``
+            sets it.
     """
 
     __slots__ = ("_summary", "message", "stack", "type_name")
@@ -71,11 +74,9 @@ class Capture:
             self._summary = None
 
     def attributes(self) -> dict[str, str]:
-        """Return ``exception.type``, ``.message`` and ``.stacktrace``, and those of the stack.
+        """Return the exception's type, message and stack trace, and the call stack if it is set.
 
-        Never raises.
-
-        Blocks while it reads source files, so only the worker calls it.
+        Never raises.  Blocks while it reads source files, so only the worker calls it.
 
         Source: https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-logs/
         """
@@ -112,7 +113,7 @@ class Stack:
         self._summary.reverse()
 
     def attributes(self) -> dict[str, str]:
-        """Return ``code.stacktrace``, with the text that :mod:`logging` makes.
+        """Return the call stack as ``code.stacktrace``, formatted as :mod:`logging` does.
 
         Blocks while it reads source files, so only the worker calls it.
 
@@ -123,10 +124,11 @@ class Stack:
 
 
 def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
-    """Return a traceback and the limit that selects :data:`MAX_FRAMES` entries of it.
+    """Return the first entry and the limit with which to read :data:`MAX_FRAMES` entries.
 
-    A negative limit selects the innermost entries.  If there are thousands of entries,
-    the exception object was raised many times, and its newest entries come first.
+    Usually the limit is negative and selects the innermost entries.  A traceback with
+    thousands of entries belongs to an exception object that was raised many times.  Each
+    raise adds entries at the beginning, so a positive limit selects the newest ones.
     """
     first, ahead = entries, entries
     for walked in range(_MAX_WALK):
@@ -139,9 +141,9 @@ def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
 
 
 def _keep_notes(summary: traceback.TracebackException) -> None:
-    """Replace the notes, which may be any objects, with bounded copies."""
+    """Replace the ``__notes__`` of the exceptions, which may be any objects, with snapshots."""
     for one in _parts(summary):
-        notes = getattr(one, "__notes__", None)  # exceptions of Python 3.10 have none
+        notes = getattr(one, "__notes__", None)  # Python 3.10 has no notes
         if notes is not None:
             one.__notes__ = snapshot(notes)  # type: ignore[attr-defined,unused-ignore]
 
@@ -154,7 +156,7 @@ def _forget_columns(summary: traceback.TracebackException) -> None:
 
 
 def _parts(summary: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    """Yield an exception, its causes and contexts, and the members of its groups."""
+    """Yield the summaries of an exception, its causes, its contexts and its group's members."""
     waiting = [summary]
     while waiting:
         one = waiting.pop()
@@ -189,7 +191,8 @@ def _shorten(text: str) -> str:
     head = without_last_word(text[: MAX_TEXT // 4])
     tail = _without_first_lines(text[MAX_TEXT // 4 - MAX_TEXT :])
     if _sign(text, head.rfind("\n") + 1, len(text) - len(tail)):
-        # The name of a secret may be in the removed text, and its value in the tail.
+        # The removed text may contain a secret's name, and the tail its value.  Therefore
+        # the tail must begin with the first line of a frame.
         frame = _frame(tail)
         tail = tail[frame.start() :] if frame else ""
     left_out = len(text) - len(head) - len(tail)
@@ -204,8 +207,9 @@ _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 def _without_first_lines(tail: str) -> str:
     """Remove the first two lines of a text whose beginning was cut off.
 
-    The cut may have split a secret, or removed the name that shows it.  At most
-    4,096 characters of a line are removed.
+    They may contain half of a secret, or a secret whose name was cut off, which redaction
+    would not recognise.  If a line is longer than 4,096 characters, only the first 4,096
+    are removed.
     """
     start = 0
     for _ in range(2):

@@ -1,7 +1,7 @@
 """The bounds of one record, and the types that need no snapshot.
 
-A record is bounded when it is created, so the number of records also bounds the
-memory of the queue and the batches.
+The size of a record is limited when it is created.  Therefore a limit on the number of
+records also limits the memory of the queue and the batches.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from fapilog.errors import ConfigurationError
 #: Types that need no snapshot, because their values cannot change.
 SCALARS: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
 
-#: Protobuf parsers accept 100 nested messages: 6 enclose the attributes of an OTLP
-#: request, and each level of a value takes 3.
+#: Protobuf parsers accept 100 nested messages.  In an OTLP request, 6 messages enclose
+#: the attributes, and each level of a value needs 3 more, so 30 levels fit.
 _MAX_DEPTH: Final = 30
 _LEAST: Final = {"depth": 1, "nodes": 1, "record": 4096}
 
@@ -26,16 +26,16 @@ class Limits:
     """The bounds of one record.  Values that exceed them are truncated and marked.
 
     Attributes:
-        depth: the number of levels of nested containers, 1 to 30.
-        nodes: the total number of values in the containers of the body or of
-            one attribute, at least 1.
-        text: the number of characters in one string, or bytes in one byte string.
-        record: the number of UTF-8 bytes in all texts of a record, at least
-            4096.  Each value in a container adds 8, and each attribute adds 16.
-        attributes: the number of attributes of a record; the default is that of
+        depth: the maximum number of levels of nested containers, 1 to 30.
+        nodes: the maximum number of values in the containers of the body, or in those
+            of one attribute; at least 1.  Values in nested containers count.
+        text: the maximum number of characters in one string, or bytes in one byte string.
+        record: the maximum size of a record, at least 4096: the number of UTF-8 bytes in
+            its texts, plus 8 per value in a container, 16 per attribute, and 64.
+        attributes: the maximum number of attributes of a record.  The default is that of
             the OpenTelemetry specification.
-        attribute_text: a lower limit for each text in the values of attributes; None
-            if only the limit ``text`` applies.
+        attribute_text: the maximum number of characters in each text of an attribute's
+            value, or None.  It has no effect if it is above ``text``.
             Source: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
 
     Raises:
@@ -62,14 +62,14 @@ class Limits:
 
     @cached_property
     def for_attributes(self) -> Limits:
-        """The limits for the values of attributes."""
+        """The limits for the values of attributes: ``attribute_text`` may replace ``text``."""
         if self.attribute_text is None or self.attribute_text >= self.text:
             return self
         return replace(self, text=self.attribute_text, attribute_text=None)
 
     @cached_property
     def shortest(self) -> int:
-        """The lower of the two text limits, of the body and of attributes."""
+        """The lower of two limits: for a text in the body, and for a text in an attribute."""
         return min(self.text, self.for_attributes.text)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue, LogRecord
 
-# The bytes that each record and each attribute add to ``record.size`` besides their texts.
+# The bytes that each record and each attribute add to ``record.size``, besides their texts.
 _RECORD_SIZE: Final = 64
 _ATTRIBUTE_SIZE: Final = 16
 
@@ -29,7 +29,7 @@ _MAX_COUNT: Final = (1 << 32) - 1
 _MAX_SEVERITY: Final = 24
 _MAX_FLAGS: Final = 255
 
-# A cache of attribute_size(), because an application uses few names.
+# The results of attribute_size() by name; an application uses few different names.
 _name_sizes: dict[str, int] = {}
 _MAX_NAMES: Final = 4096
 
@@ -62,21 +62,22 @@ def ordinary_size(
     *,
     flat: bool = False,
 ) -> int:
-    """Return the size of a record whose body and attributes need no change.
+    """Return the size of a record if its body and attributes need no change.
 
-    If all texts together are within the limit of one text, no text is longer, so the
-    texts are not checked one by one.
+    The lengths of texts are not checked one by one: if the whole record is smaller than
+    the limit for one text, so is each text.  A larger record raises an exception.
 
     Args:
-        record: the record; :func:`header_size` counts its other fields.
+        record: the record, of which only the body and the attributes count here;
+            :func:`header_size` returns the size of the other fields.
         limits: the bounds of one record.
-        name_sizes: the :func:`attribute_size` of names that need no change.
-        texts: the set to which this function adds the texts that are the body or the
-            value of an attribute.
-        flat: whether containers and bytes raise an exception.
+        name_sizes: the :func:`attribute_size` by name, for names that need no change.
+        texts: the set to which this function adds the body and the attribute values that
+            are strings.
+        flat: True if a container or bytes must raise an exception.
 
     Raises:
-        Exception: the record may need a change.
+        Exception: the record may need a change, or ``name_sizes`` lacks a name.
     """
     attributes, body = record.attributes, record.body
     if type(attributes) is not dict or len(attributes) > limits.attributes:
@@ -117,7 +118,9 @@ def _rare_size(value: object, limits: Limits, *, flat: bool) -> int:
 
 
 def header_size(record: LogRecord) -> int:
-    """Return the number of bytes in a record's texts outside its body and attributes.
+    """Check all fields of a record except its body and attributes, and return their size.
+
+    Of these fields, only the event name counts, with the number of its UTF-8 bytes.
 
     Raises:
         Exception: a field is not valid.
@@ -136,7 +139,7 @@ def header_size(record: LogRecord) -> int:
 
 @lru_cache(maxsize=1024)
 def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_id: str) -> int:
-    """Check the texts of a header and return their size without the severity text."""
+    """Check the texts and ids of a record; return the number of bytes in the event name."""
     if trace_id != _id(trace_id, 32) or span_id != _id(span_id, 16):
         raise NotPlainError
     names_size([severity_text] if severity_text else [])
@@ -165,7 +168,7 @@ def _time(value: object, other: object) -> int:
 
 
 def _integer(value: object) -> int:
-    """Return a number from 0 to 2**63 - 1 as an int; 0 for other values."""
+    """Return a number from 0 to 2**63 - 1 as an int, or 0 for any other value."""
     plain = snapshot(value)
     number = int(plain) if isinstance(plain, (int, float)) else 0
     return number if 0 <= number <= INT64_MAX else 0
@@ -175,7 +178,7 @@ _is_hex: Final = re.compile("[0-9a-f]+").fullmatch
 
 
 def _id(value: object, digits: int) -> str:
-    """Return a valid id in lower case, else "".
+    """Return an id of ``digits`` hexadecimal digits in lower case, or "" if it is not valid.
 
     Source: https://www.w3.org/TR/trace-context/#trace-id and #parent-id
     """
@@ -209,7 +212,7 @@ def _clean(value: Any, limits: Limits) -> AnyValue:
 
 
 def attribute_size(name: str) -> int:
-    """Return the bytes that an attribute with this name takes besides its value.
+    """Return the number of bytes that an attribute with this name has besides its value.
 
     Raises:
         NotPlainError: the name is not valid.
@@ -218,7 +221,7 @@ def attribute_size(name: str) -> int:
 
 
 def _noted_size(name: str) -> int:
-    """Return the :func:`attribute_size` of a name and cache it."""
+    """Cache and return the :func:`attribute_size` of a name."""
     if len(_name_sizes) >= _MAX_NAMES:
         _name_sizes.clear()
     size = _name_sizes[name] = attribute_size(name)
@@ -228,8 +231,8 @@ def _noted_size(name: str) -> int:
 def _fit_values(record: LogRecord, limits: Limits) -> int:
     """Truncate the largest values until the record is within its limit; return its size.
 
-    The body and every attribute have an equal share.  Large values also share the space
-    that small values leave.
+    The body and every attribute may use an equal share of the limit.  Large values also
+    get the bytes that small values do not use.
     """
     sizes: dict[str | None, int] = {None: measure(record.body, limits)}
     for name, value in record.attributes.items():
@@ -247,7 +250,10 @@ def _fit_values(record: LogRecord, limits: Limits) -> int:
 
 
 def _cut(record: LogRecord, name: str | None, share: int, limits: Limits) -> int:
-    """Fit an attribute (the body if ``name`` is None) into ``share`` bytes; return its size."""
+    """Truncate an attribute to ``share`` bytes and return its new size.
+
+    If ``name`` is None, truncates the body.  If an attribute gets too few bytes, drops it.
+    """
     if name is None:
         record.body = Walk(limits, share).value(record.body) if share >= MARK_CHARGE else "…"
         return measure(record.body, limits)

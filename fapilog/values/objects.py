@@ -1,4 +1,4 @@
-"""Reads the parts of an object of any class, one level deep.
+"""Reads the fields or the items of an object of any class, one level deep.
 
 A snapshot copies plain containers itself and calls :func:`read` for all other
 objects.  The code of the application's classes (``__repr__``, ``items``,
@@ -24,7 +24,12 @@ from typing import Any, Final
 
 @dataclass
 class Pairs:
-    """The named parts of an object, and how many there are; 0 if that is unknown."""
+    """The fields of an object.
+
+    Attributes:
+        parts: pairs of a name and a value, perhaps not all of them.
+        total: the number of fields, or 0 if it is unknown.
+    """
 
     parts: Iterable[tuple[Any, Any]]
     total: int = 0
@@ -32,7 +37,12 @@ class Pairs:
 
 @dataclass
 class Items:
-    """The parts of an object in order, and how many there are; 0 if that is unknown."""
+    """The items of an object, in order.
+
+    Attributes:
+        parts: the items, perhaps not all of them.
+        total: the number of items, or 0 if it is unknown.
+    """
 
     parts: Iterable[Any]
     total: int = 0
@@ -40,22 +50,22 @@ class Items:
 
 Reader = Callable[[Any], object]
 
-# True while the code of an object's class runs: a __repr__ that logs its own object
-# would recurse without end.
+# True while the code of an object's class runs.  In this time, read() returns placeholders,
+# because a __repr__ that logs its own object would recurse without end.
 _reading: ContextVar[bool] = ContextVar("fapilog_reading", default=False)
 
 
 def read(value: Any, room: int) -> object:
-    """Return a simpler value for ``value``, or its parts as :class:`Pairs` or :class:`Items`.
+    """Return a simpler value for an object, or its fields as Pairs, or its items as Items.
 
     Never raises: if the code of the class fails, the result is the object's
-    ``repr``, and if the ``repr`` fails too, the name of its type.  Records that the
-    code of the class logs contain placeholders instead of objects.
+    ``repr``, and if the ``repr`` fails too, the name of its type.  If the code of the
+    class logs, its records contain placeholders instead of objects.
 
     Args:
         value: an object of any class.
-        room: the number of parts that the caller can use; the result has at
-            most one more.
+        room: the number of fields or items that the caller can use.  The result
+            contains at most one more than that.
     """
     kind = type(value)
     if _reading.get():
@@ -100,7 +110,7 @@ def type_name(kind: Any) -> str:
 
 @lru_cache(maxsize=512)
 def _reader(kind: type) -> Reader:
-    """Return the function that makes simpler values of the objects of a class."""
+    """Return the function that :func:`read` calls for the objects of a class."""
     for bases, reader in _BY_BASE:
         if issubclass(kind, bases):
             return reader
@@ -115,9 +125,10 @@ _NAMED_TUPLE: Final[Any] = type(_reader.cache_info())
 
 
 def _structural_reader(kind: type) -> Reader:
-    """Return the reader of a class that has no known base class."""
+    """Choose the reader by the methods of a class, because its base classes are not known."""
     if hasattr(kind, "__fspath__"):
-        # str() where the class has one: __fspath__ of a path in a cloud downloads the file.
+        # Prefer the __str__ of the class: the __fspath__ of a path in cloud storage may
+        # download the file.
         text: Any = kind.__str__
         return os.fspath if text is object.__str__ else str
     if hasattr(kind, "__next__"):
@@ -126,7 +137,7 @@ def _structural_reader(kind: type) -> Reader:
     if is_dataclass(kind) or is_attrs:
         reader: Reader = _read_dataclass if is_dataclass(kind) else _read_attrs
         return reader if _has_generated_repr(kind) else _describe
-    # A row of asyncpg is not a Mapping, because iteration gives its values.
+    # A row of asyncpg has the methods of a Mapping but is not one: iteration yields values.
     is_row = all(callable(getattr(kind, name, None)) for name in _ROW_METHODS)
     if is_row or issubclass(kind, Mapping):
         return lambda value: Pairs(value.items())
@@ -135,18 +146,19 @@ def _structural_reader(kind: type) -> Reader:
     return Items if issubclass(kind, (Sequence, AbstractSet, MappingView)) else _describe
 
 
-#: No client of a database has all these methods, which would run a query.
+#: An object that is not a Mapping is read as one if it has all these methods.  A database
+#: client has only some of them, and a call would run a query.
 _ROW_METHODS: Final = ("keys", "values", "items", "__getitem__", "__len__")
 
 
 def _has_generated_repr(kind: type) -> bool:
-    """Whether a library generated ``__repr__``; one that somebody wrote may hide a field.
+    """Whether dataclasses, attrs or namedtuple generated the ``__repr__`` of a class.
 
-    The libraries are dataclasses, attrs and namedtuple.
+    The author of any other ``__repr__`` may hide a field on purpose.
     """
     code = kind.__repr__.__code__ if isinstance(kind.__repr__, types.FunctionType) else None
-    # All reprs of dataclasses share the code of one recursion guard, and those of
-    # named tuples share one function's code.
+    # Generated reprs are recognised by their code object: all dataclasses share that of a
+    # recursion guard, and all named tuples share that of one function.
     return code is not None and (
         code is Pairs.__repr__.__code__
         or code is _NAMED_TUPLE.__repr__.__code__
@@ -155,12 +167,13 @@ def _has_generated_repr(kind: type) -> bool:
 
 
 def _describe(value: Any) -> str:
-    """Return the ``repr``, or only the ``str`` if the ``repr`` quotes nothing else.
+    """Return the ``repr`` of an object, or its ``str`` if the ``repr`` only quotes that.
 
     For example, ``IPv4Address('10.0.0.1')`` becomes ``10.0.0.1``.
     """
     described = str.__str__(repr(value))  # a plain str even if __repr__ returns a subclass
-    # str() runs only if it can matter: that of a lazy object may query a database.
+    # Call str() only if the repr ends with a quotation: the str() of a lazy object may
+    # query a database.
     kind: Any = type(value)
     if kind.__str__ is not object.__str__ and described.rstrip(")>").endswith(("'", '"')):
         with contextlib.suppress(Exception):  # if str() fails, the repr is enough
@@ -171,7 +184,7 @@ def _describe(value: Any) -> str:
 
 
 def _only_quotes(described: str, text: str) -> bool:
-    """Whether a ``repr`` has the form ``'text'``, ``Name('text')`` or ``<Name(key='text')>``."""
+    """Whether a ``repr`` quotes only ``text``: ``Name('text')`` or ``<Name(key='text')>``."""
     before, quoted, after = described.rpartition(repr(text))
     return bool(quoted) and not after.strip(")>") and not any(map(before.__contains__, "'\","))
 
@@ -199,7 +212,7 @@ def _read_tuple(value: tuple[Any, ...]) -> object:
 
 
 def _read_row(value: Any) -> Pairs | Items:
-    """Read a row of a database (sqlite3, SQLAlchemy), whose columns may have equal names."""
+    """Read a database row (sqlite3, SQLAlchemy), in which two columns may have the same name."""
     names = value._fields if hasattr(value, "_fields") else value.keys()
     same = len(names) == len(value)
     return Pairs(zip(names, value, strict=True), len(value)) if same else Items(value)
@@ -220,7 +233,7 @@ def _read_attrs(value: Any) -> Pairs:
 
 
 def _read_pydantic(value: Any) -> object:
-    """Read the fields of a pydantic v2 model, except those hidden from its repr or dump."""
+    """Read the fields of a pydantic v2 model that its repr and its dump both show."""
     kind = type(value)
     for method in ("__repr__", "__repr_args__", "__str__"):
         if not getattr(kind, method).__module__.startswith("pydantic"):
@@ -234,8 +247,8 @@ def _read_numpy_scalar(value: Any) -> object:
     if value.dtype.names:  # a row of a structured array
         return Pairs([(name, value[name]) for name in value.dtype.names])
     if value.dtype.kind in "mM":
-        return str(value)  # item() would lose the unit
-    # item() of an extended precision type returns a numpy scalar again.
+        return str(value)  # item() would lose the unit of a date or duration
+    # float(), because item() of an extended precision type returns a numpy scalar again.
     return float(value) if value.dtype.kind == "f" else value.item()
 
 
@@ -249,12 +262,13 @@ def _read_numpy_array(value: Any) -> object:
     return Items(chain.from_iterable(slices))
 
 
-#: The largest number of bytes that are read; ``Walk`` applies its own limit later.
+#: The largest number of bytes that are read from bytes or a buffer.  ``Walk`` applies the
+#: limit ``text`` later.
 _MAX_OCTETS: Final = 1 << 20
 _CODE: Final = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
-# The order matters: an Enum may be a str or an int, and numpy's float64 is a float.
-# int and float are read by their own methods, which a subclass cannot change.
+# The first match wins.  Enum is the first, because an Enum may also be a str or an int.
+# The methods of int and float are used, because a subclass may override its own methods.
 _BY_BASE: Final[tuple[tuple[type | tuple[type, ...], Reader], ...]] = (
     (Enum, lambda value: value._value_),  # the property `value` may be overridden
     (str, _read_str),

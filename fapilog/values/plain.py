@@ -1,8 +1,8 @@
-"""Copies and measures plain values, of which a snapshot consists.
+"""Copies and measures plain values, which are the values that a snapshot consists of.
 
-Most values of an application are plain.  A snapshot copies them unchecked and then
-measures the copy.  The worker also measures every record, because processors may
-have added values that are not plain.
+Most values of an application are plain.  Therefore a snapshot first copies a container
+as if it were plain; measuring the copy shows whether it is.  The worker also measures
+every record, because processors may have added values that are not plain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
 #: The largest number of characters in an attribute's name or a key.
 MAX_NAME: Final = 256
-#: The bytes that a value in a container adds to the size besides its text.
+#: The bytes that each value in a container adds to the size, besides its text.
 NODE_SIZE: Final = 8
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes})
@@ -30,10 +30,15 @@ class NotPlainError(Exception):
 
 
 def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
-    """Copy a value; :func:`measure` checks the texts and numbers of the copy afterwards.
+    """Copy a value without a check of its texts and numbers; see :func:`measure`.
 
-    Runs no code of the application.  The only item of ``nodes`` is the number of values
-    that the copy may still get; the function reduces it.
+    Runs no code of the application.
+
+    Args:
+        value: the value.
+        depth: the largest number of levels of nested containers in the copy.
+        nodes: a list with one number: how many values the containers of the copy may
+            still contain.  The function reduces the number.
 
     Raises:
         NotPlainError: the value contains an object that is not plain, or is too large.
@@ -50,7 +55,7 @@ def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
         copy: Any = value.copy()
         for key, part in copy.items():
             if type(part) not in _LEAVES:
-                if type(key) is not str:  # storing it would run the key's __hash__
+                if type(key) is not str:  # `copy[key] =` would run the key's __hash__
                     raise NotPlainError
                 copy[key] = copy_plain(part, depth - 1, nodes)
         return copy

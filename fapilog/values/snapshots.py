@@ -1,7 +1,7 @@
 """Snapshots: bounded copies of values, made on the caller's thread.
 
 A :class:`Walk` copies one body or one attribute within a budget of values and
-bytes.  The mark ``…`` replaces the parts that exceed the budget.
+bytes.  A mark that begins with ``…`` replaces the text or the items beyond the budget.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The bytes of the budget that each value uses, enough for ``plain.NODE_SIZE`` and ``…``.
+#: The bytes of the budget that each value in a container uses at least.  They are enough
+#: for ``plain.NODE_SIZE`` and the mark ``…``.
 _NODE_CHARGE: Final = 12
-#: The bytes of the budget that each container reserves for a mark.
+#: The bytes of the budget that each container reserves for the mark about missing items.
 MARK_CHARGE: Final = 64
 
 
@@ -39,13 +40,13 @@ def snapshot(value: Any, limits: Limits = DEFAULT_LIMITS) -> AnyValue:
 
     The result consists of None, bool, int of 64 bits, finite float, str that
     UTF-8 can encode, bytes, list, and dict with non-empty str keys.  It shares
-    no mutable object with ``value``.  Other objects are replaced by their parts or
-    their ``repr``: a snapshot never shows a field that an object hides from its
-    ``repr``, and never consumes an iterator.  NaN and the infinities become the
+    no mutable object with ``value``.  Other objects are replaced by their fields,
+    their items or their ``repr``.  A snapshot never shows a field that an object hides
+    from its ``repr``, and never consumes an iterator.  NaN and the infinities become the
     strings of the proto3 JSON mapping
     (https://protobuf.dev/programming-guides/json/).
 
-    Never raises.  Runs code of the value's class, but does not block otherwise.
+    Never raises.  Blocks only if code of the value's class, which it runs, blocks.
     Thread-safe.
     """
     try:
@@ -82,8 +83,8 @@ def snapshot_attributes(
 ) -> dict[str, AnyValue]:
     """Return a copy of a call's keyword arguments with a snapshot of each value.
 
-    Attributes beyond the limit lose their value; :func:`normalise` drops and counts
-    them later.  Never raises.  Thread-safe.
+    The attributes beyond ``limits.attributes`` get a placeholder as their value;
+    :func:`normalise` drops and counts them later.  Never raises.  Thread-safe.
     """
     attributes: dict[str, AnyValue] = {}
     for name, value in fields.copy().items():
@@ -135,7 +136,7 @@ class Walk:
             if not isfinite(value):
                 copy = self._text(non_finite_text(value))
         elif kind is dict:
-            # Another thread may change the original, so the walk uses a shallow copy.
+            # Iterate over a shallow copy, because another thread may change the original.
             fits = len(value) <= self._nodes
             pairs = value.copy().items() if fits else list(islice(value.items(), self._nodes))
             copy = self._container(value, Pairs(pairs, len(value)), depth)
@@ -155,11 +156,11 @@ class Walk:
         total = found.total
         count = min(total, self._nodes, max(self._room - MARK_CHARGE, 0) // _NODE_CHARGE)
         if count < total:
-            count -= 1  # the mark takes the place of one part
+            count -= 1  # the mark about missing items needs a node
             if count < 1:
                 return self._text(_missing(found))
-        # All parts get their space before the first is copied, so that a large part
-        # cannot use the space of the others.
+        # Reserve the minimum for every item before the first is copied, so that a large
+        # item cannot use the whole budget of the later items.
         self._nodes -= min(count + 1, total)
         self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)
         self._path.add(id(value))

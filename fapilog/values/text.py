@@ -1,7 +1,7 @@
 """Turns strings, names and unusual numbers into bounded texts.
 
-Every text of a snapshot goes through :func:`fit`, the only function that truncates
-and marks texts.
+Every text of a snapshot that is too long goes through :func:`fit`, which truncates the
+text and adds a mark.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: An integer of more bits may have more than 640 decimal digits, which is the lowest limit
-#: that ``sys.set_int_max_str_digits()`` accepts.
+#: str() may raise for an integer with more bits than this: it can have more than 640 digits,
+#: the lowest limit that an application can set with ``sys.set_int_max_str_digits()``.
 _DECIMAL_BITS: Final = 2126
-#: Truncation removes at most this many characters of the last word.
+#: Truncation removes at most this many characters to avoid a split word at the end.
 _LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
@@ -35,8 +35,8 @@ def without_last_word(head: str) -> str:
     """Return truncated text without its last word, which the truncation may have split.
 
     Redaction runs later and does not recognise half of a token, or a password in a
-    URL without its host.  If the last part of the text contains no space, the
-    whole part is removed.
+    URL without its host.  The function looks for a space only in the last quarter of the
+    text, and in at most 512 characters.  Without a space there, it removes all of them.
     """
     last = max(len(head) - _LONGEST_WORD, len(head) * 3 // 4)
     for place in range(len(head) - 1, last - 1, -1):
@@ -51,15 +51,16 @@ def fit(
     room: int | None = None,
     end: Callable[[str], str] = without_last_word,
 ) -> str:
-    """Return ``text`` within ``limit`` characters and ``room`` bytes, with surrogates escaped.
+    """Return ``text`` with lone surrogates escaped, truncated and marked if it is too long.
 
-    A longer text is truncated and marked; the shortest result is ``…``.
+    The shortest mark is ``…``.
 
     Args:
         text: any text.
-        limit: the largest number of characters.
-        room: the largest number of bytes; None for no limit.
-        end: the function that returns the part of a truncated text to keep.
+        limit: the largest number of characters in the result.
+        room: the largest number of UTF-8 bytes in the result, or None for no limit.
+        end: the function that shortens a truncated text to a suitable end, such as the
+            end of a word.
     """
     head = text[:limit]
     if not head.isascii():
@@ -75,12 +76,12 @@ def fit(
     return (end(head) + mark)[:limit]
 
 
-#: Truncates a redacted text exactly at the limit.
+#: Truncates a text after its redaction, so that it is safe to split the last word.
 fit_redacted = partial(fit, end=str)
 
 
 def name_of(key: AnyValue, taken: Collection[str]) -> str:
-    """Return the text of a key as a name that is not in ``taken``."""
+    """Turn the key of a dict into a valid name that is not among the names ``taken``."""
     if key is None or isinstance(key, bool):
         key = _JSON_NAMES[key]
     elif isinstance(key, bytes):
@@ -89,7 +90,7 @@ def name_of(key: AnyValue, taken: Collection[str]) -> str:
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
-    """Return ``name``, followed by ``#`` and a number if ``name`` is in ``taken``."""
+    """Return ``name``, or ``name#number`` if ``name`` is among the names ``taken``."""
     number, free = len(taken) + 1, name
     while free in taken:
         free = f"{_fit_name(name, MAX_NAME - 8)}#{number}"
@@ -106,24 +107,28 @@ def _fit_name(name: str, limit: int) -> str:
     return fit(name, limit - len(end)) + end
 
 
-#: The number of characters at the end of a long name that may contain its last words.
+#: This number of characters at the end of a long name is searched for its last words.
 _LAST_WORDS: Final = 96
-# The last words of a name.  They contain only letters, because a word with digits or other
-# characters could be the end of a token.
+# The last words of a name.  They contain only letters, except for two digits at the end,
+# because a word with more digits or other characters could be the end of a token.
 _last_words: Final = re.compile(
     r"(?:(?:[ ._/\[-]{1,2}|(?<=[a-z])(?=[A-Z]))[A-Z]{0,20}[a-z]{0,20}){1,4}[0-9]{0,2}[\]]{0,2}\Z"
 ).search
-# A name with one of these characters is a text, which may contain a secret.
+# Finds a character that is unusual in a name.  A name that contains one is treated as a
+# text, which may contain a secret.
 _not_in_names: Final = re.compile(r"[^\w ./\[\]-]").search
 
 
 def non_finite_text(value: float) -> str:
-    """Return the name of NaN or an infinity in the proto3 JSON mapping."""
+    """Return the string for NaN or an infinity in the proto3 JSON mapping."""
     return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def integer_text(value: int, limit: int) -> str:
-    """Return an integer in decimal, or in hexadecimal if it has more than 640 digits."""
+    """Return an integer in decimal, or in hexadecimal if it may have more than 640 digits.
+
+    If the hexadecimal text would exceed ``limit`` characters, it is truncated and marked.
+    """
     bits = value.bit_length()
     if bits <= _DECIMAL_BITS:
         return str(value)

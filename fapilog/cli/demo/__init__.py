@@ -1,6 +1,6 @@
 """``fapilog demo``: an application, its clients, a receiver, and a report.
 
-``run`` connects the parts: ``app`` is the application, ``traffic`` sends requests to
-it, ``verify`` checks the received data, and ``report`` prints the data.
+``run`` connects the modules: ``app`` is the application, ``traffic`` sends requests to
+the application, ``verify`` checks the received data, and ``report`` prints the results.
 Read ``run`` first.
 """

@@ -2,7 +2,7 @@
 
 ``fapilog demo`` and ``examples/demo.py`` serve the shop.
 """
-# FastAPI reads annotations at run time, so this module does not postpone them.
+# FastAPI reads annotations at run time, so this module does not postpone their evaluation.
 
 import asyncio
 import itertools
@@ -20,7 +20,7 @@ import fapilog
 
 #: The attribute that links a request's records to the request's span.
 REQUEST_ID: Final = "request.id"
-#: The seconds that the warehouse takes for each item.
+#: The seconds that the warehouse needs to reserve an item.
 RESERVING: Final = {"teapot": 0.003, "piano": 0.22}
 #: The seconds that the shop waits for the payment gateway.
 PATIENCE: Final = 0.06
@@ -30,7 +30,7 @@ DATABASE: Final = "postgresql://shop:open-sesame@db.internal/shop"
 log = fapilog.get_async_logger("shop.orders")
 payments = fapilog.get_async_logger("shop.payments")
 accounts = fapilog.get_async_logger("shop.accounts")
-stock = logging.getLogger("shop.stock")  # stands for a library that does not use fapilog
+stock = logging.getLogger("shop.stock")  # as in a library that does not use fapilog
 tracer = trace.get_tracer("shop")
 
 router = APIRouter()
@@ -46,7 +46,7 @@ class Order(BaseModel):
 
 
 class Login(BaseModel):
-    """A form that contains a secret."""
+    """A login form, which contains a password."""
 
     user: str
     password: str
@@ -57,7 +57,7 @@ class PaymentFailedError(Exception):
 
 
 class RequestId:
-    """ASGI middleware that adds the request's id to its span and to all its records."""
+    """ASGI middleware that adds a request's id to the span and the records of the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -84,7 +84,7 @@ def create_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
 
 
 async def payment_failed(_request: Request, error: Exception) -> JSONResponse:
-    """Answer with the status 502."""
+    """Answer with the status 502 and the text of the error."""
     return JSONResponse({"detail": str(error)}, status_code=502)
 
 
@@ -96,7 +96,7 @@ async def health() -> dict[str, str]:
 
 @router.get("/orders/{number}")
 async def read_order(number: int) -> dict[str, int]:
-    """Return an order."""
+    """Return an order, or answer 404 if its number is above ``LAST_ORDER``."""
     if number > LAST_ORDER:
         await log.warning("no such order", order=number)
         raise HTTPException(404)
@@ -139,7 +139,7 @@ async def charge(order: Order) -> None:
 
 
 async def ask_gateway(method: str) -> None:
-    """Simulate a remote service that accepts only cards."""
+    """Simulate the payment gateway, which answers only if the payment method is a card."""
     if method != "card":
         await asyncio.sleep(PATIENCE)
         msg = f"no answer within {PATIENCE * 1000:.0f} ms"
@@ -149,7 +149,7 @@ async def ask_gateway(method: str) -> None:
 
 @router.post("/login")
 async def login(form: Login, request: Request) -> dict[str, str]:
-    """Log secrets by mistake; fapilog masks them before they leave the process."""
+    """Log secrets, as a careless application may do.  fapilog masks the secrets."""
     await accounts.info("login", form=form.model_dump(), headers=dict(request.headers))
     token = request.headers.get("authorization", "").rpartition(" ")[2]
     await accounts.info(f"session {token} opened", user=form.user)

@@ -1,4 +1,4 @@
-"""The demo's options, which it passes to fapilog and the SDK in variables."""
+"""The demo's options, which it passes to fapilog and the SDK as environment variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Protocol(str, Enum):
 
 
 def in_options(text: str) -> str:
-    """Return a message with the demo's options instead of its variables."""
+    """Return ``text`` with environment variables replaced by the options that the user knows."""
     for variable, option in _OPTIONS.items():
         text = text.replace(variable, option)
     return text

@@ -1,4 +1,4 @@
-"""Prints the demo's results: the requests, one failed request in detail, and the ledger."""
+"""Prints the demo's results: the requests, one failed request, masked values, and totals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fapilog.delivery.ledger import Stats
 
 _SERVER_ERROR: Final = 500
-_MOST_REDACTED: Final = 8  # rows
+_MOST_REDACTED: Final = 8  # the number of rows in the table
 
 
 def show_title(terminal: Terminal, protocol: str, endpoint: str | None) -> None:
@@ -30,7 +30,7 @@ def show_title(terminal: Terminal, protocol: str, endpoint: str | None) -> None:
 
 
 def show_requests(terminal: Terminal, exchanges: Sequence[Exchange]) -> None:
-    """Show the requests, with one line per kind of request."""
+    """Show the requests in a table, with one row per kind of request and status."""
     terminal.heading(f"{len(exchanges)} request{'s' * (len(exchanges) > 1)}")
     kinds: dict[tuple[Call, int], list[float]] = {}
     for exchange in exchanges:
@@ -61,7 +61,7 @@ def show_failure(
     logs: Sequence[ReceivedLog],
     spans: Sequence[ReceivedSpan],
 ) -> None:
-    """Show the spans of the first failed request, and their records."""
+    """Show the spans and the records of the first request that failed with a 5xx status."""
     failed = [e.request_id for e in exchanges if e.status >= _SERVER_ERROR]
     roots = [span for span in spans if span.attributes.get(REQUEST_ID) in failed[:1]]
     if not roots:
@@ -77,7 +77,7 @@ def show_failure(
 
 
 def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats) -> None:
-    """Show which fields were masked, and the values that arrived."""
+    """Show the fields that contain masked secrets, with their values as they arrived."""
     masked: dict[tuple[str, str], str] = {}
     for log in logs:
         for name, value in {"body": log.body, **log.attributes}.items():
@@ -85,7 +85,7 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
                 if MASK in text:
                     masked.setdefault((log.scope.name, path), text)
     terminal.heading("Redacted before it left the process", f"{stats.redacted} values")
-    # Other libraries may also log, and the names of their loggers may be long.
+    # Long texts are cut, because other libraries may also log, with long logger names.
     fifth, rest = terminal.width // 5, terminal.width // 2 - 6
     terminal.table(
         [
@@ -96,7 +96,7 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
 
 
 def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the texts in a value with their dotted paths."""
+    """Yield each string in ``value``, which may be nested dicts, with its dotted path."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _texts(f"{path}.{name}", inner)
@@ -105,7 +105,7 @@ def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def show_ledger(terminal: Terminal, stats: Stats, findings: Sequence[Finding]) -> None:
-    """Show the ledger and the results of the checks."""
+    """Show the ledger's counts of records, and the results of the checks."""
     terminal.heading("Ledger", str(stats))
     for finding in findings:
         terminal.line("  ", mark(passed=finding.passed), " ", finding.text)
@@ -121,7 +121,7 @@ def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> No
 
 
 def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
-    """Show the result of another record, and how to fix the problem."""
+    """Show what happened to one more record, which was sent alone, and how to fix the problem."""
     terminal.heading("The problem", "one more record, sent by itself")
     terminal.line("  ", mark(passed=verdict.delivered), " ", in_options(verdict.text))
     fix = "try again: the collector was slow, or has just started"

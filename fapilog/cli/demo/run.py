@@ -45,9 +45,11 @@ _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 
 
 def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> bool:
-    """Run the demo and return whether all data arrived.  Blocks for some seconds.
+    """Run the demo with ``count`` requests.  Blocks for some seconds.
 
-    The data goes to ``endpoint``, or else to a receiver in this process.
+    The logs, in the format ``protocol``, and the spans go to ``endpoint``.  If it is None,
+    they go to a receiver in this process, and the received data is checked.  Return True if
+    all records were delivered and every check passed.
 
     Raises:
         ConfigurationError: the endpoint is not a URL.
@@ -86,7 +88,7 @@ def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> 
 
 
 def isolate() -> None:
-    """Remove the environment variables that change fapilog or the SDK."""
+    """Remove the environment variables that would change the behaviour of fapilog or the SDK."""
     for name in list(os.environ):
         if name.startswith(("FAPILOG_", "OTEL_")) or name.lower().endswith("_proxy"):
             del os.environ[name]
@@ -97,7 +99,10 @@ def isolate() -> None:
 def telemetry(
     app: FastAPI, endpoint: str, protocol: str
 ) -> Iterator[tuple[TracerProvider, CountingExporter]]:
-    """Send logs and spans to ``endpoint``; drain and shut down at the end."""
+    """Send logs and the spans of ``app`` to ``endpoint`` while the block runs.
+
+    At the end of the block, deliver the remaining data, and shut down fapilog and the SDK.
+    """
     for signal in ("", "LOGS_", "TRACES_"):
         os.environ.pop(f"{_OTLP}{signal}ENDPOINT", None)
         os.environ.pop(f"{_OTLP}{signal}PROTOCOL", None)
@@ -106,7 +111,7 @@ def telemetry(
     fapilog.configure(
         sinks="otlp",
         level="info",
-        levels={"httpx": "warn"},  # the client that makes the requests, in the same process
+        levels={"httpx": "warn"},  # hides the client that sends the demo's requests
         redact=True,
         redact_allow=(),
         resource=SERVICE,
@@ -131,7 +136,7 @@ def telemetry(
 
 
 def _span_exporter(protocol: str) -> SpanExporter:
-    """Return the SDK's exporter for spans, which uses protobuf instead of JSON."""
+    """Return the SDK's span exporter, which sends protobuf even if ``protocol`` is JSON."""
     wire = "grpc" if protocol == "grpc" else "http"
     module = import_module(f"opentelemetry.exporter.otlp.proto.{wire}.trace_exporter")
     exporter: SpanExporter = module.OTLPSpanExporter(timeout=3)
@@ -139,14 +144,18 @@ def _span_exporter(protocol: str) -> SpanExporter:
 
 
 class CountingExporter(SpanExporter):
-    """Counts the spans that another exporter delivers."""
+    """Wraps an exporter, and counts the spans that it delivers.
+
+    Attributes:
+        sent: the number of delivered spans.
+    """
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export the spans through the wrapped exporter, and count them.  Blocks meanwhile."""
+        """Export the spans through the wrapped exporter, which may block, and count them."""
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             self.sent += len(spans)
@@ -160,14 +169,14 @@ class CountingExporter(SpanExporter):
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
     """Serve ``app`` on a free port of this machine, on its own thread, and yield its URL."""
-    # asyncio disables Nagle's algorithm only if the socket's protocol is set.
+    # IPPROTO_TCP is necessary, because asyncio disables Nagle's algorithm only for this protocol.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    listener.listen()  # an early client waits until the server runs
+    listener.listen()  # a client that connects now waits until the server runs
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,
-        log_config=None,  # uvicorn's records go to the root logger, and from there to fapilog
+        log_config=None,  # lets the root logger pass uvicorn's records to fapilog
         log_level="info",
         lifespan="off",
         ws="none",
@@ -176,7 +185,7 @@ def serve(app: FastAPI) -> Iterator[str]:
     server = uvicorn.Server(config)
 
     def run_server() -> None:
-        with listener:  # closed here, because Ctrl-C may arrive before the server runs
+        with listener:  # closes the socket even if Ctrl-C arrives before the server runs
             server.run([listener])
 
     thread = threading.Thread(target=run_server, name="shop")

@@ -17,9 +17,10 @@ from fapilog.cli.demo.app import DATABASE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: The number of concurrent requests; several requests show that their contexts do not mix.
+#: The number of requests at the same time.  There are several, to show that the records of
+#: one request never get the ids of another request.
 CONCURRENCY: Final = 4
-_TIMEOUT: Final = 30.0  # seconds; a slow machine must not fail the demo
+_TIMEOUT: Final = 30.0  # seconds; long enough for a slow machine
 
 
 def _token(claims: Mapping[str, str]) -> str:
@@ -34,9 +35,9 @@ TOKEN: Final = _token({"sub": "ada", "scope": "orders"})
 SECRETS: Final = (PASSWORD, TOKEN, DATABASE.split("@")[0].rpartition(":")[2])
 
 
-@dataclass(frozen=True, eq=False)  # the report uses calls as keys of a dict
+@dataclass(frozen=True, eq=False)  # hashable by identity, for the report's dict
 class Call:
-    """A request to make, with a note for the report."""
+    """A kind of request that the demo sends, with a note for the report."""
 
     method: str
     path: str
@@ -47,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request with its answer's status and the ``seconds`` until the answer."""
+    """A request that was sent, the status of its answer, and the ``seconds`` until the answer."""
 
     call: Call
     request_id: str
@@ -78,13 +79,13 @@ def send_requests(url: str, count: int) -> Sequence[Exchange]:
     Raises:
         httpx.TransportError: the shop does not answer.
     """
-    # A proxy that the environment names cannot reach the demo's server.
+    # Without trust_env=False, httpx may use the user's proxy, which cannot reach this server.
     with httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="customer")
         try:
             return list(pool.map(partial(_send, client), range(count)))
         finally:
-            pool.shutdown(cancel_futures=True)  # after Ctrl-C, no other request starts
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, no further request starts
 
 
 def _send(client: httpx.Client, number: int) -> Exchange:

@@ -1,7 +1,8 @@
 """Checks that the demo's records and spans arrived, with the right ids and without secrets.
 
-Every record and span of a request has the request's id, which does not depend on
-traces.  So records and spans with the same request id must have the same trace id.
+The span of each request, and all records of the request, have the request's id as an
+attribute.  This id does not depend on tracing.  So a record is correct only if it has the
+trace id of the span with the same request id.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
     from fapilog.delivery.ledger import Stats
 
-# The largest rounding error in nanoseconds, because ``logging`` stores times as floats.
+# The tolerance in nanoseconds for the times of ``logging``, which are rounded floats.
 _ROUNDING: Final = 1000
 
 
 class Finding(NamedTuple):
-    """The result of one check."""
+    """The result of one check, and a text that describes the result."""
 
     passed: bool
     text: str
@@ -33,7 +34,14 @@ def verify(
     spans: Sequence[ReceivedSpan],
     secrets: Sequence[str],
 ) -> list[Finding]:
-    """Compare the received records and spans with the ledger and the logged secrets."""
+    """Check that all records have arrived, with the right ids and without secrets.
+
+    Args:
+        stats: the ledger's counts of the records that fapilog accepted and delivered.
+        logs: the received log records.
+        spans: the received spans.
+        secrets: the secrets that the application has logged.
+    """
     by_ids = {(span.trace_id, span.span_id): span for span in spans}
     traces = {str(span.attributes.get(REQUEST_ID, "")): span.trace_id for span in spans}
     within = [log for log in logs if REQUEST_ID in log.attributes]

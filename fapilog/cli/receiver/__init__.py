@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceivedLog", "ReceivedSpan", "Receiver", "python_value", "python_values"]
 
-#: The number of seconds that gRPC calls may still run when the receiver stops.
+#: The seconds that running gRPC calls have to finish when the receiver stops.
 _GRACE: Final = 1.0
 _SERVICES: Final = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "/v1/logs",
@@ -47,19 +47,19 @@ class Receiver:
         host: the address to listen on.
         http_port: the TCP port for HTTP; 0 selects a free port.
         grpc_port: the TCP port for gRPC; 0 selects a free port, None disables gRPC.
-        keep: the maximum number of records, and of spans, in memory; the oldest are
-            discarded.  None keeps all.
+        keep: the maximum number of records in memory, and also of spans.  If it is exceeded,
+            the oldest are discarded.  None means no limit.
         on_logs: a function that gets each request's log records, on a server thread.
-        respond: a function that answers HTTP requests; see :data:`Respond`.
+        respond: a function that may answer HTTP requests first; see :data:`Respond`.
         ssl_context: the TLS settings for HTTPS; None serves plain HTTP.
         grpc_credentials: the credentials for gRPC over TLS; None serves plain gRPC.
 
     Attributes:
         http_endpoint: the base URL, for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
-        grpc_endpoint: the base URL for gRPC; None without gRPC.
+        grpc_endpoint: the base URL for gRPC, or None if gRPC is disabled or grpcio is missing.
         logs: the received log records in the order of arrival.
         spans: the received spans in the order of arrival.
-        requests: the number of requests whose body could be read.
+        requests: the number of requests whose body could be read, valid or not.
         respond: the argument ``respond``; a test may replace it at any time.
     """
 
@@ -126,12 +126,15 @@ class Receiver:
         self._running.close()
 
     def wait_for(self, count: int, timeout: float = 5.0) -> bool:
-        """Wait up to ``timeout`` seconds until ``count`` log records have arrived in total."""
+        """Wait until ``count`` log records have arrived since the receiver was created.
+
+        Return False if they have not arrived after ``timeout`` seconds.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: self._log_count >= count, timeout)
 
     def take(self) -> tuple[list[ReceivedLog], list[ReceivedSpan]]:
-        """Remove and return the kept log records and spans."""
+        """Return the log records and spans in memory, and remove them from the receiver."""
         with self._changed:
             taken = self.logs, self.spans
             self.logs, self.spans = [], []
@@ -141,7 +144,7 @@ class Receiver:
         try:
             import grpc  # noqa: PLC0415 - an extra
         except ImportError:
-            return  # grpc_endpoint stays None
+            return  # without grpcio, grpc_endpoint stays None
         workers = ThreadPoolExecutor(4, thread_name_prefix="otlp-receiver-grpc")
         stack.callback(workers.shutdown)
         options = [("grpc.max_receive_message_length", MAX_REQUEST), ("grpc.so_reuseport", 0)]

@@ -1,4 +1,4 @@
-"""The receiver's HTTP server.
+"""The receiver's server for OTLP over HTTP.
 
 Specification: https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
@@ -30,7 +30,8 @@ from fapilog.otlp.protobuf import delimited
 if TYPE_CHECKING:
     import ssl
 
-#: The maximum size of a request in bytes, compressed or not, as the specification recommends.
+#: The maximum size of a request's body in bytes, before and after decompression.  The
+#: specification recommends this limit.
 MAX_REQUEST: Final = 64 << 20
 REQUESTS: Final[Mapping[str, type[Message]]] = {
     "/v1/logs": ExportLogsServiceRequest,
@@ -40,8 +41,8 @@ REQUESTS: Final[Mapping[str, type[Message]]] = {
 
 #: The status, headers and body of an answer.
 Answer: TypeAlias = "tuple[int, Mapping[str, str], bytes]"
-#: A function that gets a request's path and decompressed body, and returns an answer.
-#: If it returns None, the receiver processes the request.
+#: A function that gets a request's path and decompressed body.  It returns the answer, or
+#: None if the receiver must process the request as usual.
 Respond: TypeAlias = Callable[[str, bytes], "Answer | None"]
 
 #: The exceptions that the parsers of JSON, gzip and protobuf raise for invalid input.
@@ -50,9 +51,9 @@ _WRONG: Final = (
     *(RecursionError, TypeError, AttributeError),
 )
 _LENGTH: Final = re.compile("[0-9]{1,18}")
-#: The maximum length of an error's message, which may quote the request.
+#: The maximum number of characters in an error message, which may quote the request.
 _MAX_MESSAGE: Final = 500
-#: A ``Host`` header that always refers to this machine.
+#: Matches the ``Host`` headers that always refer to this machine.
 _LOCAL_HOST: Final = re.compile(
     r"(localhost\.?|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]*)?", re.IGNORECASE
 )
@@ -63,6 +64,12 @@ _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 class HTTPReceiver(HTTPServer):
     """Serves each connection on its own thread, which calls ``take`` with each parsed request.
+
+    Args:
+        address: the host and the TCP port to listen on.
+        take: the function that gets each parsed request.
+        respond: the function that may answer a request first; see :data:`Respond`.
+        tls: the TLS settings, or None to serve plain HTTP.
 
     Raises:
         OSError: the port is in use.
@@ -79,7 +86,7 @@ class HTTPReceiver(HTTPServer):
     ) -> None:
         super().__init__(address, _Handler)
         if tls is not None:
-            # A slow client must not delay others, so the connection's thread does the handshake.
+            # The connection's thread does the handshake, so a slow client does not delay others.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -117,21 +124,22 @@ class HTTPReceiver(HTTPServer):
         self.shutdown()
         self._acceptor.join()
         for connection, thread in list(self._connections.items()):
-            with contextlib.suppress(OSError):  # the client may have closed it already
+            with contextlib.suppress(OSError):  # the client may have closed the connection already
                 connection.shutdown(socket.SHUT_RDWR)
             thread.join()
         self.server_close()
 
     def serves(self, hosts: Sequence[str]) -> bool:
-        """Whether a server accepts a request with these ``Host`` headers.
+        """Whether the server accepts a request with these ``Host`` headers.
 
-        The owner of a website can give its host name the address 127.0.0.1 (DNS
-        rebinding).  So a server on loopback accepts only names of this machine.
+        An attacker could give a website's host name the address 127.0.0.1, so that the website's
+        scripts send requests from a browser to this server (DNS rebinding).  So a server on a
+        loopback address accepts only local names.  A server on another address accepts all.
         """
         return not self._is_local or all(map(_LOCAL_HOST.fullmatch, hosts))
 
     def answer(self, path: str, content_type: str, encoding: str, body: bytes) -> Answer:
-        """Process one request and return the answer."""
+        """Process a request that was read completely, and return the answer."""
         is_json = content_type.startswith(_JSON)
         try:
             body = _unpack(body, encoding)
@@ -154,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "fapilog-receiver"
     disable_nagle_algorithm = True
-    wbufsize = -1  # buffered, so an answer is a single write
+    wbufsize = -1  # writes are buffered, so that an answer is a single write
     server: HTTPReceiver
 
     def do_POST(self) -> None:
@@ -169,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_failure(413, f"the body has more than {MAX_REQUEST} bytes"), close=True)
         else:
             body = self.rfile.read(int(length))
-            if len(body) < int(length):  # the client has closed its side
+            if len(body) < int(length):  # the client has stopped sending
                 self._send(_failure(400, "the body is shorter than Content-Length"), close=True)
                 return
             content_type = self.headers.get("Content-Type", "").lower()
@@ -188,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Write nothing; the base class writes a line to stderr."""
+        """Write nothing.  The base class would write one line per request to stderr."""
 
 
 def _unpack(body: bytes, encoding: str) -> bytes:
@@ -204,7 +212,7 @@ def _unpack(body: bytes, encoding: str) -> bytes:
 def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
-    orjson.loads(body)  # refuses lone surrogates, NaN and deep nesting, which json accepts
+    orjson.loads(body)  # raises for lone surrogates, NaN and deep nesting; json accepts them
     fields = json.loads(body, object_hook=_with_base64_ids)
     if not isinstance(fields, dict):
         msg = f"a JSON object is expected, not {type(fields).__name__}"
@@ -213,14 +221,14 @@ def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
 
 
 def _with_base64_ids(fields: dict[str, Any]) -> dict[str, Any]:
-    """Convert ids from hexadecimal (OTLP/JSON) to base64 (protobuf's JSON mapping)."""
+    """Convert ids from hexadecimal, as in OTLP/JSON, to base64, which ``ParseDict`` expects."""
     for name in _IDS & fields.keys():
         fields[name] = base64.b64encode(bytes.fromhex(fields[name])).decode()
     return fields
 
 
 def _failure(status: int, message: str, *, is_json: bool = False) -> Answer:
-    """Return an answer whose body is a ``google.rpc.Status``."""
+    """Return an error answer, whose body is a ``google.rpc.Status`` with the message."""
     message = message[:_MAX_MESSAGE]
     if is_json:
         return status, {"Content-Type": _JSON}, json.dumps({"message": message}).encode()

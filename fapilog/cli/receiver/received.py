@@ -33,12 +33,12 @@ class ReceivedLog:
 
     @property
     def severity_number(self) -> int:
-        """The severity from 1 to 24; 0 if it is unspecified."""
+        """The severity from 1 to 24, or 0 if it is unspecified."""
         return int(self.record.severity_number)
 
     @property
     def severity_text(self) -> str:
-        """The source's name for the severity."""
+        """The severity as the logging library named it, such as ``WARNING``, or ""."""
         return self.record.severity_text
 
     @property
@@ -87,7 +87,7 @@ class ReceivedSpan:
 
 
 def python_value(value: AnyValue) -> Any:
-    """Return the Python value of an ``AnyValue``; None if it is empty."""
+    """Return the Python value of an ``AnyValue``, or None if it is empty."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None

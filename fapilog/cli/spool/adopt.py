@@ -1,8 +1,9 @@
 """``fapilog spool adopt``: moves records on disk from one sink to another.
 
-Records on disk are sent only by the sink that they were logged for, with the same name,
-destination and credentials.  If this sink is no longer configured, or an earlier release did
-not write the destination, the user chooses another sink with this command.
+A service sends records on disk only through the sink that they were logged for: a sink with
+the same name, destination and credentials.  If that sink is no longer configured, or if an
+earlier release stored the records without their destination, the user gives the records to
+another sink with this command.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def adopt(
     """Move the records of dead processes, and the quarantine, to a configured sink.
 
     The service or `fapilog spool replay` then sends the records.  The command also works for
-    records of the same sink with other credentials.  It asks for confirmation; without a
-    terminal, --yes is required.
+    records that the same sink logged with other credentials.  It asks for confirmation.
+    Without a terminal, --yes is required.
     """
     settings = Settings()
     root = location(directory, settings)
@@ -91,7 +92,7 @@ def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:
-    """Print what happened to one directory or file.  Return True if it was moved."""
+    """Print that ``path`` was moved, or the ``problem``.  Return True if ``path`` was moved."""
     if problem:
         terminal.line(Text("✗", RED), f" kept {path}: {problem}")
     else:

@@ -18,7 +18,11 @@ _HEX: Final = 32
 
 
 def lines_of(wire_format: str, body: bytes) -> list[str]:
-    """Return one line per record.  For an unknown wire format, return the batch's text or size."""
+    """Return a batch as one line per record.
+
+    For an unknown wire format, return the lines of the body as text.  If the body cannot be
+    decoded, return one line with its size and its first bytes.
+    """
     try:
         reader = _READERS.get(wire_format)
         return body.decode().splitlines() if reader is None else list(reader(body))
@@ -45,7 +49,7 @@ def _loki_json(body: bytes) -> Iterator[str]:
 
 
 def _loki(body: bytes) -> Iterator[str]:
-    """Yield the labels, line and metadata of each entry in a ``logproto.PushRequest``."""
+    """Yield the labels, line and metadata of each entry in Loki's protobuf ``PushRequest``."""
     for stream in _repeated(body, 1):
         labels = bytes_field(stream, 1).decode()
         for entry in _repeated(stream, 2):

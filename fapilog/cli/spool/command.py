@@ -52,7 +52,7 @@ def status(
     directory: Directory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the records on disk per sink: the processes that wrote them, their number and age."""
+    """Show each sink's records on disk: their number, age, and the processes that logged them."""
     place = location(directory)
     reports = look(place)
     others = _with_other_credentials(directory, reports)
@@ -130,14 +130,14 @@ def quarantine(
     terminal.line("to send them again: fapilog spool replay --quarantine")
 
 
-# ---- shared with the other commands
+# ---- functions that the other commands also use
 
 
 def location(given: Path | None, settings: Settings | None = None) -> Path:
-    """Return the spool's directory.
+    """Return the directory ``given`` on the command line, or else the configured directory.
 
     Raises:
-        ConfigurationError: no directory is passed or configured, or the passed directory does
+        ConfigurationError: no directory is given or configured, or the given directory does
             not exist.
     """
     if given is not None and not absolute_path("--directory", given).is_dir():
@@ -151,7 +151,9 @@ def location(given: Path | None, settings: Settings | None = None) -> Path:
 
 
 def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return one report per sink in a directory.  A missing directory has no reports.
+    """Return one report per sink in the spool's directory, or no report if it is missing.
+
+    With ``load``, the records are also loaded and checked for damage.
 
     Raises:
         ConfigurationError: the directory cannot be read.
@@ -166,7 +168,9 @@ def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
 
 
 def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
-    """Return the reports of the sink or directory ``name``.  None selects all reports.
+    """Return the reports whose sink or directory is called ``name``, or all reports for None.
+
+    If a directory has this name, only its report is returned.
 
     Raises:
         ConfigurationError: no records of this sink are on disk.
@@ -186,7 +190,7 @@ def counted(number: int, word: str) -> str:
 
 
 def size_of(scans: Iterable[Scan]) -> str:
-    """Return the total size of the scanned files as readable text."""
+    """Return the total size of the scanned files as text, such as ``1.5MiB``."""
     return ByteSize(sum(found.size for found in scans)).human_readable()
 
 
@@ -194,21 +198,21 @@ def size_of(scans: Iterable[Scan]) -> str:
 
 
 def configured_sinks(settings: Settings) -> dict[str, Any]:
-    """Return the sinks that these settings configure, by name."""
+    """Return the sinks in these settings by name, including the fallback sinks of routes."""
     fallbacks = dict.fromkeys(group.fallback for group in settings.routes.values())
     wanted = [*wanted_sinks(settings), *(one for one in fallbacks if one is not None)]
     return name_sinks(settings, wanted)
 
 
 def owner_of(sink: DurableSink[Any]) -> Owner:
-    """Return the name, format and destination that identify a sink's directory."""
+    """Return the name, wire format and destination that select the sink's directory on disk."""
     return Owner(str(sink.name), sink.wire_format, destination_of(sink))
 
 
 def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -> set[Path]:
-    """Return the directories and files whose credentials mark does not match their sink.
+    """Return the paths of records that need other credentials than their sink now has.
 
-    If the configuration is invalid, the result is empty.
+    The result is empty if ``directory`` is given or the configuration is invalid.
     """
     found: set[Path] = set()
     if directory is not None:

@@ -26,7 +26,7 @@ def purge(
 ) -> None:
     """Delete the records of dead processes, or the quarantine.
 
-    Keeps the records of living processes.  The command asks for confirmation; without a
+    Keeps the records of living processes.  The command asks for confirmation.  Without a
     terminal, --yes is required.
     """
     reports = of_sink(look(location(directory)), sink)
@@ -51,7 +51,10 @@ def purge(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask for confirmation.  End the command if the answer is no or there is no terminal."""
+    """Ask ``question``, unless ``yes`` is True.
+
+    End the command if the answer is no, or if no terminal can show the question.
+    """
     if yes:
         return
     if not sys.stdin.isatty():

@@ -1,6 +1,7 @@
 """``fapilog spool replay``: sends the records of dead processes, or the quarantine.
 
-The command adopts directories like a running service, so the two never send the same records.
+Like a running service, the command locks a dead process's directory before it sends the
+records.  So the command and the service never send the same records.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ def _replay_sink(
     *,
     from_quarantine: bool,
 ) -> bool:
-    """Send the records of one sink and print the result.  Return True if all were delivered."""
+    """Send the records of one sink, and print the result.  Return True if all were delivered.
+
+    ``report`` lists the records, and the matching sink in ``sinks`` sends them.
+    """
     durables = [one for one in map(as_durable, sinks.values()) if one is not None]
     durable = {owner_of(one).directory: one for one in durables}.get(report.path.name)
     if durable is None:
@@ -97,7 +101,7 @@ def _replay_sink(
         return False
     options = SpoolOptions(
         directory=root,
-        max_bytes=_UNLIMITED,  # no records are added to the disk
+        max_bytes=_UNLIMITED,  # a limit would stop adoption before the last directory
         min_free=0,
         quarantine_bytes=settings.spool.quarantine_bytes,
     )

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from fapilog.spool.survey import SinkReport
 
 _ATTEMPTS: Final = 3
-#: Seconds between two updates of the progress line.
+#: The seconds between two updates of the progress line.
 _PROGRESS_EVERY: Final = 0.1
-#: The code that erases a terminal's line from the cursor to the end.
+#: The ANSI code that erases the terminal's line from the cursor to the end of the line.
 _ERASE: Final = "\x1b[K"
 
 
@@ -53,7 +53,7 @@ class Resend(Delivery):
     Attributes:
         name: the sink's name.
         delivered: the number of records that the backend accepted.
-        rejected: the number of records that the backend rejected in accepted batches.
+        rejected: the number of records that the backend rejected from batches that it accepted.
         moved: the number of refused records that were moved to the quarantine.
         left: the number of records that stay on disk.
         problem: a reason why some records stay on disk or are lost, or "".
@@ -77,6 +77,8 @@ class Resend(Delivery):
 
     def send_spool(self, report: SinkReport) -> None:
         """Send the spooled records of dead processes.
+
+        Records in another wire format, or that need other credentials, stay on disk.
 
         Raises:
             BackendAwayError: the backend currently accepts no records.
@@ -109,7 +111,9 @@ class Resend(Delivery):
             spool.close()
 
     def send_quarantine(self, report: SinkReport) -> None:
-        """Send the records in quarantine.
+        """Send the records in the quarantine.
+
+        Records in another wire format, or that need other credentials, stay on disk.
 
         Raises:
             BackendAwayError: the backend currently accepts no records.
@@ -169,12 +173,16 @@ class Resend(Delivery):
         return self._move(self._refused, is_refused and is_whole)
 
     def _move(self, parts: Sequence[tuple[bytes, Sequence[int], str]], may_stay: bool) -> bool:
-        """Put refused records into quarantine.  Return False if the batch must stay on disk."""
+        """Put the refused ``parts`` of a batch into the quarantine.
+
+        Return False if the batch must stay on disk.  With ``may_stay``, a refused batch is not
+        copied, because it is already in the quarantine.
+        """
         if not parts:
             return True
         self.problem = self.problem or f"refused: {parts[0][2]}"
         if may_stay or not all(self._quarantine.add(*part) for part in parts):
-            return False  # some records may be sent twice, but none are lost
+            return False  # records may be sent twice, but no record is lost
         self.moved += sum(len(severities) for _, severities, _ in parts)
         return True
 
@@ -191,7 +199,7 @@ class Resend(Delivery):
     # ---- called by send_until_settled()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for ``seconds``, and continue the delivery."""
+        """Sleep for ``seconds``.  Return True, so that the delivery continues."""
         time.sleep(seconds)
         return True
 
@@ -200,12 +208,16 @@ class Resend(Delivery):
         return self._timeout
 
     def fail(self, error: BaseException, attempt: int) -> None:
-        """After three failed attempts with the same records, end the replay."""
+        """End the replay after three failed attempts to send the same records.
+
+        Raises:
+            BackendAwayError: the third attempt failed.
+        """
         if attempt == _ATTEMPTS:
             raise BackendAwayError(describe(error)) from error
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count the records of a part that the backend accepted."""
+        """Count and remove the first part of ``batch``, which the backend accepted."""
         self.rejected += outcome.rejected
         self.delivered += len(batch.parts.pop(0)) - outcome.rejected
         if outcome.message:
@@ -214,11 +226,15 @@ class Resend(Delivery):
             self.problem = self.problem or self.note or "rejected by the backend"
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Remember a refused part for the quarantine, or end the replay."""
+        """Keep ``part``, which the backend refused, for the quarantine.
+
+        Raises:
+            BackendAwayError: the error does not depend on the records.
+        """
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, (TooLargeError, InvalidDataError)):
-            # All other errors, for example those of a wrong address, would affect every batch.
+            # Any other error, for example because of a wrong address, would affect every batch.
             raise BackendAwayError(describe(error)) from error
         batch.parts.pop(0)
         packed = self._durable.pack(part.items)

@@ -1,7 +1,7 @@
 """Posts a request within a deadline, and converts a failure to one of fapilog's errors.
 
-The client of httpx is not used, because it would log every request at INFO in the
-application's logs, and because importing httpx takes long.
+This module does not use the client of httpx, which would log every request at INFO in the
+application's logs, and which takes long to import.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
     Attributes:
         status: the HTTP status, which is between 200 and 299.
-        body: the body; ``b""`` if it is compressed.
+        body: the body, or ``b""`` if the body is compressed or cannot be read.
         content_type: the media type with its parameters, in lower case.
         problem: the reason why the body could not be read, or "".
     """
@@ -72,13 +72,13 @@ class HTTPClient:
 
     Args:
         options: the checked options.
-        agent: the User-Agent header, unless the options contain this header.
+        agent: the value of the ``User-Agent`` header, used unless the options contain this header.
         headers: the headers that the protocol requires; they override the options' headers.
         transport: an httpx transport to use instead of the network, for tests.
         retryable: the HTTP statuses after which the same request is sent again.
-        refusals: the errors for 400 responses whose text has a special meaning.
+        refusals: patterns for the text of a 400 response, each with the error to raise.
         refuses_long: whether a response of more than :data:`MAX_RESPONSE` bytes is a permanent
-            error, whatever its status, as OTLP requires.
+            error, whatever its status, as OTLP requires.  If not, the response is truncated.
 
     Raises:
         ConfigurationError: the endpoint, a certificate or the environment's proxy is invalid.
@@ -107,7 +107,7 @@ class HTTPClient:
         self.clean = partial(options.conceal, proxy=self._proxy)
         is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
         self._proxy_tls = client_context(default_context) if is_tls_to_proxy else None
-        self._connections: list[DeadlineTransport] = []  # all connections
+        self._connections: list[DeadlineTransport] = []  # idle or in use
         self._idle: list[DeadlineTransport] = []  # connections that no thread is using
         try:
             self._target = target_of(options.endpoint)
@@ -124,10 +124,10 @@ class HTTPClient:
         """Post ``body`` and return the answer.  Blocks up to ``timeout`` seconds.
 
         Raises:
-            SendError: the connection failed, or the answer is not a success.
+            SendError: the connection failed, or the backend did not accept the request.
         """
         deadline = monotonic() + timeout
-        give_way()  # building the body took long, so the application runs first
+        give_way()  # building the body took long, so let the application's threads run
         request = Request(self._target, self._headers, body, deadline)
         try:
             with self._connection() as connection:
@@ -166,7 +166,7 @@ class HTTPClient:
             msg = f"{shown}: HTTP {status}, and the answer exceeds {MAX_RESPONSE} bytes"
             raise PermanentError(msg)
         if response.header("content-encoding") is not None:
-            body = b""  # decompressing the body could fill the memory
+            body = b""  # not decompressed, because the result could fill the memory
         content_type = (response.header("content-type") or "").lower()
         if not response.is_success:
             raise http_error(
@@ -188,7 +188,7 @@ class HTTPClient:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[DeadlineTransport | GivenTransport]:
-        """Provide an idle or new connection that no other thread uses at the same time."""
+        """Provide a connection that no other thread uses during the block: an idle or new one."""
         if self._given is not None:
             yield self._given
             return
@@ -225,10 +225,11 @@ class HTTPClient:
             self._given.close()
 
     def after_fork(self) -> None:
-        """Abandon the parent's connections, but not a transport that the user passed."""
+        """In a forked child, replace the parent's connections, but not the user's transport."""
         for connection in self._connections:
             connection.after_fork()
-        # The threads that used these connections exist only in the parent, so all are free.
+        # The threads that used these connections exist only in the parent, so all connections
+        # are idle.
         self._idle = self._connections.copy()
 
 
@@ -236,7 +237,7 @@ def _body_of(response: Response, deadline: float) -> bytes:
     """Return the response's body.  Stop reading after :data:`MAX_RESPONSE` bytes.
 
     Raises:
-        TimeoutError: the body is incomplete at ``deadline``.
+        TimeoutError: the body was not complete before ``deadline``.
     """
     body = bytearray()
     for chunk in response.chunks:

@@ -1,9 +1,9 @@
 """Describes a sink's destination, so that the spool can keep each backend's records apart.
 
-The description contains no secret and does not change with the credentials, which the spool
-compares separately.  If one endpoint serves several accounts, headers and query parameters
-such as ``X-Scope-OrgID`` or the user name select the account, so the description contains a
-digest of them.
+The description contains no secret, and it stays the same when the credentials change, because
+the spool compares the credentials separately.  One endpoint may serve several accounts, which
+are selected by a header such as ``X-Scope-OrgID``, by a query parameter or by the user name.
+So the description contains a digest of these values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
 
 
 def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "") -> str:
-    """Describe the place to which a sink sends records.  ``tenant`` must not be a secret."""
+    """Return a description of the protocol, the endpoint, the tenant and the account.
+
+    ``tenant`` must not be a secret, because the description contains it.
+    """
     url = urlsplit(options.shown)
     address = url._replace(netloc=url.netloc.lower()).geturl() if url.netloc else options.shown
     parts = [f"{protocol} to {address}"]
@@ -35,7 +38,7 @@ def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "
         parts.append(f"tenant {tenant}")
     account = _named_accounts(options)
     user, password = basic_credentials(options.headers.get("authorization", ""))
-    if user and password:  # without a password, a user name is usually a secret token
+    if user and password:  # a user name without a password is usually a secret token
         account.append(f"user={user}")
     if account:
         digest = sha256("\n".join(account).encode()).hexdigest()
@@ -44,11 +47,11 @@ def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "
 
 
 def credentials_in(options: HTTPOptions) -> str:
-    """Return the secrets that may distinguish two accounts at one destination, as one string.
+    """Return the secrets by which a backend may distinguish two accounts, as one string.
 
-    The string contains all headers and query parameters that do not name the account, and the
-    path of the client certificate.  It contains no password, because the user name already
-    identifies the account.
+    The string contains the path of the client certificate, and the headers and query parameters
+    that are not part of the destination, except neutral headers such as ``user-agent``.  A user
+    name with its password is left out, because the destination already identifies the user.
     """
     named = _named_accounts(options)
     found = [f"{name}={value}" for name, value in _given(options) if name not in _NEUTRAL]
@@ -60,7 +63,10 @@ def credentials_in(options: HTTPOptions) -> str:
 
 
 def _named_accounts(options: HTTPOptions) -> list[str]:
-    """Return the headers and query parameters that name an account, as ``name=value``."""
+    """Return ``name=value`` for each header and query parameter whose name suggests an account.
+
+    Headers and query parameters whose names suggest a secret are left out.
+    """
     return [
         f"{name}={value}"
         for name, value in _given(options)

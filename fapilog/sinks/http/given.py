@@ -1,6 +1,7 @@
 """Sends requests through an httpx transport that the user passed.
 
-Only this module imports httpx, which a user with such a transport has already loaded.
+Only this module imports httpx, because the import takes long.  A user who passes such a
+transport has already imported httpx.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from fapilog.sinks.http.request import Request
 
-#: httpx's errors and their counterparts; the first matching row applies.
+#: Errors of httpx and the httpcore errors that replace them.  The first matching row applies.
 _ERRORS: Final = (
     (httpx.ConnectTimeout, httpcore.ConnectTimeout),
     (httpx.TimeoutException, httpcore.TimeoutException),
@@ -29,7 +30,7 @@ _ERRORS: Final = (
 
 
 class GivenTransport:
-    """Posts to one URL.  As thread-safe as ``transport``."""
+    """Posts to one URL through ``transport``.  Thread-safe if ``transport`` is thread-safe."""
 
     def __init__(self, transport: httpx.BaseTransport, url: str) -> None:
         self._transport = transport
@@ -37,7 +38,7 @@ class GivenTransport:
         self.close = transport.close
 
     def post(self, request: Request) -> Response:
-        """Send ``request`` and return the answer; an error is one of httpcore's."""
+        """Send ``request`` and return the response.  Raises httpcore's errors, not httpx's."""
         sent = httpx.Request(
             "POST",
             self._url,
@@ -58,7 +59,7 @@ def _chunks(answer: httpx.Response) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _httpcore_errors() -> Iterator[None]:
-    """Convert an error of httpx inside the block to the corresponding one of httpcore."""
+    """Convert an httpx error that the block raises to the corresponding httpcore error."""
     try:
         yield
     except httpx.TransportError as error:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.proxies import Proxy
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
-#: A file's path or None, and the name of the option or environment variable that contains it.
+#: A file's path (or None), and the name of the option or environment variable that sets the path.
 FileOption: TypeAlias = "tuple[FilePath | None, str]"
 
 DEFAULT_TIMEOUT: Final = 10.0  # the time limit for one request in seconds
-#: On logs, level 1 is twice as fast as the default level, and its output is 8 % larger.
+#: For logs, gzip level 1 is twice as fast as the default level.  Its output is 8 % larger.
 GZIP_LEVEL: Final = 1
 #: The allowed number of threads that send for one sink at the same time.
 CONCURRENCY: Final = whole(1, 64)
@@ -60,7 +60,8 @@ class HTTPOptions:
             authorities.
         client_key: the path of the client's private key.
         client_certificate: the path of the client's certificate chain.
-        sources: the argument or the variable that names each file.
+        sources: the name of the argument or environment variable that sets each file's path, by
+            option name.
     """
 
     endpoint: str
@@ -82,7 +83,11 @@ class HTTPOptions:
         return self.endpoint.partition("?")[0]
 
     def conceal(self, text: str, proxy: Proxy | None = None) -> str:
-        """Return a backend's text without control characters and without the request's secrets."""
+        """Return the text of a backend or proxy in a form that is safe to show in messages.
+
+        Secrets of the request and of ``proxy`` are masked if they have at least four characters.
+        Control characters become spaces, and a long text is truncated.
+        """
         secrets = self._secrets() | (proxy.secrets if proxy else frozenset())
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= _SHORTEST_SECRET:
@@ -90,7 +95,7 @@ class HTTPOptions:
         return printable(text)
 
     def _secrets(self) -> set[str]:
-        """Return the values in the URL's query and in the headers, because any may be secret."""
+        """Return all values in the URL's query and in the headers.  Each of them may be secret."""
         secrets = {value for _, value in parse_qsl(urlsplit(self.endpoint).query)}
         for value in self.headers.values():
             secrets |= {value, value.rpartition(" ")[2], basic_credentials(value)[1]}
@@ -98,7 +103,10 @@ class HTTPOptions:
 
 
 def basic_credentials(header: str) -> tuple[str, str]:
-    """Return the user and password from a basic ``Authorization`` header, or ``("", "")``."""
+    """Return the user name and the password in the value of an ``Authorization`` header.
+
+    Both are "" if the header does not contain valid basic credentials.
+    """
     if not header.startswith(_BASIC):
         return "", ""
     try:
@@ -113,7 +121,7 @@ def user_agent(sink: str) -> str:
     """Return the ``User-Agent`` of a sink, with the versions of fapilog and Python."""
     try:
         own = version("fapilog")
-    except PackageNotFoundError:  # PyInstaller and zipapp leave the metadata out
+    except PackageNotFoundError:  # PyInstaller and zipapp leave out a package's metadata
         own = "unknown"
     return f"fapilog-{sink}/{own} Python/{platform.python_version()}"
 
@@ -151,7 +159,10 @@ def join_url(url: SplitResult, path: str) -> str:
 
 
 def credentials_of(url: SplitResult) -> str:
-    """Return the ``Authorization`` header's value for the credentials in a URL, or ""."""
+    """Return the ``Authorization`` header's value for the credentials in a URL.
+
+    Return "" if the URL contains no credentials.
+    """
     if not url.username and not url.password:
         return ""
     return basic(unquote(url.username or ""), unquote(url.password or ""))
@@ -163,7 +174,12 @@ def basic(username: str, password: str) -> str:
 
 
 def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
-    """Check that the headers can be sent, and return them with lower-case names."""
+    """Check that the headers can be sent, and return them with lower-case names.
+
+    Raises:
+        ConfigurationError: a header cannot be sent.  The error shows ``source``, the option or
+            environment variable that contains the headers, but no value.
+    """
     checked = {}
     for name, content in headers.items():
         lower = str(name).lower()
@@ -179,14 +195,17 @@ def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
 
 
 def without_newline(secret: Any) -> Any:
-    """Return a text without the newline at the end of a file or of a mounted secret."""
+    """Remove newlines at the end of a secret, which may have been read from a file.
+
+    A value that is not a str is returned unchanged.
+    """
     return secret.rstrip("\r\n") if isinstance(secret, str) else secret
 
 
 def pem_files(
     certificate: FileOption, client_key: FileOption, client_certificate: FileOption
 ) -> dict[str, Any]:
-    """Check the PEM files, and return their paths by option name, and their sources.
+    """Check that the PEM files can be read, and return them as arguments of :class:`HTTPOptions`.
 
     Raises:
         ConfigurationError: a file cannot be read, or a key has no certificate.

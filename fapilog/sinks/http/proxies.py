@@ -1,4 +1,4 @@
-"""Finds the proxy for an endpoint, with the same variables and rules as other clients.
+"""Finds the proxy for an endpoint, by the variables and rules that other HTTP clients use.
 
 This module parses ``NO_PROXY`` itself, because the standard library does not support
 networks and IPv6 addresses in this variable.
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _PORTS: Final = {"http": 80, "https": 443}
-# A host or network, with or without brackets, and a port.  Other entries are IPv6 addresses.
+# Matches a host, an address or a network, with or without brackets, and an optional port.
+# An entry that does not match may be an IPv6 address without brackets.
 _ENTRY: Final = re.compile(
     r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?P<bits>(?<=\])/[0-9]{1,3})?(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -28,7 +29,7 @@ _ENTRY: Final = re.compile(
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy.  ``url`` does not contain the credentials."""
+    """An HTTP proxy.  ``url`` contains no credentials, and messages must mask ``secrets``."""
 
     url: str
     username: str = ""
@@ -37,7 +38,9 @@ class Proxy:
 
 
 def environment_proxy(url: str) -> Proxy | None:
-    """Return the proxy for ``url`` from the environment or the system settings, or None.
+    """Return the proxy for ``url``, or None if the connection is direct.
+
+    The proxy comes from the environment or the system settings.
 
     Raises:
         ConfigurationError: the proxy cannot be used.
@@ -57,8 +60,8 @@ def is_exempt(host: str, port: int, no_proxy: str) -> bool:
     """Return whether ``no_proxy``, the value of ``NO_PROXY``, exempts a host from the proxy.
 
     The value contains entries that are separated by commas or spaces.  An entry is ``*``, a
-    host name (which also matches its subdomains), an address or a network, optionally with a
-    port.
+    host name (which also matches its subdomains), an address or a network.  An entry that ends
+    with a port exempts only connections to this port.
     """
     host = _ascii(host.lower().rstrip("."))
     address = _address(host)
@@ -100,12 +103,19 @@ def _ascii(name: str) -> str:
 
 
 def _system_exempts(host: str) -> bool:
-    """Return whether macOS or Windows exempts a host.  Proxy variables disable these settings."""
+    """Return whether the system settings of macOS or Windows exempt a host from the proxy.
+
+    If a proxy variable is set, these settings do not apply.
+    """
     return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(host))
 
 
 def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
-    """Return the proxy at the URL ``given``.  Errors do not show the URL, which may be secret."""
+    """Return the proxy at the URL ``given``, which comes from ``source``, such as ``ALL_PROXY``.
+
+    The error about an unusable URL does not show the URL, which may contain a password.  It
+    advises the user to set ``variable``, or to exempt ``host`` from the proxy.
+    """
     given = given if "://" in given else f"http://{given}"
     url = usable_url(given)
     if url is not None:
@@ -126,7 +136,7 @@ def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
 
 
 def _secrets(url: SplitResult) -> frozenset[str]:
-    """Return the proxy's credentials in every form in which a response may repeat them."""
+    """Return the credentials in a proxy's URL, in every form in which a response may show them."""
     password, header = url.password or "", credentials_of(url)
     pair = url.netloc.rpartition("@")[0]
     found = {password, unquote(password), pair, unquote(pair), header, header.rpartition(" ")[2]}

@@ -1,4 +1,4 @@
-"""A request and its answer, independent of the library that carries them.
+"""A request and its response, defined without httpx, which takes long to import.
 
 Importing httpx also imports its command line, and with it rich, click and pygments if they are
 installed.  So only :mod:`fapilog.sinks.http.given` uses httpx.
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _PORTS: Final = {"http": 80, "https": 443}
 _PRINTABLE: Final = {chr(code) for code in range(0x21, 0x7F)}
-#: The characters that stay as they are (https://url.spec.whatwg.org/#percent-encoded-bytes).
+#: The characters that are sent without percent-encoding in a query and in a path
+#: (https://url.spec.whatwg.org/#percent-encoded-bytes).
 _QUERY_SAFE: Final = "".join(_PRINTABLE - set('"#<>'))
 _PATH_SAFE: Final = "".join(_PRINTABLE - set('"#<>?`{}'))
 _LIKE_IPV4: Final = re.compile(r"[0-9]+(\.[0-9]+){3}")
@@ -28,9 +29,9 @@ class Target(NamedTuple):
 
     Attributes:
         scheme: ``b"http"`` or ``b"https"``.
-        host: the name in ASCII, or the address without brackets.
-        port: the port, or None for the scheme's own.
-        path: the path and the query.
+        host: the host name in ASCII, or the IP address without brackets.
+        port: the port, or None for the scheme's default port.
+        path: the path and the query, percent-encoded.
     """
 
     scheme: bytes
@@ -46,13 +47,13 @@ class Target(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A POST.
+    """A POST request.
 
     Attributes:
         target: the parts of the URL.
-        headers: the headers, without ``Host`` and ``Content-Length``.
+        headers: the headers, to which :attr:`all_headers` adds ``Host`` and ``Content-Length``.
         body: the body.
-        deadline: the time at which an answer is late, in seconds of the monotonic clock.
+        deadline: the latest time for the end of the response, in seconds of the monotonic clock.
     """
 
     target: Target
@@ -62,19 +63,19 @@ class Request(NamedTuple):
 
     @property
     def all_headers(self) -> list[tuple[bytes, bytes]]:
-        """All headers of the request."""
+        """The headers with ``Content-Length``, and with ``Host`` unless it is already set."""
         has_host = any(name == b"host" for name, _ in self.headers)
         host = [] if has_host else [(b"Host", self.target.authority)]
         return [*host, *self.headers, (b"Content-Length", b"%d" % len(self.body))]
 
 
 class Response(NamedTuple):
-    """An answer, whose body is still to be read.
+    """A response whose body has not been read yet.
 
     Attributes:
         status: the HTTP status.
-        headers: the names and values.
-        chunks: the body; reading it may raise an error of the network.
+        headers: the names and values of the headers.
+        chunks: the body in pieces.  Iterating over them may raise a network error.
         close: the function that frees the connection.
     """
 
@@ -84,14 +85,17 @@ class Response(NamedTuple):
     close: Callable[[], object]
 
     def header(self, name: str) -> str | None:
-        """Return the values of a header, separated by commas, or None if it is missing."""
+        """Return the values of a header, separated by commas, or None if it is missing.
+
+        ``name`` is the header's name in lower case.
+        """
         wanted = name.encode()
         found = [value.decode("latin-1") for key, value in self.headers if key.lower() == wanted]
         return ", ".join(found) if found else None
 
     @property
     def redirects_to(self) -> str | None:
-        """The location that a redirect names, or None if the answer is not a redirect."""
+        """The header ``Location`` of a redirect, or None if the response is not a redirect."""
         return self.header("location") if self.status in _REDIRECTS else None
 
     @property

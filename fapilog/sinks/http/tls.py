@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.options import HTTPOptions
 
 
-#: The variables that name the authorities to trust if no option does; the first one wins.
-#: OpenSSL defines the first two, and the library requests the others.
+#: The environment variables with the path of the certificate authorities to trust, used if the
+#: option ``certificate`` is not set.  The first variable that is set applies.  OpenSSL also reads
+#: the first two, and the Python package ``requests`` reads the last two.
 _VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class ClientTLS:
-    """The TLS settings of a sink, reloaded when its certificate files change.  Thread-safe.
+    """The TLS settings of a sink.  :meth:`renew` reloads changed certificate files.  Thread-safe.
 
     New connections use the attribute ``context``.  For the arguments and errors, see
     :func:`client_context`.
@@ -44,7 +45,8 @@ class ClientTLS:
         If the new files cannot be used (for example a new certificate with the old key), the
         old settings stay in use, and the reason is announced.
         """
-        state = self._state_of_files()  # read first, so that a change during the reload is noticed
+        # The state is read before the files, so the next call notices a change during the reload.
+        state = self._state_of_files()
         if state == self._state:
             return False
         try:
@@ -62,11 +64,11 @@ class ClientTLS:
         return True
 
     def doubt(self) -> None:
-        """Make the next :meth:`renew` reload the files even if they appear unchanged."""
+        """After a TLS error, make the next :meth:`renew` reload the files, changed or not."""
         self._state = None
 
     def _state_of_files(self) -> tuple[object, ...]:
-        """Return a value that changes when a certificate file, or a link's target, is replaced."""
+        """Return a value that changes when a file, or the target of a link to it, is replaced."""
         options = self._options
         paths = (authorities(options)[0], options.client_certificate, options.client_key)
         return tuple(_state(path) for path in paths if path)
@@ -81,9 +83,10 @@ def _state(path: str) -> tuple[int, ...] | None:
 
 
 def authorities(options: HTTPOptions | None = None) -> tuple[str, str]:
-    """Return the path of the authorities to trust, and the argument or variable that names it.
+    """Return the path of the certificate authorities to trust, and the source of this path.
 
-    The path is "" for the default authorities.
+    The source is the name of an argument or environment variable.  Both values are "" if the
+    default authorities are trusted.
     """
     if options is not None and options.certificate:
         return options.certificate, options.sources.get("certificate", "certificate")
@@ -99,12 +102,12 @@ def client_context(
 ) -> ssl.SSLContext:
     """Return the TLS settings of a client that verifies host names and certificates.
 
-    The function ``default`` returns a context with the default certificate authorities.
-    ``options`` or the environment may contain the path of other authorities, and ``options``
-    the paths of the client's certificate and key.
+    If neither ``options`` nor the environment contains the path of certificate authorities, the
+    function ``default`` is called.  It returns a context with the default authorities.
+    ``options`` may also contain the paths of the client's certificate and key.
 
     Raises:
-        ConfigurationError: a file has invalid contents.
+        ConfigurationError: a file cannot be read or has invalid contents.
     """
     path, source = authorities(options)
     is_directory = source == "SSL_CERT_DIR" or os.path.isdir(path)  # noqa: PTH112 - path is a str
@@ -137,7 +140,7 @@ def client_context(
 
 
 def default_context() -> ssl.SSLContext:
-    """Return a context with the authorities of certifi."""
+    """Return a TLS context that trusts the certificate authorities of the package certifi."""
     import certifi  # noqa: PLC0415 - only for https
 
     return ssl.create_default_context(cafile=certifi.where())

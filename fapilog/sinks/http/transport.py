@@ -3,10 +3,10 @@
 httpcore's timeouts limit each single read, so a server that occasionally sends a byte could
 delay the end of a request forever.  In this module, every wait ends at the request's deadline.
 
-httpcore's own streams wait for the network inside OpenSSL, so a fork would have to wait for
-them.  In this module, OpenSSL only works on memory, and each call into OpenSSL is a short
-section (see ``fapilog.process.fork``).  Threads wait only while they read or write a plain
-socket, where a fork does no harm.
+A fork waits until no thread is inside OpenSSL (see ``Section`` in ``fapilog.process.fork``).
+httpcore's own streams wait for the network inside OpenSSL, and would delay a fork as long.  In
+this module, OpenSSL only works on memory, so each call is short.  Threads wait only while they
+read or write a plain socket, where a fork does no harm.
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ if TYPE_CHECKING:
 codecs.lookup("idna")
 
 KEEP_ALIVE: Final = 30.0  # an unused connection is kept for this many seconds
-_WRITE_SIZE: Final = 1 << 16  # the bytes that are written between two checks of the deadline
+_WRITE_SIZE: Final = 1 << 16  # the number of bytes written between two checks of the deadline
 _READ_SIZE: Final = 1 << 16
 
 #: Matches the beginning of a response with a final status.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
-#: Matches the beginning of an interim response, such as ``100 Continue``, but not of 101.
+#: Matches the beginning of an interim response, such as ``100 Continue``, after which another
+#: response follows.  So it does not match ``101 Switching Protocols``.
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
-_HEAD_SIZE: Final = 1 << 13  # the bytes of a response that are searched for its status
+_HEAD_SIZE: Final = 1 << 13  # the number of response bytes that are searched for the status
 
 #: The errors which mean that the network failed.
 NETWORK_ERRORS: Final = (
@@ -66,9 +67,11 @@ TIMEOUT_ERRORS: Final = (TimeoutError, httpcore.TimeoutException)
 #: The errors which mean that the request was not sent.
 CONNECT_ERRORS: Final = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError)
 
-# The parent's connection pools, kept because freeing a pool might wait for an OpenSSL lock.
+# The connection pools that a forked child inherited from its parent.  They are never freed,
+# because freeing a pool might wait for an OpenSSL lock.
 _inherited: Final[list[httpcore.ConnectionPool]] = []
-# The id of the process that tests the resolver, and the queue for the result.
+# Empty, or one tuple: the id of the process that tests whether its resolver works, and the
+# queue that receives None at the end of the test.
 _probes: Final[list[tuple[int, native.SimpleQueue[None]]]] = []
 
 
@@ -140,7 +143,8 @@ class DeadlineTransport:
     def after_fork(self) -> None:
         """Close this process's copies of the parent's sockets, and make a new pool.
 
-        The old pool is not closed, because the parent may have held its lock during the fork.
+        The old pool is not closed, because a thread of the parent may have held the pool's lock
+        during the fork.
         """
         self._backend.close_sockets()
         if TLS.cut_short:
@@ -149,7 +153,10 @@ class DeadlineTransport:
 
 
 def _final_status(head: bytes) -> int | None:
-    """Return the final status in the first bytes of a response, or None if there is no status."""
+    """Return the final status in ``head``, the first bytes of a response.
+
+    Interim responses are skipped.  Return None if ``head`` contains no final status.
+    """
     while True:
         head = head.lstrip(b"\r\n")
         if status := _STATUS_LINE.match(head):
@@ -161,7 +168,7 @@ def _final_status(head: bytes) -> int | None:
 
 
 class _Unreadable:
-    """The body of an answer whose headers could not be read."""
+    """The body of a response whose headers could not be read.  Iterating raises ``error``."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -177,9 +184,9 @@ class _Backend(httpcore.SyncBackend):
         deadline: the deadline of the current request, in seconds of the monotonic clock.
         head: the first bytes of the response to the current POST; None before the POST is
             written, so that a proxy's response to CONNECT is not confused with this response.
-        stand_in: a dummy TLS context for httpcore, which changes its context while other
-            threads may be using the real context.
-        proxy_stand_in: a dummy TLS context for httpcore, instead of the proxy's context.
+        stand_in: a dummy TLS context, passed to httpcore instead of the real one.  httpcore
+            changes the context that it gets, while other threads may be using the real one.
+        proxy_stand_in: a dummy TLS context, passed to httpcore instead of the proxy's context.
     """
 
     def __init__(
@@ -259,7 +266,7 @@ class _RequestStream(httpcore.NetworkStream):
             self.write(b"")
         backend = self._backend
         data = self._stream.read(max_bytes, backend.left())
-        if backend.head == b"":  # h11 refuses blank lines before a response
+        if backend.head == b"":  # skip blank lines, which h11 refuses
             while data and not (data := data.lstrip(b"\r\n")):
                 data = self._stream.read(max_bytes, backend.left())
         if backend.head is not None and len(backend.head) < _HEAD_SIZE:
@@ -267,14 +274,17 @@ class _RequestStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
-        """Write the delayed buffer and ``buffer``.  httpcore ends each request with ``b""``."""
+        """Write the delayed buffer and ``buffer``, or delay ``buffer`` if no buffer is delayed.
+
+        httpcore ends each request with ``b""``, so no part of a request stays delayed.
+        """
         kept, self._kept = self._kept, b""
         if not kept:
             self._kept = buffer
             return
         if kept.startswith(b"POST "):
             self._backend.head = b""
-        give_way()  # the application runs first, because sendall() may not wait
+        give_way()  # let the application's threads run, because sendall() may not wait
         together = max(_WRITE_SIZE - len(kept), 0)
         for data, start in ((kept + buffer[:together], 0), (buffer, together)):
             for position in range(start, len(data), _WRITE_SIZE):
@@ -325,10 +335,10 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
 
 
 def _system(module: str, name: str) -> Any:
-    """Return a function of a module, but in fapilog's own threads never gevent's replacement.
+    """Return a function of a module.  In fapilog's own threads, return the original function.
 
-    The functions of gevent and eventlet need an event loop in each thread, and cannot resolve
-    names while the interpreter exits.
+    gevent and eventlet may have replaced the function.  Their functions need an event loop in
+    each thread, and cannot resolve names while the interpreter exits.
     """
     if native.is_patched() and native.IN_WORKER.get():
         return native.original(module, name)
@@ -340,7 +350,7 @@ def _probe(host: str, port: int, timeout: float) -> None:
 
     A thread of the parent was resolving a name during the fork.  If that thread held a lock, a
     call into the resolver never returns in this process, and this function raises
-    ``TimeoutError``.
+    ``TimeoutError`` after ``timeout`` seconds.
     """
     if not _probes or _probes[0][0] != os.getpid():
         answers: native.SimpleQueue[None] = native.SimpleQueue()
@@ -366,7 +376,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock = sock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the bytes that have arrived, at least one, or ``b""`` at the end."""
+        """Wait for bytes, and return at most ``max_bytes``.  Return ``b""`` at the end."""
         self._sock.settimeout(timeout)
         return self._sock.recv(max_bytes)
 
@@ -386,13 +396,16 @@ class SocketStream(httpcore.NetworkStream):
         self._sock.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """For ``"is_readable"``, return True if the peer has closed the idle connection."""
+        """For ``"is_readable"``, return whether the peer has closed the idle connection.
+
+        For any other ``info``, return None.
+        """
         if info != "is_readable":
             return None
         sock = self._sock
         if sock.fileno() < 0:
             return True
-        if not hasattr(select, "poll"):  # on Windows
+        if not hasattr(select, "poll"):  # Windows has no poll()
             return bool(select.select([sock], [], [], 0)[0])
         poll = _system("select", "poll")()  # select() does not support descriptors above 1023
         poll.register(sock, select.POLLIN)
@@ -405,7 +418,7 @@ class TLSStream(httpcore.NetworkStream):
     The server's certificate must contain ``host``.  For ``left``, see :func:`connect`.
 
     Raises:
-        OSError: the handshake failed, so ``stream`` was closed.
+        OSError: the handshake failed, and ``stream`` was closed.
     """
 
     def __init__(
@@ -428,7 +441,10 @@ class TLSStream(httpcore.NetworkStream):
             raise
 
     def _complete(self, step: Callable[[], Any]) -> Any:
-        """Repeat a step of OpenSSL until it needs no more bytes from the server."""
+        """Call ``step``, an OpenSSL operation, until it needs no more bytes from the server.
+
+        After each call, the bytes that OpenSSL has produced are sent to the server.
+        """
         while True:
             needs_more, result = False, None
             try:
@@ -438,7 +454,7 @@ class TLSStream(httpcore.NetworkStream):
                 needs_more = True
             except ssl.SSLError:
                 with contextlib.suppress(OSError, httpcore.WriteError):
-                    self._flush()  # sends the server an alert that contains the reason
+                    self._flush()  # sends the server a TLS alert with the reason
                 raise
             self._flush()
             if not needs_more:
@@ -453,7 +469,7 @@ class TLSStream(httpcore.NetworkStream):
             self._stream.write(data, self._left())
 
     def read(self, max_bytes: int, *_: Any, **__: Any) -> bytes:
-        """Return the bytes that have arrived, at least one, or ``b""`` at the end."""
+        """Wait for bytes, and return at most ``max_bytes``.  Return ``b""`` at the end."""
         try:
             data: bytes = self._complete(lambda: self._tls.read(max_bytes))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
@@ -470,7 +486,11 @@ class TLSStream(httpcore.NetworkStream):
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return the TLS object for ``"ssl_object"``, else what the inner stream returns."""
+        """Return the TLS object for ``"ssl_object"``.
+
+        For any other ``info``, return the value of the inner stream, except that
+        ``"is_readable"`` is also True while received bytes wait to be decrypted.
+        """
         if info == "ssl_object":
             return self._tls
         if info == "is_readable" and self._incoming.pending:

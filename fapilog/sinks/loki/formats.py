@@ -1,7 +1,7 @@
 """The two formats of a push request to Loki: gzipped JSON, and protobuf with snappy.
 
-Each entry is encoded once, and building a request only puts entries into their streams.
-:class:`InLine` replaces the encoder of a format for a Loki without structured metadata.
+Each entry is encoded once.  Building a request only joins the encoded entries of each stream.
+If Loki accepts no structured metadata, :class:`InLine` replaces the encoder of either format.
 Source: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 and https://github.com/grafana/loki/blob/main/pkg/push/push.proto
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: An encoded record: its stream, its time in nanoseconds since the Unix epoch, and its entry.
 Item: TypeAlias = tuple[bytes, int, bytes]
 
-#: Makes a line that contains metadata from a line and its metadata.
+#: A function that gets a line and its metadata, and returns a line that contains both.
 Join: TypeAlias = "Callable[[str, Mapping[str, str]], str]"
 #: Both formats have the same methods, which are thread-safe.
 Format: TypeAlias = "JSONFormat | ProtobufFormat"
@@ -50,7 +50,7 @@ class JSONFormat:
     headers: Mapping[str, str] = {"content-type": "application/json", "content-encoding": "gzip"}
 
     def stream(self, labels: Mapping[str, str]) -> bytes:
-        """Return the labels of a stream, at least one, as a JSON object."""
+        """Return the labels of a stream as a JSON object.  A stream has at least one label."""
         return orjson.dumps(labels)
 
     def shared(self, metadata: Mapping[str, str]) -> bytes:
@@ -74,7 +74,7 @@ class JSONFormat:
         return b'["%d",%b]' % (time, orjson.dumps(line))
 
     def in_line(self, entry: bytes, join: Join) -> bytes:
-        """Return an entry with its metadata, if it has any, in its line."""
+        """Move the metadata of an entry into its line.  ``join`` makes the new line."""
         if not entry.endswith(b"}]"):
             return entry
         time, line, metadata = orjson.loads(entry)
@@ -96,7 +96,7 @@ class JSONFormat:
         return gzip.compress(request, GZIP_LEVEL, mtime=0)
 
     def split(self, request: bytes) -> list[Item]:
-        """Return the entries of a push request; raise ``ValueError`` if it is malformed."""
+        """Return the entries of a push request.  Raise ``ValueError`` if it is malformed."""
         items: list[Item] = []
         try:
             for stream in orjson.loads(request)["streams"]:
@@ -131,12 +131,12 @@ class ProtobufFormat:
         self._compress = snappy.compress_raw
 
     def stream(self, labels: Mapping[str, str]) -> bytes:
-        """Return labels in Prometheus notation, which accepts the escapes of JSON."""
+        """Return labels in Prometheus notation, whose strings allow the escapes of JSON."""
         pairs = [b"%b=%b" % (name.encode(), orjson.dumps(labels[name])) for name in sorted(labels)]
         return b"{%b}" % b", ".join(pairs)
 
     def shared(self, metadata: Mapping[str, str]) -> bytes:
-        """Return metadata that many entries share, as fields of an entry's message."""
+        """Return metadata that many entries share, as protobuf fields of an entry."""
         parts: list[bytes] = []
         for name, text in metadata.items():
             raw = text.encode()
@@ -146,7 +146,10 @@ class ProtobufFormat:
     def entry(
         self, time: int, line: str, observed: int, metadata: Mapping[str, str], shared: bytes
     ) -> bytes:
-        """Return an entry as a field of its stream's message."""
+        """Return an entry as a protobuf field of its stream.
+
+        For the arguments, see :meth:`JSONFormat.entry`.
+        """
         seconds, nanoseconds = divmod(time, _SECOND)
         moment = _seconds[seconds] + _nanoseconds(nanoseconds)
         raw = line.encode()
@@ -165,7 +168,7 @@ class ProtobufFormat:
         return delimited(b"\x12", delimited(b"\x0a", moment) + delimited(b"\x12", line.encode()))
 
     def in_line(self, entry: bytes, join: Join) -> bytes:
-        """Return an entry with its metadata, if it has any, in its line."""
+        """Move the metadata of an entry into its line.  ``join`` makes the new line."""
         message = bytes_field(entry, 2)
         parts = list(fields(message))
         metadata = {
@@ -192,7 +195,7 @@ class ProtobufFormat:
         return bytes(self._compress(request))
 
     def split(self, request: bytes) -> list[Item]:
-        """Return the entries of a push request; raise ``ValueError`` if it is malformed."""
+        """Return the entries of a push request.  Raise ``ValueError`` if it is malformed."""
         items: list[Item] = []
         for stream in messages(fields(request), 1):
             parts = list(fields(stream))
@@ -205,11 +208,11 @@ class ProtobufFormat:
 
 
 class InLine:
-    """Encodes entries of a format with their metadata in the line.
+    """Encodes entries that contain their metadata in the line.
 
     Args:
-        format: the format of the requests.
-        join: the function that makes the lines.
+        format: the format of the requests that will contain the entries.
+        join: the function that adds metadata to a line.
     """
 
     def __init__(self, format: Format, join: Join) -> None:  # noqa: A002 - as in LokiSink
@@ -224,19 +227,25 @@ class InLine:
     def entry(
         self, time: int, line: str, observed: int, metadata: Mapping[str, str], shared: bytes
     ) -> bytes:
-        """Return an entry without metadata, with the arguments of :meth:`JSONFormat.entry`."""
+        """Return an entry whose line contains ``metadata``, ``shared`` and ``observed``.
+
+        For the arguments, see :meth:`JSONFormat.entry`.
+        """
         pairs = orjson.loads(b'{"observed_timestamp":"%d"%b}' % (observed, shared))
         return self._bare_entry(time, self._join(line, {**metadata, **pairs}))
 
 
 def _pair_head(name: str, length: int) -> bytes:
-    """Return the bytes of a metadata pair before its value, which has ``length`` bytes."""
+    """Return the encoded bytes before the value of the metadata ``name``.
+
+    The value has ``length`` bytes.
+    """
     before = delimited(b"\x0a", name.encode()) + b"\x12" + varint(length)
     return b"\x1a" + varint(len(before) + length) + before
 
 
 def _nanoseconds(number: int) -> bytes:
-    """Return nanoseconds as a varint, which usually has five bytes."""
+    """Return nanoseconds as a varint.  The usual length, five bytes, has a fast path."""
     if number < _FIVE_DIGITS:
         return varint(number)
     return bytes(

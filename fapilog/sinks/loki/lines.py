@@ -1,10 +1,10 @@
 """Writes the line of an entry: the message, or text for Loki's parsers json and logfmt.
 
-No line exceeds Loki's limit.  A long message is truncated and marked.  A long line in the
-other two formats omits its attributes and truncates its body, so that it remains valid.
+No line exceeds Loki's limit.  A message that is too long is truncated and marked.  A JSON or
+logfmt line that is too long gets a truncated body and no attributes, so that it remains valid.
 
-A Loki without structured metadata gets the metadata in the line.  A plain message becomes
-logfmt, because its pairs have the names of the metadata: a query needs only ``| logfmt``.
+For a Loki without structured metadata, the line also contains the metadata.  A plain message
+then becomes logfmt, so that a query gets the metadata by adding only ``| logfmt``.
 """
 
 from __future__ import annotations
@@ -33,30 +33,34 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 MAX_LINE: Final = 256 << 10  # bytes
-#: A line, and the attributes for the structured metadata.
+#: A line, and the attributes that become structured metadata.
 Line: TypeAlias = "tuple[str, dict[str, Any]]"
 
 _STACKTRACE: Final = "exception.stacktrace"
 
-#: The maximum number of body characters in a shortened line; JSON uses up to 6 bytes for each.
+#: The maximum number of body characters in a shortened line.  JSON needs up to 6 bytes per
+#: character.
 _SHORT_BODY: Final = 32_768
-_MAX_CHARACTER: Final = 4  # bytes
+_MAX_CHARACTER: Final = 4  # bytes in UTF-8
 
-#: The names in a JSON line that are not the names of metadata.
+#: The members of a JSON line whose names are not names of metadata.
 _NO_METADATA: Final = frozenset({"body", "scope", "attributes"})
 #: The maximum number of bytes of a character, after JSON has escaped it.
 _ESCAPED: Final = 6
-#: The bytes of the quotes and separators of 128 pairs.
+#: The number of bytes for the quotes and separators of 128 name-value pairs.
 _QUOTES: Final = 1024
 
-#: Matches a pair of our own logfmt.
+#: Matches a ``name=value`` pair in a logfmt line that this module has written.
 _PAIR: Final = re.compile(r'(?<!\S)(\w+)=(?:"(?:[^"\\]|\\.)*"|\S*)')
 #: Matches values that need no quotes in logfmt.
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def message_line(record: LogRecord) -> Line:
-    """Return the body as text, followed by the exception's stack trace if there is one."""
+    """Return the body as text, followed by the exception's stack trace if there is one.
+
+    The attributes that are also returned do not contain this stack trace.
+    """
     body, attributes = record.body, record.attributes
     line = body if type(body) is str else _body(record)
     trace = attributes.get(_STACKTRACE)
@@ -94,7 +98,7 @@ def logfmt_line(record: LogRecord) -> Line:
     return line, record.attributes
 
 
-#: The line formats by name.
+#: The functions that write a line, by the value of the option ``line``.
 LINES: Final[dict[str, Callable[[LogRecord], Line]]] = {
     "message": message_line,
     "json": json_line,
@@ -105,8 +109,9 @@ LINES: Final[dict[str, Callable[[LogRecord], Line]]] = {
 def metadata_line(kind: str, line: str, metadata: Mapping[str, str]) -> str:
     """Return a line that also contains the structured metadata of its entry.
 
-    ``kind`` is the name of the format that ``line`` has.  Values that the line already
-    contains are not repeated.  Metadata that does not fit is truncated, or counted.
+    ``kind`` is the value of the option ``line``, and so the format of the line.  Values that
+    the line already contains are not repeated.  Metadata that does not fit is truncated, or
+    left out and counted in ``dropped_attributes_count``.
     """
     is_json = kind == "json"
     base, names, present = (_json_base if is_json else _logfmt_base)(kind, line)
@@ -127,7 +132,8 @@ def metadata_line(kind: str, line: str, metadata: Mapping[str, str]) -> str:
     return whole
 
 
-#: A line without metadata, the names that it uses, and those whose metadata it contains.
+#: A line before metadata is added, the names that the line uses, and the names of the metadata
+#: whose values the line already contains.
 _Base: TypeAlias = "tuple[str, Container[str], Container[str]]"
 
 
@@ -143,7 +149,8 @@ def _json_base(_kind: str, line: str) -> _Base:
     with suppress(ValueError):
         fields = orjson.loads(line)
     if not isinstance(fields, dict) or "body" not in fields:
-        # An earlier process whose option ``line`` was different has spooled this message.
+        # The line is a plain message, which an earlier process has spooled with another value of
+        # the option ``line``.
         return _with_body(line, lambda body: json_text({"body": body})), ("body",), ()
     attributes = fields.get("attributes")
     present = {"scope_name", *(fields.keys() - _NO_METADATA)}
@@ -153,7 +160,7 @@ def _json_base(_kind: str, line: str) -> _Base:
 
 
 def _with_body(body: str, line_of: Callable[[str], str]) -> str:
-    """Return the line of a message, which is truncated if its line would be too long."""
+    """Return the line that ``line_of`` makes.  Truncate ``body`` if the line would be too long."""
     line = line_of(body)
     return line if _fits(line) else line_of(fit_redacted(body, _SHORT_BODY))
 
@@ -184,7 +191,7 @@ def _fits(line: str) -> bool:
 
 
 def _shortened(record: LogRecord) -> dict[str, Any]:
-    """Return a truncated body and the number of omitted attributes."""
+    """Return a truncated body, and the number of omitted attributes instead of the attributes."""
     left_out = len(record.attributes) + record.dropped_attributes_count
     return {
         "body": fit_redacted(_body(record), _SHORT_BODY),
@@ -197,5 +204,5 @@ def _logfmt(pairs: dict[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a value of logfmt, quoted as in JSON if necessary."""
+    """Return ``text`` as a logfmt value, quoted as in JSON if necessary."""
     return text if _BARE.fullmatch(text) else orjson.dumps(text).decode()

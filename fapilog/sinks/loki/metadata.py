@@ -1,6 +1,7 @@
 """Converts the fields of a record to labels of a Loki stream and to structured metadata.
 
-Names get the form that Loki would give them, so two names never become equal in Loki.
+Names are converted here in the same way as in Loki.  If two names become equal, a number is
+added to one of them, so that Loki keeps both values.
 Metadata obeys all of Loki's limits: a value that is too long is truncated and marked, and an
 attribute that does not fit is counted in ``dropped_attributes_count``.
 Limits: https://grafana.com/docs/loki/latest/configure/#limits_config
@@ -26,20 +27,20 @@ MAX_LABEL_VALUE: Final = 2048  # bytes
 MAX_METADATA: Final = 64 << 10  # bytes of all names and values
 MAX_ENTRIES: Final = 128
 
-#: The only label that is neither a resource attribute nor static.
+#: The name of the label that contains the severity of a record.
 SEVERITY: Final = "severity"
 OBSERVED: Final = "observed_timestamp"
 DROPPED: Final = "dropped_attributes_count"
-#: The metadata that distinguishes a record from an equal record of the same nanosecond.
+#: The metadata that distinguishes equal records of the same nanosecond.
 UID: Final = "log_record_uid"
-#: The label of a stream without other labels, because Loki requires at least one label.
+#: The label, and its value, for a stream that has no other label.  Loki requires a label.
 _SERVICE: Final = "service_name"
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
-#: The metadata for which space is reserved in every record, and the size of this space in bytes.
+#: The names of metadata for which every entry reserves space, and the size of this space in bytes.
 _ALWAYS: Final = (OBSERVED, DROPPED, UID)
 _RESERVE: Final = 160
-#: The metadata of a record that comes from its other fields, not from its attributes.
+#: The names of a record's metadata that do not come from its attributes.
 _OWN: Final = frozenset({"trace_id", "span_id", "flags", "event_name", *_ALWAYS})
 #: The maximum number of bytes of metadata per byte of ``LogRecord.size``.
 _GROWTH: Final = 8
@@ -63,7 +64,7 @@ label_names: Final[Memo[str, str]] = Memo(label_name, 4096)
 
 
 def free_name(name: str, *taken: Container[str]) -> str:
-    """Return ``name``, with a number appended if the name is in one of the containers."""
+    """Return ``name``, with a number appended if a container in ``taken`` contains the name."""
     free, number = name, 2
     while any(free in names for names in taken):
         free = f"{name.rstrip('_')}_{number}"
@@ -87,7 +88,10 @@ def value_text(value: AnyValue) -> str:
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[Any]:
-    """Yield the name and value of every attribute; values in a mapping have dotted names."""
+    """Yield the name and value of every attribute.  A value in a mapping has a dotted name.
+
+    Only the recursive calls for mappings pass ``prefix`` and ``depth``.
+    """
     for name, value in values.items():
         if isinstance(value, dict) and value and depth < _MAX_DEPTH:
             yield from flattened(value, f"{prefix}{name}.", depth + 1)
@@ -96,10 +100,10 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
 
 
 def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
-    """Reduce ``entries`` in place to ``size`` bytes; return the number of removed entries.
+    """Reduce ``entries`` in place to at most ``count`` entries and ``size`` bytes.
 
-    At most ``count`` entries remain.  Long values are truncated and marked: they get equal
-    shares of the space that short entries leave.
+    Return the number of removed entries.  Short entries stay complete.  The long values share
+    the rest of the space equally, and are truncated and marked.
     """
     beyond = list(entries)[max(count, 0) :]
     for name in beyond:
@@ -123,14 +127,15 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
 
 
 class Room(NamedTuple):
-    """The space for a record's attributes that is left within Loki's limits.
+    """The space that Loki's limits leave for the attributes of one record.
 
     Attributes:
-        size: the number of bytes.
-        entries: the number of attributes.
-        taken: the names that other metadata or labels of a record may have.
-        always_taken: the names in ``taken`` that every record has.
-        left_out: the number of attributes of resource and scope that did not fit.
+        size: the maximum number of bytes.
+        entries: the maximum number of attributes.
+        taken: the names of labels and of other metadata that the record may have.  Its attributes
+            need different names.
+        always_taken: the names in ``taken`` that are taken in every record.
+        left_out: the number of attributes of the resource and the scope that did not fit.
     """
 
     size: int
@@ -141,7 +146,10 @@ class Room(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The labels and metadata that all records of one resource, scope and severity share."""
+    """The labels and metadata that all records of one resource, scope and severity share.
+
+    ``room`` is the space that is left for the attributes of each record.
+    """
 
     labels: dict[str, str]
     metadata: dict[str, str]
@@ -159,9 +167,9 @@ def origin_of(
 ) -> Origin:
     """Return the labels and metadata of a resource, a scope and a severity.
 
-    ``allowed`` contains the names of the resource attributes that become labels, and
-    ``static`` the labels of every stream.  The label :data:`SEVERITY` is the name of the
-    severity's range, such as ``WARN``.
+    ``number`` and ``text`` are the severity.  ``allowed`` contains the names of the resource
+    attributes that become labels, and ``static`` the labels of every stream.  If ``allowed``
+    contains :data:`SEVERITY`, this label is the severity's range, such as ``WARN``.
     """
     attributes = dict(resource.attributes)
     labels: dict[str, str] = dict(static)
@@ -202,7 +210,8 @@ def identity(trace_id: str, span_id: str, flags: int, event_name: str) -> dict[s
 def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
     """Return the attributes of a normalised record as metadata.
 
-    ``attributes`` are the record's attributes, except those that the line contains.
+    ``attributes`` are the record's attributes, except a stack trace that is in the line.
+    ``room`` is the space that is left for them.
     """
     if (
         record.size * _GROWTH > room.size
@@ -229,7 +238,7 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
 
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """Do the work of :func:`metadata_of` for mappings, equal names and records near a limit."""
+    """The slow path of :func:`metadata_of`: mappings, equal names and records near a limit."""
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
     size, count = room.size - _size(own), room.entries - len(own)
     values = list(flattened(attributes))

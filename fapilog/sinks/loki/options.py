@@ -72,7 +72,11 @@ _NO_LABELS: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PushOptions(HTTPOptions):
-    """The checked options of a Loki sink; ``LokiSink`` explains them."""
+    """The checked options of a Loki sink, which are documented in :class:`LokiSink`.
+
+    ``labels`` contains names of resource attributes and may contain ``"severity"``.
+    ``static_labels`` contains the labels with a fixed value.
+    """
 
     tenant: str = ""
     format: Format = "json"
@@ -85,7 +89,7 @@ class PushOptions(HTTPOptions):
         """Check that the resource has every attribute that is to become a label.
 
         Raises:
-            ConfigurationError: an attribute is missing, and its name is not a default one.
+            ConfigurationError: an attribute is missing that is not one of the default labels.
         """
         if missing := self.missing_in(resource):
             from fapilog.options.explain import closest  # noqa: PLC0415 - only for this error
@@ -100,7 +104,10 @@ class PushOptions(HTTPOptions):
             )
 
     def missing_in(self, resource: Resource) -> str:
-        """Return a name in ``labels`` that is neither in ``resource`` nor a default; else ""."""
+        """Return the first name in ``labels`` that is not an attribute of ``resource``, or "".
+
+        The default labels do not count, because a resource may lack them.
+        """
         has = (*resource.attributes, *DEFAULT_LABELS)
         return next((name for name in self.labels if name not in has), "")
 
@@ -150,7 +157,10 @@ def resolve(
 
 
 def _authorization(username: str | None, password: str | None, token: str | None) -> str:
-    """Return the value of ``Authorization``, or "" without credentials."""
+    """Check the credentials, and return the value of ``Authorization``.
+
+    Return "" if no credentials are given.
+    """
     username, password, token = map(without_newline, (username, password, token))
     secrets = {"username": username, "password": password, "token": token}
     for option, value in secrets.items():
@@ -172,10 +182,11 @@ def _authorization(username: str | None, password: str | None, token: str | None
 
 
 def _labels(given: Labels) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the attributes that become labels, and the static labels by their final names.
+    """Return the names of the attributes that become labels, and the static labels.
 
     A mapping contains static labels, which are added to the default labels.  In a list,
-    ``name=value`` is a static label.  It replaces an attribute's label of the same name.
+    ``name=value`` is a static label.  If an attribute and a static label would have the same
+    name in Loki, only the static label is sent.
     """
     attributes: tuple[str, ...]
     if isinstance(given, Mapping):
@@ -199,7 +210,7 @@ def _labels(given: Labels) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def _checked_name(name: object) -> str:
-    """Return the name of the label that ``name`` becomes."""
+    """Check that ``name`` can be a label, and return the label's name in Loki."""
     if not isinstance(name, str) or not 0 < len(name) < MAX_LABEL_NAME:
         _refuse(f"{name!r:.100} cannot be the name of a label")
     label = label_name(name)

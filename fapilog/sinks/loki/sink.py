@@ -42,28 +42,30 @@ if TYPE_CHECKING:
     from fapilog.sinks.loki.formats import Format, Item
     from fapilog.sinks.loki.metadata import Room
 
-#: The default limits of a batch; Loki accepts 4 MB per second from one tenant.
+#: The default limits of a batch, which is small compared with the 4 MB per second that Loki
+#: accepts from one tenant.
 LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
-#: The maximum size of a request before compression, in bytes.  Loki's components limit the
-#: messages between them to 4 MiB.
+#: The maximum size of a request before compression, in bytes.  It is below 4 MiB, the limit for
+#: the messages between Loki's components.
 MAX_REQUEST: Final = 3 << 20
 
-#: The maximum number of entries with the same time that are compared with each other.
+#: The maximum number of entries with the same time that are remembered to find equal entries.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
-#: The number of entries whose metadata moves into the line in one piece of work.
+#: The number of entries that are converted before the application's threads may run.
 _SLICE: Final = 64
-#: The minimum time limit of the second request of an attempt, in seconds.
+#: The minimum time limit, in seconds, for a request with the metadata in the lines.
 _LEAST: Final = 0.1
 
 _stream, _time = itemgetter(0), itemgetter(1)
 
 
 class MetadataRefusedError(PermanentError):
-    """This Loki accepts no structured metadata, so it has kept no entry of the request."""
+    """Loki accepts no structured metadata, and has stored no entry of the request."""
 
 
-#: The answers of a Loki without structured metadata, from 2.9 and before 2.9.
+#: The texts with which Loki refuses structured metadata: the first text is that of version 2.9
+#: and later, the second that of earlier versions.
 #: Sources: https://github.com/grafana/loki/blob/v3.7.6/pkg/validation/validate.go and
 #: https://github.com/grafana/loki/blob/v2.8.0/pkg/loghttp/entry.go
 _REFUSALS: Final = (
@@ -78,7 +80,10 @@ _REFUSALS: Final = (
 
 
 class _Encoding(NamedTuple):
-    """The encoder of entries, and cached results of it; replaced as a whole."""
+    """The encoder of entries, and two functions that cache its results.
+
+    The whole tuple is replaced at once, so that ``encode`` never combines different encoders.
+    """
 
     format: Format | InLine
     origin: Callable[[Resource, Scope, int, str], tuple[bytes, bytes, Room]]
@@ -106,17 +111,17 @@ class LokiSink(DurableSink["Item"]):
             ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL), and static labels
             such as ``"env=prod"``.  A mapping, such as ``{"env": "prod"}``, adds static
             labels to the default ones.  All other fields become structured metadata.
-        metadata: the place of the other fields: ``"structured"``, structured metadata;
-            ``"line"``, the line of the entry, for a Loki without structured metadata;
-            ``"auto"`` (default), structured metadata until Loki refuses it, then the
-            line.  With ``line="message"``, such a line is logfmt.
+        metadata: how the other fields are sent: ``"structured"``, as structured metadata;
+            ``"line"``, in the line of the entry, for a Loki without structured metadata;
+            ``"auto"`` (default), as structured metadata until Loki refuses it, then in the
+            line.  If ``line="message"``, a line with these fields has the format logfmt.
         timeout: the time limit for one request, in seconds.
         certificate: the path of a PEM file with the authorities to trust for https.
         client_key: the path of a PEM file with the client's unencrypted key.
         client_certificate: the path of a PEM file with the client's certificate chain.
         limits: the limits at which a batch is sent.
-        concurrency: the maximum number of simultaneous requests, 1 to 64.  With more than
-            one, requests may arrive in another order.
+        concurrency: the maximum number of simultaneous requests, 1 to 64.  If it is more
+            than 1, records may arrive out of order.
         name: the sink's name in the ledger and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
@@ -183,9 +188,9 @@ class LokiSink(DurableSink["Item"]):
         self._join = partial(metadata_line, line)
         self._is_in_line = metadata == "line"
         self._encoding = self._encoding_now()
-        self._moment = 0  # the time of the last entry
-        self._entry = b""  # the first entry of this time
-        self._twins: set[bytes] = set()  # all entries of this time, if there are several
+        self._moment = 0  # the time of the entry that was encoded last
+        self._entry = b""  # the first entry with this time
+        self._twins: set[bytes] = set()  # the entries with this time, if there are several
 
     def __repr__(self) -> str:
         options = self.options
@@ -197,7 +202,10 @@ class LokiSink(DurableSink["Item"]):
         def origin(
             resource: Resource, scope: Scope, number: int, text: str
         ) -> tuple[bytes, bytes, Room]:
-            """Return encoded labels and metadata that records share, and the space for others."""
+            """Return the encoded labels and metadata that records with these arguments share.
+
+            The third value is the space that is left for the attributes of each record.
+            """
             if missing := self.options.missing_in(resource):
                 self._announce("labels", f"a record's resource has no attribute {missing!r}")
             names, static = self.options.labels, self.options.static_labels
@@ -217,8 +225,7 @@ class LokiSink(DurableSink["Item"]):
         """Check that ``resource`` has the attributes in ``labels``.
 
         Raises:
-            ConfigurationError: ``labels`` names an attribute that is missing and that is
-                not one of the default labels.
+            ConfigurationError: an attribute is missing that is not one of the default labels.
         """
         self.options.check_resource(resource)
 
@@ -244,9 +251,9 @@ class LokiSink(DurableSink["Item"]):
         )
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the stream, the time and the entry of ``record``.  Not thread-safe."""
+        """Return the encoded stream, the time and the encoded entry.  Not thread-safe."""
         if not record.size:
-            record = normal_copy(record)  # no pipeline has processed the record
+            record = normal_copy(record)  # no pipeline has normalised the record
         encoder, origin, identity_of = self._encoding
         stream, shared, room = origin(
             record.resource, record.scope, record.severity_number, record.severity_text
@@ -267,7 +274,10 @@ class LokiSink(DurableSink["Item"]):
         return stream, moment, entry
 
     def _has_twin(self, entry: bytes) -> bool:
-        """Return whether an equal entry has the same time; Loki would keep only one of them."""
+        """Return whether an equal entry with the same time was encoded before.
+
+        Loki would keep only one of two equal entries, so the second one needs a unique id.
+        """
         twins = self._twins
         if not twins or len(twins) >= _MAX_TWINS:
             self._twins = twins = {self._entry}
@@ -276,10 +286,12 @@ class LokiSink(DurableSink["Item"]):
         return has_twin
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
-        """Send one request.  Blocks up to ``timeout`` seconds or the sink's own limit.
+        """Send the batch as one request.  Blocks up to ``timeout`` seconds.
 
-        Sending a batch again is harmless, because Loki keeps only one of several equal entries.
-        If Loki refuses structured metadata, the batch is sent a second time without it.
+        A request ends earlier if ``options.timeout`` is shorter.  If Loki refuses structured
+        metadata, a second request contains the metadata in the lines.  It may take 0.1 s even if
+        less time is left.  Sending a batch again is harmless, because Loki keeps only one of
+        several equal entries.
 
         Raises:
             SendError: the batch was not delivered; see :meth:`fapilog.protocols.Sink.send`.
@@ -297,7 +309,7 @@ class LokiSink(DurableSink["Item"]):
             return self._push(batch, max(deadline - monotonic(), _LEAST))
 
     def _use_line(self, error: MetadataRefusedError) -> None:
-        """Put the metadata of all later records into the line."""
+        """From now on, put the metadata of every record into its line, and announce ``error``."""
         if not self._is_in_line:
             self._is_in_line = True
             self._encoding = self._encoding_now()
@@ -310,7 +322,11 @@ class LokiSink(DurableSink["Item"]):
             )
 
     def _in_line(self, batch: Sequence[Item]) -> list[Item]:
-        """Return a batch, which may be older than the switch, with the metadata in the lines."""
+        """Return the batch with the metadata of each entry in its line.
+
+        Some entries may already have this form, because :meth:`_use_line` changes the encoding
+        of later records only.
+        """
         items: list[Item] = []
         for start in range(0, len(batch), _SLICE):
             for stream, moment, entry in batch[start : start + _SLICE]:
@@ -345,7 +361,7 @@ class LokiSink(DurableSink["Item"]):
         return Outcome(0, f"{self.options.shown}: {said}")
 
     def pack(self, items: Sequence[Item]) -> bytes:
-        """Return a push request with the encoded records in their order."""
+        """Return a push request that contains the encoded records in the order of ``items``."""
         return self._format.request(
             (stream, [entry for _, _, entry in entries])
             for stream, entries in groupby(items, _stream)
@@ -366,6 +382,6 @@ class LokiSink(DurableSink["Item"]):
             self._client = None
 
     def after_fork(self) -> None:
-        """Abandon the parent's connections; the next ``send`` opens new ones."""
+        """Discard the parent's connections.  The next ``send`` opens new connections."""
         if self._client is not None:
             self._client.after_fork()

@@ -1,6 +1,7 @@
 """OTLP over gRPC: one unary call per batch, over one channel.
 
-The channel is created for the first call, because gRPC's threads do not survive a fork.
+The channel is created at the first call and not at start, because gRPC's threads do not survive
+a fork that happens in between.
 Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
 """
 
@@ -37,14 +38,14 @@ if TYPE_CHECKING:
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
-#: The details of an error contain the first text if OpenSSL does not trust the certificate,
+#: The details of gRPC's error contain the first text if OpenSSL does not trust the certificate,
 #: and the second text if the proxy refuses the credentials.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
 #: The variables that set a proxy for gRPC only, or that exempt hosts from it.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
 
-#: gRPC's own variable for the authorities.
+#: gRPC's own environment variable, with the path of the certificate authorities to trust.
 _ROOTS_VARIABLE: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 
 _LIMIT_KEPT: Final = 60.0  # a server's size limit is remembered for this many seconds
@@ -59,14 +60,16 @@ _CHANNEL_OPTIONS: Final = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-# Names that end in -bin have binary values, which options cannot contain.  Source:
-# https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html
+# Matches the header names that can be sent over gRPC.  Names with the prefix grpc- are reserved.
+# Names that end in -bin have binary values, which the option ``headers`` cannot contain.
+# Source: https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
 # Matches targets that work with a proxy, unlike "unix:..." and "dns:///...".
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
 
-# The parent's channels, kept because destroying them would affect the parent's connections.
+# The channels that a forked child inherited from its parent.  They are kept, because destroying
+# them would affect the parent's connections.
 _inherited: list[Any] = []
 
 
@@ -93,11 +96,12 @@ class GRPCTransport:
         )
         self._channel: grpc.Channel | None = None
         self._call: Any = None
-        # The server's size limit in bytes, and the time when it is forgotten.
+        # The server's size limit in bytes, and the time until which the limit is remembered.
         self._limit: tuple[int, float] | None = None
-        self._replaced: grpc.Channel | None = None  # the channel that the latest renewal discarded
+        # The channel that was discarded when the certificates were last renewed.
+        self._replaced: grpc.Channel | None = None
         self._connecting = native.Lock()
-        # This raises an error about an invalid file at start; gRPC itself would fail every call.
+        # ClientTLS raises an error about an invalid file now.  gRPC would fail in every call.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
@@ -120,7 +124,10 @@ class GRPCTransport:
         return grpc.insecure_channel(options.target, arguments)
 
     def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
-        """Send a request of ``count`` records within ``timeout`` seconds; see ``Sink.send``."""
+        """Send ``body``, a request of ``count`` records, within ``timeout`` seconds.
+
+        The result and the errors are those of ``Sink.send``.
+        """
         self._check_size(body)
         try:
             with GRPC:
@@ -153,7 +160,8 @@ class GRPCTransport:
 
     def _learn_limit(self, details: str, size: int) -> None:
         limit = size_limit(details)
-        # If the size differs, it is that of the compressed request, or another server refused it.
+        # Remember the limit only if the error contains this request's size.  Otherwise the limit
+        # is for compressed requests, or belongs to another server.
         if limit is not None and str(size) in details:
             self._limit = limit, monotonic() + _LIMIT_KEPT
 
@@ -186,7 +194,7 @@ class GRPCTransport:
 
 
 def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
-    """Return the proxy for the backend, and the channel options for this proxy.
+    """Return the proxy for the backend (or None), and the options that a channel needs for it.
 
     The rules are the same as for HTTP.  gRPC's own rules apply only if the target has a form
     that only gRPC supports, or if a proxy variable for gRPC is set.
@@ -214,16 +222,16 @@ def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]
 def _is_host_and_port(target: str, url: str) -> bool:
     try:
         return bool(_HOST_AND_PORT.fullmatch(target)) and urlsplit(url).port != 0
-    except ValueError:  # gRPC itself reports ports above 65535
+    except ValueError:  # a port above 65535, which gRPC itself reports
         return False
 
 
 def _authorities(options: OTLPOptions) -> str | None:
-    """Return the path of the authorities to trust; None for those that gRPC chooses."""
+    """Return the path of the certificate authorities to trust, or None to let gRPC choose them."""
     if not options.certificate and os.environ.get(_ROOTS_VARIABLE):
         return None
     path, _ = authorities(options)
-    return path if path and not Path(path).is_dir() else None  # gRPC reads only files
+    return path if path and not Path(path).is_dir() else None  # gRPC cannot read a directory
 
 
 def _read(path: str | None) -> bytes | None:

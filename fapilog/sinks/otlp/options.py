@@ -47,7 +47,8 @@ _DEFAULT_GRPC: Final = "http://localhost:4317"
 _LOGS: Final = "OTEL_EXPORTER_OTLP_LOGS_"
 _GENERAL: Final = "OTEL_EXPORTER_OTLP_"
 _BASE_URL: Final = f"{_GENERAL}ENDPOINT"
-#: Texts of failures at a port that speaks the protocol of the other transport, and the fix.
+#: An error contains one of these texts if HTTP was used at a port for gRPC, or gRPC at a port
+#: for HTTP.  The error message then also contains the advice ``_PORTS``.
 _OTHER_PROTOCOL: Final = ("illegal request line", "Failed parsing HTTP/2", "http1.x server")
 _PORTS: Final = "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL"
 #: The schemes of gRPC's targets: https://grpc.github.io/grpc/core/md_doc_naming.html
@@ -67,7 +68,7 @@ class _Given(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class OTLPOptions(HTTPOptions):
-    """The checked options of an OTLP sink.  Its endpoint may be a gRPC target."""
+    """The checked options of an OTLP sink.  ``endpoint`` may be a gRPC target, not only a URL."""
 
     protocol: Protocol = _DEFAULT_PROTOCOL
     compression: Compression = "none"
@@ -127,13 +128,16 @@ def resolve(
 
 
 def with_port_hint(message: str) -> str:
-    """Return the message of a failed request, with a hint if HTTP and gRPC were confused."""
+    """Return the message of a failed request.  Add advice if HTTP and gRPC were confused."""
     is_confused = any(words in message for words in _OTHER_PROTOCOL)
     return f"{message}; {_PORTS}" if is_confused else message
 
 
 def _given(name: str, argument: object) -> _Given:
-    """Return the value and the source of the option ``name``.  Empty variables are ignored."""
+    """Return the value and the source of the option ``name``.
+
+    If ``argument`` is None, the value comes from an environment variable that is not empty.
+    """
     if argument is not None:
         return _Given(argument, name)
     for prefix in (_LOGS, _GENERAL):
@@ -145,7 +149,9 @@ def _given(name: str, argument: object) -> _Given:
 
 
 def _refused(given: _Given, fix: str) -> None:
-    """Raise an error about an invalid argument, or announce that a variable is ignored.
+    """Raise an error about an invalid argument, or announce that an invalid variable is ignored.
+
+    The message contains ``fix``, which describes valid values.
 
     Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
@@ -156,10 +162,10 @@ def _refused(given: _Given, fix: str) -> None:
 
 
 def _if_readable(given: _Given) -> _Given:
-    """Return a file option, or an empty option if the file that a variable names cannot be read.
+    """Return ``given``, or an option without a value if its variable names an unreadable file.
 
-    This is for endpoints without TLS: no connection uses the file, and the variable may be
-    meant for another exporter.
+    This function is called for endpoints without TLS.  No connection uses the file, and the
+    variable may be meant for another exporter, so the error is only announced.
     """
     if not given.source.startswith(_GENERAL):
         return given
@@ -199,9 +205,9 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
 
 
 def _is_target(value: str) -> bool:
-    """Return whether gRPC can resolve ``value``: host, host:port, or a resolver's address."""
+    """Return whether gRPC can resolve ``value``: host, host:port, or an address like unix:PATH."""
     scheme, colon, address = value.partition(":")
-    if scheme in _RESOLVERS and colon and not address.isdecimal():  # dns:4317 is a host
+    if scheme in _RESOLVERS and colon and not address.isdecimal():  # in dns:4317, dns is a host
         return bool(address.strip("/"))
     return bool(_HOST_AND_PORT.fullmatch(value)) and usable_url(f"http://{value}") is not None
 
@@ -215,10 +221,10 @@ def _form(source: str, protocol: Protocol) -> str:
 
 
 def _path(path: str, source: str, protocol: Protocol) -> str:
-    """Return the path of the URL for requests.
+    """Return the path to which the sink sends requests.
 
-    ``/v1/logs`` is added to the path in the general variable, and to an argument that has no
-    path.
+    ``/v1/logs`` is added to the path of the URL in ``OTEL_EXPORTER_OTLP_ENDPOINT``, and to a URL
+    without a path in the argument ``endpoint``.
     """
     if protocol == GRPC:
         return ""
@@ -256,7 +262,8 @@ def _headers(given: _Given) -> dict[str, str]:
 def _pair(text: str, source: str, position: int) -> dict[str, str]:
     """Parse a header in the form ``name=value``, percent-encoded as in W3C Baggage.
 
-    The error message does not contain the text, which may be part of a token.
+    The error message contains ``source`` and ``position``, but not ``text``, which may be part
+    of a token.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
@@ -269,7 +276,8 @@ def _timeout(given: _Given) -> float:
     """Return a timeout in seconds; infinity means no limit.
 
     According to the specification, a variable contains milliseconds, or 0 for no limit.  A
-    small number is announced, because the OpenTelemetry SDK for Python expects seconds.
+    number below 100 is announced, because the user may have meant seconds, which the
+    OpenTelemetry SDK for Python expects.
     """
     text, source = str(given.value), given.source
     if given.value is None:

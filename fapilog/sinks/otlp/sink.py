@@ -62,7 +62,7 @@ class OTLPSink(DurableSink["Item"]):
         insecure: whether to use gRPC without TLS if the endpoint has no scheme.
         limits: the limits at which a batch is sent.
         concurrency: the maximum number of simultaneous requests, 1 to 64.  If it is more than
-            1, requests may arrive in another order.
+            1, records may arrive out of order.
         name: the sink's name in the ledger and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
@@ -141,7 +141,9 @@ class OTLPSink(DurableSink["Item"]):
         return record.resource, record.scope, self._encode_record(record)
 
     def send(self, batch: Sequence[Item], timeout: float) -> Outcome | None:
-        """Send one request.  Blocks for at most ``timeout`` or ``options.timeout`` seconds.
+        """Send one request.  Blocks for at most ``timeout`` seconds.
+
+        The request ends earlier if ``options.timeout`` is shorter.
 
         Raises:
             SendError: the batch was not delivered; see :meth:`fapilog.protocols.Sink.send`.
@@ -161,7 +163,7 @@ class OTLPSink(DurableSink["Item"]):
             raise
 
     def pack(self, items: Sequence[Item]) -> bytes:
-        """Return a request that contains the encoded records in their order."""
+        """Return a request that contains the encoded records in the order of ``items``."""
         return self._encode_request(items, in_order)
 
     def unpack(self, packed: bytes) -> list[Item]:
@@ -185,7 +187,10 @@ class OTLPSink(DurableSink["Item"]):
 
 
 class _HTTPTransport:
-    """Posts requests: https://opentelemetry.io/docs/specs/otlp/#otlphttp.  Thread-safe."""
+    """Sends OTLP requests over HTTP.  Thread-safe.
+
+    Specification: https://opentelemetry.io/docs/specs/otlp/#otlphttp
+    """
 
     def __init__(
         self, options: otlp_options.OTLPOptions, transport: httpx.BaseTransport | None

@@ -1,9 +1,9 @@
-"""fapilog for FastAPI and Starlette: one completion record per request, with its fields and ids.
+"""fapilog for FastAPI and Starlette: logs one completion record per request.
 
-This module has the public names and nothing else.  The package imports only
-public names of fapilog, and fapilog never imports it.  Read ``middleware``
-first: it makes one exchange per request (``exchange``), which follows the request
-to its end, where ``completion`` writes the record, and serves the application's
+This module only exports the public names.  The package imports only public names of
+fapilog, and fapilog never imports the package.  Read ``middleware`` first.  The
+middleware makes one ``exchange`` per request, which observes the request until it ends.
+Then ``completion`` writes the record.  The middleware also serves the application's
 ``lifespan``, at whose end all records are delivered.  ``installation`` puts the
 middleware around an application, and ``stack`` finds the application's layers.
 """

@@ -1,4 +1,4 @@
-"""The attributes of a request, by the HTTP semantic conventions.
+"""Makes the attributes of a request, named by the HTTP semantic conventions.
 
 Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/ and
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span.
@@ -26,7 +26,10 @@ _MAX_DIGITS: Final = 15
 
 
 def known_methods() -> frozenset[str]:
-    """Return the methods that are reported by name; OpenTelemetry's variable replaces the list."""
+    """Return the HTTP methods that are reported by name.
+
+    They are listed in OpenTelemetry's environment variable, or else in the conventions.
+    """
     given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "")
     return frozenset(name.strip() for name in given.split(",") if name.strip()) or _METHODS
 
@@ -72,7 +75,7 @@ def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str
 
 @lru_cache(maxsize=256)
 def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
-    """Return the name and port of a ``Host`` header; both are None if it is malformed."""
+    """Return the name and port of a ``Host`` header, or twice None if the header is malformed."""
     try:
         parts = urlsplit("//" + host.decode("latin-1"))
         if parts.username is not None or parts.path or parts.query or parts.fragment:
@@ -83,7 +86,7 @@ def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
 
 
 def length(value: bytes | None) -> int | None:
-    """Return the value of a ``Content-Length`` header; None if it is missing or invalid."""
+    """Return the value of a ``Content-Length`` header, or None if it is missing or invalid."""
     if value is None or not value.isdigit() or len(value) > _MAX_DIGITS:
         return None
     return int(value)

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 #: Means that no part of the body may be shown.  None would mean JSON's null.
 NOTHING: Final = object()
-#: The maximum number of form fields that are read; the others are omitted.
+#: The maximum number of form fields that are read; further fields are omitted.
 MAX_FIELDS: Final = 256
 
 # The client chooses the label, and codecs.lookup would import a module of that
@@ -38,7 +38,7 @@ _MARKS: Final = {
 
 
 def codec_of(charset: str, data: bytes = b"") -> str:
-    """Return Python's codec for the label of a charset; UTF-8 for an unknown label.
+    """Return Python's codec for the label of a charset, or UTF-8 if the label is unknown.
 
     A byte order mark at the beginning of ``data`` overrides the label.  The codec
     ``utf-16`` is never returned, because it raises without such a mark.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-#: The name of the logger, and therefore of the scope of these records.
+#: The name of the logger that writes the completion records, and so of their scope.
 LOGGER: Final = "fapilog_fastapi"
 #: Event names; OpenTelemetry's conventions do not define names for these events yet.
 REQUEST_COMPLETED: Final = "http.server.request.completed"
@@ -63,9 +63,9 @@ class Recorder:
     """Writes the records of one middleware.  Its methods neither raise nor block.
 
     Attributes:
-        header: the name of the request-id header in lower case, or b"".
+        header: the name of the request-id header in lower case, or b"" if the option is None.
         adds_headers: whether headers are added to responses.
-        releases_sampled: whether a request in a sampled trace releases its debug records.
+        releases_sampled: whether held debug records are released if the trace is sampled.
     """
 
     def __init__(self, options: Options) -> None:
@@ -124,7 +124,7 @@ class Recorder:
         if query := exchange.scope.get("query_string"):
             attributes["url.query"] = redact_query(query)
         self._ending(exchange, status, failed, attributes)
-        # If no response started, the status 500 already shows the failure.
+        # If no response started, the body shows the status 500, which implies the outcome.
         is_shown = exchange.status is None and exchange.outcome == FAILED
         ending = "" if is_shown else exchange.outcome
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
@@ -135,8 +135,8 @@ class Recorder:
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
         """Return the logger, and the fields that were bound in the request.
 
-        Some names are also parameters of ``log``: ``exc_info`` is omitted, and the others
-        are bound to the logger to stay attributes.
+        ``log`` would take some of these fields for its own parameters.  Of these,
+        ``exc_info`` is omitted, and the rest are bound to the returned logger.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)
@@ -178,7 +178,10 @@ class Recorder:
         )
 
     def _status(self, exchange: Exchange) -> int | None:
-        """Return the status that the client got: 500 from the server if no response started."""
+        """Return the status that the client gets, or None.
+
+        If the application failed before the response started, the server answers with 500.
+        """
         if exchange.status is None and exchange.outcome == FAILED:
             return None if isinstance(exchange, WebSocketExchange) else FAILURE
         return exchange.status
@@ -249,7 +252,7 @@ class Recorder:
             return
         answer = "" if exchange.outcome == FAILED else answer_of(error, self._status(exchange))
         if answer:
-            # The application chose this answer; the error is a fault only if it has a cause.
+            # The application chose this answer, so only an error with a cause gets a stack trace.
             attributes["error.type"] = answer
             if error.__cause__ is None:
                 return
@@ -287,7 +290,7 @@ class Recorder:
             self.trouble("an exception after a response", failure)
 
     def _is_sampled(self, span: Span | None) -> bool:
-        """Whether a success is logged; every process decides the same for one trace.
+        """Whether a successful request is logged.  All processes decide alike for one trace.
 
         Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#traceidratiobased
         """
@@ -309,13 +312,13 @@ class Recorder:
 
 
 def request_size(exchange: Exchange) -> int | None:
-    """Return the declared or counted size of the request's body; None if it has no body."""
+    """Return the declared or counted size of the request's body, or None if it has no body."""
     declared = length(exchange.headers.get(b"content-length"))
     return (exchange.request_size or None) if declared is None else declared
 
 
 def response_size(exchange: Exchange) -> int | None:
-    """Return the size of the response's body; None if there is no body or its size is unknown."""
+    """Return the size of the response's body, or None if it has no body or an unknown size."""
     status = exchange.status
     if status is None or status in _BODILESS or exchange.scope.get("method") == "HEAD":
         return None

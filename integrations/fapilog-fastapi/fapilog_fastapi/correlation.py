@@ -50,8 +50,8 @@ def request_id(given: bytes | None) -> str:
 class _Headers(Getter["Headers"]):
     """Lets a propagator read the headers of a scope.
 
-    Repeated headers are joined into one list: two ``traceparent`` headers are
-    therefore invalid, and two ``tracestate`` headers are both used.
+    The values of repeated headers are joined with a comma.  Two ``traceparent`` headers
+    are therefore invalid, and two ``tracestate`` headers are both used.
 
     Source: https://www.rfc-editor.org/rfc/rfc9110#section-5.3
     """

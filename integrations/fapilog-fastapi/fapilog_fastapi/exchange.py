@@ -2,7 +2,7 @@
 
 An exchange replaces ``receive`` and ``send`` of one request and reads the messages
 that pass through them.  It changes only the headers of the response.  However the
-request ends, the exchange passes itself to the recorder.
+request ends, the exchange calls the recorder, which writes the completion record.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 INCOMPLETE: Final = "incomplete"
 _BODIES: Final = frozenset({"http.response.body", "http.response.zerocopysend"})
-#: The lowest status of a failure.
+#: The lowest response status that is a failure.
 FAILURE: Final = 500
 #: The code with which a server closes a WebSocket after a failure.
 #: Source: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
@@ -54,15 +54,15 @@ def is_fault(error: BaseException | None) -> bool:
 class Serving(NamedTuple):
     """The value of :data:`CURRENT` during a request; all requests of a middleware share it.
 
-    It does not refer to the exchange or any other object of the request,
-    because event loops keep the contexts of cancelled timers for a long time.
+    Event loops keep the contexts of cancelled timers for a long time.  So this object
+    does not refer to the exchange, which could otherwise not be freed after the request.
     """
 
     is_logged: bool
     hides_access_log: bool
 
 
-#: How the current request is served; None outside of requests.
+#: How the current request is served, or None outside of requests.
 CURRENT: Final[ContextVar[Serving | None]] = ContextVar("fapilog_fastapi", default=None)
 
 
@@ -79,20 +79,20 @@ def bind_to_request(fields: dict[str, Any]) -> None:
 
 
 class Exchange:
-    """The state of one request.  Used only on its event loop; threads may add fields.
+    """The state of one request.  Used only on one event loop, but any thread may add fields.
 
     Attributes:
         fields: the fields that were bound during the request.
         routed: the ASGI scope of the innermost router, which contains the route.
-        response_size: the bytes of the response's body; None if only the server knows them.
+        response_size: the bytes of the response's body, or None if only the server counts them.
         span: the server's span, or the caller's span if this process has none.
-        status: the status of the response; None before the response starts.
+        status: the status of the response, or None before the response starts.
         error: the exception that was raised during the request, handled or not.
         logged: the ``id()`` of the exception whose stack trace is on the record.
         outcome: why the response is not complete, or "" if it is complete.
-        broken: whether the application failed although outcome and status show success.
-        duration: how long the request took, in seconds; None while it is running.
-            After a 5xx response it is already set, although an exception may follow.
+        broken: whether the application failed although outcome and status do not show it.
+        duration: how long the request took, in seconds, or None while it is running.
+            After a 5xx response the duration is set, although an exception may follow.
         ended: whether the completion record has been written.
     """
 
@@ -131,7 +131,10 @@ class Exchange:
         self._send = send
 
     def note_span(self) -> None:
-        """Use the current span as the request's span; the innermost probe calls this last."""
+        """Use the current span, if there is one, as the request's span.
+
+        The middleware and then each probe call this method, so the innermost span wins.
+        """
         span = active_span()
         if span is None:
             return
@@ -190,7 +193,7 @@ class Exchange:
             if self.duration is None:
                 self.duration = perf_counter() - self.started
             self.recorder.complete(self, self.duration)
-            self.error = None  # the frames of its traceback refer to this object
+            self.error = None  # its traceback refers to this object: break the cycle
 
     def with_headers(self, message: Message) -> Message:
         """Return the start of a response with the headers that the options add."""
@@ -207,16 +210,16 @@ class Exchange:
 
 
 class HTTPExchange(Exchange):
-    """An HTTP request; its record is written after the last part of the response was sent."""
+    """An HTTP request.  The record is written after the last message of the response was sent."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._answer = 0  # the response's status, even if the client has disconnected
+        self._answer = 0  # the response's status; set even after the client disconnected
         self._headers: Any = ()
         self._trailers = False
 
     async def receive(self) -> Message:
-        """Receive a message, count the body's bytes, and note whether the client disconnects."""
+        """Receive a message, count the body's bytes, and detect whether the client disconnects."""
         message = await self._receive()
         kind = message["type"]
         if kind == "http.request":
@@ -259,7 +262,7 @@ class HTTPExchange(Exchange):
         self.end()
 
     def _start(self, message: Message) -> Message:
-        """Note the start of the response, and return the message with the headers added."""
+        """Store the response's status, and return the message with the headers added."""
         self._answer = message["status"]
         if not self.was_disconnected:
             self.status = self._answer
@@ -273,14 +276,14 @@ class HTTPExchange(Exchange):
             self.outcome = DISCONNECTED
             self.broken = self._answer >= FAILURE and is_fault(self.error)
         if self._answer >= FAILURE and self.error is None:
-            # Without an inner probe, the exception arrives later, when it is raised again.
+            # Wait for the exception: without an inner probe, it arrives after the response.
             self.duration = perf_counter() - self.started
             return
         self.end()
 
 
 class WebSocketExchange(Exchange):
-    """A WebSocket; its record is written after the application has returned.
+    """A WebSocket.  The record is written after the application has returned.
 
     Attributes:
         accepted: whether the handshake was answered with 101.
@@ -295,14 +298,14 @@ class WebSocketExchange(Exchange):
         self.closed_by = ""
 
     async def receive(self) -> Message:
-        """Receive a message, and note how the client closes."""
+        """Receive a message, and store the code with which the client closes."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect" and not self.closed_by:
             self.closed_by, self.code = "client", message.get("code", 1005)
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message, with headers in the handshake, and note how the server closes."""
+        """Send a message, add headers to the handshake, and store the server's close code."""
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             if self._hook is not None:
@@ -324,7 +327,7 @@ class WebSocketExchange(Exchange):
         self.end()
 
     def fail(self, error: BaseException) -> None:
-        """End the exchange with an error; a client that closes normally is not a failure."""
+        """End the exchange with an error, which may only mean that the client closed."""
         if isinstance(error, WebSocketDisconnect) and self.code is None:
             self.closed_by, self.code = "client", error.code
         super().fail(error)

@@ -27,7 +27,7 @@ EXCLUDED_URLS: Final = ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUD
 
 
 class Exclusion:
-    """Matches the excluded URLs; expressions that start with one ``/`` apply to paths only."""
+    """Matches excluded URLs.  Expressions that start with one ``/`` apply to the path only."""
 
     def __init__(self, patterns: Sequence[re.Pattern[str]]) -> None:
         self._paths = [p for p in patterns if _is_for_paths(p.pattern)]
@@ -42,7 +42,7 @@ class Exclusion:
 
 
 def make_exclusion(given: Expression | Iterable[Expression] | None) -> Exclusion | None:
-    """Return the exclusion for the option ``exclude``; None if nothing is excluded.
+    """Return the exclusion for the option ``exclude``, or None if nothing is excluded.
 
     Args:
         given: expressions separated by commas, a compiled expression, or an iterable
@@ -74,7 +74,7 @@ def _compiled(part: object) -> re.Pattern[str]:
 
 
 def _is_for_paths(expression: str) -> bool:
-    # Two slashes begin a host.
+    # An expression with two slashes is for a host, such as //example.com/health.
     return expression.startswith("/") and not expression.startswith("//")
 
 

@@ -29,14 +29,14 @@ _WRAPPED: Final = "_fapilog_fastapi_wrapped"
 
 
 def mark_as_logged(error: BaseException) -> None:
-    """Mark an exception whose stack trace has been logged."""
-    with contextlib.suppress(Exception):  # without a mark, the server logs it again
+    """Mark an exception as logged, so that ``server_logs`` drops the server's report of it."""
+    with contextlib.suppress(Exception):  # without a mark, the server logs the error again
         vars(error)[_MARK] = True
 
 
 def unmark(error: BaseException) -> None:
     """Remove the mark of an exception, so that the server logs it."""
-    with contextlib.suppress(Exception):  # the class allows no mark
+    with contextlib.suppress(Exception):  # objects without a __dict__ never have a mark
         vars(error).pop(_MARK, None)
 
 
@@ -88,7 +88,7 @@ def _is_plain(part: object) -> bool:
 
 
 def noting(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an exception handler that first notes the exception in the exchange.
+    """Wrap an exception handler, so that it first stores the exception in the exchange.
 
     A coroutine function stays a coroutine function, because Starlette runs other
     functions in a thread.

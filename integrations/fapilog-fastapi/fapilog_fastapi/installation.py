@@ -45,7 +45,7 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
         **options: the options, as keyword arguments:
 
             - ``request_id_header`` (``"X-Request-ID"``): the header of requests and
-              responses that contains the id; None generates ids for records only.
+              responses that contains the id.  With None, only records contain ids.
             - ``trace_headers`` (False): whether responses get ``traceparent``
               and ``X-Trace-ID`` headers.
             - ``trace_context`` (True): whether the caller's trace headers are
@@ -54,7 +54,7 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
               function; the fields in the mapping are bound once per request.
             - ``exclude``: the URLs to exclude, as regular expressions, separated
               by commas or in a list.  Expressions that start with ``/`` are searched
-              for in the path, others in scheme, host and path.  None reads
+              for in the path, all others in scheme, host and path.  None reads
               ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` and
               ``OTEL_PYTHON_EXCLUDED_URLS``.
             - ``sample`` (1.0): the fraction of successful requests that are logged.
@@ -63,10 +63,12 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
             - ``severity``: severities by status or class, ``{"4xx": "INFO", 404: "DEBUG"}``.
             - ``replace_access_log`` (True): whether the server's access lines are dropped.
             - ``validation_inputs`` (False): whether values that failed validation are logged.
-            - ``debug_on_error`` (False): True, or a :class:`DebugOnError`.
+            - ``debug_on_error`` (False): whether debug records are held until the request
+              fails: True, or a :class:`DebugOnError`.
             - ``payloads``: the headers and bodies to log, as a
               :class:`~fapilog_fastapi.payloads.PayloadLogging`.
-            - ``metrics`` (False): True, or a :class:`~fapilog_fastapi.metrics.RequestMetrics`.
+            - ``metrics`` (False): whether OpenTelemetry measures the requests: True, or a
+              :class:`~fapilog_fastapi.metrics.RequestMetrics`.
 
     Raises:
         ConfigurationError: an option is wrong, or ``app`` is not a Starlette
@@ -99,7 +101,7 @@ def uninstall(app: Starlette) -> None:
 
 
 def _installed_class(plain: type[Starlette]) -> type[Starlette]:
-    """Return a subclass of ``plain`` that serves through the middleware.
+    """Return a subclass of ``plain`` whose objects serve requests through the middleware.
 
     Raises:
         ConfigurationError: ``plain`` does not allow a subclass.

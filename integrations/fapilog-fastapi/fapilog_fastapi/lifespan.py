@@ -100,11 +100,11 @@ def _report(error: BaseException | None, reason: str = "") -> None:
 
 
 async def _on_thread(end: Callable[[float], object], seconds: float) -> None:
-    """Call ``end(seconds)`` on its own thread, because the application may occupy the whole pool.
+    """Call ``end(seconds)`` on a new thread: the application may use all threads of the pool.
 
     Works under asyncio and trio.
     """
-    with CancelScope(shield=True):  # the wait is bounded
+    with CancelScope(shield=True):  # ``end`` takes at most ``seconds``
         await to_thread.run_sync(end, seconds, limiter=CapacityLimiter(1))
 
 
@@ -125,10 +125,10 @@ def _check_inner(inner: object) -> None:
 async def serve_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve the lifespan of ``app``, and deliver all records before the server learns of its end.
 
-    The environment configures fapilog after the application's own start-up, unless
-    that has configured it; a wrong option fails the start-up.  If several
-    middlewares wrap the application, only the outermost one acts.  Every message
-    and exception of the application passes.
+    If the application's own start-up does not configure fapilog, the environment does
+    so afterwards.  A wrong option makes the start-up fail.  If several middlewares wrap
+    the application, only the outermost one acts.  The application's exceptions are
+    raised unchanged.
     """
     if _SERVED.get() is not None:
         await app(scope, receive, send)
@@ -155,7 +155,11 @@ class _Served:
         self._has_failed = False
 
     async def send(self, message: Message) -> None:
-        """Pass on a message of the application."""
+        """Send a message of the application to the server.
+
+        Configures fapilog before a start-up completes, and delivers all records before
+        a lifespan ends.
+        """
         kind = message["type"]
         if kind == "lifespan.startup.complete":
             await self._start()
@@ -170,7 +174,7 @@ class _Served:
         try:
             fapilog.set_level(None, _UNUSED)
         except ConfigurationError as error:
-            # The application sends its own message later, with a traceback.
+            # After this error, the application sends its own message, which send() drops.
             self._has_failed = True
             await self._send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
@@ -178,10 +182,10 @@ class _Served:
     async def _fail(self, message: Message) -> None:
         self._has_failed = True
         if _log.is_enabled(FATAL):  # fapilog is not shut down
-            # Starlette sends the message while it handles the exception.
+            # Starlette sends the message while it handles the exception, so exc_info() has it.
             _report(sys.exc_info()[1], message.get("message", ""))
         await self._deliver()
-        # The server logs the traceback as one text, which install_stdlib() would record again.
+        # The server logs the traceback too.  Without suppression, install_stdlib() records that.
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
         try:
             await self._send(message)

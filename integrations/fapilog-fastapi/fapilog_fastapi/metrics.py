@@ -33,7 +33,7 @@ __all__ = ["RequestMetrics", "add_metrics_route", "metrics_endpoint"]
 
 _logger: Final = logging.getLogger(__name__)
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.37.0"
-# The scope's key for the values that were counted when the request began.
+# The key in the ASGI scope under which started() stores what finished() needs.
 _BEGUN: Final = "fapilog_fastapi.metrics"
 
 
@@ -131,13 +131,13 @@ class RequestMetrics:
 
         Args:
             scope: the scope that was given to :meth:`started`.
-            route: the route's template, such as ``/orders/{id}``, never a path;
+            route: the route's template, such as ``/orders/{id}``, never a path, or
                 None if no route matched.
-            status: the status of the response; None if there was no response.
+            status: the status of the response, or None if there was no response.
             duration: the duration in seconds.
-            error_type: the name of the exception's class; None if there was no exception.
-            request_size: the bytes of the request's body; None if unknown.
-            response_size: the bytes of the response's body; None if unknown.
+            error_type: the name of the exception's class, or None without an exception.
+            request_size: the bytes of the request's body, or None if unknown.
+            response_size: the bytes of the response's body, or None if unknown.
             context: the context with the request's span, for exemplars; None uses
                 the current context.
         """

@@ -118,7 +118,7 @@ class FapilogMiddleware:
                 except BaseException as error:
                     exchange.fail(error)
                     if isinstance(error, GeneratorExit):
-                        remote = None  # the garbage collector runs this code in another context
+                        remote = None  # the garbage collector closes this; detach() would fail
                     raise
                 exchange.finish()
         finally:
@@ -127,7 +127,7 @@ class FapilogMiddleware:
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            with contextlib.suppress(ValueError):  # the context is another one after GeneratorExit
+            with contextlib.suppress(ValueError):  # after GeneratorExit, this is another context
                 CURRENT.reset(current)
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
@@ -140,7 +140,10 @@ class FapilogMiddleware:
         return token
 
     def _look_through(self) -> None:
-        """Inspect the application's layers; they are complete when the first request arrives."""
+        """Inspect the application's layers.
+
+        Called when a request arrives, because the layers may not be complete earlier.
+        """
         try:
             has_spans, has_metrics = look_through(self.watched)
         except Exception as error:  # noqa: BLE001 - the application's objects may raise anything
@@ -148,15 +151,18 @@ class FapilogMiddleware:
             self._recorder.trouble("looking through the application's middleware", error)
         self._stack = getattr(self.watched, "middleware_stack", None)
         if has_metrics and self.options.metrics is True:
-            # OpenTelemetry already counts every request.
+            # OpenTelemetry's instrumentation already counts every request.
             self._recorder.metrics = RequestMetrics(opentelemetry=False)
-        # If a remote span were already current, OpenTelemetry's middleware would
-        # start an internal span instead of a server span.
+        # OpenTelemetry's middleware reads the caller's headers itself.  If a remote span
+        # were already current, that middleware would not start a server span.
         reads = self.options.trace_context and not has_spans
         self._carriers = carrier_names() if reads else frozenset()
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve an excluded request; the middleware of a mounted application skips it too."""
+        """Serve an excluded request without a completion record.
+
+        The scope tells the middleware of a mounted application to skip the request too.
+        """
         scope[KEY] = self._passing
         current = CURRENT.set(self._passing)
         try:
@@ -165,5 +171,5 @@ class FapilogMiddleware:
             unmark(error)  # the application may raise the same object again for a later request
             raise
         finally:
-            with contextlib.suppress(ValueError):  # the context is another one after GeneratorExit
+            with contextlib.suppress(ValueError):  # after GeneratorExit, this is another context
                 CURRENT.reset(current)

@@ -1,7 +1,7 @@
 """Options of ``install`` and ``FapilogMiddleware``, checked once, at start-up.
 
-A wrong option raises an error here, with its name and the fix; the code that
-runs for each request relies on valid options.
+A wrong option raises an error that names the option and the fix.  Therefore the code
+that runs for each request does not check the options again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CLASSES: Final = {"1xx": 100, "2xx": 200, "3xx": 300, "4xx": 400, "5xx": 500}
 _STATUSES: Final = range(100, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _DEFAULT_SEVERITY: Final[dict[int | str, int | str]] = {"4xx": "WARN", "5xx": "ERROR"}
-# fapilog.hold() has the same first three rules, but checks them at the first request.
+# fapilog.hold() also checks the first three options, but not before the first request.
 _DEBUG_RULES: Final = {
     "records": whole(1),
     "size": whole(1, unit="bytes"),
@@ -143,7 +143,7 @@ class Options:
 
     @property
     def hold(self) -> DebugOnError | None:
-        """The options for holding debug records; None if they are not held."""
+        """The options for holding debug records, or None if debug records are not held."""
         if self.debug_on_error is True:
             return DebugOnError()
         return self.debug_on_error or None
@@ -170,7 +170,7 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
 
     Args:
         given: the severities by status (``404``) or class (``"4xx"``), which override
-            the defaults: 5xx ERROR, 4xx WARN, others INFO.
+            the defaults: ERROR for 5xx, WARN for 4xx, INFO for all other statuses.
 
     Raises:
         ConfigurationError: ``severity`` is wrong.
@@ -179,7 +179,7 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
         refuse("severity", given, "use a mapping such as {'4xx': 'INFO', 404: 'DEBUG'}")
     chosen = {**_DEFAULT_SEVERITY, **(given or {})}
     table = dict.fromkeys(_STATUSES, INFO)
-    # A status overrides its class, in whatever order they are given.
+    # Classes are sorted first, so that a single status overrides its class.
     for key, value in sorted(chosen.items(), key=lambda pair: pair[0] not in _CLASSES):
         if key in _CLASSES:
             covered = range(_CLASSES[str(key)], _CLASSES[str(key)] + 100)

@@ -46,7 +46,7 @@ class PayloadLogging:
         response_headers: the names of response headers to record.
         request_bodies: the paths whose request bodies are recorded, written like
             routes: ``/orders``, ``/orders/{id}``, ``/files/{path:path}``; ``*``
-            stands for any part of one segment, and ``**`` for any part of the path.
+            stands for any text without a slash, and ``**`` for any text.
         response_bodies: the paths whose response bodies are recorded.
         body_types: the content types of bodies to record; ``*`` stands for any
             type, any subtype, or any text before a ``+``.

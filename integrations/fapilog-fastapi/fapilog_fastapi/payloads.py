@@ -28,7 +28,7 @@ _BODILESS: Final = frozenset({204, 205, 304})
 class BodyCapture:
     """The declared type, the size and the first bytes of one body.
 
-    Its attributes begin with ``name``: ``http.request.body`` or ``http.response.body``.
+    The names of its attributes begin with ``name``, such as ``http.request.body``.
     """
 
     __slots__ = ("_charset", "_declared", "_kind", "_name", "_options", "held", "is_whole",
@@ -58,11 +58,11 @@ class BodyCapture:
         media_type, _, parameters = content_type.partition(";")
         media_type = media_type.strip().lower()
         self._charset = _parameter(parameters, "charset")
-        if media_type.startswith("multipart/"):  # its parts may be files
+        if media_type.startswith("multipart/"):  # the body may contain files
             self.refusal = "multipart"
         elif not self._options.wants_type(media_type):
             self.refusal = "content_type"
-        elif encoding not in {"", "identity"}:  # not decoded: a kilobyte can become a gigabyte
+        elif encoding not in {"", "identity"}:  # a decoded kilobyte may be a gigabyte
             self.refusal = "content_encoding"
         elif media_type == _FORM:
             self._kind = "form"
@@ -71,7 +71,10 @@ class BodyCapture:
             self._kind = "json" if is_json else "text"
 
     def add(self, body: object, *, more: object) -> None:
-        """Note the next piece of the body, and copy it up to the limit."""
+        """Count the bytes of a message's ``body``, and copy them up to the limit.
+
+        If ``more`` is false, the body is complete.
+        """
         if isinstance(body, (bytes, bytearray, memoryview)):
             view = memoryview(body)
             self.size += view.nbytes
@@ -181,7 +184,7 @@ class PayloadCapture:
 
         Args:
             status: the status of the response if it did not pass through
-                :meth:`send`, such as 500 for an exception; otherwise None.
+                :meth:`send`, such as 500 for an exception, or None if it did.
         """
         attributes = dict(self._headers)
         if status is None:
@@ -205,7 +208,7 @@ class PayloadCapture:
     def _note_headers(
         self, prefix: str, names: Iterable[str], headers: Iterable[tuple[bytes, bytes]]
     ) -> None:
-        """Note the values of the listed headers, each as a list.
+        """Store the values of the headers in ``names`` as attributes, each as a list.
 
         Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/
         """

@@ -1,4 +1,4 @@
-"""ASGI layers inside the server's span, for data that the outermost middleware cannot see."""
+"""ASGI layers inside the server's span, which see data that the outermost middleware cannot."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Probe:
-    """Notes the span of a request, and the exception that the application raises."""
+    """Stores the request's span, and an exception of the application, in the exchange."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, and note its span and exception in the exchange."""
+        """Serve a request, and store its span and exception in the exchange."""
         exchange = scope.get(KEY)
         if not isinstance(exchange, Exchange):
             await self.app(scope, receive, send)
@@ -34,13 +34,16 @@ class Probe:
 
 
 class RouteProbe:
-    """Notes the scope that the router gets, because middleware may have copied the scope."""
+    """Stores in the exchange the scope that the router gets, which will contain the route.
+
+    It may differ from the middleware's scope, because inner middleware may copy the scope.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve a request, and note its scope in the exchange."""
+        """Serve a request, and store its scope in the exchange."""
         exchange = scope.get(KEY)
         if isinstance(exchange, Exchange):
             exchange.routed = scope
@@ -55,8 +58,8 @@ def is_of_fapilog(provider: object) -> bool:
 def quieten(scope: Scope) -> None:
     """Prevent FastAPI itself from logging this request's exceptions through fapilog.
 
-    ``fapilog_fastapi.stack`` does this for the whole application, but only if
-    fapilog was configured before the first request.
+    Otherwise these exceptions would be logged twice.  ``fapilog_fastapi.stack`` does this
+    for the whole application, but only if fapilog is configured before the first request.
     """
     telemetry = scope.get("fastapi.telemetry")
     if telemetry is not None and is_of_fapilog(getattr(telemetry, "logger", None)):

@@ -1,4 +1,4 @@
-"""Shows the table of requests and fapilog's ledger as Prometheus text.
+"""Shows the table of requests and fapilog's counts of records as Prometheus text.
 
 This is the only module of the package that imports prometheus_client.
 """
@@ -36,13 +36,13 @@ _LABELS: Final = [
     "error_type",
     "network_protocol_version",
 ]
-#: The names and descriptions of a series' distributions, in the order of its fields.
+#: The name and description of each histogram, in the order of the fields of ``Series``.
 _HISTOGRAMS: Final = (
     ("http_server_request_duration_seconds", "Duration of HTTP server requests."),
     ("http_server_request_body_size_bytes", "Size of HTTP server request bodies."),
     ("http_server_response_body_size_bytes", "Size of HTTP server response bodies."),
 )
-# The registries that already show a table, because two applications may share a registry.
+# The registries that have a RequestCollector: a registry that two applications share gets one.
 _shown_in: Final[weakref.WeakSet[CollectorRegistry]] = weakref.WeakSet()
 
 

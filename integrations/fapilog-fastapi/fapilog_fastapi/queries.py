@@ -37,7 +37,7 @@ def _is_harmless(name: str) -> bool:
 
 
 def redact_query(query: str | bytes) -> str:
-    """Return a query string with secrets masked; they are found by name and by shape.
+    """Return a query string with masked secrets, which are found by name and by shape.
 
     Names and values are decoded before they are checked, so ``p%61ssword=x`` is
     masked, and a URL within a value is searched too.  Everything else stays
@@ -69,7 +69,7 @@ def _parameter(parameter: str) -> str:
         return name if shown == decoded else _quoted(shown)
     is_plain = "%" not in value and "+" not in value and len(name) <= _MAX_NAME
     if is_plain and _is_harmless(name):
-        return parameter  # the search of the whole query covers the value
+        return parameter  # redact_query() also searches the whole query
     pair = unquote_plus(name, errors="replace"), unquote_plus(value, errors="replace")
     ((shown_name, shown_value),) = _redaction.processor.redact_mapping(dict([pair])).items()
     if (shown_name, shown_value) == pair:

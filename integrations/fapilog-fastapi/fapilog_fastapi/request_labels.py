@@ -13,7 +13,7 @@ from fapilog_fastapi.attributes import known_methods
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-#: The value of a label whose real value is not kept.
+#: Replaces values of a label that are unknown or above the limit.
 OTHER: Final = "_OTHER"
 
 _SCHEMES: Final = frozenset({"http", "https"})
@@ -50,14 +50,14 @@ class Labels(NamedTuple):
 
 
 class Distinct:
-    """Keeps a bounded number of values and replaces others with :data:`OTHER`.  Thread-safe."""
+    """Keeps the first ``limit`` values and replaces new ones with :data:`OTHER`.  Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._seen: set[str] = set()
 
     def __call__(self, value: str) -> str:
-        """Return ``value``, or :data:`OTHER` once the limit is reached."""
+        """Return ``value``, or :data:`OTHER` if the value is new and the limit is reached."""
         if value in self._seen:
             return value
         if len(self._seen) >= self._limit:
@@ -67,7 +67,7 @@ class Distinct:
 
 
 class LabelMaker:
-    """Makes the labels of requests, each with bounded values.  Thread-safe; does not block."""
+    """Makes the labels of requests from their data.  Thread-safe; does not block."""
 
     def __init__(self) -> None:
         self._methods = known_methods()
@@ -92,8 +92,8 @@ class LabelMaker:
     ) -> Labels:
         """Return the labels of a request that ended; see :meth:`RequestMetrics.finished`.
 
-        ``begun`` is the result of :meth:`method_and_scheme`.  Without an exception's
-        class, a status of 500 or higher becomes the error type.
+        ``begun`` is the result of :meth:`method_and_scheme`.  If there is no
+        ``error_type``, a status of 500 or higher becomes the error type.
         """
         code = status if status is not None and 100 <= status <= 599 else 0  # noqa: PLR2004
         if not error_type and code >= _SERVER_ERROR:

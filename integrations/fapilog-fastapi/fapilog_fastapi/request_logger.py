@@ -19,9 +19,9 @@ class RequestLogger(fapilog.Logger):
     __slots__ = ()
 
     def bind(self, /, **fields: Any) -> Self:
-        """Return a logger with ``fields`` added; the completion record also gets them."""
+        """Return a logger with ``fields`` added, and add the fields to the completion record."""
         if is_in_request():
-            with fapilog.bind(**fields):  # the exchange collects all bound fields
+            with fapilog.bind(**fields):  # the exchange keeps every bound field
                 pass
         return super().bind(**fields)
 

@@ -1,4 +1,4 @@
-"""The request metrics of this process, which ``/metrics`` shows.
+"""Holds the request metrics of this process, which ``/metrics`` shows.
 
 The table does not use OpenTelemetry's metrics, so ``/metrics`` works without a
 MeterProvider.  It does not import prometheus_client either; only a scrape needs it.
@@ -15,13 +15,13 @@ from fapilog_fastapi.request_labels import OTHER, Labels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: The upper bounds in seconds that the semantic conventions recommend.
+#: The upper bounds of the buckets for durations, as the semantic conventions recommend.
 #: Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 SECONDS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0
 )  # fmt: skip
-#: The upper bounds in bytes; the conventions recommend no bounds, and the SDK's defaults
-#: are meant for milliseconds.
+#: The upper bounds of the buckets for sizes in bytes.  The conventions recommend none, and
+#: the SDK's defaults are meant for milliseconds.
 BYTES: Final = (100.0, 1_000.0, 10_000.0, 100_000.0, 1e6, 1e7, 1e8)
 
 #: The maximum number of label combinations, as in OpenTelemetry's SDK.
@@ -30,7 +30,7 @@ _OVERFLOW: Final = Labels(OTHER, OTHER, OTHER, 0, OTHER, "")
 
 
 class Example(NamedTuple):
-    """One observed value and its trace (an exemplar)."""
+    """An exemplar: one observed value, with the trace and span that it belongs to."""
 
     value: float
     trace_id: str
@@ -39,7 +39,7 @@ class Example(NamedTuple):
 
 
 class Distribution:
-    """A histogram: counts by upper bound, the sum, and the last example in each bucket."""
+    """A histogram: the count and the last exemplar of each bucket, and the sum of all values."""
 
     __slots__ = ("bounds", "counts", "examples", "sum")
 
@@ -75,7 +75,7 @@ class Series(NamedTuple):
 
 
 class RequestTable:
-    """Counts requests by their labels.  Thread-safe; blocks only while another thread uses it.
+    """Counts requests by their labels.  Thread-safe; blocks while another thread uses the table.
 
     Attributes:
         is_served: whether ``/metrics`` shows the table; if not, no requests are counted.
@@ -88,7 +88,10 @@ class RequestTable:
         self._series: dict[Labels, Series] = {}
 
     def count_active(self, begun: tuple[str, str], change: int) -> None:
-        """Note that a request began (1) or ended (-1)."""
+        """Add ``change`` (1 or -1) to the number of active requests.
+
+        ``begun`` is the method and the scheme of the request.
+        """
         with self._lock:
             self._active[begun] = self._active.get(begun, 0) + change
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-#: Replaces a part of the path whose route is unknown.
+#: Stands for the rest of a path if the template of that rest is unknown.
 ANY: Final = "/{path}"
 #: The maximum number of middleware layers that are searched for routes.
 _MAX_LAYERS: Final = 100
 
 
 def route_template(scope: Scope) -> str | None:
-    """Return the template of the route that served a request; None if there is none.
+    """Return the template of the route that served a request, or None if no route did.
 
     ``scope`` is the request's scope after the application has handled the request.
     """
@@ -38,8 +38,8 @@ def route_template(scope: Scope) -> str | None:
 
 
 def _last_part(scope: Scope) -> str | None:
-    """Return the part of the template that follows all mounts."""
-    # The route of an included router lacks the router's prefix; this context has it.
+    """Return the template of the route inside the innermost mount, or None if there is no route."""
+    # The route of an included router lacks the router's prefix, but its context has the prefix.
     within = scope.get("fastapi")
     if type(within) is dict:
         found = getattr(within.get("effective_route_context"), "path_format", None)
@@ -71,7 +71,7 @@ def _route_of(endpoint: object, scope: Scope, routes: Iterable[Any]) -> object:
 
 
 def _fits(route: Any, scope: Scope) -> bool:
-    """Whether the route has the request's method and parameters."""
+    """Whether the route accepts the request's method, and the request has all its parameters."""
     methods = getattr(route, "methods", None)
     if methods and scope.get("method") not in methods:
         return False
@@ -80,7 +80,7 @@ def _fits(route: Any, scope: Scope) -> bool:
 
 
 def _mounts(routes: Iterable[Any], prefix: str) -> str | None:
-    """Return the template of the mounts that matched ``prefix``; None if they are not found."""
+    """Return the template of the mounts that matched ``prefix``, or None if none is found."""
     for route in routes:
         if isinstance(route, Mount):
             found = _through(route, prefix)
@@ -106,7 +106,7 @@ def _through(mount: Mount, prefix: str) -> str | None:
 def _included(route: Any, prefix: str) -> str | None:
     """Return the template of a mount inside an included router, or None.
 
-    Newer versions of FastAPI keep an included router as an object.
+    Newer versions of FastAPI keep an included router as an object in the list of routes.
     """
     router = getattr(route, "original_router", None)
     before = getattr(getattr(route, "include_context", None), "prefix", "")

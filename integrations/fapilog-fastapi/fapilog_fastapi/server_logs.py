@@ -1,9 +1,8 @@
 """Drops the servers' own records about requests that fapilog already logs.
 
-Filters on the servers' loggers do this.  ``dictConfig`` does not remove a logger's
-filters, so the server may configure logging at any time.  The filters keep all
-records of applications without this package, and all records after fapilog is
-shut down.
+The module adds filters to the servers' loggers.  The server may call ``dictConfig`` at
+any time, because that does not remove the filters of loggers.  The filters drop no
+record of an application without this package, and no record after fapilog is shut down.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ _FILTERS: Final = {
 }
 
 
-# The middleware objects in use; each is kept alive only by its application.
+# The middleware objects in use.  The set is weak, so that it does not keep them alive.
 _users: Final[WeakSet[object]] = WeakSet()
 
 
@@ -67,7 +66,7 @@ def install(user: object) -> None:
 
 
 def release(user: object) -> None:
-    """Remove the filters if no other middleware is in use."""
+    """Remove the filters if ``user`` was the last middleware in use."""
     _users.discard(user)
     if _users:
         return

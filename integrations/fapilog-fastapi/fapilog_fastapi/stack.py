@@ -1,10 +1,10 @@
 """Finds the layers of an application's middleware, and adds probes to them.
 
-This package's middleware is outermost.  The server's span starts further
-inside, in OpenTelemetry's middleware or in FastAPI itself, and exceptions
-become responses there.  One probe is placed where it sees the span and the
-exception, another probe before the router, and exception handlers are wrapped.
-The search follows the layers that were built, not the options that describe them.
+This package's middleware is outermost.  The server's span starts in an inner layer,
+in OpenTelemetry's middleware or in FastAPI itself, and inner layers turn exceptions
+into responses.  So one probe is added where the span and the exception are visible,
+another probe before the router, and exception handlers are wrapped.  The search follows
+the layers that were built, not the application's list of middleware.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _look_through(app: Any, seen: set[int]) -> bool:
 
 
 def _behind(route: Any) -> Any:
-    """Return the application or router that a route contains; None for other routes."""
+    """Return the application or router that a route contains, or None for other routes."""
     if isinstance(route, (Mount, Host)):
         return route.app
     # Newer versions of FastAPI keep the included router here.
