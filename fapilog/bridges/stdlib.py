@@ -85,7 +85,7 @@ class Handler(logging.Handler):
         thread_attributes: whether to add ``thread.id`` and ``thread.name``.
     """
 
-    #: The number of handlers that were created, except by :func:`install` for the root
+    #: The number of handlers that were created, except by ``install()`` for the root
     #: logger.  If it is 0, no logger has to be searched for handlers.  Not public.
     placed: ClassVar[int] = 0
 

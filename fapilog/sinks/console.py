@@ -109,7 +109,7 @@ class ConsoleSink(Sink[bytes]):
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a person reads the stream: on a terminal, in a notebook or in a debugger.
+        """Whether the stream is a terminal, a notebook or a debugger, so that a person reads it.
 
         If True, a log call waits up to 0.25 s until its record is written.  If a JSON format
         was chosen, the result is False even on a terminal, because a container may have a
