@@ -147,7 +147,10 @@ class Feed:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether this feed's target has taken the record that has ``name`` as its logger name."""
+        """Whether ``name`` is marked: this feed's target already has the record with this name.
+
+        Such a record must not be logged a second time.
+        """
         if type(name) is not Taken:
             return False
         return self._fed in name.by or self._getter() in name.by

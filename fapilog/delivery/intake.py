@@ -159,9 +159,10 @@ class Intake:
         self._skipped = 0
 
     def _empty_hand(self) -> list[int]:
-        """Forget the records from :meth:`hand`, and count the records that the route excluded.
+        """Forget the records that :meth:`hand` remembers.
 
-        Return the severity numbers of the forgotten records that are not counted yet.
+        Counts the records that the route excluded.  Returns the severity numbers of the
+        other records that nobody has counted, for the caller to count.
         """
         self._count_skipped()
         left = [record.severity_number for record in self._hand[self._done :]]

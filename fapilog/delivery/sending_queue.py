@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 _NEVER: Final = 1 << 62
-#: During a shutdown, seconds between two checks whether the spool's thread has written records.
+#: The seconds after which a shutdown checks again whether the spool's thread has written.
 _LOOK: Final = 0.01
 
 

@@ -139,7 +139,10 @@ class Spooling:
 
     @property
     def holds_everything(self) -> bool:
-        """Whether every unsettled record is on disk; also False if the lock stays busy."""
+        """Whether every unsettled record is on disk.
+
+        Returns False as well if another thread holds the lock for too long.
+        """
         state = self._state
         if not state.lock.acquire(timeout=_GLANCE):
             return False

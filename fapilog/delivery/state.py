@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 #: The longest single sleep while a thread waits for the circuit, in seconds.
 _LOOK: Final = 0.1
 #: The fraction of the time until the deadline that is reserved for writing the remaining
-#: records to disk, and the longest reserved time in seconds.
+#: records to disk.
 _RESERVE: Final = 0.2
+#: The longest time that is reserved for writing, in seconds.
 _MAX_RESERVE: Final = 1.0
 #: The maximum number of attempts to read two counts that may change between the reads.
 _LOOKS: Final = 5

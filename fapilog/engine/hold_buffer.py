@@ -299,7 +299,7 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
 def _weigh(value: Any) -> int:
     """Return the approximate size of a snapshot in bytes."""
     size, parts = 0, [value]
-    for part in parts:  # the loop appends the items of containers
+    for part in parts:  # the loop appends a container's items to ``parts``
         size += getsizeof(part)
         if type(part) is dict:
             size += sum(map(len, part))

@@ -348,7 +348,7 @@ class Pipeline:
             self._handed = self._taken
 
     def _take_slice(self) -> Sequence[Entry]:
-        """Take the oldest entries from the queue; take none if :meth:`close` has given up."""
+        """Take the oldest entries from the queue, or none after the deadline of :meth:`close`."""
         queue = self.queue
         waiting = len(queue)
         count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
@@ -398,7 +398,7 @@ class Pipeline:
     def _lose(self, drops: Drops, error: BaseException) -> None:
         """Count records that were taken from the queue but did not reach the sinks.
 
-        ``error`` is the reason; ``drops`` contains the records of the slice that are already
+        ``error`` is the reason; ``drops`` counts those of these records that are already
         counted.
         """
         with self._counting:

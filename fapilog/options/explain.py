@@ -125,7 +125,7 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     own = {one: prefix + one for one in names}
     all_names = list(option_names(model))
     everywhere = {one.rpartition(".")[2]: one for one in reversed(all_names)}
-    everywhere |= {one: one for one in all_names}  # for console_format, suggest console.format
+    everywhere |= {one: one for one in all_names}  # console_format gets console.format suggested
     # A correct name in the wrong group is more likely than a bad misspelling, so all groups
     # are searched before less similar names.
     for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):

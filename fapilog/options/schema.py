@@ -39,8 +39,9 @@ def kind_at(model: type[BaseModel], option: str) -> Any:
 
 
 def inside(kind: Any, part: str) -> Any:
-    """Return the type of the field, key or item ``part`` of a group, a mapping or a list.
+    """Return the type of what ``part`` names inside ``kind``.
 
+    That is the field of a group, the value of a mapping, or the item of a list.
     Returns None unless that type is also a group, a mapping or a list.
     """
     if is_group(kind):

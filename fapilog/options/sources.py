@@ -85,7 +85,7 @@ class Source(Protocol):
         ...
 
     def origin(self, option: str) -> str:
-        """Return the name of the variable or file that sets ``option``, or ``argument``."""
+        """Return the variable or file that sets ``option``, or "argument" if a call sets it."""
         ...
 
     def place(self, option: str) -> str:

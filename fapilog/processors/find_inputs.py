@@ -1,4 +1,4 @@
-"""Finds secrets that did not validate in the errors of pydantic and FastAPI, which quote them.
+"""Finds secrets in the validation errors of pydantic and FastAPI, which quote wrong inputs.
 
 In these errors a value does not follow its name: the name is in the preceding line,
 or is an item of the error's ``loc``.  Also, pydantic replaces the middle of a long

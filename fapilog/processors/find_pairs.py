@@ -56,7 +56,8 @@ quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|[
 # Line ends between a name and a value that is a quotation, a container or a number.
 _break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
 _member_below: Final = re.compile(rf"""{_break}(?=[bBrRuUfF]{{0,2}}\\*["']|[\[({{\d-])""")
-# A line end between a name and a value that is, as in YAML, an indented word but not a name.
+# The line end after a name whose value is in the next line, as in YAML.  The value must be an
+# indented word that is not followed by its own value.
 _word_below: Final = re.compile(
     r"\r?\n[ \t]{1,99}(?=[^\s\[({#|>-])(?![^\s:=]{1,99}[ \t]?[:=](?:\s|\Z))"
 )

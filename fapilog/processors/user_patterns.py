@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 #: A repeat is wide if it can match more often than this.  At most this many lengths count.
 _WIDE: Final = 64
-#: The largest number of ways to match the same text: as many as two wide repeats have.
+#: The maximum number of ways in which a pattern may match one text.  Two adjacent repeats
+#: of ``_WIDE`` lengths each reach this number.
 _MOST_WAYS: Final = _WIDE * _WIDE
 #: Characters that the check tries: all of ASCII, and examples of the other kinds.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}

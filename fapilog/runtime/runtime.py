@@ -106,8 +106,8 @@ class Runtime:
         self._redacted = lru_cache(maxsize=1024)(self._redact)
         queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
-        #: The time when the last failed flush() ended, and its duration plus that of the
-        #: failed calls of flush() just before it, in seconds.
+        #: The time when the last failed flush() ended, and the total seconds of it and of the
+        #: failed calls just before it.  The exit waits for less time after a failed flush().
         self._gave_up = (-_LONGEST, 0.0)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)

@@ -316,7 +316,7 @@ class OutputStream:
 
     def _write_some(self, data: bytes) -> int:
         text: Any = data.decode(self.encoding) if self._takes_text else data
-        if self._may_log:  # the first write shows whether the stream logs
+        if self._may_log:  # the first write shows whether the stream sends it back to logging
             written = write_unless_it_logs(self.stream, self._writer.write, text)
             self._may_log = False
         else:

@@ -196,7 +196,7 @@ class Quarantine:
         as lost.  Never raises.  Blocks while it reads the status of some files.
         """
         if not self._lock.acquire(timeout=_PAUSE):
-            return []  # a batch is being added, so the directory exists
+            return []  # nothing is lost: another thread is adding a batch to the directory
         try:
             self._find_lost()
             lost, self._lost = self._lost, Counter()

@@ -210,7 +210,7 @@ def owner_of(sink: DurableSink[Any]) -> Owner:
 
 
 def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -> set[Path]:
-    """Return the paths of records that need other credentials than their sink now has.
+    """Return the paths whose records need other credentials than their sink has now.
 
     The result is empty if ``directory`` is given or the configuration is invalid.
     """

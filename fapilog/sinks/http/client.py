@@ -127,7 +127,7 @@ class HTTPClient:
             SendError: the connection failed, or the backend did not accept the request.
         """
         deadline = monotonic() + timeout
-        give_way()  # building the body took long, so let the application's threads run
+        give_way()  # building the body took a while, so other threads run first
         request = Request(self._target, self._headers, body, deadline)
         try:
             with self._connection() as connection:

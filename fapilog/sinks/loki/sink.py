@@ -189,8 +189,8 @@ class LokiSink(DurableSink["Item"]):
         self._is_in_line = metadata == "line"
         self._encoding = self._encoding_now()
         self._moment = 0  # the time of the entry that was encoded last
-        self._entry = b""  # the first entry with this time
-        self._twins: set[bytes] = set()  # the entries with this time, if there are several
+        self._entry = b""  # the first entry whose time is ``_moment``
+        self._twins: set[bytes] = set()  # all entries whose time is ``_moment``, if several
 
     def __repr__(self) -> str:
         options = self.options

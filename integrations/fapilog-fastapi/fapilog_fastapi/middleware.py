@@ -127,7 +127,7 @@ class FapilogMiddleware:
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            with contextlib.suppress(ValueError):  # after GeneratorExit, this is another context
+            with contextlib.suppress(ValueError):  # after GeneratorExit, the context differs
                 CURRENT.reset(current)
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
@@ -171,5 +171,5 @@ class FapilogMiddleware:
             unmark(error)  # the application may raise the same object again for a later request
             raise
         finally:
-            with contextlib.suppress(ValueError):  # after GeneratorExit, this is another context
+            with contextlib.suppress(ValueError):  # after GeneratorExit, the context differs
                 CURRENT.reset(current)
