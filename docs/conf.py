@@ -52,7 +52,7 @@ napoleon_use_ivar = True
 # References into other projects are not resolved, so the build needs no network.
 # References into fapilog must be right.
 OTHERS = {"_typeshed", "fastapi", "google", "grpc", "httpx", "opentelemetry", "pydantic"}
-OTHERS |= {"pydantic_settings", "starlette", "typing_extensions", *sys.stdlib_module_names}
+OTHERS |= {"starlette", "typing_extensions", *sys.stdlib_module_names}
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(map(re.escape, sorted(OTHERS)))})(\..*)?"),
     ("py:class", r"(otlp|http|loki)_options\.\w+"),

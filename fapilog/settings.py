@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from typing_extensions import override
 
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
-from fapilog.options.explain import closest, explain, unknown
+from fapilog.options.explain import closest, explain
 from fapilog.options.found import HARMLESS, HARMLESS_IF_LOWER
 from fapilog.options.schema import (
     containers,
@@ -175,7 +173,7 @@ class RouteGroup(OptionGroup):
     )
 
 
-class Settings(BaseSettings):
+class Settings(OptionGroup):
     """The options of a runtime, validated and frozen.
 
     ``Settings(...)`` reads every option that is not an argument from the
@@ -190,15 +188,6 @@ class Settings(BaseSettings):
         ConfigurationError: an option is wrong.  The message names the option,
             its source and the fix, and shows no secret.
     """
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-        hide_input_in_errors=True,
-    )
 
     config: Path | None = Field(
         None, description="file of options, instead of those in the working directory"
@@ -275,30 +264,13 @@ class Settings(BaseSettings):
 
     def __init__(self, **options: Unpack[SettingsArguments]) -> None:
         given = nested(options)
-        for name in given:
-            if name.startswith("_"):  # pydantic-settings has own arguments, such as _env_file
-                msg = f"option {name!r}: {unknown(name, type(self))}"
-                raise ConfigurationError(msg, name)
+        named = given.get("config")
+        sources = (ArgumentSource(given), *(read() for read in readers(type(self), named)))
         try:
-            super().__init__(**given)
+            super().__init__(**_values(sources))
         except ValidationError as error:
-            arguments = ArgumentSource(type(self), given)
-            origins = Origins([arguments, *_sources(given.get("config"))])
-            raise explain(error, type(self), origins) from None
+            raise explain(error, type(self), Origins(sources)) from None
         _announce_unknown_variables()
-
-    @classmethod
-    @override
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        given = getattr(init_settings, "init_kwargs", {})
-        return (init_settings, *(read() for read in readers(settings_cls, given.get("config"))))
 
     @classmethod
     def origins(cls) -> Origins:
@@ -321,6 +293,14 @@ class Settings(BaseSettings):
 
 def _part(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+def _values(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the options of all sources.  Earlier sources win; groups are merged."""
+    values: dict[str, Any] = {}
+    for source in reversed(sources):
+        values = merged(values, source())
+    return values
 
 
 def _sources(config: object = None) -> Iterator[Source]:
@@ -353,10 +333,7 @@ def salvage() -> Settings:
     a wrong option must neither break that call nor disable the valid options,
     especially redaction.
     """
-    found: dict[str, Any] = {}
-    for source in reversed(list(_sources())):
-        found = merged(found, source())
-    right, _ = right_values(Settings, found)
+    right, _ = right_values(Settings, _values(list(_sources())))
     for name, field in Settings.model_fields.items():
         group: Any = field.annotation
         if name in right and is_group(group):

@@ -87,12 +87,14 @@ def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
+def is_table(kind: Any) -> bool:
+    """Whether a type is a group of options, or a mapping from names to groups."""
+    return is_group(kind) or is_group(inside(kind, ""))
+
+
 def containers(model: type[BaseModel]) -> Iterator[str]:
     """Yield the names of the groups, and of mappings from names to groups, such as routes."""
-    for name in model.model_fields:
-        kind = inside(model, name)
-        if is_group(kind) or is_group(inside(kind, "")):
-            yield name
+    return (name for name in model.model_fields if is_table(inside(model, name)))
 
 
 def nested(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,8 +129,7 @@ def kept(kind: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
     for name in before.keys() & now.keys():
         group = inside(kind, name)
         both = [_as_table(before[name]), _as_table(now[name])]
-        is_table = is_group(group) or is_group(inside(group, ""))
-        if is_table and all(isinstance(one, Mapping) for one in both):
+        if is_table(group) and all(isinstance(one, Mapping) for one in both):
             found[name] = kept(group, *both)
     return found
 

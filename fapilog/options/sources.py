@@ -6,6 +6,8 @@ user wrote it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import sys
@@ -15,18 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote
 
-from pydantic_settings import (
-    EnvSettingsSource,
-    InitSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-)
-from typing_extensions import override
-
 from fapilog.diagnostics import announce
 from fapilog.errors import ConfigurationError
 from fapilog.options import found
-from fapilog.options.schema import nested, right_values
+from fapilog.options.schema import is_table, kind_at, merged, nested, right_values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,14 +28,12 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
-    from pydantic_settings import BaseSettings
-
-    AnySource: TypeAlias = "EnvironmentSource | OTelEnvironmentSource | FileSource"
 
 ENV_PREFIX: Final = "FAPILOG_"
+#: In a variable, the characters between the name of a group and the name of an option.
+_DELIMITER: Final = "__"
 #: The variable with the path of a configuration file.  The file may set every option,
 #: because the user named it.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
@@ -100,8 +92,19 @@ class Source(Protocol):
         ...
 
 
-class ArgumentSource(InitSettingsSource):
-    """Reads options from the arguments of a call."""
+class ArgumentSource:
+    """Returns the options that are arguments of a call.
+
+    Args:
+        values: the options by name; those of a group are in a mapping.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the options."""
+        return self._values
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
         """Return the word ``argument`` for every option."""
@@ -119,25 +122,47 @@ class ArgumentSource(InitSettingsSource):
         return f"{group}={''.join(f'{{{name!r}: ' for name in names)}...{'}' * len(names)}"
 
 
-class EnvironmentSource(EnvSettingsSource):
-    """Reads options from variables that begin with ``FAPILOG_``."""
+class EnvironmentSource:
+    """Reads options from the environment variables that begin with ``FAPILOG_``.
 
-    @override
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        try:
-            return super().decode_complex_value(field_name, field, value)
-        except ValueError:
-            return value  # not JSON; the error of the later validation names the variable
+    Capital and small letters are equal, and an empty variable counts as unset.  The options of
+    a group may be a JSON object in the variable of the group (``FAPILOG_CONSOLE``), or each may
+    have its own variable (``FAPILOG_CONSOLE__FORMAT``), which wins.
 
-    @override
-    def explode_env_vars(
-        self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
-    ) -> dict[str, Any]:
-        # A list or pairs are the text of one variable, such as FAPILOG_LEVELS.  Do not let
-        # pydantic-settings read FAPILOG_LEVELS__NAME as an item of it.
-        if NoDecode in field.metadata:
-            return {}
-        return super().explode_env_vars(field_name, field, env_vars)
+    Args:
+        model: the class of the options.
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+        # By the option's name in small letters, with "__" for each dot.
+        self._texts = {
+            name[len(ENV_PREFIX) :].lower(): text
+            for name, text in os.environ.items()
+            if text and name.upper().startswith(ENV_PREFIX)
+        }
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the text of each option, and a mapping for each group."""
+        values: dict[str, Any] = {}
+        for name, text in sorted(self._texts.items()):  # FAPILOG_FILE before FAPILOG_FILE__PATH
+            option, *keys = name.split(_DELIMITER)
+            if not keys and option in self._model.model_fields:
+                values[option] = self._read(option, text)
+            elif keys and is_table(kind_at(self._model, option)):
+                value = self._read(".".join([option, *keys]), text)
+                for key in reversed(keys):
+                    value = {key: value}
+                if isinstance(values.setdefault(option, {}), Mapping):
+                    values[option] = merged(values[option], value)
+        return values
+
+    def _read(self, option: str, text: str) -> Any:
+        """Return the JSON value in ``text`` if ``option`` is a group, or else ``text``."""
+        if is_table(kind_at(self._model, option)):
+            with contextlib.suppress(ValueError, RecursionError):
+                return json.loads(text)
+        return text  # validation reports a text in the place of a group
 
     def origin(self, option: str) -> str:
         """Return the variable of the option, or of its group if only that is set."""
@@ -152,42 +177,36 @@ class EnvironmentSource(EnvSettingsSource):
         return own_variable(option)
 
     def _split(self, option: str) -> list[str]:
+        """Return the variable that sets ``option``, and the name inside a group's variable."""
         parts = option.split(".")
         for count in range(len(parts), 0, -1):
-            name = own_variable(".".join(parts[:count]))
-            if self.env_vars.get(name if self.case_sensitive else name.lower()) is not None:
+            if _DELIMITER.join(parts[:count]).lower() in self._texts:
                 inside = ".".join(parts[count:])
-                return [name, inside] if inside else [name]
-        deeper = f"{own_variable(option)}__"
-        found = (name for name in map(str.upper, self.env_vars) if name.startswith(deeper))
-        return [next(found, own_variable(option))]
+                variable = own_variable(".".join(parts[:count]))
+                return [variable, inside] if inside else [variable]
+        variable = own_variable(option)
+        deeper = f"{variable}{_DELIMITER}"
+        names = (own_variable(name) for name in self._texts)
+        return [next((name for name in names if name.startswith(deeper)), variable)]
 
 
-class OTelEnvironmentSource(PydanticBaseSettingsSource):
+class OTelEnvironmentSource:
     """Reads options from the environment variables of OpenTelemetry.
 
     Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+
+    Args:
+        model: the class of the options.
     """
 
-    @override
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        for variable in _variables_of(field_name):
-            text = os.environ.get(variable, "").strip()
-            if not text:
-                continue
-            try:
-                return _value_of(variable, text, field), field_name, False
-            except ValueError as error:
-                announce(f"variable {variable}", f"{variable}={text[:64]!r} is ignored: {error}")
-        return None, field_name, False
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
 
-    @override
     def __call__(self) -> dict[str, Any]:
-        values = {
-            name: self.get_field_value(field, name)[0]
-            for name, field in self.settings_cls.model_fields.items()
-            if _variables_of(name)
-        }
+        """Return the options that the variables set; announce wrong variables."""
+        names = dict.fromkeys(name for name, _ in OTEL_VARIABLES.values())
+        fields = self._model.model_fields
+        values = {name: _first_value(name, fields[name]) for name in names}
         _fit(values)
         if values.get("otel_disabled"):
             values["sinks"] = None
@@ -210,6 +229,19 @@ class OTelEnvironmentSource(PydanticBaseSettingsSource):
     def spelling(self, option: str) -> str:
         """Return OpenTelemetry's variable, or fapilog's variable if there is none."""
         return next(iter(_variables_of(option)), own_variable(option))
+
+
+def _first_value(option: str, field: FieldInfo) -> Any:
+    """Return the value of the first valid variable of ``option``, or None."""
+    for variable in _variables_of(option):
+        text = os.environ.get(variable, "").strip()
+        if not text:
+            continue
+        try:
+            return _value_of(variable, text, field)
+        except ValueError as error:
+            announce(f"variable {variable}", f"{variable}={text[:64]!r} is ignored: {error}")
+    return None
 
 
 def _fit(values: dict[str, Any]) -> None:
@@ -264,11 +296,17 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     return number
 
 
-class FileSource(InitSettingsSource):
+class FileSource:
     """Reads options from a TOML file, or from one table in it.
 
     If the user did not name the file, :mod:`fapilog.options.found` decides which options
     it may set.
+
+    Args:
+        model: the class of the options.
+        path: the path of the file.
+        table: the names of the table that contains the options; empty: the whole file.
+        named: True if the user named the file.
 
     Raises:
         ConfigurationError: a file that the user named does not exist, or a file that the
@@ -277,7 +315,7 @@ class FileSource(InitSettingsSource):
 
     def __init__(
         self,
-        settings_cls: type[BaseSettings],
+        model: type[BaseModel],
         path: str,
         table: tuple[str, ...] = (),
         *,
@@ -285,8 +323,12 @@ class FileSource(InitSettingsSource):
     ) -> None:
         self._name = f"[{'.'.join(table)}] in {path}" if table else path
         self._key = "key {!r} of " if table else "key {!r} in "
-        read = _named if named else partial(_found, settings_cls, self._name)
-        super().__init__(settings_cls, read(Path(path), table))
+        read = _named if named else partial(_found, model, self._name)
+        self._values = read(Path(path), table)
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the options."""
+        return self._values
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
         """Return the file, and the table if the options are in one."""
@@ -312,9 +354,7 @@ def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
         raise _unreadable(path, error) from None
 
 
-def _found(
-    settings_cls: type[BaseSettings], name: str, path: Path, table: tuple[str, ...]
-) -> dict[str, Any]:
+def _found(model: type[BaseModel], name: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
     """Return the options that a file in the working directory may set; announce the others."""
     try:
         content, is_own = found.read(path)
@@ -331,7 +371,7 @@ def _found(
         return _unusable(path, error)
     if not values or (is_own and found.belongs_to_application(path)):
         return values
-    kept, others = right_values(settings_cls, values, found.is_harmless)
+    kept, others = right_values(model, values, found.is_harmless)
     announce(
         f"file {path}",
         f"{name} was found in the working directory and not named: "
@@ -382,12 +422,10 @@ def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
 
 def own_variable(option: str) -> str:
     """Return the ``FAPILOG_`` variable of an option."""
-    return ENV_PREFIX + option.upper().replace(".", "__")
+    return ENV_PREFIX + option.upper().replace(".", _DELIMITER)
 
 
-def readers(
-    settings_cls: type[BaseSettings], config: object = None
-) -> tuple[Callable[[], AnySource], ...]:
+def readers(model: type[BaseModel], config: object = None) -> tuple[Callable[[], Source], ...]:
     """Return one function per source that opens the source.  Earlier sources win.
 
     The last source is the file ``config``, or the file that ``FAPILOG_CONFIG`` names.  If
@@ -395,17 +433,17 @@ def readers(
     of a file raises ConfigurationError if it cannot use the file.
     """
     environment = (
-        partial(EnvironmentSource, settings_cls),
-        partial(OTelEnvironmentSource, settings_cls),
+        partial(EnvironmentSource, model),
+        partial(OTelEnvironmentSource, model),
     )
     path = str(config or os.environ.get(CONFIG_VARIABLE, "").strip())
     if path:
         table = _TABLE if Path(path).name == "pyproject.toml" else ()
-        return (*environment, partial(FileSource, settings_cls, path, table, named=True))
+        return (*environment, partial(FileSource, model, path, table, named=True))
     return (
         *environment,
-        partial(FileSource, settings_cls, "fapilog.toml"),
-        partial(FileSource, settings_cls, "pyproject.toml", _TABLE),
+        partial(FileSource, model, "fapilog.toml"),
+        partial(FileSource, model, "pyproject.toml", _TABLE),
     )
 
 

@@ -1,11 +1,13 @@
 """The types of options.
 
 Users may write a list as ``a, b`` and pairs as ``a=1, b=2``, because JSON is hard to
-write in an environment variable.
+write in an environment variable.  JSON works too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
@@ -18,7 +20,6 @@ from pydantic import (
     Field,
     SecretStr,
 )
-from pydantic_settings import NoDecode
 
 from fapilog.severity import OFF, Severity, parse_severity
 
@@ -31,8 +32,17 @@ class OptionGroup(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+def _decoded(value: object) -> object:
+    """Return the value of a text that is a JSON array or object, and other values unchanged."""
+    if isinstance(value, str) and value.strip()[:1] in {"[", "{"}:
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
 def _split(value: object) -> object:
     """Return ``["a", "b"]`` for ``"a, b"``, and other values unchanged."""
+    value = _decoded(value)
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
@@ -40,6 +50,7 @@ def _split(value: object) -> object:
 
 def _pairs(value: object) -> object:
     """Return ``{"a": "1", "b": "2"}`` for ``"a=1, b=2"``, and a flat copy of a table."""
+    value = _decoded(value)
     if isinstance(value, str):
         parts = [part.partition("=") for part in value.split(",") if part.strip()]
         if any(not equals for _, equals, _ in parts):
@@ -63,6 +74,7 @@ def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[
 
 def _names_or_pairs(value: object) -> object:
     """Return ``["a", "b=1"]`` for ``"a, b=1"``, and a flat copy of a table."""
+    value = _decoded(value)
     return dict(_flattened(value)) if isinstance(value, Mapping) else _split(value)
 
 
@@ -88,16 +100,13 @@ def _named_severities(value: dict[str, Severity]) -> dict[str, Severity]:
 
 
 Level = Annotated[Severity, BeforeValidator(parse_severity)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-NamesOrPairs = Annotated[
-    tuple[str, ...] | dict[str, str], NoDecode, BeforeValidator(_names_or_pairs)
-]
-Pairs = Annotated[dict[str, Any], NoDecode, BeforeValidator(_pairs)]
-SecretPairs = Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_pairs)]
-Levels = Annotated[dict[str, Level], NoDecode, BeforeValidator(_pairs)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+NamesOrPairs = Annotated[tuple[str, ...] | dict[str, str], BeforeValidator(_names_or_pairs)]
+Pairs = Annotated[dict[str, Any], BeforeValidator(_pairs)]
+SecretPairs = Annotated[dict[str, SecretStr], BeforeValidator(_pairs)]
+Levels = Annotated[dict[str, Level], BeforeValidator(_pairs)]
 Severities = Annotated[
     dict[str, Level],
-    NoDecode,
     BeforeValidator(_pairs),
     AfterValidator(_named_severities),
 ]

@@ -56,6 +56,39 @@ def test_lists_and_pairs_are_written_plainly_in_the_environment(monkeypatch):
     assert settings.file.keep_count == 7
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("SINKS", '["console", "file:/var/log/a,b.jsonl"]', ("console", "file:/var/log/a,b.jsonl")),
+        ("REDACT_FIELDS", ' ["iban", "ssn"] ', ("iban", "ssn")),
+        ("LEVELS", '{"app.db": "debug"}', {"app.db": 5}),
+        ("SEVERITIES", '{"notice": "info3"}', {"NOTICE": 11}),
+        ("SINKS", "[console", ("[console",)),  # not JSON, so a list of one name
+    ],
+)
+def test_lists_and_pairs_may_be_json_in_the_environment(variable, text, value, monkeypatch):
+    monkeypatch.setenv(f"FAPILOG_{variable}", text)
+    assert getattr(Settings(), variable.lower()) == value
+
+
+def test_the_variable_of_one_option_wins_over_the_json_of_its_group(monkeypatch):
+    monkeypatch.setenv("FAPILOG_CONSOLE", '{"format": "json", "names": {"body": "msg"}}')
+    monkeypatch.setenv("fapilog_console__format", "pretty")
+    monkeypatch.setenv("FAPILOG_ROUTES__LOKI", '{"level": "warn", "loggers": ["app"]}')
+    monkeypatch.setenv("FAPILOG_ROUTES__LOKI__WHERE", "a=1")
+    settings = Settings()
+    assert (settings.console.format, settings.console.names) == ("pretty", {"body": "msg"})
+    route = settings.routes["loki"]
+    assert (route.level, route.loggers, route.where) == (13, ("app",), {"a": "1"})
+
+
+@pytest.mark.parametrize("text", ["pretty", "null", "[1", "[" * 100_000])
+def test_a_group_that_is_not_a_json_object_is_refused(text, monkeypatch):
+    monkeypatch.setenv("FAPILOG_CONSOLE", text)
+    monkeypatch.setenv("FAPILOG_CONSOLE__FORMAT", "json")
+    assert "FAPILOG_CONSOLE: 'console' is a group of options" in error_of()
+
+
 def test_opentelemetrys_variables_set_the_options_they_name(monkeypatch):
     for name, value in {
         "OTEL_BLRP_MAX_QUEUE_SIZE": "4096",
