@@ -261,7 +261,7 @@ class ProcessDirectory:
 
         Returns:
             True if both locks were acquired.  False if another process holds a lock, or has
-            replaced the directory or the file in the meantime.
+            replaced the directory or the file after it was opened.
 
         Raises:
             OSError: the directory or the file cannot be opened or locked.
@@ -375,8 +375,8 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
     for _ in range(_ATTEMPTS):
         path = sink_directory / f"{now_ns}-{os.getpid()}-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
-        # Before the lock is acquired, another process may take this directory for the directory
-        # of a dead process, and lock or remove it.
+        # Until the locks are acquired, another process may assume that this directory belongs to a
+        # dead process, and lock or remove it.
         directory = ProcessDirectory(path)
         with contextlib.suppress(FileNotFoundError):
             if directory.take(_create_lock):

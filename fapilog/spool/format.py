@@ -61,9 +61,9 @@ SEGMENT_HEADER_SIZE: Final = _SEGMENT.size
 FRAME_HEADER_SIZE: Final = _FRAME.size
 WIRE_FORMAT_SIZE: Final = 48
 
-_AHEAD: Final = 1 << 14  # a read of fewer bytes reads this many, and buffers them
+_AHEAD: Final = 1 << 14  # shorter reads are extended to this many bytes and buffered
 _CHUNK: Final = 1 << 16  # the bytes per read while searching for a frame
-_NEAR: Final = 1 << 10  # the bytes of the first such read: the next frame is often near
+_NEAR: Final = 1 << 10  # the bytes of a search's first read: the next frame is often near
 
 
 class NewerFormatError(Exception):
@@ -147,7 +147,7 @@ class SegmentFile:
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return ``offset``, or the end of the hole if ``offset`` is in a hole of a sparse file."""
+        """Return ``offset``, or the end of the hole if it is inside a hole of a sparse file."""
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
         except AttributeError:  # this platform has no os.SEEK_DATA
@@ -267,7 +267,7 @@ def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHea
 def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
     """Return the content of the frame with this ``header``, or None if the content is damaged."""
     # Read the metadata and the body separately.  Splitting the result of a single read would copy
-    # the body, and the interpreter lock stops all other threads during a copy.
+    # the body while holding the GIL.
     start = header.offset + FRAME_HEADER_SIZE
     meta = file.read(header.meta_length, start)
     body = file.read(header.body_length, start + header.meta_length)
@@ -280,7 +280,7 @@ def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
 
 
 def format_id(wire_format: str) -> int:
-    """Return the CRC-32 of the wire format's name, which identifies the format in frame headers."""
+    """Return the CRC-32 of a wire format's name.  It identifies the format in frame headers."""
     return crc32(wire_format.encode())
 
 
