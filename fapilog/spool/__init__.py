@@ -9,6 +9,7 @@ is a byte string with one severity number per record.  Read ``fapilog.spool.spoo
 Terms
 -----
 
+* The wire format is the format in which a sink encodes (packs) a batch.
 * A frame is one batch on disk, with a header.  A segment is a file that contains frames.
 * A frame is acknowledged (:meth:`Spool.ack`) when the backend has accepted or refused its
   records, or when fapilog has dropped them.  Normally, an acknowledged frame is not sent again.
@@ -26,7 +27,7 @@ Guarantees
   again only if an older batch was not acknowledged, or if a power failure damaged the cursor
   file.
 * The batches of one process are first in, first out.  A process alternates between its own
-  batches and the batches of dead processes, which it sends oldest directory first.
+  batches and the batches of dead processes, starting with the oldest directory.
 * If a frame is damaged, only the records in this frame are lost, and the process still starts.
   Lost records are counted (:attr:`Spool.corrupt`) and reported on standard error.
 * ``max_bytes`` and ``min_free`` limit the space on disk.  Memory contains at most one frame (up

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from fapilog.spool.directory import ProcessDirectory
 
-#: The maximum number of directories that a process has adopted at the same time.  Each of them
-#: keeps three files open.
+#: The maximum number of directories that a process adopts at the same time.  Three files stay open
+#: per directory.
 _MAX_ADOPTED: Final = 64
 #: The number of scan steps after which scanning continues with the next directory.
 _TURN: Final = 64
-#: The number of segment headers that one scan step reads.
+#: The number of segment files whose headers one scan step reads.
 _HEADERS: Final = 16
 #: The errors that occur if a path belongs to another user or is not a directory.  After such an
 #: error, the spool does not try to adopt the path again.
@@ -263,7 +263,7 @@ class AdoptedStores:
             self._state.announce("damage", what)
 
     def _complete(self, adoption: Adoption) -> None:
-        """Finish ``adoption`` after its scan.  The caller holds ``DeliveryState.lock``."""
+        """End ``adoption`` when its scan has ended.  The caller holds ``DeliveryState.lock``."""
         store, path = adoption.store, adoption.directory.path
         if adoption.is_foreign:
             self._left.add(path.name)

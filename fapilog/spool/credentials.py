@@ -20,8 +20,8 @@ from fapilog.process.files import APPEND, create_file, open_file, read_at, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The name of the file that contains the credentials digest in a process's directory.  It is
-#: also the suffix of the digest's file next to each file in quarantine.
+#: The name of the file that contains the credentials digest in a process's directory.  For each
+#: file in quarantine, a file with this suffix contains the digest.
 FILE: Final = "credentials"
 _SCHEME: Final = "pbkdf2-sha256-10000"
 _ROUNDS: Final = 10_000
@@ -39,7 +39,7 @@ class Credentials:
     def __init__(self, secret: str = "") -> None:
         self._secret = secret.encode()
         self._mark = ""
-        self._known: dict[str, bool] = {"": True}  # a cache: the result of match() per digest
+        self._known: dict[str, bool] = {"": True}  # caches the result of match() for each digest
 
     @property
     def mark(self) -> str:

@@ -67,7 +67,7 @@ class Cursor:
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self.floor = self._generation = 0
-        with contextlib.suppress(OSError):  # if it cannot be opened, a new file is created
+        with contextlib.suppress(OSError):  # if opening the file fails, create a new file
             self._generation, self.floor, *_ = _read(self._path)
             self.file = SyncedFile(self._path, open_file(self._path, UPDATE))
             return

@@ -1,13 +1,13 @@
-"""The directories of the spool: one per sink, and in it, one per process.
+"""The directories of the spool: one per sink, with one subdirectory per process.
 
 A sink's directory is named after the sink and its destination, so records are only sent to the
 destination that they were logged for.  The file ``destination`` in the sink's directory contains
 the sink's name, wire format and destination.
 
-Each process that spools records has a directory inside the sink's directory.  A process owns a
-directory while it has locked it: first the process that created the directory and, after the death
-of this process, a process that adopts the directory.  The process id in the directory's name does
-not show whether the process is alive, because the system reuses ids.
+Each process that writes records to the spool creates a directory inside the sink's directory, and
+locks it.  The lock ends with the process.  Then another process may lock (adopt) the directory and
+send the records.  The process id in the directory's name does not show whether the process is
+alive, because the system reuses ids.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LOCK: Final = "lock"
 FILE: Final = "destination"
-_MARK: Final = "~"  # separates the sink's name (where a ~ becomes %7E) and the digest
+_MARK: Final = "~"  # separates the sink's name, in which a ~ becomes %7E, from the digest
 _NAME: Final = re.compile(r"(\d{1,20})-(\d{1,10})-[0-9a-f]{8}", re.ASCII)
 _SEGMENT: Final = re.compile(r"(\d{8,20})\.seg", re.ASCII)
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]|^\.", re.ASCII)
@@ -113,7 +113,7 @@ def read_owner(path: Path) -> Owner:
                 owner = Owner(**json.loads(read_at(fd, _MAX_FILE, 0)))
             finally:
                 os.close(fd)
-            if owner.directory == path.name:  # otherwise, somebody has changed the file
+            if owner.directory == path.name:  # if not, somebody has changed the file "destination"
                 return owner
     return Owner(unquote(name))
 
@@ -295,7 +295,7 @@ class ProcessDirectory:
         """Create the file ``lock`` again if another program has deleted it.  Never raises."""
         if self._lock < 0 or (self.path / LOCK).exists():
             return
-        with contextlib.suppress(OSError):  # on failure, the directory's lock remains
+        with contextlib.suppress(OSError):  # if this fails, only the directory is locked
             fd = create_file(self.path / LOCK, UPDATE)
             try_lock(fd)
             close_file(self._lock)

@@ -63,7 +63,7 @@ WIRE_FORMAT_SIZE: Final = 48
 
 _AHEAD: Final = 1 << 14  # shorter reads are extended to this many bytes and buffered
 _CHUNK: Final = 1 << 16  # the bytes per read while searching for a frame
-_NEAR: Final = 1 << 10  # the bytes of a search's first read: the next frame is often near
+_NEAR: Final = 1 << 10  # the bytes of a search's first read, because a frame is often near
 
 
 class NewerFormatError(Exception):
@@ -147,7 +147,7 @@ class SegmentFile:
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return ``offset``, or the end of the hole if it is inside a hole of a sparse file."""
+        """Return the first offset from ``offset`` on that is not in a hole of a sparse file."""
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
         except AttributeError:  # this platform has no os.SEEK_DATA

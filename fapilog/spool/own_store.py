@@ -50,7 +50,7 @@ class OwnSegment(Segment):
         """Return the file, open for reading, or None if this is not possible.
 
         The caller must close the file.  The file can be read even if another program has deleted
-        its path.
+        the path.
         """
         file = super().detach_reader()
         if file is not None:
@@ -102,7 +102,7 @@ class OwnStore(Store):
         self._cache: deque[Frame] = deque()  # the newest frames that read() has not returned
         self._cached = 0  # the estimated memory of the cached frames in bytes
         self._sealed: deque[SyncedFile] = deque()  # complete files that are not synced yet
-        self._unsynced: deque[Path] = deque([directory.path.parent])  # directories to sync
+        self._unsynced: deque[Path] = deque([directory.path.parent])  # paths that need a sync
         self._write_mark()
 
     def _write_mark(self) -> None:
@@ -246,7 +246,7 @@ class OwnStore(Store):
         Never raises.
         """
         super().renew()
-        with contextlib.suppress(OSError):  # the next call tries again
+        with contextlib.suppress(OSError):  # the next call of renew() tries again
             self._write_mark()
 
     def salvage(self, segment: Segment) -> LostSegment:

@@ -52,7 +52,7 @@ class LostSegment:
 
 
 class Salvage:
-    """A queue of the frames of all ``LostSegment`` objects.
+    """A queue of unread frames whose files were deleted, replaced or truncated.
 
     Attributes:
         left: the number of frames, records and bytes in the queue.  Any thread may read it.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fapilog.spool.format import SegmentHeader
 
 _MAX_DAMAGES: Final = 1000
-#: The number of bytes that are searched for a frame header before the caller may pause.
+#: The number of bytes that are searched for a frame header before the caller may pause the search.
 _WINDOW: Final = 1 << 16
 #: A scan step ends after this number of frames.  While no intact frame is found, it ends after
 #: ``_STEP_TIME`` seconds.
@@ -103,8 +103,8 @@ def walk_in_steps(
     """
     offset, broken = start, -1  # broken: the start of the current damaged range, or -1
     following: FrameHeader | None = None
-    # The maximum number of bytes to load in order to verify headers that are not followed by another
-    # header.  A damaged range may contain many false headers, each with a large payload length.
+    # The maximum number of bytes to load in order to verify headers that are not followed by
+    # another header.  A damaged range may contain many false headers with large payload lengths.
     budget = end - start + MAX_FRAME
     while True:
         header = following

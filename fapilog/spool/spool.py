@@ -121,9 +121,9 @@ class Spool:
         """
         try:
             make_sink_directory(self._path, self._owner)
-            _ = self._credentials.mark  # computes the digest now, in 10 ms, not later
+            _ = self._credentials.mark  # computes the digest, which takes about 10 ms
             create(self._path, self._now_ns()).remove()
-            with contextlib.suppress(PermissionError):  # the parent may be unreadable
+            with contextlib.suppress(PermissionError):  # the parent directory may be unreadable
                 sync_directory(self._path.parent)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -270,10 +270,10 @@ class Spool:
         """Find segment files that another program has deleted, replaced or truncated.
 
         Unread batches that can still be read are queued, and :meth:`mend` writes them to a new
-        file.  Other unread batches in these files, and unread batches that dead processes wrote,
-        are lost and added to :attr:`corrupt`.  Batches that :meth:`read` has returned are not
-        lost, because they are in memory (:attr:`Frame.is_lost` becomes True).  Never raises;
-        blocks while it reads the status of files.
+        file.  All other unread batches in these files are lost and added to :attr:`corrupt`.  If a
+        dead process wrote the file, all of its unread batches are lost.  Batches that :meth:`read`
+        has returned are not lost, because they are in memory; their :attr:`Frame.is_lost` becomes
+        True.  Never raises; blocks while it reads the status of files.
 
         Args:
             most: the maximum number of this process's segment files to check.  The next call
@@ -325,10 +325,11 @@ class Spool:
         return True
 
     def sync(self) -> None:
-        """Sync all files to disk if a sync is due.  Blocks on disk I/O; never raises.  Thread-safe.
+        """Sync all files to disk if a sync is due.
 
         A sync is due if ``sync_interval`` seconds have passed since the previous sync, or if a
-        complete segment file has not been synced yet.
+        complete segment file has not been synced yet.  Blocks on disk I/O; never raises.
+        Thread-safe.
         """
         now = self._monotonic()
         own = self._own
@@ -349,7 +350,7 @@ class Spool:
         return has_orphans(self._path)
 
     def adopt(self) -> int:
-        """Lock and scan the directories of dead processes, so that :meth:`read` returns their batches.
+        """Lock and scan the directories of dead processes, so that their batches can be read.
 
         Blocks until the scan has finished.  When the spool has reached its size limit, the other
         directories are not adopted; a later call may adopt them.  Never raises.
@@ -379,7 +380,7 @@ class Spool:
         return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
 
     def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
-        """Scan a locked directory for about a millisecond.  Return False if all scans have finished.
+        """Scan a locked directory for about a millisecond.  Return False after the last scan.
 
         Only one thread at a time may call this method.  Blocks on disk I/O; never raises.
 
