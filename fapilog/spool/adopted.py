@@ -1,10 +1,10 @@
-"""Finds the directories that dead processes left, and takes over their records.
+"""Adopts the spool directories of dead processes, so that this process sends their records.
 
-A process that adopts a directory holds its locks, so two processes never use the same
-directory.  Each step of the scan takes about a millisecond and runs without the delivery's
-lock.  The first batches are sent while the scan continues.  A directory that this spool cannot
-use (another wire format, a later release, another user) stays unchanged and is not scanned
-again.
+A process locks a directory before it adopts it, so two processes never use the same directory.
+The process then scans the directory's files in steps of about a millisecond, without holding
+``DeliveryState.lock``.  The first batches are sent while the scan continues.  A directory that
+contains another wire format or a later file format, or belongs to another user, stays unchanged,
+and the same process does not try to adopt it again.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 
     from fapilog.spool.directory import ProcessDirectory
 
-#: The maximum number of directories adopted at a time.  Each directory keeps three files open.
+#: The maximum number of directories that a process adopts at the same time.  Three files stay open
+#: per directory.
 _MAX_ADOPTED: Final = 64
-#: The number of scan steps after which the next directory gets its turn.
+#: The number of scan steps after which scanning continues with the next directory.
 _TURN: Final = 64
-#: The number of segment headers that one scan step reads.
+#: The number of segment files whose headers one scan step reads.
 _HEADERS: Final = 16
-#: The errors that occur if a path belongs to another user or is not a directory.  The spool
-#: does not try such a path again.
+#: The errors that occur if a path belongs to another user or is not a directory.  After such an
+#: error, the spool does not try to adopt the path again.
 _NOT_OURS: Final = {errno.EPERM, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
 
 
@@ -43,10 +44,11 @@ class Adoption:
 
     Attributes:
         directory: the locked directory.
-        store: the directory's store, or None until the wire formats have been checked.
-        found: the findings about the segment that the last step scanned, or None.
-        disk: the bytes on disk of the segments that have not been scanned to their end.
-        is_foreign: whether the directory contains a wire format that the sink does not use.
+        store: the ``Store`` that reads the directory, or None until the wire formats of the
+            segment files have been checked.
+        found: the results for the segment file that the last step scanned, or None.
+        disk: the bytes on disk of the segment files whose scan has not finished.
+        is_foreign: whether a file contains records in a wire format that the sink does not use.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -64,7 +66,7 @@ class Adoption:
         self._steps = self._scan()
 
     def step(self) -> bool:
-        """Scan the directory for about a millisecond.  Return True if the scan has not finished.
+        """Scan the directory for about a millisecond.  Return False if the scan has finished.
 
         Blocks on disk I/O.
 
@@ -103,13 +105,16 @@ class Adoption:
         self.found = None
 
     def close(self) -> None:
-        """Stop the scan.  If the directory has no store, unlock it; a store unlocks it later."""
+        """Stop the scan.  If :attr:`store` is None, also unlock the directory.
+
+        Otherwise, the store unlocks the directory when the store is closed.
+        """
         self._steps = iter(())
         if self.store is None:
             self.directory.release()
 
     def abandon(self) -> None:
-        """In a forked child, close all file descriptors.  The parent keeps its locks."""
+        """Close all file descriptors in a forked child, without releasing the parent's locks."""
         if self.found is not None and self.found.file is not None:
             self.found.file.close()
         if self.store is not None:
@@ -118,36 +123,34 @@ class Adoption:
 
 
 class AdoptedStores:
-    """The stores of the directories that this process has adopted.
+    """The directories of dead processes that this process has adopted, one ``Store`` for each.
 
     Attributes:
-        stores: the stores that have unsettled frames, oldest first.
-        records: the number of records found in adopted directories so far.
+        stores: the stores with frames that are not acknowledged, oldest directory first.
+        records: the number of records that the scans of adopted directories have found so far.
     """
 
     def __init__(self, state: SpoolState, path: Path) -> None:
         self._state = state
         self._path = path
-        self._left: set[str] = set()  # names of directories that look() skips
+        self._left: set[str] = set()  # names of directories that look() must not adopt
         self._underway: deque[Adoption] = deque()
         self._steps = 0
-        self._waiting_disk = 0  # bytes in directories that are not adopted yet
+        self._waiting_disk = 0  # bytes in directories that may be adopted later
         self.stores: list[Store] = []
         self.records = 0
 
     @property
     def disk(self) -> int:
-        """The bytes of the segments of dead processes, including those that wait for adoption."""
+        """The bytes of the segment files of dead processes, including files not adopted yet."""
         underway = sum(one.disk for one in list(self._underway))
         return self._state.adopted.disk + self._waiting_disk + underway
-
-    # ---- adopting
 
     def look(self, own: Path | None, has_room: Callable[[], bool]) -> bool:
         """Lock directories of dead processes; see :meth:`Spool.look_for_orphans`.
 
         Args:
-            own: the directory of this process, which is skipped, or None.
+            own: the directory of this process, which is not adopted, or None.
             has_room: a function that returns True while the spool is below its size limit.
         """
         self._waiting_disk = 0
@@ -169,7 +172,7 @@ class AdoptedStores:
         return not has_place
 
     def _claim(self, path: Path, *, is_wanted: bool) -> None:
-        """Start the adoption of a directory if its process is dead and its credentials match.
+        """Start to adopt the directory ``path`` if its process is dead and its credentials match.
 
         If ``is_wanted`` is False, only add the size of the directory to :attr:`disk`.
         """
@@ -193,16 +196,16 @@ class AdoptedStores:
             directory.release()
 
     def _refuse(self, path: Path, error: OSError) -> None:
-        """Announce why a directory is not adopted.
+        """Report on standard error why the directory ``path`` is not adopted.
 
-        If the directory belongs to another user, later calls of :meth:`look` skip it.
+        If it belongs to another user or is not a directory, later calls of :meth:`look` skip it.
         """
         self._state.announce("adopt", f"{path} is not adopted: {error.strerror or error}")
         if error.errno in _NOT_OURS:
             self._left.add(path.name)
 
     def _announce_other_credentials(self, path: Path) -> None:
-        """Announce that a dead process's records stay on disk: they need other credentials."""
+        """Report that records in ``path`` are not sent, because they need other credentials."""
         try:
             if not list_segments(path):
                 return
@@ -218,7 +221,7 @@ class AdoptedStores:
         )
 
     def step(self, lock: AbstractContextManager[object]) -> bool:
-        """Scan a directory for about a millisecond; see :meth:`Spool.adopt_step`."""
+        """Scan a locked directory for about a millisecond; see :meth:`Spool.adopt_step`."""
         if not self._underway:
             return False
         adoption = self._underway[0]
@@ -233,14 +236,15 @@ class AdoptedStores:
                 self._underway.popleft()
                 self._complete(adoption)
         self._steps += 1
-        if self._steps % _TURN == 0:  # so that a large directory does not delay the others
+        if self._steps % _TURN == 0:  # a large directory must not delay the other directories
             self._underway.rotate(-1)
         return bool(self._underway)
 
     def _hand_over(self, adoption: Adoption) -> None:
-        """Add the frames that the last step found to the directory's store.
+        """Add the frames that the last scan step has found to the directory's store.
 
-        Announces damage at the end of a segment.  The caller holds the delivery's lock.
+        After the last step of a segment file, report its damaged frames on standard error.
+        The caller holds ``DeliveryState.lock``.
         """
         found, store = adoption.found, adoption.store
         if found is None or store is None:
@@ -259,7 +263,7 @@ class AdoptedStores:
             self._state.announce("damage", what)
 
     def _complete(self, adoption: Adoption) -> None:
-        """Finish an adoption after its scan has ended.  The caller holds the delivery's lock."""
+        """End ``adoption`` when its scan has ended.  The caller holds ``DeliveryState.lock``."""
         store, path = adoption.store, adoption.directory.path
         if adoption.is_foreign:
             self._left.add(path.name)
@@ -283,10 +287,8 @@ class AdoptedStores:
             self.stores.append(store)
             self.stores.sort(key=lambda one: one.directory.started_ns)
 
-    # ---- reading
-
     def read(self) -> Frame | None:
-        """Return the next frame from the oldest directory that has unread frames, or None."""
+        """Return the next frame of the oldest directory that has unread frames, or None."""
         for store in list(self.stores):
             frame = store.read()
             if frame is not None:
@@ -295,13 +297,11 @@ class AdoptedStores:
         return None
 
     def retire(self, store: Store) -> None:
-        """Remove a store and its directory if the scan has ended and all frames are settled."""
+        """Remove ``store`` and its directory if all frames are scanned and acknowledged."""
         if store.is_drained and store in self.stores:
             self.stores.remove(store)
             if not store.close():
                 self._left.add(store.directory.path.name)
-
-    # ---- closing
 
     def close(self) -> None:
         """Stop all scans, and unlock all directories, so that other processes can adopt them."""
@@ -315,7 +315,7 @@ class AdoptedStores:
         self.stores.clear()
 
     def abandon(self) -> None:
-        """In a forked child, close all file descriptors.  The parent keeps its locks."""
+        """Close all file descriptors in a forked child, without releasing the parent's locks."""
         for store in self.stores:
             store.abandon()
         for adoption in self._underway:

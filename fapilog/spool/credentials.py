@@ -1,9 +1,9 @@
 """Prevents records on disk from being sent with the credentials of another account.
 
 Two accounts at the same endpoint may differ only in a token.  So each process stores a salted
-and slow digest of its credentials next to its records; the code calls this digest the mark.
-Another process sends these records only if its own credentials match the digest.  The
-credentials themselves are never written to disk.
+PBKDF2 digest of its credentials next to its records; in the code, this digest is called ``mark``.
+Another process sends these records only if its credentials match the digest.  The credentials
+themselves are never written to disk.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fapilog.process.files import APPEND, create_file, open_file, read_at, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The name of the file with the credentials digest in a process's directory.  For a file in
-#: quarantine, :func:`mark_beside` returns the digest's path.
+#: The name of the file that contains the credentials digest in a process's directory.  For each
+#: file in quarantine, a file with this suffix contains the digest.
 FILE: Final = "credentials"
 _SCHEME: Final = "pbkdf2-sha256-10000"
 _ROUNDS: Final = 10_000
@@ -31,12 +31,15 @@ _UNREADABLE: Final = "unreadable"
 
 
 class Credentials:
-    """The credentials of one sink; ``secret`` is "" if the sink sends none.  Thread-safe."""
+    """The credentials of one sink.  Thread-safe.
+
+    ``secret`` is the text of the credentials, or "" if the sink sends no credentials.
+    """
 
     def __init__(self, secret: str = "") -> None:
         self._secret = secret.encode()
         self._mark = ""
-        self._known: dict[str, bool] = {"": True}  # the result of match() for each digest
+        self._known: dict[str, bool] = {"": True}  # caches the result of match() for each digest
 
     @property
     def mark(self) -> str:
@@ -52,10 +55,11 @@ class Credentials:
         return self._mark
 
     def match(self, mark: str) -> bool:
-        """Return whether this sink may send records that are stored with the digest ``mark``.
+        """Return whether the sink may send records that are stored with the digest ``mark``.
 
-        If ``mark`` is "", the records were logged without credentials or by an earlier
-        release, so every sink may send them.  The first call for each digest takes about 10 ms.
+        The result is True if ``mark`` is a digest of the sink's credentials, or "".  Records
+        without a digest were logged without credentials or by an earlier release, so every sink
+        may send them.  The first call for each digest takes about 10 ms.
         """
         found = self._known.get(mark)
         if found is None:
@@ -63,7 +67,7 @@ class Credentials:
         return found
 
     def _matches(self, mark: str) -> bool:
-        with contextlib.suppress(ValueError):  # the digest is damaged or from a later release
+        with contextlib.suppress(ValueError):  # a damaged digest does not match
             scheme, salt, digest = mark.split(" ")
             if scheme == _SCHEME:
                 return hmac.compare_digest(digest, self._digest(bytes.fromhex(salt)))
@@ -74,15 +78,15 @@ class Credentials:
 
 
 def mark_beside(path: Path) -> Path:
-    """Return the path of the credentials digest that belongs to the quarantine file ``path``."""
+    """Return the path of the file with the credentials digest for the quarantine file ``path``."""
     return path.with_suffix(f".{FILE}")
 
 
 def read_mark(path: Path) -> str:
     """Return the credentials digest in the file ``path``.  Never raises.
 
-    If the file is missing, the result is "".  If it cannot be read, the result is
-    "unreadable", which no credentials match.
+    If the file is missing, the result is "".  If the file exists but cannot be read, the result
+    is "unreadable", which does not match any credentials.
     """
     try:
         fd = open_file(path)
@@ -97,7 +101,7 @@ def read_mark(path: Path) -> str:
 
 
 def write_mark(path: Path, mark: str) -> None:
-    """Write the credentials digest ``mark`` to ``path``, or remove the file if ``mark`` is "".
+    """Write the credentials digest ``mark`` to ``path``; if ``mark`` is "", remove the file.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,11 +1,13 @@
-"""The cursor of a directory: a file with the number below which all frames are settled.
+"""The cursor file of a directory records which frames have been acknowledged.
 
-This sequence number is called the floor.  The file has two slots, each with a generation, a
-floor and a checksum.  Writes alternate between the slots, so a crash damages at most one
-slot.  If the cursor is lost, records may be delivered twice, but no record is lost.  Each slot
-is followed by a position: a segment, and an offset before which all frames of this segment are
-settled.  A process that adopts the segment starts to read at this offset.  Earlier releases
-ignore the position.
+The cursor file contains a sequence number, the floor: all frames with a lower number are
+acknowledged, so they need not be sent again.  The file has two slots, each with a generation, a
+floor and a checksum.  Writes alternate between the two slots, so a crash damages at most one slot.
+If the cursor file is lost, records may be delivered twice, but no record is lost.
+
+A position follows each slot: the number of a segment file, and an offset before which all frames
+of this file are acknowledged.  A process that adopts the directory starts to read at this offset.
+Releases that do not support the position ignore it.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from fapilog.process.files import UPDATE, SyncedFile, create_file, open_file, re
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SLOT: Final = struct.Struct("<4sQQI")  # a slot: magic, generation, floor, checksum
-_PLACE: Final = struct.Struct("<QQQI")  # the position: generation, segment, offset, checksum
+_SLOT: Final = struct.Struct("<4sQQI")  # magic, generation, floor, checksum
+_PLACE: Final = struct.Struct("<QQQI")  # generation, segment, offset, checksum
 _MAGIC: Final = b"FPC1"
 _CRC_SIZE: Final = 4
 _OFFSETS: Final = (0, 512)
@@ -35,11 +37,12 @@ class Place(NamedTuple):
     """The content of one slot of the cursor file, and of the position after the slot.
 
     Attributes:
-        generation: a number that grows with each write of the cursor, so the slot with the
-            higher generation is the valid one.
-        floor: the lowest sequence number that is not settled.
-        segment: the number of the segment to which ``offset`` belongs, or 0 if unknown.
-        offset: an offset before which all frames of the segment are settled, or 0 if unknown.
+        generation: a number that grows with each write, so the slot with the higher generation
+            contains the current values.
+        floor: the lowest sequence number of a frame that is not acknowledged.
+        segment: the number of the segment file to which ``offset`` belongs, or 0 if unknown.
+        offset: an offset before which all frames of the segment file are acknowledged, or 0 if
+            unknown.
     """
 
     generation: int = 0
@@ -54,35 +57,35 @@ class Cursor:
     The file is created if it is missing.
 
     Attributes:
-        floor: the lowest sequence number that is not settled.
-        file: the open cursor file, which the store syncs and closes.
+        floor: the lowest sequence number of a frame that is not acknowledged.
+        file: the open cursor file.  The directory's ``Store`` syncs and closes it.
 
     Raises:
-        OSError: the cursor can be neither opened nor created.
+        OSError: the cursor file can be neither opened nor created.
     """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self.floor = self._generation = 0
-        with contextlib.suppress(OSError):  # an unreadable cursor file is replaced
+        with contextlib.suppress(OSError):  # if opening the file fails, create a new file
             self._generation, self.floor, *_ = _read(self._path)
             self.file = SyncedFile(self._path, open_file(self._path, UPDATE))
             return
         self.file = self._create()
 
     def move(self, floor: int, segment: int = 0, offset: int = 0) -> None:
-        """Write to disk that all frames with a sequence number below ``floor`` are settled.
+        """Write ``floor`` to the cursor file: all frames below it are acknowledged.
 
         Args:
-            floor: the lowest sequence number that is not settled.
-            segment: the number of the segment that contains frame ``floor - 1``, or 0 if
-                unknown.
-            offset: the offset where frame ``floor - 1`` ends, or 0 if unknown.
+            floor: the lowest sequence number of a frame that is not acknowledged.
+            segment: the number of the segment file that contains the frame with the sequence
+                number ``floor - 1``, or 0 if unknown.
+            offset: the offset where this frame ends in the segment file, or 0 if unknown.
 
         Raises:
-            OSError: the cursor could not be written.
+            OSError: the cursor file could not be written.
         """
-        if self.file.failed:  # replace the file: after a failed sync, its content is unknown
+        if self.file.failed:  # after a failed sync, the file's content on disk is unknown
             self.file.close()
             self.file = self._create()
         self.floor = floor
@@ -95,7 +98,7 @@ class Cursor:
     def renew(self) -> None:
         """Create the cursor file again if another program has deleted it.  Never raises."""
         if not self.file.has_name:
-            with contextlib.suppress(OSError):  # a later renew() or move() tries again
+            with contextlib.suppress(OSError):  # a later call tries to create the file again
                 self.file.close()
                 self.file = self._create()
                 self.move(self.floor)
@@ -104,13 +107,16 @@ class Cursor:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         file = SyncedFile(self._path, create_file(self._path, UPDATE))
-        # Reserve the space of both slots, so that later writes succeed even if the disk is full.
+        # Reserve the space for both slots, so that later writes succeed even if the disk is full.
         file.write_at(0, bytes(_SIZE))
         return file
 
 
 def read_place(directory: Path) -> Place:
-    """Return the content of a directory's cursor, or zeros if it is unreadable.  Never raises."""
+    """Return the content of the cursor file in ``directory``.  Never raises.
+
+    If the file is missing or unreadable, all values are zero.
+    """
     try:
         return _read(directory / NAME)
     except OSError:
@@ -127,7 +133,7 @@ def _read(path: Path) -> Place:
 
 
 def _parsed(data: bytes) -> Place:
-    """Parse a slot and the position after it.  Return zeros for damaged or missing data."""
+    """Parse a slot and the position after it.  Damaged or missing values become zero."""
     slot, more = data[: _SLOT.size], data[_SLOT.size :]
     if len(slot) < _SLOT.size:
         return Place()

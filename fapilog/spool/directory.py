@@ -1,11 +1,13 @@
-"""The directories of the spool, each owned by a sink or a process.
+"""The directories of the spool: one per sink, with one subdirectory per process.
 
 A sink's directory is named after the sink and its destination, so records are only sent to the
-destination that they were logged for.  The file ``destination`` inside describes the sink.
+destination that they were logged for.  The file ``destination`` in the sink's directory contains
+the sink's name, wire format and destination.
 
-Each process has a directory inside the sink's directory.  The process that holds the locks of
-a directory owns it: the process that created it, or later a process that adopted it.  The
-process id in the directory's name does not show the owner, because the system reuses ids.
+Each process that writes records to the spool creates a directory inside the sink's directory, and
+locks it.  The lock ends with the process.  Then another process may lock (adopt) the directory and
+send the records.  The process id in the directory's name does not show whether the process is
+alive, because the system reuses ids.
 """
 
 from __future__ import annotations
@@ -47,29 +49,25 @@ if TYPE_CHECKING:
 
 LOCK: Final = "lock"
 FILE: Final = "destination"
-_MARK: Final = "~"  # separates name and digest; a ~ in the name becomes %7E
+_MARK: Final = "~"  # separates the sink's name, in which a ~ becomes %7E, from the digest
 _NAME: Final = re.compile(r"(\d{1,20})-(\d{1,10})-[0-9a-f]{8}", re.ASCII)
 _SEGMENT: Final = re.compile(r"(\d{8,20})\.seg", re.ASCII)
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]|^\.", re.ASCII)
 _MAX_NAME: Final = 200
 _MAX_FILE: Final = 1 << 16
 _ATTEMPTS: Final = 100
-#: The maximum number of directories that :func:`announce_strangers` searches for records.
+#: The maximum number of sink directories that :func:`announce_strangers` searches for records.
 _MAX_STRANGERS: Final = 100
-
-
-# ---- the directory of a sink
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The sink that owns a directory.
+    """The sink to which a directory belongs.
 
     Attributes:
         name: the sink's name.
-        wire_format: the format of the sink's batches.
-        destination: a description without secrets of where the sink sends records, or "" if
-            unknown.
+        wire_format: the name of the format in which the sink packs batches.
+        destination: where the sink sends records, described without secrets, or "" if unknown.
     """
 
     name: str
@@ -78,10 +76,11 @@ class Owner:
 
     @property
     def directory(self) -> str:
-        """The name of the sink's directory: the sink's name and a digest of the destination.
+        """The name of the sink's directory: the sink's name, ``~`` and a digest.
 
-        Characters that are unsafe in file names become ``%XX``.  Without a known destination,
-        the name has no digest.
+        The digest covers the wire format and the destination.  If the destination is unknown,
+        the directory's name is only the sink's name.  Characters that are unsafe in file names
+        become ``%XX``.
 
         Raises:
             ConfigurationError: the sink's name is empty or too long.
@@ -101,10 +100,10 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def read_owner(path: Path) -> Owner:
-    """Return the sink that owns a directory.  Never raises.
+    """Return the sink to which the directory ``path`` belongs.  Never raises.
 
-    If the file ``destination`` is missing or invalid, only the sink's name is known, which is
-    part of the directory's name.
+    If the file ``destination`` is missing or invalid, the result contains only the sink's name,
+    which is part of the directory's name.
     """
     name, mark, _ = path.name.partition(_MARK)
     if mark:
@@ -114,7 +113,7 @@ def read_owner(path: Path) -> Owner:
                 owner = Owner(**json.loads(read_at(fd, _MAX_FILE, 0)))
             finally:
                 os.close(fd)
-            if owner.directory == path.name:  # ignore a file that somebody has changed
+            if owner.directory == path.name:  # if not, somebody has changed the file "destination"
                 return owner
     return Owner(unquote(name))
 
@@ -142,11 +141,13 @@ def make_sink_directory(path: Path, owner: Owner) -> None:
 
 
 def announce_strangers(root: Path, present: Container[str]) -> None:
-    """Announce records of dead processes that belong to no configured sink.  Never raises.
+    """Report records of dead processes that no configured sink will send.  Never raises.
+
+    The report is a line on standard error for each directory with such records.
 
     Args:
-        root: the spool's directory.
-        present: the directory names of the configured sinks.
+        root: the directory that contains the directories of all sinks.
+        present: the names of the configured sinks' directories.
     """
     try:
         names = sorted(name for name in os.listdir(root) if name not in present)  # noqa: PTH208 - only names are needed
@@ -167,7 +168,7 @@ def announce_strangers(root: Path, present: Container[str]) -> None:
 
 
 def has_orphans(sink_directory: Path) -> bool:
-    """Return whether a dead process left a segment in a sink's directory.
+    """Return whether a dead process has left a segment file in a sink's directory.
 
     Never raises; the result is False if a directory cannot be read.
     """
@@ -177,12 +178,17 @@ def has_orphans(sink_directory: Path) -> bool:
     return False
 
 
-# ---- the directory of a process
-
-
 @dataclass(frozen=True, order=True)
 class DirectoryName:
-    """The name of a process's directory, split into fields.  The oldest name sorts first."""
+    """The name of a process's directory, split into fields.
+
+    Names sort by the time at which the directories were created.
+
+    Attributes:
+        started_ns: the creation time, in nanoseconds since the Unix epoch.
+        pid: the id of the process that created the directory.
+        text: the complete name.
+    """
 
     started_ns: int
     pid: int
@@ -190,7 +196,7 @@ class DirectoryName:
 
 
 def list_directories(sink_directory: Path) -> list[DirectoryName]:
-    """Return the process directories in a sink's directory, oldest first.
+    """Return the names of the process directories in a sink's directory, oldest first.
 
     Raises:
         OSError: the sink's directory exists but cannot be read.
@@ -204,7 +210,7 @@ def list_directories(sink_directory: Path) -> list[DirectoryName]:
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
-    """Return the numbers and paths of the segments in a directory, oldest first.
+    """Return the numbers and paths of the segment files in a directory, oldest first.
 
     Raises:
         OSError: the directory cannot be read.
@@ -214,15 +220,15 @@ def list_segments(directory: Path) -> list[tuple[int, Path]]:
 
 
 def segment_path(directory: Path, number: int) -> Path:
-    """Return the path of segment ``number`` in a process's directory."""
+    """Return the path of the segment file ``number`` in a process's directory."""
     return directory / f"{number:08d}.seg"
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a living process owns the directory, or False if the directory is missing.
+    """Return whether a process has locked the directory; False if the directory is missing.
 
     Raises:
-        OSError: the directory or its lock cannot be opened.
+        OSError: the directory or the file ``lock`` in it cannot be opened.
     """
     probe = ProcessDirectory(directory)
     try:
@@ -236,9 +242,9 @@ def is_locked(directory: Path) -> bool:
 class ProcessDirectory:
     """A process's directory and its two locks, which :func:`create` and :func:`claim` acquire.
 
-    The process locks the directory itself, so a lock remains if somebody deletes the files.
-    It also locks the file ``lock``, because Windows and some file systems do not lock
-    directories, and earlier releases did not lock directories either.
+    The first lock is on the directory itself, so it remains if somebody deletes the files in the
+    directory.  The second lock is on the file ``lock`` in the directory, because Windows and some
+    file systems do not support locks on directories, and earlier releases did not use them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -247,10 +253,15 @@ class ProcessDirectory:
         self._lock = -1
 
     def take(self, open_lock: Callable[[Path], int]) -> bool:
-        """Acquire both locks.  Return False if another process holds a lock.
+        """Lock the directory and the file ``lock`` in it.
 
-        ``open_lock`` is a function that opens or creates the file ``lock``.  The result is
-        also False if another process has replaced the directory or the file.
+        Args:
+            open_lock: a function that opens or creates the file ``lock`` in the given directory,
+                and returns a file descriptor.
+
+        Returns:
+            True if both locks were acquired.  False if another process holds a lock, or has
+            replaced the directory or the file after it was opened.
 
         Raises:
             OSError: the directory or the file cannot be opened or locked.
@@ -273,7 +284,7 @@ class ProcessDirectory:
 
     @property
     def is_there(self) -> bool:
-        """Whether the directory still exists at its path.  Never raises."""
+        """Whether the directory still exists at :attr:`path`.  Never raises."""
         if self._guard < 0:
             return os.path.lexists(self.path)
         with contextlib.suppress(OSError):
@@ -284,7 +295,7 @@ class ProcessDirectory:
         """Create the file ``lock`` again if another program has deleted it.  Never raises."""
         if self._lock < 0 or (self.path / LOCK).exists():
             return
-        with contextlib.suppress(OSError):  # the directory itself remains locked
+        with contextlib.suppress(OSError):  # if this fails, only the directory is locked
             fd = create_file(self.path / LOCK, UPDATE)
             try_lock(fd)
             close_file(self._lock)
@@ -298,7 +309,10 @@ class ProcessDirectory:
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the locked files without unlocking, so that a parent process keeps its locks."""
+        """Close the file descriptors of the locks in a forked child.
+
+        The locks are not released, because the parent shares them.
+        """
         locks = (self._lock, self._guard)
         self._lock = self._guard = -1
         for fd in locks:
@@ -318,9 +332,10 @@ class ProcessDirectory:
             self.release()
 
     def remove(self) -> bool:
-        """Remove the directory, unless it has files other than lock, cursor and credentials.
+        """Remove the directory with its files ``lock``, ``cursor`` and ``credentials``.
 
-        The locks are always released.
+        If the directory contains any other file, nothing is removed.  The locks are released
+        in any case.
 
         Returns:
             Whether the directory no longer exists.
@@ -333,8 +348,8 @@ class ProcessDirectory:
                 return True
             if set(os.listdir(self.path)) - {LOCK, cursor.NAME, credentials.FILE}:  # noqa: PTH208 - only names are needed
                 return False
-            # The lock file is removed last, because another process may claim a directory
-            # that has no lock file.
+            # Remove the file ``lock`` last, because another process may lock the directory as
+            # soon as this file is missing.
             for name in (cursor.NAME, credentials.FILE, LOCK):
                 if os.name == "nt" and name == LOCK:
                     self.release()  # Windows cannot remove an open file
@@ -349,7 +364,9 @@ class ProcessDirectory:
 
 
 def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
-    """Create a directory for this process and lock it.
+    """Create a directory for this process in the sink's directory, and lock it.
+
+    ``now_ns``, the current time in nanoseconds since the Unix epoch, is part of the name.
 
     Raises:
         OSError: the directory cannot be created or locked.
@@ -358,7 +375,8 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
     for _ in range(_ATTEMPTS):
         path = sink_directory / f"{now_ns}-{os.getpid()}-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
-        # Until the directory is locked, another process may lock or remove it as an orphan.
+        # Until the locks are acquired, another process may assume that this directory belongs to a
+        # dead process, and lock or remove it.
         directory = ProcessDirectory(path)
         with contextlib.suppress(FileNotFoundError):
             if directory.take(_create_lock):
@@ -369,15 +387,20 @@ def create(sink_directory: Path, now_ns: int) -> ProcessDirectory:
 
 
 def claim(path: Path) -> ProcessDirectory | None:
-    """Lock the directory of a dead process.  Return None if a process owns or removed it.
+    """Lock the directory ``path`` if its process is dead.
 
-    An empty directory without the file ``lock``, which a crash may leave, is removed.
+    If a crash has left an empty directory without the file ``lock``, remove the directory.
+
+    Returns:
+        The locked directory, or None if a running process has locked the directory or if the
+        directory does not exist.
 
     Raises:
-        OSError: the directory belongs to another user, or its lock cannot be opened.
+        OSError: the directory belongs to another user, or the file ``lock`` cannot be opened.
     """
     directory = ProcessDirectory(path)
-    # The directory has been removed, or another process has just created the lock file.
+    # These errors occur if the directory has been removed, or if another process has just created
+    # the file ``lock``.
     with contextlib.suppress(FileNotFoundError, FileExistsError):
         check_private(path)
         if directory.take(_open_lock):

@@ -9,8 +9,8 @@ A segment header has 80 bytes::
     first sequence          8    creation time    8    wire format    48
     CRC of bytes before it  4
 
-In every version, the header begins with the magic, the version and the length, and ends with
-the CRC, so a later version can be distinguished from damage.
+In every format version, the segment header begins with the magic, the version and the length, and
+ends with the CRC, so a release can distinguish a later version from damage.
 
 A frame of version 1 has a header of 44 bytes, followed by metadata and the body, which is the
 packed batch.  The fields of the header are::
@@ -20,10 +20,11 @@ packed batch.  The fields of the header are::
     metadata length         4    body length        4
     CRC of metadata, body   4    CRC of the header's bytes before it   4
 
-The metadata contains one byte per record, its severity number.  In the quarantine, the backend's
-reason follows in UTF-8.  Times are nanoseconds since the Unix epoch.  The sequence numbers of
-the frames in a directory start at 1 and have no gaps.  Neither of the two magic values can
-occur in UTF-8 text, so the text of a record cannot look like a header.
+The metadata contains one byte per record: the record's severity number.  In the quarantine, which
+stores batches that the backend refused, the backend's reason follows as UTF-8 text.  Times are
+nanoseconds since the Unix epoch.  The sequence numbers of the frames in a directory start at 1 and
+have no gaps.  Neither of the two magic values can occur in UTF-8 text, so the text of a record
+cannot look like a header.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-#: The maximum size of a frame in bytes.  A header with lengths above this maximum is damaged.
+#: The maximum size of a frame in bytes.  If the lengths in a frame header exceed this maximum, the
+#: header is treated as damaged.
 MAX_FRAME: Final = 64 << 20
 #: The format version that this release reads and writes.
 VERSION: Final = 1
@@ -59,17 +61,23 @@ SEGMENT_HEADER_SIZE: Final = _SEGMENT.size
 FRAME_HEADER_SIZE: Final = _FRAME.size
 WIRE_FORMAT_SIZE: Final = 48
 
-_AHEAD: Final = 1 << 14  # the number of bytes that are read and buffered for a small read
-_CHUNK: Final = 1 << 16  # the number of bytes per read in a search
+_AHEAD: Final = 1 << 14  # shorter reads are extended to this many bytes and buffered
+_CHUNK: Final = 1 << 16  # the bytes per read while searching for a frame
 _NEAR: Final = 1 << 10  # the bytes of a search's first read, because a frame is often near
 
 
 class NewerFormatError(Exception):
-    """A later release wrote the segment, in a format version that this release cannot read."""
+    """A later release wrote the segment file in a format version that this release cannot read."""
 
 
 class SegmentHeader(NamedTuple):
-    """A segment's header: the number of its first frame, its creation time and wire format."""
+    """The header of a segment file.
+
+    Attributes:
+        first_sequence: the sequence number of the first frame in the file.
+        time_ns: the creation time of the file, in nanoseconds since the Unix epoch.
+        wire_format: the name of the format in which the batches are packed.
+    """
 
     first_sequence: int
     time_ns: int
@@ -77,7 +85,10 @@ class SegmentHeader(NamedTuple):
 
 
 class FrameHeader(NamedTuple):
-    """A frame's header.  The frame covers the bytes from ``offset`` to ``end`` (exclusive)."""
+    """The header of a frame.
+
+    The frame consists of the bytes of the segment file from ``offset`` to ``end`` (exclusive).
+    """
 
     offset: int
     format_id: int
@@ -96,7 +107,13 @@ class FrameHeader(NamedTuple):
 
 
 class Payload(NamedTuple):
-    """The content of a frame, without its header; ``reason`` is "" except in the quarantine."""
+    """The content of a frame without its header.
+
+    Attributes:
+        severities: the severity numbers of the records, one byte per record.
+        reason: the backend's reason for refusing the batch, or "" outside the quarantine.
+        body: the packed batch.
+    """
 
     severities: bytes
     reason: str
@@ -104,21 +121,21 @@ class Payload(NamedTuple):
 
 
 class SegmentFile:
-    """A segment that is open for reading.
-
-    Args:
-        path: the segment's path.
-        fd: a file descriptor of the segment, which :meth:`close` closes, or -1 to open ``path``.
+    """A segment file that is open for reading.
 
     All methods except :meth:`close` raise OSError if the disk fails.
+
+    Args:
+        path: the path of the segment file.
+        fd: a file descriptor of the open file, or -1 to open ``path``.  :meth:`close` closes it.
     """
 
     def __init__(self, path: Path, fd: int = -1) -> None:
         self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
-        # The zeros that holds_zeros() has read, so that it reads them only once: the offsets of
-        # their start and end, and whether other data or the end of the file follows.
+        # The range of zeros that holds_zeros() has found: its start, its end, and whether the file
+        # ends or contains other data after it.  A second call does not read this range again.
         self._zeros = (0, 0, False)
 
     def size(self) -> int:
@@ -130,10 +147,10 @@ class SegmentFile:
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return ``offset`` or, inside a hole of a sparse file, the offset where the hole ends."""
+        """Return the first offset from ``offset`` on that is not in a hole of a sparse file."""
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
-        except AttributeError:  # the platform cannot report holes
+        except AttributeError:  # this platform has no os.SEEK_DATA
             return offset
         except OSError as error:
             return self.size() if error.errno == errno.ENXIO else offset
@@ -141,7 +158,7 @@ class SegmentFile:
     def holds_zeros(self, offset: int, end: int) -> Generator[None, None, bool]:
         """Return whether all bytes from ``offset`` to ``end`` are zeros.
 
-        Yields None after each chunk, so that the caller can pause.
+        Yield None after each chunk of 64 KiB, so that the caller can pause.
         """
         if self.read(1, offset).strip(b"\0"):
             return False
@@ -151,7 +168,7 @@ class SegmentFile:
         while at < end and not is_whole:
             chunk = self.read(min(_CHUNK, end - at), at)
             rest = chunk.lstrip(b"\0")
-            if rest or not chunk:  # an empty chunk means that the file was truncated
+            if rest or not chunk:  # chunk is empty if the file was truncated
                 at += len(chunk) - len(rest)
                 is_whole = True
                 break
@@ -168,7 +185,7 @@ class SegmentFile:
     def read(self, size: int, offset: int) -> bytes:
         """Return ``size`` bytes from ``offset``, or fewer at the end of the file.
 
-        Small reads are buffered.
+        Reads of up to 16 KiB are buffered.
         """
         if size > _AHEAD:
             return read_at(self._fd, size, offset)
@@ -178,14 +195,11 @@ class SegmentFile:
         return self._ahead[start : start + size]
 
 
-# ---- reading
-
-
 def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
-    """Return the header of a segment, or None if it is damaged or incomplete.
+    """Return the header of a segment file, or None if it is damaged or incomplete.
 
     Raises:
-        NewerFormatError: this release does not know the version of the header.
+        NewerFormatError: the header has a format version that this release cannot read.
         OSError: the disk failed.
     """
     data = file.read(_MAX_SEGMENT_HEADER, 0)
@@ -206,9 +220,10 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
 
 
 def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
-    """Return the frame header at ``offset``, or None if there is no intact header.
+    """Return the frame header at ``offset``, or None if these bytes are not an intact header.
 
-    The header ends before ``end``, but the frame may extend beyond it if the file was truncated.
+    The header must not extend beyond the offset ``end``, but the rest of the frame may: the file
+    may have been truncated.
     """
     if offset + FRAME_HEADER_SIZE > end:
         return None
@@ -225,10 +240,10 @@ def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
 
 
 def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHeader | None:
-    """Return the first intact frame header from ``offset`` on, or None.
+    """Return the first intact frame header at or after ``offset``, or None.
 
-    The search stops soon after the offset ``until``, and ignores frames that extend beyond
-    ``end``.
+    The search stops at about the offset ``until``, and ignores frames that extend beyond the
+    offset ``end``.
     """
     header = parse_frame(file, offset, end)
     if header is not None and header.end <= end:
@@ -244,14 +259,15 @@ def find_frame(file: SegmentFile, offset: int, until: int, end: int) -> FrameHea
                 return header
             at = chunk.find(_FRAME_MAGIC, at + 1)
         if len(chunk) < len(_FRAME_MAGIC):
-            break  # the file was truncated
-        position += len(chunk) - len(_FRAME_MAGIC) + 1  # the magic bytes may span two chunks
+            break  # the file was truncated during the search
+        position += len(chunk) - len(_FRAME_MAGIC) + 1  # magic bytes may span two chunks
     return None
 
 
 def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
-    """Return the content of a frame, or None if it is damaged."""
-    # Two reads, because splitting a single read would copy the body, which blocks all threads.
+    """Return the content of the frame with this ``header``, or None if the content is damaged."""
+    # Read the metadata and the body separately.  Splitting the result of a single read would copy
+    # the body while holding the GIL.
     start = header.offset + FRAME_HEADER_SIZE
     meta = file.read(header.meta_length, start)
     body = file.read(header.body_length, start + header.meta_length)
@@ -263,18 +279,16 @@ def load_payload(file: SegmentFile, header: FrameHeader) -> Payload | None:
     return Payload(meta[: header.records], reason, body)
 
 
-# ---- writing
-
-
 def format_id(wire_format: str) -> int:
-    """Return the checksum of a wire format's name, which identifies it in frame headers."""
+    """Return the CRC-32 of a wire format's name.  It identifies the format in frame headers."""
     return crc32(wire_format.encode())
 
 
 def severity_bytes(severities: Sequence[int]) -> bytes:
-    """Return the severity numbers as bytes, one per record.
+    """Return the severity numbers as bytes, one byte per record.
 
-    If a value does not fit in a byte, all values that are not severities become 0 (unspecified).
+    If a value is not an integer from 0 to 255, then all values other than the integers from 0 to
+    24 (the OpenTelemetry severity numbers) become 0 (unspecified).
     """
     try:
         return bytes(severities)
@@ -284,7 +298,13 @@ def severity_bytes(severities: Sequence[int]) -> bytes:
 
 
 def pack_segment_header(first_sequence: int, time_ns: int, wire_format: str) -> bytes:
-    """Return the header of a new segment.  The name ``wire_format`` has at most 48 bytes."""
+    """Return the header of a new segment file as bytes.
+
+    Args:
+        first_sequence: the sequence number of the first frame in the file.
+        time_ns: the current time, in nanoseconds since the Unix epoch.
+        wire_format: the name of the format of the batches, at most 48 bytes.
+    """
     fields = (VERSION, _SEGMENT.size, first_sequence, time_ns, wire_format.encode())
     data = _SEGMENT.pack(_SEGMENT_MAGIC, *fields, 0)[:-_CRC_SIZE]
     return data + _CRC.pack(crc32(data))
@@ -296,7 +316,7 @@ def pack_frame(
     """Return the header, the metadata and the body of a frame, to be written in this order.
 
     ``identity`` is the :func:`format_id` of the body's wire format.  ``reason`` is the backend's
-    reason for refusing a batch in quarantine.
+    reason for refusing the batch, or "" outside the quarantine.
     """
     meta = severities + reason.encode("utf-8", "replace") if reason else severities
     crc = crc32(body, crc32(meta))

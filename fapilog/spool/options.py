@@ -1,4 +1,4 @@
-"""The user's options for the spool, and the check that a new batch stays within its limits."""
+"""The user's options for the spool, and the check of its size limits before each write."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fapilog.errors import FapilogError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: A full spool has at least this many segments.  Only whole segments are deleted, so small
-#: segments free disk space earlier.
+#: The minimum number of segment files in a full spool.  A segment file is deleted only after all
+#: of its batches are delivered, so several small files free disk space earlier than a large file.
 _SEGMENTS: Final = 4
 
 
 class SpoolFullError(FapilogError):
-    """The spool is closed, has reached a limit, or does not accept a batch of this size."""
+    """The spool is closed, would exceed a size limit, or cannot store a batch of this size."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,16 @@ class SpoolOptions:
     Attributes:
         directory: the directory of all spools and quarantines.  If it is missing, it is
             created, and only this user can access it.
-        max_bytes: the maximum bytes of one sink's segments, including adopted segments.
+        max_bytes: the maximum total size of one sink's segment files in bytes, including the
+            files of dead processes.
         min_free: the bytes that must stay free on the file system.
-        segment_bytes: the maximum size of a segment in bytes.  A segment has at most a quarter
-            of ``max_bytes``; only a segment with a single batch may be larger.
+        segment_bytes: the maximum size of a segment file in bytes.  If it exceeds a quarter of
+            ``max_bytes``, this quarter applies.  A file with a single batch may be larger.
         sync: ``"interval"`` syncs every ``sync_interval`` seconds, and immediately after a
-            batch with a severity number of 21 or more; ``"always"`` syncs before an
-            append returns.
+            batch with a severity number of 21 (FATAL) or more; ``"always"`` syncs after each
+            batch.
         sync_interval: the seconds between two syncs.
-        quarantine_bytes: the maximum bytes of one sink's quarantine.
+        quarantine_bytes: the maximum total size of one sink's quarantine files in bytes.
     """
 
     directory: Path
@@ -55,12 +56,12 @@ class SpoolOptions:
 
 
 class Space(NamedTuple):
-    """The space that one sink may use in a directory.
+    """The disk space that one sink may use in a directory.
 
     Attributes:
-        directory: the directory, which must exist when :meth:`check` is called.
-        cap: the maximum number of bytes that may be used.
-        option: the name of the option that sets ``cap``, used in messages.
+        directory: the directory.  It must exist when :meth:`check` is called.
+        cap: the maximum number of bytes that the sink may use.
+        option: the name of the user's option that sets ``cap``, used in error messages.
         min_free: the bytes that must stay free on the file system.
     """
 
@@ -70,10 +71,10 @@ class Space(NamedTuple):
     min_free: int
 
     def check(self, used: int, wanted: int) -> None:
-        """Check that ``wanted`` more bytes may be written while ``used`` bytes are in use.
+        """Check that ``wanted`` more bytes may be written if ``used`` bytes are already in use.
 
         Raises:
-            SpoolFullError: the bytes would exceed a limit.
+            SpoolFullError: the additional bytes would exceed a limit.
             OSError: the free space of the file system cannot be read.
         """
         if used + wanted > self.cap:

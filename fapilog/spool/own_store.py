@@ -1,4 +1,7 @@
-"""The store of this process's own directory.  A process writes frames to no other directory."""
+"""Writes batches to this process's spool directory, and reads them again.
+
+A process writes batches only to this directory, not to directories that it has adopted.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +30,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: If more sealed segments than this number are not synced yet, :meth:`OwnStore.seal` syncs them.
+#: The maximum number of complete segment files that wait for a sync.  If there are more,
+#: :meth:`OwnStore.seal` syncs them.
 _MAX_UNSYNCED: Final = 4
-#: An estimate of the memory that a frame needs in addition to its body, in bytes.
+#: The estimated memory in bytes that a cached frame needs in addition to its body.
 _OVERHEAD: Final = 512
 
 
 @dataclass(eq=False)
 class OwnSegment(Segment):
-    """A segment that this process writes.  ``writer`` is its file that is open for writing."""
+    """A segment file that this process writes.
+
+    ``writer`` is the file, open for writing.
+    """
 
     writer: SyncedFile = field(kw_only=True)
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return an open file that can read the segment, or None.  The caller must close it.
+        """Return the file, open for reading, or None if this is not possible.
 
-        The file can be read even if another program has deleted its path.
+        The caller must close the file.  The file can be read even if another program has deleted
+        the path.
         """
         file = super().detach_reader()
         if file is not None:
@@ -55,25 +63,28 @@ class OwnSegment(Segment):
         return None
 
     def close(self) -> None:
-        """Close the files for reading and writing."""
+        """Close the file descriptors for reading and writing."""
         self.close_reader()
         self.writer.close()
 
     def abandon(self) -> None:
-        """Close all files in a forked child, without waiting for a lock of a parent's thread."""
+        """Close all file descriptors in a forked child.
+
+        No lock is acquired, because a thread that does not exist in the child may hold the lock.
+        """
         self.close_reader()
         self.writer.abandon()
 
 
 class OwnStore(Store):
-    """Writes, reads and settles the frames of this process.
+    """Writes, reads and acknowledges the frames in the directory of this process.
 
     Args:
         state: the state of the sink's spool.
-        directory: the directory, which this process has created.
-        cache_bytes: the maximum number of bytes of unread batches that are kept in memory.
-        check_room: a function that takes a number of bytes, and raises :class:`SpoolFullError`
-            if writing them would exceed the spool's limits.
+        directory: the directory.  This process has created and locked it.
+        cache_bytes: the maximum number of bytes of unread batches that are cached in memory.
+        check_room: a function that raises :class:`SpoolFullError` if writing the given number of
+            bytes would exceed the spool's limits.
     """
 
     def __init__(
@@ -86,12 +97,12 @@ class OwnStore(Store):
         super().__init__(state, directory, is_adopted=False)
         self._cache_bytes = cache_bytes
         self._check_room = check_room
-        self._active: OwnSegment | None = None  # the segment that receives new frames
+        self._active: OwnSegment | None = None  # the segment file to which new frames are written
         self._number = self._sequence = 0
-        self._cache: deque[Frame] = deque()  # the newest unread frames
-        self._cached = 0  # the bytes of memory that the cached frames need
-        self._sealed: deque[SyncedFile] = deque()  # files of sealed segments, not synced yet
-        self._unsynced: deque[Path] = deque([directory.path.parent])  # paths for the next sync
+        self._cache: deque[Frame] = deque()  # the newest frames that read() has not returned
+        self._cached = 0  # the estimated memory of the cached frames in bytes
+        self._sealed: deque[SyncedFile] = deque()  # complete files that are not synced yet
+        self._unsynced: deque[Path] = deque([directory.path.parent])  # paths that need a sync
         self._write_mark()
 
     def _write_mark(self) -> None:
@@ -99,8 +110,6 @@ class OwnStore(Store):
         if mark and not path.exists():
             write_mark(path, mark)
             self._unsynced.append(path)
-
-    # ---- writing
 
     def append(
         self, body: bytes, severities: bytes, time_ns: int, item: object, *, read: bool
@@ -133,11 +142,11 @@ class OwnStore(Store):
         return frame
 
     def _room_for(self, size: int, time_ns: int) -> OwnSegment:
-        """Return a segment for the next frame of ``size`` bytes.  Begin a new segment if needed.
+        """Return the segment file for a new frame of ``size`` bytes.  Create a file if needed.
 
         Raises:
             SpoolFullError: the frame would exceed the spool's limits.
-            OSError: a new segment cannot be written.
+            OSError: a new segment file cannot be written.
         """
         active = self._active
         if active is not None and (active.writer.failed or not self._fits(active, size)):
@@ -148,7 +157,7 @@ class OwnStore(Store):
         except SpoolFullError:
             if self._active is None or self._active.waiting.frames:
                 raise
-            self.seal()  # deletes the segment, because all of its frames are settled
+            self.seal()  # deletes the file, because all of its frames are acknowledged
             self._check_room(wanted)
         return self._active or self._begin(time_ns)
 
@@ -165,7 +174,7 @@ class OwnStore(Store):
             writer.write((header,))
         except OSError:
             writer.close()
-            with contextlib.suppress(OSError):  # readers ignore an incomplete segment header
+            with contextlib.suppress(OSError):  # readers ignore an incomplete header
                 path.unlink()
             raise
         start = SEGMENT_HEADER_SIZE
@@ -176,17 +185,20 @@ class OwnStore(Store):
         return segment
 
     def _cut_off(self, segment: OwnSegment) -> None:
-        """Remove an incomplete frame from the file.  If that fails, seal the segment."""
+        """Remove an incomplete frame from the end of the file.
+
+        If this fails, write no further frames to the file.
+        """
         try:
             segment.writer.cut(segment.end)
         except OSError:
             self.seal()
 
     def seal(self) -> None:
-        """End the active segment, so that the next frame begins a new segment.
+        """Write no further frames to the current segment file; the next frame begins a new file.
 
-        The next sync closes the segment's file.  If all of its frames are settled, the segment
-        is deleted instead.
+        The next sync closes the current file.  If all of its frames are acknowledged, the file is
+        deleted immediately instead.
         """
         segment, self._active = self._active, None
         if segment is None:
@@ -201,13 +213,11 @@ class OwnStore(Store):
 
     @property
     def has_sealed(self) -> bool:
-        """Whether a sealed segment has not been synced yet."""
+        """Whether a segment file that receives no further frames has not been synced yet."""
         return bool(self._sealed)
 
-    # ---- reading from the cache
-
     def _keep(self, frame: Frame) -> None:
-        """Keep a frame in memory, so that a fast reader does not need the disk."""
+        """Add ``frame`` to the cache in memory, so that :meth:`read` need not read the disk."""
         self._cache.append(frame)
         self._cached += len(frame.body) + _OVERHEAD
         while self._cached > self._cache_bytes:
@@ -230,21 +240,21 @@ class OwnStore(Store):
             return frame
         return super().read()
 
-    # ---- files that another program deletes, replaces or truncates
-
     def renew(self) -> None:
         """Create the files ``lock``, ``cursor`` and ``credentials`` again if they are missing.
 
         Never raises.
         """
         super().renew()
-        with contextlib.suppress(OSError):  # the next renew() tries again
+        with contextlib.suppress(OSError):  # the next call of renew() tries again
             self._write_mark()
 
     def salvage(self, segment: Segment) -> LostSegment:
-        """Remove a lost segment from the store.  Return its unread frames that can still be read.
+        """Remove ``segment``, whose file was deleted, replaced or truncated, from the store.
 
-        Frames in the cache are returned even if the file cannot be read.
+        Returns:
+            The unread frames of the segment that can still be read from the open file or are in
+            the cache.
         """
         if self._active is segment:
             self._active = None
@@ -263,7 +273,7 @@ class OwnStore(Store):
         self, segment: Segment, file: SegmentFile | None, cached: dict[int, Frame]
     ) -> Iterator[Frame]:
         if file is not None:
-            with contextlib.suppress(OSError):  # unreadable frames count as lost
+            with contextlib.suppress(OSError):  # unreadable frames are counted as lost later
                 end = min(segment.end, file.size())
                 for one in walk(file, segment.position, end, load=True):
                     frame = self.frame_of(segment, one) if isinstance(one, Found) else None
@@ -271,13 +281,11 @@ class OwnStore(Store):
                         yield cached.pop(frame.sequence, frame)
         yield from cached.values()
 
-    # ---- syncing and closing
-
     def sync(self) -> None:
         """Sync all files and directories to disk; see :meth:`Store.sync`.
 
-        A failure to sync a segment is announced.  The segment then receives no further frames,
-        but its frames are still read and delivered.
+        If a segment file cannot be synced, this is reported on standard error, and no further
+        frames are written to the file.  The frames in the file are still read and delivered.
         """
         with self._syncing:
             while self._unsynced:
@@ -296,7 +304,7 @@ class OwnStore(Store):
             self._sync_file(self.cursor.file)
 
     def close(self) -> bool:
-        """Seal the active segment, sync, and unlock the directory; see :meth:`Store.close`."""
+        """Sync and close all files, and unlock the directory; see :meth:`Store.close`."""
         self.seal()
         if self._segments:
             self.sync()

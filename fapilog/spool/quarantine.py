@@ -1,10 +1,10 @@
-"""Keeps batches on disk that a backend refuses permanently, so that users can inspect them.
+"""Stores batches on disk that a backend has refused permanently, so that users can inspect them.
 
-A file ``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg`` has the format of a
-segment.  Each frame also contains the backend's reason.  The file is open and locked
-only while a batch is added, so the command line can show, replay or delete the file while the
-service runs.  Several processes share the directory and its size limit; each process writes
-its own files.
+The files are named ``<directory>/<sink>/quarantine/<time ns>-<pid>-<random>.seg``, and have the
+format that ``fapilog.spool.format`` describes.  Each frame also contains the backend's reason for
+the refusal.  A file is open and locked only while a batch is added to it, so the command
+``fapilog spool`` can show, replay or delete the file while the application runs.  Several
+processes share the directory and its size limit, but they write to different files.
 """
 
 from __future__ import annotations
@@ -63,15 +63,13 @@ NAME: Final = "quarantine"
 _FILE: Final = re.compile(r"\d{1,20}-\d{1,10}-[0-9a-f]{8}\.seg", re.ASCII)
 _MAX_FILE: Final = 1 << 20
 _MAX_REASON: Final = 1000
-#: The directory's size is measured again after this many seconds, because other processes
-#: also add and delete files.
+#: The seconds after which the size of the directory is measured again.  Other processes also add
+#: and delete files in it.
 _MEASURE_EVERY: Final = 1.0
-#: The seconds to wait for a file's lock.  A process that adds a batch holds the lock briefly.
+#: The maximum seconds to wait for the lock of a file.  A process that adds a batch to the file
+#: holds the lock for less time.
 _LOCK_TIME: Final = 2.0
 _PAUSE: Final = 0.01
-
-
-# ---- adding batches
 
 
 class Quarantine:
@@ -83,18 +81,20 @@ class Quarantine:
         sink_name: the sink's name.
         wire_format: the name of the packed batches' format, 1 to 48 bytes.
         options: the user's options; ``quarantine_bytes`` limits the size of the quarantine.
-        destination: a description without secrets of where the sink sends records.
-        credentials: the secrets that the sink sends; only a salted digest of them is written
+        destination: where the sink sends records, described without secrets.
+        credentials: the secrets that the sink sends.  Only a salted digest of them is written
             to disk.
-        label: the sink's name in announcements, by default ``sink_name``.
-        now_ns: the clock, in nanoseconds since the Unix epoch; tests replace it.
-        monotonic: the clock that measures intervals, in seconds; tests replace it.
+        label: the sink's name in messages on standard error, by default ``sink_name``.
+        now_ns: a function that returns the current time in nanoseconds since the Unix epoch;
+            tests replace it.
+        monotonic: a function that returns the time of a monotonic clock in seconds; tests
+            replace it.
 
     Attributes:
         path: the quarantine's directory.
 
     Raises:
-        ConfigurationError: the sink's name cannot be used.
+        ConfigurationError: the sink's name is empty or too long.
     """
 
     def __init__(
@@ -123,24 +123,27 @@ class Quarantine:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Forget the parent's files, so that a forked child writes its own files."""
+        """Reset the state in a forked child, so that it does not write to the parent's files."""
         self._lock = native.Lock()
         self._file: Path | None = None
         self._sequence = 0
-        # For each file of this process: the result of _directory_now() when the file was
-        # created, and the number of records per severity.
+        # The files that this process has created.  Each value consists of the result of
+        # _directory_now() at the file's creation, and the number of records per severity.
         self._kept: dict[Path, tuple[object, Counter[int]]] = {}
         self._lost: Counter[int] = Counter()
         self._used = 0
         self._measured_at = self._synced_at = float("-inf")
 
     def add(self, body: bytes, severities: Sequence[int], reason: str) -> bool:
-        """Write a batch, or announce why this is not possible.  Blocks on disk I/O; never raises.
+        """Write a batch to the quarantine.  Blocks on disk I/O; never raises.
+
+        If the batch cannot be written, the reason is reported on standard error.
 
         Args:
             body: the packed batch.
             severities: the severity number of each record.
-            reason: the backend's reason for the refusal, cut to 1000 characters.
+            reason: the backend's reason for the refusal.  Only the first 1000 characters are
+                written.
 
         Returns:
             Whether the batch was written.
@@ -150,7 +153,7 @@ class Quarantine:
                 marks, reason = severity_bytes(severities), reason[:_MAX_REASON]
                 try:
                     self._add(body, marks, reason)
-                except FileNotFoundError:  # another program removed the directory: recreate it
+                except FileNotFoundError:  # another program has removed the directory
                     self._measured_at = float("-inf")
                     self._add(body, marks, reason)
         except (OSError, SpoolFullError) as error:
@@ -178,7 +181,7 @@ class Quarantine:
             try:
                 write_whole(fd, parts)
             except OSError:
-                self._file = None  # the next batch goes to a new file
+                self._file = None  # the next batch begins a new file
                 os.ftruncate(fd, before)
                 raise
             self._used += size
@@ -186,17 +189,21 @@ class Quarantine:
                 self._kept[self._file][1].update(severities)
             self._sync(fd, severities)
         finally:
-            os.close(fd)  # this also releases the lock
+            os.close(fd)  # closing the file also unlocks it
 
     def take_lost(self) -> list[int]:
-        """Return the severities of the records that were lost with the quarantine's directory.
+        """Return the severity numbers of records that this process wrote and that are lost.
 
-        The list has one number per record, and each lost record is returned only once.  If
-        only a file is missing, a user has replayed or deleted it, so its records do not count
-        as lost.  Never raises.  Blocks while it reads the status of some files.
+        Records are lost if another program has deleted or replaced the quarantine's directory.
+        If only a file is missing, a user has replayed or deleted it, so its records are not lost.
+        Never raises.  Blocks while it reads the status of some files.
+
+        Returns:
+            One severity number per lost record.  The next call does not return the same records
+            again.
         """
         if not self._lock.acquire(timeout=_PAUSE):
-            return []  # nothing is lost: another thread is adding a batch to the directory
+            return []  # another thread is adding a batch, so the directory exists
         try:
             self._find_lost()
             lost, self._lost = self._lost, Counter()
@@ -212,9 +219,9 @@ class Quarantine:
                 del self._kept[path]
 
     def _directory_now(self) -> object:
-        """Return the directory's device and inode numbers, or None if it is missing.
+        """Return the device and inode numbers of the quarantine's directory, or None if missing.
 
-        If the directory is deleted and created again, the result changes.
+        The result shows whether the directory has been deleted and created again.
         """
         with contextlib.suppress(OSError):
             status = self.path.stat()
@@ -232,7 +239,10 @@ class Quarantine:
         self._space.check(self._used, wanted)
 
     def _reopen(self, size: int) -> int | None:
-        """Open and lock this process's current file.  Return None if a new file is needed."""
+        """Open and lock the file to which this process wrote the previous batch.
+
+        Return its file descriptor, or None if a batch of ``size`` bytes needs a new file.
+        """
         path = self._file
         if path is None:
             return None
@@ -251,7 +261,7 @@ class Quarantine:
         path = self.path / f"{now}-{os.getpid()}-{secrets.token_hex(4)}.seg"
         fd = create_file(path, APPEND)
         try:
-            try_lock(fd)  # always succeeds, because no other process knows the file yet
+            try_lock(fd)  # always succeeds, because the file is new
             write_mark(mark_beside(path), self._credentials.mark)
             write_whole(fd, (pack_segment_header(1, now, self._owner.wire_format),))
         except OSError:
@@ -276,26 +286,23 @@ class Quarantine:
             try:
                 sync_data(fd)
             except OSError as error:
-                self._file = None  # start a new file: what a failed sync wrote is unknown
+                self._file = None  # after a failed sync, the content on disk is unknown
                 announce(
                     f"quarantine sync {self._label}",
                     f"{self._label}: {self.path} may not survive a power failure: {error}",
                 )
 
 
-# ---- reading and removing batches
-
-
 @dataclass(frozen=True)
 class Refused:
-    """One batch in quarantine.
+    """A batch in the quarantine, which the backend has refused.
 
     Attributes:
         time_ns: the time when the batch was added, in nanoseconds since the Unix epoch.
         reason: the backend's reason for the refusal.
         severities: the severity number of each record.
         body: the packed batch.
-        sequence: the number of the batch, which is unique in its file.
+        sequence: the number of the batch in its file.
     """
 
     time_ns: int
@@ -306,10 +313,10 @@ class Refused:
 
 
 def list_files(sink_directory: Path) -> list[Path]:
-    """Return the files of a sink's quarantine, oldest first.
+    """Return the paths of the files in a sink's quarantine, oldest first.
 
     Raises:
-        OSError: the quarantine exists but cannot be read.
+        OSError: the quarantine's directory exists but cannot be read.
     """
     path = sink_directory / NAME
     try:
@@ -321,10 +328,10 @@ def list_files(sink_directory: Path) -> list[Path]:
 
 
 class QuarantineFile:
-    """A file of a quarantine.
+    """A file in the quarantine of a sink.
 
-    Iteration yields the batches.  As a context manager, the object locks the file, and on exit
-    it removes the batches that were passed to :meth:`settle`.
+    Iteration yields the batches in the file.  As a context manager, the object locks the file;
+    when the ``with`` block ends, it removes the batches that were passed to :meth:`settle`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -334,11 +341,11 @@ class QuarantineFile:
         self._fd = -1
 
     def scan(self) -> Scan:
-        """Read the file and check every payload.  Never raises; blocks on disk I/O."""
+        """Read the file and verify all checksums.  Blocks on disk I/O; never raises."""
         return scan(self.path, load=True)
 
     def __iter__(self) -> Iterator[Refused]:
-        """Yield the undamaged batches.
+        """Yield the batches in the file, except damaged batches.
 
         Raises:
             OSError: the file cannot be read.
@@ -356,7 +363,7 @@ class QuarantineFile:
         """Lock the file.  Blocks for up to two seconds while another process holds the lock.
 
         Raises:
-            BlockingIOError: another process still holds the lock.
+            BlockingIOError: another process still holds the lock after two seconds.
             OSError: the file was removed or cannot be opened.
         """
         self._fd = open_file(self.path, UPDATE)
@@ -383,9 +390,9 @@ class QuarantineFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Remove the settled batches, and unlock the file.
+        """Remove the batches that were passed to :meth:`settle`, and unlock the file.
 
-        If no other batch is left, the file is removed.
+        If the file contained only these batches, the file is deleted.
         """
         try:
             if self._settled:
@@ -400,8 +407,8 @@ class QuarantineFile:
             self.remove()
             return
         if found.header is None:
-            return  # the batches cannot be copied without the wire format
-        self._copy.unlink(missing_ok=True)  # a replay that was killed may have left this file
+            return  # the name of the wire format, which the copy needs, is unknown
+        self._copy.unlink(missing_ok=True)  # a killed process may have left this file
         wire_format = found.header.wire_format
         fd = create_file(self._copy, APPEND)
         try:
@@ -420,7 +427,7 @@ class QuarantineFile:
         self._copy.replace(self.path)
 
     def _close_on_windows(self) -> None:
-        """On Windows, close the file, because open files cannot be removed or replaced there."""
+        """Close the file if this is Windows, which cannot remove or replace an open file."""
         if os.name == "nt":
             fd, self._fd = self._fd, -1
             os.close(fd)

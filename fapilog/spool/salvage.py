@@ -1,7 +1,8 @@
-"""Rescues this process's frames whose files another program deleted, replaced or truncated.
+"""Recovers batches whose spool file another program has deleted, replaced or truncated.
 
-The newest frames are in memory, and a deleted file can still be read while it is open.  The
-frames found there are sent or written again; all other frames count as lost.
+The newest batches are still cached in memory, and a deleted file can still be read while it is
+open.  Batches that can be read in this way are sent, or written to a new file.  The other batches
+of the file are counted as lost.  Only files that this process wrote are recovered.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class LostSegment:
-    """A segment whose file another program deleted, replaced or truncated.
+    """A segment file that another program has deleted, replaced or truncated.
 
     Attributes:
-        segment: the segment, which is no longer part of its store.
+        segment: the segment, already removed from its store.
         left: the number of unread frames, records and bytes that :meth:`Salvage.next` has not
             returned yet.
-        file: the open file from which ``frames`` reads, or None.
-        frames: the unread frames that can still be read.
+        file: the open file from which ``frames`` reads, or None if it cannot be read.
+        frames: yields the unread frames that can still be read.
     """
 
     segment: Segment
@@ -38,7 +39,7 @@ class LostSegment:
     frames: Iterator[Frame]
 
     def close(self) -> None:
-        """Close the file, and delete it if it still exists (another program truncated it)."""
+        """Close the file, and delete it if it still exists because it was only truncated."""
         self.abandon()
         with contextlib.suppress(OSError):
             if self.segment.path.lstat().st_ino == self.segment.inode:
@@ -51,7 +52,7 @@ class LostSegment:
 
 
 class Salvage:
-    """A queue of frames from lost segments.
+    """A queue of unread frames whose files were deleted, replaced or truncated.
 
     Attributes:
         left: the number of frames, records and bytes in the queue.  Any thread may read it.
@@ -64,14 +65,14 @@ class Salvage:
         self.left = Amount()
 
     def add(self, segment: LostSegment) -> None:
-        """Add the frames of a lost segment to the queue."""
+        """Add the frames of ``segment`` to the queue."""
         self.left.add(segment.left)
         self._segments.append(segment)
 
     def next(self) -> Frame | None:
-        """Return the next frame that can be read, or None if the queue is empty.
+        """Remove and return the next frame that can be read, or None if the queue is empty.
 
-        Unreadable frames count as lost.  Blocks on disk I/O; never raises.
+        Unreadable frames are counted as lost.  Blocks on disk I/O; never raises.
         """
         frame, self._returned = self._returned, None
         while frame is None and self._segments:
@@ -94,7 +95,7 @@ class Salvage:
         self.left.add(frame.amount)
 
     def close(self) -> None:
-        """Empty the queue, and count its frames as lost."""
+        """Remove all frames from the queue, and count them as lost."""
         while frame := self.next():
             self._state.count_lost(frame.amount, frame.segment.path, is_adopted=False)
 

@@ -1,8 +1,8 @@
-"""Reads the frames of a segment, and skips damaged frames.
+"""Reads the frames (batches) of a segment file, and skips damaged frames.
 
-At the end of a segment, a crash may leave an incomplete frame, and a power failure may leave
-zeros.  Neither counts as damage.  After damage, reading continues at the next frame header with a
-correct checksum.
+A crash may leave an incomplete frame at the end of a file, and a power failure may leave zeros.
+This module does not report them as damage.  If other bytes are damaged, reading continues at the
+next frame header with a correct checksum.
 """
 
 from __future__ import annotations
@@ -35,20 +35,24 @@ if TYPE_CHECKING:
     from fapilog.spool.format import SegmentHeader
 
 _MAX_DAMAGES: Final = 1000
-#: The number of bytes that one step searches for a frame.
+#: The number of bytes that are searched for a frame header before the caller may pause the search.
 _WINDOW: Final = 1 << 16
-#: A scan step ends after this number of frames, or after ``_STEP_TIME`` seconds if no intact
-#: frame is found.
+#: A scan step ends after this number of frames.  While no intact frame is found, it ends after
+#: ``_STEP_TIME`` seconds.
 _STEP: Final = 256
 _STEP_TIME: Final = 0.001
-#: Damaged ranges of at least this many bytes are remembered, so that later readers skip them.
+#: Damaged ranges of at least this many bytes (1 MiB) are stored in ``Scan.gaps``, so that the
+#: delivery of the frames does not search them again.
 _LONG: Final = 1 << 20
 
 
 class Damage(NamedTuple):
-    """A range of a segment, from ``offset`` to ``end``, that contains no intact frame.
+    """A range of bytes in a segment file that contains no intact frame.
 
-    ``frames`` is the number of lost frames, estimated from the sequence numbers.
+    Attributes:
+        offset: the offset where the range starts.
+        end: the offset where the range ends (exclusive).
+        frames: the number of lost frames, estimated from gaps in the sequence numbers.
     """
 
     offset: int
@@ -57,7 +61,10 @@ class Damage(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A frame of a segment.  ``payload`` is None unless the caller asked to load payloads."""
+    """An intact frame in a segment file.
+
+    ``payload`` is None unless the reading function was called with ``load=True``.
+    """
 
     header: FrameHeader
     payload: Payload | None
@@ -66,7 +73,10 @@ class Found(NamedTuple):
 def walk(
     file: SegmentFile, start: int, end: int, *, last: int | None = None, load: bool
 ) -> Iterator[Found | Damage]:
-    """Yield the intact frames and the damaged ranges; see :func:`walk_in_steps`."""
+    """Yield the intact frames and the damaged ranges between ``start`` and ``end``.
+
+    The arguments are the same as for :func:`walk_in_steps`.
+    """
     for one in walk_in_steps(file, start, end, last=last, load=load):
         if one is not None:
             yield one
@@ -78,23 +88,23 @@ def walk_in_steps(
     """Yield the intact frames and the damaged ranges between ``start`` and ``end``.
 
     While no frame is found, yield None from time to time, so that the caller can pause.
-    Blocks on disk I/O.  Memory holds one frame at a time.
+    Blocks on disk I/O.  Memory contains one frame at a time.
 
     Args:
-        file: the segment.
+        file: the segment file.
         start: the offset where the first frame should begin.
         end: the offset at which reading ends (exclusive).
-        last: the sequence number of the frame before ``start``, or None if it is not known.
-        load: whether all payloads are loaded and checked.  Otherwise, a payload is checked
-            only if no other frame follows it.
+        last: the sequence number of the frame before ``start``, or None if it is unknown.
+        load: whether all payloads are loaded and their checksums verified.  If False, a
+            checksum is verified only if the frame is not followed by another frame header.
 
     Raises:
         OSError: the disk failed.
     """
-    offset, broken = start, -1  # broken: the offset where the current damage starts, or -1
+    offset, broken = start, -1  # broken: the start of the current damaged range, or -1
     following: FrameHeader | None = None
-    # The bytes that may still be loaded to check headers that no other frame follows.  Damage
-    # may contain many false headers, and each of them may announce a long payload.
+    # The maximum number of bytes to load in order to verify headers that are not followed by
+    # another header.  A damaged range may contain many false headers with large payload lengths.
     budget = end - start + MAX_FRAME
     while True:
         header = following
@@ -113,7 +123,7 @@ def walk_in_steps(
         is_bad = payload is None and (load or not is_framed)
         if is_bad or (last is not None and header.sequence <= last):
             broken = header.offset if broken < 0 else broken
-            # If another frame follows, the length in the header is correct: skip the frame.
+            # If another header follows the frame, the frame's length is correct: skip the frame.
             offset = header.end if is_framed else header.offset + 1
             yield None
             continue
@@ -130,9 +140,9 @@ def walk_in_steps(
 
 
 def _find(file: SegmentFile, offset: int, end: int) -> Generator[None, None, FrameHeader | None]:
-    """Return the first intact frame header from ``offset`` on, or None.
+    """Return the first intact frame header at or after ``offset``, or None.
 
-    Frames that extend beyond ``end`` are ignored.  Yields None after each window.
+    Frames that extend beyond ``end`` are ignored.  Yield None after each ``_WINDOW`` bytes.
     """
     while offset < end:
         until = min(offset + _WINDOW, end)
@@ -145,9 +155,9 @@ def _find(file: SegmentFile, offset: int, end: int) -> Generator[None, None, Fra
 
 
 def _is_torn(file: SegmentFile, offset: int, end: int) -> Generator[None, None, bool]:
-    """Return True if the segment ends at ``offset`` as a crash or power failure may leave it.
+    """Return whether the bytes from ``offset`` to ``end`` are an incomplete frame or only zeros.
 
-    The bytes from ``offset`` on are then an incomplete frame or zeros.  Other bytes are damage.
+    A crash or power failure may leave such bytes.  Other bytes without a frame are damage.
     """
     if end - offset < FRAME_HEADER_SIZE or parse_frame(file, offset, end) is not None:
         return True
@@ -156,28 +166,29 @@ def _is_torn(file: SegmentFile, offset: int, end: int) -> Generator[None, None, 
 
 @dataclass
 class Scan:
-    """The results of scanning one segment.
+    """The results of scanning one segment file.
 
     Attributes:
-        path: the segment's path.
+        path: the path of the segment file.
         size: the length of the file in bytes.
         disk: the disk space that the file occupies, in bytes.
         inode: the file's inode number.
-        header: the segment's header, or None if it is damaged or was never written.
+        header: the file's header, or None if it is damaged or was never written.
         is_readable: whether the file may contain frames after its header.
-        problem: the reason why the segment must not be used, or "".
-        is_newer: whether the segment must not be used because a later release wrote it.
-        identity: the :func:`fapilog.spool.format.format_id` of the segment's wire format, or
-            None if the format is not known.
-        start: the offset of the first frame that is not settled.
-        end: the offset where the last unsettled frame ends (exclusive).
-        is_complete: whether the segment was read to its end.
+        problem: the reason why the file must not be used, or "".
+        is_newer: whether the file must not be used because a later release wrote it.
+        identity: the :func:`fapilog.spool.format.format_id` of the file's wire format, or
+            None if the format is unknown.
+        start: the offset of the first frame that is not acknowledged.
+        end: the offset where the last unacknowledged frame ends (exclusive).
+        is_complete: whether the scan has ended.
         gaps: the damaged ranges of 1 MiB or more, as ``{start: end}``.
         file: the open file during the scan, or None.
-        frames: the number of intact frames that are not settled.
-        records: the number of records in the unsettled frames.
-        bytes: the size of the unsettled frames in bytes.
-        oldest_ns: the time of the first unsettled frame, or 0 if there is none.
+        frames: the number of intact frames that are not acknowledged.
+        records: the number of records in the unacknowledged frames.
+        bytes: the size of the unacknowledged frames in bytes.
+        oldest_ns: the time when the first unacknowledged frame was written, in nanoseconds since
+            the Unix epoch, or 0 if all frames are acknowledged.
         damages: the damaged ranges, at most a thousand.
         damaged_frames: the number of damaged frames, estimated from the sequence numbers.
     """
@@ -213,12 +224,14 @@ class Scan:
                 self.gaps[damage.offset] = damage.end
 
     def count(self, header: FrameHeader, floor: int) -> bool:
-        """Count a frame if it is not settled and has the segment's wire format.
+        """Add a frame to the results, unless it is acknowledged or has another wire format.
 
-        Frames with a sequence number below ``floor`` are settled.
+        Args:
+            header: the header of the frame.
+            floor: the lowest sequence number of a frame that is not acknowledged.
 
         Returns:
-            Whether the frame was counted.
+            Whether the frame was added.
         """
         if self.identity is None:
             self.identity = header.format_id
@@ -235,13 +248,13 @@ class Scan:
 
 
 def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
-    """Read a segment to its end.  Never raises; blocks on disk I/O.
+    """Scan a segment file, and return the results.  Never raises; blocks on disk I/O.
 
     Args:
-        path: the segment's path.
-        floor: the lowest sequence number that is not settled.  Earlier frames, and damage
-            between them, are not counted.
-        load: whether the payloads are also loaded and checked.
+        path: the path of the segment file.
+        floor: the lowest sequence number of a frame that is not acknowledged.  Frames with a
+            lower number, and damage between them, are not counted.
+        load: whether the checksums of all payloads are verified.
     """
     found = Scan(path)
     for _ in scan_in_steps(found, floor, load=load):
@@ -252,13 +265,15 @@ def scan(path: Path, floor: int = 0, *, load: bool = False) -> Scan:
 def scan_in_steps(
     found: Scan, floor: int = 0, *, load: bool = False, settled: int = 0
 ) -> Iterator[None]:
-    """Like :func:`scan`, but yield None after each step of about a millisecond.
+    """Scan a segment file like :func:`scan`, but in steps of about a millisecond.
+
+    Yield None after each step.
 
     Args:
-        found: the object that receives the results; every step updates it.
-        floor: see :func:`scan`.
-        load: see :func:`scan`.
-        settled: an offset before which all frames are settled, or 0 if it is not known.
+        found: the results, which each step updates.
+        floor: the lowest sequence number of a frame that is not acknowledged.
+        load: whether the checksums of all payloads are verified.
+        settled: an offset before which all frames are acknowledged, or 0 if unknown.
     """
     try:
         with contextlib.closing(SegmentFile(found.path)) as file:
@@ -279,7 +294,7 @@ def scan_in_steps(
 
 
 def wire_format_of(path: Path) -> int | None:
-    """Return the :func:`format_id` of the wire format that a segment's header names.
+    """Return the :func:`format_id` of the wire format that the header of a segment file contains.
 
     If the header cannot be read, the result is None.  Never raises.
     """
@@ -296,7 +311,7 @@ def _read_header(found: Scan, file: SegmentFile) -> Iterator[None]:
     if header is not None:
         found.identity = format_id(header.wire_format)
     elif found.size < SEGMENT_HEADER_SIZE or (yield from file.holds_zeros(0, found.size)):
-        return  # the process ended before it wrote a frame
+        return  # the file is empty: its process ended before it wrote a frame
     found.is_readable = True
     found.start = found.end = SEGMENT_HEADER_SIZE
     if header is None:
@@ -333,9 +348,10 @@ def _read_frames(
 
 
 def _is_settled(file: SegmentFile, offset: int, floor: int, size: int) -> bool:
-    """Check a cursor's claim that all frames before ``offset`` are settled.
+    """Check an offset from a cursor file, before which all frames should be acknowledged.
 
-    Return True if an unsettled frame starts at ``offset``, or if the file ends there.
+    Return True if the file ends at ``offset``, or if a frame starts at ``offset`` whose sequence
+    number is at least ``floor``.
     """
     if offset >= size:
         return offset == size

@@ -1,4 +1,8 @@
-"""The spool of one sink: the store of this process, and the adopted stores of dead processes."""
+"""The spool of one sink: a queue of batches on disk.
+
+The queue consists of the batches that this process has written, and of the batches that dead
+processes have left.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +35,11 @@ if TYPE_CHECKING:
     from fapilog.spool.options import SpoolOptions
     from fapilog.spool.store import Frame
 
-#: The maximum number of segments that :attr:`Spool.is_whole` checks: 8 GiB at the default size.
+#: The maximum number of segment files that :attr:`Spool.is_whole` checks.  At the default maximum
+#: size of a file, they contain 8 GiB.
 _TRUSTED: Final = 1024
-#: :meth:`Spool.check` examines this many times fewer segments in each adopted directory than in
-#: this process's directory, because there may be many adopted directories.
+#: :meth:`Spool.check` checks 1/32 as many files in the directory of each dead process as in this
+#: process's directory, because there may be many dead processes.
 _ADOPTED_SHARE: Final = 32
 _NO_LOCK: Final = contextlib.nullcontext()
 
@@ -42,7 +47,7 @@ _NO_LOCK: Final = contextlib.nullcontext()
 class Spool:
     """A first-in, first-out queue of batches on disk that outlives the process.
 
-    The caller must hold the delivery's lock during all methods except :meth:`sync`,
+    The caller must hold ``DeliveryState.lock`` during all methods except :meth:`sync`,
     :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`.  Any thread may read the
     properties without the lock.
 
@@ -51,19 +56,21 @@ class Spool:
             ``destination``.
         wire_format: the name of the packed batches' format, 1 to 48 bytes.
         options: the user's options.
-        destination: a description without secrets of where the sink sends records.  Records
-            for another destination or in another format are neither adopted nor changed.
-        credentials: the secrets that the sink sends, or "".  Records that were logged with
-            other credentials are not adopted.  Only a salted digest of the secrets is written
+        destination: where the sink sends records, described without secrets.  Records on disk
+            for another destination or in another format are neither sent nor changed.
+        credentials: the secrets that the sink sends, or "".  Records on disk that were logged
+            with other credentials are not sent.  Only a salted digest of the secrets is written
             to disk.
-        label: the sink's name in announcements, by default ``sink_name``.
-        cache_bytes: the maximum number of bytes of unread batches that are kept in memory, so
-            that a fast reader does not need the disk.
-        now_ns: the clock, in nanoseconds since the Unix epoch; tests replace it.
-        monotonic: the clock that measures intervals, in seconds; tests replace it.
+        label: the sink's name in messages on standard error, by default ``sink_name``.
+        cache_bytes: the maximum number of bytes of unread batches that are also cached in
+            memory, so that :meth:`read` need not read them from disk.
+        now_ns: a function that returns the current time in nanoseconds since the Unix epoch;
+            tests replace it.
+        monotonic: a function that returns the time of a monotonic clock in seconds; tests
+            replace it.
 
     Raises:
-        ConfigurationError: the sink's name or the format's name cannot be used.
+        ConfigurationError: the name of the sink or of the format is empty or too long.
     """
 
     def __init__(
@@ -106,15 +113,15 @@ class Spool:
     def open(self) -> None:
         """Create the sink's directory if it is missing, and check that it can be used.
 
-        The check creates, locks and removes a process directory.
+        The check creates, locks and removes a directory inside the sink's directory.
 
         Raises:
-            ConfigurationError: the directory cannot be written or locked, is a
+            ConfigurationError: the sink's directory cannot be written or locked, is a
                 symbolic link, or belongs to another user.
         """
         try:
             make_sink_directory(self._path, self._owner)
-            _ = self._credentials.mark  # compute the digest now: it takes about 10 ms
+            _ = self._credentials.mark  # computes the digest, which takes about 10 ms
             create(self._path, self._now_ns()).remove()
             with contextlib.suppress(PermissionError):  # the parent directory may be unreadable
                 sync_directory(self._path.parent)
@@ -126,36 +133,34 @@ class Spool:
             )
             raise ConfigurationError(msg) from error
 
-    # ---- counts: readable from any thread
-
     @property
     def directory(self) -> Path | None:
-        """The directory of this process, or None before the first append."""
+        """The directory of this process, or None before the first call of :meth:`append`."""
         own = self._own
         return None if own is None else own.directory.path
 
     @property
     def corrupt(self) -> Corruption:
-        """Counts of the data that cannot be read from the disk."""
+        """The numbers of frames, records and segment files that cannot be read from disk."""
         return self._state.corrupt
 
     @property
     def pending_records(self) -> int:
-        """The number of records that are not settled, including adopted records."""
+        """The number of unacknowledged records, including adopted records of dead processes."""
         found = self._state.own.waiting.records + self._state.adopted.waiting.records
         return found + self._salvage.left.records
 
     @property
     def pending_bytes(self) -> int:
-        """The bytes on disk of all batches that are not settled."""
+        """The bytes on disk of all unacknowledged batches."""
         found = self._state.own.waiting.size + self._state.adopted.waiting.size
         return found + self._salvage.left.size
 
     @property
     def unread_records(self) -> int:
-        """The number of unsettled records that :meth:`read` has not returned.
+        """The number of records that :meth:`read` has not returned yet.
 
-        In a closed spool, the number is 0.
+        After :meth:`close`, the number is 0.
         """
         if self._closed:
             return 0
@@ -164,36 +169,34 @@ class Spool:
 
     @property
     def disk_bytes(self) -> int:
-        """The bytes of all segments, which ``max_bytes`` limits."""
+        """The total size of all segment files in bytes, which ``max_bytes`` limits."""
         return self._state.own.disk + self._adopted.disk
 
     @property
     def adopted(self) -> int:
-        """The number of records that were adopted from dead processes so far."""
+        """The number of records of dead processes that this process has adopted so far."""
         return self._adopted.records
-
-    # ---- writing, reading, settling
 
     def append(
         self, body: bytes, severities: Sequence[int], item: object = None, *, read: bool = False
     ) -> Frame:
         """Write a batch to disk.
 
-        Blocks during a write to the page cache.  Also waits until the disk is synced if
-        ``sync="always"``, if a record has a severity number of 21 or more, or if five
-        segments are not synced.  After an error, the spool is unchanged.
+        Blocks during a write to the page cache.  Also waits for a sync to disk if
+        ``sync="always"``, if a record has a severity number of 21 (FATAL) or more, or if five
+        complete segment files are not synced yet.  After an error, the spool is unchanged.
 
         Args:
             body: the packed batch.
             severities: the severity number of each record.
-            item: an object that is kept in memory with the body.  :meth:`read` returns it in
-                :attr:`Frame.item`, unless it has to read the batch from disk.
+            item: an object that is cached in memory together with the body.  When :meth:`read`
+                returns the batch from the cache, :attr:`Frame.item` is this object.
             read: whether the caller is already sending the batch, so that :meth:`read`
                 must not return it.
 
         Raises:
-            SpoolFullError: the batch would exceed ``max_bytes``, ``min_free`` or 64 MiB, or
-                the spool is closed.
+            SpoolFullError: the batch would exceed ``max_bytes`` or ``min_free``, is larger than
+                64 MiB, or the spool is closed.
             OSError: the disk failed or is full.
         """
         if self._closed:
@@ -228,10 +231,10 @@ class Spool:
         self._space.check(self.disk_bytes, size)
 
     def read(self) -> Frame | None:
-        """Return the next unread batch, or None if no batch is ready.
+        """Return the next unread batch, or None if there is no unread batch.
 
-        Batches of this process alternate with adopted batches.  Blocks on disk I/O if the
-        batch is not in memory.
+        Batches of this process alternate with adopted batches of dead processes.  Blocks on disk
+        I/O if the batch is not cached in memory.
         """
         if self._closed:
             return None
@@ -246,36 +249,35 @@ class Spool:
         return None
 
     def ack(self, frame: Frame) -> None:
-        """Settle a batch, so that no process sends it again.  A second call does nothing.
+        """Acknowledge a batch: it need not be sent again.  A second call does nothing.
 
-        Never raises.  Deletes a segment when all of its batches are settled, and an adopted
-        directory when all of its segments are deleted.
+        Deletes a segment file when all of its batches are acknowledged, and the directory of a
+        dead process when all of its segment files are deleted.  Never raises.
         """
         frame.store.ack(frame)
         self._adopted.retire(frame.store)
 
-    # ---- files that another program deletes, replaces or truncates
-
     @property
     def is_whole(self) -> bool:
-        """Whether all segments of this process exist in their full length.
+        """Whether all segment files of this process exist in their full length.
 
-        False if :meth:`mend` has to write batches again.  Blocks while it reads the status of
-        files.
+        Also False while :meth:`mend` still has to write batches again.  Blocks while it reads the
+        status of files.
         """
         return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 
     def check(self, most: int = MAX_CHECKED) -> None:
-        """Find files that another program deleted, replaced or truncated.
+        """Find segment files that another program has deleted, replaced or truncated.
 
-        If this process wrote such a file, the unread batches that can still be read are queued,
-        and :meth:`mend` writes them again.  Other unread batches count as corrupt.  Batches
-        that :meth:`read` has returned stay in memory (:attr:`Frame.is_lost`).  Never raises;
-        blocks while it reads the status of files.
+        Unread batches that can still be read are queued, and :meth:`mend` writes them to a new
+        file.  All other unread batches in these files are lost and added to :attr:`corrupt`.  If a
+        dead process wrote the file, all of its unread batches are lost.  Batches that :meth:`read`
+        has returned are not lost, because they are in memory; their :attr:`Frame.is_lost` becomes
+        True.  Never raises; blocks while it reads the status of files.
 
         Args:
-            most: the maximum number of this process's segments to check.  The next call
-                continues with the following segments.
+            most: the maximum number of this process's segment files to check.  The next call
+                continues with the following files.
         """
         for store in list(self._adopted.stores):
             for segment in store.missing(most // _ADOPTED_SHARE):
@@ -301,15 +303,16 @@ class Spool:
             )
 
     def mend(self) -> bool:
-        """Write one batch of a lost file again.
+        """Write one of the batches that :meth:`check` has queued to a new file.
 
         Returns:
-            True if a batch was written, so the caller should call again; False if no batch is
-            left.
+            True if a batch was written, so the caller should call the method again.  False if
+            the queue is empty.
 
         Raises:
-            SpoolFullError, OSError: see :meth:`append`; the next call tries to write the same
-                batch.
+            SpoolFullError: the batch would exceed a size limit, or the spool is closed.  The next
+                call tries to write the same batch.
+            OSError: the disk failed or is full.  The next call tries to write the same batch.
         """
         frame = self._salvage.next()
         if frame is None:
@@ -321,12 +324,12 @@ class Spool:
             raise
         return True
 
-    # ---- syncing
-
     def sync(self) -> None:
-        """Sync all files if a segment is full or the last sync is ``sync_interval`` seconds ago.
+        """Sync all files to disk if a sync is due.
 
-        Blocks on disk I/O; never raises.  Thread-safe.
+        A sync is due if ``sync_interval`` seconds have passed since the previous sync, or if a
+        complete segment file has not been synced yet.  Blocks on disk I/O; never raises.
+        Thread-safe.
         """
         now = self._monotonic()
         own = self._own
@@ -341,18 +344,19 @@ class Spool:
         for store in (*([own] if own else []), *self._adopted.stores):
             store.sync()
 
-    # ---- directories of dead processes
-
     @property
     def has_orphans(self) -> bool:
-        """Whether dead processes have left records.  Blocks on disk I/O."""
+        """Whether dead processes have left files with records.  Blocks on disk I/O."""
         return has_orphans(self._path)
 
     def adopt(self) -> int:
-        """Adopt and scan directories of dead processes.  Return the number of their records.
+        """Lock and scan the directories of dead processes, so that their batches can be read.
 
-        Blocks until all frames are counted.  Once the spool has reached its size limit,
-        further directories are left for a later call.  Never raises.
+        Blocks until the scan has finished.  When the spool has reached its size limit, the other
+        directories are not adopted; a later call may adopt them.  Never raises.
+
+        Returns:
+            The number of records in the adopted directories.
         """
         before = self.adopted
         self.look_for_orphans()
@@ -367,8 +371,8 @@ class Spool:
         segment.  Never raises.
 
         Returns:
-            Whether some directories are left for a later call, because the maximum number of
-            directories (64) is already adopted.
+            Whether a later call must lock further directories, because the maximum number of
+            64 adopted directories has been reached.
         """
         if self._closed:
             return False
@@ -376,22 +380,21 @@ class Spool:
         return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
 
     def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
-        """Scan a locked directory for about a millisecond.  Return True if scans are unfinished.
+        """Scan a locked directory for about a millisecond.  Return False after the last scan.
 
         Only one thread at a time may call this method.  Blocks on disk I/O; never raises.
 
         Args:
-            lock: the delivery's lock, which is held only while the findings are added.
+            lock: the ``DeliveryState.lock``, which this method acquires only while it adds the
+                results of the scan to the spool.
         """
         return not self._closed and self._adopted.step(lock)
 
-    # ---- closing
-
     def close(self) -> None:
-        """Sync and release all directories, and remove empty directories.
+        """Sync all files, unlock all directories, and remove directories without batches.
 
-        Unsettled batches stay on disk, and :attr:`pending_records` still counts them.  Blocks
-        on disk I/O; never raises.  A second call does nothing.
+        Unacknowledged batches stay on disk, and :attr:`pending_records` still includes them.
+        Blocks on disk I/O; never raises.  A second call does nothing.
         """
         if self._closed:
             return
@@ -404,7 +407,7 @@ class Spool:
             own.close()
 
     def after_fork(self) -> None:
-        """Become empty in a forked child, because the files and locks belong to the parent."""
+        """Make the spool empty in a forked child: the files and locks belong to the parent."""
         self._adopted.abandon()
         self._salvage.abandon()
         if self._own is not None:

@@ -1,8 +1,9 @@
-"""A store reads the frames of one directory in order, and settles them in any order.
+"""Reads and acknowledges the frames (batches) in one directory of the spool.
 
-The spool has a store for this process's own directory
-(:class:`fapilog.spool.own_store.OwnStore`) and a store for each directory that it adopted.
-Callers must hold the delivery's lock unless a docstring says otherwise.
+The spool has one :class:`fapilog.spool.own_store.OwnStore` for the directory of this process, and
+one :class:`Store` for each adopted directory of a dead process.  A store reads frames in order,
+but they may be acknowledged in any order.  Callers must hold ``DeliveryState.lock`` unless a
+docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -28,18 +29,16 @@ if TYPE_CHECKING:
     from fapilog.spool.options import SpoolOptions
     from fapilog.spool.scan import Found, Scan
 
-#: The number of segments that one check examines by default.
+#: By default, one call checks at most this many segment files for changes by other programs.
 MAX_CHECKED: Final = 128
-#: Errors that the segment does not cause.  After such an error, reading is tried again later.
+#: Errors that are caused by a lack of resources, not by the file.  After such an error, a later
+#: call tries to read the file again.
 _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-
-
-# ---- counts
 
 
 @dataclass(eq=False)
 class Amount:
-    """A number of frames, with the number of their records and their size in bytes."""
+    """A number of frames, with the total number of their records and their size in bytes."""
 
     frames: int = 0
     records: int = 0
@@ -60,13 +59,13 @@ class Amount:
 
 @dataclass(eq=False)
 class Corruption:
-    """Counts of the data that cannot be read from the disk.  Any thread may read the counts.
+    """Counters of the data that cannot be read from disk.  Any thread may read them.
 
     Attributes:
-        frames: the number of damaged frames, estimated from the sequence numbers.
-        records: the number of lost records that had been counted as pending.
-        adopted: the number of these records that a dead process had written.
-        segments: the number of segments that are unreadable or have a newer format version.
+        frames: the number of damaged or lost frames; some are estimated from the sequence numbers.
+        records: the number of lost records that ``Spool.pending_records`` had included before.
+        adopted: the number of records in ``records`` that a dead process had written.
+        segments: the number of segment files that are unreadable or have a later format version.
     """
 
     frames: int = 0
@@ -75,7 +74,7 @@ class Corruption:
     segments: int = 0
 
     def count(self, lost: Amount, *, is_adopted: bool) -> None:
-        """Count lost frames whose records had been counted as pending.
+        """Add lost frames and their records to the counters.
 
         ``is_adopted`` is True if a dead process had written the frames.
         """
@@ -87,14 +86,14 @@ class Corruption:
 
 @dataclass(eq=False)
 class Tally:
-    """The amounts in this process's store, or the sums of the amounts in all adopted stores.
+    """The totals for this process's directory, or for all adopted directories of dead processes.
 
-    Any thread may read them.
+    Any thread may read the attributes.
 
     Attributes:
-        waiting: the number of frames, records and bytes that are not settled.
+        waiting: the number of frames, records and bytes that are not acknowledged.
         unread: the number of frames, records and bytes that were neither read nor sent yet.
-        disk: the number of bytes in all segments.
+        disk: the total size of the segment files in bytes.
     """
 
     waiting: Amount = field(default_factory=Amount)
@@ -104,7 +103,7 @@ class Tally:
 
 @dataclass(eq=False)
 class SpoolState:
-    """The names, options and counts that all stores of one sink's spool share."""
+    """The options and counters that all ``Store`` objects of one sink's spool share."""
 
     label: str
     wire_format: str
@@ -118,11 +117,14 @@ class SpoolState:
         self.identity = format_id(self.wire_format)
 
     def announce(self, kind: str, text: str) -> None:
-        """Announce an error of the spool.  All errors of the same ``kind`` share a rate limit."""
+        """Write ``text`` to standard error, at most once in 30 seconds for the same ``kind``."""
         diagnostics.announce(f"spool {kind} {self.label}", f"{self.label}: {text}")
 
     def count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
-        """Count and announce frames whose file another program deleted, replaced or truncated."""
+        """Count and report frames whose file another program has deleted, replaced or truncated.
+
+        The report is a line on standard error.
+        """
         if lost.frames > 0:
             self.corrupt.count(lost, is_adopted=is_adopted)
             self.announce(
@@ -132,24 +134,22 @@ class SpoolState:
             )
 
 
-# ---- segments and frames
-
-
 @dataclass(eq=False)
 class Segment:
-    """A file that contains frames.
+    """A segment: a file that contains frames.
 
     Attributes:
+        path: the file's path.
         position: the offset of the first unread frame.
         end: the offset where the last intact frame ends (exclusive).
         size: the number of bytes that :attr:`Tally.disk` includes for this file.
         inode: the file's inode number.
-        sealed: whether the segment is complete, so that no frames will be added.
+        sealed: whether the file is complete, so that no frames will be added.
         unread: the number of frames, records and bytes that were neither read nor sent yet.
-        waiting: the number of frames, records and bytes that are not settled.
-        is_lost: whether another program deleted, replaced or truncated the file.
-        is_kept: whether the file stays on disk after all frames are settled, because the scan
-            could not read it to its end.
+        waiting: the number of frames, records and bytes that are not acknowledged.
+        is_lost: whether another program has deleted, replaced or truncated the file.
+        is_kept: whether the file stays on disk after all frames are acknowledged, because the
+            scan could not read it to its end.
         gaps: the damaged ranges of 1 MiB or more, which are skipped, as ``{start: end}``.
     """
 
@@ -166,13 +166,13 @@ class Segment:
     gaps: dict[int, int] = field(default_factory=dict)
     _file: SegmentFile | None = None
     _found: Iterator[Found | Damage] | None = None
-    _found_end: int = 0  # the offset at which the current walk() ends
+    _found_end: int = 0  # the offset where the iterator _found ends
 
     def next_found(self) -> Found | None:
-        """Return the next intact frame from ``position`` on, or None at the segment's end.
+        """Return the next intact frame at or after ``position``, or None at the end of the file.
 
         Raises:
-            OSError: the segment cannot be read.
+            OSError: the file cannot be read.
         """
         while self.position < self.end:
             if self._file is None:
@@ -195,7 +195,7 @@ class Segment:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file still exists at its path in its full length.  Never raises."""
+        """Whether the file still exists at :attr:`path` in its full length.  Never raises."""
         try:
             status = self.path.lstat()
         except OSError:
@@ -208,23 +208,23 @@ class Segment:
         self._found = None
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return the file that was opened for reading, or None.  The caller must close it."""
+        """Return the file if it is open for reading, or None.  The caller must close the file."""
         file, self._file, self._found = self._file, None, None
         return file
 
     def close_reader(self) -> None:
-        """Close the file that was opened for reading."""
+        """Close the file if it is open for reading."""
         self._found = None
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all file descriptors."""
         self.close_reader()
 
     def abandon(self) -> None:
-        """Close all files in a forked child."""
+        """Close all file descriptors in a forked child."""
         self.close_reader()
 
 
@@ -233,7 +233,7 @@ class Frame:
     """One batch on disk.  Only the spool uses ``end``, ``segment`` and ``store``.
 
     Attributes:
-        sequence: the number of the frame in its directory, counted from 1.
+        sequence: the sequence number of the frame in its directory, counted from 1.
         time_ns: the time when the frame was written, in nanoseconds since the Unix epoch.
         severities: the severity number of each record.
         body: the packed batch.
@@ -257,7 +257,7 @@ class Frame:
 
     @property
     def amount(self) -> Amount:
-        """The amount that this frame adds to a sum: one frame, its records and its size."""
+        """One frame, the number of its records and its size in bytes, as an :class:`Amount`."""
         return Amount(1, len(self.severities), self.size)
 
     @property
@@ -269,23 +269,23 @@ class Frame:
     def is_lost(self) -> bool:
         """Whether the frame exists only in memory.
 
-        If so, another program has deleted, replaced or truncated the file.
+        The reason is that another program has deleted, replaced or truncated its file.
         """
         return self.segment.is_lost
 
 
-# ---- the store
-
-
 class Store:
-    """Reads and settles the frames of one directory that this process has locked.
+    """Reads and acknowledges the frames of one directory that this process has locked.
 
     Attributes:
-        is_adopted: whether a dead process wrote the directory.
-        is_complete: whether no further segments will be added.
+        directory: the locked directory.
+        is_adopted: whether a dead process created the directory.
+        cursor: the cursor file, which records which frames are acknowledged.
+        is_complete: whether all segments have been scanned.  Always True for the directory of
+            this process, which needs no scan.
 
     Raises:
-        OSError: the cursor can be neither opened nor created.
+        OSError: the cursor file can be neither opened nor created.
     """
 
     def __init__(self, state: SpoolState, directory: ProcessDirectory, *, is_adopted: bool) -> None:
@@ -295,31 +295,37 @@ class Store:
         self.is_adopted = is_adopted
         self.cursor = Cursor(directory.path)
         self._segments: list[Segment] = []
-        self._unread: deque[Segment] = deque()  # segments that have not been read to their end
-        # A frame is "handed out" when read() returns it, or when append() is called with read=True.
-        self._next = max(self.cursor.floor, 1)  # the lowest sequence number not handed out
-        self._ahead: set[int] = set()  # numbers above _next that were handed out or settled
-        self._out: set[int] = set()  # numbers that were handed out but are not settled
-        self._order: list[int] = []  # a heap of _out; settled numbers are removed later
+        self._unread: deque[Segment] = deque()  # segments with frames that may be unread
+        # The following attributes contain sequence numbers.  A frame is "out" after read() has
+        # returned it, or after append() has written it with read=True.
+        #   _next: the lowest number that was never out
+        #   _ahead: the numbers above _next that were out or are acknowledged
+        #   _out: the numbers that are out and not acknowledged
+        #   _order: a heap of the numbers in _out; acknowledged numbers are removed later
+        self._next = max(self.cursor.floor, 1)
+        self._ahead: set[int] = set()
+        self._out: set[int] = set()
+        self._order: list[int] = []
         self.is_complete = not is_adopted
-        self._growing: Segment | None = None  # the segment that is being scanned
-        self._grown = Amount()  # the frames of _growing that are already counted
+        self._growing: Segment | None = None  # the segment whose scan has not finished
+        self._grown = Amount()  # the frames of _growing that _grow() has added
         self._is_open = True
-        self._checked = 0  # the index of the segment where the next check begins
+        self._checked = 0  # missing() checks the segments from this index on
         self._syncing = native.RLock()
 
-    # ---- adding the results of a scan
-
     def extend(self, found: Scan) -> int:
-        """Add the frames that a scan has found since the previous call for this segment.
+        """Add the frames that the scan of a segment file has found since the previous call.
+
+        Args:
+            found: the results of the scan so far.
 
         Returns:
-            The number of new records.
+            The number of records in the added frames.
         """
         segment, self._growing = self._growing, None
         if segment is None:
             if found.is_complete and not found.is_readable and not found.problem:
-                self._delete(found.path)  # the process ended before it wrote a frame
+                self._delete(found.path)  # the file contains no frame
                 return 0
             is_certain = found.is_complete and not found.problem
             if not found.is_readable or not (found.frames or is_certain):
@@ -362,20 +368,19 @@ class Store:
 
     @property
     def is_drained(self) -> bool:
-        """Whether every frame is settled and no further frames will be added."""
+        """Whether every frame is acknowledged and no further frames will be added."""
         return self.is_complete and not self._segments
 
     @property
     def records(self) -> int:
-        """The number of records that are not settled."""
+        """The number of records that are not acknowledged."""
         return sum(segment.waiting.records for segment in self._segments)
 
-    # ---- reading
-
     def read(self) -> Frame | None:
-        """Return the next frame, or None if no frame is ready.  Blocks on disk I/O.
+        """Return the next unread frame, or None if there is no unread frame.
 
-        Frames that were already sent or settled are skipped.  Never raises.
+        Acknowledged frames, and frames that ``append`` wrote with ``read=True``, are skipped.
+        Blocks on disk I/O; never raises.
         """
         while self._unread:
             segment = self._unread[0]
@@ -399,7 +404,7 @@ class Store:
         return None
 
     def frame_of(self, segment: Segment, found: Found) -> Frame | None:
-        """Build a :class:`Frame` from ``found``, or return None if it has another wire format."""
+        """Return a :class:`Frame` for ``found``, or None if it has another wire format."""
         header, payload = found
         if payload is None or header.format_id != self._state.identity:
             return None
@@ -408,7 +413,10 @@ class Store:
         return Frame(header.sequence, header.time_ns, marks, body, None, *where)
 
     def _is_due(self, sequence: int) -> bool:
-        """Return whether frame ``sequence`` has been neither handed out nor settled."""
+        """Return whether :meth:`read` may return the frame with the number ``sequence``.
+
+        It must not if the frame was already returned, sent or acknowledged.
+        """
         if sequence in self._ahead:
             self._go_on_at(sequence)
             return False
@@ -419,9 +427,9 @@ class Store:
         self._mark_out(frame)
 
     def _go_on_at(self, sequence: int) -> None:
-        """Set ``_next`` to the first number from ``sequence`` on that is not in ``_ahead``.
+        """Set ``_next`` to the lowest number not in ``_ahead`` that is at least ``sequence``.
 
-        The numbers before it are removed from ``_ahead``.
+        The numbers from ``sequence`` to ``_next`` are removed from ``_ahead``.
         """
         while sequence in self._ahead:
             self._ahead.discard(sequence)
@@ -434,7 +442,7 @@ class Store:
         self._count_read(frame.segment, frame.amount)
 
     def _finish(self, segment: Segment) -> None:
-        """Close a segment that was read to its end, and count its unreadable frames as lost."""
+        """Close ``segment`` after its last frame, and count its unreadable frames as lost."""
         segment.close_reader()
         lost = replace(segment.unread)
         if lost.frames > 0:
@@ -447,14 +455,15 @@ class Store:
             self._count_read(segment, lost)
             self._settle(segment, lost)
 
-    # ---- settling
-
     def ack(self, frame: Frame) -> None:
-        """Settle a frame.  A second call does nothing.  Never raises."""
+        """Acknowledge a frame: it need not be sent again.  Never raises.
+
+        A second call does nothing.
+        """
         sequence = frame.sequence
         if not self._is_open:
             return
-        if frame.is_lost:  # give_up() has already subtracted this frame
+        if frame.is_lost:  # give_up() has already subtracted the frame
             self._out.discard(sequence)
             self._move_cursor(frame)
             return
@@ -469,7 +478,7 @@ class Store:
         self._move_cursor(frame)
 
     def _pass_by(self, frame: Frame) -> None:
-        """Make :meth:`read` skip a frame that was sent or settled before it was read."""
+        """Make :meth:`read` skip ``frame``, which was sent or acknowledged before it was read."""
         self._ahead.add(frame.sequence)
         self._go_on_at(self._next)
 
@@ -480,7 +489,7 @@ class Store:
             self._drop(segment)
 
     def _move_cursor(self, frame: Frame) -> None:
-        """Write the cursor if settling ``frame`` changed the lowest unsettled sequence number."""
+        """Update the cursor file if ``frame`` was the first frame that was not acknowledged."""
         while self._order and self._order[0] not in self._out:
             heapq.heappop(self._order)
         floor = min(self._order[0], self._next) if self._order else self._next
@@ -498,13 +507,11 @@ class Store:
                 f"twice: {error.strerror or error}",
             )
 
-    # ---- files that another program deletes, replaces or truncates
-
     def missing(self, most: int = MAX_CHECKED) -> list[Segment]:
-        """Return segments whose files another program deleted, replaced or truncated.
+        """Return segments whose files another program has deleted, replaced or truncated.
 
-        Checks ``most`` segments and the newest segment.  The next call continues with the
-        following segments.  If the directory itself is missing, all segments are returned.
+        Each call checks ``most`` segments and the newest segment.  The next call continues with
+        the following segments.  If the directory itself is missing, all segments are returned.
         """
         segments = self._segments
         if not self.directory.is_there:
@@ -517,12 +524,16 @@ class Store:
         return [segment for segment in checked if not segment.is_there]
 
     def renew(self) -> None:
-        """Create the lock and the cursor again if they are missing.  Never raises."""
+        """Create the files ``lock`` and ``cursor`` again if they are missing.  Never raises."""
         self.directory.renew_lock()
         self.cursor.renew()
 
     def give_up(self, segment: Segment) -> Amount:
-        """Remove a lost segment from the store.  Return the amount of its unread frames."""
+        """Remove ``segment``, whose file was deleted, replaced or truncated, from the store.
+
+        Returns:
+            The number of unread frames of the segment, of their records and of their bytes.
+        """
         left = replace(segment.unread)
         self._tally.unread.take(left)
         self._tally.waiting.take(segment.waiting)
@@ -548,12 +559,11 @@ class Store:
         except OSError as error:
             self._state.announce("delete", f"cannot delete {path}: {error.strerror or error}")
 
-    # ---- syncing and closing
-
     def sync(self) -> None:
         """Sync the store's files to disk, so that their content survives a power failure.
 
-        Thread-safe without the delivery's lock.  Blocks on disk I/O; never raises.
+        Thread-safe: the caller need not hold ``DeliveryState.lock``.  Blocks on disk I/O; never
+        raises.
         """
         with self._syncing:
             self._sync_file(self.cursor.file)
@@ -569,7 +579,7 @@ class Store:
         self._state.announce("sync", f"{path} may not survive a power failure: {why}")
 
     def close(self) -> bool:
-        """Close all files, and unlock the directory.  Remove the directory if no segment is left.
+        """Close all files, and unlock the directory.  Remove the directory if it has no segments.
 
         Returns:
             Whether the directory no longer exists.

@@ -1,7 +1,7 @@
-"""Reports about the spool's files on disk, for the command line.
+"""Reports about the spool's files on disk, for the command ``fapilog spool``.
 
-:func:`survey` changes nothing.  The functions that delete or move directories and files lock
-them first.
+:func:`survey` only reads files.  The functions that delete or move a directory or a file lock it
+first.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class DirectoryReport:
-    """The content of a process's directory.
+    """The content of a process's directory in the spool.
 
     Attributes:
         path: the directory's path.
-        name: the parts of the directory's name.
-        is_alive: whether a living process has created or adopted the directory.
+        name: the fields of the directory's name.
+        is_alive: whether a running process has locked the directory.
         problem: the reason why the directory cannot be read, or "".
-        segments: the results of scanning the segments.
-        mark: the digest of the credentials that the records need, or "" if there is none.
+        segments: the results of scanning the segment files.
+        mark: the digest of the credentials that are needed to send the records, or "" if no
+            digest is stored.
     """
 
     path: Path
@@ -56,25 +57,26 @@ class DirectoryReport:
 
     @property
     def records(self) -> int:
-        """The number of records that are not settled."""
+        """The number of records in the directory that are not acknowledged."""
         return sum(segment.records for segment in self.segments)
 
     @property
     def size(self) -> int:
-        """The total size of the segments in bytes."""
+        """The total size of the segment files in bytes."""
         return sum(segment.size for segment in self.segments)
 
     @property
     def oldest_ns(self) -> int:
-        """The time of the oldest unsettled batch, in nanoseconds since the Unix epoch.
+        """The time when the oldest unacknowledged batch was written.
 
-        If there is no unsettled batch, the time is 0.
+        The unit is nanoseconds since the Unix epoch.  If all batches are acknowledged, the time
+        is 0.
         """
         return min((s.oldest_ns for s in self.segments if s.oldest_ns), default=0)
 
     @property
     def wire_formats(self) -> set[str]:
-        """The wire formats of the segments."""
+        """The names of the formats of the batches in the segment files."""
         return {segment.header.wire_format for segment in self.segments if segment.header}
 
 
@@ -83,11 +85,11 @@ class SinkReport:
     """The spool and the quarantine of one sink.
 
     Attributes:
-        owner: the sink's name, format and destination, as far as they are known.
+        owner: the sink's name and, if known, its wire format and destination.
         path: the sink's directory.
-        directories: the directories of processes, oldest first.
+        directories: the reports about the processes' directories, oldest first.
         quarantine: the results of scanning the quarantine's files.
-        problem: the reason why the directory cannot be read, or "".
+        problem: the reason why the sink's directory cannot be read, or "".
     """
 
     owner: Owner
@@ -102,16 +104,13 @@ class SinkReport:
         return self.owner.name
 
 
-# ---- reading
-
-
 def survey(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return one report per sink whose records are on disk.  Blocks on disk I/O.
+    """Return one report per sink that has records on disk.  Blocks on disk I/O.
 
     Args:
-        directory: the spool's directory from the options.
-        load: whether the payloads are also loaded and checked.  The counts then include
-            settled frames in segments that still exist.
+        directory: the directory that contains the directories of all sinks.
+        load: whether the checksums of all payloads are verified.  If True, the numbers in the
+            report also include acknowledged frames in segment files that still exist.
 
     Raises:
         OSError: the directory cannot be read.
@@ -148,18 +147,17 @@ def _look_at_directory(path: Path, name: DirectoryName, *, load: bool) -> Direct
 
 
 def _is_gone(found: Scan) -> bool:
-    """Return whether a file was deleted during the survey, for example after its delivery."""
+    """Return whether a scan failed because the file had been deleted."""
     return bool(found.problem) and not os.path.lexists(found.path)
 
 
-# ---- deleting
-
-
 def purge_directory(report: DirectoryReport) -> bool:
-    """Delete a dead process's segments, and the directory if it has no other files.
+    """Delete a dead process's segment files, and the directory if it contains no other files.
+
+    If a running process has locked the directory, nothing is deleted.
 
     Returns:
-        Whether the directory no longer exists.  It is kept if a process owns it now.
+        Whether the directory no longer exists.
 
     Raises:
         OSError: the directory belongs to another user, or a file cannot be deleted.
@@ -176,7 +174,7 @@ def purge_directory(report: DirectoryReport) -> bool:
 
 
 def purge_quarantine(report: SinkReport) -> Iterator[Path]:
-    """Delete the files of a sink's quarantine, and yield the path of each deleted file.
+    """Delete the files in a sink's quarantine, and yield the path of each deleted file.
 
     Raises:
         OSError: a file cannot be deleted.
@@ -187,13 +185,11 @@ def purge_quarantine(report: SinkReport) -> Iterator[Path]:
         yield path
 
 
-# ---- moving to another sink
-
-
 def other_credentials(report: SinkReport, credentials: Credentials) -> SinkReport:
-    """Return a copy of a report with only the records that ``credentials`` do not match.
+    """Return a copy of ``report`` with only the records that need other credentials.
 
-    The directories of living processes are left out.
+    The copy contains the directories of dead processes and the files in quarantine that are stored
+    with a digest of credentials other than ``credentials``.
     """
     orphans = [one for one in report.directories if not one.is_alive]
     marks = [(one, read_mark(mark_beside(one.path))) for one in report.quarantine]
@@ -209,14 +205,18 @@ def give_to(
 ) -> Iterator[tuple[Path, str]]:
     """Move the directories of dead processes and the files in quarantine to another sink.
 
-    The directories and files move to the directory of the sink ``owner`` inside ``root``, and
-    are stored there with the digest of that sink's ``credentials``.
+    Args:
+        report: the report about the sink whose directories and files are moved.
+        owner: the other sink.
+        root: the directory that contains the directories of all sinks.
+        credentials: the credentials of the other sink.  A digest of them is stored with each
+            directory or file.
 
     Yields:
         For each directory or file, its path and the reason why it was not moved, or "".
 
     Raises:
-        OSError: the sink's directory cannot be created.
+        OSError: the directory of the other sink cannot be created.
     """
     target = root / owner.directory
     make_sink_directory(target, owner)
@@ -227,7 +227,7 @@ def give_to(
         yield found.path, _move_refused(found, owner, target / NAME, credentials.mark)
     if target == report.path:
         return
-    with contextlib.suppress(OSError):  # a directory with other files is kept
+    with contextlib.suppress(OSError):  # the directory may contain other files
         if set(os.listdir(report.path)) <= {NAME, FILE}:  # noqa: PTH208 - only names are needed
             with contextlib.suppress(FileNotFoundError):
                 (report.path / NAME).rmdir()
