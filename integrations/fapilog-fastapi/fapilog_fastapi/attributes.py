@@ -22,7 +22,8 @@ _METHODS: Final = frozenset(
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]
 )
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-#: A ``Content-Length`` with more than 15 digits (a petabyte or more) is treated as invalid.
+#: A ``Content-Length`` with more digits is treated as invalid; 15 digits allow almost a
+#: petabyte.
 _MAX_DIGITS: Final = 15
 
 
@@ -40,7 +41,8 @@ def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]
     """Return the headers of an ASGI scope or message as a list or a tuple.
 
     ASGI allows any iterable, or no headers at all.  An iterator can be read only once, and
-    the application or the server has to read it too, so a list replaces it in ``holder``.
+    the application or the server has to read it too.  Therefore an iterator in ``holder`` is
+    replaced with a list.
 
     Source: https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope
     """
@@ -79,7 +81,7 @@ def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str
 
 @lru_cache(maxsize=256)
 def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
-    """Return host and port of a ``Host`` header, or two None values if the header is malformed."""
+    """Return the host and port of a ``Host`` header, or two None values if it is malformed."""
     try:
         parts = urlsplit("//" + host.decode("latin-1"))
         if parts.username is not None or parts.path or parts.query or parts.fragment:

@@ -62,8 +62,8 @@ def content_of(data: bytes, kind: str, charset: str, *, whole: bool) -> tuple[An
         whole: whether ``data`` is the complete body.
 
     Returns:
-        A pair.  Its first item is :data:`NOTHING` if no part of the body can be logged
-        safely.
+        The value, or :data:`NOTHING` if no part of the body can be logged safely; and whether
+        the value represents the complete body.
     """
     codec = codec_of(charset, data)
     # Truncated data may end within a character; an incremental decoder does not report that.

@@ -79,8 +79,8 @@ class Recorder:
         self.hold = options.hold
         self.releases_sampled = self.hold is not None and self.hold.sampled
         wanted = options.metrics
-        # metrics=False only turns off OpenTelemetry; the route /metrics, if added, still needs
-        # the object.
+        # With metrics=False, a RequestMetrics does not use OpenTelemetry, but still counts
+        # requests for the route /metrics, if that route was added.
         self.metrics = RequestMetrics(opentelemetry=wanted) if isinstance(wanted, bool) else wanted
         self._log = fapilog.get_logger(LOGGER)
         self._severities = severity_table(options.severity)
@@ -129,8 +129,8 @@ class Recorder:
         if query := exchange.scope.get("query_string"):
             attributes["url.query"] = redact_query(query)
         self._ending(exchange, status, failed, attributes)
-        # The log message shows the status 500 if the application failed before it sent a
-        # response.  The word "failed" would add no information.
+        # A failed request without a response is logged with the status 500.  Adding the word
+        # "failed" to the log message would be redundant.
         is_shown = exchange.status is None and exchange.outcome == FAILED
         ending = "" if is_shown else exchange.outcome
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
@@ -234,7 +234,7 @@ class Recorder:
     def _method(self, method: str, attributes: dict[str, Any]) -> str:
         """Add the HTTP method to ``attributes``, and return the method for the log message.
 
-        For an unlisted method, the attribute is ``_OTHER`` and the message says ``HTTP``.
+        For an unknown method, the attribute is ``_OTHER`` and the message says ``HTTP``.
         """
         if method in self._methods:
             attributes["http.request.method"] = method
@@ -261,8 +261,8 @@ class Recorder:
             return
         answer = "" if exchange.outcome == FAILED else answer_of(error, self._status(exchange))
         if answer:
-            # The application raised this exception to choose the response.  It gets a stack
-            # trace only if another exception caused it.
+            # The application raised this exception to choose the response.  The stack trace is
+            # logged only if another exception caused this exception.
             attributes["error.type"] = answer
             if error.__cause__ is None:
                 return
@@ -316,7 +316,7 @@ class Recorder:
     def trouble(self, what: str, error: Exception) -> None:
         """Log a failure of the operation ``what``, which must not make the request fail.
 
-        Each operation is logged at most once per 30 seconds.
+        Failures of the same operation are logged at most once per 30 seconds.
         """
         now = time.monotonic()
         last, count = self._troubles.get(what, (-_QUIET, 0))
@@ -337,7 +337,10 @@ def request_size(exchange: Exchange) -> int | None:
 
 
 def response_size(exchange: Exchange) -> int | None:
-    """Return the size of the response's body in bytes, or None if unknown or without a body."""
+    """Return the size of the response's body in bytes.
+
+    None means that the size is unknown or that the response has no body.
+    """
     status = exchange.status
     if status is None or status in _BODILESS or exchange.scope.get("method") == "HEAD":
         return None
@@ -358,7 +361,7 @@ def answer_of(error: BaseException, status: int | None) -> str:
 
 
 def _within(span: Span | None) -> AbstractContextManager[object]:
-    """Return a context manager in which ``span`` is the current span, unless it is None."""
+    """Return a context manager that makes ``span`` the current span, unless ``span`` is None."""
     if span is None or span is get_current_span():
         return nullcontext()
     return use_span(span, record_exception=False, set_status_on_exception=False)

@@ -102,8 +102,8 @@ class Exchange:
             or 0.
         outcome: why the response is not complete, such as ``disconnected``, or "" if it is
             complete.
-        broken: whether the application failed although ``outcome`` and ``status`` do not show
-            it.
+        broken: whether the application failed although ``outcome`` and ``status`` show no
+            failure.
         duration: how long the request took, in seconds, or None until the response or the
             request has ended.
         ended: whether the completion record has been logged.
@@ -211,7 +211,7 @@ class Exchange:
             self.error = None  # break the reference cycle: the traceback refers to self
 
     def with_headers(self, message: Message) -> Message:
-        """Return ``message``, the start of a response, with the request id and trace headers added.
+        """Return the start of a response, with the request id and trace headers added.
 
         The options decide which of these headers are added.  A header that the application
         has set is not replaced.
@@ -229,11 +229,14 @@ class Exchange:
 
 
 class HTTPExchange(Exchange):
-    """The state of an HTTP request.  The record is logged after the response was sent."""
+    """The state of an HTTP request.
+
+    The completion record is logged after the response was sent.
+    """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._answer = 0  # the response's status; also set if the client disconnected before
+        self._answer = 0  # the response's status; set even if the client has disconnected
         self._headers: Any = ()
         self._trailers = False
 
@@ -284,7 +287,7 @@ class HTTPExchange(Exchange):
         self.end()
 
     def _start(self, message: Message) -> Message:
-        """Store the response's status, and return the message with the headers added."""
+        """Store the response's status, and return the result of ``with_headers``."""
         self._answer = message["status"]
         if not self.was_disconnected:
             self.status = self._answer
@@ -306,7 +309,9 @@ class HTTPExchange(Exchange):
 
 
 class WebSocketExchange(Exchange):
-    """The state of a WebSocket.  The record is logged after the application has returned.
+    """The state of a WebSocket.
+
+    The completion record is logged after the application has returned.
 
     Attributes:
         accepted: whether the application accepted the connection.
@@ -322,14 +327,14 @@ class WebSocketExchange(Exchange):
         self.closed_by = ""
 
     async def receive(self) -> Message:
-        """Receive an ASGI message, and store the close code if the client closes the connection."""
+        """Receive an ASGI message, and store the client's close code, if any."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect" and not self.closed_by:
             self.closed_by, self.code = "client", message.get("code", 1005)
         return message
 
     async def send(self, message: Message) -> None:
-        """Send an ASGI message, add headers to the handshake, and store the server's close code."""
+        """Send an ASGI message, add headers to a handshake, and store the server's close code."""
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             if self._hook is not None:
@@ -351,7 +356,10 @@ class WebSocketExchange(Exchange):
         self.end()
 
     def fail(self, error: BaseException) -> None:
-        """End the request with an exception, which may only report that the client disconnected."""
+        """End the request because the application raised ``error``.
+
+        A ``WebSocketDisconnect`` only reports that the client closed the connection.
+        """
         if isinstance(error, WebSocketDisconnect) and self.code is None:
             self.closed_by, self.code = "client", error.code
         super().fail(error)

@@ -77,12 +77,12 @@ def _whole_path(location: Any) -> str:
 
 
 def _path(location: Any) -> str:
-    """Return the path of an invalid value, with ``*`` for names that the client may have chosen."""
+    """Return the path of an invalid value, with ``*`` for names that the client may choose."""
     return ".".join(str(part) if _is_plain(part) else "*" for part in location[:_MAX_PARTS])
 
 
 def _is_plain(part: object) -> bool:
-    """Return whether a part of a path is an index, or looks like the name of a field or header."""
+    """Return whether ``part`` is an index, or looks like the name of a field or header."""
     if not isinstance(part, str):
         return True
     return len(part) <= _MAX_PART and part.replace("-", "_").isidentifier()

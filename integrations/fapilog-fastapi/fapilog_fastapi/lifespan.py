@@ -2,8 +2,8 @@
 
 The middleware serves ASGI's lifespan through :func:`serve_lifespan`, so applications that
 call ``install`` need no further call. :func:`lifespan` is for applications that also
-configure fapilog.  Exit hooks are not enough, because servers may end a process without
-running them.
+configure fapilog.  ``atexit`` hooks would not be enough, because servers may end a process
+without running them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from fapilog_fastapi.completion import LOGGER
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: The name of a logger without records: setting its level configures fapilog from environment
-#: variables, unless fapilog is already configured.
+#: The name of a logger that writes no records.  Setting its level configures fapilog from
+#: environment variables, unless fapilog is already configured.
 _UNUSED: Final = "fapilog_fastapi.lifespan"
 
 Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
@@ -39,14 +39,15 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
     """Return a lifespan that configures fapilog at start-up and delivers all records at shutdown.
 
     Use it as ``FastAPI(lifespan=fapilog_fastapi.lifespan(inner, sinks="otlp"))``.  The
-    application's lifespan ``inner`` runs inside it, and the state that ``inner`` yields is
-    passed on.
+    application's lifespan ``inner`` runs inside the returned lifespan, and the application
+    receives the state that ``inner`` yields.
 
     With ``options``, fapilog is configured at start-up and shut down at the end; exceptions
-    of ``inner`` are logged at ERROR before the shutdown.  Without ``options``, an existing
-    configuration stays in use; otherwise fapilog is configured from environment variables.
-    In this case, fapilog is flushed but not shut down at the end, as with
-    :func:`fapilog_fastapi.install`.  The event loop is never blocked.
+    of ``inner`` are logged at ERROR before the shutdown.  The event loop is never blocked.
+
+    Without ``options``, fapilog is configured from environment variables at start-up, unless
+    it is already configured.  At the end, fapilog is flushed but not shut down, as with
+    :func:`fapilog_fastapi.install`.
 
     Args:
         inner: the application's lifespan function.
@@ -109,7 +110,7 @@ async def _on_thread(end: Callable[[float], object], seconds: float) -> None:
     The call has a separate thread limit, because the application may be using all threads
     that anyio's default limit allows.
     """
-    with CancelScope(shield=True):  # not cancellable, but ends within ``seconds``
+    with CancelScope(shield=True):  # the thread cannot be cancelled, but ends within ``seconds``
         await to_thread.run_sync(end, seconds, limiter=CapacityLimiter(1))
 
 
@@ -142,7 +143,7 @@ async def serve_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
     try:
         await app(scope, receive, served.send)
     finally:
-        # reset() fails if the coroutine was closed in another context
+        # reset() fails if the coroutine was closed in another contextvars context
         with contextlib.suppress(ValueError):
             _SERVED.reset(token)
 
@@ -164,7 +165,7 @@ class _Served:
         """Send a message of the application to the server.
 
         Configures fapilog before it sends ``lifespan.startup.complete``, and delivers all
-        records before it sends ``lifespan.shutdown.complete`` or a failure.
+        records before it sends ``lifespan.shutdown.complete`` or a failure message.
         """
         kind = message["type"]
         if kind == "lifespan.startup.complete":
@@ -188,7 +189,7 @@ class _Served:
 
     async def _fail(self, message: Message) -> None:
         self._has_failed = True
-        if _log.is_enabled(FATAL):  # False after fapilog was shut down
+        if _log.is_enabled(FATAL):  # is_enabled() is False after fapilog was shut down
             # Starlette sends this message from an ``except`` block, so exc_info() returns the
             # exception.
             _report(sys.exc_info()[1], message.get("message", ""))

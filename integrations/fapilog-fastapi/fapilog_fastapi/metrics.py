@@ -107,7 +107,7 @@ class RequestMetrics:
         return self._opentelemetry or self._table.is_served
 
     def started(self, scope: Scope) -> None:
-        """Add an HTTP request to the number of active requests; does nothing for other scopes.
+        """Count an HTTP request as active; does nothing for other types of ASGI scopes.
 
         Args:
             scope: the request's ASGI scope, in which the labels are stored until the request

@@ -48,7 +48,7 @@ class FapilogMiddleware:
     It also delivers all records when the application shuts down.
     :func:`fapilog_fastapi.install` adds it outside all other layers, where it sees every
     message.  Use it directly around other ASGI applications, or with ``add_middleware``.  If
-    several of these middlewares serve one request, only the outermost middleware acts.
+    several ``FapilogMiddleware`` objects serve one request, only the outermost object acts.
 
     Does not block, and after construction raises only the application's exceptions.
 
@@ -119,7 +119,7 @@ class FapilogMiddleware:
                 except BaseException as error:
                     exchange.fail(error)
                     if isinstance(error, GeneratorExit):
-                        # detach() fails if the coroutine was closed in another context
+                        # detach() fails if the coroutine was closed in another contextvars context
                         remote = None
                     raise
                 exchange.finish()
@@ -129,7 +129,7 @@ class FapilogMiddleware:
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            # reset() fails if the coroutine was closed in another context
+            # reset() fails if the coroutine was closed in another contextvars context
             with contextlib.suppress(ValueError):
                 CURRENT.reset(current)
 
@@ -164,17 +164,17 @@ class FapilogMiddleware:
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an excluded request without a completion record.
 
-        The value in the scope prevents the middleware of a mounted application from logging
-        it.
+        ``scope[KEY]`` prevents the ``FapilogMiddleware`` of a mounted application from
+        logging the request.
         """
         scope[KEY] = self._passing
         current = CURRENT.set(self._passing)
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            unmark(error)  # it may have been logged in an earlier request
+            unmark(error)  # an earlier request may have logged the same exception object
             raise
         finally:
-            # reset() fails if the coroutine was closed in another context
+            # reset() fails if the coroutine was closed in another contextvars context
             with contextlib.suppress(ValueError):
                 CURRENT.reset(current)

@@ -44,8 +44,8 @@ _CLASSES: Final = {"1xx": 100, "2xx": 200, "3xx": 300, "4xx": 400, "5xx": 500}
 _STATUSES: Final = range(100, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _DEFAULT_SEVERITY: Final[dict[int | str, int | str]] = {"4xx": "WARN", "5xx": "ERROR"}
-# The checks of ``DebugOnError``. fapilog.hold() also checks the first three values, but it is
-# not called before the first request.
+# The rules for the values of ``DebugOnError``, which are checked at start-up. fapilog.hold()
+# also checks the first three values, but only when a request arrives.
 _DEBUG_RULES: Final = {
     "records": whole(1),
     "size": whole(1, unit="bytes"),
@@ -58,6 +58,8 @@ _DEBUG_RULES: Final = {
 @dataclass(frozen=True)
 class DebugOnError:
     """Options for buffering a request's debug records, which are logged only if the request fails.
+
+    If ``records``, ``size`` or ``seconds`` is exceeded, the oldest records are dropped.
 
     Args:
         level: the lowest severity of the records that are buffered.

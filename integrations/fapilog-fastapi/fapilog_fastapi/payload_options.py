@@ -20,7 +20,8 @@ BODY_TYPES: Final = (
     "application/x-www-form-urlencoded",
     "text/plain",
 )
-#: The maximum number of bytes of a body that are logged.  fapilog limits text to the same size.
+#: The maximum number of bytes of a body that are logged.  It equals fapilog's default limit for
+#: the length of a string.
 MAX_BODY: Final = 65_536
 _BODY_LIMIT: Final = whole(1, MAX_BODY, "bytes")
 
@@ -35,7 +36,9 @@ _path_part: Final = re.compile(
 
 @dataclass(frozen=True)
 class PayloadLogging:
-    """Selects the headers and bodies to log in the completion record; the default is to log none.
+    """Selects the headers and bodies that completion records contain.
+
+    By default, headers and bodies are not logged.
 
     The constructor does not block; the object is immutable, so any number of applications and
     threads may share it.
@@ -102,7 +105,7 @@ class PayloadLogging:
         return self._types.fullmatch(media_type) is not None
 
     def wants_status(self, status: int | None) -> bool:
-        """Return whether bodies are logged for this status; None means no response."""
+        """Return whether bodies are logged for this status, which is None without a response."""
         return status is None or not self._statuses or status in self._statuses
 
 
@@ -112,7 +115,8 @@ def _is_listed(paths: re.Pattern[str] | None, scope: Scope) -> bool:
     path, root = scope.get("path", ""), scope.get("root_path", "")
     if paths.fullmatch(path):
         return True
-    # The path begins with ``root_path``, which a proxy or a mount has added to the route's path.
+    # The path may begin with ``root_path``, which a proxy or a mount adds to the path of a
+    # route.
     return bool(root) and path.startswith(root) and bool(paths.fullmatch(path[len(root) :] or "/"))
 
 

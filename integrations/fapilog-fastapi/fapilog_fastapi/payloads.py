@@ -143,7 +143,7 @@ class PayloadCapture:
 
     @property
     def held(self) -> int:
-        """The total number of bytes that are stored of the request's and the response's body."""
+        """The number of stored bytes of the request's and the response's body together."""
         return sum(len(body.held) for body in (self._request, self._response) if body)
 
     def receive(self, receive: Receive) -> Receive:

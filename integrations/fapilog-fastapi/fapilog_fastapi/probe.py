@@ -1,6 +1,6 @@
-"""ASGI layers that are put inside the application's other middleware.
+"""ASGI middleware that ``stack`` puts inside the application's other middleware.
 
-They store data in the request's ``Exchange`` that the outermost middleware cannot see.
+It stores data in the request's ``Exchange`` that the outermost middleware cannot see.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Probe:
-    """ASGI layer that stores data of the request in the request's ``Exchange``.
+    """ASGI middleware that stores data of the request in the request's ``Exchange``.
 
     The data is OpenTelemetry's current span, and an exception that the application raises.
     """
@@ -40,7 +40,7 @@ class Probe:
 
 
 class RouteProbe:
-    """ASGI layer around the router that stores the router's scope in the ``Exchange``.
+    """ASGI middleware before the router, which stores the router's scope in the ``Exchange``.
 
     The router adds the matched route to this scope.  The outermost middleware may have
     another scope, because the middleware in between may copy the scope.

@@ -13,7 +13,7 @@ from fapilog_fastapi.attributes import known_methods
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-#: Replaces unknown label values, and new label values after the limit of distinct values.
+#: Replaces unknown values of a label, and new values after a label's limit of distinct values.
 OTHER: Final = "_OTHER"
 
 _SCHEMES: Final = frozenset({"http", "https"})
@@ -52,7 +52,7 @@ class Labels(NamedTuple):
 
 
 class Distinct:
-    """A function that limits the number of distinct values of a metric label.
+    """A callable that limits the number of distinct values of a metric label.
 
     After ``limit`` distinct values, each new value is replaced with :data:`OTHER`.
     Thread-safe.
@@ -81,7 +81,7 @@ class LabelMaker:
         self._errors = Distinct(_MAX_ERRORS)
 
     def method_and_scheme(self, scope: Scope) -> tuple[str, str]:
-        """Return the values of the labels ``method`` and ``scheme``, when a request begins."""
+        """Return the labels ``method`` and ``scheme``, which a request has from its start."""
         method, scheme = scope.get("method", ""), scope.get("scheme", "http")
         return (
             method if method in self._methods else OTHER,

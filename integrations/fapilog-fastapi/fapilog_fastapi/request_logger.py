@@ -27,7 +27,7 @@ class RequestLogger(fapilog.Logger):
 
 
 async def get_logger(connection: HTTPConnection) -> fapilog.Logger:
-    """Return the logger of a request, for ``Depends(fapilog_fastapi.get_logger)``.
+    """Return the logger of a request, for use as ``Depends(fapilog_fastapi.get_logger)``.
 
     The logger is named after the endpoint's module.  Its records contain the request's id,
     the route and the fields from the option ``context``.  All calls in one request return the

@@ -34,8 +34,8 @@ def route_template(scope: Scope) -> str | None:
     prefix = scope.get("root_path", "")[len(scope.get("app_root_path", "")) :]
     if not prefix or "app_root_path" not in scope:
         return path
-    # ``prefix`` itself must not be returned: clients choose the values in it, and the result is
-    # used as a label of metrics, whose values must be few.
+    # ``prefix`` itself must not be returned.  Clients choose the values in it, and the result is
+    # used as a metric label, which must have few different values.
     return (_mounts(getattr(scope.get("router"), "routes", ()), prefix) or ANY) + path
 
 
@@ -83,7 +83,7 @@ def _fits(route: Any, scope: Scope) -> bool:
 
 
 def _mounts(routes: Iterable[Any], prefix: str) -> str | None:
-    """Return the template of the mounts that matched ``prefix``, or None if no mount did."""
+    """Return the path template of the mounts that matched ``prefix``, or None if no mount did."""
     for route in routes:
         if isinstance(route, Mount):
             found = _through(route, prefix)
@@ -107,7 +107,7 @@ def _through(mount: Mount, prefix: str) -> str | None:
 
 
 def _included(route: Any, prefix: str) -> str | None:
-    """Return the template of a mount inside an included router, or None if there is no such mount.
+    """Return the template of a mount inside an included router, or None if no mount matches.
 
     Newer versions of FastAPI store an included router as an object in the list of routes.
     """

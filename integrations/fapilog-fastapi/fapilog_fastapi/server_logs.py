@@ -1,4 +1,4 @@
-"""Drops the records of uvicorn and hypercorn about requests that fapilog logs.
+"""Drops the log records of uvicorn and hypercorn about requests that fapilog logs.
 
 The module adds filters to the loggers of these servers.  The filters stay in place when the
 server calls ``logging.config.dictConfig``.  They do not drop records of applications without
@@ -54,19 +54,19 @@ _FILTERS: Final = {
 }
 
 
-# The middleware objects in use; weak references do not prevent their deletion.
+# The middleware objects in use; the weak references do not keep them alive.
 _users: Final[WeakSet[object]] = WeakSet()
 
 
 def install(user: object) -> None:
-    """Add the filters to the servers' loggers for a middleware; a second call does nothing."""
+    """Add the filters to the loggers of servers; a second call for ``user`` does nothing."""
     _users.add(user)
     for name, server_filter in _FILTERS.items():
         logging.getLogger(name).addFilter(server_filter)
 
 
 def release(user: object) -> None:
-    """Remove the filters if ``user`` was the last middleware in use."""
+    """Remove the filters if ``user`` was the last middleware object in use."""
     _users.discard(user)
     if _users:
         return
