@@ -1,11 +1,16 @@
-"""fapilog for FastAPI and Starlette: logs one completion record per request.
+"""Logs the requests of FastAPI and Starlette applications with fapilog.
 
-This module only exports the public names.  The package imports only public names of
-fapilog, and fapilog never imports the package.  Read ``middleware`` first.  The
-middleware makes one ``exchange`` per request, which observes the request until it ends.
-Then ``completion`` writes the record.  The middleware also serves the application's
-``lifespan``, at whose end all records are delivered.  ``installation`` puts the
-middleware around an application, and ``stack`` finds the application's layers.
+The package logs one record per request when the request ends: the completion record.
+This file only exports the public names.  In the other modules:
+
+- ``middleware`` is the ASGI middleware.
+- ``exchange`` stores the state of one request.
+- ``completion`` logs the completion record.
+- ``lifespan`` delivers all records when the application shuts down.
+- ``installation`` puts the middleware around an application.
+- ``stack`` searches the application's other middleware.
+
+The package imports fapilog; fapilog never imports the package.
 """
 
 from fapilog_fastapi.installation import install, uninstall

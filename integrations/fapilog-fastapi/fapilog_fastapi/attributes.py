@@ -1,4 +1,4 @@
-"""Makes the attributes of a request, named by the HTTP semantic conventions.
+"""Builds the log attributes of an HTTP request, named as in OpenTelemetry's HTTP conventions.
 
 Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/ and
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span.
@@ -16,29 +16,33 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-#: Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/ (http.request.method)
+#: The HTTP methods that OpenTelemetry's conventions list for ``http.request.method``.
+#: Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 _METHODS: Final = frozenset(
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]
 )
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-#: The maximum number of digits in an accepted ``Content-Length``: sizes up to a petabyte.
+#: A ``Content-Length`` with more digits is treated as invalid; 15 digits allow almost a
+#: petabyte.
 _MAX_DIGITS: Final = 15
 
 
 def known_methods() -> frozenset[str]:
-    """Return the HTTP methods that are reported by name.
+    """Return the HTTP methods that logs and metrics report unchanged.
 
-    They are listed in OpenTelemetry's environment variable, or else in the conventions.
+    The environment variable ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS`` replaces the list of
+    OpenTelemetry's conventions.  All other methods are reported as ``_OTHER``.
     """
     given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "")
     return frozenset(name.strip() for name in given.split(",") if name.strip()) or _METHODS
 
 
 def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
-    """Return the headers of a scope or a message, and replace an iterator with a list.
+    """Return the headers of an ASGI scope or message as a list or a tuple.
 
-    ASGI allows any iterable, or no headers at all.  An iterator can be read only
-    once, and the application or the server still has to read the headers.
+    ASGI allows any iterable, or no headers at all.  An iterator can be read only once, and
+    the application or the server has to read it too.  Therefore an iterator in ``holder`` is
+    replaced with a list.
 
     Source: https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope
     """
@@ -49,9 +53,11 @@ def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]
 
 
 def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """Return the attributes that HTTP requests and WebSockets share.
+    """Return the log attributes that HTTP requests and WebSockets have in common.
 
-    The names of ``headers`` are in lower case.
+    Args:
+        scope: the ASGI scope of the request.
+        headers: the request's headers, with names in lower case.
     """
     scheme = scope.get("scheme", "http")
     attributes: dict[str, Any] = {"url.path": scope["path"], "url.scheme": scheme}
@@ -75,7 +81,7 @@ def request_attributes(scope: Scope, headers: Mapping[bytes, bytes]) -> dict[str
 
 @lru_cache(maxsize=256)
 def _authority(host: bytes, scheme: str) -> tuple[str | None, int | None]:
-    """Return the name and port of a ``Host`` header, or twice None if the header is malformed."""
+    """Return the host and port of a ``Host`` header, or two None values if it is malformed."""
     try:
         parts = urlsplit("//" + host.decode("latin-1"))
         if parts.username is not None or parts.path or parts.query or parts.fragment:
@@ -93,6 +99,6 @@ def length(value: bytes | None) -> int | None:
 
 
 def type_name(kind: type[BaseException]) -> str:
-    """Return the qualified name of an exception's type, for ``error.type``."""
+    """Return the qualified name of an exception class, for the log attribute ``error.type``."""
     module = kind.__module__
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"

@@ -1,9 +1,8 @@
-"""Turns the captured bytes of a body into a value that can be redacted.
+"""Turns the first bytes of a request or response body into a value that can be logged.
 
-Redaction finds most secrets by the names of their fields, so a body is logged
-as fields if it has any.  In the text of a truncated JSON document, redaction could
-not find the names (``{"login": {"password": ["a``), so only the complete fields of
-such a document are kept.
+The value is redacted later.  Redaction recognizes most secrets by the names of their fields,
+so JSON and forms are logged as fields, not as text.  Of a JSON document that was cut off,
+such as ``{"login": {"password": ["a``, only complete fields are logged.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 
-#: Means that no part of the body may be shown.  None would mean JSON's null.
+#: Returned instead of a value if no part of a body may be logged.  None would mean JSON's null.
 NOTHING: Final = object()
-#: The maximum number of form fields that are read; further fields are omitted.
+#: The maximum number of fields of a form that are logged; further fields are omitted.
 MAX_FIELDS: Final = 256
 
-# The client chooses the label, and codecs.lookup would import a module of that
-# name, so only these labels are accepted.
+# Maps the accepted ``charset`` labels of content types to Python codecs.  Clients choose the
+# label, and codecs.lookup() imports a module named after it, so other labels are not looked up.
 # Source: https://encoding.spec.whatwg.org/#names-and-labels
 _CHARSETS: Final = {
     "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "cp1252", "ascii": "cp1252",
@@ -38,10 +37,11 @@ _MARKS: Final = {
 
 
 def codec_of(charset: str, data: bytes = b"") -> str:
-    """Return Python's codec for the label of a charset, or UTF-8 if the label is unknown.
+    """Return the Python codec for a ``charset`` label, or UTF-8 if the label is unknown.
 
-    A byte order mark at the beginning of ``data`` overrides the label.  The codec
-    ``utf-16`` is never returned, because it raises without such a mark.
+    A byte order mark at the beginning of ``data`` overrides the label.  The codec ``utf-16``
+    is never returned, because its incremental decoder raises an error without a byte order
+    mark.
     """
     for mark, codec in _MARKS.items():
         if data.startswith(mark):
@@ -50,25 +50,26 @@ def codec_of(charset: str, data: bytes = b"") -> str:
 
 
 def content_of(data: bytes, kind: str, charset: str, *, whole: bool) -> tuple[Any, bool]:
-    """Return the value to log for a body, and whether it is the complete body.
+    """Return the value to log for a body, and whether the value represents the complete body.
 
-    Takes time linear in the size of the captured data, about a millisecond for
-    64 KB.  Never raises; thread-safe.
+    Takes time proportional to the size of ``data``: about a millisecond for 64 KB.  Never
+    raises; thread-safe.
 
     Args:
         data: the first bytes of the body, or all of them.
         kind: ``json``, ``form`` or ``text``.
-        charset: the label of the encoding; undecodable bytes become U+FFFD.
-        whole: whether ``data`` is the whole body.
+        charset: the ``charset`` label of the content type; undecodable bytes become U+FFFD.
+        whole: whether ``data`` is the complete body.
 
     Returns:
-        The value, or :data:`NOTHING` if no part can be shown safely.
+        The value, or :data:`NOTHING` if no part of the body can be logged safely; and whether
+        the value represents the complete body.
     """
     codec = codec_of(charset, data)
-    # Truncated data may end within a character, which is not an error.
+    # Truncated data may end within a character; an incremental decoder does not report that.
     decoder = codecs.getincrementaldecoder(codec)(errors="replace")
     text = decoder.decode(data, final=whole).lstrip("\ufeff")
-    # JSON also arrives with other content types: curl declares it as a form by default.
+    # Clients send JSON with other content types too: ``curl -d`` declares all data as a form.
     if kind == "json" or text.lstrip()[:1] in {"{", "["}:
         return _json(text, whole=whole)
     if kind == "form":
@@ -77,10 +78,10 @@ def content_of(data: bytes, kind: str, charset: str, *, whole: bool) -> tuple[An
 
 
 def _json(text: str, *, whole: bool) -> tuple[Any, bool]:
-    if not whole:  # a truncated number would be a different number
+    if not whole:  # remove a number at the end: it may be incomplete
         text = text.rstrip("0123456789+-.eE")
     try:
-        # The partial mode omits incomplete names, strings and literals.
+        # ``allow_partial`` omits an incomplete name, string or literal at the end of the text.
         return from_json(text, allow_partial=not whole), whole
     except ValueError:
         return NOTHING, False
@@ -104,7 +105,7 @@ def _form(text: str, codec: str, *, whole: bool) -> tuple[Any, bool]:
 def _text(text: str, *, whole: bool) -> tuple[Any, bool]:
     if "\0" in text:
         return NOTHING, False
-    if not whole:  # redaction would not recognise half a key or token
+    if not whole:  # omit the last word: redaction might not recognise half a secret
         words = text.rsplit(None, 1)
         text = text.rstrip() if text[-1:].isspace() else "".join(words[: len(words) - 1])
         if not text:

@@ -1,8 +1,8 @@
-"""The completion record, which is logged at the end of a request.
+"""Logs the completion record: the record that summarizes a request when the request ends.
 
-Each middleware has one recorder, which prepares the options at start.  At the
-end of a request, the recorder reads the exchange, decides the severity and the
-sampling, and logs the record with the ids of the request's span.
+Each ``FapilogMiddleware`` has one ``Recorder``.  When a request ends, the ``Recorder`` reads
+the state of the request from its ``Exchange``.  It decides whether the request is logged, and
+with which severity, and logs the record with the request's trace and span ids.
 """
 
 from __future__ import annotations
@@ -41,31 +41,35 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-#: The name of the logger that writes the completion records, and so of their scope.
+#: The name of the logger, and so of the OpenTelemetry scope, of the completion records.
 LOGGER: Final = "fapilog_fastapi"
-#: Event names; OpenTelemetry's conventions do not define names for these events yet.
+#: The event names of the records; OpenTelemetry's conventions do not yet define names for them.
 REQUEST_COMPLETED: Final = "http.server.request.completed"
 WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
 EXCEPTION: Final = "http.server.request.exception"
-#: The names of bound fields that are also parameters of ``Logger.log``.
+#: Fields with these names would be mistaken for the parameters of ``Logger.log``.
 _PARAMETERS: Final = ("event_name", "extra", "stack_info", "stacklevel")
-#: The maximum number of fields that handlers can add: a record's maximum number of attributes.
+#: The maximum number of fields that the application can add to a completion record.
 MAX_FIELDS: Final = 128
 
 _REFUSAL: Final = 400
-#: Statuses of responses without a body: servers drop any body that is sent.
+#: HTTP statuses of responses without a body: servers drop a body that the application sends.
 #: Source: https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
 _BODILESS: Final = frozenset({204, 304})
 _QUIET: Final = 30.0
 
 
 class Recorder:
-    """Writes the records of one middleware.  Its methods neither raise nor block.
+    """Logs the completion records of one ``FapilogMiddleware``.
+
+    The methods neither raise nor block.
 
     Attributes:
-        header: the name of the request-id header in lower case, or b"" if the option is None.
+        header: the name, in lower case, of the header for the request's id, or b"" if the
+            option ``request_id_header`` is None.
         adds_headers: whether headers are added to responses.
-        releases_sampled: whether held debug records are released if the trace is sampled.
+        releases_sampled: whether the buffered debug records of a request are logged as soon
+            as its trace proves to be sampled.
     """
 
     def __init__(self, options: Options) -> None:
@@ -75,7 +79,8 @@ class Recorder:
         self.hold = options.hold
         self.releases_sampled = self.hold is not None and self.hold.sampled
         wanted = options.metrics
-        # Even with metrics=False, requests are counted for /metrics if that route is served.
+        # With metrics=False, a RequestMetrics does not use OpenTelemetry, but still counts
+        # requests for the route /metrics, if that route was added.
         self.metrics = RequestMetrics(opentelemetry=wanted) if isinstance(wanted, bool) else wanted
         self._log = fapilog.get_logger(LOGGER)
         self._severities = severity_table(options.severity)
@@ -86,10 +91,10 @@ class Recorder:
         self._troubles: dict[str, tuple[float, int]] = {}
 
     def complete(self, exchange: Exchange, duration: float) -> None:
-        """Log the completion record of an exchange that took ``duration`` seconds.
+        """Log the completion record of a request that took ``duration`` seconds.
 
-        The record has the ids of the exchange's span, even if the span has ended or
-        another span is current.
+        The record has the ids of ``exchange.span``, even if that span has ended or another
+        span is current.
         """
         try:
             with _within(exchange.span):
@@ -124,7 +129,8 @@ class Recorder:
         if query := exchange.scope.get("query_string"):
             attributes["url.query"] = redact_query(query)
         self._ending(exchange, status, failed, attributes)
-        # If no response started, the body shows the status 500, which implies the outcome.
+        # A failed request without a response is logged with the status 500.  Adding the word
+        # "failed" to the log message would be redundant.
         is_shown = exchange.status is None and exchange.outcome == FAILED
         ending = "" if is_shown else exchange.outcome
         words = (name, route or exchange.scope["path"], self._code(exchange, status), ending)
@@ -133,10 +139,10 @@ class Recorder:
         log.log(Severity(severity), body, **attributes)
 
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
-        """Return the logger, and the fields that were bound in the request.
+        """Return the logger, and the fields of the request that its method ``log`` accepts.
 
-        ``log`` would take some of these fields for its own parameters.  Of these,
-        ``exc_info`` is omitted, and the rest are bound to the returned logger.
+        Fields with the names of parameters of ``log`` are bound to the returned logger
+        instead.  The field ``exc_info`` is omitted.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)
@@ -146,7 +152,7 @@ class Recorder:
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
     ) -> None:
-        """Add the attributes that only some requests have: outcome, payloads, error."""
+        """Add the request's outcome, its headers and bodies, and its error, if there are any."""
         if exchange.outcome:
             attributes["request.outcome"] = exchange.outcome
         if isinstance(exchange.error, DISCONNECTS):
@@ -178,9 +184,9 @@ class Recorder:
         )
 
     def _status(self, exchange: Exchange) -> int | None:
-        """Return the status that the client gets, or None.
+        """Return the response status that the client receives, or None if it receives no response.
 
-        If the application failed before the response started, the server answers with 500.
+        If the application failed before it started a response, the server responds with 500.
         """
         if exchange.status is None and exchange.outcome == FAILED:
             return None if isinstance(exchange, WebSocketExchange) else FAILURE
@@ -189,7 +195,7 @@ class Recorder:
     def _http_attributes(
         self, exchange: Exchange, status: int | None, attributes: dict[str, Any]
     ) -> int:
-        """Add the attributes that only HTTP requests have, and return the severity."""
+        """Add the attributes that only HTTP requests have, and return the record's severity."""
         if status is not None:
             attributes["http.response.status_code"] = status
         if (size := request_size(exchange)) is not None:
@@ -205,7 +211,7 @@ class Recorder:
         return self._severities.get(status or 0, INFO)
 
     def _websocket_attributes(self, exchange: WebSocketExchange, attributes: dict[str, Any]) -> int:
-        """Add the attributes that only WebSockets have, and return the severity."""
+        """Add the attributes that only WebSockets have, and return the record's severity."""
         attributes["network.protocol.name"] = "websocket"
         attributes["websocket.accepted"] = exchange.accepted
         if exchange.status is not None:
@@ -226,7 +232,10 @@ class Recorder:
         return str(status or "")
 
     def _method(self, method: str, attributes: dict[str, Any]) -> str:
-        """Add the method's attributes and return its name; unknown methods become ``_OTHER``."""
+        """Add the HTTP method to ``attributes``, and return the method for the log message.
+
+        For an unknown method, the attribute is ``_OTHER`` and the message says ``HTTP``.
+        """
         if method in self._methods:
             attributes["http.request.method"] = method
             return method
@@ -241,7 +250,7 @@ class Recorder:
         failed: bool,
         attributes: dict[str, Any],
     ) -> None:
-        """Add the attributes of an exception, with a stack trace if the request failed."""
+        """Add the attributes of an exception, with its stack trace if the request failed."""
         if is_validation_error(error):
             attributes.update(validation_errors(error, inputs=self.options.validation_inputs))
             return
@@ -252,7 +261,8 @@ class Recorder:
             return
         answer = "" if exchange.outcome == FAILED else answer_of(error, self._status(exchange))
         if answer:
-            # The application chose this answer, so only an error with a cause gets a stack trace.
+            # The application raised this exception to choose the response.  The stack trace is
+            # logged only if another exception caused this exception.
             attributes["error.type"] = answer
             if error.__cause__ is None:
                 return
@@ -264,14 +274,14 @@ class Recorder:
             mark_as_logged(error)
 
     def late(self, exchange: Exchange, error: Exception) -> None:
-        """Log an exception that was raised after the response, such as in a background task.
+        """Log an exception that was raised after the response was sent, as in a background task.
 
-        Does nothing if the completion record already has the exception.
+        Does nothing if the completion record already contains the exception.
         """
         if id(error) == exchange.logged:
             return
         if isinstance(error, DISCONNECTS):
-            mark_as_logged(error)  # the completion record shows the outcome
+            mark_as_logged(error)  # the server need not log that the client disconnected
             return
         try:
             if exchange.hold is not None:
@@ -290,7 +300,10 @@ class Recorder:
             self.trouble("an exception after a response", failure)
 
     def _is_sampled(self, span: Span | None) -> bool:
-        """Whether a successful request is logged.  All processes decide alike for one trace.
+        """Return whether a successful request is logged, according to the option ``sample``.
+
+        The decision depends on the trace id, if there is one, so that all processes make the
+        same decision for a trace.
 
         Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#traceidratiobased
         """
@@ -301,7 +314,10 @@ class Recorder:
         return span.get_span_context().trace_id & ((1 << 64) - 1) < self._sampled_ids
 
     def trouble(self, what: str, error: Exception) -> None:
-        """Log a failure that must not fail the request, at most once per 30 s for each ``what``."""
+        """Log a failure of the operation ``what``, which must not make the request fail.
+
+        Failures of the same operation are logged at most once per 30 seconds.
+        """
         now = time.monotonic()
         last, count = self._troubles.get(what, (-_QUIET, 0))
         if now - last < _QUIET:
@@ -312,13 +328,19 @@ class Recorder:
 
 
 def request_size(exchange: Exchange) -> int | None:
-    """Return the declared or counted size of the request's body, or None if it has no body."""
+    """Return the size of the request's body in bytes, or None if the request has no body.
+
+    A valid ``Content-Length`` header takes precedence over the number of received bytes.
+    """
     declared = length(exchange.headers.get(b"content-length"))
     return (exchange.request_size or None) if declared is None else declared
 
 
 def response_size(exchange: Exchange) -> int | None:
-    """Return the size of the response's body, or None if it has no body or an unknown size."""
+    """Return the size of the response's body in bytes.
+
+    None means that the size is unknown or that the response has no body.
+    """
     status = exchange.status
     if status is None or status in _BODILESS or exchange.scope.get("method") == "HEAD":
         return None
@@ -326,10 +348,10 @@ def response_size(exchange: Exchange) -> int | None:
 
 
 def answer_of(error: BaseException, status: int | None) -> str:
-    """Return the status or code of an exception that became the application's answer, else "".
+    """Return the status or close code that the application sent by raising ``error``, else "".
 
-    An exception that did not become the answer, such as one raised by a
-    middleware, is a fault.
+    Only an ``HTTPException`` with the response's status, or a ``WebSocketException``, counts
+    as a deliberate response.  All other exceptions are failures.
     """
     if isinstance(error, HTTPException) and error.status_code == status:
         return str(status)
@@ -339,7 +361,7 @@ def answer_of(error: BaseException, status: int | None) -> str:
 
 
 def _within(span: Span | None) -> AbstractContextManager[object]:
-    """Return a context manager that makes ``span``, if there is one, the current span."""
+    """Return a context manager that makes ``span`` the current span, unless ``span`` is None."""
     if span is None or span is get_current_span():
         return nullcontext()
     return use_span(span, record_exception=False, set_status_on_exception=False)

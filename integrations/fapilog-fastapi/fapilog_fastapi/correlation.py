@@ -1,7 +1,8 @@
-"""The request's id, read from a header or generated, and the caller's trace.
+"""Determines the id of a request and the trace of its caller from the request's headers.
 
-The id goes into every record of the request and back to the client, so a
-header's value is used only if it is short and contains only harmless characters.
+The id is added to every record of the request and sent back to the client.  Therefore an id
+from a header is used only if it is short and contains only harmless characters.  If the
+header has no such id, a random id is generated.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
     Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
-#: The name of the record attribute with the request's id.
+#: The name of the log attribute that contains the request's id.
 REQUEST_ID: Final = "request.id"
 _ALLOWED: Final = re.compile(rb"[A-Za-z0-9._:@/+=\-]{1,128}").fullmatch
 
-# Ids must be unique but not secret, and os.urandom would cost a system call per id.
-# random's shared generator is not used, because applications may seed it.
+# Request ids must be unique but not secret, and os.urandom would cost a system call per id.  The
+# generator that the module ``random`` shares is not used, because applications may seed it.
 _random: Final = random.Random()  # noqa: S311 - not a secret
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
@@ -39,8 +40,9 @@ def request_id(given: bytes | None) -> str:
     """Return the id of a request.
 
     Args:
-        given: the header's value, which is used if it consists of 1 to 128 letters,
-            digits and ``._:@/+=-``.  Otherwise the id is 32 random hex digits.
+        given: the value of the request's id header, or None.  It is returned if it consists
+            of 1 to 128 letters, digits and ``._:@/+=-``.  Otherwise 32 random hex digits are
+            returned.
     """
     if given is not None and _ALLOWED(given):
         return given.decode("ascii")
@@ -48,10 +50,10 @@ def request_id(given: bytes | None) -> str:
 
 
 class _Headers(Getter["Headers"]):
-    """Lets a propagator read the headers of a scope.
+    """Reads the headers of an ASGI scope for OpenTelemetry's propagators.
 
     The values of repeated headers are joined with a comma.  Two ``traceparent`` headers
-    are therefore invalid, and two ``tracestate`` headers are both used.
+    therefore become an invalid value, and two ``tracestate`` headers become a valid list.
 
     Source: https://www.rfc-editor.org/rfc/rfc9110#section-5.3
     """
@@ -69,25 +71,25 @@ _HEADERS: Final = _Headers()
 
 
 def carrier_names() -> frozenset[bytes]:
-    """Return the names of the headers that the global propagator reads."""
+    """Return the headers that OpenTelemetry's global propagator reads, in lower case."""
     return frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
 
 
 def remote_context(headers: Headers) -> Context:
-    """Return the current context with the trace from the caller's headers added."""
+    """Return the current OpenTelemetry context, with the trace from the caller's headers added."""
     return propagate.extract(headers, getter=_HEADERS)
 
 
 def active_span() -> Span | None:
-    """Return the current span, or None if it is not valid."""
-    if not get_current():  # faster than checking an invalid span
+    """Return OpenTelemetry's current span, or None if the current span is not valid."""
+    if not get_current():  # an empty context contains no span
         return None
     span = get_current_span()
     return span if span.get_span_context().is_valid else None
 
 
 def trace_headers(span: Span) -> list[tuple[bytes, bytes]]:
-    """Return ``traceparent`` and ``x-trace-id`` for a response.
+    """Return the response headers ``traceparent`` and ``x-trace-id`` for a span.
 
     Source: https://www.w3.org/TR/trace-context/#traceparent-header
     """

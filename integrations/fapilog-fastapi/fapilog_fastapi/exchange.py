@@ -1,8 +1,9 @@
-"""The state of one request, from its start to its completion record.
+"""Stores the state of one request, from its start to its completion record.
 
-An exchange replaces ``receive`` and ``send`` of one request and reads the messages
-that pass through them.  It changes only the headers of the response.  However the
-request ends, the exchange calls the recorder, which writes the completion record.
+An ``Exchange`` wraps the ASGI callables ``receive`` and ``send`` of one request and reads the
+messages that pass through them.  It changes only the headers of the response.  When the
+request ends, for whatever reason, the ``Exchange`` calls the ``Recorder``, which logs the
+completion record.
 """
 
 from __future__ import annotations
@@ -28,53 +29,59 @@ if TYPE_CHECKING:
 
     from fapilog_fastapi.completion import Recorder
 
-#: The key of the exchange in the ASGI scope, which mounted applications share.
+#: The key of the request's ``Exchange`` in the ASGI scope; mounted applications see it too.
 KEY: Final = "fapilog_fastapi"
 
-#: Outcomes of requests whose response was not sent completely.
+#: The outcomes of requests whose response was not sent completely.
 DISCONNECTED: Final = "disconnected"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 INCOMPLETE: Final = "incomplete"
 _BODIES: Final = frozenset({"http.response.body", "http.response.zerocopysend"})
-#: The lowest response status that is a failure.
+#: A response status of 500 or higher means that the request failed.
 FAILURE: Final = 500
-#: The code with which a server closes a WebSocket after a failure.
+#: The close code that a server sends when a WebSocket fails because of an internal error.
 #: Source: https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1
 INTERNAL_ERROR: Final = 1011
-#: The exceptions that frameworks raise when the client has disconnected.
+#: The exceptions that Starlette raises when the client has disconnected.
 DISCONNECTS: Final = (ClientDisconnect, WebSocketDisconnect)
 
 
 def is_fault(error: BaseException | None) -> bool:
-    """Whether an exception is the application's fault, not a disconnected client."""
+    """Return whether ``error`` is an ``Exception`` that does not report a disconnected client."""
     return isinstance(error, Exception) and not isinstance(error, DISCONNECTS)
 
 
 class Serving(NamedTuple):
-    """The value of :data:`CURRENT` during a request; all requests of a middleware share it.
+    """How the middleware treats the current request: the value of :data:`CURRENT`.
 
-    Event loops keep the contexts of cancelled timers for a long time.  So this object
-    does not refer to the exchange, which could otherwise not be freed after the request.
+    asyncio can keep the context variables of a request alive long after its end, in cancelled
+    timers.  Therefore this object does not refer to the ``Exchange``, so that the
+    ``Exchange`` can be freed.
+
+    Attributes:
+        is_logged: whether the request gets a completion record.
+        hides_access_log: whether the request is omitted from the server's access log.
     """
 
     is_logged: bool
     hides_access_log: bool
 
 
-#: How the current request is served, or None outside of requests.
+#: How the middleware treats the current request, or None outside of requests.
 CURRENT: Final[ContextVar[Serving | None]] = ContextVar("fapilog_fastapi", default=None)
 
 
 def is_in_request() -> bool:
-    """Whether the running code belongs to a request that gets a completion record."""
+    """Return whether the calling code runs in a request that gets a completion record."""
     serving = CURRENT.get()
     return serving is not None and serving.is_logged
 
 
 def bind_to_request(fields: dict[str, Any]) -> None:
-    """Bind fields to the rest of the request and to its completion record."""
-    # There is no __exit__ call: the middleware resets the context after the request.
+    """Add fields to all later records of the current request, and to its completion record."""
+    # __exit__() is never called: the middleware restores the context variables after the
+    # request.
     fapilog.bind(**fields).__enter__()
 
 
@@ -83,17 +90,23 @@ class Exchange:
 
     Attributes:
         fields: the fields that were bound during the request.
-        routed: the ASGI scope of the innermost router, which contains the route.
-        response_size: the bytes of the response's body, or None if only the server counts them.
-        span: the server's span, or the caller's span if this process has none.
+        routed: the ASGI scope of the innermost router, which contains the matched route.
+        response_size: the size of the response's body in bytes, or None if the server sends a
+            file of unknown size.
+        span: the request's span in this process, or the caller's span if this process has not
+            started a span.
         status: the status of the response, or None before the response starts.
-        error: the exception that was raised during the request, handled or not.
-        logged: the ``id()`` of the exception whose stack trace is on the record.
-        outcome: why the response is not complete, or "" if it is complete.
-        broken: whether the application failed although outcome and status do not show it.
-        duration: how long the request took, in seconds, or None while it is running.
-            After a 5xx response the duration is set, although an exception may follow.
-        ended: whether the completion record has been written.
+        error: the exception that the application raised during the request, even if a handler
+            turned it into a response.
+        logged: the ``id()`` of the exception whose stack trace is in the completion record,
+            or 0.
+        outcome: why the response is not complete, such as ``disconnected``, or "" if it is
+            complete.
+        broken: whether the application failed although ``outcome`` and ``status`` show no
+            failure.
+        duration: how long the request took, in seconds, or None until the response or the
+            request has ended.
+        ended: whether the completion record has been logged.
     """
 
     def __init__(
@@ -131,9 +144,10 @@ class Exchange:
         self._send = send
 
     def note_span(self) -> None:
-        """Use the current span, if there is one, as the request's span.
+        """Store the current OpenTelemetry span, if there is one, as the request's span.
 
-        The middleware and then each probe call this method, so the innermost span wins.
+        The middleware calls this method first, and each ``Probe`` calls it further inside, so
+        the innermost span is the final value.
         """
         span = active_span()
         if span is None:
@@ -143,12 +157,13 @@ class Exchange:
             self.hold.release()
 
     async def add_context(self) -> dict[str, Any]:
-        """Call the application's context hook, only once, and bind the fields it returns.
+        """Call the function from the option ``context``, and bind the fields that it returns.
 
-        If the hook fails, the failure is logged and no field is bound.
+        The function is called only once per request.  If it fails, the failure is logged and
+        no fields are bound.
 
         Returns:
-            The hook's fields; an empty dict on later calls.
+            The fields that were bound; an empty dict on later calls or after a failure.
         """
         hook, self._hook = self._hook, None
         if hook is None:
@@ -165,7 +180,7 @@ class Exchange:
         return fields
 
     def fail(self, error: BaseException) -> None:
-        """End the exchange because the application raised ``error`` and did not handle it."""
+        """End the request because the application raised ``error`` and did not handle it."""
         if self.ended:
             if isinstance(error, Exception):
                 self.recorder.late(self, error)
@@ -187,16 +202,20 @@ class Exchange:
         self.end()
 
     def end(self) -> None:
-        """Write the completion record, once.  Never raises."""
+        """Log the completion record, unless it has already been logged.  Never raises."""
         if not self.ended:
             self.ended = True
             if self.duration is None:
                 self.duration = perf_counter() - self.started
             self.recorder.complete(self, self.duration)
-            self.error = None  # its traceback refers to this object: break the cycle
+            self.error = None  # break the reference cycle: the traceback refers to self
 
     def with_headers(self, message: Message) -> Message:
-        """Return the start of a response with the headers that the options add."""
+        """Return the start of a response, with the request id and trace headers added.
+
+        The options decide which of these headers are added.  A header that the application
+        has set is not replaced.
+        """
         recorder = self.recorder
         if not recorder.adds_headers:
             return message
@@ -210,16 +229,19 @@ class Exchange:
 
 
 class HTTPExchange(Exchange):
-    """An HTTP request.  The record is written after the last message of the response was sent."""
+    """The state of an HTTP request.
+
+    The completion record is logged after the response was sent.
+    """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._answer = 0  # the response's status; set even after the client disconnected
+        self._answer = 0  # the response's status; set even if the client has disconnected
         self._headers: Any = ()
         self._trailers = False
 
     async def receive(self) -> Message:
-        """Receive a message, count the body's bytes, and detect whether the client disconnects."""
+        """Receive an ASGI message, count the body's bytes, and detect a client's disconnection."""
         message = await self._receive()
         kind = message["type"]
         if kind == "http.request":
@@ -229,7 +251,10 @@ class HTTPExchange(Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """Add headers to a message, send it, and end the exchange after the last message."""
+        """Send an ASGI message, and end the request after the last message of the response.
+
+        Headers are added to the message that starts the response.
+        """
         kind = message["type"]
         if kind == "http.response.start":
             if self._hook is not None:
@@ -254,7 +279,7 @@ class HTTPExchange(Exchange):
         self.response_size = self.response_size + size if known else None  # type: ignore[operator]
 
     def finish(self) -> None:
-        """End the exchange because the application returned."""
+        """End the request because the application returned."""
         if self.ended:
             return
         if self.duration is None:
@@ -262,7 +287,7 @@ class HTTPExchange(Exchange):
         self.end()
 
     def _start(self, message: Message) -> Message:
-        """Store the response's status, and return the message with the headers added."""
+        """Store the response's status, and return the result of ``with_headers``."""
         self._answer = message["status"]
         if not self.was_disconnected:
             self.status = self._answer
@@ -276,19 +301,23 @@ class HTTPExchange(Exchange):
             self.outcome = DISCONNECTED
             self.broken = self._answer >= FAILURE and is_fault(self.error)
         if self._answer >= FAILURE and self.error is None:
-            # Wait for the exception: without an inner probe, it arrives after the response.
+            # The exception that caused this response may be raised only after the response was
+            # sent.  The completion record has to contain it, so the record is not logged yet.
             self.duration = perf_counter() - self.started
             return
         self.end()
 
 
 class WebSocketExchange(Exchange):
-    """A WebSocket.  The record is written after the application has returned.
+    """The state of a WebSocket.
+
+    The completion record is logged after the application has returned.
 
     Attributes:
-        accepted: whether the handshake was answered with 101.
-        code: the code of the first close message, from either side.
-        closed_by: ``"client"``, ``"server"``, or "" if neither side closed.
+        accepted: whether the application accepted the connection.
+        code: the close code of the first close message, from the client or from the server.
+        closed_by: ``"client"`` or ``"server"``: the sender of that message, or "" if there
+            was no close message.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -298,14 +327,14 @@ class WebSocketExchange(Exchange):
         self.closed_by = ""
 
     async def receive(self) -> Message:
-        """Receive a message, and store the code with which the client closes."""
+        """Receive an ASGI message, and store the client's close code, if any."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect" and not self.closed_by:
             self.closed_by, self.code = "client", message.get("code", 1005)
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message, add headers to the handshake, and store the server's close code."""
+        """Send an ASGI message, add headers to a handshake, and store the server's close code."""
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             if self._hook is not None:
@@ -320,14 +349,17 @@ class WebSocketExchange(Exchange):
         await self._send(message)
 
     def finish(self) -> None:
-        """End the exchange because the application returned."""
+        """End the request because the application returned."""
         if self.status is None and not self.closed_by:
             self.outcome = INCOMPLETE
         self.broken = self.closed_by == "server" and self.code == INTERNAL_ERROR
         self.end()
 
     def fail(self, error: BaseException) -> None:
-        """End the exchange with an error, which may only mean that the client closed."""
+        """End the request because the application raised ``error``.
+
+        A ``WebSocketDisconnect`` only reports that the client closed the connection.
+        """
         if isinstance(error, WebSocketDisconnect) and self.code is None:
             self.closed_by, self.code = "client", error.code
         super().fail(error)

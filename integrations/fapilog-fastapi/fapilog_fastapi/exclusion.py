@@ -1,8 +1,8 @@
-"""Decides which URLs are excluded, by the rules of OpenTelemetry's instrumentation.
+"""Decides which requests are excluded from logging, by the rules of OpenTelemetry's middleware.
 
-Regular expressions, separated by commas, are searched for anywhere in scheme,
-host and path.  An expression that starts with ``/`` is searched for in the path
-only, so a client cannot exclude its own requests with a ``Host`` header.
+The rules are regular expressions, which are searched for anywhere in scheme, host and path of
+the URL.  An expression that starts with ``/`` is searched for in the path only, so that a
+client cannot exclude its requests with a forged ``Host`` header.
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ if TYPE_CHECKING:
 
     Expression: TypeAlias = str | re.Pattern[str]
 
-#: The variables in which OpenTelemetry's instrumentation looks for excluded URLs, in order.
+#: The environment variables with the excluded URLs; the first variable that is set is used.
+#: OpenTelemetry's instrumentation reads the same variables in the same order.
 EXCLUDED_URLS: Final = ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "OTEL_PYTHON_EXCLUDED_URLS")
 
 
 class Exclusion:
-    """Matches excluded URLs.  Expressions that start with one ``/`` apply to the path only."""
+    """The regular expressions of the excluded URLs.
+
+    Expressions that start with one ``/`` are searched for in the path only.
+    """
 
     def __init__(self, patterns: Sequence[re.Pattern[str]]) -> None:
         self._paths = [p for p in patterns if _is_for_paths(p.pattern)]
         self._urls = [p for p in patterns if not _is_for_paths(p.pattern)]
 
     def matches(self, scope: Scope) -> bool:
-        """Whether a request is excluded."""
+        """Return whether the request with this ASGI scope is excluded."""
         if any(pattern.search(scope["path"]) for pattern in self._paths):
             return True
         url = _url(scope) if self._urls else ""
@@ -42,11 +46,12 @@ class Exclusion:
 
 
 def make_exclusion(given: Expression | Iterable[Expression] | None) -> Exclusion | None:
-    """Return the exclusion for the option ``exclude``, or None if nothing is excluded.
+    """Return an ``Exclusion`` for the option ``exclude``, or None if no URLs are excluded.
 
     Args:
-        given: expressions separated by commas, a compiled expression, or an iterable
-            of these; None reads the variables in :data:`EXCLUDED_URLS`.
+        given: a text with expressions that are separated by commas, a compiled expression, or
+            an iterable of expressions; None means the environment variables in
+            :data:`EXCLUDED_URLS`.
 
     Raises:
         ConfigurationError: ``exclude`` is not a regular expression.
@@ -74,12 +79,12 @@ def _compiled(part: object) -> re.Pattern[str]:
 
 
 def _is_for_paths(expression: str) -> bool:
-    # An expression with two slashes is for a host, such as //example.com/health.
+    # An expression that starts with two slashes matches a host, such as //example.com/health.
     return expression.startswith("/") and not expression.startswith("//")
 
 
 def _url(scope: Scope) -> str:
-    """Return the URL in the form that OpenTelemetry's instrumentation matches."""
+    """Return the URL of a request in the form that OpenTelemetry's instrumentation matches."""
     host = dict(headers_of(scope)).get(b"host", b"").decode("latin-1")
     if not host:
         name, port = scope.get("server") or ("", None)

@@ -1,9 +1,9 @@
-"""Reports each exception of the application once.
+"""Makes sure that each exception of the application is logged once.
 
-Exception handlers turn exceptions into responses, and servers log exceptions
-that reach them.  This module wraps exception handlers, so the exchange sees
-handled exceptions, and marks logged exceptions, so ``server_logs`` can drop the
-server's second report.
+Exception handlers turn exceptions into responses.  This module wraps the handlers, so that
+the ``Exchange`` of the request stores the exception.  Servers log the exceptions that are not
+handled.  This module stores an attribute in each exception that fapilog has logged, and the
+filters in ``server_logs`` drop the server's record of such an exception.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _WRAPPED: Final = "_fapilog_fastapi_wrapped"
 
 
 def mark_as_logged(error: BaseException) -> None:
-    """Mark an exception as logged, so that ``server_logs`` drops the server's report of it."""
-    with contextlib.suppress(Exception):  # without a mark, the server logs the error again
+    """Store an attribute in ``error``, so that ``server_logs`` drops the server's record of it."""
+    with contextlib.suppress(Exception):  # without the attribute, the server logs the error again
         vars(error)[_MARK] = True
 
 
 def unmark(error: BaseException) -> None:
-    """Remove the mark of an exception, so that the server logs it."""
-    with contextlib.suppress(Exception):  # objects without a __dict__ never have a mark
+    """Remove the attribute that ``mark_as_logged`` stores, so that the server logs ``error``."""
+    with contextlib.suppress(Exception):  # exceptions without a __dict__ do not have the attribute
         vars(error).pop(_MARK, None)
 
 
 def is_logged(error: object) -> bool:
-    """Whether the stack trace of ``error`` has been logged."""
+    """Return whether ``mark_as_logged`` was called for ``error``."""
     try:
         return isinstance(error, BaseException) and _MARK in vars(error)
     except Exception:  # noqa: BLE001 - an unusual class has no mark
@@ -49,20 +49,21 @@ def is_logged(error: object) -> bool:
 
 
 def is_validation_error(error: object) -> bool:
-    """Whether FastAPI raised ``error`` because a request failed validation."""
+    """Return whether FastAPI raised ``error`` because a request failed validation."""
     return isinstance(error, (RequestValidationError, WebSocketRequestValidationError))
 
 
 def validation_errors(error: Any, *, inputs: bool) -> dict[str, Any]:
-    """Return the attributes of a failed validation: the errors and their number.
+    """Return the log attributes of a failed validation: the errors and their number.
 
     Args:
-        error: FastAPI's exception; its messages may quote the client's values.
-        inputs: whether the messages and values are included.
+        error: FastAPI's validation error; its messages may quote values that the client sent.
+        inputs: whether to include the messages and the values that the client sent.
     """
     found = error.errors()
     names = ("loc", "type", *(("msg", "input") if inputs else ()))
-    # Redaction needs all names in the path to decide which values to mask.
+    # Redaction later decides by the names in the path which values to mask, so it needs all
+    # names.
     path = _whole_path if inputs else _path
     listed = [
         {name: path(e[name]) if name == "loc" else e[name] for name in names if name in e}
@@ -76,22 +77,22 @@ def _whole_path(location: Any) -> str:
 
 
 def _path(location: Any) -> str:
-    """Return the location of an error, with ``*`` for keys that the client may have chosen."""
+    """Return the path of an invalid value, with ``*`` for names that the client may choose."""
     return ".".join(str(part) if _is_plain(part) else "*" for part in location[:_MAX_PARTS])
 
 
 def _is_plain(part: object) -> bool:
-    """Whether a part of a location is an index, or may be the name of a field or a header."""
+    """Return whether ``part`` is an index, or looks like the name of a field or header."""
     if not isinstance(part, str):
         return True
     return len(part) <= _MAX_PART and part.replace("-", "_").isidentifier()
 
 
 def noting(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an exception handler, so that it first stores the exception in the exchange.
+    """Wrap an exception handler, so that it first stores the exception in the ``Exchange``.
 
-    A coroutine function stays a coroutine function, because Starlette runs other
-    functions in a thread.
+    The wrapper of a coroutine function is a coroutine function, because Starlette runs all
+    other functions in a thread.
     """
     if getattr(handler, _WRAPPED, False):
         return handler
@@ -114,7 +115,7 @@ def noting(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_async(handler: Any) -> bool:
-    """Whether Starlette treats the handler as a coroutine function."""
+    """Return whether Starlette treats the handler as a coroutine function."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(

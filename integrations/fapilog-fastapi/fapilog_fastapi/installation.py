@@ -1,8 +1,8 @@
-"""``fapilog_fastapi.install(app)`` puts the middleware around an application.
+"""Puts the middleware around an application, with ``fapilog_fastapi.install(app)``.
 
-The middleware must be outside all other layers, including the layers that an
-instrumentation adds later and the layer that turns exceptions into responses.  The
-application's list of middleware has no such position.  Therefore ``install`` replaces
+The middleware must be the outermost layer: outside the layer that turns exceptions into
+responses, and outside the layers that OpenTelemetry's instrumentation adds later.
+``app.add_middleware`` cannot add a layer in this position.  Therefore ``install`` replaces
 the application's class with a subclass, whose ``__call__`` runs the middleware.
 """
 
@@ -29,23 +29,24 @@ _classes: WeakKeyDictionary[type[Starlette], type[Starlette]] = WeakKeyDictionar
 
 
 def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
-    """Log the requests of a FastAPI or Starlette application through fapilog.
+    """Log the requests of a FastAPI or Starlette application with fapilog.
 
     Call it at any time before the first request, before or after middleware and
     instrumentation are added.  A second call only replaces the options.  Does
     not block.
 
-    At the end of the application's lifespan, all records are delivered; this takes
-    at most the option ``shutdown_timeout`` and does not block the event loop.  If
-    nothing has configured fapilog by the end of the application's start-up, the
-    environment configures it; a wrong variable stops the start.
+    When the application shuts down, all records are delivered; this takes at most
+    the time in fapilog's option ``shutdown_timeout`` and does not block the event loop.  If
+    fapilog is not configured at the end of the application's start-up, it is configured
+    from environment variables; an invalid variable makes the start-up fail.
 
     Args:
-        app: the application; the applications mounted on it are included.
+        app: the application; requests to applications mounted on it are logged too.
         **options: the options, as keyword arguments:
 
             - ``request_id_header`` (``"X-Request-ID"``): the header of requests and
-              responses that contains the id.  With None, only records contain ids.
+              responses that contains the request's id.  With None, the id is generated and
+              appears only in records.
             - ``trace_headers`` (False): whether responses get ``traceparent``
               and ``X-Trace-ID`` headers.
             - ``trace_context`` (True): whether the caller's trace headers are
@@ -54,17 +55,18 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
               function; the fields in the mapping are bound once per request.
             - ``exclude``: the URLs to exclude, as regular expressions, separated
               by commas or in a list.  Expressions that start with ``/`` are searched
-              for in the path, all others in scheme, host and path.  None reads
-              ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` and
-              ``OTEL_PYTHON_EXCLUDED_URLS``.
+              for in the path, all other expressions in scheme, host and path.  By default,
+              the environment variables ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` and
+              ``OTEL_PYTHON_EXCLUDED_URLS`` contain the expressions.
             - ``sample`` (1.0): the fraction of successful requests that are logged.
-            - ``slow``: the seconds after which a request is slow; slow requests
-              are always logged.
-            - ``severity``: severities by status or class, ``{"4xx": "INFO", 404: "DEBUG"}``.
-            - ``replace_access_log`` (True): whether the server's access lines are dropped.
+            - ``slow``: the duration in seconds from which a request is slow; slow
+              requests are always logged.
+            - ``severity``: the severities of completion records by status or class of
+              statuses, such as ``{"4xx": "INFO", 404: "DEBUG"}``.
+            - ``replace_access_log`` (True): whether the server's access log is suppressed.
             - ``validation_inputs`` (False): whether values that failed validation are logged.
-            - ``debug_on_error`` (False): whether debug records are held until the request
-              fails: True, or a :class:`DebugOnError`.
+            - ``debug_on_error`` (False): whether debug records are buffered and only
+              logged if the request fails: True, or a :class:`DebugOnError`.
             - ``payloads``: the headers and bodies to log, as a
               :class:`~fapilog_fastapi.payloads.PayloadLogging`.
             - ``metrics`` (False): whether OpenTelemetry measures the requests: True, or a
@@ -72,7 +74,7 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
 
     Raises:
         ConfigurationError: an option is wrong, or ``app`` is not a Starlette
-            application; the message names the fix.
+            application; the message says how to fix it.
     """
     given: object = app
     if not isinstance(given, Starlette):
@@ -91,8 +93,8 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
 def uninstall(app: Starlette) -> None:
     """Undo :func:`~fapilog_fastapi.install`; does nothing if ``install`` was not called.
 
-    The servers write access lines again when no other installed application and no
-    other :class:`FapilogMiddleware` remains.
+    The server's access log is enabled again, unless the process contains another installed
+    application or another :class:`FapilogMiddleware`.
     """
     plain = getattr(type(app), "_fapilog_plain", None)
     if plain is not None:
@@ -101,10 +103,10 @@ def uninstall(app: Starlette) -> None:
 
 
 def _installed_class(plain: type[Starlette]) -> type[Starlette]:
-    """Return a subclass of ``plain`` whose objects serve requests through the middleware.
+    """Return a subclass of ``plain`` whose instances serve requests through the middleware.
 
     Raises:
-        ConfigurationError: ``plain`` does not allow a subclass.
+        ConfigurationError: ``plain`` cannot be subclassed.
     """
     if plain in _classes:
         return _classes[plain]
@@ -115,7 +117,7 @@ def _installed_class(plain: type[Starlette]) -> type[Starlette]:
     body = {"__call__": serve, "__module__": plain.__module__, "__doc__": plain.__doc__}
     try:
         made = type(plain.__name__, (plain,), {**body, "_fapilog_plain": plain})
-    except Exception as error:  # the application's metaclass may raise anything
+    except Exception as error:  # a metaclass may raise any exception
         msg = f"app: {plain.__name__} cannot be subclassed ({error}): use FapilogMiddleware(app)"
         raise ConfigurationError(msg) from error
     _classes[plain] = made

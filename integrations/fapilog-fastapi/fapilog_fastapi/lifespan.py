@@ -1,8 +1,9 @@
-"""Starts fapilog with the application's lifespan, and delivers all records at its end.
+"""Configures fapilog when the application starts, and delivers all records at shutdown.
 
-The middleware serves the lifespan through :func:`serve_lifespan`, so ``install`` is
-enough; :func:`lifespan` also configures fapilog.  Exit hooks are not enough,
-because servers may end a process without running them.
+The middleware serves ASGI's lifespan through :func:`serve_lifespan`, so applications that
+call ``install`` need no further call. :func:`lifespan` is for applications that also
+configure fapilog.  ``atexit`` hooks would not be enough, because servers may end a process
+without running them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from fapilog_fastapi.completion import LOGGER
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: An unused logger name: setting its level configures fapilog if it is not configured yet.
+#: The name of a logger that writes no records.  Setting its level configures fapilog from
+#: environment variables, unless fapilog is already configured.
 _UNUSED: Final = "fapilog_fastapi.lifespan"
 
 Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
@@ -34,24 +36,27 @@ _log: Final = fapilog.get_logger(LOGGER)
 
 
 def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: Any) -> Lifespan:
-    """Return a lifespan that configures fapilog and delivers all records at the end.
+    """Return a lifespan that configures fapilog at start-up and delivers all records at shutdown.
 
-    Use it as ``FastAPI(lifespan=fapilog_fastapi.lifespan(own, sinks="otlp"))``.
-    The application's own lifespan runs inside it and keeps its state.  With options,
-    fapilog is configured at start-up and shut down at the end; before the shutdown,
-    exceptions from the application's lifespan are logged at ERROR.  Without options,
-    the current configuration stays, and fapilog is flushed at the end, as
-    :func:`fapilog_fastapi.install` does on its own; if fapilog is not configured
-    yet, the environment configures it.  The event loop is never blocked.
+    Use it as ``FastAPI(lifespan=fapilog_fastapi.lifespan(inner, sinks="otlp"))``.  The
+    application's lifespan ``inner`` runs inside the returned lifespan, and the application
+    receives the state that ``inner`` yields.
+
+    With ``options``, fapilog is configured at start-up and shut down at the end; exceptions
+    of ``inner`` are logged at ERROR before the shutdown.  The event loop is never blocked.
+
+    Without ``options``, fapilog is configured from environment variables at start-up, unless
+    it is already configured.  At the end, fapilog is flushed but not shut down, as with
+    :func:`fapilog_fastapi.install`.
 
     Args:
-        inner: the application's own lifespan.
-        timeout: the seconds that the delivery at the end may take.
+        inner: the application's lifespan function.
+        timeout: the maximum number of seconds that the delivery at the end may take.
         **options: the options of :func:`fapilog.configure`.
 
     Raises:
-        ConfigurationError: ``timeout`` or ``inner`` is wrong.  A wrong option
-            raises this error at start-up.
+        ConfigurationError: ``timeout`` or ``inner`` is wrong.  A wrong option raises this
+            error at start-up.
     """
     seconds: object = timeout
     if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds > 0):
@@ -79,14 +84,14 @@ def lifespan(inner: Lifespan | None = None, *, timeout: float = 5.0, **options: 
             elif served is None:
                 await _on_thread(fapilog.flush, timeout)
             else:
-                served.timeout = timeout  # the middleware flushes after the whole lifespan
+                served.timeout = timeout  # the middleware flushes later, with this timeout
 
     return run
 
 
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
-    """Log an exception of the application's lifespan before fapilog is shut down."""
+    """Log an exception that is raised in the ``with`` block, and raise it again."""
     try:
         yield
     except Exception as error:
@@ -100,11 +105,12 @@ def _report(error: BaseException | None, reason: str = "") -> None:
 
 
 async def _on_thread(end: Callable[[float], object], seconds: float) -> None:
-    """Call ``end(seconds)`` on a new thread: the application may use all threads of the pool.
+    """Call ``end(seconds)`` in a worker thread, under asyncio or trio.
 
-    Works under asyncio and trio.
+    The call has a separate thread limit, because the application may be using all threads
+    that anyio's default limit allows.
     """
-    with CancelScope(shield=True):  # ``end`` takes at most ``seconds``
+    with CancelScope(shield=True):  # the thread cannot be cancelled, but ends within ``seconds``
         await to_thread.run_sync(end, seconds, limiter=CapacityLimiter(1))
 
 
@@ -123,12 +129,12 @@ def _check_inner(inner: object) -> None:
 
 
 async def serve_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve the lifespan of ``app``, and deliver all records before the server learns of its end.
+    """Serve the lifespan of ``app``, and deliver all records before the server sees it end.
 
-    If the application's own start-up does not configure fapilog, the environment does
-    so afterwards.  A wrong option makes the start-up fail.  If several middlewares wrap
-    the application, only the outermost one acts.  The application's exceptions are
-    raised unchanged.
+    If fapilog is not configured at the end of the application's start-up, it is configured
+    from environment variables; an invalid variable makes the start-up fail.  If several
+    ``FapilogMiddleware`` objects wrap the application, only the outermost object acts.  The
+    application's exceptions are raised unchanged.
     """
     if _SERVED.get() is not None:
         await app(scope, receive, send)
@@ -137,16 +143,17 @@ async def serve_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
     try:
         await app(scope, receive, served.send)
     finally:
-        with contextlib.suppress(ValueError):  # raised in another context, after GeneratorExit
+        # reset() fails if the coroutine was closed in another contextvars context
+        with contextlib.suppress(ValueError):
             _SERVED.reset(token)
 
 
 class _Served:
-    """One lifespan that the middleware serves.
+    """The state of one ASGI lifespan that the middleware serves.
 
     Attributes:
-        timeout: the seconds that the delivery at the end may take, or None for the
-            option ``shutdown_timeout``.
+        timeout: the maximum number of seconds that the delivery at the end may take, or None
+            for the time in fapilog's option ``shutdown_timeout``.
     """
 
     def __init__(self, send: Send) -> None:
@@ -157,8 +164,8 @@ class _Served:
     async def send(self, message: Message) -> None:
         """Send a message of the application to the server.
 
-        Configures fapilog before a start-up completes, and delivers all records before
-        a lifespan ends.
+        Configures fapilog before it sends ``lifespan.startup.complete``, and delivers all
+        records before it sends ``lifespan.shutdown.complete`` or a failure message.
         """
         kind = message["type"]
         if kind == "lifespan.startup.complete":
@@ -174,18 +181,21 @@ class _Served:
         try:
             fapilog.set_level(None, _UNUSED)
         except ConfigurationError as error:
-            # After this error, the application sends its own message, which send() drops.
+            # The application reacts to this exception with another failure message, which send()
+            # drops.
             self._has_failed = True
             await self._send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
 
     async def _fail(self, message: Message) -> None:
         self._has_failed = True
-        if _log.is_enabled(FATAL):  # fapilog is not shut down
-            # Starlette sends the message while it handles the exception, so exc_info() has it.
+        if _log.is_enabled(FATAL):  # is_enabled() is False after fapilog was shut down
+            # Starlette sends this message from an ``except`` block, so exc_info() returns the
+            # exception.
             _report(sys.exc_info()[1], message.get("message", ""))
         await self._deliver()
-        # The server logs the traceback too.  Without suppression, install_stdlib() records that.
+        # The server logs this failure too.  The flag prevents ``fapilog.install_stdlib()`` from
+        # forwarding the server's record to fapilog, which would log the failure twice.
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
         try:
             await self._send(message)

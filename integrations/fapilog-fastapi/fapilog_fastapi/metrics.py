@@ -1,8 +1,9 @@
-"""Request metrics by the stable semantic conventions, for OpenTelemetry and for ``/metrics``.
+"""Measures requests, for OpenTelemetry and for the Prometheus route ``/metrics``.
 
-The middleware reports every request to a :class:`RequestMetrics`, which records
-it with OpenTelemetry's metrics API.  After :func:`add_metrics_route`, it also
-adds the request to a table in this process, which ``/metrics`` shows.
+The metrics follow OpenTelemetry's HTTP conventions.  The middleware reports every request to
+a :class:`RequestMetrics`, which records it with OpenTelemetry's metrics API.  After
+:func:`add_metrics_route` was called, it also adds the request to a table in memory, which
+``/metrics`` shows.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ __all__ = ["RequestMetrics", "add_metrics_route", "metrics_endpoint"]
 
 _logger: Final = logging.getLogger(__name__)
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.37.0"
-# The key in the ASGI scope under which started() stores what finished() needs.
+# The key in the ASGI scope under which started() stores the request's labels for finished().
 _BEGUN: Final = "fapilog_fastapi.metrics"
 
 
 class _Instruments:
-    """The four instruments of an HTTP server; only the duration is stable in the conventions.
+    """The four OpenTelemetry instruments of an HTTP server.
+
+    The conventions declare only ``http.server.request.duration`` as stable.
 
     Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
     """
@@ -68,17 +71,18 @@ class _Instruments:
 
 
 class RequestMetrics:
-    """Counts the requests of one application.
+    """Measures the requests of one application.
 
-    Thread-safe; neither blocks nor raises.  Exceptions of instruments are counted,
-    and the first one is logged by the logger ``fapilog_fastapi.metrics``.
+    Thread-safe; neither blocks nor raises.  If an OpenTelemetry instrument raises an
+    exception, ``failures`` is incremented; the first such exception is logged by the logger
+    ``fapilog_fastapi.metrics``.
 
     Args:
-        meter: the meter that records the measurements; None uses the global
-            provider's meter from the first request on.
-        opentelemetry: whether to measure with OpenTelemetry.  Use False if
-            OpenTelemetry's own instrumentation already measures requests.
-        table: the table that counts requests while ``/metrics`` is served.
+        meter: the OpenTelemetry meter that records the measurements; None means a meter of
+            the global provider, which is obtained at the first request.
+        opentelemetry: whether to record with OpenTelemetry.  Use False if OpenTelemetry's own
+            instrumentation already measures requests.
+        table: the table in memory to which requests are added while ``/metrics`` is served.
 
     Attributes:
         failures: the number of measurements that failed.
@@ -103,10 +107,11 @@ class RequestMetrics:
         return self._opentelemetry or self._table.is_served
 
     def started(self, scope: Scope) -> None:
-        """Count a request as active; does nothing for scopes other than HTTP.
+        """Count an HTTP request as active; does nothing for other types of ASGI scopes.
 
         Args:
-            scope: the request's ASGI scope, which stores the labels until the request ends.
+            scope: the request's ASGI scope, in which the labels are stored until the request
+                ends.
         """
         if scope["type"] != "http" or not self.is_active:
             return
@@ -127,19 +132,21 @@ class RequestMetrics:
         response_size: int | None = None,
         context: Context | None = None,
     ) -> None:
-        """Measure a request once; does nothing if :meth:`started` did not count it.
+        """Record the measurements of a request that has ended.
+
+        Does nothing if :meth:`started` did not count the request, or on a second call for it.
 
         Args:
-            scope: the scope that was given to :meth:`started`.
-            route: the route's template, such as ``/orders/{id}``, never a path, or
-                None if no route matched.
+            scope: the ASGI scope that was passed to :meth:`started`.
+            route: the route's template, such as ``/orders/{id}``, never a path, or None if no
+                route matched.
             status: the status of the response, or None if there was no response.
-            duration: the duration in seconds.
+            duration: the duration of the request in seconds.
             error_type: the name of the exception's class, or None without an exception.
-            request_size: the bytes of the request's body, or None if unknown.
-            response_size: the bytes of the response's body, or None if unknown.
-            context: the context with the request's span, for exemplars; None uses
-                the current context.
+            request_size: the size of the request's body in bytes, or None if unknown.
+            response_size: the size of the response's body in bytes, or None if unknown.
+            context: the OpenTelemetry context with the request's span, for exemplars; None
+                means the current context.
         """
         begun, in_table = scope.pop(_BEGUN, (None, False))
         if begun is None:
@@ -185,7 +192,7 @@ class RequestMetrics:
 def _example(duration: float, context: Context | None) -> Example | None:
     span = trace.get_current_span(context).get_span_context()
     if not (span.is_valid and span.trace_flags.sampled):
-        return None  # the trace is not stored, so a link to it would lead nowhere
+        return None  # an exemplar would refer to a trace that is not stored
     return Example(duration, f"{span.trace_id:032x}", f"{span.span_id:016x}", time.time())
 
 
@@ -194,19 +201,19 @@ def metrics_endpoint(
 ) -> Callable[[Request], Response]:
     """Return an endpoint for Starlette or FastAPI that shows metrics as Prometheus text.
 
-    The endpoint answers in the OpenMetrics format, with exemplars, if the request
-    accepts it.  Frameworks run the endpoint in a thread, so a scrape does not
-    block the event loop.  This function does not block.
+    The endpoint responds in the OpenMetrics format, with exemplars, if the request accepts
+    that format.  Frameworks run the endpoint in a thread, so a scrape does not block the
+    event loop.  This function does not block.
 
     Args:
-        registry: a registry whose other metrics are shown too; None shows only
+        registry: a registry of prometheus_client whose metrics are shown too; None shows only
             fapilog's metrics.
-        requests: whether the metrics of requests are shown.  Use False if another
-            collector in the registry already shows them.
+        requests: whether the metrics of requests are shown.  Use False if another collector
+            in the registry already shows them.
 
     Raises:
-        ConfigurationError: prometheus-client is not installed, or the registry
-            already has metrics with the same names.
+        ConfigurationError: prometheus-client is not installed, or the registry already has
+            metrics with the same names.
     """
     try:
         from fapilog_fastapi.prometheus import Exposition  # noqa: PLC0415 - an extra
@@ -229,19 +236,21 @@ def add_metrics_route(
     *,
     requests: bool = True,
 ) -> None:
-    """Serve fapilog's ledger and the metrics of requests as Prometheus text.
+    """Add a route that shows fapilog's counters and the metrics of requests as Prometheus text.
 
-    The values are those of this process: if several workers share a port, each
-    scrape reaches a random worker.  Call this function at start-up; it does not block.
+    The values are those of this process: if several worker processes share a port, each
+    scrape reaches a random worker process.  Call this function at start-up; it does not
+    block.
 
     Args:
-        app: the FastAPI or Starlette application; its schema omits the route.
+        app: the FastAPI or Starlette application; its OpenAPI schema omits the route.
         path: the path of the route.
-        registry: see :func:`metrics_endpoint`.
-        requests: see :func:`metrics_endpoint`.
+        registry: a registry of prometheus_client whose metrics are shown too; None shows only
+            fapilog's metrics.
+        requests: whether the metrics of requests are shown.
 
     Raises:
-        ConfigurationError: an option is wrong, or prometheus-client is missing.
+        ConfigurationError: an option is wrong, or prometheus-client is not installed.
     """
     if not (isinstance(path, str) and path.startswith("/")):
         msg = f"path must be text that begins with '/', such as '/metrics', not {path!r}"

@@ -1,8 +1,9 @@
-"""The middleware: pure ASGI, with one exchange per request.
+"""The ASGI middleware that logs each request.
 
-It binds the request's id, uses the caller's trace if no span is active, and
-passes every message through the exchange.  The completion record is written
-however the request ends, and exceptions pass through unchanged.
+The middleware creates an ``Exchange`` for each request, which observes all ASGI messages of
+the request.  It adds the request's id to all records of the request.  If no span is active,
+it continues the caller's trace.  The completion record is logged however the request ends,
+and the application's exceptions are raised unchanged.
 """
 
 from __future__ import annotations
@@ -42,13 +43,12 @@ _UNSEEN = object()
 
 
 class FapilogMiddleware:
-    """Logs each request once, at its end, and binds the request's id to all of its records.
+    """Logs each request once, when it ends, and adds a request id to all of its records.
 
-    It also delivers all records at the end of the application's lifespan.
-    :func:`fapilog_fastapi.install` adds it outside all other layers, where it sees
-    every message.  Use it directly around other ASGI applications, or with
-    ``add_middleware``.  If several of these middlewares serve one request, only the
-    outermost one acts.
+    It also delivers all records when the application shuts down.
+    :func:`fapilog_fastapi.install` adds it outside all other layers, where it sees every
+    message.  Use it directly around other ASGI applications, or with ``add_middleware``.  If
+    several ``FapilogMiddleware`` objects serve one request, only the outermost object acts.
 
     Does not block, and after construction raises only the application's exceptions.
 
@@ -57,7 +57,8 @@ class FapilogMiddleware:
         **options: the options of :func:`fapilog_fastapi.install`.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it and the fix.
+        ConfigurationError: an option is wrong; the message names the option and says how to
+            fix it.
     """
 
     def __init__(self, app: ASGIApp, **options: Unpack[OptionNames]) -> None:
@@ -74,7 +75,7 @@ class FapilogMiddleware:
         server_logs.install(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
+        """Serve an HTTP request, a WebSocket or the application's lifespan."""
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or KEY in scope:  # noqa: PLR1714 - faster
             if kind == "lifespan":
@@ -83,7 +84,7 @@ class FapilogMiddleware:
                 await self.app(scope, receive, send)
             return
         if type(scope) is not dict and not hasattr(scope, "__setitem__"):
-            scope = dict(scope)  # a read-only mapping could not hold the exchange
+            scope = dict(scope)  # the ``Exchange`` cannot be stored in a read-only mapping
         if self._exclude is not None and self._exclude.matches(scope):
             await self._pass_by(scope, receive, send)
             return
@@ -118,16 +119,18 @@ class FapilogMiddleware:
                 except BaseException as error:
                     exchange.fail(error)
                     if isinstance(error, GeneratorExit):
-                        remote = None  # the garbage collector closes this; detach() would fail
+                        # detach() fails if the coroutine was closed in another contextvars context
+                        remote = None
                     raise
                 exchange.finish()
         finally:
-            # Breaks the reference cycle between the scopes and the exchange.
+            # Break the reference cycle between the ASGI scopes and the ``Exchange``.
             exchange.scope.pop(KEY, None)
             exchange.routed.pop(KEY, None)
             if remote is not None:
                 detach(remote)
-            with contextlib.suppress(ValueError):  # after GeneratorExit, the context differs
+            # reset() fails if the coroutine was closed in another contextvars context
+            with contextlib.suppress(ValueError):
                 CURRENT.reset(current)
 
     def _attach(self, exchange: Exchange) -> Token[Context] | None:
@@ -140,9 +143,9 @@ class FapilogMiddleware:
         return token
 
     def _look_through(self) -> None:
-        """Inspect the application's layers.
+        """Search the application's middleware, and add probes to it.
 
-        Called when a request arrives, because the layers may not be complete earlier.
+        Called when a request arrives, because the application may add middleware until then.
         """
         try:
             has_spans, has_metrics = look_through(self.watched)
@@ -151,25 +154,27 @@ class FapilogMiddleware:
             self._recorder.trouble("looking through the application's middleware", error)
         self._stack = getattr(self.watched, "middleware_stack", None)
         if has_metrics and self.options.metrics is True:
-            # OpenTelemetry's instrumentation already counts every request.
+            # OpenTelemetry's instrumentation already measures every request.
             self._recorder.metrics = RequestMetrics(opentelemetry=False)
-        # OpenTelemetry's middleware reads the caller's headers itself.  If a remote span
-        # were already current, that middleware would not start a server span.
+        # OpenTelemetry's middleware reads the caller's trace headers itself.  It would not start
+        # a server span if the caller's span were already the current span.
         reads = self.options.trace_context and not has_spans
         self._carriers = carrier_names() if reads else frozenset()
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an excluded request without a completion record.
 
-        The scope tells the middleware of a mounted application to skip the request too.
+        ``scope[KEY]`` prevents the ``FapilogMiddleware`` of a mounted application from
+        logging the request.
         """
         scope[KEY] = self._passing
         current = CURRENT.set(self._passing)
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            unmark(error)  # the application may raise the same object again for a later request
+            unmark(error)  # an earlier request may have logged the same exception object
             raise
         finally:
-            with contextlib.suppress(ValueError):  # after GeneratorExit, the context differs
+            # reset() fails if the coroutine was closed in another contextvars context
+            with contextlib.suppress(ValueError):
                 CURRENT.reset(current)

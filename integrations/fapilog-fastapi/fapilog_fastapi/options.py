@@ -1,7 +1,7 @@
-"""Options of ``install`` and ``FapilogMiddleware``, checked once, at start-up.
+"""The options of ``install`` and ``FapilogMiddleware``, which are checked once, at start-up.
 
-A wrong option raises an error that names the option and the fix.  Therefore the code
-that runs for each request does not check the options again.
+The error for a wrong option names the option and says how to fix it.  The code that runs for
+each request does not check the options again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _CLASSES: Final = {"1xx": 100, "2xx": 200, "3xx": 300, "4xx": 400, "5xx": 500}
 _STATUSES: Final = range(100, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _DEFAULT_SEVERITY: Final[dict[int | str, int | str]] = {"4xx": "WARN", "5xx": "ERROR"}
-# fapilog.hold() also checks the first three options, but not before the first request.
+# The rules for the values of ``DebugOnError``, which are checked at start-up. fapilog.hold()
+# also checks the first three values, but only when a request arrives.
 _DEBUG_RULES: Final = {
     "records": whole(1),
     "size": whole(1, unit="bytes"),
@@ -56,15 +57,17 @@ _DEBUG_RULES: Final = {
 
 @dataclass(frozen=True)
 class DebugOnError:
-    """Options for holding a request's debug records until it is known whether the request fails.
+    """Options for buffering a request's debug records, which are logged only if the request fails.
+
+    If ``records``, ``size`` or ``seconds`` is exceeded, the oldest records are dropped.
 
     Args:
-        level: the lowest severity of the records that wait.
-        records: the maximum number of records that wait, per request.
-        size: the approximate maximum size of these records in bytes.
-        seconds: the maximum time that a record waits, in seconds.
-        status: the lowest response status that is a failure.
-        sampled: whether debug records pass immediately if the request's trace is
+        level: the lowest severity of the records that are buffered.
+        records: the maximum number of buffered records per request.
+        size: the approximate maximum size of the buffered records of a request in bytes.
+        seconds: the maximum time in seconds for which a record is buffered.
+        status: the lowest response status for which the buffered records are logged.
+        sampled: whether debug records are logged immediately if the request's trace is
             sampled, so that every stored trace has its debug records.
 
     Raises:
@@ -84,7 +87,7 @@ class DebugOnError:
 
 
 class OptionNames(TypedDict, total=False):
-    """The options by name, for type checkers; see :class:`Options`."""
+    """The names and types of the options, for type checkers; see :class:`Options`."""
 
     request_id_header: str | None
     trace_headers: bool
@@ -122,7 +125,7 @@ _RULES: Final = {
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the middleware; ``install`` documents them."""
+    """The options of the middleware; the docstring of ``install`` explains them."""
 
     request_id_header: str | None = "X-Request-ID"
     trace_headers: bool = False
@@ -143,14 +146,14 @@ class Options:
 
     @property
     def hold(self) -> DebugOnError | None:
-        """The options for holding debug records, or None if debug records are not held."""
+        """The options for buffering debug records, or None if debug records are not buffered."""
         if self.debug_on_error is True:
             return DebugOnError()
         return self.debug_on_error or None
 
 
 def make_options(options: Mapping[str, Any]) -> Options:
-    """Return checked options.
+    """Check the options, and return them as an ``Options`` object.
 
     Raises:
         ConfigurationError: an option is wrong or unknown.
@@ -169,17 +172,17 @@ def severity_table(given: Mapping[int | str, int | str] | None) -> dict[int, int
     """Return the severity number of each status code from 100 to 599.
 
     Args:
-        given: the severities by status (``404``) or class (``"4xx"``), which override
-            the defaults: ERROR for 5xx, WARN for 4xx, INFO for all other statuses.
+        given: the severities by status (``404``) or class (``"4xx"``), which override the
+            defaults: ERROR for 5xx, WARN for 4xx, INFO for all other statuses.
 
     Raises:
-        ConfigurationError: ``severity`` is wrong.
+        ConfigurationError: the option ``severity`` is wrong.
     """
     if given is not None and not isinstance(given, Mapping):
         refuse("severity", given, "use a mapping such as {'4xx': 'INFO', 404: 'DEBUG'}")
     chosen = {**_DEFAULT_SEVERITY, **(given or {})}
     table = dict.fromkeys(_STATUSES, INFO)
-    # Classes are sorted first, so that a single status overrides its class.
+    # Classes such as "4xx" are sorted first, so that a single status overrides its class.
     for key, value in sorted(chosen.items(), key=lambda pair: pair[0] not in _CLASSES):
         if key in _CLASSES:
             covered = range(_CLASSES[str(key)], _CLASSES[str(key)] + 100)

@@ -1,4 +1,4 @@
-"""The options for logging requests and responses, checked at construction."""
+"""The options for logging headers and bodies, which are checked at construction."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from fapilog.options.checks import names, refuse, whole
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-#: The content types of bodies that are recorded by default, on the listed routes.
+#: The default of the option ``body_types``: the content types of bodies that are logged.
 BODY_TYPES: Final = (
     "application/json",
     "application/*+json",
     "application/x-www-form-urlencoded",
     "text/plain",
 )
-#: The maximum number of bytes of one body; text in a record has the same limit.
+#: The maximum number of bytes of a body that are logged.  It equals fapilog's default limit for
+#: the length of a string.
 MAX_BODY: Final = 65_536
 _BODY_LIMIT: Final = whole(1, MAX_BODY, "bytes")
 
+# The characters that are allowed in the name of a header.
 # Source: https://www.rfc-editor.org/rfc/rfc9110#name-field-names
 _header: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _media_type: Final = re.compile(r"(?:[\w!#$&^.+-]+|\*)/(?:[\w!#$&^.+-]+|\*|\*\+[\w.-]+)")
@@ -34,26 +36,28 @@ _path_part: Final = re.compile(
 
 @dataclass(frozen=True)
 class PayloadLogging:
-    """The headers and bodies that the completion record contains; by default, none.
+    """Selects the headers and bodies that completion records contain.
 
-    The constructor does not block; the object is immutable, so any number of apps
-    and threads may share it.
+    By default, headers and bodies are not logged.
+
+    The constructor does not block; the object is immutable, so any number of applications and
+    threads may share it.
 
     Args:
-        request_headers: the names of request headers to record, such as
-            ``["x-client-version"]``.  The pipeline redacts the values, so
-            ``authorization`` shows only that the request had this header.
-        response_headers: the names of response headers to record.
-        request_bodies: the paths whose request bodies are recorded, written like
-            routes: ``/orders``, ``/orders/{id}``, ``/files/{path:path}``; ``*``
-            stands for any text without a slash, and ``**`` for any text.
-        response_bodies: the paths whose response bodies are recorded.
-        body_types: the content types of bodies to record; ``*`` stands for any
-            type, any subtype, or any text before a ``+``.
-        body_limit: the maximum number of bytes to record per body, 1 to 65,536.
-        body_statuses: the response statuses for which bodies are recorded: numbers,
-            and classes such as ``"5xx"``; an empty list means every status.  The body
-            of a request without a response is always recorded.
+        request_headers: the names of request headers to log, such as
+            ``["x-client-version"]``.  Secret values are masked: ``authorization`` shows only
+            that the request had this header.
+        response_headers: the names of response headers to log.
+        request_bodies: the paths whose request bodies are logged, written like routes:
+            ``/orders``, ``/orders/{id}``, ``/files/{path:path}``; ``*`` matches any text
+            without a slash, and ``**`` matches any text.
+        response_bodies: the paths whose response bodies are logged.
+        body_types: the content types of bodies to log; ``*`` matches any type, any subtype,
+            or any text before a ``+``.
+        body_limit: the maximum number of bytes to log per body, from 1 to 65,536.
+        body_statuses: the response statuses for which bodies are logged: numbers, and classes
+            such as ``"5xx"``; an empty list means every status.  The body of a request
+            without a response is always logged.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -89,19 +93,19 @@ class PayloadLogging:
         object.__setattr__(self, option, value)
 
     def wants_request_body(self, scope: Scope) -> bool:
-        """Whether the path of this request allows its body to be recorded."""
+        """Return whether the option ``request_bodies`` matches the path of this request."""
         return _is_listed(self._requests, scope)
 
     def wants_response_body(self, scope: Scope) -> bool:
-        """Whether the path of this request allows the response's body to be recorded."""
+        """Return whether the option ``response_bodies`` matches the path of this request."""
         return _is_listed(self._responses, scope)
 
     def wants_type(self, media_type: str) -> bool:
-        """Whether bodies of this type (lower case, without parameters) may be recorded."""
+        """Return whether bodies of this type (lower case, without parameters) may be logged."""
         return self._types.fullmatch(media_type) is not None
 
     def wants_status(self, status: int | None) -> bool:
-        """Whether bodies are recorded for this status; None means that there was no response."""
+        """Return whether bodies are logged for this status, which is None without a response."""
         return status is None or not self._statuses or status in self._statuses
 
 
@@ -111,7 +115,8 @@ def _is_listed(paths: re.Pattern[str] | None, scope: Scope) -> bool:
     path, root = scope.get("path", ""), scope.get("root_path", "")
     if paths.fullmatch(path):
         return True
-    # Servers and mounts put their own path before the route's path.
+    # The path may begin with ``root_path``, which a proxy or a mount adds to the path of a
+    # route.
     return bool(root) and path.startswith(root) and bool(paths.fullmatch(path[len(root) :] or "/"))
 
 
@@ -159,7 +164,11 @@ def _paths(option: str, patterns: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _path_expression(option: str, pattern: str) -> str:
-    """Return a regular expression whose matching time is linear in the path's length."""
+    """Return the regular expression for a path pattern such as ``/orders/{id}``.
+
+    Its matching time is linear in the length of the path: patterns that would make it
+    backtrack are refused.
+    """
     if not pattern.startswith("/"):
         _refuse(option, pattern, "a path; begin it with '/'; '/**' stands for every path")
     parts = list(_path_part.finditer(pattern))

@@ -1,6 +1,6 @@
-"""Captures headers and bodies of one request for its completion record.
+"""Copies the headers and bodies of one request for its completion record.
 
-A :class:`PayloadCapture` is between the server and the application.  It copies the
+A :class:`PayloadCapture` wraps the ASGI callables ``receive`` and ``send``.  It copies the
 first bytes of the bodies that the options select.
 """
 
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["BODY_TYPES", "MAX_BODY", "PayloadCapture", "PayloadLogging", "redact_query"]
 
 _FORM: Final = "application/x-www-form-urlencoded"
-# Statuses whose responses have no body: https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
+# Statuses of responses without a body: https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
 _BODILESS: Final = frozenset({204, 205, 304})
 
 
 class BodyCapture:
-    """The declared type, the size and the first bytes of one body.
+    """The content type, the size and the first bytes of a request's or a response's body.
 
-    The names of its attributes begin with ``name``, such as ``http.request.body``.
+    Args:
+        name: the prefix of the body's log attributes, such as ``http.request.body``.
+        options: the options that select the bodies to log.
     """
 
     __slots__ = ("_charset", "_declared", "_kind", "_name", "_options", "held", "is_whole",
@@ -45,7 +47,7 @@ class BodyCapture:
         self.refusal = ""
 
     def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Read the body's kind from the headers, and decide whether it can be recorded."""
+        """Read the content type from the headers, and decide whether the body can be logged."""
         content_type, encoding = "", ""
         for name, value in headers:
             lowered = name.lower()
@@ -58,11 +60,12 @@ class BodyCapture:
         media_type, _, parameters = content_type.partition(";")
         media_type = media_type.strip().lower()
         self._charset = _parameter(parameters, "charset")
-        if media_type.startswith("multipart/"):  # the body may contain files
+        if media_type.startswith("multipart/"):  # a multipart body may contain files
             self.refusal = "multipart"
         elif not self._options.wants_type(media_type):
             self.refusal = "content_type"
-        elif encoding not in {"", "identity"}:  # a decoded kilobyte may be a gigabyte
+        # compressed: a kilobyte may be a gigabyte after decoding
+        elif encoding not in {"", "identity"}:
             self.refusal = "content_encoding"
         elif media_type == _FORM:
             self._kind = "form"
@@ -71,9 +74,9 @@ class BodyCapture:
             self._kind = "json" if is_json else "text"
 
     def add(self, body: object, *, more: object) -> None:
-        """Count the bytes of a message's ``body``, and copy them up to the limit.
+        """Count the bytes of an ASGI message's ``body``, and copy them up to ``body_limit``.
 
-        If ``more`` is false, the body is complete.
+        If ``more`` is false, the message is the last message of the body.
         """
         if isinstance(body, (bytes, bytearray, memoryview)):
             view = memoryview(body)
@@ -112,12 +115,12 @@ class BodyCapture:
 class PayloadCapture:
     """Copies the selected headers and bodies of one request and its response.
 
-    Belongs to one request and its event loop; neither blocks nor raises.
-    WebSockets are not captured.  Messages pass unchanged, in order and without
-    delay; each body keeps at most ``options.body_limit`` bytes.
+    Used for only one request, on its event loop; neither blocks nor raises.  WebSockets are
+    not captured.  Messages pass unchanged, in order and without delay; at most
+    ``options.body_limit`` bytes of each body are stored.
 
     Args:
-        options: the headers and bodies to record.
+        options: the headers and bodies to log.
         scope: the request's ASGI scope.
     """
 
@@ -140,11 +143,11 @@ class PayloadCapture:
 
     @property
     def held(self) -> int:
-        """The number of bytes that are held for both bodies together."""
+        """The number of stored bytes of the request's and the response's body together."""
         return sum(len(body.held) for body in (self._request, self._response) if body)
 
     def receive(self, receive: Receive) -> Receive:
-        """Return ``receive``, or a function that also copies the request body."""
+        """Return ``receive``, or a function that wraps it and copies the request's body."""
         body = self._request
         if body is None:
             return receive
@@ -158,14 +161,15 @@ class PayloadCapture:
         return receive_and_copy
 
     def send(self, send: Send) -> Send:
-        """Return ``send``, or a function that also copies status, headers and body."""
+        """Return ``send``, or a function that wraps it and copies the response."""
         if not self._is_http:
             return send
 
         async def send_and_copy(message: Message) -> None:
             kind = message["type"]
             if kind == "http.response.start":
-                # Read the message before it is sent, because outer middleware may change it.
+                # The message is read before it is sent, because middleware that is further
+                # outside may change it.
                 self._begin_response(message)
                 await send(message)
                 return
@@ -180,11 +184,12 @@ class PayloadCapture:
         return send_and_copy
 
     def attributes(self, status: int | None = None) -> dict[str, Any]:
-        """Return the attributes for the completion record, not yet redacted.
+        """Return the attributes for the completion record; their values are not yet redacted.
 
         Args:
-            status: the status of the response if it did not pass through
-                :meth:`send`, such as 500 for an exception, or None if it did.
+            status: the status of the response, such as 500 if the server responds to an
+                exception; None means the status of the message that passed through
+                :meth:`send`, if any.
         """
         attributes = dict(self._headers)
         if status is None:
@@ -208,7 +213,7 @@ class PayloadCapture:
     def _note_headers(
         self, prefix: str, names: Iterable[str], headers: Iterable[tuple[bytes, bytes]]
     ) -> None:
-        """Store the values of the headers in ``names`` as attributes, each as a list.
+        """Store each header in ``names`` as a log attribute whose value is a list.
 
         Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/
         """

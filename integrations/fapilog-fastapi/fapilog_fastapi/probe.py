@@ -1,4 +1,7 @@
-"""ASGI layers inside the server's span, which see data that the outermost middleware cannot."""
+"""ASGI middleware that ``stack`` puts inside the application's other middleware.
+
+It stores data in the request's ``Exchange`` that the outermost middleware cannot see.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,16 @@ if TYPE_CHECKING:
 
 
 class Probe:
-    """Stores the request's span, and an exception of the application, in the exchange."""
+    """ASGI middleware that stores data of the request in the request's ``Exchange``.
+
+    The data is OpenTelemetry's current span, and an exception that the application raises.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, and store its span and exception in the exchange."""
+        """Serve a request, and store its span and its exception in the ``Exchange``."""
         exchange = scope.get(KEY)
         if not isinstance(exchange, Exchange):
             await self.app(scope, receive, send)
@@ -34,16 +40,17 @@ class Probe:
 
 
 class RouteProbe:
-    """Stores in the exchange the scope that the router gets, which will contain the route.
+    """ASGI middleware before the router, which stores the router's scope in the ``Exchange``.
 
-    It may differ from the middleware's scope, because inner middleware may copy the scope.
+    The router adds the matched route to this scope.  The outermost middleware may have
+    another scope, because the middleware in between may copy the scope.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve a request, and store its scope in the exchange."""
+        """Serve a request, and store its scope in the ``Exchange``."""
         exchange = scope.get(KEY)
         if isinstance(exchange, Exchange):
             exchange.routed = scope
@@ -51,15 +58,16 @@ class RouteProbe:
 
 
 def is_of_fapilog(provider: object) -> bool:
-    """Whether a provider or logger of OpenTelemetry's Logs API comes from fapilog."""
+    """Return whether an OpenTelemetry ``LoggerProvider`` or ``Logger`` belongs to fapilog."""
     return type(provider).__module__.partition(".")[0] == "fapilog"
 
 
 def quieten(scope: Scope) -> None:
-    """Prevent FastAPI itself from logging this request's exceptions through fapilog.
+    """Prevent FastAPI from logging this request's exceptions through OpenTelemetry to fapilog.
 
-    Otherwise these exceptions would be logged twice.  ``fapilog_fastapi.stack`` does this
-    for the whole application, but only if fapilog is configured before the first request.
+    Otherwise fapilog would log these exceptions twice.  ``fapilog_fastapi.stack`` prevents
+    this for the whole application, but only if fapilog is configured before the first
+    request.
     """
     telemetry = scope.get("fastapi.telemetry")
     if telemetry is not None and is_of_fapilog(getattr(telemetry, "logger", None)):

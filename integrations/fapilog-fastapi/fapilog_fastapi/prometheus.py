@@ -1,4 +1,4 @@
-"""Shows the table of requests and fapilog's counts of records as Prometheus text.
+"""Shows the metrics of requests and fapilog's counters as Prometheus text.
 
 This is the only module of the package that imports prometheus_client.
 """
@@ -36,28 +36,29 @@ _LABELS: Final = [
     "error_type",
     "network_protocol_version",
 ]
-#: The name and description of each histogram, in the order of the fields of ``Series``.
+#: The name and description of each histogram, in the order of the fields of the class
+#: ``Series``.
 _HISTOGRAMS: Final = (
     ("http_server_request_duration_seconds", "Duration of HTTP server requests."),
     ("http_server_request_body_size_bytes", "Size of HTTP server request bodies."),
     ("http_server_response_body_size_bytes", "Size of HTTP server response bodies."),
 )
-# The registries that have a RequestCollector: a registry that two applications share gets one.
+# The registries in which a RequestCollector is registered: applications may share a registry.
 _shown_in: Final[weakref.WeakSet[CollectorRegistry]] = weakref.WeakSet()
 
 
 class RequestCollector(Collector):
-    """Collects the metrics of a table of requests at each scrape.  Thread-safe."""
+    """Collects the metrics in a ``RequestTable`` at each scrape.  Thread-safe."""
 
     def __init__(self, table: RequestTable) -> None:
         self._table = table
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the metric families, so that a registry can refuse a second collector."""
+        """Yield the metrics; a registry compares their names to refuse a second collector."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metric families, named as OpenTelemetry's metrics are in Prometheus.
+        """Yield the metrics, with the names that OpenTelemetry specifies for Prometheus.
 
         Source: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
         """
@@ -95,11 +96,11 @@ def _exemplar(example: Example) -> Exemplar:
 
 
 class Exposition:
-    """Renders a registry in the format that a scraper accepts.  Thread-safe.
+    """Renders the metrics of a registry in the format that the scraper accepts.  Thread-safe.
 
     Args:
-        registry: the registry to add the metrics to; None creates a registry.
-        table: the table of requests to show; None shows no requests.
+        registry: the registry to which fapilog's metrics are added; None creates a registry.
+        table: the table with the metrics of requests; None omits these metrics.
 
     Raises:
         ConfigurationError: the registry already has metrics with the same names.
@@ -111,7 +112,8 @@ class Exposition:
         if registry is None:
             registry = ledger.registry or CollectorRegistry()
         else:
-            # Only fapilog uses these names, so a conflict means that they are already shown.
+            # A ValueError means that the registry already has fapilog's counters: only fapilog
+            # uses these metric names.
             with contextlib.suppress(ValueError):
                 ledger.register(registry)
         self._registry = registry
@@ -128,10 +130,11 @@ class Exposition:
         _shown_in.add(registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the text and its content type.
+        """Return the metrics as encoded text, and the content type of this text.
 
         Args:
-            accept: the request's ``Accept`` header; exemplars need the OpenMetrics format.
+            accept: the ``Accept`` header of the request, which selects the format; only the
+                OpenMetrics format contains exemplars.
         """
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type

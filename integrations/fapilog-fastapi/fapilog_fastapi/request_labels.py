@@ -1,7 +1,7 @@
-"""Labels of request metrics, each with a bounded number of values.
+"""Makes the labels of request metrics, each with a limited number of values.
 
-A metric keeps a series for every combination of labels forever, so a client
-must not be able to choose the value of a label freely.
+A metrics system stores a time series for every combination of label values, so a client must
+not be able to choose the value of a label freely.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fapilog_fastapi.attributes import known_methods
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-#: Replaces values of a label that are unknown or above the limit.
+#: Replaces unknown values of a label, and new values after a label's limit of distinct values.
 OTHER: Final = "_OTHER"
 
 _SCHEMES: Final = frozenset({"http", "https"})
@@ -34,7 +34,9 @@ class Labels(NamedTuple):
     version: str
 
     def attributes(self) -> dict[str, str | int]:
-        """Return the labels by their names in the semantic conventions.
+        """Return the labels under their names in OpenTelemetry's conventions.
+
+        Labels that are absent are omitted.
 
         Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
         """
@@ -50,7 +52,11 @@ class Labels(NamedTuple):
 
 
 class Distinct:
-    """Keeps the first ``limit`` values and replaces new ones with :data:`OTHER`.  Thread-safe."""
+    """A callable that limits the number of distinct values of a metric label.
+
+    After ``limit`` distinct values, each new value is replaced with :data:`OTHER`.
+    Thread-safe.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -67,7 +73,7 @@ class Distinct:
 
 
 class LabelMaker:
-    """Makes the labels of requests from their data.  Thread-safe; does not block."""
+    """Makes the metric labels of requests.  Thread-safe; does not block."""
 
     def __init__(self) -> None:
         self._methods = known_methods()
@@ -75,7 +81,7 @@ class LabelMaker:
         self._errors = Distinct(_MAX_ERRORS)
 
     def method_and_scheme(self, scope: Scope) -> tuple[str, str]:
-        """Return the labels that are known when a request begins."""
+        """Return the labels ``method`` and ``scheme``, which a request has from its start."""
         method, scheme = scope.get("method", ""), scope.get("scheme", "http")
         return (
             method if method in self._methods else OTHER,
@@ -90,10 +96,11 @@ class LabelMaker:
         status: int | None,
         error_type: str | None,
     ) -> Labels:
-        """Return the labels of a request that ended; see :meth:`RequestMetrics.finished`.
+        """Return the labels of a request that has ended.
 
-        ``begun`` is the result of :meth:`method_and_scheme`.  If there is no
-        ``error_type``, a status of 500 or higher becomes the error type.
+        ``begun`` is the result of :meth:`method_and_scheme`; :meth:`RequestMetrics.finished`
+        explains the other parameters.  If ``error_type`` is missing, a status of 500 or
+        higher becomes the error type.
         """
         code = status if status is not None and 100 <= status <= 599 else 0  # noqa: PLR2004
         if not error_type and code >= _SERVER_ERROR:

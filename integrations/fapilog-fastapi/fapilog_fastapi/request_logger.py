@@ -1,4 +1,4 @@
-"""Provides a request's logger for ``Depends``, and binds fields to the rest of a request."""
+"""Provides a logger for the current request, and ``bind``, which adds fields to its records."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from fapilog_fastapi.routes import route_template
 
 
 class RequestLogger(fapilog.Logger):
-    """A logger whose bound fields are also on the request's completion record."""
+    """A logger whose bound fields also appear in the request's completion record."""
 
     __slots__ = ()
 
     def bind(self, /, **fields: Any) -> Self:
         """Return a logger with ``fields`` added, and add the fields to the completion record."""
         if is_in_request():
-            with fapilog.bind(**fields):  # the exchange keeps every bound field
+            with fapilog.bind(**fields):  # adds the fields to the completion record
                 pass
         return super().bind(**fields)
 
 
 async def get_logger(connection: HTTPConnection) -> fapilog.Logger:
-    """Return the logger of a request, for ``Depends(fapilog_fastapi.get_logger)``.
+    """Return the logger of a request, for use as ``Depends(fapilog_fastapi.get_logger)``.
 
-    The logger is named after the endpoint's module, and binds the request's id, the
-    route and the fields of the option ``context``.  All callers in one request get the
-    same logger.  Without the middleware, it binds only the route.  Endpoints may use the
-    logger whether they are coroutine functions or not.
+    The logger is named after the endpoint's module.  Its records contain the request's id,
+    the route and the fields from the option ``context``.  All calls in one request return the
+    same logger.  Without the middleware, the records contain only the route.  Endpoints may
+    use the logger whether they are coroutine functions or not.
     """
     scope = connection.scope
     exchange = scope.get(KEY)
@@ -53,15 +53,15 @@ def _make(scope: Any, fields: dict[str, Any]) -> fapilog.Logger:
 
 
 def bind(**fields: Any) -> None:
-    """Bind fields to the rest of the request, and to its completion record.
+    """Add fields to all later records of the current request, and to its completion record.
 
-    Called in a coroutine (a dependency or a handler), it adds the fields to every
-    later record of the request.  Called in a function that FastAPI runs in a
-    thread, it adds them to the records of that function and to the completion
-    record.  Outside of a request it does nothing.  Does not block or raise.
+    In a function that FastAPI runs in a thread, the fields are added only to the later
+    records of that function and to the completion record.  Outside of a request, the call
+    does nothing.  Does not block or raise.
 
     Args:
-        **fields: the names and values of attributes; values are converted immediately.
+        **fields: the names and values of the fields.  The values are copied immediately, so a
+            later change of a value does not change the records.
     """
     if is_in_request():
         bind_to_request(fields)

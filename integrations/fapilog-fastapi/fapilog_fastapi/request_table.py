@@ -1,7 +1,8 @@
-"""Holds the request metrics of this process, which ``/metrics`` shows.
+"""Stores the metrics of requests in this process, which the route ``/metrics`` shows.
 
 The table does not use OpenTelemetry's metrics, so ``/metrics`` works without a
-MeterProvider.  It does not import prometheus_client either; only a scrape needs it.
+``MeterProvider``.  This module does not import prometheus_client either, which is an optional
+dependency.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ from fapilog_fastapi.request_labels import OTHER, Labels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: The upper bounds of the buckets for durations, as the semantic conventions recommend.
+#: The upper bounds of the histogram buckets for durations, as OpenTelemetry's conventions
+#: recommend.
 #: Source: https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 SECONDS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0
 )  # fmt: skip
-#: The upper bounds of the buckets for sizes in bytes.  The conventions recommend none, and
-#: the SDK's defaults are meant for milliseconds.
+#: The upper bounds of the histogram buckets for sizes in bytes.  OpenTelemetry's conventions
+#: recommend no bounds for sizes, and the default bounds of its SDK are meant for milliseconds.
 BYTES: Final = (100.0, 1_000.0, 10_000.0, 100_000.0, 1e6, 1e7, 1e8)
 
-#: The maximum number of label combinations, as in OpenTelemetry's SDK.
+#: The maximum number of combinations of label values; OpenTelemetry's SDK has the same limit.
 _MAX_SERIES: Final = 2000
 _OVERFLOW: Final = Labels(OTHER, OTHER, OTHER, 0, OTHER, "")
 
 
 class Example(NamedTuple):
-    """An exemplar: one observed value, with the trace and span that it belongs to."""
+    """A Prometheus exemplar: one observed value, with the trace and the span of its request."""
 
     value: float
     trace_id: str
@@ -50,7 +52,7 @@ class Distribution:
         self.sum = 0.0
 
     def add(self, value: float, example: Example | None = None) -> None:
-        """Add a value; a value equal to a bound belongs to the bucket below that bound."""
+        """Add a value; a value equal to a bound belongs to the bucket that ends at this bound."""
         bucket = bisect_left(self.bounds, value)
         self.counts[bucket] += 1
         self.sum += value
@@ -67,7 +69,7 @@ class Distribution:
 
 
 class Series(NamedTuple):
-    """The distributions of the requests with the same labels."""
+    """The histograms of all requests with the same labels."""
 
     duration: Distribution
     request_size: Distribution
@@ -78,7 +80,7 @@ class RequestTable:
     """Counts requests by their labels.  Thread-safe; blocks while another thread uses the table.
 
     Attributes:
-        is_served: whether ``/metrics`` shows the table; if not, no requests are counted.
+        is_served: whether ``/metrics`` shows the table; if not, no requests are added to it.
     """
 
     def __init__(self) -> None:
@@ -90,7 +92,7 @@ class RequestTable:
     def count_active(self, begun: tuple[str, str], change: int) -> None:
         """Add ``change`` (1 or -1) to the number of active requests.
 
-        ``begun`` is the method and the scheme of the request.
+        ``begun`` is the pair of the request's method and scheme.
         """
         with self._lock:
             self._active[begun] = self._active.get(begun, 0) + change
@@ -102,13 +104,14 @@ class RequestTable:
         sizes: tuple[int | None, int | None],
         example: Example | None = None,
     ) -> None:
-        """Add a finished request.
+        """Add a request that has ended.
 
         Args:
             labels: the labels of the request.
-            duration: the duration in seconds.
-            sizes: the bytes of the request's body and of the response's body, if known.
-            example: the exemplar for the bucket of the duration.
+            duration: the duration of the request in seconds.
+            sizes: the sizes in bytes of the request's body and of the response's body, or
+                None if unknown.
+            example: the exemplar for the histogram of durations, if any.
         """
         with self._lock:
             series = self._series.get(labels)
@@ -123,12 +126,15 @@ class RequestTable:
                     distribution.add(size)
 
     def active(self) -> dict[tuple[str, str], int]:
-        """Return the number of active requests by method and scheme."""
+        """Return the number of active requests for each pair of method and scheme."""
         with self._lock:
             return self._active.copy()
 
     def series(self) -> list[tuple[Labels, Series]]:
-        """Return a copy of all series; the lock is held only while one series is copied."""
+        """Return a copy of all series.
+
+        The lock is released after each series, so other threads wait only briefly.
+        """
         with self._lock:
             listed = list(self._series.items())
         copied = []
@@ -138,5 +144,5 @@ class RequestTable:
         return copied
 
 
-#: The table of this process, which ``/metrics`` shows.
+#: The table for the requests of this process, which ``/metrics`` shows.
 PROCESS_TABLE: Final = RequestTable()

@@ -1,8 +1,9 @@
-"""Finds the template of the route that served a request, for ``http.route``.
+"""Determines the template of a request's route, such as ``/orders/{id}``, for ``http.route``.
 
-FastAPI and newer versions of Starlette store the route in the scope; older
-versions store the endpoint.  If the route is inside a mount, the mount's template
-is looked up too, so that the result contains parameter names, not values.
+FastAPI and newer versions of Starlette store the route in the ASGI scope; older versions of
+Starlette store only the endpoint.  If the route belongs to a mounted application, the
+template of the mount is added, which contains the names of parameters instead of their
+values.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-#: Stands for the rest of a path if the template of that rest is unknown.
+#: Replaces the part of a path whose route template is unknown.
 ANY: Final = "/{path}"
-#: The maximum number of middleware layers that are searched for routes.
+#: The maximum number of middleware layers that are searched for an application with routes.
 _MAX_LAYERS: Final = 100
 
 
@@ -33,13 +34,15 @@ def route_template(scope: Scope) -> str | None:
     prefix = scope.get("root_path", "")[len(scope.get("app_root_path", "")) :]
     if not prefix or "app_root_path" not in scope:
         return path
-    # The prefix itself must not be used: clients choose it, and the route is a metrics label.
+    # ``prefix`` itself must not be returned.  Clients choose the values in it, and the result is
+    # used as a metric label, which must have few different values.
     return (_mounts(getattr(scope.get("router"), "routes", ()), prefix) or ANY) + path
 
 
 def _last_part(scope: Scope) -> str | None:
-    """Return the template of the route inside the innermost mount, or None if there is no route."""
-    # The route of an included router lacks the router's prefix, but its context has the prefix.
+    """Return the template of the route inside the innermost mount, or None if no route matched."""
+    # FastAPI's ``effective_route_context`` contains the full path of a route that was added with
+    # ``include_router``; the route itself lacks the router's prefix.
     within = scope.get("fastapi")
     if type(within) is dict:
         found = getattr(within.get("effective_route_context"), "path_format", None)
@@ -58,7 +61,7 @@ def _last_part(scope: Scope) -> str | None:
 
 
 def _route_of(endpoint: object, scope: Scope, routes: Iterable[Any]) -> object:
-    """Return the route of an endpoint that accepts the request's method."""
+    """Return the route that has this endpoint and accepts the request's method, or None."""
     found = None
     for route in routes:
         if isinstance(route, (Mount, Host)):
@@ -71,7 +74,7 @@ def _route_of(endpoint: object, scope: Scope, routes: Iterable[Any]) -> object:
 
 
 def _fits(route: Any, scope: Scope) -> bool:
-    """Whether the route accepts the request's method, and the request has all its parameters."""
+    """Return whether the route accepts the request's method and all its parameters are present."""
     methods = getattr(route, "methods", None)
     if methods and scope.get("method") not in methods:
         return False
@@ -80,7 +83,7 @@ def _fits(route: Any, scope: Scope) -> bool:
 
 
 def _mounts(routes: Iterable[Any], prefix: str) -> str | None:
-    """Return the template of the mounts that matched ``prefix``, or None if none is found."""
+    """Return the path template of the mounts that matched ``prefix``, or None if no mount did."""
     for route in routes:
         if isinstance(route, Mount):
             found = _through(route, prefix)
@@ -104,9 +107,9 @@ def _through(mount: Mount, prefix: str) -> str | None:
 
 
 def _included(route: Any, prefix: str) -> str | None:
-    """Return the template of a mount inside an included router, or None.
+    """Return the template of a mount inside an included router, or None if no mount matches.
 
-    Newer versions of FastAPI keep an included router as an object in the list of routes.
+    Newer versions of FastAPI store an included router as an object in the list of routes.
     """
     router = getattr(route, "original_router", None)
     before = getattr(getattr(route, "include_context", None), "prefix", "")
@@ -117,7 +120,7 @@ def _included(route: Any, prefix: str) -> str | None:
 
 
 def _routes_behind(app: Any) -> Iterable[Any]:
-    """Return the routes of an application that may be wrapped in middleware."""
+    """Return the routes of an application, which may be wrapped in middleware."""
     for _ in range(_MAX_LAYERS):
         routes = getattr(app, "routes", None)
         if routes is not None or app is None:

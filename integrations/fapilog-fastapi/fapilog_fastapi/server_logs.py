@@ -1,8 +1,8 @@
-"""Drops the servers' own records about requests that fapilog already logs.
+"""Drops the log records of uvicorn and hypercorn about requests that fapilog logs.
 
-The module adds filters to the servers' loggers.  The server may call ``dictConfig`` at
-any time, because that does not remove the filters of loggers.  The filters drop no
-record of an application without this package, and no record after fapilog is shut down.
+The module adds filters to the loggers of these servers.  The filters stay in place when the
+server calls ``logging.config.dictConfig``.  They do not drop records of applications without
+this package, or records after fapilog was shut down.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from fapilog_fastapi.completion import LOGGER
 from fapilog_fastapi.exchange import CURRENT
 from fapilog_fastapi.failures import is_logged
 
-#: uvicorn logs a WebSocket's handshake with its error logger, in this format.
+#: The format with which uvicorn's error logger reports the handshake of a WebSocket.
 _HANDSHAKE: Final = '%s - "WebSocket %s"'
 
 _log: Final = fapilog.get_logger(LOGGER)
 
 
 def _is_silent() -> bool:
-    """Whether fapilog is shut down or off, so only the server logs the request."""
+    """Return whether fapilog is shut down or off, so that only the server logs the request."""
     return not _log.is_enabled("FATAL")
 
 
 class _AccessFilter(logging.Filter):
-    """Drops access lines of requests that have a completion record or are excluded."""
+    """Drops access-log records of requests that have a completion record or are excluded."""
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - the context decides
         serving = CURRENT.get()
@@ -36,7 +36,7 @@ class _AccessFilter(logging.Filter):
 
 
 class _ErrorFilter(_AccessFilter):
-    """Drops exceptions that fapilog has logged, and access lines of WebSockets."""
+    """Drops records of exceptions that fapilog has logged, and of WebSocket handshakes."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and is_logged(record.exc_info[1]):
@@ -54,19 +54,19 @@ _FILTERS: Final = {
 }
 
 
-# The middleware objects in use.  The set is weak, so that it does not keep them alive.
+# The middleware objects in use; the weak references do not keep them alive.
 _users: Final[WeakSet[object]] = WeakSet()
 
 
 def install(user: object) -> None:
-    """Add the filters to the servers' loggers for a middleware; a second call does nothing."""
+    """Add the filters to the loggers of servers; a second call for ``user`` does nothing."""
     _users.add(user)
     for name, server_filter in _FILTERS.items():
         logging.getLogger(name).addFilter(server_filter)
 
 
 def release(user: object) -> None:
-    """Remove the filters if ``user`` was the last middleware in use."""
+    """Remove the filters if ``user`` was the last middleware object in use."""
     _users.discard(user)
     if _users:
         return

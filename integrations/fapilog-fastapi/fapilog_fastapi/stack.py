@@ -1,10 +1,10 @@
-"""Finds the layers of an application's middleware, and adds probes to them.
+"""Searches the middleware layers of an application, and adds probes to them.
 
-This package's middleware is outermost.  The server's span starts in an inner layer,
-in OpenTelemetry's middleware or in FastAPI itself, and inner layers turn exceptions
-into responses.  So one probe is added where the span and the exception are visible,
-another probe before the router, and exception handlers are wrapped.  The search follows
-the layers that were built, not the application's list of middleware.
+This package's middleware is the outermost layer.  The span of a request starts in an inner
+layer (OpenTelemetry's middleware or FastAPI), and inner layers turn exceptions into
+responses.  Therefore this module adds a ``Probe``, which sees the span and the exception, and
+a ``RouteProbe`` before the router, and wraps the exception handlers.  The search follows the
+middleware objects that Starlette has built, not the list ``app.user_middleware``.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _MAX_LAYERS: Final = 10_000
 
 
 def look_through(app: Any) -> tuple[bool, bool]:
-    """Put probes into the layers of ``app`` and of the applications mounted on it.
+    """Add probes to the middleware layers of ``app`` and of the applications mounted on it.
 
-    A second call adds nothing.  If the application's middleware has not been
-    built yet, it is built now, as the first request would do.
+    A second call adds no further probes.  If the application's middleware has not been built
+    yet, it is built by this call instead of by the first request.
 
     Returns:
-        Whether ``app`` itself, without its mounts, contains OpenTelemetry's middleware;
-        and whether that middleware, or FastAPI itself, already measures requests.
+        A pair: whether ``app`` itself, without its mounts, contains OpenTelemetry's
+        middleware; and whether that middleware, or FastAPI itself, already measures requests.
     """
     telemetry = getattr(app, "_telemetry", None)
     measures = isinstance(telemetry, dict) and bool(telemetry.get("metrics"))
@@ -71,17 +71,17 @@ def _look_through(app: Any, seen: set[int]) -> bool:
 
 
 def _behind(route: Any) -> Any:
-    """Return the application or router that a route contains, or None for other routes."""
+    """Return the application or router that a route contains, or None if it contains neither."""
     if isinstance(route, (Mount, Host)):
         return route.app
-    # Newer versions of FastAPI keep the included router here.
+    # Newer versions of FastAPI store an included router in this attribute.
     return getattr(route, "original_router", None)
 
 
 def _built(app: Starlette) -> Any:
-    # Newer versions of FastAPI log exceptions and refused requests through
-    # OpenTelemetry.  If fapilog is the provider, these records would duplicate
-    # the middleware's records.
+    # Newer versions of FastAPI log exceptions and refused requests through OpenTelemetry.  If
+    # OpenTelemetry sends these records to fapilog, they would duplicate the records that the
+    # middleware logs.
     telemetry = getattr(app, "_telemetry", None)
     follows_global = isinstance(telemetry, dict) and telemetry.get("logger_provider") is None
     if follows_global and is_of_fapilog(get_logger_provider()):
