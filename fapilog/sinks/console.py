@@ -248,8 +248,8 @@ class OutputStream:
     Not thread-safe.
 
     Args:
-        stream: an open file object, text or binary, or None if the process does not have
-            this stream.
+        stream: an open file object, text or binary.  If it is None, ``write_lines`` raises
+            ValueError.
 
     Attributes:
         stream: the argument ``stream``.
@@ -286,7 +286,7 @@ class OutputStream:
         Raises:
             StreamLogsError: the stream's method ``write`` emits log records, and has written
                 no line.
-            ValueError: the process does not have this stream.
+            ValueError: the stream is None.
             BlockingIOError: some lines could not be written within ``timeout``.
             Exception: any other error of the file object.
 
@@ -358,7 +358,8 @@ def _poll_of(stream: Any) -> select.poll | None:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return None
         poll: select.poll = native.original("select", "poll")()
-    except (AttributeError, OSError, ValueError, TypeError):  # Windows has no poll()
+    except (AttributeError, OSError, ValueError, TypeError):
+        # Windows has no poll(), and some streams have no file descriptor.
         return None
     poll.register(fd, select.POLLOUT)
     return poll

@@ -158,8 +158,8 @@ class ExporterSink(Sink[ReadableLogRecord]):
         return PermanentError(f"{message}, {count} times")
 
     def close(self) -> None:
-        """Flush the exporter, which may take ``timeout`` seconds, and shut it down."""
-        flush = getattr(self._exporter, "force_flush", None)  # missing before SDK 1.40
+        """Flush the exporter with the time limit ``timeout``, and shut it down."""
+        flush = getattr(self._exporter, "force_flush", None)  # new in OpenTelemetry SDK 1.40
         with suppressed():
             try:
                 if flush is not None:

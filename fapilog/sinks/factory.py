@@ -127,8 +127,8 @@ def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
 
 def listed(given: object) -> tuple[object, ...]:
     """Return the sinks and names in ``given``, which may also be a single sink or name."""
-    # A file object is refused later.  It is not iterated here, because the error must show the
-    # file object instead of the lines of the file.
+    # A file object is not a sink, and a later check refuses it.  This function does not iterate
+    # over the file object, because the error must not show the lines of the file.
     is_one = isinstance(given, str) or hasattr(given, "write")
     return (given,) if is_one or not isinstance(given, Iterable) else tuple(given)
 

@@ -81,10 +81,10 @@ class FileSink(Sink["Item"]):
     it has an advisory lock on the file, and only one of them rotates the file.  On Windows,
     which has no advisory locks, only one process may use the file.  If another program
     renames or removes the file, the sink notices this at the next batch, and opens or creates
-    the file at ``path``.  Do not use logrotate's option ``copytruncate``: lines written between the copy and
-    the truncation are lost and not counted.  With logrotate's option ``create``, no line is
-    lost.  If a full disk or a crash leaves a line unfinished, the next record begins on a
-    new line.
+    the file at ``path``.  Do not use logrotate's option ``copytruncate``: lines written
+    between the copy and the truncation are lost and not counted.  With logrotate's option
+    ``create``, no line is lost.  If a full disk or a crash leaves a line unfinished, the next
+    record begins on a new line.
 
     Args:
         path: the path of the file.  Missing directories are created with mode 0700.  The
@@ -186,7 +186,11 @@ class FileSink(Sink["Item"]):
         self._archive.wake()
 
     def encode(self, record: LogRecord) -> Item:
-        """Return a JSON line, or in the format ``otlp`` the data that ``send`` makes a line of."""
+        """Return the encoded record for ``send``.
+
+        The result is a JSON line.  In the format ``otlp``, the result is a tuple of the resource,
+        the scope and a JSON object, and ``send`` joins the tuples of a batch into one line.
+        """
         if self._otlp:
             return record.resource, record.scope, self._otlp.encode_record_json(record)
         return json_line(record)
@@ -227,7 +231,10 @@ class FileSink(Sink["Item"]):
         self._archive.close()
 
     def after_fork(self) -> None:
-        """In a forked child, close the inherited file, because its lock is the parent's, too."""
+        """In a forked child, close the inherited file.
+
+        The file's lock would be shared with the parent process.
+        """
         self._close_file()
         self._archive.after_fork()
         self._progress.clear()

@@ -168,7 +168,7 @@ class HTTPClient:
             msg = f"{shown}: HTTP {status}, and the answer exceeds {MAX_RESPONSE} bytes"
             raise PermanentError(msg)
         if response.header("content-encoding") is not None:
-            body = b""  # a compressed body is ignored, because it might fill the memory
+            body = b""  # ignore a compressed body, which might fill the memory when decompressed
         content_type = (response.header("content-type") or "").lower()
         if not response.is_success:
             raise http_error(
@@ -190,7 +190,7 @@ class HTTPClient:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[DeadlineTransport | GivenTransport]:
-        """Yield an idle or new connection, which no other thread uses during the ``with`` block."""
+        """Yield an idle or new connection, which no other thread uses in the ``with`` block."""
         if self._given is not None:
             yield self._given
             return
@@ -227,7 +227,7 @@ class HTTPClient:
             self._given.close()
 
     def after_fork(self) -> None:
-        """In a forked child, replace the parent's connections, except the argument ``transport``."""
+        """In a forked child, replace the connections, except a transport that the user passed."""
         for connection in self._connections:
             connection.after_fork()
         # The threads that used these connections exist only in the parent process, so in the

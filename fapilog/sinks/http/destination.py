@@ -51,8 +51,8 @@ def credentials_in(options: HTTPOptions) -> str:
     """Return the secrets by which a backend may distinguish two accounts, as one string.
 
     The string contains the path of the client certificate, and the headers and query parameters
-    that :func:`describe_destination` does not use, except headers such as ``user-agent``.  A user
-    name and its password are left out, because the result of :func:`describe_destination` already
+    that ``describe_destination`` does not use, except headers such as ``user-agent``.  A user
+    name and its password are left out, because the result of ``describe_destination`` already
     depends on the user name.
     """
     named = _named_accounts(options)

@@ -31,7 +31,7 @@ _ERRORS: Final = (
 
 
 class GivenTransport:
-    """Posts requests to one URL through ``transport``.  As thread-safe as ``transport``."""
+    """Posts to one URL through ``transport``.  Thread-safe if ``transport`` is thread-safe."""
 
     def __init__(self, transport: httpx.BaseTransport, url: str) -> None:
         self._transport = transport
@@ -39,7 +39,7 @@ class GivenTransport:
         self.close = transport.close
 
     def post(self, request: Request) -> Response:
-        """Send ``request`` and return the response.  Errors are httpcore's, instead of httpx's."""
+        """Send ``request`` and return the response.  Raises errors of httpcore, not of httpx."""
         sent = httpx.Request(
             "POST",
             self._url,
@@ -60,7 +60,7 @@ def _chunks(answer: httpx.Response) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _httpcore_errors() -> Iterator[None]:
-    """Convert httpx errors that the ``with`` block raises to httpcore errors."""
+    """Convert httpx errors raised in the ``with`` block to httpcore errors."""
     try:
         yield
     except httpx.TransportError as error:

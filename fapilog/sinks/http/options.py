@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.proxies import Proxy
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
-#: A tuple: a file's path or None, and the option or environment variable that sets the path.
+#: A file's path or None, and the name of the option or environment variable that sets it.
 FileOption: TypeAlias = "tuple[FilePath | None, str]"
 
 DEFAULT_TIMEOUT: Final = 10.0  # the time limit for one request in seconds
@@ -96,7 +96,7 @@ class HTTPOptions:
         return printable(text)
 
     def _secrets(self) -> set[str]:
-        """Return all values in the URL's query and in the headers, which may all be secret."""
+        """Return all values in the URL's query and in the headers.  Any of them may be secret."""
         secrets = {value for _, value in parse_qsl(urlsplit(self.endpoint).query)}
         for value in self.headers.values():
             secrets |= {value, value.rpartition(" ")[2], basic_credentials(value)[1]}

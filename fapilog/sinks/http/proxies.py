@@ -1,4 +1,4 @@
-"""Finds the proxy for a URL in variables such as ``HTTPS_PROXY`` or in the system settings.
+"""Finds the proxy for a URL in environment variables or in the system settings.
 
 This module parses the variable ``NO_PROXY`` itself, because the standard library does not
 support networks (``10.0.0.0/8``) and IPv6 addresses in this variable.

@@ -63,7 +63,7 @@ class Request(NamedTuple):
 
     @property
     def all_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers, ``Content-Length``, and ``Host`` if :attr:`headers` does not contain it."""
+        """The headers, ``Content-Length``, and ``Host`` if ``headers`` does not contain it."""
         has_host = any(name == b"host" for name, _ in self.headers)
         host = [] if has_host else [(b"Host", self.target.authority)]
         return [*host, *self.headers, (b"Content-Length", b"%d" % len(self.body))]

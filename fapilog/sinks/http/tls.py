@@ -45,8 +45,8 @@ class ClientTLS:
         If the new files cannot be used (for example a new certificate with the old key), the
         old settings stay in use, and the reason is reported.
         """
-        # The files' times are read before their contents, so that the next call notices a change
-        # during this reload.
+        # The metadata of the files is read before their contents, so that the next call notices
+        # a change during this reload.
         state = self._state_of_files()
         if state == self._state:
             return False
@@ -65,7 +65,10 @@ class ClientTLS:
         return True
 
     def doubt(self) -> None:
-        """Make the next :meth:`renew` reload the files even if unchanged, after a TLS error."""
+        """Make the next :meth:`renew` reload the files even if they are unchanged.
+
+        Called after a TLS error.
+        """
         self._state = None
 
     def _state_of_files(self) -> tuple[object, ...]:
@@ -121,7 +124,8 @@ def client_context(
     except OSError as error:  # ssl.SSLError is a subclass of OSError
         msg = f"{source}={path!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg, source) from None
-    context.set_alpn_protocols(["http/1.1"])  # changed here, before other threads use it
+    # httpcore would set this later, while other threads may be using the context.
+    context.set_alpn_protocols(["http/1.1"])
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key
         try:
@@ -149,7 +153,7 @@ def default_context() -> ssl.SSLContext:
 
 
 def untrusted(words: str, options: HTTPOptions) -> str:
-    """Return a message about a server certificate that OpenSSL refused for the reason ``words``."""
+    """Return a message about a certificate that OpenSSL refused with the text ``words``."""
     path, source = authorities(options)
     trusted = f"; {source}={path!r} is in use" if path else ""
     return (

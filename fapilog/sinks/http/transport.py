@@ -252,7 +252,7 @@ def _stand_in(tls: object) -> ssl.SSLContext | None:
 
 
 class _RequestStream(httpcore.NetworkStream):
-    """Passes on httpcore's reads and writes, with the request's deadline as the time limit.
+    """Forwards httpcore's reads and writes to a connection, and ends them at the deadline.
 
     The stream delays each written buffer until the next write or read, so that the headers of
     a request are sent together with the beginning of its body.
@@ -351,8 +351,8 @@ def _probe(host: str, port: int, timeout: float) -> None:
     """Test on a separate thread whether this forked process can resolve host names.
 
     The test is needed if a thread of the parent was resolving a host name during the fork.  If
-    the system's resolver had locked a lock, it never returns in this process, and this function
-    raises ``TimeoutError`` after ``timeout`` seconds.
+    that thread had locked the system's resolver, the test never ends, and this function raises
+    ``TimeoutError`` after ``timeout`` seconds.
     """
     if not _probes or _probes[0][0] != os.getpid():
         answers: native.SimpleQueue[None] = native.SimpleQueue()
@@ -416,10 +416,10 @@ class SocketStream(httpcore.NetworkStream):
 
 
 class TLSStream(httpcore.NetworkStream):
-    """A TLS connection over ``stream``, which may be a TLS connection to a proxy.  Not thread-safe.
+    """A TLS connection over ``stream``, which may be a TLS connection to a proxy.
 
-    The server's certificate must contain ``host``.  ``left`` is a function that returns the
-    seconds until the deadline, or raises ``TimeoutError`` if the deadline has passed.
+    Not thread-safe.  The server's certificate must contain ``host``.  ``left`` is a function that
+    returns the seconds until the deadline, or raises ``TimeoutError`` if the deadline has passed.
 
     Raises:
         OSError: the handshake failed, and ``stream`` was closed.
