@@ -1,10 +1,10 @@
-"""Sinks send records to their destinations: console, file, OTLP, Loki, memory, SDK exporters.
+"""Contains the sinks, which send log records to the console, files, OTLP, Loki and others.
 
-A sink encodes records and sends batches; it does not depend on processors, delivery or
-the spool.  The packages ``otlp``, ``loki`` and ``http`` contain the sinks that use the
-network; ``factory`` makes sinks from names.  Each sink class is imported at its first use,
-so a program that writes to the console does not load an HTTP client, gRPC or the
-OpenTelemetry SDK.  Read ``console`` first.
+A sink encodes records and sends them in batches.  The packages ``otlp`` and ``loki`` contain
+the sinks that use the network, and the package ``http`` contains their HTTP client.  The
+module ``factory`` makes sinks from names such as ``"console"``.  Each sink class is imported
+when it is first used, so a program that writes only to the console does not load an HTTP
+client, gRPC or the OpenTelemetry SDK.  To learn how a sink works, read ``console`` first.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ _MODULES: Final = {
 }
 
 
-if not TYPE_CHECKING:  # hidden from type checkers, so that they report misspelled names
+# If type checkers saw __getattr__(), they would accept any misspelled name in this module.
+if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import a public name on first use (PEP 562)."""
+        """Import a public class of this package when it is first used (PEP 562)."""
         if name not in _MODULES:
             msg = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(msg)

@@ -1,8 +1,8 @@
-"""Writes records to standard output, standard error or another stream.
+"""Defines ``ConsoleSink``, which writes records to standard output or another stream.
 
-This sink is for containers, whose runtime collects standard output, and for people at a
-terminal.  It bypasses the stream's own buffer, because that buffer keeps the bytes of a
-failed write and would write them again at exit.
+The sink is for containers, whose runtime collects standard output, and for people at a
+terminal.  It bypasses the buffer of ``sys.stdout``, because after a failed write the buffer
+still contains the bytes, and Python would write them again when the process exits.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 # After these errors, a retry is useless: the pipe's reader or the terminal is gone.
 _GONE: Final = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO, errno.EIO}
-# POSIX: a write of up to this many bytes to a pipe never mixes with the write of another
-# process, and does not block if poll() reports that the pipe is writable.  None on Windows.
+# POSIX guarantees that a write of up to this many bytes to a pipe does not mix with the write
+# of another process, and does not block if poll() reports that the pipe is writable.  None on
+# Windows.
 _PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 _JSON_FORMATS: Final = ", ".join(f'"{preset}"' for preset in PRESETS)
 
@@ -51,13 +52,13 @@ class ConsoleSink(Sink[bytes]):
 
     The default is standard output, where container platforms expect logs
     (https://12factor.net/logs) and where OpenTelemetry's console exporter writes.
-    fapilog's own announcements go to standard error.  Several processes may share one
-    pipe: lines up to ``PIPE_BUF`` (4,096 bytes on Linux) never mix.
+    fapilog's diagnostic messages go to standard error.  If several processes write to the
+    same pipe, lines of up to ``PIPE_BUF`` bytes (4,096 on Linux) never mix.
 
     Args:
-        stream: the stream: ``"stdout"`` (also None), ``"stderr"``, or a file object open
-            for writing.  The names are looked up in :mod:`sys` at every use, so redirections
-            take effect.  If the object in :mod:`sys` logs what is written to it (Celery's
+        stream: ``"stdout"``, ``"stderr"``, or a file object open for writing.  None means
+            ``"stdout"``.  The sink reads ``sys.stdout`` or ``sys.stderr`` at every use, so
+            redirections take effect.  If that object logs what is written to it (Celery's
             worker redirects standard output in this way), the sink writes to the stream
             with which the process started.  The sink never closes the stream.
         format: the line format: ``"json"`` or ``"otel"`` (see
@@ -73,12 +74,12 @@ class ConsoleSink(Sink[bytes]):
         tracebacks: how pretty lines show a stack trace.  ``"short"`` folds the frames of
             installed packages into one line, and shows only the type and the message of an
             exception that was shown for the same request within the last second.
-            ``"full"`` shows everything.  JSON always has the whole text.
+            ``"full"`` shows all frames.  JSON lines always contain the full stack trace.
         names: the fields of a JSON line to rename.  The keys are the format's names, the
             values are the new names: ``{"body": "message"}``.
-        resource: whether each JSON line contains the resource, which is usually the same
-            in all lines of a process.
-        name: the sink's name in counts and announcements.
+        resource: whether each JSON line contains the resource attributes, such as the
+            service's name, which are usually the same in all lines of a process.
+        name: the sink's name in statistics and diagnostic messages.
     """
 
     limits = BatchLimits(delay=0.02)
@@ -109,11 +110,11 @@ class ConsoleSink(Sink[bytes]):
 
     @property
     def is_interactive(self) -> bool:
-        """Whether the stream is a terminal, a notebook or a debugger, so that a person reads it.
+        """Whether a person reads the output: in a terminal, a notebook or a debugger.
 
-        If True, a log call waits up to 0.25 s until its record is written.  If a JSON format
-        was chosen, the result is False even on a terminal, because a container may have a
-        terminal that nobody reads.
+        If True, a log call waits up to 0.25 s until its record is written.  If the argument
+        ``format`` is a JSON format, the result is False even on a terminal, because a
+        container may have a terminal that no person reads.
         """
         if self._format in PRESETS:
             return False
@@ -121,10 +122,10 @@ class ConsoleSink(Sink[bytes]):
         return is_terminal(stream) or is_notebook(stream) or "pydevd" in sys.modules
 
     def note_caller(self) -> None:
-        """Remember the context of a log call that waits for this sink.  Does not block.
+        """Store the caller's ``contextvars`` context for the next ``send``.  Does not block.
 
-        The next ``send`` writes in this context, because a notebook shows output below the
-        cell in whose context ``write`` is called.
+        Each log call that waits for this sink calls this method.  A notebook shows output
+        below the cell in whose context ``write`` is called.
         """
         if is_notebook(self._present_stream()):
             self._context = copy_context()
@@ -159,7 +160,7 @@ class ConsoleSink(Sink[bytes]):
             raise ConfigurationError(msg) from None
 
     def encode(self, record: LogRecord) -> bytes:
-        """Return ``record`` as one or more lines in the encoding of the current stream."""
+        """Return ``record`` as one or more lines, in the text encoding of the current stream."""
         output = self._current_output()
         if self._pretty is not None:
             return self._pretty.format(record).encode(output.encoding, "backslashreplace")
@@ -169,17 +170,18 @@ class ConsoleSink(Sink[bytes]):
         return ascii_line(line).decode("ascii").encode(output.encoding, "backslashreplace")
 
     def send(self, batch: Sequence[bytes], timeout: float) -> None:
-        """Write the lines and flush.  Blocks up to ``timeout`` seconds.
+        """Write the encoded records in ``batch``, and flush.  Blocks up to ``timeout`` seconds.
 
         Some writes ignore ``timeout`` and block until the other end reads: the write of a
         line longer than ``PIPE_BUF``, and every write on Windows or to a file object without
         a descriptor.
 
         Raises:
-            RetryableError: the stream is full, or the write failed with an error that may
-                pass.  A retry of the batch continues after the last written byte.
-            PermanentError: the stream is missing or closed, its reader is gone, it logs what
-                is written to it, or it raised an error without an ``errno``.
+            RetryableError: the stream is full, or the write failed with an error that may be
+                temporary.  A retry of the batch continues after the last written byte.
+            PermanentError: the stream is missing or closed, the process that reads it has
+                ended, the stream is a file object that logs what is written to it, or the
+                write raised an error without an ``errno``.
         """
         output = self._current_output()
         lines = self._progress.rest(batch)
@@ -192,19 +194,21 @@ class ConsoleSink(Sink[bytes]):
         except StreamLogsError as error:
             if not isinstance(self._stream, str):
                 raise self._failure(error) from error
-            self.send(batch, timeout)  # sends to the stream with which the process started
+            # This call uses the stream with which the process started, because the current
+            # value of sys.stdout or sys.stderr logs what is written to it.
+            self.send(batch, timeout)
             return
-        except Exception as error:  # a file object may raise anything
+        except Exception as error:  # the user's file object may raise any exception
             self._progress.advance(batch, output.count_written(lines))
             raise self._failure(error) from error
         self._progress.clear()
 
     def close(self) -> None:
-        """Release the stream without closing it."""
+        """Forget the stream without closing it."""
         self._output = OutputStream(None)
 
     def after_fork(self) -> None:
-        """Release the stream, and forget how much of the parent's last batch was written."""
+        """In a forked child, forget the stream, and the progress of the parent's last batch."""
         self.close()
         self._progress.clear()
 
@@ -239,11 +243,13 @@ class ConsoleSink(Sink[bytes]):
 
 
 class OutputStream:
-    """Writes lines to a stream before a deadline, and counts the bytes.  Not thread-safe.
+    """Writes lines to a stream with a time limit, and counts the written bytes.
+
+    Not thread-safe.
 
     Args:
-        stream: an open file object, text or binary, or None if the process does not have
-            this stream.
+        stream: an open file object, text or binary.  If it is None, ``write_lines`` raises
+            ValueError.
 
     Attributes:
         stream: the argument ``stream``.
@@ -259,7 +265,8 @@ class OutputStream:
         except (AttributeError, TypeError, LookupError):  # a binary stream or an unknown encoding
             self.encoding = "utf-8"
         self.unfinished = b""
-        # Bypass the buffer, because only the raw write() tells how many bytes the stream took.
+        # Bypass the buffer, because only write() of the raw stream returns how many bytes were
+        # written.
         buffer = getattr(stream, "buffer", stream)
         self._writer = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
         is_binary = isinstance(self._writer, (io.RawIOBase, io.BufferedIOBase))
@@ -272,16 +279,18 @@ class OutputStream:
     def write_lines(self, lines: Sequence[bytes], timeout: float) -> None:
         """Flush what the application has written to the stream, write ``lines``, and flush.
 
-        Blocks up to ``timeout`` seconds.  A line longer than ``PIPE_BUF`` may block beyond
-        that: it is written in one call, so that other processes are less likely to split it.
+        Blocks up to ``timeout`` seconds.  A line longer than ``PIPE_BUF`` bytes is written in
+        one call, so that other processes are less likely to split the line; this call may
+        block longer than ``timeout``.
 
         Raises:
-            StreamLogsError: the ``write`` of the file object logs; nothing was written.
-            ValueError: the process does not have this stream.
-            BlockingIOError: the stream did not take all lines within ``timeout``.
+            StreamLogsError: the stream's method ``write`` emits log records, and has written
+                no line.
+            ValueError: the stream is None.
+            BlockingIOError: some lines could not be written within ``timeout``.
             Exception: any other error of the file object.
 
-        After an error, :meth:`count_written` returns how much was written before it.
+        After an error, :meth:`count_written` returns the number of lines written before it.
         """
         self._deadline = monotonic() + timeout
         self._written = -len(self.unfinished)
@@ -298,8 +307,8 @@ class OutputStream:
     def count_written(self, lines: Sequence[bytes]) -> int:
         """Return how many of ``lines`` a retry of the failed ``write_lines`` can skip.
 
-        A partly written line counts, too, because the retry first writes its remaining
-        bytes, which this method stores in ``unfinished``.
+        The number includes a partly written line.  This method stores the line's remaining
+        bytes in ``unfinished``, and the retry writes them first.
         """
         if self._written < 0:
             self.unfinished = self.unfinished[self._written :]
@@ -316,21 +325,21 @@ class OutputStream:
 
     def _write_some(self, data: bytes) -> int:
         text: Any = data.decode(self.encoding) if self._takes_text else data
-        if self._may_log:  # the first write shows whether the stream sends it back to logging
+        if self._may_log:  # the first write shows whether the stream logs what is written
             written = write_unless_it_logs(self.stream, self._writer.write, text)
             self._may_log = False
         else:
             written = self._writer.write(text)
         if self._takes_text:
             return len(data)
-        if written is None:  # the stream is non-blocking and full
+        if written is None:  # a non-blocking stream returns None when it is full
             if self._poll is None or monotonic() >= self._deadline:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return 0
         return int(written)
 
     def _wait(self) -> None:
-        """Wait until the stream can take more bytes, or raise BlockingIOError at the deadline."""
+        """Wait until the stream is writable, or raise BlockingIOError at the deadline."""
         if self._poll is None:
             return
         left = max(self._deadline - monotonic(), 0)
@@ -349,7 +358,8 @@ def _poll_of(stream: Any) -> select.poll | None:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return None
         poll: select.poll = native.original("select", "poll")()
-    except (AttributeError, OSError, ValueError, TypeError):  # no poll() here, or no open file
+    except (AttributeError, OSError, ValueError, TypeError):
+        # Windows has no poll(), and some streams have no file descriptor.
         return None
     poll.register(fd, select.POLLOUT)
     return poll

@@ -1,4 +1,4 @@
-"""Uses any log record exporter of the OpenTelemetry SDK as a sink."""
+"""Defines ``ExporterSink``, which sends records through an OpenTelemetry SDK log exporter."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _SEVERITIES: Final = tuple(api.SeverityNumber(number) for number in range(25))
-# A context without a span.  Without this context, the API would add the ids of the span
-# that is active on the worker's thread.
+# An OpenTelemetry context without a span.  For a log record without a context, OpenTelemetry
+# would add the ids of the span that is active on the current thread, fapilog's worker thread.
 _NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
 # An exporter that raises one of these errors cannot encode the batch; a retry would fail again.
@@ -36,7 +36,7 @@ _DEFECTS: Final = (TypeError, ValueError, AttributeError, LookupError, Arithmeti
 
 @dataclass(frozen=True)
 class _Truncated(ReadableLogRecord):
-    """An SDK record that reports the number of attributes that fapilog has dropped."""
+    """An SDK log record that also contains the number of attributes that fapilog dropped."""
 
     dropped: int = 0
 
@@ -46,18 +46,19 @@ class _Truncated(ReadableLogRecord):
 
 
 class ExporterSink(Sink[ReadableLogRecord]):
-    """Delivers records to an SDK ``LogRecordExporter``.
+    """Delivers records to a ``LogRecordExporter`` of the OpenTelemetry SDK.
 
-    An exporter usually retries on its own, so the sink rejects a batch after ``attempts``
-    failed exports.  An ``OSError`` does not count as an attempt: the pipeline retries the
-    batch for as long as it retries any batch.  The sink cannot interrupt an export; only the
-    exporter's own time limit ends one.
+    An exporter usually retries failed requests itself, so the sink rejects a batch after
+    ``attempts`` failed exports.  An export that raises ``OSError`` is not counted as failed:
+    fapilog retries the batch in the same way as for its other sinks.  The sink cannot
+    interrupt an export; only the exporter's time limit can end it.
 
     Args:
-        exporter: the exporter.  One thread calls it, and ``close`` shuts it down.
-        name: the sink's name in counts and announcements.  The default is the name of the
-            exporter's class.
-        limits: the number of records, the size and the delay at which a batch is sent.
+        exporter: an instance of the exporter.  Only one thread calls the exporter, and
+            ``close`` shuts it down.
+        name: the sink's name in statistics and diagnostic messages.  The default is the name
+            of the exporter's class.
+        limits: the maximum number of records, size and delay of a batch.
         attempts: the number of failed exports after which a batch is rejected, at least 1.
         timeout: the time limit for the exporter's flush when the sink closes, in seconds.
     """
@@ -98,8 +99,8 @@ class ExporterSink(Sink[ReadableLogRecord]):
     def encode(self, record: LogRecord) -> ReadableLogRecord:
         """Convert the record to the SDK's log record type.
 
-        The lists and mappings inside the record are shared with the other sinks, so the
-        exporter must not change them.
+        The exporter must not change the lists and mappings inside the record, because they
+        are shared with the other sinks.
         """
         made = api.LogRecord(
             timestamp=record.timestamp,
@@ -124,11 +125,11 @@ class ExporterSink(Sink[ReadableLogRecord]):
         """Export a batch.  Blocks until the exporter returns.
 
         Raises:
-            RetryableError: the exporter raised ``OSError``, or it failed in another way but
-                fewer than ``attempts`` times.
+            RetryableError: the exporter raised ``OSError``, or has failed in another way
+                fewer than ``attempts`` times with this batch.
             PermanentError: the exporter failed ``attempts`` times, or raised an error such
                 as ``TypeError``, which means that it cannot encode the batch.
-            SendError: the exporter raised this error itself.
+            SendError: the exporter raised this error, which is passed on unchanged.
         """
         try:
             with suppressed():
@@ -141,8 +142,8 @@ class ExporterSink(Sink[ReadableLogRecord]):
             raise PermanentError(_describe(error)) from error
         except Exception as error:
             raise self._failure(batch[0], _describe(error)) from error
-        # Compare the name, because older exporters return a different enumeration.  An
-        # exporter that returns None has succeeded.
+        # Compare only the name of the result, because older exporters return a member of
+        # another enumeration.  An exporter that returns None has succeeded.
         if getattr(result, "name", "") == "FAILURE":
             raise self._failure(batch[0], "the exporter reported FAILURE")
         self._failing = (None, 0)
@@ -157,8 +158,8 @@ class ExporterSink(Sink[ReadableLogRecord]):
         return PermanentError(f"{message}, {count} times")
 
     def close(self) -> None:
-        """Flush the exporter, which may take ``timeout`` seconds, and shut it down."""
-        flush = getattr(self._exporter, "force_flush", None)  # new in SDK 1.40
+        """Flush the exporter with the time limit ``timeout``, and shut it down."""
+        flush = getattr(self._exporter, "force_flush", None)  # new in OpenTelemetry SDK 1.40
         with suppressed():
             try:
                 if flush is not None:

@@ -1,4 +1,4 @@
-"""Makes sinks from the names in the option ``sinks`` or in ``OTEL_LOGS_EXPORTER``."""
+"""Makes sinks from the names in the option ``sinks`` or the variable ``OTEL_LOGS_EXPORTER``."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _NAMES = (
     "console, otlp, otlp:URL, loki:URL, file:PATH, memory, none, or an OpenTelemetry logs exporter"
 )
 
-# By the sink's name: the option whose value may follow the name, as in ``file:PATH``.
+# Maps the name of a sink to the option whose value may follow the name, as in ``file:PATH``.
 _ARGUMENTS: Final = {"console": "stream", "file": "path", "loki": "url"}
-# By sink: the text from which :func:`sink_of` made the sink, such as ``file:PATH``.
+# Maps a sink to the text from which sink_of() made it, such as ``file:PATH``.
 _specs: Final[MutableMapping[Sink[Any], str]] = WeakKeyDictionary()
 
 _LOGS_EXPORTER: Final = "OTEL_LOGS_EXPORTER"
@@ -37,14 +37,15 @@ _PARTS = ("name", "limits", "open", "encode", "send", "close", "after_fork")
 def make_sinks(
     settings: Settings, given: object = None, resource: Resource | None = None
 ) -> dict[str, Sink[Any]]:
-    """Make and open the sinks, and return them by name.
+    """Make and open sinks, and return a mapping from each sink's name to the sink.
 
-    If two sinks have the same name, the key of the second ends with a number:
+    If two sinks have the same name, the key of the second sink ends with a number:
     ``console-2``.  If one sink cannot be opened, the sinks that are already open are closed.
 
     Args:
-        settings: the options of the sinks, and their names if ``given`` is None.
-        given: a sink, a name, an iterable of sinks and names, or None.
+        settings: the settings, which contain the options of the sinks.
+        given: a sink, a sink's name, or an iterable of sinks and names.  None means the names
+            in ``settings``.
         resource: the resource that must have the attributes in the option ``loki.labels``,
             or None to skip this check.
 
@@ -66,7 +67,7 @@ def make_sinks(
 
 
 def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]:
-    """Make the sinks of :func:`make_sinks` and return them by name, without opening them.
+    """Return the same mapping as :func:`make_sinks`, but do not open the sinks.
 
     Raises:
         ConfigurationError: a name is unknown, or an option of a sink is wrong.
@@ -89,9 +90,10 @@ def name_sinks(settings: Settings, given: object = None) -> dict[str, Sink[Any]]
 
 
 def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
-    """Drop unknown names from ``wanted`` if the names come from OTEL_LOGS_EXPORTER.
+    """Remove unknown names from ``wanted`` if the names come from OTEL_LOGS_EXPORTER.
 
-    The OpenTelemetry specification requires a warning about an unknown name, not an error.
+    For an unknown name in this environment variable, the OpenTelemetry specification requires
+    a warning instead of an error.
     """
     if not settings.place("sinks").startswith(_LOGS_EXPORTER):
         return wanted
@@ -103,13 +105,13 @@ def _known(wanted: Sequence[object], settings: Settings) -> Sequence[object]:
             known.append(name)
         else:
             announce(f"variable {name}", f"{_LOGS_EXPORTER}: {_unknown(name, exporters)}; ignored")
-    return known or ("otlp",)  # OpenTelemetry's default
+    return known or ("otlp",)  # the default in the OpenTelemetry specification
 
 
 def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
-    """Return the names and sinks in ``given``, or the settings' names if ``given`` is None.
+    """Return the sinks and sink names in ``given``, or the names in the settings if it is None.
 
-    Without names in the settings, the result is ``console``.
+    If the settings contain no sink names either, the result is the name ``console``.
 
     Raises:
         ConfigurationError: ``given`` contains None.
@@ -124,8 +126,9 @@ def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
 
 
 def listed(given: object) -> tuple[object, ...]:
-    """Return an argument that may be one sink, one name or an iterable, as a tuple."""
-    # A file object is a single (wrong) item; iterating over it would yield its lines.
+    """Return the sinks and names in ``given``, which may also be a single sink or name."""
+    # A file object is not a sink, and a later check refuses it.  This function does not iterate
+    # over the file object, because the error must not show the lines of the file.
     is_one = isinstance(given, str) or hasattr(given, "write")
     return (given,) if is_one or not isinstance(given, Iterable) else tuple(given)
 
@@ -155,7 +158,7 @@ def _close(name: str, sink: Sink[Any]) -> None:
 
 
 def _open(name: str, sink: Sink[Any], settings: Settings, resource: Resource | None) -> None:
-    check_resource: Any = getattr(sink, "check_resource", None)  # only LokiSink has it
+    check_resource: Any = getattr(sink, "check_resource", None)  # only LokiSink has this method
     try:
         if resource is not None and check_resource is not None:
             check_resource(resource)
@@ -170,14 +173,16 @@ def _open(name: str, sink: Sink[Any], settings: Settings, resource: Resource | N
 
 
 def _placed(error: ConfigurationError, spec: str, settings: Settings) -> ConfigurationError:
-    """Return an error whose message begins with the variable, key or argument to correct.
+    """Return ``error`` with a message that begins with the setting that the user must correct.
 
-    This is the one that set the wrong option, such as ``file.max_bytes``.  If that option is
-    not set, it is the one that contains ``spec``, the text that names the sink.
+    A setting is an environment variable, a key of a configuration file, or an argument.  The
+    message names the setting of the wrong option, such as ``file.max_bytes``.  If that option
+    is not set, the message names the setting that contains ``spec``, the text from which the
+    sink was made, such as ``file:PATH``.
     """
     name = error.option or ""
     if name.isupper():
-        return error  # the message already begins with the variable
+        return error  # the message already begins with the environment variable
     kind, _, argument = spec.partition(":")
     kind = kind.strip().lower()
     group = getattr(settings, kind).model_dump() if kind in _ARGUMENTS else {}
@@ -191,9 +196,9 @@ def _placed(error: ConfigurationError, spec: str, settings: Settings) -> Configu
 
 
 def sink_of(spec: str, settings: Settings) -> Sink[Any] | None:
-    """Return the sink that ``spec`` names, without opening it, or None for ``"none"``.
+    """Make the sink that ``spec`` describes, but do not open it.  Return None for ``"none"``.
 
-    ``spec`` is a name, perhaps with an argument, such as ``file:PATH``.
+    ``spec`` is the name of a sink, optionally with a colon and an argument: ``file:PATH``.
 
     Raises:
         ConfigurationError: the name is unknown, or an option of the sink is wrong.
@@ -277,9 +282,10 @@ def _exporter(name: str) -> Sink[Any]:
 
 
 def _unknown(name: str, exporters: Iterable[str]) -> str:
-    """Return the message about an unknown name, with a hint how to correct the name.
+    """Return the error message about an unknown sink name, with a suggested correction.
 
-    The message shows only the scheme of a URL, because the URL may contain a password.
+    If ``name`` is a URL, the message shows only the URL's scheme, because the URL may contain a
+    password.
     """
     kind, colon, _ = name.partition(":")
     known = [word.partition(":")[0] for word in _NAMES.split(", ") if " " not in word]

@@ -1,7 +1,7 @@
-"""Appends records to a file that rotates.
+"""Defines ``FileSink``, which appends records to a log file and rotates the file.
 
-Other processes and logrotate may use the same file, so the sink locks and checks the file
-for every batch.
+Other processes may write to the same file, and logrotate may rename it.  So the sink locks
+the file for every batch, and checks whether the file still has its path.
 """
 
 from __future__ import annotations
@@ -49,13 +49,14 @@ if TYPE_CHECKING:
 
     from fapilog.record import LogRecord, Resource, Scope
 
-    #: The result of ``encode``: a JSON line, or for OTLP a resource, a scope and a JSON object.
+    #: The result of ``FileSink.encode``: a JSON line; or in the format ``otlp``, the record's
+    #: resource and scope, and the record as a JSON object.
     Item: TypeAlias = bytes | tuple[Resource, Scope, bytes]
 
 _OPEN_ATTEMPTS: Final = 10
 _PAUSE: Final = 0.001  # seconds between two attempts to lock the file
 _NEXT_TRY: Final = 30.0  # seconds before a failed rotation is tried again
-_PERIODS: Final = {"hour": 3600.0, "day": 86400.0}  # in seconds
+_PERIODS: Final = {"hour": 3600.0, "day": 86400.0}  # the lengths in seconds
 
 _RULES: Final[Mapping[str, Rule]] = {
     "path": Rule(
@@ -76,17 +77,18 @@ _RULES: Final[Mapping[str, Rule]] = {
 class FileSink(Sink["Item"]):
     """Appends records to a file: one line per record (JSON) or per batch (OTLP).
 
-    Several processes may share the file: each write appends whole lines under an advisory
-    lock, and one process rotates the file.  On Windows, which has no such lock, only one
-    process may use the file.  If another program renames, removes or truncates the file,
-    the sink notices this at the next batch and writes to the file that ``path`` then leads
-    to.  Do not use logrotate's ``copytruncate``: lines written between its copy and the
-    truncation are lost and not counted.  logrotate's option ``create`` loses no line.  If a
-    full disk or a crash leaves a line unfinished, the next record begins on a new line.
+    Several processes may write to the same file: each process appends complete lines while
+    it has an advisory lock on the file, and only one of them rotates the file.  On Windows,
+    which has no advisory locks, only one process may use the file.  If another program
+    renames or removes the file, the sink notices this at the next batch, and opens or creates
+    the file at ``path``.  Do not use logrotate's option ``copytruncate``: lines written
+    between the copy and the truncation are lost and not counted.  With logrotate's option
+    ``create``, no line is lost.  If a full disk or a crash leaves a line unfinished, the next
+    record begins on a new line.
 
     Args:
-        path: the path of the file.  Missing directories are created for this user only
-            (0700).  The file must not be a symbolic link, but its directory may be.
+        path: the path of the file.  Missing directories are created with mode 0700.  The
+            file must not be a symbolic link, but its directory may be a symbolic link.
         format: the line format: ``"json"`` (see :func:`fapilog.sinks.lines.json_line`), or
             ``"otlp"``, the OTLP file format
             (https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/).
@@ -103,12 +105,14 @@ class FileSink(Sink["Item"]):
             limit.
         mode: the permission bits of files that this sink creates, regardless of the umask;
             the bits of an existing file do not change.
-        fsync: whether the file is synced to disk before a batch counts as delivered.
-        name: the sink's name in counts and announcements.
+        fsync: whether ``os.fsync`` is called for every batch before the batch is reported as
+            delivered.
+        name: the sink's name in statistics and diagnostic messages.
         clock: a function that returns the seconds since the Unix epoch, for tests.
 
-    Rotated files are named like ``app-20261123T101500.123456Z.jsonl``, by their rotation
-    time.  Only files whose names have exactly this form are compressed and deleted.
+    The name of a rotated file contains the rotation time:
+    ``app-20261123T101500.123456Z.jsonl``.  Only files whose names have exactly this form are
+    compressed and deleted.
     """
 
     limits = BatchLimits(delay=0.1)
@@ -156,8 +160,8 @@ class FileSink(Sink["Item"]):
         self._progress: Progress[Item] = Progress()
         self._otlp: Any = None  # the module fapilog.otlp.encode_json, if the format is "otlp"
         self._fd: int | None = None
-        self._size = 0  # bytes in the open file after this sink's last write
-        self._written = 0  # bytes of the present batch that are in the file
+        self._size = 0  # the size of the open file in bytes after this sink's last write
+        self._written = 0  # the number of bytes of the current batch that are in the file
         self._no_rotation_before = 0.0
 
     def open(self) -> None:
@@ -182,18 +186,24 @@ class FileSink(Sink["Item"]):
         self._archive.wake()
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the record's JSON line, or for OTLP the data that ``send`` joins into one line."""
+        """Return the encoded record for ``send``.
+
+        The result is a JSON line.  In the format ``otlp``, the result is a tuple of the resource,
+        the scope and a JSON object, and ``send`` joins the tuples of a batch into one line.
+        """
         if self._otlp:
             return record.resource, record.scope, self._otlp.encode_record_json(record)
         return json_line(record)
 
     def send(self, batch: Sequence[Item], timeout: float) -> None:
-        """Append the lines.  Blocks for the disk, and up to ``timeout`` seconds for the lock.
+        """Append the encoded records in ``batch`` to the file.
+
+        Blocks while the disk writes, and up to ``timeout`` seconds for the file's lock.
 
         Raises:
-            RetryableError: the disk is full, the file cannot be opened, or another process
-                held the lock for too long.  A retry continues after the last written line,
-                or writes a batch in the OTLP format again as a whole.
+            RetryableError: the disk is full, the file cannot be opened, or the file could not
+                be locked within ``timeout``.  A retry of the batch continues after the last
+                written line; in the format ``otlp``, it writes the complete batch again.
         """
         deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
@@ -204,9 +214,10 @@ class FileSink(Sink["Item"]):
                 self._append(data, deadline)
         except BaseException as error:
             self._close_file()
-            if not self._otlp:  # an OTLP batch is one line, which a retry writes again
+            if not self._otlp:  # in the format "otlp", a retry writes the batch again
                 done, missing = split_written(lines, self._written)
-                # A line without its newline counts as written: the next write adds the newline.
+                # If only a line's newline is missing, a retry need not write the line again,
+                # because the next write begins with the missing newline.
                 self._progress.advance(batch, done + (missing == b"\n"))
             if not isinstance(error, OSError):
                 raise
@@ -215,12 +226,15 @@ class FileSink(Sink["Item"]):
         self._progress.clear()
 
     def close(self) -> None:
-        """Close the file and wait up to 5 s for the compression to finish."""
+        """Close the file, and wait up to 5 s until rotated files are compressed."""
         self._close_file()
         self._archive.close()
 
     def after_fork(self) -> None:
-        """Close the inherited file, because the child would share its lock with the parent."""
+        """In a forked child, close the inherited file.
+
+        The file's lock would be shared with the parent process.
+        """
         self._close_file()
         self._archive.after_fork()
         self._progress.clear()
@@ -234,7 +248,7 @@ class FileSink(Sink["Item"]):
             while self._written < before + len(data):
                 self._written += os.write(fd, data[self._written - before :])
             if self._fsync:
-                self._written = before  # nothing counts as written before fsync()
+                self._written = before  # if fsync() fails, a retry writes the data again
                 os.fsync(fd)
                 self._written = before + len(data)
             self._size += self._written - before
@@ -243,10 +257,10 @@ class FileSink(Sink["Item"]):
         self._rotation.last_write = self._clock()
 
     def _lock(self, incoming: int, deadline: float) -> int:
-        """Lock the file at the path and return its descriptor.
+        """Lock the log file and return its descriptor.
 
-        If rotation is due before ``incoming`` bytes are written, this method first rotates
-        the file and locks the new file.  Raises TimeoutError at the ``deadline``.
+        If the file must rotate before ``incoming`` more bytes are written, this method
+        rotates the file, and locks the new file.  Raises TimeoutError at the ``deadline``.
         """
         while True:
             if self._fd is None:
@@ -268,9 +282,9 @@ class FileSink(Sink["Item"]):
                 raise TimeoutError(errno.ETIMEDOUT, "other processes held its lock for too long")
 
     def _note_size(self, size: int) -> None:
-        """Remember the size of the file, and announce if another program has truncated it.
+        """Store the file's size.  If the file has become smaller, report that it was truncated.
 
-        The sink cannot know how many lines are lost.
+        The report contains no number of lost lines, because the sink cannot know this number.
         """
         if size < self._size:
             announce(
@@ -282,7 +296,7 @@ class FileSink(Sink["Item"]):
         self._size = size
 
     def _rotate(self) -> None:
-        """Rename the file before releasing its lock, so that no other process rotates it, too."""
+        """Rename the file while it is locked, so that no other process rotates it, too."""
         if sys.platform == "win32":
             self._close_file()  # Windows does not rename an open file
         try:
@@ -312,7 +326,7 @@ class FileSink(Sink["Item"]):
     def _close_file(self) -> None:
         fd, self._fd, self._size = self._fd, None, 0
         if fd is not None:
-            with contextlib.suppress(OSError):  # the writes have reported their errors
+            with contextlib.suppress(OSError):  # errors of the writes were already raised
                 os.close(fd)
 
 
@@ -328,7 +342,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, PlantedFileError):
         return str(error.strerror)
     code = getattr(error, "errno", None)
-    if code in {errno.ELOOP, errno.EMLINK}:  # O_NOFOLLOW found a symbolic link
+    if code in {errno.ELOOP, errno.EMLINK}:  # open() with O_NOFOLLOW refused a symbolic link
         return "it is a symbolic link; give the path of the file that it points to"
     if code == errno.EISDIR:
         return "it is a directory; give a file in it"

@@ -1,7 +1,7 @@
 """Encodes a record as one line of JSON, for the console and for files.
 
-The pipeline's worker calls this module once per record.  Lines are safe to show: no value
-in a record can end a line early, reorder its text on screen or control a terminal.
+The worker thread calls this module once per record.  The lines are safe to show: no value in
+a record can end a line early, reorder its text on screen or control a terminal.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ LineT = TypeVar("LineT")
 
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; rfc3339() writes the "Z"
-# Lines omit the resource attributes with these prefixes, except those in ``_KEPT``.  They
-# describe the runtime, not the origin of the record, and would be half of every line.
+# Lines omit the resource attributes with these prefixes, except the attributes in ``_KEPT``.
+# The omitted attributes describe the Python runtime and the system, not the origin of the
+# record, and would be half of every line.
 _LEFT_OUT: Final = ("telemetry.", "process.", "os.")
 _KEPT: Final = frozenset({"process.pid"})
 _DEL: Final = 0x7F  # an int, because "int in bytes" is four times as fast as "bytes in bytes"
 
 # The characters that JSON does not escape, but that a terminal or an editor may obey: DEL,
 # the C1 controls (U+009B may start a terminal command), the Unicode line separators, and
-# the marks that reorder text on screen.
+# the bidirectional characters, which reorder text on screen.
 _COMMANDS: Final = re.compile(
     rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"
 )
-#: For a str: the characters of ``_COMMANDS``, the C0 controls and the lone surrogates.
+#: Matches in a str the characters that ``_COMMANDS`` matches in UTF-8, and also the C0 controls
+#: and the lone surrogates.
 COMMANDS_IN_TEXT: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -47,7 +49,7 @@ _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]+")
 def json_line(record: LogRecord) -> bytes:
     r"""Return ``record`` as one JSON object in UTF-8, ended by a newline.
 
-    The names follow the OpenTelemetry log data model
+    The field names follow the OpenTelemetry log data model
     (https://opentelemetry.io/docs/specs/otel/logs/data-model/): ``timestamp`` and
     ``observed_timestamp`` (RFC 3339, UTC, nanoseconds), ``severity_text``,
     ``severity_number``, ``body``, ``scope``, ``attributes`` and ``resource``.  The fields
@@ -55,7 +57,7 @@ def json_line(record: LogRecord) -> bytes:
     ``dropped_attributes_count`` appear only if the record has them.  If a record has no
     timestamp, ``timestamp`` is its observed time, as the data model advises.  Bytes become
     base64, and other values that JSON cannot represent become text.  Control characters,
-    line separators and bidirectional marks become ``\u`` escapes.  The line omits the
+    line separators and bidirectional characters become ``\u`` escapes.  The line omits the
     resource attributes that only describe the runtime (``telemetry.*``, ``os.*``, and
     ``process.*`` except the pid).
 
@@ -76,8 +78,8 @@ def without_commands(line: bytes) -> bytes:
 
 
 def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]) -> bytes:
-    # Consecutive records often share the second, the severity, the scope and the resource, so
-    # the JSON of these values is cached.
+    # Consecutive records often have the same second, severity, scope and resource, so the JSON
+    # of these values is cached.
     observed = record.observed_timestamp
     seconds, nanoseconds = divmod(record.timestamp or observed, _SECOND)
     return b"".join(
@@ -103,7 +105,7 @@ def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]
 
 
 def _dumps_snapshot(value: object, default: Callable[[Any], Any]) -> bytes:
-    """Convert a value that ``orjson.dumps`` refused to plain types, and return its JSON."""
+    """Return the JSON of a value that ``orjson.dumps`` refused, converted to plain types."""
     return orjson.dumps(snapshot(value), default)
 
 
@@ -126,7 +128,7 @@ def ascii_line(line: bytes) -> bytes:
 def rfc3339(nanoseconds: int) -> str:
     """Return a time since the Unix epoch as ``2026-11-23T10:15:00.123456789Z``.
 
-    A negative time becomes 0, because OTLP has no time before the epoch.
+    A negative time becomes 0, because OTLP cannot represent a time before the epoch.
     """
     seconds, rest = divmod(max(nanoseconds, 0), _SECOND)
     return f"{_second(seconds).decode()}{rest:09d}Z"
@@ -134,7 +136,7 @@ def rfc3339(nanoseconds: int) -> str:
 
 @functools.lru_cache(maxsize=64)
 def shown_resource(resource: Resource) -> Mapping[str, Any]:
-    """Return the resource attributes that a line contains.
+    """Return the attributes of ``resource`` that a JSON line contains.
 
     The result is cached, so callers must not change it.
     """
@@ -146,10 +148,10 @@ def shown_resource(resource: Resource) -> Mapping[str, Any]:
 
 
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
-    """Return how many whole ``lines`` the first ``written`` bytes contain, and a remainder.
+    """Return how many complete ``lines`` the first ``written`` bytes contain, and a remainder.
 
-    The remainder is the unwritten bytes of a line that was partly written, or ``b""`` if
-    there is no such line.
+    The remainder contains the unwritten bytes of the line that was partly written.  It is
+    ``b""`` if no line was partly written.
     """
     for whole, line in enumerate(lines):
         if written < len(line):
@@ -159,10 +161,10 @@ def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
 
 
 def portions(lines: Sequence[bytes], limit: int | None) -> Iterator[bytes]:
-    """Join whole lines into byte strings of up to ``limit`` bytes, for one write each.
+    """Join ``lines`` into byte strings of up to ``limit`` bytes, each to be written in one call.
 
     A line that is longer than ``limit`` is not split.  If ``limit`` is None, all lines are
-    joined.
+    joined into one byte string.
     """
     if limit is None:
         yield b"".join(lines)
@@ -179,7 +181,7 @@ def portions(lines: Sequence[bytes], limit: int | None) -> Iterator[bytes]:
 class Progress(Generic[LineT]):
     """Counts the written items of a failed batch, so that a retry does not write them again.
 
-    A batch is recognised by the identity of its first item.
+    The object recognises a retried batch by the identity of the batch's first item.
     """
 
     def __init__(self) -> None:
@@ -191,21 +193,21 @@ class Progress(Generic[LineT]):
         return batch[self._done :] if batch[0] is self._first else batch
 
     def advance(self, batch: Sequence[LineT], done: int) -> None:
-        """Add the first ``done`` items of :meth:`rest` to the items that are written."""
+        """Store that the first ``done`` items in the result of :meth:`rest` are written."""
         before = self._done if batch[0] is self._first else 0
         self._first, self._done = batch[0], before + done
 
     def clear(self) -> None:
-        """Forget the batch, because it will not be retried."""
+        """Forget the batch, which will not be retried."""
         self._first, self._done = None, 0
 
 
 @functools.lru_cache(maxsize=64)
 def _second(seconds: int) -> bytes:
-    """Return a Unix time as ``2026-11-23T10:15:00.``, without the digits of the fraction."""
+    """Return a Unix time as ``2026-11-23T10:15:00.``; the caller appends the fraction."""
     try:
         moment = (_EPOCH + timedelta(seconds=max(seconds, 0))).isoformat()
-    except OverflowError:  # after the year 9999
+    except OverflowError:  # the time is after the year 9999
         moment = str(seconds)
     return f"{moment}.".encode()
 
@@ -226,7 +228,7 @@ def _rest(  # noqa: PLR0917 - positional arguments are faster
     scope: Scope,
     resource: Resource,
 ) -> bytes:
-    """Return the JSON text that follows the attributes, up to the end of the line.
+    """Return the end of a JSON line: the text that follows the record's attributes.
 
     The scope and the resource can be keys of the cache, because they are immutable, few, and
     compared by identity.
@@ -246,7 +248,10 @@ def _rest(  # noqa: PLR0917 - positional arguments are faster
 
 
 def base64_text(value: object) -> str:
-    """Return bytes as base64; raise TypeError for other values, as orjson's ``default`` must."""
+    """Return bytes as base64, and raise TypeError for other values.
+
+    ``orjson.dumps`` gets this function as its argument ``default``.
+    """
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     raise TypeError(type(value))

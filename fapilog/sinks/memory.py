@@ -1,4 +1,4 @@
-"""Keeps the newest records in memory, without encoding them."""
+"""Defines ``MemorySink``, which stores the newest records in memory without encoding them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class MemorySink(Sink[LogRecord]):
-    """Keeps a bounded list of the newest records, for tests and for inspection.
+    """Stores the newest records in a list of limited length, for tests and for inspection.
 
     Args:
         capacity: the maximum number of records, at least 1.  When the list is full, the sink
             drops the oldest record for each new one.
-        name: the sink's name in counts and announcements.
+        name: the sink's name in statistics and diagnostic messages.
 
     ``records``, ``dropped`` and ``clear`` are thread-safe and do not block.
     """
@@ -36,7 +36,7 @@ class MemorySink(Sink[LogRecord]):
 
     @property
     def records(self) -> list[LogRecord]:
-        """The records, oldest first.  Each use returns a new list of the same objects."""
+        """The stored records, oldest first.  Each access returns a new list."""
         with self._lock:
             return list(self._records)
 
@@ -61,7 +61,7 @@ class MemorySink(Sink[LogRecord]):
         whole(1, unit="records").check("capacity", self._capacity, f"sink {self.name!r}")
 
     def encode(self, record: LogRecord) -> LogRecord:
-        """Return ``record`` itself, because this sink keeps records as they are."""
+        """Return ``record`` itself, because this sink stores records without encoding them."""
         return record
 
     def send(self, batch: Sequence[LogRecord], timeout: float) -> None:  # noqa: ARG002 - never waits
@@ -73,7 +73,7 @@ class MemorySink(Sink[LogRecord]):
                 self._dropped += 1
 
     def after_fork(self) -> None:
-        """Discard the records, which belong to the parent process."""
+        """In a forked child, discard the records, which belong to the parent process."""
         self._lock = native.Lock()
         self._records = deque()
         self._dropped = 0

@@ -1,7 +1,7 @@
-"""JSON lines with the field names that a platform expects.
+"""Encodes records as JSON lines with the field names that a platform expects.
 
-``json_line`` in :mod:`fapilog.sinks.lines` writes OpenTelemetry's names.  This module
-writes the same record with the names of Elastic, Google Cloud, Datadog or AWS Lambda,
+``json_line`` in :mod:`fapilog.sinks.lines` uses OpenTelemetry's field names.  This module
+encodes the same record with the field names of Elastic, Google Cloud, Datadog or AWS Lambda,
 with names that the user has chosen, or without the resource.
 """
 
@@ -31,16 +31,17 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Fields: TypeAlias = dict[str, Any]
-    #: The fields that a preset names, the other attributes, and the fields of the resource.
+    #: The fields of a JSON line in three groups: the fields with the names of a preset, the
+    #: record's other attributes, and the fields of the resource.
     Parts: TypeAlias = tuple[Fields, Fields, Mapping[str, Any]]
 
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
-_LOW_BITS: Final = 16  # the number of hex digits in 64 bits
+_LOW_BITS: Final = 16  # the number of hexadecimal digits of a 64-bit number
 _SAMPLED: Final = 1
 
 
 def _otel(record: LogRecord) -> Parts:
-    """Return OpenTelemetry's fields, as ``json_line`` writes them."""
+    """Return the record with OpenTelemetry's field names, which ``json_line`` also uses."""
     fields = {
         "timestamp": rfc3339(record.timestamp or record.observed_timestamp),
         "observed_timestamp": rfc3339(record.observed_timestamp),
@@ -176,7 +177,7 @@ def _datadog(record: LogRecord) -> Parts:
         "ddsource": "python",
     }
     attributes = _rest(record, fields, logger="logger.name")
-    if record.trace_id:  # Datadog's ids are the last 64 bits as a decimal number
+    if record.trace_id:  # Datadog's ids are the last 64 bits, in decimal digits
         fields["dd.trace_id"] = _decimal(record.trace_id[-_LOW_BITS:])
         fields["dd.span_id"] = _decimal(record.span_id)
     error = ("error.kind", "error.message", "error.stack")
@@ -235,7 +236,7 @@ PRESETS: Final[Mapping[str, Callable[[LogRecord], Parts]]] = {
     "datadog": _datadog,
     "lambda": _lambda,
 }
-#: A record that makes every preset write all its fields, except those of the resource.
+#: A record from which every preset makes all its fields, except the fields of the resource.
 _FULL: Final = LogRecord(
     1,
     1,
@@ -318,7 +319,7 @@ def _dumps(fields: Fields) -> bytes:
 def _rest(
     record: LogRecord, fields: Fields, *, logger: str, trace: str = "", span: str = ""
 ) -> Fields:
-    """Add the fields that most presets have, and return a copy of the attributes.
+    """Add to ``fields`` the fields that most presets have, and return a copy of the attributes.
 
     ``logger``, ``trace`` and ``span`` are the preset's field names for the logger's name,
     the trace id and the span id.  If ``trace`` is "", the ids are not added.
@@ -336,10 +337,9 @@ def _rest(
 
 
 def _move(attributes: Fields, fields: Fields, names: Mapping[str, str]) -> bool:
-    """Move the attributes whose names are keys of ``names`` to ``fields``, and rename them.
+    """Move to ``fields`` the attributes whose names are keys of ``names``, and rename them.
 
-    The values of ``names`` are the names in ``fields``.  Returns whether at least one
-    attribute was moved.
+    The values of ``names`` are the new names.  Return whether an attribute was moved.
     """
     found = [name for name in names if name in attributes]
     for name in found:
@@ -348,9 +348,10 @@ def _move(attributes: Fields, fields: Fields, names: Mapping[str, str]) -> bool:
 
 
 def _merged(fields: Fields, attributes: Fields, collisions: str) -> Fields:
-    """Add the attributes to the fields, and return the fields.
+    """Add the attributes to ``fields``, and return ``fields``.
 
-    Attributes that have the name of a field go into an object with the name ``collisions``.
+    An attribute that has the same name as a field is added to a nested object, whose name is
+    the value of ``collisions``.
     """
     taken = fields.keys() | {collisions}
     clash = {name: value for name, value in attributes.items() if name in taken}
@@ -363,7 +364,7 @@ def _merged(fields: Fields, attributes: Fields, collisions: str) -> Fields:
 def _decimal(digits: str) -> str:
     try:
         return str(int(digits, 16))
-    except ValueError:  # an id from another library that is not hexadecimal
+    except ValueError:  # the id comes from another library and is not hexadecimal
         return digits
 
 
@@ -380,5 +381,5 @@ def _level(record: LogRecord) -> str:
 
 
 def _milliseconds(record: LogRecord) -> str:
-    """Return the time with milliseconds, because some parsers of dates reject nanoseconds."""
+    """Return the record's time with milliseconds, because some parsers reject nanoseconds."""
     return rfc3339(record.timestamp or record.observed_timestamp)[:-7] + "Z"

@@ -1,9 +1,9 @@
 """Formats a record as lines for a person at a terminal.
 
 The console sink uses this module for its format ``pretty``, the default on a terminal.  A
-record starts at column 0, and its further lines begin with an indented bar, so no value can
-look like a record.  The logger's name, and attributes whose value has not changed since they
-were last shown, are dim and come last.
+record starts at column 0, and its further lines begin with an indented bar, so a value with
+line breaks cannot look like another record.  The logger's name, and attributes whose value has
+not changed since they were last shown, are dim and come last.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _MILLISECOND: Final = 1_000_000
 _BODY_WIDTH: Final = 32  # the message is padded to this many columns before the attributes
-_SLOW: Final = 1.0  # a request's duration is emphasised from this many seconds
-#: The number of attributes whose last value is remembered, and the maximum length of a value.
+_SLOW: Final = 1.0  # a duration of this many seconds or more is shown in the warning colour
+#: A formatter remembers the last values of up to ``_MAX_NAMES`` attributes, to dim values that
+#: have not changed.  It does not remember values of more than ``_MAX_REMEMBERED`` characters.
 _MAX_NAMES: Final = 256
 _MAX_REMEMBERED: Final = 256
 
-# Only the basic ANSI codes, because every terminal theme defines their colours.
+# ANSI codes of text styles.  Only the basic codes are used, because every terminal theme defines
+# their colours.
 _DIM: Final = "2"
 _BOLD: Final = "1"
 _ERROR: Final = "1;31"
@@ -47,14 +49,14 @@ _SEVERITY: Final = {
     "ERROR": "31",
     "FATAL": "1;7;31",
 }
-#: The colour of an HTTP status, by its first digit.
+#: The ANSI code of an HTTP status, by the first digit of the status.
 _STATUS: Final = {"2": "32", "3": "36", "4": "33", "5": "1;31"}
 _STATUS_DIGITS: Final = 3
 _WARNING: Final = "33"
 _GUTTER_WIDTH: Final = 6
-#: The line width in columns if lines must not be broken.
+#: A line width in columns that no line reaches, used if lines must not be broken.
 _UNLIMITED: Final = 1 << 40
-#: The attribute that links the records of one request.
+#: The attribute whose value is the same in all records of one HTTP request.
 _REQUEST_ID: Final = "request.id"
 
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
@@ -69,12 +71,12 @@ class PrettyFormatter:
     Args:
         color: whether to use ANSI colours.
         unicode: whether the terminal's encoding contains the characters ``│`` and ``…``.
-        columns: a function that returns the terminal's present width, or None if lines
-            must not be broken.
-        full_tracebacks: whether stack traces show the frames of installed packages, and
-            repeat exceptions that were just shown.
-        directory: stack traces show the paths below this directory as relative paths.  None
-            means the working directory.
+        columns: a function that returns the terminal's current width in columns, or None if
+            lines must not be broken.
+        full_tracebacks: whether stack traces show the frames of installed packages, and show
+            an exception in full although it was shown within the last second.
+        directory: a directory.  Stack traces show the paths of files below this directory as
+            relative paths.  None means the working directory.
     """
 
     def __init__(
@@ -143,8 +145,8 @@ class PrettyFormatter:
     ) -> list[list[Span]]:
         """Return the lines of a record: ``left``, the message and the attributes.
 
-        The dim attributes come last.  They do not start a new line: those that do not fit
-        into the last line are left out.
+        Dim attributes, whose values have not changed, come last.  A dim attribute that does not
+        fit into the last line is omitted.
         """
         room = columns - _GUTTER_WIDTH
         free = columns - width_of(left)
@@ -157,7 +159,7 @@ class PrettyFormatter:
         bright = [pair for pair in attributes if not _is_dim(pair)]
         lines = flow([*message, *_fitting(bright, room)], free, room)
         left_over = (free if len(lines) == 1 else room) - width_of(lines[-1])
-        for pair in attributes[len(bright) :]:  # the dim attributes
+        for pair in attributes[len(bright) :]:  # the dim attributes follow the bright attributes
             size = width_of(pair)
             if size <= left_over:
                 lines[-1] += pair
@@ -170,7 +172,7 @@ class PrettyFormatter:
     ) -> tuple[list[list[Span]], list[list[Span]]]:
         """Return the attributes to show after the message, and the lines to show below it.
 
-        Below are the values that have several lines, and the exception.
+        The lines below contain the attributes that have several lines, and the exception.
         """
         pairs: list[list[Span]] = []
         ids: list[list[Span]] = []
@@ -207,9 +209,9 @@ class PrettyFormatter:
         return [Span("", " "), Span(_NAME, shown), Span(_DIM, "="), Span("", text)]
 
     def _exception(self, record: LogRecord) -> tuple[list[list[Span]], frozenset[str]]:
-        """Return the lines of an exception, and the names of the attributes in these lines.
+        """Return the lines of an exception, and the names of the attributes that they contain.
 
-        The caller does not show these attributes again.
+        The caller does not show these attributes a second time.
         """
         attributes = record.attributes
         kind, message, stacktrace = (attributes.get(name) for name in _EXCEPTION)
@@ -246,7 +248,8 @@ def _is_dim(pair: list[Span]) -> bool:
 
 
 def _fits(line: list[Span], room: int) -> bool:
-    # A character takes two columns at most, so width_of(), which is slow, is rarely needed.
+    # A character has at most two columns, so the slow width_of() is only called for a line that
+    # might be too long.
     return 2 * sum(len(text) for _, text in line) <= room or width_of(line) <= room
 
 

@@ -1,6 +1,6 @@
-"""Shortens values for a person: numbers, ids, and the completion record of a request.
+"""Shortens values for a person: numbers, ids, and the record of a completed HTTP request.
 
-The pretty format uses this module.  JSON lines contain every value in full.
+The console's format ``pretty`` uses this module.  JSON lines contain every value in full.
 """
 
 from __future__ import annotations
@@ -53,15 +53,16 @@ _OF_A_REQUEST: Final = frozenset(
 
 @dataclass(frozen=True)
 class Summary:
-    """The words of the one line that shows a completed HTTP request or a closed WebSocket.
+    """The texts of the line that shows a completed HTTP request or a closed WebSocket.
 
     Attributes:
         target: the method and the path with its query, such as ``GET /orders/7?page=2``.
-        code: the status, or a WebSocket's close code, or "" if there is none.
+        code: the HTTP status, the WebSocket's close code, or "" if the record has neither.
         ending: the words after the code, such as ``disconnected``, or "".
         duration: the duration as text, such as ``39 ms``.
         seconds: the duration in seconds.
-        shown: the names of the attributes that are not shown beside the summary.
+        shown: the names of the attributes that the summary replaces, so that they are not
+            shown a second time.
     """
 
     target: str
@@ -129,8 +130,8 @@ def value_text(name: str, value: Any, more: str = "…") -> str:
 def number_text(value: float) -> str:
     """Return a rounded float: 0.001823423423 becomes ``0.001823``.
 
-    A number of 1 or more keeps three decimals.  A smaller number keeps four significant
-    digits.
+    A number of 1 or more is rounded to three decimals, and a smaller number is rounded to
+    four significant digits.
     """
     if value != value or value in {float("inf"), float("-inf")}:  # noqa: PLR0124 - NaN
         return json_text(value)

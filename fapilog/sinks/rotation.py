@@ -1,7 +1,7 @@
 """Decides when a log file rotates, compresses rotated files, and deletes old ones.
 
-Compression and deletion run on a separate thread.  The files in the directory show which work
-is left, so the next start finishes work that a crash interrupted.
+Compression and deletion run on a separate thread.  If a crash interrupts them, the next start
+finishes them, because the names of the files show which files must be compressed or deleted.
 """
 
 from __future__ import annotations
@@ -52,15 +52,19 @@ class Rotation:
     last_write: float = field(default=0.0, compare=False)
 
     def is_due(self, file: os.stat_result, incoming: int, now: float) -> bool:
-        """Return whether ``file`` must rotate before ``incoming`` bytes are written to it."""
+        """Return whether ``file`` must rotate before ``incoming`` more bytes are written to it.
+
+        ``file`` is the status of the log file, and ``now`` is the time in seconds since the
+        Unix epoch.
+        """
         if file.st_size == 0:
             return False
         if self.max_bytes is not None and file.st_size + incoming > self.max_bytes:
             return True
         if self.every is None:
             return False
-        # The file's time includes the writes of other processes.  This process's own time is
-        # needed, too, because the clock of a file server may be behind.
+        # The file's modification time includes the writes of other processes.  The time of this
+        # process's last write is also needed, because the clock of a file server may be slow.
         last_write = max(file.st_mtime, self.last_write)
         return now // self.every > last_write // self.every
 
@@ -91,7 +95,7 @@ class RotatedFile(NamedTuple):
 class Archive:
     """The rotated files of one log file, such as ``app-20261123T101500.123456Z.jsonl[.gz]``.
 
-    Files whose names do not have exactly this form are never touched.
+    Files whose names do not have exactly this form are never compressed or deleted.
 
     Args:
         path: the absolute path of the log file.
@@ -116,8 +120,8 @@ class Archive:
         self._compress = compress
         self._retention = retention
         self._clock = clock
-        # The thread calls tidy() for each True in this queue, and ends at False.  The
-        # queue is None if there is no thread.
+        # The archive's thread calls tidy() for each True in this queue, and ends when it gets
+        # False.  None means that the thread does not run.
         self._requests: native.SimpleQueue[bool] | None = None
         self._ended: native.SimpleQueue[None] = native.SimpleQueue()
 
@@ -162,7 +166,10 @@ class Archive:
         self._requests = requests
 
     def close(self) -> None:
-        """Let the thread finish the requested work, and end it.  Blocks up to 5 s."""
+        """End the archive's thread after the work that ``wake`` requested.
+
+        Blocks up to 5 s.
+        """
         requests, self._requests = self._requests, None
         if requests is None:
             return
@@ -177,14 +184,14 @@ class Archive:
             )
 
     def after_fork(self) -> None:
-        """Forget the thread, which exists only in the parent process."""
+        """In a forked child, forget the thread, which exists only in the parent process."""
         self._requests = None
 
     def tidy(self) -> None:
         """Compress uncompressed rotated files, then delete files beyond the retention limits.
 
-        Blocks until the compression has finished.  Never raises: failures are announced,
-        and the next call tries again.
+        Blocks until the compression has finished.  Never raises: failures are reported as
+        diagnostic messages, and the next call tries again.
         """
         if self._compress:
             self._attempt(self._compress_files)
@@ -200,7 +207,8 @@ class Archive:
     def _attempt(self, action: Callable[..., None], *args: Path) -> None:
         try:
             action(*args)
-        except (OSError, RuntimeError, MemoryError) as error:  # RuntimeError: no thread can start
+        except (OSError, RuntimeError, MemoryError) as error:
+            # RuntimeError means that the thread cannot be started.
             announce(
                 f"archive {self._path}",
                 f"cannot tidy the rotated files of {self._path}: {error}; "
@@ -215,7 +223,7 @@ class Archive:
     def _compress_file(self, path: Path) -> None:
         try:
             fd = open_unplanted(path)
-        except FileNotFoundError:  # another process has compressed or deleted it
+        except FileNotFoundError:  # another process has compressed or deleted the file
             return
         with os.fdopen(fd, "rb") as source:
             # Another process may be compressing this file, or may have just removed it after
@@ -247,7 +255,7 @@ class Archive:
 
 
 def _write_gzip(source: BinaryIO, path: Path) -> None:
-    path.unlink(missing_ok=True)  # a crash may have left an unfinished file
+    path.unlink(missing_ok=True)  # a crash may have left an unfinished file at this path
     status = os.fstat(source.fileno())
     fd = create_file(path, APPEND, stat.S_IMODE(status.st_mode))
     with os.fdopen(fd, "wb") as target:

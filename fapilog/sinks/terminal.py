@@ -1,4 +1,4 @@
-"""Finds the width and the colours of a terminal, and prepares text that is safe to show on it."""
+"""Finds the width and colours of a terminal, and escapes text that is not safe to show."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def _obeys_ansi(stream: Any) -> bool:
 
 
 def columns(stream: Any) -> int | None:
-    """Return the present width of a terminal, or None if the width is unknown or unlimited.
+    """Return the current width of a terminal, or None if the width is unknown or unlimited.
 
-    The variable ``COLUMNS`` overrides the terminal's own answer.
+    The environment variable ``COLUMNS`` overrides the width that the terminal reports.
     """
     if not is_terminal(stream):
         return None
@@ -80,7 +80,7 @@ def safe(text: str) -> str:
 
 
 def safe_lines(text: str) -> list[str]:
-    """Split ``text`` into one or more lines that are safe to show."""
+    """Split ``text`` into one or more lines that are safe to show on a terminal."""
     text = text.replace("\r\n", "\n").rstrip("\n")
     return [safe(line.expandtabs(4)) for line in text.split("\n")]
 
@@ -90,7 +90,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def width(text: str) -> int:
-    """Return the number of terminal columns of ``text``; wide characters take two."""
+    """Return the number of terminal columns of ``text``; East Asian wide characters have two."""
     if text.isascii():
         return len(text)
     return sum(map(_columns_of, text))
@@ -115,7 +115,7 @@ def width_of(line: Iterable[Span]) -> int:
 
 
 def words_of(spans: Iterable[Span]) -> list[list[Span]]:
-    """Split a line into words.  Each word keeps its colours and the spaces before it."""
+    """Split a line into words.  Each word includes its colours and the spaces before it."""
     words: list[list[Span]] = []
     for codes, text in spans:
         for part in _WORD.findall(text):
@@ -127,9 +127,10 @@ def words_of(spans: Iterable[Span]) -> list[list[Span]]:
 
 
 def flow(words: Iterable[list[Span]], first: int, rest: int) -> list[list[Span]]:
-    """Arrange words in lines of up to ``rest`` columns; the first line has up to ``first``.
+    """Arrange words in lines of limited width.
 
-    A word that is longer than a line stays whole, so that it can be copied.
+    The first line has up to ``first`` columns, and each further line has up to ``rest``
+    columns.  A word that is longer than a line is not split, so that a user can copy it.
     """
     lines: list[list[Span]] = [[]]
     room, used = first, 0

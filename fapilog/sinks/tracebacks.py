@@ -1,8 +1,8 @@
-"""Formats stack traces for a person at a terminal: the application's own frames stand out.
+"""Formats stack traces for a person at a terminal, and emphasises the application's frames.
 
 The input is the text that the interpreter prints for an exception.  Consecutive frames of
-installed packages and of the standard library fold into one line that names the packages.
-An exception that was just shown is not shown in full again.
+installed packages and of the standard library are replaced by one line that names the packages.
+If the same exception was shown within the last second, its stack trace is not repeated.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ _PLACE: Final = "1"
 _FUNCTION: Final = "36"
 _ERROR: Final = "1;31"
 
-# The traceback module draws these lines at the left of the members of an exception group.
+# Matches the lines (``|`` and ``+---``) that Python's traceback module draws at the left of the
+# exceptions in an exception group.
 _MARGIN: Final = re.compile(r"(?: *\+-[-+ .\d]*$| *[|+] ?)*")
 _FRAME: Final = re.compile(r'  File "([^"]*)", line (\d+)(?:, in (.*))?')
 _HEADINGS: Final = ("Traceback (most", "Exception Group Traceback", "During handling", "The above")
 _PACKAGES: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]([^/\\]+)")
-#: The maximum number of packages that one folded line names.
+#: The maximum number of packages named in a line that replaces several frames.
 _NAMED: Final = 4
-#: How many exceptions are remembered to recognise a repeated one, and for how long.
+#: An exception is recognised as repeated if it is among the last ``_REMEMBERED`` exceptions and
+#: was shown within ``_RECENT`` nanoseconds.
 _REMEMBERED: Final = 8
 _RECENT: Final = 1_000_000_000  # nanoseconds
 
@@ -45,10 +47,11 @@ class Frame:
     Attributes:
         margin: the lines at the left of a frame in an exception group, or "".
         path: the source file.
-        line: the line's number.
+        line: the line number.
         function: the function's name, or "".
         package: the installed package or standard module, or "" for the application.
-        below: the lines below the frame: the source, and a note about repeated frames.
+        below: the lines below the frame: the source code, and Python's note about repeated
+            frames.
     """
 
     margin: str
@@ -64,9 +67,9 @@ class Tracebacks:
 
     Args:
         full: whether to show every frame, and repeated exceptions in full.
-        directory: paths below this directory are shown as relative paths.  If it is "", all
-            paths are shown in full.
-        more: the sign that stands for omitted frames and packages, such as ``…``.
+        directory: a directory.  The paths of files below this directory are shown as relative
+            paths.  If it is "", all paths are shown unchanged.
+        more: the text that replaces omitted frames and packages, such as ``…``.
     """
 
     def __init__(self, *, full: bool, directory: str = "", more: str = "…") -> None:
@@ -93,9 +96,10 @@ class Tracebacks:
                 yield from self._frames(block)
 
     def _is_told(self, block: list[str], key: str, now: int) -> bool:
-        """Return whether the same exception was just shown for ``key``; if not, remember it.
+        """Return whether the exception in ``block`` was recently shown for the same ``key``.
 
-        The exception that was shown may have fewer or more outer frames.
+        If not, remember the exception.  The exception that was shown may have fewer or more
+        outer frames than ``block``.
         """
         text = "\n".join(block[1:])
         for told, when, whose in self._told:
@@ -123,7 +127,7 @@ class Tracebacks:
         """Yield one line for consecutive frames of installed packages.
 
         ``is_last`` means that the stack trace ends with these frames and has no frames of
-        the application.  Then the innermost frame is not folded, so that a frame is shown.
+        the application.  In this case, the innermost frame is shown in full.
         """
         if not run:
             return
@@ -187,7 +191,7 @@ def _text(text: str) -> list[Span]:
 
 
 def _blocks(texts: list[str]) -> Iterator[list[str]]:
-    """Split the text of chained exceptions into blocks, without the empty lines between them.
+    """Split the text of chained exceptions into blocks, and omit the empty lines between blocks.
 
     A block is one exception, or the sentence between two exceptions.
     """

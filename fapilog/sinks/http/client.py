@@ -1,7 +1,7 @@
 """Posts a request within a deadline, and converts a failure to one of fapilog's errors.
 
-This module does not use the client of httpx, which would log every request at INFO in the
-application's logs, and which takes long to import.
+This module does not use ``httpx.Client``, because it would log every request at INFO in the
+application's logs, and because httpx takes long to import.
 """
 
 from __future__ import annotations
@@ -68,20 +68,22 @@ class Answer(NamedTuple):
 
 
 class HTTPClient:
-    """Posts requests to one URL.  Thread-safe: no two threads use the same connection at once.
+    """Posts requests to one URL.  Thread-safe: threads never share a connection.
 
     Args:
-        options: the checked options.
+        options: the options, which have been validated.
         agent: the value of the ``User-Agent`` header, used unless the options contain this header.
         headers: the headers that the protocol requires; they override the options' headers.
         transport: an httpx transport to use instead of the network, for tests.
         retryable: the HTTP statuses after which the same request is sent again.
-        refusals: patterns for the text of a 400 response, each with the error to raise.
+        refusals: pairs of a pattern and an error class.  If the pattern matches the text of a
+            response with status 400, this error is raised.
         refuses_long: whether a response of more than :data:`MAX_RESPONSE` bytes is a permanent
-            error, whatever its status, as OTLP requires.  If not, the response is truncated.
+            error, whatever its status, as OTLP requires.  If False, the response is truncated.
 
     Raises:
-        ConfigurationError: the endpoint, a certificate or the environment's proxy is invalid.
+        ConfigurationError: the endpoint, a certificate, or the proxy in an environment variable
+            is invalid.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class HTTPClient:
         self.clean = partial(options.conceal, proxy=self._proxy)
         is_tls_to_proxy = self._proxy is not None and self._proxy.url.startswith("https:")
         self._proxy_tls = client_context(default_context) if is_tls_to_proxy else None
-        self._connections: list[DeadlineTransport] = []  # idle or in use
+        self._connections: list[DeadlineTransport] = []  # all connections, idle or in use
         self._idle: list[DeadlineTransport] = []  # connections that no thread is using
         try:
             self._target = target_of(options.endpoint)
@@ -127,7 +129,7 @@ class HTTPClient:
             SendError: the connection failed, or the backend did not accept the request.
         """
         deadline = monotonic() + timeout
-        give_way()  # building the body took a while, so other threads run first
+        give_way()  # let the application's threads run, because the body took time to encode
         request = Request(self._target, self._headers, body, deadline)
         try:
             with self._connection() as connection:
@@ -144,7 +146,7 @@ class HTTPClient:
         return self._checked(response, answer, problem)
 
     def _read(self, response: Response, deadline: float, timeout: float) -> tuple[bytes, str]:
-        """Return the response body and "".  If it cannot be read, return b"" and the reason."""
+        """Return the response body and "", or b"" and the reason why the body cannot be read."""
         try:
             return _body_of(response, deadline), ""
         except NETWORK_ERRORS as error:
@@ -166,7 +168,7 @@ class HTTPClient:
             msg = f"{shown}: HTTP {status}, and the answer exceeds {MAX_RESPONSE} bytes"
             raise PermanentError(msg)
         if response.header("content-encoding") is not None:
-            body = b""  # not decompressed, because the result could fill the memory
+            body = b""  # ignore a compressed body, which might fill the memory when decompressed
         content_type = (response.header("content-type") or "").lower()
         if not response.is_success:
             raise http_error(
@@ -188,7 +190,7 @@ class HTTPClient:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[DeadlineTransport | GivenTransport]:
-        """Provide a connection that no other thread uses during the block: an idle or new one."""
+        """Yield an idle or new connection, which no other thread uses in the ``with`` block."""
         if self._given is not None:
             yield self._given
             return
@@ -225,11 +227,11 @@ class HTTPClient:
             self._given.close()
 
     def after_fork(self) -> None:
-        """In a forked child, replace the parent's connections, but not the user's transport."""
+        """In a forked child, replace the connections, except a transport that the user passed."""
         for connection in self._connections:
             connection.after_fork()
-        # The threads that used these connections exist only in the parent, so all connections
-        # are idle.
+        # The threads that used these connections exist only in the parent process, so in the
+        # child, all connections are idle.
         self._idle = self._connections.copy()
 
 

@@ -1,9 +1,10 @@
-"""Describes a sink's destination, so that the spool can keep each backend's records apart.
+"""Describes a sink's backend in a text, such as ``PROTOCOL to URL, account DIGEST``.
 
-The description contains no secret, and it stays the same when the credentials change, because
-the spool compares the credentials separately.  One endpoint may serve several accounts, which
-are selected by a header such as ``X-Scope-OrgID``, by a query parameter or by the user name.
-So the description contains a digest of these values.
+The spool stores unsent records on disk.  A sink sends only stored records whose description
+equals its description.  The description contains no secret, and does not change when the
+credentials change, because the spool compares the credentials separately.  One endpoint may
+serve several accounts, which a client selects by a header such as ``X-Scope-OrgID``, by a query
+parameter or by the user name.  So the description contains a digest of these values.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 _ACCOUNT: Final = re.compile(
     "org|tenant|account|project|dataset|stream|workspace|namespace|index|bucket|database"
 )
-#: Headers that never identify an account.
+#: The names of headers that never identify an account of the backend.
 _NEUTRAL: Final = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 _SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
 
 
 def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "") -> str:
-    """Return a description of the protocol, the endpoint, the tenant and the account.
+    """Return a text that describes the protocol, the endpoint, the tenant and the account.
 
-    ``tenant`` must not be a secret, because the description contains it.
+    ``tenant`` must not be a secret, because the text contains it.
     """
     url = urlsplit(options.shown)
     address = url._replace(netloc=url.netloc.lower()).geturl() if url.netloc else options.shown
@@ -50,8 +51,9 @@ def credentials_in(options: HTTPOptions) -> str:
     """Return the secrets by which a backend may distinguish two accounts, as one string.
 
     The string contains the path of the client certificate, and the headers and query parameters
-    that are not part of the destination, except neutral headers such as ``user-agent``.  A user
-    name with its password is left out, because the destination already identifies the user.
+    that ``describe_destination`` does not use, except headers such as ``user-agent``.  A user
+    name and its password are left out, because the result of ``describe_destination`` already
+    depends on the user name.
     """
     named = _named_accounts(options)
     found = [f"{name}={value}" for name, value in _given(options) if name not in _NEUTRAL]
@@ -65,7 +67,7 @@ def credentials_in(options: HTTPOptions) -> str:
 def _named_accounts(options: HTTPOptions) -> list[str]:
     """Return ``name=value`` for each header and query parameter whose name suggests an account.
 
-    Headers and query parameters whose names suggest a secret are left out.
+    An example is ``x-scope-orgid=7``.  Names that suggest a secret are left out.
     """
     return [
         f"{name}={value}"

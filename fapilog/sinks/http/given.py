@@ -1,7 +1,7 @@
-"""Sends requests through an httpx transport that the user passed.
+"""Sends requests through an httpx transport that the user has passed to a sink.
 
-Only this module imports httpx, because the import takes long.  A user who passes such a
-transport has already imported httpx.
+Importing httpx takes long.  So only this module imports it, and this module is only imported
+if the user has passed a transport, for which the user's code has already imported httpx.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from fapilog.sinks.http.request import Request
 
-#: Errors of httpx and the httpcore errors that replace them.  The first matching row applies.
+#: Pairs of an httpx error and the httpcore error that replaces it.  The first pair whose httpx
+#: error matches is used.
 _ERRORS: Final = (
     (httpx.ConnectTimeout, httpcore.ConnectTimeout),
     (httpx.TimeoutException, httpcore.TimeoutException),
@@ -38,7 +39,7 @@ class GivenTransport:
         self.close = transport.close
 
     def post(self, request: Request) -> Response:
-        """Send ``request`` and return the response.  Raises httpcore's errors, not httpx's."""
+        """Send ``request`` and return the response.  Raises errors of httpcore, not of httpx."""
         sent = httpx.Request(
             "POST",
             self._url,
@@ -59,7 +60,7 @@ def _chunks(answer: httpx.Response) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _httpcore_errors() -> Iterator[None]:
-    """Convert an httpx error that the block raises to the corresponding httpcore error."""
+    """Convert httpx errors raised in the ``with`` block to httpcore errors."""
     try:
         yield
     except httpx.TransportError as error:

@@ -1,4 +1,4 @@
-"""The options that all HTTP sinks share: URL, credentials, certificates and time limit.
+"""Checks the options that all HTTP sinks share: URL, credentials, certificates, time limit.
 
 The options are checked once, when a sink is made.  An invalid option raises
 ``ConfigurationError``, whose message contains no secret.
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.proxies import Proxy
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
-#: A file's path (or None), and the name of the option or environment variable that sets the path.
+#: A file's path or None, and the name of the option or environment variable that sets it.
 FileOption: TypeAlias = "tuple[FilePath | None, str]"
 
 DEFAULT_TIMEOUT: Final = 10.0  # the time limit for one request in seconds
-#: For logs, gzip level 1 is twice as fast as the default level.  Its output is 8 % larger.
+#: The gzip compression level of request bodies.  For logs, level 1 is twice as fast as gzip's
+#: default level, and its output is 8 % larger.
 GZIP_LEVEL: Final = 1
-#: The allowed number of threads that send for one sink at the same time.
+#: Checks the option ``concurrency``, the number of threads that send for one sink: 1 to 64.
 CONCURRENCY: Final = whole(1, 64)
 SCHEMES: Final = ("http", "https")
 
@@ -50,7 +51,7 @@ _OWN_HEADERS: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class HTTPOptions:
-    """The checked options of a client that posts to one URL.
+    """The options of a client that posts to one URL, after they have been validated.
 
     Attributes:
         endpoint: the URL, without credentials.
@@ -60,8 +61,8 @@ class HTTPOptions:
             authorities.
         client_key: the path of the client's private key.
         client_certificate: the path of the client's certificate chain.
-        sources: the name of the argument or environment variable that sets each file's path, by
-            option name.
+        sources: a mapping from the option of each file, such as ``"client_key"``, to the name
+            of the argument or environment variable that sets the path.
     """
 
     endpoint: str
@@ -83,7 +84,7 @@ class HTTPOptions:
         return self.endpoint.partition("?")[0]
 
     def conceal(self, text: str, proxy: Proxy | None = None) -> str:
-        """Return the text of a backend or proxy in a form that is safe to show in messages.
+        """Return ``text``, which a backend or proxy has sent, in a form that is safe to show.
 
         Secrets of the request and of ``proxy`` are masked if they have at least four characters.
         Control characters become spaces, and a long text is truncated.
@@ -95,7 +96,7 @@ class HTTPOptions:
         return printable(text)
 
     def _secrets(self) -> set[str]:
-        """Return all values in the URL's query and in the headers.  Each of them may be secret."""
+        """Return all values in the URL's query and in the headers.  Any of them may be secret."""
         secrets = {value for _, value in parse_qsl(urlsplit(self.endpoint).query)}
         for value in self.headers.values():
             secrets |= {value, value.rpartition(" ")[2], basic_credentials(value)[1]}
@@ -105,7 +106,7 @@ class HTTPOptions:
 def basic_credentials(header: str) -> tuple[str, str]:
     """Return the user name and the password in the value of an ``Authorization`` header.
 
-    Both are "" if the header does not contain valid basic credentials.
+    Both strings are "" if the header does not contain valid basic credentials.
     """
     if not header.startswith(_BASIC):
         return "", ""
@@ -118,10 +119,10 @@ def basic_credentials(header: str) -> tuple[str, str]:
 
 
 def user_agent(sink: str) -> str:
-    """Return the ``User-Agent`` of a sink, with the versions of fapilog and Python."""
+    """Return a sink's ``User-Agent`` header, with the versions of fapilog and Python."""
     try:
         own = version("fapilog")
-    except PackageNotFoundError:  # PyInstaller and zipapp leave out a package's metadata
+    except PackageNotFoundError:  # PyInstaller and zipapp omit the metadata
         own = "unknown"
     return f"fapilog-{sink}/{own} Python/{platform.python_version()}"
 
@@ -135,7 +136,7 @@ def split_url(value: object, source: str, form: str) -> SplitResult:
     """Return the parts of an http or https URL.
 
     ``source`` is the name of the option or environment variable that contains the URL.
-    ``form`` is the end of the error message and describes a valid URL.
+    ``form`` is appended to the error message, and describes a valid URL.
     """
     url = usable_url(str(value)) if is_printable_text(value) else None
     if url is None:
@@ -178,7 +179,7 @@ def checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
 
     Raises:
         ConfigurationError: a header cannot be sent.  The error shows ``source``, the option or
-            environment variable that contains the headers, but no value.
+            environment variable that contains the headers, but not the header's value.
     """
     checked = {}
     for name, content in headers.items():
@@ -205,10 +206,11 @@ def without_newline(secret: Any) -> Any:
 def pem_files(
     certificate: FileOption, client_key: FileOption, client_certificate: FileOption
 ) -> dict[str, Any]:
-    """Check that the PEM files can be read, and return them as arguments of :class:`HTTPOptions`.
+    """Check that the PEM files can be read, and return arguments for :class:`HTTPOptions`.
 
     Raises:
-        ConfigurationError: a file cannot be read, or a key has no certificate.
+        ConfigurationError: a file cannot be read, or ``client_key`` is set but
+            ``client_certificate`` is not.
     """
     files: dict[str, Any] = {
         "certificate": readable_file(*certificate),

@@ -1,7 +1,7 @@
-"""Finds the proxy for an endpoint, by the variables and rules that other HTTP clients use.
+"""Finds the proxy for a URL in environment variables or in the system settings.
 
-This module parses ``NO_PROXY`` itself, because the standard library does not support
-networks and IPv6 addresses in this variable.
+This module parses the variable ``NO_PROXY`` itself, because the standard library does not
+support networks (``10.0.0.0/8``) and IPv6 addresses in this variable.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _PORTS: Final = {"http": 80, "https": 443}
-# Matches a host, an address or a network, with or without brackets, and an optional port.
-# An entry that does not match may be an IPv6 address without brackets.
+# Matches an entry of NO_PROXY: a host, an IP address or a network, with or without brackets, and
+# an optional port.  An entry that does not match may be an IPv6 address without brackets.
 _ENTRY: Final = re.compile(
     r"\[?(?P<name>(?<=\[)[^]]*|[^:[\]]*)\]?(?P<bits>(?<=\])/[0-9]{1,3})?(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -29,7 +29,10 @@ _ENTRY: Final = re.compile(
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy.  ``url`` contains no credentials, and messages must mask ``secrets``."""
+    """An HTTP proxy.
+
+    ``url`` contains no credentials.  ``secrets`` are the texts that messages must mask.
+    """
 
     url: str
     username: str = ""
@@ -38,12 +41,12 @@ class Proxy:
 
 
 def environment_proxy(url: str) -> Proxy | None:
-    """Return the proxy for ``url``, or None if the connection is direct.
+    """Return the proxy for ``url``, or None if no proxy is used.
 
-    The proxy comes from the environment or the system settings.
+    The proxy is set in an environment variable or in the system settings.
 
     Raises:
-        ConfigurationError: the proxy cannot be used.
+        ConfigurationError: the proxy's URL is invalid, or the proxy is a SOCKS proxy.
     """
     target = urlsplit(url)
     host = target.hostname or ""
@@ -81,7 +84,7 @@ def _matches(host: str, address: IPv4Address | IPv6Address | None, port: int, en
             network = ip_network(name, strict=False)
         except ValueError:
             return False
-        mapped = getattr(address, "ipv4_mapped", None)  # e.g. 10.0.0.1 for ::ffff:10.0.0.1
+        mapped = getattr(address, "ipv4_mapped", None)  # 10.0.0.1 for ::ffff:10.0.0.1
         return any(one in network for one in (address, mapped) if one is not None)
     name = _ascii(name.lstrip("*").strip("."))
     return bool(name) and (host == name or host.endswith(f".{name}"))
@@ -95,7 +98,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _ascii(name: str) -> str:
-    """Return a host name in the ASCII form that name servers use, such as ``xn--...``."""
+    """Return a host name in the ASCII form that DNS requires, such as ``xn--mnchen-3ya.de``."""
     try:
         return name if name.isascii() else name.encode("idna").decode()
     except UnicodeError:
@@ -105,16 +108,18 @@ def _ascii(name: str) -> str:
 def _system_exempts(host: str) -> bool:
     """Return whether the system settings of macOS or Windows exempt a host from the proxy.
 
-    If a proxy variable is set, these settings do not apply.
+    Return False if an environment variable sets a proxy, because the system settings then do not
+    apply.
     """
     return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(host))
 
 
 def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
-    """Return the proxy at the URL ``given``, which comes from ``source``, such as ``ALL_PROXY``.
+    """Return the proxy at the URL ``given``, the value of ``source``, such as ``ALL_PROXY``.
 
-    The error about an unusable URL does not show the URL, which may contain a password.  It
-    advises the user to set ``variable``, or to exempt ``host`` from the proxy.
+    If the URL cannot be used, raise ConfigurationError.  The error does not show the URL, which
+    may contain a password.  The error advises the user to set the environment variable
+    ``variable``, or to exempt ``host`` from the proxy.
     """
     given = given if "://" in given else f"http://{given}"
     url = usable_url(given)
@@ -136,7 +141,7 @@ def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
 
 
 def _secrets(url: SplitResult) -> frozenset[str]:
-    """Return the credentials in a proxy's URL, in every form in which a response may show them."""
+    """Return the credentials in a proxy's URL, in each encoding that a response may contain."""
     password, header = url.password or "", credentials_of(url)
     pair = url.netloc.rpartition("@")[0]
     found = {password, unquote(password), pair, unquote(pair), header, header.rpartition(" ")[2]}

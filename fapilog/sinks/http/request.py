@@ -1,7 +1,7 @@
-"""A request and its response, defined without httpx, which takes long to import.
+"""Defines an HTTP request and its response without httpx, which takes long to import.
 
-Importing httpx also imports its command line, and with it rich, click and pygments if they are
-installed.  So only :mod:`fapilog.sinks.http.given` uses httpx.
+Importing httpx also imports its command-line program, which imports rich, click and pygments if
+they are installed.  So only :mod:`fapilog.sinks.http.given` imports httpx.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _PORTS: Final = {"http": 80, "https": 443}
 _PRINTABLE: Final = {chr(code) for code in range(0x21, 0x7F)}
-#: The characters that are sent without percent-encoding in a query and in a path
-#: (https://url.spec.whatwg.org/#percent-encoded-bytes).
+#: The characters that are not percent-encoded in the query of a URL.  ``_PATH_SAFE`` contains the
+#: same for the path.  Source: https://url.spec.whatwg.org/#percent-encoded-bytes
 _QUERY_SAFE: Final = "".join(_PRINTABLE - set('"#<>'))
 _PATH_SAFE: Final = "".join(_PRINTABLE - set('"#<>?`{}'))
 _LIKE_IPV4: Final = re.compile(r"[0-9]+(\.[0-9]+){3}")
@@ -41,7 +41,7 @@ class Target(NamedTuple):
 
     @property
     def authority(self) -> bytes:
-        """The value of the header ``Host``."""
+        """The value of the ``Host`` header."""
         host = b"[%b]" % self.host if b":" in self.host else self.host
         return host if self.port is None else b"%b:%d" % (host, self.port)
 
@@ -63,7 +63,7 @@ class Request(NamedTuple):
 
     @property
     def all_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers with ``Content-Length``, and with ``Host`` unless it is already set."""
+        """The headers, ``Content-Length``, and ``Host`` if ``headers`` does not contain it."""
         has_host = any(name == b"host" for name, _ in self.headers)
         host = [] if has_host else [(b"Host", self.target.authority)]
         return [*host, *self.headers, (b"Content-Length", b"%d" % len(self.body))]
@@ -76,7 +76,7 @@ class Response(NamedTuple):
         status: the HTTP status.
         headers: the names and values of the headers.
         chunks: the body in pieces.  Iterating over them may raise a network error.
-        close: the function that frees the connection.
+        close: the function that releases the connection.
     """
 
     status: int
@@ -85,7 +85,7 @@ class Response(NamedTuple):
     close: Callable[[], object]
 
     def header(self, name: str) -> str | None:
-        """Return the values of a header, separated by commas, or None if it is missing.
+        """Return the values of a header, joined by commas, or None if the header is missing.
 
         ``name`` is the header's name in lower case.
         """
@@ -95,7 +95,7 @@ class Response(NamedTuple):
 
     @property
     def redirects_to(self) -> str | None:
-        """The header ``Location`` of a redirect, or None if the response is not a redirect."""
+        """The ``Location`` header of a redirect, or None if the response is not a redirect."""
         return self.header("location") if self.status in _REDIRECTS else None
 
     @property

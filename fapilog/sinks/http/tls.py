@@ -1,4 +1,4 @@
-"""Loads the certificates for outgoing connections at start, and again after a renewal.
+"""Loads the certificates for outgoing connections at start, and when the files have changed.
 
 Certificates from cert-manager or Vault may be valid for only a few hours, so their files are
 replaced while the application runs.
@@ -43,9 +43,10 @@ class ClientTLS:
         """Reload the files if they have changed.  Return True if they were reloaded.
 
         If the new files cannot be used (for example a new certificate with the old key), the
-        old settings stay in use, and the reason is announced.
+        old settings stay in use, and the reason is reported.
         """
-        # The state is read before the files, so the next call notices a change during the reload.
+        # The metadata of the files is read before their contents, so that the next call notices
+        # a change during this reload.
         state = self._state_of_files()
         if state == self._state:
             return False
@@ -64,7 +65,10 @@ class ClientTLS:
         return True
 
     def doubt(self) -> None:
-        """After a TLS error, make the next :meth:`renew` reload the files, changed or not."""
+        """Make the next :meth:`renew` reload the files even if they are unchanged.
+
+        Called after a TLS error.
+        """
         self._state = None
 
     def _state_of_files(self) -> tuple[object, ...]:
@@ -120,11 +124,13 @@ def client_context(
     except OSError as error:  # ssl.SSLError is a subclass of OSError
         msg = f"{source}={path!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg, source) from None
-    context.set_alpn_protocols(["http/1.1"])  # set before other threads use the context
+    # httpcore would set this later, while other threads may be using the context.
+    context.set_alpn_protocols(["http/1.1"])
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key
         try:
-            # With an empty password, OpenSSL does not ask for a password on the terminal.
+            # Without the argument ``password``, OpenSSL would ask for the password of an
+            # encrypted key on the terminal.
             with TLS:
                 context.load_cert_chain(chain, key, password="")
         except OSError as error:
@@ -147,7 +153,7 @@ def default_context() -> ssl.SSLContext:
 
 
 def untrusted(words: str, options: HTTPOptions) -> str:
-    """Return a message about a server certificate that OpenSSL refused for the reason ``words``."""
+    """Return a message about a certificate that OpenSSL refused with the text ``words``."""
     path, source = authorities(options)
     trusted = f"; {source}={path!r} is in use" if path else ""
     return (

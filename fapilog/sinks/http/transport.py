@@ -3,10 +3,11 @@
 httpcore's timeouts limit each single read, so a server that occasionally sends a byte could
 delay the end of a request forever.  In this module, every wait ends at the request's deadline.
 
-A fork waits until no thread is inside OpenSSL (see ``Section`` in ``fapilog.process.fork``).
-httpcore's own streams wait for the network inside OpenSSL, and would delay a fork as long.  In
-this module, OpenSSL only works on memory, so each call is short.  Threads wait only while they
-read or write a plain socket, where a fork does no harm.
+fapilog delays ``os.fork()`` while a thread runs inside OpenSSL, because the child would inherit
+locked locks (see ``Section`` in ``fapilog.process.fork``).  httpcore's streams wait for the
+network inside OpenSSL, and would delay a fork until data arrives.  In this module, OpenSSL only
+reads and writes buffers in memory, so each call is short.  A thread waits for the network only
+in calls of the plain socket, during which a fork is safe.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ if TYPE_CHECKING:
     from fapilog.sinks.http.request import Request
     from fapilog.sinks.http.tls import ClientTLS
 
-# Python imports this codec when it resolves the first name.  A child that is forked during
-# the import could never connect, so the codec is imported here, before any thread starts.
+# Python imports this codec when it resolves the first host name.  A child process that is forked
+# during the import could never connect, so the codec is imported here, before any thread starts.
 codecs.lookup("idna")
 
-KEEP_ALIVE: Final = 30.0  # an unused connection is kept for this many seconds
+KEEP_ALIVE: Final = 30.0  # the seconds after which an idle connection is closed
 _WRITE_SIZE: Final = 1 << 16  # the number of bytes written between two checks of the deadline
 _READ_SIZE: Final = 1 << 16
 
-#: Matches the beginning of a response with a final status.
+#: Matches the beginning of a final response, whose status is 200 to 599.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
-#: Matches the beginning of an interim response, such as ``100 Continue``, after which another
-#: response follows.  So it does not match ``101 Switching Protocols``.
+#: Matches the beginning of an interim response, such as ``100 Continue``, which the final response
+#: follows.  Does not match ``101 Switching Protocols``, which is a final response.
 _INTERIM: Final = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d[ \r\n]")
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
 _HEAD_SIZE: Final = 1 << 13  # the number of response bytes that are searched for the status
@@ -68,18 +69,18 @@ TIMEOUT_ERRORS: Final = (TimeoutError, httpcore.TimeoutException)
 CONNECT_ERRORS: Final = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError)
 
 # The connection pools that a forked child inherited from its parent.  They are never freed,
-# because freeing a pool might wait for an OpenSSL lock.
+# because freeing a pool might wait forever for an OpenSSL lock that was locked during the fork.
 _inherited: Final[list[httpcore.ConnectionPool]] = []
-# Empty, or one tuple: the id of the process that tests whether its resolver works, and the
-# queue that receives None at the end of the test.
+# Empty, or one tuple for the test in _probe() whether this process can resolve host names: the
+# process id, and the queue that receives None when the test ends.
 _probes: Final[list[tuple[int, native.SimpleQueue[None]]]] = []
 
 
 class DeadlineTransport:
     """Sends requests over connections that it reuses.  Not thread-safe.
 
-    Only the system's name resolution can exceed a request's deadline.  If the network fails,
-    the methods raise one of :data:`NETWORK_ERRORS`.
+    A request ends at its deadline, unless the system takes longer to resolve a host name.  If
+    the network fails, the methods raise one of :data:`NETWORK_ERRORS`.
     """
 
     def __init__(
@@ -112,8 +113,8 @@ class DeadlineTransport:
     def post(self, request: Request) -> Response:
         """Send ``request`` and return the response.
 
-        If the status has arrived but the headers cannot be read, the response has no
-        headers, and reading its body raises the error.
+        If the status has arrived but the headers cannot be read, the result has the status
+        but no headers, and reading its body raises the error.
         """
         self._backend.deadline = request.deadline
         self._backend.head = None
@@ -141,10 +142,10 @@ class DeadlineTransport:
         self._pool.close()
 
     def after_fork(self) -> None:
-        """Close this process's copies of the parent's sockets, and make a new pool.
+        """In a forked child, close the inherited sockets, and make a new connection pool.
 
-        The old pool is not closed, because a thread of the parent may have held the pool's lock
-        during the fork.
+        The inherited pool is not closed, because a thread of the parent may have locked the
+        pool's lock during the fork.
         """
         self._backend.close_sockets()
         if TLS.cut_short:
@@ -178,15 +179,16 @@ class _Unreadable:
 
 
 class _Backend(httpcore.SyncBackend):
-    """Opens connections for httpcore and owns the state of the current request.
+    """Opens connections for httpcore, and stores the state of the current request.
 
     Attributes:
         deadline: the deadline of the current request, in seconds of the monotonic clock.
         head: the first bytes of the response to the current POST; None before the POST is
             written, so that a proxy's response to CONNECT is not confused with this response.
-        stand_in: a dummy TLS context, passed to httpcore instead of the real one.  httpcore
-            changes the context that it gets, while other threads may be using the real one.
-        proxy_stand_in: a dummy TLS context, passed to httpcore instead of the proxy's context.
+        stand_in: a dummy TLS context, passed to httpcore instead of the real TLS context.
+            httpcore would change the real context while other threads may be using it.
+        proxy_stand_in: a dummy TLS context, passed to httpcore instead of the real TLS context
+            for connections to the proxy.
     """
 
     def __init__(
@@ -250,7 +252,7 @@ def _stand_in(tls: object) -> ssl.SSLContext | None:
 
 
 class _RequestStream(httpcore.NetworkStream):
-    """The stream that httpcore uses.  The request's deadline replaces httpcore's timeouts.
+    """Forwards httpcore's reads and writes to a connection, and ends them at the deadline.
 
     The stream delays each written buffer until the next write or read, so that the headers of
     a request are sent together with the beginning of its body.
@@ -266,7 +268,7 @@ class _RequestStream(httpcore.NetworkStream):
             self.write(b"")
         backend = self._backend
         data = self._stream.read(max_bytes, backend.left())
-        if backend.head == b"":  # skip blank lines, which h11 refuses
+        if backend.head == b"":  # skip leading blank lines, which the parser h11 refuses
             while data and not (data := data.lstrip(b"\r\n")):
                 data = self._stream.read(max_bytes, backend.left())
         if backend.head is not None and len(backend.head) < _HEAD_SIZE:
@@ -276,7 +278,7 @@ class _RequestStream(httpcore.NetworkStream):
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
         """Write the delayed buffer and ``buffer``, or delay ``buffer`` if no buffer is delayed.
 
-        httpcore ends each request with ``b""``, so no part of a request stays delayed.
+        httpcore writes ``b""`` after each request, so no part of a request stays delayed.
         """
         kept, self._kept = self._kept, b""
         if not kept:
@@ -284,7 +286,7 @@ class _RequestStream(httpcore.NetworkStream):
             return
         if kept.startswith(b"POST "):
             self._backend.head = b""
-        give_way()  # let the application's threads run, because sendall() may not wait
+        give_way()  # let other threads run first, because sendall() often does not wait
         together = max(_WRITE_SIZE - len(kept), 0)
         for data, start in ((kept + buffer[:together], 0), (buffer, together)):
             for position in range(start, len(data), _WRITE_SIZE):
@@ -320,7 +322,7 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
     for family, kind, protocol, _, address in addresses:
         try:
             sock = _system("socket", "socket")(family, kind, protocol)
-        except OSError as error:  # IPv6, for example, may be unavailable
+        except OSError as error:  # the system may not support IPv6, for example
             failure = error
             continue
         try:
@@ -335,10 +337,10 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
 
 
 def _system(module: str, name: str) -> Any:
-    """Return a function of a module.  In fapilog's own threads, return the original function.
+    """Return the function ``name`` of ``module``; in fapilog's threads, the unpatched function.
 
-    gevent and eventlet may have replaced the function.  Their functions need an event loop in
-    each thread, and cannot resolve names while the interpreter exits.
+    gevent and eventlet may have patched the module.  Their functions need an event loop in each
+    thread, and cannot resolve host names while the interpreter exits.
     """
     if native.is_patched() and native.IN_WORKER.get():
         return native.original(module, name)
@@ -346,10 +348,10 @@ def _system(module: str, name: str) -> Any:
 
 
 def _probe(host: str, port: int, timeout: float) -> None:
-    """Test on a separate thread whether this forked process can resolve names.
+    """Test on a separate thread whether this forked process can resolve host names.
 
-    A thread of the parent was resolving a name during the fork.  If that thread held a lock, a
-    call into the resolver never returns in this process, and this function raises
+    The test is needed if a thread of the parent was resolving a host name during the fork.  If
+    that thread had locked the system's resolver, the test never ends, and this function raises
     ``TimeoutError`` after ``timeout`` seconds.
     """
     if not _probes or _probes[0][0] != os.getpid():
@@ -376,7 +378,7 @@ class SocketStream(httpcore.NetworkStream):
         self._sock = sock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Wait for bytes, and return at most ``max_bytes``.  Return ``b""`` at the end."""
+        """Wait for data, and return at most ``max_bytes``.  Return ``b""`` at end of stream."""
         self._sock.settimeout(timeout)
         return self._sock.recv(max_bytes)
 
@@ -396,9 +398,10 @@ class SocketStream(httpcore.NetworkStream):
         self._sock.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """For ``"is_readable"``, return whether the peer has closed the idle connection.
+        """Return whether a read would return immediately, if ``info`` is ``"is_readable"``.
 
-        For any other ``info``, return None.
+        An idle connection becomes readable when the peer closes it.  For any other ``info``,
+        return None.
         """
         if info != "is_readable":
             return None
@@ -413,9 +416,10 @@ class SocketStream(httpcore.NetworkStream):
 
 
 class TLSStream(httpcore.NetworkStream):
-    """A TLS connection over ``stream``, which may be a TLS connection to a proxy.  Not thread-safe.
+    """A TLS connection over ``stream``, which may be a TLS connection to a proxy.
 
-    The server's certificate must contain ``host``.  For ``left``, see :func:`connect`.
+    Not thread-safe.  The server's certificate must contain ``host``.  ``left`` is a function that
+    returns the seconds until the deadline, or raises ``TimeoutError`` if the deadline has passed.
 
     Raises:
         OSError: the handshake failed, and ``stream`` was closed.
@@ -469,7 +473,7 @@ class TLSStream(httpcore.NetworkStream):
             self._stream.write(data, self._left())
 
     def read(self, max_bytes: int, *_: Any, **__: Any) -> bytes:
-        """Wait for bytes, and return at most ``max_bytes``.  Return ``b""`` at the end."""
+        """Wait for data, and return at most ``max_bytes``.  Return ``b""`` at end of stream."""
         try:
             data: bytes = self._complete(lambda: self._tls.read(max_bytes))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
@@ -486,10 +490,10 @@ class TLSStream(httpcore.NetworkStream):
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return the TLS object for ``"ssl_object"``.
+        """Return the ``ssl.SSLObject`` if ``info`` is ``"ssl_object"``.
 
-        For any other ``info``, return the value of the inner stream, except that
-        ``"is_readable"`` is also True while received bytes wait to be decrypted.
+        Return True for ``"is_readable"`` if received bytes have not been decrypted yet.
+        Otherwise, return the result of the underlying stream.
         """
         if info == "ssl_object":
             return self._tls
