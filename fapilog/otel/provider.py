@@ -187,10 +187,10 @@ def install_provider(
 ) -> LoggerProvider | None:
     """Set fapilog's logger provider as the global provider.
 
-    The global provider can be set only once, so it stays until the process ends.  If it is already
-    fapilog's provider, only ``target`` is replaced.  If the application has set another provider,
-    a message is written to stderr.  Does not block, because ``configure()`` calls this function
-    while it holds its lock.
+    The global provider can be set only once, so it stays until the process ends.  If fapilog's
+    provider is already set, only ``target`` is replaced.  If the application has set another
+    provider, a message is written to stderr.  Does not block, because ``configure()`` calls this
+    function while it holds its lock.
 
     Args:
         target: the function that returns the runtime for a record, as in :class:`LoggerProvider`.
