@@ -1,8 +1,8 @@
 """Converts records of the OpenTelemetry Logs API and SDK into fapilog's records.
 
-fapilog's logger provider and log record processor convert a record on the thread that emits the
-record. fapilog's exporters convert records on the SDK's export thread.  ``fapilog.sinks.exporter``
-converts fapilog's records into records of the SDK.
+The logger provider and the log record processor of fapilog convert a record on the thread that
+emits the record.  The exporters of fapilog convert records on the SDK's export thread.
+``fapilog.sinks.exporter`` converts fapilog's records into records of the SDK.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def from_api(
 ) -> LogRecord:
     """Convert a record of the Logs API or of the SDK.
 
-    If the record has no timestamp, its observed timestamp is used for both, because this process
-    has emitted and observed the record at the same instant.  ``bound`` contains the fields that
+    If the record has no timestamp, the observed timestamp replaces it, because this process has
+    emitted and observed the record at the same instant.  ``bound`` contains the fields that
     ``fapilog.bind`` has set.  An attribute of the record overrides a bound field with the same
     name.
     """
@@ -101,7 +101,7 @@ def severity(number: object) -> int:
 
 
 def exception_of(record: api.LogRecord) -> Capture | None:
-    """Capture the exception of a record, from which its attributes are made later.
+    """Capture the exception of a record, so that ``exception.*`` attributes can be made later.
 
     Return None if the record has no exception, or if its attributes already contain a stack trace.
     """

@@ -231,9 +231,9 @@ class _Export(Delivery):
 
 
 class OTLPExporter(SinkExporter):
-    """Exports records over OTLP if ``OTEL_LOGS_EXPORTER=fapilog_otlp`` is set.
+    """Exports records over OTLP; selected by ``OTEL_LOGS_EXPORTER=fapilog_otlp``.
 
-    The variables ``OTEL_EXPORTER_OTLP_*`` configure the connection.
+    The variables ``OTEL_EXPORTER_OTLP_*`` contain the options.
     """
 
     def __init__(self) -> None:
@@ -243,7 +243,7 @@ class OTLPExporter(SinkExporter):
 
 
 class ConsoleExporter(SinkExporter):
-    """Writes records to the console if ``OTEL_LOGS_EXPORTER=fapilog_console`` is set."""
+    """Writes records to the console; selected by ``OTEL_LOGS_EXPORTER=fapilog_console``."""
 
     def __init__(self) -> None:
         from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - one exporter loads one sink
@@ -252,7 +252,7 @@ class ConsoleExporter(SinkExporter):
 
 
 class FileExporter(SinkExporter):
-    """Writes records to a file if ``OTEL_LOGS_EXPORTER=fapilog_file`` is set.
+    """Writes records to a file; selected by ``OTEL_LOGS_EXPORTER=fapilog_file``.
 
     The variable ``FAPILOG_FILE__PATH`` contains the path of the file.
 
@@ -271,7 +271,7 @@ class FileExporter(SinkExporter):
 
 
 class LokiExporter(SinkExporter):
-    """Sends records to Loki if ``OTEL_LOGS_EXPORTER=fapilog_loki`` is set.
+    """Sends records to Loki; selected by ``OTEL_LOGS_EXPORTER=fapilog_loki``.
 
     The variables ``FAPILOG_LOKI__*`` contain the options.
 

@@ -43,10 +43,10 @@ def offer(
     resource: Resource = EMPTY_RESOURCE,
     exception: BaseException | None = None,
 ) -> None:
-    """Convert a record and put it into the queue of ``target``, if its severity is enabled.
+    """Convert a record and put it into the queue of ``target``.
 
-    Never raises.  Thread-safe.  May wait for space in the queue; see
-    ``fapilog.protocols.RecordTarget.offer``.
+    Does nothing if ``target`` does not accept the record's severity.  Never raises.  Thread-safe.
+    May wait for space in the queue; see ``fapilog.protocols.RecordTarget.offer``.
 
     Args:
         target: the runtime that receives the record.
@@ -189,8 +189,8 @@ def install_provider(
 
     The global provider can be set only once, so it stays until the process ends.  If fapilog's
     provider is already set, only ``target`` is replaced.  If the application has set another
-    provider, a message is written to stderr.  Does not block, because ``configure()`` calls this
-    function while it holds its lock.
+    provider, a message is written to stderr.  Does not block, because ``configure()`` holds a lock
+    while it calls this function.
 
     Args:
         target: the function that returns the runtime for a record, as in :class:`LoggerProvider`.

@@ -62,8 +62,8 @@ def _flush(provider: object, seconds: float) -> None:
 
 
 def _watch(module: ModuleType) -> None:
-    # uvicorn has this method since version 0.29.  It raises the captured signals again after the
-    # server has shut down.
+    # Since version 0.29, uvicorn has this method, which raises the captured signals again after
+    # the server has shut down.
     if hasattr(module.Server, "capture_signals"):
         wrapt.wrap_function_wrapper(module, "Server.capture_signals", _with_handler)
 

@@ -1,8 +1,8 @@
 """Decodes OTLP protobuf requests that fapilog has stored on disk.
 
-``split_request`` splits a request that ``fapilog.otlp.encode`` has written into its records, whose
-bytes remain unchanged.  Resources and scopes are decoded, because a sink groups records by
-resource and scope.  Malformed bytes raise ``ValueError`` and no other error.
+``split_request`` gets a request that ``fapilog.otlp.encode`` has made, and returns the bytes of
+each record unchanged.  Resources and scopes are decoded, because a sink groups records by resource
+and scope.  Malformed bytes raise ``ValueError`` and no other error.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fapilog.otlp.encode import Item
     from fapilog.otlp.protobuf import Field
 
-#: The maximum nesting depth of values that are decoded. fapilog's encoders stay below this limit,
-#: because receivers refuse a request with deeply nested values.
+#: The maximum nesting depth of values that are decoded.  The encoders of fapilog stay below this
+#: limit, because receivers refuse a request with deeply nested values.
 MAX_DEPTH: Final = 50
 
 

@@ -1,8 +1,8 @@
 """Decodes OTLP/JSON requests that fapilog has stored on disk.
 
-``split_request_json`` splits a request that ``fapilog.otlp.encode_json`` has written into its
-records, which remain JSON.  Resources and scopes are decoded, because a sink groups records by
-resource and scope.  Malformed JSON raises ``ValueError`` and no other error.
+``split_request_json`` gets a request that ``fapilog.otlp.encode_json`` has made, and returns each
+record as JSON.  Resources and scopes are decoded, because a sink groups records by resource and
+scope.  Malformed JSON raises ``ValueError`` and no other error.
 """
 
 from __future__ import annotations

@@ -195,9 +195,9 @@ def _shorten(text: str) -> str:
     head = without_last_word(text[: MAX_TEXT // 4])
     tail = _without_first_lines(text[MAX_TEXT // 4 - MAX_TEXT :])
     if _sign(text, head.rfind("\n") + 1, len(text) - len(tail)):
-        # The removed middle may contain the name of a secret whose value is in the tail, where
-        # redaction would not recognise it.  Therefore the tail must begin with the first line of a
-        # frame.
+        # The text that is removed from the middle may contain the name of a secret whose value is
+        # in the tail.  Redaction does not recognise the value without the name, so the tail must
+        # begin with the first line of a frame.
         frame = _frame(tail)
         tail = tail[frame.start() :] if frame else ""
     left_out = len(text) - len(head) - len(tail)

@@ -25,7 +25,7 @@ _LEAST: Final = {"depth": 1, "nodes": 1, "record": 4096}
 class Limits:
     """The size limits of one record.
 
-    A value that exceeds a limit is truncated, and a text that begins with ``…`` is added to it.
+    A value that exceeds a limit is truncated, and a text that begins with ``…`` shows this.
 
     Attributes:
         depth: the maximum number of levels of nested containers, 1 to 30.
@@ -35,8 +35,8 @@ class Limits:
         record: the maximum size of a record, at least 4096.  The size is the number of UTF-8 bytes
             in the record's texts, plus 8 per value in a container, 16 per attribute, and 64 per
             record.
-        attributes: the maximum number of attributes of a record.  The default is the default of
-            the OpenTelemetry specification.
+        attributes: the maximum number of attributes of a record; further attributes are dropped.
+            The default is the default of the OpenTelemetry specification.
         attribute_text: the maximum number of characters in each text of an attribute's value, if
             this number is below ``text``; None means that only ``text`` applies.
 

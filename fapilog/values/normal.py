@@ -148,7 +148,6 @@ def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_i
     return names_size([event_name] if event_name else [])
 
 
-
 def _clean_header(record: LogRecord) -> None:
     time, observed = record.timestamp, record.observed_timestamp
     record.timestamp, record.observed_timestamp = _time(time, observed), _time(observed, time)

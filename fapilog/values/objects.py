@@ -262,7 +262,7 @@ def _read_numpy_array(value: Any) -> object:
         return value[()]
     if value.ndim > 1 or value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:  # noqa: PLR2004 - bytes
         return Items(value)
-    # Convert slices of 256 numbers, which is faster than converting single numbers.
+    # Converting slices of 256 numbers is faster than converting single numbers.
     slices = (value[start : start + 256].tolist() for start in range(0, len(value), 256))
     return Items(chain.from_iterable(slices))
 

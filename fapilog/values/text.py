@@ -104,7 +104,7 @@ def free_name(name: str, taken: Collection[str]) -> str:
 def _fit_name(name: str, limit: int) -> str:
     """Truncate a long name but keep its last words, such as ``password``.
 
-    These words show whether the value is secret.
+    These words show whether the value with this name is secret.
     """
     if len(name) <= limit or _not_in_names(name, max(len(name) - _LONGEST_WORD, 0)):
         return fit(name, limit)
@@ -120,8 +120,8 @@ _LAST_WORDS: Final = 96
 _last_words: Final = re.compile(
     r"(?:(?:[ ._/\[-]{1,2}|(?<=[a-z])(?=[A-Z]))[A-Z]{0,20}[a-z]{0,20}){1,4}[0-9]{0,2}[\]]{0,2}\Z"
 ).search
-# Finds a character that is unusual in a name.  A name that contains one is treated as a
-# text, which may contain a secret.
+# Finds a character that is unusual in a name.  A name that contains such a character is treated as
+# a text, which may contain a secret.
 _not_in_names: Final = re.compile(r"[^\w ./\[\]-]").search
 
 

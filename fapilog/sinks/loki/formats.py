@@ -47,7 +47,7 @@ _FIVE_DIGITS: Final = 1 << 28
 class JSONFormat:
     """Encodes push requests as gzipped JSON.
 
-    The JSON is ``{"streams": [{"stream": {...}, "values": [[time, line, metadata], ...]}]}``.
+    The JSON is ``{"streams": [{"stream": labels, "values": [[time, line, metadata]]}]}``.
     """
 
     wire_format: str = "loki-json"
@@ -66,8 +66,8 @@ class JSONFormat:
     ) -> bytes:
         """Return an entry as a JSON array.
 
-        Both times are in nanoseconds since the Unix epoch.  ``metadata`` belongs to this entry
-        only, and ``shared`` is a result of :meth:`shared`.
+        ``time`` and ``observed`` are in nanoseconds since the Unix epoch.  ``metadata`` belongs to
+        this entry only, and ``shared`` is a result of the method :meth:`shared`.
         """
         own = orjson.dumps(metadata)[:-1] + b"," if metadata else b"{"
         parts = (time, orjson.dumps(line), own, observed, shared)

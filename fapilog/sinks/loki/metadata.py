@@ -52,7 +52,7 @@ _NOT_IN_NAMES: Final = re.compile("[^a-zA-Z0-9]+")
 
 
 def label_name(name: str) -> str:
-    """Return the name into which Loki converts ``name``, such as ``service_name``.
+    """Return Loki's form of ``name``, such as ``service_name`` for ``service.name``.
 
     Source: https://grafana.com/docs/loki/latest/get-started/labels/#label-format
     """
@@ -151,7 +151,7 @@ class Room(NamedTuple):
 class Origin(NamedTuple):
     """The labels and metadata that all records of one resource, scope and severity share.
 
-    ``room`` is the space that is left for the attributes of each record.
+    ``room`` is the space that is available for the attributes of each record.
     """
 
     labels: dict[str, str]

@@ -1,8 +1,8 @@
-"""The Loki sink: sends records to Grafana Loki's push API.
+"""Sends records to the push API of Grafana Loki.
 
-Only the severity and some resource attributes become labels, so Loki has few streams.  All
-other fields become structured metadata, by which Grafana can filter.
-Specification: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
+Only the severity and some resource attributes become labels, so Loki has few streams.  All other
+fields become structured metadata, by which Grafana can filter.  Specification:
+https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from fapilog.sinks.loki.formats import Format, Item
     from fapilog.sinks.loki.metadata import Room
 
-#: The default limits of a batch, which is small compared with the 4 MB per second that Loki
-#: accepts from one tenant.
+#: The default limits of a batch.  They are low compared with the 4 MB per second that Loki accepts
+#: from one tenant.
 LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
 #: The maximum size of a request before compression, in bytes.  It is below 4 MiB, the limit for
 #: the messages between Loki's components.
@@ -103,8 +103,8 @@ class LokiSink(DurableSink["Item"]):
         username: the user name for basic authentication; requires ``password``.
         password: the password for basic authentication; never shown.
         token: the token sent as ``Authorization: Bearer``; never shown.
-        headers: additional headers of every request; never shown.  Their ``Authorization``
-            overrides the other credentials.
+        headers: additional headers of every request; never shown.  An
+            ``Authorization`` header in this mapping overrides the other credentials.
         format: the encoding of a request: ``"json"`` (default), gzipped, or
             ``"protobuf"``, compressed with snappy, which needs the extra ``fapilog[loki]``.
         line: the format of an entry's line: ``"message"`` (default) is the body, followed
@@ -113,8 +113,8 @@ class LokiSink(DurableSink["Item"]):
         labels: the labels of the streams, up to 15: names of resource attributes,
             ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL), and static labels
             such as ``"env=prod"``.  A mapping, such as ``{"env": "prod"}``, adds static
-            labels to the default ones.  All other fields become structured metadata.
-        metadata: how the other fields are sent: ``"structured"``, as structured metadata;
+            labels to the default labels.  All other fields become structured metadata.
+        metadata: how all other fields are sent: ``"structured"``, as structured metadata;
             ``"line"``, in the line of the entry, if Loki accepts no structured metadata;
             ``"auto"`` (default), as structured metadata until Loki refuses it, then in the
             line.  If ``line="message"``, a line with these fields has the format logfmt.

@@ -66,8 +66,8 @@ _CHANNEL_OPTIONS: Final = [
 # Source: https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
-# Matches gRPC targets of the form host or host:port. gRPC can use a proxy only for these targets,
-# and not for targets such as unix:PATH or dns:///HOST.
+# Matches gRPC targets of the form host or host:port.  Only these targets work with a proxy, unlike
+# targets such as unix:PATH or dns:///HOST.
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
 
 # The channels that a forked child inherited from its parent.  They stay in this list, because
@@ -202,8 +202,8 @@ class GRPCTransport:
 def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
     """Return the proxy for the backend (or None), and the options that a channel needs for it.
 
-    The rules are the same as for HTTP.  gRPC's own rules apply only if the target has a form
-    that only gRPC supports, or if a proxy variable for gRPC is set.
+    The proxy is chosen by the same rules as for HTTP.  The rules of gRPC apply only if the target
+    has a form that only gRPC supports, or if a proxy variable for gRPC is set.
 
     Raises:
         ConfigurationError: the proxy cannot be used.

@@ -135,7 +135,7 @@ def with_port_hint(message: str) -> str:
 
 
 def _given(name: str, argument: object) -> _Given:
-    """Return the value of the option ``name``, and the argument or variable that set it.
+    """Return the value of an option, and the name of the argument or variable that sets it.
 
     If ``argument`` is None, the value comes from the first environment variable for this option
     that is not empty.

@@ -1,4 +1,4 @@
-"""The OTLP sink sends records to a collector or any other backend that supports OTLP.
+"""Sends records to a collector or to any other backend that supports OTLP.
 
 The sink encodes each record once, and sends a batch of encoded records as one request.  The
 transport, which loads httpcore or grpc, is imported when the sink is opened.
