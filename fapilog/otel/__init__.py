@@ -1,9 +1,9 @@
-"""OpenTelemetry's own interfaces, in both directions.
+"""Connects fapilog with the Logs API and the SDK of OpenTelemetry.
 
-Records enter fapilog through ``provider``, which implements the Logs API, or through
-``processor``, which an SDK's provider calls.  ``convert`` converts these records into
-fapilog's records.  ``exporters`` wraps sinks as exporters for an SDK.  ``resource`` detects
-the attributes of the process.  ``opentelemetry-instrument`` loads ``zero_code``, and
-``signals`` flushes the SDK at SIGTERM.  The encoders are in ``fapilog.otlp``.  Read
-``provider`` first.
+OpenTelemetry records enter fapilog through ``provider``, which implements the Logs API, or through
+``processor``, a log record processor for the SDK.  ``convert`` converts these records into
+fapilog's records.  ``exporters`` makes fapilog's sinks usable as exporters of the SDK.
+``resource`` detects the resource attributes of the process.  ``zero_code`` is loaded by the
+command ``opentelemetry-instrument``, and ``signals`` then flushes the SDK at SIGTERM.  The
+encoders for OTLP are in ``fapilog.otlp``.  Read ``provider`` first.
 """

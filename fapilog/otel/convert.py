@@ -1,8 +1,8 @@
 """Converts records of the OpenTelemetry Logs API and SDK into fapilog's records.
 
-The provider and the processor convert a record on the thread that emits it, and the
-exporters convert it on the SDK's export thread.  ``fapilog.sinks.exporter`` converts in the
-opposite direction.
+The logger provider and the log record processor of fapilog convert a record on the thread that
+emits the record.  The exporters of fapilog convert records on the SDK's export thread.
+``fapilog.sinks.exporter`` converts fapilog's records into records of the SDK.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ def from_api(
 ) -> LogRecord:
     """Convert a record of the Logs API or of the SDK.
 
-    A record without a timestamp gets its observed time, because this process has
-    emitted and observed the record at the same instant.  ``bound`` contains the fields
-    of ``fapilog.bind``.  The record's attributes win over bound fields of the same name.
+    If the record has no timestamp, the observed timestamp replaces it, because this process has
+    emitted and observed the record at the same instant.  ``bound`` contains the fields that
+    ``fapilog.bind`` has set.  An attribute of the record overrides a bound field with the same
+    name.
     """
     try:
         observed = record.observed_timestamp or time_ns()
@@ -81,7 +82,7 @@ def _corrected(record: api.LogRecord) -> tuple[int, int, int, str, str]:
 
 
 def _whole(value: Any) -> int:
-    """Return a time or flags as an int, or 0 if the value is not valid."""
+    """Return a timestamp or trace flags as an int, or 0 if ``value`` is not valid."""
     try:
         number = int(value)
     except Exception:  # noqa: BLE001 - a value of any class
@@ -94,18 +95,17 @@ def _text(value: object) -> str:
 
 
 def severity(number: object) -> int:
-    """Return the integer of a ``SeverityNumber`` or int, or 0 for any other value."""
+    """Return a ``SeverityNumber`` or an int as an int, or 0 for any other value."""
     value = getattr(number, "value", number)
     return value if type(value) is int else 0
 
 
 def exception_of(record: api.LogRecord) -> Capture | None:
-    """Capture the exception of a record, so that its attributes can be added later.
+    """Capture the exception of a record, so that ``exception.*`` attributes can be made later.
 
-    Return None if the record has no exception, or if its attributes already contain a stack
-    trace.
+    Return None if the record has no exception, or if its attributes already contain a stack trace.
     """
-    # Before version 1.40, the Logs API does not have this field.
+    # Before version 1.40, records of the Logs API have no field ``exception``.
     exception = getattr(record, "exception", None)
     if not isinstance(exception, BaseException):
         return None
@@ -116,21 +116,24 @@ def exception_of(record: api.LogRecord) -> Capture | None:
 
 @lru_cache(maxsize=4096)
 def from_sdk_scope(scope: InstrumentationScope | None) -> Scope:
-    """Convert an SDK scope.  Cached, because encoders compare scopes by identity."""
+    """Convert an SDK scope.  Results are cached, because encoders compare scopes by identity."""
     if scope is None:
         return EMPTY_SCOPE
     attributes = attributes_from(scope.attributes)
     return Scope(scope.name or "", scope.version or "", scope.schema_url or "", attributes)
 
 
-# The keys are the ids of the SDK resources, because hashing an SDK resource is slow: it
-# serialises all attributes.  Each value also holds the SDK resource, so that no other object
-# gets the same id.
+# Converted resources.  The keys are the ids of the SDK resources, because hashing an SDK resource
+# is slow: it serialises all attributes.  Each value also contains the SDK resource, which
+# therefore stays alive, so that no other object gets the same id.
 _resources: dict[int, tuple[SDKResource, Resource]] = {}
 
 
 def from_sdk_resource(resource: SDKResource | None) -> Resource:
-    """Convert an SDK resource.  Cached, because encoders compare resources by identity."""
+    """Convert an SDK resource.
+
+    Results are cached, because encoders compare resources by identity.
+    """
     if resource is None:
         return EMPTY_RESOURCE
     found = _resources.get(id(resource))
@@ -145,8 +148,8 @@ def from_sdk_resource(resource: SDKResource | None) -> Resource:
 def attributes_from(source: object, bound: Mapping[str, Any] = EMPTY) -> dict[str, Any]:
     """Return a snapshot of the attributes in ``source`` and the ``bound`` fields.
 
-    Attributes in ``source`` win over bound fields of the same name.  A source that is not a
-    mapping becomes the value of the attribute ``attributes``.
+    An attribute in ``source`` overrides a bound field with the same name.  If ``source`` is not a
+    mapping, it becomes the value of an attribute that is named ``attributes``.
     """
     if type(source) is dict or isinstance(source, BoundedAttributes):
         fields: Any = source.copy()
@@ -164,9 +167,9 @@ def _hex(number: object, digits: str) -> str:
 def _restore_exception(attributes: dict[str, Any]) -> None:
     """Restore the full exception type and message that a logging handler has shortened.
 
-    OpenTelemetry's logging handlers give only the class name and the exception's
-    first argument.  So this function reads both from the stack trace, which contains
-    the qualified class name and the whole message with the exception's notes.
+    OpenTelemetry's logging handlers give only the class name and the exception's first argument.
+    So this function reads the type and the message from the stack trace, which contains the
+    qualified class name and the complete message with the exception's notes.
     """
     name, trace = attributes["exception.type"], attributes.get("exception.stacktrace")
     given = attributes.get("exception.message", "")

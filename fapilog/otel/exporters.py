@@ -1,8 +1,9 @@
-"""fapilog's sinks as exporters for an OpenTelemetry SDK.
+"""Makes fapilog's sinks usable as log exporters of an OpenTelemetry SDK.
 
-These exporters are for applications that keep the SDK's own processors.  An exporter
-converts and redacts records, and sends them through a sink, on the SDK's export thread.
-The classes without arguments are entry points, so ``OTEL_LOGS_EXPORTER`` can name them.
+The exporters are for applications that keep the SDK's own processors.  An exporter converts and
+redacts records, and sends them through a sink, on the SDK's export thread.  The classes whose
+constructors take no arguments are entry points, so the variable ``OTEL_LOGS_EXPORTER`` can select
+them.
 """
 
 from __future__ import annotations
@@ -44,20 +45,20 @@ _FAILURE: Final = LogRecordExportResult.FAILURE
 
 
 class SinkExporter(LogRecordExporter):
-    """Exports records through a sink, with fapilog's redaction.
+    """Redacts log records of the SDK and exports them through a sink of fapilog.
 
-    A batch is retried for up to ``timeout`` seconds and then discarded, as the
-    SDK specifies.  Lost records are announced on stderr.  Thread-safe.
+    A batch is retried for up to ``timeout`` seconds and then discarded, as the SDK specifies.
+    Lost records are reported on stderr.  Thread-safe.
 
     Args:
-        sink: the sink, which is opened at once and closed by ``shutdown``.
-        timeout: the longest duration of ``export``, with retries, in seconds.
-        redact: the processor that masks secrets; by default, the options
-            ``redact``, ``redact_fields`` and ``redact_allow`` from the
-            environment and files apply.
+        sink: the sink.  The constructor opens the sink, and ``shutdown`` closes the sink.
+        timeout: the maximum duration of ``export``, including retries, in seconds.
+        redact: the processor that masks secrets.  By default, the settings ``redact``,
+            ``redact_fields`` and ``redact_allow`` from environment variables and configuration
+            files apply.
 
     Raises:
-        ConfigurationError: an option of the sink, or of redaction, is wrong.
+        ConfigurationError: an option of the sink or of redaction is invalid.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class SinkExporter(LogRecordExporter):
 
             redact = redactor_of(Settings())
         self._redact = redact
-        # Cached, because encoders compare resources and scopes by identity.
+        # Masked resources and scopes are cached, because encoders compare resources and scopes by
+        # identity.
         self._resource = lru_cache(maxsize=64)(self._with_masked_attributes)
         self._scope = lru_cache(maxsize=4096)(self._with_masked_attributes)
         self._size = SendSize()
@@ -95,8 +97,8 @@ class SinkExporter(LogRecordExporter):
         """Convert, redact and send a batch.  Blocks up to ``timeout`` seconds.  Never raises.
 
         Returns:
-            FAILURE if records were lost, else SUCCESS.  Records that the backend rejected
-            from a batch that it accepted do not cause a FAILURE.
+            FAILURE if records were lost, otherwise SUCCESS.  If the backend accepts the batch but
+            rejects some of the records, the result is still SUCCESS.
         """
         delivery = _Export(self._sink, self._size, self._stopped, monotonic() + self._timeout)
         if not self._turn.acquire(timeout=self._timeout):
@@ -155,7 +157,7 @@ class SinkExporter(LogRecordExporter):
         return replace(source, attributes=self._redact.redact_mapping(source.attributes))
 
     def shutdown(self) -> None:
-        """End the retries of a running export, and close the sink.
+        """Stop the retries of a running export, and close the sink.
 
         Blocks up to ``timeout`` seconds, until the running export has ended.
         """
@@ -174,7 +176,7 @@ class SinkExporter(LogRecordExporter):
             self._turn.release()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait for a running export.  Return False if it has not ended after ``timeout_millis``."""
+        """Wait until a running export has ended, or return False after ``timeout_millis``."""
         done = self._turn.acquire(timeout=timeout_millis / 1000)
         if done:
             self._turn.release()
@@ -182,12 +184,13 @@ class SinkExporter(LogRecordExporter):
 
 
 class _Export(Delivery):
-    """The delivery of one call of ``export``.  It ends at the deadline or at ``shutdown``.
+    """Delivers the records of one ``export`` call until a deadline or until ``shutdown``.
 
     Attributes:
-        lost: the number of lost records, except for records that the backend
-            rejected from a batch that it accepted.
-        problem: the error of the latest failed attempt, announced at the deadline.
+        lost: the number of lost records, without the records that the backend rejected from an
+            accepted batch.
+        problem: the error of the latest failed attempt, for the message about records that are not
+            delivered before the deadline.
     """
 
     def __init__(
@@ -228,7 +231,10 @@ class _Export(Delivery):
 
 
 class OTLPExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_otlp``: sends OTLP, configured by ``OTEL_EXPORTER_OTLP_*``."""
+    """Exports records over OTLP; selected by ``OTEL_LOGS_EXPORTER=fapilog_otlp``.
+
+    The variables ``OTEL_EXPORTER_OTLP_*`` contain the options.
+    """
 
     def __init__(self) -> None:
         from fapilog.sinks.otlp.sink import OTLPSink  # noqa: PLC0415 - one exporter loads one sink
@@ -237,7 +243,7 @@ class OTLPExporter(SinkExporter):
 
 
 class ConsoleExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_console``: writes lines to the console."""
+    """Writes records to the console; selected by ``OTEL_LOGS_EXPORTER=fapilog_console``."""
 
     def __init__(self) -> None:
         from fapilog.sinks.console import ConsoleSink  # noqa: PLC0415 - one exporter loads one sink
@@ -246,10 +252,12 @@ class ConsoleExporter(SinkExporter):
 
 
 class FileExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_file``: writes the file ``FAPILOG_FILE__PATH``.
+    """Writes records to a file; selected by ``OTEL_LOGS_EXPORTER=fapilog_file``.
+
+    The variable ``FAPILOG_FILE__PATH`` contains the path of the file.
 
     Raises:
-        ConfigurationError: the variable is not set.
+        ConfigurationError: ``FAPILOG_FILE__PATH`` is not set.
     """
 
     def __init__(self) -> None:
@@ -263,10 +271,12 @@ class FileExporter(SinkExporter):
 
 
 class LokiExporter(SinkExporter):
-    """``OTEL_LOGS_EXPORTER=fapilog_loki``: sends to Loki, configured by ``FAPILOG_LOKI__*``.
+    """Sends records to Loki; selected by ``OTEL_LOGS_EXPORTER=fapilog_loki``.
+
+    The variables ``FAPILOG_LOKI__*`` contain the options.
 
     Raises:
-        ConfigurationError: an option is wrong, or ``FAPILOG_LOKI__URL`` is not set.
+        ConfigurationError: an option is invalid, or ``FAPILOG_LOKI__URL`` is not set.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
-"""fapilog's pipeline as a log record processor of the OpenTelemetry SDK.
+"""A log record processor of the OpenTelemetry SDK that passes records to fapilog.
 
-The processor is for applications that keep the SDK's ``LoggerProvider``.  It converts each
-record of that provider on the thread that emits the record, and offers it to a runtime.
+The processor is for applications that keep the SDK's ``LoggerProvider``.  The processor converts
+each record of that provider on the thread that emits the record, and puts the converted record
+into the queue of a ``fapilog.Runtime``.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class FapilogLogRecordProcessor(LogRecordProcessor):
-    """Offers the records of an SDK provider, with the provider's resource, to fapilog.
+    """Passes the records of an SDK logger provider to fapilog, with the provider's resource.
 
-    Thread-safe.  No method raises.  Processors that the provider calls after this one
-    cannot change the offered record.
+    Thread-safe.  No method raises.  The processor copies each record, so processors that the
+    provider calls later cannot change the record in fapilog.
 
     Args:
-        target: the runtime that gets the records; by default, the runtime that is
-            the default runtime when a record is emitted.
+        target: the ``fapilog.Runtime`` that receives the records; by default, the default runtime
+            at the time when the record is emitted.
     """
 
     def __init__(self, target: RecordTarget | None = None) -> None:
@@ -36,10 +37,10 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
         feeds.Passing.watched = True
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        """Offer a record to the target, unless the target already has the record.
+        """Pass a record to fapilog, unless fapilog already received it through :mod:`logging`.
 
-        Drops records that are logged during a delivery.  May wait for space in the queue; see
-        ``RecordTarget.offer``.
+        Drops records that are logged while fapilog or the SDK sends records.  May wait for space
+        in the queue; see ``fapilog.protocols.RecordTarget.offer``.
         """
         target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:
@@ -50,10 +51,16 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
         offer(target, log_record.log_record, scope, from_sdk_resource(log_record.resource))
 
     def shutdown(self) -> None:
-        """Refuse further records, and flush for up to 5 s.  The runtime keeps running."""
+        """Drop all later records, and flush the runtime for up to 5 seconds.
+
+        The runtime itself keeps running.
+        """
         self._feed.follow(feeds.no_target)
         self._feed.flush(SHUTDOWN_TIMEOUT)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait until earlier records are settled, or return False after ``timeout_millis``."""
+        """Wait until all earlier records are delivered, dropped or stored on disk.
+
+        Return False if this takes longer than ``timeout_millis``.
+        """
         return self._feed.flush(timeout_millis / 1000)

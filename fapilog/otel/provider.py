@@ -1,8 +1,8 @@
-"""fapilog's implementation of the Logs API.
+"""fapilog's implementation of the OpenTelemetry Logs API.
 
-Libraries and OpenTelemetry's logging handler get their loggers from ``LoggerProvider``, the
-global provider.  A logger converts each record on the thread that emits the record, and
-offers it to a runtime.
+Libraries and OpenTelemetry's logging handler get their loggers from the global logger provider,
+which is a ``LoggerProvider`` of this module.  A logger converts each record on the thread that
+emits the record, and puts the converted record into the queue of a ``fapilog.Runtime``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from fapilog.protocols import RecordTarget
 
-#: The time limit in seconds for the flush when a provider or processor is shut down.
+#: The time limit, in seconds, of the flush when a logger provider or a log record processor is
+#: shut down.
 SHUTDOWN_TIMEOUT: Final = 5.0
 
 _MAX_LOGGERS: Final = 4096
@@ -42,16 +43,17 @@ def offer(
     resource: Resource = EMPTY_RESOURCE,
     exception: BaseException | None = None,
 ) -> None:
-    """Convert a record and offer it to ``target``, if the target accepts its severity.
+    """Convert a record and put it into the queue of ``target``.
 
-    Never raises.  Thread-safe.  May wait for space in the queue; see ``RecordTarget.offer``.
+    Does nothing if ``target`` does not accept the record's severity.  Never raises.  Thread-safe.
+    May wait for space in the queue; see ``fapilog.protocols.RecordTarget.offer``.
 
     Args:
-        target: the runtime that gets the record.
+        target: the runtime that receives the record.
         record: the record, or a dict of its fields.
-        scope: the scope of the emitting logger.
+        scope: the scope of the logger that emits the record.
         resource: the record's resource; by default, the target's resource.
-        exception: the exception to report; by default, the record's exception.
+        exception: the exception that the record reports; by default, the exception in ``record``.
     """
     try:
         if isinstance(record, dict):
@@ -66,7 +68,10 @@ def offer(
 
 
 def _record_of(fields: dict[str, Any]) -> api.LogRecord:
-    """Make a record from ``fields``.  If that fails, omit unknown fields and the context."""
+    """Return a record with the given fields.
+
+    If ``LogRecord`` does not accept the fields, omit unknown fields and ``context``.
+    """
     try:
         return api.LogRecord(**fields)
     except Exception as error:  # noqa: BLE001 - an unknown field, or a context of another type
@@ -78,13 +83,16 @@ def _record_of(fields: dict[str, Any]) -> api.LogRecord:
 
 
 def _is_enabled(target: RecordTarget, name: str, severity_number: object) -> bool:
-    # The specification exempts records without a severity from a minimum severity, so they
-    # count as FATAL here.  Only the level "off" disables them.
+    # According to the specification, a minimum severity does not apply to records without a
+    # severity.  Such records are treated as FATAL records, so only the level "off" disables them.
     return target.is_enabled(name, severity(severity_number) or FATAL)
 
 
 class Logger(api.Logger):
-    """A logger of the Logs API whose records go to fapilog.  Thread-safe.  No method raises."""
+    """A logger of the Logs API that passes records to fapilog.  Thread-safe.
+
+    No method raises.
+    """
 
     def __init__(self, scope: Scope, feed: feeds.Feed) -> None:
         super().__init__(scope.name, scope.version, scope.schema_url, scope.attributes)
@@ -98,17 +106,17 @@ class Logger(api.Logger):
         exception: BaseException | None = None,
         **fields: Any,
     ) -> None:
-        """Offer ``record``, or a record made from ``fields``, to the target.
+        """Pass ``record``, or a record made from ``fields``, to fapilog.
 
-        If ``exception`` is given, it replaces the record's own exception.  May wait for space
-        in the queue; see ``RecordTarget.offer``.
+        ``exception`` replaces the exception in ``record``.  May wait for space in the queue; see
+        ``fapilog.protocols.RecordTarget.offer``.
 
         Source: https://opentelemetry.io/docs/specs/otel/logs/api/#emit-a-logrecord
         """
         target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:
             return
-        # If the record is the SDK's ReadWriteLogRecord, unwrap the record of the API.
+        # An SDK ReadWriteLogRecord contains the record of the API in ``log_record``.
         given = fields if record is None else getattr(record, "log_record", record)
         offer(target, given, self._scope, exception=exception)
 
@@ -119,19 +127,20 @@ class Logger(api.Logger):
         severity_number: api.SeverityNumber | None = None,
         event_name: str | None = None,  # noqa: ARG002 - the API's signature
     ) -> bool:
-        """Whether the target accepts records of this severity.  Does not block."""
+        """Return whether fapilog accepts records of this severity.  Does not block."""
         target = None if feeds.is_suppressed() else self._feed.target()
         return target is not None and _is_enabled(target, self._scope.name, severity_number)
 
 
 class LoggerProvider(api.LoggerProvider):
-    """A provider of the Logs API whose records go to fapilog.
+    """A logger provider of the Logs API that passes records to fapilog.
 
-    Thread-safe.  The provider's loggers are disabled while there is no target.
+    Thread-safe.  The provider's loggers are disabled while ``target`` returns None.
 
     Args:
-        target: the function that returns the target of a record, or None to
-            drop the record.  By default, every record goes to the default runtime.
+        target: a function that is called for each record and returns the ``fapilog.Runtime`` that
+            receives the record, or None to drop the record.  By default, the default runtime
+            receives all records.
     """
 
     def __init__(self, target: Callable[[], RecordTarget | None] | None = None) -> None:
@@ -145,10 +154,13 @@ class LoggerProvider(api.LoggerProvider):
         schema_url: str | None = None,
         attributes: Any = None,
     ) -> Logger:
-        """Return a logger.  Without ``attributes``, equal arguments return the same logger."""
+        """Return a logger.
+
+        Calls with equal arguments return the same logger if ``attributes`` is empty.
+        """
         if self.feed.has(name):
-            # The name is marked: fapilog already has the record from install_stdlib().  So
-            # OpenTelemetry's handler must not emit the record again.
+            # The type of ``name`` shows that fapilog has already received the record through
+            # install_stdlib().  OpenTelemetry's handler must not emit the record a second time.
             return cast("Logger", api.NoOpLogger(name))
         if not name or not isinstance(name, str):
             announce("logger name", "get_logger() was called without a name; give a non-empty str")
@@ -158,11 +170,14 @@ class LoggerProvider(api.LoggerProvider):
         return self._logger(*key)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait until earlier records are settled, or return False after ``timeout_millis``."""
+        """Wait until all earlier records are delivered, dropped or stored on disk.
+
+        Return False if this takes longer than ``timeout_millis``.
+        """
         return self.feed.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Refuse records until :func:`install_provider` is called, and flush for up to 5 s."""
+        """Drop all records until :func:`install_provider` is called, and flush for up to 5 s."""
         self.feed.follow(feeds.no_target)
         self.feed.flush(SHUTDOWN_TIMEOUT)
 
@@ -170,14 +185,15 @@ class LoggerProvider(api.LoggerProvider):
 def install_provider(
     target: Callable[[], RecordTarget | None] | None = None,
 ) -> LoggerProvider | None:
-    """Set fapilog's provider as the global provider, or change its target if it is already set.
+    """Set fapilog's logger provider as the global provider.
 
-    The global provider can be set only once, so it stays until the process ends.
-    If the application has set another provider, a message on stderr says so.  Does not
-    block, because ``configure()`` holds its lock during this call.
+    The global provider can be set only once, so it stays until the process ends.  If fapilog's
+    provider is already set, only ``target`` is replaced.  If the application has set another
+    provider, a message is written to stderr.  Does not block, because ``configure()`` holds a lock
+    while it calls this function.
 
     Args:
-        target: the function that returns the target, as in :class:`LoggerProvider`.
+        target: the function that returns the runtime for a record, as in :class:`LoggerProvider`.
 
     Returns:
         The provider, or None if the application has set another provider.

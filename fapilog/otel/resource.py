@@ -1,4 +1,7 @@
-"""The resource of a runtime: service, process and host, found by the SDK's detectors."""
+"""Detects the resource of a runtime with the SDK's resource detectors.
+
+A resource contains attributes of the service, the process and the host.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ if TYPE_CHECKING:
 
 _DETECTORS: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 _DEFAULT_DETECTORS: Final = "process,host"
-#: The detectors' attributes that are omitted, because a command line may contain secrets.
+#: Attributes of the SDK's detectors that are omitted, because a command line may contain secrets.
 _LEFT_OUT: Final = frozenset({"process.command", "process.command_args", "process.command_line"})
-#: The SDK's own detectors by name.  They are found here if the application was packaged
-#: without entry points.
+#: Maps the names of the SDK's own detectors to their classes.  This table is used if the
+#: application was packaged without entry points.
 _CLASSES: Final = {
     "otel": "OTELResourceDetector",
     "process": "ProcessResourceDetector",
@@ -39,24 +42,25 @@ _of_auto_instrumentation: Final[dict[str, Any]] = {}
 
 
 def name_auto_instrumentation(version: str) -> None:
-    """Add ``telemetry.auto.version`` to every resource that is detected from now on."""
+    """Add ``telemetry.auto.version`` to all resources that are detected later."""
     _of_auto_instrumentation["telemetry.auto.version"] = version
 
 
 def detect_resource(
     given: Resource | SDKResource | Mapping[str, Any] | None = None, service_name: str | None = None
 ) -> Resource:
-    """Return a resource from the detectors, the environment and the arguments, which win.
+    """Return a resource with attributes from detectors, the environment and the arguments.
 
-    Reads ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
-    ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``, which by default selects the
-    process and host detectors.  Blocks for some milliseconds.
+    The arguments override detected attributes.  The function reads the variables
+    ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
+    ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``.  If the last variable is not set, the process and
+    host detectors run.  Blocks for some milliseconds.
 
     Args:
-        given: the attributes that override detected attributes, or a complete resource, for
-            which nothing is detected.
-        service_name: the service's name, which overrides a detected name, but not a name
-            in ``given``.
+        given: the attributes that override detected attributes, or a complete resource, which is
+            used without any detection.
+        service_name: the service's name, which overrides a detected name.  ``service.name`` in
+            ``given`` overrides this argument.
     """
     if isinstance(given, (Resource, SDKResource)):
         return Resource(snapshot_attributes(dict(given.attributes)), given.schema_url)
@@ -67,8 +71,8 @@ def detect_resource(
     try:
         detected = get_aggregated_resources(_load(names), SDKResource.create())
     except RuntimeError:
-        # The SDK runs detectors on threads, but an interpreter that is shutting down cannot
-        # start threads.  So only the environment is read.
+        # The SDK runs detectors on threads, but an interpreter that is shutting down cannot start
+        # threads.  In this case, only the environment variables are read.
         detected = OTELResourceDetector().detect()
     attributes = {
         name: value for name, value in detected.attributes.items() if name not in _LEFT_OUT
@@ -80,7 +84,7 @@ def detect_resource(
 def process_attributes() -> dict[str, Any]:
     """Return the attributes that differ between this process and its forked children."""
     found: dict[str, Any] = {"process.pid": os.getpid(), "process.parent_pid": os.getppid()}
-    detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)  # older SDKs do not have it
+    detector = getattr(sdk, "ServiceInstanceIdResourceDetector", None)  # missing in older SDKs
     if detector is not None:
         found.update(detector().detect().attributes)
     return found
@@ -89,8 +93,9 @@ def process_attributes() -> dict[str, Any]:
 def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, Any]) -> Resource:
     """Return ``resource`` with the process attributes of a forked child.
 
-    ``before`` and ``now`` are the :func:`process_attributes` of the parent and the child.
-    An attribute that differs from ``before`` was set by the user, so it does not change.
+    ``before`` and ``now`` are the results of :func:`process_attributes` in the parent and in the
+    child.  If an attribute of ``resource`` differs from ``before``, the user has set it, so it is
+    not replaced.
     """
     changed = {
         name: value
@@ -101,7 +106,10 @@ def of_child(resource: Resource, before: Mapping[str, Any], now: Mapping[str, An
 
 
 def _announce_malformed() -> None:
-    """Announce the malformed entries by their positions, because entries may contain secrets."""
+    """Report the positions of malformed entries in ``OTEL_RESOURCE_ATTRIBUTES`` on stderr.
+
+    The entries themselves are not shown, because they may contain secrets.
+    """
     entries = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
     wrong = [
         str(position)
@@ -120,7 +128,7 @@ def _load(names: str) -> list[ResourceDetector]:
     detectors: list[ResourceDetector] = []
     installed = entry_points(group="opentelemetry_resource_detector")
     wanted = [part.strip() for part in names.split(",")]
-    if not installed:  # PyInstaller and zipapp leave the entry points out
+    if not installed:  # PyInstaller and zipapp omit the entry points
         wanted = ["otel", *wanted]
     for name in dict.fromkeys(wanted):
         makers = [point.load for point in installed if point.name == name]

@@ -1,7 +1,7 @@
-"""Delivers spans and metrics at SIGTERM if ``opentelemetry-instrument`` started the process.
+"""Exports spans and metrics at SIGTERM if ``opentelemetry-instrument`` started the process.
 
-The SDK delivers its spans and metrics in ``atexit`` hooks, which do not run if a
-signal ends the process.
+The SDK exports its last spans and metrics in ``atexit`` hooks, which do not run if a signal ends
+the process.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 
 def deliver_on_sigterm() -> None:
-    """Deliver spans and metrics if SIGTERM ends the process, even while uvicorn runs.
+    """Export spans and metrics if SIGTERM ends the process, even while uvicorn runs.
 
-    Does nothing if the application has its own handler for SIGTERM.  Call this function
-    only once.
+    Does nothing if the application has its own handler for SIGTERM.  Call this function only once.
     """
     process_exit.on_sigterm(flush_providers)
     wrapt.register_post_import_hook(_watch, "uvicorn.server")
@@ -34,8 +33,8 @@ def deliver_on_sigterm() -> None:
 def flush_providers(seconds: float) -> None:
     """Flush the global tracer and meter providers.  Blocks up to ``seconds``; never raises.
 
-    A provider may take longer than ``seconds``, so each is flushed on its own
-    thread, which may run until the process ends.
+    A provider may take longer than ``seconds``, so each provider is flushed on a separate thread,
+    which may run until the process ends.
     """
     deadline = monotonic() + seconds
     threads = []
@@ -54,7 +53,7 @@ def flush_providers(seconds: float) -> None:
 
 
 def _flush(provider: object, seconds: float) -> None:
-    flush = getattr(provider, "force_flush", None)  # the API's own providers cannot flush
+    flush = getattr(provider, "force_flush", None)  # the API's default providers cannot flush
     try:
         if flush is not None:
             flush(timeout_millis=int(seconds * 1000))
@@ -63,7 +62,8 @@ def _flush(provider: object, seconds: float) -> None:
 
 
 def _watch(module: ModuleType) -> None:
-    # Since version 0.29, uvicorn raises a captured signal again after its shutdown.
+    # Since version 0.29, uvicorn has this method, which raises the captured signals again after
+    # the server has shut down.
     if hasattr(module.Server, "capture_signals"):
         wrapt.wrap_function_wrapper(module, "Server.capture_signals", _with_handler)
 
@@ -73,8 +73,9 @@ def _with_handler(
 ) -> Any:
     """Install fapilog's SIGTERM handler again, then call ``capture_signals``.
 
-    uvicorn's workers under gunicorn have reset the handler.  ``capture_signals`` saves the
-    installed handler, and restores it before uvicorn raises the signal again.
+    In a uvicorn worker under gunicorn, the handler was reset before this call.
+    ``capture_signals`` saves the installed handler, and restores it before uvicorn raises the
+    signal again.
     """
     process_exit.sigterm.resume()
     return wrapped(*args, **kwargs)

@@ -1,7 +1,8 @@
-"""The distro and the configurator that ``opentelemetry-instrument`` loads as ``fapilog``.
+"""The OpenTelemetry distro and configurator that are registered under the name ``fapilog``.
 
-The distro sets defaults.  The configurator lets the SDK configure traces and
-metrics, and configures fapilog for logs.  Both need the packages of ``fapilog[auto]``.
+The command ``opentelemetry-instrument`` loads them.  The distro sets default values of environment
+variables.  The configurator lets the SDK configure traces and metrics, and configures fapilog for
+logs.  The extra ``fapilog[auto]`` installs the packages that this module needs.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
-#: The name of the entry points of the distro and the configurator.
+#: The entry point name under which the distro and the configurator are registered.
 NAME: Final = "fapilog"
-#: OpenTelemetry's variable that decides whether the records of ``logging`` are exported.
+#: The variable of OpenTelemetry that decides whether records of :mod:`logging` are exported.
 OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION: Final = "OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION"
 
 #: The functions that applications call to configure :mod:`logging`.
@@ -49,9 +50,10 @@ _LOADER: Final = "opentelemetry.instrumentation.auto_instrumentation._load"
 
 
 class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not typed
-    """``OTEL_PYTHON_DISTRO=fapilog``: makes OTLP over HTTP the default for all signals.
+    """Makes OTLP over HTTP the default for logs, traces and metrics.
 
-    Variables that are set and not empty keep their values.
+    The variable ``OTEL_PYTHON_DISTRO=fapilog`` selects this distro.  Other variables that are set
+    and not empty keep their values.
     """
 
     def _configure(self, **_kwargs: Any) -> None:
@@ -68,7 +70,8 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Instrument a library.
 
-        If fapilog's own handler for ``logging`` is installed, OpenTelemetry's handler is not.
+        If fapilog has installed its own handler for :mod:`logging`, OpenTelemetry's handler is not
+        installed.
         """
         if entry_point.name == "logging" and FapilogConfigurator.takes_stdlib:
             kwargs["enable_log_auto_instrumentation"] = False
@@ -76,14 +79,14 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
 
 
 class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to be subclassed by distros
-    """``OTEL_PYTHON_CONFIGURATOR=fapilog``: sets up fapilog, and the SDK without logs.
+    """Configures fapilog for logs, and the SDK for traces and metrics.
 
-    fapilog handles the logs, and the SDK handles traces and metrics.  An invalid option is
-    announced and does not stop the application.  If
-    ``OTEL_SDK_DISABLED`` is ``true``, nothing is configured.
+    The variable ``OTEL_PYTHON_CONFIGURATOR=fapilog`` selects this configurator.  An invalid option
+    is reported on stderr and does not stop the application.  If ``OTEL_SDK_DISABLED`` is ``true``,
+    neither fapilog nor the SDK is configured.
 
     Attributes:
-        takes_stdlib: whether the records of :mod:`logging` reach fapilog.
+        takes_stdlib: whether fapilog receives the records of :mod:`logging`.
     """
 
     takes_stdlib: ClassVar[bool] = False
@@ -94,13 +97,17 @@ class FapilogConfigurator(sdk._OTelSDKConfigurator):  # noqa: SLF001 - made to b
         version = kwargs.get("auto_instrumentation_version")
         if version:
             name_auto_instrumentation(version)
-        # Before the SDK, because the global logger provider can be set only once.
+        # fapilog is configured before the SDK, because the global logger provider can be set only
+        # once.
         _configure_logs()
         _configure_others(super()._configure, kwargs)
 
 
 def _is_tracker() -> bool:
-    """Whether this process is multiprocessing's resource tracker, which runs no application."""
+    """Return whether this process is multiprocessing's resource tracker.
+
+    The resource tracker runs no code of the application.
+    """
     return any("multiprocessing.resource_tracker" in argument for argument in sys.orig_argv)
 
 
@@ -110,7 +117,7 @@ def _default(variable: str, value: str) -> None:
 
 
 def _sinks_in_file() -> bool:
-    """Whether a configuration file sets the sinks.
+    """Return whether a configuration file sets fapilog's sinks.
 
     If so, the distro must not set ``OTEL_LOGS_EXPORTER``, which would override the file.
     """
@@ -120,7 +127,10 @@ def _sinks_in_file() -> bool:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Return False for the warning that other configurators are not loaded.  That is intended."""
+    """Return False for the warning that other configurators are not loaded, to hide it.
+
+    The other configurators are not loaded because fapilog's configurator replaces them.
+    """
     return not str(record.msg).startswith("Configuration of %s not loaded")
 
 
@@ -152,10 +162,11 @@ def _configure_logs() -> None:
 
 
 def _spare_handler() -> None:
-    """Remove fapilog's handler from the root logger while the application configures logging.
+    """Keep fapilog's handler while the application configures :mod:`logging`.
 
-    ``basicConfig`` does nothing if the root logger has a handler.  ``dictConfig`` and
-    ``fileConfig`` would remove the handler.  So the functions are wrapped.
+    ``basicConfig`` does nothing if the root logger has a handler, and ``dictConfig`` and
+    ``fileConfig`` remove the handler.  Therefore each of these functions is replaced by a wrapper,
+    which removes fapilog's handler before the call and adds it again after the call.
     """
     for module, name in _SET_UPS:
         wrapt.wrap_function_wrapper(module, name, _with_handler_aside)
@@ -179,7 +190,7 @@ def _with_handler_aside(
 
 
 def _configure_others(configure: Callable[..., None], kwargs: dict[str, Any]) -> None:
-    # The SDK must not make exporters or a provider for logs.
+    # The SDK must not create log exporters or a logger provider, because fapilog handles the logs.
     exporters = os.environ.pop(OTEL_LOGS_EXPORTER, None)
     original = sdk._init_logging  # noqa: SLF001 - the SDK has no option for it
     sdk._init_logging = lambda *_args, **_kwargs: None  # noqa: SLF001

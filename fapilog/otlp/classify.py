@@ -59,12 +59,13 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
 #: Patterns that are searched for in the text of an HTTP 400 response, each with the error to
 #: return if the pattern is found.
 Refusals: TypeAlias = "Sequence[tuple[re.Pattern[str], type[SendError]]]"
-#: The longest delay before a retry that fapilog accepts from a backend, in seconds.
+#: The maximum delay in seconds before a retry.  If a backend asks for a longer delay, this delay
+#: is used.
 MAX_RETRY_AFTER: Final = 300.0
-#: The maximum number of characters of a backend's text in a message.
+#: The maximum number of characters of a backend's text that a message of fapilog shows.
 MAX_MESSAGE: Final = 300
-#: The maximum number of bytes of a backend's text that are decoded.  All of this text is
-#: searched for credentials before the first characters are shown.
+#: The maximum number of bytes of a backend's text that are decoded.  This limit is larger than
+#: MAX_MESSAGE, because the text is searched for credentials before it is shortened.
 _MAX_WORDS: Final = 1 << 16
 
 #: The error messages of gRPC servers (C++ and Go, Rust, Java, .NET) for a request that exceeds
@@ -77,16 +78,16 @@ _LIMIT: Final = re.compile(
     r"\(\d+ vs\.? (\d+)\)|the limit is: (\d+) bytes|exceeds maximum size (\d+)"
 )
 _TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})
-#: The error messages of gRPC when a connection was lost during a call.
+#: Texts in gRPC's error messages about a connection that was lost during a call.
 _LOST: Final = re.compile(
     "socket closed|connection reset|broken pipe|goaway|keepalive|stream removed|rst_stream"
     "|endpoint closing|connection closed",
     re.IGNORECASE,
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
-#: gRPC reports a response that is too large with the same codes as a request that is too large.
-#: A message with the first text is about the response.  A message with the second text is about
-#: the response too, unless the request was compressed.
+#: gRPC uses the same codes for a response that is too large and for a request that is too large.
+#: A message that contains ``_ANSWER_TOO_LARGE`` is about the response.  A message that contains
+#: ``_UNPACKED`` is also about the response, unless the request was compressed.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
 _UNPACKED: Final = "Decompressed"
 
@@ -142,7 +143,7 @@ def http_error(
         status: the HTTP status.
         body: the response body: a ``google.rpc.Status`` encoded as ``content_type``, or text.
         content_type: the media type of the body.
-        wait: the result of :func:`retry_after`.
+        wait: the delay in seconds that :func:`retry_after` returned, or None.
         source: the backend's address, which the error's message contains.
         clean: a function that makes the backend's text safe to show in the message.
         retryable: the statuses after which the request may be sent again.
@@ -176,7 +177,7 @@ def grpc_error(
     source: str = "",
     clean: Callable[[str], str] = printable,
 ) -> SendError:
-    """Return the error for a call that ended with the gRPC status ``code``.
+    """Return the error for a gRPC call that ended with the status ``code``.
 
     Args:
         code: the name of the status code, such as ``UNAVAILABLE``.
@@ -227,11 +228,12 @@ def outcome(
     content_type: str = _PROTOBUF,
     clean: Callable[[str], str] = printable,
 ) -> Outcome | None:
-    """Return the outcome in the response to an accepted request, or None for full success.
+    """Return the ``Outcome`` of an accepted request, or None if all records were accepted.
 
-    ``body`` is an ``ExportLogsServiceResponse`` encoded as ``content_type``.  ``count`` is the
-    number of records in the request.  ``clean`` makes the backend's text safe to show.  A
-    partial success that rejects no records is a warning
+    ``body`` is the response, an ``ExportLogsServiceResponse`` encoded as ``content_type``.
+    ``count`` is the number of records in the request.  ``clean`` makes the backend's text safe to
+    show.  If the response contains a message but rejects no records, the message is a warning, and
+    an ``Outcome`` with the message is returned
     (https://opentelemetry.io/docs/specs/otlp/#partial-success-1).
     """
     if not body:
@@ -248,7 +250,8 @@ def outcome(
             partial = bytes_field(body, 1)
             rejected, words = int64_field(partial, 1), _text(bytes_field(partial, 2))
     except (ValueError, TypeError, AttributeError, OverflowError):
-        # The backend accepted the request, so sending it again would cause duplicates.
+        # This is not an error: the backend accepted the request, so sending it again would cause
+        # duplicates.
         return Outcome(0, "the answer is not OTLP; does the endpoint lead to an OTLP receiver?")
     if not rejected and not words:
         return None

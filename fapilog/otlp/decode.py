@@ -1,8 +1,8 @@
-"""Decodes OTLP protobuf requests from the spool and the quarantine.
+"""Decodes OTLP protobuf requests that fapilog has stored on disk.
 
-A request that ``encode`` has written is split into its records, whose bytes remain unchanged.
-Resources and scopes are decoded, because a sink groups records by resource and scope.
-Malformed bytes raise ``ValueError`` and no other error.
+``split_request`` gets a request that ``fapilog.otlp.encode`` has made, and returns the bytes of
+each record unchanged.  Resources and scopes are decoded, because a sink groups records by resource
+and scope.  Malformed bytes raise ``ValueError`` and no other error.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from fapilog.otlp.encode import Item
     from fapilog.otlp.protobuf import Field
 
-#: The maximum nesting of values to decode.  fapilog's encoders stay below this limit, because
-#: receivers refuse a request with deeply nested values.
+#: The maximum nesting depth of values that are decoded.  The encoders of fapilog stay below this
+#: limit, because receivers refuse a request with deeply nested values.
 MAX_DEPTH: Final = 50
 
 
 def decode_record(encoded: bytes) -> LogRecord:
-    """Decode a serialised ``logs.v1.LogRecord``, which contains neither resource nor scope."""
+    """Decode a serialised ``logs.v1.LogRecord``, whose resource and scope are not included."""
     record = LogRecord()
     for number, value in fields(encoded):
         if number == _ATTRIBUTES:
@@ -39,7 +39,7 @@ def decode_record(encoded: bytes) -> LogRecord:
 
 
 def decode_request(request: bytes) -> list[LogRecord]:
-    """Decode all records of a serialised ``ExportLogsServiceRequest``, in the same order."""
+    """Decode all records of a serialised ``ExportLogsServiceRequest``, and keep their order."""
     records = []
     for resource, scope, encoded in split_request(request):
         record = decode_record(encoded)
@@ -122,8 +122,8 @@ _double = partial(_number_of, struct.Struct("<d"))
 _fixed64 = partial(_number_of, struct.Struct("<Q"))
 _fixed32 = partial(_number_of, struct.Struct("<I"))
 
-#: By field number in logs/v1/logs.proto: the name of the field in LogRecord, and its decoder.
-#: The field with the attributes is missing, because decode_record() decodes it separately.
+#: Maps a field number in logs/v1/logs.proto to the field's name in LogRecord and to the field's
+#: decoder.  The attributes are not listed, because decode_record() decodes them separately.
 _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     1: ("timestamp", _fixed64),
     2: ("severity_number", as_int64),
@@ -137,7 +137,7 @@ _RECORD_FIELDS: Final[dict[int, tuple[str, Callable[[Field], Any]]]] = {
     12: ("event_name", _text),
 }
 _ATTRIBUTES: Final = 6
-#: The decoders of AnyValue's fields (common/v1/common.proto), by field number.  Each decoder is
+#: Maps a field number of AnyValue in common/v1/common.proto to the field's decoder, which is
 #: called with the field's value and the nesting depth.
 _VALUE_FIELDS: Final[dict[int, Callable[[Field, int], Any]]] = {
     1: lambda value, _depth: _text(value),

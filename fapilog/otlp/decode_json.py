@@ -1,8 +1,8 @@
-"""Decodes OTLP/JSON requests from the spool and the quarantine.
+"""Decodes OTLP/JSON requests that fapilog has stored on disk.
 
-A request that ``encode_json`` has written is split into its records, which remain JSON.
-Resources and scopes are decoded, because a sink groups records by resource and scope.
-Malformed JSON raises ``ValueError`` and no other error.
+``split_request_json`` gets a request that ``fapilog.otlp.encode_json`` has made, and returns each
+record as JSON.  Resources and scopes are decoded, because a sink groups records by resource and
+scope.  Malformed JSON raises ``ValueError`` and no other error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fapilog.otlp.encode import Item
 
-#: The errors that the functions of this module raise if a request is malformed.
+#: The errors that a malformed request can cause in the functions that decode its parts.
 _MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 

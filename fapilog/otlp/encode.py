@@ -1,13 +1,13 @@
 """Encodes records as OTLP protobuf.
 
-The pipeline's worker encodes each record once per sink.  Later, the encoded records are joined
-into a request, each after its length.  Fields are written in the order of their numbers, which
-come from https://github.com/open-telemetry/opentelemetry-proto (logs/v1, common/v1,
-resource/v1).
+The pipeline's worker thread encodes each record once per sink.  Later, a request is made by
+joining encoded records and writing the length of each record before it.  Fields are written in the
+order of their numbers, which come from https://github.com/open-telemetry/opentelemetry-proto
+(logs/v1, common/v1, resource/v1).
 
-The encoder is written by hand because encoding is the most expensive step of the pipeline.
-The bytes before a value (tags, key, lengths) depend only on the key and on the length of the
-value, so these bytes are cached in memos of limited size.
+Encoding is the most expensive step of the pipeline, so this encoder is written by hand.  The bytes
+before a value (tags, key, lengths) depend only on the key and on the length of the value, so these
+bytes are cached in instances of ``protobuf.Memo``, whose sizes are limited.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from fapilog.values import normalise, snapshot, snapshot_attributes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    #: Encoded records by resource and scope, in the order of the request.
+    #: Encoded records, grouped by resource and scope, in the order that they have in a request.
     Groups: TypeAlias = Iterable[tuple[Resource, Iterable[tuple[Scope, Sequence[bytes]]]]]
     Arrange: TypeAlias = Callable[[Sequence["Item"]], Groups]
 
-#: The form in which a sink keeps a record: its resource, its scope, and its encoded bytes.
+#: An encoded record as a sink stores it: the resource, the scope, and the encoded bytes.
 Item: TypeAlias = tuple[Resource, Scope, bytes]
 
-#: The errors that encoding raises if ``values.normalise`` has not processed the record.
+#: The errors that encoding can raise if fapilog.values.normalise() has not corrected the record.
 NOT_NORMAL: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
 
 #: Protobuf parsers refuse a whole request if a message is nested more than 100 levels deep.
@@ -57,14 +57,15 @@ _time_field = struct.Struct("<BQ").pack
 
 
 def _string(tag: bytes, text: str) -> bytes:
-    """Return a string field.  For "", return no bytes, because it is the default in proto3."""
+    """Return an encoded string field, or no bytes for "", which is the default in proto3."""
     return delimited(tag, text.encode("utf-8", "backslashreplace")) if text else b""
 
 
 def _attribute_head(key: str, value_head: bytes, length: int) -> bytes:
-    """Return an encoded attribute without the last ``length`` bytes, which are its value.
+    """Return the bytes of an encoded attribute that precede its value.
 
-    ``value_head`` is the encoded value's tag, and its length if it is a string.
+    The value has ``length`` bytes.  ``value_head`` contains the tag of the encoded value, and the
+    value's length if the value is a string.
     """
     before = (
         delimited(b"\x0a", key.encode()) + b"\x12" + varint(len(value_head) + length) + value_head
@@ -174,7 +175,8 @@ def _encode(record: LogRecord) -> bytes:
             parts.append(_key_value(b"\x32", key, value))
     if record.dropped_attributes_count:
         parts.append(b"\x38" + varint(record.dropped_attributes_count))
-    # OTLP requires an observed time, so another time replaces a missing one.
+    # OTLP requires an observed time.  If it is missing, the record's timestamp or the current time
+    # replaces it.
     observed = record.observed_timestamp or record.timestamp or time.time_ns()
     correlation = _correlation(record.trace_id, record.span_id, record.trace_flags)
     parts += (correlation, _time_field(0x59, observed))
@@ -226,7 +228,10 @@ def grouped(items: Sequence[Item]) -> Groups:
 
 
 def in_order(items: Sequence[Item]) -> Groups:
-    """Yield the records in their original order, so groups may repeat a resource or scope."""
+    """Yield the records in their original order.
+
+    Several groups may have the same resource or scope.
+    """
     for resource, of_resource in groupby(items, itemgetter(0)):
         scopes = groupby(of_resource, itemgetter(1))
         yield resource, ((scope, [item[2] for item in of_scope]) for scope, of_scope in scopes)
@@ -235,8 +240,7 @@ def in_order(items: Sequence[Item]) -> Groups:
 def encode_request(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
     """Return a serialised ``ExportLogsServiceRequest`` that contains the encoded records.
 
-    The function ``arrange`` sets the order of the records: :func:`grouped` or
-    :func:`in_order`.
+    ``arrange`` is the function that groups the records: :func:`grouped` or :func:`in_order`.
     """
     return b"".join([_resource_logs(resource, scopes) for resource, scopes in arrange(items)])
 

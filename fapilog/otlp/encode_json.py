@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _INT64_END: Final = 1 << 63
-#: The maximum nesting of values.  A receiver could not parse deeper values into protobuf, whose
-#: parsers limit the nesting (see ``encode``).
+#: The maximum nesting depth of values.  A receiver could not convert deeper values into protobuf,
+#: whose parsers limit the nesting (see ``_VALUE_LEVEL`` in fapilog/otlp/encode.py).
 _MAX_DEPTH: Final = 31
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -107,15 +107,14 @@ def _is_id(text: str, digits: int) -> bool:
 
 
 def _text(text: str) -> str:
-    """Return a name or URL in which lone surrogates are escaped."""
+    """Return ``text`` with lone surrogates escaped, which UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode_request_json(items: Sequence[Item], arrange: Arrange = grouped) -> bytes:
-    """Return an ``ExportLogsServiceRequest`` as JSON that contains the encoded records.
+    """Return an ``ExportLogsServiceRequest`` that contains the encoded records, as JSON.
 
-    The function ``arrange`` sets the order of the records: ``encode.grouped`` or
-    ``encode.in_order``.
+    ``arrange`` is the function that groups the records: ``encode.grouped`` or ``encode.in_order``.
     """
     logs = [_resource_logs(resource, scopes) for resource, scopes in arrange(items)]
     return orjson.dumps({"resourceLogs": logs})
@@ -147,9 +146,9 @@ def _scope(scope: Scope) -> dict[str, Any]:
 
 
 def logs_data_line(items: Sequence[Item]) -> bytes:
-    r"""Return the records as one line of an OTLP file, which ends with ``\n``.
+    r"""Return the records as one line of an OTLP file, including the final ``\n``.
 
-    The line is a ``LogsData`` object, which has the same JSON as a request.
-    Source: https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
+    The line is a ``LogsData`` object, whose JSON is the same as that of a request.  Source:
+    https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
     """
     return encode_request_json(items) + b"\n"

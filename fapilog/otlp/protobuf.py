@@ -1,6 +1,6 @@
 """Reads and writes the parts of protobuf's wire format that OTLP and Loki need.
 
-With this module, fapilog needs no protobuf runtime to send logs.  Malformed messages raise
+With this module, fapilog can send logs without the package ``protobuf``.  Malformed messages raise
 ``ValueError``.  Specification: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -17,10 +17,10 @@ Field: TypeAlias = "int | bytes"
 _KeyT = TypeVar("_KeyT")
 _MadeT = TypeVar("_MadeT")
 
-_MORE: Final = 0x80  # set in every byte of a varint except the last
+_MORE: Final = 0x80  # the bit that is set in every byte of a varint except the last
 _TWO_DIGITS: Final = 1 << 14
 _THREE_DIGITS: Final = 1 << 21
-_MAX_VARINT: Final = 10  # the longest varint in bytes
+_MAX_VARINT: Final = 10  # the maximum length of a varint in bytes
 _UINT64: Final = (1 << 64) - 1
 _INT64_END: Final = 1 << 63
 
@@ -32,7 +32,7 @@ _FIXED_SIZES: Final = {1: 8, 5: 4}
 class Memo(dict[_KeyT, _MadeT]):
     """A dict that computes and stores missing values with the function ``make``.
 
-    A dict with ``limit`` entries deletes all of them before it stores another value.
+    When the dict has ``limit`` entries, it is cleared before it stores another entry.
     Thread-safe.  Two threads may compute the same value at the same time.
     """
 
@@ -50,7 +50,7 @@ class Memo(dict[_KeyT, _MadeT]):
 
 def make_varint(number: int) -> bytes:
     """Encode a non-negative ``number`` as a varint: in base 128, lowest digit first."""
-    # Fast paths for varints of two and three bytes, the most frequent lengths.
+    # The two fast paths are for varints of two and three bytes, the most frequent lengths.
     if _MORE <= number < _TWO_DIGITS:
         return bytes((number & 0x7F | _MORE, number >> 7))
     if _TWO_DIGITS <= number < _THREE_DIGITS:
@@ -141,7 +141,7 @@ def as_int64(value: Field) -> int:
 def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]:
     """Return the values of all fields whose number is ``number``: strings, bytes or messages.
 
-    Iterating raises ValueError if the value of such a field is a number.
+    Iteration raises ValueError if one of these values is a number.
     """
     return (as_bytes(value) for found, value in parts if found == number)
 

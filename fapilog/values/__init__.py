@@ -1,9 +1,9 @@
-"""Makes the application's values safe to keep, encode and send.
+"""Copies and corrects the values that an application logs.
 
-``snapshot`` runs on the caller's thread and copies any object into a bounded
-``AnyValue`` that the application cannot change.  ``normalise`` runs on the worker
-and corrects every record before fan-out, because a processor may have put wrong
-values into it.  Read ``snapshots`` first.
+``snapshot`` runs on the thread that logs, and copies any object into a value of limited size that
+the application cannot change.  ``normalise`` runs on the worker thread and corrects every record
+before a sink encodes it, because a processor may have put invalid values into the record.  Read
+``snapshots`` first.
 """
 
 from fapilog.values.limits import DEFAULT_LIMITS, SCALARS, Limits

@@ -1,9 +1,9 @@
 """Turns exceptions into attributes.
 
-The caller's thread makes a :class:`Capture`, which summarises the frames and keeps
-none of them alive.  The worker does the expensive work: it reads the source lines and
-formats the text as the interpreter does.  It leaves out the lines of ``^^^^``, because
-``traceback`` would have to parse the source for them.
+The thread that logs creates a :class:`Capture`, which summarises the frames and does not keep them
+alive.  Later, the worker thread reads the source lines, which is slow, and formats the text as the
+interpreter does.  The text does not contain the lines of ``^^^^``, because ``traceback`` would
+have to parse the source for them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType, TracebackType
 
-#: The largest number of frames in the stack trace of each exception in a chain.
+#: The maximum number of frames in the stack trace of each exception in a chain.
 MAX_FRAMES: Final = 100
 _MAX_WALK: Final = 5_000
-#: The largest number of characters in a stack trace; a longer trace loses its middle.
+#: The maximum number of characters in a stack trace.  If a trace is longer, its middle is removed.
 MAX_TEXT: Final = 32_768
 _LONGEST_LINE: Final = 4096
 
-# True while the code of an exception's class runs.  A Capture that is made in this time
-# reads nothing, because a __str__ that logs its own exception would recurse without end.
+# True while code of an exception's class runs.  A Capture that is created during this time does
+# not read its exception, because a __str__ that logs its own exception would recurse without end.
 _capturing: ContextVar[bool] = ContextVar("fapilog_capturing", default=False)
 
 
@@ -40,8 +40,7 @@ class Capture:
     Attributes:
         type_name: the name of the exception's class.
         message: the ``str`` of the exception.
-        stack: the call stack of the log call, or None.  A log call with ``stack_info``
-            sets it.
+        stack: the call stack of the log call if it was called with ``stack_info``, otherwise None.
     """
 
     __slots__ = ("_summary", "message", "stack", "type_name")
@@ -76,7 +75,8 @@ class Capture:
     def attributes(self) -> dict[str, str]:
         """Return the exception's type, message and stack trace, and the call stack if it is set.
 
-        Never raises.  Blocks while it reads source files, so only the worker calls it.
+        Never raises.  Blocks while it reads source files, so only the worker thread calls this
+        method.
 
         Source: https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-logs/
         """
@@ -115,7 +115,7 @@ class Stack:
     def attributes(self) -> dict[str, str]:
         """Return the call stack as ``code.stacktrace``, formatted as :mod:`logging` does.
 
-        Blocks while it reads source files, so only the worker calls it.
+        Blocks while it reads source files, so only the worker thread calls this method.
 
         Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
         """
@@ -124,11 +124,12 @@ class Stack:
 
 
 def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
-    """Return the first entry and the limit with which to read :data:`MAX_FRAMES` entries.
+    """Return the first traceback entry to read, and the ``limit`` for ``traceback``.
 
-    Usually the limit is negative and selects the innermost entries.  A traceback with
-    thousands of entries belongs to an exception object that was raised many times.  Each
-    raise adds entries at the beginning, so a positive limit selects the newest ones.
+    Together they select :data:`MAX_FRAMES` entries.  Usually the limit is negative and selects the
+    innermost entries.  A traceback with thousands of entries belongs to an exception object that
+    was raised many times.  Each raise adds entries at the beginning, so a positive limit selects
+    the newest entries.
     """
     first, ahead = entries, entries
     for walked in range(_MAX_WALK):
@@ -141,7 +142,10 @@ def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
 
 
 def _keep_notes(summary: traceback.TracebackException) -> None:
-    """Replace the ``__notes__`` of the exceptions, which may be any objects, with snapshots."""
+    """Replace the ``__notes__`` of all exceptions with snapshots.
+
+    The original notes may be any objects.
+    """
     for one in _parts(summary):
         notes = getattr(one, "__notes__", None)  # Python 3.10 has no notes
         if notes is not None:
@@ -191,15 +195,16 @@ def _shorten(text: str) -> str:
     head = without_last_word(text[: MAX_TEXT // 4])
     tail = _without_first_lines(text[MAX_TEXT // 4 - MAX_TEXT :])
     if _sign(text, head.rfind("\n") + 1, len(text) - len(tail)):
-        # The removed text may contain a secret's name, and the tail its value.  Therefore
-        # the tail must begin with the first line of a frame.
+        # The text that is removed from the middle may contain the name of a secret whose value is
+        # in the tail.  Redaction does not recognise the value without the name, so the tail must
+        # begin with the first line of a frame.
         frame = _frame(tail)
         tail = tail[frame.start() :] if frame else ""
     left_out = len(text) - len(head) - len(tail)
     return f"{head}\n… ({left_out} characters left out)\n{tail}"
 
 
-# A separator that can occur between a name and its value.
+# Finds a separator that can occur between a secret's name and its value.
 _sign: Final = re.compile(r"""[=:%\\]|--|["'],""").search
 _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 
@@ -207,9 +212,9 @@ _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 def _without_first_lines(tail: str) -> str:
     """Remove the first two lines of a text whose beginning was cut off.
 
-    They may contain half of a secret, or a secret whose name was cut off, which redaction
-    would not recognise.  If a line is longer than 4,096 characters, only the first 4,096
-    are removed.
+    These lines may contain half of a secret, or a secret whose name was cut off, which redaction
+    would not recognise.  If a line is longer than 4,096 characters, only its first 4,096
+    characters are removed.
     """
     start = 0
     for _ in range(2):

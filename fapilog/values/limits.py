@@ -1,6 +1,6 @@
-"""The bounds of one record, and the types that need no snapshot.
+"""Defines the size limits of a record, and the types whose values need no copy.
 
-The size of a record is limited when it is created.  Therefore a limit on the number of
+The size of a record is limited when the record is created.  Therefore a limit on the number of
 records also limits the memory of the queue and the batches.
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from fapilog.errors import ConfigurationError
 
-#: Types that need no snapshot, because their values cannot change.
+#: The types whose values are stored without a copy, because they cannot change.
 SCALARS: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
 
 #: Protobuf parsers accept 100 nested messages.  In an OTLP request, 6 messages enclose
@@ -23,20 +23,24 @@ _LEAST: Final = {"depth": 1, "nodes": 1, "record": 4096}
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of one record.  Values that exceed them are truncated and marked.
+    """The size limits of one record.
+
+    A value that exceeds a limit is truncated, and a text that begins with ``…`` shows this.
 
     Attributes:
         depth: the maximum number of levels of nested containers, 1 to 30.
-        nodes: the maximum number of values in the containers of the body, or in those
-            of one attribute; at least 1.  Values in nested containers count.
+        nodes: the maximum number of values in the containers of the body, or in the containers of
+            one attribute, including values in nested containers; at least 1.
         text: the maximum number of characters in one string, or bytes in one byte string.
-        record: the maximum size of a record, at least 4096: the number of UTF-8 bytes in
-            its texts, plus 8 per value in a container, 16 per attribute, and 64.
-        attributes: the maximum number of attributes of a record.  The default is that of
-            the OpenTelemetry specification.
-        attribute_text: the maximum number of characters in each text of an attribute's
-            value, or None.  It has no effect if it is above ``text``.
-            Source: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
+        record: the maximum size of a record, at least 4096.  The size is the number of UTF-8 bytes
+            in the record's texts, plus 8 per value in a container, 16 per attribute, and 64 per
+            record.
+        attributes: the maximum number of attributes of a record; further attributes are dropped.
+            The default is the default of the OpenTelemetry specification.
+        attribute_text: the maximum number of characters in each text of an attribute's value, if
+            this number is below ``text``; None means that only ``text`` applies.
+
+    Source: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
 
     Raises:
         ConfigurationError: a limit is out of range.
@@ -62,14 +66,14 @@ class Limits:
 
     @cached_property
     def for_attributes(self) -> Limits:
-        """The limits for the values of attributes: ``attribute_text`` may replace ``text``."""
+        """The limits for attribute values, where ``attribute_text`` can replace ``text``."""
         if self.attribute_text is None or self.attribute_text >= self.text:
             return self
         return replace(self, text=self.attribute_text, attribute_text=None)
 
     @cached_property
     def shortest(self) -> int:
-        """The lower of two limits: for a text in the body, and for a text in an attribute."""
+        """The lower of the limits for a text in the body and for a text in an attribute."""
         return min(self.text, self.for_attributes.text)
 
 

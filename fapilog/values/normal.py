@@ -1,7 +1,7 @@
-"""Corrects every record on the worker so that encoders can rely on it.
+"""Corrects records, so that the encoders of the sinks need not check them.
 
-This is the last step before fan-out.  Nearly every record needs no change and is
-only measured.
+The worker thread does this after the processors have run, and before it passes the record to the
+sinks.  Nearly every record needs no change, and only its size is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue, LogRecord
 
-# The bytes that each record and each attribute add to ``record.size``, besides their texts.
+# The number of bytes that each record adds to ``record.size``, and the number that each attribute
+# adds, in addition to their texts.
 _RECORD_SIZE: Final = 64
 _ATTRIBUTE_SIZE: Final = 16
 
@@ -29,19 +30,20 @@ _MAX_COUNT: Final = (1 << 32) - 1
 _MAX_SEVERITY: Final = 24
 _MAX_FLAGS: Final = 255
 
-# The results of attribute_size() by name; an application uses few different names.
+# Caches the results of attribute_size() for names of attributes, because an application uses few
+# different names.
 _name_sizes: dict[str, int] = {}
 _MAX_NAMES: Final = 4096
 
 
 def normalise(record: LogRecord, limits: Limits = DEFAULT_LIMITS) -> None:
-    """Correct a record in place so that encoders can rely on it, and set ``record.size``.
+    """Correct a record in place, so that every sink can encode it, and set ``record.size``.
 
-    Afterwards the body and the attributes are plain, as :func:`snapshot` returns
-    them, and within ``limits``; names are not empty, ids are valid or empty, and
-    the other fields are in the ranges of the log data model
-    (https://opentelemetry.io/docs/specs/otel/logs/data-model/).  Attributes that
-    exceed the limits are dropped and counted in ``dropped_attributes_count``.
+    Afterwards the body and the attributes consist of plain types, as :func:`snapshot` returns
+    them, and are within ``limits``; names are not empty; ids are valid or empty; and the other
+    fields are in the ranges of the log data model
+    (https://opentelemetry.io/docs/specs/otel/logs/data-model/).  Attributes that exceed the limits
+    are dropped and counted in ``dropped_attributes_count``.
 
     Never raises or blocks.  Not thread-safe.
     """
@@ -64,20 +66,20 @@ def ordinary_size(
 ) -> int:
     """Return the size of a record if its body and attributes need no change.
 
-    The lengths of texts are not checked one by one: if the whole record is smaller than
-    the limit for one text, so is each text.  A larger record raises an exception.
+    The lengths of texts are not checked separately: if the record is smaller than the limit for
+    one text, each text is also smaller.  A larger record raises an exception.
 
     Args:
-        record: the record, of which only the body and the attributes count here;
-            :func:`header_size` returns the size of the other fields.
-        limits: the bounds of one record.
-        name_sizes: the :func:`attribute_size` by name, for names that need no change.
-        texts: the set to which this function adds the body and the attribute values that
-            are strings.
-        flat: True if a container or bytes must raise an exception.
+        record: the record.  The size of the fields other than the body and the attributes is not
+            included; :func:`header_size` returns it.
+        limits: the size limits of one record.
+        name_sizes: the :func:`attribute_size` of attribute names that need no change.
+        texts: the set to which this function adds the body and the attribute values that are
+            strings.
+        flat: whether to raise an exception if a value is a container or bytes.
 
     Raises:
-        Exception: the record may need a change, or ``name_sizes`` lacks a name.
+        Exception: the record may need a change, or ``name_sizes`` lacks the name of an attribute.
     """
     attributes, body = record.attributes, record.body
     if type(attributes) is not dict or len(attributes) > limits.attributes:
@@ -120,7 +122,7 @@ def _rare_size(value: object, limits: Limits, *, flat: bool) -> int:
 def header_size(record: LogRecord) -> int:
     """Check all fields of a record except its body and attributes, and return their size.
 
-    Of these fields, only the event name counts, with the number of its UTF-8 bytes.
+    The size is the number of UTF-8 bytes in the event name.  The other fields do not add to it.
 
     Raises:
         Exception: a field is not valid.
@@ -146,9 +148,6 @@ def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_i
     return names_size([event_name] if event_name else [])
 
 
-# ---- correcting a record
-
-
 def _clean_header(record: LogRecord) -> None:
     time, observed = record.timestamp, record.observed_timestamp
     record.timestamp, record.observed_timestamp = _time(time, observed), _time(observed, time)
@@ -162,7 +161,10 @@ def _clean_header(record: LogRecord) -> None:
 
 
 def _time(value: object, other: object) -> int:
-    """Return a record's time, or the other time if it is wrong; 0 is valid and means unknown."""
+    """Return ``value`` if it is a valid time, otherwise ``other``.
+
+    0 is a valid time, which means that the time is unknown.
+    """
     is_unknown = type(value) is int and value == 0
     return 0 if is_unknown else _integer(value) or _integer(other)
 
@@ -180,7 +182,8 @@ _is_hex: Final = re.compile("[0-9a-f]+").fullmatch
 def _id(value: object, digits: int) -> str:
     """Return an id of ``digits`` hexadecimal digits in lower case, or "" if it is not valid.
 
-    Source: https://www.w3.org/TR/trace-context/#trace-id and #parent-id
+    Source: https://www.w3.org/TR/trace-context/#trace-id and
+    https://www.w3.org/TR/trace-context/#parent-id
     """
     plain = snapshot(value)
     text = plain.lower() if isinstance(plain, str) else ""
@@ -212,7 +215,7 @@ def _clean(value: Any, limits: Limits) -> AnyValue:
 
 
 def attribute_size(name: str) -> int:
-    """Return the number of bytes that an attribute with this name has besides its value.
+    """Return the number of bytes that an attribute adds to ``record.size``, without its value.
 
     Raises:
         NotPlainError: the name is not valid.
@@ -221,7 +224,7 @@ def attribute_size(name: str) -> int:
 
 
 def _noted_size(name: str) -> int:
-    """Cache and return the :func:`attribute_size` of a name."""
+    """Return the :func:`attribute_size` of a name, and cache it."""
     if len(_name_sizes) >= _MAX_NAMES:
         _name_sizes.clear()
     size = _name_sizes[name] = attribute_size(name)
@@ -229,10 +232,10 @@ def _noted_size(name: str) -> int:
 
 
 def _fit_values(record: LogRecord, limits: Limits) -> int:
-    """Truncate the largest values until the record is within its limit; return its size.
+    """Truncate the largest values until the record's size is within the limit.
 
-    The body and every attribute may use an equal share of the limit.  Large values also
-    get the bytes that small values do not use.
+    Return the new size.  The body and every attribute may use an equal share of the limit.  Large
+    values also get the bytes that small values do not use.
     """
     sizes: dict[str | None, int] = {None: measure(record.body, limits)}
     for name, value in record.attributes.items():
@@ -250,9 +253,10 @@ def _fit_values(record: LogRecord, limits: Limits) -> int:
 
 
 def _cut(record: LogRecord, name: str | None, share: int, limits: Limits) -> int:
-    """Truncate an attribute to ``share`` bytes and return its new size.
+    """Truncate an attribute, or the body if ``name`` is None, to ``share`` bytes.
 
-    If ``name`` is None, truncates the body.  If an attribute gets too few bytes, drops it.
+    Return its new size.  If ``share`` is too small for the attribute's name and a truncated value,
+    the attribute is dropped.
     """
     if name is None:
         record.body = Walk(limits, share).value(record.body) if share >= MARK_CHARGE else "…"

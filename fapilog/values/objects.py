@@ -1,8 +1,8 @@
-"""Reads the fields or the items of an object of any class, one level deep.
+"""Reads the fields or the items of an object of any class, without reading nested objects.
 
-A snapshot copies plain containers itself and calls :func:`read` for all other
-objects.  The code of the application's classes (``__repr__``, ``items``,
-properties) runs only in this module, which catches its errors.
+``fapilog.values.snapshots`` copies values of built-in types itself, and calls :func:`read` for all
+other objects.  Methods of the application's classes (``__repr__``, ``items``, properties) are
+called only in this module, which catches their errors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Pairs:
     """The fields of an object.
 
     Attributes:
-        parts: pairs of a name and a value, perhaps not all of them.
+        parts: the names and values of the fields; some fields may be missing.
         total: the number of fields, or 0 if it is unknown.
     """
 
@@ -40,7 +40,7 @@ class Items:
     """The items of an object, in order.
 
     Attributes:
-        parts: the items, perhaps not all of them.
+        parts: the items; some of the last items may be missing.
         total: the number of items, or 0 if it is unknown.
     """
 
@@ -50,22 +50,22 @@ class Items:
 
 Reader = Callable[[Any], object]
 
-# True while the code of an object's class runs.  In this time, read() returns placeholders,
+# True while code of an object's class runs.  During this time, read() returns placeholders,
 # because a __repr__ that logs its own object would recurse without end.
 _reading: ContextVar[bool] = ContextVar("fapilog_reading", default=False)
 
 
 def read(value: Any, room: int) -> object:
-    """Return a simpler value for an object, or its fields as Pairs, or its items as Items.
+    """Return a simpler value for an object, or its fields as ``Pairs``, or its items as ``Items``.
 
-    Never raises: if the code of the class fails, the result is the object's
-    ``repr``, and if the ``repr`` fails too, the name of its type.  If the code of the
-    class logs, its records contain placeholders instead of objects.
+    Never raises: if the code of the class fails, the result is the object's ``repr``, and if the
+    ``repr`` fails too, the name of its type.  If the code of the class itself logs objects, the
+    log records contain placeholders instead of these objects.
 
     Args:
         value: an object of any class.
-        room: the number of fields or items that the caller can use.  The result
-            contains at most one more than that.
+        room: the maximum number of fields or items that the caller uses.  The result may contain
+            one field or item more.
     """
     kind = type(value)
     if _reading.get():
@@ -125,10 +125,13 @@ _NAMED_TUPLE: Final[Any] = type(_reader.cache_info())
 
 
 def _structural_reader(kind: type) -> Reader:
-    """Choose the reader by the methods of a class, because its base classes are not known."""
+    """Return the function that reads the objects of a class, chosen by the class's methods.
+
+    This is for classes whose base classes are neither in ``_BY_BASE`` nor in ``_BY_NAME``.
+    """
     if hasattr(kind, "__fspath__"):
-        # Prefer the __str__ of the class: the __fspath__ of a path in cloud storage may
-        # download the file.
+        # Use __fspath__ only if the class has no __str__, because the __fspath__ of a path in
+        # cloud storage may download the file.
         text: Any = kind.__str__
         return os.fspath if text is object.__str__ else str
     if hasattr(kind, "__next__"):
@@ -137,7 +140,8 @@ def _structural_reader(kind: type) -> Reader:
     if is_dataclass(kind) or is_attrs:
         reader: Reader = _read_dataclass if is_dataclass(kind) else _read_attrs
         return reader if _has_generated_repr(kind) else _describe
-    # A row of asyncpg has the methods of a Mapping but is not one: iteration yields values.
+    # A database row of asyncpg has the methods of a Mapping, but it is not a Mapping: iteration
+    # yields the values.
     is_row = all(callable(getattr(kind, name, None)) for name in _ROW_METHODS)
     if is_row or issubclass(kind, Mapping):
         return lambda value: Pairs(value.items())
@@ -146,19 +150,20 @@ def _structural_reader(kind: type) -> Reader:
     return Items if issubclass(kind, (Sequence, AbstractSet, MappingView)) else _describe
 
 
-#: An object that is not a Mapping is read as one if it has all these methods.  A database
-#: client has only some of them, and a call would run a query.
+#: An object that has all these methods is read as a mapping, even if it is not a Mapping.  An
+#: object that has only some of them may be a database client, where a call would run a query.
 _ROW_METHODS: Final = ("keys", "values", "items", "__getitem__", "__len__")
 
 
 def _has_generated_repr(kind: type) -> bool:
-    """Whether dataclasses, attrs or namedtuple generated the ``__repr__`` of a class.
+    """Return whether dataclasses, attrs or namedtuple generated the ``__repr__`` of a class.
 
-    The author of any other ``__repr__`` may hide a field on purpose.
+    A ``__repr__`` that was written by hand may hide a field on purpose.
     """
     code = kind.__repr__.__code__ if isinstance(kind.__repr__, types.FunctionType) else None
-    # Generated reprs are recognised by their code object: all dataclasses share that of a
-    # recursion guard, and all named tuples share that of one function.
+    # A generated __repr__ is recognised by its code object.  All dataclasses share the code object
+    # of a wrapper that prevents recursion, and all named tuples share the code object of one
+    # function.
     return code is not None and (
         code is Pairs.__repr__.__code__
         or code is _NAMED_TUPLE.__repr__.__code__
@@ -167,13 +172,13 @@ def _has_generated_repr(kind: type) -> bool:
 
 
 def _describe(value: Any) -> str:
-    """Return the ``repr`` of an object, or its ``str`` if the ``repr`` only quotes that.
+    """Return an object's ``repr``, or its ``str`` if the ``repr`` contains no more information.
 
     For example, ``IPv4Address('10.0.0.1')`` becomes ``10.0.0.1``.
     """
-    described = str.__str__(repr(value))  # a plain str even if __repr__ returns a subclass
-    # Call str() only if the repr ends with a quotation: the str() of a lazy object may
-    # query a database.
+    described = str.__str__(repr(value))  # __repr__ may return a subclass of str
+    # Call str() only if the repr ends with a quoted text, because the str() of an object that
+    # loads lazily may query a database.
     kind: Any = type(value)
     if kind.__str__ is not object.__str__ and described.rstrip(")>").endswith(("'", '"')):
         with contextlib.suppress(Exception):  # if str() fails, the repr is enough
@@ -184,7 +189,7 @@ def _describe(value: Any) -> str:
 
 
 def _only_quotes(described: str, text: str) -> bool:
-    """Whether a ``repr`` quotes only ``text``: ``Name('text')`` or ``<Name(key='text')>``."""
+    """Return whether a ``repr`` has the form ``Name('text')`` or ``<Name(key='text')>``."""
     before, quoted, after = described.rpartition(repr(text))
     return bool(quoted) and not after.strip(")>") and not any(map(before.__contains__, "'\","))
 
@@ -233,7 +238,7 @@ def _read_attrs(value: Any) -> Pairs:
 
 
 def _read_pydantic(value: Any) -> object:
-    """Read the fields of a pydantic v2 model that its repr and its dump both show."""
+    """Read the fields of a pydantic v2 model, except fields that its ``repr`` or dump excludes."""
     kind = type(value)
     for method in ("__repr__", "__repr_args__", "__str__"):
         if not getattr(kind, method).__module__.startswith("pydantic"):
@@ -248,7 +253,7 @@ def _read_numpy_scalar(value: Any) -> object:
         return Pairs([(name, value[name]) for name in value.dtype.names])
     if value.dtype.kind in "mM":
         return str(value)  # item() would lose the unit of a date or duration
-    # float(), because item() of an extended precision type returns a numpy scalar again.
+    # Use float(), because item() of an extended-precision number returns a numpy scalar again.
     return float(value) if value.dtype.kind == "f" else value.item()
 
 
@@ -257,18 +262,19 @@ def _read_numpy_array(value: Any) -> object:
         return value[()]
     if value.ndim > 1 or value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:  # noqa: PLR2004 - bytes
         return Items(value)
-    # Converting slices is faster than converting single numbers.
+    # Converting slices of 256 numbers is faster than converting single numbers.
     slices = (value[start : start + 256].tolist() for start in range(0, len(value), 256))
     return Items(chain.from_iterable(slices))
 
 
-#: The largest number of bytes that are read from bytes or a buffer.  ``Walk`` applies the
-#: limit ``text`` later.
+#: The maximum number of bytes that are copied from bytes, a bytearray or a memoryview.  Later,
+#: ``snapshots.Walk`` truncates the copy to the limit ``text``.
 _MAX_OCTETS: Final = 1 << 20
 _CODE: Final = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
-# The first match wins.  Enum is the first, because an Enum may also be a str or an int.
-# The methods of int and float are used, because a subclass may override its own methods.
+# Maps base classes to the functions that read their instances.  The first matching entry is used.
+# Enum is the first entry, because an Enum may also be a str or an int.  The methods of int and
+# float themselves are called, because a subclass may override them.
 _BY_BASE: Final[tuple[tuple[type | tuple[type, ...], Reader], ...]] = (
     (Enum, lambda value: value._value_),  # the property `value` may be overridden
     (str, _read_str),
@@ -285,8 +291,9 @@ _BY_BASE: Final[tuple[tuple[type | tuple[type, ...], Reader], ...]] = (
     ((list, deque, set, frozenset), Items),
 )
 
-# Base classes that are recognised by name, because an import of their modules would
-# slow the import of fapilog or load an optional library.
+# Maps base classes to the functions that read their instances.  The classes are recognised by
+# their names, because importing their modules would slow the import of fapilog or load an optional
+# library.
 _BY_NAME: Final[dict[str, Reader]] = {
     "decimal.Decimal": str,
     "fractions.Fraction": str,

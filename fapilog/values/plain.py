@@ -1,8 +1,9 @@
-"""Copies and measures plain values, which are the values that a snapshot consists of.
+"""Copies and measures plain values: None, bool, int, float, str, bytes, list and dict.
 
-Most values of an application are plain.  Therefore a snapshot first copies a container
-as if it were plain; measuring the copy shows whether it is.  The worker also measures
-every record, because processors may have added values that are not plain.
+A snapshot consists of plain values.  Most values of an application are plain, so a snapshot first
+copies a container without checking every value, and then measures the copy, which shows whether
+all values are plain.  The worker thread also measures every record, because processors may have
+added values that are not plain.
 """
 
 from __future__ import annotations
@@ -17,31 +18,31 @@ if TYPE_CHECKING:
 
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
-#: The largest number of characters in an attribute's name or a key.
+#: The maximum number of characters in an attribute's name or in a key of a dict.
 MAX_NAME: Final = 256
-#: The bytes that each value in a container adds to the size, besides its text.
+#: The number of bytes that each value in a container adds to the record's size, besides its text.
 NODE_SIZE: Final = 8
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 
 class NotPlainError(Exception):
-    """A value contains an object that is not plain, or exceeds the limits."""
+    """A value contains an object of a type that is not plain, or exceeds the limits."""
 
 
 def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
-    """Copy a value without a check of its texts and numbers; see :func:`measure`.
+    """Copy a value of plain types without checking its texts and numbers.
 
-    Runs no code of the application.
+    :func:`measure` can check the copy.  Runs no code of the application.
 
     Args:
         value: the value.
-        depth: the largest number of levels of nested containers in the copy.
-        nodes: a list with one number: how many values the containers of the copy may
-            still contain.  The function reduces the number.
+        depth: the maximum number of levels of nested containers in the copy.
+        nodes: a list with one number: how many values the containers of the copy may still
+            contain.  The function reduces the number.
 
     Raises:
-        NotPlainError: the value contains an object that is not plain, or is too large.
+        NotPlainError: the value contains an object of a type that is not plain, or is too large.
     """
     kind = type(value)
     if kind in _LEAVES:
@@ -55,7 +56,7 @@ def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
         copy: Any = value.copy()
         for key, part in copy.items():
             if type(part) not in _LEAVES:
-                if type(key) is not str:  # `copy[key] =` would run the key's __hash__
+                if type(key) is not str:  # `copy[key] = x` would run the key's __hash__
                     raise NotPlainError
                 copy[key] = copy_plain(part, depth - 1, nodes)
         return copy

@@ -1,7 +1,7 @@
-"""Snapshots: bounded copies of values, made on the caller's thread.
+"""Makes snapshots, which are copies of limited size, on the thread that logs.
 
-A :class:`Walk` copies one body or one attribute within a budget of values and
-bytes.  A mark that begins with ``…`` replaces the text or the items beyond the budget.
+A :class:`Walk` copies one body or one attribute value, and limits the number of values and bytes
+in the copy.  A text that begins with ``…`` replaces the text or the items beyond a limit.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The bytes of the budget that each value in a container uses at least.  They are enough
-#: for ``plain.NODE_SIZE`` and the mark ``…``.
+#: The minimum number of bytes of ``Walk``'s limit ``room`` that each value in a container uses.
+#: They are enough for the 8 bytes of ``plain.NODE_SIZE`` and for ``…``, which replaces a text.
 _NODE_CHARGE: Final = 12
-#: The bytes of the budget that each container reserves for the mark about missing items.
+#: The number of bytes that each container reserves for a text about missing items, such as
+#: ``…(truncated, 5000 items)``.
 MARK_CHARGE: Final = 64
 
 
 def snapshot(value: Any, limits: Limits = DEFAULT_LIMITS) -> AnyValue:
-    """Return a bounded copy of ``value`` made of plain types only.
+    """Return a copy of ``value`` that has a limited size and consists of plain types only.
 
-    The result consists of None, bool, int of 64 bits, finite float, str that
-    UTF-8 can encode, bytes, list, and dict with non-empty str keys.  It shares
-    no mutable object with ``value``.  Other objects are replaced by their fields,
-    their items or their ``repr``.  A snapshot never shows a field that an object hides
-    from its ``repr``, and never consumes an iterator.  NaN and the infinities become the
-    strings of the proto3 JSON mapping
+    The result consists of None, bool, int of 64 bits, finite float, str that UTF-8 can encode,
+    bytes, list, and dict with non-empty str keys.  It shares no mutable object with ``value``.
+    Other objects are replaced by their fields, their items or their ``repr``.  A snapshot never
+    shows a field that an object hides from its ``repr``, and never consumes an iterator.  NaN and
+    the infinities become the strings of the proto3 JSON mapping
     (https://protobuf.dev/programming-guides/json/).
 
-    Never raises.  Blocks only if code of the value's class, which it runs, blocks.
+    Never raises.  May run code of the value's class, and blocks only if that code blocks.
     Thread-safe.
     """
     try:
@@ -81,10 +81,10 @@ def _snapshot(value: Any, limits: Limits) -> AnyValue:
 def snapshot_attributes(
     fields: dict[str, Any], limits: Limits = DEFAULT_LIMITS
 ) -> dict[str, AnyValue]:
-    """Return a copy of a call's keyword arguments with a snapshot of each value.
+    """Return the keyword arguments of a log call, with a snapshot of each value.
 
-    The attributes beyond ``limits.attributes`` get a placeholder as their value;
-    :func:`normalise` drops and counts them later.  Never raises.  Thread-safe.
+    The attributes beyond ``limits.attributes`` get a placeholder as their value; later,
+    :func:`normalise` drops them and counts them as dropped.  Never raises.  Thread-safe.
     """
     attributes: dict[str, AnyValue] = {}
     for name, value in fields.copy().items():
@@ -108,8 +108,8 @@ class Walk:
     """Copies one value.  Not thread-safe, and not usable after an exception.
 
     Args:
-        limits: the bounds of depth, of nodes, and of one text.
-        room: the largest size of the copy, in UTF-8 bytes.
+        limits: the limits, of which ``depth``, ``nodes`` and ``text`` apply.
+        room: the maximum size of the copy, in UTF-8 bytes.
     """
 
     __slots__ = ("_limits", "_nodes", "_path", "_room")
@@ -118,7 +118,7 @@ class Walk:
         self._limits = limits
         self._nodes = limits.nodes
         self._room = room
-        self._path: set[int] = set()  # ids of the containers around the current value
+        self._path: set[int] = set()  # ids of the containers that enclose the current value
 
     def value(self, value: Any, depth: int = 0) -> AnyValue:  # noqa: C901 - one branch per type
         """Copy a value that is inside ``depth`` nested containers."""
@@ -136,7 +136,7 @@ class Walk:
             if not isfinite(value):
                 copy = self._text(non_finite_text(value))
         elif kind is dict:
-            # Iterate over a shallow copy, because another thread may change the original.
+            # Iterate over a copy of the dict, because another thread may change the original.
             fits = len(value) <= self._nodes
             pairs = value.copy().items() if fits else list(islice(value.items(), self._nodes))
             copy = self._container(value, Pairs(pairs, len(value)), depth)
@@ -156,11 +156,11 @@ class Walk:
         total = found.total
         count = min(total, self._nodes, max(self._room - MARK_CHARGE, 0) // _NODE_CHARGE)
         if count < total:
-            count -= 1  # the mark about missing items needs a node
+            count -= 1  # the text about missing items is also a value
             if count < 1:
                 return self._text(_missing(found))
-        # Reserve the minimum for every item before the first is copied, so that a large
-        # item cannot use the whole budget of the later items.
+        # Reserve the minimum number of bytes for every item before the first item is copied, so
+        # that a large item cannot use the space of later items.
         self._nodes -= min(count + 1, total)
         self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)
         self._path.add(id(value))

@@ -1,7 +1,7 @@
-"""Turns strings, names and unusual numbers into bounded texts.
+"""Converts strings, names and unusual numbers to texts of limited length.
 
-Every text of a snapshot that is too long goes through :func:`fit`, which truncates the
-text and adds a mark.
+Every text of a snapshot that is too long is truncated by :func:`fit`, which ends the text with
+``…`` or with the original length, such as ``…(truncated, 90000 characters)``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: str() may raise for an integer with more bits than this: it can have more than 640 digits,
-#: the lowest limit that an application can set with ``sys.set_int_max_str_digits()``.
+#: The maximum number of bits of an integer that str() can always convert.  A larger integer may
+#: have more than 640 digits, the lowest limit that an application can set with
+#: ``sys.set_int_max_str_digits()``.
 _DECIMAL_BITS: Final = 2126
-#: Truncation removes at most this many characters to avoid a split word at the end.
+#: The maximum number of characters that are removed from the end of a truncated text, so that the
+#: text does not end with half of a word.
 _LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
@@ -34,9 +36,9 @@ def utf8_size(text: str) -> int:
 def without_last_word(head: str) -> str:
     """Return truncated text without its last word, which the truncation may have split.
 
-    Redaction runs later and does not recognise half of a token, or a password in a
-    URL without its host.  The function looks for a space only in the last quarter of the
-    text, and in at most 512 characters.  Without a space there, it removes all of them.
+    Redaction runs later and does not recognise half of a token, or a password in a URL whose host
+    was cut off.  The function looks for a space only in the last quarter of the text, and in at
+    most 512 characters.  If these characters contain no space, all of them are removed.
     """
     last = max(len(head) - _LONGEST_WORD, len(head) * 3 // 4)
     for place in range(len(head) - 1, last - 1, -1):
@@ -51,16 +53,17 @@ def fit(
     room: int | None = None,
     end: Callable[[str], str] = without_last_word,
 ) -> str:
-    """Return ``text`` with lone surrogates escaped, truncated and marked if it is too long.
+    """Return ``text`` with lone surrogates escaped, and truncated if it is too long.
 
-    The shortest mark is ``…``.
+    A truncated text ends with its original length, such as ``…(truncated, 90000 characters)``, or
+    only with ``…`` if the limit is too low.
 
     Args:
         text: any text.
-        limit: the largest number of characters in the result.
-        room: the largest number of UTF-8 bytes in the result, or None for no limit.
-        end: the function that shortens a truncated text to a suitable end, such as the
-            end of a word.
+        limit: the maximum number of characters in the result.
+        room: the maximum number of UTF-8 bytes in the result, or None for no limit.
+        end: the function that shortens a truncated text to a suitable end, such as the end of a
+            word.
     """
     head = text[:limit]
     if not head.isascii():
@@ -76,12 +79,12 @@ def fit(
     return (end(head) + mark)[:limit]
 
 
-#: Truncates a text after its redaction, so that it is safe to split the last word.
+#: Truncates a text that has already been redacted, so it is safe to split the last word.
 fit_redacted = partial(fit, end=str)
 
 
 def name_of(key: AnyValue, taken: Collection[str]) -> str:
-    """Turn the key of a dict into a valid name that is not among the names ``taken``."""
+    """Turn the key of a dict into a valid name that ``taken`` does not contain."""
     if key is None or isinstance(key, bool):
         key = _JSON_NAMES[key]
     elif isinstance(key, bytes):
@@ -90,7 +93,7 @@ def name_of(key: AnyValue, taken: Collection[str]) -> str:
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
-    """Return ``name``, or ``name#number`` if ``name`` is among the names ``taken``."""
+    """Return ``name``, or ``name#number`` if ``taken`` already contains ``name``."""
     number, free = len(taken) + 1, name
     while free in taken:
         free = f"{_fit_name(name, MAX_NAME - 8)}#{number}"
@@ -99,7 +102,10 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 
 def _fit_name(name: str, limit: int) -> str:
-    """Truncate a long name but keep its last words, which show whether its value is secret."""
+    """Truncate a long name but keep its last words, such as ``password``.
+
+    These words show whether the value with this name is secret.
+    """
     if len(name) <= limit or _not_in_names(name, max(len(name) - _LONGEST_WORD, 0)):
         return fit(name, limit)
     last = _last_words(name, len(name) - _LAST_WORDS)
@@ -107,15 +113,15 @@ def _fit_name(name: str, limit: int) -> str:
     return fit(name, limit - len(end)) + end
 
 
-#: This number of characters at the end of a long name is searched for its last words.
+#: The number of characters at the end of a long name that are searched for its last words.
 _LAST_WORDS: Final = 96
-# The last words of a name.  They contain only letters, except for two digits at the end,
-# because a word with more digits or other characters could be the end of a token.
+# Matches the last words of a name.  They contain only letters, except for up to two digits at the
+# end, because a word with more digits or other characters could be the end of a token.
 _last_words: Final = re.compile(
     r"(?:(?:[ ._/\[-]{1,2}|(?<=[a-z])(?=[A-Z]))[A-Z]{0,20}[a-z]{0,20}){1,4}[0-9]{0,2}[\]]{0,2}\Z"
 ).search
-# Finds a character that is unusual in a name.  A name that contains one is treated as a
-# text, which may contain a secret.
+# Finds a character that is unusual in a name.  A name that contains such a character is treated as
+# a text, which may contain a secret.
 _not_in_names: Final = re.compile(r"[^\w ./\[\]-]").search
 
 
@@ -127,7 +133,8 @@ def non_finite_text(value: float) -> str:
 def integer_text(value: int, limit: int) -> str:
     """Return an integer in decimal, or in hexadecimal if it may have more than 640 digits.
 
-    If the hexadecimal text would exceed ``limit`` characters, it is truncated and marked.
+    If the hexadecimal text would exceed ``limit`` characters, it is truncated, and ends with the
+    number of bits, such as ``…(truncated, 5000000 bits)``.
     """
     bits = value.bit_length()
     if bits <= _DECIMAL_BITS:

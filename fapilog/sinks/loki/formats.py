@@ -1,9 +1,9 @@
-"""The two formats of a push request to Loki: gzipped JSON, and protobuf with snappy.
+"""Writes push requests to Loki in two formats: gzipped JSON, and protobuf with snappy.
 
-Each entry is encoded once.  Building a request only joins the encoded entries of each stream.
-If Loki accepts no structured metadata, :class:`InLine` replaces the encoder of either format.
-Source: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
-and https://github.com/grafana/loki/blob/main/pkg/push/push.proto
+Each entry is encoded once.  Building a request only joins the encoded entries of each stream.  If
+Loki accepts no structured metadata, :class:`InLine` encodes the entries, in either format.
+Sources: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs and
+https://github.com/grafana/loki/blob/main/pkg/push/push.proto
 """
 
 from __future__ import annotations
@@ -31,20 +31,24 @@ from fapilog.sinks.loki.metadata import OBSERVED
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-#: An encoded record: its stream, its time in nanoseconds since the Unix epoch, and its entry.
+#: An encoded record: the encoded labels of its stream, its time in nanoseconds since the Unix
+#: epoch, and its encoded entry.
 Item: TypeAlias = tuple[bytes, int, bytes]
 
 #: A function that gets a line and its metadata, and returns a line that contains both.
 Join: TypeAlias = "Callable[[str, Mapping[str, str]], str]"
-#: Both formats have the same methods, which are thread-safe.
+#: The format of push requests.  Both classes have the same methods, which are thread-safe.
 Format: TypeAlias = "JSONFormat | ProtobufFormat"
 
-_SECOND: Final = 1_000_000_000  # nanoseconds
+_SECOND: Final = 1_000_000_000  # in nanoseconds
 _FIVE_DIGITS: Final = 1 << 28
 
 
 class JSONFormat:
-    """``{"streams": [{"stream": {...}, "values": [[time, line, metadata], ...]}]}``, gzipped."""
+    """Encodes push requests as gzipped JSON.
+
+    The JSON is ``{"streams": [{"stream": labels, "values": [[time, line, metadata]]}]}``.
+    """
 
     wire_format: str = "loki-json"
     headers: Mapping[str, str] = {"content-type": "application/json", "content-encoding": "gzip"}
@@ -54,7 +58,7 @@ class JSONFormat:
         return orjson.dumps(labels)
 
     def shared(self, metadata: Mapping[str, str]) -> bytes:
-        """Return metadata that many entries share, as members of a JSON object."""
+        """Return metadata that many entries share, as members of a JSON object, without braces."""
         return b"," + orjson.dumps(metadata)[1:-1] if metadata else b""
 
     def entry(
@@ -62,8 +66,8 @@ class JSONFormat:
     ) -> bytes:
         """Return an entry as a JSON array.
 
-        Both times are in nanoseconds since the Unix epoch.  ``metadata`` belongs to this entry
-        only, and ``shared`` is a result of :meth:`shared`.
+        ``time`` and ``observed`` are in nanoseconds since the Unix epoch.  ``metadata`` belongs to
+        this entry only, and ``shared`` is a result of the method :meth:`shared`.
         """
         own = orjson.dumps(metadata)[:-1] + b"," if metadata else b"{"
         parts = (time, orjson.dumps(line), own, observed, shared)
@@ -74,7 +78,7 @@ class JSONFormat:
         return b'["%d",%b]' % (time, orjson.dumps(line))
 
     def in_line(self, entry: bytes, join: Join) -> bytes:
-        """Move the metadata of an entry into its line.  ``join`` makes the new line."""
+        """Return an entry whose metadata is moved into its line by the function ``join``."""
         if not entry.endswith(b"}]"):
             return entry
         time, line, metadata = orjson.loads(entry)
@@ -82,7 +86,7 @@ class JSONFormat:
 
     def request(self, streams: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
         """Return a push request with the given streams, each with at least one entry."""
-        parts: list[bytes] = []  # joined only once, because copying megabytes takes long
+        parts: list[bytes] = []  # joined only once, because copying megabytes is slow
         for stream, entries in streams:
             parts += (b'{"stream":', stream, b',"values":[')
             for entry in entries:
@@ -113,7 +117,7 @@ class JSONFormat:
 
 
 class ProtobufFormat:
-    """``logproto.PushRequest``, compressed in snappy's block format.
+    """Encodes push requests as ``logproto.PushRequest``, compressed in snappy's block format.
 
     Raises:
         ConfigurationError: the package for snappy is not installed.
@@ -131,7 +135,10 @@ class ProtobufFormat:
         self._compress = snappy.compress_raw
 
     def stream(self, labels: Mapping[str, str]) -> bytes:
-        """Return labels in Prometheus notation, whose strings allow the escapes of JSON."""
+        """Return the labels of a stream in Prometheus notation.
+
+        The values are written as JSON strings, whose escapes this notation allows.
+        """
         pairs = [b"%b=%b" % (name.encode(), orjson.dumps(labels[name])) for name in sorted(labels)]
         return b"{%b}" % b", ".join(pairs)
 
@@ -168,7 +175,7 @@ class ProtobufFormat:
         return delimited(b"\x12", delimited(b"\x0a", moment) + delimited(b"\x12", line.encode()))
 
     def in_line(self, entry: bytes, join: Join) -> bytes:
-        """Move the metadata of an entry into its line.  ``join`` makes the new line."""
+        """Return an entry whose metadata is moved into its line by the function ``join``."""
         message = bytes_field(entry, 2)
         parts = list(fields(message))
         metadata = {
@@ -221,7 +228,7 @@ class InLine:
         self._join = join
 
     def shared(self, metadata: Mapping[str, str]) -> bytes:
-        """Return metadata that many entries share, as members of a JSON object."""
+        """Return metadata that many entries share, as members of a JSON object, without braces."""
         return b"," + orjson.dumps(metadata)[1:-1] if metadata else b""
 
     def entry(
@@ -236,16 +243,19 @@ class InLine:
 
 
 def _pair_head(name: str, length: int) -> bytes:
-    """Return the encoded bytes before the value of the metadata ``name``.
+    """Return the encoded bytes that precede a metadata value of ``length`` bytes.
 
-    The value has ``length`` bytes.
+    ``name`` is the name of the metadata.
     """
     before = delimited(b"\x0a", name.encode()) + b"\x12" + varint(length)
     return b"\x1a" + varint(len(before) + length) + before
 
 
 def _nanoseconds(number: int) -> bytes:
-    """Return nanoseconds as a varint.  The usual length, five bytes, has a fast path."""
+    """Encode a number of nanoseconds as a varint.
+
+    Varints of five bytes, the usual length, have a fast path.
+    """
     if number < _FIVE_DIGITS:
         return varint(number)
     return bytes(

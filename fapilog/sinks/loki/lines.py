@@ -1,10 +1,10 @@
 """Writes the line of an entry: the message, or text for Loki's parsers json and logfmt.
 
-No line exceeds Loki's limit.  A message that is too long is truncated and marked.  A JSON or
-logfmt line that is too long gets a truncated body and no attributes, so that it remains valid.
+No line exceeds Loki's limit.  A message that is too long is truncated.  A JSON or logfmt line that
+is too long gets a truncated body and no attributes, so that it remains valid.
 
-For a Loki without structured metadata, the line also contains the metadata.  A plain message
-then becomes logfmt, so that a query gets the metadata by adding only ``| logfmt``.
+If Loki does not accept structured metadata, the line also contains the metadata.  A plain message
+then becomes logfmt, so that ``| logfmt`` in a query extracts the metadata.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ Line: TypeAlias = "tuple[str, dict[str, Any]]"
 _STACKTRACE: Final = "exception.stacktrace"
 
 #: The maximum number of body characters in a shortened line.  JSON needs up to 6 bytes per
-#: character.
+#: character, so such a body stays below MAX_LINE.
 _SHORT_BODY: Final = 32_768
-_MAX_CHARACTER: Final = 4  # bytes in UTF-8
+_MAX_CHARACTER: Final = 4  # the maximum number of bytes per character in UTF-8
 
-#: The members of a JSON line whose names are not names of metadata.
+#: The members of a JSON line that do not correspond to metadata with the same name.
 _NO_METADATA: Final = frozenset({"body", "scope", "attributes"})
-#: The maximum number of bytes of a character, after JSON has escaped it.
+#: The maximum number of bytes that JSON needs for one escaped character.
 _ESCAPED: Final = 6
-#: The number of bytes for the quotes and separators of 128 name-value pairs.
+#: The number of bytes for the quotes and separators of 128 name-value pairs, the maximum per
+#: entry.
 _QUOTES: Final = 1024
 
 #: Matches a ``name=value`` pair in a logfmt line that this module has written.
@@ -59,7 +60,7 @@ _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 def message_line(record: LogRecord) -> Line:
     """Return the body as text, followed by the exception's stack trace if there is one.
 
-    The attributes that are also returned do not contain this stack trace.
+    Also return the record's attributes, without this stack trace.
     """
     body, attributes = record.body, record.attributes
     line = body if type(body) is str else _body(record)
@@ -74,7 +75,10 @@ def message_line(record: LogRecord) -> Line:
 
 
 def json_line(record: LogRecord) -> Line:
-    """Return the record as a JSON object with the names of the OpenTelemetry data model."""
+    """Return the record as a JSON object with the names of the OpenTelemetry data model.
+
+    Also return the record's attributes.
+    """
     fields: dict[str, Any] = {"severity_text": record.severity_text, "body": record.body}
     fields["scope"] = {"name": record.scope.name}
     fields |= _identity(record)
@@ -85,7 +89,10 @@ def json_line(record: LogRecord) -> Line:
 
 
 def logfmt_line(record: LogRecord) -> Line:
-    """Return the record as ``name=value`` pairs, with Loki's names for the attributes."""
+    """Return the record as ``name=value`` pairs, with Loki's names for the attributes.
+
+    Also return the record's attributes.
+    """
     fields = {"severity_text": record.severity_text, "body": _body(record)}
     fields["scope_name"] = record.scope.name
     fields |= _identity(record)
@@ -98,7 +105,7 @@ def logfmt_line(record: LogRecord) -> Line:
     return line, record.attributes
 
 
-#: The functions that write a line, by the value of the option ``line``.
+#: Maps each value of the option ``line`` to the function that writes such a line.
 LINES: Final[dict[str, Callable[[LogRecord], Line]]] = {
     "message": message_line,
     "json": json_line,
@@ -109,9 +116,9 @@ LINES: Final[dict[str, Callable[[LogRecord], Line]]] = {
 def metadata_line(kind: str, line: str, metadata: Mapping[str, str]) -> str:
     """Return a line that also contains the structured metadata of its entry.
 
-    ``kind`` is the value of the option ``line``, and so the format of the line.  Values that
-    the line already contains are not repeated.  Metadata that does not fit is truncated, or
-    left out and counted in ``dropped_attributes_count``.
+    ``kind`` is the format of ``line``: ``"message"``, ``"json"`` or ``"logfmt"``.  Values that the
+    line already contains are not repeated.  Metadata that does not fit is truncated, or it is
+    omitted and counted in ``dropped_attributes_count``.
     """
     is_json = kind == "json"
     base, names, present = (_json_base if is_json else _logfmt_base)(kind, line)
@@ -149,8 +156,8 @@ def _json_base(_kind: str, line: str) -> _Base:
     with suppress(ValueError):
         fields = orjson.loads(line)
     if not isinstance(fields, dict) or "body" not in fields:
-        # The line is a plain message, which an earlier process has spooled with another value of
-        # the option ``line``.
+        # The line is a plain message.  An earlier process stored it on disk when the option
+        # ``line`` had a different value.
         return _with_body(line, lambda body: json_text({"body": body})), ("body",), ()
     attributes = fields.get("attributes")
     present = {"scope_name", *(fields.keys() - _NO_METADATA)}
@@ -191,7 +198,10 @@ def _fits(line: str) -> bool:
 
 
 def _shortened(record: LogRecord) -> dict[str, Any]:
-    """Return a truncated body, and the number of omitted attributes instead of the attributes."""
+    """Return the fields that replace the body and the attributes in a line that is too long.
+
+    They are a truncated body and the number of omitted attributes.
+    """
     left_out = len(record.attributes) + record.dropped_attributes_count
     return {
         "body": fit_redacted(_body(record), _SHORT_BODY),

@@ -1,10 +1,10 @@
 """Converts the fields of a record to labels of a Loki stream and to structured metadata.
 
-Names are converted here in the same way as in Loki.  If two names become equal, a number is
-added to one of them, so that Loki keeps both values.
-Metadata obeys all of Loki's limits: a value that is too long is truncated and marked, and an
-attribute that does not fit is counted in ``dropped_attributes_count``.
-Limits: https://grafana.com/docs/loki/latest/configure/#limits_config
+Names are converted in the same way as Loki converts them.  If two names become equal, a number is
+added to one of them, so that Loki stores both values.  The metadata stays within Loki's limits: a
+value that is too long is truncated, and an attribute that does not fit is omitted and counted in
+``dropped_attributes_count``.  Limits:
+https://grafana.com/docs/loki/latest/configure/#limits_config
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ if TYPE_CHECKING:
     from fapilog.record import AnyValue, LogRecord, Resource, Scope
 
 MAX_LABEL_VALUE: Final = 2048  # bytes
-MAX_METADATA: Final = 64 << 10  # bytes of all names and values
+MAX_METADATA: Final = 64 << 10  # the maximum number of bytes of all names and values
 MAX_ENTRIES: Final = 128
 
 #: The name of the label that contains the severity of a record.
 SEVERITY: Final = "severity"
 OBSERVED: Final = "observed_timestamp"
 DROPPED: Final = "dropped_attributes_count"
-#: The metadata that distinguishes equal records of the same nanosecond.
+#: The name of the metadata that distinguishes equal records with the same time.
 UID: Final = "log_record_uid"
-#: The label, and its value, for a stream that has no other label.  Loki requires a label.
+#: The name and the value of the label that a stream gets if it has no other label, because Loki
+#: requires at least one label.
 _SERVICE: Final = "service_name"
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
-#: The names of metadata for which every entry reserves space, and the size of this space in bytes.
+#: The names of metadata for which space is reserved in every entry.  ``_RESERVE`` is the number of
+#: reserved bytes.
 _ALWAYS: Final = (OBSERVED, DROPPED, UID)
 _RESERVE: Final = 160
 #: The names of a record's metadata that do not come from its attributes.
 _OWN: Final = frozenset({"trace_id", "span_id", "flags", "event_name", *_ALWAYS})
-#: The maximum number of bytes of metadata per byte of ``LogRecord.size``.
+#: The metadata of a record has at most this many bytes per byte of ``LogRecord.size``.
 _GROWTH: Final = 8
 _MAX_DEPTH: Final = 30
 
@@ -50,7 +52,7 @@ _NOT_IN_NAMES: Final = re.compile("[^a-zA-Z0-9]+")
 
 
 def label_name(name: str) -> str:
-    """Return the name that Loki would use: ``service.name`` becomes ``service_name``.
+    """Return Loki's form of ``name``, such as ``service_name`` for ``service.name``.
 
     Source: https://grafana.com/docs/loki/latest/get-started/labels/#label-format
     """
@@ -64,7 +66,7 @@ label_names: Final[Memo[str, str]] = Memo(label_name, 4096)
 
 
 def free_name(name: str, *taken: Container[str]) -> str:
-    """Return ``name``, with a number appended if a container in ``taken`` contains the name."""
+    """Return ``name``, with a number added if one of the containers ``taken`` contains it."""
     free, number = name, 2
     while any(free in names for names in taken):
         free = f"{name.rstrip('_')}_{number}"
@@ -88,9 +90,10 @@ def value_text(value: AnyValue) -> str:
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[Any]:
-    """Yield the name and value of every attribute.  A value in a mapping has a dotted name.
+    """Yield the name and value of every attribute.
 
-    Only the recursive calls for mappings pass ``prefix`` and ``depth``.
+    Instead of a mapping, yield the mapping's values, with names such as ``outer.inner``.  Only the
+    recursive calls for mappings pass ``prefix`` and ``depth``.
     """
     for name, value in values.items():
         if isinstance(value, dict) and value and depth < _MAX_DEPTH:
@@ -102,8 +105,8 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
 def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
     """Reduce ``entries`` in place to at most ``count`` entries and ``size`` bytes.
 
-    Return the number of removed entries.  Short entries stay complete.  The long values share
-    the rest of the space equally, and are truncated and marked.
+    Return the number of removed entries.  Short entries are not changed.  Long values are
+    truncated to equal shares of the remaining bytes.
     """
     beyond = list(entries)[max(count, 0) :]
     for name in beyond:
@@ -132,9 +135,9 @@ class Room(NamedTuple):
     Attributes:
         size: the maximum number of bytes.
         entries: the maximum number of attributes.
-        taken: the names of labels and of other metadata that the record may have.  Its attributes
-            need different names.
-        always_taken: the names in ``taken`` that are taken in every record.
+        taken: the names that the attributes must not get, because labels or other metadata of the
+            record may have these names.
+        always_taken: the names in ``taken`` that every record uses.
         left_out: the number of attributes of the resource and the scope that did not fit.
     """
 
@@ -148,7 +151,7 @@ class Room(NamedTuple):
 class Origin(NamedTuple):
     """The labels and metadata that all records of one resource, scope and severity share.
 
-    ``room`` is the space that is left for the attributes of each record.
+    ``room`` is the space that is available for the attributes of each record.
     """
 
     labels: dict[str, str]
@@ -167,9 +170,10 @@ def origin_of(
 ) -> Origin:
     """Return the labels and metadata of a resource, a scope and a severity.
 
-    ``number`` and ``text`` are the severity.  ``allowed`` contains the names of the resource
-    attributes that become labels, and ``static`` the labels of every stream.  If ``allowed``
-    contains :data:`SEVERITY`, this label is the severity's range, such as ``WARN``.
+    ``number`` and ``text`` are the severity number and the severity text.  ``allowed`` contains
+    the names of the resource attributes that become labels, and ``static`` contains labels with
+    fixed values.  If ``allowed`` contains :data:`SEVERITY`, the value of this label is the
+    severity range, such as ``WARN``.
     """
     attributes = dict(resource.attributes)
     labels: dict[str, str] = dict(static)
@@ -210,8 +214,8 @@ def identity(trace_id: str, span_id: str, flags: int, event_name: str) -> dict[s
 def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
     """Return the attributes of a normalised record as metadata.
 
-    ``attributes`` are the record's attributes, except a stack trace that is in the line.
-    ``room`` is the space that is left for them.
+    ``attributes`` are the record's attributes, without a stack trace that is already in the
+    entry's line.  ``room`` is the space that is available for them.
     """
     if (
         record.size * _GROWTH > room.size
@@ -238,7 +242,10 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 
 
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """The slow path of :func:`metadata_of`: mappings, equal names and records near a limit."""
+    """Return the same result as :func:`metadata_of` for records that need a slower path.
+
+    These records have mappings or equal names, or are near a limit.
+    """
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
     size, count = room.size - _size(own), room.entries - len(own)
     values = list(flattened(attributes))

@@ -1,8 +1,8 @@
-"""The options of the Loki sink, which are checked once, when the sink is made.
+"""The options of the Loki sink, which are checked once, when the sink is created.
 
-Loki makes a stream for each distinct set of label values, so an attribute that differs per
-process or request cannot be a label.
-Source: https://grafana.com/docs/loki/latest/get-started/labels/bp-labels/
+Loki creates a stream for each distinct set of label values, so an attribute that differs per
+process or request cannot be a label.  Source:
+https://grafana.com/docs/loki/latest/get-started/labels/bp-labels/
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ DEFAULT_LABELS: Final = (
     "deployment.environment",
     SEVERITY,
 )
-#: Loki's limits: https://grafana.com/docs/loki/latest/configure/#limits_config
+#: Loki's limits on the number of labels per stream and on the length of a label's name:
+#: https://grafana.com/docs/loki/latest/configure/#limits_config
 MAX_LABELS: Final = 15
 MAX_LABEL_NAME: Final = 1024
 
@@ -55,7 +56,7 @@ _FORM: Final = ": give it in the form http://host:3100"
 _TENANT: Final = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9!_.*'()-]{1,150}")
 _RULES: Final = {
     "timeout": SECONDS,
-    "tenant": NONE  # Loki refuses every push with a tenant that breaks this rule
+    "tenant": NONE  # Loki refuses every request with a tenant that breaks this rule
     | Rule(
         lambda value: isinstance(value, str) and bool(_TENANT.fullmatch(value)),
         "1 to 150 letters, digits or !-_.*'()",
@@ -75,7 +76,7 @@ class PushOptions(HTTPOptions):
     """The checked options of a Loki sink, which are documented in :class:`LokiSink`.
 
     ``labels`` contains names of resource attributes and may contain ``"severity"``.
-    ``static_labels`` contains the labels with a fixed value.
+    ``static_labels`` contains the labels that have a fixed value.
     """
 
     tenant: str = ""
@@ -89,7 +90,7 @@ class PushOptions(HTTPOptions):
         """Check that the resource has every attribute that is to become a label.
 
         Raises:
-            ConfigurationError: an attribute is missing that is not one of the default labels.
+            ConfigurationError: an attribute is missing, and it is not one of the default labels.
         """
         if missing := self.missing_in(resource):
             from fapilog.options.explain import closest  # noqa: PLC0415 - only for this error
@@ -106,7 +107,7 @@ class PushOptions(HTTPOptions):
     def missing_in(self, resource: Resource) -> str:
         """Return the first name in ``labels`` that is not an attribute of ``resource``, or "".
 
-        The default labels do not count, because a resource may lack them.
+        The default labels are ignored, because a resource need not have these attributes.
         """
         has = (*resource.attributes, *DEFAULT_LABELS)
         return next((name for name in self.labels if name not in has), "")
@@ -157,7 +158,7 @@ def resolve(
 
 
 def _authorization(username: str | None, password: str | None, token: str | None) -> str:
-    """Check the credentials, and return the value of ``Authorization``.
+    """Check the credentials, and return the value of the ``Authorization`` header.
 
     Return "" if no credentials are given.
     """
@@ -184,9 +185,9 @@ def _authorization(username: str | None, password: str | None, token: str | None
 def _labels(given: Labels) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the names of the attributes that become labels, and the static labels.
 
-    A mapping contains static labels, which are added to the default labels.  In a list,
-    ``name=value`` is a static label.  If an attribute and a static label would have the same
-    name in Loki, only the static label is sent.
+    If ``given`` is a mapping, it contains static labels, which are added to the default labels.
+    In a list, ``name=value`` is a static label.  If an attribute and a static label would have the
+    same name in Loki, only the static label is sent.
     """
     attributes: tuple[str, ...]
     if isinstance(given, Mapping):
@@ -210,7 +211,7 @@ def _labels(given: Labels) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def _checked_name(name: object) -> str:
-    """Check that ``name`` can be a label, and return the label's name in Loki."""
+    """Check that ``name`` can be a label, and return the name that the label has in Loki."""
     if not isinstance(name, str) or not 0 < len(name) < MAX_LABEL_NAME:
         _refuse(f"{name!r:.100} cannot be the name of a label")
     label = label_name(name)

@@ -1,8 +1,8 @@
-"""The Loki sink: sends records to Grafana Loki's push API.
+"""Sends records to the push API of Grafana Loki.
 
-Only the severity and some resource attributes become labels, so Loki has few streams.  All
-other fields become structured metadata, by which Grafana can filter.
-Specification: https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
+Only the severity and some resource attributes become labels, so Loki has few streams.  All other
+fields become structured metadata, by which Grafana can filter.  Specification:
+https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs
 """
 
 from __future__ import annotations
@@ -42,19 +42,21 @@ if TYPE_CHECKING:
     from fapilog.sinks.loki.formats import Format, Item
     from fapilog.sinks.loki.metadata import Room
 
-#: The default limits of a batch, which is small compared with the 4 MB per second that Loki
-#: accepts from one tenant.
+#: The default limits of a batch.  They are low compared with the 4 MB per second that Loki accepts
+#: from one tenant.
 LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
 #: The maximum size of a request before compression, in bytes.  It is below 4 MiB, the limit for
 #: the messages between Loki's components.
 MAX_REQUEST: Final = 3 << 20
 
-#: The maximum number of entries with the same time that are remembered to find equal entries.
+#: The maximum number of entries with the same time that the sink stores to detect equal entries.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
-#: The number of entries that are converted before the application's threads may run.
+#: After this many entries have been converted, the thread pauses so that the application's threads
+#: can run.
 _SLICE: Final = 64
-#: The minimum time limit, in seconds, for a request with the metadata in the lines.
+#: The minimum time limit in seconds for the request that the sink sends after Loki has refused
+#: structured metadata.
 _LEAST: Final = 0.1
 
 _stream, _time = itemgetter(0), itemgetter(1)
@@ -64,9 +66,9 @@ class MetadataRefusedError(PermanentError):
     """Loki accepts no structured metadata, and has stored no entry of the request."""
 
 
-#: The texts with which Loki refuses structured metadata: the first text is that of version 2.9
-#: and later, the second that of earlier versions.
-#: Sources: https://github.com/grafana/loki/blob/v3.7.6/pkg/validation/validate.go and
+#: The texts with which Loki refuses structured metadata.  Loki 2.9 and later versions respond with
+#: the first text, earlier versions with the second text.  Sources:
+#: https://github.com/grafana/loki/blob/v3.7.6/pkg/validation/validate.go and
 #: https://github.com/grafana/loki/blob/v2.8.0/pkg/loghttp/entry.go
 _REFUSALS: Final = (
     (
@@ -80,9 +82,10 @@ _REFUSALS: Final = (
 
 
 class _Encoding(NamedTuple):
-    """The encoder of entries, and two functions that cache its results.
+    """The encoder of entries, and two functions that cache encoded metadata.
 
-    The whole tuple is replaced at once, so that ``encode`` never combines different encoders.
+    To change the encoder, the sink replaces the tuple in one assignment, so that ``encode`` never
+    combines metadata and entries of different encoders.
     """
 
     format: Format | InLine
@@ -100,8 +103,8 @@ class LokiSink(DurableSink["Item"]):
         username: the user name for basic authentication; requires ``password``.
         password: the password for basic authentication; never shown.
         token: the token sent as ``Authorization: Bearer``; never shown.
-        headers: additional headers of every request; never shown.  Their ``Authorization``
-            overrides the other credentials.
+        headers: additional headers of every request; never shown.  An
+            ``Authorization`` header in this mapping overrides the other credentials.
         format: the encoding of a request: ``"json"`` (default), gzipped, or
             ``"protobuf"``, compressed with snappy, which needs the extra ``fapilog[loki]``.
         line: the format of an entry's line: ``"message"`` (default) is the body, followed
@@ -110,9 +113,9 @@ class LokiSink(DurableSink["Item"]):
         labels: the labels of the streams, up to 15: names of resource attributes,
             ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL), and static labels
             such as ``"env=prod"``.  A mapping, such as ``{"env": "prod"}``, adds static
-            labels to the default ones.  All other fields become structured metadata.
-        metadata: how the other fields are sent: ``"structured"``, as structured metadata;
-            ``"line"``, in the line of the entry, for a Loki without structured metadata;
+            labels to the default labels.  All other fields become structured metadata.
+        metadata: how all other fields are sent: ``"structured"``, as structured metadata;
+            ``"line"``, in the line of the entry, if Loki accepts no structured metadata;
             ``"auto"`` (default), as structured metadata until Loki refuses it, then in the
             line.  If ``line="message"``, a line with these fields has the format logfmt.
         timeout: the time limit for one request, in seconds.
@@ -122,7 +125,7 @@ class LokiSink(DurableSink["Item"]):
         limits: the limits at which a batch is sent.
         concurrency: the maximum number of simultaneous requests, 1 to 64.  If it is more
             than 1, records may arrive out of order.
-        name: the sink's name in the ledger and in messages.
+        name: the sink's name in statistics and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
     Redirects are not followed, so headers never reach another host.  Name resolution by
@@ -190,7 +193,7 @@ class LokiSink(DurableSink["Item"]):
         self._encoding = self._encoding_now()
         self._moment = 0  # the time of the entry that was encoded last
         self._entry = b""  # the first entry whose time is ``_moment``
-        self._twins: set[bytes] = set()  # all entries whose time is ``_moment``, if several
+        self._twins: set[bytes] = set()  # the entries whose time is ``_moment``, if several
 
     def __repr__(self) -> str:
         options = self.options
@@ -204,7 +207,7 @@ class LokiSink(DurableSink["Item"]):
         ) -> tuple[bytes, bytes, Room]:
             """Return the encoded labels and metadata that records with these arguments share.
 
-            The third value is the space that is left for the attributes of each record.
+            The third value is the space that is available for the attributes of each record.
             """
             if missing := self.options.missing_in(resource):
                 self._announce("labels", f"a record's resource has no attribute {missing!r}")
@@ -225,7 +228,7 @@ class LokiSink(DurableSink["Item"]):
         """Check that ``resource`` has the attributes in ``labels``.
 
         Raises:
-            ConfigurationError: an attribute is missing that is not one of the default labels.
+            ConfigurationError: an attribute is missing, and it is not one of the default labels.
         """
         self.options.check_resource(resource)
 
@@ -233,7 +236,7 @@ class LokiSink(DurableSink["Item"]):
         """Load the HTTP client and the certificates.  Makes no connection.
 
         Raises:
-            ConfigurationError: the URL, a certificate or the environment's proxy is wrong.
+            ConfigurationError: the URL, a certificate or the proxy in the environment is invalid.
         """
         from fapilog.sinks.http.client import HTTPClient  # noqa: PLC0415 - loads httpcore
 
@@ -251,9 +254,12 @@ class LokiSink(DurableSink["Item"]):
         )
 
     def encode(self, record: LogRecord) -> Item:
-        """Return the encoded stream, the time and the encoded entry.  Not thread-safe."""
+        """Return the encoded labels of the record's stream, its time and its encoded entry.
+
+        Not thread-safe.
+        """
         if not record.size:
-            record = normal_copy(record)  # no pipeline has normalised the record
+            record = normal_copy(record)  # the record has not passed through a pipeline
         encoder, origin, identity_of = self._encoding
         stream, shared, room = origin(
             record.resource, record.scope, record.severity_number, record.severity_text
@@ -276,7 +282,7 @@ class LokiSink(DurableSink["Item"]):
     def _has_twin(self, entry: bytes) -> bool:
         """Return whether an equal entry with the same time was encoded before.
 
-        Loki would keep only one of two equal entries, so the second one needs a unique id.
+        Loki would store only one of two equal entries, so the second entry needs a unique id.
         """
         twins = self._twins
         if not twins or len(twins) >= _MAX_TWINS:
@@ -289,9 +295,9 @@ class LokiSink(DurableSink["Item"]):
         """Send the batch as one request.  Blocks up to ``timeout`` seconds.
 
         A request ends earlier if ``options.timeout`` is shorter.  If Loki refuses structured
-        metadata, a second request contains the metadata in the lines.  It may take 0.1 s even if
-        less time is left.  Sending a batch again is harmless, because Loki keeps only one of
-        several equal entries.
+        metadata, a second request contains the metadata in the lines.  This request may take 0.1 s
+        even if less time remains.  Sending a batch again is harmless, because Loki stores only one
+        of several equal entries.
 
         Raises:
             SendError: the batch was not delivered; see :meth:`fapilog.protocols.Sink.send`.
@@ -309,7 +315,10 @@ class LokiSink(DurableSink["Item"]):
             return self._push(batch, max(deadline - monotonic(), _LEAST))
 
     def _use_line(self, error: MetadataRefusedError) -> None:
-        """From now on, put the metadata of every record into its line, and announce ``error``."""
+        """Put the metadata of all later records into their lines.
+
+        ``error``, with which Loki refused structured metadata, is reported on stderr.
+        """
         if not self._is_in_line:
             self._is_in_line = True
             self._encoding = self._encoding_now()
@@ -324,8 +333,8 @@ class LokiSink(DurableSink["Item"]):
     def _in_line(self, batch: Sequence[Item]) -> list[Item]:
         """Return the batch with the metadata of each entry in its line.
 
-        Some entries may already have this form, because :meth:`_use_line` changes the encoding
-        of later records only.
+        Some entries may already contain their metadata in the line, because other entries of the
+        batch were encoded before the call of :meth:`_use_line`.
         """
         items: list[Item] = []
         for start in range(0, len(batch), _SLICE):

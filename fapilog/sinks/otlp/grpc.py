@@ -1,8 +1,8 @@
-"""OTLP over gRPC: one unary call per batch, over one channel.
+"""Sends OTLP over gRPC, with one unary call per batch and one channel for all calls.
 
-The channel is created at the first call and not at start, because gRPC's threads do not survive
-a fork that happens in between.
-Specification: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
+The channel is created at the first call and not when the sink is opened, because gRPC's threads
+would not survive if the process forked in between.  Specification:
+https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fapilog.sinks.otlp.options import USER_AGENT
 
 try:
     import grpc
-    import grpc._channel  # imported now, so that no child is forked during the import
+    import grpc._channel  # imported early, so that no fork can happen during the import
 except ImportError as error:
     msg = "protocol='grpc' needs gRPC: pip install 'fapilog[grpc]', or use protocol='http/protobuf'"
     raise ConfigurationError(msg) from error
@@ -38,14 +38,15 @@ if TYPE_CHECKING:
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
-#: The details of gRPC's error contain the first text if OpenSSL does not trust the certificate,
-#: and the second text if the proxy refuses the credentials.
+#: The details of gRPC's error contain ``_UNTRUSTED`` if OpenSSL does not trust the certificate,
+#: and ``_REFUSED_BY_PROXY`` if the proxy refuses the credentials.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
-#: The variables that set a proxy for gRPC only, or that exempt hosts from it.
+#: The environment variables that set a proxy for gRPC only, and the hosts for which gRPC uses no
+#: proxy.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
 
-#: gRPC's own environment variable, with the path of the certificate authorities to trust.
+#: gRPC's own environment variable for the path of the certificate authorities to trust.
 _ROOTS_VARIABLE: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 
 _LIMIT_KEPT: Final = 60.0  # a server's size limit is remembered for this many seconds
@@ -65,19 +66,22 @@ _CHANNEL_OPTIONS: Final = [
 # Source: https://grpc.github.io/grpc/core/md_doc__p_r_o_t_o_c_o_l-_h_t_t_p2.html
 _METADATA_KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
-# Matches targets that work with a proxy, unlike "unix:..." and "dns:///...".
+# Matches gRPC targets of the form host or host:port.  Only these targets work with a proxy, unlike
+# targets such as unix:PATH or dns:///HOST.
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])(?::\d+)?")
 
-# The channels that a forked child inherited from its parent.  They are kept, because destroying
-# them would affect the parent's connections.
+# The channels that a forked child inherited from its parent.  They stay in this list, because
+# destroying them would affect the parent's connections.
 _inherited: list[Any] = []
 
 
 class GRPCTransport:
-    """Calls ``LogsService/Export``.  Thread-safe; all threads share one channel.
+    """Sends requests as gRPC calls of ``LogsService/Export``.
+
+    Thread-safe; all threads share one channel.
 
     Raises:
-        ConfigurationError: a header, a certificate or the environment's proxy is invalid.
+        ConfigurationError: a header, a certificate or the proxy in the environment is invalid.
     """
 
     def __init__(self, options: OTLPOptions) -> None:
@@ -101,7 +105,8 @@ class GRPCTransport:
         # The channel that was discarded when the certificates were last renewed.
         self._replaced: grpc.Channel | None = None
         self._connecting = native.Lock()
-        # ClientTLS raises an error about an invalid file now.  gRPC would fail in every call.
+        # ClientTLS raises an error immediately if a certificate file is invalid.  Without this
+        # check, every call would fail.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
@@ -126,7 +131,7 @@ class GRPCTransport:
     def export(self, body: bytes, count: int, timeout: float) -> Outcome | None:
         """Send ``body``, a request of ``count`` records, within ``timeout`` seconds.
 
-        The result and the errors are those of ``Sink.send``.
+        The result and the errors are described in ``fapilog.protocols.Sink.send``.
         """
         self._check_size(body)
         try:
@@ -168,7 +173,8 @@ class GRPCTransport:
     def _follow_certificates(self) -> None:
         """After a failed call, discard the channel if the certificates have been renewed.
 
-        Other threads may still use the channel, so it is only closed at the next renewal.
+        Other threads may still use the discarded channel, so it is not closed before the next
+        renewal.
         """
         if self._tls is None or not self._tls.renew():
             return
@@ -196,8 +202,8 @@ class GRPCTransport:
 def _proxy_of(options: OTLPOptions) -> tuple[Proxy | None, list[tuple[str, Any]]]:
     """Return the proxy for the backend (or None), and the options that a channel needs for it.
 
-    The rules are the same as for HTTP.  gRPC's own rules apply only if the target has a form
-    that only gRPC supports, or if a proxy variable for gRPC is set.
+    The proxy is chosen by the same rules as for HTTP.  The rules of gRPC apply only if the target
+    has a form that only gRPC supports, or if a proxy variable for gRPC is set.
 
     Raises:
         ConfigurationError: the proxy cannot be used.
@@ -238,7 +244,7 @@ def _read(path: str | None) -> bytes | None:
     """Return the contents of a file, or None if ``path`` is None.
 
     Raises:
-        RetryableError: the file cannot be read now, but perhaps later.
+        RetryableError: the file cannot be read, but a later attempt may succeed.
     """
     try:
         return Path(path).read_bytes() if path else None

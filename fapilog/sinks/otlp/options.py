@@ -1,7 +1,7 @@
 """Reads the OTLP sink's options from arguments and ``OTEL_EXPORTER_OTLP_*`` variables.
 
 Arguments override the variables for logs (``OTEL_EXPORTER_OTLP_LOGS_*``), which override the
-general variables.  All options are checked once, when the sink is made.  Specification:
+general variables.  All options are checked once, when the sink is created.  Specification:
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
@@ -47,11 +47,12 @@ _DEFAULT_GRPC: Final = "http://localhost:4317"
 _LOGS: Final = "OTEL_EXPORTER_OTLP_LOGS_"
 _GENERAL: Final = "OTEL_EXPORTER_OTLP_"
 _BASE_URL: Final = f"{_GENERAL}ENDPOINT"
-#: An error contains one of these texts if HTTP was used at a port for gRPC, or gRPC at a port
-#: for HTTP.  The error message then also contains the advice ``_PORTS``.
+#: An error message contains one of these texts if HTTP was used at a port for gRPC, or gRPC at a
+#: port for HTTP.  The advice ``_PORTS`` is then added to the message.
 _OTHER_PROTOCOL: Final = ("illegal request line", "Failed parsing HTTP/2", "http1.x server")
 _PORTS: Final = "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL"
-#: The schemes of gRPC's targets: https://grpc.github.io/grpc/core/md_doc_naming.html
+#: The schemes that a gRPC target may have, as in unix:PATH.  Source:
+#: https://grpc.github.io/grpc/core/md_doc_naming.html
 _RESOLVERS: Final = ("dns", "unix", "unix-abstract", "vsock", "ipv4", "ipv6", "xds")
 _HOST_AND_PORT: Final = re.compile(
     r"(?:[\w.-]+|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.]+)?\])(?::\d+)?"
@@ -128,15 +129,16 @@ def resolve(
 
 
 def with_port_hint(message: str) -> str:
-    """Return the message of a failed request.  Add advice if HTTP and gRPC were confused."""
+    """Return the message of a failed request, with advice if HTTP and gRPC were confused."""
     is_confused = any(words in message for words in _OTHER_PROTOCOL)
     return f"{message}; {_PORTS}" if is_confused else message
 
 
 def _given(name: str, argument: object) -> _Given:
-    """Return the value and the source of the option ``name``.
+    """Return the value of an option, and the name of the argument or variable that sets it.
 
-    If ``argument`` is None, the value comes from an environment variable that is not empty.
+    If ``argument`` is None, the value comes from the first environment variable for this option
+    that is not empty.
     """
     if argument is not None:
         return _Given(argument, name)
@@ -149,9 +151,10 @@ def _given(name: str, argument: object) -> _Given:
 
 
 def _refused(given: _Given, fix: str) -> None:
-    """Raise an error about an invalid argument, or announce that an invalid variable is ignored.
+    """Raise an error about an invalid argument, or ignore an invalid environment variable.
 
-    The message contains ``fix``, which describes valid values.
+    A variable that is ignored is reported on stderr.  The message contains ``fix``, which
+    describes valid values.
 
     Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
@@ -162,10 +165,10 @@ def _refused(given: _Given, fix: str) -> None:
 
 
 def _if_readable(given: _Given) -> _Given:
-    """Return ``given``, or an option without a value if its variable names an unreadable file.
+    """Return ``given``, but without its value if an environment variable names an unreadable file.
 
-    This function is called for endpoints without TLS.  No connection uses the file, and the
-    variable may be meant for another exporter, so the error is only announced.
+    This function is called for endpoints without TLS.  Their connections do not use the file, and
+    the variable may be meant for another exporter, so the error is only reported on stderr.
     """
     if not given.source.startswith(_GENERAL):
         return given
@@ -188,7 +191,10 @@ def _choice(name: str, argument: object, choices: tuple[str, ...], default: str)
 
 
 def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
-    """Return the URL without credentials, and the credentials as a header's value (or "")."""
+    """Return the URL without credentials, and the value of the ``Authorization`` header.
+
+    The second value is "" if the URL contains no credentials.
+    """
     value = given.value
     if value is None:
         return (_DEFAULT_GRPC if protocol == GRPC else _DEFAULT_HTTP), ""
@@ -198,7 +204,7 @@ def _endpoint(given: _Given, protocol: Protocol) -> tuple[str, str]:
         and value.partition("://")[0].lower() not in SCHEMES
         and _is_target(value)
     ):
-        return value, ""  # host:port or another gRPC target
+        return value, ""  # the value is host:port or another gRPC target
     form = f" for {protocol}: give it in the form {_form(given.source, protocol)}"
     url = split_url(value, given.source, form)
     return join_url(url, _path(url.path, given.source, protocol)), credentials_of(url)
@@ -275,9 +281,9 @@ def _pair(text: str, source: str, position: int) -> dict[str, str]:
 def _timeout(given: _Given) -> float:
     """Return a timeout in seconds; infinity means no limit.
 
-    According to the specification, a variable contains milliseconds, or 0 for no limit.  A
-    number below 100 is announced, because the user may have meant seconds, which the
-    OpenTelemetry SDK for Python expects.
+    According to the specification, a variable contains milliseconds, or 0 for no limit.  For a
+    number below 100, a warning is written to stderr, because the user may have meant seconds,
+    which the OpenTelemetry SDK for Python expects.
     """
     text, source = str(given.value), given.source
     if given.value is None:

@@ -1,4 +1,4 @@
-"""The OTLP sink sends records to a collector or any other backend that supports OTLP.
+"""Sends records to a collector or to any other backend that supports OTLP.
 
 The sink encodes each record once, and sends a batch of encoded records as one request.  The
 transport, which loads httpcore or grpc, is imported when the sink is opened.
@@ -63,7 +63,7 @@ class OTLPSink(DurableSink["Item"]):
         limits: the limits at which a batch is sent.
         concurrency: the maximum number of simultaneous requests, 1 to 64.  If it is more than
             1, records may arrive out of order.
-        name: the sink's name in the ledger and in messages.
+        name: the sink's name in statistics and in messages.
         transport: an httpx transport to use instead of the network, for tests.
 
     Redirects are not followed, so headers are never sent to another host.  Only the system's
@@ -126,7 +126,7 @@ class OTLPSink(DurableSink["Item"]):
         """Load the transport and the certificates.  Makes no connection.
 
         Raises:
-            ConfigurationError: a certificate or the environment's proxy is invalid, or the
+            ConfigurationError: a certificate or the proxy in the environment is invalid, or the
                 protocol needs a package that is not installed.
         """
         if self.options.protocol == GRPC:
