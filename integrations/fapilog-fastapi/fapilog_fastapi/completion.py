@@ -49,8 +49,6 @@ WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
 EXCEPTION: Final = "http.server.request.exception"
 #: Fields with these names would be mistaken for the parameters of ``Logger.log``.
 _PARAMETERS: Final = ("event_name", "extra", "stack_info", "stacklevel")
-#: The maximum number of fields that the application can add to a completion record.
-MAX_FIELDS: Final = 128
 
 _REFUSAL: Final = 400
 #: HTTP statuses of responses without a body: servers drop a body that the application sends.
