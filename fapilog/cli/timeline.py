@@ -52,7 +52,7 @@ class Timeline:
         begins = [span.span.start_time_unix_nano for span in spans]
         self._begin = min(begins or [log.record.time_unix_nano for log in self._logs], default=0)
         self._end = max((span.span.end_time_unix_nano for span in spans), default=0)
-        #: The keys are span ids.  A value lists the span's child spans and records with their times.
+        #: By span id, the child spans and the records of each span, with their times.
         self._inner: dict[str, list[tuple[int, ReceivedLog | ReceivedSpan]]] = {
             span.span_id: [] for span in spans
         }
