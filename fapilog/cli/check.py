@@ -162,7 +162,7 @@ def send_to_console(
 
 def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
     """Send ``record`` through ``sink``, then close the sink.  Blocks up to ``timeout`` seconds."""
-    sys.stdout.flush()  # a console sink does not write through this buffer
+    sys.stdout.flush()  # a console sink bypasses this buffer, and its line must come after
     began = monotonic()
     try:
         with contextlib.closing(sink):

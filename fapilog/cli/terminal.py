@@ -26,7 +26,7 @@ _MIN_WIDTH: Final = 80
 _USUAL_WIDTH: Final = 100
 _MAX_WIDTH: Final = 160
 _ELLIPSIS: Final = "…"
-# Matches the parts of a URL that may contain secrets: the user with password, and the query.
+# Matches the parts of a URL that may contain secrets: user name, password and query.
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\?).+")
 # ASCII replacements for characters that the encoding of standard output may not have.
 _PLAIN: Final = str.maketrans("│├┤└─·✓✗…", "|||`--+x~")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fapilog.cli.receiver import ReceivedLog
 
-# The widths of the parts of a line, in characters.
+# The widths of a line's columns, in characters.
 _TIME_WIDTH: Final = 8
 _NAME_WIDTH: Final = 22
 # The next two widths are used only if the trace has spans of several services.

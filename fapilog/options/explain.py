@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 _SIMILAR: Final = 0.6
 _VERY_SIMILAR: Final = 0.85
 _GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
-# The allowed values, by the type of pydantic's error.  The format ``.15g`` writes the limit 0.0 as
-# ``0``.
+# Descriptions of the allowed values, by pydantic's error type.  ``.15g`` formats 0.0 as ``0``.
 _ALLOWED: Final[Mapping[str, str]] = {
     "literal_error": "{expected}",
     "bool_parsing": "true or false",
@@ -127,7 +126,7 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     everywhere = {one.rpartition(".")[2]: one for one in reversed(all_names)}
     everywhere |= {one: one for one in all_names}  # for console_format, suggest console.format
     # A correct name in the wrong group is more likely than a bad misspelling, so very similar
-    # names in all groups precede less similar names in this group.
+    # names in all groups are tried before less similar names in this group.
     for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):
         near = closest(name, known, similarity)
         if near:

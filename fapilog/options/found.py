@@ -36,7 +36,7 @@ _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOE
 
 
 def read(path: Path) -> tuple[bytes, bool]:
-    """Return the content of a file, and whether other users cannot have changed the file.
+    """Return the content of a file, and whether it is safe from changes by other users.
 
     The second value is True if this user or root owns the file and not everyone may write to
     it.  Does not block, because only regular files are read.

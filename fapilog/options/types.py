@@ -39,7 +39,7 @@ def _split(value: object) -> object:
 
 
 def _pairs(value: object) -> object:
-    """Convert ``"a=1, b=2"`` to ``{"a": "1", "b": "2"}``.  Flatten nested mappings."""
+    """Convert ``"a=1, b=2"`` to ``{"a": "1", "b": "2"}``.  Flatten mappings to dotted names."""
     if isinstance(value, str):
         parts = [part.partition("=") for part in value.split(",") if part.strip()]
         if any(not equals for _, equals, _ in parts):
@@ -63,7 +63,7 @@ def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[
 
 
 def _names_or_pairs(value: object) -> object:
-    """Convert ``"a, b=1"`` to ``["a", "b=1"]``.  Flatten nested mappings."""
+    """Convert ``"a, b=1"`` to ``["a", "b=1"]``.  Flatten mappings to dotted names."""
     return dict(_flattened(value)) if isinstance(value, Mapping) else _split(value)
 
 

@@ -163,7 +163,7 @@ def configure(
                 state.made_from = wanted
                 return state.runtime
             words = [*named, *given, *(["settings"] if settings else []), *["reset"] * reset]
-            if words:  # the caller of a call without arguments is not recorded
+            if words:  # the caller is recorded only if it passed arguments
                 wanted = _with_caller(wanted, words, sys._getframe(1), before)  # noqa: SLF001
             keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
             return _put_in_force(wanted, keeps_levels=keeps_levels)
@@ -208,7 +208,10 @@ def _wanted(
 def _with_caller(
     wanted: Configuration, names: Sequence[str], frame: FrameType, before: Configuration | None
 ) -> Configuration:
-    """Return ``wanted`` with the caller; report that a package changes another's configuration."""
+    """Return ``wanted`` with the calling code as its ``caller``.
+
+    Reports on stderr if a package changes the configuration of a different package.
+    """
     from fapilog.runtime.callers import announce_change, caller_of  # noqa: PLC0415 - see configure
 
     caller = caller_of(frame)
@@ -386,7 +389,7 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
     Args:
         level: the lowest severity that is sent: a level of :mod:`logging`, a name or a
             ``Severity``.  If None, the runtime's levels apply, and the level of the
-            :mod:`logging` logger is lowered to them.
+            :mod:`logging` logger is lowered to match.
         logger: the name of a logger of :mod:`logging`.  Only the records that it creates
             or that propagate to it are sent.  None sends the records of all loggers.
 
@@ -426,7 +429,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
     with state.lock:
         if state.runtime is not None:
             return
-        if state.is_configuring:  # configure() itself logs, for example in a detector
+        if state.is_configuring:  # for example, a resource detector logs during configure()
             announce("configuring", "a record logged during configure() was dropped")
             return
         try:

@@ -35,7 +35,7 @@ class PipelineMetrics(Collector):
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metric families with their present values."""
+        """Yield the metric families with their current values."""
         runtime = self._runtime()
         if runtime is None:
             yield from _ledger(Stats())

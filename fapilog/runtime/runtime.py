@@ -50,11 +50,10 @@ _OwnerT = TypeVar("_OwnerT", Resource, Scope)
 
 #: The default time limit of ``flush()``, in seconds.
 _FLUSH: Final = 30.0
-#: A ``flush()`` that timed out reduces the time limit of the shutdown at exit if it ended at most
-#: this many seconds before.
+#: If a ``flush()`` timed out at most this many seconds before the process exits, the shutdown at
+#: exit gets less time.
 _JUST_NOW: Final = 1.0
-#: The minimum, in seconds, to which a ``flush()`` that timed out can reduce the time limit of the
-#: shutdown at exit.
+#: The minimum time limit, in seconds, of the shutdown at exit after a ``flush()`` that timed out.
 _REST: Final = 1.0
 #: The longest time limit: one day, in seconds.  Longer limits are reduced to it, because the
 #: operating system may refuse them.
@@ -103,13 +102,14 @@ class Runtime:
         detected = resources.detect_resource(check_resource(resource), self.settings.service_name)
         self.resource = self._redact(detected)
         self._process = resources.process_attributes()
-        # Masking is cached, because an application has few resources and scopes.  The cache
-        # compares them by identity.
+        # Redacted resources and scopes are cached, because an application has few of them.  The
+        # cache compares them by identity.
         self._redacted = lru_cache(maxsize=1024)(self._redact)
         queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
-        #: When the last flush() that timed out ended, and the total duration, in seconds, of this
-        #: call and the calls just before it that timed out.  ``exit_timeout`` subtracts it.
+        #: The end time of the last flush() that timed out, and the total duration, in seconds, of
+        #: this call and of the timed-out calls just before it.  ``exit_timeout`` subtracts the
+        #: duration.
         self._gave_up = (-_LONGEST, 0.0)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
@@ -167,9 +167,9 @@ class Runtime:
         """Deliver the accepted records, end all threads and close the sinks.
 
         Blocks up to ``timeout`` seconds in total (the option ``shutdown_timeout``
-        if it is None or not a number).  Records that are then still in memory, and
-        records that are logged later, are dropped, and :meth:`stats` counts them.
-        A second call does nothing.
+        if it is None or not a number).  Records that are neither delivered nor
+        on disk by then, and records that are logged later, are dropped, and :meth:`stats`
+        counts them.  A second call does nothing.
         """
         deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
         self.pipeline.closed = True  # set first: closed loggers read this attribute
@@ -189,7 +189,7 @@ class Runtime:
         process_exit.unregister(self)
 
     def prepare_exit(self) -> None:
-        """Start the threads that ``shutdown()`` needs, before the interpreter refuses new threads."""
+        """Start the threads for ``shutdown()`` before the interpreter refuses to start threads."""
         self.pipeline.start_threads()
 
     def stats(self) -> Stats:
@@ -321,7 +321,7 @@ def resolve_settings(settings: object, options: Mapping[str, Any]) -> Settings:
     """Return validated settings, in which ``options`` override ``settings``.
 
     Raises:
-        ConfigurationError: an option is wrong, or ``settings`` is not a ``Settings``.
+        ConfigurationError: an option is wrong, or ``settings`` is not a ``Settings`` object.
     """
     from fapilog.settings import Settings as Model  # noqa: PLC0415 - pydantic loads at configure
 
@@ -341,7 +341,7 @@ def named_options(
         before: the options that earlier calls set.  They are used if ``settings`` is None.
 
     Raises:
-        ConfigurationError: ``settings`` is neither None nor a ``Settings``.
+        ConfigurationError: ``settings`` is neither None nor a ``Settings`` object.
     """
     from fapilog.options.schema import kept, nested  # noqa: PLC0415 - pydantic loads at configure
     from fapilog.settings import Settings as Model  # noqa: PLC0415 - pydantic loads at configure
@@ -359,8 +359,8 @@ def check_processors(given: object) -> tuple[Processor, ...]:
     """Return the processors ``given`` as a tuple.
 
     Raises:
-        ConfigurationError: ``given`` is not iterable, or contains an object that is not
-            callable, a class, or a coroutine function.
+        ConfigurationError: ``given`` is not iterable, or contains a class, a coroutine
+            function or an object that is not callable.
     """
     fix = "pass a list of functions (record) -> record"
     if given is None:

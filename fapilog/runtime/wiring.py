@@ -57,7 +57,7 @@ def make_queues(
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    # The sinks are opened after all checks, because an error would leave them open.
+    # The sinks are opened after all checks, because a failed check would leave them open.
     make_sinks(settings, named.values(), resource)
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool

@@ -143,7 +143,7 @@ def telemetry(
 
 
 def _span_exporter(protocol: str) -> SpanExporter:
-    """Return the OpenTelemetry SDK's span exporter for ``protocol``, but protobuf for JSON."""
+    """Return the span exporter of the OpenTelemetry SDK, which uses protobuf instead of JSON."""
     wire = "grpc" if protocol == "grpc" else "http"
     module = import_module(f"opentelemetry.exporter.otlp.proto.{wire}.trace_exporter")
     exporter: SpanExporter = module.OTLPSpanExporter(timeout=3)
@@ -183,7 +183,7 @@ def serve(app: FastAPI) -> Iterator[str]:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,
-        log_config=None,  # without uvicorn's handlers, its records reach fapilog
+        log_config=None,  # stops uvicorn from adding handlers, so that its records reach fapilog
         log_level="info",
         lifespan="off",
         ws="none",

@@ -35,7 +35,7 @@ TOKEN: Final = _token({"sub": "ada", "scope": "orders"})
 SECRETS: Final = (PASSWORD, TOKEN, DATABASE.split("@")[0].rpartition(":")[2])
 
 
-@dataclass(frozen=True, eq=False)  # makes a call hashable, as a key of the report's dict
+@dataclass(frozen=True, eq=False)  # makes Call hashable, because the report uses it as a dict key
 class Call:
     """An HTTP request that the demo sends repeatedly, with a note for the printed report."""
 
@@ -56,7 +56,7 @@ class Exchange:
     seconds: float
 
 
-#: The HTTP requests of the demo.  They are repeated in this order until enough are sent.
+#: The HTTP requests of the demo, repeated in this order up to the requested number.
 ROUND: Final = (
     Call("GET", "/orders/1001"),
     Call("POST", "/orders", "", {"item": "teapot", "quantity": 2}),

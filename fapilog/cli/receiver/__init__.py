@@ -107,7 +107,7 @@ class Receiver:
         self.stop()
 
     def start(self) -> None:
-        """Start listening.
+        """Start listening for HTTP and gRPC requests.
 
         Raises:
             OSError: the HTTP port is in use.

@@ -212,7 +212,7 @@ def _unpack(body: bytes, encoding: str) -> bytes:
 def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
-    orjson.loads(body)  # rejects lone surrogates, NaN and deep nesting, unlike json
+    orjson.loads(body)  # rejects lone surrogates, NaN and deep nesting, unlike json.loads()
     fields = json.loads(body, object_hook=_with_base64_ids)
     if not isinstance(fields, dict):
         msg = f"a JSON object is expected, not {type(fields).__name__}"

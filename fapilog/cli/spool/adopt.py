@@ -91,7 +91,7 @@ def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:
-    """Print ``problem``, or if it is empty, that ``path`` was moved.  Return True if moved."""
+    """Print that ``path`` was moved, or why not.  Return True if ``problem`` is empty."""
     if problem:
         terminal.line(Text("✗", RED), f" kept {path}: {problem}")
     else:

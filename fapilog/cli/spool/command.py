@@ -211,7 +211,7 @@ def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -
     """
     found: set[Path] = set()
     if directory is not None:
-        return found  # it may belong to a service with other settings
+        return found  # the directory may belong to a service with other settings
     with contextlib.suppress(ConfigurationError):
         durables = [one for one in map(as_durable, configured_sinks(Settings()).values()) if one]
         known = {owner_of(one).directory: Credentials(credentials_of(one)) for one in durables}

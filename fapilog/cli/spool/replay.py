@@ -92,8 +92,7 @@ def _replay_sink(
 ) -> bool:
     """Send the records that ``report`` lists, and print the result.
 
-    The sink in ``sinks`` to which the records belong sends them.  Return True if all records were
-    delivered.
+    The matching sink in ``sinks`` sends the records.  Return True if all records were delivered.
     """
     durables = [one for one in map(as_durable, sinks.values()) if one is not None]
     durable = {owner_of(one).directory: one for one in durables}.get(report.path.name)
@@ -102,7 +101,7 @@ def _replay_sink(
         return False
     options = SpoolOptions(
         directory=root,
-        max_bytes=_UNLIMITED,  # a limit could leave directories of dead processes out
+        max_bytes=_UNLIMITED,  # a limit could exclude the records of some dead processes
         min_free=0,
         quarantine_bytes=settings.spool.quarantine_bytes,
     )

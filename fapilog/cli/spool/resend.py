@@ -182,7 +182,7 @@ class Resend(Delivery):
             return True
         self.problem = self.problem or f"refused: {parts[0][2]}"
         if may_stay or not all(self._quarantine.add(*part) for part in parts):
-            return False  # some records may be sent twice, but none get lost
+            return False  # keep the batch: records may be sent twice, but are not lost
         self.moved += sum(len(severities) for _, severities, _ in parts)
         return True
 
@@ -215,7 +215,7 @@ class Resend(Delivery):
             raise BackendAwayError(describe(error)) from error
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count the records of the first part of ``batch``, which was accepted, and remove it."""
+        """Count the records of the batch's first part, which was accepted, and remove the part."""
         self.rejected += outcome.rejected
         self.delivered += len(batch.parts.pop(0)) - outcome.rejected
         if outcome.message:
