@@ -1,9 +1,9 @@
-"""The command line: ``fapilog config``, ``check``, ``demo``, ``receive`` and ``spool``.
+"""The command-line program ``fapilog``.
 
-Each command is one module or one package with the command's name; ``app`` collects
-the commands, and ``terminal`` writes their output.  The commands need the extra
-``fapilog[cli]``, but demo and receive need ``fapilog[demo]``, which includes it.  Read
-``app`` first.
+The commands ``config``, ``check``, ``demo``, ``receive`` and ``spool`` are each implemented in
+a module or package of the same name.  The module ``app`` registers the commands, and the module
+``terminal`` writes their output.  ``demo`` and ``receive`` need the extra ``fapilog[demo]``; the
+other commands need the extra ``fapilog[cli]``.  Read the module ``app`` first.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line with ``arguments``.  If they are None, use those of the process.
+    """Run the program ``fapilog`` with ``arguments``, or with ``sys.argv[1:]`` if they are None.
 
     Raises:
-        SystemExit: always.  Its code is 0 on success, 1 if the command found a problem,
+        SystemExit: always.  The exit code is 0 on success, 1 if the command found a problem,
             2 for a wrong option, and 130 after Ctrl-C.
     """
     try:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments, prog_name="fapilog")
     except ConfigurationError as error:
         _fail(WRONG_USAGE, str(error))
-    except KeyboardInterrupt:  # typer handles Ctrl-C only while a command runs
+    except KeyboardInterrupt:  # typer handles Ctrl-C only while a command runs, not before
         sys.exit(INTERRUPTED)
     except OSError as error:  # for example, standard output is a file on a full disk
         _fail(1, str(error))

@@ -1,4 +1,4 @@
-"""The commands of ``fapilog``, collected in one typer application."""
+"""Registers all commands of the program ``fapilog`` in one typer application."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Accept ``--version``, the only option that precedes a command's name."""
+    """Accept the option ``--version``, which works without a command."""

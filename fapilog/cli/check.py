@@ -1,8 +1,8 @@
-"""``fapilog check``: sends one record through every configured sink and shows the answers.
+"""Implements ``fapilog check``, which sends a test record through every configured sink.
 
-A runtime makes the record, with the real settings, resource and redaction.  Then the
-command calls each sink's ``send`` once, without the runtime's queue and retries, so that
-it can show the sink's answer.
+The command logs the test record with the user's settings, so that the record has the usual
+resource and its secrets are masked.  Then it calls the method ``send`` of each sink once,
+without a queue or retries, so that it can print the result or the exact error.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-# Each row contains words, and the fix that is shown if one of the words occurs in the sink's
-# answer.  The first matching row wins.
+# Each row is a pair: texts to search for, and advice for the user.  ``fapilog check`` prints the
+# advice of the first row with a text that occurs in the error message of a sink.
 _NETWORK_FIXES: Final = (
     (("WRONG_VERSION",), "the backend does not use TLS: write http:// instead of https://"),
     (("not known", "lookup"), "check the host name"),
@@ -45,7 +45,7 @@ _NETWORK_FIXES: Final = (
     ),
 )
 _OTLP_FIXES: Final = (
-    (("use port 4318",), ""),  # the answer already contains this fix
+    (("use port 4318",), ""),  # the error message already contains the advice
     (
         ("disconnected",),
         "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -76,7 +76,8 @@ _LOKI_FIXES: Final = (
     (("HTTP 404", "HTTP 405"), "this address accepts no push; Loki's usual port is 3100"),
 )
 
-# By type of error: the text that the verdict begins with.  The first type that matches wins.
+# The exceptions of sinks, each with the word that begins the printed result.  The first class
+# that matches an exception applies.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),
@@ -85,12 +86,12 @@ _FAILURES: Final = (
 
 
 class Verdict(NamedTuple):
-    """The result of sending the record through one sink.
+    """The result of sending the test record through one sink.
 
     Attributes:
         delivered: whether the sink delivered the record.
-        text: the time that the delivery took, or the reason why it failed.
-        fix: what the user can do about a failure, or "" if that is not known.
+        text: the duration of the delivery, or the reason why it failed.
+        fix: advice for the user after a failure, or "".
     """
 
     delivered: bool
@@ -137,9 +138,9 @@ def check(
 
 
 def make_record(settings: Settings) -> LogRecord:
-    """Log one record through a runtime with these settings.  Return it as a sink gets it."""
+    """Log a test record with ``settings``, and return the record that a sink would receive."""
     memory = MemorySink()
-    # The user's levels and routes must not drop this record.
+    # Ignore the user's levels and routes, because they might drop the test record.
     open_to_all = {"level": INFO, "levels": {}, "routes": {}}
     with Runtime(settings.model_copy(update=open_to_all), sinks=memory) as runtime:
         runtime.get_logger("fapilog.check").info("fapilog check: this record can be ignored")
@@ -149,7 +150,7 @@ def make_record(settings: Settings) -> LogRecord:
 def send_to_console(
     terminal: Terminal, sinks: Mapping[str, Sink[Any]], record: LogRecord, timeout: float
 ) -> dict[str, Verdict]:
-    """Write the record to each console sink, under a heading.  Return the verdicts by name."""
+    """Write the record to each console sink.  Return a dict from sink names to results."""
     verdicts = {}
     for name, sink in sinks.items():
         if isinstance(sink, ConsoleSink):
@@ -161,7 +162,7 @@ def send_to_console(
 
 def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
     """Send ``record`` through ``sink``, then close the sink.  Blocks up to ``timeout`` seconds."""
-    sys.stdout.flush()  # keeps the order, because a console sink bypasses this buffer
+    sys.stdout.flush()  # a console sink bypasses this buffer, and its line must come after
     began = monotonic()
     try:
         with contextlib.closing(sink):

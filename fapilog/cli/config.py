@@ -1,4 +1,4 @@
-"""``fapilog config``: shows the value of every option, and its source."""
+"""Implements ``fapilog config``, which shows the value and the source of every option."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESOURCE_VARIABLE: Final = "OTEL_RESOURCE_ATTRIBUTES"
 
 
 class Entry(NamedTuple):
-    """An option: its name, its value without secrets, and the source of the value."""
+    """The name of an option, its value with secrets masked, and the source of the value."""
 
     name: str
     value: Any
@@ -42,7 +42,7 @@ def config(
     """
     settings = Settings()
     for spec in named_sinks(settings):
-        sink_of(spec, settings)  # raises ConfigurationError for a wrong option
+        sink_of(spec, settings)  # checks the options: may raise ConfigurationError
     sections = {
         "settings": list(settings_entries(settings)),
         **dict(otlp_sections(settings)),
@@ -62,12 +62,12 @@ def config(
 
 
 def named_sinks(settings: Settings) -> list[str]:
-    """Return the sinks that these settings select, as texts like ``console`` or ``otlp:URL``."""
+    """Return the sinks that ``settings`` select, such as ``["console", "otlp:URL"]``."""
     return [str(spec) for spec in wanted_sinks(settings)]
 
 
 def settings_entries(settings: Settings) -> Iterator[Entry]:
-    """Yield one entry per fapilog option, with a dotted name such as ``spool.directory``."""
+    """Yield an ``Entry`` for each option of fapilog, with a name such as ``spool.directory``."""
     origins = Settings.origins()
     for option, value in _options(settings):
         source = origins.source(option)
@@ -77,7 +77,7 @@ def settings_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each option's dotted name and value.  For a route, skip options that are not set."""
+    """Yield the dotted name and the value of each option.  Skip unset options of routes."""
     for name, value in group:
         option = prefix + name
         if isinstance(value, BaseModel):
@@ -94,7 +94,10 @@ def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def otlp_sections(settings: Settings) -> Iterator[tuple[str, list[Entry]]]:
-    """Yield, for each OTLP sink, a title and its options from OpenTelemetry's variables."""
+    """Yield a title and the options of each OTLP sink.
+
+    Most of these options are set by OpenTelemetry's environment variables.
+    """
     for spec in named_sinks(settings):
         if spec.partition(":")[0].lower() == "otlp":
             yield f"sink {mask_url(spec)}", list(_otlp_entries(spec, settings))
@@ -121,7 +124,7 @@ def _otlp_origin(option: str) -> str:
 
 
 def resource_entries(settings: Settings) -> Iterator[Entry]:
-    """Yield one entry per attribute of the resource, with secrets masked."""
+    """Yield an ``Entry`` for each attribute of the OpenTelemetry resource, with secrets masked."""
     attributes = detect_resource(None, settings.service_name).attributes
     redact = RedactProcessor(extra_fields=settings.redact_fields, allow=settings.redact_allow)
     given = os.environ.get(_RESOURCE_VARIABLE, "").split(",")
@@ -135,7 +138,7 @@ def resource_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _plain(option: str, value: Any) -> Any:
-    """Return ``value`` for output: severities as names, and URLs without credentials."""
+    """Return ``value`` as it is printed: a severity by its name, and a URL without credentials."""
     if isinstance(value, int) and option.endswith("level"):
         return _severity(value)
     if option == "file.mode":

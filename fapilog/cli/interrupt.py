@@ -1,4 +1,4 @@
-"""Handles Ctrl-C while a command loads its modules, and defines the exit codes."""
+"""Handles Ctrl-C while a command imports modules, and defines the exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: The exit code for a wrong option or environment variable, as in typer.
 WRONG_USAGE: Final = 2
-#: The exit code after Ctrl-C: 128 + SIGINT, as in shells.
+#: The exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells.
 INTERRUPTED: Final = 130
 
 
@@ -21,9 +21,10 @@ INTERRUPTED: Final = 130
 def quiet_interrupt() -> Iterator[None]:
     """End the process immediately if the user presses Ctrl-C inside the block.
 
-    The block must only import modules.  A KeyboardInterrupt would not be enough, because
-    some modules catch it during their import and raise another error.  Nothing changes if
-    the process has its own handler for SIGINT, or outside of the main thread.
+    The block must only import modules, because the process ends without any cleanup.
+    KeyboardInterrupt would not be sufficient: some modules catch it while they are imported, and
+    raise a different error.  This function does nothing in a thread other than the main thread,
+    or if the process has set a handler for SIGINT.
     """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -1,4 +1,4 @@
-"""``fapilog receive``: a small OTLP receiver that draws received traces on the terminal."""
+"""Implements ``fapilog receive``, an OTLP receiver that draws traces on the terminal."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 #: A trace that has a root span is drawn after this many seconds without new data.
 _WHOLE: Final = 1.0
-#: A trace without a root span is drawn after this many seconds without new data.  The SDK
-#: exports spans every 5 seconds, so the root span may arrive that much later.
+#: A trace without a root span is drawn after this many seconds without new data.  By default,
+#: the OpenTelemetry SDK exports spans every 5 seconds, so the root span may arrive late.
 _PATIENCE: Final = 10.0
-#: The seconds between two checks for new data.
+#: The interval, in seconds, between two checks for new data.
 _TICK: Final = 0.2
-#: The maximum number of records and spans in traces that are not drawn yet.  If it is
-#: exceeded, the oldest traces are drawn early.
+#: The maximum number of buffered records and spans.  If there are more, the oldest traces are
+#: drawn early.
 _KEEP: Final = 20_000
 
 
@@ -70,7 +70,7 @@ def receive(
 def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
     """Draw traces until Ctrl-C, or until at least ``most`` traces are drawn.  Blocks.
 
-    If ``most`` is 0, there is no limit.  Ctrl-C also draws the traces that still wait.
+    If ``most`` is 0, only Ctrl-C ends this function.  After Ctrl-C, it draws all buffered traces.
     """
     waiting = Waiting()
     drawn = 0
@@ -89,9 +89,9 @@ def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
 
 
 def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) -> int:
-    """Draw new records without a trace, and the traces that are complete at ``now``.
+    """Draw new records that belong to no trace, and the traces that are complete at ``now``.
 
-    If ``now`` is infinite, every waiting trace is complete.  Return the number of traces.
+    If ``now`` is infinite, draw all buffered traces.  Return the number of drawn traces.
     """
     show_untraced(terminal, waiting.add(*receiver.take(), now=monotonic()))
     traces = waiting.whole(now)
@@ -102,7 +102,7 @@ def _draw(terminal: Terminal, receiver: Receiver, waiting: Waiting, now: float) 
 
 @dataclass
 class Trace:
-    """The records and spans of one trace.  ``news`` is the time when the latest arrived."""
+    """The records and spans of one trace, and ``news``, the time when data last arrived."""
 
     trace_id: str
     logs: list[ReceivedLog] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Trace:
     news: float = 0.0
 
     def is_whole(self, now: float) -> bool:
-        """Whether the trace is probably complete, because no data has arrived for some time."""
+        """Return whether the trace is probably complete: no data has arrived for some time."""
         has_root = any(not span.span.parent_span_id for span in self.spans)
         return now - self.news >= (_WHOLE if has_root else _PATIENCE)
 
@@ -123,7 +123,7 @@ class Trace:
 
 
 class Waiting:
-    """The traces that are not drawn yet, oldest first."""
+    """A buffer of the traces that are not drawn yet, oldest first."""
 
     def __init__(self) -> None:
         self._traces: dict[str, Trace] = {}
@@ -153,7 +153,7 @@ class Waiting:
     def whole(self, now: float) -> list[Trace]:
         """Remove and return the traces that must be drawn at ``now``.
 
-        These are the complete traces, and the oldest traces if too much data waits.
+        These are the complete traces and, if too much data is buffered, the oldest traces.
         """
         size = sum(len(trace.logs) + len(trace.spans) for trace in self._traces.values())
         taken: list[Trace] = []
@@ -165,7 +165,7 @@ class Waiting:
 
 
 def show_untraced(terminal: Terminal, logs: Iterable[ReceivedLog]) -> None:
-    """Write the records without a trace, each with its time of day."""
+    """Write the records that belong to no trace, each with its time of day."""
     from fapilog.cli.timeline import draw_log  # noqa: PLC0415 - an extra
 
     for log in logs:

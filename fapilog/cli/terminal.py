@@ -1,4 +1,4 @@
-"""Writes the commands' output: colors, columns, and safe characters."""
+"""Writes the output of the ``fapilog`` commands to a terminal, with colors and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fapilog.sinks.terminal import wants_color
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# ANSI codes of styles.  The colors are among the 16 that every terminal theme defines.
+# ANSI codes of text styles.  Every terminal theme defines these colors.
 BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"
@@ -26,14 +26,14 @@ _MIN_WIDTH: Final = 80
 _USUAL_WIDTH: Final = 100
 _MAX_WIDTH: Final = 160
 _ELLIPSIS: Final = "…"
-# Matches the parts of a URL that may contain secrets: user and password, and the query.
+# Matches the parts of a URL that may contain secrets: user name, password and query.
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#\s]*@|(?<=\?).+")
 # ASCII replacements for characters that the encoding of standard output may not have.
 _PLAIN: Final = str.maketrans("│├┤└─·✓✗…", "|||`--+x~")
 
 
 class Text(NamedTuple):
-    """A piece of a line.  ``style`` is an ANSI code, or "" for plain text."""
+    """A piece of a line of text.  ``style`` is an ANSI code such as ``BOLD``, or ""."""
 
     text: str
     style: str = ""
@@ -60,7 +60,7 @@ class Terminal:
         self._stream.flush()
 
     def heading(self, text: str, note: str = "") -> None:
-        """Write an empty line, then a heading.  A ``note`` too long for this line follows below."""
+        """Write an empty line, then ``text`` and ``note``, on two lines if they are too long."""
         self.line()
         if len(text) + 2 + len(note) <= self.width:
             self.line(Text(text, BOLD), "  " if note else "", Text(note, DIM))
@@ -70,7 +70,7 @@ class Terminal:
             self.line("  ", Text(piece, DIM))
 
     def table(self, rows: Sequence[Sequence[Text | str]], indent: int = 2) -> None:
-        """Write rows, which have the same number of cells, in aligned columns."""
+        """Write ``rows`` in aligned columns.  All rows must have the same number of cells."""
         cells = [[_text(cell) for cell in row] for row in rows]
         widths = [max(len(cell.text) for cell in column) for column in zip(*cells, strict=True)]
         for row in cells:
@@ -93,7 +93,7 @@ def _text(piece: Text | str) -> Text:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with unprintable characters escaped, because they may control a terminal."""
+    """Escape unprintable characters in ``text``, because they could control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -103,7 +103,7 @@ def mark(*, passed: bool) -> Text:
 
 
 def cut(text: str, width: int) -> str:
-    """Escape ``text``.  If it is then longer than ``width``, cut it and end it with an ellipsis."""
+    """Escape ``text``.  If it is then longer than ``width``, cut it and append an ellipsis."""
     text = printable(text)
     if len(text) <= width:
         return text

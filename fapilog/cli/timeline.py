@@ -1,4 +1,4 @@
-"""Draws one trace on a terminal: its spans as a tree with bars, each record under its span."""
+"""Draws a trace on a terminal: its spans as a tree with bars, and each record under its span."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
     from fapilog.cli.receiver import ReceivedLog
 
-# Widths in columns.
+# The widths of a line's columns, in characters.
 _TIME_WIDTH: Final = 8
 _NAME_WIDTH: Final = 22
-# These two widths are used only if the trace has spans of several services.
+# The next two widths are used only if the trace has spans of several services.
 _SERVICE_WIDTH: Final = 10
 _WIDE_NAME_WIDTH: Final = 30
-_DURATION_WIDTH: Final = 18  # includes the word ERROR
+_DURATION_WIDTH: Final = 18  # a duration, and the word ERROR
 _SEVERITY_WIDTH: Final = 6
 _SCOPE_WIDTH: Final = 15
-_STATUS_ERROR: Final = 2  # STATUS_CODE_ERROR in OTLP
+_STATUS_ERROR: Final = 2  # OTLP's STATUS_CODE_ERROR
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _STYLES: Final = ((ERROR, RED), (WARN, YELLOW), (INFO, GREEN))
 
 #: The maximum depth of the tree; deeper spans are drawn as roots.
 _MAX_DEPTH: Final = 32
-#: Attributes whose values have more characters than this are drawn last, because the line is
-#: cut at the terminal's width, and a long value would hide the attributes after it.
+#: Attributes with values of more characters than this are drawn last: lines are cut at the
+#: terminal's width, so a long value would hide the attributes after it.
 _LONG: Final = 24
 
 
@@ -52,7 +52,7 @@ class Timeline:
         begins = [span.span.start_time_unix_nano for span in spans]
         self._begin = min(begins or [log.record.time_unix_nano for log in self._logs], default=0)
         self._end = max((span.span.end_time_unix_nano for span in spans), default=0)
-        #: By span id: the child spans and the records of the span, each with its time.
+        #: By span id, the child spans and the records of each span, with their times.
         self._inner: dict[str, list[tuple[int, ReceivedLog | ReceivedSpan]]] = {
             span.span_id: [] for span in spans
         }
@@ -69,7 +69,7 @@ class Timeline:
         self._name_width = _WIDE_NAME_WIDTH if several else _NAME_WIDTH
 
     def draw(self) -> None:
-        """Draw every span once, then the records that belong to no received span.
+        """Draw every span once, then the records that belong to none of the spans.
 
         A span whose parent is missing is a root.  Spans whose parents form a cycle come last.
         """
@@ -84,13 +84,13 @@ class Timeline:
     def _draw_span(self, span: ReceivedSpan, branch: str, margin: str, depth: int = 0) -> None:
         """Draw a span, then its records and child spans in the order of their times.
 
-        ``branch`` contains the tree's characters on the span's own line, and ``margin``
-        contains those on the lines below.
+        ``branch`` and ``margin`` are characters that draw the tree: ``branch`` begins the line of
+        the span, and ``margin`` begins the lines below it.
         """
         self._drawn.add(id(span))
         self._terminal.line(*self._bar(span, branch))
         content = sorted(self._inner[span.span_id], key=itemgetter(0))
-        self._inner[span.span_id] = []  # drawn once, even if another span has the same id
+        self._inner[span.span_id] = []  # not drawn again if another span has the same id
         for position, (_, entry) in enumerate(content, start=1):
             is_last = position == len(content)
             below = margin + ("   " if is_last else "│  ")
@@ -104,7 +104,7 @@ class Timeline:
         begin, end = span.span.start_time_unix_nano, span.span.end_time_unix_nano
         service = self._service_width
         room = self._terminal.width - _TIME_WIDTH - self._name_width - _DURATION_WIDTH - service
-        # The limits keep the bar in its column, even if the clock was set back.
+        # The bar must stay in its column, even if the clock was set back during the trace.
         scale = (room - 2) / max(self._end - self._begin, 1)
         left = min(max(int((begin - self._begin) * scale), 0), room - 2)
         bar = " " * left + "├" + "─" * min(int((end - begin) * scale), room - 2 - left)
@@ -176,7 +176,7 @@ def _exception(attributes: dict[str, Any]) -> str:
 
 
 def _pairs(attributes: dict[str, Any], hidden: Collection[str]) -> str:
-    """Return the attributes as one text like ``a=1 b=2``.  Attributes with long values are last."""
+    """Return the attributes as text, such as ``a=1 b=2``, with long values at the end."""
     shown = {
         name: value if isinstance(value, str) else json_text(value)
         for name, value in attributes.items()

@@ -1,6 +1,7 @@
 """Reads, checks and explains options; :class:`fapilog.settings.Settings` defines them.
 
-``sources`` reads the environment and the files, ``found`` decides whether to trust a
-file, ``types`` and ``schema`` describe options, ``explain`` writes the errors about
-them, and ``checks`` contains the rules for arguments.  Read ``sources`` first.
+The module ``sources`` reads the environment and configuration files, ``found`` decides whether
+to trust a file, ``types`` and ``schema`` describe the options, ``explain`` creates the messages
+about wrong options, ``checks`` contains rules for arguments, and ``arguments`` contains type
+hints.  Read ``sources`` first.
 """

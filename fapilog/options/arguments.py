@@ -1,8 +1,8 @@
 """The options as keyword arguments, for type checkers and completion in editors.
 
 Each class lists the options of a class in :mod:`fapilog.settings`.  The types include
-every form in which users may write a value, such as ``"10MB"`` for a size.  Only type
-checkers import this module.
+every form in which users may write a value, such as ``"10MB"`` for a size.  This module is
+imported only for type checking.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Path: TypeAlias = str | os.PathLike[str]
 Size: TypeAlias = int | str
 SecretText: TypeAlias = str | SecretStr
 Level: TypeAlias = int | str
-#: Names in a list, or in one text: ``"a, b"``.
+#: A list of names, or a string such as ``"a, b"``.
 Names: TypeAlias = str | Sequence[str]
-#: Pairs in a mapping, or in one text: ``"a=1, b=2"``.
+#: A mapping, or a string of pairs such as ``"a=1, b=2"``.
 Pairs: TypeAlias = str | Mapping[str, Any]
 Overflow: TypeAlias = Literal["block", "drop_newest", "drop_lowest", "spill"]
 
 
 class ConsoleArguments(TypedDict, total=False):
-    """The options of the sink ``console``: ``configure(console={"format": "json"})``."""
+    """The options of the sink ``console``, as in ``configure(console={"format": "json"})``."""
 
     stream: Literal["stdout", "stderr"]
     format: Literal["auto", "pretty", "json", "otel", "ecs", "gcp", "datadog", "lambda"]
@@ -84,7 +84,7 @@ class SpoolArguments(TypedDict, total=False):
 
 
 class RouteArguments(TypedDict, total=False):
-    """The options of a route: ``configure(routes={"otlp": {"level": "warn"}})``."""
+    """The options of a route, as in ``configure(routes={"otlp": {"level": "warn"}})``."""
 
     level: Level
     max_level: Level
@@ -96,7 +96,7 @@ class RouteArguments(TypedDict, total=False):
 
 
 class Arguments(TypedDict, total=False):
-    """The options that ``configure()`` and ``Runtime`` accept by name; see ``Settings``."""
+    """The options of ``Settings`` that ``configure()`` and ``Runtime`` accept as arguments."""
 
     config: Path | None
     service_name: str | None
@@ -131,7 +131,7 @@ class Arguments(TypedDict, total=False):
 
 
 class SettingsArguments(Arguments, total=False):
-    """The options that ``Settings`` accepts by name."""
+    """The keyword arguments of ``Settings``."""
 
     level: Level
     sinks: Names | None

@@ -1,7 +1,7 @@
-"""Rules for the values of arguments, and the errors about wrong values.
+"""Defines rules for the values of arguments, and raises errors about wrong values.
 
-``Settings`` checks its options with pydantic; sinks, routes, holds and
-integrations check their arguments with a :class:`Rule`.
+``Settings`` checks its options with pydantic.  Classes such as sinks and routes, and the
+integrations, check their arguments with a :class:`Rule`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """A test for the value of an option.  ``first | second`` allows what either rule allows.
+    """A test for the value of an option.
+
+    The rule ``a | b`` allows every value that the rule ``a`` or the rule ``b`` allows.
 
     Attributes:
         accepts: the function that returns True for an allowed value.
-        allowed: the description of the allowed values in errors.
+        allowed: the description of the allowed values, as it appears in errors.
     """
 
     accepts: Callable[[Any], bool]
@@ -87,9 +89,9 @@ def severity(option: str, value: Any, owner: str = "") -> int:
 
 
 def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
-    """Return the rule for a whole number from ``least`` to ``most``, or ``least`` or more.
+    """Return a rule for whole numbers from ``least`` to ``most``.
 
-    The description of the rule contains ``unit``, a plural such as ``bytes``.
+    If ``most`` is None, there is no upper limit.  Errors contain ``unit``, such as ``bytes``.
     """
     top = inf if most is None else most
     limits = f", {least} or more" if most is None else f" from {least} to {most}"
@@ -101,25 +103,25 @@ def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
 
 
 def one_of(*choices: object) -> Rule:
-    """Return the rule that allows only the values in ``choices``."""
+    """Return a rule that allows only the values in ``choices``."""
     *others, last = map(repr, choices)
     words = f"{', '.join(others)} or {last}" if others else last
-    kinds = tuple(map(type, choices))  # `in` may raise for other types, such as an array
+    kinds = tuple(map(type, choices))  # comparing other types, such as arrays, may raise
     return Rule(lambda value: isinstance(value, kinds) and value in choices, words)
 
 
 def instance_of(kind: type, words: str) -> Rule:
-    """Return the rule that allows the objects of a class; errors call them ``words``."""
+    """Return a rule that allows instances of ``kind``, which errors describe as ``words``."""
     return Rule(lambda value: isinstance(value, kind), words)
 
 
 def absolute_path(option: str, path: str | PathLike[str], owner: str = "") -> Path:
-    """Make a path absolute; ``~`` at its beginning stands for a home directory.
+    """Return ``path`` as an absolute path, with ``~`` replaced by the home directory.
 
     Errors name the ``option`` and its ``owner``.
 
     Raises:
-        ConfigurationError: there is no such home directory, or no working directory.
+        ConfigurationError: the home directory or the working directory does not exist.
     """
     from pathlib import Path  # noqa: PLC0415 - `import fapilog` does not need it
 
@@ -133,15 +135,15 @@ def absolute_path(option: str, path: str | PathLike[str], owner: str = "") -> Pa
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is an int or a float, but not a bool or NaN."""
+    """Return whether ``value`` is an int or a float, but not a bool or NaN."""
     return isinstance(value, (int, float)) and type(value) is not bool and value == value  # noqa: PLR0124 - False for NaN
 
 
 def names(option: str, value: Any, example: str) -> tuple[str, ...]:
-    """Return the names in ``value``, a list or another iterable of str.
+    """Return the names in ``value``, which must be a list or another iterable of str.
 
     Raises:
-        ConfigurationError: ``value`` is not a list of str.  The error shows ``example``, a
+        ConfigurationError: ``value`` is not an iterable of str.  The error shows ``example``, a
             correct list.
     """
     is_list = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
@@ -153,7 +155,7 @@ def names(option: str, value: Any, example: str) -> tuple[str, ...]:
 
 NONE: Final = Rule(lambda value: value is None, "None")
 TRUE_OR_FALSE: Final = instance_of(bool, "True or False")
-#: Allows a number of seconds above 0, including infinity.
+#: A rule that allows a number of seconds above 0, including infinity.
 SECONDS: Final = Rule(
     lambda value: is_number(value) and value > 0, "a number of seconds, more than 0"
 )

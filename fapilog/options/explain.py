@@ -1,4 +1,4 @@
-"""Writes the errors about wrong options, without their values, which may be secret."""
+"""Creates the messages about wrong options, without their values, which may be secret."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
     from fapilog.options.sources import Origins, Source
 
-# The minimum similarity of a misspelled name to an option, from 0 to 1, as difflib measures.
+# The minimum similarity, from 0 to 1 as in difflib, of a misspelled name to a suggested option.
 _SIMILAR: Final = 0.6
 _VERY_SIMILAR: Final = 0.85
 _GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
-# By pydantic's error type: a description of the allowed values.  The format .15g writes the
-# limit 0.0 as 0.
+# Descriptions of the allowed values, by pydantic's error type.  ``.15g`` formats 0.0 as ``0``.
 _ALLOWED: Final[Mapping[str, str]] = {
     "literal_error": "{expected}",
     "bool_parsing": "true or false",
@@ -60,9 +59,9 @@ def explain(error: ValidationError, model: type[BaseModel], origins: Origins) ->
     The line says where the user set the option, how to fix it, and what the option does.
 
     Args:
-        error: the error of pydantic.
-        model: the class of the options.
-        origins: the sources that set the options.
+        error: the error that pydantic raised.
+        model: the pydantic class that defines the options.
+        origins: the sources from which the options were read.
     """
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
@@ -95,9 +94,9 @@ def _explain_one(
 
 
 def _fix(details: Sequence[ErrorDetails]) -> str:
-    """Return the fix for a wrong value.
+    """Return the text that says how to correct a wrong value.
 
-    If the type of the option is a union, ``details`` contains an error for each of its types.
+    ``details`` are the errors about one option: one error per type if its type is a union.
     """
     allowed = [
         _ALLOWED[detail["type"]].format(**detail.get("ctx", {}))
@@ -113,10 +112,10 @@ def _fix(details: Sequence[ErrorDetails]) -> str:
 
 
 def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] = repr) -> str:
-    """Return the fix for an option that does not exist.
+    """Return the text that says how to correct the name of an option that does not exist.
 
-    The fix names a similar option, or else all options of the group.  ``spelling`` writes
-    each name as users write it in the source with the wrong option.
+    The text suggests a similar option, or lists all options of the group.  ``spelling`` converts
+    an option's name to the form of the source, such as the name of an environment variable.
     """
     group, _, name = option.rpartition(".")
     kind = kind_at(model, group) if group else model
@@ -125,9 +124,9 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     own = {one: prefix + one for one in names}
     all_names = list(option_names(model))
     everywhere = {one.rpartition(".")[2]: one for one in reversed(all_names)}
-    everywhere |= {one: one for one in all_names}  # console_format gets console.format suggested
-    # A correct name in the wrong group is more likely than a bad misspelling, so all groups
-    # are searched before less similar names.
+    everywhere |= {one: one for one in all_names}  # for console_format, suggest console.format
+    # A correct name in the wrong group is more likely than a bad misspelling, so very similar
+    # names in all groups are tried before less similar names in this group.
     for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):
         near = closest(name, known, similarity)
         if near:
@@ -136,9 +135,9 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
 
 
 def closest(name: str, known: Iterable[str], similarity: float = _SIMILAR) -> str:
-    """Return the known name that ``name`` probably misspells, or "" if none is similar.
+    """Return the most similar name in ``known``, or "" if all names are too different.
 
-    ``similarity`` is the required minimum from 0 to 1, as difflib measures it.
+    ``similarity`` is the required similarity from 0 to 1, as measured by difflib.
     """
     plain = {_plain(one): one for one in known}
     near = difflib.get_close_matches(_plain(name), plain, 1, cutoff=similarity)

@@ -1,8 +1,8 @@
 """Decides whether a configuration file in the working directory belongs to the application.
 
-A tool that runs inside another person's directory must not obey a file there: the
-file could send records to a stranger.  If the user did not name a file and no code in
-the file's directory is running, the file may set only options that are marked as harmless.
+If a user runs a program inside another person's directory, a configuration file in this
+directory must not control the program: it could send the records to a stranger.  So a file may
+set only harmless options, unless the user named the file or code in its directory is running.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-#: Marks an option that even an untrusted file may set.  Such an option names no
-#: destination, loads no code, weakens no protection and takes no resources.
+#: The pydantic metadata of an option that even an untrusted file may set.  Such an option does not
+#: set a destination, load code, weaken a protection or use resources.
 HARMLESS: Final[dict[str, Any]] = {"harmless": True}
-#: Marks a level that an untrusted file may lower.  The file may not raise it above the
-#: default, which would hide records.
+#: The pydantic metadata of a level that an untrusted file may lower.  The file must not raise the
+#: level above its default, because that would hide records.
 HARMLESS_IF_LOWER: Final[dict[str, Any]] = {"harmless": "if lower"}
 
-#: The maximum size of a file in bytes; a larger file is an error.
+#: The maximum size, in bytes, of a configuration file; a larger file raises an error.
 _MAX_BYTES: Final = 1 << 20
 _INSTALLED: Final = {"site-packages", "dist-packages"}
-# O_NONBLOCK, because without it open() would wait if the path were a pipe without a writer.
+# Without O_NONBLOCK, open() would block if the path were a named pipe without a writer.
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def read(path: Path) -> tuple[bytes, bool]:
-    """Return a file's content, and True if the file belongs to this user or root.
+    """Return the content of a file, and whether it is safe from changes by other users.
 
-    The second value is False if another user owns the file, or everyone may write to it.
-    Does not block: only a regular file is read.
+    The second value is True if this user or root owns the file and not everyone may write to
+    it.  Does not block, because only regular files are read.
 
     Raises:
-        FileNotFoundError: there is no file, or its directory cannot be searched.
+        FileNotFoundError: the file does not exist, or its directory cannot be searched.
         OSError: the file cannot be read, is not a regular file, or is too large.
     """
     if not os.access(path.parent, os.X_OK):
@@ -58,9 +58,9 @@ def read(path: Path) -> tuple[bytes, bool]:
 
 
 def _is_own(status: os.stat_result, *, link: bool = False) -> bool:
-    """Whether this user or root owns a file, and not everyone may write to it.
+    """Return whether this user or root owns a file, and not everyone may write to it.
 
-    If ``link`` is True, ``status`` is that of a symbolic link, whose permissions do not count.
+    If ``link`` is True, the file is a symbolic link, whose permissions have no effect.
     """
     if not hasattr(os, "geteuid"):
         return True
@@ -69,9 +69,9 @@ def _is_own(status: os.stat_result, *, link: bool = False) -> bool:
 
 
 def belongs_to_application(path: Path) -> bool:
-    """Whether the directory of ``path`` contains the main program or its running modules.
+    """Return whether the directory of ``path`` contains the main program or a running module.
 
-    A running module is one whose code is on the stack of this thread.
+    A module is running if one of its functions is on the call stack of this thread.
     """
     try:
         directory = path.absolute().parent.resolve()
@@ -81,14 +81,14 @@ def belongs_to_application(path: Path) -> bool:
 
 
 def _running_files() -> Iterator[str]:
-    """Yield the files of the main program and of the modules that run on this thread.
+    """Yield the files of the main program and of the modules on this thread's call stack.
 
-    The names come from the modules.  Those in code objects are not used, because any
-    program can compile code under any file name.
+    The paths come from the modules' ``__file__``, not from code objects, because a program can
+    compile code under any file name.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    # With zero-code instrumentation, the main program is not loaded yet.  Its file is then
-    # the first argument of the interpreter.
+    # With OpenTelemetry's zero-code instrumentation, the main program is not loaded yet, so its
+    # file is the first argument of the interpreter.
     yield main or next(iter(sys.orig_argv[1:]), "")
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only access to the callers
     seen: set[int] = set()
@@ -101,7 +101,7 @@ def _running_files() -> Iterator[str]:
 
 
 def _is_within(file: str, directory: Path) -> bool:
-    """Whether a file is in the directory, and is not part or a script of an installed package."""
+    """Return whether ``file`` is in ``directory`` and does not belong to an installed package."""
     if not file or file.startswith(("<", "-")):
         return False
     try:
@@ -113,17 +113,17 @@ def _is_within(file: str, directory: Path) -> bool:
             and scripts != resolved.parent
             and not is_installed(resolved)
         )
-    except (OSError, RuntimeError, ValueError):  # a loop of links, or an invalid name
+    except (OSError, RuntimeError, ValueError):  # a loop of symbolic links, or an invalid path
         return False
 
 
 def is_installed(file: str | Path) -> bool:
-    """Whether a file is in a directory of installed packages, such as ``site-packages``."""
+    """Return whether ``file`` is in a directory of packages, such as ``site-packages``."""
     return not _INSTALLED.isdisjoint(Path(file).parts)
 
 
 def is_harmless(field: FieldInfo, value: Any) -> bool:
-    """Whether even an untrusted file may set an option to ``value``."""
+    """Return whether even an untrusted file may set the option ``field`` to ``value``."""
     if field.json_schema_extra == HARMLESS_IF_LOWER:
         return bool(value <= field.default)
     return field.json_schema_extra == HARMLESS

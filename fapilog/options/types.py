@@ -1,7 +1,7 @@
-"""The types of options.
+"""Defines the pydantic types of options.
 
-Users may write a list as ``a, b`` and pairs as ``a=1, b=2``, because JSON is hard to
-write in an environment variable.  JSON works too.
+Users may write a list as ``a, b`` and a mapping as ``a=1, b=2``, because JSON is hard to write
+in an environment variable.  JSON works too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EVERYTHING: Final = 0o777
 
 
 class OptionGroup(BaseModel):
-    """Base class of a group of options, which is a table in a file."""
+    """Base class of a group of options, which is a table in a TOML file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -41,7 +41,7 @@ def _decoded(value: object) -> object:
 
 
 def _split(value: object) -> object:
-    """Return ``["a", "b"]`` for ``"a, b"``, and other values unchanged."""
+    """Convert ``"a, b"`` to ``["a", "b"]``.  Return values other than str unchanged."""
     value = _decoded(value)
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -49,7 +49,7 @@ def _split(value: object) -> object:
 
 
 def _pairs(value: object) -> object:
-    """Return ``{"a": "1", "b": "2"}`` for ``"a=1, b=2"``, and a flat copy of a table."""
+    """Convert ``"a=1, b=2"`` to ``{"a": "1", "b": "2"}``.  Flatten mappings to dotted names."""
     value = _decoded(value)
     if isinstance(value, str):
         parts = [part.partition("=") for part in value.split(",") if part.strip()]
@@ -61,9 +61,10 @@ def _pairs(value: object) -> object:
 
 
 def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield dotted names and their values.
+    """Yield the dotted name and the value of each item in nested mappings.
 
-    TOML reads the key ``app.db`` as the key ``db`` in a table ``app``, but here it is a name.
+    TOML parses the key ``app.db`` as the key ``db`` in a table ``app``, but in these options,
+    ``app.db`` is a single name.
     """
     for name, value in table.items():
         if isinstance(value, Mapping):
@@ -73,7 +74,7 @@ def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[
 
 
 def _names_or_pairs(value: object) -> object:
-    """Return ``["a", "b=1"]`` for ``"a, b=1"``, and a flat copy of a table."""
+    """Convert ``"a, b=1"`` to ``["a", "b=1"]``.  Flatten mappings to dotted names."""
     value = _decoded(value)
     return dict(_flattened(value)) if isinstance(value, Mapping) else _split(value)
 
@@ -91,7 +92,7 @@ def _permissions(value: object) -> object:
 
 
 def _named_severities(value: dict[str, Severity]) -> dict[str, Severity]:
-    """Return the severities with their names in capitals; refuse ``OFF``."""
+    """Convert the names to upper case.  Raise a ValueError if a severity is ``OFF``."""
     for name, severity in value.items():
         if severity == OFF:
             msg = f"{name}: off is not the severity of a record"
@@ -114,7 +115,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=86_400)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
-#: A number of bytes above 0, also written ``10MB`` or ``64MiB``.
+#: A number of bytes above 0, which users may also write as ``10MB`` or ``64MiB``.
 Bytes = Annotated[ByteSize, Field(gt=0)]
-#: The permission bits of a file, also written as octal text: ``"640"``.
+#: The permission bits of a file, which users may also write as octal text, such as ``"640"``.
 Mode = Annotated[int, BeforeValidator(_permissions)]

@@ -1,10 +1,10 @@
-"""Runtimes, which ``configure()`` creates, and the default runtime of the process.
+"""Contains ``Runtime``, the object that connects loggers, a processing pipeline and sinks.
 
-``runtime`` joins loggers, a pipeline and sinks; ``wiring`` turns settings and
-sinks into sending queues; ``default`` holds the runtime that the functions of
-``fapilog`` use; ``metrics`` shows a ledger to Prometheus.  ``fapilog``, ``cli``,
-``core``, ``otel`` and ``testing`` import this package; the engine and the sinks
-must not.  Read ``runtime`` first.
+The module ``runtime`` defines the class, and ``wiring`` creates a queue for each sink from the
+settings.  ``default`` manages the runtime that ``fapilog.configure()`` creates, ``callers``
+detects packages that overwrite the application's configuration, and ``metrics`` exports
+statistics to Prometheus.  The packages ``fapilog.engine`` and ``fapilog.sinks`` must not import
+this package.  Read ``runtime`` first.
 """
 
 import sys
@@ -13,7 +13,10 @@ from typing import NoReturn
 
 
 class _Package(ModuleType):
-    """Raises an error with a hint if code calls ``runtime()``, a function in fapilog 0.18."""
+    """A module class that raises a TypeError if code calls ``fapilog.runtime()``.
+
+    In fapilog 0.18, ``fapilog.runtime`` was a function.
+    """
 
     def __call__(self, *_args: object, **_options: object) -> NoReturn:
         msg = (

@@ -1,4 +1,4 @@
-"""Announces a conflict: an application and an installed package both configure fapilog."""
+"""Reports on stderr that an application and an installed package both configure fapilog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-#: fapilog and its integrations, which call configure() on behalf of the application.
+#: The packages of fapilog, which call configure() on behalf of the application.
 _ITS_OWN: Final = frozenset({"fapilog", "fapilog_fastapi", "pytest_fapilog"})
 
 
@@ -33,7 +33,7 @@ class Caller(NamedTuple):
 
 
 def caller_of(frame: FrameType) -> Caller | None:
-    """Return the code that runs in ``frame``, or None for fapilog and its integrations."""
+    """Return the ``Caller`` for the code of ``frame``, or None if it is a package of fapilog."""
     package = str(frame.f_globals.get("__name__")).partition(".")[0]
     if package in _ITS_OWN:
         return None
@@ -42,14 +42,15 @@ def caller_of(frame: FrameType) -> Caller | None:
 
 
 def announce_change(names: Sequence[str], now: Caller | None, before: Caller | None) -> None:
-    """Announce that ``now`` changes the configuration of ``before``.
+    """Report on stderr that ``now`` changes a configuration that ``before`` made.
 
-    Announces nothing if both are the same package, or neither is an installed package.
+    Does nothing if both callers are the same package, if neither caller is an installed package,
+    or if a caller is None.
 
     Args:
-        names: the arguments that ``now`` changes.
-        now: the code that calls ``configure()``, or None if it is not known.
-        before: the code that called ``configure()`` before, or None.
+        names: the names of the arguments of ``configure()`` that change.
+        now: the code that calls ``configure()``, or None.
+        before: the code that called ``configure()`` earlier, or None.
     """
     if now is None or before is None or now.package == before.package:
         return

@@ -1,9 +1,9 @@
-"""The default runtime, which the functions of ``fapilog`` use.
+"""Manages the default runtime, which functions such as ``fapilog.flush()`` use.
 
-Its state is one object, :data:`state`.  Loggers may be created and used at any
-time.  Before the first ``configure()``, a log call configures fapilog from the
-environment.  After ``shutdown()``, records are counted and dropped until
-``configure()`` is called again.
+The object :data:`state` stores the default runtime.  Loggers may be created and used at any
+time: if fapilog is not configured yet, the first log call configures it from the environment.
+After ``shutdown()``, records are dropped, and the statistics count them, until ``configure()``
+is called again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The arguments of the ``configure()`` calls that are in force.
+    """The combined arguments of all ``configure()`` calls since the last reset or shutdown.
 
     Attributes:
         settings: the settings that result from the arguments.
@@ -49,7 +49,8 @@ class Configuration:
         processors: the argument ``processors``.
         resource: the argument ``resource``.
         options: the options that the calls set.
-        caller: the code of the last call with arguments, or None if it is not known.
+        caller: the code that last called ``configure()`` with arguments, or None if this was
+            a package of fapilog.
     """
 
     settings: Settings
@@ -61,16 +62,16 @@ class Configuration:
 
 
 class DefaultState:
-    """The default runtime and the loggers that outlive it.
+    """The default runtime, and the loggers, which stay in use if the runtime is replaced.
 
     Attributes:
         lock: the lock that protects changes of the other attributes.
-        runtime: the runtime of the last ``configure()``, open or closed.
-        made_from: the arguments from which ``runtime`` was made, or None.
-        is_configuring: True while the thread that holds the lock is inside ``configure()``.
-        fork_patience: the longest time, in seconds, for which a fork waits until another
-            thread leaves ``configure()``.
-        registry: the loggers.
+        runtime: the runtime that ``configure()`` created last, open or closed, or None.
+        made_from: the configuration from which ``runtime`` was created, or None.
+        is_configuring: True while the thread that owns the lock is inside ``configure()``.
+        fork_patience: the longest time, in seconds, that a fork waits for a thread that is
+            inside ``configure()``.
+        registry: the registry of all loggers.
     """
 
     def __init__(self) -> None:
@@ -83,25 +84,25 @@ class DefaultState:
 
     @property
     def in_force(self) -> Configuration | None:
-        """The configuration of the present runtime, or None after its shutdown."""
+        """The configuration of the default runtime, or None if it does not exist or is closed."""
         is_open = self.runtime is not None and not self.runtime.pipeline.closed
         return self.made_from if is_open else None
 
     def before_fork(self) -> None:
         """Wait until no other thread is inside :func:`configure`.
 
-        Otherwise the child process would inherit the import locks of that thread.  The wait
-        has a limit, because the other thread may need a lock that the forking thread holds.
+        Without this wait, the child process could inherit locked import locks.  The wait has a
+        time limit, because the other thread may itself wait for a lock of the forking thread.
         """
         self.lock.acquire(timeout=self.fork_patience)
 
     def after_fork_in_parent(self) -> None:
-        """Release the lock, so that other threads can configure."""
-        with contextlib.suppress(RuntimeError):  # before_fork() did not get the lock
+        """Release the lock that :meth:`before_fork` acquired."""
+        with contextlib.suppress(RuntimeError):  # before_fork() timed out without the lock
             self.lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Replace the lock, which may belong to a thread of the parent."""
+        """Replace the lock, which a thread of the parent process may have acquired."""
         self.lock = threading.RLock()
         self.is_configuring = False
         self.registry.after_fork()
@@ -119,36 +120,36 @@ def configure(
 ) -> Runtime:
     """Configure the default runtime from arguments, environment and files.
 
-    A second call changes only what it names; everything else keeps the values of
-    the earlier calls, including the levels of :func:`set_level`.  ``reset=True``
-    and :func:`shutdown` forget the earlier calls.  If options change, the loggers
-    move to a new runtime and the previous runtime is shut down, which blocks for at
-    most its ``shutdown_timeout``.  Thread-safe.
+    A second call changes only the options that it passes; all other options keep the values
+    of earlier calls, and loggers keep the levels that :func:`set_level` set.
+    ``reset=True`` and :func:`shutdown` discard the arguments of earlier calls.  If an option
+    changes, the loggers move to a new runtime, and the previous runtime is shut down, which
+    blocks for at most its ``shutdown_timeout``.  Thread-safe.
 
     If an installed package and the application both configure fapilog, a line on
     stderr names the file and the line of both calls.
 
     Args:
-        settings: the settings, which set all options.  If None, the options that no call
-            sets come from the environment and files.
-        reset: whether to forget the arguments of earlier calls.
+        settings: an object with the values of all options.  If it is None, options that no
+            call sets are read from the environment and from configuration files.
+        reset: whether to discard the arguments of earlier calls.
         sinks: the sinks, or their names as in the option ``sinks``.
-        processors: the functions ``(record) -> record or None``, in order.  None drops the
-            record.
+        processors: the functions that are called for each record, in this order.  A function
+            returns the record, or None to drop it.
         level: the lowest enabled severity: a name, a ``Severity`` or a level of
             :mod:`logging`.
-        resource: the attributes that override the detected ones and ``service_name``,
-            or a complete resource.
-        **options: other options of :class:`fapilog.Settings`.  An option of a group is
-            written ``console={"format": "json"}``; a later call keeps the options of
-            the group that it does not name.
+        resource: attributes, which override detected attributes and ``service_name``, or a
+            complete resource.
+        **options: other options of :class:`fapilog.Settings`.  A group of options is a dict,
+            such as ``console={"format": "json"}``; options that are not in the dict keep the
+            values of earlier calls.
 
     Returns:
         The default runtime.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it and the
-            fix.  The previous configuration stays in force.
+        ConfigurationError: an option is wrong; the message names the option and the
+            fix.  The previous configuration stays in use.
     """
     named: dict[str, Any] = {**options} if level is None else {**options, "level": level}
     arguments = {"sinks": sinks, "processors": processors, "resource": resource}
@@ -162,7 +163,7 @@ def configure(
                 state.made_from = wanted
                 return state.runtime
             words = [*named, *given, *(["settings"] if settings else []), *["reset"] * reset]
-            if words:  # the first log call passes no arguments, so its caller does not count
+            if words:  # the caller is recorded only if it passed arguments
                 wanted = _with_caller(wanted, words, sys._getframe(1), before)  # noqa: SLF001
             keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
             return _put_in_force(wanted, keeps_levels=keeps_levels)
@@ -176,12 +177,12 @@ def _wanted(
     given: Mapping[str, Any],
     before: Configuration | None,
 ) -> Configuration:
-    """Return the configuration that a call asks for.
+    """Return the configuration that results from a call of ``configure()``.
 
     Args:
         settings: the argument ``settings``, which sets all options, or None.
         named: the options that the call sets.
-        given: the arguments ``sinks``, ``processors`` and ``resource``, if the call has them.
+        given: the arguments ``sinks``, ``processors`` and ``resource`` that are not None.
         before: the configuration that the call changes, or None.
     """
     from fapilog.runtime import runtime as runtimes  # noqa: PLC0415 - pydantic loads here
@@ -207,7 +208,10 @@ def _wanted(
 def _with_caller(
     wanted: Configuration, names: Sequence[str], frame: FrameType, before: Configuration | None
 ) -> Configuration:
-    """Add the caller to a configuration; announce a change of another package's options."""
+    """Return ``wanted`` with the calling code as its ``caller``.
+
+    Reports on stderr if a package changes the configuration of a different package.
+    """
     from fapilog.runtime.callers import announce_change, caller_of  # noqa: PLC0415 - see configure
 
     caller = caller_of(frame)
@@ -216,9 +220,9 @@ def _with_caller(
 
 
 def _put_in_force(wanted: Configuration, *, keeps_levels: bool) -> Runtime:
-    """Replace the default runtime, and adapt :mod:`logging` and the OTel provider to it.
+    """Replace the default runtime; adapt :mod:`logging` and OpenTelemetry's logger provider.
 
-    If ``keeps_levels`` is true, changes by :func:`set_level` stay in force.
+    If ``keeps_levels`` is True, loggers keep the levels that :func:`set_level` set.
     """
     levels = state.registry.levels
     was_open = state.in_force is not None
@@ -236,10 +240,10 @@ def _put_in_force(wanted: Configuration, *, keeps_levels: bool) -> Runtime:
 
 
 def _change_over(wanted: Configuration) -> Runtime:
-    """Replace the present runtime with a new one.
+    """Replace the default runtime with a new runtime for the configuration ``wanted``.
 
-    If that fails, the present runtime stays.  If it had to be shut down first, it is made
-    again.
+    If the new runtime cannot be created, the previous runtime stays in use, or is created again
+    if it had to be shut down first.
     """
     previous, before = state.runtime, state.in_force
     if previous is not None and _shared(wanted.sinks, state.made_from):
@@ -274,34 +278,35 @@ def _shared(sinks: Iterable[object] | None, before: Configuration | None) -> boo
 
 
 def get_logger(name: str = "", /, **bound: Any) -> Logger:
-    """Return the logger of ``name``, whose records carry the ``bound`` fields.
+    """Return a logger called ``name``, which adds the attributes ``bound`` to its records.
 
     Works before ``configure()``.  Thread-safe; does not block.
 
     Args:
-        name: the logger's name, usually ``__name__``; dotted names inherit levels.
+        name: the logger's name, usually ``__name__``.  The logger ``a.b`` inherits the level
+            of the logger ``a``.
         **bound: the attributes that every record of this logger gets.
 
     Raises:
-        TypeError: ``name`` is passed as a keyword, or an argument is one of fapilog 0.18,
-            such as ``preset``.
+        TypeError: ``name`` is passed as a keyword, or an argument existed only in fapilog
+            0.18, such as ``preset``.
     """
     return Logger(state.registry.core(name), bound_fields(name, bound))
 
 
 def get_async_logger(name: str = "", /, **bound: Any) -> AsyncLogger:
-    """Return the logger of ``name`` for coroutines: ``await log.info(...)``."""
+    """Return a logger called ``name`` with async methods: ``await log.info("text")``."""
     return AsyncLogger(state.registry.core(name), bound_fields(name, bound))
 
 
 def set_level(level: int | str | None, logger: str = "") -> None:
-    """Immediately change the level of a logger and of the loggers below it.
+    """Change the level of a logger and of its child loggers, with immediate effect.
 
-    If nothing is configured yet, first configures fapilog from the environment.
+    If fapilog is not configured yet, this call first configures it from the environment.
 
     Args:
-        level: a name, a ``Severity`` or a level of :mod:`logging`; or None to inherit the
-            parent's level again.
+        level: the lowest enabled severity: a name, a ``Severity`` or a level of
+            :mod:`logging`; or None to inherit the parent's level again.
         logger: the dotted name of the logger, or "" to change the default of all loggers.
 
     Raises:
@@ -312,13 +317,14 @@ def set_level(level: int | str | None, logger: str = "") -> None:
 
 
 def flush(timeout: float | None = None) -> bool:
-    """Wait until every sink has settled the records that were logged before this call.
+    """Wait until all records that were logged before this call are delivered or dropped.
 
-    Blocks up to ``timeout`` seconds (30 if it is None or not a number), so do not
-    call it in the thread of an event loop.
+    While a backend is down, its records need only be stored on disk, if its sink has a spool.
+    Blocks up to ``timeout`` seconds (30 if it is None or not a number), so do not call this
+    function in the thread of an event loop.
 
     Returns:
-        False if the time limit passed first.
+        False if the time limit was exceeded, else True.
     """
     runtime = state.runtime
     return True if runtime is None else runtime.flush(timeout)
@@ -327,9 +333,9 @@ def flush(timeout: float | None = None) -> bool:
 def shutdown(timeout: float | None = None) -> None:
     """Deliver the accepted records, end all threads and undo :func:`configure`.
 
-    Blocks up to ``timeout`` seconds (the option ``shutdown_timeout`` if None).
-    The interpreter's exit does the same.  Records that are logged later are
-    dropped and counted, until :func:`configure` is called again.
+    Blocks up to ``timeout`` seconds (the option ``shutdown_timeout`` if None).  The exit of
+    the interpreter has the same effect.  Records that are logged later are dropped, and
+    :func:`stats` counts them, until :func:`configure` is called again.
     """
     uninstall_stdlib()
     hooks = sys.modules.get("fapilog.bridges.hooks")
@@ -342,7 +348,10 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def stats() -> Stats:
-    """Return the ledger of the default runtime, which stays readable after a shutdown."""
+    """Return the statistics of the default runtime, such as the number of dropped records.
+
+    They can also be read after :func:`shutdown`.
+    """
     from fapilog.delivery.ledger import Stats  # noqa: PLC0415 - loaded only when it is needed
 
     runtime = state.runtime
@@ -350,18 +359,18 @@ def stats() -> Stats:
 
 
 def get_runtime() -> Runtime | None:
-    """Return the default runtime, open or shut down, or None if nothing is configured yet.
+    """Return the default runtime, open or shut down, or None if fapilog is not configured yet.
 
-    Configures nothing.  Thread-safe; does not block.
+    Does not configure fapilog.  Thread-safe; does not block.
     """
     return state.runtime
 
 
 def target() -> Runtime | None:
-    """Return the default runtime to a bridge; configure fapilog if nothing did so before.
+    """Return the runtime for records of other logging libraries.
 
-    After a shutdown, returns the closed runtime, which drops and counts records.
-    Never raises.
+    If fapilog is not configured yet, configures it from the environment.  After a shutdown,
+    returns the closed runtime, which drops all records and counts them.  Never raises.
     """
     if state.runtime is None:
         _configure_on_first_use()
@@ -371,16 +380,16 @@ def target() -> Runtime | None:
 def install_stdlib(level: int | str | None = None, logger: str | None = None) -> None:
     """Send records of the :mod:`logging` module to the default runtime.
 
-    The records of all loggers, propagating or not, arrive exactly once, even if
+    Each record of every logger, propagating or not, arrives exactly once, even if
     other code configures ``logging`` before or after this call, or if
-    OpenTelemetry's instrumentation has a handler.  A second call changes only
-    the level.  Other handlers stay in place.  :func:`uninstall_stdlib` and
-    :func:`shutdown` undo it.
+    OpenTelemetry's instrumentation has installed a handler.  A second call changes
+    only the level.  Existing handlers are not removed.  :func:`uninstall_stdlib` and
+    :func:`shutdown` undo this call.
 
     Args:
         level: the lowest severity that is sent: a level of :mod:`logging`, a name or a
             ``Severity``.  If None, the runtime's levels apply, and the level of the
-            :mod:`logging` logger is lowered to them.
+            :mod:`logging` logger is lowered to match.
         logger: the name of a logger of :mod:`logging`.  Only the records that it creates
             or that propagate to it are sent.  None sends the records of all loggers.
 
@@ -393,7 +402,7 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
 
 
 def _follow_levels() -> None:
-    """Lower the levels of the standard library's loggers to the present levels of fapilog.
+    """Lower the levels of the standard library's loggers to the current levels of fapilog.
 
     Does nothing before :func:`install_stdlib`.
     """
@@ -415,12 +424,12 @@ def uninstall_stdlib() -> None:
 def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
     """Configure fapilog from the environment at the first log call.  Never raises.
 
-    If an option is wrong, records go to the console.
+    If an option is wrong, records are written to the console.
     """
     with state.lock:
         if state.runtime is not None:
             return
-        if state.is_configuring:  # a signal handler or a resource detector has logged
+        if state.is_configuring:  # for example, a resource detector logs during configure()
             announce("configuring", "a record logged during configure() was dropped")
             return
         try:

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of one pipeline, read from its ledger at each scrape."""
+"""Exports the statistics of a runtime as Prometheus metrics, read at each scrape."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PipelineMetrics(Collector):
     """A ``prometheus_client`` collector for one runtime.  Thread-safe; does not block.
 
     Args:
-        runtime: a function that returns the runtime, or None if nothing is configured.
+        runtime: a function that returns the runtime, or None if fapilog is not configured.
     """
 
     def __init__(self, runtime: Callable[[], Runtime | None]) -> None:
@@ -35,7 +35,7 @@ class PipelineMetrics(Collector):
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metric families with their present values."""
+        """Yield the metric families with their current values."""
         runtime = self._runtime()
         if runtime is None:
             yield from _ledger(Stats())
@@ -45,8 +45,8 @@ class PipelineMetrics(Collector):
         yield from _sending(runtime.pipeline)
 
 
-#: Metrics per sink.  The key is the ledger's attribute and the end of the metric's name,
-#: and the value is the help text.
+#: The counters with the label ``sink``.  A key is the name of an attribute of ``Stats`` and the
+#: end of the metric's name; a value is the metric's help text.
 _COUNTERS: Final = {
     "delivered": "Records that a backend accepted.",
     "rejected": "Records that a backend rejected.",
@@ -58,8 +58,8 @@ _GAUGES: Final = {
     "spooled": "Records that wait on disk for a sink.",
     "pending": "Records in memory that are not settled.",
 }
-#: Metrics of all sinks together: the end of the counter's name, its help text, and the
-#: ledger's attribute.
+#: The counters without the label ``sink``: the end of the metric's name, its help text, and the
+#: name of an attribute of ``Stats``.
 _TOTALS: Final = (
     ("records_accepted", "Records logged at an enabled level, and adopted records.", "accepted"),
     ("processor_errors", "Exceptions of processors; the records were masked.", "processor_errors"),

@@ -1,7 +1,7 @@
-"""A runtime: a logger registry, a pipeline and sinks with their own settings.
+"""Defines ``Runtime``, which connects loggers, a processing pipeline and sinks.
 
-A process may have several runtimes (for tests, libraries or tenants).  The
-functions of ``fapilog`` use the default runtime of ``fapilog.runtime.default``.
+A process may have several runtimes, for example for tests, libraries or tenants.  Functions
+such as ``fapilog.flush()`` use the default runtime in ``fapilog.runtime.default``.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ if TYPE_CHECKING:
 
 _OwnerT = TypeVar("_OwnerT", Resource, Scope)
 
-#: Default time limit of ``flush()``, in seconds.
+#: The default time limit of ``flush()``, in seconds.
 _FLUSH: Final = 30.0
-#: A failed ``flush()`` that ended at most this many seconds ago reduces the exit timeout.
+#: If a ``flush()`` timed out at most this many seconds before the process exits, the shutdown at
+#: exit gets less time.
 _JUST_NOW: Final = 1.0
-#: The minimum, in seconds, to which a failed ``flush()`` can reduce the exit timeout.
+#: The minimum time limit, in seconds, of the shutdown at exit after a ``flush()`` that timed out.
 _REST: Final = 1.0
-#: The longest time limit: one day, in seconds.  It replaces longer limits and infinity,
-#: which the operating system may refuse.
+#: The longest time limit: one day, in seconds.  Longer limits are reduced to it, because the
+#: operating system may refuse them.
 _LONGEST: Final = 86_400.0
 
 
@@ -72,13 +73,13 @@ class Runtime:
             Redaction runs after them, unless one of them is a
             ``RedactProcessor`` or the option ``redact`` is off.
         level: the lowest enabled severity, as in the option ``level``.
-        resource: the attributes that override the detected ones and ``service_name``,
-            or a complete resource.
-        **options: other options of :class:`Settings`.  An option of a group is
-            written ``console={"format": "json"}``.
+        resource: attributes, which override detected attributes and ``service_name``, or a
+            complete resource.
+        **options: other options of :class:`Settings`.  A group of options is a dict, such as
+            ``console={"format": "json"}``.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it and the fix.
+        ConfigurationError: an option is wrong; the message names the option and the fix.
     """
 
     def __init__(
@@ -101,13 +102,14 @@ class Runtime:
         detected = resources.detect_resource(check_resource(resource), self.settings.service_name)
         self.resource = self._redact(detected)
         self._process = resources.process_attributes()
-        # Cached, because an application has few resources and scopes.  The cache compares
-        # them by identity.
+        # Redacted resources and scopes are cached, because an application has few of them.  The
+        # cache compares them by identity.
         self._redacted = lru_cache(maxsize=1024)(self._redact)
         queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
-        #: The time when the last failed flush() ended, and the total seconds of it and of the
-        #: failed calls just before it.  The exit waits for less time after a failed flush().
+        #: The end time of the last flush() that timed out, and the total duration, in seconds, of
+        #: this call and of the timed-out calls just before it.  ``exit_timeout`` subtracts the
+        #: duration.
         self._gave_up = (-_LONGEST, 0.0)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
@@ -117,19 +119,19 @@ class Runtime:
             queue.adopt_orphans()
 
     def get_logger(self, name: str = "", /, **bound: Any) -> Logger:
-        """Return the logger of ``name``, whose records carry the ``bound`` fields."""
+        """Return a logger called ``name``, which adds the attributes ``bound`` to its records."""
         return Logger(self._registry.core(name), bound_fields(name, bound))
 
     def get_async_logger(self, name: str = "", /, **bound: Any) -> AsyncLogger:
-        """Return the logger of ``name`` for coroutines."""
+        """Return a logger called ``name`` with async methods."""
         return AsyncLogger(self._registry.core(name), bound_fields(name, bound))
 
     def set_level(self, level: int | str | None, logger: str = "") -> None:
-        """Immediately change the level of a logger and of the loggers below it.
+        """Change the level of a logger and of its child loggers, with immediate effect.
 
         Args:
-            level: the severity: a name, a ``Severity`` or a level of :mod:`logging`; or
-                None to inherit the parent's level again.
+            level: the lowest enabled severity: a name, a ``Severity`` or a level of
+                :mod:`logging`; or None to inherit the parent's level again.
             logger: the dotted name of the logger, or "" to change the default of all
                 loggers.
 
@@ -144,12 +146,13 @@ class Runtime:
         self._registry.set_level(logger, threshold)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every sink has settled the records that were logged before this call.
+        """Wait until all records that were logged before this call are delivered or dropped.
 
-        Blocks up to ``timeout`` seconds (30 if it is None or not a number).
+        While a backend is down, its records need only be stored on disk, if its sink has a
+        spool.  Blocks up to ``timeout`` seconds (30 if it is None or not a number).
 
         Returns:
-            False if the time limit passed first.
+            False if the time limit was exceeded, else True.
         """
         began = monotonic()
         is_done = self.pipeline.flush(_time_limit("flush", timeout, _FLUSH))
@@ -164,19 +167,19 @@ class Runtime:
         """Deliver the accepted records, end all threads and close the sinks.
 
         Blocks up to ``timeout`` seconds in total (the option ``shutdown_timeout``
-        if it is None or not a number).  Records that remain undelivered, and
-        records that are logged later, are dropped and counted.  A second call
-        does nothing.
+        if it is None or not a number).  Records that are neither delivered nor
+        on disk by then, and records that are logged later, are dropped, and :meth:`stats`
+        counts them.  A second call does nothing.
         """
         deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
-        self.pipeline.closed = True  # set first, because closed loggers read this
+        self.pipeline.closed = True  # set first: closed loggers read this attribute
         self._registry.close()
         self._end(deadline)
 
     def retire(self) -> None:
-        """Shut down after another runtime has received this runtime's loggers.
+        """Shut down, but leave the loggers open, because another runtime uses them now.
 
-        Unlike :meth:`shutdown`, leaves the loggers open.
+        Blocks up to the option ``shutdown_timeout``.
         """
         self._end(monotonic() + self.settings.shutdown_timeout)
 
@@ -186,19 +189,19 @@ class Runtime:
         process_exit.unregister(self)
 
     def prepare_exit(self) -> None:
-        """Start the threads for ``shutdown()``, because an ending interpreter cannot do so."""
+        """Start the threads for ``shutdown()`` before the interpreter refuses to start threads."""
         self.pipeline.start_threads()
 
     def stats(self) -> Stats:
-        """Return the present ledger.  Does not block."""
+        """Return the current statistics.  Does not block."""
         stats = self.pipeline.stats()
         return stats if self._redactor is None else replace(stats, redacted=self._redactor.redacted)
 
     @property
     def exit_timeout(self) -> float:
-        """The longest duration of the shutdown when the process ends, in seconds.
+        """The time limit, in seconds, of the shutdown at the exit of the process.
 
-        The duration of a ``flush()`` that has just failed, for example at the end of an
+        The duration of a ``flush()`` that has just timed out, for example at the end of an
         ASGI lifespan, is subtracted, so that a dead backend does not delay the exit twice.
         """
         longest = self.settings.shutdown_timeout
@@ -209,16 +212,17 @@ class Runtime:
 
     @property
     def has_console(self) -> bool:
-        """Whether a sink shows every record on standard output or standard error."""
+        """Whether a console sink writes every record to standard output or standard error."""
         return not self.pipeline.closed and any(
             hasattr(queue.sink, "is_interactive") and queue.intake.takes_all
             for queue in self.pipeline.sending_queues()
         )
 
-    # ---- RecordTarget: the interface for bridges
-
     def is_enabled(self, name: str, severity_number: int) -> bool:
-        """Whether a record of the logger ``name`` at this severity would be accepted or held."""
+        """Return whether a record of the logger ``name`` with this severity would be queued.
+
+        Also returns True if a ``hold()`` block would buffer the record.
+        """
         if not self.pipeline.sending_queues():
             return False
         threshold = self._registry.levels.threshold(name)
@@ -228,15 +232,18 @@ class Runtime:
         )
 
     def lowest_severity(self) -> int:
-        """Return the lowest severity number that any logger or hold accepts."""
+        """Return the lowest severity number that any logger or ``hold()`` block accepts."""
         return holding.gate(self._registry.levels.lowest)
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
-        """Put a record of a bridge into the queue or, below its logger's level, into a hold.
+        """Put a record of another logging library into the queue.
+
+        A record below the level of its logger is buffered by the current ``hold()`` block.
 
         Args:
-            record: the record, whose values must be snapshots.
-            exception: a captured exception that the worker turns into attributes, or None.
+            record: the record, whose values must not change after this call.
+            exception: the record's exception, which the worker thread converts to attributes,
+                or None.
         """
         number = record.severity_number if isinstance(record.severity_number, int) else 0
         entry = offered(self._complete, number, record, exception)
@@ -254,9 +261,9 @@ class Runtime:
             self.pipeline.refuse(number, "no_memory")
 
     def _complete(self, record: LogRecord, exception: Capture | None, now: int) -> LogRecord:
-        """Add the exception, missing times and the resource to an offered record.
+        """Add the exception's attributes, missing times and the resource to ``record``.
 
-        Runs on the worker.  ``now`` is the observed time in nanoseconds.
+        Runs on the worker thread.  ``now`` is the observed time in nanoseconds.
         """
         if exception is not None:
             record.attributes = {**exception.attributes(), **record.attributes}
@@ -277,7 +284,7 @@ class Runtime:
         return replace(owner, attributes=self._redactor.redact_mapping(owner.attributes))
 
     def after_fork(self) -> None:
-        """Update the resource in a forked child, whose process attributes differ."""
+        """Update the resource in a forked child process, which has a different process id."""
         from fapilog.otel import resource as resources  # noqa: PLC0415 - loaded by __init__()
 
         before, self._process = self._process, resources.process_attributes()
@@ -293,10 +300,10 @@ class Runtime:
 
 
 def _time_limit(function: str, given: Any, default: float) -> float:
-    """Return the timeout ``given`` to a function, between 0 and one day.
+    """Return the timeout ``given`` in seconds, limited to the range from 0 to one day.
 
-    Returns ``default`` for None.  Any other value that is not a number of seconds is
-    announced, and ``default`` is used.
+    Returns ``default`` if ``given`` is None.  Returns ``default`` and writes an error to stderr
+    if ``given`` is not a number.
     """
     if given is None:
         return default
@@ -314,7 +321,7 @@ def resolve_settings(settings: object, options: Mapping[str, Any]) -> Settings:
     """Return validated settings, in which ``options`` override ``settings``.
 
     Raises:
-        ConfigurationError: an option is wrong, or ``settings`` has another type.
+        ConfigurationError: an option is wrong, or ``settings`` is not a ``Settings`` object.
     """
     from fapilog.settings import Settings as Model  # noqa: PLC0415 - pydantic loads at configure
 
@@ -329,12 +336,12 @@ def named_options(
     """Merge the options that ``settings``, ``options`` and earlier calls set.
 
     Args:
-        settings: the settings, or None.
+        settings: a ``Settings`` object, or None.
         options: the options that override ``settings`` or ``before``.
         before: the options that earlier calls set.  They are used if ``settings`` is None.
 
     Raises:
-        ConfigurationError: ``settings`` has another type.
+        ConfigurationError: ``settings`` is neither None nor a ``Settings`` object.
     """
     from fapilog.options.schema import kept, nested  # noqa: PLC0415 - pydantic loads at configure
     from fapilog.settings import Settings as Model  # noqa: PLC0415 - pydantic loads at configure
@@ -349,11 +356,11 @@ def named_options(
 
 
 def check_processors(given: object) -> tuple[Processor, ...]:
-    """Return the processors as a tuple.
+    """Return the processors ``given`` as a tuple.
 
     Raises:
-        ConfigurationError: ``given`` is not a list, or an item is not callable, a class
-            or a coroutine function.
+        ConfigurationError: ``given`` is not iterable, or contains a class, a coroutine
+            function or an object that is not callable.
     """
     fix = "pass a list of functions (record) -> record"
     if given is None:
@@ -396,5 +403,5 @@ def _processors(
     if own is None:
         own = redactor_of(settings)
         return own, [*given, own] if own else [*given]
-    # Redaction also runs at the end, because processors after ``own`` may add secrets.
+    # Redaction runs again at the end, because processors after ``own`` may add secrets.
     return own, [*given] if isinstance(given[-1], Redactor) else [*given, own]

@@ -1,7 +1,7 @@
-"""Makes the sending queues of a pipeline from settings and sinks.
+"""Creates a sending queue for each sink, from the settings.
 
-This module connects sinks with their routes, fallbacks, spools and quarantines, and
-finds errors in their options before the first record.
+A sending queue connects a sink with its route, its fallback sink, its spool and its quarantine.
+Wrong options raise an error when the queues are created, before the first record is logged.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 def make_queues(
     settings: Settings, given: object = None, resource: Resource | None = None
 ) -> list[SendingQueue]:
-    """Open all sinks and return one sending queue per sink; fallbacks come last.
+    """Open all sinks and return one sending queue per sink, with fallback sinks at the end.
 
     Args:
         settings: the options, which also name the sinks if ``given`` is None.
-        given: a sink, a route, a name, or an iterable of these.
+        given: a sink, a sink's name, a route, or an iterable of these.
         resource: the resource with which the sinks check their options, or None.
 
     Raises:
@@ -57,14 +57,14 @@ def make_queues(
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    # The sinks are opened after these checks, because a later error would leave them open.
+    # The sinks are opened after all checks, because a failed check would leave them open.
     make_sinks(settings, named.values(), resource)
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 
         announce_strangers(_root(settings.spool.directory), directories)
     queues: dict[int, SendingQueue] = {}
-    for name, route, options in reversed(ways):  # fallbacks are made before the sinks that use them
+    for name, route, options in reversed(ways):  # the queues of fallback sinks are needed first
         queues[id(route.sink)] = SendingQueue(
             named[name],
             name=name,
@@ -76,10 +76,10 @@ def make_queues(
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
-    """Return one route per sink.
+    """Return one ``Route`` per sink.
 
-    A sink without a :class:`Route` in ``wanted`` gets its options from the setting
-    ``routes``, by the sink's name.
+    If a sink in ``wanted`` is not inside a ``Route``, its route comes from the setting
+    ``routes``, under the name of the sink.
     """
     given = []
     for one in wanted:
@@ -91,7 +91,7 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
     routes = []
     for name, (one, sink) in zip(named, given, strict=True):
         group = groups.pop(name, None)
-        if isinstance(one, Route):  # options in code override settings
+        if isinstance(one, Route):  # a route in code overrides the setting
             routes.append(replace(one, sink=sink))
         else:
             routes.append(Route(sink, **(dict(group) if group else {})))
@@ -107,7 +107,7 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
 def _with_fallbacks(
     settings: Settings, routes: Iterable[Route], wanted: Iterable[object]
 ) -> list[Route]:
-    """Replace the fallbacks that are names with sinks; equal names share one sink.
+    """Create the fallback sinks that routes name; routes with the same name share a sink.
 
     A sink in ``wanted`` cannot also be a fallback, because it would get records twice.
     """
@@ -138,14 +138,14 @@ def _check(name: str, sink: Any) -> None:
     if not isinstance(sink.limits, BatchLimits):
         msg = f"limits of the sink {name!r}: give a BatchLimits"
         raise ConfigurationError(msg)
-    concurrency = getattr(sink, "concurrency", 1)  # not every sink inherits from Sink
+    concurrency = getattr(sink, "concurrency", 1)  # a custom sink may not define it
     if type(concurrency) is not int or concurrency < 1:
         msg = f"concurrency={concurrency!r} of the sink {name!r}: give an integer from 1 up"
         raise ConfigurationError(msg)
 
 
 def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOptions:
-    """Return the delivery options of a route's sink, after opening the sink's spool if any.
+    """Open the spool of the route's sink, if it uses a spool, and return the delivery options.
 
     Raises:
         ConfigurationError: the sink or its spool's directory cannot be used.
@@ -160,7 +160,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
                 "spool.mode=never, and use a sink whose records can be spooled (otlp, loki)"
             )
             raise ConfigurationError(msg)
-        policy = None  # "spill" is set for all sinks, but this sink cannot spool
+        policy = None  # the option applies to all sinks, but this sink cannot spool
     return DeliveryOptions(
         capacity=settings.backlog_bytes,
         export_timeout=settings.export_timeout,
@@ -175,7 +175,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
 
 
 def _spool_directories(settings: Settings, sinks: Iterable[Sink[Any]]) -> set[str]:
-    """Return the names of the sinks' directories inside ``spool.directory``.
+    """Return the names of the directories that the sinks use inside ``spool.directory``.
 
     Raises:
         ConfigurationError: two different sinks would use the same directory.
@@ -202,7 +202,7 @@ def _root(directory: Path) -> Path:
 
 
 def _disk(settings: Settings, name: str, sink: Any) -> tuple[Spool | None, Quarantine | None]:
-    """Open the spool of a sink, and return it and the quarantine; each may be None."""
+    """Open the spool of ``sink``, and return the spool and the quarantine; each may be None."""
     group = settings.spool
     durable = as_durable(sink)
     if durable is None or group.directory is None:

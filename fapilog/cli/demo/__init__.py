@@ -1,6 +1,6 @@
-"""``fapilog demo``: an application, its clients, a receiver, and a report.
+"""Implements ``fapilog demo``, which runs a small web shop and shows its logs and traces.
 
-``run`` connects the modules: ``app`` is the application, ``traffic`` sends requests to
-the application, ``verify`` checks the received data, and ``report`` prints the results.
-Read ``run`` first.
+The module ``run`` runs the demo: ``app`` is the shop, ``traffic`` sends requests to the shop,
+``verify`` checks the logs and spans that a receiver got from the shop, and ``report`` prints
+the results.  Read ``run`` first.
 """

@@ -1,8 +1,8 @@
-"""The demo's application: a small shop on FastAPI that logs through fapilog.
+"""A small FastAPI web shop that logs through fapilog.
 
-``fapilog demo`` and ``examples/demo.py`` serve the shop.
+``fapilog demo`` and ``examples/demo.py`` run the shop.
 """
-# FastAPI reads annotations at run time, so this module does not postpone their evaluation.
+# FastAPI reads annotations at run time, so ``from __future__ import annotations`` is omitted.
 
 import asyncio
 import itertools
@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import fapilog
 
-#: The attribute that links a request's records to the request's span.
+#: The attribute with the id of an HTTP request, on the request's span and on its log records.
 REQUEST_ID: Final = "request.id"
-#: The seconds that the warehouse needs to reserve an item.
+#: The simulated duration, in seconds, of the reservation of an item in the warehouse.
 RESERVING: Final = {"teapot": 0.003, "piano": 0.22}
-#: The seconds that the shop waits for the payment gateway.
+#: The time limit, in seconds, for an answer of the simulated payment gateway.
 PATIENCE: Final = 0.06
 LAST_ORDER: Final = 1999
 DATABASE: Final = "postgresql://shop:open-sesame@db.internal/shop"
@@ -30,7 +30,7 @@ DATABASE: Final = "postgresql://shop:open-sesame@db.internal/shop"
 log = fapilog.get_async_logger("shop.orders")
 payments = fapilog.get_async_logger("shop.payments")
 accounts = fapilog.get_async_logger("shop.accounts")
-stock = logging.getLogger("shop.stock")  # as in a library that does not use fapilog
+stock = logging.getLogger("shop.stock")  # like a library that does not depend on fapilog
 tracer = trace.get_tracer("shop")
 
 router = APIRouter()
@@ -57,13 +57,13 @@ class PaymentFailedError(Exception):
 
 
 class RequestId:
-    """ASGI middleware that adds a request's id to the span and the records of the request."""
+    """ASGI middleware that adds the id of a request to the request's span and log records."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Bind the request's id to the context, then serve the request."""
+        """Add the id of the request to its span and log records while it is served."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -75,7 +75,7 @@ class RequestId:
 
 
 def create_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """Return the shop's application, which the caller instruments and serves."""
+    """Return the shop's FastAPI application, which the caller instruments and serves."""
     app = FastAPI(title="fapilog demo shop", lifespan=lifespan)
     app.add_middleware(RequestId)
     app.add_exception_handler(PaymentFailedError, payment_failed)
@@ -90,7 +90,7 @@ async def payment_failed(_request: Request, error: Exception) -> JSONResponse:
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Answer the health check of ``docker-compose.yml``."""
+    """Answer the health check that ``docker-compose.yml`` configures."""
     return {"status": "ok"}
 
 
@@ -117,7 +117,7 @@ async def place_order(order: Order) -> dict[str, int]:
 
 
 async def reserve(order: Order) -> None:
-    """Take the goods from the warehouse, which is slow for some items."""
+    """Simulate the reservation of an order's goods, which takes long for some items."""
     with tracer.start_as_current_span("reserve stock"):
         seconds = RESERVING.get(order.item, 0.003)
         await asyncio.sleep(seconds)
@@ -127,7 +127,11 @@ async def reserve(order: Order) -> None:
 
 
 async def charge(order: Order) -> None:
-    """Ask the payment gateway, which accepts only cards."""
+    """Charge the customer through the simulated payment gateway, which accepts only cards.
+
+    Raises:
+        PaymentFailedError: the gateway does not answer.
+    """
     with tracer.start_as_current_span("charge customer"):
         await payments.info("asking the gateway", method=order.payment, patience_ms=PATIENCE * 1000)
         try:

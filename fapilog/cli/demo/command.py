@@ -1,4 +1,4 @@
-"""The command ``fapilog demo``, which reports an error if its extra is not installed."""
+"""The command ``fapilog demo``, which prints an error if ``fapilog[demo]`` is not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's options, which it passes to fapilog and the SDK as environment variables."""
+"""The options of ``fapilog demo``, and the environment variables that the options set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OPTIONS: Final = {
 
 
 class Protocol(str, Enum):
-    """The values of ``OTEL_EXPORTER_OTLP_PROTOCOL``."""
+    """The values that the environment variable ``OTEL_EXPORTER_OTLP_PROTOCOL`` may have."""
 
     HTTP_PROTOBUF = "http/protobuf"
     HTTP_JSON = "http/json"
@@ -21,7 +21,7 @@ class Protocol(str, Enum):
 
 
 def in_options(text: str) -> str:
-    """Return ``text`` with environment variables replaced by the options that the user knows."""
+    """Replace environment variables in ``text`` with the command-line options that set them."""
     for variable, option in _OPTIONS.items():
         text = text.replace(variable, option)
     return text

@@ -1,4 +1,4 @@
-"""Prints the demo's results: the requests, one failed request, masked values, and totals."""
+"""Prints the results of ``fapilog demo``: requests, a failed request, masked values, totals."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fapilog.delivery.ledger import Stats
 
 _SERVER_ERROR: Final = 500
-_MOST_REDACTED: Final = 8  # the number of rows in the table
+_MOST_REDACTED: Final = 8  # the maximum number of rows in the table of masked values
 
 
 def show_title(terminal: Terminal, protocol: str, endpoint: str | None) -> None:
-    """Show the demo's title and the destination of the logs."""
+    """Print the title of the demo's output, and the destination of the logs."""
     where = mask_url(endpoint) if endpoint else "an embedded receiver"
     terminal.heading("fapilog demo", f"a FastAPI shop; logs by OTLP {protocol} to {where}")
 
@@ -77,7 +77,7 @@ def show_failure(
 
 
 def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats) -> None:
-    """Show the fields that contain masked secrets, with their values as they arrived."""
+    """Show the record fields in which secrets were masked, with their received values."""
     masked: dict[tuple[str, str], str] = {}
     for log in logs:
         for name, value in {"body": log.body, **log.attributes}.items():
@@ -85,7 +85,7 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
                 if MASK in text:
                     masked.setdefault((log.scope.name, path), text)
     terminal.heading("Redacted before it left the process", f"{stats.redacted} values")
-    # Long texts are cut, because other libraries may also log, with long logger names.
+    # The widths of the table's columns.  Longer texts are cut, so that a row fits on one line.
     fifth, rest = terminal.width // 5, terminal.width // 2 - 6
     terminal.table(
         [
@@ -96,7 +96,7 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
 
 
 def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield each string in ``value``, which may be nested dicts, with its dotted path."""
+    """Yield the dotted path and the text of each string in ``value``, a string or nested dicts."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _texts(f"{path}.{name}", inner)
@@ -105,14 +105,14 @@ def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def show_ledger(terminal: Terminal, stats: Stats, findings: Sequence[Finding]) -> None:
-    """Show the ledger's counts of records, and the results of the checks."""
+    """Show fapilog's counters of accepted and delivered records, and the results of the checks."""
     terminal.heading("Ledger", str(stats))
     for finding in findings:
         terminal.line("  ", mark(passed=finding.passed), " ", finding.text)
 
 
 def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> None:
-    """Show how many records and spans the collector accepted."""
+    """Show how many records and spans the collector at ``endpoint`` accepted."""
     terminal.heading("Sent", f"to {mask_url(endpoint)}")
     passed = mark(passed=stats.delivered == stats.accepted)
     terminal.line("  ", passed, f" {stats.delivered} of {stats.accepted} records delivered")
@@ -121,7 +121,7 @@ def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> No
 
 
 def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
-    """Show what happened to one more record, which was sent alone, and how to fix the problem."""
+    """Show the result of sending one test record, and how to fix the problem."""
     terminal.heading("The problem", "one more record, sent by itself")
     terminal.line("  ", mark(passed=verdict.delivered), " ", in_options(verdict.text))
     fix = "try again: the collector was slow, or has just started"
@@ -129,7 +129,7 @@ def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
 
 
 def show_next(terminal: Terminal) -> None:
-    """Show which commands to try next."""
+    """Show commands that the user can try next."""
     terminal.heading("Next")
     terminal.table(
         [

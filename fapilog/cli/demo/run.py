@@ -1,6 +1,6 @@
-"""Connects and runs the demo's receiver, application, server and clients.
+"""Runs ``fapilog demo``: the shop, the requests to the shop, and the receiver of its telemetry.
 
-fapilog sends the logs, and the SDK sends the traces, as in ``examples/demo.py``.
+fapilog sends the shop's logs, and the OpenTelemetry SDK sends its traces.
 """
 
 from __future__ import annotations
@@ -39,17 +39,23 @@ if TYPE_CHECKING:
     from fapilog.cli.terminal import Terminal
 
 SERVICE: Final = {"service.name": "shop"}
-#: The number of seconds that the demo waits for the delivery of all records.
+#: The time limit, in seconds, for the delivery of all records at the end of the demo.
 PATIENCE: Final = 6.0
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 
 
 def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> bool:
-    """Run the demo with ``count`` requests.  Blocks for some seconds.
+    """Run the demo and print the results.  Blocks for some seconds.
 
-    The logs, in the format ``protocol``, and the spans go to ``endpoint``.  If it is None,
-    they go to a receiver in this process, and the received data is checked.  Return True if
-    all records were delivered and every check passed.
+    Args:
+        terminal: the terminal on which the results are printed.
+        endpoint: the base URL to which logs and spans are sent.  If it is None, a receiver in
+            this process gets them and checks them.
+        protocol: the OTLP protocol of the logs, such as ``grpc``.
+        count: the number of requests that are sent to the shop.
+
+    Returns:
+        True if all records were delivered and every check passed.
 
     Raises:
         ConfigurationError: the endpoint is not a URL.
@@ -88,7 +94,7 @@ def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> 
 
 
 def isolate() -> None:
-    """Remove the environment variables that would change the behaviour of fapilog or the SDK."""
+    """Remove environment variables that configure fapilog, OpenTelemetry or HTTP proxies."""
     for name in list(os.environ):
         if name.startswith(("FAPILOG_", "OTEL_")) or name.lower().endswith("_proxy"):
             del os.environ[name]
@@ -101,7 +107,8 @@ def telemetry(
 ) -> Iterator[tuple[TracerProvider, CountingExporter]]:
     """Send logs and the spans of ``app`` to ``endpoint`` while the block runs.
 
-    At the end of the block, deliver the remaining data, and shut down fapilog and the SDK.
+    At the end of the block, deliver the remaining data, and shut down fapilog and the
+    OpenTelemetry SDK.
     """
     for signal in ("", "LOGS_", "TRACES_"):
         os.environ.pop(f"{_OTLP}{signal}ENDPOINT", None)
@@ -111,7 +118,7 @@ def telemetry(
     fapilog.configure(
         sinks="otlp",
         level="info",
-        levels={"httpx": "warn"},  # hides the client that sends the demo's requests
+        levels={"httpx": "warn"},  # hides records of httpx, which sends the requests
         redact=True,
         redact_allow=(),
         resource=SERVICE,
@@ -122,7 +129,7 @@ def telemetry(
         resource=Resource.create(SERVICE), sampler=ALWAYS_ON, shutdown_on_exit=False
     )
     exporter = CountingExporter(_span_exporter(protocol))
-    # The queue holds all spans of a run, because the SDK drops spans if the queue is full.
+    # The queue size of 65,536 is enough for all spans; the SDK would drop spans if it were full.
     provider.add_span_processor(BatchSpanProcessor(exporter, 1 << 16, schedule_delay_millis=500))
     trace.set_tracer_provider(provider)
     FastAPIInstrumentor.instrument_app(
@@ -136,7 +143,7 @@ def telemetry(
 
 
 def _span_exporter(protocol: str) -> SpanExporter:
-    """Return the SDK's span exporter, which sends protobuf even if ``protocol`` is JSON."""
+    """Return the span exporter of the OpenTelemetry SDK, which uses protobuf instead of JSON."""
     wire = "grpc" if protocol == "grpc" else "http"
     module = import_module(f"opentelemetry.exporter.otlp.proto.{wire}.trace_exporter")
     exporter: SpanExporter = module.OTLPSpanExporter(timeout=3)
@@ -144,7 +151,7 @@ def _span_exporter(protocol: str) -> SpanExporter:
 
 
 class CountingExporter(SpanExporter):
-    """Wraps an exporter, and counts the spans that it delivers.
+    """A span exporter that wraps another exporter and counts the delivered spans.
 
     Attributes:
         sent: the number of delivered spans.
@@ -155,7 +162,7 @@ class CountingExporter(SpanExporter):
         self.sent = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export the spans through the wrapped exporter, which may block, and count them."""
+        """Export ``spans`` through the wrapped exporter, and count them on success.  Blocks."""
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             self.sent += len(spans)
@@ -168,15 +175,15 @@ class CountingExporter(SpanExporter):
 
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
-    """Serve ``app`` on a free port of this machine, on its own thread, and yield its URL."""
-    # IPPROTO_TCP is necessary, because asyncio disables Nagle's algorithm only for this protocol.
+    """Serve ``app`` on a free local port, in a new thread, and yield the server's URL."""
+    # asyncio disables Nagle's algorithm only if the protocol is IPPROTO_TCP, not the default 0.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    listener.listen()  # a client that connects now waits until the server runs
+    listener.listen()  # lets clients connect before the server runs
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,
-        log_config=None,  # lets the root logger pass uvicorn's records to fapilog
+        log_config=None,  # stops uvicorn from adding handlers, so that its records reach fapilog
         log_level="info",
         lifespan="off",
         ws="none",

@@ -1,4 +1,4 @@
-"""Makes the demo's HTTP requests: some are slow, some fail, one contains secrets."""
+"""Sends the HTTP requests of ``fapilog demo``: some are slow, some fail, some contain secrets."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from fapilog.cli.demo.app import DATABASE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: The number of requests at the same time.  There are several, to show that the records of
-#: one request never get the ids of another request.
+#: The number of concurrent requests.  Several requests run concurrently, to show that a log
+#: record never gets the trace id of a different request.
 CONCURRENCY: Final = 4
-_TIMEOUT: Final = 30.0  # seconds; long enough for a slow machine
+_TIMEOUT: Final = 30.0  # seconds per request; long enough for a slow machine
 
 
 def _token(claims: Mapping[str, str]) -> str:
-    """Return a JSON Web Token (RFC 7519) that grants no access."""
+    """Return a JSON Web Token (RFC 7519) with an invalid signature."""
     parts = (json.dumps({"alg": "HS256"}), json.dumps(claims), "signature-of-the-demo")
     return ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
 
 
 PASSWORD: Final = "correct-horse-battery"  # noqa: S105 - made up for the demo
 TOKEN: Final = _token({"sub": "ada", "scope": "orders"})
-#: The secrets that must not reach the receiver.
+#: The secrets that the shop logs.  They must be masked before the records are sent.
 SECRETS: Final = (PASSWORD, TOKEN, DATABASE.split("@")[0].rpartition(":")[2])
 
 
-@dataclass(frozen=True, eq=False)  # hashable by identity, for the report's dict
+@dataclass(frozen=True, eq=False)  # makes Call hashable, because the report uses it as a dict key
 class Call:
-    """A kind of request that the demo sends, with a note for the report."""
+    """An HTTP request that the demo sends repeatedly, with a note for the printed report."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request that was sent, the status of its answer, and the ``seconds`` until the answer."""
+    """A request that was sent, with its HTTP status and its duration in seconds."""
 
     call: Call
     request_id: str
@@ -56,7 +56,7 @@ class Exchange:
     seconds: float
 
 
-#: The requests of one round; the demo repeats the round until it has made enough requests.
+#: The HTTP requests of the demo, repeated in this order up to the requested number.
 ROUND: Final = (
     Call("GET", "/orders/1001"),
     Call("POST", "/orders", "", {"item": "teapot", "quantity": 2}),
@@ -74,7 +74,7 @@ ROUND: Final = (
 
 
 def send_requests(url: str, count: int) -> Sequence[Exchange]:
-    """Make ``count`` requests to the shop at ``url``, several at a time.  Blocks.
+    """Send ``count`` requests to the shop at ``url``, several concurrently.  Blocks.
 
     Raises:
         httpx.TransportError: the shop does not answer.
@@ -85,7 +85,7 @@ def send_requests(url: str, count: int) -> Sequence[Exchange]:
         try:
             return list(pool.map(partial(_send, client), range(count)))
         finally:
-            pool.shutdown(cancel_futures=True)  # after Ctrl-C, no further request starts
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, send no further requests
 
 
 def _send(client: httpx.Client, number: int) -> Exchange:

@@ -1,8 +1,8 @@
-"""Checks that the demo's records and spans arrived, with the right ids and without secrets.
+"""Checks that the demo's log records arrived, with correct trace ids and without secrets.
 
-The span of each request, and all records of the request, have the request's id as an
-attribute.  This id does not depend on tracing.  So a record is correct only if it has the
-trace id of the span with the same request id.
+The span of each HTTP request, and all log records of the request, have the attribute
+``request.id``.  A record is correct if it has the trace id of the span with the same
+``request.id``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
     from fapilog.delivery.ledger import Stats
 
-# The tolerance in nanoseconds for the times of ``logging``, which are rounded floats.
+# The tolerance, in nanoseconds, for the times of ``logging`` records, which are rounded floats.
 _ROUNDING: Final = 1000
 
 
@@ -34,13 +34,16 @@ def verify(
     spans: Sequence[ReceivedSpan],
     secrets: Sequence[str],
 ) -> list[Finding]:
-    """Check that all records have arrived, with the right ids and without secrets.
+    """Check that all records have arrived, with correct trace ids and without secrets.
 
     Args:
-        stats: the ledger's counts of the records that fapilog accepted and delivered.
+        stats: fapilog's counters of accepted and delivered records.
         logs: the received log records.
         spans: the received spans.
         secrets: the secrets that the application has logged.
+
+    Returns:
+        The results of the checks.
     """
     by_ids = {(span.trace_id, span.span_id): span for span in spans}
     traces = {str(span.attributes.get(REQUEST_ID, "")): span.trace_id for span in spans}
@@ -67,7 +70,7 @@ def _is_in_its_span(
     spans: Mapping[tuple[str, str], ReceivedSpan],
     traces: Mapping[str, str],
 ) -> bool:
-    """Whether the record's span arrived, has the right trace, and covers the record's time."""
+    """Return whether the record's span arrived, has the correct trace id and covers its time."""
     received = spans.get((log.trace_id, log.span_id))
     if received is None or traces.get(log.attributes[REQUEST_ID]) != log.trace_id:
         return False

@@ -1,8 +1,9 @@
 """An OTLP receiver for tests, the demo and ``fapilog receive``.
 
 The receiver accepts OTLP over HTTP, with protobuf or JSON, and over gRPC if grpcio
-is installed.  It parses requests with the official protobuf messages, so that tests
-do not check fapilog's encoder with fapilog's decoder.  Read :class:`Receiver` first.
+is installed.  It parses requests with OpenTelemetry's protobuf classes instead of fapilog's
+decoder, so that tests of fapilog's encoder do not depend on code of fapilog.  Read
+:class:`Receiver` first.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceivedLog", "ReceivedSpan", "Receiver", "python_value", "python_values"]
 
-#: The seconds that running gRPC calls have to finish when the receiver stops.
+#: How long, in seconds, running gRPC calls may continue when the receiver is stopped.
 _GRACE: Final = 1.0
 _SERVICES: Final = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "/v1/logs",
@@ -39,18 +40,19 @@ _SERVICES: Final = {
 
 
 class Receiver:
-    """Receives OTLP while its ``with`` block runs, and discards metrics.
+    """A server that receives OTLP in a ``with`` block, and stores logs and spans in memory.
 
-    Starting and stopping block briefly.  Thread-safe.
+    Metrics are accepted and discarded.  Starting and stopping block briefly.  Thread-safe.
 
     Args:
         host: the address to listen on.
         http_port: the TCP port for HTTP; 0 selects a free port.
         grpc_port: the TCP port for gRPC; 0 selects a free port, None disables gRPC.
-        keep: the maximum number of records in memory, and also of spans.  If it is exceeded,
-            the oldest are discarded.  None means no limit.
-        on_logs: a function that gets each request's log records, on a server thread.
-        respond: a function that may answer HTTP requests first; see :data:`Respond`.
+        keep: the maximum number of log records in memory, and the maximum number of spans.
+            Above it, the oldest records or spans are discarded.  None means no limit.
+        on_logs: a function that is called on a server thread with the log records of each request.
+        respond: a function that may answer an HTTP request instead of the receiver; see
+            ``Respond`` in ``fapilog.cli.receiver.http``.
         ssl_context: the TLS settings for HTTPS; None serves plain HTTP.
         grpc_credentials: the credentials for gRPC over TLS; None serves plain gRPC.
 
@@ -59,8 +61,8 @@ class Receiver:
         grpc_endpoint: the base URL for gRPC, or None if gRPC is disabled or grpcio is missing.
         logs: the received log records in the order of arrival.
         spans: the received spans in the order of arrival.
-        requests: the number of requests whose body could be read, valid or not.
-        respond: the argument ``respond``; a test may replace it at any time.
+        requests: the number of requests with a readable body, whether it is valid OTLP or not.
+        respond: the argument ``respond``; a test may replace this function at any time.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Receiver:
         self.stop()
 
     def start(self) -> None:
-        """Start listening.
+        """Start listening for HTTP and gRPC requests.
 
         Raises:
             OSError: the HTTP port is in use.
@@ -144,7 +146,7 @@ class Receiver:
         try:
             import grpc  # noqa: PLC0415 - an extra
         except ImportError:
-            return  # without grpcio, grpc_endpoint stays None
+            return  # grpcio is not installed, so grpc_endpoint stays None
         workers = ThreadPoolExecutor(4, thread_name_prefix="otlp-receiver-grpc")
         stack.callback(workers.shutdown)
         options = [("grpc.max_receive_message_length", MAX_REQUEST), ("grpc.so_reuseport", 0)]
@@ -159,7 +161,7 @@ class Receiver:
         else:
             port = server.add_secure_port(address, self._grpc_credentials)
         server.start()
-        # Without a grace period, gRPC breaks connections, and its clients write errors to stderr.
+        # Without this delay, gRPC aborts running calls, and the clients write errors to stderr.
         stack.callback(lambda: server.stop(_GRACE).wait())
         scheme = "https" if self._grpc_credentials else "http"
         self.grpc_endpoint = f"{scheme}://{self._host}:{port}"

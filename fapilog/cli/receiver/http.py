@@ -1,4 +1,4 @@
-"""The receiver's server for OTLP over HTTP.
+"""An HTTP server that receives OTLP requests.
 
 Specification: https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
@@ -39,10 +39,10 @@ REQUESTS: Final[Mapping[str, type[Message]]] = {
     "/v1/metrics": ExportMetricsServiceRequest,
 }
 
-#: The status, headers and body of an answer.
+#: The status, headers and body of an HTTP response.
 Answer: TypeAlias = "tuple[int, Mapping[str, str], bytes]"
-#: A function that gets a request's path and decompressed body.  It returns the answer, or
-#: None if the receiver must process the request as usual.
+#: A function that is called with a request's path and decompressed body.  It returns a response,
+#: or None if the receiver must process the request as usual.
 Respond: TypeAlias = Callable[[str, bytes], "Answer | None"]
 
 #: The exceptions that the parsers of JSON, gzip and protobuf raise for invalid input.
@@ -53,7 +53,7 @@ _WRONG: Final = (
 _LENGTH: Final = re.compile("[0-9]{1,18}")
 #: The maximum number of characters in an error message, which may quote the request.
 _MAX_MESSAGE: Final = 500
-#: Matches the ``Host`` headers that always refer to this machine.
+#: Matches ``Host`` headers that always refer to the local machine.
 _LOCAL_HOST: Final = re.compile(
     r"(localhost\.?|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]*)?", re.IGNORECASE
 )
@@ -63,12 +63,12 @@ _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
 class HTTPReceiver(HTTPServer):
-    """Serves each connection on its own thread, which calls ``take`` with each parsed request.
+    """An HTTP server that parses OTLP requests, with one thread per connection.
 
     Args:
         address: the host and the TCP port to listen on.
-        take: the function that gets each parsed request.
-        respond: the function that may answer a request first; see :data:`Respond`.
+        take: the function that is called with each parsed request, on the connection's thread.
+        respond: the function that may answer a request before it is parsed; see ``Respond``.
         tls: the TLS settings, or None to serve plain HTTP.
 
     Raises:
@@ -86,7 +86,7 @@ class HTTPReceiver(HTTPServer):
     ) -> None:
         super().__init__(address, _Handler)
         if tls is not None:
-            # The connection's thread does the handshake, so a slow client does not delay others.
+            # The connection's thread does the handshake: slow clients must not block others.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -100,7 +100,7 @@ class HTTPReceiver(HTTPServer):
         self._acceptor.start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a connection."""
+        """Start a thread that serves the connection ``request``."""
         thread = threading.Thread(
             target=self._serve,
             args=(request, client_address),
@@ -130,16 +130,16 @@ class HTTPReceiver(HTTPServer):
         self.server_close()
 
     def serves(self, hosts: Sequence[str]) -> bool:
-        """Whether the server accepts a request with these ``Host`` headers.
+        """Return whether the server accepts a request with these ``Host`` headers.
 
-        An attacker could give a website's host name the address 127.0.0.1, so that the website's
-        scripts send requests from a browser to this server (DNS rebinding).  So a server on a
-        loopback address accepts only local names.  A server on another address accepts all.
+        A server on a loopback address accepts only local names, as a protection against DNS
+        rebinding: a website could let its host name resolve to 127.0.0.1, so that its scripts
+        reach this server through a browser.  A server on any other address accepts all names.
         """
         return not self._is_local or all(map(_LOCAL_HOST.fullmatch, hosts))
 
     def answer(self, path: str, content_type: str, encoding: str, body: bytes) -> Answer:
-        """Process a request that was read completely, and return the answer."""
+        """Process a request that was read completely, and return the response."""
         is_json = content_type.startswith(_JSON)
         try:
             body = _unpack(body, encoding)
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "fapilog-receiver"
     disable_nagle_algorithm = True
-    wbufsize = -1  # writes are buffered, so that an answer is a single write
+    wbufsize = -1  # buffers writes, so that a response is sent with one write
     server: HTTPReceiver
 
     def do_POST(self) -> None:
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_failure(413, f"the body has more than {MAX_REQUEST} bytes"), close=True)
         else:
             body = self.rfile.read(int(length))
-            if len(body) < int(length):  # the client has stopped sending
+            if len(body) < int(length):  # the client closed the connection early
                 self._send(_failure(400, "the body is shorter than Content-Length"), close=True)
                 return
             content_type = self.headers.get("Content-Type", "").lower()
@@ -212,7 +212,7 @@ def _unpack(body: bytes, encoding: str) -> bytes:
 def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
     if not is_json:
         return kind.FromString(body)
-    orjson.loads(body)  # raises for lone surrogates, NaN and deep nesting; json accepts them
+    orjson.loads(body)  # rejects lone surrogates, NaN and deep nesting, unlike json.loads()
     fields = json.loads(body, object_hook=_with_base64_ids)
     if not isinstance(fields, dict):
         msg = f"a JSON object is expected, not {type(fields).__name__}"
@@ -221,14 +221,14 @@ def _parse(kind: type[Message], body: bytes, *, is_json: bool) -> Message:
 
 
 def _with_base64_ids(fields: dict[str, Any]) -> dict[str, Any]:
-    """Convert ids from hexadecimal, as in OTLP/JSON, to base64, which ``ParseDict`` expects."""
+    """Convert ids from hexadecimal, used in OTLP/JSON, to base64, which ``ParseDict`` needs."""
     for name in _IDS & fields.keys():
         fields[name] = base64.b64encode(bytes.fromhex(fields[name])).decode()
     return fields
 
 
 def _failure(status: int, message: str, *, is_json: bool = False) -> Answer:
-    """Return an error answer, whose body is a ``google.rpc.Status`` with the message."""
+    """Return an error response, whose body is a ``google.rpc.Status`` with ``message``."""
     message = message[:_MAX_MESSAGE]
     if is_json:
         return status, {"Content-Type": _JSON}, json.dumps({"message": message}).encode()

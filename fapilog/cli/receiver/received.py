@@ -1,4 +1,4 @@
-"""The received log records and spans, with their values as Python objects."""
+"""Classes for received log records and spans, which convert OTLP values to Python values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReceivedLog:
-    """One log record as it arrived, with its resource's attributes and its scope."""
+    """A received log record, with its resource's attributes and its instrumentation scope."""
 
     record: LogRecord
     resource: Mapping[str, Any]
@@ -23,17 +23,17 @@ class ReceivedLog:
 
     @property
     def body(self) -> Any:
-        """The body as a Python value."""
+        """The record's body as a Python value."""
         return python_value(self.record.body)
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes as Python values."""
+        """The record's attributes as Python values."""
         return python_values(self.record.attributes)
 
     @property
     def severity_number(self) -> int:
-        """The severity from 1 to 24, or 0 if it is unspecified."""
+        """The severity number from 1 to 24, or 0 if it is unspecified."""
         return int(self.record.severity_number)
 
     @property
@@ -43,23 +43,23 @@ class ReceivedLog:
 
     @property
     def event_name(self) -> str:
-        """The name of the event, or ""."""
+        """The name of the event, or "" if the record is not an event."""
         return self.record.event_name
 
     @property
     def trace_id(self) -> str:
-        """The trace id in 32 hexadecimal digits, or ""."""
+        """The trace id in 32 hexadecimal digits, or "" if the record has no trace id."""
         return self.record.trace_id.hex()
 
     @property
     def span_id(self) -> str:
-        """The span id in 16 hexadecimal digits, or ""."""
+        """The span id in 16 hexadecimal digits, or "" if the record has no span id."""
         return self.record.span_id.hex()
 
 
 @dataclass(frozen=True)
 class ReceivedSpan:
-    """One span as it arrived, with its resource's attributes and its scope."""
+    """A received span, with its resource's attributes and its instrumentation scope."""
 
     span: Span
     resource: Mapping[str, Any]
@@ -72,7 +72,7 @@ class ReceivedSpan:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes as Python values."""
+        """The span's attributes as Python values."""
         return python_values(self.span.attributes)
 
     @property
@@ -87,7 +87,7 @@ class ReceivedSpan:
 
 
 def python_value(value: AnyValue) -> Any:
-    """Return the Python value of an ``AnyValue``, or None if it is empty."""
+    """Return the Python value of an OTLP ``AnyValue``, or None if ``value`` is empty."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
@@ -99,5 +99,5 @@ def python_value(value: AnyValue) -> Any:
 
 
 def python_values(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    """Return attributes as a dict of Python values."""
+    """Return OTLP attributes as a dict of Python values."""
     return {pair.key: python_value(pair.value) for pair in pairs}

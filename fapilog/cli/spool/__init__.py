@@ -1,6 +1,7 @@
-"""``fapilog spool``: shows, sends, adopts and deletes batches on disk.
+"""Implements ``fapilog spool``, which shows, sends, moves and deletes log records on disk.
 
-``command`` contains the commands that only read, and the functions that all commands share;
-``replay``, ``adopt`` and ``purge`` each contain one command.  ``resend`` sends batches for
-``replay``, and ``bodies`` formats batches for ``command``.  Read ``command`` first.
+The module ``command`` contains the commands that only read files, and functions for all
+commands.  The modules ``replay``, ``adopt`` and ``purge`` contain the commands of these names.
+``resend`` sends batches for ``replay``, and ``bodies`` formats batches for ``command``.  Read
+``command`` first.
 """

@@ -1,9 +1,8 @@
-"""``fapilog spool adopt``: moves records on disk from one sink to another.
+"""Implements ``fapilog spool adopt``, which assigns records on disk to a different sink.
 
-A service sends records on disk only through the sink that they were logged for: a sink with
-the same name, destination and credentials.  If that sink is no longer configured, or if an
-earlier release stored the records without their destination, the user gives the records to
-another sink with this command.
+A service sends records from disk only through a sink with the name, the destination and the
+credentials of the sink that stored them.  This command is for records whose original sink is no
+longer configured, and for records that an earlier fapilog release stored without a destination.
 """
 
 from __future__ import annotations
@@ -77,10 +76,10 @@ def adopt(
 
 
 def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
-    """Return the configured sink ``name``, which must support the spool.
+    """Return the configured sink called ``name``, which must be able to use the spool.
 
     Raises:
-        ConfigurationError: the sink is not configured, or does not support the spool.
+        ConfigurationError: the sink is not configured, or cannot use the spool.
     """
     durable = as_durable(sinks[name]) if name in sinks else None
     if durable is None:
@@ -92,7 +91,7 @@ def _durable(sinks: dict[str, Any], name: str) -> DurableSink[Any]:
 
 
 def _show(terminal: Terminal, path: str, problem: str) -> bool:
-    """Print that ``path`` was moved, or the ``problem``.  Return True if ``path`` was moved."""
+    """Print that ``path`` was moved, or why not.  Return True if ``problem`` is empty."""
     if problem:
         terminal.line(Text("✗", RED), f" kept {path}: {problem}")
     else:

@@ -1,4 +1,4 @@
-"""Formats a batch from the quarantine as lines of text."""
+"""Formats a batch of log records as lines of text, for ``fapilog spool quarantine``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _HEX: Final = 32
 
 
 def lines_of(wire_format: str, body: bytes) -> list[str]:
-    """Return a batch as one line per record.
+    """Decode the batch ``body``, and return one line of text per record.
 
-    For an unknown wire format, return the lines of the body as text.  If the body cannot be
-    decoded, return one line with its size and its first bytes.
+    If ``wire_format`` is not supported, return the lines of the body as text.  If the body cannot
+    be decoded, return a single line with its size and its first bytes.
     """
     try:
         reader = _READERS.get(wire_format)

@@ -1,4 +1,4 @@
-"""The ``fapilog spool`` commands that only read: status, verify and quarantine."""
+"""Implements ``fapilog spool status``, ``verify`` and ``quarantine``, which only read files."""
 
 from __future__ import annotations
 
@@ -130,11 +130,8 @@ def quarantine(
     terminal.line("to send them again: fapilog spool replay --quarantine")
 
 
-# ---- functions that the other commands also use
-
-
 def location(given: Path | None, settings: Settings | None = None) -> Path:
-    """Return the directory ``given`` on the command line, or else the configured directory.
+    """Return the spool's directory: ``given`` or, if it is None, the configured directory.
 
     Raises:
         ConfigurationError: no directory is given or configured, or the given directory does
@@ -151,9 +148,10 @@ def location(given: Path | None, settings: Settings | None = None) -> Path:
 
 
 def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
-    """Return one report per sink in the spool's directory, or no report if it is missing.
+    """Return a report for each sink that has files in the spool's ``directory``.
 
-    With ``load``, the records are also loaded and checked for damage.
+    The list is empty if the directory does not exist.  If ``load`` is True, the records are also
+    read and checked for damage.
 
     Raises:
         ConfigurationError: the directory cannot be read.
@@ -168,9 +166,9 @@ def look(directory: Path, *, load: bool = False) -> list[SinkReport]:
 
 
 def of_sink(reports: list[SinkReport], name: str | None) -> list[SinkReport]:
-    """Return the reports whose sink or directory is called ``name``, or all reports for None.
+    """Return the reports about the sink ``name``, or all reports if ``name`` is None.
 
-    If a directory has this name, only its report is returned.
+    If ``name`` is the name of a sink's directory, return only the report about this directory.
 
     Raises:
         ConfigurationError: no records of this sink are on disk.
@@ -194,29 +192,26 @@ def size_of(scans: Iterable[Scan]) -> str:
     return ByteSize(sum(found.size for found in scans)).human_readable()
 
 
-# ---- the configured sinks
-
-
 def configured_sinks(settings: Settings) -> dict[str, Any]:
-    """Return the sinks in these settings by name, including the fallback sinks of routes."""
+    """Return the configured sinks by name, including the fallback sinks of routes."""
     fallbacks = dict.fromkeys(group.fallback for group in settings.routes.values())
     wanted = [*wanted_sinks(settings), *(one for one in fallbacks if one is not None)]
     return name_sinks(settings, wanted)
 
 
 def owner_of(sink: DurableSink[Any]) -> Owner:
-    """Return the name, wire format and destination that select the sink's directory on disk."""
+    """Return the name, wire format and destination of ``sink``, which determine its directory."""
     return Owner(str(sink.name), sink.wire_format, destination_of(sink))
 
 
 def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -> set[Path]:
-    """Return the paths whose records need other credentials than their sink has now.
+    """Return the paths whose records were logged with credentials that their sink no longer has.
 
     The result is empty if ``directory`` is given or the configuration is invalid.
     """
     found: set[Path] = set()
     if directory is not None:
-        return found  # the settings may belong to another service
+        return found  # the directory may belong to a service with other settings
     with contextlib.suppress(ConfigurationError):
         durables = [one for one in map(as_durable, configured_sinks(Settings()).values()) if one]
         known = {owner_of(one).directory: Credentials(credentials_of(one)) for one in durables}
@@ -226,9 +221,6 @@ def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -
                 found.update(one.path for one in others.directories)
                 found.update(one.path for one in others.quarantine)
     return found
-
-
-# ---- printing
 
 
 def _segments(report: SinkReport) -> Iterator[Scan]:

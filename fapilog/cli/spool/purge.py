@@ -1,4 +1,4 @@
-"""``fapilog spool purge``: deletes the records of dead processes, or the quarantine."""
+"""Implements ``fapilog spool purge``, which deletes unsent or refused records from the disk."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def purge(
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask ``question``, unless ``yes`` is True.
+    """Ask the user ``question``, unless ``yes`` is True.
 
-    End the command if the answer is no, or if no terminal can show the question.
+    End the command if the answer is no, or if there is no terminal for the question.
     """
     if yes:
         return

@@ -1,7 +1,7 @@
-"""``fapilog spool replay``: sends the records of dead processes, or the quarantine.
+"""Implements ``fapilog spool replay``, which sends records that dead processes left on disk.
 
-Like a running service, the command locks a dead process's directory before it sends the
-records.  So the command and the service never send the same records.
+The command locks the directory of a dead process before it sends the records, as a running
+service does.  So the command and a service never send the same records.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def _replay_sink(
     *,
     from_quarantine: bool,
 ) -> bool:
-    """Send the records of one sink, and print the result.  Return True if all were delivered.
+    """Send the records that ``report`` lists, and print the result.
 
-    ``report`` lists the records, and the matching sink in ``sinks`` sends them.
+    The matching sink in ``sinks`` sends the records.  Return True if all records were delivered.
     """
     durables = [one for one in map(as_durable, sinks.values()) if one is not None]
     durable = {owner_of(one).directory: one for one in durables}.get(report.path.name)
@@ -101,7 +101,7 @@ def _replay_sink(
         return False
     options = SpoolOptions(
         directory=root,
-        max_bytes=_UNLIMITED,  # a limit would stop adoption before the last directory
+        max_bytes=_UNLIMITED,  # a limit could exclude the records of some dead processes
         min_free=0,
         quarantine_bytes=settings.spool.quarantine_bytes,
     )

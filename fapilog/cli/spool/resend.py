@@ -1,7 +1,7 @@
-"""Sends batches from disk again, and counts the delivered and refused records.
+"""Sends batches of records from disk, and counts the delivered and the refused records.
 
 A delivered batch is deleted immediately.  As in a running service, records that the backend
-refuses for good move to the quarantine.  All other records stay on disk.
+refuses permanently are moved to the quarantine.  All other records stay on disk.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from fapilog.spool.survey import SinkReport
 
 _ATTEMPTS: Final = 3
-#: The seconds between two updates of the progress line.
+#: The minimum interval, in seconds, between two updates of the progress line.
 _PROGRESS_EVERY: Final = 0.1
-#: The ANSI code that erases the terminal's line from the cursor to the end of the line.
+#: The ANSI escape sequence that erases the line from the cursor to its end.
 _ERASE: Final = "\x1b[K"
 
 
 class BackendAwayError(Exception):
-    """The backend currently accepts no records, so the replay ends."""
+    """Raised if the backend currently accepts no records, which ends ``fapilog spool replay``."""
 
 
 class Resend(Delivery):
@@ -53,7 +53,7 @@ class Resend(Delivery):
     Attributes:
         name: the sink's name.
         delivered: the number of records that the backend accepted.
-        rejected: the number of records that the backend rejected from batches that it accepted.
+        rejected: the number of rejected records in batches that the backend accepted partially.
         moved: the number of refused records that were moved to the quarantine.
         left: the number of records that stay on disk.
         problem: a reason why some records stay on disk or are lost, or "".
@@ -78,7 +78,7 @@ class Resend(Delivery):
     def send_spool(self, report: SinkReport) -> None:
         """Send the spooled records of dead processes.
 
-        Records in another wire format, or that need other credentials, stay on disk.
+        Records that were logged in another wire format or with other credentials stay on disk.
 
         Raises:
             BackendAwayError: the backend currently accepts no records.
@@ -113,7 +113,7 @@ class Resend(Delivery):
     def send_quarantine(self, report: SinkReport) -> None:
         """Send the records in the quarantine.
 
-        Records in another wire format, or that need other credentials, stay on disk.
+        Records that were logged in another wire format or with other credentials stay on disk.
 
         Raises:
             BackendAwayError: the backend currently accepts no records.
@@ -153,7 +153,7 @@ class Resend(Delivery):
             self.problem = f"{file.path}: {error.strerror or error}"
 
     def _send(self, body: bytes, severities: bytes, *, is_refused: bool = False) -> bool:
-        """Send one batch.  Return True if it may be removed from its file.
+        """Send one batch.  Return True if the batch may be removed from its file.
 
         A batch from the quarantine (``is_refused``) stays in its file if the backend refuses
         all of its records again.
@@ -173,16 +173,16 @@ class Resend(Delivery):
         return self._move(self._refused, is_refused and is_whole)
 
     def _move(self, parts: Sequence[tuple[bytes, Sequence[int], str]], may_stay: bool) -> bool:
-        """Put the refused ``parts`` of a batch into the quarantine.
+        """Write the refused ``parts`` of a batch to the quarantine.
 
-        Return False if the batch must stay on disk.  With ``may_stay``, a refused batch is not
-        copied, because it is already in the quarantine.
+        Return False if the batch must stay in its file.  If ``may_stay`` is True, the batch is
+        already in the quarantine, so its parts are not written again.
         """
         if not parts:
             return True
         self.problem = self.problem or f"refused: {parts[0][2]}"
         if may_stay or not all(self._quarantine.add(*part) for part in parts):
-            return False  # records may be sent twice, but no record is lost
+            return False  # keep the batch: records may be sent twice, but are not lost
         self.moved += sum(len(severities) for _, severities, _ in parts)
         return True
 
@@ -196,15 +196,13 @@ class Resend(Delivery):
         if self._next_progress:
             sys.stderr.write(f"\r{_ERASE}")
 
-    # ---- called by send_until_settled()
-
     def wait(self, seconds: float) -> bool:
-        """Sleep for ``seconds``.  Return True, so that the delivery continues."""
+        """Sleep for ``seconds`` between two attempts.  Return True to continue the delivery."""
         time.sleep(seconds)
         return True
 
     def time_limit(self) -> float:
-        """Return the time limit of one attempt in seconds."""
+        """Return the time limit, in seconds, for one attempt to send a batch."""
         return self._timeout
 
     def fail(self, error: BaseException, attempt: int) -> None:
@@ -217,7 +215,7 @@ class Resend(Delivery):
             raise BackendAwayError(describe(error)) from error
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count and remove the first part of ``batch``, which the backend accepted."""
+        """Count the records of the batch's first part, which was accepted, and remove the part."""
         self.rejected += outcome.rejected
         self.delivered += len(batch.parts.pop(0)) - outcome.rejected
         if outcome.message:
@@ -226,15 +224,15 @@ class Resend(Delivery):
             self.problem = self.problem or self.note or "rejected by the backend"
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Keep ``part``, which the backend refused, for the quarantine.
+        """Remember ``part``, which the backend refused, so that it is moved to the quarantine.
 
         Raises:
-            BackendAwayError: the error does not depend on the records.
+            BackendAwayError: the error is not caused by the records.
         """
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, (TooLargeError, InvalidDataError)):
-            # Any other error, for example because of a wrong address, would affect every batch.
+            # Any other error, such as a wrong address, would affect every batch.
             raise BackendAwayError(describe(error)) from error
         batch.parts.pop(0)
         packed = self._durable.pack(part.items)
@@ -242,5 +240,5 @@ class Resend(Delivery):
 
     @property
     def is_done(self) -> bool:
-        """Whether all records were delivered without a problem."""
+        """Return whether all records were delivered without a problem."""
         return not (self.left or self.problem)
