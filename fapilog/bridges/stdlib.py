@@ -463,15 +463,18 @@ def uninstall_all() -> None:
 
 
 def installed() -> dict[logging.Logger, int | None]:
-    """Return each logger with which :func:`install` was called, and the ``level`` passed to it."""
+    """Return a dict of the loggers with which :func:`install` was called, and their levels.
+
+    The level is the argument of ``install``, which may be None.
+    """
     with _lock:
         return {logger: made.wanted for logger, made in _installations.items()}
 
 
 def follow_levels() -> None:
-    """Adjust the levels of these loggers after the levels of a runtime have changed.
+    """Adjust loggers of :mod:`logging` after the levels of a runtime have changed.
 
-    The loggers are those with which :func:`install` was called.
+    Adjusts only the loggers with which :func:`install` was called.
     """
     with _lock:
         for logger, made in list(_installations.items()):

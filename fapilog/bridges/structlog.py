@@ -160,7 +160,7 @@ def _is_in_force() -> bool:
 
 
 def _before() -> dict[str, Any] | None:
-    """Return structlog's configuration before ``install``, or None if it had not been configured."""
+    """Return structlog's configuration from before ``install``, or None if there was none."""
     if _installed is not None and _is_in_force():
         return _installed[1]
     return structlog.get_config() if structlog.is_configured() else None
