@@ -174,11 +174,11 @@ def _write_to_object(stream: Any, line: str) -> bool:
         stream = None
     finally:
         _thread.writes = False
-    return stream is not None or _write(line)  # _write() now uses the original stderr
+    return stream is not None or _write(line)  # None: the stream logs, so use the original stderr
 
 
 def describe(error: BaseException) -> str:
-    """Return the message of an error, after the name of its type unless it is a FapilogError.
+    """Return the message of an error, preceded by its type's name unless it is a FapilogError.
 
     Never raises.
     """
@@ -202,7 +202,9 @@ def kind_of(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return the file and line of the application that raised an error: `` (/app/logs.py:12)``.
+    """Return the file and line of application code that raised an error.
+
+    An example is `` (/app/logs.py:12)``.
 
     Call it in the function of fapilog that called the application's function and caught its
     error.  The result is the innermost line in the file of the application's function, even if

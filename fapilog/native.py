@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Returns the time in seconds, for every deadline and interval.  Windows has no
+#: Returns the time in seconds.  All deadlines and intervals use this clock.  Windows has no
 #: ``clock_gettime``, so on Windows a test tool that freezes time before this module is imported
 #: also stops this clock.
 monotonic: Final[Callable[[], float]] = (

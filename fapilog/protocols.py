@@ -112,7 +112,7 @@ class RecordTarget(Protocol):
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every earlier record has a final result, such as delivered or dropped.
 
-        Blocks up to ``timeout`` seconds (30 if None).  Returns False if the wait is longer.
+        Blocks up to ``timeout`` seconds (30 if None).  Returns False if the wait takes longer.
         """
         ...
 

@@ -36,8 +36,8 @@ class StreamLogsError(Exception):
 def standard_stream(name: str) -> Any:
     """Return ``sys.stdout`` or ``sys.stderr``, unless an object that logs has replaced it.
 
-    If it has, return the process's original stream, such as ``sys.__stdout__``.  Return None if
-    the process has no such stream.  Never raises.
+    If such an object has replaced it, return the process's original stream, such as
+    ``sys.__stdout__``.  Return None if the process has no such stream.  Never raises.
 
     Args:
         name: ``"stdout"`` or ``"stderr"``.
@@ -52,8 +52,8 @@ def standard_stream(name: str) -> Any:
 def _logs(stream: object) -> bool:
     """Return whether ``stream`` logs the text that is written to it.
 
-    It does if :func:`write_unless_it_logs` has found this out, or if an attribute is a logger,
-    as in the object that Celery puts into ``sys.stdout``.
+    This is true if :func:`write_unless_it_logs` has detected it, or if an attribute of
+    ``stream`` is a logger, as in the object that Celery puts into ``sys.stdout``.
     """
     if is_plain(stream):
         return False

@@ -302,7 +302,7 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
 
 @contextlib.contextmanager
 def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], None]]:
-    """Let pytest's fixture ``caplog`` show captured records, besides those of ``logging``.
+    """Let pytest's fixture ``caplog`` show captured records as well as records of ``logging``.
 
     :meta private:
 
@@ -321,7 +321,7 @@ def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], No
         own = {(record.name, int(record.created * 1e9)) for record in handler.records}
         for record in logs.records:
             is_new = id(record) not in shown and (record.scope.name, record.timestamp) not in own
-            shown[id(record)] = record  # the reference keeps the id unique
+            shown[id(record)] = record  # an id is unique only while its object exists
             for one in logging.getLogger().handlers if is_new else ():
                 if (
                     isinstance(one, type(handler))
@@ -360,7 +360,7 @@ def _as_logged(record: LogRecord) -> logging.LogRecord:
 
 
 def _sinks_replaced(logs: CapturedLogs) -> contextlib.AbstractContextManager[object]:
-    """Make every pipeline that is created inside the block send only to ``logs``."""
+    """Return a context manager that makes every new pipeline send records only to ``logs``."""
 
     def make_queues(settings: Settings, *_given: object) -> list[SendingQueue]:
         sink = _CaptureSink(logs)

@@ -1,8 +1,8 @@
 """Converts log calls of structlog and loguru, warnings and uncaught exceptions to records.
 
-Each is described as an ``Event``.  The conversion runs on the thread that logs.  It adds the
-ids of the active span and the fields that are bound with ``fapilog.bind``, and copies the
-values.
+An ``Event`` describes one such call, warning or exception.  The conversion runs on the thread
+that logs.  It adds the ids of the active span and the fields that are bound with
+``fapilog.bind``, and copies the values.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def take_event_name(attributes: dict[str, Any]) -> str:
     The event name is the value of ``otel.event.name`` or of ``event.name``.  OpenTelemetry's
     handler for ``logging`` reads the same keys.
     """
-    older = attributes.pop("event.name", None)  # the deprecated key
+    older = attributes.pop("event.name", None)  # OpenTelemetry's deprecated key
     name = attributes.pop("otel.event.name", older)
     return "" if name is None else plain_name(name)
 

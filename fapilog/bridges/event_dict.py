@@ -83,9 +83,9 @@ def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event
 
 @lru_cache(maxsize=256)
 def _named(level: str) -> tuple[int, str] | None:
-    """Return the severity of structlog's level or method with this name, or None.
+    """Return the severity number and the severity text for a level or method of structlog.
 
-    The severity is a pair of its number and its text.
+    Return None if structlog has neither a level nor a method of this name.
     """
     text = _LEVELS.get(level.lower(), level.upper())
     if text == "NOTSET":
@@ -99,7 +99,7 @@ def _named(level: str) -> tuple[int, str] | None:
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:
-    """Return the message, formatted with the positional arguments if ``fields`` contains any."""
+    """Return ``event``, formatted with the positional arguments if ``fields`` contains any."""
     arguments = fields.pop("positional_args", None)
     if not is_true(arguments):
         return event

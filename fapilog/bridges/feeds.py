@@ -70,7 +70,7 @@ class Taken(str):
 
 
 class Passing(threading.local):
-    """The state of the bridges on one thread.
+    """The state that the modules in ``fapilog.bridges`` share on each thread.
 
     Attributes:
         watched: whether any code needs ``taken``.  All threads share this attribute.  If it is
@@ -94,9 +94,9 @@ PASSING: Final = Passing()
 
 
 class Feed:
-    """Finds the target of each record that a bridge receives.  Thread-safe.
+    """Finds the object that gets a record of another logging library.  Thread-safe.
 
-    The target is a ``RecordTarget`` to which the bridge passes the record, usually a runtime.
+    This object is called the target.  It is a ``RecordTarget``, usually a ``Runtime``.
 
     Args:
         getter: the function that returns the target of a record, or returns None
@@ -127,8 +127,8 @@ class Feed:
     def __reduce__(self) -> tuple[type[Feed], tuple[()]]:
         from pickle import PicklingError  # noqa: PLC0415 - already loaded: it calls this method
 
-        # A module's function could be pickled, but it may return a different runtime in the
-        # process that loads the pickle.
+        # A function of a module could be pickled, but is refused, because it may return a
+        # different runtime in the process that loads the pickle.
         if self._given not in (None, default_target):
             msg = (
                 "cannot pickle a bridge to a separate Runtime, which another process does not "

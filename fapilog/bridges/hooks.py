@@ -87,9 +87,9 @@ def uninstall_hooks() -> None:
 
 
 def installed() -> dict[str, bool]:
-    """Return whether each hook is installed, in a dict.
+    """Return a dict that says for each hook whether it is installed.
 
-    Its keys are the names of the boolean arguments of :func:`install_hooks`.
+    The keys are the names of the boolean arguments of :func:`install_hooks`.
     """
     with _lock:
         return {name: patch.active for name, patch in _patches.items()}
@@ -110,7 +110,7 @@ def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Ho
     def hook(*args: Any, **kwargs: Any) -> None:  # pragma: no cover - see disguised()
         passing = feeds.PASSING
         report = describe(*args, **kwargs) if _patches[name].active else None
-        # The caller may be an older hook of fapilog, which has already logged this report.
+        # Another hook of fapilog may have called this hook after it logged the same report.
         if report is None or (report[0] is not None and passing.reported is report[0]):
             found(*args, **kwargs)
             return

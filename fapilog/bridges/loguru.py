@@ -96,9 +96,9 @@ class LoguruSink:
         take(self.feed, name, number, lambda: self._event(message, fields, name, number))
 
     def _claim(self, fields: dict[str, Any]) -> bool:
-        """Return whether this sink is the only ``LoguruSink`` that logs the record.
+        """Return whether this sink must log the record ``fields``.
 
-        ``LoguruSink`` objects with a different target do not matter.
+        Only one of the ``LoguruSink`` objects with the same target must log it.
         """
         # The dict contains ids instead of objects, because loguru may pickle the record.
         claims: dict[int, int] = fields.setdefault(_CLAIMS, {})

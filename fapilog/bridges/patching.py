@@ -1,6 +1,6 @@
 """Replaces functions of other libraries with wrappers, and restores them.
 
-The other modules of this package use it to log calls for which a library has no other hook.
+The other modules of this package use it if a library does not let them register a handler.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class Handler(logging.Handler):
             return
         corrected = CorrectedRecord(record)
         self.emit(corrected)
-        record.name = corrected.name  # a Taken object: other Handlers skip the record
+        record.name = corrected.name  # a Taken object, so that other Handlers skip the record
 
     def flush(self) -> None:
         """Wait for up to 1 s until all logged records are delivered or dropped."""
@@ -212,7 +212,7 @@ class Handler(logging.Handler):
     def _unwrap(
         self, record: logging.LogRecord, number: int
     ) -> tuple[LogRecord, BaseException | None]:
-        """Convert a record whose ``msg`` is structlog's event dict for a ``ProcessorFormatter``."""
+        """Convert a record that contains structlog's event dict for a ``ProcessorFormatter``."""
         attributes = self._attributes(record)
         for name in ("_logger", "_name"):
             attributes.pop(name, None)
@@ -418,7 +418,7 @@ def install(
     """
     found = _logger(logger)
     number = None if level is None else _level_number(level)
-    # The lock must not be locked during this call, which may create the default runtime.
+    # ``_lock`` must not be locked during this call, which may create the default runtime.
     fed = feeds.Feed(target).target()
     with _lock:
         made = _installations.get(found)

@@ -33,9 +33,9 @@ class StructlogProcessor:
     """The last processor of a structlog configuration, which passes each event to fapilog.
 
     The value of ``event`` becomes the body, and the other values in the event dict become
-    typed attributes, with these exceptions.  ``exc_info`` becomes the ``exception.*``
-    attributes, even if ``format_exc_info`` or ``dict_tracebacks`` has formatted it.  ``stack``
-    becomes the attribute ``code.stacktrace``, ``timestamp`` becomes the time,
+    typed attributes, except for the following values.  ``exc_info`` becomes the
+    ``exception.*`` attributes, even if ``format_exc_info`` or ``dict_tracebacks`` has formatted
+    it.  ``stack`` becomes the attribute ``code.stacktrace``, ``timestamp`` becomes the time,
     ``logger`` or the wrapped logger's name becomes the instrumentation scope, and
     ``otel.event.name`` becomes the event name.  The severity comes from ``level``
     or the method's name.  The trace and span ids come from the active span, also in
