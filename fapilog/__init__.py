@@ -1,9 +1,9 @@
-"""fapilog: every application event is an OpenTelemetry LogRecord from the moment it is logged.
+"""fapilog logs each event of an application as an OpenTelemetry LogRecord.
 
-This module contains only the public names.  Names that a log call does not need
-are loaded at their first use, so importing the package costs little more than
-importing OpenTelemetry's API.  Inside the package, only ``fapilog.cli.demo`` imports this
-module.  To read the code, start with ``runtime.default``.
+This module contains only the public names.  Names that a log call does not need are loaded
+when they are first used, so importing fapilog takes little longer than importing
+OpenTelemetry's API.  Inside the package, only ``fapilog.cli.demo`` imports this module.  To
+read the code, start with ``fapilog/runtime/default.py``.
 """
 
 from __future__ import annotations

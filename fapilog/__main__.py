@@ -1,4 +1,4 @@
-"""``python -m fapilog`` runs the command line, even if the script ``fapilog`` is not on PATH."""
+"""Runs ``python -m fapilog``, which works even if the command ``fapilog`` is not on PATH."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Fields that are bound to the running context: ``with bind(request_id=...)``.
+"""Adds fields to all records that are logged in a ``with bind(request_id="7")`` block.
 
-One context variable holds an immutable snapshot of the fields.  Therefore a record
-needs only one reference, asyncio tasks and copied contexts inherit the fields, and
-a block restores the earlier fields when it ends, even after an exception.
+A ``ContextVar`` contains a mapping of the fields, which is never changed.  Therefore a record
+only needs a reference to the mapping, asyncio tasks and copied contexts inherit the fields, and
+at its end a block restores the earlier fields, even after an exception.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from fapilog.values import DEFAULT_LIMITS, plain_name, snapshot_attributes
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
 ValueT = TypeVar("ValueT")
 
-#: The bound fields when nothing is bound.
+#: The value of :data:`BOUND` while no fields are bound.
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-#: The value of :data:`BOUND` in delivery threads.  Records that are logged in these threads do
-#: not enter a pipeline; otherwise a sink would send the records of its own client library.
+#: The value of :data:`BOUND` on the threads that send records to backends.  fapilog drops
+#: records that are logged on these threads; otherwise sending a record could cause new records.
 SUPPRESSED: Final[Mapping[str, Any]] = MappingProxyType({"fapilog.suppressed": True})
 
-#: The largest number of names in one ``collect()``: the default limit for attributes.
+#: The largest number of fields that a ``collect()`` block collects.  It is equal to the default
+#: limit for the attributes of a record.
 MAX_COLLECTED: Final = DEFAULT_LIMITS.attributes
 
 BOUND: Final[ContextVar[Mapping[str, Any]]] = ContextVar("fapilog_bound", default=EMPTY)
@@ -39,21 +40,22 @@ BOUND: Final[ContextVar[Mapping[str, Any]]] = ContextVar("fapilog_bound", defaul
 def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> None:
     """Undo the latest ``variable.set()`` of the current context whose token is in ``tokens``.
 
-    Threads and tasks that share a context manager share its list ``tokens``, but a token
-    works only in the context that created it.  If no token works here (because the garbage
-    collector closed a generator in another context), nothing is reset.
+    ``tokens`` may contain tokens of several threads and tasks, because they may share a context
+    manager.  A token can be used only in the context in which it was created.  If ``tokens``
+    contains no token of the current context, nothing is reset.  This happens if the garbage
+    collector closes a generator in another context.
     """
     for token in reversed(tokens.copy()):
         try:
             variable.reset(token)
         except (ValueError, RuntimeError):
-            continue  # a token of another context, or a token that another thread is removing
+            continue  # the token belongs to another context, or has already been used
         tokens.remove(token)
         return
 
 
 def bind_context(**fields: Any) -> None:
-    """Bind fields to every later record of the running context, until they are unbound.
+    """Add fields to every record that is logged later in the current context.
 
     Use it where a ``with`` block does not fit, such as in a middleware's hook.  A task or
     a thread that copies the context inherits the fields; fields that are bound in the copy
@@ -62,7 +64,7 @@ def bind_context(**fields: Any) -> None:
     thread and task.
 
     Args:
-        **fields: the attributes by name, as in :class:`bind`.
+        **fields: the names and values of the fields, as in :class:`bind`.
     """
     bound = BOUND.get()
     if bound is SUPPRESSED:
@@ -75,7 +77,10 @@ def bind_context(**fields: Any) -> None:
 
 
 def unbind_context(*names: str) -> None:
-    """Remove fields from the running context; unknown names are ignored.  Does not block."""
+    """Remove bound fields from the current context.  Does not block.
+
+    Names of fields that are not bound are ignored.
+    """
     bound = BOUND.get()
     if bound is not SUPPRESSED:
         unwanted = {plain_name(name) for name in names}
@@ -83,27 +88,27 @@ def unbind_context(*names: str) -> None:
 
 
 def clear_context() -> None:
-    """Remove all fields from the running context.  Does not block.
+    """Remove all bound fields from the current context.  Does not block.
 
-    Call it at the start of each unit of work in a loop or in a reused thread, so that the
-    fields of the previous unit do not stay.
+    Call it at the start of each unit of work in a loop or in a reused thread, so that records
+    do not contain fields of the previous unit.
     """
     if BOUND.get() is not SUPPRESSED:
         BOUND.set(EMPTY)
 
 
 def announce_unentered(name: str, fix: str = "") -> None:
-    """Report that an object for a ``with`` block is deleted and was never entered.
+    """Report on stderr that a context manager was deleted but never used in a ``with`` block.
 
-    Call it from ``__del__``: the report shows the code that deletes the object, which must
-    be two frames above this function.
+    Call it directly from ``__del__``, because the message names the line of code that runs two
+    stack frames above this function, which is the line that deletes the object.
 
     Args:
-        name: the name of the class, as the application writes it.
-        fix: the end of the message: what to write if a block does not fit.
+        name: the name of the context manager's class, as the application writes it.
+        fix: the end of the message, which names an alternative to a ``with`` block.
     """
     place = ""
-    with contextlib.suppress(ValueError):  # at interpreter exit, no Python code is above __del__
+    with contextlib.suppress(ValueError):  # at interpreter exit, __del__ has no calling frame
         frame = sys._getframe(2)  # noqa: SLF001 - documented; nothing else finds the caller
         place = f" near {frame.f_code.co_filename}:{frame.f_lineno}"
     announce(
@@ -115,10 +120,10 @@ def announce_unentered(name: str, fix: str = "") -> None:
 
 @contextlib.contextmanager
 def suppressed() -> Iterator[None]:
-    """Suppress the records and the spans of the code in the block.
+    """Suppress all log records and spans that the code in the ``with`` block creates.
 
-    Delivery threads run in such a block, so an instrumented client library does
-    not produce telemetry about the delivery of telemetry.
+    The threads that send records run in such a block, so that an instrumented client library
+    does not create telemetry about the requests that send telemetry.
     """
     bound = BOUND.set(SUPPRESSED)
     otel = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, value=True))
@@ -130,12 +135,12 @@ def suppressed() -> Iterator[None]:
 
 
 class collect:  # noqa: N801 - used as a function, as bind() is
-    """Collect the fields that :func:`bind` binds inside the block.
+    """Collect the fields that :func:`bind` binds inside the ``with`` block.
 
     Fields that a request handler binds are unbound when the handler returns.  A middleware
     that collects these fields can add them to the record that it logs afterwards.
 
-    A context manager for one block: ``with collect() as fields``.  ``fields`` is
+    Write ``with collect() as fields``; use each object for only one block.  ``fields`` is
     a dict that grows during the block.  It contains the latest value of each of
     the first 128 names that are bound in this context, and in tasks and threads
     that copied the context.  If blocks are nested, only the innermost block
@@ -160,8 +165,8 @@ class collect:  # noqa: N801 - used as a function, as bind() is
         return self._fields
 
     def __exit__(self, *_: object) -> None:
-        self._fields = None  # frees the fields; a copied context may keep this object alive
-        # If the garbage collector ends the block in another context, nothing is reset.
+        self._fields = None  # release the dict, because a copied context may refer to this object
+        # reset() raises a ValueError if the garbage collector ends the block in another context.
         with contextlib.suppress(ValueError):
             _COLLECTION.reset(cast("Token[collect | None]", self._token))
 
@@ -182,17 +187,18 @@ _COLLECTION: Final[ContextVar[collect | None]] = ContextVar("fapilog_collected",
 
 
 class bind:  # noqa: N801 - used as a function: bind(...) as context manager and decorator
-    """Bind fields to every record that is logged in this context, inside a block.
+    """Add fields to every record that is logged in this context, inside a ``with`` block.
 
     Works as a context manager and as a decorator of functions and coroutine
-    functions.  As a plain statement, ``bind(...)`` does nothing and is announced on stderr
-    (:func:`bind_context` needs no block).  The fields of an inner block win over those of an
-    outer block; the fields of a logger and the attributes of a record win over both.  Does
-    not block; may be used in any thread and task.
+    functions.  As a plain statement, ``bind(...)`` does nothing but write a message to stderr;
+    use :func:`bind_context` if a block does not fit.  If names are equal, a field of an inner
+    block overrides a field of an outer block, a field of the logger overrides fields of all
+    blocks, and an attribute in a log call overrides all fields.  Does not block; may be used
+    in any thread and task.
 
     Args:
-        **fields: the attributes by name.  The values are copied immediately, so a
-            later change of a value does not change the records.
+        **fields: the names and values of the fields.  The values are copied immediately, so
+            a later change of a value does not change the records.
 
     Raises:
         TypeError: the decorated function is a generator function.  The fields would
@@ -211,7 +217,7 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
         self._is_used = True
         bound = BOUND.get()
         if bound is not SUPPRESSED:
-            # The fields are never changed, so they need no copy.
+            # The mapping of fields is never changed, so a copy is not necessary.
             bound = {**bound, **self._fields} if bound else self._fields
         self._tokens.append(BOUND.set(bound))
         collection = _COLLECTION.get()
@@ -226,7 +232,7 @@ class bind:  # noqa: N801 - used as a function: bind(...) as context manager and
             announce_unentered("bind", ", or bind_context(...) without a block")
 
     def __call__(self, function: FuncT) -> FuncT:
-        """Return a function that runs ``function`` inside the block."""
+        """Return a function that calls ``function`` while the fields are bound."""
         self._is_used = True
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             msg = (

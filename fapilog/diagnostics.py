@@ -1,8 +1,8 @@
-"""fapilog's own messages: short lines on stderr, at most one per subject in 30 s.
+"""Writes fapilog's own messages to stderr, at most one line per subject in 30 seconds.
 
-A logging library cannot log its own problems.  The ledger counts every loss, and
-this module announces it.  An announcement never waits for the reader of standard
-error: a supervisor that does not read its pipe must not stop the application.
+A logging library cannot log its own problems, such as lost records, so this module reports them.
+The code does not wait until another process reads standard error, because a supervisor that
+does not read its pipe must not stop the application.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ INTERVAL: Final = 30.0
 _MAX_SUBJECTS: Final = 256
 _MAX_MESSAGE: Final = 1000
 
-#: Maximum bytes of a line: a pipe never mixes a write of up to this size with other writes.
+#: The maximum number of bytes in a line.  A write of this size to a pipe is atomic: Linux does
+#: not mix it with the writes of other processes.
 _MAX_LINE: Final = 4096
 
-# Re-entrant, because a finaliser or a signal handler may announce something inside announce().
+# The lock is re-entrant, because announce() may be interrupted by a finaliser or a signal handler
+# that also calls announce().
 _lock = native.RLock()
 _last: dict[str, float] = {}
 _muted: dict[str, int] = {}
@@ -46,16 +48,17 @@ _thread: Final = threading.local()
 
 
 def announce(subject: str, message: str | Callable[[], str]) -> None:
-    """Write ``fapilog: message`` to stderr, at most once in 30 s per subject.
+    """Write ``fapilog: message`` to stderr, at most once per subject in 30 seconds.
 
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
     object without a file descriptor whose ``write`` blocks.  If standard error
-    cannot accept the line at once, the line is dropped.  The next line reports how
-    many lines were dropped, and how many lines of the same subject were suppressed.
+    cannot accept the line immediately, the line is dropped.  The next line reports how many
+    lines were dropped, and how many lines of the same subject were suppressed by the limit of
+    30 seconds.
 
     Args:
-        subject: the topic of the message, a short constant; messages of one
-            subject share one interval.
+        subject: the topic of the message, a short constant to which the limit of 30 seconds
+            applies.
         message: the text of one line; it is truncated to 1000 characters, and
             control characters are escaped.  A function that returns the text is
             called only if the line is written.
@@ -80,7 +83,7 @@ def announce(subject: str, message: str | Callable[[], str]) -> None:
             if not written:
                 _keep_counts(subject, held, missed)
     except Exception:  # noqa: BLE001 - a closed stream, the application's stream, no memory
-        return  # there is no other place to report this error
+        return  # an error of this function itself cannot be reported
 
 
 def _line(message: str, held: int, missed: int) -> str:
@@ -92,7 +95,11 @@ def _line(message: str, held: int, missed: int) -> str:
 
 
 def _keep_counts(subject: str, held: int, missed: int) -> None:
-    """Count a line that could not be written; the next line reports ``held`` and ``missed``."""
+    """Count a line that could not be written, and restore the counts that it contained.
+
+    ``held`` is the number of earlier lines of the subject that the limit of 30 seconds
+    suppressed, and ``missed`` is the number of earlier lines that could not be written.
+    """
     global _unwritten  # noqa: PLW0603 - a process has one standard error
     with _lock:
         _unwritten += missed + 1
@@ -106,9 +113,9 @@ def _write(line: str) -> bool:
     try:
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
-    except (AttributeError, OSError, TypeError, ValueError):  # the stream has no open file
+    except (AttributeError, OSError, TypeError, ValueError):  # the stream has no file descriptor
         return _write_to_object(stream, line)
-    if sys.platform == "win32":  # Windows cannot say if a write would wait; its consoles take text
+    if sys.platform == "win32":  # Windows cannot tell whether a write would block
         return _write_to_object(stream, line)
     data = line.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_LINE:
@@ -122,21 +129,21 @@ def _write(line: str) -> bool:
 
 
 def _write_at_once(descriptor: int, data: bytes) -> bool:
-    """Write to a pipe, a socket or a terminal without waiting for its reader.
+    """Write to a pipe, a socket or a terminal without waiting until another process reads.
 
     Returns False or raises BlockingIOError if the write would have to wait.  The descriptor
-    stays in blocking mode, because other processes share its flags.  On Linux,
-    the flag ``RWF_NOWAIT`` prevents the wait.  Terminals and old kernels do not support it,
-    so a terminal or a pipe is then opened a second time, in non-blocking mode.  On other
-    systems, poll() reports whether a line fits; the write waits only if another process
-    writes first.
+    is not switched to non-blocking mode, because other processes share its flags.  On Linux,
+    the flag ``RWF_NOWAIT`` prevents the wait.  Terminals and old kernels do not support the
+    flag, so a terminal or a pipe is then opened a second time, in non-blocking mode.  On other
+    systems, poll() tests whether the descriptor is writable; the write can only wait if another
+    process writes after this test.
     """
     try:
         return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT) == len(data)
     except BlockingIOError:
         raise
     except (AttributeError, OSError):
-        pass  # the system or the descriptor does not support the flag
+        pass  # the system or the descriptor does not support RWF_NOWAIT
     try:
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
@@ -150,9 +157,9 @@ def _write_at_once(descriptor: int, data: bytes) -> bool:
 
 
 def _write_to_object(stream: Any, line: str) -> bool:
-    """Write a line by the stream's own ``write``; return False if the line is dropped.
+    """Call ``stream.write(line)``; return False if the line is dropped.
 
-    An announcement that this ``write`` itself causes is dropped, to prevent a recursion.
+    If this ``write`` calls announce(), the second line is dropped, to prevent a recursion.
     """
     if stream is None or getattr(_thread, "writes", False):
         return False
@@ -167,11 +174,14 @@ def _write_to_object(stream: Any, line: str) -> bool:
         stream = None
     finally:
         _thread.writes = False
-    return stream is not None or _write(line)  # now to the process's original stream
+    return stream is not None or _write(line)  # None: the stream logs, so use the original stderr
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's message, with its type if another library defines it.  Never raises."""
+    """Return the message of an error, preceded by its type's name unless it is a FapilogError.
+
+    Never raises.
+    """
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - the application's code; the type is still known
@@ -186,18 +196,20 @@ def kind_of(error: BaseException) -> str:
 
     Never raises.
     """
-    # The descriptor of ``type`` ignores a __name__ that a metaclass defines.
+    # A metaclass may define ``__name__``; this returns the real name of the class.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name
 
 
 def place_of(error: BaseException) -> str:
-    """Return where the application's code raised an error, such as `` (/app/logs.py:12)``.
+    """Return the file and line of application code that raised an error.
+
+    An example is `` (/app/logs.py:12)``.
 
     Call it in the function of fapilog that called the application's function and caught its
-    error.  The result names the innermost line in the file of the application's function,
-    because a line in a library that the function calls would say less about the fault.  The
-    result is "" if the traceback contains no other Python function.
+    error.  The result is the innermost line in the file of the application's function, even if
+    this line calls a library that raised the error.  The result is "" if the traceback
+    contains only the function that caught the error.
     """
     entry = error.__traceback__ and error.__traceback__.tb_next
     place, file = "", None
@@ -213,7 +225,7 @@ def place_of(error: BaseException) -> str:
 
 
 def reset() -> None:
-    """Forget all announcements, in a forked child and in tests."""
+    """Reset all counters and intervals.  Forked child processes and tests call this function."""
     global _lock, _unwritten  # noqa: PLW0603 - the parent may have held the lock while forking
     _lock = native.RLock()
     _unwritten = 0

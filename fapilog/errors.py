@@ -1,9 +1,9 @@
-"""Errors of fapilog.
+"""The exceptions of fapilog.
 
 ::
 
     FapilogError
-    ├── ConfigurationError (also a ValueError)   raised at start-up only
+    ├── ConfigurationError (also a ValueError)   an option is wrong
     └── SendError                                raised by a sink's send()
         ├── RetryableError                       the same batch may succeed later
         │   ├── AccessDeniedError                after the credentials are corrected
@@ -12,8 +12,8 @@
             ├── TooLargeError                    smaller batches may succeed
             └── InvalidDataError                 some records of the batch may succeed
 
-After start-up, no error of fapilog reaches the application.  When a sink raises
-``SendError``, the delivery announces the failure and retries the batch or counts the loss.
+fapilog does not raise an exception in a log call.  When a sink raises a ``SendError``, fapilog
+reports it on stderr, and either sends the batch of records again or counts the records as lost.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class FapilogError(Exception):
 
 
 class ConfigurationError(FapilogError, ValueError):
-    """An option is wrong, or a package that it needs is not installed.
+    """Raised if an option is wrong, or if a package that an option needs is not installed.
 
-    Raised while a runtime is configured, never later.  The message names the
-    option and the fix and never contains the value of a secret option.
+    Only functions that configure fapilog raise it, never a log call.  The message names the
+    option and the fix, and never contains the value of a secret option.
 
     Attributes:
-        option: the name of the wrong option: dotted as in ``Settings``
-            (``"file.max_bytes"``), the argument's name, or the OpenTelemetry
-            variable that sets it.  If several options are wrong, this is the
-            first of them.  None if the error is not about an option.
+        option: the name of the first wrong option, or None if the error is not about an
+            option.  The name is the dotted name in ``Settings`` (``"file.max_bytes"``), the
+            name of an argument, or the name of OpenTelemetry's environment variable for the
+            option.
     """
 
     def __init__(self, message: str, option: str | None = None) -> None:
@@ -42,14 +42,14 @@ class ConfigurationError(FapilogError, ValueError):
 
 
 class SendError(FapilogError):
-    """A sink could not deliver a batch."""
+    """The base of all errors that a sink raises if it cannot deliver a batch of records."""
 
 
 class RetryableError(SendError):
-    """The backend may accept the same batch later.
+    """Raised by a sink if the backend may accept the same batch of records later.
 
     Args:
-        message: the description of the failure, announced on stderr.
+        message: the description of the failure, which is written to stderr.
         retry_after: the number of seconds that the backend asked to wait, or None.
     """
 
@@ -59,24 +59,33 @@ class RetryableError(SendError):
 
 
 class AccessDeniedError(RetryableError):
-    """The backend refuses the credentials; the records are kept until it accepts them."""
+    """Raised by a sink if the backend refuses the credentials.
+
+    The batch of records is sent again later.
+    """
 
 
 class NoAnswerError(RetryableError):
-    """The request was sent, but no answer came in time.
+    """Raised by a sink if it sent a request but did not receive an answer in time.
 
-    The backend may have accepted the batch.  The delivery sends it again, in
-    smaller batches, and counts the records as ``resent``.
+    The backend may have accepted the batch of records.  fapilog sends the records again, in
+    smaller batches, and counts them as ``resent`` in its statistics.
     """
 
 
 class PermanentError(SendError):
-    """The backend will never accept this batch; retrying is useless."""
+    """Raised by a sink if the backend will never accept this batch of records."""
 
 
 class TooLargeError(PermanentError):
-    """The request is larger than the backend's limit; the delivery splits the batch."""
+    """Raised by a sink if the request is too large for the backend.
+
+    fapilog sends the records again in smaller batches.
+    """
 
 
 class InvalidDataError(PermanentError):
-    """The backend refuses some records of the batch; the delivery finds these records."""
+    """Raised by a sink if the backend refuses a batch because of some of its records.
+
+    fapilog sends smaller batches to find these records.
+    """

@@ -1,4 +1,4 @@
-"""Raises an error at import that says what replaces the FastAPI module of fapilog 0.18."""
+"""Raises an ImportError that names the replacement of the FastAPI module of fapilog 0.18."""
 
 _MESSAGE = (
     "fapilog.fastapi is the separate package fapilog-fastapi: `pip install fapilog-fastapi`, "

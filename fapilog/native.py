@@ -1,11 +1,11 @@
-"""The system's own clock, threads, locks and pauses, even if other libraries replace them.
+"""Provides Python's original clock, threads, locks and sleep, even if libraries replace them.
 
 gevent and eventlet replace functions of the standard library with cooperative
 functions (``monkey.patch_all()``), before or after an application configures fapilog.
-A worker that mixed original and cooperative functions could wait forever for a lock or
-a wake-up, or stop every greenlet of the process.  So fapilog's workers are always threads
-of the system, and this module looks up the original functions once, at import.
-Only a caller's own wait (:func:`pause`) lets other greenlets run.
+A background thread that mixed original and cooperative functions could wait forever for a lock
+or a wake-up, or stop every greenlet of the process.  So fapilog's background threads are always
+threads of the operating system, and this module looks up the original functions once, at import.
+Only :func:`pause`, in which an application's thread waits, lets other greenlets run.
 
 Test tools such as freezegun and time-machine stop ``time.monotonic``: they
 replace the function in the modules that imported it, or inside ``time``.  Code
@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The clock of every deadline and interval, in seconds.  Windows has no ``clock_gettime``, so
-#: there a tool that freezes time before this module is imported also stops this clock.
+#: Returns the time in seconds.  All deadlines and intervals use this clock.  Windows has no
+#: ``clock_gettime``, so on Windows a test tool that freezes time before this module is imported
+#: also stops this clock.
 monotonic: Final[Callable[[], float]] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC)
     if hasattr(time, "clock_gettime")
@@ -60,16 +61,18 @@ else:
 SimpleQueue = _queue.SimpleQueue
 Empty = _queue.Empty
 get_ident: Final[Callable[[], int]] = original("_thread", "get_ident")
-#: Blocks the calling thread with all its greenlets.  For workers and very short waits only.
+#: Blocks the calling thread and all its greenlets.  Only for background threads and for very
+#: short waits.
 sleep: Final[Callable[[float], None]] = original("time", "sleep")
 _start_new_thread: Final[Callable[..., int]] = original("_thread", "start_new_thread")
 
-#: True in code that a worker runs, on its own thread or on the thread that ends the process.
+#: True in code that does fapilog's background work, on a background thread or, if no thread
+#: can be started, on the thread that shuts fapilog down.
 IN_WORKER: Final[ContextVar[bool]] = ContextVar("fapilog_in_worker", default=False)
 
 
 def is_patched() -> bool:
-    """Whether ``threading`` now starts greenlets instead of threads."""
+    """Return whether gevent or eventlet makes ``threading`` start greenlets instead of threads."""
     return _thread.start_new_thread is not _start_new_thread
 
 
@@ -79,19 +82,20 @@ def pause(seconds: float) -> None:
         try:
             time.sleep(seconds)
         except (AssertionError, RuntimeError):
-            pass  # a callback or a signal handler of the event loop cannot switch greenlets
+            pass  # greenlets cannot switch in an event loop's callback or signal handler
         else:
             return
     sleep(seconds)
 
 
 def start_thread(target: Callable[[], object], name: str) -> None:
-    """Run ``target`` on a new daemon thread of the system.
+    """Run ``target`` on a new daemon thread of the operating system.
 
     The thread is named ``name``, unless gevent or eventlet has replaced :mod:`threading`.
 
     Raises:
-        RuntimeError: the system cannot start a thread, or the interpreter is shutting down.
+        RuntimeError: the operating system cannot start a thread, or the interpreter is
+            shutting down.
     """
     if is_patched():
         _start_new_thread(target, ())
@@ -104,7 +108,7 @@ def _run(target: Callable[[], object]) -> None:
         target()
     finally:
         if is_patched():
-            # If the process was patched while this thread ran, threading no longer finds the
-            # thread in its table, and would print a traceback when the thread ends.  This call
-            # adds the thread to the table.
+            # If gevent or eventlet has patched threading while this thread ran, the thread is
+            # missing in threading's table, and threading would print a traceback when the
+            # thread ends.  This call adds the thread to the table.
             threading.current_thread()

@@ -1,8 +1,8 @@
 """The interfaces that users implement: processors and sinks.
 
-A processor is any callable.  A sink implements ``encode(record)`` and
-``send(batch)``; ``fapilog.delivery`` provides everything else that a sink needs: its
-backlog and threads, batches, time limits, retries, and the ledger.
+A processor is any callable that accepts a record and returns it.  A sink implements
+``encode(record)`` and ``send(batch, timeout)``.  The package ``fapilog.delivery`` provides the
+queue, the threads, the batches, the time limits, the retries and the statistics of each sink.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ _DAY: Final = 86_400
 class Processor(Protocol):
     """Changes a record, or drops it by returning None.
 
-    The pipeline's worker calls the processors in their configured order, for one
+    A background thread calls the processors in their configured order, for one
     record at a time.  A processor may change the record in place, or return a
-    changed copy (``dataclasses.replace``).  If it raises, the record is masked,
-    and the failure is counted and announced with its message and line.  Must
-    not block.
+    changed copy (``dataclasses.replace``).  If it raises, all values of the record are masked,
+    and fapilog counts the error and writes its message and line to stderr.  Must not block.
     """
 
     def __call__(self, record: LogRecord, /) -> LogRecord | None:
@@ -70,11 +69,11 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer of a backend that accepted a batch, except for ``rejected`` records.
+    """The answer of a backend that accepted all or some records of a batch.
 
     Attributes:
         rejected: the number of records that the backend refused permanently.
-        message: the backend's message, announced on stderr at most once per 30 s.
+        message: the backend's message, which is written to stderr at most once in 30 seconds.
     """
 
     rejected: int = 0
@@ -82,13 +81,14 @@ class Outcome:
 
 
 class RecordTarget(Protocol):
-    """The object to which bridges pass their records, and which puts them into a pipeline.
+    """An object that accepts records and puts them into a pipeline, usually a ``Runtime``.
 
-    All methods are thread-safe and never raise.
+    The modules in ``fapilog.bridges`` pass the records of other logging libraries to such an
+    object.  All methods are thread-safe and never raise.
     """
 
     def is_enabled(self, name: str, severity_number: int) -> bool:
-        """Whether the target accepts a record of logger ``name`` at this severity."""
+        """Return whether the target accepts records of the logger ``name`` at this severity."""
         ...
 
     def lowest_severity(self) -> int:
@@ -96,23 +96,23 @@ class RecordTarget(Protocol):
         ...
 
     def offer(self, record: LogRecord, exception: Capture | None = None) -> None:
-        """Put a record into the queue.
+        """Put a record into the pipeline's queue.
 
-        Waits for space in the queue for as long as the overflow policy allows, but
+        Waits for space in the queue for as long as the option ``overflow`` allows, but
         never in a thread that runs an event loop.
 
         Args:
-            record: the record, whose values are snapshots.  If it has no resource, it gets
-                the target's resource.
-            exception: the exception that becomes the ``exception.*`` attributes;
-                attributes that the record already has win.
+            record: the record, whose values must not change later.  If it has no resource, it
+                gets the target's resource.
+            exception: the exception that becomes the ``exception.*`` attributes.  It does not
+                replace attributes that the record already has.
         """
         ...
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every record that was offered before this call is settled.
+        """Wait until every earlier record has a final result, such as delivered or dropped.
 
-        Blocks up to ``timeout`` seconds (30 if None).  Returns False if this time passes.
+        Blocks up to ``timeout`` seconds (30 if None).  Returns False if the wait takes longer.
         """
         ...
 
@@ -120,9 +120,9 @@ class RecordTarget(Protocol):
 class Sink(Protocol[ItemT]):
     """A destination of records.  A subclass inherits default attributes and methods.
 
-    The pipeline's worker calls ``encode``.  Up to ``concurrency`` delivery threads
-    call ``send`` at the same time; the last of these threads to end calls ``close``.
-    ``after_fork`` runs in the child process before these threads exist.
+    A background thread calls ``encode``.  Up to ``concurrency`` other background threads call
+    ``send`` at the same time; the last of these threads calls ``close`` when it ends.
+    ``after_fork`` runs in a forked child process before these threads are started.
     """
 
     name: str = "sink"
@@ -130,7 +130,7 @@ class Sink(Protocol[ItemT]):
     concurrency: int = 1
 
     def open(self) -> None:
-        """Check the options and acquire the resources that the sink cannot work without.
+        """Check the options and acquire the resources that the sink needs.
 
         Called once before the first record, on the thread that configures
         fapilog.  Must not wait for a network.
@@ -138,7 +138,7 @@ class Sink(Protocol[ItemT]):
         Raises:
             ConfigurationError: an option is wrong; the error names the option and the fix.
         """
-        return  # a body, because type checkers treat a method without a body as abstract
+        return  # without a body, type checkers would treat the method as abstract
 
     def encode(self, record: LogRecord) -> ItemT:
         """Return the encoded record for ``send``.  Must not block or change the record."""
@@ -148,33 +148,35 @@ class Sink(Protocol[ItemT]):
         """Deliver encoded records in order.  May block up to ``timeout`` seconds.
 
         Args:
-            batch: at least one item that ``encode`` returned.
+            batch: the encoded records, at least one item that ``encode`` returned.
             timeout: the number of seconds that this attempt may take, more than 0.
 
         Returns:
-            None if every record was delivered, else the outcome.
+            None if every record was delivered, else an ``Outcome`` with the number of refused
+            records.
 
         Raises:
             RetryableError: the same batch may succeed later.
             NoAnswerError: the batch may have arrived, but no answer came in
                 time; the records are sent again in smaller batches.
             TooLargeError: smaller batches may succeed; the batch is split.
-            InvalidDataError: the backend refuses some of the records; the batch
+            InvalidDataError: the backend refuses some of the records.  The batch
                 is bisected until each refused record is alone.  From a batch of at least
                 64 records, 16 single records are sent first; if all are refused for the
-                same reason, the batch is given up.
-            PermanentError: the batch will never succeed; it is quarantined, or
-                counted as rejected if there is no quarantine.
+                same reason, the remaining records are not sent, and all records of the batch
+                are treated as refused.
+            PermanentError: the batch will never succeed.  Its records are written to the
+                sink's quarantine on disk, or counted as rejected if there is no quarantine.
         """
         ...
 
     def close(self) -> None:
         """Release all resources.  Called once, after the last ``send``."""
-        return  # without a body, type checkers would treat the method as abstract
+        return
 
     def after_fork(self) -> None:
         """Discard the connections, locks and buffers inherited from the parent process."""
-        return  # without a body, type checkers would treat the method as abstract
+        return
 
 
 class DurableSink(Sink[ItemT], Protocol[ItemT]):
@@ -184,13 +186,12 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
         wire_format: the name of the format of :meth:`pack`, such as
             ``"otlp-protobuf"``; :meth:`unpack` gets only bytes of this format.
         destination: the description of the destination: endpoint, protocol and
-            tenant, without secrets and independent of the credentials.  Only a
-            sink with the same name and destination sends the records on disk.
-            Sinks without a destination ("", the default) need different names.
-        credentials: the secrets by which a backend tells accounts of one
-            destination apart, as one text; "", the default, if there are none.
-            Only a sink with the same credentials sends the records on disk.  The
-            spool does not store this text, only a salted digest of it.
+            tenant, without secrets and independent of the credentials.  Records on disk are
+            only sent by a sink with the same name and destination as the sink that stored
+            them.  Sinks without a destination ("", the default) need different names.
+        credentials: the text with all secrets that identify an account at the destination;
+            "", the default, without such secrets.  Records on disk are only sent by a sink with
+            the same credentials.  Only a salted digest of this text is written to disk.
     """
 
     wire_format: str
@@ -216,7 +217,7 @@ def destination_of(sink: DurableSink[ItemT]) -> str:
     Raises:
         ConfigurationError: ``destination`` is not a str.
     """
-    destination: object = getattr(sink, "destination", "")  # a sink may have no such attribute
+    destination: object = getattr(sink, "destination", "")  # a sink may lack the attribute
     if not isinstance(destination, str):
         refuse("destination", destination, "use a str", f"sink {sink.name!r}")
     return destination
@@ -228,7 +229,7 @@ def credentials_of(sink: DurableSink[ItemT]) -> str:
     Raises:
         ConfigurationError: ``credentials`` is not a str.
     """
-    credentials: object = getattr(sink, "credentials", "")  # a sink may have no such attribute
+    credentials: object = getattr(sink, "credentials", "")
     if not isinstance(credentials, str):
         refuse("credentials", type(credentials), "use a str", f"sink {sink.name!r}")
     return credentials

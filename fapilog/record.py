@@ -1,9 +1,8 @@
 """The log record, which represents an application event in the pipeline and the sinks.
 
 Its fields follow the OpenTelemetry log data model
-(https://opentelemetry.io/docs/specs/otel/logs/data-model/).  The pipeline's
-worker makes a record and runs the processors, which may change it.  The sinks
-share it and only read it.
+(https://opentelemetry.io/docs/specs/otel/logs/data-model/).  Processors may change a record.
+All sinks get the same object afterwards, and only read it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Union
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-#: The type of a body or an attribute: OTLP's AnyValue.
+#: The type of a record's body and of an attribute's value, like the message ``AnyValue`` in OTLP.
 AnyValue: TypeAlias = Union[
     bool, int, float, str, bytes, Sequence["AnyValue"], Mapping[str, "AnyValue"], None
 ]
@@ -71,9 +70,9 @@ class LogRecord:
         timestamp: the time of the event, in nanoseconds since the Unix epoch.
         observed_timestamp: the time when the pipeline got the event, in nanoseconds.
         severity_number: the severity from 1 to 24; 0 if it is unspecified.
-        severity_text: the name of the level at the source.
+        severity_text: the name of the level in the library that logged the event.
         body: the message, or any structured value.
-        attributes: the values of the event by name; the record owns this dict.
+        attributes: the additional values of the event, by name.
         event_name: the name of an OpenTelemetry event; "" for other records.
         trace_id: the trace's id as 32 lower-case hex digits; "" outside a span.
         span_id: the span's id as 16 lower-case hex digits; "" outside a span.
@@ -84,8 +83,8 @@ class LogRecord:
         size: the approximate number of UTF-8 bytes in the record's texts; the
             pipeline sets it before it passes the record to the sinks.
 
-    Thread safety: a record has one owner at a time.  Processors may change it;
-    sinks share it and must not change it.
+    Not thread-safe: only processors may change a record, one after another.  All sinks get the
+    same object, from several threads, and must not change it.
     """
 
     __slots__ = (

@@ -1,6 +1,7 @@
-"""Names from other logging libraries and from fapilog 0.18, and what to use instead.
+"""Maps names of other logging libraries and of fapilog 0.18 to their replacements.
 
-Only error messages use these tables: using one of the names raises an error.
+If an application uses such a name, fapilog raises an error whose message contains the
+replacement.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _BY_COPIED_CONTEXT: Final = (
 )
 _NO_LONGER: Final = "fapilog does this by itself"
 
-#: The replacement of an attribute that the loggers of another library have.
-#: ``engine/logger.py`` repeats the names, so that its import does not load these texts.
+#: The replacements of attributes that the loggers of other libraries have and fapilog's loggers
+#: lack.  ``fapilog/engine/logger.py`` repeats the names, so that it need not load these texts.
 LOGGER: Final[Mapping[str, str]] = {
     # names from logging
     "setLevel": _BY_LEVELS,
@@ -132,7 +133,7 @@ _CORE: Final[Mapping[str, str]] = {
 }
 _MODULES: Final = {"fapilog": _PACKAGE, "fapilog.core": _CORE}
 
-#: The replacement of an argument that ``get_logger`` had in fapilog 0.18.
+#: The replacements of the arguments that ``get_logger`` had in fapilog 0.18.
 _ARGUMENTS: Final[Mapping[str, str]] = {
     "preset": "use fapilog.configure(...) once; it has good defaults",
     "settings": "use fapilog.configure(settings) once",
@@ -143,11 +144,11 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
 
 
 def module_attribute(module: str, name: str) -> Exception:
-    """Return the error for a name that a module does not have; it says what to use instead.
+    """Return the error for a name that a module lacks; its message names the replacement.
 
-    The error is an ``AttributeError``.  Python would replace its text in the statement
-    ``from fapilog import name``, so this statement gets an ``ImportError``.  The code that
-    reads the name must be two frames above this function.
+    The error is an ``AttributeError``, except in the statement ``from fapilog import name``, in
+    which Python would replace its message.  In this statement it is an ``ImportError``.  To
+    recognise the statement, the function reads the code two stack frames above this function.
     """
     here = _MODULES[module].get(name)
     if here is None:
@@ -158,11 +159,11 @@ def module_attribute(module: str, name: str) -> Exception:
 
 
 def check_fields(name: object, fields: Mapping[str, object]) -> None:
-    """Check the arguments of ``get_logger``, which binds every named argument as a field.
+    """Check the keyword arguments of ``get_logger``, each of which becomes a field of the logger.
 
     Raises:
-        TypeError: an argument is ``name``, although no name is given by position, or it is
-            an argument that configured fapilog 0.18.
+        TypeError: ``name`` is passed as a keyword argument and not by position, or a keyword
+            argument is an option of ``get_logger`` in fapilog 0.18.
     """
     if "name" in fields and not name:
         msg = f"get_logger() takes the name by position: get_logger({fields['name']!r:.100})"
@@ -177,7 +178,10 @@ def check_fields(name: object, fields: Mapping[str, object]) -> None:
 
 
 def _is_import(depth: int) -> bool:
-    """Whether the code ``depth`` frames above the caller runs ``from module import name``."""
+    """Return whether a stack frame is executing a statement ``from module import name``.
+
+    The frame is ``depth`` frames above the function that calls this function.
+    """
     from opcode import opmap  # noqa: PLC0415 - only an error needs it
 
     frame = sys._getframe(depth + 1)  # noqa: SLF001 - documented; the statement has no other sign

@@ -2,9 +2,9 @@
 
 A severity number is an integer from 1 to 24 in six ranges of four: TRACE 1-4,
 DEBUG 5-8, INFO 9-12, WARN 13-16, ERROR 17-20, FATAL 21-24.  Every option and
-argument uses :func:`parse_severity`, so a name or a number means the same in code,
-in the environment and in a file.  A plain number is a level of :mod:`logging`, because
-``level=logging.INFO`` (20) would otherwise mean ERROR4.
+argument uses :func:`parse_severity`, so a name or a number means the same in code, in
+environment variables and in configuration files.  A plain number is a level of :mod:`logging`,
+because ``level=logging.INFO`` (20) would otherwise mean ERROR4.
 
 Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber
 """
@@ -89,9 +89,9 @@ def parse_severity(value: int | str) -> Severity:
 
     Args:
         value: a :class:`Severity`; a member of OpenTelemetry's ``SeverityNumber``; a
-            name in any case: the six ranges, their numbered forms (``INFO2``),
-            ``WARNING``, ``CRITICAL``, ``OFF``; or a level of :mod:`logging`, as a number
-            or in digits: 10, 20, 30, 40, 50, or a custom level from 25 to 49.
+            name in upper or lower case: the six ranges, their numbered forms (``INFO2``),
+            ``WARNING``, ``CRITICAL``, ``OFF``; or a level of :mod:`logging`, as an int or as
+            digits in a str: 10, 20, 30, 40, 50, or a custom level from 25 to 49.
 
     Raises:
         ConfigurationError: ``value`` is not a severity, or it is a number that means
@@ -129,7 +129,7 @@ def _two_readings(value: object, number: int) -> str:
 
 
 def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
-    """Return the severity number of a logger or of its nearest parent.
+    """Return the severity number of a logger, or else of its nearest parent in ``by_name``.
 
     Args:
         name: the logger's dotted name, such as ``"app.db"``.
@@ -146,8 +146,8 @@ def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
 def closest_severity(number: int) -> int:
     """Return the severity number for a number that :func:`parse_severity` refuses.
 
-    A number from 1 to 24 is taken as OpenTelemetry's severity number, because as a level of
-    :mod:`logging` it would be less severe.  Other numbers are levels of :mod:`logging`.
+    A number from 1 to 24 is treated as a severity number of OpenTelemetry, because it would be
+    less severe as a level of :mod:`logging`.  Other numbers are levels of :mod:`logging`.
     """
     return number if TRACE <= number <= FATAL + 3 else from_stdlib(number)
 

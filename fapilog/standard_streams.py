@@ -1,8 +1,9 @@
-"""The standard streams, even if an object that logs has replaced them.
+"""Finds the real standard streams if an object that logs has replaced ``sys.stdout``.
 
-Celery's worker and some applications put an object into ``sys.stdout`` whose ``write``
-logs the text.  A record that fapilog wrote there would come back as another record, or
-would vanish.  fapilog's own output goes to the process's original stream instead.
+Celery's worker and some applications put an object into ``sys.stdout`` or ``sys.stderr`` whose
+``write`` logs the text.  If fapilog wrote a record to this object, the object would log the
+record again, or the record would be lost.  Therefore fapilog writes to the process's original
+stream instead.
 """
 
 from __future__ import annotations
@@ -19,23 +20,24 @@ if TYPE_CHECKING:
 DataT = TypeVar("DataT")
 ResultT = TypeVar("ResultT")
 
-#: Names of logging modules.  A ``write`` that calls a function in one of them logs its text.
+#: Names of modules whose functions log.  If the ``write`` of a stream calls such a function, the
+#: stream logs the text.
 _LOGGING: Final = frozenset(
     {"logging", "loguru._logger", "fapilog.engine.logger", "fapilog.bridges.structlog"}
 )
-# Streams whose write() was seen to log.  An application has few of them.
+# The latest streams whose write() has called a function that logs.
 _seen: Final[deque[object]] = deque(maxlen=8)
 
 
 class StreamLogsError(Exception):
-    """The ``write`` of a stream logs its text; nothing was written."""
+    """Raised if the ``write`` of a stream logs the text, which was therefore not written."""
 
 
 def standard_stream(name: str) -> Any:
     """Return ``sys.stdout`` or ``sys.stderr``, unless an object that logs has replaced it.
 
-    In that case, returns the process's original stream.  Returns None if the process has no
-    such stream.  Never raises.
+    If such an object has replaced it, return the process's original stream, such as
+    ``sys.__stdout__``.  Return None if the process has no such stream.  Never raises.
 
     Args:
         name: ``"stdout"`` or ``"stderr"``.
@@ -48,7 +50,11 @@ def standard_stream(name: str) -> Any:
 
 
 def _logs(stream: object) -> bool:
-    """Whether ``stream`` was seen to log, or has a logger as an attribute, like Celery's proxy."""
+    """Return whether ``stream`` logs the text that is written to it.
+
+    This is true if :func:`write_unless_it_logs` has detected it, or if an attribute of
+    ``stream`` is a logger, as in the object that Celery puts into ``sys.stdout``.
+    """
     if is_plain(stream):
         return False
     if any(stream is one for one in _seen):
@@ -60,14 +66,14 @@ def _logs(stream: object) -> bool:
 
 
 def is_plain(stream: object) -> bool:
-    """Whether ``stream`` is one of Python's own stream objects, or None; these never log."""
+    """Return whether ``stream`` is None or an object of Python's own classes, which never log."""
     return type(stream).__module__ in {"_io", "io", "builtins"}
 
 
 def write_unless_it_logs(stream: object, write: Callable[[DataT], ResultT], data: DataT) -> ResultT:
-    """Call ``write(data)``, but stop the call as soon as it begins to log.
+    """Call ``write(data)``, but stop the call as soon as it calls a function that logs.
 
-    From then on, :func:`standard_stream` does not return ``stream``.
+    After such a call, :func:`standard_stream` does not return ``stream``.
 
     Args:
         stream: the value of ``sys.stdout`` or ``sys.stderr``.
@@ -86,9 +92,9 @@ def write_unless_it_logs(stream: object, write: Callable[[DataT], ResultT], data
             has_logged = True
             raise StreamLogsError
 
-    if sys.getprofile() is not None:  # a running profiler must not be replaced
+    if sys.getprofile() is not None:  # setprofile() would stop the running profiler
         return write(data)
-    sys.setprofile(watch)  # applies to this thread only
+    sys.setprofile(watch)  # this affects only the current thread
     try:
         result = write(data)
     except Exception:
@@ -96,7 +102,7 @@ def write_unless_it_logs(stream: object, write: Callable[[DataT], ResultT], data
             raise
     finally:
         sys.setprofile(None)
-    if has_logged:  # write() may have caught the error and returned
+    if has_logged:  # write() may have caught the StreamLogsError
         _seen.append(stream)
         msg = "its write() logs what it gets"
         raise StreamLogsError(msg)

@@ -2,7 +2,7 @@
 
 ``capture_logs`` replaces every sink of every runtime that is created while it is
 active.  A test therefore sees the records that a sink would get, after redaction,
-and nothing leaves the process.  The fixture ``logs`` of the pytest plugin
+and the process does not send any records.  The fixture ``logs`` of the pytest plugin
 (``pytest_fapilog``) captures the records of one test.
 """
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from fapilog.engine.registry import Levels
     from fapilog.settings import Settings
 
-    #: The condition for one value; see :meth:`CapturedLogs.find`.
+    #: The condition that a value must meet, as described in :meth:`CapturedLogs.find`.
     Pattern: TypeAlias = Any
 
-#: Largest number of records in one capture; if there are more, the oldest are discarded.
+#: The largest number of records in a ``CapturedLogs`` object.  Older records are discarded.
 CAPACITY: Final = 100_000
-#: Longest wait for the pipeline when records are read, in seconds.
+#: The longest time, in seconds, that a test waits until the logged records are processed.
 TIMEOUT: Final = 10.0
 
 _NAME: Final = "captured"
@@ -114,10 +114,10 @@ class CapturedLogs:
     ) -> list[LogRecord]:
         """Return the records that match all patterns, in the order of :attr:`records`.
 
-        A pattern is one of these: a value that equals the record's value (before or after
-        it is converted like a logged value), a compiled regular expression that is searched
-        in the text, the type of the value, a function that returns True for the value, or
-        ``...`` for any value of an existing attribute.
+        A pattern is one of these: a value that equals the record's value, either directly or
+        after the conversion that fapilog applies to logged values; a compiled regular
+        expression that matches some text of the value; the type of the value; a function that
+        returns True for the value; or ``...`` for any value of an existing attribute.
 
         Args:
             body: the pattern of the body.
@@ -152,8 +152,8 @@ class CapturedLogs:
         """Return the only record that matches the patterns, as in :meth:`find`.
 
         Raises:
-            AssertionError: no record or several records match; the message lists all
-                records, and names the level if it may have disabled the log call.
+            AssertionError: no record or several records match.  The message lists all
+                records, and the logger's level if it may have disabled the log call.
         """
         __tracebackhide__ = True
         found = self.find(body, **patterns)
@@ -204,7 +204,7 @@ class CapturedLogs:
     def _disabled(
         self, severity: int | str | None = None, logger: Pattern = ..., **_patterns: Pattern
     ) -> str:
-        """Return a line that says which level disables the expected record, or "" if none does."""
+        """Return an explanation if the logger's level disables the expected record, else ""."""
         name = logger if isinstance(logger, str) else ""
         threshold = self._levels.threshold(name)
         wanted = TRACE if severity is None else _numbers(severity)[0]
@@ -270,11 +270,11 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
     """Capture the records that are logged in the block, instead of sending them.
 
     A new default runtime replaces the present default runtime.  It has the same settings
-    and processors, or the settings of the environment if nothing is configured.  A sink
-    in memory replaces all sinks of this runtime and of every runtime that is created in
+    and processors, or the settings in the environment variables if fapilog is not configured.
+    A sink in memory replaces all sinks of this runtime and of every runtime that is created in
     the block, so the application under test may call :func:`fapilog.configure` and
     :func:`fapilog.shutdown`.  Redaction, processors and levels work as usual.
-    The sinks' options are not read, and nothing is sent, written or spooled.
+    The sinks' options are not read, and records are not sent or written to disk.
 
     At the end of the block, the default runtime, its levels, and the installations of
     ``install_stdlib`` and ``install_hooks`` are restored.  Runtimes that were created
@@ -302,7 +302,7 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
 
 @contextlib.contextmanager
 def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], None]]:
-    """Let pytest's fixture ``caplog`` show captured records, besides those of ``logging``.
+    """Let pytest's fixture ``caplog`` show captured records as well as records of ``logging``.
 
     :meta private:
 
@@ -312,7 +312,7 @@ def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], No
 
     Yields:
         The function that passes new records to the handlers of ``caplog`` and of pytest's
-        report.  Each use of ``caplog`` calls this function, so a test need not wait.
+        report.  Reading ``caplog`` calls this function, so a test need not call it.
     """
     kind, handler = type(caplog), caplog.handler
     shown: dict[int, LogRecord] = {}
@@ -321,7 +321,7 @@ def shown_in_caplog(logs: CapturedLogs, caplog: Any) -> Iterator[Callable[[], No
         own = {(record.name, int(record.created * 1e9)) for record in handler.records}
         for record in logs.records:
             is_new = id(record) not in shown and (record.scope.name, record.timestamp) not in own
-            shown[id(record)] = record  # kept, so that no other record can get the same id
+            shown[id(record)] = record  # an id is unique only while its object exists
             for one in logging.getLogger().handlers if is_new else ():
                 if (
                     isinstance(one, type(handler))
@@ -360,7 +360,7 @@ def _as_logged(record: LogRecord) -> logging.LogRecord:
 
 
 def _sinks_replaced(logs: CapturedLogs) -> contextlib.AbstractContextManager[object]:
-    """Make every pipeline that is created inside the block send only to ``logs``."""
+    """Return a context manager that makes every new pipeline send records only to ``logs``."""
 
     def make_queues(settings: Settings, *_given: object) -> list[SendingQueue]:
         sink = _CaptureSink(logs)
@@ -373,7 +373,6 @@ def _sinks_replaced(logs: CapturedLogs) -> contextlib.AbstractContextManager[obj
 
 @contextlib.contextmanager
 def _default_replaced(level: int | str | None) -> Iterator[None]:
-    """Replace the default runtime inside the block and restore it at the end."""
     state = default.state
     with state.lock:
         before, made_from, levels = state.runtime, state.made_from, state.registry.levels
@@ -402,10 +401,10 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
 
 
 def _like_default(level: int | str | None) -> tuple[Runtime, default.Configuration]:
-    """Return a new runtime like the open default runtime, and its configuration.
+    """Return a new runtime with the options of the default runtime, and its configuration.
 
-    If nothing is configured, the new runtime has the options of the environment.  ``level``
-    replaces the level unless it is None.
+    If there is no open default runtime, the options come from the environment variables.
+    ``level`` replaces the option ``level`` unless it is None.
     """
     state = default.state
     named: dict[str, Any] = {} if level is None else {"level": level}
@@ -425,10 +424,10 @@ def _like_default(level: int | str | None) -> tuple[Runtime, default.Configurati
 
 
 def _reinstall(installed: dict[logging.Logger, int | None]) -> None:
-    """Make the loggers in ``installed`` the only loggers on which the bridge is installed.
+    """Uninstall fapilog's handler from all loggers of :mod:`logging` except ``installed``.
 
-    ``installed`` maps each logger of :mod:`logging` to the level that was given to
-    ``install_stdlib``, or None.
+    Then install it on the loggers in ``installed`` that lack it.  The values of the dict are
+    the levels to install it with, or None.
     """
     now = stdlib.installed()
     for logger in now.keys() - installed.keys():
@@ -446,7 +445,7 @@ def _numbers(severity: int | str) -> range:
     try:
         number = parse_severity(severity)
     except ConfigurationError as error:
-        raise error.with_traceback(None) from None  # so that pytest shows the test's line
+        raise error.with_traceback(None) from None  # pytest then shows the line of the test
     is_range = isinstance(severity, str) and not severity.strip()[-1].isdecimal()
     return range(number, number + (_IN_RANGE if is_range else 1))
 

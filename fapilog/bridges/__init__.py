@@ -1,8 +1,9 @@
-"""Bridges: they bring log records of other libraries into the pipeline, with names and levels.
+"""Passes the log records of other libraries to fapilog.
 
-``stdlib``, ``structlog`` and ``loguru`` each serve one library; ``hooks`` serves
-warnings and uncaught exceptions.  ``feeds`` finds the runtime that gets the records,
-``event`` makes the records, and ``patching`` replaces functions of other libraries.
-Bridges do not import the runtime; instead, the runtime sets ``feeds.default_target``.
-Read ``feeds`` first.
+``stdlib``, ``structlog`` and ``loguru`` each convert the records of one logging library, and
+``hooks`` logs warnings and uncaught exceptions.  ``feeds`` contains the code that all these
+modules share, ``event`` makes fapilog's records, and ``patching`` replaces functions of other
+libraries.  The modules do not import the package ``fapilog.runtime``; instead, that package
+sets ``feeds.default_target`` to the function that returns the default runtime.  Read
+``feeds`` first.
 """

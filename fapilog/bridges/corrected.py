@@ -1,7 +1,7 @@
 """Corrects records of ``logging`` whose attributes have wrong types.
 
 Any library may change the attributes of a record, and ``logging.makeLogRecord``
-accepts any values, such as those of a JSON document.
+accepts any values, such as values from a JSON document.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from fapilog.values.plain import INT64_MAX
 class CorrectedRecord(logging.LogRecord):
     """A copy of a record whose attributes have the types that ``logging`` gives them.
 
-    A wrong time becomes the present time, and a wrong level becomes the level that
-    ``levelname`` names, or INFO.  A diagnostic lists the wrong attributes.  The correct
-    attributes keep their values.
+    An invalid ``created`` becomes the current time.  An invalid ``levelno`` becomes the level
+    that ``levelname`` names, or INFO if ``levelname`` is not the name of a level.  A message
+    on stderr lists the invalid attributes.
     """
 
     __slots__ = ("_given",)
@@ -41,7 +41,7 @@ class CorrectedRecord(logging.LogRecord):
         )
 
     def getMessage(self) -> str:  # noqa: N802 - the name in ``logging``
-        """Return the original record's message, because its class may override this method."""
+        """Return the message of the original record, whose class may override this method."""
         try:
             return self._given.getMessage()
         except Exception:  # noqa: BLE001 - the application's code, or an attribute is missing
@@ -52,7 +52,6 @@ _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
 
 
 def _corrected(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the attributes that the conversion of a record needs, each with a correct type."""
     name, args, error = fields["name"], fields["args"], fields["exc_info"]
     exception = resolve(error)
     is_error = error is None or type(error) is tuple or error is exception

@@ -1,7 +1,8 @@
-"""Makes records from the events of structlog, loguru and the hooks, on the caller's thread.
+"""Converts log calls of structlog and loguru, warnings and uncaught exceptions to records.
 
-Each bridge describes one log call as an ``Event``.  This module checks the level,
-and adds the active span, the bound context and snapshots of the values.
+An ``Event`` describes one such call, warning or exception.  The conversion runs on the thread
+that logs.  It adds the ids of the active span and the fields that are bound with
+``fapilog.bind``, and copies the values.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Caller(NamedTuple):
-    """The bound fields and the active span's ids at the time of a log call."""
+    """The context of a log call: fields bound with ``fapilog.bind``, and the active span's ids."""
 
     bound: Mapping[str, Any]
     trace_id: str
@@ -39,17 +40,17 @@ class Caller(NamedTuple):
 
 @dataclass
 class Event:
-    """One log call, in fapilog's terms.
+    """The data of one log call in another library, from which a ``LogRecord`` is made.
 
     Attributes:
         name: the logger's name.
-        number: the severity number.
-        text: the severity's name in the other library.
+        number: the OpenTelemetry severity number.
+        text: the level's name in the library whose logger was called.
         body: the message, which may be any value.
-        attributes: the application's fields, in a dict that the conversion may change.
-        timestamp: the time in nanoseconds since the epoch, or None for now.
-        exception: the exception to report, or None.
-        caller: the bound fields and ids at the log call, or None to use the current ones.
+        attributes: the fields that the application logged.  ``record_of`` may change this dict.
+        timestamp: the time in nanoseconds since the epoch, or None for the current time.
+        exception: the logged exception, or None.
+        caller: the context of the log call, or None to use the current context.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Event:
 
 
 def here() -> Caller:
-    """Return the bound fields and the active span's ids of the running code."""
+    """Return the bound fields and the active span's ids in the current context."""
     span = get_current_span().get_span_context()
     if not span.is_valid:
         return Caller(BOUND.get(), "", "", 0)
@@ -72,7 +73,10 @@ def here() -> Caller:
 
 
 def record_of(event: Event) -> LogRecord:
-    """Convert an event to a record.  Its attributes override bound fields of the same name."""
+    """Convert an event to a record.
+
+    The event's attributes override bound fields of the same name.
+    """
     caller = event.caller or here()
     attributes = event.attributes
     event_name = take_event_name(attributes) if attributes else ""
@@ -95,16 +99,17 @@ def record_of(event: Event) -> LogRecord:
 
 
 def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> None:
-    """Offer the event that ``describe`` returns, if the severity is enabled for the logger.
+    """Convert the event that ``describe`` returns, and pass the record to a runtime.
 
-    Does nothing for fapilog's own loggers and during a delivery.  Never raises.
-    Thread-safe.  Blocks only if ``RecordTarget.offer`` blocks.
+    Does nothing if the severity is disabled for the logger, if the logger is one of fapilog's
+    own loggers, or if the running code is sending log records.  Never raises.  Thread-safe.
+    Blocks only if ``RecordTarget.offer`` blocks.
 
     Args:
-        feed: the feed that finds the target of the record.
+        feed: the ``Feed`` object that finds the runtime.
         name: the logger's name.
         number: the severity number.
-        describe: a function that returns the event; called only if it is needed.
+        describe: a function that returns the event; it is not called if the record is skipped.
     """
     target = None if feeds.is_suppressed() else feed.target()
     if target is None or name.partition(".")[0] == "fapilog":
@@ -121,15 +126,16 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
 
 
 def stand_in(name: str, number: int, error: Exception, scope: Scope | None = None) -> LogRecord:
-    """Return a substitute for a record that cannot be converted, and announce the error.
+    """Return a substitute for a record that cannot be converted, and report the error on stderr.
 
-    Because of the substitute, the ledger counts every log call.
+    Thanks to the substitute, fapilog's statistics count every log call.
 
     Args:
         name: the logger's name.
         number: the severity number.
         error: the exception that the conversion raised.
-        scope: the logger's scope; by default, the scope that belongs to ``name``.
+        scope: the instrumentation scope of the record; by default, the scope of the logger
+            ``name``.
     """
     kind = kind_of(error)
     announce("bridge", f"a record of {name!r} cannot be converted ({kind}); its values are lost")
@@ -139,7 +145,7 @@ def stand_in(name: str, number: int, error: Exception, scope: Scope | None = Non
 
 
 def is_true(value: object) -> bool:
-    """Whether a value is true.  If its ``bool()`` raises, as an array's does, return True."""
+    """Return ``bool(value)``, or True if that raises an error, as it does for a NumPy array."""
     try:
         return bool(value)
     except Exception:  # noqa: BLE001 - the class may raise anything
@@ -147,11 +153,12 @@ def is_true(value: object) -> bool:
 
 
 def take_event_name(attributes: dict[str, Any]) -> str:
-    """Remove the event name from the attributes, and return it or "".
+    """Remove the event name from the attributes and return it, or "" if it is missing.
 
-    The keys are those that OpenTelemetry's handler for ``logging`` reads.
+    The event name is the value of ``otel.event.name`` or of ``event.name``.  OpenTelemetry's
+    handler for ``logging`` reads the same keys.
     """
-    older = attributes.pop("event.name", None)  # the deprecated name
+    older = attributes.pop("event.name", None)  # OpenTelemetry's deprecated key
     name = attributes.pop("otel.event.name", older)
     return "" if name is None else plain_name(name)
 
@@ -159,8 +166,8 @@ def take_event_name(attributes: dict[str, Any]) -> str:
 def from_traceback(text: str) -> dict[str, Any]:
     """Return the ``exception.*`` attributes of a formatted traceback.
 
-    The exception's type and message are read from the lines after the last frame.  They
-    are omitted if these lines do not name a type.
+    The exception's type and message are read from the lines after the last stack frame.  If
+    these lines do not name a type, the result contains only the traceback.
     """
     attributes = {"exception.stacktrace": text}
     lines = text.rstrip("\n").split("\n")

@@ -1,7 +1,8 @@
-"""Reads structlog's event dict, without importing structlog.
+"""Converts structlog's event dicts, without importing structlog.
 
-The bridge ``structlog`` uses this module, and so does ``stdlib`` if structlog has
-wrapped an event dict for a ``ProcessorFormatter``.
+The module ``fapilog.bridges.structlog`` uses this module.  ``fapilog.bridges.stdlib`` also
+uses it, because structlog puts event dicts for its ``ProcessorFormatter`` into records of
+``logging``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from fapilog.diagnostics import announce, kind_of
 from fapilog.severity import INFO, OFF, TRACE, from_stdlib, parse_severity
 from fapilog.values.exceptions import resolve
 
-#: The standard library's level name for each of structlog's levels and methods that differ.
+#: Maps names of structlog's levels and methods to names of levels in the module ``logging``,
+#: where the two names differ.
 _LEVELS: Final = {
     "msg": "INFO",
     "log": "INFO",
@@ -25,15 +27,16 @@ _LEVELS: Final = {
     "failure": "ERROR",
     "fatal": "CRITICAL",
 }
-#: The end of the year 9999, in seconds since 1970.  A larger timestamp is not in seconds.
+#: The last second of the year 9999, as a Unix timestamp.  A larger number is not a timestamp in
+#: seconds.
 _LAST_SECOND: Final = 253_402_300_799
 
 
 def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
-    """Return the severity number and text of an event dict.
+    """Return the severity number and the severity text of structlog's event dict ``fields``.
 
-    If processors have added the keys ``level_number`` and ``level``, these override the
-    method's name.
+    The keys ``level_number`` and ``level``, which processors of structlog add, override
+    ``method_name``.
     """
     level, number = fields.get("level"), fields.get("level_number")
     found = _named(method_name) or (INFO, "INFO")
@@ -45,7 +48,9 @@ def level_of(method_name: str, fields: dict[str, Any]) -> tuple[int, str]:
 
 
 def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event:
-    """Convert an event dict to an event.  Changes the dict, which becomes the event's attributes.
+    """Convert structlog's event dict to an ``Event``.
+
+    The dict itself becomes the attributes of the ``Event``, after some keys are removed.
 
     Args:
         fields: the event dict.
@@ -78,7 +83,10 @@ def event_of(fields: dict[str, Any], name: str, number: int, text: str) -> Event
 
 @lru_cache(maxsize=256)
 def _named(level: str) -> tuple[int, str] | None:
-    """Return the severity number and text of a level or a method, or None if it is unknown."""
+    """Return the severity number and the severity text for a level or method of structlog.
+
+    Return None if structlog has neither a level nor a method of this name.
+    """
     text = _LEVELS.get(level.lower(), level.upper())
     if text == "NOTSET":
         return TRACE, text
@@ -86,12 +94,12 @@ def _named(level: str) -> tuple[int, str] | None:
         number = int(parse_severity(text))
     except ValueError:
         return None
-    # parse_severity() also accepts "off" and numbers, which no event uses as level names.
+    # parse_severity() also accepts "off" and digits, which are not level names in structlog.
     return None if number >= OFF or text.strip().isdecimal() else (number, text)
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:
-    """Return the event, after formatting it if no processor has used the positional arguments."""
+    """Return ``event``, formatted with the positional arguments if ``fields`` contains any."""
     arguments = fields.pop("positional_args", None)
     if not is_true(arguments):
         return event
@@ -107,11 +115,11 @@ def _body(event: Any, fields: dict[str, Any]) -> Any:
 
 
 def _exception_attributes(formatted: Any) -> dict[str, Any]:
-    """Return the ``exception.*`` attributes for an exception that a processor has formatted."""
+    """Return the ``exception.*`` attributes of an exception that structlog has formatted."""
     if isinstance(formatted, str):
         return from_traceback(formatted)
     try:
-        first = formatted[0]  # ExceptionDictTransformer writes one dict per chained exception
+        first = formatted[0]  # structlog makes one dict per chained exception
         return {
             "exception.type": first["exc_type"],
             "exception.message": first["exc_value"],
@@ -122,13 +130,14 @@ def _exception_attributes(formatted: Any) -> dict[str, Any]:
 
 
 def _time_of(value: object) -> int | None:
-    """Convert the time that ``TimeStamper`` wrote to nanoseconds; return None for other values."""
+    """Return a timestamp of structlog's ``TimeStamper`` in nanoseconds, or None if invalid."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return int(value * 1_000_000_000) if 0 < value < _LAST_SECOND else None
     if not isinstance(value, str):
         return None
     try:
-        # Python 3.10 cannot parse the Z.  astimezone() reads a time without an offset as local.
+        # Python 3.10 cannot parse a final Z.  astimezone() treats a time without an offset as
+        # local time.
         return nanoseconds(datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone())
     except (ValueError, OverflowError, OSError):
         return None

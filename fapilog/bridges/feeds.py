@@ -1,8 +1,9 @@
 """The code that all bridges share.
 
-A ``Feed`` finds the target that gets a bridge's records, usually a runtime.  Other code
-in this module detects records that bridges must skip: records that are logged during a
-delivery, and records that another bridge has already taken.
+A bridge passes the log records of another library to fapilog.  A ``Feed`` finds the object
+that gets these records, which is usually a ``Runtime``.  Other code in this module detects
+records that a bridge must skip: records that are logged by code that sends log records, and
+records that another bridge has already passed to the same runtime.
 """
 
 from __future__ import annotations
@@ -30,24 +31,28 @@ _NUMBERS: Final = SCALARS - {str}
 
 
 def no_target() -> RecordTarget | None:
-    """Return None: the package ``runtime`` is not imported yet, so a record has no target."""
+    """Return None, so that a bridge drops its records.
+
+    This function is the default target until the package ``fapilog.runtime`` is imported.
+    """
     return None
 
 
-#: Returns the default runtime, or None.  The package ``runtime`` sets this function;
-#: bridges call it once per record.
+#: The function that returns the default runtime, or None to drop the record.  Bridges call it
+#: for each record.  The package ``fapilog.runtime`` replaces it.
 default_target: Callable[[], RecordTarget | None] = no_target
 
 
 class Taken(str):
-    """The logger name of a :mod:`logging` record that a bridge has taken.
+    """The logger name of a :mod:`logging` record that a bridge has passed to a runtime.
 
-    Copies of the record keep this name, even the copy that a queue handler makes.
-    OpenTelemetry's handlers pass the name to a logger provider, which can skip the
-    record.  All other code sees an ordinary string.
+    The bridge stores this object as the record's ``name``.  Copies of the record contain the
+    same object, even the copy that a ``QueueHandler`` makes.  OpenTelemetry's handlers pass
+    the name to a logger provider, so fapilog's logger provider can skip the record.  All other
+    code sees an ordinary string.
 
     Attributes:
-        by: the targets that have taken the record.
+        by: the runtimes, or other ``RecordTarget`` objects, that already have the record.
     """
 
     __slots__ = ("by",)
@@ -60,21 +65,23 @@ class Taken(str):
         return made
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # A plain str, because the process that loads the pickle has other targets.
+        # The pickle contains a plain str, because ``by`` has no meaning in another process.
         return str, (str(self),)
 
 
 class Passing(threading.local):
-    """The state of the bridges on one thread.
+    """The state that the modules in ``fapilog.bridges`` share on each thread.
 
     Attributes:
-        watched: whether a bridge on any thread reads ``taken``; if False, ``taken``
-            stays None, to save time.
-        taken: the :mod:`logging` record that a bridge has taken, while the loggers'
-            own handlers receive the record; else None.
-        reported: while a hook runs, the exception, warning or event loop context
-            that it has logged, or True if there is no such object; else None.
-        formatting: whether user code is formatting a :mod:`logging` message.
+        watched: whether any code needs ``taken``.  All threads share this attribute.  If it is
+            False, ``taken`` is always None, to save time.
+        taken: the :mod:`logging` record that a bridge has passed to a runtime, while the
+            loggers' handlers receive the same record; None at all other times.
+        reported: the exception, warning or event loop context that a hook of
+            ``fapilog.bridges.hooks`` has logged, while the hook runs; True if the hook has
+            logged something without such an object; None while no hook runs.
+        formatting: whether the message of a :mod:`logging` record is being formatted, which
+            may run user code.
     """
 
     watched: ClassVar[bool] = False
@@ -87,11 +94,13 @@ PASSING: Final = Passing()
 
 
 class Feed:
-    """Finds the target of a bridge's records, again for each record.  Thread-safe.
+    """Finds the object that gets a record of another logging library.  Thread-safe.
+
+    This object is called the target.  It is a ``RecordTarget``, usually a ``Runtime``.
 
     Args:
         getter: the function that returns the target of a record, or returns None
-            to drop the record.  Without a getter, :data:`default_target` is called.
+            to drop the record; by default :data:`default_target`.
     """
 
     __slots__ = ("_fed", "_getter", "_given", "_marks")
@@ -103,13 +112,13 @@ class Feed:
 
     @classmethod
     def of(cls, target: RecordTarget | None) -> Feed:
-        """Return a feed for ``target``, or for the default runtime if ``target`` is None."""
+        """Return a ``Feed`` that always finds ``target``, or the default runtime if it is None."""
         return cls(None if target is None else lambda: target)
 
     def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:
-        """Replace the function that returns the target."""
+        """Replace the function that returns the target; None means ``default_target``."""
         self._given = getter
-        # A lambda, because the package ``runtime`` replaces ``default_target`` later.
+        # The lambda looks up ``default_target`` in each call, because its value may change.
         self._getter = getter or (lambda: default_target())  # noqa: PLW0108
 
     def __deepcopy__(self, _memo: object) -> Feed:
@@ -118,8 +127,8 @@ class Feed:
     def __reduce__(self) -> tuple[type[Feed], tuple[()]]:
         from pickle import PicklingError  # noqa: PLC0415 - already loaded: it calls this method
 
-        # Even a getter that can be pickled by its name is refused, because it may return
-        # a different runtime in the other process.
+        # A function of a module could be pickled, but is refused, because it may return a
+        # different runtime in the process that loads the pickle.
         if self._given not in (None, default_target):
             msg = (
                 "cannot pickle a bridge to a separate Runtime, which another process does not "
@@ -129,14 +138,14 @@ class Feed:
         return Feed, ()
 
     def target(self) -> RecordTarget | None:
-        """Return the target of the next record.  May configure the default runtime."""
+        """Return the target of the next record, or None.  May create the default runtime."""
         target = self._getter()
         if target is not None:
             self._fed = target
         return target
 
     def mark(self, name: str, target: RecordTarget) -> Taken:
-        """Return ``name``, marked as the name of a record that ``target`` has taken."""
+        """Return ``name`` as a ``Taken`` object whose attribute ``by`` includes ``target``."""
         if type(name) is Taken:
             return Taken(name, (*name.by, target))
         found = self._marks.get(name)
@@ -147,37 +156,39 @@ class Feed:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether ``name`` is marked: this feed's target already has the record with this name.
+        """Return whether ``name`` is a ``Taken`` object that lists this feed's target.
 
-        Such a record must not be logged a second time.
+        If it is, the target already has the record that contains this object as its name, so
+        the record must not be logged a second time.
         """
         if type(name) is not Taken:
             return False
         return self._fed in name.by or self._getter() in name.by
 
     def flush(self, timeout: float) -> bool:
-        """Flush the target of the last record.  Never creates a runtime.
+        """Flush the target of the latest record.  Never creates a runtime.
 
-        Blocks up to ``timeout`` seconds.  Returns False if this time passes.
+        Blocks up to ``timeout`` seconds.  Returns False if the flush takes longer.
         """
         return self._fed is None or self._fed.flush(timeout)
 
 
 def is_suppressed() -> bool:
-    """Whether the caller runs inside a delivery of fapilog or of an OpenTelemetry SDK.
+    """Return whether the running code sends telemetry for fapilog or for an OpenTelemetry SDK.
 
-    Bridges drop the records that are logged during a delivery, because each delivery would
-    otherwise cause another delivery.
+    Bridges drop records that are logged by such code, because sending them would cause more
+    records, in an endless loop.
     """
     return BOUND.get() is SUPPRESSED or bool(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
 def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
-    """Whether an OpenTelemetry record comes from a :mod:`logging` record that ``target`` has taken.
+    """Return whether an OpenTelemetry record is a copy of a record that ``target`` already has.
 
-    A handler of OpenTelemetry may have converted that record.  The SDK caches loggers by
-    name, so the :class:`Taken` name is lost.  Therefore ``name`` and ``timestamp`` are
-    compared with the record that the loggers' handlers on this thread are receiving.
+    An OpenTelemetry handler may have made the copy from a :mod:`logging` record.  The SDK
+    caches loggers by name, so the copy does not contain the :class:`Taken` object.  Therefore
+    this function compares ``name`` and ``timestamp``, the data of the copy, with the
+    :mod:`logging` record that handlers are receiving on this thread.
     """
     record = PASSING.taken
     if record is None or record.name != name:
@@ -190,12 +201,18 @@ def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
 
 
 def body_of(value: Any) -> AnyValue:
-    """Return a snapshot of a body.  A str within the length limit is returned unchanged."""
+    """Return a snapshot of a record's body.
+
+    A str within the length limit is returned unchanged.
+    """
     return value if type(value) is str and len(value) <= _MAX_TEXT else snapshot(value)
 
 
 def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a snapshot of fields.  A dict of small, immutable values is returned unchanged."""
+    """Return a snapshot of a record's attributes.
+
+    If every value is None, a bool, a number or a short text, the dict itself is returned.
+    """
     for value in fields.values():
         kind = type(value)
         if kind in _NUMBERS or (kind is str and len(value) <= _MAX_TEXT):
@@ -206,5 +223,5 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def scope_of(name: str) -> Scope:
-    """Return the scope that all loggers with this name share."""
-    return Scope(str(name))  # str(), because ``name`` may be of type Taken
+    """Return the instrumentation scope that all loggers with this name share."""
+    return Scope(str(name))  # str(), because a Taken object would keep a runtime alive

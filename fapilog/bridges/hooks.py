@@ -1,4 +1,4 @@
-"""The bridge for warnings and uncaught exceptions.
+"""Logs warnings and uncaught exceptions.
 
 Python calls a hook for each warning and each uncaught exception.  ``install_hooks``
 wraps each hook in a function that logs a record and then calls the hook.
@@ -47,21 +47,20 @@ def install_hooks(
     as ``logging.captureWarnings`` and asyncio's default handler do, fapilog
     ignores that record.  A second call changes which hooks are installed, and
     wraps hooks that were set since the first call.  :func:`uninstall_hooks` and
-    :func:`fapilog.shutdown` undo it.  Thread-safe; does not block.
+    :func:`fapilog.shutdown` restore the previous hooks.  Thread-safe; does not block.
 
     Args:
-        warnings: whether to log warnings that the filters let through, at
-            WARN, as logger ``py.warnings``, like ``logging.captureWarnings``.
-        uncaught: whether to log the exception that ends the main thread, at
-            FATAL, as logger ``sys``, unless it is a KeyboardInterrupt.
-        threads: whether to log exceptions that end a thread, at ERROR, as
-            logger ``threading``.
-        asyncio: whether to log the errors that an event loop's exception
-            handler receives (task exceptions that were never retrieved,
-            failed callbacks), at ERROR, as logger ``asyncio``, with the ids of
-            the task.  This covers the running loop and every loop of the
-            standard library.
-        loop: an event loop of another library (uvloop) that is not running yet.
+        warnings: whether to log warnings that pass Python's warning filters, at WARN, with the
+            logger ``py.warnings``, as ``logging.captureWarnings`` does.
+        uncaught: whether to log the exception that ends the main thread, at FATAL, with the
+            logger ``sys``, unless it is a KeyboardInterrupt.
+        threads: whether to log exceptions that end a thread, at ERROR, with the logger
+            ``threading``.
+        asyncio: whether to log the errors that an event loop's exception handler receives
+            (task exceptions that were never retrieved, failed callbacks), at ERROR, with the
+            logger ``asyncio`` and the trace and span ids of the failed task.  This applies to
+            the running loop and to every loop of the standard library.
+        loop: an event loop of a library such as uvloop, if the loop is not running yet.
     """
     wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
     with _lock:
@@ -79,8 +78,7 @@ def install_hooks(
 def uninstall_hooks() -> None:
     """Undo :func:`install_hooks`, if it was called.  Thread-safe; does not block.
 
-    If another library has wrapped a hook of fapilog, that hook stays in place but
-    stops logging.
+    A hook of fapilog that another library has wrapped remains installed, but stops logging.
     """
     with _lock:
         for patch in _patches.values():
@@ -89,27 +87,30 @@ def uninstall_hooks() -> None:
 
 
 def installed() -> dict[str, bool]:
-    """Return whether each hook is installed, by the argument names of :func:`install_hooks`."""
+    """Return a dict that says for each hook whether it is installed.
+
+    The keys are the names of the boolean arguments of :func:`install_hooks`.
+    """
     with _lock:
         return {name: patch.active for name, patch in _patches.items()}
 
 
-#: The exception, warning or event loop context that a hook reports; the event to log; and
-#: the context of the code that failed.
+#: A hook's report: the exception, the warning or the dict with the event loop's error; the
+#: ``Event`` to log; and the ``contextvars`` context of the code that failed.
 _Report: TypeAlias = "tuple[object, Event, Context]"
 
 
 def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Hook:
     """Return a hook that logs a report and then calls ``found``, the previous hook.
 
-    ``describe`` makes the report from the hook's arguments, or returns None if the
-    hook must not log.  While the patch ``name`` is not active, nothing is logged.
+    ``describe`` converts the hook's arguments to the report, or returns None if the hook must
+    not log.  The hook only logs while the patch ``_patches[name]`` is active.
     """
 
     def hook(*args: Any, **kwargs: Any) -> None:  # pragma: no cover - see disguised()
         passing = feeds.PASSING
         report = describe(*args, **kwargs) if _patches[name].active else None
-        # An outer hook of fapilog may have logged the same report already.
+        # Another hook of fapilog may have called this hook after it logged the same report.
         if report is None or (report[0] is not None and passing.reported is report[0]):
             found(*args, **kwargs)
             return
@@ -132,7 +133,7 @@ def _warning(  # noqa: PLR0917 - Python's signature
     file: Any = None,
     line: str | None = None,  # noqa: ARG001 - Python's signature
 ) -> _Report | None:
-    if file is not None:  # the caller wants the warning only in that file
+    if file is not None:  # the warning must only be written to this file
         return None
     attributes = {
         "warning.category": category.__name__,
@@ -155,7 +156,7 @@ def _uncaught(
 
 
 def _uncaught_in_thread(args: threading.ExceptHookArgs) -> _Report | None:
-    if issubclass(args.exc_type, SystemExit):  # the thread ended itself on purpose
+    if issubclass(args.exc_type, SystemExit):  # the thread called sys.exit()
         return None
     thread, value = args.thread, args.exc_value
     attributes = {} if thread is None else {"thread.id": thread.ident, "thread.name": thread.name}
@@ -175,21 +176,22 @@ def _loop_error(_loop: aio.AbstractEventLoop, context: dict[str, Any]) -> _Repor
 
 
 def _context_of(task: Any, handle: Any) -> Context:
-    """Return the context of the code that failed, or an empty context.
+    """Return the ``contextvars`` context of the code that failed, or an empty context.
 
-    asyncio may call its handler in the context of unrelated code, for example if
+    asyncio may call its exception handler in the context of unrelated code, for example if
     the garbage collector finds the failed task.
     """
-    get_context = getattr(task, "get_context", None)  # tasks have it since Python 3.12
+    get_context = getattr(task, "get_context", None)  # since Python 3.12
     found = get_context() if get_context is not None else getattr(handle, "_context", None)
-    # A copy, because the context itself may be in use.
+    # A copy, because Python cannot enter a context that other code has already entered.
     return found.copy() if isinstance(found, Context) else Context()
 
 
 def _hook_loop(loop: aio.AbstractEventLoop | None) -> None:
-    """Wrap the exception handler of a loop that is not an ``aio.BaseEventLoop``, such as uvloop's.
+    """Wrap the exception handler of an event loop from another library, such as uvloop.
 
-    The patch of ``aio.BaseEventLoop`` covers all other loops.
+    The loops of asyncio are skipped, because the method that calls their exception handlers
+    is patched: ``asyncio.BaseEventLoop.call_exception_handler``.
     """
     if loop is None or isinstance(loop, aio.BaseEventLoop) or loop in _loops:
         return

@@ -1,6 +1,6 @@
-"""The bridge for loguru.
+"""Passes the records of loguru to fapilog.
 
-``LoguruSink`` takes loguru's record instead of the text that loguru formats.
+``LoguruSink`` converts loguru's record instead of the text that loguru formats.
 ``install`` adds such a sink to loguru's logger, and ``uninstall`` removes it.
 """
 
@@ -24,27 +24,29 @@ from fapilog.values.objects import type_name
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
 
-#: The key in loguru's record under which format() saves the caller's ids and bound fields.
+#: The key in loguru's record under which ``LoguruSink.format`` stores the bound fields and the
+#: trace and span ids of the log call.
 _CALLER: Final = "fapilog.caller"
-#: The key in loguru's record for a dict: which sink takes the record, by target.
+#: The key in loguru's record for a dict that assigns the record to sinks.  The dict maps the id
+#: of each runtime to the id of the only ``LoguruSink`` that passes the record to this runtime.
 _CLAIMS: Final = "fapilog.sinks"
 _HEADER: Final = "Traceback (most recent call last)"
 _TRACE: Final = 5
 
 
 class LoguruSink:
-    """A sink for ``loguru.logger.add``.
+    """A sink for ``loguru.logger.add`` that passes the records to fapilog.
 
-    The message becomes the body, and ``extra`` becomes typed attributes, which
+    The message becomes the body, and the values in ``extra`` become typed attributes, which
     override bound fields of the same name.  The level's number becomes the severity and its
     name becomes the severity text.  An exception becomes the ``exception.*``
-    attributes, ``otel.event.name`` in ``extra`` becomes the event name, and
-    ``name`` becomes the scope.  The record keeps loguru's time.
+    attributes, ``otel.event.name`` in ``extra`` becomes the event name, and loguru's
+    ``name`` becomes the instrumentation scope.  The timestamp is loguru's ``time``.
 
     Add the sink with ``format=sink.format``.  Then loguru does not format the
-    message, and the record has the ids and the bound context of its caller, even
-    with ``enqueue=True``.  With ``enqueue=True`` the stack trace is the text that
-    loguru has formatted, because the sink gets no frames.
+    message, and the record has the trace and span ids and the bound fields of the log call,
+    even with ``enqueue=True``.  With ``enqueue=True`` the stack trace is the text that
+    loguru has formatted, because loguru's queue does not carry stack frames.
 
     Thread-safe; does not raise.  Blocks only if ``RecordTarget.offer`` blocks.
 
@@ -63,10 +65,10 @@ class LoguruSink:
         feeds.Passing.watched = True
 
     def format(self, record: Any) -> str:
-        """Save the caller's ids and bound fields in ``record``, and return a format string.
+        """Store the context of the log call in ``record``, and return a format string.
 
-        The format string contains only the exception, because the sink reads all
-        other data from the record.
+        The context consists of the bound fields and the trace and span ids.  The format string
+        contains only the exception, because the sink reads all other data from the record.
         """
         fields: dict[str, Any] = record
         if _CALLER not in fields:
@@ -77,10 +79,10 @@ class LoguruSink:
         return "{exception}"
 
     def __call__(self, message: loguru.Message) -> None:
-        """Convert a message and offer it to the runtime."""
+        """Convert the record of loguru's message, and pass it to the runtime."""
         fields: dict[str, Any] = message.record  # type: ignore[assignment]
         if (
-            fields.get(_CALLER, ()) is None  # format() has decided that this sink skips the record
+            fields.get(_CALLER, ()) is None  # format() stores None if the record must be skipped
             or not self._claim(fields)
             or _is_passing(fields)
         ):
@@ -94,8 +96,11 @@ class LoguruSink:
         take(self.feed, name, number, lambda: self._event(message, fields, name, number))
 
     def _claim(self, fields: dict[str, Any]) -> bool:
-        """Claim the record; return False if another sink with the same target has claimed it."""
-        # Ids instead of objects, because loguru pickles the record for its queue.
+        """Return whether this sink must log the record ``fields``.
+
+        Only one of the ``LoguruSink`` objects with the same target must log it.
+        """
+        # The dict contains ids instead of objects, because loguru may pickle the record.
         claims: dict[int, int] = fields.setdefault(_CLAIMS, {})
         return claims.setdefault(id(self.feed.target()), id(self)) == id(self)
 
@@ -114,7 +119,7 @@ class LoguruSink:
             found = None
         exception = None if found is None else found.value
         if found is not None and (exception is None or fields["thread"].id != get_ident()):
-            exception = None  # the record came through the queue, without frames
+            exception = None  # loguru's queue does not carry stack frames
             attributes.update(_exception_attributes(str(message), found.type))
         noted = fields.get(_CALLER)
         return Event(
@@ -130,7 +135,7 @@ class LoguruSink:
 
 
 def _time_of(time: Any) -> int | None:
-    """Return the time in nanoseconds, or None if user code has replaced loguru's datetime."""
+    """Return ``time`` in nanoseconds since the epoch, or None if it is not a valid datetime."""
     try:
         return nanoseconds(time)
     except Exception:  # noqa: BLE001 - the value may be of any class
@@ -138,7 +143,7 @@ def _time_of(time: Any) -> int | None:
 
 
 def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[str, Any]:
-    """Return the ``exception.*`` attributes of a text that loguru has formatted for its queue."""
+    """Return the ``exception.*`` attributes of an exception that loguru has formatted as text."""
     attributes = from_traceback(text[max(text.find(_HEADER), 0) :].strip("\n") + "\n")
     if kind is not None:
         attributes["exception.type"] = type_name(kind)
@@ -146,10 +151,11 @@ def _exception_attributes(text: str, kind: type[BaseException] | None) -> dict[s
 
 
 def _is_passing(fields: dict[str, Any]) -> bool:
-    """Whether loguru's record comes from a ``logging`` record that fapilog has already taken.
+    """Return whether loguru's record is a copy of a ``logging`` record that fapilog already has.
 
-    A handler such as loguru's InterceptHandler may have passed it on.  If so, both have
-    the same text, and loguru's record has the same exception or no exception.
+    A handler such as ``InterceptHandler`` in loguru's documentation passes records of
+    ``logging`` to loguru.  Such a copy has the same message as the original record, and the
+    same exception or no exception.
     """
     record = feeds.PASSING.taken
     if record is None:
@@ -171,17 +177,17 @@ _installed: int | None = None
 def install(level: int | str = 0, *, code_attributes: bool = False) -> None:
     """Send loguru's messages to fapilog's default runtime.
 
-    Other handlers of loguru stay in place.  A second call only changes the
+    Other handlers of loguru's logger are not changed.  A second call only changes the
     options.  Thread-safe; does not block.
 
     Args:
-        level: the lowest level that the sink takes, as in
-            ``loguru.logger.add``, or a ``Severity``; fapilog's own levels also apply.
+        level: the lowest level that is logged, as in ``loguru.logger.add``, or a ``Severity``.
+            The levels that are configured in fapilog also apply.
         code_attributes: whether to add the ``code.*`` attributes, as in
             :class:`LoguruSink`.
 
     Raises:
-        ValueError: loguru does not know ``level``.
+        ValueError: ``level`` is not a level of loguru.
     """
     global _installed  # noqa: PLW0603 - uninstall() undoes it
     sink = LoguruSink(code_attributes=code_attributes)
@@ -207,5 +213,5 @@ def uninstall() -> None:
 
 def _remove() -> None:
     if _installed is not None:
-        with contextlib.suppress(ValueError):  # the application has removed it
+        with contextlib.suppress(ValueError):  # the application has already removed the handler
             loguru.logger.remove(_installed)

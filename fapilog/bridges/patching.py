@@ -1,6 +1,6 @@
-"""Replaces functions of other libraries, and restores them.
+"""Replaces functions of other libraries with wrappers, and restores them.
 
-Bridges use this module for libraries in which they cannot register a handler.
+The other modules of this package use it if a library does not let them register a handler.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class Patch:
-    """One function of another library, which is wrapped while the patch is applied.
+    """The replacement of one function of another library with a wrapper.
 
-    Not thread-safe: callers must hold a :class:`SetupLock`.
+    Not thread-safe: callers must acquire a :class:`SetupLock`.
 
     Args:
         place: the class or module that has the function as an attribute.
         name: the name of the attribute.
         around: a function that takes the original function and returns the wrapper.
             After ``undo``, the wrapper must only call the original function, because
-            the wrapper stays in use if other code has wrapped it.
+            other code that has wrapped the wrapper still calls it.
 
     Attributes:
         active: whether the patch is applied.
@@ -65,15 +65,15 @@ class Patch:
 def disguised(wrapper: Callable[..., Any], place: type | ModuleType) -> Callable[..., Any]:
     """Return a copy of ``wrapper`` that seems to be defined in the module of ``place``.
 
-    To find the caller of a log call, libraries skip their own frames, by file
-    (logging, loguru's InterceptHandler) or by module (structlog, warnings).
-    Thanks to the copy, they also skip the wrapper's frame.  The wrapper must not
-    have default arguments, because the copy has none.
+    To find the caller of a log call, libraries skip their own stack frames, which they
+    recognise by the file (logging, loguru's InterceptHandler) or by the module (structlog,
+    warnings).  Thanks to the copy, they also skip the wrapper's frame.  ``wrapper`` must not
+    have default arguments, because they are not copied.
     """
     name = place.__module__ if isinstance(place, type) else place.__name__
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None or not isinstance(wrapper, FunctionType):
-        return wrapper  # sys has no file, and libraries do not skip its frames
+        return wrapper  # the module sys, for example, has no source file
     return FunctionType(
         wrapper.__code__.replace(co_filename=file),
         {**wrapper.__globals__, "__name__": name, "__file__": file},
@@ -82,14 +82,14 @@ def disguised(wrapper: Callable[..., Any], place: type | ModuleType) -> Callable
 
 
 class SetupLock:
-    """A lock that is free in a forked child, even if a thread of the parent held it."""
+    """A lock that is unlocked in a forked child, even if a thread of the parent had locked it."""
 
     def __init__(self) -> None:
         self.renew()
         fork.register("bridges", in_child=self.renew)
 
     def renew(self) -> None:
-        """Replace the lock with a free one."""
+        """Replace the inner lock with a new, unlocked lock."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:

@@ -1,9 +1,9 @@
-"""The bridge for the ``logging`` module.
+"""Passes the records of the module ``logging`` to fapilog.
 
 ``Handler`` converts a record on the thread that logs it.  ``install`` adds a
-``Handler`` to a logger.  For the root logger it also wraps the method in which each
-logger calls its handlers, because records of loggers that do not propagate, such as
-uvicorn's, never reach the root logger's handlers.
+``Handler`` to a logger.  For the root logger it also wraps ``Logger.callHandlers``, because
+records of loggers that do not propagate, such as uvicorn's, never reach the root logger's
+handlers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 FLUSH_TIMEOUT: Final = 1.0
 
 _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
-# Attributes that are not extras: every record has them, or formatters or OpenTelemetry add them.
+# The attributes of a record that do not come from the argument ``extra`` of a log call: every
+# record has them, or a formatter or OpenTelemetry's instrumentation adds them.
 _NOT_EXTRA: Final = frozenset(_PLAIN) | {
     "asctime",
     "message",
@@ -64,17 +65,17 @@ _severity = lru_cache(maxsize=256)(from_stdlib)
 
 
 class Handler(logging.Handler):
-    """Gives the records of the standard library's loggers to a runtime.
+    """Passes the records of the standard library's loggers to a runtime.
 
     The body is the message as ``logging`` formats it; the handler's formatter is
-    not used.  A mapping that is logged without arguments stays structured.
-    Extras become attributes and override bound fields of the same name; the extra
-    ``otel.event.name`` becomes the event name.  The handler skips records of
-    fapilog's own loggers, records that are logged during a delivery, and records
-    that another handler has given to the same runtime.
+    not used.  A message that is a mapping and has no arguments becomes a structured body.
+    The values of ``extra`` become attributes and override bound fields of the same name, except
+    that ``otel.event.name`` becomes the event name.  The handler skips records of
+    fapilog's own loggers, records that are logged by code that sends log records, and records
+    that another ``Handler`` has passed to the same runtime.
 
-    Thread-safe; handles a record without a lock and without raising.  Blocks
-    only if ``RecordTarget.offer`` blocks.
+    Thread-safe, without a lock.  Handling a record never raises, and blocks only if
+    ``RecordTarget.offer`` blocks.
 
     Args:
         level: the lowest level that is handled, as in ``logging.Handler``, or a ``Severity``.
@@ -85,8 +86,9 @@ class Handler(logging.Handler):
         thread_attributes: whether to add ``thread.id`` and ``thread.name``.
     """
 
-    #: The number of handlers that were created, except by ``install()`` for the root
-    #: logger.  If it is 0, no logger has to be searched for handlers.  Not public.
+    #: The number of ``Handler`` objects that have been created, except by ``install()`` for the
+    #: root logger.  While it is 0, fapilog need not search a logger's handlers for such an
+    #: object.  Not public.
     placed: ClassVar[int] = 0
 
     def __init__(
@@ -107,14 +109,17 @@ class Handler(logging.Handler):
         return self
 
     def __deepcopy__(self, _memo: object) -> Handler:
-        return self  # a copy would skip every record that this handler has taken
+        return self  # a copy would skip every record that this handler has logged
 
     def __reduce__(self) -> tuple[Callable[..., Handler], tuple[object, ...]]:
         state = {name: value for name, value in vars(self).items() if name != "lock"}
         return _loaded, (type(self), state)
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter and emit a record, without the handler's lock because filters may be user code."""
+        """Filter and emit a record.
+
+        The handler's lock is not acquired, because filters may run user code.
+        """
         name = getattr(record, "name", None)
         if type(name) is feeds.Taken and self.feed.has(name):
             return False
@@ -125,7 +130,7 @@ class Handler(logging.Handler):
         return kept
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Convert a record and offer it to the runtime.  Never raises."""
+        """Convert a record and pass it to the runtime.  Never raises."""
         bound = BOUND.get()
         context = get_current()
         if bound is SUPPRESSED or context.get(_SUPPRESS_INSTRUMENTATION_KEY):
@@ -158,7 +163,8 @@ class Handler(logging.Handler):
     ) -> None:
         """Emit a corrected copy of a record that cannot be converted because of ``error``.
 
-        If even the copy cannot be converted, offer a stand-in, so that the call is counted.
+        If the copy cannot be converted either, pass a substitute record to ``target``, so that
+        fapilog's statistics count the log call.
         """
         if type(record) is CorrectedRecord:
             target.offer(stand_in(record.name, INFO, error))
@@ -166,7 +172,7 @@ class Handler(logging.Handler):
             return
         corrected = CorrectedRecord(record)
         self.emit(corrected)
-        record.name = corrected.name  # so that other handlers skip the record
+        record.name = corrected.name  # a Taken object, so that other Handlers skip the record
 
     def flush(self) -> None:
         """Wait for up to 1 s until all logged records are delivered or dropped."""
@@ -181,7 +187,7 @@ class Handler(logging.Handler):
         if attributes:
             event_name = take_event_name(attributes)
             if "color_message" in attributes and record.name.partition(".")[0] == "uvicorn":
-                del attributes["color_message"]  # the message with colours for a terminal
+                del attributes["color_message"]  # uvicorn's message with colours
         body = _body(record, attributes)
         if "message" in vars(record) and vars(record)["message"] is record.msg:
             body = _unqueued(body, attributes)
@@ -206,7 +212,7 @@ class Handler(logging.Handler):
     def _unwrap(
         self, record: logging.LogRecord, number: int
     ) -> tuple[LogRecord, BaseException | None]:
-        """Convert an event dict that structlog has wrapped for its ``ProcessorFormatter``."""
+        """Convert a record that contains structlog's event dict for a ``ProcessorFormatter``."""
         attributes = self._attributes(record)
         for name in ("_logger", "_name"):
             attributes.pop(name, None)
@@ -218,7 +224,7 @@ class Handler(logging.Handler):
 
     def _attributes(self, record: logging.LogRecord) -> dict[str, Any]:
         fields = vars(record)
-        # A record without extras has as many attributes as a plain record: skip the search.
+        # A record with as many attributes as a plain record has no values from ``extra``.
         attributes = (
             {name: fields[name] for name in filterfalse(_NOT_EXTRA.__contains__, fields)}
             if len(fields) != len(_PLAIN)
@@ -234,7 +240,7 @@ class Handler(logging.Handler):
         if record.stack_info:
             attributes["code.stacktrace"] = record.stack_info
         if record.exc_text and not record.exc_info:
-            # The record passed through a queue or a socket, which keeps only the exception's text.
+            # A QueueHandler or a SocketHandler has replaced the exception with its text.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
 
@@ -248,10 +254,10 @@ def _loaded(kind: type[Handler], state: dict[str, Any]) -> Handler:
 
 
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
-    """Return the formatted message, or the raw message if it cannot be formatted.
+    """Return the formatted message of a record, or ``record.msg`` if it cannot be formatted.
 
-    Formatting may run user code, such as a ``__str__``.  If that code logs a message, the
-    message is not formatted, to prevent an endless recursion.
+    Formatting may run user code, such as a ``__str__`` method.  If that code logs a second
+    message, the second message is not formatted, to prevent an endless recursion.
     """
     msg = record.msg
     if type(msg) is str and not record.args:
@@ -276,7 +282,10 @@ def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:
 
 
 def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
-    """Move a stack trace that ``QueueHandler.prepare`` appended to ``body`` to the attributes."""
+    """Remove the stack trace that ``QueueHandler.prepare`` has appended to ``body``.
+
+    Return the remaining body, and add the stack trace to ``attributes``.
+    """
     if not isinstance(body, str) or not (found := _TRACEBACK.search(body)):
         return body
     attributes.update(from_traceback(f"{body[found.end() :]}\n"))
@@ -284,9 +293,9 @@ def _unqueued(body: AnyValue, attributes: dict[str, Any]) -> AnyValue:
 
 
 def _is_reported(record: logging.LogRecord) -> bool:
-    """Whether a record repeats the warning or exception that a hook has just logged.
+    """Return whether a record contains the warning or exception that a hook has just logged.
 
-    Called only while a hook of ``fapilog.bridges.hooks`` runs on this thread.
+    Call this only while a hook of ``fapilog.bridges.hooks`` runs on the same thread.
     """
     if record.name in {"asyncio", "py.warnings"}:
         return True
@@ -294,9 +303,9 @@ def _is_reported(record: logging.LogRecord) -> bool:
 
 
 def _function_name(record: logging.LogRecord) -> str:
-    """Return the name of the function that logged.
+    """Return the name of the function that logged the record.
 
-    The name is qualified if the function is still running on this thread.
+    The name is preceded by its module if the function is still running on this thread.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the record holds no frame
     while frame is not None:
@@ -312,7 +321,7 @@ def _function_name(record: logging.LogRecord) -> str:
 class _Installation:
     handler: Handler
     level: int  # the logger's level before install()
-    wanted: int | None = None  # passed to install(); if None, the target's levels apply
+    wanted: int | None = None  # the level passed to install(), or None
     lowered_to: int | None = None
 
 
@@ -321,13 +330,13 @@ _installations: dict[logging.Logger, _Installation] = {}
 
 
 class _Everywhere(Patch):
-    """The patch of ``logging.Logger.callHandlers``, which gives every record to one handler.
+    """The patch of ``logging.Logger.callHandlers`` that passes every record to a ``Handler``.
 
-    The handler gets each record unchanged, on the thread that logged it, before the
-    loggers' own handlers do.
+    This ``Handler`` gets each record unchanged, on the thread that logs it, before the
+    logger's handlers get it.
 
     Attributes:
-        handler: the handler that gets every record, or None.
+        handler: the ``Handler`` that gets every record, or None.
     """
 
     def __init__(self) -> None:
@@ -361,10 +370,11 @@ class _Everywhere(Patch):
 
 
 def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
-    """Give the record to the application's own ``Handler`` objects first, if they share the target.
+    """Pass the record to the application's ``Handler`` objects with the target of ``instead_of``.
 
-    They go first because their options, such as ``code_attributes``, may differ from
-    those of ``instead_of``, the handler that :func:`install` made.
+    ``instead_of`` is the ``Handler`` that :func:`install` made.  It then skips the record.  The
+    application's objects come first, because they may have options such as
+    ``code_attributes``.
     """
     target = instead_of.feed.target()
     place: logging.Logger | None = logger
@@ -388,27 +398,27 @@ def install(
     level: int | str | None = None,
     logger: logging.Logger | str | None = None,
 ) -> None:
-    """Give the records of a logger, and of the loggers that propagate to it, to a runtime.
+    """Pass the records of a logger, and of the loggers that propagate to it, to a runtime.
 
     For the root logger, these are the records of every logger, even of loggers that
     do not propagate.  A second call for the same logger only changes the target and
     the level.  A logger that already has a :class:`Handler`, for example from a
-    ``dictConfig``, does not get a second one.  If the logger's own level is above
-    ``level``, it is lowered.  Thread-safe; does not block.
+    ``dictConfig``, does not get a second ``Handler``.  If the logger's level is above
+    ``level``, it is lowered to ``level``.  Thread-safe; does not block.
 
     Args:
-        target: the function that returns the target of a record, or None to
+        target: the function that returns the runtime for a record, or None to
             drop the record; by default it returns the default runtime.
-        level: the lowest level of the records to send: a level of ``logging``, a
-            ``Severity``, or the name of a severity.  If None, the target's levels apply.
+        level: the lowest level of the records to pass: a level of ``logging``, a
+            ``Severity``, or the name of a severity.  If None, the runtime's levels apply.
         logger: a logger or its name; by default the root logger.
 
     Raises:
-        ConfigurationError: ``level`` is not a known level.
+        ConfigurationError: ``level`` is not a level of ``logging`` or a severity.
     """
     found = _logger(logger)
     number = None if level is None else _level_number(level)
-    # Outside the lock, because the default target may configure a runtime.
+    # ``_lock`` must not be locked during this call, which may create the default runtime.
     fed = feeds.Feed(target).target()
     with _lock:
         made = _installations.get(found)
@@ -432,7 +442,7 @@ def uninstall(logger: logging.Logger | str | None = None) -> None:
     """Undo :func:`install` for a logger, by default the root logger.
 
     Does nothing if ``install`` was not called.  If other code has changed the logger's
-    level since ``install``, that level is kept.  Thread-safe; does not block.
+    level since ``install``, the level is not restored.  Thread-safe; does not block.
     """
     found = _logger(logger)
     with _lock:
@@ -453,13 +463,19 @@ def uninstall_all() -> None:
 
 
 def installed() -> dict[logging.Logger, int | None]:
-    """Return the level, or None, that was passed to :func:`install` for each installed logger."""
+    """Return a dict of the loggers with which :func:`install` was called, and their levels.
+
+    The level is the argument of ``install``, which may be None.
+    """
     with _lock:
         return {logger: made.wanted for logger, made in _installations.items()}
 
 
 def follow_levels() -> None:
-    """Adjust the levels of the installed loggers after the levels of a runtime have changed."""
+    """Adjust loggers of :mod:`logging` after the levels of a runtime have changed.
+
+    Adjusts only the loggers with which :func:`install` was called.
+    """
     with _lock:
         for logger, made in list(_installations.items()):
             _open_level(logger, made, made.handler.feed.target())
@@ -476,7 +492,11 @@ def _logger(logger: logging.Logger | str | None) -> logging.Logger:
 
 
 def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarget | None) -> None:
-    """Lower a logger's own level if it would drop records that ``made`` or the target wants."""
+    """Lower a logger's level if it excludes records that should reach ``target``.
+
+    These are the records at or above the level that was passed to :func:`install`, or, if it
+    is None, the records that ``target`` accepts.
+    """
     _restore_level(logger, made)
     wanted = made.wanted
     if wanted is None and target is not None:

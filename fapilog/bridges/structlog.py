@@ -1,8 +1,8 @@
-"""The bridge for structlog.
+"""Passes the events of structlog to fapilog.
 
-``StructlogProcessor`` is the last processor of a structlog configuration, in place
-of a renderer, so the values are not formatted.  ``install`` sets a complete
-configuration.
+``StructlogProcessor`` is the last processor of a structlog configuration.  It replaces the
+renderer, so the values of an event are not formatted as text.  ``install`` configures
+structlog completely.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _OWN: Final = ("structlog", "fapilog")
 
 
 class StructlogProcessor:
-    """The last processor, which gives the event to fapilog and ends structlog's processing.
+    """The last processor of a structlog configuration, which passes each event to fapilog.
 
-    The event becomes the body, and the event dict becomes typed attributes.
-    ``exc_info`` becomes the ``exception.*`` attributes, even if
-    ``format_exc_info`` or ``dict_tracebacks`` has formatted it.  ``stack``
-    becomes the attribute ``code.stacktrace``, ``timestamp`` becomes the time,
-    ``logger`` or the wrapped logger's name becomes the scope, and
+    The value of ``event`` becomes the body, and the other values in the event dict become
+    typed attributes, except for the following values.  ``exc_info`` becomes the
+    ``exception.*`` attributes, even if ``format_exc_info`` or ``dict_tracebacks`` has formatted
+    it.  ``stack`` becomes the attribute ``code.stacktrace``, ``timestamp`` becomes the time,
+    ``logger`` or the wrapped logger's name becomes the instrumentation scope, and
     ``otel.event.name`` becomes the event name.  The severity comes from ``level``
-    or the method.  The trace and span ids come from the active span, in asynchronous
-    methods such as ``ainfo`` too.
+    or the method's name.  The trace and span ids come from the active span, also in
+    asynchronous methods such as ``ainfo``.
 
     structlog never calls the wrapped logger, which may be of any kind.
     Thread-safe.  Blocks only if ``RecordTarget.offer`` blocks.
@@ -55,12 +55,12 @@ class StructlogProcessor:
     def __call__(
         self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
     ) -> NoReturn:
-        """Offer the event to fapilog.
+        """Convert the event to a record, and pass the record to the runtime.
 
         Raises:
-            DropEvent: always, so that structlog does nothing more.
+            DropEvent: always, so that structlog stops processing the event.
         """
-        # An earlier processor may have rendered the event to text.
+        # An earlier processor may have converted the event dict to text.
         fields = dict(event_dict) if isinstance(event_dict, Mapping) else {"event": event_dict}
         name = fields.get("logger")
         if not isinstance(name, str) or not name:
@@ -77,7 +77,7 @@ class StructlogProcessor:
 
 
 class NamedLogger:
-    """The logger that structlog wraps after ``install``; it only has a name.
+    """The logger object that structlog wraps after ``install``.  It only stores a name.
 
     Attributes:
         name: the argument of ``structlog.get_logger``, or the name of the
@@ -101,7 +101,7 @@ def _calling_module() -> str:
 
 
 _lock = SetupLock()
-# The processors that install() has set, and the configuration that it replaced.
+# The processors that install() has configured, and structlog's previous configuration.
 _installed: tuple[list[Processor], dict[str, Any] | None] | None = None
 
 
@@ -110,15 +110,15 @@ def install(
 ) -> None:
     """Configure structlog to log through fapilog's default runtime.
 
-    Events get structlog's context variables, and with ``stack_info=True`` the stack.
-    fapilog's levels apply.  A second call replaces the processors of the first call.
-    Thread-safe; does not block.
+    Each event contains structlog's context variables, and the stack if the log call has the
+    argument ``stack_info=True``.  The levels that are configured in fapilog apply.  A second
+    call replaces the processors of the first call.  Thread-safe; does not block.
 
     Args:
-        processors: structlog processors that run before fapilog takes the event.
+        processors: structlog processors that run before ``StructlogProcessor``.
         cache_logger_on_first_use: structlog's option of the same name.  True is
-            faster, but a logger that has been used keeps this configuration
-            after ``uninstall()``.
+            faster, but loggers that were used before ``uninstall()`` still log to fapilog
+            after it.
     """
     global _installed  # noqa: PLW0603 - uninstall() undoes it
     with _lock:
@@ -160,7 +160,7 @@ def _is_in_force() -> bool:
 
 
 def _before() -> dict[str, Any] | None:
-    """Return the application's own configuration, or None if structlog was not configured."""
+    """Return structlog's configuration from before ``install``, or None if there was none."""
     if _installed is not None and _is_in_force():
         return _installed[1]
     return structlog.get_config() if structlog.is_configured() else None

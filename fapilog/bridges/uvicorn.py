@@ -1,8 +1,8 @@
 """Keeps uvicorn from printing records that a console sink prints too.
 
-uvicorn adds printing handlers to its loggers.  After ``install_stdlib()`` its records
-also reach a runtime.  If that runtime has a console sink, each record would appear
-twice, so the filters in this module drop the record from uvicorn's handlers.
+uvicorn's loggers have handlers that print records.  After ``install_stdlib()`` the records
+are also passed to a runtime.  If that runtime has a console sink, each record would be printed
+twice, so the filters in this module make uvicorn's handlers skip the record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
 class _NotShown(logging.Filter):
-    """Drops the records that a runtime with a console sink has taken."""
+    """A filter that rejects records that a runtime with a console sink prints."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         name = record.name
@@ -26,10 +26,11 @@ class _NotShown(logging.Filter):
 
 
 class _Placing(logging.Filter):
-    """Adds :class:`_NotShown` to uvicorn's own handlers, again for each record.
+    """A filter that passes every record, and first adds ``_NotShown`` to uvicorn's handlers.
 
-    uvicorn may replace its handlers at any time with ``dictConfig``, and their filters
-    are lost.  ``dictConfig`` keeps the filters of loggers, so this filter is on the loggers.
+    uvicorn may replace its handlers at any time with ``dictConfig``, and then their filters
+    are lost.  ``dictConfig`` does not remove the filters of loggers, so this filter is
+    installed on uvicorn's loggers.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - every record passes
@@ -41,10 +42,11 @@ class _Placing(logging.Filter):
 
 
 def _prints_for_uvicorn(handler: logging.Handler) -> bool:
-    """Whether ``handler`` prints and was made by uvicorn, ``fastapi run`` or gunicorn."""
+    """Return whether ``handler`` prints and was made by uvicorn, ``fastapi run`` or gunicorn."""
     formatters = type(handler.formatter).__mro__
     is_uvicorns = any(kind.__module__ == "uvicorn.logging" for kind in formatters)
-    # gunicorn sets ``_gunicorn`` on its handlers; those of other classes write to files.
+    # gunicorn sets ``_gunicorn`` on all its handlers.  Other classes, such as FileHandler, do
+    # not print.
     is_gunicorns = hasattr(handler, "_gunicorn") and type(handler) is logging.StreamHandler
     return is_uvicorns or is_gunicorns
 

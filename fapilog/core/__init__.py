@@ -1,7 +1,6 @@
-"""Keeps public import paths of earlier versions of fapilog.
+"""Provides public import paths of earlier versions of fapilog.
 
 ``observability`` contains the settings and the collector for Prometheus metrics.
-Only applications import this package; it imports ``runtime``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Settings and a collector for Prometheus metrics.
 
-Metrics are read from the ledger at each scrape, so they add no cost per record.
-Applications scrape the collector's own registry, or add the metrics to another
-registry with ``metrics.register(registry)``.
+At each scrape, the values are read from the statistics that fapilog collects in any case, so
+metrics do not slow down log calls.  An application exposes the registry of a
+``MetricsCollector`` to Prometheus, or adds the metrics to another registry with the method
+``register``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class MetricsSettings(BaseModel):
 
     Attributes:
         enabled: whether metrics are collected.
-        exporter: the exporter ``prometheus``, or ``none`` to disable metrics.
+        exporter: the name of the exporter, ``prometheus``, or ``none`` to disable metrics.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +36,7 @@ class MetricsSettings(BaseModel):
 
 
 class ObservabilitySettings(BaseModel):
-    """Options of fapilog's own telemetry; ``metrics`` may also be given as a mapping."""
+    """Options of fapilog's own telemetry.  The value of ``metrics`` may also be a mapping."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,8 +52,8 @@ class MetricsCollector:
             the time of each scrape.
 
     Attributes:
-        registry: the collector's own ``prometheus_client.CollectorRegistry``, or
-            None if metrics are disabled.
+        registry: the ``prometheus_client.CollectorRegistry`` that contains only these metrics,
+            or None if metrics are disabled.
     """
 
     def __init__(self, *, enabled: bool, runtime: Runtime | None = None) -> None:
@@ -83,7 +84,7 @@ class MetricsCollector:
 def create_metrics_collector_from_settings(
     settings: ObservabilitySettings, runtime: Runtime | None = None
 ) -> MetricsCollector:
-    """Create a collector from ``settings``.  Does not block.
+    """Create a ``MetricsCollector`` from ``settings``.  Does not block.
 
     Args:
         settings: the options of the metrics.
