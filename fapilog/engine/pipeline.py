@@ -432,8 +432,7 @@ class Pipeline:
             )
 
     def _drop_rest(self) -> None:
-        """Drop the entries that are still in the queue at the deadline, and count them as dropped.
-        """
+        """Drop and count the entries that are still in the queue at the deadline of a shutdown."""
         # This list keeps the entries alive until the lock is released, because a finaliser may
         # log.
         left: list[Entry] = []

@@ -80,8 +80,7 @@ class Processing:
         return [record for record in finished if record is not None]
 
     def _finish(self, record: LogRecord, number: int, drops: Drops) -> LogRecord | None:
-        """Process ``record`` and apply the limits; return the result, or None if it was dropped.
-        """
+        """Process ``record`` and apply the limits; return the result, or None if dropped."""
         try:
             finished = self._apply(record, drops)
             if finished is not None:
