@@ -1,4 +1,4 @@
-"""``LoggerCore``: stores what all loggers of one name share, and queues their log calls.
+"""Defines ``LoggerCore``, which stores the state that all loggers of one name share.
 
 ``LoggerCore.emit`` reads the time, the active span and the bound context, and copies mutable
 and large values.  It appends these values to the queue as one entry.  The worker, a background

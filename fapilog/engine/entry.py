@@ -35,7 +35,7 @@ Entry: TypeAlias = "tuple[Any, ...]"
 #: The code object, the line number and the module name of the code that made a log call.
 CallSite: TypeAlias = "tuple[CodeType, int, object]"
 
-#: The positions, in every entry, of the function that makes the record and of the severity
+#: The indexes of two items in every entry: the function that makes the record, and the severity
 #: number.
 BUILD: Final = 0
 SEVERITY: Final = 1

@@ -2,8 +2,8 @@
 
 ``with hold():`` stores a ``Buffer`` in a context variable.  For a log call below its level, a
 logger calls :func:`taker`, which returns the buffer for the record, or None.  Loggers omit this
-step until the process creates its first ``hold`` object, so before that a disabled log call
-costs nothing more.
+step until the process creates its first ``hold`` object, so that disabled log calls have no
+additional cost until then.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
     """Buffers records below the logger's level until the application releases or drops them.
 
     Use it as a context manager: ``with hold() as buffered:``.  The block applies to the current
-    context of :mod:`contextvars`, and to tasks and threads that copy this context.  Inside the
+    context of ``contextvars``, and to tasks and threads that copy this context.  Inside the
     block, a record below its logger's level, but at or above ``level``, is buffered instead of
     being discarded.  A record at or above the logger's level is logged as usual.  The method
     :meth:`release` sends the buffered records.  If the block ends without a release, its
@@ -88,8 +88,8 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
     If blocks are nested, the innermost block whose ``level`` is at or below the record's
     severity buffers the record.  A block never releases or drops the records of another block.
 
-    After a process has created its first ``hold`` object, a disabled log call at or above
-    ``level`` permanently costs a lookup of a context variable, also outside the block.  If
+    After a process has created its first ``hold`` object, every disabled log call at or above
+    ``level`` costs a lookup of a context variable, even outside the block.  If
     ``install_stdlib()`` was called without a level, ``hold`` also lowers the levels of
     :mod:`logging` to ``level``.
 
@@ -158,7 +158,8 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         reset_latest(_BLOCK, self._tokens)
         with budget.lock:
             self._depth -= 1
-            # Reading the buffer needs the lock, because another thread may enter and replace it.
+            # Reading the buffer needs the lock, because another thread may enter and replace the
+            # buffer.
             ended = None if self._depth else self._buffer
             if ended is not None:
                 self._tokens.clear()

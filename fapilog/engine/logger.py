@@ -34,8 +34,7 @@ _RENAMED: Final = frozenset(
 """.split()  # noqa: SIM905 - a list would have a line per name
 )
 #: Keyword arguments that ``get_logger`` may reject instead of binding them as fields, because the
-#: caller probably meant an argument of another function.  The function
-#: ``fapilog.renamed.check_fields`` decides.
+#: caller probably meant them as options.  The function ``fapilog.renamed.check_fields`` decides.
 _NOT_FIELDS: Final = frozenset({"auto_detect", "name", "preset", "reuse", "settings", "sinks"})
 
 
@@ -338,7 +337,7 @@ def bound_fields(name: object, fields: dict[str, Any]) -> dict[str, Any]:
     """Return copies of ``fields``, which ``get_logger`` binds to the logger ``name``.
 
     Raises:
-        TypeError: the caller probably meant a field as an argument of another function; see
+        TypeError: the caller probably meant a field as an option of ``get_logger``; see
             ``fapilog.renamed.check_fields``.
     """
     if not _NOT_FIELDS.isdisjoint(fields):
@@ -354,7 +353,7 @@ def _loaded(kind: type[_Front], name: str, bound: dict[str, Any]) -> _Front:
 
 
 def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Add the exception that is being handled as ``exc_info``, unless this argument exists."""
+    """Add the current exception as ``exc_info``, unless ``attributes`` already contains it."""
     active = sys.exc_info()[1]
     try:
         attributes.setdefault("exc_info", active)

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 # larger, because callers may wait for space, and larger groups empty the queue faster.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
-#: The number of waiting entries from which the worker uses ``_BURST_SLICE``.
+#: If at least this number of entries is waiting, the worker removes ``_BURST_SLICE`` entries
+#: instead of ``_SLICE`` entries.
 _BURST: Final = 1024
 #: The time that the worker waits for more entries before it processes a group, in seconds.
 _LINGER: Final = 0.01
@@ -354,7 +355,7 @@ class Pipeline:
     def _take_slice(self) -> Sequence[Entry]:
         """Remove and return the oldest entries of the queue.
 
-        Returns nothing if :meth:`close` has stopped waiting for the worker.
+        Returns an empty sequence if :meth:`close` has stopped waiting for the worker.
         """
         queue = self.queue
         waiting = len(queue)
@@ -405,7 +406,7 @@ class Pipeline:
     def _lose(self, drops: Drops, error: BaseException) -> None:
         """Count the entries in ``_in_hand`` as dropped, because of ``error``.
 
-        ``drops`` contains the entries among them that are already counted.
+        Entries that ``drops`` already contains are not counted a second time.
         """
         with self._counting:
             left = [entry[SEVERITY] for entry in self._in_hand][drops.total :]
@@ -433,8 +434,8 @@ class Pipeline:
 
     def _drop_rest(self) -> None:
         """Drop and count the entries that are still in the queue at the deadline of a shutdown."""
-        # This list keeps the entries alive until the lock is released, because a finaliser may
-        # log.
+        # This list keeps the entries alive until the lock is released, because their finalisers
+        # may log.
         left: list[Entry] = []
         with self._counting:
             while self.queue:

@@ -1,8 +1,8 @@
 """Makes log records from the queue's entries, and applies the processors and the size limits.
 
 The worker thread removes entries from the queue in groups, and prepares the records of a group
-together.  If the redactor is the only processor, as it is by default, it searches all texts of
-a group in one step.  Most records contain no secret and need no further search.
+together.  If ``RedactProcessor`` is the only processor, as it is by default, it searches all
+texts of a group in one step.  Most records contain no secret and need no further search.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Processing:
         for entry in entries:
             try:
                 record = entry[BUILD](entry, now)
-                # Ids, timestamps and event names from the application must be checked.  If
+                # Trace ids, timestamps and event names from the application must be checked.  If
                 # ``build_logged`` made the record, only its event name can come from the
                 # application.
                 is_ours = entry[BUILD] is build_logged and not record.event_name
@@ -73,14 +73,15 @@ class Processing:
         if self.redactor is not None:
             self.redactor.glance(records, headers, self.limits)
         finished = [
-            # glance() has set ``size`` in each record that needs no change; elsewhere it is 0.
+            # glance() has set ``size`` in each record that needs no change; in the other records,
+            # it is 0.
             record if record.size else self._finish(record, number, drops)
             for record, number in zip(records, numbers, strict=True)
         ]
         return [record for record in finished if record is not None]
 
     def _finish(self, record: LogRecord, number: int, drops: Drops) -> LogRecord | None:
-        """Process ``record`` and apply the limits; return the result, or None if dropped."""
+        """Apply the processors and limits to ``record``; return None if the record is dropped."""
         try:
             finished = self._apply(record, drops)
             if finished is not None:
@@ -155,6 +156,6 @@ def _header_size(record: LogRecord) -> int:
 
 
 def count_lost(drops: Drops, severities: Sequence[int], error: BaseException) -> None:
-    """Count records that were dropped because of an unexpected error, and report it on stderr."""
+    """Count records that were dropped because of an unexpected error, and report the error."""
     drops.add_all("internal_error", severities)
     announce("internal", f"a record was dropped after an internal error ({kind_of(error)})")

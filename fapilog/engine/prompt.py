@@ -30,8 +30,8 @@ class Prompt:
     """Replaces a pipeline's worker as the object that log calls wake.
 
     The method :meth:`wake` wakes the worker, and then waits up to 0.25 s until the consoles
-    have written all records.  If this time passes, the following log calls do not wait until
-    the consoles have written all records.  Thread-safe.
+    have written all records.  If this time passes, the next log calls return without waiting.
+    Log calls wait again as soon as the consoles have written all records.  Thread-safe.
 
     Args:
         pipeline: the pipeline whose worker is woken.

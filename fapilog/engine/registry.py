@@ -100,8 +100,8 @@ class LoggerRegistry:
             with self._lock:
                 core = LoggerCore(Scope(name, _version_of(name)), self._unattached)
                 self._attach(core)
-                # Another thread or a finaliser may have created a core for this name; then return
-                # that core.
+                # Another thread or a finaliser may already have created a core for this name.  If
+                # so, use that core.
                 core = self._cores.setdefault(name, core)
         return core
 
@@ -111,7 +111,7 @@ class LoggerRegistry:
             before = self._pipeline
             if before is not None and before is not pipeline and not before.closed:
                 before.successor = pipeline
-            pipeline.successor = None  # set before if capture_logs() had replaced this pipeline
+            pipeline.successor = None  # capture_logs() sets a temporary successor
             self._pipeline, self._settings = pipeline, settings
             self.levels = Levels(settings.level, settings.levels)
             for core in list(self._cores.values()):

@@ -98,7 +98,7 @@ class FieldNames:
     def may_occur_in(self, lowered: str) -> bool:
         """Whether a text in lower case may contain a listed name, or "sig" or "signature".
 
-        The latter are the names of secret parameters in URLs.
+        "sig" and "signature" are the names of secret parameters in URLs.
         """
         for word in self._distinctive:  # noqa: SIM110 - any() with a generator takes twice as long
             if word in lowered:
@@ -129,7 +129,7 @@ class FieldNames:
 
 
 def _distinctive_words(listed: list[list[str]]) -> list[str]:
-    """Return a short list of words, so that each listed name contains at least one of them."""
+    """Return a short list of words such that each listed name contains at least one of them."""
     words = {"sig", *(name[0] for name in listed if len(name) == 1)}
     occurrences = Counter(chain.from_iterable(listed))
     for name in listed:

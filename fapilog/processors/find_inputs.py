@@ -30,7 +30,7 @@ _place: Final = re.compile(
     (?:\r?\n|\\n)(?P=bar)[ ]{2}""",
     re.VERBOSE,
 )
-#: The maximum number of characters that are read of the line before an error's location.
+#: The maximum number of characters that are read from the line before an error's location.
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
@@ -79,10 +79,10 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def find_cut_inputs(text: str) -> Iterator[Span]:
-    """Yield the start and end of each text that may be secret after pydantic's "...".
+    """Yield the bounds of text after a "..." that may have replaced the name of a secret.
 
-    With "...", pydantic shortens a long input, and may remove the name of a secret or the
-    beginning of its value.
+    pydantic replaces the middle of a long input with "...".  The text after it is masked,
+    because the replaced characters may be the name of a secret or the beginning of a secret.
     """
     position = text.find(_VALUE)
     while position >= 0:
@@ -116,7 +116,8 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 def _is_place(match: re.Match[str]) -> bool:
     """Whether the line that ``_place`` matched is the location of a pydantic error.
 
-    This is so if the line before it is the heading of a list of errors, or ends another error.
+    The line before a location is the heading of a list of errors, or the last line of another
+    error.
     """
     text, end = match.string, match.start()
     if match.end("place") - match.start("place") > _LONGEST_PLACE:

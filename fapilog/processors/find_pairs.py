@@ -56,8 +56,8 @@ _LINE_ENDS: Final = frozenset("\r\n\\")
 _QUOTES: Final = frozenset("\"'")
 _OPENING: Final = frozenset("[({")
 _CLOSING: Final = frozenset("])}")
-#: Matches the opening quote of a string in a text, with a prefix such as b.  The group ``quote``
-#: contains the quote and the backslashes before it.
+#: Matches the opening quote of a string, including a string prefix such as b.  The group
+#: ``quote`` contains the quote and the backslashes before it.
 quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""").match
 # Matches the line ends between a name and its value, which may be escaped as \n.
 _break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
@@ -84,7 +84,7 @@ _tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
 _tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
 
 
-#: Of a longer name, only this number of characters at the end is examined.
+#: The maximum number of characters at the end of a name that are examined.
 _LONGEST_NAME: Final = 256
 
 
@@ -132,7 +132,7 @@ def _is_secret(match: re.Match[str], is_secret: Callable[[str], bool]) -> bool:
         name = unquote(name)
     if is_secret(name):
         return True
-    if word:  # "api key" is the name of a secret, "auth failed" is not
+    if word:  # "api key" is the name of a secret, but "auth failed" is not
         return not is_secret(word) and is_secret(f"{word} {name}")
     return _signature.search(name) is not None and _is_in_query(match)
 
@@ -146,7 +146,7 @@ def _is_in_query(match: re.Match[str]) -> bool:
 
 
 def _value(text: str, match: re.Match[str]) -> Value:
-    """Return the position of the value after a name; it is empty if there is nothing to mask."""
+    """Return the bounds of the value after a name; they are equal if nothing must be masked."""
     start = _start(text, match)
     quoted = quotation(text, start)
     if quoted:
@@ -196,7 +196,7 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
         while text[before - 1] == "\\":
             before -= 1
         # For JSON inside a JSON string, each level of nesting doubles the backslashes and puts
-        # one more before each quote.
+        # one more backslash before each quote.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
             # A ``repr`` of JSON doubles the backslashes before an escaped quote.  So a quote that
             # follows a backslash and precedes a letter does not end the string.

@@ -86,7 +86,7 @@ def _json_web_token(match: re.Match[str]) -> Span | None:
 def _end_of_key(match: re.Match[str]) -> Span | None:
     """Return the start and end of a private key whose first lines were cut off.
 
-    ``match`` is the beginning of the line that ends the key.
+    ``match`` is the start of the ``-----END`` line after the key.
     """
     text = match.string
     end = start = match.start()
@@ -231,7 +231,7 @@ RULES: Final = (
     ),
     Rule(
         "api-key",
-        (":aa",),  # Telegram: between a bot's number and its key
+        (":aa",),  # in a Telegram token, ":AA" follows the bot's number
         re.compile(r"(?<!\d)\d{8,10}:(?P<secret>AA[\w-]{33})(?![\w-])"),
     ),
 )
@@ -240,7 +240,7 @@ RULES: Final = (
 def may_hold_secret(text: str, lowered: str) -> bool:
     """Whether a rule might find a secret in ``text``; ``lowered`` is ``text`` in lower case.
 
-    A search for a single character is faster, so most conditions begin with such a search.
+    A search for a single character is very fast, so most conditions begin with such a search.
     """
     return (
         "bearer" in lowered

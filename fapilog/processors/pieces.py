@@ -38,7 +38,7 @@ def search(
     The text is searched in pieces of ``piece`` characters.  Each search may also read
     ``overlap`` characters after its piece.  If pieces are long, the pattern must match in
     linear time.  If ``whole`` is True, a match that reaches the last of these characters is
-    repeated without a limit, because it may be longer.
+    tried again without this limit, because it may be longer.
     """
     size = len(text)
     if size <= piece:
@@ -68,8 +68,8 @@ def search_bounded(
     """Yield the start and end of a group in each match of a user's pattern, without overlap.
 
     A match ends at most ``SHORT_OVERLAP`` characters after its piece.  If the group ends
-    exactly at this limit, the secret may be longer, so the end that is yielded is that of the
-    next space or line end.
+    exactly at this limit, the secret may be longer, so the yielded end is moved to the next
+    space or line end.
     """
     last = 0
     for match in search(pattern, text, SHORT_PIECE, SHORT_OVERLAP, whole=False):

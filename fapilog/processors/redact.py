@@ -208,7 +208,7 @@ class RedactProcessor:
     def mask_message(self, message: str, values: Iterable[object]) -> str:
         """Return the message of an error with its secrets masked.
 
-        The masked values are not added to :attr:`counts`.
+        The masked values are not added to ``counts``.
 
         :meta private:
 
@@ -249,7 +249,7 @@ class RedactProcessor:
         return text if self._is_clear_name(text) else self._text(text)
 
     def _mask_scope(self, scope: Scope) -> Scope:
-        """Return ``scope``, or a copy with masked texts if these contain a secret."""
+        """Return ``scope``, or a masked copy if the texts of ``scope`` contain a secret."""
         texts = [scope.name, scope.version, scope.schema_url]
         name, version, url = masked = [self._name(text) for text in texts]
         return scope if masked == texts else Scope(name, version, url, scope.attributes)
@@ -434,7 +434,7 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _hidden(value: Any, masked: Any) -> Iterator[str]:
-    """Yield the texts in ``value`` that are masked in ``masked``, and the masked words in them.
+    """Yield the texts in ``value`` that differ in ``masked``, and the words that were masked.
 
     ``masked`` is the copy of ``value`` in which the secrets are masked.
     """
@@ -449,7 +449,7 @@ def _hidden(value: Any, masked: Any) -> Iterator[str]:
     elif value != masked:
         text = value.decode("latin-1") if kind is bytes else str(value)
         yield text
-        yield repr(text)[1:-1]  # the text as it appears inside its repr()
+        yield repr(text)[1:-1]  # for messages that contain the repr() of the text
         if isinstance(masked, str):
             yield from set(_words(text)) - set(_words(masked))
 

@@ -8,9 +8,9 @@ same text:
 
 - A repeat such as ``a*`` has one way per possible number of repetitions, if the pattern after
   it can begin with the same characters.
-- The ways of alternatives such as ``a|ab`` are added, if they can begin with the same
-  characters.
-- The ways of a group are multiplied by themselves for each repetition of the group.
+- The ways of alternatives such as ``a|ab`` are added, if the alternatives can begin with the
+  same characters.
+- If a group is repeated, its ways are multiplied for each repetition.
 
 A pattern with too many ways is rejected.  Two adjacent repeats of the same characters, such as
 ``a*a*``, are also rejected if both can match many times and the pattern after them can fail.
@@ -37,8 +37,8 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: A repeat is called wide if it can match more than 64 times.  At most 64 numbers of repetitions
-#: of a repeat are counted as different ways to match.
+#: A repeat is called wide if it can match more than 64 times.  At most 64 possible numbers of
+#: repetitions are counted for each repeat.
 _WIDE: Final = 64
 #: The maximum number of ways in which a pattern may match the same text.  Two adjacent repeats
 #: with ``_WIDE`` possible lengths each have exactly this number of ways.
@@ -91,8 +91,8 @@ class _Check:
 
     def __init__(self, tree: Any) -> None:
         self._state = tree.state
-        # The check also tests the characters in the pattern; the repr of the tree contains their
-        # codes.
+        # The check also tests the characters in the pattern; the repr of the parsed pattern
+        # contains their codes.
         codes = map(int, re.findall(r"\d+", repr(tree)))
         self._sample = _SAMPLE.union(chr(code) for code in codes if code <= sys.maxunicode)
 
@@ -104,8 +104,7 @@ class _Check:
         Args:
             nodes: the parsed elements of a sequence in the pattern.
             follow: the characters that may come after the sequence.
-            fails: whether the match can fail after the sequence, so that ``re`` tries the
-                remaining ways.
+            fails: whether the match can fail after the sequence, so that ``re`` tries all ways.
         """
         ways = 1
         nodes = [*_flat(nodes)]
@@ -156,7 +155,8 @@ class _Check:
             if first & seen:
                 return True
             seen |= first
-        # Two literal alternatives can match the same text if the shorter begins the longer.
+        # Two literal alternatives can match the same text if the shorter is a prefix of the
+        # longer.
         pairs = itertools.pairwise(sorted(texts))
         return bool(seen & starts) or any(longer.startswith(text) for text, longer in pairs)
 
@@ -207,7 +207,7 @@ def _parts(value: Any) -> Iterator[list[Any]]:
 
 
 def _flat(nodes: list[Any]) -> Iterator[Any]:
-    """Yield ``nodes``, but replace each group by the nodes inside the group."""
+    """Yield ``nodes``, with each group replaced by the nodes inside the group."""
     for kind, value in nodes:
         if kind is op.SUBPATTERN:
             yield from _flat(list(value[-1]))
