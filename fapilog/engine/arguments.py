@@ -1,7 +1,8 @@
-"""Handles the arguments of a log call that mean the same as in :mod:`logging`.
+"""Handles arguments of a log call that :mod:`logging` also has, such as ``exc_info``.
 
-``LoggerCore.emit`` calls this module only for calls with positional arguments, with
-one of the names in :data:`SPECIAL`, or with a value that needs a snapshot.
+For speed, ``LoggerCore.emit`` calls this module only if a call has positional arguments after
+the message, a keyword argument in :data:`SPECIAL`, or a value that must be copied, because it
+is mutable or large.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from fapilog.values.exceptions import Capture, Stack, resolve
 if TYPE_CHECKING:
     from types import FrameType
 
-#: The name of the attribute that contains the message before formatting.  The semantic
-#: conventions define no name; OpenTelemetry's instrumentation of Java's logging libraries
-#: uses this name.
+#: The attribute that stores the message before formatting.  OpenTelemetry's semantic conventions
+#: define no attribute for this; its instrumentation of Java's logging libraries uses this name.
 TEMPLATE: Final = "log.body.template"
-#: The names of keyword arguments that do not become attributes.
+#: The keyword arguments of a log call that do not become attributes of the record.
 SPECIAL: Final = frozenset({"exc_info", "extra", "stack_info", "stacklevel"})
 
-# Does not match the space flag of printf formats, because "50 % done" is usually plain text.
+# Does not match placeholders with the space flag, such as "% d", because "50 % done" is usually
+# plain text.
 _PERCENT: Final = re.compile(
     r"%(?:\(\w*\))?[#0+-]*(?:\*|\d+)?(?:\.(?:\*|\d+))?[hlL]?[diouxXeEfFgGcrsa%]"
 )
@@ -35,7 +36,7 @@ _BRACES: Final = re.compile(r"\{\w*(?:[.\[][^{}]*)?(?:![rsa])?(?::[^{}]*(?:\{\w*
 
 
 class _Formatter(Formatter):
-    """Formats ``{}``-style texts, and raises an error for an argument that no ``{}`` uses."""
+    """Formats texts as ``str.format`` does, and raises TypeError if an argument is not used."""
 
     def check_unused_args(
         self,
@@ -49,9 +50,10 @@ class _Formatter(Formatter):
 
 
 class _Running(threading.local):
-    """Has ``value`` True in a thread that is formatting a message.
+    """Stores for each thread whether it is formatting a message: ``value`` is then True.
 
-    The ``__str__`` of an argument may log, which must not start another formatting.
+    The ``__str__`` of an argument may log.  That inner message is not formatted, because this
+    could lead to an endless recursion.
     """
 
     value = False
@@ -63,16 +65,16 @@ _running: Final = _Running()
 def format_message(
     message: Any, args: tuple[Any, ...], attributes: dict[str, Any], logger: str
 ) -> Any:
-    """Return the formatted message, and add the unformatted text to ``attributes``.
+    """Return the formatted message, and store the unformatted text in ``attributes``.
 
-    Formats as :mod:`logging` does.  If the text has ``{}`` and no ``%s``, formats with
-    ``str.format``, and ``attributes`` fill the named fields.  Arguments that do not fit are
-    announced; they replace the placeholders in order, and the remaining arguments are
-    appended.  If the ``__str__`` of an argument logs, that inner message is not formatted,
-    to prevent an endless recursion.
+    Formats as :mod:`logging` does.  A text that contains ``{}`` and no ``%s`` is formatted with
+    ``str.format`` instead, which gets ``attributes`` as keyword arguments.  If the arguments do
+    not fit the text, a message on stderr reports this.  The arguments then replace the
+    placeholders in order, and surplus arguments are appended.  If the ``__str__`` of an
+    argument logs, that inner message is not formatted, to prevent an endless recursion.
 
-    ``logger`` is the logger's name.  The announcement shows this name and the line of the
-    application's code, which must be three frames above this function.
+    ``logger`` is the logger's name.  The message on stderr contains this name and the line of
+    the application's code, which must be three frames above this function.
     """
     if _running.value:
         return message
@@ -98,9 +100,9 @@ def unpack(
 ) -> tuple[dict[str, Any], Capture | Stack | None, int]:
     """Separate the arguments in :data:`SPECIAL` from the attributes of a log call.
 
-    Returns snapshots of the attributes (with those in ``extra``), the exception or the call
-    stack to log or None, and the ``stacklevel``.  The application's code must be three
-    frames above this function, because the call stack starts there.
+    Returns copies of the attributes (including those in ``extra``), the exception or the call
+    stack to log (or None), and the ``stacklevel``.  The application's code must be three frames
+    above this function, because the call stack starts there.
     """
     if SPECIAL.isdisjoint(attributes):
         return snapshot_attributes(attributes), None, 1
@@ -122,19 +124,20 @@ def unpack(
 
 
 def caller(depth: int, level: int = 1) -> FrameType | None:
-    """Return the frame of the code that logs, or the frame of a caller of that code.
+    """Return the frame of the code that made the log call, or the frame of one of its callers.
 
     Returns None if no Python code made the log call.
 
     Args:
-        depth: the number of frames from this function up to the code that logs; 1 is the
-            function that calls this function.
-        level: the argument ``stacklevel``: 1 is the code that logs, 2 is its caller.
+        depth: the number of frames from this function up to the code that made the log call; 1
+            is the function that calls this function.
+        level: the argument ``stacklevel`` of the log call: 1 is the code that made the call, 2
+            is its caller.
     """
     try:
         frame = sys._getframe(depth)  # noqa: SLF001 - documented; nothing else finds the caller cheaply
     except ValueError:
-        return None  # the interpreter itself made the call, for example at exit
+        return None  # the interpreter itself made the log call, for example at exit
     while level > 1 and frame.f_back is not None:
         frame, level = frame.f_back, level - 1
     return frame
@@ -148,20 +151,17 @@ def _format(text: str, args: tuple[Any, ...], attributes: Mapping[str, Any]) -> 
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return the pattern for the placeholders of a text.
-
-    This is the pattern of ``{}`` if the text has ``{}`` and no ``%s``, else that of ``%s``.
-    """
+    """Return ``_BRACES`` if ``text`` has ``{}`` and no ``%s`` placeholder, else ``_PERCENT``."""
     if any(place[0] != "%%" for place in _PERCENT.finditer(text)):
         return _PERCENT
     return _BRACES if _BRACES.search(text) else _PERCENT
 
 
 def _fill(text: str, args: tuple[Any, ...]) -> str:
-    """Replace the placeholders of a text in order, and append the remaining arguments.
+    """Replace the placeholders of ``text`` in order, and append the remaining arguments.
 
-    The arguments are not simply appended, because the redactor recognises a secret by the
-    name in front of the value: ``password=%s``.
+    Each argument replaces its placeholder, because the redactor recognises the secret in
+    ``password=%s`` only if the value directly follows the name.
     """
     waiting = [_text_of(arg) for arg in reversed(args)]
 

@@ -1,8 +1,8 @@
-"""``LoggerCore``: the state that all loggers of one name share, and the work of a log call.
+"""Defines ``LoggerCore``, which stores the state that all loggers of one name share.
 
-``LoggerCore.emit`` reads the time, the active span and the bound context, takes
-bounded snapshots of the values, and appends an entry to the queue.  The worker
-makes the record later.
+``LoggerCore.emit`` reads the time, the active span and the bound context, and copies mutable
+and large values.  It appends these values to the queue as one entry.  The worker, a background
+thread, makes the log record from the entry later.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ if TYPE_CHECKING:
     from fapilog.settings import Settings
 
 _MAX_TEXT: Final = DEFAULT_LIMITS.text
-#: Types of immutable values of bounded size, which need no snapshot.
+#: The types of small immutable values, which need no copy.
 _SMALL: Final = SCALARS - {str}
 
 
 class LoggerCore:
     """The threshold, the scope and the queue that all loggers of one name in a runtime share.
 
-    While no pipeline is attached, every log call first calls ``unattached``, which
-    may attach a pipeline: the default runtime configures itself at the first call.
+    Until a ``Pipeline`` is attached, every log call first calls the function ``unattached``,
+    which may attach a pipeline.  In this way, the default runtime configures itself at the
+    first log call.
 
     Attributes:
-        threshold: the lowest severity number at which loggers call
-            :meth:`emit`; lower than ``level`` if a hold may take less severe records.
+        threshold: the lowest severity number for which loggers call :meth:`emit`.  It is lower
+            than ``level`` if a ``hold()`` block may buffer less severe records.
         level: the lowest enabled severity number.
-        scope: the instrumentation scope of the records.
+        scope: the OpenTelemetry instrumentation scope of the records.
     """
 
     __slots__ = (
@@ -69,18 +70,19 @@ class LoggerCore:
         self.detach()
 
     def detach(self) -> None:
-        """Detach from the pipeline; the next log call calls ``unattached`` again."""
+        """Detach from the pipeline, so that the next log call calls ``unattached`` again."""
         self.threshold = self.level = TRACE
         self._pipeline: Pipeline | None = None
         self._queue: Any = ()
-        self._capacity = 0  # the queue seems full, so every log call calls _find_room()
+        self._capacity = 0  # 0 makes the queue seem full, so that log calls call _find_room()
         self._code = False
         self._severities: Mapping[str, int] = {}
 
     def attach(self, pipeline: Pipeline, settings: Settings, level: int) -> None:
         """Send records of severity number ``level`` or higher to ``pipeline`` from now on.
 
-        ``settings`` says which severity names exist and whether records get the call site.
+        ``settings`` defines additional severity names, and whether records contain the source
+        file and line of the log call.
         """
         self._pipeline = pipeline
         self._worker = pipeline.bell
@@ -92,7 +94,10 @@ class LoggerCore:
         self._capacity = pipeline.admission.lowest
 
     def set_level(self, level: int) -> None:
-        """Enable severity numbers from ``level`` up; only a hold takes less severe records."""
+        """Enable the severity numbers from ``level`` upwards.
+
+        A less severe record is discarded, unless a ``hold()`` block buffers it.
+        """
         self.level = level
         self.threshold = gate(level)
 
@@ -102,11 +107,11 @@ class LoggerCore:
 
         False if the pipeline is closed or has no sink; True while no pipeline is attached.
         """
-        pipeline = self._pipeline  # read once, because another thread may replace it
+        pipeline = self._pipeline  # a single read, because another thread may replace the pipeline
         return pipeline is None or (bool(pipeline.sending_queues()) and not pipeline.closed)
 
     def takes(self, number: int) -> bool:
-        """Whether a call at this severity number is logged or held, instead of ignored."""
+        """Whether a log call with this severity number is logged or buffered, and not ignored."""
         return number >= self.threshold and (number >= self.level or taker(number) is not None)
 
     def emit(  # noqa: C901, PLR0912, PLR0917 - one function, arguments by position: for speed
@@ -119,11 +124,11 @@ class LoggerCore:
         args: tuple[Any, ...] = (),
         event_name: str = "",
     ) -> None:
-        """Put one log call into the queue, or into the buffer of a hold.
+        """Append one log call to the queue, or to the buffer of a ``hold()`` block.
 
-        ``bound`` contains the fields of the logger, and ``args`` the values for the
-        placeholders in ``body``.  The application's code must be two frames above this
-        method, because the call site is looked up there.
+        ``bound`` contains the fields that are bound to the logger, and ``args`` the values for
+        the placeholders in ``body``.  The application's code must be two frames above this
+        method, because the record may contain the file and line of that code.
         """
         is_in = False
         hold = None
@@ -165,7 +170,8 @@ class LoggerCore:
                 queue = self._find_room(number)
                 if queue is None:
                     return
-                if number < self.level:  # _find_room() may have raised the level
+                # _find_room() may have attached a pipeline with a higher level.
+                if number < self.level:
                     hold = taker(number)
             entry = (
                 build_logged,
@@ -199,9 +205,9 @@ class LoggerCore:
     def severity(self, severity: int | str) -> tuple[int, str]:
         """Return the severity number and text for the argument ``severity`` of ``Logger.log``.
 
-        A wrong value is announced instead of raised, because a misspelt severity in a rarely
-        used branch must not break the application.  A wrong integer is
-        converted by :func:`closest_severity`; any other wrong value becomes INFO.
+        A wrong value causes a message on stderr instead of an exception, because a misspelt
+        severity in a rarely used branch must not break the application.  The function
+        :func:`closest_severity` converts a wrong integer; any other wrong value becomes INFO.
         """
         if type(severity) is int and severity in STDLIB_LEVELS:
             number = STDLIB_LEVELS[severity]
@@ -220,33 +226,35 @@ class LoggerCore:
 
     @property
     def is_full(self) -> bool:
-        """Whether the queue is too full for the least severe records.
+        """Whether the queue has no space for the least severe records.
 
-        False while no pipeline is attached.
+        Some space of the queue is reserved for more severe records.  Returns False while no
+        pipeline is attached.
         """
         return self._pipeline is not None and len(self._queue) >= self._capacity
 
     async def room(self, number: int) -> None:
         """Wait until the queue has space for a record of severity ``number``.
 
-        Does not block the event loop.  Waits no longer than a synchronous log call would.
-        If the waiting task is cancelled, its record is refused and counted.
+        Does not block the event loop.  Returns after a time limit even if there is still no
+        space; the limit is the longest wait of a synchronous log call.  If the waiting task is
+        cancelled, its record is counted as dropped.
         """
         import asyncio  # noqa: PLC0415 - already loaded: it runs this coroutine
 
         if number < self.level:
             hold = taker(number)
             if hold is None or not hold.released:
-                return  # a record that is held or disabled needs no space in the queue
+                return  # a record that is buffered or ignored needs no space in the queue
         pipeline = self._pipeline
         if pipeline is not None:
-            self._worker.wake()  # the worker may sleep to collect more entries
+            self._worker.wake()  # the worker may be sleeping to collect more entries
         delay, deadline = 0.001, monotonic() + (pipeline.patience if pipeline else 0.0)
         while (pipeline := self._pipeline) and not pipeline.closed:
             if pipeline.has_room(number):
                 return
             if monotonic() >= deadline or (self._worker.idle and not self._worker.wake()):
-                return  # emit() refuses the record and counts the refusal
+                return  # emit() will drop the record and count it as dropped
             try:
                 await asyncio.sleep(delay)
             except asyncio.CancelledError:
@@ -255,10 +263,11 @@ class LoggerCore:
             delay = min(delay * 2, 0.05)
 
     def _find_room(self, number: int) -> deque[Entry] | None:
-        """Return the queue when it has space for a record of severity ``number``.
+        """Wait until the queue has space for a record of severity ``number``; return the queue.
 
-        Calls ``unattached`` if there is no pipeline, and blocks as long as the overflow
-        policy allows.  Returns None if the record was refused or its severity is disabled.
+        First calls ``unattached`` if no pipeline is attached.  Blocks as long as the option
+        ``overflow`` allows.  Returns None if the severity is disabled, or if the queue stays
+        full; in the latter case, the record is counted as dropped.
         """
         if self._pipeline is None:
             self._unattached(self)
@@ -282,19 +291,18 @@ class LoggerCore:
             if self._pipeline is not None:
                 self._pipeline.refuse(number, "no_memory")
         except MemoryError:
-            return  # without memory, the record cannot be counted
+            return  # not enough memory is left to count the dropped record
 
     def _overtaken(self, queue: deque[Entry], entry: Entry) -> None:
-        """Move an entry to the present queue.
+        """Move ``entry`` to the current queue, because another thread has replaced ``queue``.
 
-        Another thread replaced ``queue`` during the log call.  If the worker of the old
-        queue has already taken the entry, the entry stays there.
+        The entry is not moved if a worker thread has already removed it from ``queue``.
         """
         if self._pipeline is not None and withdraw(queue, entry):
             self._pipeline.put(entry)
 
     def close(self) -> None:
-        """Make the queue seem full, so that the closed pipeline refuses and counts each record."""
+        """Make the queue seem full, so that every later record is counted as dropped."""
         self._capacity = 0
         self._queue = ()
 

@@ -1,14 +1,15 @@
-"""The queue's entries: how a log call passes its values to the worker, which makes the record.
+"""Defines the queue's entries, which carry the values of log calls to the worker thread.
 
-An entry is a tuple, because a tuple is the cheapest object to make on the caller's thread.
-There are two kinds of entries:
+The worker makes a log record from each entry.  An entry is a tuple, because a tuple is the
+fastest object to create in the thread that logs.  There are two kinds of entries:
 
-- a logger's entry, from which :func:`build_logged` makes the record;
-- an offered entry (:func:`offered`), which contains a finished record.
+- The entry of a log call contains its values, from which :func:`build_logged` makes the record.
+- The entry that :func:`offered` returns contains a finished record.
 
-Both kinds have the same first two fields, and the pipeline reads only these two.  Only this
-module reads the other fields.  For speed, ``LoggerCore.emit`` makes the tuple of a logger's
-entry without a call, in the order in which ``build_logged`` unpacks it.
+The first two items of every entry are the function that makes the record and the severity
+number.  The pipeline reads only these two items; only this module reads the other items.  For
+speed, ``LoggerCore.emit`` creates the tuple itself, with the items in the order in which
+``build_logged`` unpacks them.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ if TYPE_CHECKING:
 
     from fapilog.values.exceptions import Capture
 
-#: A tuple: the function that makes the record, the severity number, and the other values that
+#: A tuple of the function that makes the record, the severity number, and the other values that
 #: this function needs.
 Entry: TypeAlias = "tuple[Any, ...]"
-#: The code object, the line and the module name of the code that logs.
+#: The code object, the line number and the module name of the code that made a log call.
 CallSite: TypeAlias = "tuple[CodeType, int, object]"
 
-#: Indexes of the two fields that both kinds of entries have.
+#: The indexes of two items in every entry: the function that makes the record, and the severity
+#: number.
 BUILD: Final = 0
 SEVERITY: Final = 1
 
 
 def build_logged(entry: Entry, now: int) -> LogRecord:
-    """Make the record from a logger's entry, on the worker.
+    """Make the log record from the entry of a log call.  Runs on the worker thread.
 
-    ``now`` is the observed time, in nanoseconds since the Unix epoch.
+    ``now`` is the observed timestamp of the record, in nanoseconds since the Unix epoch.
     """
     (_, number, scope, timestamp, text, body, attributes, context, bound, span, event_name,
      traces, site, resource) = entry  # fmt: skip
@@ -51,7 +53,8 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
     if context:
         attributes = {**context, **attributes}
     if traces is not None:
-        attributes = {**traces.attributes(), **attributes}  # the application's attributes win
+        # An attribute of the log call replaces an attribute of the exception with the same name.
+        attributes = {**traces.attributes(), **attributes}
     if site:
         attributes.update(_code_attributes(*site))
     trace_id, span_id, flags = _ids(span)
@@ -72,9 +75,9 @@ def build_logged(entry: Entry, now: int) -> LogRecord:
 
 
 def held_values(entry: Entry) -> tuple[Any, ...]:
-    """Return the values of an entry whose sizes a hold adds up.
+    """Return the values of ``entry`` that determine its size in the buffer of a ``hold()`` block.
 
-    The last value is the captured exception or stack, or None.
+    The last value is the captured exception or call stack, or None.
     """
     if entry[BUILD] is build_logged:
         return (*entry[5:9], entry[11])
@@ -88,15 +91,14 @@ def offered(
     record: LogRecord,
     exception: Capture | None,
 ) -> Entry:
-    """Return an entry for a finished record, such as the record of a bridge.
+    """Return an entry for a finished record, such as a record of fapilog's ``logging`` handler.
 
     Args:
-        complete: the function that the worker calls with the record, the
-            exception and the observed time in nanoseconds.  It returns the record
-            to process.
-        number: the severity number under which the queue counts the record.
-        record: the record, whose values are snapshots.
-        exception: a captured exception that becomes attributes, or None.
+        complete: the function that the worker calls with the record, the exception and the
+            observed time in nanoseconds.  It returns the record for the processors.
+        number: the severity number, which decides whether the queue has space for the record.
+        record: the record.  Its values must be copies, because the worker reads them later.
+        exception: a captured exception, which becomes attributes of the record, or None.
     """
     return (_build_offered, number, record, exception, complete)
 
@@ -110,7 +112,7 @@ def _build_offered(entry: Entry, now: int) -> LogRecord:
 def withdraw(queue: deque[Entry], entry: Entry) -> bool:
     """Remove an entry from a queue that was replaced or closed during the log call.
 
-    Returns False if the worker has already taken the entry.
+    Returns False if the worker thread has already removed the entry.
     """
     while True:
         try:
@@ -126,9 +128,10 @@ _last_ids: tuple[SpanContext | None, tuple[str, str, int]] = (None, ("", "", 0))
 
 
 def _ids(span: SpanContext | None) -> tuple[str, str, int]:
-    """Return the trace id, the span id and the trace flags of a span.
+    """Return the trace id, the span id and the trace flags of ``span``.
 
-    The last result is cached, because consecutive records often belong to the same span.
+    The result for the latest span is cached, because consecutive records often belong to the
+    same span.
     """
     global _last_ids  # noqa: PLW0603 - a cache of one item, replaced as a whole
     last, ids = _last_ids
@@ -146,13 +149,14 @@ def _ids(span: SpanContext | None) -> tuple[str, str, int]:
 
 
 def announce_span(error: Exception) -> None:
-    """Report that the active span cannot be read."""
+    """Report on stderr that the active span cannot be read."""
     announce("span", f"cannot read the active span ({kind_of(error)}); records have no trace ids")
 
 
 def _code_attributes(code: CodeType, line: int, module: object) -> dict[str, Any]:
-    # Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
-    name = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has no qualified name
+    # The attributes' names are those of OpenTelemetry's semantic conventions:
+    # https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
+    name = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has no co_qualname
     return {
         "code.file.path": code.co_filename,
         "code.function.name": f"{module}.{name}" if module else name,

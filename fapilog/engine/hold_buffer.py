@@ -1,8 +1,8 @@
-"""The buffer of one ``hold()`` block: entries that wait until they are released or dropped.
+"""Buffers the entries of a ``hold()`` block until the application releases or drops them.
 
-A pipeline counts an entry only when the entry leaves the buffer, so each entry is counted
-once.  All buffers share one lock.  The caller of a private method must hold this lock, unless
-the method's docstring says otherwise.
+An entry represents one log call.  The pipeline's statistics include an entry only after it has
+left the buffer.  All buffers share the lock ``budget.lock``.  The caller of a private method
+must have acquired this lock, unless the docstring of the method says otherwise.
 """
 
 from __future__ import annotations
@@ -24,22 +24,25 @@ if TYPE_CHECKING:
     from fapilog.engine.entry import Entry
     from fapilog.engine.pipeline import Pipeline
 
-#: Approximate number of bytes that all holds of the process together may keep.
+#: The approximate memory limit of all ``hold()`` buffers of the process together, in bytes.
 BUDGET: Final = 64 * 1024 * 1024
 
-#: Assumed bytes of an entry without its texts and values: its tuples and its slot in the buffer.
+#: The estimated size of an entry without its texts and values, in bytes: its tuples and its slot
+#: in the buffer.
 _ENTRY_SIZE: Final = 300
-#: Assumed bytes of a captured exception; measuring its frames would cost too much.
+#: The estimated size of a captured exception, in bytes.  Measuring its frames would take too
+#: long.
 _EXCEPTION_SIZE: Final = 16_384
 _MAX_PARTS: Final = 10_000
-#: How many times a release sends the entries that other threads have added meanwhile.
+#: While :meth:`Buffer.release` sends entries, other threads may add more.  This is the maximum
+#: number of additional rounds in which ``release`` sends those entries too.
 _ROUNDS: Final = 100
-#: Minimum seconds between two searches for expired entries in all holds.
+#: The minimum time between two searches for expired entries in all buffers, in seconds.
 _SWEEP_INTERVAL: Final = 1.0
 
 
-# The buffers of all blocks that have not ended, by id.  Not a WeakSet, because a WeakSet cannot
-# be copied while other threads change it.
+# The buffers of all ``hold()`` blocks that have not ended, by ``id(buffer)``.  This is not a
+# WeakSet, because a WeakSet cannot be copied while other threads change it.
 _open: dict[int, weakref.ref[Buffer]] = {}
 
 
@@ -51,10 +54,10 @@ class _Held(NamedTuple):
 
 
 class Budget:
-    """The memory that all holds of the process use together, and the lock that they share.
+    """The memory that all ``hold()`` buffers of the process use, and the lock that they share.
 
-    The lock is re-entrant, because a finaliser or a signal handler may log or end a hold
-    while its thread holds the lock.
+    The lock is re-entrant, because a finaliser or a signal handler may log, or end a ``hold()``
+    block, in a thread that has already acquired the lock.
     """
 
     def __init__(self) -> None:
@@ -63,7 +66,7 @@ class Budget:
         self.swept = 0.0
 
     def after_fork(self) -> None:
-        """Discard all entries in a forked child; the parent will release or drop them."""
+        """Discard all buffered entries in a forked child; the parent process still has them."""
         self.lock = native.RLock()
         self.used = 0
         for buffer in _buffers():
@@ -74,17 +77,17 @@ budget: Final = Budget()
 
 
 class Buffer:
-    """The entries that one block holds.  Thread-safe; no method raises.
+    """The buffered entries of one ``hold()`` block.  Thread-safe; no method raises.
 
     Attributes:
         is_open: whether the block is still running.
         released: whether :meth:`release` has been called.
 
     Args:
-        level: the lowest severity number that the block takes.
-        records: the largest number of entries.
-        size: the largest total size of the entries, in approximate bytes.
-        seconds: the longest time that an entry may wait; older entries are dropped.
+        level: the lowest severity number of the entries that the block buffers.
+        records: the maximum number of entries in the buffer.
+        size: the maximum total size of the entries, in approximate bytes.
+        seconds: the maximum time that an entry stays in the buffer; older entries are dropped.
     """
 
     def __init__(self, level: int, records: int, size: int, seconds: float) -> None:
@@ -101,25 +104,26 @@ class Buffer:
         _open[id(self)] = weakref.ref(self)
 
     def __del__(self, forget: Any = _open.pop) -> None:
-        # Runs when a generator or a task is discarded before it leaves its block.  When the
-        # interpreter exits, the global ``_open`` may already be None, so a default argument
-        # keeps a reference to its ``pop``.
+        # Needed if a generator or a task is discarded before it leaves its ``hold()`` block.
+        # ``forget`` is a default argument, because the global ``_open`` may already be None when
+        # the interpreter exits.
         forget(id(self), None)
         if self._held:
             self.close()
 
     @property
     def count(self) -> int:
-        """The number of entries that are held now."""
+        """The number of entries in the buffer."""
         return len(self._held)
 
     def add(self, pipeline: Pipeline, entry: Entry) -> None:
-        """Hold an entry; if the block was released, put the entry into its pipeline instead.
+        """Buffer ``entry``, or put it into the queue of ``pipeline`` if the block was released.
 
         If the block has ended without a release, the entry is dropped.
         """
         values = held_values(entry)
-        # A value that consecutive entries share, such as the context, is counted only once.
+        # An object that the previous entry also contains, such as the bound context, is not
+        # measured again.
         size, self._values = _size_of(values, self._values), values
         held = _Held(pipeline, entry, size, monotonic())
         with budget.lock:
@@ -127,20 +131,22 @@ class Buffer:
             lost = self._keep(held) if takes else []
         _drop(lost, "hold_full")
         if not takes and (self.released or _present(pipeline).closed):
-            _present(pipeline).put(entry)  # a closed pipeline refuses and counts it
+            _present(pipeline).put(entry)  # a closed pipeline counts the entry as dropped
         elif not takes:
             _drop([held], "not_released")
 
     def release(self) -> None:
-        """Put the held entries into their pipelines, and stop holding entries.
+        """Put the buffered entries into the queues of their pipelines, and stop buffering.
 
-        Blocks while a queue is full, up to the ``patience`` of its pipeline.
+        Blocks while a queue is full, at most for the seconds in the ``patience`` of its
+        pipeline.
         """
         with budget.lock:
             if self.released or not self.is_open:
                 return
             self.released = True
-        # To keep the order, entries that other threads add meanwhile are held and sent next.
+        # While this thread sends entries, other threads may add more.  They are buffered and sent
+        # in the next round, so that all entries stay in order.
         for rounds_left in range(_ROUNDS, -1, -1):
             with budget.lock:
                 entries = self._take()
@@ -150,7 +156,7 @@ class Buffer:
                 return
 
     def close(self) -> None:
-        """End the block: send the held entries if the block was released, else drop them."""
+        """End the block: send the buffered entries if the block was released, else drop them."""
         _open.pop(id(self), None)
         with budget.lock:
             self.is_open = False
@@ -161,7 +167,7 @@ class Buffer:
             _drop(entries, "not_released")
 
     def drop_for(self, pipeline: Pipeline) -> None:
-        """Drop the held entries that are meant for ``pipeline``."""
+        """Drop the buffered entries that would go to the queue of ``pipeline``."""
         with budget.lock:
             entries = self._take()
             self._held.extend(held for held in entries if _present(held.pipeline) is not pipeline)
@@ -169,16 +175,16 @@ class Buffer:
         _drop([held for held in entries if _present(held.pipeline) is pipeline], "not_released")
 
     def after_fork(self) -> None:
-        """Discard all entries in a forked child."""
+        """Discard all buffered entries in a forked child process."""
         self._held = deque()
         self._bytes = 0
         self._passing = self.released
 
     def _keep(self, new: _Held) -> list[_Held]:
-        """Hold a new entry, and return the entries that the caller must drop.
+        """Buffer the entry ``new``, and return the entries that the caller must drop.
 
-        These are expired entries, the oldest entries if a limit is exceeded, or the new
-        entry if it is too large.
+        These are expired entries, the oldest entries if a limit is exceeded, or ``new`` itself
+        if it is too large.
         """
         held, size = self._held, new.size
         lost = self._take_expired(new.since)
@@ -221,9 +227,9 @@ class Buffer:
         budget.used += size
 
     def _send(self, entries: list[_Held]) -> None:
-        """Put entries into their pipelines, and drop expired entries.
+        """Put entries into the queues of their pipelines, and drop expired entries.
 
-        May block, so the caller must not hold the lock.
+        The caller must not have acquired ``budget.lock``, because this method may block.
         """
         now = monotonic()
         _drop([held for held in entries if held.since < now - self._seconds], "hold_full")
@@ -239,14 +245,14 @@ def _buffers() -> list[Buffer]:
 
 
 def drop_held_for(pipeline: Pipeline) -> None:
-    """Drop the held entries of a closed pipeline, unless its loggers have another pipeline."""
+    """Drop the buffered entries of a closed pipeline, unless its loggers use a new pipeline."""
     if pipeline.successor is None:
         for buffer in _buffers():
             buffer.drop_for(pipeline)
 
 
 def _present(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline that now serves the loggers of ``pipeline``."""
+    """Return the pipeline that the loggers of ``pipeline`` use now."""
     while pipeline.successor is not None:
         pipeline = pipeline.successor
     return pipeline
@@ -267,7 +273,7 @@ def _drop(entries: list[_Held], reason: str) -> None:
 def _take_all_expired(now: float) -> list[_Held]:
     """Remove the expired entries from all buffers and return them.
 
-    Does nothing if the last search was less than a second ago.
+    Returns an empty list if the previous search was less than a second ago.
     """
     if now - budget.swept < _SWEEP_INTERVAL:
         return []
@@ -280,8 +286,8 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
 
     Args:
         values: the values of the entry, from :func:`held_values`.
-        before: the values of the previous entry.  Those that are also in ``values`` are
-            not counted again.
+        before: the values of the previous entry.  An object that is at the same position in
+            ``before`` and ``values`` is not measured again.
     """
     size = _ENTRY_SIZE
     for place, value in enumerate(values):
@@ -297,7 +303,7 @@ def _size_of(values: tuple[Any, ...], before: tuple[Any, ...]) -> int:
 
 
 def _weigh(value: Any) -> int:
-    """Return the approximate size of a snapshot in bytes."""
+    """Return the approximate size of ``value`` in bytes, including the items of containers."""
     size, parts = 0, [value]
     for part in parts:  # the loop appends a container's items to ``parts``
         size += getsizeof(part)

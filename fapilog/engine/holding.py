@@ -1,8 +1,9 @@
-"""Holds: records below a logger's level wait until the application releases or drops them.
+"""Implements ``hold()``, which buffers records below a logger's level until they are released.
 
-``with hold():`` stores its buffer in the running context.  For a record below its level, a
-logger asks :func:`taker` for the buffer that takes the record.  Before a process creates its
-first hold, loggers do not ask, so holds add no cost to a disabled call.
+``with hold():`` stores a ``Buffer`` in a context variable.  For a log call below its level, a
+logger calls :func:`taker`, which returns the buffer for the record, or None.  Loggers omit this
+step until the process creates its first ``hold`` object, so that disabled log calls have no
+additional cost until then.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-#: A block's buffer, and the node of the enclosing block or None.
+#: The buffer of a ``hold()`` block, and the node of the enclosing ``hold()`` block or None.
 _Node: TypeAlias = "tuple[Buffer, _Node | None]"
 
-#: The lowest severity number that any hold of this process takes; OFF before the first hold.
+#: The lowest ``level`` of all ``hold`` objects that this process has created; OFF before the
+#: first.
 floor: int = OFF
 _ONE_OR_MORE: Final = whole(1)
 _followers: list[Callable[[], object]] = []
@@ -32,21 +34,24 @@ _BLOCK: Final[ContextVar[_Node | None]] = ContextVar("fapilog_hold", default=Non
 
 
 def follow(callback: Callable[[], object]) -> None:
-    """Call ``callback`` whenever :data:`floor` becomes lower."""
+    """Register a function that is called whenever :data:`floor` becomes lower."""
     _followers.append(callback)
 
 
 def gate(threshold: int) -> int:
-    """Return the severity number below which a logger ignores calls.
+    """Return the severity number below which a logger ignores log calls.
 
-    This is the lower of ``threshold``, the logger's level, and :data:`floor`.  A logger whose
-    level is ``off`` stays off.
+    ``threshold`` is the logger's level.  The result is the lower value of ``threshold`` and
+    :data:`floor`.  If the level is ``off``, the result is ``threshold``.
     """
     return threshold if threshold >= OFF else min(threshold, floor)
 
 
 def taker(number: int) -> Buffer | None:
-    """Return the buffer of the innermost block that takes severity ``number``, or None."""
+    """Return the buffer of the innermost ``hold()`` block that buffers severity ``number``.
+
+    Returns None if no block buffers this severity.
+    """
     node = _BLOCK.get()
     while node is not None:
         buffer, node = node
@@ -56,48 +61,50 @@ def taker(number: int) -> Buffer | None:
 
 
 def reset_floor(level: int = OFF) -> None:
-    """Set :data:`floor`, for tests.
+    """Set :data:`floor` in a test.
 
-    A logger uses the new floor when it is next attached to a pipeline.
+    A logger reads the new value the next time that it is attached to a pipeline.
     """
     global floor  # noqa: PLW0603 - one per process
     floor = level
 
 
 class hold:  # noqa: N801 - used like a function: with hold(...)
-    """Hold records below the logger's level until the application releases or drops them.
+    """Buffers records below the logger's level until the application releases or drops them.
 
-    The block applies to the running context, and to tasks and threads that copy it.
-    Inside the block, a record below its logger's level, but at or above the
-    hold's ``level``, is held instead of being discarded.  A record at or above
-    the logger's level is logged as usual.  :meth:`release` sends the held
-    records.  If the block ends without a release, its records are dropped and counted as
-    ``not_released``.  A hold takes records of ``Logger`` and ``AsyncLogger``, of bridges
-    and of the Logs API.  A logger whose level is ``off`` stays off.
+    Use it as a context manager: ``with hold() as buffered:``.  The block applies to the current
+    context of ``contextvars``, and to tasks and threads that copy this context.  Inside the
+    block, a record below its logger's level, but at or above ``level``, is buffered instead of
+    being discarded.  A record at or above the logger's level is logged as usual.  The method
+    :meth:`release` sends the buffered records.  If the block ends without a release, its
+    records are dropped, for the reason ``not_released`` in the statistics.  The block buffers
+    records of ``Logger`` and ``AsyncLogger``, of other logging libraries whose records fapilog
+    receives, and of OpenTelemetry's Logs API.  A logger whose level is ``off`` stays off.
 
-    If ``records``, ``size`` or ``seconds`` is exceeded, the oldest records are dropped and
-    counted as ``hold_full``.  All holds of a process together keep at most 64 MiB.
+    If ``records``, ``size`` or ``seconds`` is exceeded, the oldest records are dropped, for the
+    reason ``hold_full`` in the statistics.  All blocks of a process together buffer at most 64
+    MiB.
 
-    In nested blocks, a record is held by the innermost block whose ``level`` is at
-    or below the record's severity.  A block never releases or drops the records of
-    another block.
+    If blocks are nested, the innermost block whose ``level`` is at or below the record's
+    severity buffers the record.  A block never releases or drops the records of another block.
 
-    The first hold of a process lowers the loggers' thresholds permanently.
-    After that, a disabled call costs one lookup in the context.  If
-    ``install_stdlib()`` was called without a level, the hold also lowers the levels
-    of :mod:`logging` to ``level``.
+    After a process has created its first ``hold`` object, every disabled log call at or above
+    ``level`` costs a lookup of a context variable, even outside the block.  If
+    ``install_stdlib()`` was called without a level, ``hold`` also lowers the levels of
+    :mod:`logging` to ``level``.
 
     Does not block; thread-safe.
 
     Args:
-        level: the lowest severity that is held: a name, a ``Severity`` or a level of
+        level: the lowest severity that the block buffers: a name, a ``Severity`` or a level of
             :mod:`logging`.
-        records: the largest number of held records.
-        size: the approximate limit of the held records' memory, in bytes.
-        seconds: the longest time for which a record is held.
+        records: the maximum number of buffered records.
+        size: the approximate limit of the memory for the buffered records, in bytes.
+        seconds: the maximum time that a record stays in the buffer, in seconds.
 
     Raises:
-        ConfigurationError: an option is wrong; the error names the option and the fix.
+        ConfigurationError: an option is wrong; the error contains the name of the option and
+            advice.
     """
 
     __slots__ = ("_buffer", "_depth", "_options", "_tokens")
@@ -123,18 +130,19 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
 
     @property
     def released(self) -> bool:
-        """Whether :meth:`release` has been called in the block."""
+        """Whether :meth:`release` has been called in the current block."""
         return self._buffer is not None and self._buffer.released
 
     def __len__(self) -> int:
-        """Return the number of records that are held now."""
+        """Return the number of buffered records."""
         return 0 if self._buffer is None else self._buffer.count
 
     def __bool__(self) -> bool:
         return True
 
     def __enter__(self) -> Self:
-        # Threads and tasks may share this object; the block ends when the last of them leaves.
+        # Several threads and tasks may enter this object; its block ends when the last of them
+        # leaves.
         with budget.lock:
             if not self._depth or self._buffer is None:
                 self._buffer = Buffer(*self._options)
@@ -150,7 +158,8 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         reset_latest(_BLOCK, self._tokens)
         with budget.lock:
             self._depth -= 1
-            # The buffer is read under the lock, because another thread may begin a new block.
+            # Reading the buffer needs the lock, because another thread may enter and replace the
+            # buffer.
             ended = None if self._depth else self._buffer
             if ended is not None:
                 self._tokens.clear()
@@ -162,11 +171,11 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
             announce_unentered("hold")
 
     def release(self) -> None:
-        """Send the held records in order, with their original times; later records are not held.
+        """Send the buffered records in order, with their original times, and stop buffering.
 
         Does nothing outside the block, or at a second call.  May wait for space in a full
-        queue: for all records together no longer than one log call may wait, and
-        never in a thread that runs an event loop.  Thread-safe; never raises.
+        queue.  The total wait is not longer than that of a single log call, and there is no
+        wait in a thread that runs an event loop.  Thread-safe; never raises.
         """
         if self._buffer is not None:
             self._buffer.release()

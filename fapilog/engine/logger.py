@@ -1,8 +1,8 @@
 """The loggers that applications call: :class:`Logger` and, for asyncio, :class:`AsyncLogger`.
 
-A method checks the threshold and calls ``LoggerCore.emit``; a disabled call
-costs about as much as an empty method.  The methods are written out instead of generated,
-so that editors, type checkers and tracebacks show plain methods.
+A method compares its severity with the logger's threshold and then calls ``LoggerCore.emit``.
+A disabled call costs about as much as an empty method.  The methods are written out instead of
+generated, so that editors, type checkers and tracebacks show ordinary methods.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from fapilog.engine.emit import LoggerCore
 
-#: Names that the loggers of other libraries and of fapilog 0.18 have.  Reading one of them
-#: raises an error, in which ``fapilog.renamed`` says what to use instead.
+#: Attributes that loggers of other libraries and of fapilog 0.18 have, but not fapilog's loggers.
+#: Reading such an attribute raises an AttributeError with a hint from ``fapilog.renamed``.
 _RENAMED: Final = frozenset(
     """
     setLevel getEffectiveLevel isEnabledFor hasHandlers level disabled propagate handlers
@@ -33,8 +33,8 @@ _RENAMED: Final = frozenset(
     enable_enricher disable_enricher
 """.split()  # noqa: SIM905 - a list would have a line per name
 )
-#: Names that ``get_logger`` may refuse as fields, because they are probably meant as arguments;
-#: ``renamed.check_fields`` decides.
+#: Keyword arguments that ``get_logger`` may reject instead of binding them as fields, because the
+#: caller probably meant them as options.  The function ``fapilog.renamed.check_fields`` decides.
 _NOT_FIELDS: Final = frozenset({"auto_detect", "name", "preset", "reuse", "settings", "sinks"})
 
 
@@ -43,16 +43,18 @@ def _no_runtime(name: str) -> LoggerCore:
     raise RuntimeError(msg)
 
 
-#: Returns the default runtime's core for a logger name.  The package ``runtime`` replaces this
-#: function, because this package does not import ``runtime``.
+#: Returns the default runtime's ``LoggerCore`` for a logger name.  The package
+#: ``fapilog.runtime`` replaces this function, because importing that package in this module would
+#: be circular.
 default_core: Callable[[str], LoggerCore] = _no_runtime
 
 
 class _Front:
-    """The base class of both loggers, which have a core and bound fields.
+    """The base class of ``Logger`` and ``AsyncLogger``: a ``LoggerCore`` with bound fields.
 
-    ``copy.copy`` and ``copy.deepcopy`` return the logger itself.  A pickle contains the name
-    and the bound fields; the process that loads it gets a logger of its default runtime.
+    ``copy.copy`` and ``copy.deepcopy`` return the same logger.  A pickle contains the logger's
+    name and bound fields; unpickling returns a logger of the default runtime in the process
+    that unpickles.
     """
 
     __slots__ = ("_bound", "_core")
@@ -65,19 +67,20 @@ class _Front:
     def of(cls, logger: Logger | AsyncLogger) -> Self:
         """Return a logger of this class with the name and the bound fields of ``logger``.
 
-        Use it to create a logger of your own subclass, because ``fapilog.get_logger`` cannot.
+        Use this method to create a logger of your own subclass; ``fapilog.get_logger`` returns
+        only a ``Logger``.
         """
         return cls(logger._core, logger._bound)  # noqa: SLF001 - attributes of this class
 
     @property
     def name(self) -> str:
-        """The logger's name, which is its instrumentation scope."""
+        """The logger's name, which is also the name of its OpenTelemetry instrumentation scope."""
         return self._core.scope.name
 
     def bind(self, /, **fields: Any) -> Self:
-        """Return a logger of the same name whose records also carry ``fields``.
+        """Return a logger of the same name that adds ``fields`` to the attributes of its records.
 
-        The values are copied, so changing a value later does not change the records.
+        The values are copied, so a later change to a mutable value does not change the records.
         """
         return type(self)(self._core, {**self._bound, **snapshot_attributes(fields)})
 
@@ -87,7 +90,7 @@ class _Front:
         return type(self)(self._core, {k: v for k, v in self._bound.items() if k not in known})
 
     def is_enabled(self, severity: int | str) -> bool:
-        """Whether a call at this severity would be logged or held now.
+        """Whether a log call with this severity would now be logged, or buffered by ``hold()``.
 
         Always False after a shutdown.
         """
@@ -118,10 +121,10 @@ class _Front:
 
 
 class _Renamed:
-    """A descriptor for a name of another library: reading it says what to use instead.
+    """A descriptor that raises AttributeError for an attribute of another library's loggers.
 
-    It raises AttributeError.  A ``__getattr__`` in the loggers could do the same, but would
-    make every access to their attributes slower.
+    The error tells the user what to use instead.  A ``__getattr__`` in the loggers could do the
+    same, but would make every access to their attributes slower.
     """
 
     __slots__ = ("_name",)
@@ -142,18 +145,22 @@ for _name in _RENAMED:
 
 
 class Logger(_Front):
-    """A logger for any thread; a call does no I/O and never raises.
+    """A logger that any thread can use; its methods do no I/O and never raise.
 
-    Get a logger with :func:`fapilog.get_logger`.  Every method takes the
-    message by position and the attributes by name.  Further positional arguments are
-    formatted into the message as :mod:`logging` does, or as ``str.format`` does if the
-    message has ``{}``; the record then also has its template, ``log.body.template``.
-    Arguments that do not fit are announced and added to the text.
-    Four arguments mean the same as in :mod:`logging`: ``exc_info=`` adds an exception,
-    ``stack_info=True`` adds the call stack (``code.stacktrace``), ``extra=`` adds a mapping of
-    attributes, and ``stacklevel=`` selects the caller for the call site and the stack.
-    A call may wait for space in a full queue, if the ``overflow`` option says so,
-    but never in a thread that runs an event loop.  Thread-safe and re-entrant.
+    Create a logger with :func:`fapilog.get_logger`.  The first positional argument of a method
+    is the message, and keyword arguments become attributes of the record.  Further positional
+    arguments are formatted into the message as in :mod:`logging`, or with ``str.format`` if the
+    message contains ``{}``; the unformatted message is then stored in the attribute
+    ``log.body.template``.  If the arguments do not fit the message, they are added to its text,
+    and a message on stderr reports this.
+
+    Four keyword arguments mean the same as in :mod:`logging`: ``exc_info=`` adds an exception,
+    ``stack_info=True`` adds the call stack (as the attribute ``code.stacktrace``), ``extra=``
+    adds the attributes in a mapping, and ``stacklevel=`` selects the caller whose file, line
+    and stack the record contains.
+
+    A method may wait for space in a full queue if the option ``overflow`` says so, but never in
+    a thread that runs an event loop.  Thread-safe and re-entrant.
     """
 
     __slots__ = ()
@@ -201,8 +208,8 @@ class Logger(_Front):
     def exception(self, message: Any, /, *args: Any, **attributes: Any) -> None:
         """Log at severity ERROR with the exception that is being handled.
 
-        ``exc_info=`` selects another exception.  The stack trace includes chained
-        causes and exception groups.
+        The argument ``exc_info=`` selects a different exception.  The stack trace includes
+        chained causes and exception groups.
         """
         core = self._core
         if core.threshold <= ERROR:
@@ -210,7 +217,7 @@ class Logger(_Front):
             core.emit(ERROR, "ERROR", message, attributes, self._bound, args)
 
     def event(self, name: str, /, **attributes: Any) -> None:
-        """Log an OpenTelemetry event at INFO: a record with ``name`` as event name and no body.
+        """Log an OpenTelemetry event at severity INFO, with the event name ``name`` and no body.
 
         Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-eventname
         """
@@ -225,9 +232,8 @@ class Logger(_Front):
             severity: a name (``"INFO2"``), a name from the option ``severities``, a
                 :class:`fapilog.Severity`, or a level of :mod:`logging` (20 is INFO).
             message: the record's body, which may be any value.
-            *args: the values for ``%s`` or ``{}`` in the message, as in :class:`Logger`.
-            **attributes: the record's attributes; ``event_name=`` makes the
-                record an event.
+            *args: the values for ``%s`` or ``{}`` in the message; see :class:`Logger`.
+            **attributes: the record's attributes; ``event_name=`` makes the record an event.
         """
         core = self._core
         number, text = core.severity(severity)
@@ -239,8 +245,8 @@ class Logger(_Front):
 class AsyncLogger(_Front):
     """A logger for coroutines: a call may wait for space in the queue, but never for I/O.
 
-    Get a logger with :func:`fapilog.get_async_logger`.  A call yields to the
-    event loop only if the queue is full.
+    Create a logger with :func:`fapilog.get_async_logger`.  A call yields to the event loop only
+    if the queue is full.
     """
 
     __slots__ = ()
@@ -307,7 +313,7 @@ class AsyncLogger(_Front):
             core.emit(ERROR, "ERROR", message, attributes, self._bound, args)
 
     async def event(self, name: str, /, **attributes: Any) -> None:
-        """Log an OpenTelemetry event at INFO, like :meth:`Logger.event`."""
+        """Log an OpenTelemetry event at severity INFO, like :meth:`Logger.event`."""
         core = self._core
         if core.threshold <= INFO:
             if core.is_full:
@@ -328,10 +334,11 @@ class AsyncLogger(_Front):
 
 
 def bound_fields(name: object, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return snapshots of the fields that ``get_logger`` binds to the logger ``name``.
+    """Return copies of ``fields``, which ``get_logger`` binds to the logger ``name``.
 
     Raises:
-        TypeError: a field is probably meant as an argument; see ``renamed.check_fields``.
+        TypeError: the caller probably meant a field as an option of ``get_logger``; see
+            ``fapilog.renamed.check_fields``.
     """
     if not _NOT_FIELDS.isdisjoint(fields):
         from fapilog.renamed import check_fields  # noqa: PLC0415 - only an error needs it
@@ -341,12 +348,12 @@ def bound_fields(name: object, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loaded(kind: type[_Front], name: str, bound: dict[str, Any]) -> _Front:
-    """Rebuild a pickled logger."""
+    """Return a logger from its pickled state; ``pickle`` calls this function."""
     return kind(default_core(name), bound)
 
 
 def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Add the exception that is being handled as ``exc_info``, unless the caller gave one."""
+    """Add the current exception as ``exc_info``, unless ``attributes`` already contains it."""
     active = sys.exc_info()[1]
     try:
         attributes.setdefault("exc_info", active)
@@ -356,7 +363,7 @@ def _with_exception(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_event_name(attributes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the attribute ``event_name``, or "" if there is none, and the other attributes."""
+    """Remove ``event_name`` from the attributes; return it (or "") and the other attributes."""
     try:
         name = attributes.pop("event_name", "")
     except Exception:  # noqa: BLE001 - a name may refuse comparison

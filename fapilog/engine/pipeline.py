@@ -1,8 +1,9 @@
-"""The pipeline: a bounded queue, one worker, the processors, and the sinks' sending queues.
+"""The ``Pipeline`` of a runtime: a queue, a worker thread, processors, and a queue per sink.
 
-Loggers append to ``queue`` on the caller's thread and return.  All expensive work
-happens on the worker, in slices so small that the worker never holds the
-interpreter lock for long.
+A log call only appends an entry to the pipeline's bounded queue.  The worker thread makes a log
+record from each entry, calls the processors, and adds the record to the queues of the sinks.
+It processes a few entries at a time, so that it never keeps the interpreter lock for a long
+time.
 """
 
 from __future__ import annotations
@@ -34,38 +35,39 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource
     from fapilog.settings import Settings
 
-# A slice is the group of entries that the worker takes from the queue at once.  A small
-# slice keeps the worker from holding the interpreter lock for long.  In a burst, callers
-# wait for space in the queue, so the worker takes a larger slice, which empties it faster.
+# The number of entries that the worker removes from the queue and processes together.  It is
+# small, so that the worker does not keep the interpreter lock for a long time.  In a burst it is
+# larger, because callers may wait for space, and larger groups empty the queue faster.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
-#: Number of waiting entries from which the worker takes a burst slice.
+#: If at least this number of entries is waiting, the worker removes ``_BURST_SLICE`` entries
+#: instead of ``_SLICE`` entries.
 _BURST: Final = 1024
-#: Seconds that the worker waits for more entries before it takes a slice.
+#: The time that the worker waits for more entries before it processes a group, in seconds.
 _LINGER: Final = 0.01
-#: Seconds between two checks of a condition that a thread waits for.
+#: The time between two checks of a condition that a thread waits for, in seconds.
 _POLL: Final = 0.002
 
 
 class Pipeline:
-    """Queue, worker, processors and sending queues of one runtime.
+    """The queue, the worker thread, the processors and the sinks' queues of one runtime.
 
-    Thread-safe.  The methods from ``_run`` to ``_lose`` run on the worker.
+    Thread-safe.  The private methods from ``_run`` to ``_lose`` run on the worker thread.
 
     Attributes:
-        closed: whether the pipeline refuses every record.  Code that appends to
-            ``queue`` without :meth:`put` must read ``closed`` afterwards, and
-            call :func:`withdraw` if it is True.
+        closed: whether the pipeline drops every new record.  Code that appends to ``queue``
+            without :meth:`put` must read ``closed`` afterwards, and call :func:`withdraw` if it
+            is True.
         patience: the longest time that a caller waits for space in the queue, in seconds.
-        bell: the worker, or the :class:`Prompt` that wakes the worker.  If ``bell.idle`` is
-            True after a caller has appended to ``queue``, the caller must wake the bell.
-        successor: the pipeline that now serves this pipeline's loggers, or None.
+        bell: the worker, or the :class:`Prompt` that wakes the worker.  A caller that has
+            appended to ``queue`` must call ``bell.wake()`` if ``bell.idle`` is True.
+        successor: the pipeline that has replaced this pipeline for its loggers, or None.
 
     Args:
         settings: the options of the queue, and the limits of one record.
-        sinks: the sending queues of the sinks, which are already open.
-        processors: the processors, called in order for each record.
-        resource: the resource of loggers' records, and of offered records without a resource.
+        sinks: the sending queues of the sinks; the sinks are already open.
+        processors: the functions that are called in order for each record.
+        resource: the OpenTelemetry resource of each record that has no resource yet.
     """
 
     def __init__(
@@ -100,23 +102,21 @@ class Pipeline:
     def _reset(self) -> None:
         self.queue.clear()
         self.processing.errors = 0
-        # This lock is held while a counter changes, and while entries pass from the queue to
-        # the worker or from the worker to the sinks.  It is re-entrant, because a finaliser or
-        # a signal handler may log meanwhile.
+        # This lock protects the counters, and each step that moves entries from the queue to the
+        # worker or from the worker to the sinks.  It is re-entrant, because a finaliser or a
+        # signal handler may log in a thread that has already acquired the lock.
         self._counting = native.RLock()
-        self._taken = 0  # number of entries that the worker has taken from the queue
+        self._taken = 0  # number of entries that the worker has removed from the queue
         self._handed = 0  # number of entries whose records reached the sinks or were dropped
-        self._refused = Drops()  # records that never entered the queue
-        self._dropped = Drops()  # records that left the queue and reached no sink
-        # Entries that the worker has taken and not yet passed to the sinks.
+        self._refused = Drops()  # records that were dropped before they entered the queue
+        self._dropped = Drops()  # records that were dropped after they left the queue
+        # The entries that the worker has removed from the queue and not yet passed to the sinks.
         self._in_hand: Sequence[Entry] = ()
-        self._abandoned = False  # whether the worker's results are ignored
+        self._abandoned = False  # True after close() has stopped waiting for the worker
         self._hurry = False
 
-    # ---- methods for any thread
-
     def has_room(self, severity_number: int) -> bool:
-        """Whether a record of this severity may enter the queue now."""
+        """Whether the pipeline is open and its queue has space for a record of this severity."""
         return not self.closed and len(self.queue) < self.admission.limit(severity_number)
 
     def make_room(self, severity_number: int, deadline: float | None = None) -> bool:
@@ -124,11 +124,11 @@ class Pipeline:
 
         Args:
             severity_number: the severity number of the record that needs space.
-            deadline: the ``monotonic()`` time at which the wait ends; None
-                means ``patience`` seconds from now.
+            deadline: the ``monotonic()`` time at which the wait ends; None means ``patience``
+                seconds from now.
 
         Returns:
-            True if there is space; False if the record must be refused.
+            True if there is space; False if the record must be dropped.
         """
         if self.has_room(severity_number):
             return True
@@ -136,7 +136,7 @@ class Pipeline:
             return False
         if deadline is None:
             deadline = monotonic() + self.patience
-        self.worker.wake()  # the worker may sleep to collect more entries
+        self.worker.wake()  # the worker may be sleeping to collect more entries
         while not self.has_room(severity_number):
             if self.closed or monotonic() >= deadline:
                 return False
@@ -146,10 +146,10 @@ class Pipeline:
         return True
 
     def put(self, entry: Entry, deadline: float | None = None) -> None:
-        """Append an entry, or refuse and count its record.  Never raises.
+        """Append ``entry`` to the queue, or count its record as dropped if there is no space.
 
-        May wait until ``deadline``, as :meth:`make_room` does.  For speed, ``LoggerCore.emit``
-        does the same without calling this method.
+        May wait for space until ``deadline``, as :meth:`make_room` does.  Never raises.  For
+        speed, ``LoggerCore.emit`` does the same without calling this method.
         """
         full = len(self.queue) >= self.admission.lowest
         if (self.closed or full) and not self.make_room(entry[SEVERITY], deadline):
@@ -162,9 +162,9 @@ class Pipeline:
             self.bell.wake()
 
     def hurry(self) -> bool:
-        """Let the worker take the waiting entries without a pause.  Does not block.
+        """Let the worker process the waiting entries without a pause.  Does not block.
 
-        Returns False if the interpreter refuses to start the worker.
+        Returns False if the interpreter refuses to start the worker's thread.
         """
         self._hurry = True
         return self.worker.wake()
@@ -174,9 +174,10 @@ class Pipeline:
         return self._handed >= target
 
     def refuse(self, severity_number: int, reason: str = "") -> None:
-        """Count and announce a record that does not enter the queue.
+        """Count a record as dropped before it entered the queue, and report it on stderr.
 
-        If ``reason`` is "", it is ``closed`` for a closed pipeline, else ``queue_full``.
+        ``reason`` is the reason in the statistics.  By default, it is ``closed`` if the
+        pipeline is closed, and otherwise ``queue_full``.
         """
         reason = reason or ("closed" if self.closed else "queue_full")
         with self._counting:
@@ -193,12 +194,13 @@ class Pipeline:
             )
 
     def refuse_all(self, reason: str, severities: Iterable[int]) -> None:
-        """Count records that a hold has dropped.
+        """Count records as dropped that a ``hold()`` block had buffered.
 
-        The drop is announced unless ``reason`` is ``not_released``, which is the usual case.
+        Reports the drop on stderr unless ``reason`` is ``not_released``, which is the usual
+        case.
 
         Args:
-            reason: the reason under which the records are counted.
+            reason: the reason under which the statistics count the records.
             severities: the severity number of each record.
         """
         with self._counting:
@@ -207,12 +209,15 @@ class Pipeline:
             announce(reason, f"a hold was full: its oldest records are dropped ({reason})")
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every sink has settled all records accepted before this call.
+        """Wait until every sink has finished all records that were accepted before this call.
 
-        Blocks up to ``timeout`` seconds (30 if None).  Returns False if the time
-        limit passes, or if every remaining record needs a thread that the
-        interpreter refuses to start.  Returns False immediately on one of the
-        pipeline's own threads.
+        A sink has finished a record when its backend has accepted or refused the record, or
+        when the record was dropped.  While a backend is down, records on disk are also
+        finished.
+
+        Blocks up to ``timeout`` seconds (30 if None).  Returns False if the time limit passes,
+        or if every remaining record needs a thread that the interpreter refuses to start.
+        Returns False immediately if a thread of the pipeline calls this method.
         """
         if self.is_own_thread():
             return False
@@ -224,8 +229,7 @@ class Pipeline:
         if not _wait_until(lambda: self._handed >= target, deadline):
             return False
         targets = [(sink, sink.start_flush()) for sink in self._sinks]
-        # A sink that cannot start its thread keeps its records until shutdown(), so it is not
-        # waited for.
+        # Do not wait for a sink whose thread cannot be started; shutdown() will send its records.
         _wait_until(
             lambda: all(s.flush_done(t) or not s.has_thread() for s, t in targets), deadline
         )
@@ -234,16 +238,18 @@ class Pipeline:
     def close(self, deadline: float) -> None:
         """Refuse new records, deliver the accepted records, and end all threads.
 
-        Blocks until ``deadline`` (a ``monotonic()`` time) at the latest.  Records that are
-        not settled by then are dropped and counted as ``shutdown``.  A second call from
-        another thread waits too; the earlier deadline applies to both calls.
+        Blocks until ``deadline`` (a ``monotonic()`` time) at the latest.  Records that are not
+        delivered by then are dropped, for the reason ``shutdown`` in the statistics, unless the
+        spool of a sink stores them on disk.  If a second thread calls this method, it waits
+        too, and the earlier deadline applies to both calls.
         """
         self.closed = True
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         for sink in self._sinks:
             sink.start_end()
         if (self.worker.is_alive or self.queue) and not self.worker.wake():
-            self.worker.run_inline()  # the interpreter refuses a new thread
+            # The interpreter refuses to start a thread, so run the worker in this thread.
+            self.worker.run_inline()
         self.worker.join(deadline - monotonic())
         if not self.worker.ended:
             self._abandon()
@@ -264,11 +270,12 @@ class Pipeline:
             sink.has_thread()
 
     def stats(self) -> Stats:
-        """Return the counts of the pipeline and of each sink.  Does not block.
+        """Return the statistics of the pipeline and of each sink.  Does not block.
 
-        The counts of the pipeline are those of the sink that has delivered the fewest
-        records.  Records that this sink skipped, and records that other sinks adopted from
-        an earlier process's spool, are counted as delivered.
+        The totals are the numbers of the sink that has delivered the fewest records.  In the
+        totals, ``delivered`` also includes the records that this sink's route excludes or sends
+        to a fallback sink, and the records that other sinks adopted from the spool of an
+        earlier process.
         """
         shared = Drops()
         shared.merge(self._refused)
@@ -289,29 +296,27 @@ class Pipeline:
         )
 
     def sending_queues(self) -> tuple[SendingQueue, ...]:
-        """Return the sinks' sending queues."""
+        """Return the sending queue of each sink."""
         return self._sinks
 
     def after_fork(self) -> None:
-        """Start with an empty queue in a forked child; the parent delivers its own records."""
+        """Empty the queue in a forked child; the parent process delivers the queued records."""
         self._reset()
         self.worker.after_fork()
         for sink in self._sinks:
             sink.after_fork()
 
     def is_own_thread(self) -> bool:
-        """Whether the current thread belongs to the worker or to a sink."""
+        """Whether the current thread is the worker's thread or a thread of a sink."""
         return self.worker.is_current or any(sink.is_current for sink in self._sinks)
 
     def _accepted(self) -> int:
         return self._refused.total + self.entered()
 
     def entered(self) -> int:
-        """Return the number of records that have entered the queue since the start."""
+        """Return the number of records that have entered the queue so far."""
         with self._counting:
             return self._taken + len(self.queue)
-
-    # ---- methods that run on the worker
 
     def _run(self) -> None:
         while True:
@@ -348,22 +353,25 @@ class Pipeline:
             self._handed = self._taken
 
     def _take_slice(self) -> Sequence[Entry]:
-        """Take the oldest entries from the queue, or none after the deadline of :meth:`close`."""
+        """Remove and return the oldest entries of the queue.
+
+        Returns an empty sequence if :meth:`close` has stopped waiting for the worker.
+        """
         queue = self.queue
         waiting = len(queue)
         count = min(waiting, _SLICE if waiting < _BURST else _BURST_SLICE)
         popleft = queue.popleft
-        # All memory is allocated before the first entry is taken.  Otherwise, a
-        # MemoryError could lose entries before they are counted.
+        # All memory is allocated before the first entry is removed from the queue.  Otherwise, a
+        # MemoryError could lose entries that are not counted yet.
         entries: list[Entry] = [()] * count
         taken, places = self._taken + count, iter(range(count))
         with self._counting:
             if self._abandoned:
                 return ()
             try:
-                for place in places:  # allocates nothing: numbers below 257 are cached
+                for place in places:  # allocates no memory: integers up to 256 are cached
                     entries[place] = popleft()
-            except IndexError:  # a logger withdrew an entry in the meantime
+            except IndexError:  # a log call has removed an entry since ``waiting`` was read
                 entries = entries[:place]
                 taken = self._taken + place
             finally:
@@ -372,8 +380,8 @@ class Pipeline:
         return entries
 
     def _fan_out(self, records: Sequence[LogRecord], drops: Drops) -> None:
-        # Each sink's route is asked only once per record, because it may be a function of the
-        # application, which may give another answer the second time.
+        # Each sink's route is evaluated only once per record.  The route may be a function of the
+        # application, and a second call might return a different result.
         meant = [sink.intake.meant(records) for sink in self._sinks]
         if self._may_have_no_sink:
             known = {id(record) for some in meant for record in some}
@@ -396,10 +404,9 @@ class Pipeline:
             sink.intake.take_in()
 
     def _lose(self, drops: Drops, error: BaseException) -> None:
-        """Count records that were taken from the queue but did not reach the sinks.
+        """Count the entries in ``_in_hand`` as dropped, because of ``error``.
 
-        ``error`` is the reason; ``drops`` counts those of these records that are already
-        counted.
+        Entries that ``drops`` already contains are not counted a second time.
         """
         with self._counting:
             left = [entry[SEVERITY] for entry in self._in_hand][drops.total :]
@@ -408,10 +415,8 @@ class Pipeline:
                 self._dropped = self._dropped.plus(drops)
             self._in_hand = ()
 
-    # ---- methods that close() calls
-
     def _abandon(self) -> None:
-        """Drop the records that a processor still has at the deadline of :meth:`close`.
+        """Drop the records that a processor has not returned by the deadline of :meth:`close`.
 
         If the processor returns later, its results are ignored.
         """
@@ -428,8 +433,10 @@ class Pipeline:
             )
 
     def _drop_rest(self) -> None:
-        """Drop and count the entries that are still in the queue at the deadline."""
-        left: list[Entry] = []  # freed after the lock is released, because a finaliser may log
+        """Drop and count the entries that are still in the queue at the deadline of a shutdown."""
+        # This list keeps the entries alive until the lock is released, because their finalisers
+        # may log.
+        left: list[Entry] = []
         with self._counting:
             while self.queue:
                 left.append(self.queue.popleft())
@@ -444,9 +451,10 @@ class Pipeline:
 
 
 def _seen_from(stats: Stats, adopted: int) -> Stats:
-    """Return the counts of the pipeline, as computed from the counts of one sink.
+    """Return the pipeline's totals, computed from the statistics of one sink.
 
-    ``adopted`` is the number of records that all sinks together have adopted.
+    ``adopted`` is the number of records that all sinks adopted from spools of earlier
+    processes.
     """
     others = stats.skipped + adopted - stats.adopted
     return replace(
@@ -465,7 +473,7 @@ def _may_wait() -> bool:
 
 
 def _wait_until(condition: Callable[[], bool], deadline: float) -> bool:
-    # Unlike a condition variable, polling adds no cost per record, and a fork cannot break it.
+    # Polling, unlike a condition variable, adds no cost per record and still works after a fork.
     while not condition():
         if monotonic() >= deadline:
             return False

@@ -1,8 +1,8 @@
-"""Turns the queue's entries into records for the sinks: build, process, normalise.
+"""Makes log records from the queue's entries, and applies the processors and the size limits.
 
-The worker takes entries from the queue in slices, and prepares the records of a slice
-together.  If the redactor is the only processor, as it is by default, it searches all texts
-of a slice at once, and most records turn out to contain no secret.
+The worker thread removes entries from the queue in groups, and prepares the records of a group
+together.  If ``RedactProcessor`` is the only processor, as it is by default, it searches all
+texts of a group in one step.  Most records contain no secret and need no further search.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Processing:
-    """The processors of one pipeline.  Only the pipeline's worker uses it.
+    """Applies the processors of one pipeline.  Only the pipeline's worker thread uses it.
 
     Attributes:
         redactor: the ``RedactProcessor``, if it is the only processor; otherwise None.
@@ -45,21 +45,23 @@ class Processing:
         self.errors = 0
 
     def records(self, entries: Sequence[Entry], drops: Drops) -> list[LogRecord]:
-        """Make and process the records of a slice; return those for the sinks, in order.
+        """Make and process the records of ``entries``; return the records for the sinks in order.
 
         Records that a processor drops, and records that an error prevents, are counted in
         ``drops``.
         """
         now = time.time_ns()
-        # Three lists instead of a list of tuples, because a tuple per record would be one more
-        # object for the garbage collector.
+        # These are three lists instead of one list of tuples, because the garbage collector would
+        # have to track a tuple per record.
         records: list[LogRecord] = []
         numbers: list[int] = []
         headers: list[int | None] = []
         for entry in entries:
             try:
                 record = entry[BUILD](entry, now)
-                # Ids, times and event name need a check only if they come from the application.
+                # Trace ids, timestamps and event names from the application must be checked.  If
+                # ``build_logged`` made the record, only its event name can come from the
+                # application.
                 is_ours = entry[BUILD] is build_logged and not record.event_name
                 header = None if is_ours else _header_size(record)
             except BaseException as error:  # noqa: BLE001 - a hostile value must not end the worker
@@ -71,14 +73,15 @@ class Processing:
         if self.redactor is not None:
             self.redactor.glance(records, headers, self.limits)
         finished = [
-            # glance() has set the size of each record that needs no change.
+            # glance() has set ``size`` in each record that needs no change; in the other records,
+            # it is 0.
             record if record.size else self._finish(record, number, drops)
             for record, number in zip(records, numbers, strict=True)
         ]
         return [record for record in finished if record is not None]
 
     def _finish(self, record: LogRecord, number: int, drops: Drops) -> LogRecord | None:
-        """Process and normalise a record; return the result, or None if it was dropped."""
+        """Apply the processors and limits to ``record``; return None if the record is dropped."""
         try:
             finished = self._apply(record, drops)
             if finished is not None:
@@ -93,7 +96,7 @@ class Processing:
     def _apply(self, record: LogRecord, drops: Drops) -> LogRecord | None:
         current: LogRecord | None = record
         # A processor may remove a secret from the record and then raise an error that contains
-        # it, so the original values are kept to mask them in the announcement.
+        # the secret.  So the original values are stored, to mask the secret in the error message.
         given = () if self.redactor else (record.body, record.attributes.copy())
         for processor in self._processors:
             try:
@@ -112,7 +115,7 @@ class Processing:
         return record
 
     def _failure(self, name: str, error: BaseException, values: Sequence[object]) -> str:
-        """Return the announcement of a processor's error, without the secrets in ``values``."""
+        """Return the message about a processor's error, without the secrets in ``values``."""
         what = kind_of(error)
         try:
             found = [one for one in self._processors if isinstance(one, RedactProcessor)]
@@ -126,9 +129,10 @@ class Processing:
 
 
 def _announce_discarded(record: LogRecord, before: object) -> None:
-    """Announce attributes that a limit has removed, as OpenTelemetry's specification asks.
+    """Report on stderr how many attributes a limit has removed from ``record``.
 
-    ``before`` is the number of attributes that had been dropped before the limit was applied.
+    OpenTelemetry's specification asks for this message.  ``before`` is the number of attributes
+    that had been dropped before the limit was applied.
     """
     count = record.dropped_attributes_count
     if isinstance(before, int) and count > before:
@@ -140,9 +144,9 @@ def _announce_discarded(record: LogRecord, before: object) -> None:
 
 
 def _header_size(record: LogRecord) -> int:
-    """Return the bytes of text outside the body and the attributes of a record.
+    """Return the number of bytes of text in ``record`` outside its body and its attributes.
 
-    Returns -1 if a field is wrong, so that ``normalise()`` must correct the record.
+    Returns -1 if a field is invalid, so that ``normalise()`` must correct the record.
     """
     record.size = 0
     try:
@@ -152,6 +156,6 @@ def _header_size(record: LogRecord) -> int:
 
 
 def count_lost(drops: Drops, severities: Sequence[int], error: BaseException) -> None:
-    """Count and announce records that are dropped because of an unexpected error."""
+    """Count records that were dropped because of an unexpected error, and report the error."""
     drops.add_all("internal_error", severities)
     announce("internal", f"a record was dropped after an internal error ({kind_of(error)})")

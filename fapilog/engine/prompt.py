@@ -1,8 +1,8 @@
 """Lets a log call wait until a console that a person reads has written the record.
 
-Otherwise, printed lines and log lines would appear on a terminal in the wrong order, and in a
-notebook a log line would appear below a later cell.  The worker and the sinks do their work as
-usual; only the caller waits.
+Without this wait, the output of ``print`` and log lines would appear on a terminal in the wrong
+order, and in a notebook a log line would appear below a later cell.  The worker thread and the
+sinks work as usual; only the thread that logs waits.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ if TYPE_CHECKING:
     from fapilog.delivery.sending_queue import SendingQueue
     from fapilog.engine.pipeline import Pipeline
 
-#: The longest wait of a log call, in seconds.  A user may have stopped the terminal (Ctrl-S).
+#: The longest wait of a log call, in seconds.  The wait is limited because a user may have paused
+#: the terminal with Ctrl-S.
 _PATIENCE: Final = 0.25
-#: Seconds between the first two checks whether the consoles have written the record.  Each
-#: later interval is a quarter longer than the interval before it.
+#: The time between the first two checks whether the consoles have written the record, in seconds.
+#: Each later interval is a quarter longer than the previous interval.
 _POLL: Final = 0.00005
 
 
 class Prompt:
-    """Takes the place of a pipeline's worker as the object that log calls wake.
+    """Replaces a pipeline's worker as the object that log calls wake.
 
-    Each log call wakes the worker through this object, and waits for the consoles up to
-    0.25 s.  If this time passes, the following log calls do not wait; they wait again after
-    the consoles have written all records.  Thread-safe.
+    The method :meth:`wake` wakes the worker, and then waits up to 0.25 s until the consoles
+    have written all records.  If this time passes, the next log calls return without waiting.
+    Log calls wait again as soon as the consoles have written all records.  Thread-safe.
 
     Args:
-        pipeline: the pipeline of the log calls.
+        pipeline: the pipeline whose worker is woken.
         consoles: the sending queues of the consoles that a person reads.
 
     Attributes:
@@ -52,7 +53,8 @@ class Prompt:
     def wake(self) -> bool:
         """Wake the worker, and wait until the consoles have written every record.
 
-        Blocks up to 0.25 s.  Returns False if the interpreter refuses to start the worker.
+        Blocks up to 0.25 s.  Returns False if the interpreter refuses to start the worker's
+        thread.
         """
         pipeline = self._pipeline
         for note_caller in self._notes:
@@ -67,7 +69,7 @@ class Prompt:
     def _wait(self, deadline: float) -> bool:
         """Wait until the consoles have written all records; return False at the deadline.
 
-        The consoles are asked only after the pipeline has passed the records to them.
+        The queue of a console is checked only after the pipeline has passed the records to it.
         """
         pipeline, poll = self._pipeline, _POLL
         target = pipeline.entered()

@@ -1,7 +1,7 @@
-"""The loggers of one runtime: one core per name, the levels, and the pipeline they log to.
+"""The loggers of one runtime: a ``LoggerCore`` per logger name, the levels, and the pipeline.
 
-The registry of the default runtime outlives the runtime: a logger that a module
-creates at import works before, between and after ``configure()`` calls.
+The registry of the default runtime outlives the runtime.  So a logger that a module creates at
+import time works before, between and after calls of ``configure()``.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 class Levels:
-    """The lowest enabled severity of each logger name.
+    """Stores the lowest enabled severity of each logger name.
 
-    Any thread may read the levels.  The caller of :meth:`set` must hold a lock.
-
-    A dotted name without its own level inherits the level of its nearest parent.
+    Any thread may read the levels.  The caller of :meth:`set` must hold a lock.  A dotted name
+    such as ``app.db`` without its own level inherits the level of its nearest parent, ``app``.
 
     Args:
-        default: the severity number for names without a level.
+        default: the severity number for logger names without a level.
         by_name: the severity number for each logger name that has its own level.
     """
 
     def __init__(self, default: int = INFO, by_name: Mapping[str, int] | None = None) -> None:
-        # Plain int, because every log call compares levels, and members of Severity are slower.
+        # Converted to int, because every log call compares levels, and members of Severity are
+        # slower.
         self._default = int(default)
         self._by_name = {name: int(level) for name, level in (by_name or {}).items()}
         #: Whether :meth:`set` has changed a level since this object was created.
@@ -49,9 +49,9 @@ class Levels:
         return inherited(name, self._by_name, self._default)
 
     def set(self, name: str, threshold: int | None) -> None:
-        """Set the level of a name, or remove its level if ``threshold`` is None.
+        """Set the level of the logger ``name``, or remove its level if ``threshold`` is None.
 
-        The name "" sets the default level, which is INFO again if ``threshold`` is None.
+        The empty name "" sets the default level; None resets the default level to INFO.
         """
         if not name:
             self._default = INFO if threshold is None else threshold
@@ -73,11 +73,11 @@ class Levels:
 class LoggerRegistry:
     """Creates and caches one :class:`LoggerCore` per logger name.  Thread-safe.
 
-    A core lives as long as a logger uses it, so logger names that are made per
-    request do not accumulate.
+    The cache drops a ``LoggerCore`` when no logger uses it any more.  So an application that
+    creates logger names per request does not leak memory.
 
     Args:
-        unattached: the function that each log call calls while its core has no pipeline.
+        unattached: the function that every log call first calls while no pipeline is attached.
     """
 
     def __init__(self, unattached: Callable[[LoggerCore], None]) -> None:
@@ -90,61 +90,66 @@ class LoggerRegistry:
         _registries.add(self)
 
     def core(self, name: str) -> LoggerCore:
-        """Return the core for ``name``, which may be any object and is converted to a plain str."""
+        """Return the ``LoggerCore`` for ``name``, and create it if necessary.
+
+        ``name`` may be any object and is converted to a plain str.
+        """
         name = plain_name(name)
         core = self._cores.get(name)
         if core is None:
             with self._lock:
                 core = LoggerCore(Scope(name, _version_of(name)), self._unattached)
                 self._attach(core)
-                # If another thread or a finaliser has made a core in the meantime, use that.
+                # Another thread or a finaliser may already have created a core for this name.  If
+                # so, use that core.
                 core = self._cores.setdefault(name, core)
         return core
 
     def attach(self, pipeline: Pipeline, settings: Settings) -> None:
-        """Attach all loggers of this registry to ``pipeline``."""
+        """Make all loggers of this registry send their records to ``pipeline``."""
         with self._lock:
             before = self._pipeline
             if before is not None and before is not pipeline and not before.closed:
                 before.successor = pipeline
-            pipeline.successor = None  # was set if capture_logs() restores this pipeline
+            pipeline.successor = None  # capture_logs() sets a temporary successor
             self._pipeline, self._settings = pipeline, settings
             self.levels = Levels(settings.level, settings.levels)
             for core in list(self._cores.values()):
                 self._attach(core)
 
     def detach(self) -> None:
-        """Detach all loggers, so that their next call calls ``unattached`` again."""
+        """Detach all loggers from the pipeline; their next log call calls ``unattached``."""
         with self._lock:
             self._pipeline = self._settings = None
             for core in list(self._cores.values()):
                 core.detach()
 
     def close(self) -> None:
-        """Close all loggers, so that the pipeline refuses and counts further records."""
+        """Close all loggers, so that the pipeline counts their later records as dropped."""
         with self._lock:
             for core in list(self._cores.values()):
                 core.close()
 
     def set_level(self, name: str, threshold: int | None) -> None:
-        """Change the level of a name and of all names that inherit from it.
+        """Change the level of the logger ``name`` and of all loggers that inherit its level.
 
-        If ``threshold`` is None, the name inherits its level from now on.
+        If ``threshold`` is None, the logger itself inherits its level from now on.
         """
         with self._lock:
             self.levels.set(plain_name(name), threshold)
             self.apply_levels()
 
     def apply_levels(self) -> None:
-        """Set the thresholds of all loggers again, because a level or the holds' floor changed."""
+        """Update the thresholds of all loggers after a level or ``holding.floor`` has changed."""
         with self._lock:
-            if self._pipeline is None:  # every log call must still call ``unattached``
+            # The thresholds stay at TRACE, so that every log call calls ``unattached``.
+            if self._pipeline is None:
                 return
             for core in list(self._cores.values()):
                 core.set_level(self.levels.threshold(core.scope.name))
 
     def after_fork(self) -> None:
-        """Replace the lock, and give the loggers the resource of the child process."""
+        """In a forked child, replace the lock and give the loggers the child's resource."""
         self._lock = native.RLock()
         for core in list(self._cores.values()):
             self._attach(core)
@@ -169,6 +174,6 @@ holding.follow(_follow_floor)
 
 
 def _version_of(name: str) -> str:
-    """Return the ``__version__`` of the logger's top-level package, or ""."""
+    """Return the ``__version__`` of the top-level package of the logger ``name``, or ""."""
     version = getattr(sys.modules.get(name.partition(".")[0]), "__version__", "")
     return version if isinstance(version, str) else ""

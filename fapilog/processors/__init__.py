@@ -1,10 +1,12 @@
-"""Processors: they change or drop a record between the queue and the sinks, on the worker.
+"""Processors, which change or drop a record before the sinks receive it.
 
-``level_filter`` drops records by severity.  ``redact`` masks secrets, which it finds by
-the names of fields (``field_names``), by known shapes such as tokens (``find_shapes``),
-after secret names in a text (``find_pairs``), in validation errors (``find_inputs``) and
-in encoded texts (``find_encoded``).  ``user_patterns`` checks the users' patterns, and
-``pieces`` searches long texts.  A processor gets only the record.  Read ``redact`` first.
+A processor is a function that the worker thread calls with one record.  ``level_filter`` drops
+records by severity.  ``redact`` masks secrets; read this module first.  It searches for secrets
+with these modules: ``field_names`` recognises the names of secret fields, ``find_shapes`` finds
+secrets of a certain shape such as API keys, ``find_pairs`` finds values after secret names in a
+text (``password=...``), ``find_inputs`` finds secrets in validation errors, and
+``find_encoded`` finds secrets in percent-encoded texts and JSON.  ``user_patterns`` checks the
+users' regular expressions, and ``pieces`` searches long texts.
 """
 
 from fapilog.processors.level_filter import LevelFilter

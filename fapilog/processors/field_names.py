@@ -1,7 +1,7 @@
-"""Recognises the names of fields that hold secrets: ``db.password``, not ``password_policy``.
+"""Recognises the names of secret fields, such as ``db.password``, but not ``password_policy``.
 
-The rules of :class:`FieldNames` apply to attributes, to keys inside values, and to
-``name=value`` in a text.
+The rules of :class:`FieldNames` apply to the names of attributes, to the keys of dicts in
+values, and to names in a text such as ``name=value``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: The names that are masked by default, split into words.  The words pin, key, session,
-#: signature and tokens are omitted, because their values are usually not secret.
+#: The field names that are masked by default, in lower case, with a space between two words.  The
+#: single words pin, key, session, signature and tokens are not listed, because their values are
+#: usually not secret.
 DEFAULT_FIELDS: Final = (
     "password", "passwords", "passwd", "pwd", "passphrase", "passcode", "db pass", "user pass",
     "secret", "secrets", "secret id", "credential", "credentials", "creds",
@@ -30,8 +31,8 @@ DEFAULT_FIELDS: Final = (
     "security code", "ssn", "social security",
 )  # fmt: skip
 
-# A field whose name ends in one of these words only describes a secret: token_count,
-# password_reset_required, cookie_consent, secret_name.
+# A field whose name ends in one of these words describes a secret but does not contain it:
+# token_count, password_reset_required, cookie_consent, secret_name.
 _DESCRIPTIONS: Final = frozenset(
     """
     count counts total size length len limit max min budget usage used cost price rate index
@@ -46,13 +47,14 @@ _DESCRIPTIONS: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of eighty quoted words is harder to read
 )
 
-#: Standard attributes that are not masked, although their words are on the list.
+#: Attributes of OpenTelemetry's semantic conventions that are never masked, even if their words
+#: are listed as a secret name.
 #: Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/session/
 _STANDARD: Final = frozenset({"session.id", "session.previous_id"})
 
 _MAX_RUN: Final = 4
 _MAX_CACHED: Final = 4096
-#: The longest name, in characters, for which the decision is cached.
+#: The maximum length of a name, in characters, for which the decision is cached.
 _MAX_NAME: Final = 128
 _LONG_WORD: Final = 5
 _case_change: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -60,30 +62,29 @@ _word: Final = re.compile(r"[^\W\d_]+")
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a name in lower case: x, api and key for ``X-Api2Key``."""
+    """Return the words of a name in lower case: "x", "api" and "key" for ``X-Api2Key``."""
     return _word.findall(_case_change.sub(" ", name).lower())
 
 
 class FieldNames:
-    """Decides whether a field holds a secret, based on the field's name.
+    """Decides whether the value of a field is secret, based on the field's name.
 
-    A name is split into words, at case changes and at every character that is
-    not a letter.  The rules:
+    A name is split into words, at case changes and at every character that is not a letter.
+    The rules:
 
-    - A run of whole words must be on the list, as in ``client_secret``,
-      ``X-Api-Key`` and ``accessToken``; ``author`` does not match ``auth``.
-      The words may be written together (``apikey``).
-    - A listed word of five letters or more may also end a longer word:
-      ``dbpassword``.
-    - If the last word describes the secret, the field does not hold the secret:
+    - The name of a secret field contains one or more consecutive words that are listed in
+      ``fields``, such as ``client_secret``, ``X-Api-Key`` and ``accessToken``.  Only complete
+      words match: ``author`` does not match ``auth``.  Several words may be written together
+      (``apikey``).
+    - A listed word of five letters or more may also end a longer word: ``dbpassword``.
+    - If the last word of the name only describes a secret, the value is not secret:
       ``token_count``, ``password_policy``, ``cookie_consent``.
 
-    Thread-safe; a limited number of decisions is cached.
+    Thread-safe.  A limited number of decisions is cached.
 
     Args:
-        fields: the names of fields that hold secrets, in any spelling that shows
-            where each word begins.
-        allow: the names of fields that never hold secrets, compared as a whole.
+        fields: the names of secret fields, in any spelling that shows where each word begins.
+        allow: the names of fields that are never secret; only the complete name is compared.
     """
 
     def __init__(self, fields: Iterable[str], allow: Iterable[str] = ()) -> None:
@@ -95,18 +96,21 @@ class FieldNames:
         self._distinctive = _distinctive_words(listed)
 
     def may_occur_in(self, lowered: str) -> bool:
-        """Whether a text in lower case may contain a listed name, or "sig" or "signature"."""
+        """Whether a text in lower case may contain a listed name, or "sig" or "signature".
+
+        "sig" and "signature" are the names of secret parameters in URLs.
+        """
         for word in self._distinctive:  # noqa: SIM110 - any() with a generator takes twice as long
             if word in lowered:
                 return True
         return False
 
     def is_secret(self, name: str) -> bool:
-        """Return whether a field with this name holds a secret."""
+        """Return whether the value of a field with this name is secret."""
         return self._decided(name) if len(name) <= _MAX_NAME else self._decide(name)
 
     def is_secret_path(self, path: str) -> bool:
-        """Return whether a path of names, joined by dots, is or contains a secret name."""
+        """Return whether ``path``, or one of its parts between dots, is a secret name."""
         return self.is_secret(path) or any(map(self.is_secret, path.split(".")))
 
     def _decide(self, name: str) -> bool:
@@ -125,7 +129,7 @@ class FieldNames:
 
 
 def _distinctive_words(listed: list[list[str]]) -> list[str]:
-    """Return a few words, so that each listed name contains at least one of them."""
+    """Return a short list of words such that each listed name contains at least one of them."""
     words = {"sig", *(name[0] for name in listed if len(name) == 1)}
     occurrences = Counter(chain.from_iterable(listed))
     for name in listed:

@@ -1,8 +1,9 @@
-"""Finds secrets that percent-encoding or JSON escapes hide from the other rules.
+"""Finds secrets in texts that are percent-encoded or contain JSON escapes.
 
-If JSON escapes hide a secret, the record gets the text without these escapes, in which
-the rules have masked the secret.  Percent-encoding is decoded only for the search: the
-encoded value of a query parameter, or an encoded URL, is masked as a whole.
+If a text with JSON escapes contains a secret, its copy without these escapes replaces the text,
+and the secret is masked in this copy.  Percent-encoding is decoded only for the search.  If the
+decoded text contains a secret, the encoded value of the query parameter, or the encoded URL, is
+masked completely.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from urllib.parse import unquote_plus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The largest number of times that a text is decoded.
+#: The maximum number of times that a text is decoded, because it may be encoded repeatedly.
 _MOST_TIMES: Final = 3
 _percent: Final = re.compile("%[0-9A-Fa-f]{2}").search
 # Matches one parameter of a query string, or a URL up to its query string.
 _part: Final = re.compile(r"""[^\s&?"'<>\\]+""")
 _equals: Final = re.compile("=|%(?:25){0,2}3[Dd]")
-# A JSON escape of a printable ASCII character other than a backslash, or PHP's escape "\/".
+# Matches the JSON escape of a printable ASCII character other than a backslash, or the escape
+# "\/", which PHP writes.
 _json: Final = re.compile(r"(?P<slashes>\\{1,8})(?:/|u00(?P<code>[2-7][0-9A-Fa-f])(?<!5[Cc]))")
 
 
 def all_forms(text: str) -> str:
-    """Return a text, followed by copies of it without JSON escapes and percent-encoding, if any."""
+    """Return ``text``, followed by copies of it without JSON escapes and percent-encoding.
+
+    Each copy is added only if the text contains such an encoding.
+    """
     if "\\" in text:
         plain = without_escapes(text)
         text = text if plain == text else f"{text}\n{plain}"
@@ -33,7 +38,7 @@ def all_forms(text: str) -> str:
 
 
 def without_escapes(text: str) -> str:
-    """Return a text without the JSON escapes that JSON does not require."""
+    """Replace the JSON escapes in ``text`` that are not necessary, such as those of letters."""
     return _json.sub(_character, text) if "\\u00" in text or "\\/" in text else text
 
 
@@ -43,9 +48,9 @@ def _character(match: re.Match[str]) -> str:
 
 
 def mask_encoded(text: str, search: Callable[[str], str], mask: str) -> str:
-    """Mask the percent-encoded parameters and URLs that contain a secret.
+    """Mask the percent-encoded query parameters and URLs in ``text`` that contain a secret.
 
-    ``search`` masks the secrets in a decoded text.
+    ``search`` is the function that masks the secrets in a decoded text.
     """
 
     def is_secret(part: str) -> bool:

@@ -1,8 +1,8 @@
 """Finds secrets in the validation errors of pydantic and FastAPI, which quote wrong inputs.
 
-In these errors a value does not follow its name: the name is in the preceding line,
-or is an item of the error's ``loc``.  Also, pydantic replaces the middle of a long
-value with "...", so the error may contain a secret but not its name.
+In these errors, the name of a field does not directly precede its value: the name is in the
+preceding line, or in the list ``loc`` of the error.  In addition, pydantic replaces the middle
+of a long input with "...", so the error may contain a secret but not the name of the secret.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 _VALUE: Final = "input_value="
 _VALUE_END: Final = ", input_type="
 
-# Matches the line with the location of an error (``body.password``), up to the error's
-# message in the next line.  In an exception group each line begins with a bar.  Line ends
-# may be escaped.
+# Matches the line with the location of an error (``body.password``), and the start of the next
+# line, which contains the error's message.  In an exception group each line begins with a bar.
+# Line ends may be escaped as \n.
 _place: Final = re.compile(
     r"""(?:\r?\n|\\n)(?P<bar>(?:[ ]{0,32}[|][ ])?)
     (?P<place>[^\s|\\][^\r\n\\]*(?:\\(?!n)[^\r\n\\]*)*)
     (?:\r?\n|\\n)(?P=bar)[ ]{2}""",
     re.VERBOSE,
 )
-#: The maximum number of characters that are read of the line before the location.
+#: The maximum number of characters that are read from the line before an error's location.
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
-# Matches the "..." in a shortened name, the rest of the name and the separator of the value.
+# Matches the "..." inside a shortened name, the remaining characters of the name, and the ":" or
+# "=" before its value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
-#: The number of characters that are searched for "...", and the number of "..." that are tried.
+#: How many characters of an input are searched for "...", and how many "..." are examined.
 _CUT_WITHIN: Final = 64
 _MOST_DOTS: Final = 4
 _location: Final = re.compile(
@@ -50,14 +51,15 @@ _simple: Final = re.compile(
 
 
 def may_hold_input(lowered: str) -> bool:
-    """Whether a lowercased text may contain an error of pydantic that quotes a value."""
+    """Whether a text in lower case may contain an error of pydantic that quotes a value."""
     return _VALUE in lowered
 
 
 def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield the bounds of the messages and values in pydantic's errors about secrets.
+    """Yield the bounds of each message and value in pydantic's errors about secret fields.
 
-    ``is_secret`` tells whether a path of names, joined by dots, leads to a secret.
+    ``is_secret`` returns whether a location, such as ``body.password``, belongs to a secret
+    field.
     """
     position = 0
     for match in search(_place, text):
@@ -65,7 +67,7 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
             continue
         position = match.end()
         details = _details.search(text, position)
-        if details is None:  # the text was truncated
+        if details is None:  # the text was truncated before "[type=...]"
             yield position, len(text)
             break
         yield position, details.start()
@@ -77,7 +79,11 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def find_cut_inputs(text: str) -> Iterator[Span]:
-    """Yield the bounds of values whose name or beginning pydantic has replaced with "..."."""
+    """Yield the bounds of text after a "..." that may have replaced the name of a secret.
+
+    pydantic replaces the middle of a long input with "...".  The text after it is masked,
+    because the replaced characters may be the name of a secret or the beginning of a secret.
+    """
     position = text.find(_VALUE)
     while position >= 0:
         position += len(_VALUE)
@@ -90,10 +96,10 @@ def find_cut_inputs(text: str) -> Iterator[Span]:
 
 
 def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
-    """Yield the bounds of the values of ``msg``, ``input`` and ``ctx`` in errors about secrets.
+    """Yield the bounds of each ``msg``, ``input`` and ``ctx`` in errors about secret fields.
 
-    The errors may be written as a ``repr`` or as JSON.
-    ``is_secret`` tells whether an item of ``loc`` names a secret.
+    The text may contain the errors as a ``repr`` or as JSON.  ``is_secret`` returns whether a
+    name in the list ``loc`` is the name of a secret.
     """
     position = 0
     for match in search(_location, text):
@@ -108,9 +114,10 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def _is_place(match: re.Match[str]) -> bool:
-    """Whether the line that matched is the location of an error.
+    """Whether the line that ``_place`` matched is the location of a pydantic error.
 
-    Then the line before it is the heading of a list of errors, or ends another error.
+    The line before a location is the heading of a list of errors, or the last line of another
+    error.
     """
     text, end = match.string, match.start()
     if match.end("place") - match.start("place") > _LONGEST_PLACE:
@@ -129,7 +136,7 @@ def _is_place(match: re.Match[str]) -> bool:
 
 
 def _after_cut(text: str, start: int) -> int | None:
-    """Return the start of the secret if "..." replaces its name or its beginning, else None."""
+    """Return where the secret starts if "..." replaces its name or its beginning, else None."""
     dots = start - 1
     for _ in range(_MOST_DOTS):
         dots = text.find("...", dots + 1, start + _CUT_WITHIN + 5)
@@ -157,7 +164,7 @@ def _input(text: str, start: int) -> Span:
 
 
 def _member_value(text: str, start: int) -> tuple[int, int, int]:
-    """Return the start and end of the text to mask, and the end of the value with its quotes."""
+    """Return the start and end of the text to mask, and the end of the value including quotes."""
     quote = quotation(text, start)
     if quote is not None:
         end = end_of_quotation(text, quote["quote"], quote.end())

@@ -1,7 +1,8 @@
 """Finds secrets that follow their names in a text: ``password=...``, ``"token": "..."``.
 
-One search finds the names in query strings, JSON, Python reprs, connection
-strings, headers and command lines.  If a name is secret, its value is located.
+One regular expression finds the names in query strings, JSON, Python reprs, connection strings,
+headers and command lines.  If a name is the name of a secret, this module determines where its
+value starts and ends.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# The percent-encoding of a character that a name may contain, without the "%".
+# Matches the two hexadecimal digits of a percent escape, if the escaped character may occur in a
+# name.
 _ESCAPE: Final = "(?:2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])"
 
 
 def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
-    """Return a pattern for a name and the separator before its value.
+    """Return a pattern that matches a name and the separator before its value.
 
-    A word may come before the name ("api key"), and quotes or brackets after it.
+    The pattern also matches a word before the name (as in "api key"), and quotes or brackets
+    after the name.
 
     Args:
-        character: the pattern of one character of a name.
-        begin: the pattern of an additional condition at the start of a name.
+        character: the regular expression of one character of a name.
+        begin: the regular expression of an additional condition at the start of a name.
     """
     return re.compile(
         rf"""(?<![\w.-]) {begin} (?:(?P<dashes>--) | (?P<word>[A-Za-z]{{2,12}})[ ])?
@@ -42,22 +45,25 @@ def _compiled(character: str, begin: str = "") -> re.Pattern[str]:
 
 
 _name: Final = _compiled(r"[\w.-]")
-# A name cannot begin inside an escape; otherwise the search would take quadratic time.
+# A name cannot begin inside a percent escape such as "%41"; otherwise the search would take
+# quadratic time.
 _encoded_name: Final = _compiled(rf"(?:[\w.-]|%{_ESCAPE})", rf"(?!(?<=%){_ESCAPE})")
 _closing_quote: Final = re.compile(r"""\\*["']\Z""")
-# A character that ends a member of an object, or begins or ends a string or a container.
+# Matches a character that ends a value in a JSON object, or that begins or ends a string or a
+# container.
 _structure: Final = re.compile(r"""(?<!\\)\\*["']|[\[\](){},\r\n]""")
 _LINE_ENDS: Final = frozenset("\r\n\\")
 _QUOTES: Final = frozenset("\"'")
 _OPENING: Final = frozenset("[({")
 _CLOSING: Final = frozenset("])}")
-#: Matches the start of a quotation; the group ``quote`` is the quote with its backslashes.
+#: Matches the opening quote of a string, including a string prefix such as b.  The group
+#: ``quote`` contains the quote and the backslashes before it.
 quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""").match
-# Line ends between a name and a value that is a quotation, a container or a number.
+# Matches the line ends between a name and its value, which may be escaped as \n.
 _break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
 _member_below: Final = re.compile(rf"""{_break}(?=[bBrRuUfF]{{0,2}}\\*["']|[\[({{\d-])""")
-# The line end after a name whose value is in the next line, as in YAML.  The value must be an
-# indented word that is not followed by its own value.
+# Matches the line end after a name whose value is in the next line, as in YAML.  The next line
+# must be indented, and must not begin with another name that is followed by ":" or "=".
 _word_below: Final = re.compile(
     r"\r?\n[ \t]{1,99}(?=[^\s\[({#|>-])(?![^\s:=]{1,99}[ \t]?[:=](?:\s|\Z))"
 )
@@ -65,9 +71,11 @@ _yaml_start: Final = re.compile(r"(?:\A|[\r\n])[ \t]{0,99}(?:-[ ])?\Z")
 _STATEMENTS: Final = frozenset({"if", "elif", "while", "with", "class", "match", "case"})
 _literal: Final = re.compile(r"(?:None|null|nil|undefined|true|false|True|False)(?![\w.~+/=-])")
 _brackets: Final = re.compile(r"[\[({](?:[^\[\](){}\r\n]*[\])}]|[^\r\n]*)")
-# By quote: matches the rest of the quotation with name and value, or for "" of the line.
+# For each kind of quote, a pattern that matches up to the next quote of this kind.  All patterns
+# stop at a line end or a backslash; the pattern for "" does not stop at quotes.
 _rest: Final = {quote: re.compile(rf"[^\r\n\\{quote}]*") for quote in ("", "'", '"')}
-# A value up to the next space, quote or delimiter; a comma is a delimiter if a name follows.
+# Matches a value without quotes, up to a space, a quote, ";" or "&".  A comma also ends the value
+# if a space, or another name with a value, follows the comma.
 _unquoted: Final = re.compile(r"""[^\s,;&"']*(?:,(?![\w.-]{1,64}[=:])[^\s,;&"']+)*""")
 _scheme: Final = re.compile(r"(?i)(?:basic|bearer|digest|negotiate|token|apikey)[ \t]+")
 _header: Final = re.compile(r"(?i)(?:authorization|cookies?)\Z")
@@ -76,12 +84,12 @@ _tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
 _tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
 
 
-#: The maximum number of characters of a name that are read, counted from its end.
+#: The maximum number of characters at the end of a name that are examined.
 _LONGEST_NAME: Final = 256
 
 
 def may_hold_pair(text: str) -> bool:
-    """Whether a text contains a separator such as "=" or ":".  Takes 0.1 µs."""
+    """Whether ``text`` contains a separator of a name and its value, such as "=" or ":"."""
     return (
         "=" in text
         or ":" in text
@@ -92,11 +100,11 @@ def may_hold_pair(text: str) -> bool:
 
 
 class Value(NamedTuple):
-    """The position in a text of the value that follows a secret name.
+    """The position in a text of the value that follows the name of a secret.
 
     Attributes:
-        start, end: the offsets between which the text is masked.
-        quote: the quote to add on both sides of the mask, so that JSON stays valid.
+        start, end: the text between these offsets is masked.
+        quote: the quote to add before and after the mask so that JSON stays valid, or "".
     """
 
     start: int
@@ -105,9 +113,9 @@ class Value(NamedTuple):
 
 
 def find_pairs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Value]:
-    """Yield each value that follows a name for which ``is_secret`` returns True.
+    """Yield the position of each value that follows a name for which ``is_secret`` returns True.
 
-    The values are in order and do not overlap.
+    The values are in the order of the text and do not overlap.
     """
     last = 0
     for match in search(_encoded_name if "%" in text else _name, text):
@@ -124,7 +132,7 @@ def _is_secret(match: re.Match[str], is_secret: Callable[[str], bool]) -> bool:
         name = unquote(name)
     if is_secret(name):
         return True
-    if word:  # "api key" is secret, "auth failed" is not
+    if word:  # "api key" is the name of a secret, but "auth failed" is not
         return not is_secret(word) and is_secret(f"{word} {name}")
     return _signature.search(name) is not None and _is_in_query(match)
 
@@ -133,11 +141,12 @@ def _is_in_query(match: re.Match[str]) -> bool:
     text, start = match.string, match.start()
     if start:
         return text[start - 1] in "?&"
-    return not any(blank in text for blank in " \t\r\n")  # the text may be a query string
+    # A text without blanks may be a query string.
+    return not any(blank in text for blank in " \t\r\n")
 
 
 def _value(text: str, match: re.Match[str]) -> Value:
-    """Return the bounds of the secret after a name.  They are equal if there is no secret."""
+    """Return the bounds of the value after a name; they are equal if nothing must be masked."""
     start = _start(text, match)
     quoted = quotation(text, start)
     if quoted:
@@ -160,7 +169,7 @@ def _value(text: str, match: re.Match[str]) -> Value:
 
 
 def _start(text: str, match: re.Match[str]) -> int:
-    """Return the offset where the value starts, which may be in a line below its name."""
+    """Return the offset where a value starts, which may be in the line below its name."""
     start = match.end()
     if text[start : start + 1] not in _LINE_ENDS or not (match["colon"] or match["comma"]):
         return start
@@ -181,14 +190,16 @@ def _end_of_header(text: str, match: re.Match[str], start: int) -> int:
 
 
 def end_of_quotation(text: str, quote: str, position: int) -> int:
-    """Return the position of the closing quote, or the end of a truncated text."""
+    """Return the offset of the closing quote, or ``len(text)`` if the text was truncated."""
     while (found := text.find(quote, position)) >= 0:
         before = found
         while text[before - 1] == "\\":
             before -= 1
-        # In JSON inside JSON, each level doubles the backslashes and adds one to each quote.
+        # For JSON inside a JSON string, each level of nesting doubles the backslashes and puts
+        # one more backslash before each quote.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
-            # A repr of JSON doubles the backslashes, so a quote before a letter is escaped too.
+            # A ``repr`` of JSON doubles the backslashes before an escaped quote.  So a quote that
+            # follows a backslash and precedes a letter does not end the string.
             before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
         ):
             return found
@@ -197,11 +208,10 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
 
 
 def _end_of_member(text: str, start: int, escapes: int = 0) -> int:
-    """Return the end of a value that follows a name in quotes, as in JSON.
+    """Return the end of a value whose name is in quotes, as in JSON.
 
-    The value may have several lines, and a truncated text may end inside it.
-    ``escapes`` is the number of backslashes before each quote: 1 for JSON inside a
-    JSON string.
+    The value may have several lines, and a truncated text may end inside the value.
+    ``escapes`` is the number of backslashes before each quote: 1 for JSON inside a JSON string.
     """
     depth, quote = 0, ""
     for match in _structure.finditer(text, start):
@@ -235,6 +245,6 @@ def _end_unquoted(text: str, start: int) -> int:
 
 
 def _is_tuple(text: str, match: re.Match[str], end: int) -> bool:
-    """Whether a name and its value are in brackets, as in a header: ``(b'cookie', b'a=b')``."""
+    """Whether a name and its value form a pair in brackets, such as ``(b'cookie', b'a=b')``."""
     before = text[max(match.start() - 8, 0) : match.start()]
     return bool(_tuple_start.search(before) and _tuple_end.match(text, end))

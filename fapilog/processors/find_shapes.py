@@ -1,7 +1,8 @@
-"""Finds secrets by their shape in a message, a URL or a traceback.
+"""Finds secrets that have a certain shape, such as API keys, in any text.
 
-Each rule finds one shape, and only the secret part of a match is masked.  Every
-pattern takes linear time, so that no text can stall the worker.
+Each ``Rule`` finds secrets of one shape, and only the secret part of a match is masked.  The
+time of every pattern is linear in the length of the text, so that no text can block the worker
+thread for long.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Rule:
-    """One shape of secrets.
+    """Finds secrets of one shape, such as API keys or passwords in URLs.
 
     Attributes:
-        name: the name under which masked values are counted.
-        triggers: texts in lower case; every match contains a trigger, in any case.
-        pattern: the pattern, with a group ``secret`` if ``locate`` is the default.
-        locate: the function that returns the start and end of the secret in a match,
-            or None if the match is not a secret.
+        name: the name of the counter for the values that this rule masks.
+        triggers: texts in lower case.  Every match contains at least one of them, in upper or
+            lower case, so other texts are not searched.
+        pattern: the regular expression.  It has a group ``secret`` if ``locate`` is the
+            default.
+        locate: the function that returns the start and end of the secret in a match, or None if
+            the match is not a secret.
     """
 
     name: str
@@ -36,7 +39,10 @@ class Rule:
     locate: Callable[[re.Match[str]], Span | None] = lambda match: match.span("secret")
 
     def find(self, text: str, lowered: str) -> list[Span]:
-        """Return the bounds of each secret in ``text``, whose lower-case copy is ``lowered``."""
+        """Return the start and end of each secret in ``text``.
+
+        ``lowered`` is ``text`` in lower case.
+        """
         if not any(trigger in lowered for trigger in self.triggers):
             return []
         spans = map(self.locate, search(self.pattern, text))
@@ -44,7 +50,7 @@ class Rule:
 
 
 def _bearer(match: re.Match[str]) -> Span | None:
-    """Distinguish a token from an ordinary word after "bearer", such as "token".
+    """Return the start and end of the token after "bearer", or None for a word such as "token".
 
     Source: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
     """
@@ -54,8 +60,9 @@ def _bearer(match: re.Match[str]) -> Span | None:
 
 
 def _basic(match: re.Match[str]) -> Span | None:
-    """Distinguish ``Basic dXNlcjpwYXNz`` from "basic training": base64 is not a plain word.
+    """Return where the credentials in ``Basic dXNlcjpwYXNz`` are, or None for "basic training".
 
+    Credentials are encoded in base64, so they do not look like an ordinary word.
     Source: https://www.rfc-editor.org/rfc/rfc7617#section-2
     """
     word = match["secret"]
@@ -64,8 +71,9 @@ def _basic(match: re.Match[str]) -> Span | None:
 
 
 def _json_web_token(match: re.Match[str]) -> Span | None:
-    """Find a token by the start of its header: ``{"`` becomes ``eyJ`` in base64.
+    """Return the start and end of a JSON web token, or None if there is no such token.
 
+    A token begins with ``eyJ``, because its header begins with ``{"``, encoded in base64.
     Source: https://www.rfc-editor.org/rfc/rfc7515#section-7.1
     """
     header = match["header"]
@@ -76,16 +84,19 @@ def _json_web_token(match: re.Match[str]) -> Span | None:
 
 
 def _end_of_key(match: re.Match[str]) -> Span | None:
-    """Find the lines before the end line of a private key whose first lines were cut off."""
+    """Return the start and end of a private key whose first lines were cut off.
+
+    ``match`` is the start of the ``-----END`` line after the key.
+    """
     text = match.string
     end = start = match.start()
     longest = 0
     while line := _line_of_key.search(text, max(start - _WIDEST_LINE, 0), start):
         size = line.end("line") - line.start("line")
         if start < end and size < _SHORTEST_LINE:
-            break  # only the last line of a key is short
+            break  # only the last line of a key may be short
         longest = max(longest, size)
-        # The n of an escaped line end (\n) looks like base64, but does not belong to the line.
+        # The n of an escaped line end (\n) looks like base64, but does not belong to the key.
         start = line.start() + (text[line.start() - 1 : line.start()] == "\\")
     return (start, end) if longest >= _SHORTEST_LINE else None
 
@@ -96,7 +107,10 @@ _SHORTEST_LINE: Final = 40
 
 
 def _api_key(match: re.Match[str]) -> Span | None:
-    """Distinguish ``sk-proj-a1b2...`` from words with hyphens: a key contains a digit."""
+    """Return the start and end of an API key, or None for words with hyphens after "sk-".
+
+    A key that begins with "sk-" contains a digit.
+    """
     secret = match["secret"]
     is_words = secret.startswith("sk-") and not any(map(str.isdecimal, secret[:_DIGIT_WITHIN]))
     return None if is_words else match.span("secret")
@@ -106,7 +120,10 @@ _DIGIT_WITHIN: Final = 83
 
 
 def _path_segment(match: re.Match[str]) -> Span | None:
-    """Distinguish a one-time token, ``/verify/a8f7...``, from a word, ``/verify/settings``."""
+    """Return the start and end of a one-time token in a URL, or None for an ordinary word.
+
+    For example, ``/verify/a8f7c2d94e`` contains a token, but ``/verify/settings`` does not.
+    """
     secret = match["secret"]
     digits = sum(map(str.isdigit, secret))
     looks_random = digits >= _MANY_DIGITS or (digits and len(secret) >= _LONG_SEGMENT)
@@ -115,14 +132,14 @@ def _path_segment(match: re.Match[str]) -> Span | None:
 
 _MANY_DIGITS: Final = 3
 _LONG_SEGMENT: Final = 16
-#: One of these texts occurs in the path segment before a one-time token.
+#: The part of a URL path before a one-time token contains one of these texts.
 PATH_WORDS: Final = (
     "reset", "token", "invit", "magic", "verif", "confirm", "activat", "unsubscribe", "otp/",
 )  # fmt: skip
 
 
-# Prefixes of API keys, as documented by AWS, Google, GitHub, GitLab, Slack, Stripe,
-# OpenAI, Anthropic, SendGrid, npm, PyPI and Hugging Face.
+# The prefixes of API keys in lower case, as documented by AWS, Google, GitHub, GitLab, Slack,
+# Stripe, OpenAI, Anthropic, SendGrid, npm, PyPI and Hugging Face.
 _PREFIXES: Final = (
     "akia", "asia", "aiza", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox",
     "xapp-", "k_live_", "k_test_", "whsec_", "sk-", "sg.", "npm_", "pypi-", "hf_",
@@ -133,7 +150,8 @@ RULES: Final = (
     Rule(
         "private-key",
         ("private key",),
-        # If the text was truncated and has no end line, the key is the rest of the text.
+        # If the text was truncated before the END line, everything after the BEGIN line is
+        # secret.
         re.compile(
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?P<secret>.+?)(?:-----END|\Z)",
             re.DOTALL,
@@ -148,8 +166,9 @@ RULES: Final = (
     Rule(
         "url",
         ("://",),
-        # The password ends at the last @ before the path.  It may contain @ and, by
-        # mistake, a slash; but digits before a slash are a port.
+        # Matches the password in ``scheme://user:password@host``.  The password ends at the last
+        # @ before the path.  It may contain @ and, by mistake, a slash; but digits before a slash
+        # are a port.
         re.compile(
             r"""://[^\s/?\#:@\[\]"'<>]{0,256}:
             (?P<secret>[^\s/?\#"'<>]{1,256}|(?!\d{1,5}[/?\#])[^\s@"'<>]{1,128})@""",
@@ -167,7 +186,8 @@ RULES: Final = (
     Rule(
         "path",
         PATH_WORDS,
-        # A path segment that looks random, after a segment such as "reset" or "verify".
+        # Matches the text after a path segment such as "reset" or "verify".  The function
+        # ``_path_segment`` then decides whether the text looks random.
         re.compile(
             r"""(?i)/(?:[a-z]{1,16}[-_])?
             (?:reset|token|tokens|invite|invitation|magic|magiclink|magic-link|verify
@@ -211,16 +231,16 @@ RULES: Final = (
     ),
     Rule(
         "api-key",
-        (":aa",),  # a Telegram bot's number, then its key
+        (":aa",),  # in a Telegram token, ":AA" follows the bot's number
         re.compile(r"(?<!\d)\d{8,10}:(?P<secret>AA[\w-]{33})(?![\w-])"),
     ),
 )
 
 
 def may_hold_secret(text: str, lowered: str) -> bool:
-    """Whether a rule might find a secret in ``text``.  Takes half a microsecond.
+    """Whether a rule might find a secret in ``text``; ``lowered`` is ``text`` in lower case.
 
-    Searches for a single character are faster, so they come first.
+    A search for a single character is very fast, so most conditions begin with such a search.
     """
     return (
         "bearer" in lowered

@@ -1,7 +1,7 @@
-"""Drops records below a severity, on the worker.
+"""A processor that drops records below a severity.
 
-Loggers and bridges check their levels before they make a record; this filter
-checks the severity that the earlier processors have set.
+A logger checks its level before it creates a record.  This processor runs later, so it checks
+the severity that earlier processors may have changed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _MAX_CACHED: Final = 4096
 
 
 class LevelFilter:
-    """Keeps records at or above a severity and drops records below it.
+    """Drops records whose severity is below a minimum.
 
-    A record with an unspecified severity (number 0) is kept, as the OpenTelemetry
+    A record with an unspecified severity (number 0) is not dropped, as the OpenTelemetry
     specification requires for ``minimum_severity``
     (https://opentelemetry.io/docs/specs/otel/logs/sdk/#loggerconfig).
 
-    Does not block; never raises.  Only one worker may call it.
+    Does not block; never raises.  Only one worker thread may call it.
 
     Args:
-        min_severity: the lowest severity that is kept: a name such as
-            ``"info"``, a ``Severity``, or a level of :mod:`logging`; ``"off"`` drops all.
-        loggers: the lowest severities by logger name.  The severity of ``a``
-            also applies to ``a.b``, unless ``a.b`` has its own.
+        min_severity: the lowest severity that is not dropped: a name such as ``"info"``, a
+            ``Severity``, or a level of :mod:`logging`; ``"off"`` drops all records.
+        loggers: the minimum severity by logger name.  The minimum for ``a`` also applies to
+            ``a.b``, unless ``loggers`` contains ``a.b``.
 
     Raises:
         ConfigurationError: a severity is not valid, or a logger name is not a string.
@@ -50,7 +50,7 @@ class LevelFilter:
         self._lowest = lru_cache(_MAX_CACHED)(lambda name: inherited(name, by_name, default))
 
     def __call__(self, record: LogRecord) -> LogRecord | None:
-        """Return the record, or None to drop it."""
+        """Return ``record``, or None if its severity is too low."""
         number = record.severity_number
         return record if not number or number >= self._lowest(record.scope.name) else None
 

@@ -1,7 +1,7 @@
 """Searches long texts in pieces, and lets other threads run between two pieces.
 
-``re`` holds the interpreter's lock while it runs, so one search through a long text
-would stop every thread of the application.
+The module ``re`` holds the interpreter lock while it runs, so one search through a long text
+would block every other thread of the application.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from fapilog.process.give_way import give_way
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The number of characters in a piece.
+#: The number of characters in a piece of a text.
 PIECE: Final = 8192
-#: The number of characters past the end of a piece that a rule may read.
+#: The number of characters after a piece that a pattern may also read, because a match may begin
+#: in a piece and end after it.
 OVERLAP: Final = 1024
-#: Smaller values for users' patterns, which may take quadratic time.
+#: Smaller values of ``PIECE`` and ``OVERLAP`` for users' patterns, which may take quadratic time.
 SHORT_PIECE: Final = 1024
 SHORT_OVERLAP: Final = 512
 _blank: Final = re.compile(r"\s")
@@ -32,12 +33,12 @@ def search(
     *,
     whole: bool = True,
 ) -> Iterator[re.Match[str]]:
-    """Yield the matches of a pattern that do not overlap, in order.
+    """Yield the matches of ``pattern`` in ``text`` in order; they do not overlap.
 
-    The text is searched in pieces of ``piece`` characters; each search reads ``overlap``
-    characters past the end of its piece.  With long pieces, the pattern must match in
-    linear time.  If ``whole``, a match that reaches the last character read is matched
-    again without a limit, because it may be longer.
+    The text is searched in pieces of ``piece`` characters.  Each search may also read
+    ``overlap`` characters after its piece.  If pieces are long, the pattern must match in
+    linear time.  If ``whole`` is True, a match that reaches the last of these characters is
+    tried again without this limit, because it may be longer.
     """
     size = len(text)
     if size <= piece:
@@ -66,8 +67,8 @@ def search_bounded(
 ) -> Iterator[tuple[int, int]]:
     """Yield the start and end of a group in each match of a user's pattern, without overlap.
 
-    A match ends at most ``SHORT_OVERLAP`` characters after its piece.  If the group
-    ends exactly there, the secret may be longer, so its end is moved to the next
+    A match ends at most ``SHORT_OVERLAP`` characters after its piece.  If the group ends
+    exactly at this limit, the secret may be longer, so the yielded end is moved to the next
     space or line end.
     """
     last = 0

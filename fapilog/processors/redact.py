@@ -1,8 +1,8 @@
-"""Masks secrets in a record, on the worker, before any sink gets the record.
+"""Masks the secrets in a record before any sink receives the record.
 
-Nearly all records contain no secret.  So :meth:`RedactProcessor.glance` searches the
-texts of many records at once, which is fast.  Records that this search does not clear
-are examined one by one.
+Nearly all records contain no secret.  So :meth:`RedactProcessor.glance` first searches the
+texts of many records together, which is fast.  If this search finds a possible secret, the
+records are examined one by one.
 """
 
 from __future__ import annotations
@@ -42,21 +42,25 @@ if TYPE_CHECKING:
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
-#: Limits that no record exceeds.
+#: Limits that are so large that no record exceeds them.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
-#: The maximum size in bytes of the texts that one search reads; the search blocks all threads.
+#: The maximum total size, in bytes, of the texts that are searched together.  The limit is needed
+#: because a search blocks all other threads.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
 _MAX_NAME: Final = 128
-# The keys of the name and of its value in {"name": "authorization", "value": "..."}.
+# In a dict such as {"name": "authorization", "value": "..."}, these are the possible keys of the
+# field's name and of the field's value.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
-# Endings of keys whose value is a list of names, as in {"required": ["password", "email"]}.
+# Endings of keys whose value is a list of field names, not of secrets, such as {"required":
+# ["password", "email"]}.
 _LIST_NAMES: Final = ("s", "required", "missing", "include", "exclude", "only", "loc")
 _words: Final = re.compile(r"""[^\s"'=:,;&?/@(){}\[\]]{3,}""").findall
 _plain_word: Final = re.compile("[a-z]+(?:_[a-z]+)*").fullmatch
-# {"type": "...", "loc": ["body", "password"], "input": "..."}: pydantic's description of a
-# value that did not validate.
+# pydantic describes an invalid value as {"type": "...", "loc": ["body", "password"], "input":
+# "..."}.  Its ``loc`` is the path to the value; ``input``, ``msg`` and ``ctx`` may contain the
+# value.
 _LOCATION: Final = "loc"
 _INPUT_KEYS: Final = frozenset({"input", "msg", "ctx"})
 _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
@@ -65,33 +69,30 @@ _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 class RedactProcessor:
     """Masks secrets in all texts of a record.
 
-    The texts are in the body, the attributes, the logger's name, version and schema
-    URL, the event name and the severity text.
+    The texts are in the body, the attributes, the logger's name, version and schema URL, the
+    event name and the severity text.
 
-    The values of secret names are masked at any depth, also in lists of pairs,
-    in lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In
-    texts, including exception messages and stack traces, the processor masks
-    credentials in URLs and headers, tokens and keys of known shapes, private
-    keys, and values after secret names.  Only the secret part of a text is
-    masked.  None and booleans are never masked.
+    The values of fields with secret names are masked at any depth, also in lists of pairs, in
+    lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In texts, including
+    exception messages and stack traces, the processor masks credentials in URLs and headers,
+    private keys, tokens and API keys, and values after secret names.  Only the secret part of a
+    text is masked.  None and booleans are never masked.
 
-    Does not block.  If it raises, which only a defect of fapilog can cause, the
-    pipeline masks the whole record.  Only one worker may call it; any thread may
-    read the counts.
+    Does not block.  If it raises, which only a defect of fapilog can cause, the pipeline masks
+    the whole record.  Only one worker thread may call it; any thread may read ``redacted`` and
+    ``counts``.
 
     Args:
-        fields: the names of fields that hold secrets, in any spelling that shows
-            where each word begins; they replace
-            :data:`~fapilog.processors.field_names.DEFAULT_FIELDS`.
-        extra_fields: the names of fields in addition to ``fields``.
-        patterns: the regular expressions of further secrets.  If a pattern has a
-            group named ``secret``, only the group is masked, else the whole
-            match.  Each pattern costs a search through every text.  In a long
-            text a pattern reads at least 512 characters from the start of a
-            match; a match that may be longer is masked up to the next space or
-            line end.
-        allow: the names of fields that are not masked because of their names; their
-            values are still searched for secrets of known shapes.
+        fields: the names of secret fields, in any spelling that shows where each word begins;
+            they replace :data:`~fapilog.processors.field_names.DEFAULT_FIELDS`.
+        extra_fields: the names of secret fields in addition to ``fields``.
+        patterns: regular expressions that match further secrets.  If a pattern has a group
+            named ``secret``, only the group is masked, otherwise the whole match.  Each pattern
+            costs a search through every text.  In a long text, a pattern reads at least 512
+            characters from the start of a match; a match that may be longer is masked up to the
+            next space or line end.
+        allow: the names of fields that are not masked because of their names; their values are
+            still searched for secrets such as API keys.
         mask: the ASCII text that replaces a secret.
 
     Raises:
@@ -115,7 +116,8 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # The names of attributes and keys that contain no secret, each with its attribute_size().
+        # A cache: names of attributes and keys that contain no secret, each with its
+        # attribute_size().
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
         self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
@@ -127,7 +129,7 @@ class RedactProcessor:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """The number of values that have been masked, by rule."""
+        """The number of values that have been masked, by the name of the rule."""
         return self._counts.copy()
 
     def __call__(self, record: LogRecord) -> LogRecord:
@@ -158,20 +160,20 @@ class RedactProcessor:
     def glance(
         self, records: Sequence[LogRecord], headers: Sequence[int | None], limits: Limits
     ) -> None:
-        """Set the ``size`` of each record that needs no change, as ``values.normalise`` would.
+        """Set the ``size`` of each record that contains no secret and needs no other change.
 
-        The size of the other records stays 0.  All texts are searched together,
-        which is fast.  Never raises.
+        The value is the size that ``fapilog.values.normalise`` would set.  The size of the
+        other records stays 0.  All texts are searched together, which is fast.  Never raises.
 
         :meta private:
 
         Args:
             records: the records, whose size is 0.
-            headers: one entry per record.  None means that a logger made the record,
-                without an event name.  Otherwise the entry is the number of bytes of
-                text outside the body and the attributes, or -1 if the record must be
-                examined on its own.
-            limits: the bounds of one record.
+            headers: one value per record.  It is None if a logger made the record, without an
+                event name.  Otherwise it is the number of bytes of text outside the body and
+                the attributes, or -1 if a field is invalid and the record must be examined
+                separately.
+            limits: the size limits of one record.
         """
         if self._patterns:
             return
@@ -204,14 +206,16 @@ class RedactProcessor:
         return self._mapping(_plain_attributes(mapping))
 
     def mask_message(self, message: str, values: Iterable[object]) -> str:
-        """Return the message of an error, with masked secrets.  Counts nothing.
+        """Return the message of an error with its secrets masked.
+
+        The masked values are not added to ``counts``.
 
         :meta private:
 
         Args:
             message: the message of any error.
-            values: the body and the attributes of the record that caused the error.  If
-                a secret in these values also occurs in the message, it is masked there.
+            values: the body and the attributes of the record that caused the error.  If a
+                secret in these values also occurs in the message, it is masked there.
         """
         counts = self._counts.copy()
         plain = [_plain(value) for value in values]
@@ -222,13 +226,14 @@ class RedactProcessor:
         self._counts.update(counts)
         return message
 
-    # ---- the names of logger, event and severity
-
     def _has_clear_header(self, record: LogRecord) -> bool:
         return self._is_clear_name(record.event_name) and self._is_clear_name(record.severity_text)
 
     def _is_clear_name(self, name: str) -> bool:
-        """Whether a name contains no secret.  Such names are cached, because they occur often."""
+        """Whether ``name`` contains no secret.
+
+        Names without a secret are cached, because the same names occur often.
+        """
         if name in self._clear_names:
             return True
         if self._patterns or self._is_suspect(name):
@@ -240,16 +245,14 @@ class RedactProcessor:
         return True
 
     def _name(self, name: Any) -> str:
-        text = name if type(name) is str else plain_name(name)  # it may be a member of an Enum
+        text = name if type(name) is str else plain_name(name)  # the name may be an Enum member
         return text if self._is_clear_name(text) else self._text(text)
 
     def _mask_scope(self, scope: Scope) -> Scope:
-        """Return a masked copy of the scope, or the scope itself if its names hold no secret."""
+        """Return ``scope``, or a masked copy if the texts of ``scope`` contain a secret."""
         texts = [scope.name, scope.version, scope.schema_url]
         name, version, url = masked = [self._name(text) for text in texts]
         return scope if masked == texts else Scope(name, version, url, scope.attributes)
-
-    # ---- the search for secrets
 
     def _look_closer(self, record: LogRecord) -> None:
         record.body = _plain(record.body)
@@ -259,7 +262,7 @@ class RedactProcessor:
             record.attributes = self._mapping(record.attributes)
 
     def _is_clear(self, *values: AnyValue) -> bool:
-        """Return whether plain values contain no secret.  Searches all their texts at once."""
+        """Return whether ``values`` contain no secret.  Searches all their texts together."""
         texts: list[str] = []
         rest: list[Any] = [*values]
         while rest:
@@ -289,7 +292,7 @@ class RedactProcessor:
         )
 
     def _are_harmless(self, names: Iterable[str]) -> bool:
-        """Whether no name in ``names`` is the name of a secret or contains a secret."""
+        """Whether each name contains no secret and is not the name of a secret field."""
         harmless = self._harmless
         for name in names:
             if name in harmless:
@@ -317,12 +320,13 @@ class RedactProcessor:
         return type(name) is str and self._fields.is_secret(name)
 
     def _is_secret_location(self, location: object) -> bool:
-        """Whether a secret name is in ``loc``, pydantic's path to a value that did not validate."""
+        """Whether ``location``, pydantic's path to a value, contains the name of a secret."""
         if type(location) is str:
             return self._fields.is_secret_path(location)
         return type(location) is list and any(map(self._is_secret_name, location))
 
-    # ---- masking: returns new values, because other records may share the old values
+    # The methods below return masked copies, because several records may share the original
+    # value.
 
     def _value(self, value: Any) -> Any:
         kind = type(value)
@@ -339,7 +343,7 @@ class RedactProcessor:
         return value
 
     def _list(self, items: list[Any]) -> list[Any]:
-        """Mask secrets in the items, and the item after an option such as ``--password``."""
+        """Mask secrets in ``items``, and the item after an option such as ``--password``."""
         masked: list[Any] = []
         named = False
         for item in items:
@@ -416,12 +420,13 @@ def redactor_of(settings: Settings) -> RedactProcessor | None:
 def mask_record(record: LogRecord, reason: str) -> None:
     """Replace the body and every attribute value of a record, in place.  Never raises.
 
-    Used after a processor has failed, because the record may still contain secrets.
+    Used after a processor has raised an exception, because the record may still contain
+    secrets.
 
     Args:
         record: the record.
-        reason: the text of the attribute ``fapilog.masked``; it must not
-            contain a value of the record.
+        reason: the text of the attribute ``fapilog.masked``; it must not contain a value of the
+            record.
     """
     record.body = MASK
     names = record.attributes if isinstance(record.attributes, dict) else ()
@@ -429,7 +434,10 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _hidden(value: Any, masked: Any) -> Iterator[str]:
-    """Yield the texts of ``value`` that are masked in its copy ``masked``, whole and as words."""
+    """Yield the texts in ``value`` that differ in ``masked``, and the words that were masked.
+
+    ``masked`` is the copy of ``value`` in which the secrets are masked.
+    """
     kind = type(value)
     if kind is type(masked) and kind in {dict, list}:
         both = (value.values(), masked.values()) if kind is dict else (value, masked)
@@ -441,7 +449,7 @@ def _hidden(value: Any, masked: Any) -> Iterator[str]:
     elif value != masked:
         text = value.decode("latin-1") if kind is bytes else str(value)
         yield text
-        yield repr(text)[1:-1]  # as a quotation in the message contains it
+        yield repr(text)[1:-1]  # for messages that contain the repr() of the text
         if isinstance(masked, str):
             yield from set(_words(text)) - set(_words(masked))
 
@@ -456,7 +464,7 @@ def _is_names(name: str, value: Any) -> bool:
 
 
 def _plain(value: Any) -> AnyValue:
-    """Return ``value``, or its snapshot if it contains anything but plain types."""
+    """Return ``value`` if it contains only built-in types, otherwise a copy that does."""
     if type(value) in SCALARS:
         return value  # type: ignore[no-any-return]
     try:

@@ -1,14 +1,19 @@
-r"""Refuses users' regular expressions that can take exponential time.
+r"""Rejects users' regular expressions that can take exponential time.
 
-``re`` backtracks.  A pattern such as ``(a+)+$`` takes time that doubles with
-every character, and no signal handler runs during that time.
+The module ``re`` uses backtracking.  For a pattern such as ``(a+)+$``, every additional
+character of the text can double the time, and no signal handler runs during that time.
 
-The check reads the parsed pattern and estimates in how many ways it can match
-the same text.  A repeat counts as one way per possible number of repetitions, if the
-rest of the pattern can begin with the same characters.  The ways of alternatives are
-added if these can begin with the same characters.  The ways of a repeated group are
-multiplied.  Two adjacent repeats of the same characters are refused if both can match
-many times and the rest of the pattern can fail.
+The class ``_Check`` reads the parsed pattern and estimates in how many ways it can match the
+same text:
+
+- A repeat such as ``a*`` has one way per possible number of repetitions, if the pattern after
+  it can begin with the same characters.
+- The ways of alternatives such as ``a|ab`` are added, if the alternatives can begin with the
+  same characters.
+- If a group is repeated, its ways are multiplied for each repetition.
+
+A pattern with too many ways is rejected.  Two adjacent repeats of the same characters, such as
+``a*a*``, are also rejected if both can match many times and the pattern after them can fail.
 """
 
 from __future__ import annotations
@@ -32,12 +37,14 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: A repeat is wide if it can match more often than this.  At most this many lengths count.
+#: A repeat is called wide if it can match more than 64 times.  At most 64 possible numbers of
+#: repetitions are counted for each repeat.
 _WIDE: Final = 64
-#: The maximum number of ways in which a pattern may match one text.  Two adjacent repeats
-#: of ``_WIDE`` lengths each reach this number.
+#: The maximum number of ways in which a pattern may match the same text.  Two adjacent repeats
+#: with ``_WIDE`` possible lengths each have exactly this number of ways.
 _MOST_WAYS: Final = _WIDE * _WIDE
-#: Characters that the check tries: all of ASCII, and examples of the other kinds.
+#: The characters with which the check tests a pattern: all of ASCII, and examples of other
+#: letters, spaces and digits.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
 _CHARACTERS: Final = {op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN}
@@ -50,8 +57,8 @@ def checked_patterns(option: str, patterns: Any) -> tuple[re.Pattern[str], ...]:
     """Return the compiled patterns.
 
     Raises:
-        ConfigurationError: a pattern is not a regular expression for text, or
-            can take exponential time.  The message names the ``option``.
+        ConfigurationError: a pattern is not a regular expression for ``str``, or can take
+            exponential time.  The message contains ``option``, the name of the option.
     """
     if isinstance(patterns, (str, bytes, re.Pattern)):
         msg = f"{option} must be a list of regular expressions, not a single one"
@@ -80,22 +87,24 @@ def _checked(option: str, pattern: Any) -> re.Pattern[str]:
 
 
 class _Check:
-    """Estimates in how many ways ``re`` may try to match one text."""
+    """Estimates in how many ways a pattern can match the same text."""
 
     def __init__(self, tree: Any) -> None:
         self._state = tree.state
-        # Also try the pattern's own characters: the repr of the tree contains their codes.
+        # The check also tests the characters in the pattern; the repr of the parsed pattern
+        # contains their codes.
         codes = map(int, re.findall(r"\d+", repr(tree)))
         self._sample = _SAMPLE.union(chr(code) for code in codes if code <= sys.maxunicode)
 
     def ways(self, nodes: list[Any], follow: Chars = _NONE, *, fails: bool = False) -> int:
-        """Return in how many ways nodes can match one text; stop counting above ``_MOST_WAYS``.
+        """Return in how many ways ``nodes`` can match the same text.
+
+        The count stops above ``_MOST_WAYS``.
 
         Args:
-            nodes: the parsed sequence of pattern elements.
+            nodes: the parsed elements of a sequence in the pattern.
             follow: the characters that may come after the sequence.
-            fails: whether the match can fail after the sequence, so that ``re``
-                tries the other ways.
+            fails: whether the match can fail after the sequence, so that ``re`` tries all ways.
         """
         ways = 1
         nodes = [*_flat(nodes)]
@@ -122,7 +131,8 @@ class _Check:
             return _MOST_WAYS + 1
         again = most > 1
         inner = self.ways(body, after | chars if again else after, fails=fails or again)
-        # Each number of repetitions is one way if the next nodes can match the same text.
+        # Each number of repetitions is a separate way if the next nodes can match the same
+        # characters.
         lengths = min(most - least + 1, _WIDE) if shares else 1
         return int(min(inner, _MOST_WAYS + 1) ** min(most, _WIDE) * lengths)
 
@@ -131,7 +141,7 @@ class _Check:
         return sum(ways) if fails and self._can_overlap(branches, after) else max(ways)
 
     def _can_overlap(self, branches: list[list[Any]], after: Chars) -> bool:
-        """Whether two of the alternatives can begin with the same characters."""
+        """Whether two of ``branches`` can match the beginning of the same text."""
         seen = starts = _NONE
         texts: list[str] = []
         for nodes in branches:
@@ -145,22 +155,27 @@ class _Check:
             if first & seen:
                 return True
             seen |= first
-        # If one literal alternative begins with another, both can match.
+        # Two literal alternatives can match the same text if the shorter is a prefix of the
+        # longer.
         pairs = itertools.pairwise(sorted(texts))
         return bool(seen & starts) or any(longer.startswith(text) for text, longer in pairs)
 
     def _wide_neighbour(self, rest: list[Any]) -> Chars | None:
-        """Return the first characters of a wide repeat if ``rest`` can begin with it, else None."""
+        """Return the possible first characters of a wide repeat at the start of ``rest``, or None.
+
+        A repeat is wide if it can match more than ``_WIDE`` times.  Optional nodes may precede
+        it.
+        """
         for place, (kind, value) in enumerate(rest):
             if kind in _REPEATS and value[1] > _WIDE:
-                # After a wide repeat the match can fail only if another node must match.
+                # After this repeat, the match can fail only if a later node is not optional.
                 return self._first(list(value[2])) if _can_fail(rest[place + 1 :]) else None
             if not self._is_nullable([(kind, value)]):
                 return None
         return None
 
     def _first(self, nodes: list[Any]) -> Chars:
-        """Return the characters with which a match of a sequence can begin."""
+        """Return the characters with which a match of ``nodes`` can begin."""
         found: Chars = _NONE
         for node in nodes:
             found |= self._first_of(*node)
@@ -177,13 +192,13 @@ class _Check:
         return _NONE.union(*(self._first(part) for part in _parts(value)))
 
     def _is_nullable(self, nodes: list[Any]) -> bool:
-        """Whether a sequence of nodes can match the empty text."""
+        """Whether ``nodes`` can match the empty string."""
         least, _ = parser.SubPattern(self._state, nodes).getwidth()
         return bool(least == 0)
 
 
 def _parts(value: Any) -> Iterator[list[Any]]:
-    """Yield the sequences of nodes that the value of a node contains."""
+    """Yield the sequences of nodes inside ``value``, which is the second item of a parsed node."""
     if isinstance(value, parser.SubPattern):
         yield value.data
     elif isinstance(value, (tuple, list)):
@@ -192,7 +207,7 @@ def _parts(value: Any) -> Iterator[list[Any]]:
 
 
 def _flat(nodes: list[Any]) -> Iterator[Any]:
-    """Yield the nodes of a sequence, with each group replaced by its nodes."""
+    """Yield ``nodes``, with each group replaced by the nodes inside the group."""
     for kind, value in nodes:
         if kind is op.SUBPATTERN:
             yield from _flat(list(value[-1]))
@@ -201,5 +216,5 @@ def _flat(nodes: list[Any]) -> Iterator[Any]:
 
 
 def _can_fail(nodes: list[Any]) -> bool:
-    """Whether a sequence can fail to match, because one of its nodes is not an optional repeat."""
+    """Whether ``nodes`` can fail to match, because at least one node is not an optional repeat."""
     return any(kind not in _REPEATS or value[0] for kind, value in nodes)
