@@ -31,7 +31,7 @@ class Batch:
         born: the monotonic time at which the oldest record arrived; 0.0 if unknown.
         frames: the entries of the spool on disk that contain the same records, in order.
         unacked: the number of records that need not be sent again, but are still in ``frames``.
-        portions: the number of portions of a :class:`Backlog` from which the batch was made.
+        portions: the number of portions of a ``Backlog`` from which the batch was made.
         held: the number of bytes of the backlog's capacity that the batch still occupies.
         parts: the batches that are still to be sent: this batch itself, or the smaller batches
             into which it was split.  Empty before this batch is in flight.

@@ -1,7 +1,7 @@
 """Routes and encodes records, and puts them into a sink's backlog, a queue in memory.
 
 All of this happens on the pipeline's worker thread.  At the deadline of a shutdown, the worker
-thread may still be inside a slow encoder, so :class:`Intake` stores which records the thread is
+thread may still be inside a slow encoder, so ``Intake`` stores which records the thread is
 processing.  A lock ensures that each of these records is counted once: either the worker thread
 puts the record into the backlog, or :meth:`Intake.close` returns the record's severity number
 and the caller counts the record as dropped.

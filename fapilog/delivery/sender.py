@@ -127,7 +127,8 @@ class Delivery(ABC):
         sink: the opened sink.
         name: the sink's name, used in messages.
         retry: the policy for the waits between attempts.
-        probe_timeout: the argument ``probe_timeout`` of :class:`Circuit`, in seconds.
+        probe_timeout: the seconds after which another thread may send a probe; see
+            :class:`Circuit`.
 
     Attributes:
         circuit: the circuit that decides when a thread may send.

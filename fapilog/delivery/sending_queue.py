@@ -152,7 +152,7 @@ class SendingQueue:
         return self.worker.has_thread() and (spooling is None or spooling.worker.has_thread())
 
     def start_end(self) -> None:
-        """Limit the total time of all later waits for space in the backlog to ``block_timeout``."""
+        """Limit the sum of all later waits for space in the backlog to ``block_timeout``."""
         self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
     def start_close(self, deadline: float) -> None:

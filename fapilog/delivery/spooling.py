@@ -229,7 +229,7 @@ class Spooling:
     def _write_rest(self, batch: Batch) -> bool:
         """Write an in-flight batch's remaining records to disk.  Return False if this fails."""
         rest = batch.rest()
-        self._state.unacked += len(rest)  # avoids counting the copies in both frames
+        self._state.unacked += len(rest)  # two frames now contain them, but they count once
         frame = self._write(rest, is_in_flight=True)
         if frame is not None:
             self._state.acknowledge(batch)
@@ -267,8 +267,8 @@ class Spooling:
     def _write_the_end(self) -> None:
         """Write all records that are still to be sent to disk, before the spool is closed.
 
-        If the backend has already accepted some records of a frame (a batch on disk), the frame
-        is replaced by a frame with the other records, so that no process sends duplicates.
+        If the backend has already accepted some records of a frame (a batch on disk), a frame
+        with the other records replaces it, so that no process sends duplicates.
         """
         self._announce_adopted()
         self._state.no_write_before = 0.0

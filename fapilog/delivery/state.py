@@ -32,7 +32,7 @@ _LOOK: Final = 0.1
 #: The fraction of the time limit of a shutdown that is reserved for writing the remaining records
 #: to disk.
 _RESERVE: Final = 0.2
-#: The longest time that a shutdown reserves for writing the remaining records to disk, in seconds.
+#: The longest time that is reserved for writing the remaining records to disk, in seconds.
 _MAX_RESERVE: Final = 1.0
 #: The maximum number of attempts to read two counters without a change between the two reads.
 _LOOKS: Final = 5
@@ -63,8 +63,8 @@ class DeliveryState(Delivery):
     def __init__(self, sink: Sink[Any], name: str, options: DeliveryOptions) -> None:
         super().__init__(sink, name, options.retry, 2 * options.export_timeout)
         self.options = options
-        # All threads together send at most half of the backlog's capacity at a time.  The other
-        # half is enough for a full batch, so a full backlog always contains a full batch.
+        # At any time, at most half of the backlog's capacity is being sent.  The other half is
+        # enough for a full batch, so a full backlog always contains a full batch.
         most = options.capacity // (2 * getattr(sink, "concurrency", 1)) + 1
         self.limits = replace(sink.limits, size=min(sink.limits.size, most))
         self.ledger = SinkLedger()
@@ -80,7 +80,7 @@ class DeliveryState(Delivery):
 
     @property
     def may_write(self) -> bool:
-        """Whether the sink has a spool, and no write to it has failed in the last second."""
+        """Whether the sink has a spool without a failed write in the last second."""
         return self.spool is not None and monotonic() >= self.no_write_before
 
     @property
@@ -307,7 +307,7 @@ class DeliveryState(Delivery):
         """Drop and count every record that is still to be sent and is not on disk.
 
         Args:
-            left: the severity numbers of the records that :meth:`Intake.close` returned.
+            left: the severity numbers of the records that ``Intake.close()`` returned.
         """
         with self.lock:
             for batch in [one for one in self.in_flight if not one.is_on_disk]:
