@@ -1,6 +1,6 @@
 """Decides whether a record may enter a bounded queue.
 
-The class is used for the pipeline's queue and for each sink's backlog.  Some space of a queue
+``Admission`` is used for the pipeline's queue and for each sink's backlog.  Some space of a queue
 is reserved for severe records, so less severe records are refused before the queue is full.  A
 queued record is never removed to make space for another record.
 """

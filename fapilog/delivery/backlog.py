@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fapilog.protocols import BatchLimits
     from fapilog.spool import Frame
 
-#: The bytes of memory per record that are added to the size of the record's text.
+#: An estimate of the memory that each record needs in addition to its text, in bytes.
 ITEM_OVERHEAD: Final = 256
 
 
@@ -55,7 +55,7 @@ class Batch:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether the spool contains, on disk, all records of the batch that are to be sent."""
+        """Whether all records of the batch that are still to be sent are in the spool on disk."""
         return bool(self.frames) and not any(frame.is_lost for frame in self.frames)
 
     def cut(self) -> None:
@@ -130,7 +130,7 @@ class Backlog:
 
     @property
     def waiting_since(self) -> float:
-        """The monotonic time at which the oldest waiting record arrived, or 0.0 if empty."""
+        """The monotonic time when the oldest waiting record arrived, or 0.0 if no record waits."""
         try:
             return self._portions[0].born
         except IndexError:

@@ -71,8 +71,8 @@ class Intake:
         self.patience = math.inf
         self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
-        self._done = 0  # how many records of _hand are queued, diverted or dropped
-        self._skipped = 0  # excluded records that are not yet added to the ledger
+        self._done = 0  # how many records of _hand are already processed
+        self._skipped = 0  # the number of excluded records to add to the ledger
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route selects for this sink.  Never raises."""
@@ -164,7 +164,8 @@ class Intake:
     def _empty_hand(self) -> list[int]:
         """Discard the records that :meth:`hand` stored, and return their severity numbers.
 
-        Records that were already put into the backlog, diverted or dropped are not included.
+        Records that were already put into the backlog, passed to the fallback sink or dropped are
+        not included.
         """
         self._count_skipped()
         left = [record.severity_number for record in self._hand[self._done :]]
@@ -173,7 +174,7 @@ class Intake:
 
     def _take(self, records: Sequence[LogRecord]) -> None:
         portion = self._encode(records)
-        # Up to this limit, records of every severity may enter, so one check for all is enough.
+        # Up to this limit, records of every severity may enter, so one check is enough for all.
         if portion and self._backlog.pending_bytes + portion.size <= self._admission.lowest:
             self._put(portion)
         else:
@@ -240,7 +241,7 @@ class Intake:
                 self._done += len(portion.items)
 
     def _pass_on(self, records: Sequence[LogRecord]) -> bool:
-        """Pass records to the fallback sink.  Return False if it does not accept them.
+        """Pass records to the fallback sink.  Return False if no fallback sink accepts them.
 
         After :meth:`close`, return True and do nothing, because the caller of :meth:`close`
         counts the records as dropped.

@@ -102,7 +102,7 @@ class SinkLedger:
 
     @property
     def settled(self) -> int:
-        """The number of records that need not be sent again, without those in ``overflow``."""
+        """The number of delivered, rejected and quarantined records, plus those in ``drops``."""
         return self.delivered + self.rejected + self.quarantined + self.drops.total
 
     def observe_send(self, seconds: float) -> None:

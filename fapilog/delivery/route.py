@@ -59,11 +59,11 @@ class Route:
         overflow: the policy for a full backlog of this sink, instead of the option
             ``sink_overflow``.
         fallback: a sink, or its name, that gets the records for which this sink's backlog has
-            no space.  Without a spool, the fallback also gets all records while this sink's
-            backend has been failing for more than ``fallback_after`` seconds.  Several routes
-            may share one fallback.
+            no space.  Without a spool, the fallback also gets all records of this sink while
+            the sink's backend has been failing for more than ``fallback_after`` seconds.
+            Several routes may share one fallback.
         fallback_after: the time in seconds for which the backend must have been failing before
-            the fallback gets all records; 0 or more.
+            the fallback gets all records of this sink; 0 or more.
 
     Raises:
         ConfigurationError: an option is invalid; the message names the option and the fix.
@@ -138,5 +138,6 @@ def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, (list, tuple, set, frozenset)):
         return any(_matches(value, one) for one in wanted)
     if isinstance(wanted, str) and not isinstance(value, str):
-        return str(value).lower() == wanted.lower()  # environment variables set only strings
+        # A condition that is set by an environment variable is always a string.
+        return str(value).lower() == wanted.lower()
     return value == wanted

@@ -1,4 +1,4 @@
-"""Sends one batch until the backend has accepted or refused each record, or it is dropped.
+"""Sends one batch until the backend has accepted or refused each record, or the record is dropped.
 
 The backend's answer decides the next step: send the batch again after a wait, split the batch,
 or isolate the records that the backend refuses.
@@ -60,8 +60,8 @@ _MOST: Final = 256
 #: An answer is fast if it takes less than this fraction of the duration of the latest attempt
 #: that got no answer.
 _FAST: Final = 1 / 3
-#: Seconds that replace the duration of the latest attempt without an answer if the duration is
-#: shorter, for example because the connection broke immediately.
+#: An attempt without an answer is treated as if it had taken at least this many seconds.  It may
+#: have been shorter because the connection broke immediately.
 _LEAST: Final = 1.0
 
 
@@ -100,7 +100,7 @@ class SendSize:
             self._needed = min(self._needed * 4, _MOST)
 
     def grow(self, count: int, seconds: float) -> None:
-        """Add an answered attempt, and double the limit after enough fast answers.
+        """Register an answered attempt, and double the limit after enough fast answers.
 
         Attempts with at most half of the allowed number of records are ignored.
 
@@ -263,13 +263,18 @@ class _Division:
         self._batch = batch
         self._delivery = delivery
         self._cuts = 0
-        self._step = 0  # the size of the groups of records with one sample each
-        self._place = 0  # the index of the latest sample in its group
+        # One sample is chosen from each group of _step records.  _place is the index of the latest
+        # sample in its group.
+        self._step = 0
+        self._place = 0
         self._reason = ""
         self.samples_left = 0
 
     def refuse(self, part: Batch, error: PermanentError) -> None:
-        """Split ``part``, the first batch in ``batch.parts``, or drop or quarantine it."""
+        """Handle the backend's refusal of ``part``, the first batch in ``batch.parts``.
+
+        Split ``part``, or begin to send samples, or drop or quarantine the records of ``part``.
+        """
         is_divisible = isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
         if not is_divisible or self._cuts >= MAX_CUTS:
             self._delivery.give_up(self._batch, part, error)

@@ -172,7 +172,7 @@ class SendingQueue:
         if not self.worker.is_alive and not self.worker.wake():
             self.worker.run_inline()  # no thread can be started, so send on this thread
         if not self.worker.join(deadline - monotonic()):
-            self.worker.join(0.1)  # to count an attempt that ends at the deadline
+            self.worker.join(0.1)  # also count an attempt that ends at the deadline
         state.abandon()
         held = self.intake.close()
         if self.spooling is not None:
@@ -202,7 +202,7 @@ class SendingQueue:
                 set_busy(self._is_due())
                 give_way()
                 send_until_settled(batch, self.state)
-                if batch.parts:  # the deadline has passed; finish_close() drops the others
+                if batch.parts:  # the deadline has passed; finish_close() spools or drops these
                     return
         finally:
             set_busy(False)  # run_inline() runs this on a thread of the application
@@ -232,7 +232,7 @@ class SendingQueue:
 
     @property
     def _source(self) -> Spooling | Backlog:
-        """The store with the oldest waiting records: the spool or the backlog."""
+        """The queue with the oldest waiting records: the spool or the backlog."""
         spooling = self.spooling
         return spooling if spooling is not None and spooling.comes_first else self.state.backlog
 

@@ -66,7 +66,7 @@ class Spooling:
         self._backlog = state.backlog
         self._wake_senders = wake
         self.worker = Worker(f"fapilog-{state.name}-spool", self._run, finish=self._finish)
-        self._next: Batch | None = None  # a batch that was read from disk, but not returned yet
+        self._next: Batch | None = None  # a batch read from disk that take() has not returned yet
         self._always = self.active = state.options.spool_mode == "always"
         self._ending = False
         self._is_early = False  # whether the thread was started before the first record
@@ -229,7 +229,8 @@ class Spooling:
     def _write_rest(self, batch: Batch) -> bool:
         """Write an in-flight batch's remaining records to disk.  Return False if this fails."""
         rest = batch.rest()
-        self._state.unacked += len(rest)  # two frames now contain them, but they count once
+        # While two frames (batches on disk) contain these records, count each record only once.
+        self._state.unacked += len(rest)
         frame = self._write(rest, is_in_flight=True)
         if frame is not None:
             self._state.acknowledge(batch)
@@ -265,7 +266,7 @@ class Spooling:
         self._state.announce("spool", f"cannot spool, records stay in memory: {describe(error)}")
 
     def _write_the_end(self) -> None:
-        """Write all records that are still to be sent to disk, before the spool is closed.
+        """Before the spool is closed, write to disk all records that are still to be sent.
 
         If the backend has already accepted some records of a frame (a batch on disk), a frame
         with the other records replaces it, so that no process sends duplicates.

@@ -34,7 +34,7 @@ _LOOK: Final = 0.1
 _RESERVE: Final = 0.2
 #: The longest time that is reserved for writing the remaining records to disk, in seconds.
 _MAX_RESERVE: Final = 1.0
-#: The maximum number of attempts to read two counters without a change between the two reads.
+#: The maximum number of attempts to read two related counters without a change in between.
 _LOOKS: Final = 5
 
 
@@ -63,8 +63,8 @@ class DeliveryState(Delivery):
     def __init__(self, sink: Sink[Any], name: str, options: DeliveryOptions) -> None:
         super().__init__(sink, name, options.retry, 2 * options.export_timeout)
         self.options = options
-        # At any time, at most half of the backlog's capacity is being sent.  The other half is
-        # enough for a full batch, so a full backlog always contains a full batch.
+        # With this maximum size of a batch, the batches in flight use at most half of the
+        # backlog's capacity, so a full backlog always contains a full batch.
         most = options.capacity // (2 * getattr(sink, "concurrency", 1)) + 1
         self.limits = replace(sink.limits, size=min(sink.limits.size, most))
         self.ledger = SinkLedger()
@@ -204,7 +204,7 @@ class DeliveryState(Delivery):
         return part
 
     def acknowledge(self, batch: Batch) -> None:
-        """Release the batch's copies in the spool, so that no process sends them again.
+        """Release the copies of ``batch`` in the spool, so that no process sends them again.
 
         The caller has finished sending the records, or has written them to disk again.  The
         caller must hold ``lock``.
@@ -291,7 +291,7 @@ class DeliveryState(Delivery):
             self.abandoned = True
 
     def count_lost_quarantine(self) -> None:
-        """Count quarantined records as dropped if another program deleted their directory."""
+        """Count the quarantined records as dropped if another program deleted the quarantine."""
         lost = self.options.quarantine.take_lost() if self.options.quarantine else []
         if lost:
             with self.lock:
@@ -307,7 +307,8 @@ class DeliveryState(Delivery):
         """Drop and count every record that is still to be sent and is not on disk.
 
         Args:
-            left: the severity numbers of the records that ``Intake.close()`` returned.
+            left: the severity numbers that ``Intake.close()`` returned, of the records that were
+                not put into the backlog.
         """
         with self.lock:
             for batch in [one for one in self.in_flight if not one.is_on_disk]:

@@ -22,7 +22,8 @@ from fapilog.process.sigterm import Sigterm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The time limit, in seconds, for the functions of ``on_sigterm()`` if no runtime is open.
+#: The time limit, in seconds, for the functions passed to ``on_sigterm()`` if no runtime is
+#: open.
 _PATIENCE: Final = 5.0
 #: The part of the time limit that is reserved for shutting down the runtimes after the delivery,
 #: in seconds.
@@ -55,7 +56,7 @@ _spent = 0.0  # seconds of the time limit that _begin() used
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
     """Deliver the records of ``runtime`` when the process ends.  Thread-safe.
 
-    If ``handle_sigterm`` is True, also install the handler of SIGTERM.
+    If ``handle_sigterm`` is True, also install fapilog's handler of SIGTERM.
     """
     _open.add(runtime)
     if handle_sigterm:
@@ -65,7 +66,7 @@ def register(runtime: Closable, *, handle_sigterm: bool) -> None:
 def unregister(runtime: Closable) -> None:
     """Remove a closed runtime.
 
-    If no other runtime and no function of ``on_sigterm()`` is registered, also remove the
+    If no runtime remains, and no function was passed to ``on_sigterm()``, also remove fapilog's
     handler of SIGTERM.
     """
     _open.discard(runtime)
@@ -103,7 +104,7 @@ def _deliver_and_close() -> None:
     deadline = monotonic() + _timeout()
     for deliver in tuple(_others):
         deliver(max(deadline - monotonic(), 0.0) / 2)
-    _deliver(deadline - _LAST)  # until shutdown() below, other threads may still log
+    _deliver(deadline - _LAST)  # other threads may still log until shutdown() is called
     for runtime in open_runtimes():
         runtime.shutdown(max(deadline - monotonic(), 0.0))
 
@@ -147,9 +148,9 @@ fork.register(
 )
 
 # Exit hooks run in the reverse order of their registration.  So hooks that the application
-# registers later run before _finish, and may still log.  The hook of the private function
-# threading._register_atexit runs before the interpreter refuses new threads.  If this function
-# does not exist, _finish delivers all records.
+# registers later run before _finish, and may still log.  A hook of the private function
+# threading._register_atexit runs earlier, while the interpreter can still start threads.  If this
+# function does not exist, _finish delivers all records.
 atexit.register(_finish)
 if hasattr(threading, "_register_atexit"):
     with contextlib.suppress(RuntimeError):  # raised if the interpreter is already exiting

@@ -1,9 +1,9 @@
 """Opens, locks, writes and syncs files that outlive the process.
 
 The spool and the file sink call these functions.  A path that is a symbolic link is not opened.
-Locks are advisory and belong to open files, so the system releases the locks of a dead
-process.  This module handles the differences between platforms.  Functions raise OSError if a
-system call fails.
+Locks are advisory and belong to open files, so the system releases the locks of a dead process.
+This module handles the differences between platforms.  Functions raise OSError if a system call
+fails.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes that a file occupies on disk, or 0 if the file is missing.  Never raises."""
+    """Return the bytes that a file occupies on disk, or 0 if it is missing.  Never raises."""
     try:
         return taken_by(path.lstat())
     except OSError:
@@ -315,7 +315,7 @@ class SyncedFile:
         """Write ``parts`` at the end of a file that was opened with :data:`APPEND`."""
         try:
             write_whole(self._fd, parts)
-        finally:  # after the write, because a concurrent sync() sets it to False
+        finally:  # set _dirty after the write, because a concurrent sync() sets it to False
             self._dirty = True
 
     def write_at(self, offset: int, data: bytes) -> None:

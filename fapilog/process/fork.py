@@ -2,8 +2,8 @@
 
 A child process inherits every lock of its parent, but only the thread that forked.  A lock
 that another thread held is never released in the child.  So the modules with locks, threads or
-connections register functions that replace these objects in the child.
-The tuple :data:`STEPS` sets the order in which the functions run.
+connections register functions that replace these objects in the child.  The tuple :data:`STEPS`
+sets the order in which the functions run.
 
 OpenSSL, the system's resolver and gRPC use locks that a child cannot replace
 (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).  Each of these libraries has a
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: from first to last.  After the fork, they run from last to first.
 STEPS: Final = (
     "sigterm",  # blocks SIGTERM until the child can handle it
-    "runtimes",  # updates process.pid and similar attributes in the child
+    "runtimes",  # updates resource attributes such as process.pid in the child
     "configuration",  # waits until no thread runs configure()
     "gate",  # waits until no thread calls OpenSSL, gRPC or the resolver, and blocks new calls
     "bridges",
@@ -150,7 +150,10 @@ class Section:
             native.sleep(_POLL)
 
     def after_fork(self) -> None:
-        """Forget the parent's threads, and store in ``cut_short`` whether one was in the section."""
+        """Forget the threads of the parent process.
+
+        If another thread was inside the section during the fork, set ``cut_short``.
+        """
         self.cut_short |= bool(self._threads - {native.get_ident()})
         self._threads.clear()
 
@@ -188,7 +191,7 @@ def open_gate() -> None:
 def open_gate_in_child() -> None:
     """Allow calls into the libraries of ``SECTIONS`` again, in the child after a fork.
 
-    Calls into a library that another thread was calling during the fork raise an error.
+    If another thread was inside a section during the fork, set ``cut_short`` of this section.
     """
     for section in SECTIONS:
         section.after_fork()

@@ -47,7 +47,7 @@ class Sigterm:
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # a forking thread's mask
+        self._masks: dict[int, set[signal.Signals]] = {}  # masks of forking threads, by thread id
         self._watch = Watch(self)
         self._reset()
 
@@ -65,9 +65,8 @@ class Sigterm:
     def install(self) -> None:
         """Install the handler, unless the application handles SIGTERM.
 
-        Outside the main thread, Python allows no handler to be installed, and this method does
-        not install it.  If uvicorn handles SIGTERM, the handler is installed after uvicorn has
-        ended.
+        Outside the main thread, the handler is not installed, because Python does not allow this.
+        If uvicorn handles SIGTERM, the handler is installed after uvicorn has ended.
         """
         self._is_wanted = True
         if "uvicorn.server" in sys.modules:
@@ -147,7 +146,7 @@ class Sigterm:
     def _die(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
-        os._exit(128 + signal.SIGTERM)  # process 1 of a container survives SIGTERM
+        os._exit(128 + signal.SIGTERM)  # PID 1 of a container survives SIGTERM
 
     def before_fork(self) -> None:
         """Block SIGTERM during a fork, until :meth:`after_fork_in_child` has run in the child.
@@ -174,7 +173,7 @@ class Sigterm:
 
 
 class Watch:
-    """Starts the delivery in child processes of ``multiprocessing`` when SIGTERM arrives.
+    """Starts the delivery of records when SIGTERM arrives in a child of ``multiprocessing``.
 
     If a signal arrives just before a blocking call, Python runs the handler only after the
     call returns.  ``multiprocessing.Pool`` sends SIGTERM to its processes just when they begin to
@@ -194,9 +193,10 @@ class Watch:
         self._writer: int | None = None
 
     def install(self) -> None:
-        """Start the thread in this process if it is a child process of ``multiprocessing``.
+        """Start a thread that waits for SIGTERM, in each child process of ``multiprocessing``.
 
-        Later child processes of ``multiprocessing`` also start the thread.
+        If this process is such a child, its thread is started now.  Later child processes of
+        this process start their threads themselves.
         """
         self._register()
         parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
@@ -207,7 +207,7 @@ class Watch:
             self.start()
 
     def start(self) -> None:
-        """Start the thread in this process.  Must be called in the main thread.
+        """Start a thread that waits for SIGTERM.  Must be called in the main thread.
 
         Does nothing if the application already uses ``signal.set_wakeup_fd``.
         """

@@ -1,9 +1,9 @@
 """Daemon threads that sleep until they are woken, for the pipeline and for every sink.
 
 The first call of :meth:`Worker.wake` starts a thread.  So a process that forks before it logs
-has no thread at the fork (for example gunicorn with ``preload_app``).  The method never waits
-for a lock, because signal handlers and finalisers also log, and they may interrupt code that
-holds the lock.
+has no thread at the fork (for example gunicorn with ``preload_app``).  ``wake()`` never waits for
+a lock, because signal handlers and finalisers also log, and they may interrupt code that holds
+the lock.
 """
 
 from __future__ import annotations
