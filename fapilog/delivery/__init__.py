@@ -1,8 +1,7 @@
-"""Delivery to one sink: backlog, threads, retries, circuit, spool and ledger.
+"""Delivers records to one sink, with retries, a circuit breaker and a spool on disk.
 
-``state`` owns the data that the modules of one sink's delivery share.  ``intake``
-accepts records, ``backlog`` keeps them in memory, ``spooling`` moves them to disk,
-``sender`` sends a batch until each record is delivered, refused or dropped,
-``sending_queue`` runs the threads, and ``ledger`` counts records.  Read
-``sending_queue`` first, then ``sender``.
+Read ``sending_queue`` first, which runs the sink's threads, then ``sender``, which sends a
+batch until each record is delivered, refused or dropped.  ``intake`` encodes new records,
+``backlog`` defines the queue in memory, ``spooling`` moves records to disk, ``ledger`` counts
+records, and ``state`` contains the data that these modules share.
 """

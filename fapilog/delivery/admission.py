@@ -1,8 +1,8 @@
-"""Decides whether a record may enter a store, which is the queue or a sink's backlog.
+"""Decides whether a record may enter a bounded queue.
 
-Each store reserves some of its space for severe records, so less severe records are refused
-before the store is full.  A record that has entered is never removed to make space for another
-record.  So the decision needs one comparison and no lock.
+``Admission`` is used for the pipeline's queue and for each sink's backlog.  Some space of a queue
+is reserved for severe records, so less severe records are refused before the queue is full.  A
+queued record is never removed to make space for another record.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final, Literal, TypeAlias
 
 from fapilog.severity import INFO, WARN
 
-#: ``block`` waits for space in the store for a limited time.  ``drop_newest`` refuses records
-#: while the store is full.  ``drop_lowest`` refuses less severe records before the store is
-#: full.  ``spill`` waits while older records move to the spool, and acts like ``drop_lowest``
-#: if the spool accepts no records.
+#: The policy for a queue without enough space for a new record.  ``block`` waits for space, for
+#: a limited time.  ``drop_newest`` drops the new record.  ``drop_lowest`` also drops new records
+#: of low severity before the queue is full.  ``spill`` waits while older records are moved to
+#: the spool on disk, and acts like ``drop_lowest`` if the spool accepts no records.
 OverflowPolicy: TypeAlias = Literal["block", "drop_newest", "drop_lowest", "spill"]
 
 _PERCENT_RESERVED: Final = 10
@@ -23,19 +23,19 @@ _PERCENT_RESERVED_FROM_DEBUG: Final = 30
 
 
 class Admission:
-    """Limits how full a store may be when a record enters, by the record's severity.  Immutable.
+    """Limits how full a queue may become, depending on a new record's severity.  Immutable.
 
     Args:
-        capacity: the size of the store, in the unit that the caller counts in.
-        policy: the overflow policy.  Under ``drop_lowest`` and ``spill``, DEBUG
-            and TRACE may not use the last 30 %, and other records below
+        capacity: the maximum size of the queue, in records or bytes.
+        policy: the overflow policy.  Under ``drop_lowest`` and ``spill``, DEBUG and TRACE
+            records may not use the last 30 % of the capacity, and other records below
             ``protect`` may not use the last 15 %.
-        protect: the severity number from which records may use the whole
-            store.  Under every policy, the last 10 % are reserved for them.
+        protect: the lowest severity number of the records that may use the full capacity.
+            Under every policy, at least the last 10 % are reserved for these records.
 
     Attributes:
-        lowest: the limit for the least severe records.  While the store does not exceed this
-            limit, records of every severity may enter.
+        lowest: the limit for the least severe records.  If the queue does not exceed this
+            limit with a new record, the record may enter, whatever its severity.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Admission:
             self._middle = self.lowest = capacity - capacity * _PERCENT_RESERVED // 100
 
     def limit(self, severity_number: int) -> int:
-        """Return how full the store may be after a record of this severity has entered.
+        """Return the maximum size of the queue, including the new record of this severity.
 
-        The result has the unit of ``capacity``.
+        The result is in records or bytes, like ``capacity``.
         """
         if severity_number >= self._protect:
             return self.capacity

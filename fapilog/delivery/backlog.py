@@ -1,8 +1,9 @@
-"""The encoded records that wait in memory for one sink.
+"""A queue in memory of the encoded records that wait to be sent to one sink.
 
-The pipeline's worker adds records in portions: one or more records that enter together.  The
-sink's threads remove batches, which consist of whole portions.  Each counter has one writer,
-so the worker and the threads need no common lock.
+The pipeline's worker thread adds portions: batches of one or more records that were encoded
+together.  The sink's delivery threads remove batches, each made from one or more portions.
+Each counter is written either only by the worker thread or only by the delivery threads, so
+the worker thread needs no lock.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ if TYPE_CHECKING:
     from fapilog.protocols import BatchLimits
     from fapilog.spool import Frame
 
-#: The memory that each record in the backlog needs in addition to its text, in bytes.
+#: An estimate of the memory that each record needs in addition to its text, in bytes.
 ITEM_OVERHEAD: Final = 256
 
 
 @dataclass(eq=False)
 class Batch:
-    """Encoded records in order.
+    """A list of encoded records that are sent together, and their state during delivery.
 
     Attributes:
-        items: the records, as the sink's ``encode`` returned them.
-        severities: the severity numbers of the records.
-        size: the bytes of the records; 0 for a batch that :meth:`piece` returned.
+        items: the records, as the sink's ``encode`` returned them, oldest first.
+        severities: the severity number of each record.
+        size: the total size of the records in bytes; 0 for a batch that :meth:`piece` returned.
         born: the monotonic time at which the oldest record arrived; 0.0 if unknown.
-        frames: the frames of the spool that hold the same records on disk, in order.
-        unacked: the number of records that are settled but still in the frames.
-        portions: the number of entries of the backlog that the batch was made from.
-        held: the bytes that the batch occupies in the backlog until it is settled.
-        parts: while this batch is in flight, the batches that are not settled yet: the batch
-            itself, or the smaller batches into which it was split.
-        may_be_there: whether an attempt got no answer, so that the backend may already have
-            the records.
+        frames: the entries of the spool on disk that contain the same records, in order.
+        unacked: the number of records that need not be sent again, but are still in ``frames``.
+        portions: the number of portions of a ``Backlog`` from which the batch was made.
+        held: the number of bytes of the backlog's capacity that the batch still occupies.
+        parts: the batches that are still to be sent: this batch itself, or the smaller batches
+            into which it was split.  Empty before this batch is in flight.
+        may_be_there: whether the backend may already have the records, because an earlier
+            attempt to send them got no answer.
     """
 
     items: list[Any] = field(default_factory=list)
@@ -54,21 +55,21 @@ class Batch:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether the spool has a copy on disk of every unsettled record of the batch."""
+        """Whether all records of the batch that are still to be sent are in the spool on disk."""
         return bool(self.frames) and not any(frame.is_lost for frame in self.frames)
 
     def cut(self) -> None:
-        """Split the first of ``parts`` into two halves.  Does nothing if no part is left."""
+        """Split the first batch in ``parts`` into two halves, unless ``parts`` is empty."""
         for part in self.parts[:1]:
             middle, end = len(part) // 2, len(part)
             self.parts[:1] = [part.piece(0, middle), part.piece(middle, end)]
 
     def sample(self, skipped: int) -> None:
-        """Move one record of the last part into its own part, which is sent next.
+        """Move one record from the last batch in ``parts`` to the front, to be sent alone.
 
         Args:
-            skipped: the index of the record in the last part.  If the index is too large, the
-                last record is used.
+            skipped: the index of the record in the last batch in ``parts``.  If the index is
+                too large, the batch's last record is moved.
         """
         for part in self.parts[-1:]:
             one, end = min(skipped, len(part) - 1), len(part)
@@ -83,14 +84,14 @@ class Batch:
         return piece
 
     def rest(self) -> Batch:
-        """Return the records of an in-flight batch that are not settled yet."""
+        """Return the records of an in-flight batch that are still to be sent, as one batch."""
         rest = Batch()
         for part in self.parts:
             rest.extend(part)
         return rest
 
     def extend(self, portion: Batch) -> None:
-        """Append the records of the batch ``portion`` to this batch."""
+        """Append the records of ``portion`` to this batch."""
         self.items += portion.items
         self.severities += portion.severities
         self.size += portion.size
@@ -98,38 +99,38 @@ class Batch:
 
 
 class Backlog:
-    """A queue of encoded records between the pipeline's worker and a sink's threads.
+    """A queue of encoded records between the pipeline's worker thread and a sink's threads.
 
-    The worker adds records in portions, which are batches of one or more records.  The sink's
-    threads must hold a common lock while they call :meth:`take`, :meth:`oldest`,
-    :meth:`remove` or :meth:`release`.  Everything else needs no lock.
+    The worker thread adds portions, which are batches of one or more records.  A thread must
+    hold ``DeliveryState.lock`` while it calls :meth:`take`, :meth:`oldest`, :meth:`remove` or
+    :meth:`release`.  The other methods and the properties need no lock.
 
     Args:
-        limits: the limits of a batch.  A portion must not exceed them, unless it consists of
-            a single large record.
+        limits: the limits of a batch.  A portion must not exceed these limits, unless the
+            portion consists of a single large record.
 
     Attributes:
-        entered: the number of records that have entered the backlog so far.
+        entered: the number of records that have been added to the backlog so far.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self._portions: deque[Batch] = deque()
-        self._bytes_in = self.entered = 0  # written by the pipeline's worker
+        self._bytes_in = self.entered = 0  # written only by the pipeline's worker thread
         self._bytes_out = self._bytes_taken = self._count_out = 0  # written by the sink's threads
 
     def __len__(self) -> int:
-        """The number of records that wait.  Records in flight do not count."""
+        """Return the number of waiting records, without the records that are in flight."""
         return self.entered - self._count_out
 
     @property
     def pending_bytes(self) -> int:
-        """The bytes of the records that wait or are in flight."""
+        """The total size of the records that wait or are in flight, in bytes."""
         return self._bytes_in - self._bytes_out
 
     @property
     def waiting_since(self) -> float:
-        """The monotonic time at which the oldest waiting record arrived, or 0.0 if none waits."""
+        """The monotonic time when the oldest waiting record arrived, or 0.0 if no record waits."""
         try:
             return self._portions[0].born
         except IndexError:
@@ -142,27 +143,27 @@ class Backlog:
         return len(self) >= self._limits.count or waiting >= self._limits.size
 
     def fits_a_batch(self, count: int, size: int) -> bool:
-        """Whether ``count`` records with ``size`` bytes together are within a batch's limits."""
+        """Return whether a batch may contain ``count`` records with ``size`` bytes in total."""
         return count <= self._limits.count and size <= self._limits.size
 
     def put(self, portion: Batch) -> None:
-        """Add the records of ``portion``.  Only the pipeline's worker calls this."""
-        # The counters change first, because a thread may remove the records as soon as they
-        # are appended.
+        """Add ``portion`` to the queue.  Only the pipeline's worker thread may call this."""
+        # The counters change before the append, because a delivery thread may remove the portion
+        # immediately after the append.
         self._bytes_in += portion.size
         self.entered += len(portion.items)
         self._portions.append(portion)
 
     def take(self) -> Batch:
-        """Remove and return the oldest records, as many as a batch may contain."""
+        """Remove the oldest records from the queue, at most one full batch, and return them."""
         batch = self.oldest()
         self.remove(batch)
         return batch
 
     def oldest(self) -> Batch:
-        """Return the oldest records, as many as a batch may contain, without removing them."""
+        """Return the oldest records, at most one full batch, without removing them."""
         batch = Batch()
-        # An iterator would raise RuntimeError if the worker called put() during the loop.
+        # Iterating over the deque would raise RuntimeError if put() were called during the loop.
         for position in range(len(self._portions)):
             following = self._portions[position]
             if batch.items and not self.fits_a_batch(
@@ -174,7 +175,7 @@ class Backlog:
         return batch
 
     def remove(self, batch: Batch) -> None:
-        """Remove the records that :meth:`oldest` has returned as ``batch``."""
+        """Remove the records in ``batch``, which :meth:`oldest` has returned."""
         for _ in range(batch.portions):
             self._portions.popleft()
         batch.held = batch.size
@@ -182,6 +183,10 @@ class Backlog:
         self._count_out += len(batch.items)
 
     def release(self, batch: Batch) -> None:
-        """Free the space of a batch that is settled or on disk.  A second call does nothing."""
+        """Free the capacity that ``batch`` occupies.
+
+        The caller has finished sending the batch, or has written it to disk.  A second call
+        does nothing.
+        """
         self._bytes_out += batch.held
         batch.held = 0

@@ -1,12 +1,12 @@
-"""Decides when a sink's threads may send: the circuit, and the wait before each retry.
+"""A circuit breaker for the delivery threads of one sink, and the wait before each retry.
 
 All delivery threads of a sink share one circuit.  The circuit is closed while the backend
-accepts records.  The first failure opens the circuit: from then on, only one thread at a time
-may send its batch as a probe, after a wait (half-open).  The first success closes the circuit
-for all threads.
+answers.  The first failure opens the circuit.  While the circuit is open, the threads wait, and
+after each wait, one thread may send its batch as a probe (half-open).  The first success closes
+the circuit for all threads.
 
-Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling (the backend's
-``Retry-After`` replaces the circuit's own backoff).
+If the backend sends ``Retry-After``, this value replaces the exponential backoff, as specified
+in https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The longest backoff during a shutdown if the backend sent no ``Retry-After``, in seconds.
+#: The longest wait before a probe during a shutdown, in seconds, unless the backend sent
+#: ``Retry-After``.
 _CLOSING_DELAY: Final = 0.25
-#: Seconds that a thread waits before it calls enter() again while another thread probes.
+#: Seconds after which a thread asks again whether it may send, while another thread's probe is
+#: running.
 _WHILE_PROBING: Final = 1.0
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Sets the wait before each retry: exponential backoff with full jitter.
+    """The wait before each retry: exponential backoff with full jitter.
 
     Attributes:
         initial: the upper bound of the first wait, in seconds.  The bound doubles with
             each attempt.
         maximum: the upper bound of every wait, in seconds, even if the backend's
             ``Retry-After`` is longer.
-        unknown_attempts: the number of attempts that may fail with an error that is neither
-            a ``RetryableError`` nor a ``PermanentError``.  Then the records are given up.
+        unknown_attempts: the number of attempts after which records are dropped if sending
+            them raises errors that are neither ``RetryableError`` nor ``PermanentError``.
     """
 
     initial: float = 1.0
@@ -49,27 +51,27 @@ class RetryPolicy:
 
         Args:
             attempt: the number of failed attempts so far, at least 1.
-            retry_after: the seconds that the backend asked to wait, or None.
+            retry_after: the wait in seconds that the backend asked for, or None.
         """
         bound = min(self.initial * 2.0 ** min(attempt - 1, 32), self.maximum)
         least = bound / 20  # avoids a busy loop if the backend asks for 0 seconds
-        if isinstance(retry_after, (int, float)):  # a user's sink may pass any object
-            return min(max(least, retry_after), self.maximum)  # max(least, NaN) is least
+        if isinstance(retry_after, (int, float)):  # a custom sink may pass any type
+            return min(max(least, retry_after), self.maximum)  # for NaN, max() returns least
         return random.uniform(least, bound)  # noqa: S311 - only spreads load
 
 
 class Circuit:
-    """Decides which thread may send, and when.  Thread-safe; never blocks.
+    """A circuit breaker: decides which thread may send, and when.  Thread-safe; never blocks.
 
     Args:
         retry: the policy that sets the time between probes.
-        probe_timeout: the seconds after which another thread may probe if
-            the first probe has not returned.
+        probe_timeout: the seconds after which another thread may send a probe if the first
+            probe still has no result.
         clock: a monotonic clock, which tests replace.
 
     Attributes:
         failures: the number of consecutive failures; 0 while the circuit is closed.
-        opened_at: the time of the first of these failures, read from ``clock``; None while the
+        opened_at: the time when the circuit was opened, read from ``clock``; None while the
             circuit is closed.
         access_denied: whether the latest attempt failed because the backend refused the
             credentials.
@@ -92,13 +94,13 @@ class Circuit:
         self._probe_at = 0.0
         self._prober: int | None = None
         self._probing_until = 0.0
-        self._is_retry_after = False  # whether _probe_at comes from a Retry-After
+        self._is_retry_after = False  # whether the backend's Retry-After set _probe_at
         self._hurried = False
 
     def enter(self) -> float:
-        """Return 0.0 if this thread may send now, else the seconds until it may ask again.
+        """Return 0.0 if this thread may send now, or the seconds to wait before the next call.
 
-        After sending, the thread must report the result with :meth:`succeed` or :meth:`fail`.
+        After sending, the thread must call :meth:`succeed` or :meth:`fail`.
         """
         with self._lock:
             if not self.failures:
@@ -113,7 +115,7 @@ class Circuit:
             return 0.0
 
     def succeed(self) -> None:
-        """Close the circuit, because the backend has answered.  A refusal is also an answer."""
+        """Close the circuit, because the backend has answered by accepting or refusing records."""
         with self._lock:
             self.failures = 0
             self.access_denied = False
@@ -123,13 +125,13 @@ class Circuit:
         """Open the circuit, or set the time of the next probe if the circuit is already open.
 
         Args:
-            retry_after: the seconds that the backend asked to wait, or None.
+            retry_after: the wait in seconds that the backend asked for, or None.
             access_denied: whether the backend refused the credentials.
         """
         with self._lock:
             self.access_denied = access_denied
             if self.failures and self._prober != native.get_ident():
-                return  # another thread's attempt, which began before the circuit opened
+                return  # this attempt is not the current probe
             self.failures += 1
             self._prober = None
             if self.opened_at is None:
@@ -140,7 +142,7 @@ class Circuit:
                 self.hurry()
 
     def hurry(self) -> None:
-        """Shorten the waits between probes, because a shutdown has begun.
+        """Shorten the waits before probes, because a shutdown has begun.
 
         A wait that the backend asked for with ``Retry-After`` is not shortened.
         """

@@ -1,9 +1,10 @@
-"""Puts records into a sink's backlog: routes and encodes them, and waits for free space.
+"""Routes and encodes records, and puts them into a sink's backlog, a queue in memory.
 
-All of this happens on the pipeline's worker.  An encoder may still be running at the deadline
-of a shutdown, so the intake remembers which records the worker is processing.  A lock ensures
-that each of these records is handled once: the worker puts the record into the backlog, or
-:meth:`Intake.close` returns the record's severity, and the record counts as dropped.
+All of this happens on the pipeline's worker thread.  At the deadline of a shutdown, the worker
+thread may still be inside a slow encoder, so ``Intake`` stores which records the thread is
+processing.  A lock ensures that each of these records is counted once: either the worker thread
+puts the record into the backlog, or :meth:`Intake.close` returns the record's severity number
+and the caller counts the record as dropped.
 """
 
 from __future__ import annotations
@@ -29,20 +30,22 @@ _POLL: Final = 0.001
 
 
 class Intake:
-    """Puts records into a backlog.  Only the pipeline's worker calls it, except ``close``.
+    """Routes and encodes records for one sink, and puts them into the sink's backlog.
+
+    Only the pipeline's worker thread may call the methods, except :meth:`close`.
 
     Args:
         state: the state of the sink's delivery.
         route: the route that selects the records.
-        notice: a function that tells the sink's threads that records may be ready to send.
-        divert: a function that passes records to the route's fallback.  The function returns
-            False if there is no fallback, or if the fallback has closed.
+        notice: a function that informs the sink's threads that records may be ready to send.
+        divert: a function that passes records to the fallback sink that the route names.  The
+            function returns False if there is no fallback sink, or if it is closed.
 
     Attributes:
         takes_all: whether the route selects every record.
-        closed: whether the intake refuses records, because the sink is shutting down.
-        patience: the seconds that remain for all further waits for space in the backlog;
-            infinite before a shutdown.
+        closed: whether new records are refused, because the sink is shutting down.
+        patience: the total time, in seconds, for which further calls may wait for space in the
+            backlog; infinite before a shutdown.
     """
 
     def __init__(
@@ -62,17 +65,17 @@ class Intake:
         self.takes_all = route.takes_all
         self._notice = notice
         self._divert = divert
-        # With a spool, records wait on disk during an outage.  They do not go to the fallback.
+        # With a spool, records wait on disk during an outage instead of going to the fallback.
         self._diverts_after = route.fallback_after if options.spool is None else math.inf
         self.closed = False
         self.patience = math.inf
         self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
-        self._done = 0  # how many records of _hand are already counted
-        self._skipped = 0  # how many records the route excluded and nobody has counted yet
+        self._done = 0  # how many records of _hand are already processed
+        self._skipped = 0  # the number of excluded records to add to the ledger
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
-        """Return the records that the route sends to this sink.  Never raises."""
+        """Return the records that the route selects for this sink.  Never raises."""
         if self.takes_all or not records:
             return records
         return [] if self._route.takes_none else [one for one in records if self._takes(one)]
@@ -86,13 +89,13 @@ class Intake:
             return True
 
     def hand(self, records: Sequence[LogRecord], skipped: int = 0) -> None:
-        """Remember the records that :meth:`take_in` will put into the backlog.  Never raises.
+        """Store the records that the next :meth:`take_in` puts into the backlog.  Never raises.
 
-        If the intake is closed, the records count as dropped.
+        After :meth:`close`, count the records as dropped instead.
 
         Args:
             records: the records that :meth:`meant` returned.
-            skipped: the number of records that :meth:`meant` left out.
+            skipped: the number of records that the route excluded.
         """
         with self._lock:
             self._hand, self._done, self._skipped = records, 0, skipped
@@ -100,12 +103,12 @@ class Intake:
                 self._ledger.overflow.add_all("shutdown", self._empty_hand())
 
     def divert(self, records: Sequence[LogRecord]) -> bool:
-        """Accept records from a sink whose route has this sink as its fallback.
+        """Accept records from another sink, whose route names this sink as its fallback.
 
-        Records that :meth:`hand` has already received are ignored.
+        Ignores records that this sink has already received from the pipeline.
 
         Returns:
-            False if this intake is closed, so that the other sink must handle the records.
+            False if this sink is shutting down, so that the caller must handle the records.
         """
         with self._lock:
             if self.closed:
@@ -117,7 +120,7 @@ class Intake:
             return True
 
     def take_in(self) -> None:
-        """Put the records from :meth:`hand` into the backlog, or pass them to the fallback.
+        """Put the records from :meth:`hand` into the backlog, or pass them to the fallback sink.
 
         May wait for space in the backlog.  Never raises.
         """
@@ -139,9 +142,9 @@ class Intake:
             self._lose(error)
 
     def close(self) -> list[int]:
-        """Refuse all further records.  Return the severity numbers of the unprocessed records.
+        """Refuse all further records, and return the severity numbers of the unprocessed records.
 
-        The caller counts the unprocessed records as dropped.
+        The caller must count the unprocessed records as dropped.
         """
         with self._lock:
             self.closed = True
@@ -159,10 +162,10 @@ class Intake:
         self._skipped = 0
 
     def _empty_hand(self) -> list[int]:
-        """Forget the records that :meth:`hand` remembers.
+        """Discard the records that :meth:`hand` stored, and return their severity numbers.
 
-        Counts the records that the route excluded.  Returns the severity numbers of the
-        other records that nobody has counted, for the caller to count.
+        Records that were already put into the backlog, passed to the fallback sink or dropped are
+        not included.
         """
         self._count_skipped()
         left = [record.severity_number for record in self._hand[self._done :]]
@@ -171,14 +174,14 @@ class Intake:
 
     def _take(self, records: Sequence[LogRecord]) -> None:
         portion = self._encode(records)
-        # Below the lowest limit, records of every severity may enter, so one check is enough.
+        # Up to this limit, records of every severity may enter, so one check is enough for all.
         if portion and self._backlog.pending_bytes + portion.size <= self._admission.lowest:
             self._put(portion)
         else:
             self._take_singly(records)
 
     def _encode(self, records: Sequence[LogRecord]) -> Batch | None:
-        """Encode the records as one batch.  Return None if they must be encoded one by one."""
+        """Encode all records as one batch, or return None if they must be encoded one by one."""
         size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
         if not self._backlog.fits_a_batch(len(records), size):
             return None
@@ -196,7 +199,7 @@ class Intake:
             size = record.size + ITEM_OVERHEAD
             number = record.severity_number
             if not self._has_room(size, number) and not self._wait(size, number, patience):
-                patience = 0.0  # the remaining records of this call do not wait
+                patience = 0.0  # do not wait again for the remaining records
                 if not self._pass_on([record]):
                     self._drop("backlog_full", record)
                     self._state.announce("overflow", "backlog is full; records dropped")
@@ -216,14 +219,15 @@ class Intake:
     def _wait(self, size: int, severity_number: int, seconds: float) -> bool:
         """Wait up to ``seconds`` for ``size`` bytes of space in the backlog.
 
-        Return False if there is still no space, or if the record can never fit.
+        Return False if there is still not enough space, or if ``size`` exceeds the limit for
+        this severity even in an empty backlog.
         """
         if size > self._admission.limit(severity_number):
             return False
         began = monotonic()
         deadline = began + min(seconds, self.patience)
         while not self.closed and monotonic() < deadline and self._state.makes_room:
-            self._notice()  # the threads may not know about the latest records yet
+            self._notice()  # the sink's threads may not know about new records yet
             native.sleep(_POLL)
             if self._has_room(size, severity_number):
                 break
@@ -237,9 +241,10 @@ class Intake:
                 self._done += len(portion.items)
 
     def _pass_on(self, records: Sequence[LogRecord]) -> bool:
-        """Pass records to the fallback.  Return False if this sink must keep or drop them.
+        """Pass records to the fallback sink.  Return False if no fallback sink accepts them.
 
-        After :meth:`close`, return True and do nothing, because the records are already counted.
+        After :meth:`close`, return True and do nothing, because the caller of :meth:`close`
+        counts the records as dropped.
         """
         with self._lock:
             if self.closed:

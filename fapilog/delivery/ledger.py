@@ -1,7 +1,7 @@
-"""The ledger of a sink, which counts the outcome of every record.
+"""Counters of the records of one sink: delivered, refused, dropped and waiting records.
 
-Reading the ledger takes no lock.  The counts may be slightly out of date, but ``pending`` is
-computed from the other counts, so the counts of every snapshot add up.
+Reading the counters needs no lock.  The values may be slightly out of date, but ``pending`` is
+computed from the other values, so the values of every snapshot add up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
 
 
 class Drops:
-    """Counts dropped records by reason and severity range.  Only one thread may write at a time."""
+    """Counts dropped records by reason and severity range.
+
+    Only one thread at a time may change the counts.
+    """
 
     __slots__ = ("_counts",)
 
@@ -34,19 +37,19 @@ class Drops:
         return sum(self.snapshot().values())
 
     def add(self, reason: str, severity_number: int, count: int = 1) -> None:
-        """Count ``count`` records that were dropped for ``reason``."""
+        """Add ``count`` records that were dropped for ``reason``."""
         key = (reason, range_name(severity_number))
-        # A signal handler that also counts cannot interrupt the addition, because the addition
-        # calls no Python function.
+        # A signal handler that also calls this method cannot interrupt the addition, because the
+        # interpreter runs no signal handler in a statement that calls no Python function.
         self._counts[key] += count
 
     def merge(self, other: Drops) -> None:
-        """Add the counts of ``other`` to this table."""
+        """Add the counts of ``other`` to the counts of this object."""
         for key, count in other.snapshot().items():
             self._counts[key] += count
 
     def plus(self, other: Drops) -> Drops:
-        """Return the sum of this table and ``other``, or ``self`` if ``other`` is empty."""
+        """Return the sum of ``self`` and ``other``, or ``self`` if ``other`` is empty."""
         if not other.snapshot():
             return self
         both = Drops()
@@ -55,33 +58,33 @@ class Drops:
         return both
 
     def add_all(self, reason: str, severities: Iterable[int]) -> None:
-        """For each severity number, count one record that was dropped for ``reason``."""
+        """Add one record that was dropped for ``reason`` per item in ``severities``."""
         for number in severities:
             self.add(reason, number)
 
     def snapshot(self) -> dict[tuple[str, str], int]:
-        """Return the counts by (reason, severity range)."""
+        """Return a copy of the counts, whose keys are (reason, severity range)."""
         return dict(self._counts)
 
 
 @dataclass(slots=True, eq=False)
 class SinkLedger:
-    """The counts of one sink's records.
+    """The counters of one sink's records.
 
-    The pipeline's worker writes ``skipped`` and ``overflow``; the sink's threads write the
-    other counts, under one lock.  :class:`Stats` describes the counts that are not listed
-    here.
+    The pipeline's worker thread writes ``skipped`` and ``overflow``.  The sink's threads write
+    the other counters, under one lock.  :class:`Stats` describes the attributes that are not
+    listed here.
 
     Attributes:
         overflow: the records that were dropped before they entered the backlog.
-        drops: the records that were dropped after they entered the backlog.
-        settled_adopted: records from an earlier process's spool that are settled or in flight.
-            Such records never entered the backlog.
-        retries: the failed attempts after which the records are sent again.
-        sends: all attempts.
-        durations: the number of attempts per duration in :data:`BUCKETS`;
-            the last bucket has no upper bound.
-        duration_sum: the sum of all durations, in seconds.
+        drops: the records that were dropped later.
+        settled_adopted: the number of records from an earlier process's spool that this process
+            has read from disk.  These records never entered the backlog.
+        retries: the number of failed attempts after which the records were sent again.
+        sends: the number of all attempts.
+        durations: a histogram of the durations of attempts, with the upper bounds in
+            :data:`BUCKETS`; the last bucket has no upper bound.
+        duration_sum: the sum of the durations of all attempts, in seconds.
     """
 
     skipped: int = 0
@@ -99,11 +102,11 @@ class SinkLedger:
 
     @property
     def settled(self) -> int:
-        """The number of records that are delivered, rejected, quarantined or dropped."""
+        """The number of delivered, rejected and quarantined records, plus those in ``drops``."""
         return self.delivered + self.rejected + self.quarantined + self.drops.total
 
     def observe_send(self, seconds: float) -> None:
-        """Count one send attempt that took ``seconds``."""
+        """Add one attempt to send, which took ``seconds``."""
         self.sends += 1
         self.duration_sum += seconds
         self.durations[bisect_left(BUCKETS, seconds)] += 1
@@ -111,36 +114,39 @@ class SinkLedger:
 
 @dataclass(frozen=True)
 class Stats:
-    """A snapshot of one sink's ledger, or of the totals.  Every count begins at start-up.
+    """A snapshot of the counters of one sink, or of the totals for all sinks.
 
-    ``accepted == delivered + rejected + dropped + quarantined + spooled +
-    pending`` always holds.
+    The counters start at 0 when fapilog is configured, and again in a forked child.
+    ``accepted == delivered + rejected + dropped + quarantined + spooled + pending`` always holds.
 
     Attributes:
-        accepted: records logged at an enabled level, plus adopted records.  The statistics of
-            a sink do not include the records that the sink ``skipped``.
-        delivered: records that a sink's backend accepted.
-        rejected: records that a backend refused for good and that are lost.
-        dropped: records that fapilog gave up, for one of the reasons in ``drops``.
-        quarantined: records that a backend refused for good and that are kept
-            on disk.
-        spooled: records that wait on disk.
-        pending: records that are only in memory and wait or are being sent.
-        drops: ``{reason: {severity range: count}}``.  The reasons ``filtered``
-            (a processor returned None), ``not_routed`` (no sink takes the
-            record) and ``not_released`` (a hold ended without a release) are
-            intended.  Records in a spool file that is damaged, or that another
-            program deleted, count as ``spool_damaged`` with severity ``UNKNOWN``.
-        sinks: the statistics of each sink, by name; empty in the statistics of one sink.
-        processor_errors: the number of errors that processors raised.  The records concerned
-            were masked.
+        accepted: the number of records that were logged at an enabled level, plus ``adopted``.
+            The value for one sink does not include the records in ``skipped``.
+        delivered: the number of records that the backend accepted.
+        rejected: the number of lost records that the backend refused permanently.
+        dropped: the number of records that fapilog dropped, for one of the reasons in ``drops``.
+        quarantined: the number of records that the backend refused permanently and that fapilog
+            stored on disk.
+        spooled: the number of records that wait on disk to be sent.
+        pending: the number of records that are only in memory and wait or are being sent.
+        drops: ``{reason: {severity range: count}}``.  Three reasons are not failures:
+            ``filtered`` (a processor returned None), ``not_routed`` (the routes of all sinks
+            exclude the record) and ``not_released`` (a ``hold()`` block discarded the records
+            that it had buffered).  If a spool file is damaged, or another program deleted the
+            file, its records are counted under the reason ``spool_damaged`` with the severity
+            range ``UNKNOWN``.
+        sinks: the statistics of each sink, by the sink's name; empty in the statistics of one
+            sink.
+        processor_errors: the number of exceptions that processors raised.  After such an
+            exception, the record was masked.
         redacted: the number of values that redaction masked.
-        adopted: records that an earlier process left in its spool and this process adopted.
-        skipped: for a sink, records that its route excludes or that went to its fallback
-            instead; 0 in the totals.
-        resent: records that were sent again because the previous attempt had no answer.  The
-            backend may hold up to this number of duplicates.  The total is the sum over all
-            sinks.
+        adopted: the number of records from the spools of earlier processes, which this process
+            sends.
+        skipped: the number of records that the sink's route excludes or that the sink's
+            fallback got instead; 0 in the totals.
+        resent: the number of records that were sent again because the previous attempt got no
+            answer.  The backend may contain up to this number of duplicates.  The total is the
+            sum over all sinks.
     """
 
     accepted: int = 0
@@ -169,9 +175,9 @@ class Stats:
 
 
 def sum_of_drops(tables: Iterable[Drops]) -> tuple[int, dict[str, dict[str, int]]]:
-    """Return the sum of the tables: all dropped records, and the counts by reason and severity.
+    """Return the number of all dropped records in ``tables``, and the sums of their counts.
 
-    The counts have the form ``{reason: {severity range: count}}``.
+    The sums have the form ``{reason: {severity range: count}}``.
     """
     drops: dict[str, dict[str, int]] = {}
     dropped = 0

@@ -1,4 +1,4 @@
-"""The options that decide how one sink's records are kept and sent."""
+"""The options for buffering and sending the records of one sink."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from fapilog.spool import Quarantine, Spool
 
 
-#: ``overflow`` uses the disk while the backend is down or slow, or the backlog is filling up.
-#: ``always`` writes every record to disk before the record is sent.  ``never`` uses only memory.
+#: The mode of the spool, which is a queue on disk.  ``overflow`` writes records to disk while
+#: the backend is down or slow, or while the queue in memory is filling up.  ``always`` writes
+#: every record to disk before the record is sent.  ``never`` uses only memory.
 SpoolMode: TypeAlias = Literal["overflow", "always", "never"]
 
 
@@ -23,17 +24,17 @@ class DeliveryOptions:
     """The options of one sink's delivery.
 
     Attributes:
-        capacity: the bytes that the backlog may hold.
-        export_timeout: the seconds that one attempt may take.
+        capacity: the maximum size of the sink's backlog (the queue in memory), in bytes.
+        export_timeout: the time limit for one attempt to send a batch, in seconds.
         retry: the policy for sending a failed batch again.
         overflow: the policy for a full backlog.
         block_timeout: the longest wait for space in a full backlog, in seconds.  The wait
-            delays every sink.
-        protect: the severity number from which records may use the whole
-            backlog.
-        spool: the opened spool, or None to keep records only in memory.
-        spool_mode: the rule that decides when records go to the spool.
-        quarantine: the store for batches that the backend refuses for good.
+            delays every sink, because one thread fills the backlogs of all sinks.
+        protect: the lowest severity number of the records that may use the full backlog.
+        spool: the opened queue on disk, or None to buffer records only in memory.
+        spool_mode: the rule that decides when records are written to the spool.
+        quarantine: the store on disk for batches that the backend refuses permanently, or None
+            to discard these batches.
     """
 
     capacity: int = 64 << 20

@@ -45,7 +45,7 @@ class Route:
     A record must meet all conditions, which are checked after the processors have run.
 
     Args:
-        sink: the sink, or its name as in the option ``sinks``.
+        sink: the sink, or its name in the option ``sinks``.
         level: the lowest severity, as a name, a ``Severity`` or a level of :mod:`logging`;
             ``"off"`` selects no records.
         max_level: the highest severity.
@@ -56,14 +56,14 @@ class Route:
             Alternatively, a function ``(record) -> bool``.  The pipeline's worker calls the
             function once per record, so a slow function delays every sink.  If the function
             raises, the sink gets the record.
-        overflow: the policy for a full backlog, which replaces the option
+        overflow: the policy for a full backlog of this sink, instead of the option
             ``sink_overflow``.
         fallback: a sink, or its name, that gets the records for which this sink's backlog has
-            no space.  Without a spool, the fallback also gets all records while this sink's
-            backend has been failing for more than ``fallback_after`` seconds.  Several routes
-            may share one fallback.
-        fallback_after: the seconds of failure after which the fallback gets all records; 0 or
-            more.
+            no space.  Without a spool, the fallback also gets all records of this sink while
+            the sink's backend has been failing for more than ``fallback_after`` seconds.
+            Several routes may share one fallback.
+        fallback_after: the time in seconds for which the backend must have been failing before
+            the fallback gets all records of this sink; 0 or more.
 
     Raises:
         ConfigurationError: an option is invalid; the message names the option and the fix.
@@ -93,7 +93,7 @@ class Route:
             refuse("level", self.level, fix, owner)
 
     def __str__(self) -> str:
-        # The sink's name is used, because the repr of an application's own sink may show a secret.
+        # Errors show the sink's name, because the repr of a custom sink may contain a secret.
         sink = self.sink
         return f"the route to {sink if isinstance(sink, str) else getattr(sink, 'name', '?')!r}"
 
@@ -109,7 +109,7 @@ class Route:
         return self._lowest == OFF
 
     def takes(self, record: LogRecord) -> bool:
-        """Whether the sink gets ``record``.
+        """Return whether the sink gets ``record``.
 
         Raises:
             Exception: the error that a function given as ``where`` raised.
@@ -118,7 +118,7 @@ class Route:
             return False
         number = record.severity_number
         if number and not self._lowest <= number <= self._highest:
-            return False  # a record without a severity (number 0) meets any level
+            return False  # records without a severity (number 0) match every level
         if self.loggers and not any(_is_below(record.scope.name, name) for name in self.loggers):
             return False
         if not isinstance(self.where, Mapping):
@@ -138,5 +138,6 @@ def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, (list, tuple, set, frozenset)):
         return any(_matches(value, one) for one in wanted)
     if isinstance(wanted, str) and not isinstance(value, str):
-        return str(value).lower() == wanted.lower()  # conditions from the environment are text
+        # A condition that is set by an environment variable is always a string.
+        return str(value).lower() == wanted.lower()
     return value == wanted

@@ -1,10 +1,11 @@
-"""The loop that sends one batch until each of its records is settled.
+"""Sends one batch until the backend has accepted or refused each record, or the record is dropped.
 
-The backend's answer decides the next step: wait and send again, send smaller parts, or isolate
-the records that the backend refuses.  A sink's delivery threads, the exporters for an
-OpenTelemetry SDK and ``fapilog spool replay`` share the loop.  Each implements
-:class:`Delivery`, which decides how long to wait, how to handle refused records, and what to
-count.
+The backend's answer decides the next step: send the batch again after a wait, split the batch,
+or isolate the records that the backend refuses.
+
+A sink's delivery threads, the exporters for an OpenTelemetry SDK and the command
+``fapilog spool replay`` use this module.  Each has a subclass of :class:`Delivery`, which
+decides how long to wait, how to handle refused records, and what to count.
 """
 
 from __future__ import annotations
@@ -32,43 +33,46 @@ if TYPE_CHECKING:
     from fapilog.delivery.backlog import Batch
     from fapilog.delivery.circuit import RetryPolicy
 
-#: The maximum number of times that a batch is split.  After that, a refused part is given up
-#: as a whole: a backend that accepts nothing must not get one request per record.
+#: The maximum number of times that a batch is split.  After that, refused records are dropped
+#: or quarantined without further splits, so that a backend that refuses everything does not get
+#: one request per record.
 MAX_CUTS: Final = 256
 
-#: The number of records of a batch that are sent alone, to find out whether the backend refuses
-#: every record.
+#: The number of records that are sent singly after the backend has refused a large batch, to
+#: find out whether the backend refuses every record.
 SAMPLES: Final = 16
-#: The minimum number of records in a batch from which records are sent alone.  A smaller batch
-#: is bisected at once.
+#: A refused batch with at least this number of records is sampled: some of its records are sent
+#: singly.  A smaller refused batch is split into halves without sampling.
 _MIN_SAMPLED: Final = 4 * SAMPLES
-#: Matches the words of a backend's message that differ from record to record: quotations, text
-#: in braces, and words that contain digits.
+#: Matches the parts of a backend's error message that may differ between records: quoted text,
+#: text in braces, and words that contain digits.
 _VARIES: Final = re.compile(r"""'[^']*'?|"[^"]*"?|\{[^}]*\}?|\S*\d\S*""")
 
-#: Two refusals have the same reason if this number of characters of their messages are equal.
+#: The number of characters of an error message that are compared, to decide whether the backend
+#: refused two records for the same reason.
 _MAX_REASON: Final = 1000
 
 _NO_LIMIT: Final = 1 << 20
-#: The lower and the upper bound for the number of fast answers after which the size doubles.
+#: ``SendSize`` doubles its limit after a number of fast answers.  ``_FEWEST`` and ``_MOST`` are
+#: the minimum and the maximum of this number.
 _FEWEST: Final = 4
 _MOST: Final = 256
-#: An answer is fast if it takes less than this fraction of the time limit.
+#: An answer is fast if it takes less than this fraction of the duration of the latest attempt
+#: that got no answer.
 _FAST: Final = 1 / 3
-#: The minimum of the time limit against which answers are measured, in seconds.  The limit is
-#: the duration of the latest attempt without an answer, which may be close to 0 if the
-#: connection broke at once.
+#: An attempt without an answer is treated as if it had taken at least this many seconds.  It may
+#: have been shorter because the connection broke immediately.
 _LEAST: Final = 1.0
 
 
 class SendSize:
     """Limits the number of records per attempt while the backend is slow.
 
-    Without this limit, a batch that always takes longer than the time limit would be sent
-    forever.  After some fast answers, a larger size is tried.  If the larger size fails, the
-    next increase needs more fast answers, because a failure costs the whole time limit and
-    may cause duplicates in the backend.  A sink's threads share the size without a lock,
-    because the size is only an estimate.
+    Without this limit, a batch that always takes longer than the timeout would be sent forever.
+    An attempt without an answer halves the limit.  Several fast answers double it.  If an attempt
+    gets no answer after an increase, the next increase needs more fast answers, because each
+    attempt without an answer takes the full timeout and may cause duplicates in the backend.
+    A sink's threads share one object without a lock, because the limit is only an estimate.
 
     Attributes:
         most: the maximum number of records per attempt.
@@ -77,12 +81,17 @@ class SendSize:
     def __init__(self) -> None:
         self.most = _NO_LIMIT
         self._limit = _LEAST
-        self._answers = 0  # the number of fast answers since the size last changed
+        self._answers = 0  # the number of fast answers since the last change of `most`
         self._needed = _FEWEST
-        self._has_grown = False  # whether the latest change was an increase
+        self._has_grown = False  # whether the latest change of `most` was an increase
 
     def shrink(self, count: int, seconds: float) -> None:
-        """Lower the limit, because ``count`` records got no answer within ``seconds``."""
+        """Lower the limit, because an attempt with ``count`` records got no answer.
+
+        Args:
+            count: the number of records in the attempt.
+            seconds: the duration of the attempt.
+        """
         self._limit = max(seconds, _LEAST)
         self.most = max(min(self.most, count) // 2, 1)
         self._answers = 0
@@ -91,11 +100,13 @@ class SendSize:
             self._needed = min(self._needed * 4, _MOST)
 
     def grow(self, count: int, seconds: float) -> None:
-        """Raise the limit if there were enough fast answers to attempts close to the limit.
+        """Register an answered attempt, and double the limit after enough fast answers.
+
+        Attempts with at most half of the allowed number of records are ignored.
 
         Args:
-            count: the number of records of the attempt that was answered.
-            seconds: the duration of this attempt.
+            count: the number of records in the attempt.
+            seconds: the duration of the attempt.
         """
         if self.most == _NO_LIMIT or count * 2 <= self.most or seconds >= self._limit * _FAST:
             return
@@ -110,18 +121,20 @@ class SendSize:
 
 
 class Delivery(ABC):
-    """The interface through which :func:`send_until_settled` uses one sink.
+    """The operations of one sink that :func:`send_until_settled` calls.
 
     Args:
         sink: the opened sink.
         name: the sink's name, used in messages.
         retry: the policy for the waits between attempts.
-        probe_timeout: the seconds after which another probe may start; see :class:`Circuit`.
+        probe_timeout: the seconds after which another thread may send a probe; see
+            :class:`Circuit`.
 
     Attributes:
         circuit: the circuit that decides when a thread may send.
         size: the limit on the number of records per attempt.
-        lock: the lock that is held while a batch is split or its records are settled.
+        lock: the lock that a thread holds while it splits a batch or counts the records that
+            the backend accepted or refused.
     """
 
     def __init__(
@@ -138,13 +151,14 @@ class Delivery(ABC):
         announce(f"{kind} {self.name}", f"{self.name}: {message}")
 
     def announce_lost(self, count: int, why: str) -> None:
-        """Announce that ``count`` records were refused or given up, for the reason ``why``."""
+        """Write a message that ``count`` records were lost for the reason ``why``."""
         self.announce("rejected", f"{count} records lost: {why}")
 
     def announce_outcome(self, outcome: Outcome) -> None:
-        """Announce how many records of an accepted batch the backend rejected, and why.
+        """Write a message about an accepted batch, unless ``outcome`` is empty.
 
-        If the backend rejected none, announce its message, if there is one.
+        The message says how many records of the batch the backend rejected, and why, or contains
+        the backend's warning.
         """
         if outcome.rejected:
             self.announce_lost(outcome.rejected, outcome.message)
@@ -153,21 +167,21 @@ class Delivery(ABC):
 
     @abstractmethod
     def wait(self, seconds: float) -> bool:
-        """Wait for at most ``seconds``.  Return False to end the delivery.
+        """Wait for at most ``seconds``.  Return False if sending must stop.
 
-        The loop calls this before each attempt, with 0.0 if the circuit allows the attempt.
+        Called before each attempt.  ``seconds`` is 0.0 if the circuit allows the attempt.
         """
 
     @abstractmethod
     def time_limit(self) -> float:
-        """Return the seconds that the next attempt may take."""
+        """Return the time limit of the next attempt, in seconds."""
 
     def count_attempt(self, seconds: float, copies: int) -> None:  # noqa: B027 - optional
-        """Count an attempt that took ``seconds``.  ``copies`` records may have arrived twice."""
+        """Count an attempt that took ``seconds`` and may have created ``copies`` duplicates."""
 
     @abstractmethod
     def fail(self, error: BaseException, attempt: int) -> None:
-        """Announce and count a failed attempt, which will be repeated.
+        """Count a failed attempt that will be repeated, and write a message about it.
 
         Args:
             error: the error that the sink raised.
@@ -176,25 +190,29 @@ class Delivery(ABC):
 
     @abstractmethod
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Remove the first of ``batch.parts``, and count its records.
+        """Remove the first batch from ``batch.parts``, and count its records.
 
-        The backend accepted these records, except for those that ``outcome`` rejects.
+        The backend accepted the records, except for ``outcome.rejected`` records.
         """
 
     @abstractmethod
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Remove ``part``, the first of ``batch.parts``, and count its records as lost or kept.
+        """Remove ``part`` from ``batch.parts``, because its records will not be sent again.
 
-        ``error`` is a ``PermanentError`` if the backend refused these records.  Otherwise it
-        is an error of an unknown type that the sink raised too often.
+        Args:
+            batch: the batch that is being sent.
+            part: the first batch in ``batch.parts``.
+            error: a ``PermanentError`` if the backend refused the records.  Otherwise, the error
+                of another type that the sink raised in the last of
+                ``RetryPolicy.unknown_attempts`` attempts.
         """
 
 
 def send_until_settled(batch: Batch, delivery: Delivery) -> None:
-    """Send ``batch.parts`` until all parts are settled or ``delivery.wait`` returns False.
+    """Send the batches in ``batch.parts`` until all are accepted, refused or dropped.
 
-    Blocks.  Raises only errors that methods of ``delivery`` raise.  Unsettled parts remain in
-    ``batch.parts``.
+    Stops earlier if ``delivery.wait`` returns False.  Then the batches that are still to be sent
+    remain in ``batch.parts``.  Blocks.  Raises only errors that methods of ``delivery`` raise.
     """
     circuit, part, division = delivery.circuit, batch, _Division(batch, delivery)
     attempts = unknown = 0
@@ -218,40 +236,45 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
                 retry_after = getattr(error, "retry_after", None) if is_retryable else None
                 circuit.fail(retry_after, access_denied=isinstance(error, AccessDeniedError))
             else:
-                circuit.succeed()  # an open circuit would delay the next batch
+                circuit.succeed()  # because an open circuit would delay the next batch
                 delivery.give_up(batch, part, error)
         else:
             circuit.succeed()
-            division.samples_left = 0  # the backend does not refuse every record
+            division.samples_left = 0  # end sampling: the backend does not refuse every record
             delivery.accept(batch, outcome)
 
 
 class _Division:
-    """Handles refusals: splits the refused records of one batch, or gives them up.
+    """Splits a batch that the backend refuses, until the bad records are isolated.
 
-    A refused part that contains bad records is bisected.  But a backend that refuses every
-    record for the same reason must not get hundreds of requests per batch.  So after the first
-    refusal of a large batch, samples are sent, each a single record: the first record of the
-    batch, and then records from all of it.  If the backend refuses all samples for the same
-    reason, the rest of the batch is given up.  Samples are chosen at random, because bad
-    records may be regular, for example every second record.
+    A refused batch is repeatedly split into halves.  But a backend that refuses every record
+    must not get hundreds of requests per batch.  So if the backend refuses a large batch, some
+    single records (samples) are sent first: the first record of the batch, and then random
+    records from the entire batch.  If the backend refuses all samples for the same reason, the
+    remaining records are dropped or quarantined without being sent.  The samples are random,
+    because bad records may occur at regular intervals.
 
     Attributes:
-        samples_left: the number of samples that must still be refused before the rest is given
-            up; 0 if no samples are being sent.
+        samples_left: the number of samples that have not been refused yet; 0 if no samples are
+            being sent.
     """
 
     def __init__(self, batch: Batch, delivery: Delivery) -> None:
         self._batch = batch
         self._delivery = delivery
         self._cuts = 0
-        self._step = 0  # one sample is chosen from each group of this many records
-        self._place = 0  # the index of the latest sample in its group
+        # One sample is chosen from each group of _step records.  _place is the index of the latest
+        # sample in its group.
+        self._step = 0
+        self._place = 0
         self._reason = ""
         self.samples_left = 0
 
     def refuse(self, part: Batch, error: PermanentError) -> None:
-        """Handle the refusal of ``part``, the first of ``batch.parts``: split it or give it up."""
+        """Handle the backend's refusal of ``part``, the first batch in ``batch.parts``.
+
+        Split ``part``, or begin to send samples, or drop or quarantine the records of ``part``.
+        """
         is_divisible = isinstance(error, (TooLargeError, InvalidDataError)) and len(part) > 1
         if not is_divisible or self._cuts >= MAX_CUTS:
             self._delivery.give_up(self._batch, part, error)
@@ -275,9 +298,10 @@ class _Division:
             self._batch.sample(skipped)
 
     def _end_sample(self, error: PermanentError) -> None:
-        """Handle the refusal of a sample: choose the next sample, or stop sampling.
+        """Choose the next sample after the backend has refused a sample, or stop sampling.
 
-        If every sample was refused for the same reason, give up the rest of the batch.
+        If every sample was refused for the same reason, drop or quarantine the batch's remaining
+        records.
         """
         reason = _VARIES.sub("", f"{type(error).__name__} {error}"[:_MAX_REASON])
         self._reason = self._reason or reason
@@ -303,7 +327,7 @@ class _Division:
 
 
 def _may_send(delivery: Delivery) -> bool:
-    """Wait until the circuit allows this thread to send.  Return False if delivery has ended."""
+    """Wait until the circuit allows this thread to send.  Return False if sending must stop."""
     while delivery.wait(seconds := delivery.circuit.enter()):
         if seconds <= 0:
             return True
@@ -311,9 +335,9 @@ def _may_send(delivery: Delivery) -> bool:
 
 
 def _next_part(batch: Batch, delivery: Delivery) -> Batch | None:
-    """Return the first of ``batch.parts``, or None if all records are settled.
+    """Return the first batch in ``batch.parts``, or None if the list is empty.
 
-    If the part has more than ``size.most`` records, it is split first.
+    If that batch has more than ``delivery.size.most`` records, it is split first.
     """
     with delivery.lock:
         while batch.parts and len(batch.parts[0]) > delivery.size.most:
@@ -339,4 +363,4 @@ def _attempt(part: Batch, delivery: Delivery) -> Outcome:
     delivery.size.grow(len(part), seconds)
     if isinstance(answer, Outcome) and isinstance(answer.rejected, int):
         return Outcome(min(max(answer.rejected, 0), len(part)), answer.message)
-    return Outcome()  # a sink that returns without an error has accepted all records
+    return Outcome()  # any other value means that all records were accepted

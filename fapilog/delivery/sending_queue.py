@@ -1,8 +1,8 @@
-"""Delivers one sink's records, with a backlog in memory, a spool, threads and a circuit.
+"""Runs the threads that deliver one sink's records.
 
-The pipeline's worker encodes records into the backlog.  The sink's own threads
-take batches from the backlog and send them, so a slow or dead backend does not
-delay other sinks.
+The pipeline's worker thread encodes records and puts them into the sink's backlog, a queue in
+memory.  The sink's own threads remove batches from the backlog and send them, so a slow or dead
+backend does not delay other sinks.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 _NEVER: Final = 1 << 62
-#: The seconds after which a shutdown checks again whether the spool's thread has written.
+#: Seconds between two checks, during a shutdown, whether the spool's thread has written records
+#: to disk.
 _LOOK: Final = 0.01
 
 
 class SendingQueue:
-    """The backlog, the threads and the delivery of one sink.
+    """Buffers and delivers the records of one sink.
 
-    Only the pipeline's worker may use ``intake`` and call :meth:`offer`.  Any thread may call
-    the other methods.
+    Only the pipeline's worker thread may use ``intake`` and call :meth:`offer`.  Any thread may
+    call the other methods.
 
     Args:
-        sink: the opened sink; with a spool or a quarantine, a ``DurableSink``.
-        name: the sink's name in the ledger, unique in its pipeline; by default ``sink.name``.
-        options: the options that decide how records are kept and sent.
-        route: the route that selects the records; by default, all records are selected.
-        fallback: the sending queue of the route's fallback sink.
+        sink: the opened sink; a ``DurableSink`` if ``options`` has a spool or a quarantine.
+        name: the sink's name in statistics and messages, unique in its pipeline; ``sink.name``
+            by default.
+        options: the options for buffering and sending records.
+        route: the route that selects the sink's records; by default, it selects all records.
+        fallback: the sending queue of the fallback sink that ``route`` names, or None.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class SendingQueue:
         self.worker = Worker(
             f"fapilog-{self.name}",
             self._run,
-            width=getattr(sink, "concurrency", 1),  # a sink may lack the attribute
+            width=getattr(sink, "concurrency", 1),  # a custom sink may lack the attribute
             finish=self._close_sink,
         )
         self._reset()
@@ -76,12 +78,13 @@ class SendingQueue:
         self.spooling = Spooling(state, state.spool, self.worker.wake) if state.spool else None
         self._wake_at = 1
         self._flush_target = 0
-        self._taking = native.Lock()  # held by the thread that waits for a batch
-
-    # ---- called by the pipeline's worker
+        self._taking = native.Lock()  # held by the delivery thread that waits for a batch
 
     def offer(self, records: Sequence[LogRecord]) -> None:
-        """Put records into the backlog.  Waits for space only if the overflow policy waits."""
+        """Put records into the backlog.
+
+        Waits for space in a full backlog only if the overflow policy says so.
+        """
         self.intake.hand(records)
         self.intake.take_in()
 
@@ -89,7 +92,7 @@ class SendingQueue:
         return self.fallback is not None and self.fallback.intake.divert(records)
 
     def _notice(self) -> None:
-        """Tell the sink's threads that records may be ready to send."""
+        """Wake or start the sink's threads if records are ready to be sent or spooled."""
         if self.spooling is not None:
             self.spooling.notice()
         state, backlog = self.state, self.state.backlog
@@ -103,18 +106,16 @@ class SendingQueue:
         if len(self.state.in_flight) >= self.worker.threads and len(self.state.backlog):
             self.worker.widen()
 
-    # ---- called by any thread
-
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs on a thread of this sink."""
+        """Whether the calling thread is one of this sink's threads."""
         spooling = self.spooling
         return self.worker.is_current or (spooling is not None and spooling.worker.is_current)
 
     def start_flush(self) -> int:
-        """Make the threads send all waiting records at once, even in batches that are not full.
+        """Make the threads send all waiting records now, even in batches that are not full.
 
-        Does not block.  Returns the number to pass to :meth:`flush_done`.
+        Does not block.  Returns the argument for :meth:`flush_done`.
         """
         self._flush_target = self.state.backlog.entered
         if not self.flush_done(self._flush_target):
@@ -123,9 +124,13 @@ class SendingQueue:
         return self._flush_target
 
     def flush_done(self, target: int) -> bool:
-        """Whether a flush is complete: the first ``target`` records are settled.
+        """Return whether a flush is complete.
 
-        While the backend is down, a flush is also complete if all records are on disk.
+        A flush is complete if ``target`` records were delivered, refused or dropped.  While the
+        backend is down, a flush is also complete if all waiting records are on disk.
+
+        Args:
+            target: the number that :meth:`start_flush` returned.
         """
         state, spooling = self.state, self.spooling
         if state.settled >= target:
@@ -134,37 +139,40 @@ class SendingQueue:
         return spooling is not None and is_down and spooling.holds_everything
 
     def adopt_orphans(self) -> None:
-        """Start to adopt records that dead processes left on disk.
+        """Start to send the records that dead processes left on disk.
 
-        This does not wait until the first record arrives.
+        Without this call, they would be sent only after this process has logged a record.
         """
         if self.spooling is not None:
             self.spooling.adopt_orphans()
 
     def has_thread(self) -> bool:
-        """Start the threads that delivery needs.  Return False if a thread cannot be started."""
+        """Start the sink's threads if they are not running.  Return False if this fails."""
         spooling = self.spooling
         return self.worker.has_thread() and (spooling is None or spooling.worker.has_thread())
 
     def start_end(self) -> None:
-        """Limit the total time of all later waits for space in the backlog to ``block_timeout``."""
+        """Limit the sum of all later waits for space in the backlog to ``block_timeout``."""
         self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
     def start_close(self, deadline: float) -> None:
-        """Let the threads send the backlog until ``deadline`` and then end.  Does not block."""
+        """Make the threads send the backlog and end, by ``deadline``.  Does not block."""
         self.state.limit_time(deadline)
         if self.worker.is_alive:
             self.worker.wake()
             self._widen()
 
     def finish_close(self) -> None:
-        """Wait for the threads until the deadline, then spool or drop the remaining records."""
+        """Wait for the threads until the deadline of :meth:`start_close`, and close the queue.
+
+        With a spool, the remaining records are written to disk.  Otherwise they are dropped.
+        """
         state = self.state
         deadline = state.deadline or monotonic()
         if not self.worker.is_alive and not self.worker.wake():
-            self.worker.run_inline()  # no thread could be started
+            self.worker.run_inline()  # no thread can be started, so send on this thread
         if not self.worker.join(deadline - monotonic()):
-            self.worker.join(0.1)  # a send that ends at the deadline should still be counted
+            self.worker.join(0.1)  # also count an attempt that ends at the deadline
         state.abandon()
         held = self.intake.close()
         if self.spooling is not None:
@@ -176,7 +184,7 @@ class SendingQueue:
             state.announce("close", f"{what}; it is cut short if the process ends first")
 
     def after_fork(self) -> None:
-        """Reset the queue in a forked child.  The parent still sends the records in the backlog."""
+        """Empty the queue in a forked child.  The parent sends the records that were queued."""
         self._reset()
         self.worker.after_fork()
         if self.worker.ended:
@@ -188,18 +196,16 @@ class SendingQueue:
         except Exception as error:  # noqa: BLE001 - the child still needs the other sinks
             self.state.announce("fork", f"after_fork failed: {describe(error)}")
 
-    # ---- called by the sink's threads
-
     def _run(self) -> None:
         try:
             while batch := self._next_batch():
                 set_busy(self._is_due())
                 give_way()
                 send_until_settled(batch, self.state)
-                if batch.parts:  # the deadline has passed; finish_close() counts the rest
+                if batch.parts:  # the deadline has passed; finish_close() spools or drops these
                     return
         finally:
-            set_busy(False)  # run_inline() uses a thread of the application, which continues
+            set_busy(False)  # run_inline() runs this on a thread of the application
 
     def _close_sink(self) -> None:
         try:
@@ -208,7 +214,7 @@ class SendingQueue:
             self.state.announce("close", f"close failed: {describe(error)}")
 
     def _next_batch(self) -> Batch:
-        """Wait until a batch is due and return it.  Return an empty batch to end the thread."""
+        """Wait until a batch can be sent, and return it.  An empty batch ends the thread."""
         state = self.state
         with self._taking:
             while self._wait_for_batch():
@@ -226,20 +232,23 @@ class SendingQueue:
 
     @property
     def _source(self) -> Spooling | Backlog:
-        """The store with the oldest waiting records: the spool or the backlog."""
+        """The queue with the oldest waiting records: the spool or the backlog."""
         spooling = self.spooling
         return spooling if spooling is not None and spooling.comes_first else self.state.backlog
 
     def _wait_for_batch(self) -> bool:
-        """Wait until a batch is due.  Return False if the queue closes and no batch is left."""
+        """Wait until a batch is full or has waited long enough to be sent.
+
+        Return False if the queue is being closed and contains no records.
+        """
         state = self.state
         while not len(self._source):
             if state.deadline is not None and not len(state.backlog):
                 return False
             self._wake_at = 1
             if not len(self._source):
-                # Sleep briefly during a shutdown: the spool's thread is about to write the
-                # records of the backlog, which this thread then sends.
+                # During a shutdown, sleep only briefly: the spool's thread is about to write the
+                # records of the backlog to disk, and then this thread sends them.
                 self.worker.sleep(None if state.deadline is None else _LOOK)
             self._wake_at = _NEVER
             if state.abandoned:

@@ -1,9 +1,9 @@
-"""Moves records through a queue on disk (the spool) when memory alone is not enough.
+"""Moves records from a sink's backlog in memory to the spool, a queue on disk, and back.
 
-The spool's own thread moves records from the backlog to the spool, oldest first, while the
-backend is down, the backlog fills up, or a record waits too long.  In mode ``always``, it
-moves every record.  While records wait on disk, all later records go to disk as well, which
-keeps their order.
+The spool's own thread moves records to disk, oldest first, while the backend is down, while the
+backlog is more than half full, or when a record has waited too long.  In the mode ``always``,
+the thread moves every record.  While records wait on disk, all newer records are also written to
+disk, so that the records stay in order.
 """
 
 from __future__ import annotations
@@ -22,30 +22,33 @@ if TYPE_CHECKING:
     from fapilog.delivery.state import DeliveryState
     from fapilog.spool import Frame, Spool
 
-#: Seconds between two checks of the backlog while records wait or are in flight.
-#: In mode ``always``, a SIGKILL loses only records that are younger than this.
+#: Seconds between two checks of the backlog by the spool's thread while records wait.  In the
+#: mode ``always``, SIGKILL therefore loses only records that were logged within this time.
 LOOK: Final = 0.05
-#: The longest wait for the delivery's lock in a call that must not wait for the disk, in
-#: seconds.  The spool's thread holds the lock while it writes.
+#: The longest wait for ``DeliveryState.lock`` in a call that must not wait for the disk, in
+#: seconds.  The spool's thread holds this lock while it writes to the disk.
 _GLANCE: Final = 0.01
-#: Seconds that a record may wait in memory beyond the delay of a batch.  Then it goes to disk.
+#: A record is written to disk if it has been in memory for ``BatchLimits.delay`` plus this number
+#: of seconds.
 _PATIENCE: Final = 2.0
-#: Seconds between two searches for directories that dead processes left.
+#: Seconds between two searches for spool directories of dead processes.
 _ADOPT_EVERY: Final = 30.0
-#: Seconds until the next search if the latest search had to leave directories for later.
+#: Seconds until the next search if the latest search did not adopt all spool directories of dead
+#: processes.
 _ADOPT_SOON: Final = 1.0
-#: Seconds that a process waits for its first record before it adopts directories.  Until
-#: then, a server may still be forking its workers.
+#: Seconds that a process without new records waits before it adopts spool directories of dead
+#: processes, because it may be a server that is still forking its workers.
 _QUIET: Final = 2.0
-#: The maximum number of segment files that a regular check and the final check examine.
+#: ``_SOME`` is the maximum number of spool files that a regular check examines, and ``_MOST``
+#: the maximum for the check before the spool is closed.
 _SOME: Final = 128
 _MOST: Final = 4096
-#: Seconds between a failed write and the next attempt.
+#: Seconds between a failed write to the spool and the next write.
 _AGAIN: Final = 1.0
 
 
 class Spooling:
-    """Moves batches to disk and returns them to the delivery threads.
+    """Moves one sink's batches to disk, and reads them again for the delivery threads.
 
     Args:
         state: the state of the sink's delivery.
@@ -53,7 +56,7 @@ class Spooling:
         wake: a function that wakes the delivery threads.
 
     Attributes:
-        active: whether records go to disk before they are sent.
+        active: whether new records are written to disk before they are sent.
     """
 
     def __init__(self, state: DeliveryState, spool: Spool, wake: Callable[[], object]) -> None:
@@ -63,33 +66,33 @@ class Spooling:
         self._backlog = state.backlog
         self._wake_senders = wake
         self.worker = Worker(f"fapilog-{state.name}-spool", self._run, finish=self._finish)
-        self._next: Batch | None = None  # a batch that was read, but that no thread is sending yet
+        self._next: Batch | None = None  # a batch read from disk that take() has not returned yet
         self._always = self.active = state.options.spool_mode == "always"
         self._ending = False
         self._is_early = False  # whether the thread was started before the first record
         self._adopt_at = 0.0
-        self._announced = 0  # the number of adopted records that messages have reported
-
-    # ---- called by the pipeline's worker
+        self._announced = 0  # the number of adopted records that were announced
 
     def notice(self) -> None:
-        """Wake the spool's thread, because the backlog has new records.  Does not block."""
+        """Wake the spool's thread if it sleeps, because the backlog has new records.
+
+        Does not block.
+        """
         if self.worker.idle:
             self.worker.wake()
 
-    # ---- called by the thread that calls configure()
-
     def adopt_orphans(self) -> None:
-        """If dead processes have left records, start the spool's thread before the first record."""
+        """Start the spool's thread now if dead processes left records on disk.
+
+        Otherwise the thread starts when the backlog gets its first record.
+        """
         if self._spool.has_orphans:
             self._is_early = True
             self.worker.has_thread()
 
-    # ---- called by the delivery threads, which hold the lock
-
     @property
     def comes_first(self) -> bool:
-        """Whether the next batch is on disk or will soon be written there."""
+        """Whether the next batch to send is on disk, or is about to be written to disk."""
         if len(self):
             return True
         if self.active and not self._always and not self._is_needed():
@@ -98,11 +101,14 @@ class Spooling:
         return self.active and self._state.may_write and self.worker.has_thread()
 
     def __len__(self) -> int:
-        """The number of records on disk that no delivery thread has read yet."""
+        """Return the number of records on disk that :meth:`take` has not returned yet."""
         return self._spool.unread_records + (len(self._next) if self._next else 0)
 
     def take(self) -> Batch:
-        """Return the oldest batch on disk, or an empty batch if no records wait on disk."""
+        """Return the oldest batch on disk, or an empty batch if no records wait on disk.
+
+        The caller must hold ``DeliveryState.lock``.
+        """
         batch, self._next = self._next or Batch(), None
         if batch:
             self._state.in_flight.remove(batch)
@@ -118,7 +124,10 @@ class Spooling:
         return batch
 
     def _batch_of(self, frame: Frame) -> Batch:
-        """Return the records of a frame, or drop them and return an empty batch if unreadable."""
+        """Return the records of ``frame``, a batch that was read from the spool.
+
+        If the records cannot be decoded, drop them and return an empty batch.
+        """
         items: Any = frame.item
         if items is None:
             try:
@@ -135,13 +144,11 @@ class Spooling:
             return Batch()
         return Batch(list(items), list(frame.severities), len(frame.body), frames=[frame])
 
-    # ---- called by any thread
-
     @property
     def holds_everything(self) -> bool:
-        """Whether every unsettled record is on disk.
+        """Whether every record that is still to be sent is on disk.
 
-        Returns False as well if another thread holds the lock for too long.
+        Also False if ``DeliveryState.lock`` cannot be acquired within 0.01 seconds.
         """
         state = self._state
         if not state.lock.acquire(timeout=_GLANCE):
@@ -153,7 +160,10 @@ class Spooling:
             state.lock.release()
 
     def finish(self, deadline: float) -> None:
-        """Write the remaining records to disk and close the spool, by ``deadline``.  Blocks."""
+        """Write the remaining records to disk, and close the spool.
+
+        Blocks until the spool's thread has done this, or until ``deadline``.
+        """
         self._ending = True
         if self.worker.is_alive:
             self.worker.wake()
@@ -161,12 +171,10 @@ class Spooling:
             self.worker.run_inline()
         self.worker.join(max(deadline - monotonic(), 0.1))
 
-    # ---- called by the spool's thread
-
     def _run(self) -> None:
         if self._is_early:
             self._is_early = False
-            self.worker.sleep(_QUIET)  # an arriving record ends this sleep
+            self.worker.sleep(_QUIET)  # the first record wakes the thread earlier
         while not self._ending:
             if self._is_needed():
                 self._spill()
@@ -219,9 +227,10 @@ class Spooling:
         return True
 
     def _write_rest(self, batch: Batch) -> bool:
-        """Write an in-flight batch's unsettled records to disk.  Return False if this fails."""
+        """Write an in-flight batch's remaining records to disk.  Return False if this fails."""
         rest = batch.rest()
-        self._state.unacked += len(rest)  # count them once while two frames hold them
+        # While two frames (batches on disk) contain these records, count each record only once.
+        self._state.unacked += len(rest)
         frame = self._write(rest, is_in_flight=True)
         if frame is not None:
             self._state.acknowledge(batch)
@@ -239,7 +248,7 @@ class Spooling:
             return None
 
     def _restore(self, most: int = _SOME) -> None:
-        """Check up to ``most`` segment files, and write records again whose files were deleted."""
+        """Check up to ``most`` spool files, and write the records of deleted files again."""
         state, has_more = self._state, True
         with state.lock:
             self._spool.check(most)
@@ -257,9 +266,10 @@ class Spooling:
         self._state.announce("spool", f"cannot spool, records stay in memory: {describe(error)}")
 
     def _write_the_end(self) -> None:
-        """Write all unsettled records to disk before the spool closes.
+        """Before the spool is closed, write to disk all records that are still to be sent.
 
-        Frames with some settled records are replaced, so that no process sends these again.
+        If the backend has already accepted some records of a frame (a batch on disk), a frame
+        with the other records replaces it, so that no process sends duplicates.
         """
         self._announce_adopted()
         self._state.no_write_before = 0.0
@@ -271,7 +281,10 @@ class Spooling:
                     break
 
     def _adopt(self) -> bool:
-        """Adopt records of dead processes for a short time.  Return True if more remain."""
+        """Adopt records that dead processes left on disk, for about ``LOOK`` seconds.
+
+        Return True if more records remain to be adopted.
+        """
         now = monotonic()
         if now >= self._adopt_at:
             has_left = self._spool.look_for_orphans()

@@ -1,7 +1,7 @@
 """The state of one sink's delivery, and the operations that change this state.
 
-Each sink has one :class:`DeliveryState` per process, used by the pipeline's worker, the
-delivery threads and the spool's thread.
+Each sink has one :class:`DeliveryState` per process.  The pipeline's worker thread, the sink's
+delivery threads and the spool's thread share this object.
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ if TYPE_CHECKING:
     from fapilog.delivery.options import DeliveryOptions
     from fapilog.protocols import Outcome, Sink
 
-#: The longest single sleep while a thread waits for the circuit, in seconds.
+#: The longest single sleep of a thread that waits for the circuit breaker, in seconds.  After
+#: each sleep, the thread checks whether a shutdown has begun.
 _LOOK: Final = 0.1
-#: The fraction of the time until the deadline that is reserved for writing the remaining
-#: records to disk.
+#: The fraction of the time limit of a shutdown that is reserved for writing the remaining records
+#: to disk.
 _RESERVE: Final = 0.2
-#: The longest time that is reserved for writing, in seconds.
+#: The longest time that is reserved for writing the remaining records to disk, in seconds.
 _MAX_RESERVE: Final = 1.0
-#: The maximum number of attempts to read two counts that may change between the reads.
+#: The maximum number of attempts to read two related counters without a change in between.
 _LOOKS: Final = 5
 
 
 class DeliveryState(Delivery):
-    """The state that intake, spooling and sending share for one sink.
+    """The state of one sink's delivery, shared by ``Intake``, ``Spooling`` and the sender.
 
     Attributes:
         options: the options of the delivery.
-        limits: the limits of a batch: the sink's limits, or a smaller size if the backlog is
-            small.
-        ledger: the counts of the sink's records.
+        limits: the sink's limits of a batch, with a smaller size if the backlog is small.
+        ledger: the counters of the sink's records.
         backlog: the records that wait in memory.
         spool: the queue on disk, or None if records stay in memory.
-        in_flight: the batches that left the backlog or were read from disk, and are
-            not yet settled.
-        lock: the lock that is held while batches move or change, and while
-            the delivery threads count records.
-        deadline: the time after which nothing is sent; None before a shutdown.
-        end: the time after which nothing is written to disk.
-        abandoned: whether the deadline has passed, so that the delivery threads
-            neither send nor count records.
-        no_write_before: the earliest time of the next write to the spool after
-            a failed write.
-        unacked: the number of settled records whose frames are still on disk.
+        in_flight: the batches that were removed from the backlog or read from disk, and whose
+            delivery is not finished.
+        lock: the lock that a thread holds while it moves or changes batches, and while a
+            delivery thread changes the counters in ``ledger``.
+        deadline: the monotonic time at which sending must stop; None before a shutdown.
+        end: the monotonic time at which writing to disk must stop; infinite before a shutdown.
+        abandoned: whether the delivery threads must neither send nor count records, because
+            the deadline has passed.
+        no_write_before: the earliest monotonic time of the next write to the spool after a
+            failed write.
+        unacked: the number of records that need not be sent again, but are still in the spool.
     """
 
     def __init__(self, sink: Sink[Any], name: str, options: DeliveryOptions) -> None:
         super().__init__(sink, name, options.retry, 2 * options.export_timeout)
         self.options = options
-        # Batches in flight use at most half of the backlog's capacity, so a full backlog always
-        # contains a full batch.
+        # With this maximum size of a batch, the batches in flight use at most half of the
+        # backlog's capacity, so a full backlog always contains a full batch.
         most = options.capacity // (2 * getattr(sink, "concurrency", 1)) + 1
         self.limits = replace(sink.limits, size=min(sink.limits.size, most))
         self.ledger = SinkLedger()
@@ -78,50 +78,46 @@ class DeliveryState(Delivery):
         self.no_write_before = 0.0
         self.unacked = 0
 
-    # ---- memory and disk: called by any thread
-
     @property
     def may_write(self) -> bool:
-        """Whether there is a spool that has not failed to write within the last second."""
+        """Whether the sink has a spool without a failed write in the last second."""
         return self.spool is not None and monotonic() >= self.no_write_before
 
     @property
     def makes_room(self) -> bool:
-        """Whether a record should wait while the backlog is full, instead of being dropped.
+        """Whether a new record may wait for space in a full backlog, instead of being dropped.
 
-        Under ``spill``, this is only true while records can move to the spool.
+        Under the overflow policy ``spill``, True only while records can be moved to the spool.
         """
         policy = self.options.overflow
         return policy == "block" or (policy == "spill" and self.may_write and len(self.backlog) > 0)
 
-    # ---- sending: called by the loop on a delivery thread
-
     def wait(self, seconds: float) -> bool:
-        """Wait for the circuit.  Return False after the deadline or if the delivery was abandoned.
+        """Wait for at most ``seconds``.  Return False if sending must stop.
 
-        With a spool, a shutdown does not wait for an open circuit: the remaining
-        records go to the spool.
+        With a spool, this method does not wait during a shutdown but returns False, because the
+        remaining records are written to disk.
         """
         if seconds > 0 and not self.abandoned:
             deadline = self.deadline
             if deadline is not None and (self.spool is not None or monotonic() >= deadline):
                 return False
-            native.sleep(min(seconds, _LOOK))  # short, because a shutdown may begin
+            native.sleep(min(seconds, _LOOK))  # a short sleep, because a shutdown may begin
         return not self.abandoned
 
     def time_limit(self) -> float:
-        """Return ``export_timeout``, or the seconds to the deadline if they are fewer."""
+        """Return ``export_timeout``, or the time until the deadline if this is shorter."""
         limit, deadline = self.options.export_timeout, self.deadline
         return limit if deadline is None else min(limit, max(deadline - monotonic(), 0.001))
 
     def count_attempt(self, seconds: float, copies: int) -> None:
-        """Count an attempt that took ``seconds``.  ``copies`` records may have arrived twice."""
+        """Count an attempt that took ``seconds`` and may have created ``copies`` duplicates."""
         with self.lock:
             self.ledger.observe_send(seconds)
             self.ledger.resent += copies
 
     def fail(self, error: BaseException, attempt: int) -> None:  # noqa: ARG002
-        """Announce a failed attempt and count it."""
+        """Count a failed attempt that will be repeated, and write a message about it."""
         kind, why = "retry", "will try again"
         if isinstance(error, AccessDeniedError):
             kind = "access"
@@ -131,7 +127,10 @@ class DeliveryState(Delivery):
             self.ledger.retries += 1
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Settle the first of ``batch.parts``: count its records as delivered or rejected."""
+        """Remove the first batch from ``batch.parts``, and count its records.
+
+        Each record is counted as delivered or rejected.
+        """
         with self.lock:
             part = self._settle_part(batch)
             if part is None:
@@ -141,7 +140,10 @@ class DeliveryState(Delivery):
         self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
-        """Put the records of ``part`` into quarantine, or count them as rejected or dropped."""
+        """Put the records of ``part`` into quarantine, or count them as rejected or dropped.
+
+        Remove ``part`` from ``batch.parts``.
+        """
         reason = describe(error)
         is_refused = isinstance(error, PermanentError)
         is_kept = is_refused and self._quarantine(part, reason)
@@ -171,23 +173,25 @@ class DeliveryState(Delivery):
             self.announce("quarantine", f"quarantine: {describe(error)}")
             return False
 
-    # ---- batches: called by any thread that holds the lock
-
     def put_in_flight(self, batch: Batch) -> None:
-        """Add ``batch``, which left the backlog or was read from disk, to ``in_flight``."""
+        """Add ``batch``, which was removed from the backlog or read from disk, to ``in_flight``.
+
+        The caller must hold ``lock``.
+        """
         batch.parts = [batch]
         self.in_flight.append(batch)
 
     def _settle_part(self, batch: Batch) -> Batch | None:
-        """Remove and return the first of ``batch.parts``.  After the last, settle the batch.
+        """Remove the first batch from ``batch.parts``, and return it.
 
-        Return None if a shutdown has already counted the records.
+        If ``batch.parts`` is then empty, also remove ``batch`` from the spool and from
+        ``in_flight``.  Return None if a shutdown has already counted the records.
         """
         if self.abandoned:
             return None
         try:
             part = batch.parts.pop(0)
-        except IndexError:  # a signal handler has closed the delivery and dropped the parts
+        except IndexError:  # a shutdown in a signal handler has emptied the list
             return None
         if batch.frames:
             batch.unacked += len(part)
@@ -195,12 +199,16 @@ class DeliveryState(Delivery):
         if not batch.parts:
             self.acknowledge(batch)
             self.backlog.release(batch)
-            if batch in self.in_flight:  # a signal handler may have removed the batch
+            if batch in self.in_flight:  # a shutdown in a signal handler may have removed it
                 self.in_flight.remove(batch)
         return part
 
     def acknowledge(self, batch: Batch) -> None:
-        """Remove the batch's frames from disk: its records are settled or written again."""
+        """Release the copies of ``batch`` in the spool, so that no process sends them again.
+
+        The caller has finished sending the records, or has written them to disk again.  The
+        caller must hold ``lock``.
+        """
         if self.spool is not None:
             for frame in batch.frames:
                 self.spool.ack(frame)
@@ -208,23 +216,24 @@ class DeliveryState(Delivery):
         batch.unacked = 0
         batch.frames = []
 
-    # ---- counts: called by any thread
-
     @property
     def spooled(self) -> int:
-        """The number of unsettled records on disk.  May be too low while the counts change."""
+        """The number of records that wait on disk to be sent.
+
+        The number may be too low while a thread changes the counters.
+        """
         if self.spool is None:
             return 0
         for _ in range(_LOOKS):
             unacked = self.unacked
             records = self.spool.pending_records
-            if unacked == self.unacked:  # no thread has settled records between the two reads
+            if unacked == self.unacked:  # no thread has changed `unacked` between the reads
                 break
         return max(records - unacked, 0)
 
     @property
     def settled(self) -> int:
-        """The number of records that entered the backlog and are settled, whatever the outcome."""
+        """The number of records that entered the backlog and need not be sent again."""
         damaged = 0
         if self.spool is not None:
             corrupt = self.spool.corrupt
@@ -232,13 +241,13 @@ class DeliveryState(Delivery):
         return self.ledger.settled + damaged - self.ledger.settled_adopted
 
     def stats(self, entered: Callable[[], int], shared: Drops) -> Stats:
-        """Return a snapshot of the sink's ledger.  Does not block.
+        """Return a snapshot of the sink's counters.  Does not block.
 
         Args:
-            entered: a function that returns how many records the pipeline has accepted.  It is
-                called last, so ``pending`` is never too low.
-            shared: the drops that happened before records were routed to sinks.  These drops
-                count for every sink.
+            entered: a function that returns how many records the pipeline has accepted.  The
+                function is called after the counters are read, so ``pending`` is never too low.
+            shared: the records that were dropped before they were routed to sinks.  The
+                snapshot includes these records for every sink.
         """
         ledger, spool = self.ledger, self.spool
         skipped = ledger.skipped
@@ -264,12 +273,10 @@ class DeliveryState(Delivery):
             resent=ledger.resent,
         )
 
-    # ---- shutdown: called by the thread that closes
-
     def limit_time(self, deadline: float) -> None:
         """Stop sending at ``deadline``.  After several calls, the earliest deadline applies.
 
-        With a spool, sending stops a little earlier, so that time is left to write to disk.
+        With a spool, sending stops a little earlier, to leave time for writing records to disk.
         """
         self.end = min(self.end, deadline)
         if self.spool is not None:
@@ -284,7 +291,7 @@ class DeliveryState(Delivery):
             self.abandoned = True
 
     def count_lost_quarantine(self) -> None:
-        """If another program deleted the quarantine, count the records in it as dropped."""
+        """Count the quarantined records as dropped if another program deleted the quarantine."""
         lost = self.options.quarantine.take_lost() if self.options.quarantine else []
         if lost:
             with self.lock:
@@ -297,11 +304,11 @@ class DeliveryState(Delivery):
             )
 
     def drop_rest(self, left: list[int]) -> None:
-        """Drop and count every record that is neither settled nor on disk.
+        """Drop and count every record that is still to be sent and is not on disk.
 
         Args:
-            left: the severities of the records that the intake had not yet put into the
-                backlog.
+            left: the severity numbers that ``Intake.close()`` returned, of the records that were
+                not put into the backlog.
         """
         with self.lock:
             for batch in [one for one in self.in_flight if not one.is_on_disk]:

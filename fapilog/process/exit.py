@@ -1,9 +1,10 @@
-"""Delivery at the end of a process, when the interpreter exits or SIGTERM arrives.
+"""Delivers the remaining records when the interpreter exits or SIGTERM arrives.
 
-Runtimes register here while they are open.  Delivery begins when the interpreter begins to
-shut down, because at that time most versions of Python can still start threads.  Delivery ends
-in an ``atexit`` hook, after the application's own threads have ended.  If no thread can be
-started, the hook delivers on the main thread.  Both phases share one deadline.
+Each open ``Runtime`` is registered in this module.  When the interpreter begins to shut down,
+the records are delivered for the first time, because most versions of Python can still start
+threads at that time.  An ``atexit`` hook delivers later records, after the application's own
+threads have ended.  If no thread can be started, the hook delivers on the main thread.  Both
+deliveries share one time limit.
 """
 
 from __future__ import annotations
@@ -21,39 +22,41 @@ from fapilog.process.sigterm import Sigterm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The time limit for the delivery if no runtime is open, in seconds.
+#: The time limit, in seconds, for the functions passed to ``on_sigterm()`` if no runtime is
+#: open.
 _PATIENCE: Final = 5.0
-#: Seconds that are reserved for shutting down the runtimes after the delivery.
+#: The part of the time limit that is reserved for shutting down the runtimes after the delivery,
+#: in seconds.
 _LAST: Final = 0.1
 
 
 class Closable(Protocol):
-    """The methods of a runtime that this module uses."""
+    """The interface of ``Runtime`` that this module uses."""
 
     @property
     def exit_timeout(self) -> float:
         """The time limit for the runtime's delivery when the process ends, in seconds."""
 
     def prepare_exit(self) -> None:
-        """Start the threads that :meth:`flush` and :meth:`shutdown` need."""
+        """Start the threads that deliver records, if they are not running."""
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Deliver the accepted records.  Return True if all were delivered in time."""
+        """Deliver the accepted records.  Return True if this succeeds within ``timeout``."""
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Deliver the accepted records and shut down."""
+        """Deliver the accepted records, and shut down the runtime."""
 
 
-# These references keep the runtimes alive, because the application may only refer to loggers.
+# These references keep the open runtimes alive, because an application may store only loggers.
 _open: Final[set[Closable]] = set()
 _others: Final[list[Callable[[float], None]]] = []
-_spent = 0.0  # seconds of the exit timeout that _begin() used
+_spent = 0.0  # seconds of the time limit that _begin() used
 
 
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
     """Deliver the records of ``runtime`` when the process ends.  Thread-safe.
 
-    If ``handle_sigterm`` is True, also install the handler of SIGTERM.
+    If ``handle_sigterm`` is True, also install fapilog's handler of SIGTERM.
     """
     _open.add(runtime)
     if handle_sigterm:
@@ -61,7 +64,11 @@ def register(runtime: Closable, *, handle_sigterm: bool) -> None:
 
 
 def unregister(runtime: Closable) -> None:
-    """Forget a closed runtime.  If nothing else is registered, stop handling SIGTERM."""
+    """Remove a closed runtime.
+
+    If no runtime remains, and no function was passed to ``on_sigterm()``, also remove fapilog's
+    handler of SIGTERM.
+    """
     _open.discard(runtime)
     if not _open and not _others:
         sigterm.restore()
@@ -97,19 +104,22 @@ def _deliver_and_close() -> None:
     deadline = monotonic() + _timeout()
     for deliver in tuple(_others):
         deliver(max(deadline - monotonic(), 0.0) / 2)
-    _deliver(deadline - _LAST)  # shutdown() below refuses records; until then, threads may log
+    _deliver(deadline - _LAST)  # other threads may still log until shutdown() is called
     for runtime in open_runtimes():
         runtime.shutdown(max(deadline - monotonic(), 0.0))
 
 
 def _begin() -> None:
-    """Deliver before the exit hooks run.  Python 3.12.0 and 3.12.1 cannot start threads here."""
+    """Deliver the accepted records before the ``atexit`` hooks run.
+
+    Python 3.12.0 and 3.12.1 cannot start threads at this time.
+    """
     global _spent  # noqa: PLW0603 - _finish() may use the remaining time
     began = monotonic()
     try:
         _deliver(began + _timeout())
     except KeyboardInterrupt:
-        began = -math.inf  # the user does not want to wait, so _finish() gets no time
+        began = -math.inf  # after Ctrl+C, _finish() gets no more time
     _spent = monotonic() - began
 
 
@@ -137,11 +147,11 @@ fork.register(
     in_child=sigterm.after_fork_in_child,
 )
 
-# Exit hooks run in reverse order.  Hooks that the application registers after this import
-# therefore run before _finish, and may still log.  The private hook of threading calls _begin
-# before the interpreter refuses new threads.  Without the private hook, _finish delivers
-# everything.
+# Exit hooks run in the reverse order of their registration.  So hooks that the application
+# registers later run before _finish, and may still log.  A hook of the private function
+# threading._register_atexit runs earlier, while the interpreter can still start threads.  If this
+# function does not exist, _finish delivers all records.
 atexit.register(_finish)
 if hasattr(threading, "_register_atexit"):
-    with contextlib.suppress(RuntimeError):  # too late: the interpreter is already shutting down
+    with contextlib.suppress(RuntimeError):  # raised if the interpreter is already exiting
         threading._register_atexit(_begin)  # noqa: SLF001

@@ -1,8 +1,8 @@
 """Opens, locks, writes and syncs files that outlive the process.
 
-The spool and the file sink call these functions.  No file is opened through a symbolic link.
-Locks are advisory and belong to open files, so the locks of a dead process disappear.  This
-module handles the differences between platforms.  Functions raise OSError if a system call
+The spool and the file sink call these functions.  A path that is a symbolic link is not opened.
+Locks are advisory and belong to open files, so the system releases the locks of a dead process.
+This module handles the differences between platforms.  Functions raise OSError if a system call
 fails.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# Flags that are added when a file is opened.  Without O_NONBLOCK, opening a named pipe would
+# Flags that are added whenever a file is opened.  Without O_NONBLOCK, opening a named pipe could
 # block.
 _SAFE: Final = (
     getattr(os, "O_CLOEXEC", 0)
@@ -29,28 +29,26 @@ _SAFE: Final = (
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
-#: Flags for writing at the end of a file.  Reading is also allowed, so that the content can
-#: be rescued after somebody has deleted the file.
+#: Flags for writing at the end of a file.  Reading is also allowed, so that the file's content
+#: can still be read after another program has deleted the open file.
 APPEND: Final = os.O_RDWR | os.O_APPEND
 #: Flags for reading and writing at any offset.
 UPDATE: Final = os.O_RDWR
 _NEW: Final = os.O_CREAT | os.O_EXCL
 
 _TAKEN: Final = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
-#: The errors of file systems that do not support locks.  NFS reports EBADF for directories.
+#: The error numbers with which file systems report that they do not support locks.  NFS reports
+#: EBADF for directories.
 _NO_LOCK: Final = {errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK}
 _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 
-# ---- opening
-
-
 class PlantedFileError(PermissionError):
-    """Another user may have created the file.  The message says what to do."""
+    """A file is not opened, because another user may have created it."""
 
 
 def create_file(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Create the file ``path`` and return its descriptor.
+    """Create the file ``path`` and return its file descriptor.
 
     Args:
         path: the file's path.
@@ -81,12 +79,12 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
 def open_unplanted(path: Path) -> int:
     """Open a regular file for appending, unless another user may have created the file.
 
-    Another owner could read the records, and a hard link could redirect the records to any
-    file of this user.
+    A user who creates a file in advance can read the records in it.  If that user creates a hard
+    link instead, the records are appended to another file.
 
     Raises:
-        PlantedFileError: the file has another owner or a second name, and all users can write
-            to one of its parent directories.
+        PlantedFileError: the file belongs to another user, or has more than one hard link, and
+            all users can write to one of its parent directories.
     """
     fd = open_file(path, APPEND)
     try:
@@ -94,8 +92,8 @@ def open_unplanted(path: Path) -> int:
         if hasattr(os, "geteuid") and (
             status.st_uid not in {0, os.geteuid()} or status.st_nlink > 1
         ):
-            # The resolved path differs from the absolute path if another user has replaced a
-            # directory by a symbolic link, so both paths are checked.
+            # If another user has replaced a directory by a symbolic link, the resolved path
+            # differs from the absolute path, so the parent directories of both are checked.
             for directory in (path.absolute().parent, path.resolve().parent):
                 _refuse_open_to_all(directory, status)
     except BaseException:
@@ -132,17 +130,14 @@ def close_file(fd: int) -> None:
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
-    """Return whether ``path`` is the name of the file or directory that ``status`` describes.
+    """Return whether ``path`` is a path of the file or directory that ``status`` describes.
 
-    A symbolic link is not followed.  Never raises OSError.
+    If ``path`` is a symbolic link, the link is not followed.  Never raises OSError.
     """
     try:
         return os.path.samestat(path.lstat(), status)
     except OSError:
         return False
-
-
-# ---- directories
 
 
 def make_directories(path: Path) -> None:
@@ -169,7 +164,7 @@ def check_private(path: Path) -> None:
     """Check that ``path`` is a directory that belongs to this user, not a symbolic link.
 
     Raises:
-        OSError: the check failed for the reason in the message.
+        OSError: ``path`` is not such a directory; the message contains the reason.
     """
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
@@ -180,11 +175,8 @@ def check_private(path: Path) -> None:
         raise PermissionError(errno.EPERM, f"belongs to user {status.st_uid}", str(path))
 
 
-# ---- reading, writing, syncing
-
-
 def read_at(fd: int, size: int, offset: int) -> bytes:
-    """Return ``size`` bytes from ``offset``, or fewer at the end of the file."""
+    """Return ``size`` bytes from ``offset``, or fewer bytes if the file ends earlier."""
     os.lseek(fd, offset, os.SEEK_SET)
     data = os.read(fd, size)
     while len(data) < size and (more := os.read(fd, size - len(data))):
@@ -193,10 +185,10 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 
 
 def write_whole(fd: int, parts: Sequence[bytes]) -> None:
-    """Write all ``parts``, if possible in a single system call.
+    """Write all bytes in ``parts``, if possible in a single system call.
 
     Raises:
-        OSError: not all parts were written, but some may have been.
+        OSError: writing failed; the file may contain some of the bytes.
     """
     written = os.write(fd, b"".join(parts)) if sys.platform == "win32" else os.writev(fd, parts)
     if written < sum(map(len, parts)):
@@ -211,7 +203,7 @@ def sync_data(fd: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Sync the names in a directory to disk, if the platform and the file system support it."""
+    """Sync a directory's entries to disk, if the platform and the file system support it."""
     if sys.platform == "win32":
         return
     fd = os.open(path, os.O_RDONLY)
@@ -225,7 +217,7 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes that a file occupies on disk, or 0 if the file is missing.  Never raises."""
+    """Return the bytes that a file occupies on disk, or 0 if it is missing.  Never raises."""
     try:
         return taken_by(path.lstat())
     except OSError:
@@ -240,8 +232,6 @@ def taken_by(status: os.stat_result) -> int:
     blocks: int | None = getattr(status, "st_blocks", None)  # Windows does not report blocks
     return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
-
-# ---- locking
 
 if sys.platform == "win32":
     import msvcrt
@@ -274,16 +264,19 @@ def try_lock(fd: int) -> bool:
 
 
 def unlock(fd: int) -> None:
-    """Unlock an open file, also for child processes that inherited it.  Never raises OSError."""
-    with contextlib.suppress(OSError):  # closing the file also releases the lock
+    """Unlock an open file.  Never raises OSError.
+
+    Child processes that inherited the file descriptor lose the lock, too.
+    """
+    with contextlib.suppress(OSError):  # closing the file will also release the lock
         _unlock(fd)
 
 
 def try_lock_if_possible(fd: int) -> bool:
     """Like :func:`try_lock`, but also return True if the file system does not support locks.
 
-    On Windows, this function locks nothing and returns True, because a lock would prevent other
-    programs from reading the file.
+    On Windows, this function does not lock the file and returns True, because a lock would
+    prevent other programs from reading the file.
     """
     try:
         return sys.platform == "win32" or try_lock(fd)
@@ -305,8 +298,8 @@ class SyncedFile:
 
     Attributes:
         inode: the file's inode number.
-        failed: whether a sync has failed.  After that, the file must not be written, because
-            no later sync reports which pages are lost.
+        failed: whether a sync has failed.  Then the file must not be written again, because
+            data may be lost and later syncs do not report this.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -322,7 +315,7 @@ class SyncedFile:
         """Write ``parts`` at the end of a file that was opened with :data:`APPEND`."""
         try:
             write_whole(self._fd, parts)
-        finally:  # set after the write, because a sync that runs during the write clears it
+        finally:  # set _dirty after the write, because a concurrent sync() sets it to False
             self._dirty = True
 
     def write_at(self, offset: int, data: bytes) -> None:
@@ -337,8 +330,8 @@ class SyncedFile:
     def sync(self) -> None:
         """Sync the file's data to disk, so that it survives a power failure.  Blocks.
 
-        Does nothing after a failed sync: the system may have dropped the pages that it could
-        not write, and a second sync would report success.
+        Does nothing after a failed sync, because the system may have discarded the data that it
+        could not write, and another sync would wrongly report success.
 
         Raises:
             OSError: the disk failed, or the file was deleted.
@@ -360,13 +353,13 @@ class SyncedFile:
             self._copy = -1
 
     def copy(self) -> int:
-        """Return a second descriptor of the file, or -1 if the file is closed."""
+        """Return a duplicate of the file descriptor, or -1 if the file is closed."""
         with self._guard:
             return os.dup(self._fd) if self._fd >= 0 else -1
 
     @property
     def has_name(self) -> bool:
-        """Whether ``path`` still leads to this file.  Never raises."""
+        """Whether ``path`` is still a path of this file.  Never raises."""
         with self._guard, contextlib.suppress(OSError):
             return is_at(self.path, os.fstat(self._fd))
         return False
@@ -380,7 +373,8 @@ class SyncedFile:
     def abandon(self) -> None:
         """Close the file in a forked child.
 
-        The lock is not acquired, because a thread that does not exist in the child may hold it.
+        The lock of this object is not acquired, because a thread of the parent process may have
+        held it during the fork.
         """
         for fd in (self._fd, self._copy):
             close_file(fd)

@@ -1,15 +1,15 @@
 """Runs registered functions around a fork, and delays forks while threads call some libraries.
 
 A child process inherits every lock of its parent, but only the thread that forked.  A lock
-that another thread held is never released in the child.  So modules that own locks, threads or
-connections register functions here that replace them in the child.  The list :data:`STEPS`
+that another thread held is never released in the child.  So the modules with locks, threads or
+connections register functions that replace these objects in the child.  The tuple :data:`STEPS`
 sets the order in which the functions run.
 
 OpenSSL, the system's resolver and gRPC use locks that a child cannot replace
 (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).  Each of these libraries has a
 :class:`Section`, a context manager that a thread enters for each call into the library.  A fork
-waits until no thread is inside a section.  No thread can enter a section until the fork is
-complete.
+waits for a limited time until no thread is inside a section.  No thread can enter a section
+until the fork is complete.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ if TYPE_CHECKING:
 
     _Function: TypeAlias = Callable[[], object]
 
-#: The steps of a fork, to which functions are registered.  Before the fork, the steps run from
-#: first to last.  After the fork, they run from last to first.
+#: The steps of a fork.  ``register()`` adds functions to a step.  Before the fork, the steps run
+#: from first to last.  After the fork, they run from last to first.
 STEPS: Final = (
     "sigterm",  # blocks SIGTERM until the child can handle it
-    "runtimes",  # changes the resource of the child's pipelines
-    "configuration",  # waits for configure(), which may call a library that "gate" blocks
+    "runtimes",  # updates resource attributes such as process.pid in the child
+    "configuration",  # waits until no thread runs configure()
     "gate",  # waits until no thread calls OpenSSL, gRPC or the resolver, and blocks new calls
     "bridges",
     "exporters",
     "pipelines",
     "holds",
-    "diagnostics",  # first in the child, because the other steps announce errors
+    "diagnostics",  # first in the child: other steps may write messages
 )
 
 _POLL: Final = 0.001
 
 _functions: Final[dict[tuple[str, str], list[_Function]]] = {}
-#: The registered methods by their objects.  The weak keys do not keep the objects alive.
+#: The registered methods, by moment and step, and then by the object that each is bound to.  The
+#: weak references do not keep the objects alive.
 _methods: Final[dict[tuple[str, str], weakref.WeakKeyDictionary[Any, Callable[[Any], object]]]] = {}
 
 
@@ -60,7 +61,9 @@ def register(
     in_parent: _Function | None = None,
     in_child: _Function | None = None,
 ) -> None:
-    """Register functions that run at every fork.  Registering a method keeps no object alive.
+    """Register functions that run at every fork.
+
+    If a function is a bound method, its object is referenced weakly.
 
     Args:
         step: the step's name in :data:`STEPS`.
@@ -89,13 +92,13 @@ def _run(moment: str, steps: Iterable[str]) -> None:
 class Section:
     """A context manager around every call into one library, which delays forks during the call.
 
-    Thread-safe, but not re-entrant.  A fork may copy the object at any time.  So each change
-    is a single operation on a container, and threads wait without a lock.
+    Thread-safe, but not re-entrant.  A fork may copy the object at any time, so each change is a
+    single operation on a container, and the object has no lock.
 
     Args:
         library: the library's name, used in messages.
         patience: the longest time that a fork waits for running calls, in seconds.
-        advice: the advice to the user for calls that take longer, used in messages.
+        advice: the advice to users whose calls take longer, used in messages.
 
     Attributes:
         cut_short: whether another thread was inside a call when this process was forked, so
@@ -113,7 +116,7 @@ class Section:
         """Enter the section.  If another thread is forking, wait until the fork is complete.
 
         Raises:
-            RetryableError: a call might never return, because another thread was inside the
+            RetryableError: the library cannot be used, because another thread was inside the
                 section when this process was forked.
         """
         if self.cut_short:
@@ -142,19 +145,22 @@ class Section:
 
         The wait ends ``patience`` seconds after the time ``began`` at the latest.
         """
-        own = {native.get_ident()}  # a signal handler may fork while its thread is inside
+        own = {native.get_ident()}  # a signal handler may fork during a call of this thread
         while self._threads - own and monotonic() < began + self.patience:
             native.sleep(_POLL)
 
     def after_fork(self) -> None:
-        """Forget the parent's threads, and record whether another thread was inside the section."""
+        """Forget the threads of the parent process.
+
+        If another thread was inside the section during the fork, set ``cut_short``.
+        """
         self.cut_short |= bool(self._threads - {native.get_ident()})
         self._threads.clear()
 
 
-#: A call into gRPC lasts until the backend has answered.
+#: A call into gRPC lasts until the backend has answered, which may take longer than 5 seconds.
 GRPC: Final = Section("gRPC", 5.0, "use http/protobuf in programs that fork")
-#: A call into OpenSSL takes milliseconds, because it does not wait for the network.
+#: A call into OpenSSL takes only milliseconds, because it does not wait for the network.
 TLS: Final = Section("TLS", 5.0, "fork again from a process that is less busy")
 #: A call into the resolver may wait long for a name server, usually without holding a lock.
 #: After a fork during such a call, the child first checks whether the resolver works.
@@ -166,9 +172,9 @@ _forks: Final[list[int]] = []  # the ids of the threads that are forking
 
 
 def close_gate() -> None:
-    """Block new calls into the libraries, and wait for running calls until they end.
+    """Block new calls into the libraries of ``SECTIONS``, and wait until running calls end.
 
-    The wait for each library ends after the section's ``patience`` at the latest.
+    The wait for each library takes at most the ``patience`` of its section.
     """
     _forks.append(native.get_ident())
     began = monotonic()
@@ -177,13 +183,16 @@ def close_gate() -> None:
 
 
 def open_gate() -> None:
-    """In the parent, allow calls into the libraries again."""
-    with contextlib.suppress(ValueError):  # close_gate() may have been interrupted at its start
+    """Allow calls into the libraries of ``SECTIONS`` again, in the parent after a fork."""
+    with contextlib.suppress(ValueError):  # if close_gate() was interrupted before its append()
         _forks.remove(native.get_ident())
 
 
 def open_gate_in_child() -> None:
-    """In the child, allow calls again, except into libraries that other threads were calling."""
+    """Allow calls into the libraries of ``SECTIONS`` again, in the child after a fork.
+
+    If another thread was inside a section during the fork, set ``cut_short`` of this section.
+    """
     for section in SECTIONS:
         section.after_fork()
     _forks.clear()

@@ -1,9 +1,10 @@
-"""Handles SIGTERM: a thread delivers within the deadline, then the signal ends the process.
+"""Delivers the remaining records when SIGTERM arrives, and then ends the process.
 
-The handler starts the thread and waits up to a second for the delivery.  If the delivery takes
-longer, the code that the signal interrupted continues, because this code may hold a lock that
-the delivery needs.  After the delivery, the thread sends the signal again, and the handler ends
-the process, because only the main thread may restore the signal's default action.
+The signal handler starts a thread that delivers the records, and waits up to a second for the
+thread.  If the delivery takes longer, the handler returns, because the code that the signal
+interrupted may hold a lock that the delivery needs.  After the delivery, the thread sends SIGTERM
+again, and the handler ends the process.  The thread cannot do this itself, because only the main
+thread may restore the signal's default action.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-#: The longest wait of the handler for the delivery, in seconds.
+#: The longest time that the signal handler waits for the delivery, in seconds.
 _PATIENCE: Final = 1.0
 _POLL: Final = 0.001
-#: Seconds between two attempts to end the process, and the number of attempts.
+#: After the delivery, SIGTERM is sent every ``_PAUSE`` seconds until the process ends, up to
+#: ``_ATTEMPTS`` times.
 _PAUSE: Final = 0.05
 _ATTEMPTS: Final = 40
 
@@ -35,17 +37,17 @@ class Sigterm:
     """Handles SIGTERM if the application does not handle the signal.
 
     Args:
-        deliver: a function that delivers everything within the deadline.
+        deliver: a function that delivers the remaining records within a time limit.
 
     Attributes:
-        is_deferred: whether the handler only notes the signal, because an exit hook is
-            delivering.  The hook then calls :meth:`die_if_told`.
+        is_deferred: whether the handler only stores that SIGTERM has arrived, because an
+            ``atexit`` hook is delivering.  The hook then calls :meth:`die_if_told`.
     """
 
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # masks from before a fork, by thread
+        self._masks: dict[int, set[signal.Signals]] = {}  # masks of forking threads, by thread id
         self._watch = Watch(self)
         self._reset()
 
@@ -53,7 +55,7 @@ class Sigterm:
         self.is_deferred = False
         self._is_told = False
         self._is_done = False
-        self._starting = native.Lock()  # never released, so only one delivery can start
+        self._starting = native.Lock()  # never released, so that only one delivery starts
 
     @property
     def is_in_place(self) -> bool:
@@ -63,8 +65,8 @@ class Sigterm:
     def install(self) -> None:
         """Install the handler, unless the application handles SIGTERM.
 
-        Outside the main thread, no handler is installed.  If uvicorn handles SIGTERM, the
-        handler is installed when uvicorn has ended.
+        Outside the main thread, the handler is not installed, because Python does not allow this.
+        If uvicorn handles SIGTERM, the handler is installed after uvicorn has ended.
         """
         self._is_wanted = True
         if "uvicorn.server" in sys.modules:
@@ -81,17 +83,17 @@ class Sigterm:
             announce("sigterm", f"cannot install a handler for SIGTERM: {error}")
 
     def resume(self) -> None:
-        """Install the handler again after a server has restored the default action."""
+        """Install the handler after a server has restored the default action of SIGTERM."""
         if self._is_wanted:
             self.install()
 
     def restore(self) -> None:
-        """Remove the handler if it is still installed.  Works in the main thread only."""
+        """Remove the handler if it is still installed.  Does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread() and self.is_in_place:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Start the delivery and wait for it briefly.  If it has finished, end the process."""
+        """Start the delivery, and end the process if the delivery takes less than a second."""
         self._is_told = True
         if self.is_deferred:
             return
@@ -101,7 +103,10 @@ class Sigterm:
             self._die()
 
     def die_if_told(self, deadline: float) -> None:
-        """If SIGTERM has arrived, end the process after the delivery or at ``deadline``."""
+        """If SIGTERM has arrived, end the process.
+
+        If a delivery has been started, wait for it first, until ``deadline`` at the latest.
+        """
         if self._is_told:
             if self._starting.locked():
                 self._wait(deadline)
@@ -112,13 +117,13 @@ class Sigterm:
             native.pause(_POLL)
 
     def begin(self) -> None:
-        """Start the delivery on a thread, unless it has already been started.  Thread-safe."""
+        """Start the delivery on a new thread, unless it has already started.  Thread-safe."""
         self._is_told = True
         if not self._starting.acquire(blocking=False):
             return
         try:
             native.start_thread(self._run, "fapilog-sigterm")
-        except (RuntimeError, MemoryError):  # new threads are refused at exit
+        except (RuntimeError, MemoryError):  # an exiting interpreter starts no threads
             self._run()
 
     def _run(self) -> None:
@@ -134,32 +139,32 @@ class Sigterm:
         for _ in range(_ATTEMPTS):
             os.kill(os.getpid(), signal.SIGTERM)
             native.sleep(_PAUSE)
-            if not self.is_in_place:  # the application has its own handler now
+            if not self.is_in_place:  # the application has installed its own handler
                 return
         os._exit(128 + signal.SIGTERM)  # the main thread is blocked and runs no signal handler
 
     def _die(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
-        os._exit(128 + signal.SIGTERM)  # the first process of a container survives the signal
+        os._exit(128 + signal.SIGTERM)  # PID 1 of a container survives SIGTERM
 
     def before_fork(self) -> None:
         """Block SIGTERM during a fork, until :meth:`after_fork_in_child` has run in the child.
 
-        The child would forget a signal that arrives earlier.
+        Otherwise :meth:`after_fork_in_child` would discard a SIGTERM that has just arrived.
         """
         if self.is_in_place:
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             self._masks[threading.get_ident()] = cast("set[signal.Signals]", mask)
 
     def after_fork_in_parent(self) -> None:
-        """Restore the signal mask that the thread had before :meth:`before_fork`."""
+        """Restore the signal mask that :meth:`before_fork` changed for the calling thread."""
         mask = self._masks.pop(threading.get_ident(), None)
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def after_fork_in_child(self) -> None:
-        """Discard the parent's SIGTERM state, and then restore the thread's signal mask."""
+        """Discard the state of the parent process, and then restore the thread's signal mask."""
         self._reset()
         try:
             self._watch.after_fork()
@@ -168,14 +173,15 @@ class Sigterm:
 
 
 class Watch:
-    """Starts the delivery in children of ``multiprocessing`` even if Python runs no handler.
+    """Starts the delivery of records when SIGTERM arrives in a child of ``multiprocessing``.
 
     If a signal arrives just before a blocking call, Python runs the handler only after the
-    call returns.  ``Pool`` sends SIGTERM to its processes just when they begin to wait for
-    work, and then joins them, so it could wait forever.
+    call returns.  ``multiprocessing.Pool`` sends SIGTERM to its processes just when they begin to
+    wait for work, and then joins them.  So a process might wait forever, and its pool, too.
 
-    A thread therefore reads the file descriptor to which the interpreter writes signal numbers
-    (``signal.set_wakeup_fd``), unless an event loop uses this descriptor.
+    Therefore a thread reads the file descriptor to which the interpreter writes signal numbers
+    (``signal.set_wakeup_fd``).  If an event loop already uses ``set_wakeup_fd``, the thread is
+    not started.
 
     Args:
         handler: the handler of SIGTERM, which starts the delivery.
@@ -187,17 +193,21 @@ class Watch:
         self._writer: int | None = None
 
     def install(self) -> None:
-        """Watch future child processes, and this process if ``multiprocessing`` started it."""
+        """Start a thread that waits for SIGTERM, in each child process of ``multiprocessing``.
+
+        If this process is such a child, its thread is started now.  Later child processes of
+        this process start their threads themselves.
+        """
         self._register()
         parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-        # While the main module is imported, multiprocessing has not set the parent of a spawned
-        # child yet, so the command line is checked too.
+        # While a spawned child process imports its main module, multiprocessing has not set the
+        # parent process yet, so the command line is checked too.
         is_spawned = "--multiprocessing-fork" in sys.orig_argv
         if is_spawned or (parent is not None and parent() is not None):
             self.start()
 
     def start(self) -> None:
-        """Watch this process with a thread.  Call this method in the main thread.
+        """Start a thread that waits for SIGTERM.  Must be called in the main thread.
 
         Does nothing if the application already uses ``signal.set_wakeup_fd``.
         """
@@ -226,7 +236,7 @@ class Watch:
             undo.pop_all()
 
     def _run(self, reader: int, pipe: os.stat_result) -> None:
-        with contextlib.suppress(OSError):  # the application may close the descriptor
+        with contextlib.suppress(OSError):  # the application may have closed the descriptor
             while os.path.samestat(os.fstat(reader), pipe):
                 numbers = os.read(reader, 1024)
                 if not numbers:
@@ -235,10 +245,10 @@ class Watch:
                     self._handler.begin()
 
     def after_fork(self) -> None:
-        """Forget the parent's thread and pipe in a forked child.
+        """Forget the thread and the pipe of the parent process in a forked child.
 
-        The pipe is not closed, because the application may have closed its descriptors, and
-        may now use the same numbers for other files.
+        The file descriptors of the pipe are not closed, because the application may have closed
+        them, and may now use the same numbers for other files.
         """
         if self._writer is not None:
             others = signal.set_wakeup_fd(-1)

@@ -1,10 +1,10 @@
-"""SIGTERM under uvicorn, which handles the signal itself while it serves.
+"""Installs the handler of SIGTERM under uvicorn, which handles this signal while it serves.
 
 uvicorn installs its own handler, often before it imports the application.  When uvicorn
 ends, it restores the previous handler and raises all captured signals again
 (``Server.capture_signals``, since uvicorn 0.29).  If the previous handler is the default
 action, the process then ends without exit hooks.  So this module installs fapilog's handler
-after uvicorn has restored the previous handler, and before it raises the signals.
+after uvicorn has restored the previous handler, and before uvicorn raises the signals.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def before_signals_are_raised_again(install: Callable[[], None]) -> None:
     """Make uvicorn call ``install()`` after it has restored the previous signal handlers.
 
-    ``install`` is called in the main thread, and only if a signal has ended the server.
-    Does nothing if uvicorn does not handle SIGTERM now.  The module ``uvicorn.server`` must
-    be loaded.  Thread-safe.  Does not block.
+    uvicorn calls ``install`` in the main thread, and only if a signal has ended the server.
+    Does nothing if uvicorn is not handling SIGTERM.  The module ``uvicorn.server`` must already
+    be imported.  Thread-safe.  Does not block.
     """
     server: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if not isinstance(server, sys.modules["uvicorn.server"].Server):
@@ -33,9 +33,10 @@ def before_signals_are_raised_again(install: Callable[[], None]) -> None:
 
 
 class _Noted(list[int]):
-    """The signals that uvicorn has captured.  Calls ``install`` before they are raised again.
+    """The list of signals that uvicorn has captured.
 
-    To raise the signals, uvicorn iterates over ``reversed()`` of this list.
+    uvicorn iterates over ``reversed()`` of this list to raise the signals again, so
+    ``__reversed__`` first calls ``install``.
     """
 
     def __init__(self, noted: list[int], install: Callable[[], None]) -> None:

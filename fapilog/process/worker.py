@@ -1,8 +1,9 @@
 """Daemon threads that sleep until they are woken, for the pipeline and for every sink.
 
-The first wake-up starts a thread, so a process may fork before it logs (like gunicorn with
-``preload_app``).  A wake-up never waits for a lock, because signal handlers and finalisers
-also log, and they may interrupt code that holds the lock.
+The first call of :meth:`Worker.wake` starts a thread.  So a process that forks before it logs
+has no thread at the fork (for example gunicorn with ``preload_app``).  ``wake()`` never waits for
+a lock, because signal handlers and finalisers also log, and they may interrupt code that holds
+the lock.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two checks whether threads have ended.
+#: Seconds between two checks by ``Worker.join()`` whether the threads have ended.
 _POLL: Final = 0.001
-#: Seconds to wait before a failed loop runs again.
+#: Seconds to wait before a worker's ``loop`` is called again after an exception.
 _PAUSE: Final = 0.05
 
 
@@ -37,9 +38,9 @@ class Worker:
         finish: a function that is called once, after every thread's ``loop`` has returned.
 
     Attributes:
-        idle: True while the loop waits for a wake-up without a time limit, and while there is
-            no thread.  Callers that have added work must call :meth:`wake` if ``idle`` is
-            True.
+        idle: True while there is no thread, and while ``loop`` sleeps and must be woken when
+            work arrives.  ``loop`` sets this attribute.  A caller that has added work must call
+            :meth:`wake` if ``idle`` is True.
         threads: the number of threads that are starting or running, including the caller of
             :meth:`run_inline`.
         ended: True after every thread's ``loop`` has returned; the worker cannot be started
@@ -65,7 +66,7 @@ class Worker:
         """Forget the parent's threads in a forked child."""
         self.idle = not self.ended
         self.threads = 0
-        self._bell: native.SimpleQueue[None] = native.SimpleQueue()  # put() is re-entrant
+        self._bell: native.SimpleQueue[None] = native.SimpleQueue()  # its put() is re-entrant
         self._idents: set[int] = set()
         self._has_returned = False
         self._counting = native.Lock()
@@ -81,7 +82,7 @@ class Worker:
         return self.threads > 0
 
     def wake(self) -> bool:
-        """Wake the loop.  If no thread runs it, start a thread.
+        """Wake the thread that sleeps in :meth:`sleep`.  If there is no thread, start a thread.
 
         Thread-safe and re-entrant.  Does not block.
 
@@ -97,7 +98,7 @@ class Worker:
         try:
             self._bell.put(None)
         except MemoryError:
-            self.idle = True  # so that later records try to wake the loop again
+            self.idle = True  # so that the next record calls wake() again
             return False
         return True
 
@@ -117,7 +118,7 @@ class Worker:
         """
         try:
             self._bell.get(timeout=seconds)
-            while True:  # remove all further wake-ups
+            while True:  # discard the other wake-ups in the queue
                 self._bell.get_nowait()
         except native.Empty:
             return
@@ -125,8 +126,8 @@ class Worker:
     def join(self, seconds: float) -> bool:
         """Wait up to ``seconds`` until the worker's threads have ended.
 
-        If the caller is one of these threads, wait for the other threads only.  Return True if
-        all of the awaited threads have ended.
+        If the caller is one of these threads, wait only for the other threads.  Return True if
+        all of these threads have ended.
         """
         deadline = monotonic() + seconds
         own = int(self.is_current)
@@ -145,8 +146,8 @@ class Worker:
             native.start_thread(partial(self._run, self._persist), self._name)
         except (RuntimeError, MemoryError) as error:
             self._leave(has_run=False)
-            # From Python 3.12 on, an exiting interpreter refuses threads.  This is not announced,
-            # because shutdown() then delivers the records.
+            # From Python 3.12 on, an exiting interpreter refuses to start threads.  This error is
+            # not announced, because shutdown() then delivers the records without a thread.
             if "interpreter shutdown" not in str(error):
                 rest = "another thread works" if self.threads else "records wait for shutdown()"
                 announce("thread", f"cannot start a thread for {self._name}: {error}; {rest}")
@@ -173,7 +174,7 @@ class Worker:
     def _run(self, loop: Callable[[], None]) -> None:
         ident = native.get_ident()
         self._idents.add(ident)
-        native.IN_WORKER.set(True)  # run_inline() runs this in a copy of the caller's context
+        native.IN_WORKER.set(True)  # run_inline() copies the context, so its caller is unaffected
         with context.suppressed():
             try:
                 loop()
@@ -182,10 +183,13 @@ class Worker:
                 self._idents.discard(ident)
 
     def _enter(self, most: int) -> bool:
-        """Count a thread that is about to start.  Return False if it is not allowed to start."""
+        """Add 1 to ``threads`` for a thread that is about to start.
+
+        Return False if ``most`` threads are already running, or if the worker has ended.
+        """
         if not self._counting.acquire(blocking=False):
-            # Another thread, or the code that a signal handler has interrupted, is already
-            # counting threads.  The caller must not wait for it.
+            # Another thread holds the lock, or this is a signal handler that has interrupted code
+            # that holds the lock.  So this method must not wait for the lock.
             return False
         try:
             is_allowed = self.threads < most and not self.ended
@@ -195,7 +199,7 @@ class Worker:
             self._counting.release()
 
     def _leave(self, *, has_run: bool) -> None:
-        """Count a thread as ended.  When the last thread has ended, call ``finish``.
+        """Subtract 1 from ``threads``.  When the last thread has ended, call ``finish``.
 
         ``has_run`` is False if the thread could not be started.
         """
