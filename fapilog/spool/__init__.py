@@ -30,8 +30,8 @@ Guarantees
   batches and the batches of dead processes, starting with the oldest directory.
 * If a frame is damaged, only the records in this frame are lost, and the process still starts.
   Lost records are counted (:attr:`Spool.corrupt`) and reported on standard error.
-* ``max_bytes`` and ``min_free`` limit the space on disk.  Memory contains at most one frame (up
-  to 64 MiB) and a cache of 4 MiB.
+* ``max_bytes`` and ``min_free`` limit the space on disk.  The spool needs memory for at most
+  one frame (up to 64 MiB) and a cache of 4 MiB.
 * A process neither writes nor deletes the files of another running process.
 
 Files
@@ -78,8 +78,8 @@ Another program may delete, replace or truncate files of a running process.  The
 inode numbers and sizes to detect this.  Frames that are still in memory or in an open file are
 written again (see ``fapilog.spool.salvage``); all other frames of the file are lost.
 
-A fork copies file descriptors, and the copies share one lock.  So the child closes its copies
-without unlocking, which would release the parent's lock, and creates a separate directory.
+A fork copies file descriptors, and the copies share one lock.  Unlocking a copy would release the
+parent's lock.  So the child only closes its copies, and creates a separate directory.
 
 If a segment has a later format version, belongs to another user or cannot be read, the spool
 reports this on standard error and leaves the segment unchanged.

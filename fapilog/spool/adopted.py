@@ -2,9 +2,10 @@
 
 A process locks a directory before it adopts it, so two processes never use the same directory.
 The process then scans the directory's files in steps of about a millisecond, without holding
-``DeliveryState.lock``.  The first batches are sent while the scan continues.  A directory that
-contains another wire format or a later file format, or belongs to another user, stays unchanged,
-and the same process does not try to adopt it again.
+``fapilog.delivery.state.DeliveryState.lock``.  The first batches are sent while the scan
+continues.  If a directory belongs to another user, or contains batches in a wire format that the
+sink does not use, the directory stays unchanged, and the same process does not try to adopt it
+again.  Segment files in a later format version stay unchanged, too.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ class AdoptedStores:
             self._left.add(path.name)
 
     def _announce_other_credentials(self, path: Path) -> None:
-        """Report that records in ``path`` are not sent, because they need other credentials."""
+        """Report that this sink's credentials do not match those of the records in ``path``."""
         try:
             if not list_segments(path):
                 return
@@ -241,9 +242,9 @@ class AdoptedStores:
         return bool(self._underway)
 
     def _hand_over(self, adoption: Adoption) -> None:
-        """Add the frames that the last scan step has found to the directory's store.
+        """Add the frames that the newest scan step has found to the directory's store.
 
-        After the last step of a segment file, report its damaged frames on standard error.
+        When a segment file is completely scanned, report its damaged frames on standard error.
         The caller holds ``DeliveryState.lock``.
         """
         found, store = adoption.found, adoption.store
@@ -263,7 +264,11 @@ class AdoptedStores:
             self._state.announce("damage", what)
 
     def _complete(self, adoption: Adoption) -> None:
-        """End ``adoption`` when its scan has ended.  The caller holds ``DeliveryState.lock``."""
+        """Close ``adoption`` after its last scan step, and remove its directory if possible.
+
+        The directory is removed if all of its frames are acknowledged.  The caller holds
+        ``DeliveryState.lock``.
+        """
         store, path = adoption.store, adoption.directory.path
         if adoption.is_foreign:
             self._left.add(path.name)

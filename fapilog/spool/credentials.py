@@ -20,8 +20,8 @@ from fapilog.process.files import APPEND, create_file, open_file, read_at, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The name of the file that contains the credentials digest in a process's directory.  For each
-#: file in quarantine, a file with this suffix contains the digest.
+#: The name of the file that contains the credentials digest in a process's directory.  In the
+#: quarantine directory, the digest for the file ``x.seg`` is in the file ``x.credentials``.
 FILE: Final = "credentials"
 _SCHEME: Final = "pbkdf2-sha256-10000"
 _ROUNDS: Final = 10_000
@@ -57,7 +57,7 @@ class Credentials:
     def match(self, mark: str) -> bool:
         """Return whether the sink may send records that are stored with the digest ``mark``.
 
-        The result is True if ``mark`` is a digest of the sink's credentials, or "".  Records
+        The result is True if ``mark`` is "" or a digest of the sink's credentials.  Records
         without a digest were logged without credentials or by an earlier release, so every sink
         may send them.  The first call for each digest takes about 10 ms.
         """

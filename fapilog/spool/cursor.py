@@ -85,7 +85,7 @@ class Cursor:
         Raises:
             OSError: the cursor file could not be written.
         """
-        if self.file.failed:  # after a failed sync, the file's content on disk is unknown
+        if self.file.failed:  # replace the file: after a failed sync, its content is unknown
             self.file.close()
             self.file = self._create()
         self.floor = floor

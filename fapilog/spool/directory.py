@@ -416,6 +416,6 @@ def _open_lock(path: Path) -> int:
     try:
         return open_file(path / LOCK, UPDATE)
     except FileNotFoundError:
-        with contextlib.suppress(OSError):  # fails if the directory is not empty
+        with contextlib.suppress(OSError):  # rmdir() fails if the directory is not empty
             path.rmdir()
         return _create_lock(path)

@@ -63,7 +63,7 @@ WIRE_FORMAT_SIZE: Final = 48
 
 _AHEAD: Final = 1 << 14  # shorter reads are extended to this many bytes and buffered
 _CHUNK: Final = 1 << 16  # the bytes per read while searching for a frame
-_NEAR: Final = 1 << 10  # the bytes of a search's first read, because a frame is often near
+_NEAR: Final = 1 << 10  # a search first reads this many bytes, which often contain a frame
 
 
 class NewerFormatError(Exception):
@@ -134,8 +134,8 @@ class SegmentFile:
         self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
-        # The range of zeros that holds_zeros() has found: its start, its end, and whether the file
-        # ends or contains other data after it.  A second call does not read this range again.
+        # The range of zeros that holds_zeros() has found: its start, its end, and whether the
+        # search for its end has finished.  Later calls do not read this range again.
         self._zeros = (0, 0, False)
 
     def size(self) -> int:
@@ -147,7 +147,10 @@ class SegmentFile:
         return os.fstat(self._fd)
 
     def next_data(self, offset: int) -> int:
-        """Return the first offset from ``offset`` on that is not in a hole of a sparse file."""
+        """Return the first offset at or after ``offset`` that is not in a hole of a sparse file.
+
+        If the platform or the file system cannot find holes, return ``offset``.
+        """
         try:
             return os.lseek(self._fd, offset, os.SEEK_DATA)
         except AttributeError:  # this platform has no os.SEEK_DATA
@@ -287,8 +290,9 @@ def format_id(wire_format: str) -> int:
 def severity_bytes(severities: Sequence[int]) -> bytes:
     """Return the severity numbers as bytes, one byte per record.
 
-    If a value is not an integer from 0 to 255, then all values other than the integers from 0 to
-    24 (the OpenTelemetry severity numbers) become 0 (unspecified).
+    Integers from 0 to 255 are stored unchanged.  But if any value is not such an integer, only
+    OpenTelemetry severity numbers (0 to 24) are stored, and all other values become 0
+    (unspecified).
     """
     try:
         return bytes(severities)

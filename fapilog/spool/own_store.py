@@ -80,7 +80,7 @@ class OwnStore(Store):
     """Writes, reads and acknowledges the frames in the directory of this process.
 
     Args:
-        state: the state of the sink's spool.
+        state: the options and counters of the sink's spool.
         directory: the directory.  This process has created and locked it.
         cache_bytes: the maximum number of bytes of unread batches that are cached in memory.
         check_room: a function that raises :class:`SpoolFullError` if writing the given number of
@@ -174,7 +174,7 @@ class OwnStore(Store):
             writer.write((header,))
         except OSError:
             writer.close()
-            with contextlib.suppress(OSError):  # readers ignore an incomplete header
+            with contextlib.suppress(OSError):  # readers ignore a file without a header
                 path.unlink()
             raise
         start = SEGMENT_HEADER_SIZE

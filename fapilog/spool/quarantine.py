@@ -63,11 +63,11 @@ NAME: Final = "quarantine"
 _FILE: Final = re.compile(r"\d{1,20}-\d{1,10}-[0-9a-f]{8}\.seg", re.ASCII)
 _MAX_FILE: Final = 1 << 20
 _MAX_REASON: Final = 1000
-#: The seconds after which the size of the directory is measured again.  Other processes also add
-#: and delete files in it.
+#: The seconds after which the size of the quarantine directory is measured again, because other
+#: processes also add and delete files.
 _MEASURE_EVERY: Final = 1.0
-#: The maximum seconds to wait for the lock of a file.  A process that adds a batch to the file
-#: holds the lock for less time.
+#: The maximum number of seconds to wait until another process unlocks a file.  A process that
+#: adds a batch to a file unlocks it sooner.
 _LOCK_TIME: Final = 2.0
 _PAUSE: Final = 0.01
 
@@ -286,7 +286,7 @@ class Quarantine:
             try:
                 sync_data(fd)
             except OSError as error:
-                self._file = None  # after a failed sync, the content on disk is unknown
+                self._file = None  # begin a new file: a failed sync leaves the content unknown
                 announce(
                     f"quarantine sync {self._label}",
                     f"{self._label}: {self.path} may not survive a power failure: {error}",
@@ -407,7 +407,7 @@ class QuarantineFile:
             self.remove()
             return
         if found.header is None:
-            return  # the name of the wire format, which the copy needs, is unknown
+            return  # a new file would need the name of the wire format, which is unknown
         self._copy.unlink(missing_ok=True)  # a killed process may have left this file
         wire_format = found.header.wire_format
         fd = create_file(self._copy, APPEND)

@@ -39,7 +39,7 @@ class LostSegment:
     frames: Iterator[Frame]
 
     def close(self) -> None:
-        """Close the file, and delete it if it still exists because it was only truncated."""
+        """Close the file.  If another program has only truncated it, also delete it."""
         self.abandon()
         with contextlib.suppress(OSError):
             if self.segment.path.lstat().st_ino == self.segment.inode:

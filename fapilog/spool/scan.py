@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 _MAX_DAMAGES: Final = 1000
 #: The number of bytes that are searched for a frame header before the caller may pause the search.
 _WINDOW: Final = 1 << 16
-#: A scan step ends after this number of frames.  While no intact frame is found, it ends after
+#: A scan step ends after this number of frames.  A step that searches a damaged range ends after
 #: ``_STEP_TIME`` seconds.
 _STEP: Final = 256
 _STEP_TIME: Final = 0.001
-#: Damaged ranges of at least this many bytes (1 MiB) are stored in ``Scan.gaps``, so that the
-#: delivery of the frames does not search them again.
+#: Damaged ranges of at least this many bytes (1 MiB) are stored in ``Scan.gaps``, so that
+#: ``Segment.next_found`` skips them.
 _LONG: Final = 1 << 20
 
 
@@ -63,7 +63,7 @@ class Damage(NamedTuple):
 class Found(NamedTuple):
     """An intact frame in a segment file.
 
-    ``payload`` is None unless the reading function was called with ``load=True``.
+    ``payload`` is None unless ``walk`` or ``walk_in_steps`` was called with ``load=True``.
     """
 
     header: FrameHeader
@@ -294,7 +294,7 @@ def scan_in_steps(
 
 
 def wire_format_of(path: Path) -> int | None:
-    """Return the :func:`format_id` of the wire format that the header of a segment file contains.
+    """Return the :func:`format_id` of the wire format that a segment file's header names.
 
     If the header cannot be read, the result is None.  Never raises.
     """

@@ -47,9 +47,9 @@ _NO_LOCK: Final = contextlib.nullcontext()
 class Spool:
     """A first-in, first-out queue of batches on disk that outlives the process.
 
-    The caller must hold ``DeliveryState.lock`` during all methods except :meth:`sync`,
-    :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`.  Any thread may read the
-    properties without the lock.
+    The caller must hold ``fapilog.delivery.state.DeliveryState.lock`` during all methods except
+    :meth:`sync`, :meth:`flush`, :meth:`look_for_orphans` and :meth:`adopt_step`.  Any thread may
+    read the properties without the lock.
 
     Args:
         sink_name: the sink's name.  The sink's directory is named after ``sink_name`` and
@@ -259,10 +259,10 @@ class Spool:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all segment files of this process exist in their full length.
+        """Whether all segment files of this process still exist and have not been truncated.
 
-        Also False while :meth:`mend` still has to write batches again.  Blocks while it reads the
-        status of files.
+        The value is also False while :meth:`mend` still has to write batches again.  Blocks while
+        it reads the status of files.
         """
         return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 

@@ -2,8 +2,8 @@
 
 The spool has one :class:`fapilog.spool.own_store.OwnStore` for the directory of this process, and
 one :class:`Store` for each adopted directory of a dead process.  A store reads frames in order,
-but they may be acknowledged in any order.  Callers must hold ``DeliveryState.lock`` unless a
-docstring says otherwise.
+but they may be acknowledged in any order.  Callers must hold
+``fapilog.delivery.state.DeliveryState.lock`` unless a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Tally:
 
     Attributes:
         waiting: the number of frames, records and bytes that are not acknowledged.
-        unread: the number of frames, records and bytes that were neither read nor sent yet.
+        unread: the number of frames, records and bytes that have been neither read nor sent.
         disk: the total size of the segment files in bytes.
     """
 
@@ -117,7 +117,7 @@ class SpoolState:
         self.identity = format_id(self.wire_format)
 
     def announce(self, kind: str, text: str) -> None:
-        """Write ``text`` to standard error, at most once in 30 seconds for the same ``kind``."""
+        """Write ``text`` to standard error, at most once every 30 seconds for each ``kind``."""
         diagnostics.announce(f"spool {kind} {self.label}", f"{self.label}: {text}")
 
     def count_lost(self, lost: Amount, path: Path, *, is_adopted: bool) -> None:
@@ -145,7 +145,7 @@ class Segment:
         size: the number of bytes that :attr:`Tally.disk` includes for this file.
         inode: the file's inode number.
         sealed: whether the file is complete, so that no frames will be added.
-        unread: the number of frames, records and bytes that were neither read nor sent yet.
+        unread: the number of frames, records and bytes that have been neither read nor sent.
         waiting: the number of frames, records and bytes that are not acknowledged.
         is_lost: whether another program has deleted, replaced or truncated the file.
         is_kept: whether the file stays on disk after all frames are acknowledged, because the
@@ -195,7 +195,7 @@ class Segment:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file still exists at :attr:`path` in its full length.  Never raises."""
+        """Whether the file still exists at :attr:`path` and is not truncated.  Never raises."""
         try:
             status = self.path.lstat()
         except OSError:
@@ -267,9 +267,9 @@ class Frame:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the frame exists only in memory.
+        """Whether another program has deleted, replaced or truncated the frame's file.
 
-        The reason is that another program has deleted, replaced or truncated its file.
+        If so, the frame exists only in memory.
         """
         return self.segment.is_lost
 
@@ -415,7 +415,7 @@ class Store:
     def _is_due(self, sequence: int) -> bool:
         """Return whether :meth:`read` may return the frame with the number ``sequence``.
 
-        It must not if the frame was already returned, sent or acknowledged.
+        The result is False if the frame was already returned, sent or acknowledged.
         """
         if sequence in self._ahead:
             self._go_on_at(sequence)
@@ -510,8 +510,11 @@ class Store:
     def missing(self, most: int = MAX_CHECKED) -> list[Segment]:
         """Return segments whose files another program has deleted, replaced or truncated.
 
-        Each call checks ``most`` segments and the newest segment.  The next call continues with
-        the following segments.  If the directory itself is missing, all segments are returned.
+        If the directory itself is missing, all segments are returned.
+
+        Args:
+            most: the maximum number of segments to check.  The next call continues with the
+                following segments.  In addition, each call checks the newest segment.
         """
         segments = self._segments
         if not self.directory.is_there:
