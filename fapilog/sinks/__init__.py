@@ -47,7 +47,7 @@ _MODULES: Final = {
 }
 
 
-# If type checkers saw __getattr__(), they would accept any misspelled name in this module.
+# If type checkers saw __getattr__(), they would accept an import of any name from this package.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 # After these errors, a retry is useless: the pipe's reader or the terminal is gone.
 _GONE: Final = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO, errno.EIO}
 # POSIX guarantees that a write of up to this many bytes to a pipe does not mix with the write
-# of another process, and does not block if poll() reports that the pipe is writable.  None on
-# Windows.
+# of another process, and does not block if poll() reports that the pipe is writable.  Windows
+# does not define the constant.
 _PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 _JSON_FORMATS: Final = ", ".join(f'"{preset}"' for preset in PRESETS)
 
@@ -57,10 +57,11 @@ class ConsoleSink(Sink[bytes]):
 
     Args:
         stream: ``"stdout"``, ``"stderr"``, or a file object open for writing.  None means
-            ``"stdout"``.  The sink reads ``sys.stdout`` or ``sys.stderr`` at every use, so
-            redirections take effect.  If that object logs what is written to it (Celery's
-            worker redirects standard output in this way), the sink writes to the stream
-            with which the process started.  The sink never closes the stream.
+            ``"stdout"``.  The sink looks up ``sys.stdout`` or ``sys.stderr`` before every
+            write, so redirections take effect.  If the current value of ``sys.stdout`` or
+            ``sys.stderr`` logs what is written to it (Celery's worker redirects standard
+            output in this way), the sink writes to the stream with which the process
+            started.  The sink never closes the stream.
         format: the line format: ``"json"`` or ``"otel"`` (see
             :func:`fapilog.sinks.lines.json_line`); JSON with the field names of a
             platform: ``"ecs"``, ``"gcp"``, ``"datadog"`` or ``"lambda"``; ``"pretty"``,
@@ -125,7 +126,7 @@ class ConsoleSink(Sink[bytes]):
         """Store the caller's ``contextvars`` context for the next ``send``.  Does not block.
 
         Each log call that waits for this sink calls this method.  A notebook shows output
-        below the cell in whose context ``write`` is called.
+        below the cell in whose context the stream's method ``write`` is called.
         """
         if is_notebook(self._present_stream()):
             self._context = copy_context()
@@ -208,7 +209,7 @@ class ConsoleSink(Sink[bytes]):
         self._output = OutputStream(None)
 
     def after_fork(self) -> None:
-        """In a forked child, forget the stream, and the progress of the parent's last batch."""
+        """In a forked child, forget the stream, and how much of a batch the parent has written."""
         self.close()
         self._progress.clear()
 
@@ -265,8 +266,8 @@ class OutputStream:
         except (AttributeError, TypeError, LookupError):  # a binary stream or an unknown encoding
             self.encoding = "utf-8"
         self.unfinished = b""
-        # Bypass the buffer, because only write() of the raw stream returns how many bytes were
-        # written.
+        # Write to the raw stream below the buffer, because only the raw stream's write() returns
+        # how many bytes were written.
         buffer = getattr(stream, "buffer", stream)
         self._writer = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
         is_binary = isinstance(self._writer, (io.RawIOBase, io.BufferedIOBase))
@@ -284,13 +285,13 @@ class OutputStream:
         block longer than ``timeout``.
 
         Raises:
-            StreamLogsError: the stream's method ``write`` emits log records, and has written
-                no line.
+            StreamLogsError: the stream's method ``write`` logs its argument.  The call was
+                interrupted, and no line was written.
             ValueError: the stream is None.
             BlockingIOError: some lines could not be written within ``timeout``.
             Exception: any other error of the file object.
 
-        After an error, :meth:`count_written` returns the number of lines written before it.
+        After an error, :meth:`count_written` returns the number of lines written before the error.
         """
         self._deadline = monotonic() + timeout
         self._written = -len(self.unfinished)

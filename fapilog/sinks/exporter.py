@@ -48,9 +48,9 @@ class _Truncated(ReadableLogRecord):
 class ExporterSink(Sink[ReadableLogRecord]):
     """Delivers records to a ``LogRecordExporter`` of the OpenTelemetry SDK.
 
-    An exporter usually retries failed requests itself, so the sink rejects a batch after
-    ``attempts`` failed exports.  An export that raises ``OSError`` is not counted as failed:
-    fapilog retries the batch in the same way as for its other sinks.  The sink cannot
+    An exporter usually retries failed requests itself, so fapilog does not retry a batch
+    after ``attempts`` failed exports.  An export that raises ``OSError`` is not counted as
+    failed: fapilog retries the batch in the same way as for its other sinks.  The sink cannot
     interrupt an export; only the exporter's time limit can end it.
 
     Args:
@@ -58,8 +58,9 @@ class ExporterSink(Sink[ReadableLogRecord]):
             ``close`` shuts it down.
         name: the sink's name in statistics and diagnostic messages.  The default is the name
             of the exporter's class.
-        limits: the maximum number of records, size and delay of a batch.
-        attempts: the number of failed exports after which a batch is rejected, at least 1.
+        limits: the limits of a batch: the number of records, the size in bytes, and the delay.
+            None means the defaults of ``BatchLimits``.
+        attempts: the number of failed exports after which a batch is not retried, at least 1.
         timeout: the time limit for the exporter's flush when the sink closes, in seconds.
     """
 
@@ -125,10 +126,11 @@ class ExporterSink(Sink[ReadableLogRecord]):
         """Export a batch.  Blocks until the exporter returns.
 
         Raises:
-            RetryableError: the exporter raised ``OSError``, or has failed in another way
-                fewer than ``attempts`` times with this batch.
-            PermanentError: the exporter failed ``attempts`` times, or raised an error such
-                as ``TypeError``, which means that it cannot encode the batch.
+            RetryableError: the exporter raised ``OSError``, or the export failed in another
+                way and the number of failures of this batch is below ``attempts``.
+            PermanentError: the export of this batch has failed ``attempts`` times, or the
+                exporter raised an error such as ``TypeError``, which means that it cannot
+                encode the batch.
             SendError: the exporter raised this error, which is passed on unchanged.
         """
         try:

@@ -1,7 +1,7 @@
 """Defines ``FileSink``, which appends records to a log file and rotates the file.
 
-Other processes may write to the same file, and logrotate may rename it.  So the sink locks
-the file for every batch, and checks whether the file still has its path.
+Other processes may write to the same file, and logrotate may rename it.  So for every batch, the
+sink locks the open file, and checks that the configured path still refers to this file.
 """
 
 from __future__ import annotations
@@ -201,9 +201,10 @@ class FileSink(Sink["Item"]):
         Blocks while the disk writes, and up to ``timeout`` seconds for the file's lock.
 
         Raises:
-            RetryableError: the disk is full, the file cannot be opened, or the file could not
-                be locked within ``timeout``.  A retry of the batch continues after the last
-                written line; in the format ``otlp``, it writes the complete batch again.
+            RetryableError: the file could not be opened or written (for example, because the
+                disk is full), or could not be locked within ``timeout``.  A retry of the batch
+                continues after the last written line; in the format ``otlp``, it writes the
+                complete batch again.
         """
         deadline = monotonic() + timeout
         rest = self._progress.rest(batch)
@@ -326,7 +327,7 @@ class FileSink(Sink["Item"]):
     def _close_file(self) -> None:
         fd, self._fd, self._size = self._fd, None, 0
         if fd is not None:
-            with contextlib.suppress(OSError):  # errors of the writes were already raised
+            with contextlib.suppress(OSError):  # a failed write has already raised its error
                 os.close(fd)
 
 
@@ -338,7 +339,7 @@ def _ends_line(fd: int) -> bool:
 
 
 def _explain(error: Exception) -> str:
-    """Return why a log file could not be opened and how to fix it."""
+    """Return a message that says why a log file could not be opened, and how to fix it."""
     if isinstance(error, PlantedFileError):
         return str(error.strerror)
     code = getattr(error, "errno", None)

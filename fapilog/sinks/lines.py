@@ -1,6 +1,6 @@
 """Encodes a record as one line of JSON, for the console and for files.
 
-The worker thread calls this module once per record.  The lines are safe to show: no value in
+fapilog's worker thread runs this code for every record.  The lines are safe to show: no value in
 a record can end a line early, reorder its text on screen or control a terminal.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LineT = TypeVar("LineT")
 
-_SECOND: Final = 1_000_000_000  # nanoseconds
+_SECOND: Final = 1_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; rfc3339() writes the "Z"
 # Lines omit the resource attributes with these prefixes, except the attributes in ``_KEPT``.
 # The omitted attributes describe the Python runtime and the system, not the origin of the
@@ -105,7 +105,7 @@ def _line(record: LogRecord, dumps: Callable[[Any, Callable[[Any], Any]], bytes]
 
 
 def _dumps_snapshot(value: object, default: Callable[[Any], Any]) -> bytes:
-    """Return the JSON of a value that ``orjson.dumps`` refused, converted to plain types."""
+    """Convert a value that ``orjson.dumps`` refused to plain types, and return its JSON."""
     return orjson.dumps(snapshot(value), default)
 
 
@@ -148,9 +148,9 @@ def shown_resource(resource: Resource) -> Mapping[str, Any]:
 
 
 def split_written(lines: Sequence[bytes], written: int) -> tuple[int, bytes]:
-    """Return how many complete ``lines`` the first ``written`` bytes contain, and a remainder.
+    """Return the number of completely written lines, and the unwritten bytes of the next line.
 
-    The remainder contains the unwritten bytes of the line that was partly written.  It is
+    ``written`` is the number of bytes of ``lines`` that were written.  The second result is
     ``b""`` if no line was partly written.
     """
     for whole, line in enumerate(lines):
@@ -189,11 +189,11 @@ class Progress(Generic[LineT]):
         self._done = 0
 
     def rest(self, batch: Sequence[LineT]) -> Sequence[LineT]:
-        """Return the items of ``batch`` that are not written yet."""
+        """Return the items of ``batch`` that have not been written yet."""
         return batch[self._done :] if batch[0] is self._first else batch
 
     def advance(self, batch: Sequence[LineT], done: int) -> None:
-        """Store that the first ``done`` items in the result of :meth:`rest` are written."""
+        """Record that the first ``done`` items in the result of :meth:`rest` have been written."""
         before = self._done if batch[0] is self._first else 0
         self._first, self._done = batch[0], before + done
 

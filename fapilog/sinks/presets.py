@@ -236,7 +236,8 @@ PRESETS: Final[Mapping[str, Callable[[LogRecord], Parts]]] = {
     "datadog": _datadog,
     "lambda": _lambda,
 }
-#: A record from which every preset makes all its fields, except the fields of the resource.
+#: An example record.  Every preset converts it to a JSON line with all fields of the preset,
+#: except the fields that come from the resource.
 _FULL: Final = LogRecord(
     1,
     1,

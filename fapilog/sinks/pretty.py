@@ -1,9 +1,9 @@
 """Formats a record as lines for a person at a terminal.
 
 The console sink uses this module for its format ``pretty``, the default on a terminal.  A
-record starts at column 0, and its further lines begin with an indented bar, so a value with
-line breaks cannot look like another record.  The logger's name, and attributes whose value has
-not changed since they were last shown, are dim and come last.
+record starts at column 0, and each of its following lines begins with spaces and a vertical bar,
+so a value with line breaks cannot look like another record.  The logger's name, and attributes
+whose value has not changed since they were last shown, are dim and come last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fapilog.record import LogRecord
 
-_SECOND: Final = 1_000_000_000  # nanoseconds
+_SECOND: Final = 1_000_000_000
 _MILLISECOND: Final = 1_000_000
 _BODY_WIDTH: Final = 32  # the message is padded to this many columns before the attributes
 _SLOW: Final = 1.0  # a duration of this many seconds or more is shown in the warning colour
@@ -73,8 +73,8 @@ class PrettyFormatter:
         unicode: whether the terminal's encoding contains the characters ``│`` and ``…``.
         columns: a function that returns the terminal's current width in columns, or None if
             lines must not be broken.
-        full_tracebacks: whether stack traces show the frames of installed packages, and show
-            an exception in full although it was shown within the last second.
+        full_tracebacks: whether to show the frames of installed packages, and to show the
+            stack trace of an exception again if it was shown within the last second.
         directory: a directory.  Stack traces show the paths of files below this directory as
             relative paths.  None means the working directory.
     """
@@ -143,8 +143,9 @@ class PrettyFormatter:
         attributes: list[list[Span]],
         columns: int,
     ) -> list[list[Span]]:
-        """Return the lines of a record: ``left``, the message and the attributes.
+        """Arrange the message and the attributes of a record in lines, and return the lines.
 
+        ``left`` is the time and the severity, with which the first line begins.
         Dim attributes, whose values have not changed, come last.  A dim attribute that does not
         fit into the last line is omitted.
         """

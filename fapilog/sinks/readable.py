@@ -27,8 +27,8 @@ _SECONDS: Final = re.compile(r"(?:http|db|rpc|messaging|gen_ai|dns|faas)\.[a-z_.
 _MINUTE: Final = 60
 _PRECISE: Final = 10
 
-#: The attributes that are not shown beside a request's summary, because the summary contains
-#: them or because they describe only the transport.
+#: The attributes that are not shown with the one-line summary of an HTTP request, because the
+#: summary contains them or because they describe only the transport.
 #: Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
 _OF_A_REQUEST: Final = frozenset(
     {
@@ -102,10 +102,10 @@ def summary_of(body: object, attributes: Mapping[str, Any]) -> Summary | None:
 def value_text(name: str, value: Any, more: str = "…") -> str:
     """Return an attribute's value as short text for a person.
 
-    Only eight digits are shown of a UUID, and of a long hexadecimal number whose attribute
-    has a name that ends with ``id``.  A float is rounded, and a duration gets its unit.  A
-    text is quoted if it is empty or contains characters such as a space or ``=``, so that a
-    reader sees where it ends.
+    A UUID is shortened to eight digits.  A long hexadecimal number is also shortened to eight
+    digits if the attribute's name ends with ``id``.  A float is rounded, and a
+    duration gets its unit.  A text is quoted if it is empty or contains characters such as a
+    space or ``=``, so that a reader sees where it ends.
 
     Args:
         name: the attribute's name.

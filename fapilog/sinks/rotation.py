@@ -54,8 +54,8 @@ class Rotation:
     def is_due(self, file: os.stat_result, incoming: int, now: float) -> bool:
         """Return whether ``file`` must rotate before ``incoming`` more bytes are written to it.
 
-        ``file`` is the status of the log file, and ``now`` is the time in seconds since the
-        Unix epoch.
+        ``file`` is the result of ``os.stat`` for the log file, and ``now`` is the time in
+        seconds since the Unix epoch.
         """
         if file.st_size == 0:
             return False
@@ -85,7 +85,7 @@ class Retention:
 
 
 class RotatedFile(NamedTuple):
-    """A rotated file: its rotation time (UTC, sortable), its path and its size in bytes."""
+    """A rotated file: the UTC rotation time from its name, its path and its size in bytes."""
 
     stamp: str
     path: Path
@@ -207,8 +207,8 @@ class Archive:
     def _attempt(self, action: Callable[..., None], *args: Path) -> None:
         try:
             action(*args)
+        # Starting a thread may raise RuntimeError.
         except (OSError, RuntimeError, MemoryError) as error:
-            # RuntimeError means that the thread cannot be started.
             announce(
                 f"archive {self._path}",
                 f"cannot tidy the rotated files of {self._path}: {error}; "

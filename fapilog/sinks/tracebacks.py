@@ -37,7 +37,7 @@ _NAMED: Final = 4
 #: An exception is recognised as repeated if it is among the last ``_REMEMBERED`` exceptions and
 #: was shown within ``_RECENT`` nanoseconds.
 _REMEMBERED: Final = 8
-_RECENT: Final = 1_000_000_000  # nanoseconds
+_RECENT: Final = 1_000_000_000
 
 
 @dataclass
@@ -82,7 +82,8 @@ class Tracebacks:
         """Yield the lines of a stack trace, with colours.
 
         Args:
-            texts: the lines that the interpreter prints, already safe to show.
+            texts: the lines that the interpreter prints, after the caller has escaped the
+                characters that could control a terminal.
             key: the id of the trace or request to which the exception belongs, or "".
             now: the record's time, in nanoseconds.
         """

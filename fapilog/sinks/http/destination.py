@@ -1,10 +1,10 @@
-"""Describes a sink's backend in a text, such as ``PROTOCOL to URL, account DIGEST``.
+"""Identifies a sink's backend by a string, such as ``PROTOCOL to URL, account DIGEST``.
 
-The spool stores unsent records on disk.  A sink sends only stored records whose description
-equals its description.  The description contains no secret, and does not change when the
-credentials change, because the spool compares the credentials separately.  One endpoint may
-serve several accounts, which a client selects by a header such as ``X-Scope-OrgID``, by a query
-parameter or by the user name.  So the description contains a digest of these values.
+The spool stores unsent records on disk, together with this string.  A sink sends stored records
+only if their string equals the sink's string.  The string contains no secret, and does not change
+when the credentials change, because the spool compares the credentials separately.  One endpoint
+may serve several accounts, which a client selects by a header such as ``X-Scope-OrgID``, by a
+query parameter or by the user name.  So the string contains a digest of these values.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SECRET: Final = re.compile("token|key|secret|auth|pass|cookie|cred|sign")
 
 
 def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "") -> str:
-    """Return a text that describes the protocol, the endpoint, the tenant and the account.
+    """Return a string with the protocol, the endpoint, the tenant and a digest of the account.
 
-    ``tenant`` must not be a secret, because the text contains it.
+    ``tenant`` must not be a secret, because the string contains it.
     """
     url = urlsplit(options.shown)
     address = url._replace(netloc=url.netloc.lower()).geturl() if url.netloc else options.shown
@@ -50,10 +50,10 @@ def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "
 def credentials_in(options: HTTPOptions) -> str:
     """Return the secrets by which a backend may distinguish two accounts, as one string.
 
-    The string contains the path of the client certificate, and the headers and query parameters
-    that ``describe_destination`` does not use, except headers such as ``user-agent``.  A user
-    name and its password are left out, because the result of ``describe_destination`` already
-    depends on the user name.
+    The string contains the path of the client certificate, and all headers and query parameters
+    that ``describe_destination`` does not use.  Headers that never identify an account, such as
+    ``user-agent``, are left out.  A user name and its password are left out, too, because the
+    result of ``describe_destination`` already depends on the user name.
     """
     named = _named_accounts(options)
     found = [f"{name}={value}" for name, value in _given(options) if name not in _NEUTRAL]

@@ -61,8 +61,9 @@ class HTTPOptions:
             authorities.
         client_key: the path of the client's private key.
         client_certificate: the path of the client's certificate chain.
-        sources: a mapping from the option of each file, such as ``"client_key"``, to the name
-            of the argument or environment variable that sets the path.
+        sources: a mapping from each option that contains a file's path, such as
+            ``"client_key"``, to the name of the argument or environment variable that sets
+            the path.
     """
 
     endpoint: str
@@ -155,7 +156,7 @@ def usable_url(text: str) -> SplitResult | None:
 
 
 def join_url(url: SplitResult, path: str) -> str:
-    """Return ``url`` with the path ``path``, without credentials and fragment."""
+    """Return ``url`` with the path ``path``, without credentials or fragment."""
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], path, url.query, ""))
 
 

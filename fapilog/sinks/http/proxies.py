@@ -84,7 +84,7 @@ def _matches(host: str, address: IPv4Address | IPv6Address | None, port: int, en
             network = ip_network(name, strict=False)
         except ValueError:
             return False
-        mapped = getattr(address, "ipv4_mapped", None)  # 10.0.0.1 for ::ffff:10.0.0.1
+        mapped = getattr(address, "ipv4_mapped", None)  # for ::ffff:10.0.0.1, the address 10.0.0.1
         return any(one in network for one in (address, mapped) if one is not None)
     name = _ascii(name.lstrip("*").strip("."))
     return bool(name) and (host == name or host.endswith(f".{name}"))
@@ -115,10 +115,11 @@ def _system_exempts(host: str) -> bool:
 
 
 def _proxy(given: str, source: str, variable: str, host: str) -> Proxy:
-    """Return the proxy at the URL ``given``, the value of ``source``, such as ``ALL_PROXY``.
+    """Return the proxy whose URL is ``given``.
 
-    If the URL cannot be used, raise ConfigurationError.  The error does not show the URL, which
-    may contain a password.  The error advises the user to set the environment variable
+    ``source`` is the name of the setting that contains the URL, such as ``ALL_PROXY``.  If the
+    URL cannot be used, raise ConfigurationError.  The error does not show the URL, which may
+    contain a password.  The error advises the user to set the environment variable
     ``variable``, or to exempt ``host`` from the proxy.
     """
     given = given if "://" in given else f"http://{given}"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _PORTS: Final = {"http": 80, "https": 443}
 _PRINTABLE: Final = {chr(code) for code in range(0x21, 0x7F)}
 #: The characters that are not percent-encoded in the query of a URL.  ``_PATH_SAFE`` contains the
-#: same for the path.  Source: https://url.spec.whatwg.org/#percent-encoded-bytes
+#: characters that are not percent-encoded in the path.
+#: Source: https://url.spec.whatwg.org/#percent-encoded-bytes
 _QUERY_SAFE: Final = "".join(_PRINTABLE - set('"#<>'))
 _PATH_SAFE: Final = "".join(_PRINTABLE - set('"#<>?`{}'))
 _LIKE_IPV4: Final = re.compile(r"[0-9]+(\.[0-9]+){3}")

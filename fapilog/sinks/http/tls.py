@@ -1,4 +1,4 @@
-"""Loads the certificates for outgoing connections at start, and when the files have changed.
+"""Loads a sink's TLS certificates when the sink is opened, and again when the files have changed.
 
 Certificates from cert-manager or Vault may be valid for only a few hours, so their files are
 replaced while the application runs.
@@ -129,9 +129,9 @@ def client_context(
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key
         try:
-            # Without the argument ``password``, OpenSSL would ask for the password of an
-            # encrypted key on the terminal.
             with TLS:
+                # Without the argument ``password``, OpenSSL would ask for the password of an
+                # encrypted key on the terminal.
                 context.load_cert_chain(chain, key, password="")
         except OSError as error:
             first, second = (

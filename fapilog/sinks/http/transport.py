@@ -286,7 +286,7 @@ class _RequestStream(httpcore.NetworkStream):
             return
         if kept.startswith(b"POST "):
             self._backend.head = b""
-        give_way()  # let other threads run first, because sendall() often does not wait
+        give_way()  # let other threads run now, because sendall() often returns without waiting
         together = max(_WRITE_SIZE - len(kept), 0)
         for data, start in ((kept + buffer[:together], 0), (buffer, together)):
             for position in range(start, len(data), _WRITE_SIZE):
@@ -337,10 +337,11 @@ def connect(host: str, port: int, left: Callable[[], float]) -> SocketStream:
 
 
 def _system(module: str, name: str) -> Any:
-    """Return the function ``name`` of ``module``; in fapilog's threads, the unpatched function.
+    """Return the function ``name`` of ``module``.
 
-    gevent and eventlet may have patched the module.  Their functions need an event loop in each
-    thread, and cannot resolve host names while the interpreter exits.
+    If gevent or eventlet has patched the module, a worker thread of fapilog gets the original
+    function.  The patched functions need an event loop in each thread, and cannot resolve host
+    names while the interpreter exits.
     """
     if native.is_patched() and native.IN_WORKER.get():
         return native.original(module, name)
@@ -378,7 +379,10 @@ class SocketStream(httpcore.NetworkStream):
         self._sock = sock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Wait for data, and return at most ``max_bytes``.  Return ``b""`` at end of stream."""
+        """Wait for data, and return at most ``max_bytes`` bytes.
+
+        Return ``b""`` if the peer has closed the connection.
+        """
         self._sock.settimeout(timeout)
         return self._sock.recv(max_bytes)
 
@@ -473,7 +477,10 @@ class TLSStream(httpcore.NetworkStream):
             self._stream.write(data, self._left())
 
     def read(self, max_bytes: int, *_: Any, **__: Any) -> bytes:
-        """Wait for data, and return at most ``max_bytes``.  Return ``b""`` at end of stream."""
+        """Wait for data, and return at most ``max_bytes`` bytes.
+
+        Return ``b""`` if the peer has closed the connection.
+        """
         try:
             data: bytes = self._complete(lambda: self._tls.read(max_bytes))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
@@ -486,7 +493,7 @@ class TLSStream(httpcore.NetworkStream):
             self._complete(lambda: self._tls.write(buffer))
 
     def close(self) -> None:
-        """Close the connection without sending a TLS closing alert."""
+        """Close the connection without sending the TLS alert ``close_notify``."""
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
