@@ -1,8 +1,8 @@
 """Adds fields to all records that are logged in a ``with bind(request_id="7")`` block.
 
-A ``ContextVar`` contains a mapping of the fields, which is never changed.  Therefore a record
-only needs a reference to the mapping, asyncio tasks and copied contexts inherit the fields, and
-at its end a block restores the earlier fields, even after an exception.
+A ``ContextVar`` contains a mapping of the fields, so asyncio tasks and copied contexts inherit
+the fields.  The mapping is replaced and never changed, so a record only needs a reference to it.
+When the block ends, even with an exception, the ``ContextVar`` is reset to the earlier mapping.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Writes fapilog's own messages to stderr, at most one line per subject in 30 seconds.
 
 A logging library cannot log its own problems, such as lost records, so this module reports them.
-The code does not wait until another process reads standard error, because a supervisor that
-does not read its pipe must not stop the application.
+If standard error is a pipe that is full because another process, such as a supervisor, does not
+read it, messages are dropped, so that the application does not block.
 """
 
 from __future__ import annotations
@@ -95,10 +95,11 @@ def _line(message: str, held: int, missed: int) -> str:
 
 
 def _keep_counts(subject: str, held: int, missed: int) -> None:
-    """Count a line that could not be written, and restore the counts that it contained.
+    """Update the counters after a line could not be written.
 
-    ``held`` is the number of earlier lines of the subject that the limit of 30 seconds
-    suppressed, and ``missed`` is the number of earlier lines that could not be written.
+    The line contained two numbers, which a later line must report: ``held``, the number of
+    earlier lines of the subject that the limit of 30 seconds suppressed, and ``missed``, the
+    number of earlier lines that could not be written.
     """
     global _unwritten  # noqa: PLW0603 - a process has one standard error
     with _lock:
@@ -174,7 +175,8 @@ def _write_to_object(stream: Any, line: str) -> bool:
         stream = None
     finally:
         _thread.writes = False
-    return stream is not None or _write(line)  # None: the stream logs, so use the original stderr
+    # If the stream logs, _write() writes to the process's original standard error instead.
+    return stream is not None or _write(line)
 
 
 def describe(error: BaseException) -> str:

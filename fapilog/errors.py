@@ -50,7 +50,7 @@ class RetryableError(SendError):
 
     Args:
         message: the description of the failure, which is written to stderr.
-        retry_after: the number of seconds that the backend asked to wait, or None.
+        retry_after: the number of seconds that the backend asked fapilog to wait, or None.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:

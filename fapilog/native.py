@@ -10,9 +10,10 @@ Only :func:`pause`, in which an application's thread waits, lets other greenlets
 Test tools such as freezegun and time-machine stop ``time.monotonic``: they
 replace the function in the modules that imported it, or inside ``time``.  Code
 that waits for a deadline on a stopped clock would never return.  These tools
-change neither ``time.clock_gettime(CLOCK_MONOTONIC)`` nor a ``partial``, so
-:data:`monotonic` is a ``partial`` of that call.  The timestamps of records do not
-come from this module, because tests freeze them on purpose.
+do not stop ``time.clock_gettime(CLOCK_MONOTONIC)``, and do not replace a function
+that is stored in a ``functools.partial`` object.  Therefore :data:`monotonic` is a
+``partial`` of this function.  The timestamps of records do not come from this
+module, because tests freeze them on purpose.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Outcome:
 
 
 class RecordTarget(Protocol):
-    """An object that accepts records and puts them into a pipeline, usually a ``Runtime``.
+    """An object, usually a ``Runtime``, that accepts records and delivers them to sinks.
 
     The modules in ``fapilog.bridges`` pass the records of other logging libraries to such an
     object.  All methods are thread-safe and never raise.
@@ -189,9 +189,10 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
             tenant, without secrets and independent of the credentials.  Records on disk are
             only sent by a sink with the same name and destination as the sink that stored
             them.  Sinks without a destination ("", the default) need different names.
-        credentials: the text with all secrets that identify an account at the destination;
-            "", the default, without such secrets.  Records on disk are only sent by a sink with
-            the same credentials.  Only a salted digest of this text is written to disk.
+        credentials: a text that contains every secret that identifies an account at the
+            destination; "" (the default) if the sink has no such secret.  Records on disk are
+            only sent by a sink with the same credentials as the sink that stored them.  Only a
+            salted digest of this text is written to disk.
     """
 
     wire_format: str

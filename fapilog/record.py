@@ -37,7 +37,7 @@ class Scope:
 
 @dataclass(frozen=True, eq=False)
 class Resource:
-    """The entity that produces the records: service, process, host.  Compared by identity."""
+    """The source of the records, such as a service or a process.  Compared by identity."""
 
     attributes: Mapping[str, AnyValue] = field(default_factory=dict)
     schema_url: str = ""

@@ -30,8 +30,8 @@ OFF: Final = 25
 
 RANGES: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
-#: The short name of every severity number: ``SHORT_NAMES[9] == "INFO"``, ``[10] == "INFO2"``.
-#: The name of number 0, the unspecified severity, is "".
+#: The short names of the severity numbers: ``SHORT_NAMES[9]`` is "INFO", and ``SHORT_NAMES[10]``
+#: is "INFO2".  The name of the number 0, which means an unspecified severity, is "".
 SHORT_NAMES: Final[tuple[str, ...]] = (
     "",
     *(name + suffix for name in RANGES for suffix in ("", "2", "3", "4")),
@@ -146,8 +146,9 @@ def inherited(name: str, by_name: Mapping[str, int], default: int) -> int:
 def closest_severity(number: int) -> int:
     """Return the severity number for a number that :func:`parse_severity` refuses.
 
-    A number from 1 to 24 is treated as a severity number of OpenTelemetry, because it would be
-    less severe as a level of :mod:`logging`.  Other numbers are levels of :mod:`logging`.
+    A number from 1 to 24 may be a severity number of OpenTelemetry or a level of
+    :mod:`logging`.  It is treated as a severity number, because this is the more severe meaning.
+    Other numbers are treated as levels of :mod:`logging`.
     """
     return number if TRACE <= number <= FATAL + 3 else from_stdlib(number)
 

@@ -2,8 +2,7 @@
 
 ``stdlib``, ``structlog`` and ``loguru`` each convert the records of one logging library, and
 ``hooks`` logs warnings and uncaught exceptions.  ``feeds`` contains the code that all these
-modules share, ``event`` makes fapilog's records, and ``patching`` replaces functions of other
-libraries.  The modules do not import the package ``fapilog.runtime``; instead, that package
-sets ``feeds.default_target`` to the function that returns the default runtime.  Read
-``feeds`` first.
+modules share, and ``patching`` replaces functions of other libraries.  The modules do not import
+the package ``fapilog.runtime``; instead, that package sets ``feeds.default_target`` to a function
+that returns the application's default ``Runtime``.  Read ``feeds`` first.
 """

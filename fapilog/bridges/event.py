@@ -64,7 +64,7 @@ class Event:
 
 
 def here() -> Caller:
-    """Return the bound fields and the active span's ids in the current context."""
+    """Return the fields that are bound with ``fapilog.bind``, and the active span's ids."""
     span = get_current_span().get_span_context()
     if not span.is_valid:
         return Caller(BOUND.get(), "", "", 0)
@@ -75,7 +75,8 @@ def here() -> Caller:
 def record_of(event: Event) -> LogRecord:
     """Convert an event to a record.
 
-    The event's attributes override bound fields of the same name.
+    The event's attributes override fields of the same name that are bound with
+    ``fapilog.bind``.
     """
     caller = event.caller or here()
     attributes = event.attributes
@@ -102,8 +103,8 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
     """Convert the event that ``describe`` returns, and pass the record to a runtime.
 
     Does nothing if the severity is disabled for the logger, if the logger is one of fapilog's
-    own loggers, or if the running code is sending log records.  Never raises.  Thread-safe.
-    Blocks only if ``RecordTarget.offer`` blocks.
+    own loggers, or if the code that calls it is sending telemetry to a backend.  Never raises.
+    Thread-safe.  Blocks only if ``RecordTarget.offer`` blocks.
 
     Args:
         feed: the ``Feed`` object that finds the runtime.

@@ -27,8 +27,8 @@ _LEVELS: Final = {
     "failure": "ERROR",
     "fatal": "CRITICAL",
 }
-#: The last second of the year 9999, as a Unix timestamp.  A larger number is not a timestamp in
-#: seconds.
+#: The last second of the year 9999, as a Unix timestamp.  Only smaller numbers are accepted as
+#: timestamps in seconds.
 _LAST_SECOND: Final = 253_402_300_799
 
 
@@ -99,7 +99,7 @@ def _named(level: str) -> tuple[int, str] | None:
 
 
 def _body(event: Any, fields: dict[str, Any]) -> Any:
-    """Return ``event``, formatted with the positional arguments if ``fields`` contains any."""
+    """Remove ``positional_args`` from ``fields``, and return ``event`` formatted with them."""
     arguments = fields.pop("positional_args", None)
     if not is_true(arguments):
         return event
@@ -119,7 +119,8 @@ def _exception_attributes(formatted: Any) -> dict[str, Any]:
     if isinstance(formatted, str):
         return from_traceback(formatted)
     try:
-        first = formatted[0]  # structlog makes one dict per chained exception
+        # structlog makes a dict for the logged exception, and then dicts for its causes.
+        first = formatted[0]
         return {
             "exception.type": first["exc_type"],
             "exception.message": first["exc_value"],
@@ -130,7 +131,10 @@ def _exception_attributes(formatted: Any) -> dict[str, Any]:
 
 
 def _time_of(value: object) -> int | None:
-    """Return a timestamp of structlog's ``TimeStamper`` in nanoseconds, or None if invalid."""
+    """Convert a timestamp of structlog's ``TimeStamper`` to nanoseconds since the epoch.
+
+    Return None if the timestamp is invalid.
+    """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return int(value * 1_000_000_000) if 0 < value < _LAST_SECOND else None
     if not isinstance(value, str):

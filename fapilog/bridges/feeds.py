@@ -2,8 +2,8 @@
 
 A bridge passes the log records of another library to fapilog.  A ``Feed`` finds the object
 that gets these records, which is usually a ``Runtime``.  Other code in this module detects
-records that a bridge must skip: records that are logged by code that sends log records, and
-records that another bridge has already passed to the same runtime.
+records that a bridge must skip: records that come from code that is sending telemetry to a
+backend, and records that another bridge has already passed to the same runtime.
 """
 
 from __future__ import annotations
@@ -73,13 +73,15 @@ class Passing(threading.local):
     """The state that the modules in ``fapilog.bridges`` share on each thread.
 
     Attributes:
-        watched: whether any code needs ``taken``.  All threads share this attribute.  If it is
-            False, ``taken`` is always None, to save time.
+        watched: whether a ``LoguruSink`` or a ``FapilogLogRecordProcessor`` has been created;
+            these objects read ``taken``.  If it is False, ``taken`` is always None, to save
+            time.  A class attribute, so all threads share it.
         taken: the :mod:`logging` record that a bridge has passed to a runtime, while the
             loggers' handlers receive the same record; None at all other times.
-        reported: the exception, warning or event loop context that a hook of
-            ``fapilog.bridges.hooks`` has logged, while the hook runs; True if the hook has
-            logged something without such an object; None while no hook runs.
+        reported: the object that a hook of ``fapilog.bridges.hooks`` has logged, while the
+            hook runs: an exception, a warning, or the dict that an event loop passes to its
+            exception handler; True if the hook has logged something without such an object;
+            None while no hook runs.
         formatting: whether the message of a :mod:`logging` record is being formatted, which
             may run user code.
     """
@@ -127,8 +129,8 @@ class Feed:
     def __reduce__(self) -> tuple[type[Feed], tuple[()]]:
         from pickle import PicklingError  # noqa: PLC0415 - already loaded: it calls this method
 
-        # A function of a module could be pickled, but is refused, because it may return a
-        # different runtime in the process that loads the pickle.
+        # Python can pickle a module-level function, but the function may return a different
+        # runtime in the process that loads the pickle, so a feed with a function is refused.
         if self._given not in (None, default_target):
             msg = (
                 "cannot pickle a bridge to a separate Runtime, which another process does not "
@@ -158,8 +160,8 @@ class Feed:
     def has(self, name: str) -> bool:
         """Return whether ``name`` is a ``Taken`` object that lists this feed's target.
 
-        If it is, the target already has the record that contains this object as its name, so
-        the record must not be logged a second time.
+        If the result is True, a bridge has already passed the record that has this name object
+        to the target, so the record must not be passed a second time.
         """
         if type(name) is not Taken:
             return False
@@ -203,7 +205,7 @@ def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
 def body_of(value: Any) -> AnyValue:
     """Return a snapshot of a record's body.
 
-    A str within the length limit is returned unchanged.
+    A str that is not longer than ``DEFAULT_LIMITS.text`` is returned unchanged.
     """
     return value if type(value) is str and len(value) <= _MAX_TEXT else snapshot(value)
 
@@ -211,7 +213,8 @@ def body_of(value: Any) -> AnyValue:
 def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a snapshot of a record's attributes.
 
-    If every value is None, a bool, a number or a short text, the dict itself is returned.
+    The dict itself is returned if every value is None, a bool, a number, or a str that is not
+    longer than ``DEFAULT_LIMITS.text``.
     """
     for value in fields.values():
         kind = type(value)

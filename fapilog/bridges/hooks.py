@@ -60,7 +60,8 @@ def install_hooks(
             (task exceptions that were never retrieved, failed callbacks), at ERROR, with the
             logger ``asyncio`` and the trace and span ids of the failed task.  This applies to
             the running loop and to every loop of the standard library.
-        loop: an event loop of a library such as uvloop, if the loop is not running yet.
+        loop: the event loop to use instead of the running loop; only needed for a loop of a
+            library such as uvloop that is not running yet.
     """
     wanted = {"warnings": warnings, "uncaught": uncaught, "threads": threads, "asyncio": asyncio}
     with _lock:
@@ -110,7 +111,7 @@ def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Ho
     def hook(*args: Any, **kwargs: Any) -> None:  # pragma: no cover - see disguised()
         passing = feeds.PASSING
         report = describe(*args, **kwargs) if _patches[name].active else None
-        # Another hook of fapilog may have called this hook after it logged the same report.
+        # If a different hook of fapilog calls this hook, it may have logged the same object.
         if report is None or (report[0] is not None and passing.reported is report[0]):
             found(*args, **kwargs)
             return

@@ -24,8 +24,8 @@ from fapilog.values.objects import type_name
 if TYPE_CHECKING:
     from fapilog.protocols import RecordTarget
 
-#: The key in loguru's record under which ``LoguruSink.format`` stores the bound fields and the
-#: trace and span ids of the log call.
+#: The key in loguru's record under which ``LoguruSink.format`` stores the context of the log call:
+#: the fields bound with ``fapilog.bind``, and the trace and span ids.
 _CALLER: Final = "fapilog.caller"
 #: The key in loguru's record for a dict that assigns the record to sinks.  The dict maps the id
 #: of each runtime to the id of the only ``LoguruSink`` that passes the record to this runtime.
@@ -38,15 +38,15 @@ class LoguruSink:
     """A sink for ``loguru.logger.add`` that passes the records to fapilog.
 
     The message becomes the body, and the values in ``extra`` become typed attributes, which
-    override bound fields of the same name.  The level's number becomes the severity and its
-    name becomes the severity text.  An exception becomes the ``exception.*``
-    attributes, ``otel.event.name`` in ``extra`` becomes the event name, and loguru's
-    ``name`` becomes the instrumentation scope.  The timestamp is loguru's ``time``.
+    override fields of the same name that are bound with ``fapilog.bind``.  The level's number
+    becomes the severity and its name becomes the severity text.  An exception becomes the
+    ``exception.*`` attributes, ``otel.event.name`` in ``extra`` becomes the event name, and
+    loguru's ``name`` becomes the instrumentation scope.  The timestamp is loguru's ``time``.
 
     Add the sink with ``format=sink.format``.  Then loguru does not format the
-    message, and the record has the trace and span ids and the bound fields of the log call,
-    even with ``enqueue=True``.  With ``enqueue=True`` the stack trace is the text that
-    loguru has formatted, because loguru's queue does not carry stack frames.
+    message, and the record has the trace and span ids and the fields of ``fapilog.bind`` from
+    the log call, even with ``enqueue=True``.  With ``enqueue=True`` the stack trace is the text
+    that loguru has formatted, because loguru's queue does not carry stack frames.
 
     Thread-safe; does not raise.  Blocks only if ``RecordTarget.offer`` blocks.
 
@@ -67,8 +67,9 @@ class LoguruSink:
     def format(self, record: Any) -> str:
         """Store the context of the log call in ``record``, and return a format string.
 
-        The context consists of the bound fields and the trace and span ids.  The format string
-        contains only the exception, because the sink reads all other data from the record.
+        The context consists of the fields bound with ``fapilog.bind``, and the trace and span
+        ids.  The format string contains only the exception, because the sink reads all other
+        data from the record.
         """
         fields: dict[str, Any] = record
         if _CALLER not in fields:
@@ -96,9 +97,10 @@ class LoguruSink:
         take(self.feed, name, number, lambda: self._event(message, fields, name, number))
 
     def _claim(self, fields: dict[str, Any]) -> bool:
-        """Return whether this sink must log the record ``fields``.
+        """Return whether this sink passes loguru's record ``fields`` to its runtime.
 
-        Only one of the ``LoguruSink`` objects with the same target must log it.
+        If several ``LoguruSink`` objects have the same runtime, only the first that calls this
+        method for a record passes the record.
         """
         # The dict contains ids instead of objects, because loguru may pickle the record.
         claims: dict[int, int] = fields.setdefault(_CLAIMS, {})

@@ -1,6 +1,7 @@
 """Replaces functions of other libraries with wrappers, and restores them.
 
-The other modules of this package use it if a library does not let them register a handler.
+Other modules of this package use a ``Patch`` where they cannot register a handler, or where a
+handler does not get all records.
 """
 
 from __future__ import annotations

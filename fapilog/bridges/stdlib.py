@@ -69,10 +69,10 @@ class Handler(logging.Handler):
 
     The body is the message as ``logging`` formats it; the handler's formatter is
     not used.  A message that is a mapping and has no arguments becomes a structured body.
-    The values of ``extra`` become attributes and override bound fields of the same name, except
-    that ``otel.event.name`` becomes the event name.  The handler skips records of
-    fapilog's own loggers, records that are logged by code that sends log records, and records
-    that another ``Handler`` has passed to the same runtime.
+    The values of ``extra`` become attributes, except that ``otel.event.name`` becomes the event
+    name.  They override fields of the same name that are bound with ``fapilog.bind``.  The
+    handler skips records of fapilog's own loggers, records that come from code that is sending
+    telemetry to a backend, and records that another ``Handler`` has passed to the same runtime.
 
     Thread-safe, without a lock.  Handling a record never raises, and blocks only if
     ``RecordTarget.offer`` blocks.
@@ -370,11 +370,11 @@ class _Everywhere(Patch):
 
 
 def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
-    """Pass the record to the application's ``Handler`` objects with the target of ``instead_of``.
+    """Pass the record to each application ``Handler`` that has the runtime of ``instead_of``.
 
-    ``instead_of`` is the ``Handler`` that :func:`install` made.  It then skips the record.  The
-    application's objects come first, because they may have options such as
-    ``code_attributes``.
+    ``instead_of`` is the ``Handler`` that :func:`install` made.  The application's handlers get
+    the record first, because they may have options such as ``code_attributes``.  If one of these
+    handlers passes the record to the runtime, ``instead_of`` skips the record.
     """
     target = instead_of.feed.target()
     place: logging.Logger | None = logger
