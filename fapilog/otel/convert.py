@@ -105,7 +105,7 @@ def exception_of(record: api.LogRecord) -> Capture | None:
 
     Return None if the record has no exception, or if its attributes already contain a stack trace.
     """
-    # Before version 1.40, records of the Logs API have no field ``exception``.
+    # Before version 1.40 of opentelemetry-api, a record has no field ``exception``.
     exception = getattr(record, "exception", None)
     if not isinstance(exception, BaseException):
         return None

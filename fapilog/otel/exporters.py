@@ -72,8 +72,8 @@ class SinkExporter(LogRecordExporter):
 
             redact = redactor_of(Settings())
         self._redact = redact
-        # Masked resources and scopes are cached, because encoders compare resources and scopes by
-        # identity.
+        # Redacted copies of resources and scopes are cached, because encoders compare resources
+        # and scopes by identity.
         self._resource = lru_cache(maxsize=64)(self._with_masked_attributes)
         self._scope = lru_cache(maxsize=4096)(self._with_masked_attributes)
         self._size = SendSize()
@@ -189,8 +189,8 @@ class _Export(Delivery):
     Attributes:
         lost: the number of lost records, without the records that the backend rejected from an
             accepted batch.
-        problem: the error of the latest failed attempt, for the message about records that are not
-            delivered before the deadline.
+        problem: a description of the latest failed attempt.  If records are still undelivered when
+            the deadline or ``shutdown`` ends the export, ``problem`` is reported as the reason.
     """
 
     def __init__(

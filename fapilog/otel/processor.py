@@ -39,8 +39,9 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Pass a record to fapilog, unless fapilog already received it through :mod:`logging`.
 
-        Drops records that are logged while fapilog or the SDK sends records.  May wait for space
-        in the queue; see ``fapilog.protocols.RecordTarget.offer``.
+        Drops a record if it is logged by the code that sends records for fapilog or the SDK,
+        because each delivery would otherwise cause another delivery.  May wait for space in the
+        queue; see ``fapilog.protocols.RecordTarget.offer``.
         """
         target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:

@@ -70,7 +70,8 @@ def offer(
 def _record_of(fields: dict[str, Any]) -> api.LogRecord:
     """Return a record with the given fields.
 
-    If ``LogRecord`` does not accept the fields, omit unknown fields and ``context``.
+    If the constructor of ``LogRecord`` raises an exception, unknown fields are omitted, and so is
+    ``context``, which may have a wrong type.
     """
     try:
         return api.LogRecord(**fields)
@@ -159,8 +160,9 @@ class LoggerProvider(api.LoggerProvider):
         Calls with equal arguments return the same logger if ``attributes`` is empty.
         """
         if self.feed.has(name):
-            # The type of ``name`` shows that fapilog has already received the record through
-            # install_stdlib().  OpenTelemetry's handler must not emit the record a second time.
+            # fapilog has already received the record through install_stdlib(), so OpenTelemetry's
+            # handler must not emit the record a second time.  The logger names of such records are
+            # instances of Taken, a subclass of str.
             return cast("Logger", api.NoOpLogger(name))
         if not name or not isinstance(name, str):
             announce("logger name", "get_logger() was called without a name; give a non-empty str")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def deliver_on_sigterm() -> None:
-    """Export spans and metrics if SIGTERM ends the process, even while uvicorn runs.
+    """Export spans and metrics if SIGTERM ends the process, even if uvicorn handles SIGTERM.
 
     Does nothing if the application has its own handler for SIGTERM.  Call this function only once.
     """
@@ -73,7 +73,7 @@ def _with_handler(
 ) -> Any:
     """Install fapilog's SIGTERM handler again, then call ``capture_signals``.
 
-    In a uvicorn worker under gunicorn, the handler was reset before this call.
+    If the process is a uvicorn worker of gunicorn, the worker has already reset the handler.
     ``capture_signals`` saves the installed handler, and restores it before uvicorn raises the
     signal again.
     """

@@ -52,8 +52,8 @@ _LOADER: Final = "opentelemetry.instrumentation.auto_instrumentation._load"
 class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not typed
     """Makes OTLP over HTTP the default for logs, traces and metrics.
 
-    The variable ``OTEL_PYTHON_DISTRO=fapilog`` selects this distro.  Other variables that are set
-    and not empty keep their values.
+    The variable ``OTEL_PYTHON_DISTRO=fapilog`` selects this distro.  The distro sets these
+    defaults in environment variables, but only in variables that are unset or empty.
     """
 
     def _configure(self, **_kwargs: Any) -> None:
@@ -127,9 +127,10 @@ def _sinks_in_file() -> bool:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Return False for the warning that other configurators are not loaded, to hide it.
+    """Return False for the warning that an OpenTelemetry configurator is not loaded.
 
-    The other configurators are not loaded because fapilog's configurator replaces them.
+    This function is a filter of a logger, so it hides the warning.  The warning is not useful,
+    because fapilog's configurator replaces the other configurators on purpose.
     """
     return not str(record.msg).startswith("Configuration of %s not loaded")
 

@@ -59,8 +59,7 @@ _CODE_ERRORS: Final[Mapping[str, type[SendError]]] = {
 #: Patterns that are searched for in the text of an HTTP 400 response, each with the error to
 #: return if the pattern is found.
 Refusals: TypeAlias = "Sequence[tuple[re.Pattern[str], type[SendError]]]"
-#: The maximum delay in seconds before a retry.  If a backend asks for a longer delay, this delay
-#: is used.
+#: The maximum delay in seconds before a retry, even if a backend asks for a longer delay.
 MAX_RETRY_AFTER: Final = 300.0
 #: The maximum number of characters of a backend's text that a message of fapilog shows.
 MAX_MESSAGE: Final = 300
@@ -86,9 +85,10 @@ _LOST: Final = re.compile(
 )
 _UNANSWERED_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
 #: gRPC uses the same codes for a response that is too large and for a request that is too large.
-#: A message that contains ``_ANSWER_TOO_LARGE`` is about the response.  A message that contains
-#: ``_UNPACKED`` is also about the response, unless the request was compressed.
+#: If gRPC's error message contains this text, the response is too large.
 _ANSWER_TOO_LARGE: Final = "CLIENT: Received"
+#: gRPC's error message contains this text if a request or a response is too large after
+#: decompression.  If the request was not compressed, the message is about the response.
 _UNPACKED: Final = "Decompressed"
 
 _STATUS_DETAILS: Final = 3

@@ -126,10 +126,10 @@ class Stack:
 def _bounded(entries: TracebackType | None) -> tuple[TracebackType | None, int]:
     """Return the first traceback entry to read, and the ``limit`` for ``traceback``.
 
-    Together they select :data:`MAX_FRAMES` entries.  Usually the limit is negative and selects the
-    innermost entries.  A traceback with thousands of entries belongs to an exception object that
-    was raised many times.  Each raise adds entries at the beginning, so a positive limit selects
-    the newest entries.
+    If the traceback has fewer than 5,000 entries, the limit is negative and selects the innermost
+    :data:`MAX_FRAMES` entries.  A longer traceback usually belongs to an exception object that was
+    raised many times.  Each raise adds entries at the beginning, so a positive limit selects the
+    newest entries.
     """
     first, ahead = entries, entries
     for walked in range(_MAX_WALK):

@@ -15,8 +15,9 @@ from fapilog.errors import ConfigurationError
 #: The types whose values are stored without a copy, because they cannot change.
 SCALARS: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
 
-#: Protobuf parsers accept 100 nested messages.  In an OTLP request, 6 messages enclose
-#: the attributes, and each level of a value needs 3 more, so 30 levels fit.
+#: Protobuf parsers accept 100 nested messages.  In an OTLP request, the ``AnyValue`` of an
+#: attribute is the sixth message, and each level of nested containers adds 3 messages, so 30
+#: levels need 96 messages.
 _MAX_DEPTH: Final = 30
 _LEAST: Final = {"depth": 1, "nodes": 1, "record": 4096}
 
@@ -66,7 +67,7 @@ class Limits:
 
     @cached_property
     def for_attributes(self) -> Limits:
-        """The limits for attribute values, where ``attribute_text`` can replace ``text``."""
+        """The limits for attribute values, where ``attribute_text`` replaces a higher ``text``."""
         if self.attribute_text is None or self.attribute_text >= self.text:
             return self
         return replace(self, text=self.attribute_text, attribute_text=None)

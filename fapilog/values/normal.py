@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue, LogRecord
 
-# The number of bytes that each record adds to ``record.size``, and the number that each attribute
-# adds, in addition to their texts.
+# The number of bytes in ``record.size`` that do not depend on the contents of the record.
 _RECORD_SIZE: Final = 64
+# The number of bytes that each attribute adds to ``record.size``, besides its name and value.
 _ATTRIBUTE_SIZE: Final = 16
 
 _MAX_COUNT: Final = (1 << 32) - 1
@@ -66,16 +66,17 @@ def ordinary_size(
 ) -> int:
     """Return the size of a record if its body and attributes need no change.
 
-    The lengths of texts are not checked separately: if the record is smaller than the limit for
-    one text, each text is also smaller.  A larger record raises an exception.
+    The function does not compare each text with its limit, because no text is larger than the
+    record.  Instead, the function raises an exception if the size exceeds ``limits.shortest``, the
+    lowest limit for a text, even if the record needs no change.
 
     Args:
         record: the record.  The size of the fields other than the body and the attributes is not
             included; :func:`header_size` returns it.
         limits: the size limits of one record.
         name_sizes: the :func:`attribute_size` of attribute names that need no change.
-        texts: the set to which this function adds the body and the attribute values that are
-            strings.
+        texts: a set for the caller, to which this function adds the body and the attribute values
+            if they are strings.
         flat: whether to raise an exception if a value is a container or bytes.
 
     Raises:

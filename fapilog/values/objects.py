@@ -27,7 +27,8 @@ class Pairs:
     """The fields of an object.
 
     Attributes:
-        parts: the names and values of the fields; some fields may be missing.
+        parts: the names and values of the fields.  The last fields are missing if the object has
+            more fields than :func:`read` should return.
         total: the number of fields, or 0 if it is unknown.
     """
 
@@ -40,7 +41,8 @@ class Items:
     """The items of an object, in order.
 
     Attributes:
-        parts: the items; some of the last items may be missing.
+        parts: the items.  The last items are missing if the object has more items than
+            :func:`read` should return.
         total: the number of items, or 0 if it is unknown.
     """
 
@@ -177,9 +179,9 @@ def _describe(value: Any) -> str:
     For example, ``IPv4Address('10.0.0.1')`` becomes ``10.0.0.1``.
     """
     described = str.__str__(repr(value))  # __repr__ may return a subclass of str
+    kind: Any = type(value)
     # Call str() only if the repr ends with a quoted text, because the str() of an object that
     # loads lazily may query a database.
-    kind: Any = type(value)
     if kind.__str__ is not object.__str__ and described.rstrip(")>").endswith(("'", '"')):
         with contextlib.suppress(Exception):  # if str() fails, the repr is enough
             text = str.__str__(str(value))
@@ -199,7 +201,8 @@ def _read_str(value: str) -> str:
     own = type(value).__repr__
     if own is str.__repr__ or str.__repr__(text[:64])[1:-1] in repr(value):
         return text
-    return _describe(value)  # the repr hides the text, so the snapshot does too
+    # The repr of this str subclass hides the text, so the snapshot must not show the text.
+    return _describe(value)
 
 
 def _read_exception(value: BaseException) -> str:
@@ -268,7 +271,7 @@ def _read_numpy_array(value: Any) -> object:
 
 
 #: The maximum number of bytes that are copied from bytes, a bytearray or a memoryview.  Later,
-#: ``snapshots.Walk`` truncates the copy to the limit ``text``.
+#: ``snapshots.Walk`` truncates the copy to ``Limits.text`` bytes.
 _MAX_OCTETS: Final = 1 << 20
 _CODE: Final = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue
 
-#: The minimum number of bytes of ``Walk``'s limit ``room`` that each value in a container uses.
-#: They are enough for the 8 bytes of ``plain.NODE_SIZE`` and for ``…``, which replaces a text.
+#: The number of bytes that ``Walk`` reserves for each value in a container.  They are enough for
+#: the 8 bytes of ``plain.NODE_SIZE``, and for ``…`` if the value's text does not fit.
 _NODE_CHARGE: Final = 12
-#: The number of bytes that each container reserves for a text about missing items, such as
-#: ``…(truncated, 5000 items)``.
+#: The number of bytes that ``Walk`` reserves in each container for the text that replaces the last
+#: items if there are too many, such as ``…(truncated, 5000 items)``.
 MARK_CHARGE: Final = 64
 
 
@@ -136,8 +136,8 @@ class Walk:
             if not isfinite(value):
                 copy = self._text(non_finite_text(value))
         elif kind is dict:
-            # Iterate over a copy of the dict, because another thread may change the original.
             fits = len(value) <= self._nodes
+            # Iterate over a copy of the dict, because another thread may change the original.
             pairs = value.copy().items() if fits else list(islice(value.items(), self._nodes))
             copy = self._container(value, Pairs(pairs, len(value)), depth)
         elif kind is list or kind is tuple:
@@ -156,7 +156,7 @@ class Walk:
         total = found.total
         count = min(total, self._nodes, max(self._room - MARK_CHARGE, 0) // _NODE_CHARGE)
         if count < total:
-            count -= 1  # the text about missing items is also a value
+            count -= 1  # one value is the text that replaces the last items
             if count < 1:
                 return self._text(_missing(found))
         # Reserve the minimum number of bytes for every item before the first item is copied, so

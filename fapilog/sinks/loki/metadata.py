@@ -33,8 +33,8 @@ OBSERVED: Final = "observed_timestamp"
 DROPPED: Final = "dropped_attributes_count"
 #: The name of the metadata that distinguishes equal records with the same time.
 UID: Final = "log_record_uid"
-#: The name and the value of the label that a stream gets if it has no other label, because Loki
-#: requires at least one label.
+#: The name of the label that a stream gets if it has no other label, because Loki requires at
+#: least one label.  The label's value is ``unknown_service``.
 _SERVICE: Final = "service_name"
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
@@ -121,7 +121,7 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
             room = share - len(name)
             entries[name] = fit_redacted(entries[name], len(entries[name]), room)
             sizes[name] = len(name) + utf8_size(entries[name])
-            if sizes[name] > share:  # even the truncation mark does not fit
+            if sizes[name] > share:  # the name and a text of only "…" do not fit
                 del entries[name]
                 left_out += 1
                 continue
@@ -244,7 +244,8 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
     """Return the same result as :func:`metadata_of` for records that need a slower path.
 
-    These records have mappings or equal names, or are near a limit.
+    These records contain mappings, dropped attributes or attributes that get equal names in Loki,
+    or they may exceed Loki's limits.
     """
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
     size, count = room.size - _size(own), room.entries - len(own)

@@ -56,7 +56,7 @@ _FORM: Final = ": give it in the form http://host:3100"
 _TENANT: Final = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9!_.*'()-]{1,150}")
 _RULES: Final = {
     "timeout": SECONDS,
-    "tenant": NONE  # Loki refuses every request with a tenant that breaks this rule
+    "tenant": NONE  # Loki refuses every request whose tenant does not match _TENANT
     | Rule(
         lambda value: isinstance(value, str) and bool(_TENANT.fullmatch(value)),
         "1 to 150 letters, digits or !-_.*'()",

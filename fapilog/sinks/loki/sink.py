@@ -52,8 +52,8 @@ MAX_REQUEST: Final = 3 << 20
 #: The maximum number of entries with the same time that the sink stores to detect equal entries.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
-#: After this many entries have been converted, the thread pauses so that the application's threads
-#: can run.
+#: Each time the sink has moved the metadata of this many entries into their lines, it pauses, so
+#: that the application's threads can run.
 _SLICE: Final = 64
 #: The minimum time limit in seconds for the request that the sink sends after Loki has refused
 #: structured metadata.
@@ -193,7 +193,8 @@ class LokiSink(DurableSink["Item"]):
         self._encoding = self._encoding_now()
         self._moment = 0  # the time of the entry that was encoded last
         self._entry = b""  # the first entry whose time is ``_moment``
-        self._twins: set[bytes] = set()  # the entries whose time is ``_moment``, if several
+        # The entries whose time is ``_moment``.  The set is empty if only one entry has this time.
+        self._twins: set[bytes] = set()
 
     def __repr__(self) -> str:
         options = self.options
