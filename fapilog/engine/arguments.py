@@ -27,8 +27,8 @@ TEMPLATE: Final = "log.body.template"
 #: The keyword arguments of a log call that do not become attributes of the record.
 SPECIAL: Final = frozenset({"exc_info", "extra", "stack_info", "stacklevel"})
 
-# Does not match placeholders with the space flag, such as "% d", because "50 % done" is usually
-# plain text.
+# Matches the placeholders of %-formatting, except those with the space flag, such as "% d",
+# because "50 % done" is usually plain text.
 _PERCENT: Final = re.compile(
     r"%(?:\(\w*\))?[#0+-]*(?:\*|\d+)?(?:\.(?:\*|\d+))?[hlL]?[diouxXeEfFgGcrsa%]"
 )

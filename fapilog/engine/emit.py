@@ -170,7 +170,7 @@ class LoggerCore:
                 queue = self._find_room(number)
                 if queue is None:
                     return
-                # _find_room() may have attached a pipeline with a higher level.
+                # _find_room() may have attached a pipeline and raised ``self.level``.
                 if number < self.level:
                     hold = taker(number)
             entry = (

@@ -154,7 +154,7 @@ def announce_span(error: Exception) -> None:
 
 
 def _code_attributes(code: CodeType, line: int, module: object) -> dict[str, Any]:
-    # The attributes' names are those of OpenTelemetry's semantic conventions:
+    # OpenTelemetry's semantic conventions define the keys of the returned dict:
     # https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
     name = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has no co_qualname
     return {

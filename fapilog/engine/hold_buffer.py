@@ -104,7 +104,7 @@ class Buffer:
         _open[id(self)] = weakref.ref(self)
 
     def __del__(self, forget: Any = _open.pop) -> None:
-        # Needed if a generator or a task is discarded before it leaves its ``hold()`` block.
+        # A generator or a task may be discarded before it leaves its ``hold()`` block.
         # ``forget`` is a default argument, because the global ``_open`` may already be None when
         # the interpreter exits.
         forget(id(self), None)
@@ -138,8 +138,8 @@ class Buffer:
     def release(self) -> None:
         """Put the buffered entries into the queues of their pipelines, and stop buffering.
 
-        Blocks while a queue is full, at most for the seconds in the ``patience`` of its
-        pipeline.
+        Blocks while a queue is full, for at most ``Pipeline.patience`` seconds if no other
+        thread adds entries at the same time.
         """
         with budget.lock:
             if self.released or not self.is_open:

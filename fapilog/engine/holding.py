@@ -90,8 +90,8 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
 
     After a process has created its first ``hold`` object, every disabled log call at or above
     ``level`` costs a lookup of a context variable, even outside the block.  If
-    ``install_stdlib()`` was called without a level, ``hold`` also lowers the levels of
-    :mod:`logging` to ``level``.
+    ``install_stdlib()`` was called without a level, ``hold`` also lowers the level of the
+    :mod:`logging` logger of that call, by default the root logger, to ``level``.
 
     Does not block; thread-safe.
 
@@ -173,9 +173,9 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
     def release(self) -> None:
         """Send the buffered records in order, with their original times, and stop buffering.
 
-        Does nothing outside the block, or at a second call.  May wait for space in a full
-        queue.  The total wait is not longer than that of a single log call, and there is no
-        wait in a thread that runs an event loop.  Thread-safe; never raises.
+        Does nothing outside the block, or if it was called in this block before.  May wait for
+        space in a full queue.  The total wait is not longer than that of a single log call, and
+        there is no wait in a thread that runs an event loop.  Thread-safe; never raises.
         """
         if self._buffer is not None:
             self._buffer.release()

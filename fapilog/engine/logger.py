@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from fapilog.engine.emit import LoggerCore
 
-#: Attributes that loggers of other libraries and of fapilog 0.18 have, but not fapilog's loggers.
-#: Reading such an attribute raises an AttributeError with a hint from ``fapilog.renamed``.
+#: Attributes that fapilog's loggers do not have, but that the loggers of other libraries or of
+#: fapilog 0.18 have.  Reading such an attribute raises an AttributeError with a hint from
+#: ``fapilog.renamed``.
 _RENAMED: Final = frozenset(
     """
     setLevel getEffectiveLevel isEnabledFor hasHandlers level disabled propagate handlers

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from fapilog.settings import Settings
 
 # The number of entries that the worker removes from the queue and processes together.  It is
-# small, so that the worker does not keep the interpreter lock for a long time.  In a burst it is
-# larger, because callers may wait for space, and larger groups empty the queue faster.
+# small, so that the worker does not keep the interpreter lock for a long time.  If many entries
+# are waiting, ``_BURST_SLICE`` applies instead, because larger groups empty the queue faster.
 _SLICE: Final = 64
 _BURST_SLICE: Final = 256
 #: If at least this number of entries is waiting, the worker removes ``_BURST_SLICE`` entries
@@ -194,10 +194,10 @@ class Pipeline:
             )
 
     def refuse_all(self, reason: str, severities: Iterable[int]) -> None:
-        """Count records as dropped that a ``hold()`` block had buffered.
+        """Count records from the buffer of a ``hold()`` block as dropped.
 
-        Reports the drop on stderr unless ``reason`` is ``not_released``, which is the usual
-        case.
+        Reports the drop on stderr, unless ``reason`` is ``not_released``: a block that ends
+        without a release is usual.
 
         Args:
             reason: the reason under which the statistics count the records.
@@ -212,8 +212,8 @@ class Pipeline:
         """Wait until every sink has finished all records that were accepted before this call.
 
         A sink has finished a record when its backend has accepted or refused the record, or
-        when the record was dropped.  While a backend is down, records on disk are also
-        finished.
+        when the record was dropped.  While a backend is down, a sink has also finished the
+        records that it has stored on disk.
 
         Blocks up to ``timeout`` seconds (30 if None).  Returns False if the time limit passes,
         or if every remaining record needs a thread that the interpreter refuses to start.
@@ -272,10 +272,10 @@ class Pipeline:
     def stats(self) -> Stats:
         """Return the statistics of the pipeline and of each sink.  Does not block.
 
-        The totals are the numbers of the sink that has delivered the fewest records.  In the
-        totals, ``delivered`` also includes the records that this sink's route excludes or sends
-        to a fallback sink, and the records that other sinks adopted from the spool of an
-        earlier process.
+        The totals are the statistics of the sink that has delivered the fewest records.  The
+        total ``delivered`` also includes the records that did not go to this sink, because its
+        route excludes them or because a fallback sink received them instead, and the records
+        that other sinks read from the spool of an earlier process.
         """
         shared = Drops()
         shared.merge(self._refused)
@@ -453,8 +453,8 @@ class Pipeline:
 def _seen_from(stats: Stats, adopted: int) -> Stats:
     """Return the pipeline's totals, computed from the statistics of one sink.
 
-    ``adopted`` is the number of records that all sinks adopted from spools of earlier
-    processes.
+    ``adopted`` is the number of records that all sinks together have read from the spools of
+    earlier processes.
     """
     others = stats.skipped + adopted - stats.adopted
     return replace(

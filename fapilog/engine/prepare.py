@@ -47,12 +47,12 @@ class Processing:
     def records(self, entries: Sequence[Entry], drops: Drops) -> list[LogRecord]:
         """Make and process the records of ``entries``; return the records for the sinks in order.
 
-        Records that a processor drops, and records that an error prevents, are counted in
-        ``drops``.
+        The records that a processor drops, and the records that are lost because of an
+        unexpected error, are counted in ``drops``.
         """
         now = time.time_ns()
-        # These are three lists instead of one list of tuples, because the garbage collector would
-        # have to track a tuple per record.
+        # ``records``, ``numbers`` and ``headers`` are separate lists instead of one list of
+        # tuples, because the garbage collector would have to track a tuple per record.
         records: list[LogRecord] = []
         numbers: list[int] = []
         headers: list[int | None] = []

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 #: The longest wait of a log call, in seconds.  The wait is limited because a user may have paused
 #: the terminal with Ctrl-S.
 _PATIENCE: Final = 0.25
-#: The time between the first two checks whether the consoles have written the record, in seconds.
-#: Each later interval is a quarter longer than the previous interval.
+#: While a log call waits, it checks repeatedly whether the consoles have written the record.  This
+#: is the time between the first two checks, in seconds.  Each later interval is a quarter longer
+#: than the previous interval, up to 2 ms.
 _POLL: Final = 0.00005
 
 

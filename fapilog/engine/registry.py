@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Levels:
     """Stores the lowest enabled severity of each logger name.
 
-    Any thread may read the levels.  The caller of :meth:`set` must hold a lock.  A dotted name
-    such as ``app.db`` without its own level inherits the level of its nearest parent, ``app``.
+    Any thread may read the levels.  Only one thread at a time may call :meth:`set`.  A
+    dotted name such as ``app.db`` without its own level inherits the level of its nearest
+    parent, ``app``.
 
     Args:
         default: the severity number for logger names without a level.
@@ -111,7 +112,7 @@ class LoggerRegistry:
             before = self._pipeline
             if before is not None and before is not pipeline and not before.closed:
                 before.successor = pipeline
-            pipeline.successor = None  # capture_logs() sets a temporary successor
+            pipeline.successor = None  # capture_logs() replaces a pipeline only temporarily
             self._pipeline, self._settings = pipeline, settings
             self.levels = Levels(settings.level, settings.levels)
             for core in list(self._cores.values()):

@@ -47,14 +47,14 @@ _DESCRIPTIONS: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of eighty quoted words is harder to read
 )
 
-#: Attributes of OpenTelemetry's semantic conventions that are never masked, even if their words
-#: are listed as a secret name.
+#: Attributes of OpenTelemetry's semantic conventions that are never masked, even if they
+#: match the name of a secret field such as "session id".
 #: Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/session/
 _STANDARD: Final = frozenset({"session.id", "session.previous_id"})
 
 _MAX_RUN: Final = 4
 _MAX_CACHED: Final = 4096
-#: The maximum length of a name, in characters, for which the decision is cached.
+#: ``FieldNames.is_secret`` caches its result only for names up to this length, in characters.
 _MAX_NAME: Final = 128
 _LONG_WORD: Final = 5
 _case_change: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -96,7 +96,7 @@ class FieldNames:
         self._distinctive = _distinctive_words(listed)
 
     def may_occur_in(self, lowered: str) -> bool:
-        """Whether a text in lower case may contain a listed name, or "sig" or "signature".
+        """Whether a lower-case text may contain a name from ``fields``, or "sig" or "signature".
 
         "sig" and "signature" are the names of secret parameters in URLs.
         """
@@ -110,7 +110,7 @@ class FieldNames:
         return self._decided(name) if len(name) <= _MAX_NAME else self._decide(name)
 
     def is_secret_path(self, path: str) -> bool:
-        """Return whether ``path``, or one of its parts between dots, is a secret name."""
+        """Return whether ``path``, or one of its parts between dots, names a secret field."""
         return self.is_secret(path) or any(map(self.is_secret, path.split(".")))
 
     def _decide(self, name: str) -> bool:
@@ -129,7 +129,10 @@ class FieldNames:
 
 
 def _distinctive_words(listed: list[list[str]]) -> list[str]:
-    """Return a short list of words such that each listed name contains at least one of them."""
+    """Return a short list of words, at least one of which occurs in each name in ``listed``.
+
+    ``may_occur_in`` searches for these words, which is faster than a search for all names.
+    """
     words = {"sig", *(name[0] for name in listed if len(name) == 1)}
     occurrences = Counter(chain.from_iterable(listed))
     for name in listed:

@@ -1,9 +1,9 @@
 """Finds secrets in texts that are percent-encoded or contain JSON escapes.
 
-If a text with JSON escapes contains a secret, its copy without these escapes replaces the text,
-and the secret is masked in this copy.  Percent-encoding is decoded only for the search.  If the
-decoded text contains a secret, the encoded value of the query parameter, or the encoded URL, is
-masked completely.
+A text with JSON escapes is searched again after the escapes have been decoded.  If this search
+finds a secret, the decoded text, in which the secret is masked, replaces the original text.
+Percent-encoding is decoded only for the search.  If the decoded text contains a secret, the
+encoded value of the query parameter, or the encoded URL, is masked completely.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The maximum number of times that a text is decoded, because it may be encoded repeatedly.
+#: A text may be percent-encoded several times.  It is decoded at most this number of times.
 _MOST_TIMES: Final = 3
 _percent: Final = re.compile("%[0-9A-Fa-f]{2}").search
 # Matches one parameter of a query string, or a URL up to its query string.
@@ -29,7 +29,8 @@ _json: Final = re.compile(r"(?P<slashes>\\{1,8})(?:/|u00(?P<code>[2-7][0-9A-Fa-f
 def all_forms(text: str) -> str:
     """Return ``text``, followed by copies of it without JSON escapes and percent-encoding.
 
-    Each copy is added only if the text contains such an encoding.
+    If ``text`` contains JSON escapes, a copy without them is added.  If it contains
+    percent-encoding, a percent-decoded copy is added.
     """
     if "\\" in text:
         plain = without_escapes(text)

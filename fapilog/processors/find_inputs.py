@@ -34,10 +34,11 @@ _place: Final = re.compile(
 _LONGEST_TITLE: Final = 600
 _LONGEST_PLACE: Final = 512
 _details: Final = re.compile(r"[ ]\[type=\w{1,64}(?:\]|,[ ]input_value=)")
-# Matches the "..." inside a shortened name, the remaining characters of the name, and the ":" or
-# "=" before its value.
+# Matches the "..." with which pydantic has replaced a part of a name, the remaining
+# characters of the name, and the ":" or "=" before the value.
 _cut: Final = re.compile(r"""\.\.\.[^'":=,{}\[\]\r\n]{0,64}\\{0,8}['"]?(?::[ ]|=)""")
-#: How many characters of an input are searched for "...", and how many "..." are examined.
+#: The number of characters at the start of an ``input_value`` in which "..." is searched for.  At
+#: most ``_MOST_DOTS`` occurrences of "..." are examined.
 _CUT_WITHIN: Final = 64
 _MOST_DOTS: Final = 4
 _location: Final = re.compile(
@@ -98,8 +99,9 @@ def find_cut_inputs(text: str) -> Iterator[Span]:
 def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
     """Yield the bounds of each ``msg``, ``input`` and ``ctx`` in errors about secret fields.
 
-    The text may contain the errors as a ``repr`` or as JSON.  ``is_secret`` returns whether a
-    name in the list ``loc`` is the name of a secret.
+    The errors are those of pydantic, as a ``repr`` or as JSON.  Each error contains a list
+    ``loc`` of field names, the path to the invalid field.  ``is_secret`` returns whether one of
+    these names is the name of a secret field.
     """
     position = 0
     for match in search(_location, text):
@@ -164,7 +166,11 @@ def _input(text: str, start: int) -> Span:
 
 
 def _member_value(text: str, start: int) -> tuple[int, int, int]:
-    """Return the start and end of the text to mask, and the end of the value including quotes."""
+    """Return the start and end of the text to mask, and the end of the whole value.
+
+    The value begins at ``start``.  The quotes around a value are not masked, and None and
+    booleans are not masked at all.
+    """
     quote = quotation(text, start)
     if quote is not None:
         end = end_of_quotation(text, quote["quote"], quote.end())

@@ -84,7 +84,7 @@ _tuple_start: Final = re.compile(r"""[(\[][bBuU]?\\*["']\Z""")
 _tuple_end: Final = re.compile(r"""\\*["'][ \t]*[)\]]""")
 
 
-#: The maximum number of characters at the end of a name that are examined.
+#: If a name is longer than this number of characters, only its end is examined.
 _LONGEST_NAME: Final = 256
 
 
@@ -141,7 +141,7 @@ def _is_in_query(match: re.Match[str]) -> bool:
     text, start = match.string, match.start()
     if start:
         return text[start - 1] in "?&"
-    # A text without blanks may be a query string.
+    # The name begins the text.  A text without blanks is treated as a query string.
     return not any(blank in text for blank in " \t\r\n")
 
 
@@ -198,8 +198,8 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
         # For JSON inside a JSON string, each level of nesting doubles the backslashes and puts
         # one more backslash before each quote.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
-            # A ``repr`` of JSON doubles the backslashes before an escaped quote.  So a quote that
-            # follows a backslash and precedes a letter does not end the string.
+            # A ``repr`` of JSON doubles the backslashes before a quote inside a string, so this
+            # quote may look like the closing quote.  It is not, if a letter or digit follows it.
             before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
         ):
             return found
@@ -236,7 +236,7 @@ def _end_unquoted(text: str, start: int) -> int:
     brackets = _brackets.match(text, start)
     least = brackets.end() if brackets else start
     if brackets and text[least - 1] not in _CLOSING:
-        # The closing bracket may be in a later line.
+        # A value that begins with a bracket may continue in later lines.
         end = _end_of_member(text, start)
         least = end if text[end - 1 : end] in _CLOSING else least
     rest = _unquoted.match(text, least)

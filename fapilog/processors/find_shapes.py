@@ -150,8 +150,8 @@ RULES: Final = (
     Rule(
         "private-key",
         ("private key",),
-        # If the text was truncated before the END line, everything after the BEGIN line is
-        # secret.
+        # If the text was truncated before the line "-----END PRIVATE KEY-----", everything after
+        # the line "-----BEGIN PRIVATE KEY-----" belongs to the key.
         re.compile(
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?P<secret>.+?)(?:-----END|\Z)",
             re.DOTALL,
@@ -240,7 +240,8 @@ RULES: Final = (
 def may_hold_secret(text: str, lowered: str) -> bool:
     """Whether a rule might find a secret in ``text``; ``lowered`` is ``text`` in lower case.
 
-    A search for a single character is very fast, so most conditions begin with such a search.
+    Before it searches for a word such as "eyJ", this function usually searches for one character
+    of the word, such as "J", because a search for one character is very fast.
     """
     return (
         "bearer" in lowered

@@ -19,7 +19,8 @@ PIECE: Final = 8192
 #: The number of characters after a piece that a pattern may also read, because a match may begin
 #: in a piece and end after it.
 OVERLAP: Final = 1024
-#: Smaller values of ``PIECE`` and ``OVERLAP`` for users' patterns, which may take quadratic time.
+#: ``SHORT_PIECE`` and ``SHORT_OVERLAP`` replace ``PIECE`` and ``OVERLAP`` in a search for a user's
+#: pattern.  They are smaller, because the pattern may take quadratic time.
 SHORT_PIECE: Final = 1024
 SHORT_OVERLAP: Final = 512
 _blank: Final = re.compile(r"\s")
@@ -36,9 +37,9 @@ def search(
     """Yield the matches of ``pattern`` in ``text`` in order; they do not overlap.
 
     The text is searched in pieces of ``piece`` characters.  Each search may also read
-    ``overlap`` characters after its piece.  If pieces are long, the pattern must match in
-    linear time.  If ``whole`` is True, a match that reaches the last of these characters is
-    tried again without this limit, because it may be longer.
+    ``overlap`` characters after its piece.  A pattern that may take quadratic time needs short
+    pieces.  If ``whole`` is True and a match ends at the last character that the search may
+    read, the pattern is matched again at the same start, up to the end of the text.
     """
     size = len(text)
     if size <= piece:

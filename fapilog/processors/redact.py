@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
-#: Limits that are so large that no record exceeds them.
+#: The limits with which ``_plain`` checks a value, so large that no value exceeds them.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
 #: The maximum total size, in bytes, of the texts that are searched together.  The limit is needed
 #: because a search blocks all other threads.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
 _MAX_NAME: Final = 128
-# In a dict such as {"name": "authorization", "value": "..."}, these are the possible keys of the
-# field's name and of the field's value.
+# A dict such as {"name": "authorization", "value": "..."} contains the name and the value of a
+# field.  ``_LABEL_KEYS`` are the possible keys of the name, ``_VALUE_KEYS`` those of the value.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
 # Endings of keys whose value is a list of field names, not of secrets, such as {"required":
@@ -116,8 +116,8 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # A cache: names of attributes and keys that contain no secret, each with its
-        # attribute_size().
+        # Caches the names of attributes and the keys of dicts that contain no secret.  The value
+        # for each name is the number of bytes that an attribute of this name adds to a record.
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
         self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
@@ -129,7 +129,13 @@ class RedactProcessor:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """The number of values that have been masked, by the name of the rule."""
+        """The number of values that have been masked, by the name of the rule that found them.
+
+        The names are ``field`` for values that are secret because of the name of their
+        attribute, key or option, ``pair`` for values after a name in a text, ``custom`` for
+        matches of the argument ``patterns``, and the names of the rules in
+        ``fapilog.processors.find_shapes``, such as ``url``.
+        """
         return self._counts.copy()
 
     def __call__(self, record: LogRecord) -> LogRecord:
@@ -160,19 +166,21 @@ class RedactProcessor:
     def glance(
         self, records: Sequence[LogRecord], headers: Sequence[int | None], limits: Limits
     ) -> None:
-        """Set the ``size`` of each record that contains no secret and needs no other change.
+        """Set the ``size`` of records that contain no secret and exceed no limit.
 
-        The value is the size that ``fapilog.values.normalise`` would set.  The size of the
-        other records stays 0.  All texts are searched together, which is fast.  Never raises.
+        The value is the size that ``fapilog.values.normalise`` would set.  If the size of a
+        record stays 0, the record must be examined separately.  The texts of all records are
+        searched together, which is fast.  All sizes stay 0 if one of these texts may contain a
+        secret, or if the texts are too long for one search.  Never raises.
 
         :meta private:
 
         Args:
             records: the records, whose size is 0.
-            headers: one value per record.  It is None if a logger made the record, without an
-                event name.  Otherwise it is the number of bytes of text outside the body and
-                the attributes, or -1 if a field is invalid and the record must be examined
-                separately.
+            headers: for each record, the number of bytes of text outside the body and the
+                attributes, or -1 if a field is invalid.  None means that a fapilog logger made
+                the record without an event name.  Then only the scope is searched for secrets,
+                not the event name and the severity text.
             limits: the size limits of one record.
         """
         if self._patterns:
@@ -434,7 +442,7 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _hidden(value: Any, masked: Any) -> Iterator[str]:
-    """Yield the texts in ``value`` that differ in ``masked``, and the words that were masked.
+    """Yield each text in ``value`` that contains a secret, and the words that were masked in it.
 
     ``masked`` is the copy of ``value`` in which the secrets are masked.
     """
@@ -449,7 +457,7 @@ def _hidden(value: Any, masked: Any) -> Iterator[str]:
     elif value != masked:
         text = value.decode("latin-1") if kind is bytes else str(value)
         yield text
-        yield repr(text)[1:-1]  # for messages that contain the repr() of the text
+        yield repr(text)[1:-1]  # an error message may quote the repr() of the text
         if isinstance(masked, str):
             yield from set(_words(text)) - set(_words(masked))
 

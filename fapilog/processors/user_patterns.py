@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 #: A repeat is called wide if it can match more than 64 times.  At most 64 possible numbers of
 #: repetitions are counted for each repeat.
 _WIDE: Final = 64
-#: The maximum number of ways in which a pattern may match the same text.  Two adjacent repeats
-#: with ``_WIDE`` possible lengths each have exactly this number of ways.
+#: The maximum number of ways in which a pattern may match the same text.  If
+#: each of two adjacent repeats has ``_WIDE`` possible lengths, they have this number of ways.
 _MOST_WAYS: Final = _WIDE * _WIDE
 #: The characters with which the check tests a pattern: all of ASCII, and examples of other
 #: letters, spaces and digits.
@@ -131,8 +131,8 @@ class _Check:
             return _MOST_WAYS + 1
         again = most > 1
         inner = self.ways(body, after | chars if again else after, fails=fails or again)
-        # Each number of repetitions is a separate way if the next nodes can match the same
-        # characters.
+        # Each number of repetitions is a separate way if the pattern after the repeat can begin
+        # with the same characters.
         lengths = min(most - least + 1, _WIDE) if shares else 1
         return int(min(inner, _MOST_WAYS + 1) ** min(most, _WIDE) * lengths)
 
