@@ -1,12 +1,11 @@
-"""The settings: arguments override the environment, which overrides files and defaults.
+"""Defines ``Settings``, which contains all options of fapilog except those of the OTLP sink.
 
-Every option has one name here.  Its variable is ``FAPILOG_`` and the name in
-capitals; OpenTelemetry's variable for the same option works too
-(``OTEL_BLRP_MAX_QUEUE_SIZE`` sets ``queue_size``).  In a file the option is a
-key of ``fapilog.toml`` or of ``[tool.fapilog]`` in ``pyproject.toml``.  A file
-that the user did not name sets only the options marked as harmless, unless the file
-belongs to the application.  The options of the OTLP sink are not here: the sink reads
-OpenTelemetry's variables itself.
+Arguments override environment variables, which override configuration files and defaults.  For
+example, the option ``queue_size`` is set by the argument ``queue_size``, by the variable
+``FAPILOG_QUEUE_SIZE``, by OpenTelemetry's variable ``OTEL_BLRP_MAX_QUEUE_SIZE``, or by the key
+``queue_size`` in ``fapilog.toml`` or in the table ``[tool.fapilog]`` of ``pyproject.toml``.  A
+file may set only harmless options (see ``fapilog.options.found``), unless the user named the file
+or it belongs to the application.  The OTLP sink reads its options from OpenTelemetry's variables.
 """
 
 from __future__ import annotations
@@ -158,7 +157,7 @@ class SpoolGroup(OptionGroup):
 
 
 class RouteGroup(OptionGroup):
-    """The records that one sink gets; see :class:`fapilog.sinks.Route`."""
+    """Options of a route, which selects the records for one sink; see ``fapilog.sinks.Route``."""
 
     level: Level = Field(Severity.TRACE, description="lowest severity that the sink gets")
     max_level: Level = Field(Severity.FATAL4, description="highest severity that the sink gets")
@@ -176,13 +175,13 @@ class RouteGroup(OptionGroup):
 class Settings(OptionGroup):
     """The options of a runtime, validated and frozen.
 
-    ``Settings(...)`` reads every option that is not an argument from the
-    environment and the files.  Blocks only while it reads two small files.
+    ``Settings(...)`` reads every option that is not an argument from the environment and from
+    configuration files.  Blocks only while it reads the files.
 
     Args:
-        **options: the fields of this class by name.  An option of a group is
-            written ``console={"format": "json"}``, or by its dotted name in a
-            mapping: ``**{"console.format": "json"}``.
+        **options: the fields of this class.  A group of options is a dict, such as
+            ``console={"format": "json"}``.  A single option of a group may also be passed by its
+            dotted name: ``**{"console.format": "json"}``.
 
     Raises:
         ConfigurationError: an option is wrong.  The message names the option,
@@ -274,14 +273,17 @@ class Settings(OptionGroup):
 
     @classmethod
     def origins(cls) -> Origins:
-        """Return the environment and the files as sources of options.  Reads the files."""
+        """Return an object that finds the variable or the file that sets an option.
+
+        Reads the configuration files.
+        """
         return Origins(_sources())
 
     def place(self, option: str) -> str:
         """Return the first words of an error message about ``option``, which say where it is set.
 
-        This is the variable, or the key and the file, or the name of an argument.  For errors
-        that are found after validation.  Reads the files.
+        The words name the environment variable, the key and its file, or the argument.  This
+        method is used for errors that are found after pydantic's validation.  Reads the files.
         """
         source = Origins(_sources(self.config)).source(option)
         found: Any = salvage()
@@ -296,7 +298,7 @@ def _part(value: Any, name: str) -> Any:
 
 
 def _values(sources: Sequence[Source]) -> dict[str, Any]:
-    """Return the options of all sources.  Earlier sources win; groups are merged."""
+    """Merge the options of all sources.  If sources set the same option, the first source wins."""
     values: dict[str, Any] = {}
     for source in reversed(sources):
         values = merged(values, source())
@@ -304,7 +306,7 @@ def _values(sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def _sources(config: object = None) -> Iterator[Source]:
-    """Yield the environment and the files as sources, except those that cannot be read.
+    """Yield a ``Source`` for the environment and for each configuration file that can be read.
 
     ``config`` is the file that the user named, or None.
     """
@@ -315,7 +317,8 @@ def _sources(config: object = None) -> Iterator[Source]:
 
 def _announce_unknown_variables() -> None:
     known = [own_variable(option) for option in option_names(Settings)]
-    # Variables of these groups are skipped here: validation reports unknown options in them.
+    # Variables such as FAPILOG_CONSOLE__COLOUR are not checked here, because pydantic reports
+    # unknown options of groups.
     read = [own_variable(name) for name in containers(Settings)]
     for variable in sorted(os.environ):
         name = variable.upper()

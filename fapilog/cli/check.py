@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-# Each row is a pair: texts to search for, and advice for the user.  ``fapilog check`` prints the
-# advice of the first row with a text that occurs in the error message of a sink.
+# Each row contains search texts, and advice for the user.  If the error message of a sink contains
+# one of the texts, ``fapilog check`` prints the advice.  If several rows match, the first is used.
 _NETWORK_FIXES: Final = (
     (("WRONG_VERSION",), "the backend does not use TLS: write http:// instead of https://"),
     (("not known", "lookup"), "check the host name"),
@@ -76,8 +76,8 @@ _LOKI_FIXES: Final = (
     (("HTTP 404", "HTTP 405"), "this address accepts no push; Loki's usual port is 3100"),
 )
 
-# The exceptions of sinks, each with the word that begins the printed result.  The first class
-# that matches an exception applies.
+# The words that ``fapilog check`` prints before the message of an exception, by exception class.
+# If an exception matches several classes, the first is used.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),
@@ -162,7 +162,7 @@ def send_to_console(
 
 def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
     """Send ``record`` through ``sink``, then close the sink.  Blocks up to ``timeout`` seconds."""
-    sys.stdout.flush()  # a console sink bypasses this buffer, and its line must come after
+    sys.stdout.flush()  # keeps the output in order: a console sink bypasses this buffer
     began = monotonic()
     try:
         with contextlib.closing(sink):

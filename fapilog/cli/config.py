@@ -37,8 +37,8 @@ def config(
 ) -> None:
     """Show the value of every option and its source.
 
-    Also shows the options of OTLP sinks and the resource.  Secrets are masked,
-    and nothing is sent.
+    Also shows the options of OTLP sinks, and the attributes of the resource.
+    Secrets are masked, and nothing is sent.
     """
     settings = Settings()
     for spec in named_sinks(settings):
@@ -94,10 +94,7 @@ def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def otlp_sections(settings: Settings) -> Iterator[tuple[str, list[Entry]]]:
-    """Yield a title and the options of each OTLP sink.
-
-    Most of these options are set by OpenTelemetry's environment variables.
-    """
+    """Yield a heading, such as ``sink otlp``, and a list of options for each OTLP sink."""
     for spec in named_sinks(settings):
         if spec.partition(":")[0].lower() == "otlp":
             yield f"sink {mask_url(spec)}", list(_otlp_entries(spec, settings))

@@ -14,7 +14,7 @@ from fapilog.sinks.terminal import wants_color
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# ANSI codes of text styles.  Every terminal theme defines these colors.
+# ANSI codes of text styles.  Only colors that every terminal theme defines are used.
 BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"

@@ -21,7 +21,7 @@ _NAME_WIDTH: Final = 22
 # The next two widths are used only if the trace has spans of several services.
 _SERVICE_WIDTH: Final = 10
 _WIDE_NAME_WIDTH: Final = 30
-_DURATION_WIDTH: Final = 18  # a duration, and the word ERROR
+_DURATION_WIDTH: Final = 18  # wide enough for a duration and the word ERROR
 _SEVERITY_WIDTH: Final = 6
 _SCOPE_WIDTH: Final = 15
 _STATUS_ERROR: Final = 2  # OTLP's STATUS_CODE_ERROR

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _SIMILAR: Final = 0.6
 _VERY_SIMILAR: Final = 0.85
 _GROUP_ERRORS: Final = ("model_type", "model_attributes_type", "dict_type")
-# Descriptions of the allowed values, by pydantic's error type.  ``.15g`` formats 0.0 as ``0``.
+# Templates that describe the allowed values, by pydantic's error type.  In a template, ``.15g``
+# formats 0.0 as ``0``.
 _ALLOWED: Final[Mapping[str, str]] = {
     "literal_error": "{expected}",
     "bool_parsing": "true or false",

@@ -1,6 +1,6 @@
-"""The options of a pydantic model: their names, groups and types.
+"""Functions for the names, groups and types of the options that a pydantic class defines.
 
-The name of an option is its dotted path: ``file.max_bytes``, ``routes.otlp.level``.
+An option in a group has a dotted name, such as ``file.max_bytes`` or ``routes.otlp.level``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def path_of(model: type[BaseModel], location: Iterable[int | str]) -> Iterator[str]:
-    """Yield the names of options and keys in the location of an error.
+    """Yield the parts of an option's dotted name from the location of a pydantic error.
 
-    Pydantic's location may also contain the types of a union, which are left out.
+    The ``location`` may also contain the types of a union, which are omitted.
     """
     kind: Any = model
     for part in location:
@@ -31,7 +31,7 @@ def path_of(model: type[BaseModel], location: Iterable[int | str]) -> Iterator[s
 
 
 def kind_at(model: type[BaseModel], option: str) -> Any:
-    """Return the type of an option if it is a group, a mapping or a list, or else None."""
+    """Return the type of ``option``, or None if ``option`` is not a group, a mapping or a list."""
     kind: Any = model
     for part in option.split("."):
         kind = inside(kind, part)
@@ -39,10 +39,10 @@ def kind_at(model: type[BaseModel], option: str) -> Any:
 
 
 def inside(kind: Any, part: str) -> Any:
-    """Return the type of what ``part`` names inside ``kind``.
+    """Return the type of the field ``part`` of a group, or of the values of a mapping or a list.
 
-    That is the field of a group, the value of a mapping, or the item of a list.
-    Returns None unless that type is also a group, a mapping or a list.
+    ``kind`` is the type of the group, the mapping or the list.  Returns None for a field or a
+    value that is not itself a group, a mapping or a list.
     """
     if is_group(kind):
         field = kind.model_fields.get(part)
@@ -62,7 +62,7 @@ def inside(kind: Any, part: str) -> Any:
 
 
 def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
-    """Return the field of an option, or of the mapping or list that contains the option."""
+    """Return the pydantic field of ``option``, or of the mapping or list that contains it."""
     found, kind = None, model
     for part in option.split("."):
         if is_group(kind):
@@ -72,13 +72,13 @@ def field_at(model: type[BaseModel], option: str) -> FieldInfo | None:
 
 
 def is_group(kind: Any) -> bool:
-    """Whether a type is the class of a group of options."""
+    """Return whether ``kind`` is a pydantic model class, which defines a group of options."""
     # On Python 3.10, dict[str, int] is an instance of type, but issubclass() refuses it.
     return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all options; a group is not an option."""
+    """Yield the dotted names of all options, including the options in groups."""
     for name, field in model.model_fields.items():
         kind: Any = field.annotation
         if is_group(kind):
@@ -88,17 +88,17 @@ def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def is_table(kind: Any) -> bool:
-    """Whether a type is a group of options, or a mapping from names to groups."""
+    """Return whether ``kind`` is the type of a group, or of a mapping with groups as values."""
     return is_group(kind) or is_group(inside(kind, ""))
 
 
 def containers(model: type[BaseModel]) -> Iterator[str]:
-    """Yield the names of the groups, and of mappings from names to groups, such as routes."""
+    """Yield the names of the groups, and of the mappings with groups as values, such as routes."""
     return (name for name in model.model_fields if is_table(inside(model, name)))
 
 
 def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with a mapping per group: ``console.format`` moves into ``console``."""
+    """Convert ``{"console.format": "json"}`` to ``{"console": {"format": "json"}}``."""
     found: dict[str, Any] = {}
     for name, value in options.items():
         group, dot, inner = name.partition(".")
@@ -109,7 +109,7 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two mappings and the mappings inside them.
 
-    If both have a value for a name, the value in ``above`` wins.
+    If both mappings contain the same key, the value in ``above`` wins.
     """
     both = {
         name: merged(below[name], value)
@@ -120,10 +120,11 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def kept(kind: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options in ``now``, and those in ``before`` that ``now`` does not name.
+    """Merge the options of earlier calls (``before``) with the options of a call (``now``).
 
-    If both contain the same group, its options are merged.  A list or a table of levels
-    in ``now`` replaces the one in ``before``.  ``kind`` is the class of the options.
+    Options in ``now`` override options in ``before``.  The options of a group are merged too, but
+    lists and mappings such as ``levels`` are replaced.  ``kind`` is the pydantic class that
+    defines the options.
     """
     found = {**before, **now}
     for name in before.keys() & now.keys():
@@ -135,7 +136,7 @@ def kept(kind: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
 
 
 def _as_table(value: Any) -> Any:
-    """Return the options of a group that are set, as a mapping; return other values as is."""
+    """Return a dict of the options that a pydantic object sets, or another value unchanged."""
     if isinstance(value, BaseModel):
         return {name: getattr(value, name) for name in value.model_fields_set}
     return value
@@ -155,13 +156,13 @@ def right_values(
     accepts: Callable[[FieldInfo, Any], bool] = lambda _field, _value: True,
     prefix: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
-    """Separate the valid values from the others.
+    """Validate each option separately, so that a wrong option does not affect valid options.
 
     Args:
-        model: the class of the options.
-        values: the values by name; those of a group are in a mapping.
-        accepts: the function that may refuse a valid value.
-        prefix: the beginning of the dotted names, such as ``console.``.
+        model: the pydantic class that defines the options.
+        values: the options by name; the options of a group are in a nested mapping.
+        accepts: a function that gets a field and its valid value, and returns False to refuse it.
+        prefix: the beginning of the returned dotted names, such as ``console.``.
 
     Returns:
         The valid values that ``accepts`` allows, and the dotted names of all other options.

@@ -1,7 +1,7 @@
-"""Reads options from the environment and from files.
+"""Reads options from arguments, environment variables and configuration files.
 
-Each source knows how its options are written, so that an error shows an option as the
-user wrote it.
+Each source is a class that also converts an option's name to the form in which users write it,
+such as ``FAPILOG_LEVEL``, so that an error message shows this form.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 ENV_PREFIX: Final = "FAPILOG_"
-#: In a variable, the characters between the name of a group and the name of an option.
+#: Separates the names of a group and an option in an environment variable: FAPILOG_FILE__PATH.
 _DELIMITER: Final = "__"
-#: The variable with the path of a configuration file.  The file may set every option,
-#: because the user named it.
+#: The environment variable that contains the path of a configuration file.  This file may set
+#: every option, because the user named it.
 CONFIG_VARIABLE: Final = f"{ENV_PREFIX}CONFIG"
 _TABLE: Final = ("tool", "fapilog")
-#: Finds options of fapilog in a pyproject.toml that is not valid TOML.
+#: Finds the table ``[tool.fapilog]`` in the text of a pyproject.toml that is not valid TOML.
 _MENTIONED: Final = re.compile(rb"tool[\"'\s]*\.[\"'\s]*fapilog")
-#: The exceptions for a file that cannot be read or is not TOML.
+#: The exceptions that are raised if a file cannot be read or is not valid TOML.
 _UNREADABLE: Final = (OSError, ValueError, RecursionError)
-#: The maximum number of names in an announcement, and of characters in each name.
+#: The maximum number of options that a message on stderr lists, and of characters in each name.
 _SHOWN: Final = 20
 
-#: OpenTelemetry's variables, and the options that they set.  If two variables set the
-#: same option, the first variable wins.  True marks a variable in milliseconds.
+#: OpenTelemetry's environment variables, each with the option that it sets, and True if its value
+#: is in milliseconds.  If two variables set the same option, the first variable wins.
 OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
     "OTEL_BLRP_MAX_QUEUE_SIZE": ("queue_size", False),
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": ("batch_size", False),
@@ -65,7 +65,7 @@ OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 #: The longest duration, in milliseconds.  Longer durations are reduced to it.
 _LONGEST: Final = 86_400_000
-#: Only this many digits of a number are read; the rest of a longer number is ignored.
+#: Longer numbers are cut to this many digits, because int() rejects thousands of digits.
 _DIGITS: Final = 18
 
 
@@ -73,37 +73,37 @@ class Source(Protocol):
     """A source of options.  The name of an option is its dotted path: ``file.max_bytes``."""
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values of the options in this source; those of a group are in a mapping."""
+        """Return the options by name, such as ``{"level": "info", "file": {"path": "a.log"}}``."""
         ...
 
     def origin(self, option: str) -> str:
-        """Return the variable or file that sets ``option``, or "argument" if a call sets it."""
+        """Return the name of the variable or file that sets ``option``, or ``argument``."""
         ...
 
     def place(self, option: str) -> str:
-        """Return where ``option`` is set, as the beginning of an error.
+        """Return the first words of an error message about ``option``, which say where it is set.
 
-        This is a variable, an argument, or a key and its file.
+        Examples are ``FAPILOG_LEVEL``, ``option 'level'`` and ``key 'level' in fapilog.toml``.
         """
         ...
 
     def spelling(self, option: str) -> str:
-        """Return the option's name as users write it in this source."""
+        """Return ``option`` as users write it in this source, such as ``FAPILOG_FILE__PATH``."""
         ...
 
 
 class ArgumentSource:
-    """Returns the options that are arguments of a call.
+    """The source of options that are arguments of ``Settings``.
 
     Args:
-        values: the options by name; those of a group are in a mapping.
+        values: the arguments by name; the options of a group are in a nested dict.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
 
     def __call__(self) -> dict[str, Any]:
-        """Return the options."""
+        """Return the arguments by name."""
         return self._values
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
@@ -111,11 +111,11 @@ class ArgumentSource:
         return "argument"
 
     def place(self, option: str) -> str:
-        """Return the word ``option`` and the option's name in quotes."""
+        """Return the first words of an error message about ``option``: ``option 'level'``."""
         return f"option {option!r}"
 
     def spelling(self, option: str) -> str:
-        """Return the option as an argument; in a group, such as ``console={'format': ...}``."""
+        """Return the argument that sets ``option``, such as ``file={'path': ...}``."""
         group, *names = option.split(".")
         if not names:
             return repr(option)
@@ -125,17 +125,17 @@ class ArgumentSource:
 class EnvironmentSource:
     """Reads options from the environment variables that begin with ``FAPILOG_``.
 
-    Capital and small letters are equal, and an empty variable counts as unset.  The options of
-    a group may be a JSON object in the variable of the group (``FAPILOG_CONSOLE``), or each may
-    have its own variable (``FAPILOG_CONSOLE__FORMAT``), which wins.
+    The names of the variables are not case-sensitive, and empty variables are ignored.  A group of
+    options may be a JSON object in one variable (``FAPILOG_CONSOLE``).  A variable for a single
+    option of the group (``FAPILOG_CONSOLE__FORMAT``) overrides the option in this object.
 
     Args:
-        model: the class of the options.
+        model: the pydantic class that defines the options.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
-        # By the option's name in small letters, with "__" for each dot.
+        # The keys are names in lower case without FAPILOG_, such as "file__path" for "file.path".
         self._texts = {
             name[len(ENV_PREFIX) :].lower(): text
             for name, text in os.environ.items()
@@ -143,9 +143,10 @@ class EnvironmentSource:
         }
 
     def __call__(self) -> dict[str, Any]:
-        """Return the text of each option, and a mapping for each group."""
+        """Return the options by name: text for an option, and a nested dict for a group."""
         values: dict[str, Any] = {}
-        for name, text in sorted(self._texts.items()):  # FAPILOG_FILE before FAPILOG_FILE__PATH
+        # Sorted, so that FAPILOG_FILE__PATH is read after FAPILOG_FILE and overrides its path.
+        for name, text in sorted(self._texts.items()):
             option, *keys = name.split(_DELIMITER)
             if not keys and option in self._model.model_fields:
                 values[option] = self._read(option, text)
@@ -158,26 +159,32 @@ class EnvironmentSource:
         return values
 
     def _read(self, option: str, text: str) -> Any:
-        """Return the JSON value in ``text`` if ``option`` is a group, or else ``text``."""
+        """Parse ``text`` as JSON if ``option`` is a group; otherwise return ``text``."""
         if is_table(kind_at(self._model, option)):
             with contextlib.suppress(ValueError, RecursionError):
                 return json.loads(text)
-        return text  # validation reports a text in the place of a group
+        return text  # if this option is a group, pydantic reports that text is not allowed
 
     def origin(self, option: str) -> str:
-        """Return the variable of the option, or of its group if only that is set."""
+        """Return the variable that sets ``option``, or the variable that sets its group."""
         return self._split(option)[0]
 
     def place(self, option: str) -> str:
-        """Return the variable; for that of a group, also the option's name in the group."""
+        """Return the first words of an error message, such as ``FAPILOG_FILE__PATH``.
+
+        If the variable of a group sets the option, they are ``FAPILOG_FILE: path``.
+        """
         return ": ".join(self._split(option))
 
     def spelling(self, option: str) -> str:
-        """Return the variable of the option, not of its group."""
+        """Return the variable of a single option: ``FAPILOG_FILE__PATH`` for ``file.path``."""
         return own_variable(option)
 
     def _split(self, option: str) -> list[str]:
-        """Return the variable that sets ``option``, and the name inside a group's variable."""
+        """Return a list with the variable that sets ``option``, such as ``FAPILOG_FILE__PATH``.
+
+        If the variable of a group sets the option, the list is ``["FAPILOG_FILE", "path"]``.
+        """
         parts = option.split(".")
         for count in range(len(parts), 0, -1):
             if _DELIMITER.join(parts[:count]).lower() in self._texts:
@@ -193,17 +200,17 @@ class EnvironmentSource:
 class OTelEnvironmentSource:
     """Reads options from the environment variables of OpenTelemetry.
 
-    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    See https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 
     Args:
-        model: the class of the options.
+        model: the pydantic class that defines the options.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
 
     def __call__(self) -> dict[str, Any]:
-        """Return the options that the variables set; announce wrong variables."""
+        """Return the options by name.  Report variables with wrong values on stderr."""
         names = dict.fromkeys(name for name, _ in OTEL_VARIABLES.values())
         fields = self._model.model_fields
         values = {name: _first_value(name, fields[name]) for name in names}
@@ -215,24 +222,24 @@ class OTelEnvironmentSource:
         return {name: value for name, value in values.items() if value is not None}
 
     def origin(self, option: str) -> str:
-        """Return the variable that set ``option``."""
+        """Return the OpenTelemetry variable that sets ``option``."""
         option = option.partition(".")[0]
         candidates = (*_variables_of(option), *_ENDPOINTS)
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the variable's name, and ``in milliseconds`` if that is its unit."""
+        """Return the variable that sets ``option``, with its unit if this is milliseconds."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable
 
     def spelling(self, option: str) -> str:
-        """Return OpenTelemetry's variable, or fapilog's variable if there is none."""
+        """Return OpenTelemetry's variable for ``option`` or, if none exists, fapilog's."""
         return next(iter(_variables_of(option)), own_variable(option))
 
 
 def _first_value(option: str, field: FieldInfo) -> Any:
-    """Return the value of the first valid variable of ``option``, or None."""
+    """Return the value of the first variable that sets ``option`` to a valid value, or None."""
     for variable in _variables_of(option):
         text = os.environ.get(variable, "").strip()
         if not text:
@@ -245,7 +252,10 @@ def _first_value(option: str, field: FieldInfo) -> Any:
 
 
 def _fit(values: dict[str, Any]) -> None:
-    """Reduce a batch size above the queue size, which the specification does not allow."""
+    """Reduce ``batch_size`` to ``queue_size`` if it is larger.
+
+    The OpenTelemetry specification does not allow a larger batch size.
+    """
     queue, batch = values.get("queue_size"), values.get("batch_size")
     if queue is not None and batch is not None and batch > queue:
         announce(
@@ -261,11 +271,11 @@ def _variables_of(option: str) -> list[str]:
 
 
 def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
-    """Return the value of an option from the text of a variable.
+    """Convert ``text``, the content of ``variable``, to the value of an option.
 
     Raises:
-        ValueError: the text is wrong.  The caller announces the error and ignores the
-            variable, as the OpenTelemetry specification requires.
+        ValueError: ``text`` is not allowed.  The caller reports the error on stderr and ignores
+            the variable, as the OpenTelemetry specification requires.
     """
     option, milliseconds = OTEL_VARIABLES[variable]
     if variable == "OTEL_RESOURCE_ATTRIBUTES":
@@ -303,9 +313,10 @@ class FileSource:
     it may set.
 
     Args:
-        model: the class of the options.
+        model: the pydantic class that defines the options.
         path: the path of the file.
-        table: the names of the table that contains the options; empty: the whole file.
+        table: the table that contains the options, such as ``("tool", "fapilog")``.  If it is
+            empty, the options are at the top level of the file.
         named: True if the user named the file.
 
     Raises:
@@ -327,19 +338,19 @@ class FileSource:
         self._values = read(Path(path), table)
 
     def __call__(self) -> dict[str, Any]:
-        """Return the options."""
+        """Return the options by name."""
         return self._values
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
-        """Return the file, and the table if the options are in one."""
+        """Return ``fapilog.toml`` or, with a table, ``[tool.fapilog] in pyproject.toml``."""
         return self._name
 
     def place(self, option: str) -> str:
-        """Return the option's key and the file."""
+        """Return the first words of an error message: ``key 'level' in fapilog.toml``."""
         return self._key.format(option) + self._name
 
     def spelling(self, option: str) -> str:
-        """Return the option's key in quotes."""
+        """Return the name of ``option`` in quotes."""
         return repr(option)
 
 
@@ -355,7 +366,11 @@ def _named(path: Path, table: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _found(model: type[BaseModel], name: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
-    """Return the options that a file in the working directory may set; announce the others."""
+    """Return the options that a file in the working directory may set.
+
+    If the file does not belong to the application, this function reports on stderr which of its
+    options are used and which are ignored.
+    """
     try:
         content, is_own = found.read(path)
     except FileNotFoundError:
@@ -367,7 +382,7 @@ def _found(model: type[BaseModel], name: str, path: Path, table: tuple[str, ...]
     except _UNREADABLE as error:
         is_toml = isinstance(error, ConfigurationError)
         if table and not is_toml and not _MENTIONED.search(content):
-            return {}  # the file has no options of fapilog; other tools report the error
+            return {}  # pyproject.toml has a syntax error, but does not mention fapilog
         return _unusable(path, error)
     if not values or (is_own and found.belongs_to_application(path)):
         return values
@@ -382,9 +397,10 @@ def _found(model: type[BaseModel], name: str, path: Path, table: tuple[str, ...]
 
 
 def _unusable(path: Path, error: Exception) -> dict[str, Any]:
-    """Raise the error if the file belongs to the application; announce it otherwise.
+    """Report that a configuration file cannot be read.
 
-    After an announcement, the file is ignored: the result is empty.
+    If the file belongs to the application, raise a ConfigurationError.  Otherwise, write the error
+    to stderr and return an empty dict, so that the file is ignored.
     """
     wrong = _unreadable(path, error)
     if found.belongs_to_application(path):
@@ -400,7 +416,7 @@ def _shown(verb: str, names: list[str]) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
-    if isinstance(error, ConfigurationError):  # raised by _inside(), with a complete message
+    if isinstance(error, ConfigurationError):  # _inside() raised it with a complete message
         return error
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return ConfigurationError(f"{path} cannot be read: {reason}; fix it, or remove it")
@@ -421,16 +437,17 @@ def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
 
 
 def own_variable(option: str) -> str:
-    """Return the ``FAPILOG_`` variable of an option."""
+    """Return fapilog's variable for ``option``: ``FAPILOG_FILE__PATH`` for ``file.path``."""
     return ENV_PREFIX + option.upper().replace(".", _DELIMITER)
 
 
 def readers(model: type[BaseModel], config: object = None) -> tuple[Callable[[], Source], ...]:
-    """Return one function per source that opens the source.  Earlier sources win.
+    """Return functions that read the environment and the files, in the order of precedence.
 
-    The last source is the file ``config``, or the file that ``FAPILOG_CONFIG`` names.  If
-    both are empty, the last sources are the files in the working directory.  The function
-    of a file raises ConfigurationError if it cannot use the file.
+    Each function returns a ``Source``.  The only file is ``config`` or, if this argument is empty,
+    the file that ``FAPILOG_CONFIG`` names.  If neither is set, the files are ``fapilog.toml`` and
+    ``pyproject.toml`` in the working directory.  A function raises ConfigurationError if its file
+    cannot be used.
     """
     environment = (
         partial(EnvironmentSource, model),
@@ -448,15 +465,16 @@ def readers(model: type[BaseModel], config: object = None) -> tuple[Callable[[],
 
 
 class Origins:
-    """Finds the source that sets an option: the first of ``sources`` that contains it."""
+    """Finds the source that sets an option, which is the first source that contains it."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._names = [(source, tuple(_names(source()))) for source in sources]
 
     def source(self, option: str) -> Source | None:
-        """Return the source that sets an option, its group or an option in it.
+        """Return the source that sets ``option``, or None if no source sets it.
 
-        Returns None if the option has its default.
+        A source also sets ``option`` if it sets the group of the option or, if ``option`` is a
+        group, an option in this group.
         """
         for source, names in self._names:
             for name in names:

@@ -33,7 +33,7 @@ class OptionGroup(BaseModel):
 
 
 def _decoded(value: object) -> object:
-    """Return the value of a text that is a JSON array or object, and other values unchanged."""
+    """Parse a text that is a JSON array or a JSON object.  Return other values unchanged."""
     if isinstance(value, str) and value.strip()[:1] in {"[", "{"}:
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(value)

@@ -33,7 +33,7 @@ class Caller(NamedTuple):
 
 
 def caller_of(frame: FrameType) -> Caller | None:
-    """Return the ``Caller`` for the code of ``frame``, or None if it is a package of fapilog."""
+    """Return the ``Caller`` for ``frame``, or None if the code belongs to a package of fapilog."""
     package = str(frame.f_globals.get("__name__")).partition(".")[0]
     if package in _ITS_OWN:
         return None

@@ -220,9 +220,11 @@ def _with_caller(
 
 
 def _put_in_force(wanted: Configuration, *, keeps_levels: bool) -> Runtime:
-    """Replace the default runtime; adapt :mod:`logging` and OpenTelemetry's logger provider.
+    """Replace the default runtime with a runtime for the configuration ``wanted``.
 
-    If ``keeps_levels`` is True, loggers keep the levels that :func:`set_level` set.
+    Also lowers the levels of :mod:`logging` loggers to the levels of fapilog, and installs
+    fapilog's ``LoggerProvider`` in OpenTelemetry, unless the settings disable it.  If
+    ``keeps_levels`` is True, loggers keep the levels that :func:`set_level` set.
     """
     levels = state.registry.levels
     was_open = state.in_force is not None
@@ -319,9 +321,9 @@ def set_level(level: int | str | None, logger: str = "") -> None:
 def flush(timeout: float | None = None) -> bool:
     """Wait until all records that were logged before this call are delivered or dropped.
 
-    While a backend is down, its records need only be stored on disk, if its sink has a spool.
-    Blocks up to ``timeout`` seconds (30 if it is None or not a number), so do not call this
-    function in the thread of an event loop.
+    If a backend is down and its sink has a spool, this call does not wait for the delivery of
+    records that are stored on disk.  Blocks up to ``timeout`` seconds (30 if it is None or not a
+    number), so do not call this function in the thread of an event loop.
 
     Returns:
         False if the time limit was exceeded, else True.

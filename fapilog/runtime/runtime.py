@@ -148,8 +148,9 @@ class Runtime:
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all records that were logged before this call are delivered or dropped.
 
-        While a backend is down, its records need only be stored on disk, if its sink has a
-        spool.  Blocks up to ``timeout`` seconds (30 if it is None or not a number).
+        If a backend is down and its sink has a spool, this call does not wait for the delivery
+        of records that are stored on disk.  Blocks up to ``timeout`` seconds (30 if it is None
+        or not a number).
 
         Returns:
             False if the time limit was exceeded, else True.
@@ -179,7 +180,7 @@ class Runtime:
     def retire(self) -> None:
         """Shut down, but leave the loggers open, because another runtime uses them now.
 
-        Blocks up to the option ``shutdown_timeout``.
+        Blocks for at most ``settings.shutdown_timeout`` seconds.
         """
         self._end(monotonic() + self.settings.shutdown_timeout)
 

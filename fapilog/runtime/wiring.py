@@ -160,7 +160,7 @@ def delivery_options(settings: Settings, name: str, route: Route) -> DeliveryOpt
                 "spool.mode=never, and use a sink whose records can be spooled (otlp, loki)"
             )
             raise ConfigurationError(msg)
-        policy = None  # the option applies to all sinks, but this sink cannot spool
+        policy = None  # settings.sink_overflow applies to all sinks, but this sink has no spool
     return DeliveryOptions(
         capacity=settings.backlog_bytes,
         export_timeout=settings.export_timeout,

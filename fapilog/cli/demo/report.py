@@ -121,7 +121,7 @@ def show_sent(terminal: Terminal, stats: Stats, spans: int, endpoint: str) -> No
 
 
 def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
-    """Show the result of sending one test record, and how to fix the problem."""
+    """Show the result of sending a test record to the collector, and advice for the user."""
     terminal.heading("The problem", "one more record, sent by itself")
     terminal.line("  ", mark(passed=verdict.delivered), " ", in_options(verdict.text))
     fix = "try again: the collector was slow, or has just started"

@@ -1,4 +1,4 @@
-"""Runs ``fapilog demo``: the shop, the requests to the shop, and the receiver of its telemetry.
+"""Runs ``fapilog demo``: serves the shop, sends requests to it, and prints the results.
 
 fapilog sends the shop's logs, and the OpenTelemetry SDK sends its traces.
 """
@@ -49,8 +49,8 @@ def run(terminal: Terminal, endpoint: str | None, protocol: str, count: int) -> 
 
     Args:
         terminal: the terminal on which the results are printed.
-        endpoint: the base URL to which logs and spans are sent.  If it is None, a receiver in
-            this process gets them and checks them.
+        endpoint: the base URL to which logs and spans are sent.  If it is None, they are sent to
+            a receiver in this process, and the received data is checked.
         protocol: the OTLP protocol of the logs, such as ``grpc``.
         count: the number of requests that are sent to the shop.
 
@@ -143,7 +143,7 @@ def telemetry(
 
 
 def _span_exporter(protocol: str) -> SpanExporter:
-    """Return the span exporter of the OpenTelemetry SDK, which uses protobuf instead of JSON."""
+    """Return the OpenTelemetry SDK's span exporter for gRPC, or for protobuf over HTTP."""
     wire = "grpc" if protocol == "grpc" else "http"
     module = import_module(f"opentelemetry.exporter.otlp.proto.{wire}.trace_exporter")
     exporter: SpanExporter = module.OTLPSpanExporter(timeout=3)

@@ -70,7 +70,11 @@ def _is_in_its_span(
     spans: Mapping[tuple[str, str], ReceivedSpan],
     traces: Mapping[str, str],
 ) -> bool:
-    """Return whether the record's span arrived, has the correct trace id and covers its time."""
+    """Return whether ``log`` has the ids of the span in which it was logged.
+
+    The span must have arrived, must belong to the same HTTP request, and must not begin after the
+    record or end before it.
+    """
     received = spans.get((log.trace_id, log.span_id))
     if received is None or traces.get(log.attributes[REQUEST_ID]) != log.trace_id:
         return False

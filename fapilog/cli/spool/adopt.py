@@ -1,8 +1,9 @@
 """Implements ``fapilog spool adopt``, which assigns records on disk to a different sink.
 
-A service sends records from disk only through a sink with the name, the destination and the
-credentials of the sink that stored them.  This command is for records whose original sink is no
-longer configured, and for records that an earlier fapilog release stored without a destination.
+A service sends records from disk only through the sink that stored them, and only if the sink
+still has the same name, destination and credentials.  This command is for records whose original
+sink is no longer configured, and for records that an earlier fapilog release stored without a
+destination.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def adopt(
     """Move the records of dead processes, and the quarantine, to a configured sink.
 
     The service or `fapilog spool replay` then sends the records.  The command also works for
-    records that the same sink logged with other credentials.  It asks for confirmation.
+    a sink whose credentials have changed since it stored the records.  It asks for confirmation.
     Without a terminal, --yes is required.
     """
     settings = Settings()

@@ -78,9 +78,11 @@ def status(
 
 
 def verify(directory: Directory = None) -> None:
-    """Check every frame in the spool and the quarantine, including settled frames.
+    """Check the spool and the quarantine for damage.
 
-    Prints the file and the offset of any damage.  Exits with 1 if there is damage.
+    Checks every frame in the files (one frame is one batch of records), even if its records
+    were already sent.  Prints the file and the offset of any damage.  Exits with 1 if there
+    is damage.
     """
     terminal = Terminal()
     frames = files = 0

@@ -232,7 +232,7 @@ class Resend(Delivery):
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, (TooLargeError, InvalidDataError)):
-            # Any other error, such as a wrong address, would affect every batch.
+            # Errors that the records did not cause, such as a wrong address, affect all batches.
             raise BackendAwayError(describe(error)) from error
         batch.parts.pop(0)
         packed = self._durable.pack(part.items)
