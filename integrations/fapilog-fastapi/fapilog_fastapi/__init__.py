@@ -8,7 +8,8 @@ This file only exports the public names.  In the other modules:
 - ``completion`` logs the completion record.
 - ``lifespan`` delivers all records when the application shuts down.
 - ``installation`` puts the middleware around an application.
-- ``stack`` searches the application's other middleware.
+- ``stack`` puts a ``Probe`` inside the application's other middleware, to observe spans and
+  exceptions.
 
 The package imports fapilog; fapilog never imports the package.
 """

@@ -41,8 +41,8 @@ def headers_of(holder: MutableMapping[str, Any]) -> Sequence[tuple[bytes, bytes]
     """Return the headers of an ASGI scope or message as a list or a tuple.
 
     ASGI allows any iterable, or no headers at all.  An iterator can be read only once, and
-    the application or the server has to read it too.  Therefore an iterator in ``holder`` is
-    replaced with a list.
+    the application or the server has to read it too.  Therefore ``holder["headers"]`` is
+    replaced with a list, unless it is already a list or a tuple.
 
     Source: https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope
     """

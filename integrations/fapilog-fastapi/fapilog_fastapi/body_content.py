@@ -66,7 +66,8 @@ def content_of(data: bytes, kind: str, charset: str, *, whole: bool) -> tuple[An
         the value represents the complete body.
     """
     codec = codec_of(charset, data)
-    # Truncated data may end within a character; an incremental decoder does not report that.
+    # Truncated data may end within a character.  An incremental decoder omits this character
+    # instead of replacing it with U+FFFD.
     decoder = codecs.getincrementaldecoder(codec)(errors="replace")
     text = decoder.decode(data, final=whole).lstrip("\ufeff")
     # Clients send JSON with other content types too: ``curl -d`` declares all data as a form.
@@ -105,7 +106,7 @@ def _form(text: str, codec: str, *, whole: bool) -> tuple[Any, bool]:
 def _text(text: str, *, whole: bool) -> tuple[Any, bool]:
     if "\0" in text:
         return NOTHING, False
-    if not whole:  # omit the last word: redaction might not recognise half a secret
+    if not whole:  # omit the last word: redaction might not recognize half a secret
         words = text.rsplit(None, 1)
         text = text.rstrip() if text[-1:].isspace() else "".join(words[: len(words) - 1])
         if not text:

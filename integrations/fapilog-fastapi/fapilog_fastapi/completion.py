@@ -41,9 +41,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-#: The name of the logger, and so of the OpenTelemetry scope, of the completion records.
+#: The name of the logger that logs the completion records.  Their OpenTelemetry scope has the
+#: same name.
 LOGGER: Final = "fapilog_fastapi"
-#: The event names of the records; OpenTelemetry's conventions do not yet define names for them.
+#: The event names of the records that the middleware logs.  OpenTelemetry's conventions do not
+#: yet define names for these events.
 REQUEST_COMPLETED: Final = "http.server.request.completed"
 WEBSOCKET_CLOSED: Final = "http.server.websocket.closed"
 EXCEPTION: Final = "http.server.request.exception"
@@ -65,7 +67,7 @@ class Recorder:
     Attributes:
         header: the name, in lower case, of the header for the request's id, or b"" if the
             option ``request_id_header`` is None.
-        adds_headers: whether headers are added to responses.
+        adds_headers: whether the request's id or trace headers are added to responses.
         releases_sampled: whether the buffered debug records of a request are logged as soon
             as its trace proves to be sampled.
     """
@@ -137,10 +139,11 @@ class Recorder:
         log.log(Severity(severity), body, **attributes)
 
     def _with_fields(self, exchange: Exchange) -> tuple[fapilog.Logger, dict[str, Any]]:
-        """Return the logger, and the fields of the request that its method ``log`` accepts.
+        """Return the logger, and the request's fields as keyword arguments for its method ``log``.
 
-        Fields with the names of parameters of ``log`` are bound to the returned logger
-        instead.  The field ``exc_info`` is omitted.
+        Fields that have the name of a parameter of ``log``, such as ``event_name``, are bound
+        to the returned logger instead.  The field ``exc_info`` is omitted, because ``log``
+        would interpret its value as an exception.
         """
         attributes = dict(exchange.fields)
         attributes.pop("exc_info", None)
@@ -150,7 +153,7 @@ class Recorder:
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
     ) -> None:
-        """Add the request's outcome, its headers and bodies, and its error, if there are any."""
+        """Add the request's outcome, headers, bodies and error to ``attributes``, if any."""
         if exchange.outcome:
             attributes["request.outcome"] = exchange.outcome
         if isinstance(exchange.error, DISCONNECTS):

@@ -30,7 +30,7 @@ REQUEST_ID: Final = "request.id"
 _ALLOWED: Final = re.compile(rb"[A-Za-z0-9._:@/+=\-]{1,128}").fullmatch
 
 # Request ids must be unique but not secret, and os.urandom would cost a system call per id.  The
-# generator that the module ``random`` shares is not used, because applications may seed it.
+# global random.getrandbits() is not used, because an application may call random.seed().
 _random: Final = random.Random()  # noqa: S311 - not a secret
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
@@ -71,7 +71,7 @@ _HEADERS: Final = _Headers()
 
 
 def carrier_names() -> frozenset[bytes]:
-    """Return the headers that OpenTelemetry's global propagator reads, in lower case."""
+    """Return the lower-case names of the headers that OpenTelemetry's global propagator reads."""
     return frozenset(name.lower().encode() for name in propagate.get_global_textmap().fields)
 
 

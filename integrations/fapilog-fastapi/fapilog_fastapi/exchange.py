@@ -53,7 +53,7 @@ def is_fault(error: BaseException | None) -> bool:
 
 
 class Serving(NamedTuple):
-    """How the middleware treats the current request: the value of :data:`CURRENT`.
+    """Describes how the middleware treats the current request; the value of :data:`CURRENT`.
 
     asyncio can keep the context variables of a request alive long after its end, in cancelled
     timers.  Therefore this object does not refer to the ``Exchange``, so that the
@@ -68,7 +68,7 @@ class Serving(NamedTuple):
     hides_access_log: bool
 
 
-#: How the middleware treats the current request, or None outside of requests.
+#: Describes how the middleware treats the current request; None outside of requests.
 CURRENT: Final[ContextVar[Serving | None]] = ContextVar("fapilog_fastapi", default=None)
 
 
@@ -146,8 +146,9 @@ class Exchange:
     def note_span(self) -> None:
         """Store the current OpenTelemetry span, if there is one, as the request's span.
 
-        The middleware calls this method first, and each ``Probe`` calls it further inside, so
-        the innermost span is the final value.
+        The middleware calls this method before it calls the application, and each ``Probe``
+        calls it again inside the application's middleware.  The last call stores the innermost
+        span.
         """
         span = active_span()
         if span is None:
@@ -301,8 +302,9 @@ class HTTPExchange(Exchange):
             self.outcome = DISCONNECTED
             self.broken = self._answer >= FAILURE and is_fault(self.error)
         if self._answer >= FAILURE and self.error is None:
-            # The exception that caused this response may be raised only after the response was
-            # sent.  The completion record has to contain it, so the record is not logged yet.
+            # The application may raise the exception that caused this response after it has sent
+            # the response.  The completion record has to contain this exception, so the record is
+            # not logged yet.
             self.duration = perf_counter() - self.started
             return
         self.end()
@@ -334,7 +336,11 @@ class WebSocketExchange(Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """Send an ASGI message, add headers to a handshake, and store the server's close code."""
+        """Send an ASGI message, and store the server's close code, if any.
+
+        Headers are added to the message that accepts the connection, or that starts an HTTP
+        response which refuses it.
+        """
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             if self._hook is not None:
@@ -358,7 +364,8 @@ class WebSocketExchange(Exchange):
     def fail(self, error: BaseException) -> None:
         """End the request because the application raised ``error``.
 
-        A ``WebSocketDisconnect`` only reports that the client closed the connection.
+        A ``WebSocketDisconnect`` is not logged as a failure: it means that the client closed
+        the connection.
         """
         if isinstance(error, WebSocketDisconnect) and self.code is None:
             self.closed_by, self.code = "client", error.code

@@ -1,8 +1,9 @@
-"""Decides which requests are excluded from logging, by the rules of OpenTelemetry's middleware.
+"""Decides which requests are excluded from logging.
 
-The rules are regular expressions, which are searched for anywhere in scheme, host and path of
-the URL.  An expression that starts with ``/`` is searched for in the path only, so that a
-client cannot exclude its requests with a forged ``Host`` header.
+As in OpenTelemetry's instrumentation, regular expressions select the excluded URLs.  They are
+searched for anywhere in a URL without its query string.  An expression that starts with one
+``/`` is searched for in the path only, so that a client cannot exclude its requests with a
+forged ``Host`` header.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ def validation_errors(error: Any, *, inputs: bool) -> dict[str, Any]:
     """
     found = error.errors()
     names = ("loc", "type", *(("msg", "input") if inputs else ()))
-    # Redaction later decides by the names in the path which values to mask, so it needs all
-    # names.
+    # If inputs are logged, redaction later uses the names in an input's path to decide whether to
+    # mask the input.  Therefore the path has to contain all names.
     path = _whole_path if inputs else _path
     listed = [
         {name: path(e[name]) if name == "loc" else e[name] for name in names if name in e}
@@ -77,7 +77,11 @@ def _whole_path(location: Any) -> str:
 
 
 def _path(location: Any) -> str:
-    """Return the path of an invalid value, with ``*`` for names that the client may choose."""
+    """Return the path of an invalid value in the request, such as ``body.items.0.price``.
+
+    Names that do not look like the name of a field or header are replaced with ``*``, because
+    the client may have chosen them.
+    """
     return ".".join(str(part) if _is_plain(part) else "*" for part in location[:_MAX_PARTS])
 
 

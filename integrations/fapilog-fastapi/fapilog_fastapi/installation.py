@@ -31,7 +31,7 @@ _classes: WeakKeyDictionary[type[Starlette], type[Starlette]] = WeakKeyDictionar
 def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
     """Log the requests of a FastAPI or Starlette application with fapilog.
 
-    Call it at any time before the first request, before or after middleware and
+    Call ``install`` at any time before the first request, before or after middleware and
     instrumentation are added.  A second call only replaces the options.  Does
     not block.
 
@@ -55,9 +55,9 @@ def install(app: Starlette, **options: Unpack[OptionNames]) -> None:
               function; the fields in the mapping are bound once per request.
             - ``exclude``: the URLs to exclude, as regular expressions, separated
               by commas or in a list.  Expressions that start with ``/`` are searched
-              for in the path, all other expressions in scheme, host and path.  By default,
-              the environment variables ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS`` and
-              ``OTEL_PYTHON_EXCLUDED_URLS`` contain the expressions.
+              for in the URL's path, all other expressions in its scheme, host and path.
+              By default, the environment variables ``OTEL_PYTHON_FASTAPI_EXCLUDED_URLS``
+              and ``OTEL_PYTHON_EXCLUDED_URLS`` contain the expressions.
             - ``sample`` (1.0): the fraction of successful requests that are logged.
             - ``slow``: the duration in seconds from which a request is slow; slow
               requests are always logged.

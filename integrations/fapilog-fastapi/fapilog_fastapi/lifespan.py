@@ -129,12 +129,14 @@ def _check_inner(inner: object) -> None:
 
 
 async def serve_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve the lifespan of ``app``, and deliver all records before the server sees it end.
+    """Serve the lifespan of ``app``, and deliver all records at shutdown.
+
+    The records are delivered before the server receives ``lifespan.shutdown.complete``.
 
     If fapilog is not configured at the end of the application's start-up, it is configured
     from environment variables; an invalid variable makes the start-up fail.  If several
-    ``FapilogMiddleware`` objects wrap the application, only the outermost object acts.  The
-    application's exceptions are raised unchanged.
+    ``FapilogMiddleware`` objects wrap the application, only the outermost object configures
+    fapilog and delivers records.  The application's exceptions are raised unchanged.
     """
     if _SERVED.get() is not None:
         await app(scope, receive, send)

@@ -2,8 +2,8 @@
 
 The metrics follow OpenTelemetry's HTTP conventions.  The middleware reports every request to
 a :class:`RequestMetrics`, which records it with OpenTelemetry's metrics API.  After
-:func:`add_metrics_route` was called, it also adds the request to a table in memory, which
-``/metrics`` shows.
+:func:`add_metrics_route` was called, the ``RequestMetrics`` also adds the request to a table in
+memory, which ``/metrics`` shows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The ASGI middleware that logs each request.
 
 The middleware creates an ``Exchange`` for each request, which observes all ASGI messages of
-the request.  It adds the request's id to all records of the request.  If no span is active,
-it continues the caller's trace.  The completion record is logged however the request ends,
-and the application's exceptions are raised unchanged.
+the request.  The middleware adds the request's id to all records of the request.  If no span is
+active, the middleware continues the caller's trace.  The completion record is logged
+however the request ends, and the application's exceptions are raised unchanged.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _UNSEEN = object()
 
 
 class FapilogMiddleware:
-    """Logs each request once, when it ends, and adds a request id to all of its records.
+    """Logs each request once, when it ends, and adds a request id to all records of the request.
 
     It also delivers all records when the application shuts down.
     :func:`fapilog_fastapi.install` adds it outside all other layers, where it sees every
     message.  Use it directly around other ASGI applications, or with ``add_middleware``.  If
-    several ``FapilogMiddleware`` objects serve one request, only the outermost object acts.
+    several ``FapilogMiddleware`` objects serve one request, only the outermost object logs it.
 
     Does not block, and after construction raises only the application's exceptions.
 
@@ -172,7 +172,7 @@ class FapilogMiddleware:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            unmark(error)  # an earlier request may have logged the same exception object
+            unmark(error)  # this exception object may have been logged for an earlier request
             raise
         finally:
             # reset() fails if the coroutine was closed in another contextvars context

@@ -1,4 +1,4 @@
-"""The options for logging headers and bodies, which are checked at construction."""
+"""The options for logging headers and bodies, which the constructor of their class checks."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class PayloadLogging:
             ``/orders``, ``/orders/{id}``, ``/files/{path:path}``; ``*`` matches any text
             without a slash, and ``**`` matches any text.
         response_bodies: the paths whose response bodies are logged.
-        body_types: the content types of bodies to log; ``*`` matches any type, any subtype,
-            or any text before a ``+``.
+        body_types: the content types of bodies to log; ``*`` matches any text without a slash,
+            as in ``text/*`` or ``application/*+json``.
         body_limit: the maximum number of bytes to log per body, from 1 to 65,536.
         body_statuses: the response statuses for which bodies are logged: numbers, and classes
             such as ``"5xx"``; an empty list means every status.  The body of a request

@@ -64,7 +64,7 @@ class BodyCapture:
             self.refusal = "multipart"
         elif not self._options.wants_type(media_type):
             self.refusal = "content_type"
-        # compressed: a kilobyte may be a gigabyte after decoding
+        # a kilobyte of a compressed body may be a gigabyte after decoding
         elif encoding not in {"", "identity"}:
             self.refusal = "content_encoding"
         elif media_type == _FORM:
@@ -168,8 +168,8 @@ class PayloadCapture:
         async def send_and_copy(message: Message) -> None:
             kind = message["type"]
             if kind == "http.response.start":
-                # The message is read before it is sent, because middleware that is further
-                # outside may change it.
+                # The message is read before it is sent, because send() passes it to other
+                # middleware, which may change it.
                 self._begin_response(message)
                 await send(message)
                 return

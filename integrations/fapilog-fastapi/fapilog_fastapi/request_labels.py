@@ -13,7 +13,8 @@ from fapilog_fastapi.attributes import known_methods
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-#: Replaces unknown values of a label, and new values after a label's limit of distinct values.
+#: The label value that replaces unknown values, and every new value of a label that has reached
+#: its maximum number of distinct values.
 OTHER: Final = "_OTHER"
 
 _SCHEMES: Final = frozenset({"http", "https"})

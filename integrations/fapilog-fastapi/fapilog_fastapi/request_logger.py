@@ -1,4 +1,4 @@
-"""Provides a logger for the current request, and ``bind``, which adds fields to its records."""
+"""Provides the functions ``get_logger`` and ``bind`` for the records of the current request."""
 
 from __future__ import annotations
 

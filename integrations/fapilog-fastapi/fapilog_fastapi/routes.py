@@ -2,8 +2,7 @@
 
 FastAPI and newer versions of Starlette store the route in the ASGI scope; older versions of
 Starlette store only the endpoint.  If the route belongs to a mounted application, the
-template of the mount is added, which contains the names of parameters instead of their
-values.
+result begins with the template of the mount, such as ``/shops/{shop}``.
 """
 
 from __future__ import annotations
@@ -34,8 +33,9 @@ def route_template(scope: Scope) -> str | None:
     prefix = scope.get("root_path", "")[len(scope.get("app_root_path", "")) :]
     if not prefix or "app_root_path" not in scope:
         return path
-    # ``prefix`` itself must not be returned.  Clients choose the values in it, and the result is
-    # used as a metric label, which must have few different values.
+    # ``prefix`` is the part of the request's path that leads to the mounted application.  It must
+    # not be returned: clients choose the values in it, and the result is used as a metric label,
+    # which must have few different values.
     return (_mounts(getattr(scope.get("router"), "routes", ()), prefix) or ANY) + path
 
 
@@ -74,7 +74,7 @@ def _route_of(endpoint: object, scope: Scope, routes: Iterable[Any]) -> object:
 
 
 def _fits(route: Any, scope: Scope) -> bool:
-    """Return whether the route accepts the request's method and all its parameters are present."""
+    """Return whether the route accepts the request's method and ``scope`` has its parameters."""
     methods = getattr(route, "methods", None)
     if methods and scope.get("method") not in methods:
         return False

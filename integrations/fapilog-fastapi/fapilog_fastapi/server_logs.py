@@ -23,7 +23,7 @@ _log: Final = fapilog.get_logger(LOGGER)
 
 
 def _is_silent() -> bool:
-    """Return whether fapilog is shut down or off, so that only the server logs the request."""
+    """Return whether fapilog is shut down or disabled, so that only the server logs requests."""
     return not _log.is_enabled("FATAL")
 
 

@@ -21,7 +21,8 @@ from fapilog_fastapi.failures import noting
 from fapilog_fastapi.probe import Probe, RouteProbe, is_of_fapilog
 
 _OTEL: Final = ("opentelemetry.instrumentation.asgi", "OpenTelemetryMiddleware")
-#: The maximum number of layers to search, because a chain of layers may be endless.
+#: The maximum number of layers to search.  A chain of layers may be endless: every mock object,
+#: for example, has an attribute ``app``, which is another mock object.
 _MAX_LAYERS: Final = 10_000
 
 
