@@ -34,8 +34,8 @@ class Admission:
             Under every policy, at least the last 10 % are reserved for these records.
 
     Attributes:
-        lowest: the limit for the least severe records.  If the queue does not exceed this
-            limit with a new record, the record may enter, whatever its severity.
+        lowest: the limit for the least severe records.  A record of any severity may enter if
+            the size of the queue, including this record, does not exceed this limit.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Admission:
             self._middle = self.lowest = capacity - capacity * _PERCENT_RESERVED // 100
 
     def limit(self, severity_number: int) -> int:
-        """Return the maximum size of the queue, including the new record of this severity.
+        """Return the size that the queue may reach when a record of this severity enters.
 
         The result is in records or bytes, like ``capacity``.
         """

@@ -55,7 +55,7 @@ class Batch:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether all records of the batch that are still to be sent are in the spool on disk."""
+        """Whether the spool on disk contains every record of the batch that must still be sent."""
         return bool(self.frames) and not any(frame.is_lost for frame in self.frames)
 
     def cut(self) -> None:
@@ -68,8 +68,8 @@ class Batch:
         """Move one record from the last batch in ``parts`` to the front, to be sent alone.
 
         Args:
-            skipped: the index of the record in the last batch in ``parts``.  If the index is
-                too large, the batch's last record is moved.
+            skipped: the number of records before this record in the last batch.  If that batch
+                has too few records, its last record is moved.
         """
         for part in self.parts[-1:]:
             one, end = min(skipped, len(part) - 1), len(part)

@@ -38,8 +38,8 @@ class RetryPolicy:
             each attempt.
         maximum: the upper bound of every wait, in seconds, even if the backend's
             ``Retry-After`` is longer.
-        unknown_attempts: the number of attempts after which records are dropped if sending
-            them raises errors that are neither ``RetryableError`` nor ``PermanentError``.
+        unknown_attempts: the number of failed attempts after which records are dropped.  Only
+            attempts that raised neither ``RetryableError`` nor ``PermanentError`` are counted.
     """
 
     initial: float = 1.0
@@ -131,7 +131,7 @@ class Circuit:
         with self._lock:
             self.access_denied = access_denied
             if self.failures and self._prober != native.get_ident():
-                return  # this attempt is not the current probe
+                return  # only the failure of the current probe delays the next probe
             self.failures += 1
             self._prober = None
             if self.opened_at is None:

@@ -71,8 +71,8 @@ class Intake:
         self.patience = math.inf
         self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
-        self._done = 0  # how many records of _hand are already processed
-        self._skipped = 0  # the number of excluded records to add to the ledger
+        self._done = 0  # how many of the stored records (_hand) were processed
+        self._skipped = 0  # number of records excluded by the route, to be added to the ledger
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         """Return the records that the route selects for this sink.  Never raises."""

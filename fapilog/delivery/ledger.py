@@ -39,8 +39,8 @@ class Drops:
     def add(self, reason: str, severity_number: int, count: int = 1) -> None:
         """Add ``count`` records that were dropped for ``reason``."""
         key = (reason, range_name(severity_number))
-        # A signal handler that also calls this method cannot interrupt the addition, because the
-        # interpreter runs no signal handler in a statement that calls no Python function.
+        # A signal handler that also calls this method cannot interrupt this statement: CPython
+        # runs signal handlers only at calls and jumps, and the statement contains neither.
         self._counts[key] += count
 
     def merge(self, other: Drops) -> None:
@@ -145,8 +145,8 @@ class Stats:
         skipped: the number of records that the sink's route excludes or that the sink's
             fallback got instead; 0 in the totals.
         resent: the number of records that were sent again because the previous attempt got no
-            answer.  The backend may contain up to this number of duplicates.  The total is the
-            sum over all sinks.
+            answer.  The backend may contain up to this number of duplicates.  In the totals for
+            all sinks, this is the sum of the values of the sinks.
     """
 
     accepted: int = 0

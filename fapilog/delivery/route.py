@@ -117,8 +117,9 @@ class Route:
         if self._lowest == OFF:
             return False
         number = record.severity_number
+        # The levels of a route do not exclude a record without a severity (number 0).
         if number and not self._lowest <= number <= self._highest:
-            return False  # records without a severity (number 0) match every level
+            return False
         if self.loggers and not any(_is_below(record.scope.name, name) for name in self.loggers):
             return False
         if not isinstance(self.where, Mapping):
@@ -138,6 +139,7 @@ def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, (list, tuple, set, frozenset)):
         return any(_matches(value, one) for one in wanted)
     if isinstance(wanted, str) and not isinstance(value, str):
-        # A condition that is set by an environment variable is always a string.
+        # The value is compared as text, because a condition from an environment variable is
+        # always a string.
         return str(value).lower() == wanted.lower()
     return value == wanted

@@ -121,7 +121,9 @@ class SendSize:
 
 
 class Delivery(ABC):
-    """The operations of one sink that :func:`send_until_settled` calls.
+    """The base class of the objects through which :func:`send_until_settled` delivers to a sink.
+
+    Subclasses define how to wait, what to count, and how to handle refused records.
 
     Args:
         sink: the opened sink.
@@ -202,9 +204,9 @@ class Delivery(ABC):
         Args:
             batch: the batch that is being sent.
             part: the first batch in ``batch.parts``.
-            error: a ``PermanentError`` if the backend refused the records.  Otherwise, the error
-                of another type that the sink raised in the last of
-                ``RetryPolicy.unknown_attempts`` attempts.
+            error: a ``PermanentError`` if the backend refused the records.  Otherwise, the
+                sink's latest unexpected error, after ``RetryPolicy.unknown_attempts`` attempts
+                have raised such errors.
         """
 
 
@@ -236,7 +238,7 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
                 retry_after = getattr(error, "retry_after", None) if is_retryable else None
                 circuit.fail(retry_after, access_denied=isinstance(error, AccessDeniedError))
             else:
-                circuit.succeed()  # because an open circuit would delay the next batch
+                circuit.succeed()  # close the circuit, so that the next batch need not wait
                 delivery.give_up(batch, part, error)
         else:
             circuit.succeed()
@@ -363,4 +365,4 @@ def _attempt(part: Batch, delivery: Delivery) -> Outcome:
     delivery.size.grow(len(part), seconds)
     if isinstance(answer, Outcome) and isinstance(answer.rejected, int):
         return Outcome(min(max(answer.rejected, 0), len(part)), answer.message)
-    return Outcome()  # any other value means that all records were accepted
+    return Outcome()  # without a valid Outcome, the sink has accepted every record

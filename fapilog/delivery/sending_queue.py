@@ -156,7 +156,10 @@ class SendingQueue:
         self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
     def start_close(self, deadline: float) -> None:
-        """Make the threads send the backlog and end, by ``deadline``.  Does not block."""
+        """Make the threads end when the backlog is delivered, or at ``deadline``.
+
+        Does not block.
+        """
         self.state.limit_time(deadline)
         if self.worker.is_alive:
             self.worker.wake()
@@ -172,7 +175,7 @@ class SendingQueue:
         if not self.worker.is_alive and not self.worker.wake():
             self.worker.run_inline()  # no thread can be started, so send on this thread
         if not self.worker.join(deadline - monotonic()):
-            self.worker.join(0.1)  # also count an attempt that ends at the deadline
+            self.worker.join(0.1)  # so that an attempt that ends at the deadline is counted
         state.abandon()
         held = self.intake.close()
         if self.spooling is not None:
@@ -205,7 +208,7 @@ class SendingQueue:
                 if batch.parts:  # the deadline has passed; finish_close() spools or drops these
                     return
         finally:
-            set_busy(False)  # run_inline() runs this on a thread of the application
+            set_busy(False)  # reset: run_inline() calls _run() on a thread of the application
 
     def _close_sink(self) -> None:
         try:

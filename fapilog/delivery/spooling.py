@@ -39,8 +39,8 @@ _ADOPT_SOON: Final = 1.0
 #: Seconds that a process without new records waits before it adopts spool directories of dead
 #: processes, because it may be a server that is still forking its workers.
 _QUIET: Final = 2.0
-#: ``_SOME`` is the maximum number of spool files that a regular check examines, and ``_MOST``
-#: the maximum for the check before the spool is closed.
+#: The maximum number of spool files that are examined to find deleted files: ``_SOME`` files in
+#: each regular check, and ``_MOST`` files in the check before the spool is closed.
 _SOME: Final = 128
 _MOST: Final = 4096
 #: Seconds between a failed write to the spool and the next write.
@@ -229,7 +229,8 @@ class Spooling:
     def _write_rest(self, batch: Batch) -> bool:
         """Write an in-flight batch's remaining records to disk.  Return False if this fails."""
         rest = batch.rest()
-        # While two frames (batches on disk) contain these records, count each record only once.
+        # Until acknowledge() returns, the records are in two frames (batches on disk).  The number
+        # of spooled records does not include ``unacked`` records, so no record is counted twice.
         self._state.unacked += len(rest)
         frame = self._write(rest, is_in_flight=True)
         if frame is not None:

@@ -1,10 +1,10 @@
 """Delivers the remaining records when the interpreter exits or SIGTERM arrives.
 
-Each open ``Runtime`` is registered in this module.  When the interpreter begins to shut down,
-the records are delivered for the first time, because most versions of Python can still start
-threads at that time.  An ``atexit`` hook delivers later records, after the application's own
-threads have ended.  If no thread can be started, the hook delivers on the main thread.  Both
-deliveries share one time limit.
+Each open ``Runtime`` is registered in this module.  A first hook delivers the records when the
+interpreter begins to shut down, because most versions of Python can still start threads at that
+time.  An ``atexit`` hook delivers the records that are logged later, after the application's own
+threads have ended.  If no thread can be started, the ``atexit`` hook delivers on the main thread.
+Both hooks share one time limit.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def on_sigterm(deliver: Callable[[float], None]) -> None:
 
     Args:
         deliver: a function that must not raise.  It is called before the runtimes deliver.  Its
-            argument is its time limit in seconds: half of the remaining time.
+            argument is its time limit in seconds: half of the time that remains for all
+            deliveries.
     """
     _others.append(deliver)
     sigterm.install()

@@ -83,8 +83,8 @@ def open_unplanted(path: Path) -> int:
     link instead, the records are appended to another file.
 
     Raises:
-        PlantedFileError: the file belongs to another user, or has more than one hard link, and
-            all users can write to one of its parent directories.
+        PlantedFileError: all users can write to one of the file's parent directories, and the
+            file has more than one hard link or belongs to another user (except root).
     """
     fd = open_file(path, APPEND)
     try:
@@ -307,7 +307,7 @@ class SyncedFile:
         self.inode = os.fstat(fd).st_ino
         self.failed = False
         self._fd = fd
-        self._copy = -1  # the second descriptor that a running sync uses
+        self._copy = -1  # the duplicate of _fd that a running sync uses, or -1
         self._dirty = False  # whether data was written after the latest sync began
         self._guard = native.RLock()  # held while _fd is copied or closed
 

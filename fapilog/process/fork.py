@@ -7,9 +7,9 @@ sets the order in which the functions run.
 
 OpenSSL, the system's resolver and gRPC use locks that a child cannot replace
 (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).  Each of these libraries has a
-:class:`Section`, a context manager that a thread enters for each call into the library.  A fork
-waits for a limited time until no thread is inside a section.  No thread can enter a section
-until the fork is complete.
+:class:`Section`, a context manager that a thread enters for each call into the library.  Before
+a fork, the forking thread waits until no other thread is inside a section, but only for a
+limited time.  No thread can enter a section until the fork is complete.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ STEPS: Final = (
 _POLL: Final = 0.001
 
 _functions: Final[dict[tuple[str, str], list[_Function]]] = {}
-#: The registered methods, by moment and step, and then by the object that each is bound to.  The
-#: weak references do not keep the objects alive.
+#: The registered methods.  An outer key is the name of a parameter of ``register()``, for example
+#: ``before``, and a step.  An inner key is the object to which the method is bound; the weak
+#: references do not keep these objects alive.
 _methods: Final[dict[tuple[str, str], weakref.WeakKeyDictionary[Any, Callable[[Any], object]]]] = {}
 
 
@@ -162,8 +163,8 @@ class Section:
 GRPC: Final = Section("gRPC", 5.0, "use http/protobuf in programs that fork")
 #: A call into OpenSSL takes only milliseconds, because it does not wait for the network.
 TLS: Final = Section("TLS", 5.0, "fork again from a process that is less busy")
-#: A call into the resolver may wait long for a name server, usually without holding a lock.
-#: After a fork during such a call, the child first checks whether the resolver works.
+#: A call into the resolver may have to wait for a slow name server, usually without holding a
+#: lock.  After a fork during such a call, the child first checks whether the resolver works.
 RESOLVER: Final = Section("name resolution", 1.0, "fork again when name servers answer")
 
 SECTIONS: Final = (GRPC, TLS, RESOLVER)

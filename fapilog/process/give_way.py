@@ -29,7 +29,7 @@ def give_way() -> None:
 
     Blocks for about a tenth of a millisecond, or until the thread that runs next releases the
     interpreter lock (GIL).  Without this call, another thread may have to wait 5 ms
-    (:func:`sys.getswitchinterval`) for the lock, even if the calling thread does short I/O.
+    (:func:`sys.getswitchinterval`) for the lock.
     """
     if not getattr(_thread, "is_busy", False):
         native.sleep(_PAUSE)

@@ -177,7 +177,8 @@ class Watch:
 
     If a signal arrives just before a blocking call, Python runs the handler only after the
     call returns.  ``multiprocessing.Pool`` sends SIGTERM to its processes just when they begin to
-    wait for work, and then joins them.  So a process might wait forever, and its pool, too.
+    wait for work, and then joins them.  So a process might wait for work forever, and the pool
+    might wait forever for the process.
 
     Therefore a thread reads the file descriptor to which the interpreter writes signal numbers
     (``signal.set_wakeup_fd``).  If an event loop already uses ``set_wakeup_fd``, the thread is
@@ -200,8 +201,8 @@ class Watch:
         """
         self._register()
         parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-        # While a spawned child process imports its main module, multiprocessing has not set the
-        # parent process yet, so the command line is checked too.
+        # While a spawned child process imports its main module, parent_process() still returns
+        # None, so the command line is checked too.
         is_spawned = "--multiprocessing-fork" in sys.orig_argv
         if is_spawned or (parent is not None and parent() is not None):
             self.start()

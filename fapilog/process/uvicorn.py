@@ -1,10 +1,11 @@
-"""Installs the handler of SIGTERM under uvicorn, which handles this signal while it serves.
+"""Installs fapilog's handler of SIGTERM in a process in which uvicorn handles this signal.
 
 uvicorn installs its own handler, often before it imports the application.  When uvicorn
 ends, it restores the previous handler and raises all captured signals again
 (``Server.capture_signals``, since uvicorn 0.29).  If the previous handler is the default
-action, the process then ends without exit hooks.  So this module installs fapilog's handler
-after uvicorn has restored the previous handler, and before uvicorn raises the signals.
+action, the process then ends without running ``atexit`` hooks.  So this module installs
+fapilog's handler after uvicorn has restored the previous handler, and before uvicorn raises the
+signals.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Worker:
         try:
             self._bell.put(None)
         except MemoryError:
-            self.idle = True  # so that the next record calls wake() again
+            self.idle = True  # so that the caller calls wake() again after adding more work
             return False
         return True
 
@@ -124,10 +124,9 @@ class Worker:
             return
 
     def join(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` until the worker's threads have ended.
+        """Wait up to ``seconds`` until the worker's threads, except the caller's, have ended.
 
-        If the caller is one of these threads, wait only for the other threads.  Return True if
-        all of these threads have ended.
+        Return False if some of these threads are still running.
         """
         deadline = monotonic() + seconds
         own = int(self.is_current)
@@ -146,8 +145,8 @@ class Worker:
             native.start_thread(partial(self._run, self._persist), self._name)
         except (RuntimeError, MemoryError) as error:
             self._leave(has_run=False)
-            # From Python 3.12 on, an exiting interpreter refuses to start threads.  This error is
-            # not announced, because shutdown() then delivers the records without a thread.
+            # From Python 3.12 on, an exiting interpreter refuses to start threads.  No message is
+            # written about this error, because shutdown() delivers the records without a thread.
             if "interpreter shutdown" not in str(error):
                 rest = "another thread works" if self.threads else "records wait for shutdown()"
                 announce("thread", f"cannot start a thread for {self._name}: {error}; {rest}")
