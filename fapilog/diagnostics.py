@@ -1,4 +1,4 @@
-"""Writes fapilog's own messages to stderr, at most one line per subject in 30 seconds.
+"""Writes fapilog's own messages to stderr, at most one line per subject every 30 seconds.
 
 A logging library cannot log its own problems, such as lost records, so this module reports them.
 If standard error is a pipe that is full because another process, such as a supervisor, does not
@@ -48,7 +48,7 @@ _thread: Final = threading.local()
 
 
 def announce(subject: str, message: str | Callable[[], str]) -> None:
-    """Write ``fapilog: message`` to stderr, at most once per subject in 30 seconds.
+    """Write ``fapilog: message`` to stderr, at most once per subject every 30 seconds.
 
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
     object without a file descriptor whose ``write`` blocks.  If standard error

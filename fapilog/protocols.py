@@ -73,7 +73,7 @@ class Outcome:
 
     Attributes:
         rejected: the number of records that the backend refused permanently.
-        message: the backend's message, which is written to stderr at most once in 30 seconds.
+        message: the backend's message, which is written to stderr at most once every 30 seconds.
     """
 
     rejected: int = 0
@@ -189,7 +189,7 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
             tenant, without secrets and independent of the credentials.  Records on disk are
             only sent by a sink with the same name and destination as the sink that stored
             them.  Sinks without a destination ("", the default) need different names.
-        credentials: a text that contains every secret that identifies an account at the
+        credentials: a string that contains every secret that identifies an account at the
             destination; "" (the default) if the sink has no such secret.  Records on disk are
             only sent by a sink with the same credentials as the sink that stored them.  Only a
             salted digest of this text is written to disk.

@@ -80,7 +80,7 @@ class LogRecord:
         scope: the logger that emitted the record.
         resource: the entity that produced the record.
         dropped_attributes_count: the number of attributes dropped due to a limit.
-        size: the approximate number of UTF-8 bytes in the record's texts; the
+        size: the approximate number of UTF-8 bytes in the record's strings; the
             pipeline sets it before it passes the record to the sinks.
 
     Not thread-safe: only processors may change a record, one after another.  All sinks get the

@@ -25,7 +25,7 @@ _BY_COPIED_CONTEXT: Final = (
 _NO_LONGER: Final = "fapilog does this by itself"
 
 #: The replacements of attributes that the loggers of other libraries have and fapilog's loggers
-#: lack.  ``fapilog/engine/logger.py`` repeats the names, so that it need not load these texts.
+#: lack.  ``fapilog/engine/logger.py`` repeats the names, so that it need not load these strings.
 LOGGER: Final[Mapping[str, str]] = {
     # names from logging
     "setLevel": _BY_LEVELS,

@@ -65,7 +65,8 @@ class Taken(str):
         return made
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # The pickle contains a plain str, because ``by`` has no meaning in another process.
+        # The pickle contains a plain str, because the attribute ``by`` of this class is
+        # an object of this process.
         return str, (str(self),)
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-# Each row contains search texts, and advice for the user.  If the error message of a sink contains
-# one of the texts, ``fapilog check`` prints the advice.  If several rows match, the first is used.
+# Each row contains strings, and advice for the user.  If the error message of a sink contains one
+# of the strings, ``fapilog check`` prints the advice.  If several rows match, the first is used.
 _NETWORK_FIXES: Final = (
     (("WRONG_VERSION",), "the backend does not use TLS: write http:// instead of https://"),
     (("not known", "lookup"), "check the host name"),

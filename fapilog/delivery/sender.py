@@ -86,7 +86,7 @@ class SendSize:
         self._has_grown = False  # whether the latest change of `most` was an increase
 
     def shrink(self, count: int, seconds: float) -> None:
-        """Lower the limit, because an attempt with ``count`` records got no answer.
+        """Lower the maximum number of records per attempt after an attempt without an answer.
 
         Args:
             count: the number of records in the attempt.
@@ -149,7 +149,7 @@ class Delivery(ABC):
         self.lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
 
     def announce(self, kind: str, message: str) -> None:
-        """Write a message about the sink to stderr, at most once per ``kind`` in 30 seconds."""
+        """Write a message about the sink to stderr, at most once per ``kind`` every 30 seconds."""
         announce(f"{kind} {self.name}", f"{self.name}: {message}")
 
     def announce_lost(self, count: int, why: str) -> None:

@@ -36,7 +36,7 @@ _BRACES: Final = re.compile(r"\{\w*(?:[.\[][^{}]*)?(?:![rsa])?(?::[^{}]*(?:\{\w*
 
 
 class _Formatter(Formatter):
-    """Formats texts as ``str.format`` does, and raises TypeError if an argument is not used."""
+    """Formats strings as ``str.format`` does, and raises TypeError if an argument is not used."""
 
     def check_unused_args(
         self,
@@ -67,7 +67,7 @@ def format_message(
 ) -> Any:
     """Return the formatted message, and store the unformatted text in ``attributes``.
 
-    Formats as :mod:`logging` does.  A text that contains ``{}`` and no ``%s`` is formatted with
+    Formats as :mod:`logging` does.  A string that contains ``{}`` and no ``%s`` is formatted with
     ``str.format`` instead, which gets ``attributes`` as keyword arguments.  If the arguments do
     not fit the text, a message on stderr reports this.  The arguments then replace the
     placeholders in order, and surplus arguments are appended.  If the ``__str__`` of an

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: The approximate memory limit of all ``hold()`` buffers of the process together, in bytes.
 BUDGET: Final = 64 * 1024 * 1024
 
-#: The estimated size of an entry without its texts and values, in bytes: its tuples and its slot
+#: The estimated size of an entry without its strings and values, in bytes: its tuples and its slot
 #: in the buffer.
 _ENTRY_SIZE: Final = 300
 #: The estimated size of a captured exception, in bytes.  Measuring its frames would take too

@@ -2,7 +2,7 @@
 
 The worker thread removes entries from the queue in groups, and prepares the records of a group
 together.  If ``RedactProcessor`` is the only processor, as it is by default, it searches all
-texts of a group in one step.  Most records contain no secret and need no further search.
+strings of a group in one step.  Most records contain no secret and need no further search.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ _TABLE: Final = ("tool", "fapilog")
 _MENTIONED: Final = re.compile(rb"tool[\"'\s]*\.[\"'\s]*fapilog")
 #: The exceptions that are raised if a file cannot be read or is not valid TOML.
 _UNREADABLE: Final = (OSError, ValueError, RecursionError)
-#: The maximum number of options that a message on stderr lists, and of characters in each name.
+#: A message on stderr lists at most this number of options, each with at most this number of
+#: characters.
 _SHOWN: Final = 20
 
 #: OpenTelemetry's environment variables, each with the option that it sets, and True if its value
@@ -135,7 +136,8 @@ class EnvironmentSource:
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
-        # The keys are names in lower case without FAPILOG_, such as "file__path" for "file.path".
+        # The keys are names of variables in lower case, without FAPILOG_: for the option
+        # "file.path", "file__path".
         self._texts = {
             name[len(ENV_PREFIX) :].lower(): text
             for name, text in os.environ.items()

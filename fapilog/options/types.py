@@ -33,7 +33,7 @@ class OptionGroup(BaseModel):
 
 
 def _decoded(value: object) -> object:
-    """Parse a text that is a JSON array or a JSON object.  Return other values unchanged."""
+    """Parse a string that is a JSON array or a JSON object.  Return other values unchanged."""
     if isinstance(value, str) and value.strip()[:1] in {"[", "{"}:
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(value)
@@ -63,8 +63,8 @@ def _pairs(value: object) -> object:
 def _flattened(table: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield the dotted name and the value of each item in nested mappings.
 
-    TOML parses the key ``app.db`` as the key ``db`` in a table ``app``, but in these options,
-    ``app.db`` is a single name.
+    TOML parses the key ``app.db`` as the key ``db`` in a table ``app``, but in
+    fapilog's options, ``app.db`` is a single name.
     """
     for name, value in table.items():
         if isinstance(value, Mapping):

@@ -74,7 +74,7 @@ def from_api(
 
 
 def _corrected(record: api.LogRecord) -> tuple[int, int, int, str, str]:
-    """Return the times, flags and texts of a record, with substitutes for invalid values."""
+    """Return the times, flags and strings of a record, with substitutes for invalid values."""
     observed = _whole(record.observed_timestamp) or time_ns()
     time = _whole(record.timestamp) or observed
     texts = _text(record.severity_text), _text(record.event_name)

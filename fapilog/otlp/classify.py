@@ -147,7 +147,7 @@ def http_error(
         source: the backend's address, which the error's message contains.
         clean: a function that makes the backend's text safe to show in the message.
         retryable: the statuses after which the request may be sent again.
-        refusals: the errors for HTTP 400 responses that contain certain texts.
+        refusals: the errors for HTTP 400 responses that contain certain strings.
     """
     try:
         name = f"HTTP {status} {HTTPStatus(status).phrase}"

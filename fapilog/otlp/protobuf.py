@@ -141,7 +141,7 @@ def as_int64(value: Field) -> int:
 def messages(parts: Iterable[tuple[int, Field]], number: int) -> Iterator[bytes]:
     """Return the values of all fields whose number is ``number``: strings, bytes or messages.
 
-    Iteration raises ValueError if one of these values is a number.
+    Iteration raises ValueError if one of these fields has a numeric type.
     """
     return (as_bytes(value) for found, value in parts if found == number)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-#: The longest time that the signal handler waits for the delivery, in seconds.
+#: The longest time, in seconds, that the signal handler waits until the records are delivered.
 _PATIENCE: Final = 1.0
 _POLL: Final = 0.001
 #: After the delivery, SIGTERM is sent every ``_PAUSE`` seconds until the process ends, up to

@@ -1,7 +1,7 @@
 """Recognises the names of secret fields, such as ``db.password``, but not ``password_policy``.
 
 The rules of :class:`FieldNames` apply to the names of attributes, to the keys of dicts in
-values, and to names in a text such as ``name=value``.
+values, and to names in a string such as ``name=value``.
 """
 
 from __future__ import annotations

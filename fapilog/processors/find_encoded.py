@@ -1,6 +1,6 @@
-"""Finds secrets in texts that are percent-encoded or contain JSON escapes.
+"""Finds secrets in strings that are percent-encoded or contain JSON escapes.
 
-A text with JSON escapes is searched again after the escapes have been decoded.  If this search
+A string with JSON escapes is searched again after the escapes have been decoded.  If this search
 finds a secret, the decoded text, in which the secret is masked, replaces the original text.
 Percent-encoding is decoded only for the search.  If the decoded text contains a secret, the
 encoded value of the query parameter, or the encoded URL, is masked completely.
@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: A text may be percent-encoded several times.  It is decoded at most this number of times.
+#: A string may be percent-encoded several times.  It is decoded at most this number of times.
 _MOST_TIMES: Final = 3
 _percent: Final = re.compile("%[0-9A-Fa-f]{2}").search
 # Matches one parameter of a query string, or a URL up to its query string.

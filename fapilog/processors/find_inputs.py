@@ -52,7 +52,7 @@ _simple: Final = re.compile(
 
 
 def may_hold_input(lowered: str) -> bool:
-    """Whether a text in lower case may contain an error of pydantic that quotes a value."""
+    """Whether a string in lower case may contain an error of pydantic that quotes a value."""
     return _VALUE in lowered
 
 

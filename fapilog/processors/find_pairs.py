@@ -1,4 +1,4 @@
-"""Finds secrets that follow their names in a text: ``password=...``, ``"token": "..."``.
+"""Finds secrets that follow their names in a string: ``password=...``, ``"token": "..."``.
 
 One regular expression finds the names in query strings, JSON, Python reprs, connection strings,
 headers and command lines.  If a name is the name of a secret, this module determines where its
@@ -100,7 +100,7 @@ def may_hold_pair(text: str) -> bool:
 
 
 class Value(NamedTuple):
-    """The position in a text of the value that follows the name of a secret.
+    """The position in a string of the value that follows the name of a secret.
 
     Attributes:
         start, end: the text between these offsets is masked.
@@ -141,7 +141,7 @@ def _is_in_query(match: re.Match[str]) -> bool:
     text, start = match.string, match.start()
     if start:
         return text[start - 1] in "?&"
-    # The name begins the text.  A text without blanks is treated as a query string.
+    # The name begins the text.  A string without blanks is treated as a query string.
     return not any(blank in text for blank in " \t\r\n")
 
 

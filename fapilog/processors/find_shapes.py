@@ -25,8 +25,8 @@ class Rule:
 
     Attributes:
         name: the name of the counter for the values that this rule masks.
-        triggers: texts in lower case.  Every match contains at least one of them, in upper or
-            lower case, so other texts are not searched.
+        triggers: strings in lower case.  Every match contains at least one of them, in upper or
+            lower case, so other strings are not searched.
         pattern: the regular expression.  It has a group ``secret`` if ``locate`` is the
             default.
         locate: the function that returns the start and end of the secret in a match, or None if
@@ -132,7 +132,7 @@ def _path_segment(match: re.Match[str]) -> Span | None:
 
 _MANY_DIGITS: Final = 3
 _LONG_SEGMENT: Final = 16
-#: The part of a URL path before a one-time token contains one of these texts.
+#: The part of a URL path before a one-time token contains one of these strings.
 PATH_WORDS: Final = (
     "reset", "token", "invit", "magic", "verif", "confirm", "activat", "unsubscribe", "otp/",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Searches long texts in pieces, and lets other threads run between two pieces.
+"""Searches long strings in pieces, and lets other threads run between two pieces.
 
 The module ``re`` holds the interpreter lock while it runs, so one search through a long text
 would block every other thread of the application.
@@ -14,7 +14,7 @@ from fapilog.process.give_way import give_way
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The number of characters in a piece of a text.
+#: The number of characters in a piece of a string.
 PIECE: Final = 8192
 #: The number of characters after a piece that a pattern may also read, because a match may begin
 #: in a piece and end after it.

@@ -1,7 +1,7 @@
 """Masks the secrets in a record before any sink receives the record.
 
 Nearly all records contain no secret.  So :meth:`RedactProcessor.glance` first searches the
-texts of many records together, which is fast.  If this search finds a possible secret, the
+strings of many records together, which is fast.  If this search finds a possible secret, the
 records are examined one by one.
 """
 
@@ -67,13 +67,13 @@ _CLOSER_KEYS: Final = _VALUE_KEYS | {_LOCATION}
 
 
 class RedactProcessor:
-    """Masks secrets in all texts of a record.
+    """Masks secrets in all strings of a record.
 
-    The texts are in the body, the attributes, the logger's name, version and schema URL, the
+    The strings are in the body, the attributes, the logger's name, version and schema URL, the
     event name and the severity text.
 
     The values of fields with secret names are masked at any depth, also in lists of pairs, in
-    lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In texts, including
+    lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In strings, including
     exception messages and stack traces, the processor masks credentials in URLs and headers,
     private keys, tokens and API keys, and values after secret names.  Only the secret part of a
     text is masked.  None and booleans are never masked.
@@ -132,7 +132,7 @@ class RedactProcessor:
         """The number of values that have been masked, by the name of the rule that found them.
 
         The names are ``field`` for values that are secret because of the name of their
-        attribute, key or option, ``pair`` for values after a name in a text, ``custom`` for
+        attribute, key or option, ``pair`` for values after a name in a string, ``custom`` for
         matches of the argument ``patterns``, and the names of the rules in
         ``fapilog.processors.find_shapes``, such as ``url``.
         """
@@ -169,8 +169,8 @@ class RedactProcessor:
         """Set the ``size`` of records that contain no secret and exceed no limit.
 
         The value is the size that ``fapilog.values.normalise`` would set.  If the size of a
-        record stays 0, the record must be examined separately.  The texts of all records are
-        searched together, which is fast.  All sizes stay 0 if one of these texts may contain a
+        record stays 0, the record must be examined separately.  The strings of all records are
+        searched together, which is fast.  All sizes stay 0 if one of these strings may contain a
         secret, or if the texts are too long for one search.  Never raises.
 
         :meta private:
@@ -270,7 +270,7 @@ class RedactProcessor:
             record.attributes = self._mapping(record.attributes)
 
     def _is_clear(self, *values: AnyValue) -> bool:
-        """Return whether ``values`` contain no secret.  Searches all their texts together."""
+        """Return whether ``values`` contain no secret.  Searches all their strings together."""
         texts: list[str] = []
         rest: list[Any] = [*values]
         while rest:

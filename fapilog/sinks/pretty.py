@@ -75,8 +75,8 @@ class PrettyFormatter:
             lines must not be broken.
         full_tracebacks: whether to show the frames of installed packages, and to show the
             stack trace of an exception again if it was shown within the last second.
-        directory: a directory.  Stack traces show the paths of files below this directory as
-            relative paths.  None means the working directory.
+        directory: the directory to which the paths in stack traces are relative, if the files are
+            below it.  None means the working directory.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ _OF_A_REQUEST: Final = frozenset(
 
 @dataclass(frozen=True)
 class Summary:
-    """The texts of the line that shows a completed HTTP request or a closed WebSocket.
+    """The strings of the line that shows a completed HTTP request or a closed WebSocket.
 
     Attributes:
         target: the method and the path with its query, such as ``GET /orders/7?page=2``.
@@ -104,7 +104,7 @@ def value_text(name: str, value: Any, more: str = "…") -> str:
 
     A UUID is shortened to eight digits.  A long hexadecimal number is also shortened to eight
     digits if the attribute's name ends with ``id``.  A float is rounded, and a
-    duration gets its unit.  A text is quoted if it is empty or contains characters such as a
+    duration gets its unit.  A string is quoted if it is empty or contains characters such as a
     space or ``=``, so that a reader sees where it ends.
 
     Args:

@@ -90,7 +90,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def width(text: str) -> int:
-    """Return the number of terminal columns of ``text``; East Asian wide characters have two."""
+    """Return the number of terminal columns of ``text``; East Asian wide characters take two."""
     if text.isascii():
         return len(text)
     return sum(map(_columns_of, text))

@@ -203,7 +203,7 @@ class Quarantine:
             again.
         """
         if not self._lock.acquire(timeout=_PAUSE):
-            return []  # another thread is adding a batch, so the directory exists
+            return []  # another thread is adding a batch; the next call finds the loss
         try:
             self._find_lost()
             lost, self._lost = self._lost, Counter()

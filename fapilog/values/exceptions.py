@@ -210,7 +210,7 @@ _frame: Final = re.compile(r'''^[ |]{0,99}  File "''', re.MULTILINE).search
 
 
 def _without_first_lines(tail: str) -> str:
-    """Remove the first two lines of a text whose beginning was cut off.
+    """Remove the first two lines of a string whose beginning was cut off.
 
     These lines may contain half of a secret, or a secret whose name was cut off, which redaction
     would not recognise.  If a line is longer than 4,096 characters, only its first 4,096

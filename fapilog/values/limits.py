@@ -26,7 +26,8 @@ _LEAST: Final = {"depth": 1, "nodes": 1, "record": 4096}
 class Limits:
     """The size limits of one record.
 
-    A value that exceeds a limit is truncated, and a text that begins with ``…`` shows this.
+    A value that exceeds a limit is truncated.  A marker, which is a string that begins with ``…``,
+    stands in the place of the missing items or characters.
 
     Attributes:
         depth: the maximum number of levels of nested containers, 1 to 30.
@@ -34,7 +35,7 @@ class Limits:
             one attribute, including values in nested containers; at least 1.
         text: the maximum number of characters in one string, or bytes in one byte string.
         record: the maximum size of a record, at least 4096.  The size is the number of UTF-8 bytes
-            in the record's texts, plus 8 per value in a container, 16 per attribute, and 64 per
+            in the record's strings, plus 8 per value in a container, 16 per attribute, and 64 per
             record.
         attributes: the maximum number of attributes of a record; further attributes are dropped.
             The default is the default of the OpenTelemetry specification.
@@ -74,7 +75,7 @@ class Limits:
 
     @cached_property
     def shortest(self) -> int:
-        """The lower of the limits for a text in the body and for a text in an attribute."""
+        """The lower of the limits for a string in the body and for a string in an attribute."""
         return min(self.text, self.for_attributes.text)
 
 

@@ -68,7 +68,7 @@ def ordinary_size(
 
     The function does not compare each text with its limit, because no text is larger than the
     record.  Instead, the function raises an exception if the size exceeds ``limits.shortest``, the
-    lowest limit for a text, even if the record needs no change.
+    lowest limit for a string, even if the record needs no change.
 
     Args:
         record: the record.  The size of the fields other than the body and the attributes is not

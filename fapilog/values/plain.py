@@ -31,7 +31,7 @@ class NotPlainError(Exception):
 
 
 def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
-    """Copy a value of plain types without checking its texts and numbers.
+    """Copy a value of plain types without checking its strings and numbers.
 
     :func:`measure` can check the copy.  Runs no code of the application.
 
@@ -68,7 +68,7 @@ def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:
 
 
 def measure(value: object, limits: Limits) -> int:  # noqa: C901, PLR0912 - inline, for speed
-    """Return the number of bytes in all texts of a value, plus 8 per value in a container.
+    """Return the number of bytes in all strings of a value, plus 8 per value in a container.
 
     Raises:
         NotPlainError: the value is not plain, or exceeds a limit.

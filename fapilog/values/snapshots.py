@@ -1,7 +1,7 @@
 """Makes snapshots, which are copies of limited size, on the thread that logs.
 
 A :class:`Walk` copies one body or one attribute value, and limits the number of values and bytes
-in the copy.  A text that begins with ``…`` replaces the text or the items beyond a limit.
+in the copy.  A string that begins with ``…`` replaces the text or the items beyond a limit.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ class Walk:
             count -= 1  # one value is the text that replaces the last items
             if count < 1:
                 return self._text(_missing(found))
-        # Reserve the minimum number of bytes for every item before the first item is copied, so
-        # that a large item cannot use the space of later items.
+        # Reserve one node and the minimum number of bytes for every item before the first item is
+        # copied, so that a large item cannot use the space of later items.
         self._nodes -= min(count + 1, total)
         self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)
         self._path.add(id(value))

@@ -1,4 +1,4 @@
-"""Converts strings, names and unusual numbers to texts of limited length.
+"""Shortens strings and names, and converts unusual numbers to strings.
 
 Every text of a snapshot that is too long is truncated by :func:`fit`, which ends the text with
 ``…`` or with the original length, such as ``…(truncated, 90000 characters)``.
@@ -29,7 +29,7 @@ _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
 
 def utf8_size(text: str) -> int:
-    """Return the number of UTF-8 bytes of a text, which must not contain lone surrogates."""
+    """Return the number of UTF-8 bytes of a string, which must not contain lone surrogates."""
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -79,7 +79,7 @@ def fit(
     return (end(head) + mark)[:limit]
 
 
-#: Truncates a text that has already been redacted, so it is safe to split the last word.
+#: Truncates a string that has already been redacted, so it is safe to split the last word.
 fit_redacted = partial(fit, end=str)
 
 
@@ -121,7 +121,7 @@ _last_words: Final = re.compile(
     r"(?:(?:[ ._/\[-]{1,2}|(?<=[a-z])(?=[A-Z]))[A-Z]{0,20}[a-z]{0,20}){1,4}[0-9]{0,2}[\]]{0,2}\Z"
 ).search
 # Finds a character that is unusual in a name.  A name that contains such a character is treated as
-# a text, which may contain a secret.
+# a string, which may contain a secret.
 _not_in_names: Final = re.compile(r"[^\w ./\[\]-]").search
 
 

@@ -85,7 +85,7 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
                 if MASK in text:
                     masked.setdefault((log.scope.name, path), text)
     terminal.heading("Redacted before it left the process", f"{stats.redacted} values")
-    # The widths of the table's columns.  Longer texts are cut, so that a row fits on one line.
+    # The widths of the table's columns.  Longer strings are cut, so that a row fits on one line.
     fifth, rest = terminal.width // 5, terminal.width // 2 - 6
     terminal.table(
         [

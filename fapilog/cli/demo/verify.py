@@ -22,7 +22,7 @@ _ROUNDING: Final = 1000
 
 
 class Finding(NamedTuple):
-    """The result of one check, and a text that describes the result."""
+    """The result of one check, and a string that describes the result."""
 
     passed: bool
     text: str

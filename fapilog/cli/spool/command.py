@@ -207,7 +207,7 @@ def owner_of(sink: DurableSink[Any]) -> Owner:
 
 
 def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -> set[Path]:
-    """Return the paths whose records were logged with credentials that their sink no longer has.
+    """Return the paths in the spool that were written when their sink had other credentials.
 
     The result is empty if ``directory`` is given or the configuration is invalid.
     """

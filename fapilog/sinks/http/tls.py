@@ -72,7 +72,7 @@ class ClientTLS:
         self._state = None
 
     def _state_of_files(self) -> tuple[object, ...]:
-        """Return a value that changes when a file, or the target of a link to it, is replaced."""
+        """Return a value that changes when a certificate file, or a link's target, changes."""
         options = self._options
         paths = (authorities(options)[0], options.client_certificate, options.client_key)
         return tuple(_state(path) for path in paths if path)

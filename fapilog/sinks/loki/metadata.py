@@ -121,7 +121,7 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
             room = share - len(name)
             entries[name] = fit_redacted(entries[name], len(entries[name]), room)
             sizes[name] = len(name) + utf8_size(entries[name])
-            if sizes[name] > share:  # the name and a text of only "…" do not fit
+            if sizes[name] > share:  # the name and a string of only "…" do not fit
                 del entries[name]
                 left_out += 1
                 continue
@@ -244,8 +244,8 @@ def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) ->
 def _with_care(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
     """Return the same result as :func:`metadata_of` for records that need a slower path.
 
-    These records contain mappings, dropped attributes or attributes that get equal names in Loki,
-    or they may exceed Loki's limits.
+    These records contain mappings or a count of dropped attributes, or two of their attributes get
+    the same name in Loki, or they may exceed Loki's limits.
     """
     own = identity(record.trace_id, record.span_id, record.trace_flags, record.event_name)
     size, count = room.size - _size(own), room.entries - len(own)

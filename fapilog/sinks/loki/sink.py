@@ -66,8 +66,8 @@ class MetadataRefusedError(PermanentError):
     """Loki accepts no structured metadata, and has stored no entry of the request."""
 
 
-#: The texts with which Loki refuses structured metadata.  Loki 2.9 and later versions respond with
-#: the first text, earlier versions with the second text.  Sources:
+#: The messages with which Loki refuses structured metadata.  Loki 2.9 and later versions respond
+#: with the first message, earlier versions with the second message.  Sources:
 #: https://github.com/grafana/loki/blob/v3.7.6/pkg/validation/validate.go and
 #: https://github.com/grafana/loki/blob/v2.8.0/pkg/loghttp/entry.go
 _REFUSALS: Final = (

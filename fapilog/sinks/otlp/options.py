@@ -47,8 +47,8 @@ _DEFAULT_GRPC: Final = "http://localhost:4317"
 _LOGS: Final = "OTEL_EXPORTER_OTLP_LOGS_"
 _GENERAL: Final = "OTEL_EXPORTER_OTLP_"
 _BASE_URL: Final = f"{_GENERAL}ENDPOINT"
-#: An error message contains one of these texts if HTTP was used at a port for gRPC, or gRPC at a
-#: port for HTTP.  The advice ``_PORTS`` is then added to the message.
+#: An error message contains one of these strings if HTTP was used on a gRPC port, or gRPC on an
+#: HTTP port.  The advice ``_PORTS`` is then added to the message.
 _OTHER_PROTOCOL: Final = ("illegal request line", "Failed parsing HTTP/2", "http1.x server")
 _PORTS: Final = "use port 4318 for HTTP and 4317 for gRPC, or change OTEL_EXPORTER_OTLP_PROTOCOL"
 #: The schemes that a gRPC target may have, as in unix:PATH.  Source:

@@ -50,7 +50,7 @@ def make_exclusion(given: Expression | Iterable[Expression] | None) -> Exclusion
     """Return an ``Exclusion`` for the option ``exclude``, or None if no URLs are excluded.
 
     Args:
-        given: a text with expressions that are separated by commas, a compiled expression, or
+        given: a string with expressions that are separated by commas, a compiled expression, or
             an iterable of expressions; None means the environment variables in
             :data:`EXCLUDED_URLS`.
 
@@ -85,7 +85,7 @@ def _is_for_paths(expression: str) -> bool:
 
 
 def _url(scope: Scope) -> str:
-    """Return the URL of a request in the form that OpenTelemetry's instrumentation matches."""
+    """Return a request's URL in the form that OpenTelemetry compares with excluded URLs."""
     host = dict(headers_of(scope)).get(b"host", b"").decode("latin-1")
     if not host:
         name, port = scope.get("server") or ("", None)
