@@ -27,7 +27,8 @@ Guarantees
   again only if an older batch was not acknowledged, or if a power failure damaged the cursor
   file.
 * The batches of one process are first in, first out.  A process alternates between its own
-  batches and the batches of dead processes, starting with the oldest directory.
+  batches and the batches of dead processes, and reads the oldest directory of a
+  dead process first.
 * If a frame is damaged, only the records in this frame are lost, and the process still starts.
   Lost records are counted (:attr:`Spool.corrupt`) and reported on standard error.
 * ``max_bytes`` and ``min_free`` limit the space on disk.  The spool needs memory for at most

@@ -143,7 +143,7 @@ class AdoptedStores:
 
     @property
     def disk(self) -> int:
-        """The bytes of the segment files of dead processes, including files not adopted yet."""
+        """The bytes of the segment files in adopted directories, and in those to adopt later."""
         underway = sum(one.disk for one in list(self._underway))
         return self._state.adopted.disk + self._waiting_disk + underway
 
@@ -173,9 +173,11 @@ class AdoptedStores:
         return not has_place
 
     def _claim(self, path: Path, *, is_wanted: bool) -> None:
-        """Start to adopt the directory ``path`` if its process is dead and its credentials match.
+        """Start to adopt the directory ``path`` if its process is dead.
 
-        If ``is_wanted`` is False, only add the size of the directory to :attr:`disk`.
+        The directory is not adopted if its credentials digest shows that the records were logged
+        with credentials other than the sink's.  If ``is_wanted`` is False, only add the size of
+        the directory to :attr:`disk`.
         """
         directory: ProcessDirectory | None = None
         try:
@@ -242,7 +244,7 @@ class AdoptedStores:
         return bool(self._underway)
 
     def _hand_over(self, adoption: Adoption) -> None:
-        """Add the frames that the newest scan step has found to the directory's store.
+        """Add the frames that the latest scan step has found to the directory's store.
 
         When a segment file is completely scanned, report its damaged frames on standard error.
         The caller holds ``DeliveryState.lock``.

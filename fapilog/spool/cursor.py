@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
 
 class Cursor:
-    """The cursor file of a directory that this process has locked.
+    """The file that records which frames in a locked directory are acknowledged.
 
     The file is created if it is missing.
 

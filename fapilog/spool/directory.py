@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LOCK: Final = "lock"
 FILE: Final = "destination"
-_MARK: Final = "~"  # separates the sink's name, in which a ~ becomes %7E, from the digest
+_MARK: Final = "~"  # separates the sink's name from the digest; a ~ in the name becomes %7E
 _NAME: Final = re.compile(r"(\d{1,20})-(\d{1,10})-[0-9a-f]{8}", re.ASCII)
 _SEGMENT: Final = re.compile(r"(\d{8,20})\.seg", re.ASCII)
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]|^\.", re.ASCII)

@@ -134,8 +134,8 @@ class SegmentFile:
         self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
-        # The range of zeros that holds_zeros() has found: its start, its end, and whether the
-        # search for its end has finished.  Later calls do not read this range again.
+        # The latest range of zeros that holds_zeros() has read: its start, its end, and whether
+        # the zeros end there.  Later calls do not read this range again.
         self._zeros = (0, 0, False)
 
     def size(self) -> int:

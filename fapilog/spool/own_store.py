@@ -47,7 +47,7 @@ class OwnSegment(Segment):
     writer: SyncedFile = field(kw_only=True)
 
     def detach_reader(self) -> SegmentFile | None:
-        """Return the file, open for reading, or None if this is not possible.
+        """Return the file, open for reading, or None if it cannot be opened.
 
         The caller must close the file.  The file can be read even if another program has deleted
         the path.
@@ -174,7 +174,7 @@ class OwnStore(Store):
             writer.write((header,))
         except OSError:
             writer.close()
-            with contextlib.suppress(OSError):  # readers ignore a file without a header
+            with contextlib.suppress(OSError):  # readers ignore the file if it remains
                 path.unlink()
             raise
         start = SEGMENT_HEADER_SIZE

@@ -407,7 +407,7 @@ class QuarantineFile:
             self.remove()
             return
         if found.header is None:
-            return  # a new file would need the name of the wire format, which is unknown
+            return  # cannot rewrite the file: no header names the wire format
         self._copy.unlink(missing_ok=True)  # a killed process may have left this file
         wire_format = found.header.wire_format
         fd = create_file(self._copy, APPEND)

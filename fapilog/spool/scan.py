@@ -123,7 +123,8 @@ def walk_in_steps(
         is_bad = payload is None and (load or not is_framed)
         if is_bad or (last is not None and header.sequence <= last):
             broken = header.offset if broken < 0 else broken
-            # If another header follows the frame, the frame's length is correct: skip the frame.
+            # If another frame header, an incomplete frame or zeros follow, the frame's length is
+            # correct: skip the frame.  Otherwise its header may be false: skip one byte.
             offset = header.end if is_framed else header.offset + 1
             yield None
             continue
@@ -174,7 +175,8 @@ class Scan:
         disk: the disk space that the file occupies, in bytes.
         inode: the file's inode number.
         header: the file's header, or None if it is damaged or was never written.
-        is_readable: whether the file may contain frames after its header.
+        is_readable: whether the file begins with an intact or damaged header, so that frames
+            may follow.  False if the file is too short or contains only zeros.
         problem: the reason why the file must not be used, or "".
         is_newer: whether the file must not be used because a later release wrote it.
         identity: the :func:`fapilog.spool.format.format_id` of the file's wire format, or

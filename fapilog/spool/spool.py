@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from fapilog.spool.options import SpoolOptions
     from fapilog.spool.store import Frame
 
-#: The maximum number of segment files that :attr:`Spool.is_whole` checks.  At the default maximum
-#: size of a file, they contain 8 GiB.
+#: The maximum number of segment files that one access to :attr:`Spool.is_whole` checks.  At the
+#: default file size, these files contain up to 8 GiB.
 _TRUSTED: Final = 1024
 #: :meth:`Spool.check` checks 1/32 as many files in the directory of each dead process as in this
 #: process's directory, because there may be many dead processes.

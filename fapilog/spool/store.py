@@ -442,7 +442,7 @@ class Store:
         self._count_read(frame.segment, frame.amount)
 
     def _finish(self, segment: Segment) -> None:
-        """Close ``segment`` after its last frame, and count its unreadable frames as lost."""
+        """Close ``segment`` after its last frame is read; count its unreadable frames as lost."""
         segment.close_reader()
         lost = replace(segment.unread)
         if lost.frames > 0:
@@ -535,7 +535,7 @@ class Store:
         """Remove ``segment``, whose file was deleted, replaced or truncated, from the store.
 
         Returns:
-            The number of unread frames of the segment, of their records and of their bytes.
+            The number of unread frames, records and bytes that the segment had.
         """
         left = replace(segment.unread)
         self._tally.unread.take(left)
