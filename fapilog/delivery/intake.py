@@ -71,7 +71,7 @@ class Intake:
         self.patience = math.inf
         self._lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
         self._hand: Sequence[LogRecord] = ()
-        self._done = 0  # how many of the stored records (_hand) were processed
+        self._done = 0  # the number of records in _hand that were processed
         self._skipped = 0  # number of records excluded by the route, to be added to the ledger
 
     def meant(self, records: Sequence[LogRecord]) -> Sequence[LogRecord]:

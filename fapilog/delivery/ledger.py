@@ -78,8 +78,9 @@ class SinkLedger:
     Attributes:
         overflow: the records that were dropped before they entered the backlog.
         drops: the records that were dropped later.
-        settled_adopted: the number of records from an earlier process's spool that this process
-            has read from disk.  These records never entered the backlog.
+        settled_adopted: the number of records of dead processes that this process has read from
+            the spool.  ``DeliveryState.settled`` subtracts them, because they never entered the
+            backlog.
         retries: the number of failed attempts after which the records were sent again.
         sends: the number of all attempts.
         durations: a histogram of the durations of attempts, with the upper bounds in
@@ -123,7 +124,8 @@ class Stats:
         accepted: the number of records that were logged at an enabled level, plus ``adopted``.
             The value for one sink does not include the records in ``skipped``.
         delivered: the number of records that the backend accepted.
-        rejected: the number of lost records that the backend refused permanently.
+        rejected: the number of records that the backend refused permanently and that fapilog did
+            not store in quarantine.
         dropped: the number of records that fapilog dropped, for one of the reasons in ``drops``.
         quarantined: the number of records that the backend refused permanently and that fapilog
             stored on disk.

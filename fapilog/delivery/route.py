@@ -112,7 +112,8 @@ class Route:
         """Return whether the sink gets ``record``.
 
         Raises:
-            Exception: the error that a function given as ``where`` raised.
+            Exception: any error that the function ``where`` raises.  ``Intake`` catches the error
+                and sends the record.
         """
         if self._lowest == OFF:
             return False

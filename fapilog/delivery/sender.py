@@ -60,15 +60,15 @@ _MOST: Final = 256
 #: An answer is fast if it takes less than this fraction of the duration of the latest attempt
 #: that got no answer.
 _FAST: Final = 1 / 3
-#: An attempt without an answer is treated as if it had taken at least this many seconds.  It may
-#: have been shorter because the connection broke immediately.
+#: The minimum duration, in seconds, that is assumed for an attempt without an answer.  If the
+#: connection broke immediately, the real duration says nothing about the backend's speed.
 _LEAST: Final = 1.0
 
 
 class SendSize:
     """Limits the number of records per attempt while the backend is slow.
 
-    Without this limit, a batch that always takes longer than the timeout would be sent forever.
+    Without this limit, a batch that takes longer than the timeout would be sent again and again.
     An attempt without an answer halves the limit.  Several fast answers double it.  If an attempt
     gets no answer after an increase, the next increase needs more fast answers, because each
     attempt without an answer takes the full timeout and may cause duplicates in the backend.

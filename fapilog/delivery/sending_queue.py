@@ -152,7 +152,10 @@ class SendingQueue:
         return self.worker.has_thread() and (spooling is None or spooling.worker.has_thread())
 
     def start_end(self) -> None:
-        """Limit the sum of all later waits for space in the backlog to ``block_timeout``."""
+        """Limit the remaining waits for space in the backlog, because a shutdown has begun.
+
+        Together, they may take at most ``block_timeout`` seconds.
+        """
         self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
     def start_close(self, deadline: float) -> None:
@@ -205,7 +208,7 @@ class SendingQueue:
                 set_busy(self._is_due())
                 give_way()
                 send_until_settled(batch, self.state)
-                if batch.parts:  # the deadline has passed; finish_close() spools or drops these
+                if batch.parts:  # the deadline has passed; finish_close() spools or drops the rest
                     return
         finally:
             set_busy(False)  # reset: run_inline() calls _run() on a thread of the application

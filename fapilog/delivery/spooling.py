@@ -52,7 +52,7 @@ class Spooling:
 
     Args:
         state: the state of the sink's delivery.
-        spool: the opened spool of ``state``.
+        spool: the sink's spool, already opened.
         wake: a function that wakes the delivery threads.
 
     Attributes:
@@ -69,7 +69,7 @@ class Spooling:
         self._next: Batch | None = None  # a batch read from disk that take() has not returned yet
         self._always = self.active = state.options.spool_mode == "always"
         self._ending = False
-        self._is_early = False  # whether the thread was started before the first record
+        self._is_early = False  # whether adopt_orphans() started the thread before any record
         self._adopt_at = 0.0
         self._announced = 0  # the number of adopted records that were announced
 
