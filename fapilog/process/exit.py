@@ -113,7 +113,7 @@ def _deliver_and_close() -> None:
 def _begin() -> None:
     """Deliver the accepted records before the ``atexit`` hooks run.
 
-    Python 3.12.0 and 3.12.1 cannot start threads at this time.
+    Python 3.12.0 and 3.12.1 cannot start threads at this time, so _finish() may have to deliver.
     """
     global _spent  # noqa: PLW0603 - _finish() may use the remaining time
     began = monotonic()

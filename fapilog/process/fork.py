@@ -142,9 +142,9 @@ class Section:
         self._threads.discard(native.get_ident())
 
     def wait_until_empty(self, began: float) -> None:
-        """Wait until no other thread is inside the section.
+        """Wait until no other thread is inside the section, or until the time limit.
 
-        The wait ends ``patience`` seconds after the time ``began`` at the latest.
+        The limit is ``patience`` seconds after ``began``, a time read from ``monotonic()``.
         """
         own = {native.get_ident()}  # a signal handler may fork during a call of this thread
         while self._threads - own and monotonic() < began + self.patience:

@@ -47,7 +47,7 @@ class Sigterm:
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # masks of forking threads, by thread id
+        self._masks: dict[int, set[signal.Signals]] = {}  # signal masks of forking threads, by id
         self._watch = Watch(self)
         self._reset()
 
@@ -146,7 +146,7 @@ class Sigterm:
     def _die(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
-        os._exit(128 + signal.SIGTERM)  # PID 1 of a container survives SIGTERM
+        os._exit(128 + signal.SIGTERM)  # if this is PID 1 of a container, SIGTERM has no effect
 
     def before_fork(self) -> None:
         """Block SIGTERM during a fork, until :meth:`after_fork_in_child` has run in the child.
