@@ -121,7 +121,7 @@ class SendSize:
 
 
 class Delivery(ABC):
-    """The base class of the objects through which :func:`send_until_settled` delivers to a sink.
+    """The base class of objects that :func:`send_until_settled` uses to deliver to a sink.
 
     Subclasses define how to wait, what to count, and how to handle refused records.
 

@@ -225,8 +225,8 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
 def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
     """Return the frame header at ``offset``, or None if these bytes are not an intact header.
 
-    The header must not extend beyond the offset ``end``, but the rest of the frame may: the file
-    may have been truncated.
+    The header must not extend beyond the offset ``end``.  The rest of the frame may extend beyond
+    it, because the file may have been truncated.
     """
     if offset + FRAME_HEADER_SIZE > end:
         return None
@@ -290,9 +290,8 @@ def format_id(wire_format: str) -> int:
 def severity_bytes(severities: Sequence[int]) -> bytes:
     """Return the severity numbers as bytes, one byte per record.
 
-    Integers from 0 to 255 are stored unchanged.  But if any value is not such an integer, only
-    OpenTelemetry severity numbers (0 to 24) are stored, and all other values become 0
-    (unspecified).
+    If all values are integers from 0 to 255, they are stored unchanged.  Otherwise, every value
+    that is not an OpenTelemetry severity number (0 to 24) becomes 0 (unspecified).
     """
     try:
         return bytes(severities)

@@ -67,7 +67,7 @@ _MAX_REASON: Final = 1000
 #: processes also add and delete files.
 _MEASURE_EVERY: Final = 1.0
 #: The maximum number of seconds to wait until another process unlocks a file.  A process that
-#: adds a batch to a file unlocks it sooner.
+#: only adds a batch keeps the lock for less time.
 _LOCK_TIME: Final = 2.0
 _PAUSE: Final = 0.01
 

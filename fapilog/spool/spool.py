@@ -352,8 +352,8 @@ class Spool:
     def adopt(self) -> int:
         """Lock and scan the directories of dead processes, so that their batches can be read.
 
-        Blocks until the scan has finished.  When the spool has reached its size limit, the other
-        directories are not adopted; a later call may adopt them.  Never raises.
+        Blocks until the scan has finished.  When the spool has reached its size limit, the
+        remaining directories are not adopted; a later call may adopt them.  Never raises.
 
         Returns:
             The number of records in the adopted directories.

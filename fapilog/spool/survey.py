@@ -1,7 +1,7 @@
 """Reports about the spool's files on disk, for the command ``fapilog spool``.
 
-:func:`survey` only reads files.  The functions that delete or move a directory or a file lock it
-first.
+:func:`survey` only reads files.  Functions that delete or move a process's directory or a file in
+quarantine first acquire its lock.
 """
 
 from __future__ import annotations
