@@ -267,7 +267,7 @@ class Spooling:
         self._state.announce("spool", f"cannot spool, records stay in memory: {describe(error)}")
 
     def _write_the_end(self) -> None:
-        """Write all records that are still to be sent to disk, before the spool is closed.
+        """Write all undelivered records to disk before the spool is closed.
 
         If the backend has already accepted some records of a frame (a batch on disk), a frame
         with the other records replaces it, so that no process sends duplicates.
