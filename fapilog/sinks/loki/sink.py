@@ -260,7 +260,7 @@ class LokiSink(DurableSink["Item"]):
         Not thread-safe.
         """
         if not record.size:
-            record = normal_copy(record)  # the record has not passed through a pipeline
+            record = normal_copy(record)  # no pipeline has normalised the record
         encoder, origin, identity_of = self._encoding
         stream, shared, room = origin(
             record.resource, record.scope, record.severity_number, record.severity_text
