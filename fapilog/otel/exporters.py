@@ -187,7 +187,7 @@ class _Export(Delivery):
     """Delivers the records of one ``export`` call until a deadline or until ``shutdown``.
 
     Attributes:
-        lost: the number of lost records, without the records that the backend rejected from an
+        lost: the number of lost records, not including records that the backend rejected from an
             accepted batch.
         problem: a description of the latest failed attempt.  If records are still undelivered when
             the deadline or ``shutdown`` ends the export, ``problem`` is reported as the reason.

@@ -54,11 +54,11 @@ def detect_resource(
     The arguments override detected attributes.  The function reads the variables
     ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` and
     ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``.  If the last variable is not set, the process and
-    host detectors run.  Blocks for some milliseconds.
+    host detectors run.  Blocks for a few milliseconds.
 
     Args:
-        given: the attributes that override detected attributes, or a complete resource, which is
-            used without any detection.
+        given: the attributes that override detected attributes, or a complete resource, for
+            which no detectors run.
         service_name: the service's name, which overrides a detected name.  ``service.name`` in
             ``given`` overrides this argument.
     """

@@ -77,7 +77,7 @@ _LIMIT: Final = re.compile(
     r"\(\d+ vs\.? (\d+)\)|the limit is: (\d+) bytes|exceeds maximum size (\d+)"
 )
 _TOO_LARGE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE"})
-#: Texts in gRPC's error messages about a connection that was lost during a call.
+#: Matches gRPC's error messages about a connection that was lost during a call.
 _LOST: Final = re.compile(
     "socket closed|connection reset|broken pipe|goaway|keepalive|stream removed|rst_stream"
     "|endpoint closing|connection closed",
@@ -147,7 +147,8 @@ def http_error(
         source: the backend's address, which the error's message contains.
         clean: a function that makes the backend's text safe to show in the message.
         retryable: the statuses after which the request may be sent again.
-        refusals: the errors for HTTP 400 responses that contain certain strings.
+        refusals: pairs of a pattern and an error class.  If the pattern is found in the text of a
+            response with status 400, this error is returned.
     """
     try:
         name = f"HTTP {status} {HTTPStatus(status).phrase}"

@@ -38,9 +38,9 @@ Item: TypeAlias = tuple[Resource, Scope, bytes]
 NOT_NORMAL: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
 
 #: Protobuf parsers refuse a whole request if a message is nested more than 100 levels deep.
-#: An attribute's value is at level 5.  The values in an array are 2 levels deeper than the
-#: array, and the values in a mapping are 3 levels deeper than the mapping.  So an array or a
-#: mapping must not be deeper than level 97.
+#: The request is at level 0, and an attribute's value is at level 5.  The values in an array are
+#: 2 levels deeper than the array, and the values in a mapping are 3 levels deeper than the
+#: mapping.  So an array or a mapping must not be deeper than level 97.
 _VALUE_LEVEL: Final = 5
 _LAST_NESTING_LEVEL: Final = 100 - 3
 

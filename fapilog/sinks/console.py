@@ -209,7 +209,7 @@ class ConsoleSink(Sink[bytes]):
         self._output = OutputStream(None)
 
     def after_fork(self) -> None:
-        """In a forked child, forget the stream, and how much of a batch the parent has written."""
+        """In a forked child, forget the stream and the number of lines that the parent wrote."""
         self.close()
         self._progress.clear()
 

@@ -128,7 +128,8 @@ def wanted_sinks(settings: Settings, given: object = None) -> Sequence[object]:
 def listed(given: object) -> tuple[object, ...]:
     """Return the sinks and names in ``given``, which may also be a single sink or name."""
     # A file object is not a sink, and a later check refuses it.  This function does not iterate
-    # over the file object, because the error must not show the lines of the file.
+    # over the file object, because the lines of the file would be treated as names of sinks, and
+    # an error message would show a line.
     is_one = isinstance(given, str) or hasattr(given, "write")
     return (given,) if is_one or not isinstance(given, Iterable) else tuple(given)
 

@@ -82,9 +82,9 @@ class FileSink(Sink["Item"]):
     which has no advisory locks, only one process may use the file.  If another program
     renames or removes the file, the sink notices this at the next batch, and opens or creates
     the file at ``path``.  Do not use logrotate's option ``copytruncate``: lines written
-    between the copy and the truncation are lost and not counted.  With logrotate's option
-    ``create``, no line is lost.  If a full disk or a crash leaves a line unfinished, the next
-    record begins on a new line.
+    between the copy and the truncation are lost, and the sink cannot count them.  With
+    logrotate's option ``create``, no line is lost.  If a full disk or a crash leaves a line
+    unfinished, the next record begins on a new line.
 
     Args:
         path: the path of the file.  Missing directories are created with mode 0700.  The
@@ -217,8 +217,8 @@ class FileSink(Sink["Item"]):
             self._close_file()
             if not self._otlp:  # in the format "otlp", a retry writes the batch again
                 done, missing = split_written(lines, self._written)
-                # If only a line's newline is missing, a retry need not write the line again,
-                # because the next write begins with the missing newline.
+                # If only the newline of a line was not written, a retry need not write the line
+                # again, because the next write begins with a newline.
                 self._progress.advance(batch, done + (missing == b"\n"))
             if not isinstance(error, OSError):
                 raise
@@ -297,7 +297,7 @@ class FileSink(Sink["Item"]):
         self._size = size
 
     def _rotate(self) -> None:
-        """Rename the file while it is locked, so that no other process rotates it, too."""
+        """Rename the file while it is locked, so that only one process rotates it."""
         if sys.platform == "win32":
             self._close_file()  # Windows does not rename an open file
         try:

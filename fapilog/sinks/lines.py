@@ -27,14 +27,14 @@ _SECOND: Final = 1_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; rfc3339() writes the "Z"
 # Lines omit the resource attributes with these prefixes, except the attributes in ``_KEPT``.
 # The omitted attributes describe the Python runtime and the system, not the origin of the
-# record, and would be half of every line.
+# record, and would make up half of every line.
 _LEFT_OUT: Final = ("telemetry.", "process.", "os.")
 _KEPT: Final = frozenset({"process.pid"})
 _DEL: Final = 0x7F  # an int, because "int in bytes" is four times as fast as "bytes in bytes"
 
-# The characters that JSON does not escape, but that a terminal or an editor may obey: DEL,
-# the C1 controls (U+009B may start a terminal command), the Unicode line separators, and
-# the bidirectional characters, which reorder text on screen.
+# The characters that JSON does not escape, but that a terminal or an editor may interpret as
+# commands: DEL, the C1 controls (U+009B may start a terminal command), the Unicode line
+# separators, and the bidirectional characters, which reorder text on screen.
 _COMMANDS: Final = re.compile(
     rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"
 )
@@ -71,7 +71,7 @@ def json_line(record: LogRecord) -> bytes:
 
 
 def without_commands(line: bytes) -> bytes:
-    r"""Return a line of JSON with ``\u`` escapes for the characters that a terminal may obey."""
+    r"""Return a line of JSON with ``\u`` escapes for characters that could control a terminal."""
     if line.isascii() and _DEL not in line:
         return line
     return _COMMANDS.sub(_json_escape, line)
@@ -112,7 +112,7 @@ def _dumps_snapshot(value: object, default: Callable[[Any], Any]) -> bytes:
 def json_text(value: object) -> str:
     """Return ``value`` as compact JSON text.  Never raises.
 
-    The text may contain characters that a terminal obeys (see :data:`COMMANDS_IN_TEXT`).
+    The text may contain characters that control a terminal (see :data:`COMMANDS_IN_TEXT`).
     """
     try:
         return orjson.dumps(value, base64_text).decode()

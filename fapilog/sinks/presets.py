@@ -236,8 +236,8 @@ PRESETS: Final[Mapping[str, Callable[[LogRecord], Parts]]] = {
     "datadog": _datadog,
     "lambda": _lambda,
 }
-#: An example record.  Every preset converts it to a JSON line with all fields of the preset,
-#: except the fields that come from the resource.
+#: An example record from which _check_names() learns the field names of a preset.  Every preset
+#: converts it to all fields of the preset, except the fields that come from the resource.
 _FULL: Final = LogRecord(
     1,
     1,

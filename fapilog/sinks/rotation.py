@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-_CLOSE_WAIT: Final = 5.0  # maximum seconds that close() waits for the compression
+_CLOSE_WAIT: Final = 5.0  # the maximum time that close() waits for the compression, in seconds
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Retention:
-    """Limits how many rotated files are kept, and for how long.  None means no limit.
+    """Limits the number, age and size of the rotated files that are kept.  None means no limit.
 
     Args:
         count: the number of newest files to keep.

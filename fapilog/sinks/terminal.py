@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: The smallest width in columns: a narrower terminal is treated as if it had this width.
 NARROWEST: Final = 40
-#: The packages with stream classes that show the written text below a notebook's cell.
+#: The packages whose stream classes show written text below a notebook's cell.
 _NOTEBOOKS: Final = frozenset({"ipykernel", "marimo"})
 _WORD: Final = re.compile(r" *[^ ]+| +$")
 

@@ -174,7 +174,7 @@ def resolve(exc_info: object) -> BaseException | None:
 
     Args:
         exc_info: an exception, a ``sys.exc_info()`` tuple, or any other object.
-            An object that is true, or whose ``bool()`` raises, refers to the
+            An object that is truthy, or whose ``bool()`` raises, refers to the
             exception that is being handled.
     """
     if issubclass(type(exc_info), BaseException):

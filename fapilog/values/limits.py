@@ -26,8 +26,8 @@ _LEAST: Final = {"depth": 1, "nodes": 1, "record": 4096}
 class Limits:
     """The size limits of one record.
 
-    A value that exceeds a limit is truncated.  A marker, which is a string that begins with ``…``,
-    stands in the place of the missing items or characters.
+    A value that exceeds a limit is truncated.  A string that begins with ``…`` replaces the
+    missing items or characters.
 
     Attributes:
         depth: the maximum number of levels of nested containers, 1 to 30.
@@ -39,8 +39,8 @@ class Limits:
             record.
         attributes: the maximum number of attributes of a record; further attributes are dropped.
             The default is the default of the OpenTelemetry specification.
-        attribute_text: the maximum number of characters in each text of an attribute's value, if
-            this number is below ``text``; None means that only ``text`` applies.
+        attribute_text: the maximum number of characters in each string of an attribute's value,
+            if this number is below ``text``; None means that only ``text`` applies.
 
     Source: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
 

@@ -66,9 +66,10 @@ def ordinary_size(
 ) -> int:
     """Return the size of a record if its body and attributes need no change.
 
-    The function does not compare each text with its limit, because no text is larger than the
-    record.  Instead, the function raises an exception if the size exceeds ``limits.shortest``, the
-    lowest limit for a string, even if the record needs no change.
+    The function does not compare the length of each string with its limit.  It compares only the
+    size of the record with ``limits.shortest``, the lowest limit for a string, because no string
+    is larger than the record.  So it raises an exception for every record that exceeds this
+    limit, even if the record needs no change.
 
     Args:
         record: the record.  The size of the fields other than the body and the attributes is not
@@ -142,7 +143,7 @@ def header_size(record: LogRecord) -> int:
 
 @lru_cache(maxsize=1024)
 def _header_text_size(severity_text: str, event_name: str, trace_id: str, span_id: str) -> int:
-    """Check the texts and ids of a record; return the number of bytes in the event name."""
+    """Check the strings and ids of a record, and return the event name's size in bytes."""
     if trace_id != _id(trace_id, 32) or span_id != _id(span_id, 16):
         raise NotPlainError
     names_size([severity_text] if severity_text else [])

@@ -180,7 +180,7 @@ def _describe(value: Any) -> str:
     """
     described = str.__str__(repr(value))  # __repr__ may return a subclass of str
     kind: Any = type(value)
-    # Call str() only if the repr ends with a quoted text, because the str() of an object that
+    # Call str() only if the repr ends with a quoted string, because the str() of an object that
     # loads lazily may query a database.
     if kind.__str__ is not object.__str__ and described.rstrip(")>").endswith(("'", '"')):
         with contextlib.suppress(Exception):  # if str() fails, the repr is enough

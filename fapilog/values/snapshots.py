@@ -159,8 +159,9 @@ class Walk:
             count -= 1  # one value is the text that replaces the last items
             if count < 1:
                 return self._text(_missing(found))
-        # Reserve one node and the minimum number of bytes for every item before the first item is
-        # copied, so that a large item cannot use the space of later items.
+        # Before the first item is copied, count every item against the limit on the number of
+        # values, and reserve the minimum number of bytes for it, so that a large item cannot use
+        # the space of later items.
         self._nodes -= min(count + 1, total)
         self._room -= count * _NODE_CHARGE + MARK_CHARGE * (total > 0)
         self._path.add(id(value))

@@ -1,7 +1,7 @@
 """Posts a request within a deadline, and converts a failure to one of fapilog's errors.
 
 This module does not use ``httpx.Client``, because it would log every request at INFO in the
-application's logs, and because httpx takes long to import.
+application's logs, and because httpx is slow to import.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def describe_destination(protocol: str, options: HTTPOptions, *, tenant: str = "
 
 
 def credentials_in(options: HTTPOptions) -> str:
-    """Return the secrets by which a backend may distinguish two accounts, as one string.
+    """Return the credentials that may determine the account on the backend, as one string.
 
     The string contains the path of the client certificate, and all headers and query parameters
     that ``describe_destination`` does not use.  Headers that never identify an account, such as

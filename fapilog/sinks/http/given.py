@@ -1,6 +1,6 @@
 """Sends requests through an httpx transport that the user has passed to a sink.
 
-Importing httpx takes long.  So only this module imports it, and this module is only imported
+Importing httpx is slow.  So only this module imports it, and this module is only imported
 if the user has passed a transport, for which the user's code has already imported httpx.
 """
 

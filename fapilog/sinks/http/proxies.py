@@ -31,7 +31,7 @@ _ENTRY: Final = re.compile(
 class Proxy:
     """An HTTP proxy.
 
-    ``url`` contains no credentials.  ``secrets`` are the texts that messages must mask.
+    ``url`` contains no credentials.  ``secrets`` are the strings that messages must mask.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""Defines an HTTP request and its response without httpx, which takes long to import.
+"""Defines an HTTP request and its response without httpx, which is slow to import.
 
 Importing httpx also imports its command-line program, which imports rich, click and pygments if
 they are installed.  So only :mod:`fapilog.sinks.http.given` imports httpx.

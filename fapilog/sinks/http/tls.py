@@ -43,7 +43,7 @@ class ClientTLS:
         """Reload the files if they have changed.  Return True if they were reloaded.
 
         If the new files cannot be used (for example a new certificate with the old key), the
-        old settings stay in use, and the reason is reported.
+        old settings stay in use, and the reason is reported on stderr.
         """
         # The metadata of the files is read before their contents, so that the next call notices
         # a change during this reload.

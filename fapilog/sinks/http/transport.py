@@ -71,8 +71,8 @@ CONNECT_ERRORS: Final = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcor
 # The connection pools that a forked child inherited from its parent.  They are never freed,
 # because freeing a pool might wait forever for an OpenSSL lock that was locked during the fork.
 _inherited: Final[list[httpcore.ConnectionPool]] = []
-# Empty, or one tuple for the test in _probe() whether this process can resolve host names: the
-# process id, and the queue that receives None when the test ends.
+# _probe() tests whether a forked process can resolve host names.  This list is empty or contains
+# one tuple for this test: the process id, and the queue that receives None when the test ends.
 _probes: Final[list[tuple[int, native.SimpleQueue[None]]]] = []
 
 

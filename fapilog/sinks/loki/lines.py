@@ -43,12 +43,12 @@ _STACKTRACE: Final = "exception.stacktrace"
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # the maximum number of bytes per character in UTF-8
 
-#: The members of a JSON line whose values do not appear under the same names in the metadata.
+#: The fields of a JSON line whose values are not stored under the same names in the metadata.
 _NO_METADATA: Final = frozenset({"body", "scope", "attributes"})
 #: The maximum number of bytes that JSON needs for one escaped character.
 _ESCAPED: Final = 6
-#: The number of bytes for the quotes and separators of 128 name-value pairs.  Loki accepts at most
-#: 128 pairs of metadata per entry.
+#: The number of bytes reserved for the quotes and separators of 128 name-value pairs, because Loki
+#: accepts at most 128 pairs of metadata per entry.
 _QUOTES: Final = 1024
 
 #: Matches a ``name=value`` pair in a logfmt line that this module has written.

@@ -44,7 +44,7 @@ _ALWAYS: Final = (OBSERVED, DROPPED, UID)
 _RESERVE: Final = 160
 #: The names of a record's metadata that do not come from its attributes.
 _OWN: Final = frozenset({"trace_id", "span_id", "flags", "event_name", *_ALWAYS})
-#: The metadata of a record has at most this many bytes per byte of ``LogRecord.size``.
+#: The metadata of a record is at most this many times as large as ``LogRecord.size``.
 _GROWTH: Final = 8
 _MAX_DEPTH: Final = 30
 
@@ -121,7 +121,7 @@ def fit_entries(entries: dict[str, str], size: int, count: int) -> int:
             room = share - len(name)
             entries[name] = fit_redacted(entries[name], len(entries[name]), room)
             sizes[name] = len(name) + utf8_size(entries[name])
-            if sizes[name] > share:  # the name and a string of only "…" do not fit
+            if sizes[name] > share:  # even a value truncated to "…" does not fit
                 del entries[name]
                 left_out += 1
                 continue
@@ -137,7 +137,8 @@ class Room(NamedTuple):
         entries: the maximum number of attributes.
         taken: the names that the attributes must not get, because labels or other metadata of the
             record may have these names.
-        always_taken: the names in ``taken`` that every record uses.
+        always_taken: the names in ``taken`` that every record uses, unlike ``trace_id``, which
+            only some records have.
         left_out: the number of attributes of the resource and the scope that did not fit.
     """
 

@@ -47,8 +47,8 @@ DEFAULT_LABELS: Final = (
     "deployment.environment",
     SEVERITY,
 )
-#: Loki's limits on the number of labels per stream and on the length of a label's name:
-#: https://grafana.com/docs/loki/latest/configure/#limits_config
+#: Loki's limit on the number of labels per stream.  ``MAX_LABEL_NAME`` is its limit on the length
+#: of a label's name.  Source: https://grafana.com/docs/loki/latest/configure/#limits_config
 MAX_LABELS: Final = 15
 MAX_LABEL_NAME: Final = 1024
 

@@ -114,8 +114,8 @@ class LokiSink(DurableSink["Item"]):
             ``"severity"`` (TRACE, DEBUG, INFO, WARN, ERROR or FATAL), and static labels
             such as ``"env=prod"``.  A mapping, such as ``{"env": "prod"}``, adds static
             labels to the default labels.  All other fields become structured metadata.
-        metadata: how all other fields are sent: ``"structured"``, as structured metadata;
-            ``"line"``, in the line of the entry, if Loki accepts no structured metadata;
+        metadata: how the fields that are not labels are sent: ``"structured"``, as structured
+            metadata; ``"line"``, in the line of the entry, if Loki accepts no structured metadata;
             ``"auto"`` (default), as structured metadata until Loki refuses it, then in the
             line.  If ``line="message"``, a line with these fields has the format logfmt.
         timeout: the time limit for one request, in seconds.
@@ -260,7 +260,7 @@ class LokiSink(DurableSink["Item"]):
         Not thread-safe.
         """
         if not record.size:
-            record = normal_copy(record)  # the record has not passed through a pipeline
+            record = normal_copy(record)  # no pipeline has normalised the record
         encoder, origin, identity_of = self._encoding
         stream, shared, room = origin(
             record.resource, record.scope, record.severity_number, record.severity_text

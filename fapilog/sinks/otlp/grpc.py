@@ -105,8 +105,8 @@ class GRPCTransport:
         # The channel that was discarded when the certificates were last renewed.
         self._replaced: grpc.Channel | None = None
         self._connecting = native.Lock()
-        # ClientTLS raises an error immediately if a certificate file is invalid.  Without this
-        # check, every call would fail.
+        # ClientTLS reads the certificate files, so an invalid file raises an error here.
+        # Otherwise, every later call would fail.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:
@@ -165,8 +165,8 @@ class GRPCTransport:
 
     def _learn_limit(self, details: str, size: int) -> None:
         limit = size_limit(details)
-        # Remember the limit only if the error contains this request's size.  Otherwise the limit
-        # is for compressed requests, or belongs to another server.
+        # Remember the limit only if the error contains this request's size.  Otherwise, the server
+        # has compared the limit with the compressed size, or the limit belongs to another server.
         if limit is not None and str(size) in details:
             self._limit = limit, monotonic() + _LIMIT_KEPT
 
