@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
-# Each row contains strings, and advice for the user.  If the error message of a sink contains one
-# of the strings, ``fapilog check`` prints the advice.  If several rows match, the first is used.
+# Each row contains parts of error messages, and advice for the user.  If the error message of a
+# sink contains one of the parts, ``fapilog check`` prints the advice.  If several rows match,
+# ``fapilog check`` uses the first row.
 _NETWORK_FIXES: Final = (
     (("WRONG_VERSION",), "the backend does not use TLS: write http:// instead of https://"),
     (("not known", "lookup"), "check the host name"),
@@ -77,7 +78,7 @@ _LOKI_FIXES: Final = (
 )
 
 # The words that ``fapilog check`` prints before the message of an exception, by exception class.
-# If an exception matches several classes, the first is used.
+# If an exception matches several classes, ``fapilog check`` uses the first class.
 _FAILURES: Final = (
     (PermanentError, "rejected"),
     (AccessDeniedError, "access denied"),

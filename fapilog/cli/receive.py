@@ -27,7 +27,7 @@ _PATIENCE: Final = 10.0
 #: The interval, in seconds, between two checks for new data.
 _TICK: Final = 0.2
 #: The maximum number of buffered records and spans.  If there are more, the oldest traces are
-#: drawn early.
+#: drawn, even if they are not complete.
 _KEEP: Final = 20_000
 
 

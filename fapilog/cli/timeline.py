@@ -104,7 +104,8 @@ class Timeline:
         begin, end = span.span.start_time_unix_nano, span.span.end_time_unix_nano
         service = self._service_width
         room = self._terminal.width - _TIME_WIDTH - self._name_width - _DURATION_WIDTH - service
-        # The bar must stay in its column, even if the clock was set back during the trace.
+        # If the clock was set back during the trace, a span may end before it begins.  Therefore
+        # min() and max() keep the bar in its column.
         scale = (room - 2) / max(self._end - self._begin, 1)
         left = min(max(int((begin - self._begin) * scale), 0), room - 2)
         bar = " " * left + "├" + "─" * min(int((end - begin) * scale), room - 2 - left)

@@ -30,7 +30,7 @@ DATABASE: Final = "postgresql://shop:open-sesame@db.internal/shop"
 log = fapilog.get_async_logger("shop.orders")
 payments = fapilog.get_async_logger("shop.payments")
 accounts = fapilog.get_async_logger("shop.accounts")
-stock = logging.getLogger("shop.stock")  # like a library that does not depend on fapilog
+stock = logging.getLogger("shop.stock")  # simulates a library that does not use fapilog
 tracer = trace.get_tracer("shop")
 
 router = APIRouter()
@@ -117,7 +117,7 @@ async def place_order(order: Order) -> dict[str, int]:
 
 
 async def reserve(order: Order) -> None:
-    """Simulate the reservation of an order's goods, which takes long for some items."""
+    """Simulate the reservation of an order's goods, which takes a long time for some items."""
     with tracer.start_as_current_span("reserve stock"):
         seconds = RESERVING.get(order.item, 0.003)
         await asyncio.sleep(seconds)

@@ -96,7 +96,10 @@ def show_redacted(terminal: Terminal, logs: Sequence[ReceivedLog], stats: Stats)
 
 
 def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the dotted path and the text of each string in ``value``, a string or nested dicts."""
+    """Yield each string in ``value``, with its dotted path, which begins with ``path``.
+
+    ``value`` is a string, or a dict that contains strings and further dicts.
+    """
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _texts(f"{path}.{name}", inner)

@@ -129,7 +129,8 @@ def telemetry(
         resource=Resource.create(SERVICE), sampler=ALWAYS_ON, shutdown_on_exit=False
     )
     exporter = CountingExporter(_span_exporter(protocol))
-    # The queue size of 65,536 is enough for all spans; the SDK would drop spans if it were full.
+    # The queue size of 65,536 is enough for all spans.  If the queue were full, the SDK would drop
+    # spans.
     provider.add_span_processor(BatchSpanProcessor(exporter, 1 << 16, schedule_delay_millis=500))
     trace.set_tracer_provider(provider)
     FastAPIInstrumentor.instrument_app(

@@ -78,7 +78,8 @@ class Resend(Delivery):
     def send_spool(self, report: SinkReport) -> None:
         """Send the spooled records of dead processes.
 
-        Records that were logged in another wire format or with other credentials stay on disk.
+        Records that were stored in a different wire format, or while the sink had different
+        credentials, stay on disk.
 
         Raises:
             BackendAwayError: the backend currently accepts no records.
@@ -113,7 +114,8 @@ class Resend(Delivery):
     def send_quarantine(self, report: SinkReport) -> None:
         """Send the records in the quarantine.
 
-        Records that were logged in another wire format or with other credentials stay on disk.
+        Records that were stored in a different wire format, or while the sink had different
+        credentials, stay on disk.
 
         Raises:
             BackendAwayError: the backend currently accepts no records.
@@ -215,7 +217,7 @@ class Resend(Delivery):
             raise BackendAwayError(describe(error)) from error
 
     def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Count the records of the batch's first part, which was accepted, and remove the part."""
+        """Remove the accepted part, the first of ``batch.parts``, and count its records."""
         self.rejected += outcome.rejected
         self.delivered += len(batch.parts.pop(0)) - outcome.rejected
         if outcome.message:
