@@ -44,8 +44,8 @@ def caller_of(frame: FrameType) -> Caller | None:
 def announce_change(names: Sequence[str], now: Caller | None, before: Caller | None) -> None:
     """Report on stderr that ``now`` changes a configuration that ``before`` made.
 
-    Does nothing if both callers are the same package, if neither caller is an installed package,
-    or if a caller is None.
+    Does nothing if both callers belong to the same package, if neither caller is an installed
+    package, or if a caller is None.
 
     Args:
         names: the names of the arguments of ``configure()`` that change.

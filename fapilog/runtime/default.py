@@ -98,7 +98,7 @@ class DefaultState:
 
     def after_fork_in_parent(self) -> None:
         """Release the lock that :meth:`before_fork` acquired."""
-        with contextlib.suppress(RuntimeError):  # before_fork() timed out without the lock
+        with contextlib.suppress(RuntimeError):  # before_fork() may not have got the lock
             self.lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -445,7 +445,7 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
 
 
 def _console_alone() -> Configuration:
-    """Return the valid options of the environment, with the console as the only sink."""
+    """Return a configuration of all valid options, with the console as the only sink."""
     from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
 
     of_others: dict[str, Any] = {"routes": {}, "overflow": "block", "sink_overflow": None}

@@ -102,14 +102,13 @@ class Runtime:
         detected = resources.detect_resource(check_resource(resource), self.settings.service_name)
         self.resource = self._redact(detected)
         self._process = resources.process_attributes()
-        # Redacted resources and scopes are cached, because an application has few of them.  The
-        # cache compares them by identity.
+        # Redacted resources and scopes are cached, because an application has few of them.
         self._redacted = lru_cache(maxsize=1024)(self._redact)
         queues = make_queues(self.settings, sinks, self.resource)
         self.pipeline = Pipeline(self.settings, queues, chain, self.resource)
         #: The end time of the last flush() that timed out, and the total duration, in seconds, of
-        #: this call and of the timed-out calls just before it.  ``exit_timeout`` subtracts the
-        #: duration.
+        #: this call and of the timed-out calls just before it.  ``exit_timeout`` subtracts this
+        #: duration from the time limit.
         self._gave_up = (-_LONGEST, 0.0)
         self._registry = _registry or LoggerRegistry(lambda _core: None)
         self._registry.attach(self.pipeline, self.settings)
@@ -202,8 +201,9 @@ class Runtime:
     def exit_timeout(self) -> float:
         """The time limit, in seconds, of the shutdown at the exit of the process.
 
-        The duration of a ``flush()`` that has just timed out, for example at the end of an
-        ASGI lifespan, is subtracted, so that a dead backend does not delay the exit twice.
+        The limit is ``settings.shutdown_timeout``.  If a ``flush()`` has just timed out, for
+        example at the end of an ASGI lifespan, its duration is subtracted from the limit, so
+        that a dead backend does not delay the exit twice.
         """
         longest = self.settings.shutdown_timeout
         ended, duration = self._gave_up

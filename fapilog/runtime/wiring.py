@@ -57,14 +57,15 @@ def make_queues(
         )
         raise ConfigurationError(msg)
     directories = _spool_directories(settings, named.values())
-    # The sinks are opened after all checks, because a failed check would leave them open.
+    # make_sinks() opens the sinks.  It is called after all checks, so that no sink stays open if a
+    # check fails.
     make_sinks(settings, named.values(), resource)
     if directories and settings.spool.directory is not None:
         from fapilog.spool import announce_strangers  # noqa: PLC0415 - only with a spool
 
         announce_strangers(_root(settings.spool.directory), directories)
     queues: dict[int, SendingQueue] = {}
-    for name, route, options in reversed(ways):  # the queues of fallback sinks are needed first
+    for name, route, options in reversed(ways):  # create the queues of fallback sinks first
         queues[id(route.sink)] = SendingQueue(
             named[name],
             name=name,
@@ -78,8 +79,8 @@ def make_queues(
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
     """Return one ``Route`` per sink.
 
-    If a sink in ``wanted`` is not inside a ``Route``, its route comes from the setting
-    ``routes``, under the name of the sink.
+    ``wanted`` contains sinks, their names, and routes.  For a sink without a ``Route`` in
+    ``wanted``, the route is created from the setting ``routes``, whose keys are names of sinks.
     """
     given = []
     for one in wanted:
