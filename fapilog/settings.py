@@ -64,8 +64,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 #: An option that a file in the working directory may always set; see HARMLESS.
 Harmless = Annotated[_T, Field(json_schema_extra=HARMLESS)]
-#: The largest number of records in a queue or a batch: the largest signed 32-bit integer, as in
-#: other SDKs.
+#: The largest number of records in a queue or a batch: the largest signed 32-bit integer.
 MOST_RECORDS: Final = (1 << 31) - 1
 
 

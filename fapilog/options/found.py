@@ -87,8 +87,8 @@ def _running_files() -> Iterator[str]:
     compile code under any file name.
     """
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    # With OpenTelemetry's zero-code instrumentation, the main program is not loaded yet, so its
-    # file is the first argument of the interpreter.
+    # With OpenTelemetry's zero-code instrumentation, the main program is not loaded yet.  In the
+    # usual command ``python FILE``, its file is the first argument of the interpreter.
     yield main or next(iter(sys.orig_argv[1:]), "")
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only access to the callers
     seen: set[int] = set()

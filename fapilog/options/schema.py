@@ -136,7 +136,7 @@ def kept(kind: Any, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
 
 
 def _as_table(value: Any) -> Any:
-    """Return a dict of the options that a pydantic object sets, or another value unchanged."""
+    """Return the explicitly set options of a pydantic object as a dict, other values unchanged."""
     if isinstance(value, BaseModel):
         return {name: getattr(value, name) for name in value.model_fields_set}
     return value

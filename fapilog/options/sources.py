@@ -64,9 +64,11 @@ OTEL_VARIABLES: Final[Mapping[str, tuple[str, bool]]] = {
 }
 #: If one of these variables is set and no option names a sink, the sink is ``otlp``.
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-#: The longest duration, in milliseconds.  Longer durations are reduced to it.
+#: The longest duration, in milliseconds, that OpenTelemetry's variables can set.  Longer durations
+#: are reduced to it.
 _LONGEST: Final = 86_400_000
-#: Longer numbers are cut to this many digits, because int() rejects thousands of digits.
+#: A longer number in a variable is cut to this many digits, because int() rejects thousands of
+#: digits.
 _DIGITS: Final = 18
 
 
@@ -145,7 +147,7 @@ class EnvironmentSource:
         }
 
     def __call__(self) -> dict[str, Any]:
-        """Return the options by name: text for an option, and a nested dict for a group."""
+        """Return the options by name: strings for options, and nested dicts for groups."""
         values: dict[str, Any] = {}
         # Sorted, so that FAPILOG_FILE__PATH is read after FAPILOG_FILE and overrides its path.
         for name, text in sorted(self._texts.items()):
@@ -165,27 +167,29 @@ class EnvironmentSource:
         if is_table(kind_at(self._model, option)):
             with contextlib.suppress(ValueError, RecursionError):
                 return json.loads(text)
-        return text  # if this option is a group, pydantic reports that text is not allowed
+        return text  # if ``option`` is a group, pydantic reports the invalid JSON as a wrong value
 
     def origin(self, option: str) -> str:
         """Return the variable that sets ``option``, or the variable that sets its group."""
         return self._split(option)[0]
 
     def place(self, option: str) -> str:
-        """Return the first words of an error message, such as ``FAPILOG_FILE__PATH``.
+        """Return the first words of an error message about ``option``.
 
-        If the variable of a group sets the option, they are ``FAPILOG_FILE: path``.
+        Examples are ``FAPILOG_FILE__PATH`` and, if the variable ``FAPILOG_FILE`` sets all options
+        of the group ``file``, ``FAPILOG_FILE: path``.
         """
         return ": ".join(self._split(option))
 
     def spelling(self, option: str) -> str:
-        """Return the variable of a single option: ``FAPILOG_FILE__PATH`` for ``file.path``."""
+        """Return the variable that sets only ``option``, such as ``FAPILOG_FILE__PATH``."""
         return own_variable(option)
 
     def _split(self, option: str) -> list[str]:
-        """Return a list with the variable that sets ``option``, such as ``FAPILOG_FILE__PATH``.
+        """Return the variable that sets ``option``, in a list: ``["FAPILOG_FILE__PATH"]``.
 
-        If the variable of a group sets the option, the list is ``["FAPILOG_FILE", "path"]``.
+        If the variable sets a whole group, such as ``FAPILOG_FILE``, the list also contains the
+        name of the option in this group: ``["FAPILOG_FILE", "path"]``.
         """
         parts = option.split(".")
         for count in range(len(parts), 0, -1):
@@ -230,13 +234,13 @@ class OTelEnvironmentSource:
         return next((name for name in candidates if os.environ.get(name)), candidates[0])
 
     def place(self, option: str) -> str:
-        """Return the variable that sets ``option``, with its unit if this is milliseconds."""
+        """Return the variable that sets ``option``, and its unit if the unit is milliseconds."""
         variable = self.origin(option)
         milliseconds = OTEL_VARIABLES.get(variable, ("", False))[1]
         return f"{variable}, in milliseconds" if milliseconds else variable
 
     def spelling(self, option: str) -> str:
-        """Return OpenTelemetry's variable for ``option`` or, if none exists, fapilog's."""
+        """Return OpenTelemetry's variable for ``option``, or fapilog's variable if none exists."""
         return next(iter(_variables_of(option)), own_variable(option))
 
 
@@ -312,7 +316,7 @@ class FileSource:
     """Reads options from a TOML file, or from one table in it.
 
     If the user did not name the file, :mod:`fapilog.options.found` decides which options
-    it may set.
+    the file may set.
 
     Args:
         model: the pydantic class that defines the options.
@@ -344,7 +348,7 @@ class FileSource:
         return self._values
 
     def origin(self, option: str) -> str:  # noqa: ARG002 - see Source
-        """Return ``fapilog.toml`` or, with a table, ``[tool.fapilog] in pyproject.toml``."""
+        """Return the path and the table (if any), such as ``[tool.fapilog] in pyproject.toml``."""
         return self._name
 
     def place(self, option: str) -> str:
@@ -467,7 +471,7 @@ def readers(model: type[BaseModel], config: object = None) -> tuple[Callable[[],
 
 
 class Origins:
-    """Finds the source that sets an option, which is the first source that contains it."""
+    """Finds the source that sets an option: the first source that contains the option."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._names = [(source, tuple(_names(source()))) for source in sources]

@@ -80,7 +80,7 @@ def _names_or_pairs(value: object) -> object:
 
 
 def _permissions(value: object) -> object:
-    """Return file permissions as a number.  The text ``"640"`` is octal, as for chmod."""
+    """Return file permissions as a number.  The string ``"640"`` is octal, as for chmod."""
     try:
         number = int(value.strip(), 8) if isinstance(value, str) else value
     except ValueError:
