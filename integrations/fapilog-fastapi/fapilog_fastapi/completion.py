@@ -153,7 +153,7 @@ class Recorder:
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
     ) -> None:
-        """Add the request's outcome, headers, bodies and error to ``attributes``, if any."""
+        """Add the outcome, headers, bodies and error that the request has to ``attributes``."""
         if exchange.outcome:
             attributes["request.outcome"] = exchange.outcome
         if isinstance(exchange.error, DISCONNECTS):

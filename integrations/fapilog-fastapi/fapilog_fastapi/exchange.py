@@ -232,7 +232,7 @@ class Exchange:
 class HTTPExchange(Exchange):
     """The state of an HTTP request.
 
-    The completion record is logged after the response was sent.
+    The completion record is logged after the response has been sent.
     """
 
     def __init__(self, *arguments: Any) -> None:

@@ -183,8 +183,8 @@ class _Served:
         try:
             fapilog.set_level(None, _UNUSED)
         except ConfigurationError as error:
-            # The application reacts to this exception with another failure message, which send()
-            # drops.
+            # When the application catches the exception that is raised below, it sends a second
+            # failure message.  Because of this flag, send() drops that message.
             self._has_failed = True
             await self._send({"type": "lifespan.startup.failed", "message": str(error)})
             raise

@@ -119,7 +119,8 @@ class FapilogMiddleware:
                 except BaseException as error:
                     exchange.fail(error)
                     if isinstance(error, GeneratorExit):
-                        # detach() fails if the coroutine was closed in another contextvars context
+                        # The coroutine was closed, perhaps in another contextvars context, in
+                        # which detach() would fail.  With None, detach() is not called.
                         remote = None
                     raise
                 exchange.finish()

@@ -1,4 +1,4 @@
-"""The options for logging headers and bodies, which the constructor of their class checks."""
+"""The options for logging headers and bodies, in the class ``PayloadLogging``."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class PayloadLogging:
         return self._types.fullmatch(media_type) is not None
 
     def wants_status(self, status: int | None) -> bool:
-        """Return whether bodies are logged for this status, which is None without a response."""
+        """Return whether bodies are logged for a status; None means that there was no response."""
         return status is None or not self._statuses or status in self._statuses
 
 

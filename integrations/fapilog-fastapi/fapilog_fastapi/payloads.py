@@ -143,7 +143,7 @@ class PayloadCapture:
 
     @property
     def held(self) -> int:
-        """The number of stored bytes of the request's and the response's body together."""
+        """The number of bytes that are stored of both bodies, the request's and the response's."""
         return sum(len(body.held) for body in (self._request, self._response) if body)
 
     def receive(self, receive: Receive) -> Receive:

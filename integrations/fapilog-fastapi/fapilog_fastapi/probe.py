@@ -42,8 +42,8 @@ class Probe:
 class RouteProbe:
     """ASGI middleware before the router, which stores the router's scope in the ``Exchange``.
 
-    The router adds the matched route to this scope.  The outermost middleware may have
-    another scope, because the middleware in between may copy the scope.
+    The router adds the matched route to this scope.  The outermost middleware may have a
+    different scope, because the middleware in between may copy the scope.
     """
 
     def __init__(self, app: ASGIApp) -> None:
