@@ -100,7 +100,7 @@ class OwnStore(Store):
         self._active: OwnSegment | None = None  # the segment file to which new frames are written
         self._number = self._sequence = 0
         self._cache: deque[Frame] = deque()  # the newest frames that read() has not returned
-        self._cached = 0  # the estimated memory of the cached frames in bytes
+        self._cached = 0  # the estimated memory, in bytes, that _cache uses
         self._sealed: deque[SyncedFile] = deque()  # complete files that are not synced yet
         self._unsynced: deque[Path] = deque([directory.path.parent])  # paths that need a sync
         self._write_mark()

@@ -308,7 +308,7 @@ class Store:
         self._order: list[int] = []
         self.is_complete = not is_adopted
         self._growing: Segment | None = None  # the segment whose scan has not finished
-        self._grown = Amount()  # the frames of _growing that _grow() has added
+        self._grown = Amount()  # the frames of _growing that _grow() has counted
         self._is_open = True
         self._checked = 0  # missing() checks the segments from this index on
         self._syncing = native.RLock()

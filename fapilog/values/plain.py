@@ -27,7 +27,11 @@ _LEAVES: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 
 class NotPlainError(Exception):
-    """A value contains an object of a type that is not plain, or exceeds the limits."""
+    """A value is too large, or contains an object that is not plain.
+
+    A plain object is None, or a valid bool, int, float, str, bytes, list or dict.  For example, an
+    int of more than 64 bits is not valid.
+    """
 
 
 def copy_plain(value: Any, depth: int, nodes: list[int]) -> Any:

@@ -227,7 +227,10 @@ class HTTPClient:
             self._given.close()
 
     def after_fork(self) -> None:
-        """In a forked child, replace the connections, except a transport that the user passed."""
+        """In a forked child, replace all connections that this client has opened.
+
+        A transport that the user passed to the client is not replaced.
+        """
         for connection in self._connections:
             connection.after_fork()
         # The threads that used these connections exist only in the parent process, so in the

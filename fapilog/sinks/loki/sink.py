@@ -49,7 +49,7 @@ LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
 #: the messages between Loki's components.
 MAX_REQUEST: Final = 3 << 20
 
-#: The maximum number of entries with the same time that the sink stores to detect equal entries.
+#: To detect equal entries with the same time, the sink stores at most this number of entries.
 _MAX_TWINS: Final = 1024
 _NO_CONTENT: Final = 204
 #: Each time the sink has moved the metadata of this many entries into their lines, it pauses, so
