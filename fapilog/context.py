@@ -40,10 +40,10 @@ BOUND: Final[ContextVar[Mapping[str, Any]]] = ContextVar("fapilog_bound", defaul
 def reset_latest(variable: ContextVar[ValueT], tokens: list[Token[ValueT]]) -> None:
     """Undo the latest ``variable.set()`` of the current context whose token is in ``tokens``.
 
-    ``tokens`` may contain tokens of several threads and tasks, because they may share a context
-    manager.  A token can be used only in the context in which it was created.  If ``tokens``
-    contains no token of the current context, nothing is reset.  This happens if the garbage
-    collector closes a generator in another context.
+    ``tokens`` may contain tokens of several threads and tasks that use the same context manager.
+    A token can be used only in the context in which it was created.  If ``tokens`` contains no
+    token of the current context, nothing is reset.  This happens if the garbage collector closes
+    a generator in another context.
     """
     for token in reversed(tokens.copy()):
         try:

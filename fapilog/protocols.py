@@ -37,7 +37,8 @@ class Processor(Protocol):
     A background thread calls the processors in their configured order, for one
     record at a time.  A processor may change the record in place, or return a
     changed copy (``dataclasses.replace``).  If it raises, all values of the record are masked,
-    and fapilog counts the error and writes its message and line to stderr.  Must not block.
+    and fapilog counts the error, and writes the error's message and the line of code that raised
+    it to stderr.  Must not block.
     """
 
     def __call__(self, record: LogRecord, /) -> LogRecord | None:
@@ -180,7 +181,7 @@ class Sink(Protocol[ItemT]):
 
 
 class DurableSink(Sink[ItemT], Protocol[ItemT]):
-    """A sink whose encoded records can wait on disk.
+    """A sink whose encoded records can be stored on disk until they are sent.
 
     Attributes:
         wire_format: the name of the format of :meth:`pack`, such as
@@ -237,6 +238,6 @@ def credentials_of(sink: DurableSink[ItemT]) -> str:
 
 
 def as_durable(sink: Sink[ItemT]) -> DurableSink[ItemT] | None:
-    """Return ``sink`` if its encoded records can wait on disk, else None."""
+    """Return ``sink`` if its encoded records can be stored on disk, else None."""
     durable = all(hasattr(sink, name) for name in ("wire_format", "pack", "unpack"))
     return cast("DurableSink[ItemT]", sink) if durable else None

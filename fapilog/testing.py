@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 #: The largest number of records in a ``CapturedLogs`` object.  Older records are discarded.
 CAPACITY: Final = 100_000
-#: The longest time, in seconds, that a test waits until the logged records are processed.
+#: The longest time, in seconds, that a test waits for the logged records to be processed.
 TIMEOUT: Final = 10.0
 
 _NAME: Final = "captured"
@@ -116,8 +116,9 @@ class CapturedLogs:
 
         A pattern is one of these: a value that equals the record's value, either directly or
         after the conversion that fapilog applies to logged values; a compiled regular
-        expression that matches some text of the value; the type of the value; a function that
-        returns True for the value; or ``...`` for any value of an existing attribute.
+        expression that matches any part of the value, which must be a str; the type of the
+        value; a function that returns True for the value; or ``...`` for any value of an
+        existing attribute.
 
         Args:
             body: the pattern of the body.

@@ -103,7 +103,7 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
     """Convert the event that ``describe`` returns, and pass the record to a runtime.
 
     Does nothing if the severity is disabled for the logger, if the logger is one of fapilog's
-    own loggers, or if the code that calls it is sending telemetry to a backend.  Never raises.
+    own loggers, or if the calling code is sending telemetry to a backend.  Never raises.
     Thread-safe.  Blocks only if ``RecordTarget.offer`` blocks.
 
     Args:
@@ -129,7 +129,7 @@ def take(feed: Feed, name: str, number: int, describe: Callable[[], Event]) -> N
 def stand_in(name: str, number: int, error: Exception, scope: Scope | None = None) -> LogRecord:
     """Return a substitute for a record that cannot be converted, and report the error on stderr.
 
-    Thanks to the substitute, fapilog's statistics count every log call.
+    The substitute is needed so that fapilog's statistics include every log call.
 
     Args:
         name: the logger's name.

@@ -38,8 +38,8 @@ def no_target() -> RecordTarget | None:
     return None
 
 
-#: The function that returns the default runtime, or None to drop the record.  Bridges call it
-#: for each record.  The package ``fapilog.runtime`` replaces it.
+#: The function that returns the default runtime, or None if the record must be dropped.  Bridges
+#: call it for each record.  The package ``fapilog.runtime`` replaces it.
 default_target: Callable[[], RecordTarget | None] = no_target
 
 
@@ -59,7 +59,7 @@ class Taken(str):
     by: tuple[RecordTarget, ...]
 
     def __new__(cls, name: str, by: tuple[RecordTarget, ...]) -> Self:
-        """Return a copy of ``name`` that also stores the targets ``by``."""
+        """Return a copy of ``name`` that stores ``by`` as an attribute."""
         made = super().__new__(cls, name)
         made.by = by
         return made
@@ -97,13 +97,13 @@ PASSING: Final = Passing()
 
 
 class Feed:
-    """Finds the object that gets a record of another logging library.  Thread-safe.
+    """Finds the target of a record: the object to which a bridge passes the record.
 
-    This object is called the target.  It is a ``RecordTarget``, usually a ``Runtime``.
+    The target is a ``RecordTarget``, usually a ``Runtime``.  Thread-safe.
 
     Args:
         getter: the function that returns the target of a record, or returns None
-            to drop the record; by default :data:`default_target`.
+            if the record must be dropped; by default :data:`default_target`.
     """
 
     __slots__ = ("_fed", "_getter", "_given", "_marks")
@@ -130,8 +130,8 @@ class Feed:
     def __reduce__(self) -> tuple[type[Feed], tuple[()]]:
         from pickle import PicklingError  # noqa: PLC0415 - already loaded: it calls this method
 
-        # Python can pickle a module-level function, but the function may return a different
-        # runtime in the process that loads the pickle, so a feed with a function is refused.
+        # A feed whose ``getter`` is not the default cannot be pickled.  Even if Python can pickle
+        # this function, it may return a different runtime in the process that loads the pickle.
         if self._given not in (None, default_target):
             msg = (
                 "cannot pickle a bridge to a separate Runtime, which another process does not "
@@ -161,8 +161,8 @@ class Feed:
     def has(self, name: str) -> bool:
         """Return whether ``name`` is a ``Taken`` object that lists this feed's target.
 
-        If the result is True, a bridge has already passed the record that has this name object
-        to the target, so the record must not be passed a second time.
+        ``name`` is the name in a :mod:`logging` record.  If the result is True, a bridge has
+        already passed the record to the target, and must not pass it again.
         """
         if type(name) is not Taken:
             return False
@@ -188,10 +188,17 @@ def is_suppressed() -> bool:
 def is_passing(target: RecordTarget, name: str, timestamp: int | None) -> bool:
     """Return whether an OpenTelemetry record is a copy of a record that ``target`` already has.
 
-    An OpenTelemetry handler may have made the copy from a :mod:`logging` record.  The SDK
-    caches loggers by name, so the copy does not contain the :class:`Taken` object.  Therefore
-    this function compares ``name`` and ``timestamp``, the data of the copy, with the
-    :mod:`logging` record that handlers are receiving on this thread.
+    If an OpenTelemetry handler has converted a :mod:`logging` record, a bridge may already have
+    passed the original record to ``target``.  Therefore this function compares ``name`` and
+    ``timestamp``, which come from the OpenTelemetry record, with the :mod:`logging` record that
+    the loggers' handlers are receiving on this thread.
+
+    Args:
+        target: the object that may already have the original record.
+        name: the name of the OpenTelemetry record's logger.  It may be an ordinary str even if
+            the original record's name is a :class:`Taken` object, because OpenTelemetry's SDK
+            caches loggers by name.
+        timestamp: the time of the OpenTelemetry record, in nanoseconds since the epoch, or None.
     """
     record = PASSING.taken
     if record is None or record.name != name:
@@ -228,4 +235,4 @@ def attributes_of(fields: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=4096)
 def scope_of(name: str) -> Scope:
     """Return the instrumentation scope that all loggers with this name share."""
-    return Scope(str(name))  # str(), because a Taken object would keep a runtime alive
+    return Scope(str(name))  # str(), because a cached Taken object would keep a runtime alive

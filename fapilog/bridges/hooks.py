@@ -111,7 +111,7 @@ def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Ho
     def hook(*args: Any, **kwargs: Any) -> None:  # pragma: no cover - see disguised()
         passing = feeds.PASSING
         report = describe(*args, **kwargs) if _patches[name].active else None
-        # If a different hook of fapilog calls this hook, it may have logged the same object.
+        # Another hook of fapilog may have logged the same object before it called this hook.
         if report is None or (report[0] is not None and passing.reported is report[0]):
             found(*args, **kwargs)
             return
@@ -134,7 +134,7 @@ def _warning(  # noqa: PLR0917 - Python's signature
     file: Any = None,
     line: str | None = None,  # noqa: ARG001 - Python's signature
 ) -> _Report | None:
-    if file is not None:  # the warning must only be written to this file
+    if file is not None:  # the caller wants the warning in this file only
         return None
     attributes = {
         "warning.category": category.__name__,

@@ -68,8 +68,8 @@ def disguised(wrapper: Callable[..., Any], place: type | ModuleType) -> Callable
 
     To find the caller of a log call, libraries skip their own stack frames, which they
     recognise by the file (logging, loguru's InterceptHandler) or by the module (structlog,
-    warnings).  Thanks to the copy, they also skip the wrapper's frame.  ``wrapper`` must not
-    have default arguments, because they are not copied.
+    warnings).  They skip the frame of the copy in the same way.  ``wrapper`` must not have
+    default arguments, because they are not copied.
     """
     name = place.__module__ if isinstance(place, type) else place.__name__
     file = getattr(sys.modules.get(name), "__file__", None)

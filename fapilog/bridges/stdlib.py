@@ -86,9 +86,9 @@ class Handler(logging.Handler):
         thread_attributes: whether to add ``thread.id`` and ``thread.name``.
     """
 
-    #: The number of ``Handler`` objects that have been created, except by ``install()`` for the
-    #: root logger.  While it is 0, fapilog need not search a logger's handlers for such an
-    #: object.  Not public.
+    #: The number of ``Handler`` objects that have been created, without those that ``install()``
+    #: creates for the root logger.  While it is 0, fapilog need not search a logger's handlers
+    #: for such an object.  Not public.
     placed: ClassVar[int] = 0
 
     def __init__(
@@ -109,7 +109,7 @@ class Handler(logging.Handler):
         return self
 
     def __deepcopy__(self, _memo: object) -> Handler:
-        return self  # a copy would skip every record that this handler has logged
+        return self  # a copy would skip every record that this handler has passed on
 
     def __reduce__(self) -> tuple[Callable[..., Handler], tuple[object, ...]]:
         state = {name: value for name, value in vars(self).items() if name != "lock"}
@@ -224,7 +224,7 @@ class Handler(logging.Handler):
 
     def _attributes(self, record: logging.LogRecord) -> dict[str, Any]:
         fields = vars(record)
-        # A record with as many attributes as a plain record has no values from ``extra``.
+        # If the record has only as many attributes as ``_PLAIN``, ``extra`` has not added any.
         attributes = (
             {name: fields[name] for name in filterfalse(_NOT_EXTRA.__contains__, fields)}
             if len(fields) != len(_PLAIN)
@@ -370,11 +370,12 @@ class _Everywhere(Patch):
 
 
 def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
-    """Pass the record to each application ``Handler`` that has the runtime of ``instead_of``.
+    """Pass the record to the application's handlers that have the runtime of ``instead_of``.
 
-    ``instead_of`` is the ``Handler`` that :func:`install` made.  The application's handlers get
-    the record first, because they may have options such as ``code_attributes``.  If one of these
-    handlers passes the record to the runtime, ``instead_of`` skips the record.
+    ``instead_of`` is the ``Handler`` that :func:`install` made.  ``Handler`` objects that the
+    application has added to its loggers get the record first, because they may have options such
+    as ``code_attributes``.  If one of them passes the record to the runtime, ``instead_of``
+    skips the record.
     """
     target = instead_of.feed.target()
     place: logging.Logger | None = logger
@@ -463,9 +464,9 @@ def uninstall_all() -> None:
 
 
 def installed() -> dict[logging.Logger, int | None]:
-    """Return a dict of the loggers with which :func:`install` was called, and their levels.
+    """Return a dict whose keys are the loggers for which :func:`install` was called.
 
-    The level is the argument of ``install``, which may be None.
+    The values are the levels that were passed to ``install``, which may be None.
     """
     with _lock:
         return {logger: made.wanted for logger, made in _installations.items()}
@@ -474,7 +475,7 @@ def installed() -> dict[logging.Logger, int | None]:
 def follow_levels() -> None:
     """Adjust loggers of :mod:`logging` after the levels of a runtime have changed.
 
-    Adjusts only the loggers with which :func:`install` was called.
+    Adjusts only the loggers for which :func:`install` was called.
     """
     with _lock:
         for logger, made in list(_installations.items()):

@@ -1,6 +1,6 @@
-"""Provides public import paths of earlier versions of fapilog.
+"""Preserves an import path of earlier versions of fapilog: ``fapilog.core.observability``.
 
-``observability`` contains the settings and the collector for Prometheus metrics.
+That module contains the settings and the collector for Prometheus metrics.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 def _fill(text: str, args: tuple[Any, ...]) -> str:
     """Replace the placeholders of ``text`` in order, and append the remaining arguments.
 
-    Each argument replaces its placeholder, because the redactor recognises the secret in
+    Only the surplus arguments are appended, because the redactor recognises the secret in
     ``password=%s`` only if the value directly follows the name.
     """
     waiting = [_text_of(arg) for arg in reversed(args)]

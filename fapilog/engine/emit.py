@@ -70,7 +70,10 @@ class LoggerCore:
         self.detach()
 
     def detach(self) -> None:
-        """Detach from the pipeline, so that the next log call calls ``unattached`` again."""
+        """Detach from the pipeline.
+
+        The next log call then calls the function ``unattached``, which may attach a pipeline.
+        """
         self.threshold = self.level = TRACE
         self._pipeline: Pipeline | None = None
         self._queue: Any = ()
@@ -111,7 +114,7 @@ class LoggerCore:
         return pipeline is None or (bool(pipeline.sending_queues()) and not pipeline.closed)
 
     def takes(self, number: int) -> bool:
-        """Whether a log call with this severity number is logged or buffered, and not ignored."""
+        """Whether a log call with this severity would be logged, or buffered by ``hold()``."""
         return number >= self.threshold and (number >= self.level or taker(number) is not None)
 
     def emit(  # noqa: C901, PLR0912, PLR0917 - one function, arguments by position: for speed
@@ -248,7 +251,7 @@ class LoggerCore:
                 return  # a record that is buffered or ignored needs no space in the queue
         pipeline = self._pipeline
         if pipeline is not None:
-            self._worker.wake()  # the worker may be sleeping to collect more entries
+            self._worker.wake()  # the worker may be waiting for more entries
         delay, deadline = 0.001, monotonic() + (pipeline.patience if pipeline else 0.0)
         while (pipeline := self._pipeline) and not pipeline.closed:
             if pipeline.has_room(number):

@@ -2,7 +2,7 @@
 
 An entry represents one log call.  The pipeline's statistics include an entry only after it has
 left the buffer.  All buffers share the lock ``budget.lock``.  The caller of a private method
-must have acquired this lock, unless the docstring of the method says otherwise.
+must hold this lock, unless the docstring of the method says otherwise.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Budget:
     """The memory that all ``hold()`` buffers of the process use, and the lock that they share.
 
     The lock is re-entrant, because a finaliser or a signal handler may log, or end a ``hold()``
-    block, in a thread that has already acquired the lock.
+    block, in a thread that already holds the lock.
     """
 
     def __init__(self) -> None:
@@ -229,7 +229,7 @@ class Buffer:
     def _send(self, entries: list[_Held]) -> None:
         """Put entries into the queues of their pipelines, and drop expired entries.
 
-        The caller must not have acquired ``budget.lock``, because this method may block.
+        The caller must not hold ``budget.lock``, because this method may block.
         """
         now = monotonic()
         _drop([held for held in entries if held.since < now - self._seconds], "hold_full")

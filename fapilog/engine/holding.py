@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 #: The buffer of a ``hold()`` block, and the node of the enclosing ``hold()`` block or None.
 _Node: TypeAlias = "tuple[Buffer, _Node | None]"
 
-#: The lowest ``level`` of all ``hold`` objects that this process has created; OFF before the
-#: first.
+#: The lowest ``level`` of all ``hold`` objects that this process has created; OFF if it has not
+#: created any.
 floor: int = OFF
 _ONE_OR_MORE: Final = whole(1)
 _followers: list[Callable[[], object]] = []
@@ -141,8 +141,8 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         return True
 
     def __enter__(self) -> Self:
-        # Several threads and tasks may enter this object; its block ends when the last of them
-        # leaves.
+        # Several threads and tasks may use this object in a ``with`` statement at the same time.
+        # The block ends when the last of them leaves the statement.
         with budget.lock:
             if not self._depth or self._buffer is None:
                 self._buffer = Buffer(*self._options)
@@ -158,8 +158,8 @@ class hold:  # noqa: N801 - used like a function: with hold(...)
         reset_latest(_BLOCK, self._tokens)
         with budget.lock:
             self._depth -= 1
-            # Reading the buffer needs the lock, because another thread may enter and replace the
-            # buffer.
+            # The lock is needed to read ``_buffer``, because another thread may start a new block
+            # and replace the buffer.
             ended = None if self._depth else self._buffer
             if ended is not None:
                 self._tokens.clear()

@@ -104,7 +104,7 @@ class Pipeline:
         self.processing.errors = 0
         # This lock protects the counters, and each step that moves entries from the queue to the
         # worker or from the worker to the sinks.  It is re-entrant, because a finaliser or a
-        # signal handler may log in a thread that has already acquired the lock.
+        # signal handler may log in a thread that already holds the lock.
         self._counting = native.RLock()
         self._taken = 0  # number of entries that the worker has removed from the queue
         self._handed = 0  # number of entries whose records reached the sinks or were dropped
@@ -136,7 +136,7 @@ class Pipeline:
             return False
         if deadline is None:
             deadline = monotonic() + self.patience
-        self.worker.wake()  # the worker may be sleeping to collect more entries
+        self.worker.wake()  # the worker may be waiting for more entries
         while not self.has_room(severity_number):
             if self.closed or monotonic() >= deadline:
                 return False

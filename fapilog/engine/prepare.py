@@ -146,7 +146,7 @@ def _announce_discarded(record: LogRecord, before: object) -> None:
 def _header_size(record: LogRecord) -> int:
     """Return the number of bytes of text in ``record`` outside its body and its attributes.
 
-    Returns -1 if a field is invalid, so that ``normalise()`` must correct the record.
+    Returns -1 if a field is invalid; ``normalise()`` must then correct the record.
     """
     record.size = 0
     try:

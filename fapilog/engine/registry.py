@@ -119,7 +119,7 @@ class LoggerRegistry:
                 self._attach(core)
 
     def detach(self) -> None:
-        """Detach all loggers from the pipeline; their next log call calls ``unattached``."""
+        """Detach all loggers from the pipeline; the next log calls call ``unattached``."""
         with self._lock:
             self._pipeline = self._settings = None
             for core in list(self._cores.values()):

@@ -1,6 +1,6 @@
 """Finds secrets in the validation errors of pydantic and FastAPI, which quote wrong inputs.
 
-In these errors, the name of a field does not directly precede its value: the name is in the
+In these errors, the name of a field does not directly precede its value: the name is on the
 preceding line, or in the list ``loc`` of the error.  In addition, pydantic replaces the middle
 of a long input with "...", so the error may contain a secret but not the name of the secret.
 """

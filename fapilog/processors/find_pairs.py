@@ -62,7 +62,7 @@ quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|[
 # Matches the line ends between a name and its value, which may be escaped as \n.
 _break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
 _member_below: Final = re.compile(rf"""{_break}(?=[bBrRuUfF]{{0,2}}\\*["']|[\[({{\d-])""")
-# Matches the line end after a name whose value is in the next line, as in YAML.  The next line
+# Matches the line end after a name whose value is on the next line, as in YAML.  The next line
 # must be indented, and must not begin with another name that is followed by ":" or "=".
 _word_below: Final = re.compile(
     r"\r?\n[ \t]{1,99}(?=[^\s\[({#|>-])(?![^\s:=]{1,99}[ \t]?[:=](?:\s|\Z))"
@@ -141,7 +141,8 @@ def _is_in_query(match: re.Match[str]) -> bool:
     text, start = match.string, match.start()
     if start:
         return text[start - 1] in "?&"
-    # The name begins the text.  A string without blanks is treated as a query string.
+    # The text starts with the name, so no "?" or "&" can precede it.  If the text contains no
+    # spaces or line ends, it is treated as a query string.
     return not any(blank in text for blank in " \t\r\n")
 
 
@@ -169,7 +170,7 @@ def _value(text: str, match: re.Match[str]) -> Value:
 
 
 def _start(text: str, match: re.Match[str]) -> int:
-    """Return the offset where a value starts, which may be in the line below its name."""
+    """Return the offset where a value starts, which may be on the line below its name."""
     start = match.end()
     if text[start : start + 1] not in _LINE_ENDS or not (match["colon"] or match["comma"]):
         return start
@@ -195,8 +196,8 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
         before = found
         while text[before - 1] == "\\":
             before -= 1
-        # For JSON inside a JSON string, each level of nesting doubles the backslashes and puts
-        # one more backslash before each quote.
+        # Each time that JSON is put into a JSON string, the number of backslashes before a quote
+        # is doubled, and one more is added.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
             # A ``repr`` of JSON doubles the backslashes before a quote inside a string, so this
             # quote may look like the closing quote.  It is not, if a letter or digit follows it.
@@ -236,7 +237,7 @@ def _end_unquoted(text: str, start: int) -> int:
     brackets = _brackets.match(text, start)
     least = brackets.end() if brackets else start
     if brackets and text[least - 1] not in _CLOSING:
-        # A value that begins with a bracket may continue in later lines.
+        # A value that begins with a bracket may continue on later lines.
         end = _end_of_member(text, start)
         least = end if text[end - 1 : end] in _CLOSING else least
     rest = _unquoted.match(text, least)

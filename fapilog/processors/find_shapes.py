@@ -1,8 +1,8 @@
 """Finds secrets that have a certain shape, such as API keys, in any text.
 
 Each ``Rule`` finds secrets of one shape, and only the secret part of a match is masked.  The
-time of every pattern is linear in the length of the text, so that no text can block the worker
-thread for long.
+time that a search takes is linear in the length of the text, so that no text can block the
+worker thread for long.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _path_segment(match: re.Match[str]) -> Span | None:
 
 _MANY_DIGITS: Final = 3
 _LONG_SEGMENT: Final = 16
-#: The part of a URL path before a one-time token contains one of these strings.
+#: If a URL path contains a one-time token, one of these strings precedes the token.
 PATH_WORDS: Final = (
     "reset", "token", "invit", "magic", "verif", "confirm", "activat", "unsubscribe", "otp/",
 )  # fmt: skip

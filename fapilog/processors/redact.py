@@ -44,8 +44,8 @@ MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 #: The limits with which ``_plain`` checks a value, so large that no value exceeds them.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
-#: The maximum total size, in bytes, of the texts that are searched together.  The limit is needed
-#: because a search blocks all other threads.
+#: The maximum total size, in bytes, of the strings that are searched together.  The limit is
+#: needed because a search blocks all other threads.
 _MOST_TOGETHER: Final = 1 << 19
 _MAX_NAMES: Final = 4096
 _MAX_NAME: Final = 128
@@ -76,7 +76,7 @@ class RedactProcessor:
     lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In strings, including
     exception messages and stack traces, the processor masks credentials in URLs and headers,
     private keys, tokens and API keys, and values after secret names.  Only the secret part of a
-    text is masked.  None and booleans are never masked.
+    string is masked.  None and booleans are never masked.
 
     Does not block.  If it raises, which only a defect of fapilog can cause, the pipeline masks
     the whole record.  Only one worker thread may call it; any thread may read ``redacted`` and
@@ -87,8 +87,8 @@ class RedactProcessor:
             they replace :data:`~fapilog.processors.field_names.DEFAULT_FIELDS`.
         extra_fields: the names of secret fields in addition to ``fields``.
         patterns: regular expressions that match further secrets.  If a pattern has a group
-            named ``secret``, only the group is masked, otherwise the whole match.  Each pattern
-            costs a search through every text.  In a long text, a pattern reads at least 512
+            named ``secret``, only the group is masked, otherwise the whole match.  Every
+            string is searched for each pattern.  In a long string, a pattern reads at least 512
             characters from the start of a match; a match that may be longer is masked up to the
             next space or line end.
         allow: the names of fields that are not masked because of their names; their values are
@@ -171,7 +171,7 @@ class RedactProcessor:
         The value is the size that ``fapilog.values.normalise`` would set.  If the size of a
         record stays 0, the record must be examined separately.  The strings of all records are
         searched together, which is fast.  All sizes stay 0 if one of these strings may contain a
-        secret, or if the texts are too long for one search.  Never raises.
+        secret, or if the strings are too long for one search.  Never raises.
 
         :meta private:
 
@@ -257,7 +257,7 @@ class RedactProcessor:
         return text if self._is_clear_name(text) else self._text(text)
 
     def _mask_scope(self, scope: Scope) -> Scope:
-        """Return ``scope``, or a masked copy if the texts of ``scope`` contain a secret."""
+        """Return ``scope``, or a masked copy if its name, version or URL has a secret."""
         texts = [scope.name, scope.version, scope.schema_url]
         name, version, url = masked = [self._name(text) for text in texts]
         return scope if masked == texts else Scope(name, version, url, scope.attributes)
@@ -442,7 +442,7 @@ def mask_record(record: LogRecord, reason: str) -> None:
 
 
 def _hidden(value: Any, masked: Any) -> Iterator[str]:
-    """Yield each text in ``value`` that contains a secret, and the words that were masked in it.
+    """Yield each string in ``value`` that contains a secret, and the words masked in it.
 
     ``masked`` is the copy of ``value`` in which the secrets are masked.
     """
@@ -457,7 +457,7 @@ def _hidden(value: Any, masked: Any) -> Iterator[str]:
     elif value != masked:
         text = value.decode("latin-1") if kind is bytes else str(value)
         yield text
-        yield repr(text)[1:-1]  # an error message may quote the repr() of the text
+        yield repr(text)[1:-1]  # an error message may quote the repr() of the string
         if isinstance(masked, str):
             yield from set(_words(text)) - set(_words(masked))
 

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 #: A repeat is called wide if it can match more than 64 times.  At most 64 possible numbers of
 #: repetitions are counted for each repeat.
 _WIDE: Final = 64
-#: The maximum number of ways in which a pattern may match the same text.  If
-#: each of two adjacent repeats has ``_WIDE`` possible lengths, they have this number of ways.
+#: The maximum number of ways in which a pattern may match the same text.  Two
+#: adjacent repeats, each with ``_WIDE`` possible lengths, have this number of ways.
 _MOST_WAYS: Final = _WIDE * _WIDE
-#: The characters with which the check tests a pattern: all of ASCII, and examples of other
+#: The characters with which ``_Check`` tests a pattern: all of ASCII, and examples of other
 #: letters, spaces and digits.
 _SAMPLE: Final = frozenset(map(chr, range(128))) | {"é", "Ä", "中", "\N{NO-BREAK SPACE}", "²"}
 _REPEATS: Final = {op.MAX_REPEAT, op.MIN_REPEAT}
@@ -91,8 +91,8 @@ class _Check:
 
     def __init__(self, tree: Any) -> None:
         self._state = tree.state
-        # The check also tests the characters in the pattern; the repr of the parsed pattern
-        # contains their codes.
+        # The pattern is tested with the characters in ``_SAMPLE``, and with all characters that
+        # occur in the pattern.  The repr of the parsed pattern contains their codes.
         codes = map(int, re.findall(r"\d+", repr(tree)))
         self._sample = _SAMPLE.union(chr(code) for code in codes if code <= sys.maxunicode)
 
