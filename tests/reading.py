@@ -2,8 +2,8 @@
 
 The same seed and count print the same fragments of the same sources.  Consecutive
 lines of comment are one fragment; directives to tools are left out.  Each fragment is
-printed with the code that it stands beside: the first line of the function or class,
-or the line with the comment, or the line after it.
+printed with what a reader of the code sees around it: the names of the enclosing
+classes and functions, and a docstring's signature, or the lines next to a comment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 DIRECTIVE = re.compile(r"#+:?\s*(noqa|type:|pragma|nosec|fmt:|ruff:|mypy:|pyright:|!)")
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+#: The number of lines that are printed before and after a comment.
+AROUND = 4
 
 
 class Fragment(NamedTuple):
@@ -29,8 +31,9 @@ class Fragment(NamedTuple):
 
     path: Path
     line: int
-    code: str
+    inside: str  # the enclosing classes and functions: Class.method
     text: str
+    shown: str  # the text with the code around it
 
 
 def signature(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
@@ -38,36 +41,53 @@ def signature(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> st
     return ast.unparse(node).partition('"""')[0].split(":\n")[0].replace("\n", " ") + ":"
 
 
+def names_at(tree: ast.Module, row: int) -> str:
+    """Return the names of the classes and functions that contain a row."""
+    around = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, DEFINED) and node.lineno <= row <= (node.end_lineno or 0)
+    ]
+    return ".".join(node.name for node in sorted(around, key=lambda node: node.lineno))
+
+
 def docstrings_in(path: Path, source: str) -> Iterator[Fragment]:
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
-            code = "" if isinstance(node, ast.Module) else signature(node)
-            yield Fragment(path, node.body[0].lineno, code, text)
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, *DEFINED)) and (text := ast.get_docstring(node)):
+            row = node.body[0].lineno
+            above = "" if isinstance(node, ast.Module) else f"{signature(node)}\n"
+            inside = "" if isinstance(node, ast.Module) else names_at(tree, row)
+            shown = above + textwrap.indent(text, "    ")
+            yield Fragment(path, row, inside, text, shown)
 
 
 def comments_in(path: Path, source: str) -> Iterator[Fragment]:
-    lines: list[str] = []
-    last = (0, 0)
-    sources = source.splitlines()
+    tree, lines = ast.parse(source), source.splitlines()
+    rows: list[int] = []
+    texts: list[str] = []
+    column = 0
 
     def fragment() -> Fragment:
-        row = last[0]
-        beside = sources[row - 1].strip()
-        if beside.startswith("#"):
-            beside = next((line.strip() for line in sources[row:] if line.strip()), "")
-        return Fragment(path, row - len(lines) + 1, beside, "\n".join(lines))
+        first, last = rows[0] - 1, rows[-1]
+        shown = range(max(first - AROUND, 0), min(last + AROUND, len(lines)))
+        code = "\n".join(f"{'>' if first <= at < last else ' '} {lines[at]}" for at in shown)
+        text = "\n".join(texts)
+        return Fragment(path, rows[0], names_at(tree, rows[0]), text, code)
 
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT or DIRECTIVE.match(token.string):
             continue
-        row, column = token.start
-        is_whole_line = not token.line[:column].strip()
-        if lines and (not is_whole_line or (row, column) != (last[0] + 1, last[1])):
+        row, at = token.start
+        is_whole_line = not token.line[:at].strip()
+        if rows and (not is_whole_line or (row, at) != (rows[-1] + 1, column)):
             yield fragment()
-            lines = []
-        lines.append(re.sub(r"^#:? ?", "", token.string))
-        last = (row, column)
-    if lines:
+            rows.clear()
+            texts.clear()
+        rows.append(row)
+        texts.append(re.sub(r"^#:? ?", "", token.string))
+        column = at
+    if rows:
         yield fragment()
 
 
@@ -92,9 +112,9 @@ def main() -> None:
     found = list(fragments(ROOT / "fapilog", ROOT / "integrations"))
     drawn = random.Random(options.seed).sample(found, min(options.count, len(found)))
     print(f"{len(drawn)} of {len(found)} docstrings and comments, seed {options.seed}")
-    for number, (path, line, code, text) in enumerate(drawn, 1):
-        print(f"\n{number}. {path.relative_to(ROOT)}:{line}  {textwrap.shorten(code, 100)}")
-        print(textwrap.indent(text, "    "))
+    for number, one in enumerate(drawn, 1):
+        print(f"\n{number}. {one.path.relative_to(ROOT)}:{one.line}  {one.inside}")
+        print(textwrap.indent(one.shown, "    "))
 
 
 if __name__ == "__main__":

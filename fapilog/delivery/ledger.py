@@ -78,10 +78,10 @@ class SinkLedger:
     Attributes:
         overflow: the records that were dropped before they entered the backlog.
         drops: the records that were dropped later.
-        settled_adopted: the number of records of dead processes that this process has read from
-            the spool.  ``DeliveryState.settled`` subtracts them, because they never entered the
-            backlog.
-        retries: the number of failed attempts after which the records were sent again.
+        settled_adopted: the number of records that dead processes left in the spool and that this
+            process has read.  These records never entered the backlog, so they do not count in
+            ``DeliveryState.settled``.
+        retries: the number of attempts that failed and were followed by another attempt.
         sends: the number of all attempts.
         durations: a histogram of the durations of attempts, with the upper bounds in
             :data:`BUCKETS`; the last bucket has no upper bound.

@@ -61,7 +61,7 @@ def taker(number: int) -> Buffer | None:
 
 
 def reset_floor(level: int = OFF) -> None:
-    """Set :data:`floor` in a test.
+    """Reset :data:`floor` to ``level`` in a test.
 
     A logger reads the new value the next time that it is attached to a pipeline.
     """

@@ -272,10 +272,10 @@ class Pipeline:
     def stats(self) -> Stats:
         """Return the statistics of the pipeline and of each sink.  Does not block.
 
-        The totals are the statistics of the sink that has delivered the fewest records.  The
-        total ``delivered`` also includes the records that did not go to this sink, because its
-        route excludes them or because a fallback sink received them instead, and the records
-        that other sinks read from the spool of an earlier process.
+        The pipeline's own numbers are those of the sink that has delivered the fewest records.
+        Its ``delivered`` also includes records that this sink did not receive: records that its
+        route excludes, records that went to its fallback, and records that other sinks read
+        from the spool of an earlier process.
         """
         shared = Drops()
         shared.merge(self._refused)

@@ -91,7 +91,7 @@ def severity(option: str, value: Any, owner: str = "") -> int:
 def whole(least: int = 0, most: int | None = None, unit: str = "") -> Rule:
     """Return a rule for whole numbers from ``least`` to ``most``.
 
-    If ``most`` is None, there is no upper limit.  Errors contain ``unit``, such as ``bytes``.
+    If ``most`` is None, there is no upper limit.  ``unit``, such as ``bytes``, is for messages.
     """
     top = inf if most is None else most
     limits = f", {least} or more" if most is None else f" from {least} to {most}"

@@ -88,7 +88,7 @@ def option_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def is_table(kind: Any) -> bool:
-    """Return whether ``kind`` is the type of a group, or of a mapping with groups as values."""
+    """Return whether ``kind`` is a group of options, or a mapping whose values are such groups."""
     return is_group(kind) or is_group(inside(kind, ""))
 
 

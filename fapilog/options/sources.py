@@ -67,8 +67,8 @@ _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_END
 #: The longest duration, in milliseconds, that OpenTelemetry's variables can set.  Longer durations
 #: are reduced to it.
 _LONGEST: Final = 86_400_000
-#: A longer number in a variable is cut to this many digits, because int() rejects thousands of
-#: digits.
+#: Only this many digits of a number in an environment variable are read, because int() rejects
+#: thousands of digits.
 _DIGITS: Final = 18
 
 

@@ -117,7 +117,7 @@ class Sigterm:
             native.pause(_POLL)
 
     def begin(self) -> None:
-        """Start the delivery on a new thread, unless it has already started.  Thread-safe."""
+        """Start a thread that delivers the records, unless there is one already.  Thread-safe."""
         self._is_told = True
         if not self._starting.acquire(blocking=False):
             return

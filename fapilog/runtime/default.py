@@ -163,7 +163,7 @@ def configure(
                 state.made_from = wanted
                 return state.runtime
             words = [*named, *given, *(["settings"] if settings else []), *["reset"] * reset]
-            if words:  # the caller is recorded only if it passed arguments
+            if words:  # do not store the caller of configure() if it passed no arguments
                 wanted = _with_caller(wanted, words, sys._getframe(1), before)  # noqa: SLF001
             keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
             return _put_in_force(wanted, keeps_levels=keeps_levels)

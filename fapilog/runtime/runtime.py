@@ -172,7 +172,7 @@ class Runtime:
         counts them.  A second call does nothing.
         """
         deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
-        self.pipeline.closed = True  # set first: closed loggers read this attribute
+        self.pipeline.closed = True  # before the loggers are closed, because they then read it
         self._registry.close()
         self._end(deadline)
 

@@ -46,8 +46,8 @@ def make_sinks(
         settings: the settings, which contain the options of the sinks.
         given: a sink, a sink's name, or an iterable of sinks and names.  None means the names
             in ``settings``.
-        resource: the resource that must have the attributes in the option ``loki.labels``,
-            or None to skip this check.
+        resource: the resource with which the option ``loki.labels`` is checked, or None to skip
+            this check.
 
     Raises:
         ConfigurationError: a name is unknown, an option of a sink is wrong, or a sink

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fapilog.record import AnyValue, LogRecord
 
-# The number of bytes in ``record.size`` that do not depend on the contents of the record.
+# The number of bytes that ``record.size`` counts for every record, besides its contents.
 _RECORD_SIZE: Final = 64
 # The number of bytes that each attribute adds to ``record.size``, besides its name and value.
 _ATTRIBUTE_SIZE: Final = 16

@@ -78,7 +78,7 @@ class JSONFormat:
         return b'["%d",%b]' % (time, orjson.dumps(line))
 
     def in_line(self, entry: bytes, join: Join) -> bytes:
-        """Return an entry whose metadata is moved into its line by the function ``join``."""
+        """Return ``entry`` with its metadata moved into its line by the function ``join``."""
         if not entry.endswith(b"}]"):
             return entry
         time, line, metadata = orjson.loads(entry)

@@ -338,8 +338,8 @@ class WebSocketExchange(Exchange):
     async def send(self, message: Message) -> None:
         """Send an ASGI message, and store the server's close code, if any.
 
-        Headers are added to the message that accepts the connection, or that starts an HTTP
-        response which refuses it.
+        Adds headers to the message ``websocket.accept``, or to ``websocket.http.response.start``,
+        which refuses the WebSocket.
         """
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:

@@ -86,7 +86,7 @@ def _path(location: Any) -> str:
 
 
 def _is_plain(part: object) -> bool:
-    """Return whether ``part`` is an index, or looks like the name of a field or header."""
+    """Return whether ``part`` of an error's location is an index or looks like a name."""
     if not isinstance(part, str):
         return True
     return len(part) <= _MAX_PART and part.replace("-", "_").isidentifier()
