@@ -59,7 +59,7 @@ def pages() -> Iterator[Fragment]:
         text = re.sub(r"```.*?```", lambda code: "\n" * code[0].count("\n"), text, flags=re.DOTALL)
         line = 1
         for paragraph in re.split(r"(\n\n+)", text):
-            yield Fragment(path, line, "paragraph", paragraph)
+            yield Fragment(path, line, "paragraph", paragraph, paragraph)
             line += paragraph.count("\n")
 
 
@@ -72,12 +72,12 @@ def messages() -> Iterator[Fragment]:
             if not isinstance(node, ast.Constant) or id(node) in docstrings:
                 continue
             if isinstance(node.value, str) and " " in node.value:
-                yield Fragment(path, node.lineno, "text", node.value)
+                yield Fragment(path, node.lineno, "text", node.value, node.value)
 
 
 def found_in(texts: Iterator[Fragment]) -> list[str]:
     found = []
-    for path, line, kind, text in texts:
+    for path, line, kind, text, _ in texts:
         joined = re.sub(r"\s*\n\s*", " ", re.sub(r"`+[^`]*`+", "``", text))
         for pattern, better in PATTERNS.items():
             if match := pattern.search(joined):

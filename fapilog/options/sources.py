@@ -138,8 +138,8 @@ class EnvironmentSource:
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
-        # The keys are names of variables in lower case, without FAPILOG_: for the option
-        # "file.path", "file__path".
+        # The keys are names of variables in lower case, without FAPILOG_.  The key of the
+        # option "file.path" is "file__path".
         self._texts = {
             name[len(ENV_PREFIX) :].lower(): text
             for name, text in os.environ.items()
