@@ -54,7 +54,7 @@ _STATUS: Final = {"2": "32", "3": "36", "4": "33", "5": "1;31"}
 _STATUS_DIGITS: Final = 3
 _WARNING: Final = "33"
 _GUTTER_WIDTH: Final = 6
-_HANGING: Final = 2  # the additional indentation of the second line of a broken line
+_HANGING: Final = 4  # the additional indentation of the second line of a broken line
 #: A line width in columns that no line reaches, used if lines must not be broken.
 _UNLIMITED: Final = 1 << 40
 #: The attribute whose value is the same in all records of one HTTP request.

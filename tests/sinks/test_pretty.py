@@ -354,7 +354,7 @@ def test_the_attributes_do_not_interrupt_a_message_of_several_lines():
 
 def test_a_broken_line_below_the_first_is_indented_further():
     lines = within(48, record("m\n  a line of many words that has to be broken", scope=""))
-    assert lines[1:] == ["    │   a line of many words that has to be", "    │     broken"]
+    assert lines[1:] == ["    │   a line of many words that has to be", "    │       broken"]
     fits_only_without = "x" * 42
     lines = within(50, record(f"m\n  some words {fits_only_without}", scope=""))
     assert lines[1:] == ["    │   some words", f"    │ {fits_only_without}"]
