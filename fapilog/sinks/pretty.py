@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.severity import range_name
 from fapilog.sinks.lines import json_text
-from fapilog.sinks.readable import Summary, short_trace, summary_of, value_text
+from fapilog.sinks.readable import Summary, json_parts, short_trace, summary_of, value_text
 from fapilog.sinks.terminal import Span, flow, safe, safe_lines, width_of, words_of
 from fapilog.sinks.tracebacks import Tracebacks
 
@@ -54,11 +54,13 @@ _STATUS: Final = {"2": "32", "3": "36", "4": "33", "5": "1;31"}
 _STATUS_DIGITS: Final = 3
 _WARNING: Final = "33"
 _GUTTER_WIDTH: Final = 6
+_HANGING: Final = 4  # the additional indentation of the second line of a broken line
 #: A line width in columns that no line reaches, used if lines must not be broken.
 _UNLIMITED: Final = 1 << 40
 #: The attribute whose value is the same in all records of one HTTP request.
 _REQUEST_ID: Final = "request.id"
 
+_CODE: Final = ("code.file.path", "code.line.number", "code.function.name")
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 
 
@@ -105,27 +107,34 @@ class PrettyFormatter:
         below: list[str] = []
         if summary is None:
             body = record.event_name if record.body is None else record.body
-            first, *below = safe_lines(body if isinstance(body, str) else json_text(body))
             codes = _BOLD if severity in {"ERROR", "FATAL"} else ""
-            line = [Span(codes, first)]
+            if isinstance(body, str):
+                first, *below = safe_lines(body)
+                line = [Span(codes, first)]
+            else:
+                line = _json_spans(safe(json_text(body)), codes, codes)
             message = [line] if _fits(line, columns // 2) else words_of(line)
         else:
             message = _summary_words(summary)
         attributes, blocks = self._attributes(record, summary)
-        if record.scope.name and summary is None:
-            attributes.append([Span(_DIM, f" {safe(record.scope.name)}")])
         left = [
             Span(_DIM, _local_time(record.timestamp or record.observed_timestamp)),
             Span("", "  "),
             Span(_SEVERITY.get(severity, _DIM), severity.ljust(5)),
             Span("", "  "),
         ]
-        lines = self._laid_out(left, message, attributes, columns)
-        room = columns - _GUTTER_WIDTH
-        for line in (*([Span("", line)] for line in below), *blocks):
-            parts = [line] if _fits(line, room) else flow(words_of(line), room, room)
-            lines += [self._gutter + part for part in parts]
+        more_message = [[Span("", line)] for line in below]
+        lines = self._laid_out(left, message, more_message, attributes, columns)
+        lines += self._below(blocks, columns)
         return "".join(f"{self._painted(line)}\n" for line in lines)
+
+    def _below(self, lines: list[list[Span]], columns: int) -> Iterator[list[Span]]:
+        """Yield lines that follow the first line of a record, broken at the terminal's width."""
+        room = columns - _GUTTER_WIDTH
+        for line in lines:
+            parts = [line] if _fits(line, room) else _hanging(line, room)
+            for part in parts:
+                yield self._gutter + part
 
     def _painted(self, line: list[Span]) -> str:
         if not self._color:
@@ -140,33 +149,44 @@ class PrettyFormatter:
         self,
         left: list[Span],
         message: list[list[Span]],
+        below: list[list[Span]],
         attributes: list[list[Span]],
         columns: int,
     ) -> list[list[Span]]:
         """Arrange the message and the attributes of a record in lines, and return the lines.
 
-        ``left`` is the time and the severity, with which the first line begins.
+        ``left`` is the time and the severity, with which the first line begins; ``below`` is the
+        message from its second line.  The attributes follow the first line of the message, or the
+        last line if the first line has no room for them.
         Dim attributes, whose values have not changed, come last.  A dim attribute that does not
         fit into the last line is omitted.
         """
         room = columns - _GUTTER_WIDTH
         free = columns - width_of(left)
+        bright = [pair for pair in attributes if not _is_dim(pair)]
+        dim = attributes[len(bright) :]  # the dim attributes follow the bright attributes
         size, rest = sum(map(width_of, message)), sum(map(width_of, attributes))
         gap = max(_BODY_WIDTH - size, 0) + 1
         if size + gap + rest > free:
             gap = 1
-        if attributes and size + gap < free:
-            message = [*message, [Span("", " " * gap)]]
-        bright = [pair for pair in attributes if not _is_dim(pair)]
-        lines = flow([*message, *_fitting(bright, room)], free, room)
-        left_over = (free if len(lines) == 1 else room) - width_of(lines[-1])
-        for pair in attributes[len(bright) :]:  # the dim attributes follow the bright attributes
+        if below and bright and size + gap + sum(map(width_of, bright)) > free:
+            first, *more = flow(message, free, room)
+            (_, *word), *words = _fitting(bright, room)  # without the space before the first word
+            last = flow([word, *words], room, room)
+        else:
+            if attributes and size + gap < free:
+                message = [*message, [Span("", " " * gap)]]
+            first, *more = flow([*message, *_fitting(bright, room)], free, room)
+            last = []
+        end, left_over = ((last or more)[-1], room) if last or more else (first, free)
+        left_over -= width_of(end)
+        for pair in dim:
             size = width_of(pair)
             if size <= left_over:
-                lines[-1] += pair
+                end += pair
                 left_over -= size
-        first, *more = lines
-        return [left + first, *(self._gutter + line for line in more)]
+        lines = [left + first, *(self._gutter + line for line in more)]
+        return [*lines, *self._below(below, columns), *(self._gutter + line for line in last)]
 
     def _attributes(
         self, record: LogRecord, summary: Summary | None
@@ -179,6 +199,8 @@ class PrettyFormatter:
         ids: list[list[Span]] = []
         blocks: list[list[Span]] = []
         error, shown = self._exception(record)
+        origin, names = self._origin(record)
+        shown |= names
         if summary is not None:
             shown |= summary.shown
         elif record.event_name and record.body is not None:
@@ -193,21 +215,38 @@ class PrettyFormatter:
                 (ids if name == _REQUEST_ID else pairs).append(self._pair(name, value))
         if record.trace_id:
             ids.append(self._pair("trace", short_trace(record.trace_id)))
-        return sorted([*pairs, *ids], key=_is_dim), blocks + error
+        bright = [pair for pair in [*pairs, *ids] if not _is_dim(pair)]
+        dim = [pair for pair in [*ids, *pairs] if _is_dim(pair)]
+        if origin and summary is None:
+            dim.append([Span(_DIM, f" {safe(origin)}")])
+        return bright + dim, blocks + error
+
+    def _origin(self, record: LogRecord) -> tuple[str, frozenset[str]]:
+        """Return the place of the log call, and the names of the attributes that it contains.
+
+        The place is ``shop/orders.py:31`` if the record has the source file and the line, which
+        most editors open with a click.  Otherwise it is the logger's name.
+        """
+        path, line = (record.attributes.get(name) for name in _CODE[:2])
+        if isinstance(path, str) and isinstance(line, int):
+            return f"{self._tracebacks.short_path(path)}:{line}", frozenset(_CODE)
+        return record.scope.name, frozenset()
 
     def _pair(self, name: str, value: Any) -> list[Span]:
         """Return an attribute, which is dim if ``name`` was last shown with the same text."""
         text = safe(value_text(name, value, self._more))
         shown = safe(name)
+        is_json = not isinstance(value, str) and text.startswith(("{", "["))
+        spans = _json_spans(text, "", _NAME) if is_json else [Span("", text)]
         if self._last.get(name) == text:
-            return [Span(_DIM, f" {shown}={text}")]
+            return [Span(_DIM, f" {shown}={''.join(part for _, part in spans)}")]
         if len(self._last) >= _MAX_NAMES:
             self._last.clear()
         if len(text) <= _MAX_REMEMBERED:
             self._last[name] = text
         else:
             self._last.pop(name, None)
-        return [Span("", " "), Span(_NAME, shown), Span(_DIM, "="), Span("", text)]
+        return [Span("", " "), Span(_NAME, shown), Span(_DIM, "="), *spans]
 
     def _exception(self, record: LogRecord) -> tuple[list[list[Span]], frozenset[str]]:
         """Return the lines of an exception, and the names of the attributes that they contain.
@@ -244,6 +283,22 @@ def _summary_words(summary: Summary) -> list[list[Span]]:
     return [*words, [Span(slow, f" {summary.duration}")]]
 
 
+def _json_spans(text: str, codes: str, key_codes: str) -> list[Span]:
+    """Return compact JSON with spaces between its parts, and the keys of objects in a colour."""
+    return [Span(key_codes if is_key else codes, part) for is_key, part in json_parts(text)]
+
+
+def _hanging(line: list[Span], room: int) -> list[list[Span]]:
+    """Break a line that is wider than ``room`` columns, and indent its second and further lines."""
+    words = words_of(line)
+    text = "".join(text for _, text in line)
+    indent = len(text) - len(text.lstrip(" ")) + _HANGING
+    if any(room - indent < width_of(word) <= room for word in words):
+        indent = 0  # the line has a word that only fits without the indentation
+    first, *more = flow(words, room, room - indent)
+    return [first, *([Span("", " " * indent), *part] for part in more)]
+
+
 def _is_dim(pair: list[Span]) -> bool:
     return pair[0].codes == _DIM
 
@@ -255,12 +310,21 @@ def _fits(line: list[Span], room: int) -> bool:
 
 
 def _fitting(attributes: list[list[Span]], room: int) -> Iterator[list[Span]]:
-    """Yield the attributes; split an attribute wider than ``room`` columns at its spaces."""
+    """Yield the attributes; split an attribute wider than ``room`` columns into words.
+
+    Nested values are split between their items, and texts at their spaces.
+    """
     for attribute in attributes:
         if _fits(attribute, room):
             yield attribute
-        else:
-            yield from words_of(attribute)
+            continue
+        items: list[list[Span]] = []
+        for span in attribute:
+            if span.text.startswith(" "):
+                items.append([])
+            items[-1].append(span)
+        for item in items:
+            yield from [item] if _fits(item, room) else words_of(item)
 
 
 def _working_directory() -> str:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from fapilog.sinks.lines import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _BARE: Final = re.compile(r"[^\s\"'=,{}\[\]\\]+")
 _SHORT_ID: Final = 8  # enough digits to distinguish the ids on one screen
+#: Matches the tokens of compact JSON: a text with the colon after it, a comma, or anything else.
+_JSON_TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(:?)|(,)|[^",]+')
 _UUID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE
 )
@@ -125,6 +127,21 @@ def value_text(name: str, value: Any, more: str = "…") -> str:
     if _BARE.fullmatch(value):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def json_parts(text: str) -> Iterator[tuple[bool, str]]:
+    """Split compact JSON into parts, and add a space after each comma and colon.
+
+    Yields pairs: whether the part is a key of an object, and the part.  If a line has to be
+    broken, it should be broken before a part that begins with a space.
+    """
+    space = ""
+    for token in _JSON_TOKEN.finditer(text):
+        string, colon, comma = token.groups()
+        yield bool(colon), space + (string or token[0])
+        space = " " if comma else ""
+        if colon:
+            yield False, ": "
 
 
 def number_text(value: float) -> str:

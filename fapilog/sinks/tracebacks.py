@@ -96,6 +96,14 @@ class Tracebacks:
             else:
                 yield from self._frames(block)
 
+    def short_path(self, path: str) -> str:
+        """Return a path relative to the directory, or to the directory of installed packages."""
+        installed = _PACKAGES.search(path)
+        return path[installed.start(1) :] if installed else self._relative(path)
+
+    def _relative(self, path: str) -> str:
+        return path.removeprefix(self._directory) if self._directory else path
+
     def _is_told(self, block: list[str], key: str, now: int) -> bool:
         """Return whether the exception in ``block`` was recently shown for the same ``key``.
 
@@ -143,8 +151,7 @@ class Tracebacks:
             yield from self._frame(run[-1])
 
     def _frame(self, frame: Frame) -> Iterator[list[Span]]:
-        path = frame.path.removeprefix(self._directory) if self._directory else frame.path
-        place = f'"{path}", line {frame.line}'
+        place = f'"{self._relative(frame.path)}", line {frame.line}'
         if frame.package:
             where = f", in {frame.function}" if frame.function else ""
             yield [Span(_DIM, f"{frame.margin}  File {place}{where}")]

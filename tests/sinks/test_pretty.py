@@ -49,7 +49,7 @@ def test_the_readable_format_at_a_glance(utc):
         "10:15:00.123  DEBUG  Query                             rows=3 took_ms=1.82 shop.db\n"
         "10:15:00.123  ERROR  Payment failed                    "
         'card="4111 1111" ok=false why=null trace=4bf92f35 shop.payments\n'
-        '10:15:00.123  WARN   {"left":3,"raw":"AA=="}           event=stock.low shop\n'
+        '10:15:00.123  WARN   {"left": 3, "raw": "AA=="}        event=stock.low shop\n'
         "10:15:00.123  -      tick                              shop\n"
         "10:15:00.123  FATAL  plain\n"
     )
@@ -78,7 +78,7 @@ def test_values_with_several_lines_stand_below_behind_a_gutter():
         ("C:\\tmp", 'x="C:\\\\tmp"'),
         ("日本", "x=日本"),
         ("\x1b[2J", 'x="\\x1b[2J"'),
-        ([1, {"a": None}], 'x=[1,{"a":null}]'),
+        ([1, {"a": None}], 'x=[1, {"a": null}]'),
         (b"\x00\xff", 'x="AP8="'),
     ],
 )
@@ -279,6 +279,27 @@ def test_an_attribute_that_has_not_changed_is_dim_and_last():
     assert "\x1b[36muser\x1b[0m\x1b[2m=\x1b[0mbob" in third
 
 
+def test_an_unchanged_request_id_takes_precedence_over_other_dim_attributes():
+    formatter = PrettyFormatter(color=False, columns=lambda: 72)
+    fields = {"user": "a" * 12, "request__id": "r" * 12}
+    formatter.format(record("one", **fields))
+    assert formatter.format(record("two", step="s" * 12, **fields)).endswith(
+        f"two  step={'s' * 12} request.id={'r' * 12}\n"
+    )
+
+
+def test_the_place_of_the_log_call_replaces_the_loggers_name():
+    def origin(path, line=31):
+        code = {"code.file.path": path, "code.function.name": "pay", "code.line.number": line}
+        one = LogRecord(TIME, TIME, 9, "", "m", code, scope=Scope("shop"))
+        return PrettyFormatter(color=False, directory="/srv/shop").format(one).split()[3:]
+
+    assert origin("/srv/shop/app/orders.py") == ["app/orders.py:31"]
+    assert origin("/srv/shop/.venv/lib/site-packages/uvicorn/server.py") == ["uvicorn/server.py:31"]
+    assert origin("/opt/other.py") == ["/opt/other.py:31"]
+    assert origin("/srv/shop/app/orders.py", None)[-1] == "shop"
+
+
 def test_the_memory_of_attributes_is_bounded():
     formatter = PrettyFormatter(color=False)
     for number in range(2000):
@@ -303,6 +324,40 @@ def test_a_line_is_broken_between_attributes_and_at_spaces():
         "    │ to be broken because it is longer path=/a/b/c",
         '    │ sql="SELECT * FROM orders WHERE id = 1 AND x"',
     ]
+
+
+def test_a_nested_value_is_broken_between_its_items_and_has_its_keys_in_a_colour():
+    customer = {"name": "Ada Lovelace, Countess", "note": 'says "a: b, c"'}
+    one = record("order placed", order={"id": 7, "customer": customer, "tags": ["x, y", "z"]})
+    first, *more = within(60, one)
+    assert first.endswith('order placed  order={"id": 7,')
+    assert more == [
+        '    │ "customer": {"name": "Ada Lovelace, Countess",',
+        '    │ "note": "says \\"a: b, c\\""}, "tags": ["x, y", "z"]}',
+    ]
+    text = PrettyFormatter(color=True).format(one)
+    cyan = re.findall("\x1b\\[36m *(.*?)\x1b\\[0m", text)
+    assert cyan == ["order", '"id"', '"customer"', '"name"', '"note"', '"tags"']
+
+
+def test_an_item_of_a_nested_value_that_is_wider_than_a_line_is_broken_at_spaces():
+    lines = within(60, record("m", scope="", items=["many words " * 8]))
+    assert len(lines) == 3
+    assert all(len(line) <= 60 for line in lines)
+
+
+def test_the_attributes_do_not_interrupt_a_message_of_several_lines():
+    one = record("first of three\nsecond", account="a" * 30)
+    assert within(60, one)[1:] == ["    │ second", f"    │ account={'a' * 30} shop.orders"]
+    assert within(100, one)[1:] == ["    │ second"]
+
+
+def test_a_broken_line_below_the_first_is_indented_further():
+    lines = within(48, record("m\n  a line of many words that has to be broken", scope=""))
+    assert lines[1:] == ["    │   a line of many words that has to be", "    │       broken"]
+    fits_only_without = "x" * 42
+    lines = within(50, record(f"m\n  some words {fits_only_without}", scope=""))
+    assert lines[1:] == ["    │   some words", f"    │ {fits_only_without}"]
 
 
 def test_a_word_that_is_longer_than_a_line_stays_whole():

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fapilog.sinks.readable import duration_text, number_text, value_text
+from fapilog.sinks.readable import duration_text, json_parts, number_text, value_text
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +83,9 @@ def test_ids_are_short_and_durations_of_the_conventions_have_a_unit(
 def test_neighbouring_ids_that_begin_with_the_time_differ_in_short_form() -> None:
     made = [uuid.UUID(int=(0x018F3D5E7C1A << 80) | (0x7 << 76) | n | (2 << 62)) for n in (1, 2)]
     assert len({value_text("id", str(one)) for one in made}) == 2
+
+
+@given(JSON)
+def test_the_parts_of_json_are_json_with_the_usual_spaces(value: Any) -> None:
+    compact = json.dumps(value, separators=(",", ":"))
+    assert "".join(part for _, part in json_parts(compact)) == json.dumps(value)

@@ -271,7 +271,7 @@ class Recorder:
             attributes["error.type"] = type_name(type(error))
         attributes["exc_info"] = error
         exchange.logged = id(error)
-        if self._log.is_enabled(ERROR):
+        if self._log.is_enabled(Severity.ERROR):
             mark_as_logged(error)
 
     def late(self, exchange: Exchange, error: Exception) -> None:
@@ -289,13 +289,17 @@ class Recorder:
                 exchange.hold.release()
             route = route_template(exchange.routed)
             name = exchange.scope.get("method", "WebSocket")
-            attributes = {REQUEST_ID: exchange.request_id, "error.type": type_name(type(error))}
+            attributes: dict[str, Any] = {
+                REQUEST_ID: exchange.request_id,
+                "error.type": type_name(type(error)),
+                "exc_info": error,
+            }
             if route is not None:
                 attributes["http.route"] = route
             body = f"exception after the response of {name} {route or exchange.scope['path']}"
             with _within(exchange.span):
-                self._log.log(ERROR, body, event_name=EXCEPTION, exc_info=error, **attributes)
-            if self._log.is_enabled(ERROR):
+                self._log.log(Severity.ERROR, body, event_name=EXCEPTION, **attributes)
+            if self._log.is_enabled(Severity.ERROR):
                 mark_as_logged(error)
         except Exception as failure:  # noqa: BLE001 - as in complete()
             self.trouble("an exception after a response", failure)
@@ -325,7 +329,7 @@ class Recorder:
             self._troubles[what] = (last, count + 1)
             return
         self._troubles[what] = (now, 0)
-        self._log.log(WARN, f"{what} failed", exc_info=error, failures=count + 1)
+        self._log.log(Severity.WARN, f"{what} failed", exc_info=error, failures=count + 1)
 
 
 def request_size(exchange: Exchange) -> int | None:

@@ -20,7 +20,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach,
 
 import fapilog
 from fapilog import ConfigurationError
-from fapilog.severity import FATAL
+from fapilog.severity import Severity
 from fapilog_fastapi.completion import LOGGER
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class _Served:
 
     async def _fail(self, message: Message) -> None:
         self._has_failed = True
-        if _log.is_enabled(FATAL):  # is_enabled() is False after fapilog was shut down
+        if _log.is_enabled(Severity.FATAL):  # is_enabled() is False after fapilog was shut down
             # Starlette sends this message from an ``except`` block, so exc_info() returns the
             # exception.
             _report(sys.exc_info()[1], message.get("message", ""))
