@@ -99,8 +99,8 @@ def _keep_counts(subject: str, held: int, missed: int) -> None:
 
     The line contained two numbers, which a later line must report.  ``held`` is the number of
     earlier messages that were not written, because less than 30 seconds had passed since the
-    previous line of the same subject.  ``missed`` is the number of earlier lines that standard
-    error did not accept.
+    previous line of the same subject.  ``missed`` is the number of earlier lines that
+    could not be written.
     """
     global _unwritten  # noqa: PLW0603 - a process has one standard error
     with _lock:

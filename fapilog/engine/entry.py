@@ -5,7 +5,7 @@ fastest object to create in the thread that logs.  There are two kinds of entrie
 
 - The entry of a log call contains its values, from which :func:`build_logged` makes the record.
 - The entry that :func:`offered` returns contains a log record that already exists, such as a
-  record that the handler for :mod:`logging` has converted.
+  record that fapilog's handler for :mod:`logging` has converted.
 
 The first two items of every entry are the function that makes the record and the severity
 number.  The pipeline reads only these two items; only this module reads the other items.  For

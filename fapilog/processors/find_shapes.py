@@ -111,8 +111,8 @@ _SHORTEST_LINE: Final = 40
 def _api_key(match: re.Match[str]) -> Span | None:
     """Return the start and end of an API key, or None if the match is not a key.
 
-    A key that begins with "sk-" contains a digit.  Without a digit, the match may be words with
-    hyphens.
+    A match that begins with "sk-" and contains no digit is not a key.  It may consist of words
+    with hyphens.
     """
     secret = match["secret"]
     is_words = secret.startswith("sk-") and not any(map(str.isdecimal, secret[:_DIGIT_WITHIN]))
