@@ -78,7 +78,7 @@ _LAZY = {
 }
 
 
-if not TYPE_CHECKING:  # with __getattr__, type checkers would accept misspelled names
+if not TYPE_CHECKING:  # type checkers accept any name of a module that has a __getattr__
 
     def __getattr__(name: str) -> Any:
         module = _LAZY.get(name)

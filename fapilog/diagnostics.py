@@ -53,12 +53,12 @@ def announce(subject: str, message: str | Callable[[], str]) -> None:
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
     object without a file descriptor whose ``write`` blocks.  If standard error
     cannot accept the line immediately, the line is dropped.  The next line reports how many
-    lines were dropped, and how many lines of the same subject were suppressed by the limit of
-    30 seconds.
+    lines were dropped, and how many lines of the same subject were not written because less than
+    30 seconds had passed since the previous line.
 
     Args:
-        subject: the topic of the message, a short constant to which the limit of 30 seconds
-            applies.
+        subject: the topic of the message, a short constant.  At most one line per subject is
+            written every 30 seconds.
         message: the text of one line; it is truncated to 1000 characters, and
             control characters are escaped.  A function that returns the text is
             called only if the line is written.
@@ -97,9 +97,10 @@ def _line(message: str, held: int, missed: int) -> str:
 def _keep_counts(subject: str, held: int, missed: int) -> None:
     """Update the counters after a line could not be written.
 
-    The line contained two numbers, which a later line must report: ``held``, the number of
-    earlier lines of the subject that the limit of 30 seconds suppressed, and ``missed``, the
-    number of earlier lines that could not be written.
+    The line contained two numbers, which a later line must report.  ``held`` is the number of
+    earlier messages that were not written, because less than 30 seconds had passed since the
+    previous line of the same subject.  ``missed`` is the number of earlier lines that
+    could not be written.
     """
     global _unwritten  # noqa: PLW0603 - a process has one standard error
     with _lock:
@@ -175,7 +176,8 @@ def _write_to_object(stream: Any, line: str) -> bool:
         stream = None
     finally:
         _thread.writes = False
-    # If the stream logs, _write() writes to the process's original standard error instead.
+    # If the stream logs the text that is written to it, write to the process's original standard
+    # error instead.
     return stream is not None or _write(line)
 
 

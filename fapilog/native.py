@@ -83,7 +83,7 @@ def pause(seconds: float) -> None:
         try:
             time.sleep(seconds)
         except (AssertionError, RuntimeError):
-            pass  # greenlets cannot switch in an event loop's callback or signal handler
+            pass  # in an event loop's callback or a signal handler, no other greenlet can run
         else:
             return
     sleep(seconds)
@@ -110,6 +110,6 @@ def _run(target: Callable[[], object]) -> None:
     finally:
         if is_patched():
             # If gevent or eventlet has patched threading while this thread ran, the thread is
-            # missing in threading's table, and threading would print a traceback when the
+            # missing from threading's table, and threading would print a traceback when the
             # thread ends.  This call adds the thread to the table.
             threading.current_thread()

@@ -193,7 +193,7 @@ class DurableSink(Sink[ItemT], Protocol[ItemT]):
         credentials: a string that contains every secret that identifies an account at the
             destination; "" (the default) if the sink has no such secret.  Records on disk are
             only sent by a sink with the same credentials as the sink that stored them.  Only a
-            salted digest of this text is written to disk.
+            salted digest of this string is written to disk.
     """
 
     wire_format: str

@@ -3,8 +3,8 @@
 A severity number is an integer from 1 to 24 in six ranges of four: TRACE 1-4,
 DEBUG 5-8, INFO 9-12, WARN 13-16, ERROR 17-20, FATAL 21-24.  Every option and
 argument uses :func:`parse_severity`, so a name or a number means the same in code, in
-environment variables and in configuration files.  A plain number is a level of :mod:`logging`,
-because ``level=logging.INFO`` (20) would otherwise mean ERROR4.
+environment variables and in configuration files.  An int such as 20 is a level of :mod:`logging`,
+because ``level=logging.INFO`` would otherwise mean ERROR4, whose severity number is 20.
 
 Source: https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber
 """

@@ -402,7 +402,7 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
 
 
 def _like_default(level: int | str | None) -> tuple[Runtime, default.Configuration]:
-    """Return a new runtime with the options of the default runtime, and a configuration for it.
+    """Return a new runtime with the options of the default runtime, and its configuration.
 
     If there is no open default runtime, the options come from the environment variables.
     ``level`` replaces the option ``level`` unless it is None.

@@ -65,8 +65,8 @@ class Taken(str):
         return made
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # The pickle contains a plain str, because the attribute ``by`` of this class is
-        # an object of this process.
+        # The pickle contains an ordinary str, because the runtimes in the attribute ``by`` exist
+        # only in this process.
         return str, (str(self),)
 
 
@@ -75,8 +75,8 @@ class Passing(threading.local):
 
     Attributes:
         watched: whether a ``LoguruSink`` or a ``FapilogLogRecordProcessor`` has been created;
-            these objects read ``taken``.  If it is False, ``taken`` is always None, to save
-            time.  A class attribute, so all threads share it.
+            these objects read ``taken``.  While ``watched`` is False, ``taken`` stays None, to
+            save time.  All threads share ``watched``, because it is a class attribute.
         taken: the :mod:`logging` record that a bridge has passed to a runtime, while the
             loggers' handlers receive the same record; None at all other times.
         reported: the object that a hook of ``fapilog.bridges.hooks`` has logged, while the
@@ -115,7 +115,7 @@ class Feed:
 
     @classmethod
     def of(cls, target: RecordTarget | None) -> Feed:
-        """Return a ``Feed`` that always finds ``target``, or the default runtime if it is None."""
+        """Return a ``Feed`` that always finds ``target``; None means the default runtime."""
         return cls(None if target is None else lambda: target)
 
     def follow(self, getter: Callable[[], RecordTarget | None] | None) -> None:

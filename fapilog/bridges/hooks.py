@@ -96,15 +96,15 @@ def installed() -> dict[str, bool]:
         return {name: patch.active for name, patch in _patches.items()}
 
 
-#: A hook's report: the exception, the warning or the dict with the event loop's error; the
-#: ``Event`` to log; and the ``contextvars`` context of the code that failed.
+#: A tuple that describes what a hook logs.  Its items are: the exception, the warning or the dict
+#: with the event loop's error; the ``Event`` to log; and the context of the code that failed.
 _Report: TypeAlias = "tuple[object, Event, Context]"
 
 
 def _wrap(name: str, describe: Callable[..., _Report | None], found: Hook) -> Hook:
-    """Return a hook that logs a report and then calls ``found``, the previous hook.
+    """Return a hook that logs a record and then calls ``found``, the previous hook.
 
-    ``describe`` converts the hook's arguments to the report, or returns None if the hook must
+    ``describe`` converts the hook's arguments to a ``_Report``, or returns None if the hook must
     not log.  The hook only logs while the patch ``_patches[name]`` is active.
     """
 

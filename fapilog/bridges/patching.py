@@ -28,7 +28,7 @@ class Patch:
         name: the name of the attribute.
         around: a function that takes the original function and returns the wrapper.
             After ``undo``, the wrapper must only call the original function, because
-            other code that has wrapped the wrapper still calls it.
+            other code that has wrapped the wrapper still calls the wrapper.
 
     Attributes:
         active: whether the patch is applied.
@@ -90,7 +90,7 @@ class SetupLock:
         fork.register("bridges", in_child=self.renew)
 
     def renew(self) -> None:
-        """Replace the inner lock with a new, unlocked lock."""
+        """Replace the ``threading.Lock`` with a new lock, which is not locked."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:

@@ -109,7 +109,9 @@ class Handler(logging.Handler):
         return self
 
     def __deepcopy__(self, _memo: object) -> Handler:
-        return self  # a copy would skip every record that this handler has passed on
+        # A copy would have the same runtime, and would skip every record that this handler passes
+        # to the runtime.
+        return self
 
     def __reduce__(self) -> tuple[Callable[..., Handler], tuple[object, ...]]:
         state = {name: value for name, value in vars(self).items() if name != "lock"}
@@ -187,7 +189,8 @@ class Handler(logging.Handler):
         if attributes:
             event_name = take_event_name(attributes)
             if "color_message" in attributes and record.name.partition(".")[0] == "uvicorn":
-                del attributes["color_message"]  # uvicorn's message with colours
+                # uvicorn adds this copy of the message, which contains codes for colours.
+                del attributes["color_message"]
         body = _body(record, attributes)
         if "message" in vars(record) and vars(record)["message"] is record.msg:
             body = _unqueued(body, attributes)
@@ -305,7 +308,7 @@ def _is_reported(record: logging.LogRecord) -> bool:
 def _function_name(record: logging.LogRecord) -> str:
     """Return the name of the function that logged the record.
 
-    The name is preceded by its module if the function is still running on this thread.
+    If the function is still running on this thread, the name of its module precedes its name.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the record holds no frame
     while frame is not None:
@@ -495,8 +498,8 @@ def _logger(logger: logging.Logger | str | None) -> logging.Logger:
 def _open_level(logger: logging.Logger, made: _Installation, target: RecordTarget | None) -> None:
     """Lower a logger's level if it excludes records that should reach ``target``.
 
-    These are the records at or above the level that was passed to :func:`install`, or, if it
-    is None, the records that ``target`` accepts.
+    These are the records at or above the level that was passed to :func:`install`.  If that
+    level is None, these are the records that ``target`` accepts.
     """
     _restore_level(logger, made)
     wanted = made.wanted

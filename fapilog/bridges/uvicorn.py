@@ -45,8 +45,8 @@ def _prints_for_uvicorn(handler: logging.Handler) -> bool:
     """Return whether ``handler`` prints and was made by uvicorn, ``fastapi run`` or gunicorn."""
     formatters = type(handler.formatter).__mro__
     is_uvicorns = any(kind.__module__ == "uvicorn.logging" for kind in formatters)
-    # gunicorn sets ``_gunicorn`` on all its handlers.  Other classes, such as FileHandler, do
-    # not print.
+    # gunicorn sets ``_gunicorn`` on all its handlers, but only a StreamHandler prints.  A
+    # FileHandler, which is a subclass, does not print.
     is_gunicorns = hasattr(handler, "_gunicorn") and type(handler) is logging.StreamHandler
     return is_uvicorns or is_gunicorns
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if not TYPE_CHECKING:  # with __getattr__, type checkers would accept any name
+if not TYPE_CHECKING:  # type checkers accept any name of a module that has a __getattr__
 
     def __getattr__(name: str) -> Any:
         from fapilog.renamed import module_attribute  # noqa: PLC0415 - only an error needs it

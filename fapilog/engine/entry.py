@@ -4,7 +4,8 @@ The worker makes a log record from each entry.  An entry is a tuple, because a t
 fastest object to create in the thread that logs.  There are two kinds of entries:
 
 - The entry of a log call contains its values, from which :func:`build_logged` makes the record.
-- The entry that :func:`offered` returns contains a finished record.
+- The entry that :func:`offered` returns contains a log record that already exists, such as a
+  record that fapilog's handler for :mod:`logging` has converted.
 
 The first two items of every entry are the function that makes the record and the severity
 number.  The pipeline reads only these two items; only this module reads the other items.  For
@@ -91,7 +92,10 @@ def offered(
     record: LogRecord,
     exception: Capture | None,
 ) -> Entry:
-    """Return an entry for a finished record, such as a record of fapilog's ``logging`` handler.
+    """Return an entry for a log record that already exists.
+
+    For example, fapilog's handler for :mod:`logging` converts its records before they enter the
+    queue.
 
     Args:
         complete: the function that the worker calls with the record, the exception and the

@@ -104,7 +104,8 @@ class Buffer:
         _open[id(self)] = weakref.ref(self)
 
     def __del__(self, forget: Any = _open.pop) -> None:
-        # A generator or a task may be discarded before it leaves its ``hold()`` block.
+        # If a generator or a task is discarded inside its ``hold()`` block, this method ends the
+        # block.
         # ``forget`` is a default argument, because the global ``_open`` may already be None when
         # the interpreter exits.
         forget(id(self), None)
@@ -145,8 +146,8 @@ class Buffer:
             if self.released or not self.is_open:
                 return
             self.released = True
-        # While this thread sends entries, other threads may add more.  They are buffered and sent
-        # in the next round, so that all entries stay in order.
+        # While this thread sends entries, other threads may add more.  Those entries are buffered
+        # and sent in the next round, so that all entries stay in order.
         for rounds_left in range(_ROUNDS, -1, -1):
             with budget.lock:
                 entries = self._take()
@@ -252,7 +253,7 @@ def drop_held_for(pipeline: Pipeline) -> None:
 
 
 def _present(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline that the loggers of ``pipeline`` use now."""
+    """Return the latest pipeline that has replaced ``pipeline``, or else ``pipeline`` itself."""
     while pipeline.successor is not None:
         pipeline = pipeline.successor
     return pipeline

@@ -43,7 +43,7 @@ _BURST_SLICE: Final = 256
 #: If at least this number of entries is waiting, the worker removes ``_BURST_SLICE`` entries
 #: instead of ``_SLICE`` entries.
 _BURST: Final = 1024
-#: The time that the worker waits for more entries before it processes a group, in seconds.
+#: The time in seconds that the worker waits, so that it can process several entries together.
 _LINGER: Final = 0.01
 #: The time between two checks of a condition that a thread waits for, in seconds.
 _POLL: Final = 0.002
@@ -196,8 +196,8 @@ class Pipeline:
     def refuse_all(self, reason: str, severities: Iterable[int]) -> None:
         """Count records from the buffer of a ``hold()`` block as dropped.
 
-        Reports the drop on stderr, unless ``reason`` is ``not_released``: a block that ends
-        without a release is usual.
+        Reports the drop on stderr, unless ``reason`` is ``not_released``, because a block
+        usually ends without a release.
 
         Args:
             reason: the reason under which the statistics count the records.
@@ -451,7 +451,7 @@ class Pipeline:
 
 
 def _seen_from(stats: Stats, adopted: int) -> Stats:
-    """Return the pipeline's totals, computed from the statistics of one sink.
+    """Return statistics of the whole pipeline, computed from the statistics of one sink.
 
     ``adopted`` is the number of records that all sinks together have read from the spools of
     earlier processes.

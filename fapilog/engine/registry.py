@@ -112,7 +112,9 @@ class LoggerRegistry:
             before = self._pipeline
             if before is not None and before is not pipeline and not before.closed:
                 before.successor = pipeline
-            pipeline.successor = None  # capture_logs() replaces a pipeline only temporarily
+            # capture_logs() replaces a pipeline and later attaches it again.  The pipeline then no
+            # longer has a successor.
+            pipeline.successor = None
             self._pipeline, self._settings = pipeline, settings
             self.levels = Levels(settings.level, settings.levels)
             for core in list(self._cores.values()):
@@ -143,7 +145,8 @@ class LoggerRegistry:
     def apply_levels(self) -> None:
         """Update the thresholds of all loggers after a level or ``holding.floor`` has changed."""
         with self._lock:
-            # The thresholds stay at TRACE, so that every log call calls ``unattached``.
+            # Without a pipeline, the thresholds stay at TRACE, so that every log call calls
+            # ``unattached``.
             if self._pipeline is None:
                 return
             for core in list(self._cores.values()):

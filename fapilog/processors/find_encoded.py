@@ -39,7 +39,7 @@ def all_forms(text: str) -> str:
 
 
 def without_escapes(text: str) -> str:
-    """Replace the JSON escapes in ``text`` that are not necessary, such as those of letters."""
+    """Decode the JSON escapes in ``text`` that JSON does not require, such as those of letters."""
     return _json.sub(_character, text) if "\\u00" in text or "\\/" in text else text
 
 

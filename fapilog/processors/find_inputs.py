@@ -1,4 +1,4 @@
-"""Finds secrets in the validation errors of pydantic and FastAPI, which quote wrong inputs.
+"""Finds secrets in the validation errors of pydantic and FastAPI, which quote invalid inputs.
 
 In these errors, the name of a field does not directly precede its value: the name is on the
 preceding line, or in the list ``loc`` of the error.  In addition, pydantic replaces the middle
@@ -80,10 +80,10 @@ def find_inputs(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 
 
 def find_cut_inputs(text: str) -> Iterator[Span]:
-    """Yield the bounds of text after a "..." that may have replaced the name of a secret.
+    """Yield the start and end of each possible secret after a "..." in pydantic's errors.
 
-    pydantic replaces the middle of a long input with "...".  The text after it is masked,
-    because the replaced characters may be the name of a secret or the beginning of a secret.
+    pydantic replaces the middle of a long input with "...".  The replaced characters may be the
+    name of a secret or the beginning of a secret.
     """
     position = text.find(_VALUE)
     while position >= 0:
@@ -118,8 +118,8 @@ def find_members(text: str, is_secret: Callable[[str], bool]) -> Iterator[Span]:
 def _is_place(match: re.Match[str]) -> bool:
     """Whether the line that ``_place`` matched is the location of a pydantic error.
 
-    The line before a location is the heading of a list of errors, or the last line of another
-    error.
+    The line is a location if the line before it is the heading of a list of errors, or the last
+    line of another error.
     """
     text, end = match.string, match.start()
     if match.end("place") - match.start("place") > _LONGEST_PLACE:
@@ -138,7 +138,7 @@ def _is_place(match: re.Match[str]) -> bool:
 
 
 def _after_cut(text: str, start: int) -> int | None:
-    """Return where the secret starts if "..." replaces its name or its beginning, else None."""
+    """Return the offset of a possible secret whose name or beginning "..." replaces, or None."""
     dots = start - 1
     for _ in range(_MOST_DOTS):
         dots = text.find("...", dots + 1, start + _CUT_WITHIN + 5)

@@ -59,7 +59,7 @@ _CLOSING: Final = frozenset("])}")
 #: Matches the opening quote of a string, including a string prefix such as b.  The group
 #: ``quote`` contains the quote and the backslashes before it.
 quotation: Final = re.compile(r"""[bBrRuUfF]{0,2}(?P<quote>\\{0,32}(?:\"""|'''|["']))""").match
-# Matches the line ends between a name and its value, which may be escaped as \n.
+# Matches up to three line ends between a name and its value.  A line end may be escaped as \n.
 _break: Final = r"(?:(?:\r?\n|(?:\\{1,8}r)?\\{1,8}n)[ \t]{0,99}){1,3}"
 _member_below: Final = re.compile(rf"""{_break}(?=[bBrRuUfF]{{0,2}}\\*["']|[\[({{\d-])""")
 # Matches the line end after a name whose value is on the next line, as in YAML.  The next line
@@ -147,7 +147,10 @@ def _is_in_query(match: re.Match[str]) -> bool:
 
 
 def _value(text: str, match: re.Match[str]) -> Value:
-    """Return the bounds of the value after a name; they are equal if nothing must be masked."""
+    """Return the position of the value after a name.
+
+    The start and the end are equal if the value is not a secret.
+    """
     start = _start(text, match)
     quoted = quotation(text, start)
     if quoted:
@@ -200,7 +203,8 @@ def end_of_quotation(text: str, quote: str, position: int) -> int:
         # is doubled, and one more is added.
         if (found - before) % (2 * quote.count("\\") + 2) == 0 and not (
             # A ``repr`` of JSON doubles the backslashes before a quote inside a string, so this
-            # quote may look like the closing quote.  It is not, if a letter or digit follows it.
+            # quote may look like the closing quote.  A quote before a letter or a digit is not the
+            # closing quote.
             before < found and text[found + len(quote) : found + len(quote) + 1].isalnum()
         ):
             return found

@@ -26,7 +26,7 @@ class Rule:
     Attributes:
         name: the name of the counter for the values that this rule masks.
         triggers: strings in lower case.  Every match contains at least one of them, in upper or
-            lower case, so other strings are not searched.
+            lower case, so a text that contains none of them is not searched.
         pattern: the regular expression.  It has a group ``secret`` if ``locate`` is the
             default.
         locate: the function that returns the start and end of the secret in a match, or None if
@@ -50,8 +50,9 @@ class Rule:
 
 
 def _bearer(match: re.Match[str]) -> Span | None:
-    """Return the start and end of the token after "bearer", or None for a word such as "token".
+    """Return the start and end of the token after "bearer", or None if no token follows.
 
+    In a message such as "bearer token expired", an ordinary word follows.
     Source: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
     """
     word = match["secret"].lower().rstrip(".")
@@ -60,9 +61,10 @@ def _bearer(match: re.Match[str]) -> Span | None:
 
 
 def _basic(match: re.Match[str]) -> Span | None:
-    """Return where the credentials in ``Basic dXNlcjpwYXNz`` are, or None for "basic training".
+    """Return the start and end of the credentials after "basic", or None if none follow.
 
-    Credentials are encoded in base64, so they do not look like an ordinary word.
+    Credentials are encoded in base64, as in ``Basic dXNlcjpwYXNz``, so they do not look like an
+    ordinary word, as in "basic training".
     Source: https://www.rfc-editor.org/rfc/rfc7617#section-2
     """
     word = match["secret"]
@@ -71,7 +73,7 @@ def _basic(match: re.Match[str]) -> Span | None:
 
 
 def _json_web_token(match: re.Match[str]) -> Span | None:
-    """Return the start and end of a JSON web token, or None if there is no such token.
+    """Return the start and end of a JSON web token, or None if ``match`` has no token.
 
     A token begins with ``eyJ``, because its header begins with ``{"``, encoded in base64.
     Source: https://www.rfc-editor.org/rfc/rfc7515#section-7.1
@@ -107,9 +109,10 @@ _SHORTEST_LINE: Final = 40
 
 
 def _api_key(match: re.Match[str]) -> Span | None:
-    """Return the start and end of an API key, or None for words with hyphens after "sk-".
+    """Return the start and end of an API key, or None if the match is not a key.
 
-    A key that begins with "sk-" contains a digit.
+    A match that begins with "sk-" and contains no digit is not a key.  It may consist of words
+    with hyphens.
     """
     secret = match["secret"]
     is_words = secret.startswith("sk-") and not any(map(str.isdecimal, secret[:_DIGIT_WITHIN]))

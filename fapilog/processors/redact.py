@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
-#: The limits with which ``_plain`` checks a value, so large that no value exceeds them.
+#: Very high limits for ``measure``, because ``_plain`` uses it only to check the types in a value.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
 #: The maximum total size, in bytes, of the strings that are searched together.  The limit is
 #: needed because a search blocks all other threads.
@@ -53,8 +53,8 @@ _MAX_NAME: Final = 128
 # field.  ``_LABEL_KEYS`` are the possible keys of the name, ``_VALUE_KEYS`` those of the value.
 _LABEL_KEYS: Final = frozenset({"name", "key", "header", "field"})
 _VALUE_KEYS: Final = frozenset({"value", "Value", "VALUE", "values", "Values"})
-# Endings of keys whose value is a list of field names, not of secrets, such as {"required":
-# ["password", "email"]}.
+# A key with one of these endings may have a list of field names as its value, as in {"required":
+# ["password", "email"]}.  Such a list does not contain the secrets themselves.
 _LIST_NAMES: Final = ("s", "required", "missing", "include", "exclude", "only", "loc")
 _words: Final = re.compile(r"""[^\s"'=:,;&?/@(){}\[\]]{3,}""").findall
 _plain_word: Final = re.compile("[a-z]+(?:_[a-z]+)*").fullmatch
@@ -116,8 +116,9 @@ class RedactProcessor:
             raise ConfigurationError(msg)
         self._mask = mask
         self._counts = dict.fromkeys(("field", "pair", *(rule.name for rule in RULES), "custom"), 0)
-        # Caches the names of attributes and the keys of dicts that contain no secret.  The value
-        # for each name is the number of bytes that an attribute of this name adds to a record.
+        # A cache of attribute names and keys of dicts that contain no secret and do not name a
+        # secret field.  The value for each name is the number of bytes that an attribute of this
+        # name adds to the size of a record, without the attribute's value.
         self._harmless: dict[str, int] = {}
         self._clear_names: set[str] = set()
         self._masked_scope = lru_cache(_MAX_NAMES)(self._mask_scope)
@@ -132,8 +133,8 @@ class RedactProcessor:
         """The number of values that have been masked, by the name of the rule that found them.
 
         The names are ``field`` for values that are secret because of the name of their
-        attribute, key or option, ``pair`` for values after a name in a string, ``custom`` for
-        matches of the argument ``patterns``, and the names of the rules in
+        attribute, key or command-line option, ``pair`` for values after a name in a string,
+        ``custom`` for matches of the argument ``patterns``, and the names of the rules in
         ``fapilog.processors.find_shapes``, such as ``url``.
         """
         return self._counts.copy()
