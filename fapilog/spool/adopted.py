@@ -48,7 +48,7 @@ class Adoption:
         store: the ``Store`` that reads the directory, or None until the wire formats of the
             segment files have been checked.
         found: the results for the segment file that the last step scanned, or None.
-        disk: the bytes on disk of the segment files whose scan has not finished.
+        disk: the total size of the segment files whose scan has not finished, in bytes.
         is_foreign: whether a file contains records in a wire format that the sink does not use.
 
     Raises:
@@ -72,7 +72,7 @@ class Adoption:
         Blocks on disk I/O.
 
         Raises:
-            OSError: the directory cannot be used.
+            OSError: the directory's cursor file can be neither opened nor created.
         """
         return next(self._steps, None) is not None
 
@@ -143,7 +143,10 @@ class AdoptedStores:
 
     @property
     def disk(self) -> int:
-        """The bytes of the segment files in adopted directories, and in those to adopt later."""
+        """The total size of the segment files in bytes.
+
+        Includes directories that are adopted, are being scanned, or may be adopted later.
+        """
         underway = sum(one.disk for one in list(self._underway))
         return self._state.adopted.disk + self._waiting_disk + underway
 
@@ -201,7 +204,8 @@ class AdoptedStores:
     def _refuse(self, path: Path, error: OSError) -> None:
         """Report on standard error why the directory ``path`` is not adopted.
 
-        If it belongs to another user or is not a directory, later calls of :meth:`look` skip it.
+        If ``path`` belongs to another user or is not a directory, later calls of :meth:`look`
+        skip ``path``.
         """
         self._state.announce("adopt", f"{path} is not adopted: {error.strerror or error}")
         if error.errno in _NOT_OURS:

@@ -33,7 +33,7 @@ _UNREADABLE: Final = "unreadable"
 class Credentials:
     """The credentials of one sink.  Thread-safe.
 
-    ``secret`` is the text of the credentials, or "" if the sink sends no credentials.
+    ``secret`` contains the credentials as a string, or "" if the sink sends no credentials.
     """
 
     def __init__(self, secret: str = "") -> None:

@@ -67,7 +67,8 @@ class Owner:
     Attributes:
         name: the sink's name.
         wire_format: the name of the format in which the sink packs batches.
-        destination: where the sink sends records, described without secrets, or "" if unknown.
+        destination: a description, without secrets, of where the sink sends records, or "" if
+            unknown.
     """
 
     name: str
@@ -244,7 +245,7 @@ class ProcessDirectory:
 
     The first lock is on the directory itself, so it remains if somebody deletes the files in the
     directory.  The second lock is on the file ``lock`` in the directory, because Windows and some
-    file systems do not support locks on directories, and earlier releases did not use them.
+    file systems do not support locks on directories, and earlier releases locked only this file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -62,7 +62,7 @@ FRAME_HEADER_SIZE: Final = _FRAME.size
 WIRE_FORMAT_SIZE: Final = 48
 
 _AHEAD: Final = 1 << 14  # shorter reads are extended to this many bytes and buffered
-_CHUNK: Final = 1 << 16  # the bytes per read while searching for a frame
+_CHUNK: Final = 1 << 16  # the number of bytes per read while searching for a frame
 _NEAR: Final = 1 << 10  # a search first reads this many bytes, which often contain a frame
 
 
@@ -134,8 +134,8 @@ class SegmentFile:
         self._fd = fd if fd >= 0 else open_file(path)
         self._ahead = b""
         self._ahead_at = 0
-        # The latest range of zeros that holds_zeros() has read: its start, its end, and whether
-        # the zeros end there.  Later calls do not read this range again.
+        # The cache of holds_zeros() contains the offset where a range of zeros starts, the offset
+        # up to which the range has been read, and whether the zeros end at this second offset.
         self._zeros = (0, 0, False)
 
     def size(self) -> int:
@@ -225,8 +225,8 @@ def read_segment_header(file: SegmentFile) -> SegmentHeader | None:
 def parse_frame(file: SegmentFile, offset: int, end: int) -> FrameHeader | None:
     """Return the frame header at ``offset``, or None if these bytes are not an intact header.
 
-    The header must not extend beyond the offset ``end``.  The rest of the frame may extend beyond
-    it, because the file may have been truncated.
+    The header must not extend beyond the offset ``end``.  The content of the frame may extend
+    beyond ``end``, because the file may have been truncated.
     """
     if offset + FRAME_HEADER_SIZE > end:
         return None

@@ -31,13 +31,14 @@ class SpoolOptions:
             created, and only this user can access it.
         max_bytes: the maximum total size of one sink's segment files in bytes, including the
             files of dead processes.
-        min_free: the bytes that must stay free on the file system.
-        segment_bytes: the maximum size of a segment file in bytes.  If it exceeds a quarter of
-            ``max_bytes``, this quarter applies.  A file with a single batch may be larger.
+        min_free: the number of bytes that must stay free on the file system.
+        segment_bytes: the maximum size of a segment file in bytes.  If the value exceeds a quarter
+            of ``max_bytes``, a quarter of ``max_bytes`` is used instead.  A file with a single
+            batch may be larger.
         sync: ``"interval"`` syncs every ``sync_interval`` seconds, and immediately after a
             batch with a severity number of 21 (FATAL) or more; ``"always"`` syncs after each
             batch.
-        sync_interval: the seconds between two syncs.
+        sync_interval: the number of seconds between two syncs.
         quarantine_bytes: the maximum total size of one sink's quarantine files in bytes.
     """
 
@@ -62,7 +63,7 @@ class Space(NamedTuple):
         directory: the directory.  It must exist when :meth:`check` is called.
         cap: the maximum number of bytes that the sink may use.
         option: the name of the user's option that sets ``cap``, used in error messages.
-        min_free: the bytes that must stay free on the file system.
+        min_free: the number of bytes that must stay free on the file system.
     """
 
     directory: Path

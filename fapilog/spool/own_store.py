@@ -213,7 +213,7 @@ class OwnStore(Store):
 
     @property
     def has_sealed(self) -> bool:
-        """Whether a segment file that receives no further frames has not been synced yet."""
+        """Whether a complete segment file still has to be synced."""
         return bool(self._sealed)
 
     def _keep(self, frame: Frame) -> None:

@@ -67,7 +67,7 @@ _MAX_REASON: Final = 1000
 #: processes also add and delete files.
 _MEASURE_EVERY: Final = 1.0
 #: The maximum number of seconds to wait until another process unlocks a file.  A process that
-#: only adds a batch keeps the lock for less time.
+#: adds a batch unlocks the file sooner.
 _LOCK_TIME: Final = 2.0
 _PAUSE: Final = 0.01
 
@@ -79,9 +79,9 @@ class Quarantine:
 
     Args:
         sink_name: the sink's name.
-        wire_format: the name of the packed batches' format, 1 to 48 bytes.
+        wire_format: the name of the format in which batches are packed, 1 to 48 bytes long.
         options: the user's options; ``quarantine_bytes`` limits the size of the quarantine.
-        destination: where the sink sends records, described without secrets.
+        destination: a description, without secrets, of where the sink sends records.
         credentials: the secrets that the sink sends.  Only a salted digest of them is written
             to disk.
         label: the sink's name in messages on standard error, by default ``sink_name``.
@@ -196,7 +196,7 @@ class Quarantine:
 
         Records are lost if another program has deleted or replaced the quarantine's directory.
         If only a file is missing, a user has replayed or deleted it, so its records are not lost.
-        Never raises.  Blocks while it reads the status of some files.
+        Never raises.  Blocks on disk I/O.
 
         Returns:
             One severity number per lost record.  The next call does not return the same records
@@ -295,7 +295,7 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class Refused:
-    """A batch in the quarantine, which the backend has refused.
+    """A batch that the backend has refused, read from the quarantine.
 
     Attributes:
         time_ns: the time when the batch was added, in nanoseconds since the Unix epoch.
@@ -407,7 +407,7 @@ class QuarantineFile:
             self.remove()
             return
         if found.header is None:
-            return  # cannot rewrite the file: no header names the wire format
+            return  # without the header, the wire format for a new file is unknown
         self._copy.unlink(missing_ok=True)  # a killed process may have left this file
         wire_format = found.header.wire_format
         fd = create_file(self._copy, APPEND)

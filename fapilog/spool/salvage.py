@@ -39,7 +39,7 @@ class LostSegment:
     frames: Iterator[Frame]
 
     def close(self) -> None:
-        """Close the file.  If another program has only truncated it, also delete it."""
+        """Close the file.  If it was truncated but not replaced, also delete it."""
         self.abandon()
         with contextlib.suppress(OSError):
             if self.segment.path.lstat().st_ino == self.segment.inode:

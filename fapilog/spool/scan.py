@@ -88,7 +88,7 @@ def walk_in_steps(
     """Yield the intact frames and the damaged ranges between ``start`` and ``end``.
 
     While no frame is found, yield None from time to time, so that the caller can pause.
-    Blocks on disk I/O.  Memory contains one frame at a time.
+    Blocks on disk I/O.  Loads only one frame at a time into memory.
 
     Args:
         file: the segment file.
@@ -352,8 +352,8 @@ def _read_frames(
 def _is_settled(file: SegmentFile, offset: int, floor: int, size: int) -> bool:
     """Check an offset from a cursor file, before which all frames should be acknowledged.
 
-    Return True if the file ends at ``offset``, or if a frame starts at ``offset`` whose sequence
-    number is at least ``floor``.
+    Return True if the file ends at ``offset``, or if the frame that starts at ``offset`` has a
+    sequence number of at least ``floor``.
     """
     if offset >= size:
         return offset == size

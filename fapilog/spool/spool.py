@@ -54,10 +54,10 @@ class Spool:
     Args:
         sink_name: the sink's name.  The sink's directory is named after ``sink_name`` and
             ``destination``.
-        wire_format: the name of the packed batches' format, 1 to 48 bytes.
+        wire_format: the name of the format in which batches are packed, 1 to 48 bytes long.
         options: the user's options.
-        destination: where the sink sends records, described without secrets.  Records on disk
-            for another destination or in another format are neither sent nor changed.
+        destination: a description, without secrets, of where the sink sends records.  Records on
+            disk for another destination or in another format are neither sent nor changed.
         credentials: the secrets that the sink sends, or "".  Records on disk that were logged
             with other credentials are not sent.  Only a salted digest of the secrets is written
             to disk.
@@ -121,7 +121,7 @@ class Spool:
         """
         try:
             make_sink_directory(self._path, self._owner)
-            _ = self._credentials.mark  # computes the digest, which takes about 10 ms
+            _ = self._credentials.mark  # computes the digest now, not in the first append()
             create(self._path, self._now_ns()).remove()
             with contextlib.suppress(PermissionError):  # the parent directory may be unreadable
                 sync_directory(self._path.parent)
@@ -261,8 +261,8 @@ class Spool:
     def is_whole(self) -> bool:
         """Whether all segment files of this process still exist and have not been truncated.
 
-        The value is also False while :meth:`mend` still has to write batches again.  Blocks while
-        it reads the status of files.
+        The value is also False while :meth:`mend` still has to write batches again.  Blocks on
+        disk I/O.
         """
         return not self._salvage.left.frames and not (self._own and self._own.missing(_TRUSTED))
 
@@ -271,9 +271,11 @@ class Spool:
 
         Unread batches that can still be read are queued, and :meth:`mend` writes them to a new
         file.  All other unread batches in these files are lost and added to :attr:`corrupt`.  If a
-        dead process wrote the file, all of its unread batches are lost.  Batches that :meth:`read`
-        has returned are not lost, because they are in memory; their :attr:`Frame.is_lost` becomes
-        True.  Never raises; blocks while it reads the status of files.
+        dead process wrote the file, all of its unread batches are lost.
+
+        A batch that :meth:`read` has already returned can still be sent, because the caller has
+        the batch in memory.  If its file was deleted, replaced or truncated, the attribute
+        :attr:`Frame.is_lost` of the batch is True.  Blocks on disk I/O; never raises.
 
         Args:
             most: the maximum number of this process's segment files to check.  The next call
@@ -367,8 +369,8 @@ class Spool:
     def look_for_orphans(self) -> bool:
         """Lock directories of dead processes, which :meth:`adopt_step` then scans.
 
-        Only one thread at a time may call this method.  Blocks on disk I/O, but reads no
-        segment.  Never raises.
+        Only one thread at a time may call this method.  Blocks on disk I/O, but does not
+        read segment files.  Never raises.
 
         Returns:
             Whether a later call must lock further directories, because the maximum number of
@@ -380,7 +382,7 @@ class Spool:
         return self._adopted.look(self.directory, lambda: self.disk_bytes < most)
 
     def adopt_step(self, lock: AbstractContextManager[object] = _NO_LOCK) -> bool:
-        """Scan a locked directory for about a millisecond.  Return False after the last scan.
+        """Scan a locked directory for about a millisecond.  Return False if no scan remains.
 
         Only one thread at a time may call this method.  Blocks on disk I/O; never raises.
 

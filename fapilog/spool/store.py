@@ -62,7 +62,7 @@ class Corruption:
     """Counters of the data that cannot be read from disk.  Any thread may read them.
 
     Attributes:
-        frames: the number of damaged or lost frames; some are estimated from the sequence numbers.
+        frames: the number of damaged or lost frames, partly estimated from the sequence numbers.
         records: the number of lost records that ``Spool.pending_records`` had included before.
         adopted: the number of records in ``records`` that a dead process had written.
         segments: the number of segment files that are unreadable or have a later format version.
@@ -86,7 +86,7 @@ class Corruption:
 
 @dataclass(eq=False)
 class Tally:
-    """The totals for this process's directory, or for all adopted directories of dead processes.
+    """Counters for this process's directory, or for all adopted directories of dead processes.
 
     Any thread may read the attributes.
 
@@ -463,7 +463,7 @@ class Store:
         sequence = frame.sequence
         if not self._is_open:
             return
-        if frame.is_lost:  # give_up() has already subtracted the frame
+        if frame.is_lost:  # give_up() has already subtracted the frame from the counters
             self._out.discard(sequence)
             self._move_cursor(frame)
             return

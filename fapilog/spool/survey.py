@@ -186,10 +186,10 @@ def purge_quarantine(report: SinkReport) -> Iterator[Path]:
 
 
 def other_credentials(report: SinkReport, credentials: Credentials) -> SinkReport:
-    """Return a copy of ``report`` with only the records that need other credentials.
+    """Return a copy of ``report`` without the records that ``credentials`` match.
 
-    The copy contains the directories of dead processes and the files in quarantine that are stored
-    with a digest of credentials other than ``credentials``.
+    The copy contains the directories of dead processes and the files in quarantine whose stored
+    credentials digest does not match ``credentials``.
     """
     orphans = [one for one in report.directories if not one.is_alive]
     marks = [(one, read_mark(mark_beside(one.path))) for one in report.quarantine]
