@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fapilog.protocols import BatchLimits
     from fapilog.spool import Frame
 
-#: An estimate of the memory that each record needs in addition to its text, in bytes.
+#: An estimate of the memory, in bytes, that each record needs in addition to ``LogRecord.size``.
 ITEM_OVERHEAD: Final = 256
 
 
@@ -185,8 +185,8 @@ class Backlog:
     def release(self, batch: Batch) -> None:
         """Free the capacity that ``batch`` occupies.
 
-        The caller has finished sending the batch, or has written it to disk.  A second call
-        does nothing.
+        Called when the batch has been sent, dropped or written to disk.  A second call does
+        nothing.
         """
         self._bytes_out += batch.held
         batch.held = 0

@@ -58,7 +58,7 @@ class Drops:
         return both
 
     def add_all(self, reason: str, severities: Iterable[int]) -> None:
-        """Add one record that was dropped for ``reason`` per item in ``severities``."""
+        """Count one dropped record for each number in ``severities``, under ``reason``."""
         for number in severities:
             self.add(reason, number)
 
@@ -79,8 +79,8 @@ class SinkLedger:
         overflow: the records that were dropped before they entered the backlog.
         drops: the records that were dropped later.
         settled_adopted: the number of records that dead processes left in the spool and that this
-            process has read.  These records never entered the backlog, so they do not count in
-            ``DeliveryState.settled``.
+            process has read.  These records never entered the backlog, so
+            ``DeliveryState.settled`` does not include them.
         retries: the number of attempts that failed and were followed by another attempt.
         sends: the number of all attempts.
         durations: a histogram of the durations of attempts, with the upper bounds in

@@ -4,8 +4,9 @@ The backend's answer decides the next step: send the batch again after a wait, s
 or isolate the records that the backend refuses.
 
 A sink's delivery threads, the exporters for an OpenTelemetry SDK and the command
-``fapilog spool replay`` use this module.  Each has a subclass of :class:`Delivery`, which
-decides how long to wait, how to handle refused records, and what to count.
+``fapilog spool replay`` use this module.  Each of them uses a different subclass of
+:class:`Delivery`.  The subclass decides how long to wait, how to handle refused records, and what
+to count.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ _NO_LIMIT: Final = 1 << 20
 #: the minimum and the maximum of this number.
 _FEWEST: Final = 4
 _MOST: Final = 256
-#: An answer is fast if it takes less than this fraction of the duration of the latest attempt
-#: that got no answer.
+#: An answer is fast if it arrives within this fraction of the duration of the latest attempt that
+#: got no answer.
 _FAST: Final = 1 / 3
 #: The minimum duration, in seconds, that is assumed for an attempt without an answer.  If the
 #: connection broke immediately, the real duration says nothing about the backend's speed.
@@ -291,7 +292,7 @@ class _Division:
                 self._batch.cut()
 
     def _is_whole(self, part: Batch) -> bool:
-        """Whether ``part`` is a large batch that has not been split yet."""
+        """Return whether ``part`` is a large batch that has not been split yet."""
         return not self._cuts and len(self._batch.parts) == 1 and len(part) >= _MIN_SAMPLED
 
     def _take_sample(self, skipped: int) -> None:
@@ -365,4 +366,4 @@ def _attempt(part: Batch, delivery: Delivery) -> Outcome:
     delivery.size.grow(len(part), seconds)
     if isinstance(answer, Outcome) and isinstance(answer.rejected, int):
         return Outcome(min(max(answer.rejected, 0), len(part)), answer.message)
-    return Outcome()  # without a valid Outcome, the sink has accepted every record
+    return Outcome()  # without a valid Outcome, all records count as accepted

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord
 
 _NEVER: Final = 1 << 62
-#: Seconds between two checks, during a shutdown, whether the spool's thread has written records
-#: to disk.
+#: During a shutdown, a delivery thread without records checks at this interval, in seconds,
+#: whether the spool's thread has written records to disk.
 _LOOK: Final = 0.01
 
 
@@ -126,8 +126,9 @@ class SendingQueue:
     def flush_done(self, target: int) -> bool:
         """Return whether a flush is complete.
 
-        A flush is complete if ``target`` records were delivered, refused or dropped.  While the
-        backend is down, a flush is also complete if all waiting records are on disk.
+        A flush is complete if the total number of delivered, refused and dropped records has
+        reached ``target``.  While the backend is down, a flush is also complete if all waiting
+        records are on disk.
 
         Args:
             target: the number that :meth:`start_flush` returned.
@@ -141,7 +142,7 @@ class SendingQueue:
     def adopt_orphans(self) -> None:
         """Start to send the records that dead processes left on disk.
 
-        Without this call, they would be sent only after this process has logged a record.
+        Without this call, these records would be sent only after this process has logged a record.
         """
         if self.spooling is not None:
             self.spooling.adopt_orphans()
@@ -154,7 +155,7 @@ class SendingQueue:
     def start_end(self) -> None:
         """Limit the remaining waits for space in the backlog, because a shutdown has begun.
 
-        Together, they may take at most ``block_timeout`` seconds.
+        Together, these waits may take at most ``block_timeout`` seconds.
         """
         self.intake.patience = min(self.intake.patience, self.options.block_timeout)
 
@@ -208,7 +209,7 @@ class SendingQueue:
                 set_busy(self._is_due())
                 give_way()
                 send_until_settled(batch, self.state)
-                if batch.parts:  # the deadline has passed; finish_close() spools or drops the rest
+                if batch.parts:  # after the deadline, finish_close() spools or drops the parts
                     return
         finally:
             set_busy(False)  # reset: run_inline() calls _run() on a thread of the application

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fapilog.spool import Frame, Spool
 
 #: Seconds between two checks of the backlog by the spool's thread while records wait.  In the
-#: mode ``always``, SIGKILL therefore loses only records that were logged within this time.
+#: mode ``always``, SIGKILL therefore loses only the records of the last 0.05 seconds.
 LOOK: Final = 0.05
 #: The longest wait for ``DeliveryState.lock`` in a call that must not wait for the disk, in
 #: seconds.  The spool's thread holds this lock while it writes to the disk.
@@ -43,7 +43,7 @@ _QUIET: Final = 2.0
 #: each regular check, and ``_MOST`` files in the check before the spool is closed.
 _SOME: Final = 128
 _MOST: Final = 4096
-#: Seconds between a failed write to the spool and the next write.
+#: Seconds between a failed write to the spool and the next attempt to write.
 _AGAIN: Final = 1.0
 
 
@@ -69,9 +69,9 @@ class Spooling:
         self._next: Batch | None = None  # a batch read from disk that take() has not returned yet
         self._always = self.active = state.options.spool_mode == "always"
         self._ending = False
-        self._is_early = False  # whether adopt_orphans() started the thread before any record
+        self._is_early = False  # whether adopt_orphans(), not a new record, started the thread
         self._adopt_at = 0.0
-        self._announced = 0  # the number of adopted records that were announced
+        self._announced = 0  # the number of adopted records reported on stderr so far
 
     def notice(self) -> None:
         """Wake the spool's thread if it sleeps, because the backlog has new records.
@@ -282,7 +282,7 @@ class Spooling:
                     break
 
     def _adopt(self) -> bool:
-        """Adopt records that dead processes left on disk, for about ``LOOK`` seconds.
+        """Spend about ``LOOK`` seconds adopting the records that dead processes left on disk.
 
         Return True if more records remain to be adopted.
         """

@@ -80,7 +80,7 @@ class DeliveryState(Delivery):
 
     @property
     def may_write(self) -> bool:
-        """Whether the sink has a spool without a failed write in the last second."""
+        """Whether the sink has a spool to which no write has failed in the last second."""
         return self.spool is not None and monotonic() >= self.no_write_before
 
     @property
@@ -307,8 +307,8 @@ class DeliveryState(Delivery):
         """Drop and count every record that is still to be sent and is not on disk.
 
         Args:
-            left: the severity numbers that ``Intake.close()`` returned, of the records that were
-                not put into the backlog.
+            left: the severity numbers of the records that were not put into the backlog, as
+                returned by ``Intake.close()``.
         """
         with self.lock:
             for batch in [one for one in self.in_flight if not one.is_on_disk]:
