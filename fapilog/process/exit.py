@@ -50,13 +50,13 @@ class Closable(Protocol):
 # These references keep the open runtimes alive, because an application may store only loggers.
 _open: Final[set[Closable]] = set()
 _others: Final[list[Callable[[float], None]]] = []
-_spent = 0.0  # seconds of the time limit that _begin() used
+_spent = 0.0  # seconds that _begin() took; _finish() gets only the remaining time
 
 
 def register(runtime: Closable, *, handle_sigterm: bool) -> None:
     """Deliver the records of ``runtime`` when the process ends.  Thread-safe.
 
-    If ``handle_sigterm`` is True, also install fapilog's handler of SIGTERM.
+    If ``handle_sigterm`` is True, also install fapilog's SIGTERM handler.
     """
     _open.add(runtime)
     if handle_sigterm:
@@ -67,7 +67,7 @@ def unregister(runtime: Closable) -> None:
     """Remove a closed runtime.
 
     If no runtime remains, and no function was passed to ``on_sigterm()``, also remove fapilog's
-    handler of SIGTERM.
+    SIGTERM handler.
     """
     _open.discard(runtime)
     if not _open and not _others:
@@ -105,7 +105,7 @@ def _deliver_and_close() -> None:
     deadline = monotonic() + _timeout()
     for deliver in tuple(_others):
         deliver(max(deadline - monotonic(), 0.0) / 2)
-    _deliver(deadline - _LAST)  # other threads may still log until shutdown() is called
+    _deliver(deadline - _LAST)  # shutdown() then delivers what other threads have logged since
     for runtime in open_runtimes():
         runtime.shutdown(max(deadline - monotonic(), 0.0))
 
@@ -149,9 +149,9 @@ fork.register(
 )
 
 # Exit hooks run in the reverse order of their registration.  So hooks that the application
-# registers later run before _finish, and may still log.  A hook of the private function
-# threading._register_atexit runs earlier, while the interpreter can still start threads.  If this
-# function does not exist, _finish delivers all records.
+# registers later run before _finish, and may still log.  A hook that is registered with the
+# private function threading._register_atexit runs earlier, while the interpreter can still start
+# threads.  If this function does not exist, _finish delivers all records.
 atexit.register(_finish)
 if hasattr(threading, "_register_atexit"):
     with contextlib.suppress(RuntimeError):  # raised if the interpreter is already exiting

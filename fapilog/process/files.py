@@ -130,7 +130,7 @@ def close_file(fd: int) -> None:
 
 
 def is_at(path: Path, status: os.stat_result) -> bool:
-    """Return whether ``path`` is a path of the file or directory that ``status`` describes.
+    """Return whether the file or directory at ``path`` is the one that ``status`` describes.
 
     If ``path`` is a symbolic link, the link is not followed.  Never raises OSError.
     """
@@ -217,7 +217,7 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes that a file occupies on disk, or 0 if it is missing.  Never raises."""
+    """Return the number of bytes that a file occupies on disk, or 0 if missing.  Never raises."""
     try:
         return taken_by(path.lstat())
     except OSError:
@@ -225,7 +225,7 @@ def size_of(path: Path) -> int:
 
 
 def taken_by(status: os.stat_result) -> int:
-    """Return the bytes that the file with this ``status`` occupies on disk.
+    """Return the number of bytes that the file with this ``status`` occupies on disk.
 
     The holes of a sparse file occupy no bytes.
     """
@@ -359,7 +359,7 @@ class SyncedFile:
 
     @property
     def has_name(self) -> bool:
-        """Whether ``path`` is still a path of this file.  Never raises."""
+        """Whether this file still exists at ``path``.  Never raises."""
         with self._guard, contextlib.suppress(OSError):
             return is_at(self.path, os.fstat(self._fd))
         return False

@@ -49,9 +49,9 @@ STEPS: Final = (
 _POLL: Final = 0.001
 
 _functions: Final[dict[tuple[str, str], list[_Function]]] = {}
-#: The registered methods.  An outer key is the name of a parameter of ``register()``, for example
-#: ``before``, and a step.  An inner key is the object to which the method is bound; the weak
-#: references do not keep these objects alive.
+#: The registered methods.  An outer key consists of a parameter name of ``register()``, such as
+#: ``before``, and the name of a step.  An inner key is the object to which the method is bound.
+#: The weak references do not keep these objects alive.
 _methods: Final[dict[tuple[str, str], weakref.WeakKeyDictionary[Any, Callable[[Any], object]]]] = {}
 
 
@@ -102,7 +102,7 @@ class Section:
         advice: the advice to users whose calls take longer, used in messages.
 
     Attributes:
-        cut_short: whether another thread was inside a call when this process was forked, so
+        cut_short: whether another thread was calling the library when this process was forked, so
             that the library's locks may stay locked forever.
     """
 
@@ -185,7 +185,7 @@ def close_gate() -> None:
 
 def open_gate() -> None:
     """Allow calls into the libraries of ``SECTIONS`` again, in the parent after a fork."""
-    with contextlib.suppress(ValueError):  # if close_gate() was interrupted before its append()
+    with contextlib.suppress(ValueError):  # raised if close_gate() was interrupted before append()
         _forks.remove(native.get_ident())
 
 

@@ -47,7 +47,7 @@ class Sigterm:
     def __init__(self, deliver: Callable[[], None]) -> None:
         self._deliver = deliver
         self._is_wanted = False
-        self._masks: dict[int, set[signal.Signals]] = {}  # signal masks of forking threads, by id
+        self._masks: dict[int, set[signal.Signals]] = {}  # the signal mask of each forking thread
         self._watch = Watch(self)
         self._reset()
 
@@ -123,7 +123,7 @@ class Sigterm:
             return
         try:
             native.start_thread(self._run, "fapilog-sigterm")
-        except (RuntimeError, MemoryError):  # an exiting interpreter starts no threads
+        except (RuntimeError, MemoryError):  # an exiting interpreter cannot start threads
             self._run()
 
     def _run(self) -> None:
@@ -141,7 +141,7 @@ class Sigterm:
             native.sleep(_PAUSE)
             if not self.is_in_place:  # the application has installed its own handler
                 return
-        os._exit(128 + signal.SIGTERM)  # the main thread is blocked and runs no signal handler
+        os._exit(128 + signal.SIGTERM)  # the main thread is blocked and cannot run the handler
 
     def _die(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -185,7 +185,7 @@ class Watch:
     not started.
 
     Args:
-        handler: the handler of SIGTERM, which starts the delivery.
+        handler: the SIGTERM handler, which starts the delivery.
     """
 
     def __init__(self, handler: Sigterm) -> None:

@@ -1,4 +1,4 @@
-"""Installs fapilog's handler of SIGTERM in a process in which uvicorn handles this signal.
+"""Installs fapilog's SIGTERM handler in a process in which uvicorn handles this signal.
 
 uvicorn installs its own handler, often before it imports the application.  When uvicorn
 ends, it restores the previous handler and raises all captured signals again

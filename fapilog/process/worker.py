@@ -19,7 +19,8 @@ from fapilog.native import monotonic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two checks by ``Worker.join()`` whether the threads have ended.
+#: While ``Worker.join()`` waits, it checks at this interval, in seconds, whether the threads have
+#: ended.
 _POLL: Final = 0.001
 #: Seconds to wait before a worker's ``loop`` is called again after an exception.
 _PAUSE: Final = 0.05
