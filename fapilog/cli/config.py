@@ -77,7 +77,7 @@ def settings_entries(settings: Settings) -> Iterator[Entry]:
 
 
 def _options(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name and the value of each option.  Skip unset options of routes."""
+    """Yield the dotted name and the value of each option, except unset options of a route."""
     for name, value in group:
         option = prefix + name
         if isinstance(value, BaseModel):

@@ -68,7 +68,7 @@ def receive(
 
 
 def show(terminal: Terminal, receiver: Receiver, most: int) -> None:
-    """Draw traces until Ctrl-C, or until at least ``most`` traces are drawn.  Blocks.
+    """Draw traces until Ctrl-C, or until ``most`` or more traces have been drawn.  Blocks.
 
     If ``most`` is 0, only Ctrl-C ends this function.  After Ctrl-C, it draws all buffered traces.
     """

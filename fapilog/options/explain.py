@@ -125,7 +125,8 @@ def unknown(option: str, model: type[BaseModel], spelling: Callable[[str], str] 
     own = {one: prefix + one for one in names}
     all_names = list(option_names(model))
     everywhere = {one.rpartition(".")[2]: one for one in reversed(all_names)}
-    everywhere |= {one: one for one in all_names}  # for console_format, suggest console.format
+    # Dotted names are added too, because a user may write console_format for console.format.
+    everywhere |= {one: one for one in all_names}
     # A correct name in the wrong group is more likely than a bad misspelling, so very similar
     # names in all groups are tried before less similar names in this group.
     for known, similarity in ((own, _VERY_SIMILAR), (everywhere, _VERY_SIMILAR), (own, _SIMILAR)):

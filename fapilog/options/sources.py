@@ -80,7 +80,10 @@ class Source(Protocol):
         ...
 
     def origin(self, option: str) -> str:
-        """Return the name of the variable or file that sets ``option``, or ``argument``."""
+        """Return the name of the variable or file that sets ``option``.
+
+        If an argument sets the option, return the word "argument".
+        """
         ...
 
     def place(self, option: str) -> str:
@@ -176,8 +179,8 @@ class EnvironmentSource:
     def place(self, option: str) -> str:
         """Return the first words of an error message about ``option``.
 
-        Examples are ``FAPILOG_FILE__PATH`` and, if the variable ``FAPILOG_FILE`` sets all options
-        of the group ``file``, ``FAPILOG_FILE: path``.
+        An example is ``FAPILOG_FILE__PATH``.  If the variable ``FAPILOG_FILE`` contains the group
+        ``file`` as JSON, the words are ``FAPILOG_FILE: path``.
         """
         return ": ".join(self._split(option))
 
@@ -258,7 +261,7 @@ def _first_value(option: str, field: FieldInfo) -> Any:
 
 
 def _fit(values: dict[str, Any]) -> None:
-    """Reduce ``batch_size`` to ``queue_size`` if it is larger.
+    """Reduce ``batch_size`` to ``queue_size`` if ``batch_size`` is larger.
 
     The OpenTelemetry specification does not allow a larger batch size.
     """

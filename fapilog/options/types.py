@@ -92,7 +92,10 @@ def _permissions(value: object) -> object:
 
 
 def _named_severities(value: dict[str, Severity]) -> dict[str, Severity]:
-    """Convert the names to upper case.  Raise a ValueError if a severity is ``OFF``."""
+    """Convert the keys, which are names of severities, to upper case.
+
+    Raise a ValueError if a severity is ``OFF``.
+    """
     for name, severity in value.items():
         if severity == OFF:
             msg = f"{name}: off is not the severity of a record"

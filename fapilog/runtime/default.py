@@ -335,9 +335,9 @@ def flush(timeout: float | None = None) -> bool:
 def shutdown(timeout: float | None = None) -> None:
     """Deliver the accepted records, end all threads and undo :func:`configure`.
 
-    Blocks up to ``timeout`` seconds (the option ``shutdown_timeout`` if None).  The exit of
-    the interpreter has the same effect.  Records that are logged later are dropped, and
-    :func:`stats` counts them, until :func:`configure` is called again.
+    Blocks up to ``timeout`` seconds.  If ``timeout`` is None, the option ``shutdown_timeout``
+    is the limit.  The exit of the interpreter has the same effect.  Records that are logged later
+    are dropped, and :func:`stats` counts them, until :func:`configure` is called again.
     """
     uninstall_stdlib()
     hooks = sys.modules.get("fapilog.bridges.hooks")
@@ -352,7 +352,7 @@ def shutdown(timeout: float | None = None) -> None:
 def stats() -> Stats:
     """Return the statistics of the default runtime, such as the number of dropped records.
 
-    They can also be read after :func:`shutdown`.
+    Also works after :func:`shutdown`.
     """
     from fapilog.delivery.ledger import Stats  # noqa: PLC0415 - loaded only when it is needed
 

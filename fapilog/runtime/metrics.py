@@ -1,4 +1,4 @@
-"""Exports the statistics of a runtime as Prometheus metrics, read at each scrape."""
+"""Exports the statistics of a runtime as Prometheus metrics."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ _OwnerT = TypeVar("_OwnerT", Resource, Scope)
 
 #: The default time limit of ``flush()``, in seconds.
 _FLUSH: Final = 30.0
-#: If a ``flush()`` timed out at most this many seconds before the process exits, the shutdown at
-#: exit gets less time.
+#: The shutdown at exit gets less time if a ``flush()`` has timed out within this many seconds
+#: before the exit.
 _JUST_NOW: Final = 1.0
 #: The minimum time limit, in seconds, of the shutdown at exit after a ``flush()`` that timed out.
 _REST: Final = 1.0
@@ -166,13 +166,15 @@ class Runtime:
     def shutdown(self, timeout: float | None = None) -> None:
         """Deliver the accepted records, end all threads and close the sinks.
 
-        Blocks up to ``timeout`` seconds in total (the option ``shutdown_timeout``
-        if it is None or not a number).  Records that are neither delivered nor
+        Blocks up to ``timeout`` seconds in total.  If ``timeout`` is None or not a number,
+        the option ``shutdown_timeout`` is the limit.  Records that are neither delivered nor
         on disk by then, and records that are logged later, are dropped, and :meth:`stats`
         counts them.  A second call does nothing.
         """
         deadline = monotonic() + _time_limit("shutdown", timeout, self.settings.shutdown_timeout)
-        self.pipeline.closed = True  # before the loggers are closed, because they then read it
+        # Set before the loggers are closed.  Otherwise, the records that they drop would be
+        # counted with the reason ``queue_full`` instead of ``closed``.
+        self.pipeline.closed = True
         self._registry.close()
         self._end(deadline)
 

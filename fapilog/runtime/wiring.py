@@ -108,7 +108,7 @@ def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
 def _with_fallbacks(
     settings: Settings, routes: Iterable[Route], wanted: Iterable[object]
 ) -> list[Route]:
-    """Create the fallback sinks that routes name; routes with the same name share a sink.
+    """Create each fallback sink that routes name, once even if several routes name it.
 
     A sink in ``wanted`` cannot also be a fallback, because it would get records twice.
     """

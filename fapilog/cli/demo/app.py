@@ -63,7 +63,7 @@ class RequestId:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the id of the request to its span and log records while it is served."""
+        """Serve a request whose span and log records get the attribute ``REQUEST_ID``."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

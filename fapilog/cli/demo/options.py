@@ -21,7 +21,7 @@ class Protocol(str, Enum):
 
 
 def in_options(text: str) -> str:
-    """Replace the names of environment variables in ``text`` with options of ``fapilog demo``."""
+    """Replace the names of environment variables in a message with options of ``fapilog demo``."""
     for variable, option in _OPTIONS.items():
         text = text.replace(variable, option)
     return text

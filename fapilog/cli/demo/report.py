@@ -1,4 +1,4 @@
-"""Prints the results of ``fapilog demo``: requests, a failed request, masked values, totals."""
+"""Prints the results of ``fapilog demo``: requests, a failed request, masked values, counters."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Runs ``fapilog demo``: serves the shop, sends requests to it, and prints the results.
 
-fapilog sends the shop's logs, and the OpenTelemetry SDK sends its traces.
+fapilog sends the log records of the shop, and the OpenTelemetry SDK sends the spans.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ class Exchange:
     seconds: float
 
 
-#: The HTTP requests of the demo, repeated in this order up to the requested number.
+#: The HTTP requests of the demo.  ``send_requests`` sends them in this order, and begins again
+#: after the last one.
 ROUND: Final = (
     Call("GET", "/orders/1001"),
     Call("POST", "/orders", "", {"item": "teapot", "quantity": 2}),

@@ -49,7 +49,7 @@ class Receiver:
         http_port: the TCP port for HTTP; 0 selects a free port.
         grpc_port: the TCP port for gRPC; 0 selects a free port, None disables gRPC.
         keep: the maximum number of log records in memory, and the maximum number of spans.
-            Above it, the oldest records or spans are discarded.  None means no limit.
+            If more arrive, the oldest are discarded.  None means no limit.
         on_logs: a function that is called on a server thread with the log records of each request.
         respond: a function that may answer an HTTP request instead of the receiver; see
             ``Respond`` in ``fapilog.cli.receiver.http``.

@@ -86,7 +86,7 @@ class HTTPReceiver(HTTPServer):
     ) -> None:
         super().__init__(address, _Handler)
         if tls is not None:
-            # The connection's thread does the handshake: slow clients must not block others.
+            # The connection's thread does the handshake, so a slow client blocks no other client.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )

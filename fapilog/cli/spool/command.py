@@ -207,13 +207,13 @@ def owner_of(sink: DurableSink[Any]) -> Owner:
 
 
 def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -> set[Path]:
-    """Return the paths in the spool that a sink wrote while it had different credentials.
+    """Return the paths in the spool that a sink wrote before its credentials changed.
 
     The result is empty if ``directory`` is given or the configuration is invalid.
     """
     found: set[Path] = set()
     if directory is not None:
-        return found  # the configured sinks may not be the ones that wrote it
+        return found  # other sinks than the configured ones may have written the given directory
     with contextlib.suppress(ConfigurationError):
         durables = [one for one in map(as_durable, configured_sinks(Settings()).values()) if one]
         known = {owner_of(one).directory: Credentials(credentials_of(one)) for one in durables}

@@ -78,8 +78,8 @@ class Resend(Delivery):
     def send_spool(self, report: SinkReport) -> None:
         """Send the spooled records of dead processes.
 
-        Records that were stored in a different wire format, or while the sink had different
-        credentials, stay on disk.
+        Records stay on disk if the sink stored them in a different wire format, or before its
+        credentials changed.
 
         Raises:
             BackendAwayError: the backend currently accepts no records.
@@ -114,8 +114,8 @@ class Resend(Delivery):
     def send_quarantine(self, report: SinkReport) -> None:
         """Send the records in the quarantine.
 
-        Records that were stored in a different wire format, or while the sink had different
-        credentials, stay on disk.
+        Records stay on disk if the sink stored them in a different wire format, or before its
+        credentials changed.
 
         Raises:
             BackendAwayError: the backend currently accepts no records.

@@ -30,8 +30,9 @@ _MAX_DIGITS: Final = 15
 def known_methods() -> frozenset[str]:
     """Return the HTTP methods that logs and metrics report unchanged.
 
-    The environment variable ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS`` replaces the list of
-    OpenTelemetry's conventions.  All other methods are reported as ``_OTHER``.
+    The environment variable ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS`` replaces the
+    list of methods in OpenTelemetry's conventions.  Methods that are not in the list are reported
+    as ``_OTHER``.
     """
     given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "")
     return frozenset(name.strip() for name in given.split(",") if name.strip()) or _METHODS

@@ -69,7 +69,7 @@ class Recorder:
             option ``request_id_header`` is None.
         adds_headers: whether the request's id or trace headers are added to responses.
         releases_sampled: whether the buffered debug records of a request are logged as soon
-            as its trace proves to be sampled.
+            as its trace is known to be sampled.
     """
 
     def __init__(self, options: Options) -> None:
@@ -153,7 +153,7 @@ class Recorder:
     def _ending(
         self, exchange: Exchange, status: int | None, failed: bool, attributes: dict[str, Any]
     ) -> None:
-        """Add the outcome, headers, bodies and error that the request has to ``attributes``."""
+        """Add to ``attributes`` the outcome, headers, bodies and error of the request, if any."""
         if exchange.outcome:
             attributes["request.outcome"] = exchange.outcome
         if isinstance(exchange.error, DISCONNECTS):
@@ -275,9 +275,10 @@ class Recorder:
             mark_as_logged(error)
 
     def late(self, exchange: Exchange, error: Exception) -> None:
-        """Log an exception that was raised after the response was sent, as in a background task.
+        """Log an exception that was raised after the response was sent.
 
-        Does nothing if the completion record already contains the exception.
+        For example, a background task may raise it.  Does nothing if the completion record
+        already contains the exception.
         """
         if id(error) == exchange.logged:
             return

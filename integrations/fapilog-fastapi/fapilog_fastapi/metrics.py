@@ -134,7 +134,8 @@ class RequestMetrics:
     ) -> None:
         """Record the measurements of a request that has ended.
 
-        Does nothing if :meth:`started` did not count the request, or on a second call for it.
+        Does nothing if :meth:`started` did not count the request, or if this method was already
+        called for the request.
 
         Args:
             scope: the ASGI scope that was passed to :meth:`started`.

@@ -166,8 +166,8 @@ def _paths(option: str, patterns: Iterable[str]) -> re.Pattern[str] | None:
 def _path_expression(option: str, pattern: str) -> str:
     """Return the regular expression for a path pattern such as ``/orders/{id}``.
 
-    Its matching time is linear in the length of the path: patterns that would make it
-    backtrack are refused.
+    Matching a path takes time linear in the length of the path, because patterns that would
+    need backtracking are refused.
     """
     if not pattern.startswith("/"):
         _refuse(option, pattern, "a path; begin it with '/'; '/**' stands for every path")

@@ -1,6 +1,7 @@
 """ASGI middleware that ``stack`` puts inside the application's other middleware.
 
-It stores data in the request's ``Exchange`` that the outermost middleware cannot see.
+The outermost middleware cannot see the request's span, exception and route.  This middleware can,
+and stores them in the request's ``Exchange``.
 """
 
 from __future__ import annotations

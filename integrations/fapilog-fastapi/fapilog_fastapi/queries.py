@@ -31,7 +31,7 @@ _redaction: Final = _Redaction()
 
 @lru_cache(maxsize=1024)
 def _is_harmless(name: str) -> bool:
-    """Return whether redaction does not change a parameter with this name and a harmless value."""
+    """Return False if redaction masks a parameter's name, or its value because of the name."""
     pair = {unquote_plus(name, errors="replace"): _NAME}
     return _redaction.processor.redact_mapping(pair) == pair
 

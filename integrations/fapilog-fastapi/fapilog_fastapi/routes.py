@@ -74,7 +74,7 @@ def _route_of(endpoint: object, scope: Scope, routes: Iterable[Any]) -> object:
 
 
 def _fits(route: Any, scope: Scope) -> bool:
-    """Return whether the route accepts the request's method and ``scope`` has its parameters."""
+    """Return whether ``scope`` has a method that the route accepts, and the route's parameters."""
     methods = getattr(route, "methods", None)
     if methods and scope.get("method") not in methods:
         return False

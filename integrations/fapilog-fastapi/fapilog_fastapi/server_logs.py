@@ -59,7 +59,10 @@ _users: Final[WeakSet[object]] = WeakSet()
 
 
 def install(user: object) -> None:
-    """Add the filters to the loggers of servers; a second call for ``user`` does nothing."""
+    """Add the filters to the loggers of servers.
+
+    ``user`` is a middleware object.  A second call for the same object does nothing.
+    """
     _users.add(user)
     for name, server_filter in _FILTERS.items():
         logging.getLogger(name).addFilter(server_filter)
