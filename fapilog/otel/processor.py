@@ -28,8 +28,8 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
     provider calls later cannot change the record in fapilog.
 
     Args:
-        target: the ``fapilog.Runtime`` that receives the records; by default, the default runtime
-            at the time when the record is emitted.
+        target: the ``fapilog.Runtime`` that receives the records.  If it is None, each record goes
+            to the runtime that is the default when the record is emitted.
     """
 
     def __init__(self, target: RecordTarget | None = None) -> None:
@@ -40,8 +40,8 @@ class FapilogLogRecordProcessor(LogRecordProcessor):
         """Pass a record to fapilog, unless fapilog already received it through :mod:`logging`.
 
         Drops a record if it is logged by the code that sends records for fapilog or the SDK,
-        because each delivery would otherwise cause another delivery.  May wait for space in the
-        queue; see ``fapilog.protocols.RecordTarget.offer``.
+        because sending this record would produce another record, without end.  May wait for space
+        in the queue; see ``fapilog.protocols.RecordTarget.offer``.
         """
         target = None if feeds.is_suppressed() else self._feed.target()
         if target is None:

@@ -160,9 +160,9 @@ class LoggerProvider(api.LoggerProvider):
         Calls with equal arguments return the same logger if ``attributes`` is empty.
         """
         if self.feed.has(name):
-            # fapilog has already received the record through install_stdlib(), so OpenTelemetry's
-            # handler must not emit the record a second time.  The logger names of such records are
-            # instances of Taken, a subclass of str.
+            # OpenTelemetry's logging handler calls this method for a record that fapilog already
+            # received through install_stdlib().  The handler must not emit the record again.  The
+            # logger name of such a record is an instance of Taken, a subclass of str.
             return cast("Logger", api.NoOpLogger(name))
         if not name or not isinstance(name, str):
             announce("logger name", "get_logger() was called without a name; give a non-empty str")

@@ -1,6 +1,6 @@
 """Decodes OTLP protobuf requests that fapilog has stored on disk.
 
-``split_request`` gets a request that ``fapilog.otlp.encode`` has made, and returns the bytes of
+``split_request`` takes a request that ``fapilog.otlp.encode`` has made, and returns the bytes of
 each record unchanged.  Resources and scopes are decoded, because a sink groups records by resource
 and scope.  Malformed bytes raise ``ValueError`` and no other error.
 """

@@ -1,6 +1,6 @@
 """Decodes OTLP/JSON requests that fapilog has stored on disk.
 
-``split_request_json`` gets a request that ``fapilog.otlp.encode_json`` has made, and returns each
+``split_request_json`` takes a request that ``fapilog.otlp.encode_json`` has made, and returns each
 record as JSON.  Resources and scopes are decoded, because a sink groups records by resource and
 scope.  Malformed JSON raises ``ValueError`` and no other error.
 """

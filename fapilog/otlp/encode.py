@@ -27,7 +27,7 @@ from fapilog.values import normalise, snapshot, snapshot_attributes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    #: Encoded records, grouped by resource and scope, in the order that they have in a request.
+    #: Encoded records, grouped by resource and scope, in the same order as in a request.
     Groups: TypeAlias = Iterable[tuple[Resource, Iterable[tuple[Scope, Sequence[bytes]]]]]
     Arrange: TypeAlias = Callable[[Sequence["Item"]], Groups]
 

@@ -107,7 +107,7 @@ def _is_id(text: str, digits: int) -> bool:
 
 
 def _text(text: str) -> str:
-    """Return ``text`` with lone surrogates escaped, which UTF-8 cannot encode."""
+    """Return ``text`` with escapes for lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -67,7 +67,7 @@ _short_varints: Final = tuple(make_varint(number) for number in range(1024))
 
 
 def varint(number: int) -> bytes:
-    """Encode a non-negative ``number`` as a varint.  Small numbers come from a table."""
+    """Encode a non-negative ``number`` as a varint.  Small numbers are encoded in advance."""
     return _short_varints[number] if 0 <= number < 1024 else make_varint(number)  # noqa: PLR2004
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from fapilog.record import LogRecord
 
-# After these errors, a retry is useless: the pipe's reader or the terminal is gone.
+# After these errors, a retry cannot succeed, because the stream or its reader no longer exists.
 _GONE: Final = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO, errno.EIO}
 # POSIX guarantees that a write of up to this many bytes to a pipe does not mix with the write
 # of another process, and does not block if poll() reports that the pipe is writable.  Windows
@@ -308,8 +308,8 @@ class OutputStream:
     def count_written(self, lines: Sequence[bytes]) -> int:
         """Return how many of ``lines`` a retry of the failed ``write_lines`` can skip.
 
-        The number includes a partly written line.  This method stores the line's remaining
-        bytes in ``unfinished``, and the retry writes them first.
+        The number includes a line of which only the first bytes were written.  This method
+        stores the other bytes of this line in ``unfinished``, and the retry writes them first.
         """
         if self._written < 0:
             self.unfinished = self.unfinished[self._written :]

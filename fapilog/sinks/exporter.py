@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fapilog.record import LogRecord, Resource, Scope
 
 _SEVERITIES: Final = tuple(api.SeverityNumber(number) for number in range(25))
-# An OpenTelemetry context without a span.  For a log record without a context, OpenTelemetry
-# would add the ids of the span that is active on the current thread, fapilog's worker thread.
+# An OpenTelemetry context without a span, used for every record.  To a record without a context,
+# OpenTelemetry would add the ids of the span that is active on fapilog's worker thread.
 _NO_SPAN: Final = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
 # An exporter that raises one of these errors cannot encode the batch; a retry would fail again.

@@ -193,7 +193,7 @@ class Progress(Generic[LineT]):
         return batch[self._done :] if batch[0] is self._first else batch
 
     def advance(self, batch: Sequence[LineT], done: int) -> None:
-        """Record that the first ``done`` items in the result of :meth:`rest` have been written."""
+        """Remember that the first ``done`` items of the result of :meth:`rest` are written."""
         before = self._done if batch[0] is self._first else 0
         self._first, self._done = batch[0], before + done
 
@@ -250,7 +250,7 @@ def _rest(  # noqa: PLR0917 - positional arguments are faster
 def base64_text(value: object) -> str:
     """Return bytes as base64, and raise TypeError for other values.
 
-    ``orjson.dumps`` gets this function as its argument ``default``.
+    This function is passed to ``orjson.dumps`` as the argument ``default``.
     """
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")

@@ -156,10 +156,9 @@ class PrettyFormatter:
         """Arrange the message and the attributes of a record in lines, and return the lines.
 
         ``left`` is the time and the severity, with which the first line begins; ``below`` is the
-        message from its second line.  The attributes follow the first line of the message, or the
-        last line if the first line has no room for them.
-        Dim attributes, whose values have not changed, come last.  A dim attribute that does not
-        fit into the last line is omitted.
+        message from its second line.  The attributes are shown after the first line of the
+        message, or after its last line if the first line has no room for them.  Dim attributes
+        come last.  A dim attribute that does not fit into the last line is omitted.
         """
         room = columns - _GUTTER_WIDTH
         free = columns - width_of(left)
@@ -193,7 +192,7 @@ class PrettyFormatter:
     ) -> tuple[list[list[Span]], list[list[Span]]]:
         """Return the attributes to show after the message, and the lines to show below it.
 
-        The lines below contain the attributes that have several lines, and the exception.
+        The lines below contain the exception, and the attributes whose values have several lines.
         """
         pairs: list[list[Span]] = []
         ids: list[list[Span]] = []
@@ -222,10 +221,11 @@ class PrettyFormatter:
         return bright + dim, blocks + error
 
     def _origin(self, record: LogRecord) -> tuple[str, frozenset[str]]:
-        """Return the place of the log call, and the names of the attributes that it contains.
+        """Return the place of the log call as text, and the names of the attributes in the text.
 
-        The place is ``shop/orders.py:31`` if the record has the source file and the line, which
-        most editors open with a click.  Otherwise it is the logger's name.
+        The text has the form ``shop/orders.py:31``, because most editors open such a place with a
+        click.  If the record does not contain the file and the line, the text is the logger's
+        name.
         """
         path, line = (record.attributes.get(name) for name in _CODE[:2])
         if isinstance(path, str) and isinstance(line, int):
@@ -312,7 +312,7 @@ def _fits(line: list[Span], room: int) -> bool:
 def _fitting(attributes: list[list[Span]], room: int) -> Iterator[list[Span]]:
     """Yield the attributes; split an attribute wider than ``room`` columns into words.
 
-    Nested values are split between their items, and texts at their spaces.
+    Nested values are split between their items, and strings at their spaces.
     """
     for attribute in attributes:
         if _fits(attribute, room):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BARE: Final = re.compile(r"[^\s\"'=,{}\[\]\\]+")
 _SHORT_ID: Final = 8  # enough digits to distinguish the ids on one screen
-#: Matches the tokens of compact JSON: a text with the colon after it, a comma, or anything else.
+#: Matches a token of compact JSON: a string and the colon after it, a comma, or anything else.
 _JSON_TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(:?)|(,)|[^",]+')
 _UUID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE

@@ -63,8 +63,9 @@ class Rotation:
             return True
         if self.every is None:
             return False
-        # The file's modification time includes the writes of other processes.  The time of this
-        # process's last write is also needed, because the clock of a file server may be slow.
+        # The file's modification time includes the writes of other processes, but it may be too
+        # early if a file server with a slow clock has set it.  So the time of this process's last
+        # write is also used.
         last_write = max(file.st_mtime, self.last_write)
         return now // self.every > last_write // self.every
 

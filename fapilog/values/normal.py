@@ -30,8 +30,8 @@ _MAX_COUNT: Final = (1 << 32) - 1
 _MAX_SEVERITY: Final = 24
 _MAX_FLAGS: Final = 255
 
-# Caches the results of attribute_size() for names of attributes, because an application uses few
-# different names.
+# Caches the results of attribute_size().  The keys are names of attributes, and an application
+# uses few different names.
 _name_sizes: dict[str, int] = {}
 _MAX_NAMES: Final = 4096
 
@@ -76,8 +76,8 @@ def ordinary_size(
             included; :func:`header_size` returns it.
         limits: the size limits of one record.
         name_sizes: the :func:`attribute_size` of attribute names that need no change.
-        texts: a set for the caller, to which this function adds the body and the attribute values
-            if they are strings.
+        texts: a set.  This function adds the body and the attribute values to the set, if they are
+            strings.
         flat: whether to raise an exception if a value is a container or bytes.
 
     Raises:

@@ -1,6 +1,6 @@
 """Shortens strings and names, and converts unusual numbers to strings.
 
-Every text of a snapshot that is too long is truncated by :func:`fit`, which ends the text with
+Every string in a snapshot that is too long is truncated by :func:`fit`, which ends it with
 ``…`` or with the original length, such as ``…(truncated, 90000 characters)``.
 """
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 #: have more than 640 digits, the lowest limit that an application can set with
 #: ``sys.set_int_max_str_digits()``.
 _DECIMAL_BITS: Final = 2126
-#: The maximum number of characters that are removed from the end of a truncated text, so that the
-#: text does not end with half of a word.
+#: The maximum number of characters that are removed from the end of a truncated string, so that
+#: the string does not end with half of a word.
 _LONGEST_WORD: Final = 512
 _JSON_NAMES: Final = {None: "null", True: "true", False: "false"}
 
@@ -55,14 +55,14 @@ def fit(
 ) -> str:
     """Return ``text`` with lone surrogates escaped, and truncated if it is too long.
 
-    A truncated text ends with its original length, such as ``…(truncated, 90000 characters)``, or
+    A truncated string ends with its original length, such as ``…(truncated, 90000 characters)``, or
     only with ``…`` if the limit is too low.
 
     Args:
-        text: any text.
+        text: any string.
         limit: the maximum number of characters in the result.
         room: the maximum number of UTF-8 bytes in the result, or None for no limit.
-        end: the function that shortens a truncated text to a suitable end, such as the end of a
+        end: the function that shortens a truncated string to a suitable end, such as the end of a
             word.
     """
     head = text[:limit]

@@ -156,7 +156,7 @@ def usable_url(text: str) -> SplitResult | None:
 
 
 def join_url(url: SplitResult, path: str) -> str:
-    """Return ``url`` with the path ``path``, without credentials or fragment."""
+    """Return ``url`` without credentials and fragment, and with ``path`` as its path."""
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], path, url.query, ""))
 
 

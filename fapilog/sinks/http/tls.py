@@ -124,7 +124,8 @@ def client_context(
     except OSError as error:  # ssl.SSLError is a subclass of OSError
         msg = f"{source}={path!r} holds no usable PEM certificates: {error}"
         raise ConfigurationError(msg, source) from None
-    # httpcore would set this later, while other threads may be using the context.
+    # If the protocols were not set now, httpcore would set them later, while other threads may be
+    # using the context.
     context.set_alpn_protocols(["http/1.1"])
     if options and options.client_certificate:
         chain, key = options.client_certificate, options.client_key

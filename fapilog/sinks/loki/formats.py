@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: epoch, and its encoded entry.
 Item: TypeAlias = tuple[bytes, int, bytes]
 
-#: A function that gets a line and its metadata, and returns a line that contains both.
+#: A function that takes a line and its metadata, and returns a line that contains both.
 Join: TypeAlias = "Callable[[str, Mapping[str, str]], str]"
 #: The format of push requests.  Both classes have the same methods, which are thread-safe.
 Format: TypeAlias = "JSONFormat | ProtobufFormat"
@@ -137,7 +137,7 @@ class ProtobufFormat:
     def stream(self, labels: Mapping[str, str]) -> bytes:
         """Return the labels of a stream in Prometheus notation.
 
-        The values are written as JSON strings, whose escapes this notation allows.
+        Each value is written as a JSON string, because Prometheus notation accepts JSON's escapes.
         """
         pairs = [b"%b=%b" % (name.encode(), orjson.dumps(labels[name])) for name in sorted(labels)]
         return b"{%b}" % b", ".join(pairs)

@@ -43,7 +43,7 @@ _STACKTRACE: Final = "exception.stacktrace"
 _SHORT_BODY: Final = 32_768
 _MAX_CHARACTER: Final = 4  # the maximum number of bytes per character in UTF-8
 
-#: The fields of a JSON line whose values are not stored under the same names in the metadata.
+#: A field of a JSON line has the same name in the metadata, unless its name is in this set.
 _NO_METADATA: Final = frozenset({"body", "scope", "attributes"})
 #: The maximum number of bytes that JSON needs for one escaped character.
 _ESCAPED: Final = 6

@@ -206,17 +206,18 @@ def _size(entries: Mapping[str, str]) -> int:
 
 
 def identity(trace_id: str, span_id: str, flags: int, event_name: str) -> dict[str, str]:
-    """Return the ids, flags and event name of a normalised record as metadata."""
+    """Return the ids, flags and event name of a record as metadata."""
     entries = {"trace_id": trace_id, "span_id": span_id} if trace_id else {}
     entries |= {"flags": str(flags) if flags else "", "event_name": event_name}
     return {name: text for name, text in entries.items() if text}
 
 
 def metadata_of(record: LogRecord, attributes: Mapping[str, Any], room: Room) -> dict[str, str]:
-    """Return the attributes of a normalised record as metadata.
+    """Return the attributes of a record as metadata.
 
-    ``attributes`` are the record's attributes, without a stack trace that is already in the
-    entry's line.  ``room`` is the space that is available for them.
+    ``fapilog.values.normalise`` must have corrected the record.  ``attributes`` are the record's
+    attributes, without a stack trace that is already in the entry's line.  ``room`` is the space
+    that is available for them.
     """
     if (
         record.size * _GROWTH > room.size

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from fapilog.sinks.loki.formats import Format, Item
     from fapilog.sinks.loki.metadata import Room
 
-#: The default limits of a batch.  They are low compared with the 4 MB per second that Loki accepts
-#: from one tenant.
+#: The default limits of a batch.  The maximum size is about a quarter of the 4 MB that Loki
+#: accepts from one tenant per second.
 LIMITS: Final = BatchLimits(count=1000, size=1 << 20)
 #: The maximum size of a request before compression, in bytes.  It is below 4 MiB, the limit for
 #: the messages between Loki's components.
@@ -193,7 +193,7 @@ class LokiSink(DurableSink["Item"]):
         self._encoding = self._encoding_now()
         self._moment = 0  # the time of the entry that was encoded last
         self._entry = b""  # the first entry whose time is ``_moment``
-        # The entries whose time is ``_moment``.  The set is empty if only one entry has this time.
+        # Entries with the time ``_moment``.  The set is empty until a second entry has this time.
         self._twins: set[bytes] = set()
 
     def __repr__(self) -> str:
@@ -260,7 +260,7 @@ class LokiSink(DurableSink["Item"]):
         Not thread-safe.
         """
         if not record.size:
-            record = normal_copy(record)  # no pipeline has normalised the record
+            record = normal_copy(record)  # the size is 0, so no pipeline has corrected the record
         encoder, origin, identity_of = self._encoding
         stream, shared, room = origin(
             record.resource, record.scope, record.severity_number, record.severity_text

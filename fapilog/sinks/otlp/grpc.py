@@ -42,8 +42,8 @@ _DETAILS: Final = "grpc-status-details-bin"
 #: and ``_REFUSED_BY_PROXY`` if the proxy refuses the credentials.
 _UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _REFUSED_BY_PROXY: Final = "HTTP proxy returned response code 407"
-#: The environment variables that set a proxy for gRPC only, and the hosts for which gRPC uses no
-#: proxy.
+#: ``grpc_proxy`` is the environment variable for a proxy that only gRPC uses.  The variable
+#: ``no_grpc_proxy`` contains the hosts for which gRPC uses no proxy.
 _GRPC_VARIABLES: Final = ("grpc_proxy", "no_grpc_proxy")
 
 #: gRPC's own environment variable for the path of the certificate authorities to trust.
@@ -105,8 +105,8 @@ class GRPCTransport:
         # The channel that was discarded when the certificates were last renewed.
         self._replaced: grpc.Channel | None = None
         self._connecting = native.Lock()
-        # ClientTLS reads the certificate files, so an invalid file raises an error here.
-        # Otherwise, every later call would fail.
+        # ClientTLS reads the certificate files.  So an invalid file is reported when the sink is
+        # opened, and not only when a call fails.
         self._tls = ClientTLS(options, ssl.create_default_context) if options.is_secure else None
 
     def _connected(self) -> Any:

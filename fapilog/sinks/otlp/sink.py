@@ -42,8 +42,8 @@ _CONTENT_TYPES: Final = {"http/protobuf": "application/x-protobuf", "http/json":
 class OTLPSink(DurableSink["Item"]):
     """Sends records with the OpenTelemetry protocol, over HTTP or gRPC.  Thread-safe.
 
-    According to the specification, options that are not passed come from the variables
-    ``OTEL_EXPORTER_OTLP_LOGS_<OPTION>``, otherwise ``OTEL_EXPORTER_OTLP_<OPTION>``
+    According to the specification, an option that is not passed comes from the variable
+    ``OTEL_EXPORTER_OTLP_LOGS_<OPTION>`` or, if it is not set, ``OTEL_EXPORTER_OTLP_<OPTION>``
     (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).
 
     Args:
