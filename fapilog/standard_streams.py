@@ -66,7 +66,7 @@ def _logs(stream: object) -> bool:
 
 
 def is_plain(stream: object) -> bool:
-    """Return whether ``stream`` is None or has one of Python's own classes, which never log."""
+    """Return whether ``stream`` is None or an instance of one of Python's own classes."""
     return type(stream).__module__ in {"_io", "io", "builtins"}
 
 

@@ -109,8 +109,8 @@ class Handler(logging.Handler):
         return self
 
     def __deepcopy__(self, _memo: object) -> Handler:
-        # A copy would have the same runtime, and would skip every record that this handler passes
-        # to the runtime.
+        # A record that passes two handlers of one runtime is logged once.  So a copy would log
+        # nothing that this handler has already logged.
         return self
 
     def __reduce__(self) -> tuple[Callable[..., Handler], tuple[object, ...]]:

@@ -157,7 +157,7 @@ class Buffer:
                 return
 
     def close(self) -> None:
-        """End the block: send the buffered entries if the block was released, else drop them."""
+        """Send the buffered entries if :meth:`release` was called, else drop them."""
         _open.pop(id(self), None)
         with budget.lock:
             self.is_open = False

@@ -58,7 +58,7 @@ def read(path: Path) -> tuple[bytes, bool]:
 
 
 def _is_own(status: os.stat_result, *, link: bool = False) -> bool:
-    """Return whether this user or root owns a file, and not everyone may write to it.
+    """Return whether this user or root owns a file that is not world-writable.
 
     If ``link`` is True, the file is a symbolic link, whose permissions have no effect.
     """

@@ -117,7 +117,7 @@ class ArgumentSource:
         return "argument"
 
     def place(self, option: str) -> str:
-        """Return the first words of an error message about ``option``: ``option 'level'``."""
+        """Return the first words of an error message about an option: ``option 'level'``."""
         return f"option {option!r}"
 
     def spelling(self, option: str) -> str:

@@ -37,8 +37,8 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: A repeat is called wide if it can match more than 64 times.  At most 64 possible numbers of
-#: repetitions are counted for each repeat.
+#: A repeat, such as ``a*``, is called wide if it can match more than 64 times.  It then counts as
+#: a repeat of at most 64 times.
 _WIDE: Final = 64
 #: The maximum number of ways in which a pattern may match the same text.  Two
 #: adjacent repeats, each with ``_WIDE`` possible lengths, have this number of ways.
@@ -97,9 +97,9 @@ class _Check:
         self._sample = _SAMPLE.union(chr(code) for code in codes if code <= sys.maxunicode)
 
     def ways(self, nodes: list[Any], follow: Chars = _NONE, *, fails: bool = False) -> int:
-        """Return in how many ways ``nodes`` can match the same text.
+        """Return the number of ways in which ``nodes`` can match the same text.
 
-        The count stops above ``_MOST_WAYS``.
+        Counting stops above ``_MOST_WAYS``.
 
         Args:
             nodes: the parsed elements of a sequence in the pattern.

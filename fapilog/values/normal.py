@@ -165,7 +165,7 @@ def _clean_header(record: LogRecord) -> None:
 def _time(value: object, other: object) -> int:
     """Return ``value`` if it is a valid time, otherwise ``other``.
 
-    0 is a valid time, which means that the time is unknown.
+    The value 0 is valid: it stands for an unknown time.
     """
     is_unknown = type(value) is int and value == 0
     return 0 if is_unknown else _integer(value) or _integer(other)

@@ -213,7 +213,7 @@ def _with_other_credentials(directory: Path | None, reports: list[SinkReport]) -
     """
     found: set[Path] = set()
     if directory is not None:
-        return found  # other sinks than the configured ones may have written the given directory
+        return found  # the given directory may belong to sinks that are not configured here
     with contextlib.suppress(ConfigurationError):
         durables = [one for one in map(as_durable, configured_sinks(Settings()).values()) if one]
         known = {owner_of(one).directory: Credentials(credentials_of(one)) for one in durables}

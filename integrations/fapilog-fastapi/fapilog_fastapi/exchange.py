@@ -302,8 +302,8 @@ class HTTPExchange(Exchange):
             self.outcome = DISCONNECTED
             self.broken = self._answer >= FAILURE and is_fault(self.error)
         if self._answer >= FAILURE and self.error is None:
-            # The application may raise the exception that caused this response after it has sent
-            # the response.  The completion record has to contain this exception, so the record is
+            # The application may first send this error response, and then raise the exception that
+            # caused it.  The completion record has to contain this exception, so the record is
             # not logged yet.
             self.duration = perf_counter() - self.started
             return

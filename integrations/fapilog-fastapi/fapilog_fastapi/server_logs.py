@@ -59,7 +59,7 @@ _users: Final[WeakSet[object]] = WeakSet()
 
 
 def install(user: object) -> None:
-    """Add the filters to the loggers of servers.
+    """Add the filters of this module to the loggers of uvicorn and hypercorn.
 
     ``user`` is a middleware object.  A second call for the same object does nothing.
     """
