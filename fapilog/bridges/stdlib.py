@@ -358,7 +358,9 @@ class _Everywhere(Patch):
                 return
             if Handler.placed:
                 _ask_placed(logger, record, handler)
-            if record.levelno >= handler.level:
+            if record.levelno >= handler.level and not (
+                handler.level == logging.NOTSET and _is_hidden(logger, record, handler)
+            ):
                 handler.handle(record)
             if not watch.watched or type(record.name) is not taken:
                 found(logger, record)
@@ -370,6 +372,36 @@ class _Everywhere(Patch):
                 passing.taken = outer
 
         return callHandlers
+
+
+def _is_hidden(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> bool:
+    """Return whether an application hides a record by the levels of a logger's handlers.
+
+    This is true if the record does not propagate to the root logger, if it would reach at least
+    one handler of the application, and if the levels of all these handlers are above the
+    record's.  The logger of traitlets, which a notebook's kernel uses, is such a logger: its own
+    level is always DEBUG, and the level that a user sets is the level of its handler.
+
+    A level that fapilog's options set for the logger or for one of its parents overrides the
+    levels of the handlers.
+    """
+    place = logger
+    while place.propagate:
+        if place.parent is None:
+            return False  # the record reaches the root logger
+        place = place.parent
+    has_handlers = False
+    here: logging.Logger | None = logger
+    while here is not None:
+        for handler in here.handlers:
+            if record.levelno >= handler.level:
+                return False
+            has_handlers |= not isinstance(handler, Handler)
+        here = here.parent if here.propagate else None
+    if not has_handlers:
+        return False
+    has_level = getattr(instead_of.feed.target(), "has_level", None)
+    return has_level is None or not has_level(record.name)
 
 
 def _ask_placed(logger: logging.Logger, record: logging.LogRecord, instead_of: Handler) -> None:
@@ -405,7 +437,9 @@ def install(
     """Pass the records of a logger, and of the loggers that propagate to it, to a runtime.
 
     For the root logger, these are the records of every logger, even of loggers that
-    do not propagate.  A second call for the same logger only changes the target and
+    do not propagate.  If ``level`` is None, they do not include the records that a logger that
+    does not propagate hides by the levels of its own handlers, unless fapilog's options set a
+    level for that logger.  A second call for the same logger only changes the target and
     the level.  A logger that already has a :class:`Handler`, for example from a
     ``dictConfig``, does not get a second ``Handler``.  If the logger's level is above
     ``level``, it is lowered to ``level``.  Thread-safe; does not block.

@@ -49,6 +49,10 @@ class Levels:
         """Return the lowest severity number that is enabled for ``name``."""
         return inherited(name, self._by_name, self._default)
 
+    def has(self, name: str) -> bool:
+        """Return whether ``name`` or one of its parents has its own level."""
+        return inherited(name, self._by_name, -1) >= 0
+
     def set(self, name: str, threshold: int | None) -> None:
         """Set the level of the logger ``name``, or remove its level if ``threshold`` is None.
 

@@ -388,6 +388,10 @@ def install_stdlib(level: int | str | None = None, logger: str | None = None) ->
     only the level.  Existing handlers are not removed.  :func:`uninstall_stdlib` and
     :func:`shutdown` undo this call.
 
+    There is one exception if ``level`` is None: if a logger does not propagate, and the levels of
+    all its handlers are above a record's level, the record is not sent, unless the option
+    ``levels`` sets a level for this logger.
+
     Args:
         level: the lowest severity that is sent: a level of :mod:`logging`, a name or a
             ``Severity``.  If None, the runtime's levels apply, and the level of the

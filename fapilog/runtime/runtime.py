@@ -234,6 +234,10 @@ class Runtime:
             and holding.taker(severity_number) is not None
         )
 
+    def has_level(self, name: str) -> bool:
+        """Return whether a level is set for the logger ``name`` or for one of its parents."""
+        return self._registry.levels.has(name)
+
     def lowest_severity(self) -> int:
         """Return the lowest severity number that any logger or ``hold()`` block accepts."""
         return holding.gate(self._registry.levels.lowest)

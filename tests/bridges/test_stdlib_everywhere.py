@@ -124,6 +124,66 @@ def test_a_handler_that_takes_less_leaves_the_rest_to_the_bridge(
     assert [record.body for record in target.records] == ["x"]
 
 
+@pytest.fixture
+def kernel() -> Iterator[logging.Logger]:
+    """A logger like that of traitlets: its level is DEBUG, and its handler's level is WARNING.
+
+    Each test turns ``propagate`` off itself, because pytest adds its own handlers, which show
+    every record, to loggers that do not propagate when the test begins.
+    """
+    logger = logging.getLogger("kernel")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(logging.NullHandler(logging.WARNING))
+    yield logger
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
+
+
+def test_records_that_a_loggers_own_handlers_hide_are_not_passed(
+    kernel: logging.Logger, target: Collector
+) -> None:
+    kernel.propagate = False
+    install(lambda: target)
+    kernel.debug("hidden")
+    kernel.getChild("below").info("hidden too")
+    kernel.warning("shown")
+    kernel.propagate = True
+    kernel.debug("for the root logger")
+    assert [record.body for record in target.records] == ["shown", "for the root logger"]
+
+
+def test_one_handler_that_shows_the_record_is_enough(
+    kernel: logging.Logger, target: Collector
+) -> None:
+    kernel.propagate = False
+    install(lambda: target)
+    child = kernel.getChild("below")
+    child.addHandler(logging.NullHandler())
+    child.debug("shown by the child's handler")
+    child.handlers.clear()
+    kernel.handlers.clear()
+    kernel.debug("without handlers")
+    bodies = ["shown by the child's handler", "without handlers"]
+    assert [record.body for record in target.records] == bodies
+
+
+def test_an_explicit_level_or_handler_gets_the_records_that_are_hidden_otherwise(
+    kernel: logging.Logger, target: Collector
+) -> None:
+    kernel.propagate = False
+    install(lambda: target, "debug")
+    kernel.debug("by the level of install()")
+    install(lambda: target)
+    kernel.debug("hidden")
+    install(lambda: target, logger=kernel)
+    kernel.debug("by install() for this logger")
+    uninstall(kernel)
+    kernel.debug("hidden again")
+    bodies = ["by the level of install()", "by install() for this logger"]
+    assert [record.body for record in target.records] == bodies
+
+
 def test_handlers_of_different_runtimes_get_one_copy_each(
     apart: logging.Logger, target: Collector
 ) -> None:

@@ -50,3 +50,27 @@ def test_uninstalling_undoes_every_logger_it_was_installed_at() -> None:
     fapilog.uninstall_stdlib()
     for logger in (named, logging.getLogger()):
         assert not any(isinstance(handler, fapilog.Handler) for handler in logger.handlers)
+
+
+def test_a_level_by_name_is_stronger_than_the_levels_of_the_loggers_own_handlers() -> None:
+    kernel = logging.getLogger("kernel")
+    handler = logging.NullHandler(logging.WARNING)
+    sink = MemorySink()
+    fapilog.configure(sinks=[sink], level="debug")
+    fapilog.install_stdlib()
+    kernel.addHandler(handler)
+    kernel.setLevel("DEBUG")
+    kernel.propagate = False
+    try:
+        kernel.debug("hidden")
+        fapilog.set_level("debug", "kernel")
+        kernel.debug("shown")
+        kernel.getChild("below").debug("shown too")
+        fapilog.set_level(None, "kernel")
+        kernel.debug("hidden again")
+    finally:
+        kernel.propagate = True
+        kernel.setLevel("NOTSET")
+        kernel.removeHandler(handler)
+    fapilog.flush(5)
+    assert [record.body for record in sink.records] == ["shown", "shown too"]
