@@ -19,6 +19,7 @@ from fapilog.errors import FapilogError
 from fapilog.native import monotonic
 from fapilog.standard_streams import (
     StreamLogsError,
+    is_notebook,
     is_plain,
     standard_stream,
     write_unless_it_logs,
@@ -54,7 +55,8 @@ def announce(subject: str, message: str | Callable[[], str]) -> None:
     object without a file descriptor whose ``write`` blocks.  If standard error
     cannot accept the line immediately, the line is dropped.  The next line reports how many
     lines were dropped, and how many lines of the same subject were not written because less than
-    30 seconds had passed since the previous line.
+    30 seconds had passed since the previous line.  In a notebook, the line also
+    appears below the running cell.
 
     Args:
         subject: the topic of the message, a short constant.  At most one line per subject is
@@ -112,22 +114,56 @@ def _keep_counts(subject: str, held: int, missed: int) -> None:
 def _write(line: str) -> bool:
     """Write a line to standard error; return False if the line cannot be written now."""
     stream = standard_stream("stderr")
-    try:
-        descriptor = stream.fileno()
-        mode = os.fstat(descriptor).st_mode
-    except (AttributeError, OSError, TypeError, ValueError):  # the stream has no file descriptor
-        return _write_to_object(stream, line)
+    descriptor = _descriptor_of(stream)
+    is_shown = is_notebook(stream) and _write_to_notebook(stream, line)
+    if descriptor is None:
+        return is_shown or _write_to_object(stream, line)
+    # In a notebook, the descriptor leads to the terminal or the log file of the notebook's server.
+    # It gets the line too, because no cell shows the lines that are written at the kernel's end.
+    return _write_to_descriptor(descriptor, line) or is_shown
+
+
+def _descriptor_of(stream: Any) -> int | None:
+    """Return the file descriptor of ``stream``, or None if ``stream.write`` must be called."""
     if sys.platform == "win32":  # Windows cannot tell whether a write would block
-        return _write_to_object(stream, line)
+        return None
+    try:
+        descriptor: int = stream.fileno()
+        os.fstat(descriptor)
+    except (AttributeError, OSError, TypeError, ValueError):  # the stream has no file descriptor
+        return None
+    return descriptor
+
+
+def _write_to_descriptor(descriptor: int, line: str) -> bool:
+    """Write a line; return False if a write would block."""
     data = line.encode("utf-8", "backslashreplace")
     if len(data) > _MAX_LINE:
         data = data[: _MAX_LINE - 1].decode("utf-8", "ignore").encode() + b"\n"
     try:
-        if stat.S_ISREG(mode):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return os.write(descriptor, data) == len(data)
         return _write_at_once(descriptor, data)
     except BlockingIOError:
         return False
+
+
+def _write_to_notebook(stream: Any, line: str) -> bool:
+    """Show a line below the notebook's running cell; return False if this is not possible.
+
+    The stream sends the line a moment later by itself.  Its ``flush`` is not called, because it
+    may wait for up to 10 seconds.
+    """
+    if getattr(_thread, "writes", False):
+        return False
+    _thread.writes = True
+    try:
+        stream.write(line)
+    except Exception:  # noqa: BLE001 - the kernel has closed the stream; its descriptor remains
+        return False
+    finally:
+        _thread.writes = False
+    return True
 
 
 def _write_at_once(descriptor: int, data: bytes) -> bool:

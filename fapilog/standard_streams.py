@@ -25,6 +25,8 @@ ResultT = TypeVar("ResultT")
 _LOGGING: Final = frozenset(
     {"logging", "loguru._logger", "fapilog.engine.logger", "fapilog.bridges.structlog"}
 )
+#: The packages whose stream classes show written text below a notebook's cell.
+_NOTEBOOKS: Final = frozenset({"ipykernel", "marimo"})
 # The latest streams whose write() has called a function that logs.
 _seen: Final[deque[object]] = deque(maxlen=8)
 
@@ -68,6 +70,11 @@ def _logs(stream: object) -> bool:
 def is_plain(stream: object) -> bool:
     """Return whether ``stream`` is None or an instance of one of Python's own classes."""
     return type(stream).__module__ in {"_io", "io", "builtins"}
+
+
+def is_notebook(stream: object) -> bool:
+    """Return whether text that is written to ``stream`` appears below a notebook's cell."""
+    return str(type(stream).__module__).partition(".")[0] in _NOTEBOOKS
 
 
 def write_unless_it_logs(stream: object, write: Callable[[DataT], ResultT], data: DataT) -> ResultT:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 if sys.platform != "win32":
     import termios
@@ -334,3 +336,58 @@ def test_an_application_whose_stderr_nobody_reads_logs_delivers_and_ends(ending:
     assert told["unwritten"] > 0  # an announcement was made and did not wait
     assert told["longest"] < 5
     assert took < 30
+
+
+# ---- notebooks
+
+
+class NotebookError(io.StringIO):
+    """The ``sys.stderr`` of a notebook's kernel, whose descriptor leads to the server's log."""
+
+    __module__ = "ipykernel.iostream"
+
+    def __init__(self, descriptor: int | None) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        if self._descriptor is None:
+            raise io.UnsupportedOperation
+        return self._descriptor
+
+    def flush(self) -> None:
+        raise AssertionError("a flush may wait for ten seconds")
+
+
+def test_a_notebook_shows_an_announcement_below_the_cell_and_in_the_log_of_its_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "server.log"
+    with log.open("w") as file:
+        stream = NotebookError(file.fileno())
+        monkeypatch.setattr(sys, "stderr", stream)
+        announce("subject", "records are lost")
+    assert stream.getvalue() == "fapilog: records are lost\n"
+    assert log.read_text() == ("" if sys.platform == "win32" else stream.getvalue())
+
+
+def test_a_notebook_without_a_descriptor_shows_an_announcement_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = NotebookError(None)
+    monkeypatch.setattr(sys, "stderr", stream)
+    announce("subject", "records are lost")
+    assert stream.getvalue() == "fapilog: records are lost\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no descriptor to write to")
+def test_the_log_of_the_server_has_the_announcements_of_a_kernels_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "server.log"
+    with log.open("w") as file:
+        stream = NotebookError(file.fileno())
+        stream.close()
+        monkeypatch.setattr(sys, "stderr", stream)
+        announce("subject", "records are lost")
+    assert log.read_text() == "fapilog: records are lost\n"

@@ -25,9 +25,10 @@ from fapilog.protocols import BatchLimits, Sink
 from fapilog.sinks.lines import Progress, ascii_line, portions, split_written
 from fapilog.sinks.presets import PRESETS, line_format
 from fapilog.sinks.pretty import PrettyFormatter
-from fapilog.sinks.terminal import columns, is_notebook, is_terminal, wants_color
+from fapilog.sinks.terminal import columns, is_terminal, wants_color
 from fapilog.standard_streams import (
     StreamLogsError,
+    is_notebook,
     is_plain,
     standard_stream,
     write_unless_it_logs,

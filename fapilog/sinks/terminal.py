@@ -9,14 +9,13 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fapilog.sinks.lines import COMMANDS_IN_TEXT
+from fapilog.standard_streams import is_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: The smallest width in columns: a narrower terminal is treated as if it had this width.
 NARROWEST: Final = 40
-#: The packages whose stream classes show written text below a notebook's cell.
-_NOTEBOOKS: Final = frozenset({"ipykernel", "marimo"})
 _WORD: Final = re.compile(r" *[^ ]+| +$")
 
 
@@ -26,11 +25,6 @@ def is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, OSError, ValueError):  # the stream has no isatty() or is closed
         return False
-
-
-def is_notebook(stream: Any) -> bool:
-    """Return whether text that is written to ``stream`` appears below a notebook's cell."""
-    return str(type(stream).__module__).partition(".")[0] in _NOTEBOOKS
 
 
 def wants_color(stream: Any) -> bool:
