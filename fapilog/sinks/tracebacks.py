@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import sysconfig
 from collections import deque
 from dataclasses import dataclass, field
@@ -151,12 +152,14 @@ class Tracebacks:
             yield from self._frame(run[-1])
 
     def _frame(self, frame: Frame) -> Iterator[list[Span]]:
-        place = f'"{self._relative(frame.path)}", line {frame.line}'
+        cell = _cell(frame.path)
+        label, place = ("", cell) if cell else ("File ", f'"{self._relative(frame.path)}"')
+        place += f", line {frame.line}"
         if frame.package:
             where = f", in {frame.function}" if frame.function else ""
-            yield [Span(_DIM, f"{frame.margin}  File {place}{where}")]
+            yield [Span(_DIM, f"{frame.margin}  {label}{place}{where}")]
         else:
-            line = [Span(_DIM, f"{frame.margin}  File "), Span(_PLACE, place)]
+            line = [Span(_DIM, f"{frame.margin}  {label}"), Span(_PLACE, place)]
             if frame.function:
                 line += [Span(_DIM, ", in "), Span(_FUNCTION, frame.function)]
             yield line
@@ -223,6 +226,22 @@ def _ending(block: list[str], remark: str) -> Iterator[list[Span]]:
     for number, text in enumerate(after):
         line = _text(text)
         yield line if number else [*line, Span(_DIM, remark)]
+
+
+def _cell(path: str) -> str:
+    """Return IPython's name of the cell whose code has the file name ``path``, or "".
+
+    An example is ``Cell In[3]``, the name in IPython's own stack traces.  IPython is asked only
+    if the application has imported it.
+    """
+    module = sys.modules.get("IPython.core.getipython")
+    if module is None:
+        return ""
+    try:
+        found = module.get_ipython().compile.format_code_name(path)
+    except Exception:  # noqa: BLE001 - no shell is running, or the version lacks the method
+        return ""
+    return " ".join(map(str, found)) if found else ""
 
 
 def _package(path: str) -> str:

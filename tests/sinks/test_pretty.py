@@ -449,6 +449,37 @@ def test_the_standard_library_folds_and_frames_of_the_application_are_relative()
     ]
 
 
+CELLS = (
+    "Traceback (most recent call last):\n"
+    '  File "/tmp/ipykernel_7/11.py", line 3, in <module>\n'
+    "    boom()\n"
+    '  File "/tmp/ipykernel_7/12.py", line 2, in boom\n'
+    "    return 1 / 0\n"
+    "ZeroDivisionError: division by zero\n"
+)
+
+
+def test_a_frame_of_a_notebooks_cell_has_ipythons_name_of_the_cell(monkeypatch):
+    cells = {"/tmp/ipykernel_7/11.py": ("Cell", "In[3]")}
+    shell = SimpleNamespace(compile=SimpleNamespace(format_code_name=cells.get))
+    module = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython.core.getipython", module)
+    assert below(trace(CELLS))[1:] == [
+        "  Cell In[3], line 3, in <module>",
+        "    boom()",
+        '  File "/tmp/ipykernel_7/12.py", line 2, in boom',
+        "    return 1 / 0",
+        "ZeroDivisionError: division by zero",
+    ]
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace(compile=SimpleNamespace())])
+def test_frames_keep_their_files_if_ipython_runs_no_cells_or_has_other_names(monkeypatch, shell):
+    module = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython.core.getipython", module)
+    assert below(trace(CELLS)) == CELLS.rstrip().splitlines()
+
+
 def test_a_stack_trace_of_installed_frames_alone_shows_the_innermost_one():
     text = (
         "Traceback (most recent call last):\n"
