@@ -274,6 +274,9 @@ class OutputStream:
         is_binary = isinstance(self._writer, (io.RawIOBase, io.BufferedIOBase))
         self._takes_text = not is_binary and "b" not in str(getattr(self._writer, "mode", ""))
         self._may_log = not is_plain(self._writer)
+        # A notebook's stream sends its text by itself, together with the text of print().  Its
+        # flush() waits for the thread that sends, which takes longer than all other steps.
+        self._flushes = hasattr(stream, "flush") and not is_notebook(stream)
         self._poll = _poll_of(self._writer)
         self._deadline = 0.0
         self._written = 0
@@ -281,6 +284,7 @@ class OutputStream:
     def write_lines(self, lines: Sequence[bytes], timeout: float) -> None:
         """Flush what the application has written to the stream, write ``lines``, and flush.
 
+        Does not flush a notebook's stream, which keeps the order of all texts by itself.
         Blocks up to ``timeout`` seconds.  A line longer than ``PIPE_BUF`` bytes is written in
         one call, so that other processes are less likely to split the line; this call may
         block longer than ``timeout``.
@@ -349,7 +353,7 @@ class OutputStream:
             raise BlockingIOError(errno.EAGAIN, "the stream's reader does not read")
 
     def _flush(self) -> None:
-        if hasattr(self.stream, "flush"):
+        if self._flushes:
             self.stream.flush()
 
 

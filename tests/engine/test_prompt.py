@@ -81,6 +81,10 @@ class NotebookOutput(io.StringIO):
     def __init__(self) -> None:
         super().__init__()
         self.cells: list[str] = []
+        self.flushes = 0
+
+    def flush(self) -> None:
+        self.flushes += 1
 
     def write(self, text: str) -> int:
         self.cells.append(cell.get())
@@ -102,6 +106,7 @@ def test_a_notebook_shows_a_record_below_the_cell_that_logged_it(
             log.info(name)
             assert name in output.getvalue().splitlines()[-1]
     assert output.cells == ["first", "second", "third"]
+    assert output.flushes == 0  # a kernel's flush() waits for the thread that sends
     assert "\x1b[" in output.getvalue()  # readable, as on a terminal
 
 
