@@ -30,7 +30,7 @@ from fapilog.context import BOUND, SUPPRESSED
 from fapilog.diagnostics import announce, kind_of
 from fapilog.errors import ConfigurationError
 from fapilog.record import AnyValue, LogRecord, span_hex, trace_hex
-from fapilog.severity import INFO, Severity, from_stdlib, parse_severity, to_stdlib
+from fapilog.severity import INFO, Severity, from_stdlib, parse_severity, range_name, to_stdlib
 from fapilog.values import snapshot
 from fapilog.values.exceptions import Capture, resolve
 
@@ -145,6 +145,8 @@ class Handler(logging.Handler):
             number = _severity(record.levelno)
             own = name.startswith("fapilog") and name.partition(".")[0] == "fapilog"
             if own or not target.is_enabled(name, number):
+                if not own and name not in _asked:
+                    _explain_level(record, self, target)
                 return
             if feeds.PASSING.reported is not None and _is_reported(record):
                 return
@@ -254,6 +256,41 @@ def _loaded(kind: type[Handler], state: dict[str, Any]) -> Handler:
     Handler.__init__(handler)
     vars(handler).update(state)
     return handler
+
+
+# The names of loggers for which _explain_level() was called.
+_asked: Final[set[str]] = set()
+_MAX_ASKED: Final = 256
+
+
+def _explain_level(record: logging.LogRecord, handler: Handler, target: RecordTarget) -> None:
+    """Report a record that only fapilog's default level excludes, at most once per logger.
+
+    Such a record passes the level that the application has set for its logger, or for the
+    nearest parent with a level, and the application has added ``handler`` to the same logger.
+    Does nothing if an option or ``set_level()`` has set fapilog's level.
+    """
+    if len(_asked) >= _MAX_ASKED:
+        return
+    _asked.add(str(record.name))
+    number = _severity(record.levelno)
+    has_level = getattr(target, "has_level", None)
+    if number >= INFO or has_level is None or has_level(record.name) or has_level(""):
+        return
+    found = logging.root.manager.loggerDict.get(record.name)
+    place: logging.Logger | None = found if isinstance(found, logging.Logger) else logging.root
+    while place is not None and place.level == logging.NOTSET:
+        place = place.parent
+    if place is None or place.level > record.levelno or handler not in place.handlers:
+        return
+    if place in _installations:  # install() may have lowered this level
+        return
+    name = range_name(number).lower()
+    announce(
+        "stdlib level",
+        f"logger {place.name!r} passes {record.levelname} records, but fapilog's level is INFO, so "
+        f"they are dropped; set levels={{{place.name!r}: {name!r}}}, or level='info' to drop them",
+    )
 
 
 def _body(record: logging.LogRecord, attributes: dict[str, Any]) -> AnyValue:

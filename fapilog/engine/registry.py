@@ -34,12 +34,20 @@ class Levels:
     Args:
         default: the severity number for logger names without a level.
         by_name: the severity number for each logger name that has its own level.
+        has_default: whether the application has chosen ``default``.
     """
 
-    def __init__(self, default: int = INFO, by_name: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        default: int = INFO,
+        by_name: Mapping[str, int] | None = None,
+        *,
+        has_default: bool = False,
+    ) -> None:
         # Converted to int, because every log call compares levels, and members of Severity are
         # slower.
         self._default = int(default)
+        self._has_default = has_default
         self._by_name = {name: int(level) for name, level in (by_name or {}).items()}
         #: Whether :meth:`set` has changed a level since this object was created.
         self.is_changed = False
@@ -50,8 +58,11 @@ class Levels:
         return inherited(name, self._by_name, self._default)
 
     def has(self, name: str) -> bool:
-        """Return whether ``name`` or one of its parents has its own level."""
-        return inherited(name, self._by_name, -1) >= 0
+        """Return whether a level is set for ``name`` or one of its parents.
+
+        The empty name "" means the default level of all loggers.
+        """
+        return inherited(name, self._by_name, -1) >= 0 if name else self._has_default
 
     def set(self, name: str, threshold: int | None) -> None:
         """Set the level of the logger ``name``, or remove its level if ``threshold`` is None.
@@ -60,6 +71,7 @@ class Levels:
         """
         if not name:
             self._default = INFO if threshold is None else threshold
+            self._has_default = threshold is not None
         elif threshold is None:
             self._by_name = {k: v for k, v in self._by_name.items() if k != name}
         else:
@@ -120,7 +132,8 @@ class LoggerRegistry:
             # longer has a successor.
             pipeline.successor = None
             self._pipeline, self._settings = pipeline, settings
-            self.levels = Levels(settings.level, settings.levels)
+            chosen = "level" in settings.model_fields_set
+            self.levels = Levels(settings.level, settings.levels, has_default=chosen)
             for core in list(self._cores.values()):
                 self._attach(core)
 

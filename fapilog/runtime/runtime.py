@@ -235,7 +235,10 @@ class Runtime:
         )
 
     def has_level(self, name: str) -> bool:
-        """Return whether a level is set for the logger ``name`` or for one of its parents."""
+        """Return whether a level is set for the logger ``name`` or for one of its parents.
+
+        The empty name "" means the option ``level``.
+        """
         return self._registry.levels.has(name)
 
     def lowest_severity(self) -> int:

@@ -12,7 +12,7 @@ from tests.support.processes import environment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bridges.md").read_text(encoding="utf-8")
 
-#: What Django does: it sets up its own handlers, then obeys LOGGING, and logs.
+#: Django sets up its own handlers, applies the setting LOGGING, and logs.
 DJANGO = """
 import logging.config
 

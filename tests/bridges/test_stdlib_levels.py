@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import fapilog
+from fapilog.bridges import stdlib
 from fapilog.sinks import MemorySink
 
 
@@ -74,3 +77,64 @@ def test_a_level_by_name_is_stronger_than_the_levels_of_the_loggers_own_handlers
         kernel.removeHandler(handler)
     fapilog.flush(5)
     assert [record.body for record in sink.records] == ["shown", "shown too"]
+
+
+@pytest.fixture
+def statements() -> Iterator[logging.Logger]:
+    """A logger with the level DEBUG and its own handler, as in a ``dictConfig``."""
+    stdlib._asked.clear()
+    logger = logging.getLogger("statements")
+    logger.setLevel("DEBUG")
+    logger.addHandler(fapilog.Handler())
+    yield logger
+    logger.handlers.clear()
+    logger.setLevel("NOTSET")
+
+
+def test_a_level_of_logging_that_fapilogs_default_level_overrides_is_announced_once(
+    statements: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fapilog.configure(sinks="memory")
+    for _ in range(3):
+        statements.getChild("backend").debug("SELECT 1")
+        statements.debug("SELECT 2")
+    assert capsys.readouterr().err == (
+        "fapilog: logger 'statements' passes DEBUG records, but fapilog's level is INFO, so they "
+        "are dropped; set levels={'statements': 'debug'}, or level='info' to drop them\n"
+    )
+    assert fapilog.stats().accepted == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"level": "info"}, {"levels": {"statements": "warn"}}, {"sinks": "none"}],
+    ids=["level", "levels", "no sink"],
+)
+def test_a_level_that_somebody_chose_is_not_announced(
+    statements: logging.Logger, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
+) -> None:
+    fapilog.configure(**{"sinks": "memory", **options})
+    statements.info("SELECT 1")
+    if "sinks" not in options:
+        statements.debug("SELECT 2")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_level_that_install_stdlib_has_lowered_is_not_announced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stdlib._asked.clear()
+    fapilog.configure(sinks="memory", levels={"app": "debug"})
+    fapilog.install_stdlib()
+    logging.getLogger("other").debug("too low")
+    assert logging.getLogger().level == logging.DEBUG
+    assert capsys.readouterr().err == ""
+
+
+def test_levels_set_while_the_program_runs_are_not_announced(
+    statements: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fapilog.configure(sinks="memory")
+    fapilog.set_level("info")
+    statements.debug("SELECT 1")
+    assert capsys.readouterr().err == ""
