@@ -148,6 +148,12 @@ _PREFIXES: Final = (
     "xapp-", "k_live_", "k_test_", "whsec_", "sk-", "sg.", "npm_", "pypi-", "hf_",
 )  # fmt: skip
 
+#: The beginnings of password hashes, in lower case.
+_HASHES: Final = (
+    "argon2", "bcrypt", "pbkdf2", "scrypt", "$2", "$1$", "$5$", "$6$", "$y$", "$apr1$", "md5$",
+    "sha1$",
+)  # fmt: skip
+
 #: All rules, in the order in which they are applied.
 RULES: Final = (
     Rule(
@@ -233,6 +239,45 @@ RULES: Final = (
         _api_key,
     ),
     Rule(
+        "password-hash",
+        ("$",),
+        # Matches PHC strings and hashes of crypt(3), with their salts.  The pattern begins with
+        # one character, because Python finds it much faster than a choice of words.
+        # Source: https://github.com/P-H-C/phc-string-format/blob/master/phc-sf-spec.md
+        re.compile(
+            r"""\$(?P<secret>
+            2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}
+            | argon2(?:id|i|d)\$(?:v=\d{1,4}\$)?
+              m=\d{1,10},t=\d{1,10},p=\d{1,5}(?:,[a-z]{1,8}=[A-Za-z0-9+/]{1,64}){0,2}
+              \$[A-Za-z0-9+/]{4,128}\$[A-Za-z0-9+/]{16,128}={0,2}
+            | scrypt\$ln=\d{1,3},r=\d{1,4},p=\d{1,4}
+              \$[A-Za-z0-9+/]{4,128}={0,2}\$[A-Za-z0-9+/]{16,128}={0,2}
+            | pbkdf2(?:-sha\d{1,3})?\$\d{1,10}\$[./A-Za-z0-9]{4,128}\$[./A-Za-z0-9]{16,128}
+            | [56]\$(?:rounds=\d{1,10}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{43,86}
+            | y\$[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}
+            | (?:1|apr1)\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}
+            )""",
+            re.VERBOSE,
+        ),
+        lambda match: match.span(),
+    ),
+    Rule(
+        "password-hash",
+        ("pbkdf2", "scrypt", "md5", "sha1"),
+        # Matches the password hashes of Django and Werkzeug that are not PHC strings.
+        # Source: https://docs.djangoproject.com/en/stable/topics/auth/passwords/
+        re.compile(
+            r"""pbkdf2(?:_sha\d{1,3}\$|:sha\d{1,3}:)\d{1,10}
+              \$[^\s$'"]{1,128}\$[A-Za-z0-9+/]{20,128}={0,2}
+            | scrypt\$\d{1,10}\$[^\s$'"]{1,128}\$\d{1,4}\$\d{1,4}\$[A-Za-z0-9+/]{20,128}={0,2}
+            | scrypt:\d{1,10}:\d{1,4}:\d{1,4}\$[^\s$'"]{1,128}\$[0-9a-f]{32,256}
+            | md5\$[^\s$'"]{1,128}\$[0-9a-f]{32}
+            | sha1\$[^\s$'"]{1,128}\$[0-9a-f]{40}""",
+            re.VERBOSE,
+        ),
+        lambda match: match.span(),
+    ),
+    Rule(
         "api-key",
         (":aa",),  # in a Telegram token, ":AA" follows the bot's number
         re.compile(r"(?<!\d)\d{8,10}:(?P<secret>AA[\w-]{33})(?![\w-])"),
@@ -256,6 +301,7 @@ def may_hold_secret(text: str, lowered: str) -> bool:
         or ("/" in text and _has_path_word(lowered))
         or ("-" in text and _has_dashed_prefix(lowered))
         or ("_" in text and _has_underscored_prefix(lowered))
+        or ("$" in text and _has_hash(lowered))
     )
 
 
@@ -264,6 +310,18 @@ def _has_path_word(lowered: str) -> bool:
         if word in lowered:
             return True
     return False
+
+
+def _has_hash(lowered: str) -> bool:
+    if lowered.count("$") < _FEWEST_DOLLARS:
+        return False
+    for beginning in _HASHES:  # noqa: SIM110 - any() with a generator takes twice as long
+        if beginning in lowered:
+            return True
+    return False
+
+
+_FEWEST_DOLLARS: Final = 2  # every password hash contains at least this number of dollar signs
 
 
 def _has_dashed_prefix(lowered: str) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fapilog.processors.redact import RedactProcessor
 from fapilog.record import LogRecord
-from tests.support.redaction import GITHUB, JWT, PEM, redacted
+from tests.support.redaction import GITHUB, JWT, PASSWORD_HASHES, PEM, redacted
 
 
 def text(body: str) -> str:
@@ -91,6 +91,7 @@ def text(body: str) -> str:
         ("py" + "pi-AgEIcHlwaS5vcmcCJDAwMDAwMDAwLTAwMDAtMDAwMC0w", "[REDACTED]"),
         ("SG" + ".abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz", "[REDACTED]"),
         ("bot123456789:AA" + "abcdefghijklmnopqrstuvwxyz0123456", "bot123456789:[REDACTED]"),
+        (f"root:{PASSWORD_HASHES[0]}:20000:0", "root:[REDACTED]:20000:0"),
     ],
 )  # fmt: skip
 def test_only_the_secret_part_of_a_text_is_masked(given, expected):
@@ -98,6 +99,13 @@ def test_only_the_secret_part_of_a_text_is_masked(given, expected):
     assert text(f"before\n{given}\nafter").startswith("before\n")
     assert redacted(b"\xff " + given.encode()).body == b"\xff " + expected.encode()
     assert redacted("x", note=given).attributes["note"] == expected
+
+
+@pytest.mark.parametrize("given", PASSWORD_HASHES)
+def test_a_password_hash_is_masked_with_its_salt(given):
+    names = ("", "argon2", "bcrypt$", "bcrypt_sha256$")  # Django's names before standard hashes
+    shown = [f"args=('ann', '{name}[REDACTED]', 7)" for name in names]
+    assert text(f"args=('ann', '{given}', 7)") in shown
 
 
 @pytest.mark.parametrize(
@@ -111,6 +119,8 @@ def test_only_the_secret_part_of_a_text_is_masked(given, expected):
         "2f1c7f0e-8f7f-4b7e-9c0a-1d2e3f405162", "a" * 500, "SELECT * FROM users WHERE id = 7",
         "auth:\n  enabled: yes\n  user: ann", "password:\nuser: ann", "enter the password:\n  then wait", "PASSWORD=\n  x",
         '    if token:\n  File "a.py", line 1', "class Token:\n    pass", "token:\n\n  next", "passwords:\n  - # none", '"token":\n}',
+        "costs $6 or $5$ a month, $1$ for students", "bcrypt$$2b$12$ is cut", "echo $1$2$3 $argon2 $y$x", "pbkdf2_sha256$600000 rounds",
+        "awk '{print $2$6$5}'", "scrypt:32768:8:1", "jQuery$1$5$6$", "md5$sum", "make $@ $< $$HOME $(2b$12)",
         "cookie_consent=yes", "password_policy: strong", "KeyError: 'user'", "git@github.com:org/repo.git",
         "-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----",
     ],
@@ -155,7 +165,7 @@ TRIGGERS = [
     "a", "eyJ", "eyJ-", "eyJ.", "eyJaaaaaaaaaaaaaaaa.", "://", "://a:", "://a:b", "://a:1/", "bearer ", "basic ", "password=",
     "password='", 'password="\\', "password=[", "password=,", "password,", "api key", "key: ", "token:", "a=b ", "--token ",
     "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "-----END ", "sk-", "sk-a", "AKIA", "ghp_", "xoxb-", "SG.", "SG.aaaaaaaaaaaaaaaaaaaa",
-    "1", "12345678:AA", "cookie: ", "'token',", "['token','", "%3D", "password%3D", "\\", "'", "\\'", "user[", "x.", "x-", "A", "Bearer a ",
+    "1", "12345678:AA", "$2b$12$", "pbkdf2_sha256$1$a$", "$6$a$", "bcrypt$", "scrypt$1$a$1$1$", "md5$a", "$", "cookie: ", "'token',", "['token','", "%3D", "password%3D", "\\", "'", "\\'", "user[", "x.", "x-", "A", "Bearer a ",
     'password=\\"', "é=", "=", ":", " ", "\n", "sig=", "?sig=", "[", "{'auth': ", "authorization: digest ", ",",
 ]  # fmt: skip
 
@@ -164,7 +174,7 @@ TRIGGERS = [
 def test_hostile_text_takes_time_in_proportion_to_its_length(trigger):
     """A quadratic pattern would take a minute for this text; a linear one a few milliseconds."""
     processor = RedactProcessor()
-    hint = "password eyJ akia bearer basic sk- sg. :AA private key ://@ "
+    hint = "password eyJ akia bearer basic sk- sg. :AA $2 md5$ private key ://@ "
     start = time.process_time()
     for body in (
         trigger * (SIZE // len(trigger)),
