@@ -165,9 +165,17 @@ class Waiting:
 
 
 def show_untraced(terminal: Terminal, logs: Iterable[ReceivedLog]) -> None:
-    """Write the records that belong to no trace, each with its time of day."""
+    """Write the records that belong to no trace, each with its time of day, oldest first.
+
+    OTLP groups the records of a request by resource and logger, not by time.
+    """
     from fapilog.cli.timeline import draw_log  # noqa: PLC0415 - an extra
 
-    for log in logs:
-        when = datetime.fromtimestamp(log.record.time_unix_nano / 1e9).astimezone()
+    for log in sorted(logs, key=_time_of):
+        when = datetime.fromtimestamp(_time_of(log) / 1e9).astimezone()
         draw_log(terminal, log, f"{when:%H:%M:%S}  ")
+
+
+def _time_of(log: ReceivedLog) -> int:
+    """Return the record's time, or the time when it was observed, in nanoseconds."""
+    return int(log.record.time_unix_nano or log.record.observed_time_unix_nano)

@@ -14,11 +14,12 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from fapilog.cli import main
-from fapilog.cli.receive import Trace, Waiting
-from fapilog.cli.receiver import ReceivedSpan
+from fapilog.cli.receive import Trace, Waiting, show_untraced
+from fapilog.cli.receiver import ReceivedLog, ReceivedSpan
 from fapilog.cli.terminal import Terminal
 from fapilog.cli.timeline import Timeline
 
@@ -180,3 +181,25 @@ def test_spans_with_the_same_id_do_not_repeat_their_records(capsys):
     spans = [span(number, number - 1) for number in range(1, 40) for _ in range(2)]
     Timeline(Terminal(), [], spans).draw()
     assert len(capsys.readouterr().out.splitlines()) == len(spans)
+
+
+def test_records_without_a_trace_are_in_the_order_of_their_times_over_all_loggers(capsys):
+    def received(scope: str, body: str, time: int, observed: int = 0) -> ReceivedLog:
+        record = LogRecord(time_unix_nano=time, observed_time_unix_nano=observed)
+        record.body.string_value = body
+        return ReceivedLog(record, {}, InstrumentationScope(name=scope))
+
+    grouped = [
+        received("django", "second", 2_000_000_000),
+        received("django", "fourth", 4_000_000_000),
+        received("orders", "first", 1_000_000_000),
+        received("orders", "third, without a time", 0, 3_000_000_000),
+    ]
+    show_untraced(Terminal(), grouped)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=3)[3] for line in lines] == [
+        "first",
+        "second",
+        "third, without a time",
+        "fourth",
+    ]
