@@ -69,7 +69,10 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (structlog.StructlogProcessor, "(runtime=None)"),
     (structlog.install, "(processors=(), *, cache_logger_on_first_use=False)"),
     (structlog.uninstall, "()"),
-    (Handler, "(level=0, runtime=None, *, code_attributes=False, thread_attributes=False)"),
+    (
+        Handler,
+        "(level=0, runtime=None, *, code_attributes=False, thread_attributes=False, **other)",
+    ),
     (Runtime, RUNTIME),
     (Runtime.flush, "(self, timeout=None)"),
     (Runtime.get_async_logger, "(self, name='', /, **bound)"),

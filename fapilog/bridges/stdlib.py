@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from opentelemetry.context import Context
+    from typing_extensions import Never
 
     from fapilog.protocols import RecordTarget
 
@@ -84,6 +85,10 @@ class Handler(logging.Handler):
         code_attributes: whether to add ``code.file.path``,
             ``code.line.number`` and ``code.function.name``.
         thread_attributes: whether to add ``thread.id`` and ``thread.name``.
+        other: no other arguments are allowed.
+
+    Raises:
+        ConfigurationError: an argument has another name, such as an option of ``configure()``.
     """
 
     #: The number of ``Handler`` objects that have been created, without those that ``install()``
@@ -98,7 +103,10 @@ class Handler(logging.Handler):
         *,
         code_attributes: bool = False,
         thread_attributes: bool = False,
+        **other: Never,
     ) -> None:
+        if other:
+            raise ConfigurationError(_not_an_option(next(iter(other))))
         super().__init__(to_stdlib(level) if isinstance(level, Severity) else level)
         Handler.placed += 1
         self.feed = feeds.Feed.of(runtime)
@@ -248,6 +256,16 @@ class Handler(logging.Handler):
             # A QueueHandler or a SocketHandler has replaced the exception with its text.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
+
+
+def _not_an_option(name: str) -> str:
+    """Return the error about an argument that ``Handler`` does not have."""
+    from fapilog.settings import Settings  # noqa: PLC0415 - pydantic loads only for the error
+
+    known = "fapilog.Handler takes level, code_attributes and thread_attributes"
+    if name in {*Settings.model_fields, "processors", "resource"}:
+        return f"{known}; {name} is an option of fapilog.configure()"
+    return f"{known}, not {name}"
 
 
 def _loaded(kind: type[Handler], state: dict[str, Any]) -> Handler:

@@ -17,6 +17,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach,
 from fapilog.bridges import feeds
 from fapilog.bridges.stdlib import Handler
 from fapilog.context import BOUND, SUPPRESSED, bind
+from fapilog.errors import ConfigurationError
 from tests.support.targets import Collector
 
 
@@ -386,3 +387,32 @@ def test_logging_does_not_flush_and_flushing_is_short(
     assert target.flushed == [1.0]
     logger.handlers[0].close()
     assert target.flushed == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("sinks", "sinks is an option of fapilog.configure()"),
+        ("processors", "processors is an option of fapilog.configure()"),
+        ("redact_fields", "redact_fields is an option of fapilog.configure()"),
+        (
+            "stream",
+            "fapilog.Handler takes level, code_attributes and thread_attributes, not stream",
+        ),
+    ],
+)
+def test_a_wrong_option_in_a_dictconfig_is_an_error_that_names_the_right_place(
+    option: str, reason: str
+) -> None:
+    placed = Handler.placed
+    with pytest.raises(ValueError, match="handler 'fapilog'") as caught:
+        logging.config.dictConfig(
+            {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "handlers": {"fapilog": {"class": "fapilog.Handler", option: ["otlp"]}},
+            }
+        )
+    assert isinstance(caught.value.__cause__, ConfigurationError)
+    assert str(caught.value.__cause__).endswith(reason)
+    assert Handler.placed == placed
