@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from _socket import socket  # the base class: the module socket takes longer to import
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -198,9 +199,7 @@ class Handler(logging.Handler):
         event_name = ""
         if attributes:
             event_name = take_event_name(attributes)
-            if "color_message" in attributes and record.name.partition(".")[0] == "uvicorn":
-                # uvicorn adds this copy of the message, which contains codes for colours.
-                del attributes["color_message"]
+            _remove_useless(attributes, record.name)
         body = _body(record, attributes)
         if "message" in vars(record) and vars(record)["message"] is record.msg:
             body = _unqueued(body, attributes)
@@ -256,6 +255,20 @@ class Handler(logging.Handler):
             # A QueueHandler or a SocketHandler has replaced the exception with its text.
             attributes["exception.stacktrace"] = record.exc_text
         return attributes
+
+
+#: By the first part of a logger's name, the attribute that a library adds only for its own
+#: formatter: uvicorn's message with colours, and the time of a request as text in Django's server.
+_FOR_FORMATTERS: Final = {"uvicorn": "color_message", "django": "server_time"}
+
+
+def _remove_useless(attributes: dict[str, Any], logger: str) -> None:
+    """Remove attributes that repeat the record, and sockets, such as the request of runserver."""
+    repeated = _FOR_FORMATTERS.get(logger.partition(".")[0])
+    if repeated is not None:
+        attributes.pop(repeated, None)
+    for name in [name for name, value in attributes.items() if isinstance(value, socket)]:
+        del attributes[name]
 
 
 def _not_an_option(name: str) -> str:

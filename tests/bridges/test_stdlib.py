@@ -6,6 +6,7 @@ import logging
 import logging.config
 import logging.handlers
 import queue
+import socket
 import sys
 import threading
 from typing import Any
@@ -416,3 +417,27 @@ def test_a_wrong_option_in_a_dictconfig_is_an_error_that_names_the_right_place(
     assert isinstance(caught.value.__cause__, ConfigurationError)
     assert str(caught.value.__cause__).endswith(reason)
     assert Handler.placed == placed
+
+
+def test_the_socket_and_the_second_time_of_djangos_server_are_left_out(target: Collector) -> None:
+    server = logging.Logger("django.server")  # noqa: LOG001 - not a child of root
+    server.addHandler(Handler(runtime=target))
+    with socket.socket() as connection:
+        extra = {
+            "request": connection,
+            "server_time": "29/Nov/2026 22:38:59",
+            "status_code": 200,
+            "peers": [connection],
+        }
+        server.info('"GET / HTTP/1.1" 200 2', extra=extra)
+    attributes = target.records[0].attributes
+    assert attributes["status_code"] == 200
+    assert sorted(attributes) == ["peers", "status_code"]
+    assert len(extra) == 4
+
+
+def test_only_loggers_of_the_library_lose_what_its_formatter_needs(
+    logger: logging.Logger, target: Collector
+) -> None:
+    logger.info("x", extra={"server_time": 1, "color_message": "y"})
+    assert target.records[0].attributes == {"server_time": 1, "color_message": "y"}
