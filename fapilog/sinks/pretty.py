@@ -34,6 +34,8 @@ _SLOW: Final = 1.0  # a duration of this many seconds or more is shown in the wa
 #: have not changed.  It does not remember values of more than ``_MAX_REMEMBERED`` characters.
 _MAX_NAMES: Final = 256
 _MAX_REMEMBERED: Final = 256
+#: An attribute is omitted if the message contains its text of at least this many characters.
+_SHORTEST_REPEATED: Final = 16
 
 # ANSI codes of text styles.  Only the basic codes are used, because every terminal theme defines
 # their colours.
@@ -200,12 +202,13 @@ class PrettyFormatter:
         error, shown = self._exception(record)
         origin, names = self._origin(record)
         shown |= names
+        message = record.body if summary is None else None
         if summary is not None:
             shown |= summary.shown
         elif record.event_name and record.body is not None:
             pairs.append(self._pair("event", record.event_name))
         for name, value in record.attributes.items():
-            if name in shown:
+            if name in shown or _is_repeated(value, message):
                 continue
             if isinstance(value, str) and "\n" in value:
                 blocks.append([Span(_NAME, safe(name)), Span(_DIM, ":")])
@@ -297,6 +300,16 @@ def _hanging(line: list[Span], room: int) -> list[list[Span]]:
         indent = 0  # the line has a word that only fits without the indentation
     first, *more = flow(words, room, room - indent)
     return [first, *([Span("", " " * indent), *part] for part in more)]
+
+
+def _is_repeated(value: object, message: object) -> bool:
+    """Return whether ``message`` is a text that contains the long text ``value``."""
+    return (
+        isinstance(value, str)
+        and isinstance(message, str)
+        and _SHORTEST_REPEATED <= len(value) <= len(message)
+        and value in message
+    )
 
 
 def _is_dim(pair: list[Span]) -> bool:

@@ -525,3 +525,26 @@ def test_the_same_failure_of_another_request_is_shown_in_full():
 
 def test_the_picture_in_the_documentation_shows_the_present_console():
     assert PICTURE.read_text(encoding="utf-8") == svg()
+
+
+def test_a_long_text_that_the_message_contains_is_not_shown_a_second_time():
+    sql = 'SELECT "sku"\nFROM "orders"'
+    line = shown(record(f"(0.001) {sql}; args=(); alias=default", sql=sql, alias="default", n=1))
+    assert line.count("SELECT") == 1
+    assert "sql" not in line
+    assert "alias=default" in line.replace("args=(); alias=default", "")
+    assert "n=1" in line
+
+
+def test_a_text_that_the_message_contains_in_part_or_that_is_short_is_shown():
+    note = "the order was refused"
+    assert f'note="{note}"' in shown(record("the order was", note=note))
+    assert "sku=A-1" in shown(record("A-1 is out of stock", sku="A-1"))
+    assert "left=1234567890123456" in shown(
+        record({"left": "1234567890123456"}, left="1234567890123456")
+    )
+
+
+def test_an_attribute_of_a_request_is_shown_because_its_line_replaces_the_message():
+    one = completion("GET /orders/{order_id} 200", template="/orders/{order_id}")
+    assert 'template="/orders/{order_id}"' in shown(one)
