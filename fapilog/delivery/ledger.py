@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.severity import range_name
 
@@ -174,6 +174,14 @@ class Stats:
         line = f"accepted {self.accepted} = {terms}"
         line += f"; resent {self.resent}" if self.resent else ""
         return f"{line} ({', '.join(reasons)})" if reasons else line
+
+    def _repr_pretty_(self, printer: Any, _is_cycle: bool) -> None:
+        """Show a line for all sinks and a line for each sink below a notebook's cell.
+
+        Source: https://ipython.readthedocs.io/en/stable/api/generated/IPython.lib.pretty.html
+        """
+        lines = [str(self), *(f"{name}: {stats}" for name, stats in self.sinks.items())]
+        printer.text("\n".join(lines))
 
 
 def sum_of_drops(tables: Iterable[Drops]) -> tuple[int, dict[str, dict[str, int]]]:

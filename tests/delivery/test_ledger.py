@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,6 +63,17 @@ def test_it_is_readable_as_text():
     assert str(stats) == (
         "accepted 10 = delivered 7 + rejected 1 + dropped 2 + pending 0 (filtered 2)"
     )
+
+
+def test_a_notebook_shows_a_line_for_all_sinks_and_one_for_each_sink() -> None:
+    shown: list[str] = []
+    stats = Stats(2, 2, sinks={"console": Stats(2, 2), "otlp": Stats(2, 0, pending=2)})
+    stats._repr_pretty_(SimpleNamespace(text=shown.append), False)
+    assert "".join(shown).splitlines() == [
+        "accepted 2 = delivered 2 + rejected 0 + dropped 0 + pending 0",
+        "console: accepted 2 = delivered 2 + rejected 0 + dropped 0 + pending 0",
+        "otlp: accepted 2 = delivered 0 + rejected 0 + dropped 0 + pending 2",
+    ]
 
 
 def test_drops_are_counted_by_reason_and_severity_range():
