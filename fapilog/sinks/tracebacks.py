@@ -98,7 +98,12 @@ class Tracebacks:
                 yield from self._frames(block)
 
     def short_path(self, path: str) -> str:
-        """Return a path relative to the directory, or to the directory of installed packages."""
+        """Return a path relative to the directory, or to the directory of installed packages.
+
+        Returns the name of the cell, such as ``Cell In[3]``, for the code of a notebook's cell.
+        """
+        if cell := _cell(path):
+            return cell
         installed = _PACKAGES.search(path)
         return path[installed.start(1) :] if installed else self._relative(path)
 

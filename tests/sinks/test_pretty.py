@@ -464,6 +464,8 @@ def test_a_frame_of_a_notebooks_cell_has_ipythons_name_of_the_cell(monkeypatch):
     shell = SimpleNamespace(compile=SimpleNamespace(format_code_name=cells.get))
     module = SimpleNamespace(get_ipython=lambda: shell)
     monkeypatch.setitem(sys.modules, "IPython.core.getipython", module)
+    call = record(code__file__path="/tmp/ipykernel_7/11.py", code__line__number=3)
+    assert " Cell In[3]:3" in shown(call)
     assert below(trace(CELLS))[1:] == [
         "  Cell In[3], line 3, in <module>",
         "    boom()",
