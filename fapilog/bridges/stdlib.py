@@ -32,7 +32,7 @@ from fapilog.diagnostics import announce, kind_of
 from fapilog.errors import ConfigurationError
 from fapilog.record import AnyValue, LogRecord, span_hex, trace_hex
 from fapilog.severity import INFO, Severity, from_stdlib, parse_severity, range_name, to_stdlib
-from fapilog.values import snapshot
+from fapilog.values import SCALARS, snapshot
 from fapilog.values.exceptions import Capture, resolve
 
 if TYPE_CHECKING:
@@ -257,18 +257,19 @@ class Handler(logging.Handler):
         return attributes
 
 
-#: By the first part of a logger's name, the attribute that a library adds only for its own
+#: The first part of a logger's name, and the attribute that its library adds only for its own
 #: formatter: uvicorn's message with colours, and the time of a request as text in Django's server.
-_FOR_FORMATTERS: Final = {"uvicorn": "color_message", "django": "server_time"}
+_FOR_FORMATTERS: Final = (("uvicorn", "color_message"), ("django", "server_time"))
 
 
 def _remove_useless(attributes: dict[str, Any], logger: str) -> None:
     """Remove attributes that repeat the record, and sockets, such as the request of runserver."""
-    repeated = _FOR_FORMATTERS.get(logger.partition(".")[0])
-    if repeated is not None:
-        attributes.pop(repeated, None)
-    for name in [name for name, value in attributes.items() if isinstance(value, socket)]:
-        del attributes[name]
+    for library, name in _FOR_FORMATTERS:
+        if name in attributes and logger.partition(".")[0] == library:
+            del attributes[name]
+    if not SCALARS.issuperset(map(type, attributes.values())):
+        for name in [name for name, value in attributes.items() if isinstance(value, socket)]:
+            del attributes[name]
 
 
 def _not_an_option(name: str) -> str:
