@@ -97,7 +97,7 @@ def check(
     settings = Settings() if not sinks else Settings(sinks=",".join(sinks))
     record = make_record(settings)
     opened = make_sinks(settings, resource=record.resource)
-    specs = [str(spec) for spec in wanted_sinks(settings) if str(spec).lower() != "none"]
+    specs = [str(spec) for spec in wanted_sinks(settings) if str(spec).strip().lower() != "none"]
     lines = {
         name: SettingsLines(sink, specs, position, is_argument=bool(sinks))
         for position, (name, sink) in enumerate(opened.items())

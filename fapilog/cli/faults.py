@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from fapilog.cli.listener import Listener, Speaks, listener_at
@@ -44,7 +44,7 @@ _NOWHERE: Final = frozenset({"404", "405", "501"})
 #: The HTTP statuses of a server that knows the path, but refuses an empty request.
 _CHECKED: Final = frozenset({"400", "401", "403", "415", "422", "429"})
 _EXPIRED: Final = (9, 10)  # OpenSSL's codes for a certificate that is not valid yet, or expired
-_STEP: Final = 1.0  # the longest wait for one connection or request of this module, in seconds
+_STEP: Final = 2.0  # the longest wait for one connection or request of this module, in seconds
 _SCHEMES: Final = {False: "http", True: "https"}
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -73,7 +73,7 @@ def find_fault(sink: object, failure: object, lines: SettingsLines, timeout: flo
         sink: the sink.
         failure: the exception that the sink raised, or the text of the backend.
         lines: makes the lines to copy for this sink.
-        timeout: the time limit of one connection or request; never more than a second.
+        timeout: the time limit of one connection or request; never more than two seconds.
     """
     if isinstance(sink, LokiSink | OTLPSink):
         return _Search(sink, failure, lines, min(timeout, _STEP)).fault()
@@ -104,7 +104,7 @@ class _Search:
         self._name = "Loki" if self._is_loki else "the backend"
         self._lines = lines
         self._timeout = timeout
-        self._words = _all_words(failure)
+        self._words = str(failure)
         found = (_CODE if self._is_grpc else _STATUS).search(self._words)
         self._answer = found[1] if found else ""
         is_secure = self._options.is_secure
@@ -234,8 +234,8 @@ class _Search:
         speaks, address = listener.speaks, self._address
         is_wrong_tls = speaks.is_tls != self._is_secure
         url = self._url_of(self._host, self._port, is_secure=speaks.is_tls)
-        # A server that also accepts HTTP/1.1 may be a proxy in front of a gRPC server.
-        is_http = speaks is Speaks.HTTP or (speaks is Speaks.HTTPS and not listener.has_h2)
+        # A server that accepts both versions of HTTP may be a proxy in front of a gRPC server.
+        is_http = speaks in {Speaks.HTTP, Speaks.HTTPS} and not listener.has_h2
         if self._is_grpc and is_http:
             url = url if is_wrong_tls or "://" not in self._options.endpoint else ""
             return Fault(
@@ -420,15 +420,3 @@ class _Search:
             return not answer.body
         said = outcome(answer.body, 1, content_type=answer.content_type)
         return said is None or NOT_OTLP not in said.message
-
-
-def _all_words(failure: object) -> str:
-    """Return the texts of an error and of its causes, which the error itself may have cut."""
-    words: list[str] = []
-    while failure is not None:
-        words.append(str(failure))
-        details: Any = getattr(failure, "details", None)
-        if callable(details):  # an error of gRPC
-            words.append(str(details() or ""))
-        failure = getattr(failure, "__cause__", None)
-    return "\n".join(words)

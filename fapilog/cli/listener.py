@@ -21,7 +21,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0,
 _HTTP: Final = b"HTTP/"
 _FRAME: Final = 9  # the number of bytes in the header of an HTTP/2 frame
 _SETTINGS: Final = 4  # the type of an HTTP/2 frame; an HTTP/2 server sends it first
-_PATIENCE: Final = 0.3  # how long a server may take to end a connection, in seconds
+_PATIENCE: Final = 1.0  # how long a server may take to end a connection, in seconds
 _H2: Final = "h2"
 _HTTP_1: Final = "http/1.1"
 #: The codes of OpenSSL for a certificate of another host name or IP address.  Source:
@@ -66,7 +66,7 @@ class Listener(NamedTuple):
         distrust: the reason why the client does not trust the server's certificate, or None.
         hosts: the host names in the server's certificate, if the certificate is trusted but does
             not contain the host name of the address.
-        has_h2: whether the server accepts HTTP/2 over TLS, which gRPC needs.
+        has_h2: whether the server accepts HTTP/2, which gRPC needs.
         hangs_up: whether the server ends each connection when the TLS handshake is complete.  A
             server does so if it requires a certificate that the client does not have.
     """
@@ -99,7 +99,7 @@ def listener_at(
         return Listener(refusal)
     chosen = _alpn(address, timeout, _H2, _HTTP_1)
     if chosen is None:
-        return Listener(_plain(address, timeout))
+        return _plain(address, timeout)
     only_h2 = chosen == _H2 and _alpn(address, timeout, _HTTP_1) != _HTTP_1
     speaks = Speaks.GRPC_TLS if only_h2 else Speaks.HTTPS
     has_h2 = chosen == _H2
@@ -193,17 +193,18 @@ def _certified(
     return tuple(str(pair[1]) for pair in certificate.get("subjectAltName", ()))
 
 
-def _plain(address: tuple[str, int], timeout: float) -> Speaks:
-    answer = _exchange(address, timeout, _PREFACE)
-    if answer is not None and len(answer) >= _FRAME and answer[3] == _SETTINGS:
-        return Speaks.GRPC
-    if answer is None or not answer.startswith(_HTTP):  # some HTTP servers answer HTTP/2 badly
-        host = address[0].encode("ascii", "replace")
-        request = b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host
-        answer = _exchange(address, timeout, request)
-    if answer is None:
-        return Speaks.SILENT
-    return Speaks.HTTP if answer.startswith(_HTTP) else Speaks.OTHER
+def _plain(address: tuple[str, int], timeout: float) -> Listener:
+    """Return what listens at ``address``, which does not expect TLS."""
+    host = address[0].encode("ascii", "replace")
+    request = b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host
+    answer = _exchange(address, timeout, request)
+    frame = _exchange(address, timeout, _PREFACE) or b""
+    has_h2 = len(frame) >= _FRAME and frame[3] == _SETTINGS
+    if answer is not None and answer.startswith(_HTTP):
+        return Listener(Speaks.HTTP, has_h2=has_h2)
+    if has_h2:
+        return Listener(Speaks.GRPC, has_h2=True)
+    return Listener(Speaks.SILENT if answer is None else Speaks.OTHER)
 
 
 def _exchange(address: tuple[str, int], timeout: float, request: bytes) -> bytes | None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 #: https://opentelemetry.io/docs/specs/semconv/general/logs/
 RECORD_ID: Final = "log.record.uid"
 
+#: The errors of reading an answer that is not JSON, or other JSON than Loki's.
+_NOT_LOKI: Final = (ValueError, LookupError, TypeError)
 _QUERY_PATH: Final = "/loki/api/v1/query_range"
 _TENANT: Final = "x-scope-orgid"
 _PAUSE: Final = 0.1  # seconds between the first two queries; the pause doubles up to _LONGEST
@@ -71,9 +73,10 @@ def read_back(sink: object, record: LogRecord, deadline: float) -> ReadBack:
         return ReadBack(None, "fapilog can query only Loki")
     try:
         return reader.read(deadline)
-    except (SendError, ValueError, LookupError, TypeError) as error:
-        # Many systems give applications credentials that can write but cannot read.
+    except SendError as error:  # often the credentials can write but cannot read
         return ReadBack(None, str(error))
+    except _NOT_LOKI:
+        return ReadBack(None, "the answer to the query is not that of Loki")
     finally:
         reader.client.close()
 
@@ -156,7 +159,7 @@ class _LokiReader:
         moment = self._record.timestamp
         try:
             return bool(self._query('{service_name=~".+"}', moment - _DAY, moment, 1, deadline))
-        except (SendError, ValueError, LookupError, TypeError):
+        except (SendError, *_NOT_LOKI):
             return True  # not known, so there is nothing to tell
 
     def _query(self, query: str, start: int, end: int, limit: int, deadline: float) -> Any:

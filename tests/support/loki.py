@@ -364,7 +364,7 @@ class QueriedLoki(FakeLoki):
 
     def push(self, path: str, headers: dict[str, str], body: bytes) -> Answer:
         tenant = headers.get("x-scope-orgid", "")
-        if self._needs_tenant and not tenant:
+        if self._needs_tenant and not tenant and path in {PUSH, QUERY, OTLP}:
             return 401, {"content-type": "text/plain; charset=utf-8"}, b"no org id\n"
         if path == QUERY:
             return self._query(self._read_tenant(tenant), dict(parse_qsl(body.decode())))
