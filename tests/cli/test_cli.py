@@ -281,7 +281,7 @@ def test_check_delivers_one_record_whatever_the_level(shell, receiver, monkeypat
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_endpoint)
     code, out, err = shell("check")
     assert (code, err) == (0, "")
-    assert re.fullmatch(r"✓ otlp  delivered in \d+ ms\n", out)
+    assert re.match(r"✓ otlp  accepted in \d+ ms; not read back: ", out)
     (log,) = receiver.logs
     assert log.scope.name == "fapilog.check"
     assert log.resource["service.name"] == "shop"
@@ -314,16 +314,7 @@ def test_check_names_the_address_nobody_listens_at_and_the_fix(shell):
     assert "✗ otlp  not delivered: " in out
     assert f"http://127.0.0.1:{port}/v1/logs" in out
     assert "refused" in out
-    assert "check that a backend listens at this address, or set" in out
-
-
-def test_check_tells_how_to_mend_a_sink_in_its_own_options(shell):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    code, out, _ = shell("check", "--sinks", f"loki:http://127.0.0.1:{port}")
-    assert code == 1
-    assert "set FAPILOG_LOKI__URL" in out
-    assert "OTEL_" not in out
+    assert "start the backend, or set its address" in out
 
 
 def test_check_gives_up_after_the_timeout(shell):

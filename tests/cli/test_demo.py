@@ -145,7 +145,8 @@ def test_a_collector_that_is_not_there_is_told_without_a_traceback():
     assert "refused" in done.stderr
     obstacle = done.stdout.partition("The problem")[2]
     assert re.search(r"✗ not delivered: http://127\.0\.0\.1:9/v1/logs: .*refused", obstacle)
-    assert "check that a backend listens at this address, or set --endpoint" in obstacle
+    assert "nobody listens at 127.0.0.1:9: start the backend" in obstacle
+    assert "    --endpoint=http://" in obstacle
     assert "hunter2" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -182,7 +183,7 @@ def test_a_collector_that_refuses_records_is_told_with_the_fix():
     assert "1 request\n" in done.stdout
     obstacle = done.stdout.partition("The problem")[2]
     assert re.search(r"✗ rejected: http://\S+/v1/logs: HTTP 404", obstacle)
-    assert "this address accepts no OTLP logs" in obstacle
+    assert "takes logs at none of the usual paths" in obstacle
 
 
 def test_ctrl_c_while_the_server_starts_leaves_no_error_behind(monkeypatch):

@@ -22,17 +22,21 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import cramjam
 import httpx
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.timestamp_pb2 import DESCRIPTOR as TIMESTAMP
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from typing_extensions import Self
 
 from tests.support.ports import free_port
 
 PUSH = "/loki/api/v1/push"
+QUERY = "/loki/api/v1/query_range"
+OTLP = "/otlp/v1/logs"
 KB = 1024
 #: The number of entries in one answer to a query.
 PAGE = 500
@@ -326,6 +330,98 @@ class FakeLoki:
         self._server.server_close()
         if exc[0] is None and self.failures:
             raise self.failures[0]
+
+
+class QueriedLoki(FakeLoki):
+    """Also takes OTLP and answers queries.  Each tenant has its own entries.
+
+    Args:
+        needs_tenant: whether a request without a tenant is refused, as with ``auth_enabled``.
+        read_tenant: returns the tenant that is read when a query names one, as a gateway may.
+        misses: the number of queries that do not find an entry yet.
+        keeps: whether accepted entries are stored.
+        refuses_reads: the status of every query, or 0 to answer them.
+        ssl_context: the TLS settings for https.
+    """
+
+    def __init__(
+        self,
+        *,
+        needs_tenant: bool = False,
+        read_tenant: Callable[[str], str] = lambda tenant: tenant,
+        misses: int = 0,
+        keeps: bool = True,
+        refuses_reads: int = 0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(ssl_context=ssl_context)
+        self.tenants: dict[str, list[Entry]] = {}
+        self._needs_tenant = needs_tenant
+        self._read_tenant = read_tenant
+        self._misses = misses
+        self._keeps = keeps
+        self._refuses_reads = refuses_reads
+
+    def push(self, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        tenant = headers.get("x-scope-orgid", "")
+        if self._needs_tenant and not tenant and path in {PUSH, QUERY, OTLP}:
+            return 401, {"content-type": "text/plain; charset=utf-8"}, b"no org id\n"
+        if path == QUERY:
+            return self._query(self._read_tenant(tenant), dict(parse_qsl(body.decode())))
+        if path == OTLP:
+            entries = list(decode_otlp(body))
+        elif path == PUSH and body == b'{"streams":[]}':
+            return OK
+        else:
+            answer = super().push(path, headers, body)
+            if answer != OK:
+                return answer
+            entries = [entry for _, found in decode_request(headers, body) for entry in found]
+        if self._keeps:
+            self.tenants.setdefault(tenant, []).extend(entries)
+        return OK
+
+    def _query(self, tenant: str, form: dict[str, str]) -> Answer:
+        if self._refuses_reads:
+            return self._refuses_reads, {}, b"authentication error: invalid scope requested\n"
+        found = [
+            entry
+            for entry in self.tenants.get(tenant, [])
+            if int(form["start"]) <= entry.time < int(form["end"])
+            and selects(form["query"], dict(entry.labels))
+        ][: int(form["limit"])]
+        if self._misses:
+            self._misses -= 1
+            found = []
+        streams = [
+            {
+                "stream": dict([*entry.labels, *entry.metadata]),
+                "values": [[str(entry.time), entry.line]],
+            }
+            for entry in found
+        ]
+        document = {"status": "success", "data": {"resultType": "streams", "result": streams}}
+        return 200, {"content-type": "application/json"}, json.dumps(document).encode()
+
+
+def decode_otlp(body: bytes) -> Iterator[Entry]:
+    """Return the entries that Loki makes from an OTLP request."""
+    for group in ExportLogsServiceRequest.FromString(body).resource_logs:
+        resource = {one.key: one.value.string_value for one in group.resource.attributes}
+        labels = {"service_name": resource.get("service.name", "unknown_service")}
+        for scope in group.scope_logs:
+            for log in scope.log_records:
+                metadata = {normal_name(one.key): one.value.string_value for one in log.attributes}
+                yield entry_of(labels, log.time_unix_nano, log.body.string_value, metadata)
+
+
+def selects(query: str, labels: dict[str, str]) -> bool:
+    """Return whether ``query``, a selector such as ``{a="b", c=~".+"}``, selects the labels."""
+    assert re.fullmatch(r'\{\w+=~?"[^"]*"(, \w+=~?"[^"]*")*\}', query), query
+    return all(
+        re.fullmatch(value if is_pattern else re.escape(value), labels.get(name, ""))
+        for name, is_pattern, value in re.findall(r'(\w+)=(~?)"([^"]*)"', query)
+    )
 
 
 # ---- the real one

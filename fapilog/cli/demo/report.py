@@ -127,8 +127,9 @@ def show_obstacle(terminal: Terminal, verdict: Verdict) -> None:
     """Show the result of sending a test record to the collector, and advice for the user."""
     terminal.heading("The problem", "one more record, sent by itself")
     terminal.line("  ", mark(passed=verdict.delivered), " ", in_options(verdict.text))
-    fix = "try again: the collector was slow, or has just started"
-    terminal.line("    ", Text(fix if verdict.delivered else in_options(verdict.fix), YELLOW))
+    slow = ["try again: the collector was slow, or has just started"]
+    for text in slow if verdict.delivered else verdict.advice:
+        terminal.line("    ", Text(in_options(text), YELLOW))
 
 
 def show_next(terminal: Terminal) -> None:
