@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import httpx
 
@@ -23,14 +24,14 @@ PER_SECOND = float(os.environ.get("REQUESTS_PER_SECOND", "5"))
 PASSWORD, TOKEN = "hunter2-open-sesame", "sk-load-4242-4242"
 
 
-def requests() -> Iterator[tuple[str, str, dict[str, object]]]:
+def requests() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield method, URL and options of one round of 20 requests, in random order."""
     orders = ["teapot"] * 12 + ["piano"] * 3 + ["harp"] + ["unicorn"]
     login = {
         "json": {"user": "ada", "password": PASSWORD},
         "headers": {"authorization": f"Bearer {TOKEN}"},
     }
-    round_: list[tuple[str, str, dict[str, object]]] = [
+    round_: list[tuple[str, str, dict[str, Any]]] = [
         ("POST", f"{ORDERS_URL}/orders/{item}", {"params": {"quantity": 1 + (item == "piano")}})
         for item in orders
     ]
@@ -48,7 +49,7 @@ def main(wanted: str = "") -> None:
     with httpx.Client(timeout=10) as client:
         for number, (method, url, options) in enumerate(endless, 1):
             with suppress(httpx.TransportError):  # the service is starting, or ends
-                answer = client.request(method, url, **options)  # type: ignore[arg-type]
+                answer = client.request(method, url, **options)
                 print(answer.status_code, method, url, flush=True)
             if str(number) == wanted:
                 return
