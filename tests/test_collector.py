@@ -9,11 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cramjam
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests.support import kafka
 from tests.support.backends import Loki, Tempo, serving_grpc, serving_http
 from tests.support.collectors import COLLECTOR, shipped_collector
 from tests.support.ports import free_port
@@ -106,7 +108,7 @@ class Stack(ExitStack):
         self.loki_port, self.tempo_port = free_port(), free_port()
 
     def write(self, body: bytes, _headers: dict[str, str]) -> int:
-        self.written.append(body)
+        self.written.append(bytes(cramjam.snappy.decompress_raw(body)))
         return 204
 
     def start(self) -> None:
@@ -219,13 +221,18 @@ def test_the_gateway_keeps_failed_and_slow_traces_whole(tmp_path: Path) -> None:
     with Stack() as stack:
         stack.start()
         variables = stack.variables(SAMPLED_PERCENT="0")
-        with shipped_collector(tmp_path, GATEWAY, variables) as collector:
+        files = (*GATEWAY, "yaml:connectors::span_metrics::metrics_flush_interval: 1s")
+        with shipped_collector(tmp_path, files, variables) as collector:
             collector.post("traces", traces(first))
             eventually(lambda: len(stack.tempo.ids) == 4, collector.log)
             collector.post("traces", traces(late))
             eventually(lambda: len(stack.tempo.ids) == 6, collector.log)
+            # The metrics count all spans, including those of dropped traces.
+            eventually(
+                lambda: any(b"fast-late" in series for series in stack.written), collector.log
+            )
     assert stack.tempo.ids.keys() == {span.name for span in [*first[:4], *late[:2]]}
-    assert stack.written, "no metrics of the spans were written"
+    assert any(b"traces_span_metrics_calls_total" in series for series in stack.written)
 
 
 def test_victorialogs_replaces_loki(tmp_path: Path) -> None:
@@ -315,3 +322,36 @@ def test_a_collector_for_development_prints_what_it_receives(tmp_path: Path) -> 
 def shown(log: Path) -> set[str]:
     text = log.read_text()
     return {name for name in ("order placed", "GET /orders") if name in text}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(not kafka.is_available(), reason=f"no Kafka: {kafka.HOW}")
+def test_kafka_between_two_collectors_loses_nothing_when_it_is_killed(tmp_path: Path) -> None:
+    consumer = (*GATEWAY, "kafka-consumer.yaml")
+    for name in ("producer", "consumer"):
+        (tmp_path / name).mkdir()
+    with Stack() as stack, kafka.Broker(tmp_path / "kafka") as broker:
+        stack.start()
+        variables = stack.variables(KAFKA_BROKER=broker.address)
+
+        def send(part: int) -> None:
+            for n in range(part * 500, part * 500 + 500, 100):
+                names = range(n, n + 100)
+                producer.post("logs", logs(f"log-{i} {'x' * 2000}" for i in names))
+                made = (span(f"span-{i}", os.urandom(16), text="x" * 2000) for i in names)
+                producer.post("traces", traces(made))
+
+        files = ("base.yaml", "kafka-producer.yaml")
+        with shipped_collector(tmp_path / "producer", files, variables) as producer:
+            send(0)  # before the consumer has ever been there
+            with shipped_collector(tmp_path / "consumer", consumer, variables) as reader:
+                eventually(lambda: len(stack.loki.ids) > 0, reader.log)
+                broker.kill()
+                send(1)
+                broker.start()
+                send(2)
+                eventually(
+                    lambda: len(stack.loki.ids) == 1500 and len(stack.tempo.ids) == 1500,
+                    reader.log,
+                )
