@@ -138,14 +138,10 @@ def test_large_records_and_spans_pass_the_limits_of_loki_and_tempo(tmp_path: Pat
             for size, bodies in ((500, large), (20, huge), (10_000, short)):
                 for piece in in_pieces(bodies, size):
                     collector.post("logs", logs(piece))
-            for n in range(0, 4000, 500):
-                collector.post(
-                    "traces",
-                    traces(
-                        span(f"span-{i}", os.urandom(16), text="x" * 5000)
-                        for i in range(n, n + 500)
-                    ),
-                )
+            for n in range(0, 4000, 500):  # a trace of 2.5 MB
+                trace = os.urandom(16)
+                spans = (span(f"span-{i}", trace, text="x" * 5000) for i in range(n, n + 500))
+                collector.post("traces", traces(spans))
             eventually(
                 lambda: len(stack.loki.ids) == 26_100 and len(stack.tempo.ids) == 4000,
                 collector.log,

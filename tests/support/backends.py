@@ -107,7 +107,9 @@ class Tempo:
         self.spans: list[tuple[Resource, Span]] = []
         self._lock = threading.Lock()
 
-    def export(self, body: bytes, _context: grpc.ServicerContext) -> bytes:
+    def export(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+        if len(body) > MESSAGE:  # gRPC for Python limits the compressed message, Go's this one
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max")
         request = ExportTraceServiceRequest.FromString(body)
         with self._lock:
             for of_resource in request.resource_spans:
