@@ -168,14 +168,16 @@ def shipped_collector(
     """
     if not COLLECTOR.exists():
         pytest.skip("no collector: run `make collector`")
-    http, grpc = free_port(), free_port()
+    http, grpc, health = free_port(), free_port(), free_port()
+    # A collector that reads from Kafka does not receive OTLP.
+    listening = [health] if "kafka-consumer.yaml" in files else [http, grpc]
     overrides = {
         "receivers::otlp::protocols::http::endpoint": f"127.0.0.1:{http}",
         "receivers::otlp::protocols::grpc::endpoint": f"127.0.0.1:{grpc}",
         "service::telemetry::metrics::level": "none",
     }
     if "base.yaml" in files:
-        overrides["extensions::health_check::endpoint"] = f"127.0.0.1:{free_port()}"
+        overrides["extensions::health_check::endpoint"] = f"127.0.0.1:{health}"
     command: list[str | Path] = [COLLECTOR]
     for file in files:
         command += ["--config", file]
@@ -194,8 +196,8 @@ def shipped_collector(
         )
     try:
         try:
-            wait_until_listening(process, http)
-            wait_until_listening(process, grpc)
+            for port in listening:
+                wait_until_listening(process, port)
         except AssertionError as error:
             raise AssertionError(log.read_text()[-4000:]) from error
         yield Shipped(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", process, log)
