@@ -169,9 +169,8 @@ def test_a_queue_that_is_full_refuses_new_data_instead_of_losing_old_data(tmp_pa
     body = "x" * 1000
     taken = []
     with Stack() as stack:
-        variables = stack.variables()
-        limit = "yaml:exporters::otlp_http/logs::sending_queue: {storage: file_storage/queue, sizer: bytes, queue_size: 300000}"
-        with shipped_collector(tmp_path, (*GATEWAY, limit), variables) as collector:
+        variables = stack.variables(QUEUE_BYTES="300000")
+        with shipped_collector(tmp_path, GATEWAY, variables) as collector:
             for n in range(20):
                 names = [f"log-{n}-{i}" for i in range(50)]
                 status = collector.send("logs", logs(f"{name} {body}" for name in names))
@@ -323,16 +322,18 @@ def shown(log: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not kafka.is_available(), reason=f"no Kafka: {kafka.HOW}")
-def test_kafka_between_two_collectors_loses_nothing_when_it_is_killed(tmp_path: Path) -> None:
+def test_kafka_loses_nothing_when_the_broker_is_killed_and_the_queue_behind_it_is_full(
+    tmp_path: Path,
+) -> None:
     consumer = (*GATEWAY, "kafka-consumer.yaml")
     for name in ("producer", "consumer"):
         (tmp_path / name).mkdir()
     with Stack() as stack, kafka.Broker(tmp_path / "kafka") as broker:
-        stack.start()
         variables = stack.variables(KAFKA_BROKER=broker.address)
+        small = {**variables, "QUEUE_BYTES": "3000000"}  # it must hold the largest batch
 
         def send(part: int) -> None:
-            for n in range(part * 500, part * 500 + 500, 100):
+            for n in range(part * 1000, part * 1000 + 1000, 100):
                 names = range(n, n + 100)
                 producer.post("logs", logs(f"log-{i} {'x' * 2000}" for i in names))
                 made = (span(f"span-{i}", os.urandom(16), text="x" * 2000) for i in names)
@@ -341,13 +342,15 @@ def test_kafka_between_two_collectors_loses_nothing_when_it_is_killed(tmp_path: 
         files = ("base.yaml", "kafka-producer.yaml")
         with shipped_collector(tmp_path / "producer", files, variables) as producer:
             send(0)  # before the consumer has ever been there
-            with shipped_collector(tmp_path / "consumer", consumer, variables) as reader:
-                eventually(lambda: len(stack.loki.ids) > 0, reader.log)
-                broker.kill()
+            with shipped_collector(tmp_path / "consumer", consumer, small) as reader:
                 send(1)
-                broker.start()
+                eventually(lambda: "refused" in reader.log.read_text(), reader.log)  # by Loki
+                broker.kill()
                 send(2)
+                broker.start()
+                send(3)
+                stack.start()
                 eventually(
-                    lambda: len(stack.loki.ids) == 1500 and len(stack.tempo.ids) == 1500,
+                    lambda: len(stack.loki.ids) == 4000 and len(stack.tempo.ids) == 4000,
                     reader.log,
                 )

@@ -203,4 +203,7 @@ def shipped_collector(
         yield Shipped(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", process, log)
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
