@@ -230,6 +230,19 @@ def test_the_gateway_keeps_failed_and_slow_traces_whole(tmp_path: Path) -> None:
     assert any(b"traces_span_metrics_calls_total" in series for series in stack.written)
 
 
+def test_a_gateway_that_is_stopped_sends_the_traces_that_it_was_waiting_for(tmp_path: Path) -> None:
+    with Stack() as stack:
+        stack.start()
+        variables = stack.variables(DECISION_WAIT="60s", SAMPLED_PERCENT="0")
+        with shipped_collector(tmp_path, GATEWAY, variables) as collector:
+            collector.post("traces", traces([span("failed", os.urandom(16), failed=True)]))
+            collector.post("logs", logs(["hello"]))
+        # What the backends did not get is in the queue.
+        with shipped_collector(tmp_path, GATEWAY, variables) as collector:
+            eventually(lambda: len(stack.tempo.ids) == 1, collector.log)
+            eventually(lambda: len(stack.loki.ids) == 1, collector.log)
+
+
 def test_victorialogs_replaces_loki(tmp_path: Path) -> None:
     with Stack() as stack:
         victoria = stack.enter_context(serving_http(stack.loki.push))
