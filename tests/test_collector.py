@@ -237,7 +237,7 @@ def test_a_gateway_that_is_stopped_sends_the_traces_that_it_was_waiting_for(tmp_
         with shipped_collector(tmp_path, GATEWAY, variables) as collector:
             collector.post("traces", traces([span("failed", os.urandom(16), failed=True)]))
             collector.post("logs", logs(["hello"]))
-        # What the backends did not get is in the queue.
+        # The queue has everything that the backends did not get.
         with shipped_collector(tmp_path, GATEWAY, variables) as collector:
             eventually(lambda: len(stack.tempo.ids) == 1, collector.log)
             eventually(lambda: len(stack.loki.ids) == 1, collector.log)
