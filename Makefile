@@ -12,6 +12,8 @@ UV_VERSION = 0.13.9
 OCB_VERSION = v0.159.0
 FASTAPI = integrations/fapilog-fastapi
 COLLECTOR = collector-config/build/otelcol-fapilog
+COMPOSE_GO_VERSION = v2.16.2
+COMPOSE_SPEC = collector-config/build/compose-spec
 
 VENV = .venv
 export UV_PROJECT_ENVIRONMENT = $(VENV)
@@ -33,7 +35,7 @@ PYTEST_INSTALLED = bin/$(PYTEST) --ignore=tests/test_repository.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test thorough check lint types layers docs snippets lock fmt golden bench \
-	bench-fastapi bench-promises ids faults soak stalls collector \
+	bench-fastapi bench-promises ids faults soak stalls collector compose \
 	wheel test-wheel test-oldest interpreter sync clean
 
 help: ## List the targets
@@ -105,7 +107,16 @@ $(COLLECTOR): collector-config/builder.yaml
 	GOBIN=$(CURDIR)/collector-config/build go install go.opentelemetry.io/collector/cmd/builder@$(OCB_VERSION)
 	cd collector-config && CGO_ENABLED=0 build/builder \
 		--config builder.yaml --skip-strict-versioning --ldflags="-s -w"
-	$(COLLECTOR) validate --config collector-config/test.yaml
+	cd collector-config && build/otelcol-fapilog validate --config base.yaml --config gateway.yaml
+
+compose: $(COMPOSE_SPEC) ## Check the compose files with the library of Docker Compose (needs Go)
+	$(COMPOSE_SPEC) docker-compose.yml >/dev/null
+	$(COMPOSE_SPEC) examples/docker/compose.yaml >/dev/null
+
+$(COMPOSE_SPEC):
+	@command -v go >/dev/null || { echo "make compose needs Go: https://go.dev/dl/" >&2; exit 1; }
+	GOBIN=$(CURDIR)/collector-config/build go install github.com/compose-spec/compose-go/v2/cmd@$(COMPOSE_GO_VERSION)
+	mv collector-config/build/cmd $@
 
 wheel: $(UV_READY) ## Build the wheel and try it without extras in its own environment
 	rm -rf dist

@@ -139,6 +139,24 @@ def test_every_page_is_in_one_group_of_the_first_page() -> None:
     assert sorted(listed) == sorted([*pages, "examples/index"])
 
 
+def test_the_stack_page_names_every_variable_and_file_of_the_collector() -> None:
+    directory = DOCS.parent / "collector-config"
+    files = [*directory.glob("*.yaml"), *directory.glob("parts/*.yaml")]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in files}
+    del texts["test.yaml"]
+    used = dict(re.findall(r"\$\{env:(\w+):-([^}]*)\}", "".join(texts.values())))
+    text = page("stack.md")
+    rows = re.findall(r"^\| (`[A-Z_`, ]+`) \| ([^|]+) \|", text, re.MULTILINE)
+    documented = {name: default for names, default in rows for name in re.findall(r"\w+", names)}
+    assert documented.keys() == used.keys()
+    for name, default in used.items():
+        if name != "QUEUE_BYTES":  # in words
+            assert f"`{default}`" in documented[name]
+    assert [name for name in texts if "env:" in texts[name] and name not in text] == [
+        "queue-blocking.yaml"
+    ]
+
+
 def test_the_performance_page_has_no_columns_of_goals() -> None:
     headings = re.findall(r"^\|(.+)\|\n\|[-| ]+\|$", page("performance.md"), re.MULTILINE)
     assert len(headings) > 4

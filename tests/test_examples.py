@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from fapilog.cli.receiver import ReceivedLog, Receiver
+from tests.support.loki import FakeLoki
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 90  # after which a child counts as stuck
@@ -72,6 +79,71 @@ def get(address: Path, path: str) -> httpx.Response:
             time.sleep(0.05)
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(address)), timeout=SECONDS) as client:
         return client.get(f"http://shop{path}")
+
+
+def test_the_application_of_the_image_delivers_to_loki_until_sigterm_ends_it(tmp_path):
+    dockerfile = (ROOT / "examples" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    command = json.loads(re.findall(r"^CMD (.+)$", dockerfile, re.MULTILINE)[0])
+    compose = yaml.safe_load((ROOT / "examples" / "docker" / "compose.yaml").read_text("utf-8"))
+    variables = compose["services"]["app"]["environment"]
+    with FakeLoki() as loki:
+        sinks = variables["FAPILOG_SINKS"].replace("http://loki:3100", loki.url)
+        child = subprocess.Popen(
+            [sys.executable, "-m", *command, "--uds", str(tmp_path / "s")],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **variables, "FAPILOG_SINKS": sinks},
+            text=True,
+        )
+        try:
+            assert get(tmp_path / "s", "/orders/1001").status_code == 200
+            assert get(tmp_path / "s", "/orders/2001").status_code == 404
+            child.terminate()
+            lines, _ = child.communicate(timeout=SECONDS)
+        finally:
+            child.kill()
+        entries = {entry.line for entry in loki.entries}
+    wanted = {"order read", "GET /orders/{number} 200", "no such order", "GET /orders/{number} 404"}
+    assert wanted <= entries
+    assert wanted <= {json.loads(line)["body"] for line in lines.splitlines()}
+
+
+@pytest.mark.slow
+def test_the_load_makes_errors_slow_requests_and_secrets_that_no_record_shows():
+    serve_service = runpy.run_path(str(ROOT / "examples/two_services/__main__.py"))["serve"]
+    load_example = runpy.run_path(str(ROOT / "examples/two_services/load.py"))
+    with Receiver(grpc_port=None) as receiver:
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
+        with ExitStack() as stack:
+            stock = serve_service(stack, "stock", free_port(), **endpoint)
+            orders = serve_service(stack, "orders", free_port(), STOCK_URL=stock, **endpoint)
+            load = {"ORDERS_URL": orders, "STOCK_URL": stock, "REQUESTS_PER_SECOND": "100"}
+            done = subprocess.run(
+                [sys.executable, "examples/two_services/load.py", "22"],
+                cwd=ROOT,
+                capture_output=True,
+                check=True,
+                env={**os.environ, **load},
+                text=True,
+                timeout=SECONDS,
+            )
+            metrics = httpx.get(f"{orders}/metrics").text
+            assert receiver.wait_for(60, SECONDS)
+        logs, spans = receiver.logs, receiver.spans
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"200", "409", "500"}
+    assert {log.severity_text for log in logs} >= {"INFO", "WARN", "ERROR"}
+    services: dict[str, set[str]] = {log.trace_id: set() for log in logs}
+    for log in logs:
+        services[log.trace_id].add(log.resource["service.name"])
+    assert {"orders", "stock"} in services.values()
+    slowest = max(s.span.end_time_unix_nano - s.span.start_time_unix_nano for s in spans)
+    assert slowest > 10**9
+    assert len([log for log in logs if log.body == "login"]) == 2
+    assert load_example["PASSWORD"] not in str(logs)
+    assert load_example["TOKEN"] not in str(logs)
+    assert "fapilog_records_accepted_total" in metrics
+    assert "http_server" not in metrics, "OpenTelemetry sends these"
 
 
 def test_the_demos_application_serves_by_itself(tmp_path):

@@ -4,7 +4,8 @@ import os
 
 import fapilog_fastapi
 import httpx
-from fastapi import FastAPI, HTTPException
+from fapilog_fastapi.metrics import add_metrics_route
+from fastapi import FastAPI, HTTPException, Request
 
 import fapilog
 
@@ -13,6 +14,12 @@ STOCK_URL = os.environ.get("STOCK_URL", "http://127.0.0.1:8002")
 log = fapilog.get_logger("orders")
 app = FastAPI()
 fapilog_fastapi.install(app)
+add_metrics_route(app, requests=False)  # OpenTelemetry measures the requests
+
+
+@app.get("/health")
+async def health() -> dict[str, str]:
+    return {"status": "ok"}
 
 
 @app.post("/orders/{item}")
@@ -27,3 +34,10 @@ async def place_order(item: str, quantity: int = 1) -> dict[str, str]:
         answer.raise_for_status()
         log.event("order.placed", quantity=quantity)
     return {"order": "placed"}
+
+
+@app.post("/login")
+async def login(request: Request, form: dict[str, str]) -> dict[str, str]:
+    # Applications should not log secrets; fapilog masks these.
+    log.info("login", form=form, headers=dict(request.headers))
+    return {"user": form["user"]}

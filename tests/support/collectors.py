@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -130,3 +130,80 @@ def _post(url: str, body: bytes) -> None:
         url, content=body, headers={"content-type": "application/json"}, trust_env=False
     )
     assert answer.status_code == 200, answer.text
+
+
+class Shipped(NamedTuple):
+    """A collector that runs a configuration of ``collector-config/``."""
+
+    http: str
+    grpc: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def send(self, signal: str, request: Any) -> int:
+        """Send one OTLP request, and return the status of the answer."""
+        return httpx.post(
+            f"{self.http}/v1/{signal}",
+            content=request.SerializeToString(),
+            headers={"content-type": "application/x-protobuf"},
+            timeout=30,
+            trust_env=False,
+        ).status_code
+
+    def post(self, signal: str, request: Any) -> None:
+        """Send one OTLP request; the collector must accept it."""
+        assert self.send(signal, request) == 200
+
+
+@contextlib.contextmanager
+def shipped_collector(
+    directory: Path, files: Sequence[str], variables: Mapping[str, str]
+) -> Iterator[Shipped]:
+    """Run the collector with ``files`` of ``collector-config/``, on free ports.
+
+    Args:
+        directory: where the collector keeps its queues, ``queue``, and its log.
+        files: the values of ``--config``, in order.
+        variables: the environment variables of the configurations.
+    """
+    if not COLLECTOR.exists():
+        pytest.skip("no collector: run `make collector`")
+    http, grpc, health = free_port(), free_port(), free_port()
+    # A collector that reads from Kafka does not receive OTLP.
+    listening = [health] if "kafka-consumer.yaml" in files else [http, grpc]
+    overrides = {
+        "receivers::otlp::protocols::http::endpoint": f"127.0.0.1:{http}",
+        "receivers::otlp::protocols::grpc::endpoint": f"127.0.0.1:{grpc}",
+        "service::telemetry::metrics::level": "none",
+    }
+    if "base.yaml" in files:
+        overrides["extensions::health_check::endpoint"] = f"127.0.0.1:{health}"
+    command: list[str | Path] = [COLLECTOR]
+    for file in files:
+        command += ["--config", file]
+    for name, value in overrides.items():
+        command += ["--config", f"yaml:{name}: {value}"]
+    environment = {**os.environ, "QUEUE_DIRECTORY": str(directory / "queue"), **variables}
+    log = directory / "collector.log"
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=CONFIGURATION,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        try:
+            for port in listening:
+                wait_until_listening(process, port)
+        except AssertionError as error:
+            raise AssertionError(log.read_text()[-4000:]) from error
+        yield Shipped(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()

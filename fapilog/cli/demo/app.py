@@ -90,7 +90,7 @@ async def payment_failed(_request: Request, error: Exception) -> JSONResponse:
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Answer the health check that ``docker-compose.yml`` configures."""
+    """Answer a health check."""
     return {"status": "ok"}
 
 

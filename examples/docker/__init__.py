@@ -1,0 +1,1 @@
+"""A FastAPI application with Loki, in containers; ``compose.yaml`` starts it."""
