@@ -112,7 +112,7 @@ class ConsoleSink(Sink[bytes]):
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a person reads the output: in a terminal, a notebook or a debugger.
+        """Whether a person reads the output, in a terminal, a notebook or a debugger.
 
         If True, a log call waits up to 0.25 s until its record is written.  If the argument
         ``format`` is a JSON format, the result is False even on a terminal, because a
