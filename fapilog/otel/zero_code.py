@@ -16,7 +16,6 @@ import wrapt
 from opentelemetry.environment_variables import (
     OTEL_LOGS_EXPORTER,
     OTEL_METRICS_EXPORTER,
-    OTEL_PYTHON_METER_PROVIDER,
     OTEL_TRACES_EXPORTER,
 )
 from opentelemetry.instrumentation import auto_instrumentation
@@ -152,9 +151,6 @@ def _instrument_children() -> None:
 
 def _configure_logs() -> None:
     wanted = os.environ.get(OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION, "").strip().lower() != "false"
-    # fapilog's metrics must not load the provider that this variable names, because the global
-    # meter provider can be set only once, and the SDK sets it later.
-    provider = os.environ.pop(OTEL_PYTHON_METER_PROVIDER, None)
     try:
         default.configure()
         if wanted:
@@ -164,9 +160,6 @@ def _configure_logs() -> None:
     except Exception as error:  # noqa: BLE001 - the application must start
         fix = "" if isinstance(error, ConfigurationError) else " (this is a defect of fapilog)"
         announce("auto logs", f"{describe(error)}{fix}; logs are not exported")
-    finally:
-        if provider is not None:
-            os.environ[OTEL_PYTHON_METER_PROVIDER] = provider
 
 
 def _spare_handler() -> None:
