@@ -156,7 +156,8 @@ class LedgerMetrics:
     """Reports the ledger of one runtime, or of one runtime after the other, as metrics.
 
     ``configure()`` does this for the default runtime and the global meter provider; use this class
-    for another provider or another runtime.  The values of counters never decrease: the counters
+    for another provider.  One provider can have only one such object, because it would ignore a
+    second one; the values of several runtimes are added.  The values of counters never decrease: the counters
     of a runtime that was replaced are kept, and those of the next runtime are added.  In a forked
     child process, all counters begin at 0, and every point gets the attribute ``process.pid``,
     because the provider may still store the values of the parent process.  Thread-safe.
@@ -171,7 +172,7 @@ class LedgerMetrics:
 
     def __init__(self, meter_provider: api.MeterProvider | None = None) -> None:
         provider = meter_provider or api.get_meter_provider()
-        self._lock = native.Lock()
+        self._lock = native.RLock()  # re-entrant: a signal handler may call configure()
         self._ledgers = _Ledgers()
         self._own: Attributes = ()  # the attributes of every point
         self._read: dict[str, list[api.Observation]] = {}
@@ -249,7 +250,7 @@ class LedgerMetrics:
 
     def after_fork(self) -> None:
         """Begin at 0 in a forked child process."""
-        self._lock = native.Lock()
+        self._lock = native.RLock()  # re-entrant: a signal handler may call configure()
         self._read = {}
         self._own = (("process.pid", os.getpid()),)
         self._ledgers.after_fork()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -398,6 +399,45 @@ def test_a_counter_never_decreases(tmp_path: Path):
         (queue,) = runtime.pipeline.sending_queues()
         queue.state.ledger.quarantined -= 1  # as if somebody had deleted the quarantine
         assert collect().value(EXPORTED, error="quarantined") == 1
+
+
+def test_no_record_is_missed_or_counted_twice_while_threads_log_and_the_runtime_changes():
+    collect = Collected()
+    ended = threading.Event()
+
+    def log_records() -> None:
+        for _ in range(2000):
+            fapilog.get_logger("t").info("x", password="p")
+
+    def read() -> None:
+        before: dict[str, float] = {}
+        while not ended.is_set():
+            found = collect()
+            for name in (CREATED, PROCESSED, EXPORTED, "fapilog.redactions"):
+                value = found.sum(name)
+                if not before.get(name, 0) <= value <= 8000:
+                    wrong.append((name, value))
+                before[name] = value
+
+    wrong: list[object] = []
+    with mock.patch.object(default.state, "metrics", collect.metrics):
+        fapilog.configure(sinks=[MemorySink()])
+        reader = threading.Thread(target=read)
+        threads = [threading.Thread(target=log_records) for _ in range(4)]
+        for thread in (reader, *threads):
+            thread.start()
+        for number in range(5):
+            fapilog.configure(sinks=[MemorySink()], schedule_delay=0.01 * (number + 1))
+        for thread in threads:
+            thread.join()
+        assert fapilog.flush(60)
+        ended.set()
+        reader.join()
+        found = collect()
+    assert wrong == []
+    for name in (CREATED, PROCESSED, EXPORTED, "fapilog.redactions"):
+        assert found.sum(name) == 8000
+    assert found.sum(INFLIGHT) == found.sum(QUEUED) == 0
 
 
 def test_following_a_runtime_twice_counts_it_once():

@@ -38,7 +38,7 @@ def test_the_prometheus_reader_shows_the_ledger_and_repeats_no_name_of_fapilogs_
         (sample.name, sample.labels.get("error_type") or None): sample.value
         for family in families.values()
         for sample in family.samples
-        if sample.labels.get("otel_scope_name") == "fapilog"
+        if sample.name.startswith(("otel_sdk_", "fapilog_"))
     }
     assert samples["otel_sdk_log_created_total", None] == 1
     assert samples["otel_sdk_exporter_log_exported_total", None] == 0
