@@ -22,8 +22,9 @@ BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
 
 #: The reasons for drops that the application or its configuration asked for.
 INTENDED: Final = frozenset({"filtered", "not_routed", "not_released"})
-#: The largest number of logger names that ``LoggerCounts`` counts separately.
-MAX_LOGGERS: Final = 1000
+#: The largest number of logger names that ``LoggerCounts`` counts separately.  With six ranges of
+#: severities, the metrics stay below the SDK's limit of 2,000 combinations of attributes.
+MAX_LOGGERS: Final = 300
 #: The name under which ``LoggerCounts`` counts the records of all further loggers.
 OTHER_LOGGERS: Final = "(other)"
 
