@@ -156,11 +156,11 @@ class LedgerMetrics:
     """Reports the ledger of one runtime, or of one runtime after the other, as metrics.
 
     ``configure()`` does this for the default runtime and the global meter provider; use this class
-    for another provider.  One provider can have only one such object, because it would ignore a
-    second one; the values of several runtimes are added.  The values of counters never decrease: the counters
-    of a runtime that was replaced are kept, and those of the next runtime are added.  In a forked
-    child process, all counters begin at 0, and every point gets the attribute ``process.pid``,
-    because the provider may still store the values of the parent process.  Thread-safe.
+    for another provider.  A provider ignores a second object, but one object can report several
+    runtimes, whose values are added.  The values of counters never decrease, because the counters
+    of a runtime that has shut down are kept.  In a forked child process, all counters begin at 0,
+    and every point gets the attribute ``process.pid``, because the provider may still store the
+    values of the parent process.  Thread-safe.
 
     Args:
         meter_provider: the provider that collects the metrics; by default, the global provider,
