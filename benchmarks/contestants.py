@@ -67,10 +67,11 @@ def nothing(_target: Target) -> Contestant:
     return Contestant(call, lambda: None)
 
 
-def _fapilog(sink: Any, target: Target) -> Contestant:
+def _fapilog(sink: Any, target: Target, **options: Any) -> Contestant:
     import fapilog
 
-    options: dict[str, Any] = {"queue_size": target.queue} if target.queue else {}
+    if target.queue:
+        options["queue_size"] = target.queue
     if target.spool:
         options["spool"] = {"directory": target.path.parent / "spool", "mode": target.spool}
     fapilog.configure(sinks=[sink], **options)
@@ -99,6 +100,33 @@ def fapilog_file(target: Target) -> Contestant:
     from fapilog.sinks import FileSink
 
     return _fapilog(FileSink(target.path), target)
+
+
+def fapilog_file_metrics(target: Target) -> Contestant:
+    """Like fapilog-file, with all metrics of OpenTelemetry, which are exported every 0.1 s."""
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import (
+        MetricExporter,
+        MetricExportResult,
+        PeriodicExportingMetricReader,
+    )
+
+    from fapilog.sinks import FileSink
+
+    class Nowhere(MetricExporter):
+        def export(self, *_: Any, **__: Any) -> MetricExportResult:
+            return MetricExportResult.SUCCESS
+
+        def force_flush(self, timeout_millis: float = 0) -> bool:
+            return True
+
+        def shutdown(self, *_: Any, **__: Any) -> None:
+            return
+
+    reader = PeriodicExportingMetricReader(Nowhere(), export_interval_millis=100)
+    metrics.set_meter_provider(MeterProvider([reader]))
+    return _fapilog(FileSink(target.path), target, otel_metrics_by_logger=True)
 
 
 def otel_otlp(target: Target) -> Contestant:
@@ -306,6 +334,7 @@ CONTESTANTS: dict[str, Callable[[Target], Contestant]] = {
     "nothing": nothing,
     "fapilog-otlp": fapilog_otlp,
     "fapilog-file": fapilog_file,
+    "fapilog-file-metrics": fapilog_file_metrics,
     "fapilog-loki": fapilog_loki,
     "otel-otlp": otel_otlp,
     "loki-logger-handler": loki_logger_handler,

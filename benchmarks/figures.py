@@ -105,6 +105,18 @@ SCENARIOS: Final = {
         {"records": 40_000},
         overrides={"otel-otlp": ALL},
     ),
+    "metrics_call": Scenario(
+        ("fapilog-file-metrics", "fapilog-file"),
+        {"chunks": 250},
+        {"chunks": 80},
+        module="call",
+    ),
+    "metrics": Scenario(
+        ("fapilog-file-metrics", "fapilog-file"),
+        {"records": 100_000},
+        {"records": 40_000},
+        module="throughput",
+    ),
     "older": Scenario(
         ("fapilog-file", "older-file", "older-file-bare"),
         {"records": 20_000},
@@ -182,6 +194,7 @@ ARRIVED: Final = Metric("arrived_percent", "%", higher=True)
 
 OTLP: Final = "fapilog-otlp"
 FILE: Final = "fapilog-file"
+METRICS: Final = "fapilog-file-metrics"
 LOKI: Final = "fapilog-loki"
 
 
@@ -202,6 +215,8 @@ FIGURES: Final = (
     Figure("delivered", "throughput", RATE, OTLP, "otel-otlp", 6, 10),
     Figure("delivered to a file", "throughput", RATE, FILE, "structlog-file", 1.2, 1.5),
     Figure("delivered to a file", "throughput", RATE, FILE, "loguru-file"),
+    Figure("call, metrics exported", "metrics_call", CALL, METRICS, FILE, 1.25, 1.05),
+    Figure("CPU per record, metrics exported", "metrics", CPU, METRICS, FILE, 1.25, 1.1),
     Figure("delivered to a file", "older", RATE, FILE, "older-file", 30, 40),
     Figure("delivered to a file", "older", RATE, FILE, "older-file-bare", 30, 40),
     Figure("CPU per record", "throughput", CPU, OTLP, "otel-otlp", 0.16, 0.10),

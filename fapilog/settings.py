@@ -251,6 +251,12 @@ class Settings(OptionGroup):
     otel_provider: bool = Field(
         default=True, description="make fapilog OpenTelemetry's global LoggerProvider"
     )
+    otel_metrics: bool = Field(
+        default=True, description="report fapilog's ledger as OpenTelemetry metrics"
+    )
+    otel_metrics_by_logger: bool = Field(
+        default=False, description="also count the records of each logger and severity"
+    )
     otel_disabled: bool = Field(
         default=False, description="disable the OTLP sink and the provider unless options name them"
     )

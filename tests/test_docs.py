@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_origin
+from typing import Any, get_origin
 
 import pytest
 import yaml
@@ -21,6 +22,10 @@ from fapilog.core.observability import (
     create_metrics_collector_from_settings,
 )
 from fapilog.options.sources import OTEL_VARIABLES
+from fapilog.otel.metrics import METRICS
+from fapilog.protocols import Outcome
+from tests.support.metrics import Collected
+from tests.support.sinks import ScriptedSink
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -73,6 +78,46 @@ def test_every_metric_is_documented() -> None:
     names = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     assert len(names) >= 11
     assert {name for name in names if f"`{name}" not in page("metrics.md")} == set()
+
+
+COMPONENT = {"otel.component.name", "otel.component.type"}
+KINDS = {"updowncounter": "up-down counter"}
+
+
+class Spans(ScriptedSink):
+    wire_format = "otlp-traces-protobuf"
+
+    def pack(self, items: Sequence[Any]) -> bytes:
+        return bytes(len(items))
+
+    def unpack(self, packed: bytes) -> list[Any]:
+        return [None for _ in packed]
+
+
+def test_the_table_of_opentelemetrys_metrics_is_what_the_code_reports(tmp_path: Path) -> None:
+    ours = page("metrics.md").partition("## Through prometheus_client")[0]
+    rows = re.findall(r"^\| `([a-z_.]+)` \| ([a-z -]+) \| ([^|]*)\|([^|]*)\|", ours, re.MULTILINE)
+    documented = {name: (kind, unit.strip("` ")) for name, kind, unit, _ in rows}
+    assert documented == {
+        metric.name: (KINDS.get(metric.kind, metric.kind), metric.unit) for metric in METRICS
+    }
+    sinks = [kind(Outcome(rejected=1), name=kind.__name__) for kind in (ScriptedSink, Spans)]
+    with Runtime(
+        sinks=sinks, spool={"directory": tmp_path}, otel_metrics_by_logger=True
+    ) as runtime:
+        collect = Collected(runtime)
+        for _ in range(2):
+            runtime.get_logger("t").info("x", password="p")
+            assert runtime.flush(20)
+        runtime.pipeline.refuse(9)
+        found: dict[str, set[str]] = {name: set() for name in documented}
+        for name, attributes in collect():
+            found[name] |= {key for key, _ in attributes}
+    for name, _, _, words in rows:
+        listed = {word.strip("` ") for word in words.split(",")} - {""}
+        assert found[name] == (listed - {"component"}) | (
+            COMPONENT if "component" in listed else set()
+        )
 
 
 def test_every_public_name_is_in_the_api_page() -> None:

@@ -37,6 +37,9 @@ class Batch:
             into which it was split.  Empty before this batch is in flight.
         may_be_there: whether the backend may already have the records, because an earlier
             attempt to send them got no answer.
+        began: the monotonic time at which the first attempt to send the batch began; 0.0 before.
+        failure: the name of the latest error because of which records of the batch were refused
+            or dropped, or "".
     """
 
     items: list[Any] = field(default_factory=list)
@@ -49,6 +52,8 @@ class Batch:
     held: int = 0
     parts: list[Batch] = field(default_factory=list)
     may_be_there: bool = False
+    began: float = 0.0
+    failure: str = ""
 
     def __len__(self) -> int:
         return len(self.items)

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
 
 
+#: The reasons for drops that the application or its configuration asked for.
+INTENDED: Final = frozenset({"filtered", "not_routed", "not_released"})
+#: The largest number of logger names that ``LoggerCounts`` counts separately.  With six ranges of
+#: severities, the metrics stay below the SDK's limit of 2,000 combinations of attributes.
+MAX_LOGGERS: Final = 300
+#: The name under which ``LoggerCounts`` counts the records of all further loggers.
+OTHER_LOGGERS: Final = "(other)"
+
+
 class Drops:
     """Counts dropped records by reason and severity range.
 
@@ -65,6 +74,38 @@ class Drops:
     def snapshot(self) -> dict[tuple[str, str], int]:
         """Return a copy of the counts, whose keys are (reason, severity range)."""
         return dict(self._counts)
+
+
+class LoggerCounts:
+    """Counts records by logger name and severity range.
+
+    Only the pipeline's worker thread may call :meth:`add`.  After :data:`MAX_LOGGERS` names, the
+    records of new names are counted together, under :data:`OTHER_LOGGERS`.
+    """
+
+    __slots__ = ("_counts", "_names")
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], int] = {}
+        self._names: set[str] = set()
+
+    def add(self, name: str, severity_number: int) -> None:
+        """Add one record of the logger ``name``."""
+        if name not in self._names:
+            if len(self._names) < MAX_LOGGERS:
+                self._names.add(name)
+            else:
+                name = OTHER_LOGGERS
+        key = (name, severity_number)
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def snapshot(self) -> dict[tuple[str, str], int]:
+        """Return a copy of the counts, whose keys are (logger name, severity range)."""
+        found: dict[tuple[str, str], int] = {}
+        for (name, number), count in self._counts.copy().items():
+            key = (name, range_name(number))
+            found[key] = found.get(key, 0) + count
+        return found
 
 
 @dataclass(slots=True, eq=False)

@@ -226,6 +226,7 @@ def send_until_settled(batch: Batch, delivery: Delivery) -> None:
         if head is not part:
             part, attempts, unknown = head, 0, 0
         attempts += 1
+        batch.began = batch.began or monotonic()
         try:
             outcome = _attempt(part, delivery)
         except PermanentError as error:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fapilog.delivery.backlog import Backlog
+    from fapilog.delivery.state import Observer
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
 
@@ -48,6 +49,10 @@ class SendingQueue:
         options: the options for buffering and sending records.
         route: the route that selects the sink's records; by default, it selects all records.
         fallback: the sending queue of the fallback sink that ``route`` names, or None.
+
+    Attributes:
+        observers: the functions that are called after each batch, on one of the sink's threads;
+            see :class:`DeliveryState`.  They must neither block nor raise.
     """
 
     def __init__(
@@ -70,10 +75,11 @@ class SendingQueue:
             width=getattr(sink, "concurrency", 1),  # a custom sink may lack the attribute
             finish=self._close_sink,
         )
+        self.observers: list[Observer] = []
         self._reset()
 
     def _reset(self) -> None:
-        self.state = state = DeliveryState(self.sink, self.name, self.options)
+        self.state = state = DeliveryState(self.sink, self.name, self.options, self.observers)
         self.intake = Intake(state, self._route, self._notice, self._divert)
         self.spooling = Spooling(state, state.spool, self.worker.wake) if state.spool else None
         self._wake_at = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
@@ -20,7 +21,8 @@ from fapilog.native import monotonic
 from fapilog.protocols import as_durable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
     from fapilog.delivery.ledger import Drops
     from fapilog.delivery.options import DeliveryOptions
@@ -34,6 +36,9 @@ _LOOK: Final = 0.1
 _RESERVE: Final = 0.2
 #: The longest time that is reserved for writing the remaining records to disk, in seconds.
 _MAX_RESERVE: Final = 1.0
+#: A function that is called after a batch was sent.  Its arguments are the seconds since the first
+#: attempt began, and ``Batch.failure``.
+Observer: TypeAlias = "Callable[[float, str], object]"
 #: The maximum number of attempts to read two related counters without a change in between.
 _LOOKS: Final = 5
 
@@ -58,9 +63,17 @@ class DeliveryState(Delivery):
         no_write_before: the earliest monotonic time of the next write to the spool after a
             failed write.
         unacked: the number of records that need not be sent again, but are still in the spool.
+        observers: the functions that a delivery thread calls after each batch, when every record
+            of the batch was delivered, refused or dropped.
     """
 
-    def __init__(self, sink: Sink[Any], name: str, options: DeliveryOptions) -> None:
+    def __init__(
+        self,
+        sink: Sink[Any],
+        name: str,
+        options: DeliveryOptions,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         super().__init__(sink, name, options.retry, 2 * options.export_timeout)
         self.options = options
         # With this maximum size of a batch, the batches in flight use at most half of the
@@ -77,6 +90,7 @@ class DeliveryState(Delivery):
         self.abandoned = False
         self.no_write_before = 0.0
         self.unacked = 0
+        self.observers = observers
 
     @property
     def may_write(self) -> bool:
@@ -137,6 +151,9 @@ class DeliveryState(Delivery):
                 return
             self.ledger.rejected += outcome.rejected
             self.ledger.delivered += len(part) - outcome.rejected
+        if outcome.rejected:
+            batch.failure = "rejected"
+        self._observe(batch)
         self.announce_outcome(outcome)
 
     def give_up(self, batch: Batch, part: Batch, error: BaseException) -> None:
@@ -156,11 +173,20 @@ class DeliveryState(Delivery):
                 self.ledger.rejected += len(part)
             else:
                 self.ledger.drops.add_all("sink_error", part.severities)
+        batch.failure = type(error).__name__
+        self._observe(batch)
         if is_kept:
             records = f"{len(part)} records refused for good"
             self.announce("quarantine", f"{records} are in quarantine: {reason}")
         else:
             self.announce_lost(len(part), reason)
+
+    def _observe(self, batch: Batch) -> None:
+        if batch.parts:
+            return  # some of the records must still be sent
+        seconds = monotonic() - batch.began
+        for observe in self.observers:
+            observe(seconds, batch.failure)
 
     def _quarantine(self, part: Batch, reason: str) -> bool:
         quarantine = self.options.quarantine
@@ -230,6 +256,39 @@ class DeliveryState(Delivery):
             if unacked == self.unacked:  # no thread has changed `unacked` between the reads
                 break
         return max(records - unacked, 0)
+
+    @property
+    def unsettled(self) -> int:
+        """The number of records in the backlog, in flight and on disk.
+
+        The number may be slightly wrong while a thread changes the counters.
+        """
+        entered, lost = self.backlog.entered, 0
+        if self.spool is not None:
+            entered += self.spool.adopted
+            lost = self.spool.corrupt.records
+        return max(entered - self.ledger.settled - lost, 0)
+
+    @property
+    def spool_age(self) -> float:
+        """The seconds since the oldest batch on disk was written; 0.0 if there is no batch."""
+        if self.spool is None:
+            return 0.0
+        times = [frame.time_ns for batch in list(self.in_flight) for frame in batch.frames]
+        if waiting_since := self.spool.unread_since_ns:
+            times.append(waiting_since)
+        return max(time_ns() - min(times), 0) / 1e9 if times else 0.0
+
+    @property
+    def lag(self) -> float:
+        """The age of the oldest record that was not delivered, refused or dropped, in seconds.
+
+        The age counts from the time when the record entered the backlog, or when it was written
+        to disk.  0.0 if there is no such record.
+        """
+        times = [self.backlog.waiting_since, *(batch.born for batch in list(self.in_flight))]
+        ages = [monotonic() - since for since in times if since]
+        return max([self.spool_age, *ages])
 
     @property
     def settled(self) -> int:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fapilog import native
 from fapilog.delivery.admission import Admission
-from fapilog.delivery.ledger import Drops, Stats, sum_of_drops
+from fapilog.delivery.ledger import Drops, LoggerCounts, Stats, sum_of_drops
 from fapilog.diagnostics import announce
 from fapilog.engine.entry import SEVERITY, withdraw
 from fapilog.engine.prepare import Processing, count_lost
@@ -27,7 +27,7 @@ from fapilog.process.worker import Worker
 from fapilog.values import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fapilog.delivery.sending_queue import SendingQueue
     from fapilog.engine.entry import Entry
@@ -49,12 +49,35 @@ _LINGER: Final = 0.01
 _POLL: Final = 0.002
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How many records have entered a pipeline, and what became of them before the sinks.
+
+    Attributes:
+        waiting: the number of records in the queue.
+        in_hand: the number of records that the worker has removed from the queue and is
+            processing.
+        processed: the number of records that have left the queue and were passed to the sinks
+            or dropped.
+        refused: the numbers of records that were dropped before they entered the queue, by
+            reason and severity range.
+        dropped: the numbers of records in ``processed`` that were dropped, in the same form.
+    """
+
+    waiting: int
+    in_hand: int
+    processed: int
+    refused: Mapping[tuple[str, str], int]
+    dropped: Mapping[tuple[str, str], int]
+
+
 class Pipeline:
     """The queue, the worker thread, the processors and the sinks' queues of one runtime.
 
     Thread-safe.  The private methods from ``_run`` to ``_lose`` run on the worker thread.
 
     Attributes:
+        ended: whether :meth:`close` has returned.
         closed: whether the pipeline drops every new record.  Code that appends to ``queue``
             without :meth:`put` must read ``closed`` afterwards, and call :func:`withdraw` if it
             is True.
@@ -90,18 +113,19 @@ class Pipeline:
             attributes=settings.attribute_count_limit,
             attribute_text=settings.attribute_value_length_limit,
         )
-        self.processing = Processing(processors, limits)
+        counts = LoggerCounts() if settings.otel_metrics_by_logger else None
+        self.processing = Processing(processors, limits, counts)
         callers_wait = settings.overflow in {"block", "spill"}
         self.patience = settings.block_timeout if callers_wait else 0.0
         self._deadline: float | None = None
-        self.closed = False
+        self.closed = self.ended = False
         self.successor: Pipeline | None = None
         self._reset()
         fork.register("pipelines", in_child=self.after_fork)
 
     def _reset(self) -> None:
         self.queue.clear()
-        self.processing.errors = 0
+        self.processing.reset()
         # This lock protects the counters, and each step that moves entries from the queue to the
         # worker or from the worker to the sinks.  It is re-entrant, because a finaliser or a
         # signal handler may log in a thread that already holds the lock.
@@ -258,6 +282,7 @@ class Pipeline:
         for sink in self._sinks:
             sink.finish_close()
         self._drop_rest()
+        self.ended = True
 
     def start_threads(self) -> None:
         """Start every thread that :meth:`close` will need.
@@ -295,8 +320,23 @@ class Pipeline:
             resent=sum(stats.resent for stats in by_name.values()),
         )
 
+    def progress(self) -> Progress:
+        """Return how many records have entered the pipeline and left it.  Does not block."""
+        with self._counting:
+            return Progress(
+                len(self.queue),
+                len(self._in_hand),
+                self._taken - len(self._in_hand),
+                self._refused.snapshot(),
+                self._dropped.snapshot(),
+            )
+
     def sending_queues(self) -> tuple[SendingQueue, ...]:
         """Return the sending queue of each sink."""
+        return self._sinks
+
+    def all_queues(self) -> tuple[SendingQueue, ...]:
+        """Return the sending queues whose statistics are reported."""
         return self._sinks
 
     def after_fork(self) -> None:

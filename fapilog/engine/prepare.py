@@ -11,6 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fapilog.delivery.ledger import LoggerCounts
 from fapilog.diagnostics import announce, kind_of, place_of
 from fapilog.engine.entry import BUILD, SEVERITY, build_logged
 from fapilog.processors import RedactProcessor
@@ -35,14 +36,26 @@ class Processing:
     Attributes:
         redactor: the ``RedactProcessor``, if it is the only processor; otherwise None.
         errors: the number of exceptions that processors have raised.
+        by_logger: the counts of the records that were returned, or None if they are not counted.
     """
 
-    def __init__(self, processors: Sequence[Processor], limits: Limits) -> None:
+    def __init__(
+        self,
+        processors: Sequence[Processor],
+        limits: Limits,
+        by_logger: LoggerCounts | None = None,
+    ) -> None:
         self._processors = tuple(processors)
         first = self._processors[0] if len(self._processors) == 1 else None
         self.redactor = first if type(first) is RedactProcessor else None
         self.limits = limits
         self.errors = 0
+        self.by_logger = by_logger
+
+    def reset(self) -> None:
+        """Set all counters to 0."""
+        self.errors = 0
+        self.by_logger = None if self.by_logger is None else LoggerCounts()
 
     def records(self, entries: Sequence[Entry], drops: Drops) -> list[LogRecord]:
         """Make and process the records of ``entries``; return the records for the sinks in order.
@@ -78,7 +91,12 @@ class Processing:
             record if record.size else self._finish(record, number, drops)
             for record, number in zip(records, numbers, strict=True)
         ]
-        return [record for record in finished if record is not None]
+        passed = [record for record in finished if record is not None]
+        if self.by_logger is not None:
+            for record in passed:
+                # The name is read after redaction, so it contains no secret.
+                self.by_logger.add(record.scope.name, record.severity_number)
+        return passed
 
     def _finish(self, record: LogRecord, number: int, drops: Drops) -> LogRecord | None:
         """Apply the processors and limits to ``record``; return None if the record is dropped."""

@@ -122,6 +122,8 @@ class Arguments(TypedDict, total=False):
     shutdown_timeout: float
     handle_sigterm: bool
     otel_provider: bool
+    otel_metrics: bool
+    otel_metrics_by_logger: bool
     otel_disabled: bool
     console: ConsoleArguments
     file: FileArguments

@@ -27,18 +27,32 @@ def deliver_on_sigterm() -> None:
     Does nothing if the application has its own handler for SIGTERM.  Call this function only once.
     """
     process_exit.on_sigterm(flush_providers)
+    process_exit.after_sigterm(flush_metrics)
     wrapt.register_post_import_hook(_watch, "uvicorn.server")
 
 
 def flush_providers(seconds: float) -> None:
-    """Flush the global tracer and meter providers.  Blocks up to ``seconds``; never raises.
+    """Flush the global tracer and meter providers.  Blocks up to ``seconds``; never raises."""
+    _flush_all([trace.get_tracer_provider(), metrics.get_meter_provider()], seconds)
+
+
+def flush_metrics(seconds: float) -> None:
+    """Flush the global meter provider, so that the final numbers of fapilog's ledger are exported.
+
+    Blocks up to ``seconds``; never raises.
+    """
+    _flush_all([metrics.get_meter_provider()], seconds)
+
+
+def _flush_all(providers: Sequence[object], seconds: float) -> None:
+    """Flush ``providers``.  Blocks up to ``seconds``; never raises.
 
     A provider may take longer than ``seconds``, so each provider is flushed on a separate thread,
     which may run until the process ends.
     """
     deadline = monotonic() + seconds
     threads = []
-    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+    for provider in providers:
         thread = threading.Thread(
             target=_flush, args=(provider, seconds), name="fapilog-exit", daemon=True
         )

@@ -50,6 +50,7 @@ class Closable(Protocol):
 # These references keep the open runtimes alive, because an application may store only loggers.
 _open: Final[set[Closable]] = set()
 _others: Final[list[Callable[[float], None]]] = []
+_reports: Final[list[Callable[[float], None]]] = []
 _spent = 0.0  # seconds that _begin() took; _finish() gets only the remaining time
 
 
@@ -91,6 +92,15 @@ def on_sigterm(deliver: Callable[[float], None]) -> None:
     sigterm.install()
 
 
+def after_sigterm(report: Callable[[float], None]) -> None:
+    """Call ``report`` after the runtimes have delivered because of SIGTERM, if time remains.
+
+    Args:
+        report: a function that must not raise.  Its argument is the remaining time in seconds.
+    """
+    _reports.append(report)
+
+
 def _timeout() -> float:
     return max((runtime.exit_timeout for runtime in open_runtimes()), default=_PATIENCE)
 
@@ -108,6 +118,9 @@ def _deliver_and_close() -> None:
     _deliver(deadline - _LAST)  # shutdown() then delivers what other threads have logged since
     for runtime in open_runtimes():
         runtime.shutdown(max(deadline - monotonic(), 0.0))
+    for report in tuple(_reports):
+        if (left := deadline - monotonic()) > 0:
+            report(left)
 
 
 def _begin() -> None:

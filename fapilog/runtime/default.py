@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fapilog.delivery.ledger import Stats
     from fapilog.engine.emit import LoggerCore
     from fapilog.options.arguments import Arguments
+    from fapilog.otel.metrics import LedgerMetrics
     from fapilog.protocols import Processor
     from fapilog.runtime.callers import Caller
     from fapilog.runtime.runtime import AnyResource, Runtime, Sinks
@@ -72,6 +73,8 @@ class DefaultState:
         fork_patience: the longest time, in seconds, that a fork waits for a thread that is
             inside ``configure()``.
         registry: the registry of all loggers.
+        metrics: the object that reports the default runtime to OpenTelemetry's global meter
+            provider, or None before it is needed.
     """
 
     def __init__(self) -> None:
@@ -81,6 +84,7 @@ class DefaultState:
         self.is_configuring = False
         self.fork_patience = 10.0
         self.registry = LoggerRegistry(_configure_on_first_use)
+        self.metrics: LedgerMetrics | None = None
 
     @property
     def in_force(self) -> Configuration | None:
@@ -265,13 +269,29 @@ def _change_over(wanted: Configuration) -> Runtime:
 def _make(wanted: Configuration) -> Runtime:
     from fapilog.runtime.runtime import Runtime  # noqa: PLC0415 - at configure only
 
-    return Runtime(
+    runtime = Runtime(
         wanted.settings,
         sinks=wanted.sinks,
         processors=wanted.processors,
         resource=wanted.resource,
         _registry=state.registry,
     )
+    if wanted.settings.otel_metrics and not wanted.settings.otel_disabled:
+        _report(runtime)
+    return runtime
+
+
+def _report(runtime: Runtime) -> None:
+    """Report the ledger of ``runtime`` as metrics of OpenTelemetry.  Never raises."""
+    try:
+        from fapilog.otel.metrics import LedgerMetrics  # noqa: PLC0415 - loads the metrics API
+
+        if state.metrics is None:
+            state.metrics = LedgerMetrics()
+        state.metrics.follow(runtime)
+    except Exception as error:  # noqa: BLE001 - a meter provider may raise anything
+        what = "fapilog's ledger is not reported as metrics"
+        announce("metrics off", f"{what}: {describe(error)}; logging is not affected")
 
 
 def _shared(sinks: Iterable[object] | None, before: Configuration | None) -> bool:

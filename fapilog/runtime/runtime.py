@@ -200,6 +200,11 @@ class Runtime:
         return stats if self._redactor is None else replace(stats, redacted=self._redactor.redacted)
 
     @property
+    def redactor(self) -> RedactProcessor | None:
+        """The processor that masks secrets, or None if redaction is disabled."""
+        return self._redactor
+
+    @property
     def exit_timeout(self) -> float:
         """The time limit, in seconds, of the shutdown at the exit of the process.
 

@@ -137,6 +137,8 @@ class OwnStore(Store):
             self._mark_out(frame)
         else:
             self._keep(frame)
+            if segment.unread.frames == 1:  # this frame is the only unread frame of the file
+                segment.unread_since_ns = time_ns
         if self._state.options.sync == "always" or max(severities, default=0) >= FATAL:
             self.sync()
         return frame

@@ -168,6 +168,16 @@ class Spool:
         return found + self._salvage.left.records
 
     @property
+    def unread_since_ns(self) -> int:
+        """A time at or shortly before the time when the oldest unread batch was written.
+
+        In nanoseconds since the Unix epoch; 0 if every batch has been read.
+        """
+        stores = [*self._adopted.stores, *([self._own] if self._own else [])]
+        times = [store.unread_since_ns for store in stores]
+        return min(filter(None, times), default=0)
+
+    @property
     def disk_bytes(self) -> int:
         """The total size of all segment files in bytes, which ``max_bytes`` limits."""
         return self._state.own.disk + self._adopted.disk

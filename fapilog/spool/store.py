@@ -151,6 +151,8 @@ class Segment:
         is_kept: whether the file stays on disk after all frames are acknowledged, because the
             scan could not read it to its end.
         gaps: the damaged ranges of 1 MiB or more, which are skipped, as ``{start: end}``.
+        unread_since_ns: a time at or shortly before the time when the oldest unread frame was
+            written, in nanoseconds since the Unix epoch.
     """
 
     path: Path
@@ -164,6 +166,7 @@ class Segment:
     is_lost: bool = False
     is_kept: bool = False
     gaps: dict[int, int] = field(default_factory=dict)
+    unread_since_ns: int = 0
     _file: SegmentFile | None = None
     _found: Iterator[Found | Damage] | None = None
     _found_end: int = 0  # the offset where the iterator _found ends
@@ -347,6 +350,7 @@ class Store:
         new.take(self._grown)
         self._grown.add(new)
         segment.end = max(segment.end, found.end)
+        segment.unread_since_ns = segment.unread_since_ns or found.oldest_ns
         segment.gaps.update((o, e) for o, e in found.gaps.items() if o >= segment.position)
         self._count_new(segment, new)
         if segment.sealed and segment.waiting.frames <= 0:
@@ -375,6 +379,18 @@ class Store:
     def records(self) -> int:
         """The number of records that are not acknowledged."""
         return sum(segment.waiting.records for segment in self._segments)
+
+    @property
+    def unread_since_ns(self) -> int:
+        """A time at or shortly before the time when the oldest unread frame was written.
+
+        In nanoseconds since the Unix epoch; 0 if every frame has been read.  Any thread may read
+        it.
+        """
+        for segment in tuple(self._unread):
+            if segment.unread.frames > 0:
+                return segment.unread_since_ns
+        return 0
 
     def read(self) -> Frame | None:
         """Return the next unread frame, or None if there is no unread frame.
@@ -423,6 +439,7 @@ class Store:
         return sequence >= self._next
 
     def _give_out(self, frame: Frame) -> None:
+        frame.segment.unread_since_ns = frame.time_ns
         self._go_on_at(frame.sequence + 1)
         self._mark_out(frame)
 

@@ -466,6 +466,25 @@ def test_an_end_without_room_for_threads_is_told_of(providers, monkeypatch, caps
     assert "can't start new thread" in capsys.readouterr().err
 
 
+def test_at_sigterm_the_metrics_are_flushed_again_after_the_last_records(monkeypatch):
+    calls: list[str] = []
+    runtime = SimpleNamespace(
+        exit_timeout=60.0,
+        prepare_exit=lambda: None,
+        flush=lambda _timeout: calls.append("flush"),
+        shutdown=lambda _timeout: calls.append("shutdown"),
+    )
+    monkeypatch.setattr(process_exit, "_open", {1: runtime}.values())
+    monkeypatch.setattr(process_exit, "_others", [lambda _seconds: calls.append("spans")])
+    monkeypatch.setattr(process_exit, "_reports", [])
+    process_exit.after_sigterm(lambda seconds: calls.append(f"metrics {seconds > 0}"))
+    process_exit._deliver_and_close()
+    assert calls == ["spans", "flush", "shutdown", "metrics True"]
+    runtime.exit_timeout = 0.0  # no time remains
+    process_exit._deliver_and_close()
+    assert calls[4:] == ["spans", "flush", "shutdown"]
+
+
 @pytest.fixture
 def sigterm(monkeypatch: pytest.MonkeyPatch) -> Any:
     """SIGTERM has no handler, before and after the test."""

@@ -113,6 +113,14 @@ def test_the_metrics_of_an_unchanged_application_arrive(example):
     assert "http.server.active_requests" in {name for name, _ in example.telemetry.metrics}
 
 
+def test_the_last_metrics_show_the_whole_ledger(example):
+    sums = example.telemetry.sums
+    assert sums["otel.sdk.log.created"] == len(example.telemetry.logs)
+    assert sums["otel.sdk.exporter.log.exported"] == len(example.telemetry.logs)
+    assert sums["otel.sdk.exporter.log.inflight"] == 0
+    assert sums["fapilog.redactions"] >= 1
+
+
 def test_logs_carry_all_that_the_resource_of_spans_and_metrics_says(example):
     telemetry = example.telemetry
     of_logs = telemetry.logs[0].resource

@@ -34,6 +34,16 @@ from tests.support.spool import (
 ONE_SEGMENT = {"segment_bytes": 1 << 20}
 
 
+def test_the_age_of_adopted_batches_is_known_before_they_are_read(tmp_path):
+    leave(tmp_path, "a", "b", started=40)
+    leave(tmp_path, "c", started=30)
+    spool = adopt(tmp_path)
+    assert spool.unread_since_ns == 30
+    assert sorted(drain(spool)) == ["a", "b", "c"]
+    assert spool.unread_since_ns == 0
+    spool.close()
+
+
 def leave(directory: Path, *texts: Any, started: int = 1, **more: Any) -> Path:
     """Return the directory of a process that spooled these texts and died."""
     spool = Spool("otlp", FORMAT, options(directory, **more), now_ns=lambda: started)

@@ -403,3 +403,24 @@ def test_a_directory_that_somebody_removed_is_created_again(tmp_path, capsys):
     after = adopt(tmp_path)
     assert sorted(drain(after)) == ["a", "b", "c", "d"]
     after.close()
+
+
+def test_the_time_of_the_oldest_unread_batch_is_at_most_one_batch_too_early(tmp_path):
+    times = iter([1, 10, 20, 30, 500, 600])  # the first is that of the directory
+    spool = Spool("otlp", FORMAT, options(tmp_path), now_ns=lambda: next(times))
+    assert spool.unread_since_ns == 0
+    for _ in range(3):
+        spool.append(b"x" * 1500, [9])  # two batches fit in a file
+    assert spool.unread_since_ns == 10
+    assert spool.read() is not None
+    assert spool.unread_since_ns == 10  # between the first and the second batch
+    assert spool.read() is not None
+    assert spool.unread_since_ns == 30
+    assert spool.read() is not None
+    assert spool.unread_since_ns == 0
+    spool.append(b"y", [9])  # in the same file
+    assert spool.unread_since_ns == 500
+    spool.append(b"z", [9], read=True)
+    assert spool.unread_since_ns == 500
+    spool.close()
+    assert spool.unread_since_ns == 0

@@ -25,9 +25,14 @@ INSTRUMENT = "opentelemetry-instrument"
 
 
 class Telemetry:
-    """Everything that a receiver got.  Metrics are kept by name, with their resource."""
+    """Everything that a receiver got.  Metrics are kept by name, with their resource.
+
+    Attributes:
+        sums: the latest value of each sum of integers, by the name of the metric.
+    """
 
     def __init__(self) -> None:
+        self.sums: dict[str, int] = {}
         self.metrics: list[tuple[str, dict[str, Any]]] = []
         self.receiver = Receiver(grpc_port=None, respond=self._note)
 
@@ -37,6 +42,9 @@ class Telemetry:
                 resource = python_values(group.resource.attributes)
                 for scope in group.scope_metrics:
                     self.metrics += [(metric.name, resource) for metric in scope.metrics]
+                    for metric in scope.metrics:
+                        if points := metric.sum.data_points:
+                            self.sums[metric.name] = sum(point.as_int for point in points)
 
     @property
     def logs(self) -> list[ReceivedLog]:

@@ -38,6 +38,8 @@ def settings() -> Settings:
         shutdown_timeout=3,
         handle_sigterm=False,
         otel_provider=False,
+        otel_metrics=False,
+        otel_metrics_by_logger=True,
         otel_disabled=False,
         console={
             "stream": "stderr",

@@ -121,11 +121,15 @@ def basic_credentials(header: str) -> tuple[str, str]:
 
 def user_agent(sink: str) -> str:
     """Return a sink's ``User-Agent`` header, with the versions of fapilog and Python."""
+    return f"fapilog-{sink}/{own_version()} Python/{platform.python_version()}"
+
+
+def own_version() -> str:
+    """Return the version of the installed fapilog, or ``unknown``."""
     try:
-        own = version("fapilog")
+        return version("fapilog")
     except PackageNotFoundError:  # PyInstaller and zipapp omit the metadata
-        own = "unknown"
-    return f"fapilog-{sink}/{own} Python/{platform.python_version()}"
+        return "unknown"
 
 
 def is_printable_text(value: object) -> bool:
