@@ -159,13 +159,14 @@ def configure(
         try:
             before = state.in_force
             wanted = _wanted(settings, named, given, None if reset else before)
-            if wanted == before and not reset and state.runtime is not None:
+            keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
+            is_same = wanted == before and (keeps_levels or not state.registry.levels.is_changed)
+            if is_same and not reset and state.runtime is not None:
                 state.made_from = wanted
                 return state.runtime
             words = [*named, *given, *(["settings"] if settings else []), *["reset"] * reset]
             if words:  # do not store the caller of configure() if it passed no arguments
                 wanted = _with_caller(wanted, words, sys._getframe(1), before)  # noqa: SLF001
-            keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
             return _put_in_force(wanted, keeps_levels=keeps_levels)
         finally:
             state.is_configuring = False
