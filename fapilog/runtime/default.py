@@ -443,19 +443,25 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
             try:
                 configure()
             except Exception as error:  # noqa: BLE001 - a sink or a detector may raise anything
-                state.runtime = _make(_console_alone())
+                state.runtime = _make_console_alone()
                 announce("configure", f"{describe(error)}; logging to the console instead")
         except Exception as error:  # noqa: BLE001 - an ending interpreter cannot import modules
             announce("configure", f"records are dropped: {describe(error)}")
 
 
-def _console_alone() -> Configuration:
-    """Return a configuration of all valid options, with the console as the only sink."""
+def _make_console_alone() -> Runtime:
+    """Return a runtime with all valid options and the console as the only sink."""
     from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
 
     of_others: dict[str, Any] = {"routes": {}, "overflow": "block", "sink_overflow": None}
     settings = salvage().model_copy(update=of_others)
-    return Configuration(settings, ("console",), (), None, {})
+    configuration = Configuration(settings, ("console",), (), None, {})
+    try:
+        return _make(configuration)
+    except ConfigurationError:  # the option ``console.names`` does not fit the format
+        console = settings.console.model_copy(update={"names": {}})
+        settings = settings.model_copy(update={"console": console})
+        return _make(replace(configuration, settings=settings))
 
 
 state: Final = DefaultState()
