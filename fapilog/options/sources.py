@@ -442,6 +442,9 @@ def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(content, dict):
             msg = f"{name!r} in {path} is not a table; write [{'.'.join(table)}] above the options"
             raise ConfigurationError(msg)
+    if "config" in content:
+        msg = f"key 'config' in {path}: a file cannot name another file; set {CONFIG_VARIABLE}"
+        raise ConfigurationError(msg, "config")
     return nested(content)
 
 

@@ -183,6 +183,15 @@ def test_a_wrong_variable_is_named_with_the_fix(variables, words, monkeypatch):
         assert word in str(caught.value)
 
 
+def test_a_file_cannot_name_another_file(empty_folder, monkeypatch):
+    (empty_folder / "other.toml").write_text('redact_fields = ["iban"]\n')
+    write(empty_folder, 'config = "other.toml"\n')
+    words = "key 'config' in fapilog.toml: a file cannot name another file; set FAPILOG_CONFIG"
+    assert error_of() == words
+    monkeypatch.setenv("FAPILOG_CONFIG", "other.toml")
+    assert Settings().redact_fields == ("iban",)
+
+
 def test_a_wrong_argument_and_a_wrong_file_are_named(empty_folder):
     assert "option 'level': 'loud'" in error_of(level="loud")
     assert "did you mean 'queue_size'?" in error_of(queue_sise=3)
