@@ -116,9 +116,9 @@ class LoguruSink:
             attributes["code.function.name"] = (
                 f"{name}.{function}" if isinstance(function, str) else function
             )
-        found = fields.get("exception")
-        if not hasattr(found, "value"):
-            found = None
+        found: Any = fields.get("exception")
+        if not hasattr(found, "value") or found.type is None:
+            found = None  # the type is None for opt(exception=True) outside of an except block
         exception = None if found is None else found.value
         if found is not None and (exception is None or fields["thread"].id != get_ident()):
             exception = None  # loguru's queue does not carry stack frames

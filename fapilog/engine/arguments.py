@@ -15,7 +15,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.diagnostics import announce, kind_of
-from fapilog.values import snapshot, snapshot_attributes
+from fapilog.values import SCALARS, snapshot, snapshot_attributes
 from fapilog.values.exceptions import Capture, Stack, resolve
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class _Formatter(Formatter):
 class _Running(threading.local):
     """Stores for each thread whether it is formatting a message: ``value`` is then True.
 
-    The ``__str__`` of an argument may log.  That inner message is not formatted, because this
-    could lead to an endless recursion.
+    The ``__str__`` of an argument may log.  That inner message is formatted only if its arguments
+    are simple values, because other arguments could lead to an endless recursion.
     """
 
     value = False
@@ -71,12 +71,14 @@ def format_message(
     ``str.format`` instead, which gets ``attributes`` as keyword arguments.  If the arguments do
     not fit the text, a message on stderr reports this.  The arguments then replace the
     placeholders in order, and surplus arguments are appended.  If the ``__str__`` of an
-    argument logs, that inner message is not formatted, to prevent an endless recursion.
+    argument logs, that inner message is formatted only if its arguments are simple values, to
+    prevent an endless recursion.
 
     ``logger`` is the logger's name.  The message on stderr contains this name and the line of
     the application's code, which must be three frames above this function.
     """
-    if _running.value:
+    was_running = _running.value
+    if was_running and not _are_simple((*args, *attributes.values())):
         return message
     _running.value = True
     try:
@@ -92,7 +94,7 @@ def format_message(
             )
             return _fill(template, args)
     finally:
-        _running.value = False
+        _running.value = was_running
 
 
 def unpack(
@@ -141,6 +143,11 @@ def caller(depth: int, level: int = 1) -> FrameType | None:
     while level > 1 and frame.f_back is not None:
         frame, level = frame.f_back, level - 1
     return frame
+
+
+def _are_simple(values: tuple[Any, ...]) -> bool:
+    """Return whether formatting ``values`` cannot run code of the application."""
+    return all(type(value) in SCALARS for value in values)
 
 
 def _format(text: str, args: tuple[Any, ...], attributes: Mapping[str, Any]) -> str:

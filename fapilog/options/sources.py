@@ -131,9 +131,10 @@ class ArgumentSource:
 class EnvironmentSource:
     """Reads options from the environment variables that begin with ``FAPILOG_``.
 
-    The names of the variables are not case-sensitive, and empty variables are ignored.  A group of
-    options may be a JSON object in one variable (``FAPILOG_CONSOLE``).  A variable for a single
-    option of the group (``FAPILOG_CONSOLE__FORMAT``) overrides the option in this object.
+    The names of the variables are not case-sensitive.  Variables that are empty or contain only
+    white space are ignored, and a newline at the end of a value is removed.  A group of options
+    may be a JSON object in one variable (``FAPILOG_CONSOLE``).  A variable for a single option of
+    the group (``FAPILOG_CONSOLE__FORMAT``) overrides the option in this object.
 
     Args:
         model: the pydantic class that defines the options.
@@ -141,13 +142,7 @@ class EnvironmentSource:
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
-        # The keys are names of variables in lower case, without FAPILOG_.  The key of the
-        # option "file.path" is "file__path".
-        self._texts = {
-            name[len(ENV_PREFIX) :].lower(): text
-            for name, text in os.environ.items()
-            if text and name.upper().startswith(ENV_PREFIX)
-        }
+        self._texts = _own_texts()
 
     def __call__(self) -> dict[str, Any]:
         """Return the options by name: strings for options, and nested dicts for groups."""
@@ -194,16 +189,17 @@ class EnvironmentSource:
         If the variable sets a whole group, such as ``FAPILOG_FILE``, the list also contains the
         name of the option in this group: ``["FAPILOG_FILE", "path"]``.
         """
+        # A name in an option may contain a dot, such as the name of a sink in ``routes``.
+        variables = {key.replace(_DELIMITER, "."): ENV_PREFIX + key.upper() for key in self._texts}
         parts = option.split(".")
         for count in range(len(parts), 0, -1):
-            if _DELIMITER.join(parts[:count]).lower() in self._texts:
+            variable = variables.get(".".join(parts[:count]).lower())
+            if variable is not None:
                 inside = ".".join(parts[count:])
-                variable = own_variable(".".join(parts[:count]))
                 return [variable, inside] if inside else [variable]
         variable = own_variable(option)
         deeper = f"{variable}{_DELIMITER}"
-        names = (own_variable(name) for name in self._texts)
-        return [next((name for name in names if name.startswith(deeper)), variable)]
+        return [next((name for name in variables.values() if name.startswith(deeper)), variable)]
 
 
 class OTelEnvironmentSource:
@@ -226,7 +222,7 @@ class OTelEnvironmentSource:
         _fit(values)
         if values.get("otel_disabled"):
             values["sinks"] = None
-        elif values.get("sinks") is None and any(os.environ.get(name) for name in _ENDPOINTS):
+        elif values.get("sinks") is None and any(map(_otel_text, _ENDPOINTS)):
             values["sinks"] = "otlp"
         return {name: value for name, value in values.items() if value is not None}
 
@@ -234,7 +230,7 @@ class OTelEnvironmentSource:
         """Return the OpenTelemetry variable that sets ``option``."""
         option = option.partition(".")[0]
         candidates = (*_variables_of(option), *_ENDPOINTS)
-        return next((name for name in candidates if os.environ.get(name)), candidates[0])
+        return next(filter(_otel_text, candidates), candidates[0])
 
     def place(self, option: str) -> str:
         """Return the variable that sets ``option``, and its unit if the unit is milliseconds."""
@@ -247,10 +243,15 @@ class OTelEnvironmentSource:
         return next(iter(_variables_of(option)), own_variable(option))
 
 
+def _otel_text(variable: str) -> str:
+    """Return the value of a variable of OpenTelemetry, or "" if it contains only white space."""
+    return os.environ.get(variable, "").strip()
+
+
 def _first_value(option: str, field: FieldInfo) -> Any:
     """Return the value of the first variable that sets ``option`` to a valid value, or None."""
     for variable in _variables_of(option):
-        text = os.environ.get(variable, "").strip()
+        text = _otel_text(variable)
         if not text:
             continue
         try:
@@ -289,9 +290,8 @@ def _value_of(variable: str, text: str, field: FieldInfo) -> Any:
     option, milliseconds = OTEL_VARIABLES[variable]
     if variable == "OTEL_RESOURCE_ATTRIBUTES":
         pairs = (pair.partition("=") for pair in text.split(","))
-        return {name.strip(): unquote(value.strip()) for name, _, value in pairs}.get(
-            "service.name"
-        )
+        attributes = {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+        return attributes.get("service.name") or None
     if option in {"sinks", "service_name"}:
         return text
     if option == "otel_disabled":
@@ -442,7 +442,23 @@ def _inside(text: str, path: Path, table: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(content, dict):
             msg = f"{name!r} in {path} is not a table; write [{'.'.join(table)}] above the options"
             raise ConfigurationError(msg)
+    if "config" in content:
+        msg = f"key 'config' in {path}: a file cannot name another file; set {CONFIG_VARIABLE}"
+        raise ConfigurationError(msg, "config")
     return nested(content)
+
+
+def _own_texts() -> dict[str, str]:
+    """Return the values of fapilog's environment variables that are not empty.
+
+    The keys are the names of the variables in lower case, without ``FAPILOG_``.  The key of the
+    option ``file.path`` is ``file__path``.
+    """
+    return {
+        name[len(ENV_PREFIX) :].lower(): text.rstrip("\r\n")
+        for name, text in os.environ.items()
+        if text.strip() and name.upper().startswith(ENV_PREFIX)
+    }
 
 
 def own_variable(option: str) -> str:
@@ -462,7 +478,7 @@ def readers(model: type[BaseModel], config: object = None) -> tuple[Callable[[],
         partial(EnvironmentSource, model),
         partial(OTelEnvironmentSource, model),
     )
-    path = str(config or os.environ.get(CONFIG_VARIABLE, "").strip())
+    path = str(config or _own_texts().get("config", "").strip())
     if path:
         table = _TABLE if Path(path).name == "pyproject.toml" else ()
         return (*environment, partial(FileSource, model, path, table, named=True))

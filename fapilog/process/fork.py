@@ -14,6 +14,10 @@ limited time.  No thread can enter a section until the fork is complete.
 
 from __future__ import annotations
 
+# Importing concurrent.futures.thread registers a function that acquires a lock before a fork, and
+# one that releases it afterwards.  OpenTelemetry imports it during configure(), for which a fork
+# waits, so only the second function would run.  An earlier import prevents this error.
+import concurrent.futures.thread  # noqa: F401
 import contextlib
 import os
 import weakref

@@ -163,13 +163,14 @@ def configure(
         try:
             before = state.in_force
             wanted = _wanted(settings, named, given, None if reset else before)
-            if wanted == before and not reset and state.runtime is not None:
+            keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
+            is_same = wanted == before and (keeps_levels or not state.registry.levels.is_changed)
+            if is_same and not reset and state.runtime is not None:
                 state.made_from = wanted
                 return state.runtime
             words = [*named, *given, *(["settings"] if settings else []), *["reset"] * reset]
             if words:  # do not store the caller of configure() if it passed no arguments
                 wanted = _with_caller(wanted, words, sys._getframe(1), before)  # noqa: SLF001
-            keeps_levels = not reset and settings is None and not {"level", "levels"} & {*named}
             return _put_in_force(wanted, keeps_levels=keeps_levels)
         finally:
             state.is_configuring = False
@@ -462,19 +463,25 @@ def _configure_on_first_use(_core: LoggerCore | None = None) -> None:
             try:
                 configure()
             except Exception as error:  # noqa: BLE001 - a sink or a detector may raise anything
-                state.runtime = _make(_console_alone())
+                state.runtime = _make_console_alone()
                 announce("configure", f"{describe(error)}; logging to the console instead")
         except Exception as error:  # noqa: BLE001 - an ending interpreter cannot import modules
             announce("configure", f"records are dropped: {describe(error)}")
 
 
-def _console_alone() -> Configuration:
-    """Return a configuration of all valid options, with the console as the only sink."""
+def _make_console_alone() -> Runtime:
+    """Return a runtime with all valid options and the console as the only sink."""
     from fapilog.settings import salvage  # noqa: PLC0415 - pydantic loads here
 
     of_others: dict[str, Any] = {"routes": {}, "overflow": "block", "sink_overflow": None}
     settings = salvage().model_copy(update=of_others)
-    return Configuration(settings, ("console",), (), None, {})
+    configuration = Configuration(settings, ("console",), (), None, {})
+    try:
+        return _make(configuration)
+    except ConfigurationError:  # the option ``console.names`` does not fit the format
+        console = settings.console.model_copy(update={"names": {}})
+        settings = settings.model_copy(update={"console": console})
+        return _make(replace(configuration, settings=settings))
 
 
 state: Final = DefaultState()

@@ -153,13 +153,13 @@ class ConsoleSink(Sink[bytes]):
             wrong = f"names={self._names!r}: use new names by names, as {{'body': 'message'}}"
         if wrong:
             msg = f"sink {self.name!r}: {wrong}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, wrong.partition("=")[0])
         preset = self._format if self._format in PRESETS else "json"
         try:
             self._json_line = line_format(preset, self._names, resource=self._resource)
         except ConfigurationError as error:
             msg = f"sink {self.name!r}: {error}"
-            raise ConfigurationError(msg) from None
+            raise ConfigurationError(msg, error.option) from None
 
     def encode(self, record: LogRecord) -> bytes:
         """Return ``record`` as one or more lines, in the text encoding of the current stream."""

@@ -298,15 +298,15 @@ def _check_names(preset: str, names: Mapping[str, Any]) -> None:
             near = closest(name, known)
             hint = f"did you mean {near!r}?" if near else f"the fields are {', '.join(known)}"
             msg = f"names: the format {preset!r} has no field {name!r}; {hint}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, "names")
         if not isinstance(shown, str) or not shown:
             msg = f"names: {name}={shown!r}: give the new name of the field {name!r}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(msg, "names")
     final = [names.get(name, name) for name in known]
     twice = next((name for name in final if final.count(name) > 1), None)
     if twice:
         msg = f"names: two fields would have the name {twice!r}; give each its own name"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(msg, "names")
 
 
 def _dumps(fields: Fields) -> bytes:

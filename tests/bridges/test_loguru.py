@@ -119,6 +119,15 @@ def test_an_exception_is_kept(target: Collector, enqueue: bool, kind: type[Excep
     assert "test_an_exception_is_kept" in attributes["exception.stacktrace"]
 
 
+@pytest.mark.parametrize("enqueue", [False, True])
+def test_a_message_without_an_exception_has_none(target: Collector, enqueue: bool) -> None:
+    add(target, enqueue=enqueue)
+    logger.exception("failed")  # outside of an ``except`` block
+    logger.complete()
+    (record,) = target.records
+    assert (record.body, record.attributes) == ("failed", {})
+
+
 def test_an_exception_that_was_never_raised_is_kept(target: Collector) -> None:
     add(target)
     logger.opt(exception=ValueError("why")).error("failed")

@@ -173,6 +173,23 @@ def test_an_argument_that_logs_itself_does_not_recurse(runtime: Runtime, sink: M
     assert [record.body for record in sink.records] == ["inner %s", "outer chatty"]
 
 
+def test_a_message_that_an_argument_logs_keeps_its_arguments(
+    runtime: Runtime, sink: MemorySink
+) -> None:
+    log = runtime.get_logger("app")
+
+    class Chatty:
+        def __str__(self) -> str:
+            log.info("inner %s %d", "one", 2)
+            log.info("inner {} {me}", 3, me=self)  # noqa: PLE1205 - never formatted: endless
+            return "chatty"
+
+    log.info("outer %s %s", Chatty(), Chatty())
+    assert runtime.flush(5)
+    inner = ["inner one 2", "inner {} {me}"]
+    assert [record.body for record in sink.records] == [*inner, *inner, "outer chatty chatty"]
+
+
 def test_a_secret_among_the_arguments_is_redacted(
     runtime: Runtime, sink: MemorySink, capsys: Any
 ) -> None:

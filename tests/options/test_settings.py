@@ -82,6 +82,38 @@ def test_the_variable_of_one_option_wins_over_the_json_of_its_group(monkeypatch)
     assert (route.level, route.loggers, route.where) == (13, ("app",), {"a": "1"})
 
 
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("FAPILOG_SINKS", " "),
+        ("FAPILOG_LEVEL", "\n"),
+        ("FAPILOG_CONFIG", " \n"),
+        ("FAPILOG_FILE__PATH", "\t"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", " "),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=,team=a"),
+    ],
+)
+def test_a_blank_variable_is_unset(variable, text, empty_folder, monkeypatch):
+    plain = Settings()
+    monkeypatch.setenv(variable, text)
+    assert Settings() == plain
+    assert Settings().sinks is None
+
+
+def test_a_newline_at_the_end_of_a_variable_is_removed(monkeypatch):
+    monkeypatch.setenv("FAPILOG_CONSOLE__FORMAT", "json\r\n")
+    monkeypatch.setenv("FAPILOG_LOKI__URL", "http://loki:3100\n")
+    settings = Settings()
+    assert (settings.console.format, settings.loki.url) == ("json", "http://loki:3100")
+
+
+@pytest.mark.parametrize("variable", ["FAPILOG_CONFIG", "fapilog_config", "Fapilog_Config"])
+def test_the_variable_of_the_file_is_found_in_any_case(variable, empty_folder, monkeypatch):
+    (empty_folder / "mine.toml").write_text('redact_fields = ["iban"]\n')
+    monkeypatch.setenv(variable, "mine.toml\n")
+    assert Settings().redact_fields == ("iban",)
+
+
 @pytest.mark.parametrize("text", ["pretty", "null", "[1", "[" * 100_000])
 def test_a_group_that_is_not_a_json_object_is_refused(text, monkeypatch):
     monkeypatch.setenv("FAPILOG_CONSOLE", text)
@@ -149,6 +181,15 @@ def test_a_wrong_variable_is_named_with_the_fix(variables, words, monkeypatch):
         Settings()
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_file_cannot_name_another_file(empty_folder, monkeypatch):
+    (empty_folder / "other.toml").write_text('redact_fields = ["iban"]\n')
+    write(empty_folder, 'config = "other.toml"\n')
+    words = "key 'config' in fapilog.toml: a file cannot name another file; set FAPILOG_CONFIG"
+    assert error_of() == words
+    monkeypatch.setenv("FAPILOG_CONFIG", "other.toml")
+    assert Settings().redact_fields == ("iban",)
 
 
 def test_a_wrong_argument_and_a_wrong_file_are_named(empty_folder):
@@ -238,6 +279,8 @@ def test_what_is_wrong_later_is_placed_where_it_came_from(empty_folder, monkeypa
     assert Settings().place("sinks") == "FAPILOG_SINKS"
     monkeypatch.setenv("FAPILOG_ROUTES__OTLP__FALLBACK", "file")
     assert Settings().place("routes.otlp.fallback") == "FAPILOG_ROUTES__OTLP__FALLBACK"
+    monkeypatch.setenv("FAPILOG_ROUTES__MY.SINK__LEVEL", "warn")
+    assert Settings().place("routes.my.sink.level") == "FAPILOG_ROUTES__MY.SINK__LEVEL"
 
 
 def test_dotted_names_in_a_file_may_be_written_with_and_without_quotes(

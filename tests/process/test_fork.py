@@ -318,6 +318,25 @@ def test_a_fork_while_another_thread_configures_is_not_held_up_for_ever():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_fork_during_the_first_log_call_of_another_thread_writes_no_error():
+    done = run(
+        """
+        from fapilog.runtime import default
+        threading.Thread(target=log.info, args=("x",)).start()
+        for _ in range(5000):
+            if default.state.is_configuring:
+                break
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os._exit(os.waitpid(child, 0)[1])
+        """,
+        env={"FAPILOG_SINKS": "none"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_a_parent_holds_is_released_by_the_parent_alone():
     with receiving() as ids:
         done = run(

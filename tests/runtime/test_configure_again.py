@@ -101,14 +101,19 @@ def test_a_wrong_reset_forgets_nothing() -> None:
     assert runtime.settings.level == 5
 
 
-def test_changed_levels_stay_unless_a_call_names_levels() -> None:
-    fapilog.configure(sinks="memory")
+@pytest.mark.parametrize(
+    "named", [{"level": "info", "queue_size": 10}, {"level": "info"}, {"levels": {}}]
+)
+def test_changed_levels_stay_unless_a_call_names_levels(named: Any) -> None:
+    fapilog.configure(sinks="memory", level="info")
     fapilog.set_level("debug", "app.db")
     log = fapilog.get_logger("app.db")
     fapilog.configure(queue_size=9)
+    fapilog.configure(queue_size=9)
     assert log.is_enabled("debug")
-    fapilog.configure(level="info", queue_size=10)
+    runtime = fapilog.configure(**named)  # levels={} and level="info" are the options before
     assert not log.is_enabled("debug")
+    assert fapilog.configure(level="info") is runtime
 
 
 def test_settings_name_all_options_and_leave_the_other_arguments() -> None:

@@ -140,3 +140,20 @@ def test_the_first_log_call_goes_to_the_console_whatever_the_sink_raises(
     assert '"hello"' in captured.out
     assert "RuntimeError: no such device; logging to the console instead" in captured.err
     assert fapilog.stats().delivered == 1
+
+
+def test_the_first_log_call_goes_to_the_console_whatever_the_consoles_names_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAPILOG_CONSOLE__NAMES", "bdy=message")
+    monkeypatch.setenv("FAPILOG_CONSOLE__RESOURCE", "false")
+    monkeypatch.setenv("FAPILOG_REDACT_FIELDS", "iban")
+    fapilog.get_logger("t").info("hello", iban="DE00")
+    fapilog.flush(5)
+    captured = capsys.readouterr()
+    assert '"body":"hello","attributes":{"iban":"[REDACTED]"},"scope":{"name":"t"}}' in captured.out
+    assert captured.err == (
+        "fapilog: FAPILOG_CONSOLE__NAMES: sink 'console': names: the format 'json' has no field "
+        "'bdy'; did you mean 'body'?; logging to the console instead\n"
+    )
+    assert fapilog.stats().delivered == 1
