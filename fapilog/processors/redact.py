@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 MASK: Final = "[REDACTED]"
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
+#: Shorter values of secret fields are masked in their field only, not in other strings.
+_SHORTEST: Final = 4
 #: Very high limits for ``measure``, because ``_plain`` uses it only to check the types in a value.
 _UNLIMITED: Final = Limits(depth=30, nodes=1 << 20, text=1 << 40)
 #: The maximum total size, in bytes, of the strings that are searched together.  The limit is
@@ -76,7 +78,9 @@ class RedactProcessor:
     lists of ``{"name": ..., "value": ...}`` and in pydantic's errors.  In strings, including
     exception messages and stack traces, the processor masks credentials in URLs and headers,
     private keys, tokens and API keys, and values after secret names.  Only the secret part of a
-    string is masked.  None and booleans are never masked.
+    string is masked.  If the value of a secret field has at least four characters and is also a
+    word in the body or in another attribute, it is masked there too: a message that was formatted
+    with ``{password}`` contains the value, but not the name.  None and booleans are never masked.
 
     Does not block.  If it raises, which only a defect of fapilog can cause, the pipeline masks
     the whole record.  Only one worker thread may call it; any thread may read ``redacted`` and
@@ -267,8 +271,22 @@ class RedactProcessor:
         record.body = _plain(record.body)
         record.attributes = _plain_attributes(record.attributes)
         if self._patterns or not self._is_clear(record.body, record.attributes):
+            before = record.attributes
             record.body = self._value(record.body)
-            record.attributes = self._mapping(record.attributes)
+            record.attributes = self._mapping(before)
+            secrets = set(_secret_values(before, record.attributes, self._mask))
+            if secrets:
+                self._mask_everywhere(record, sorted(secrets, key=len, reverse=True))
+
+    def _mask_everywhere(self, record: LogRecord, secrets: Sequence[str]) -> None:
+        """Mask ``secrets`` as whole words in the body and in the attributes that are strings."""
+        for secret in secrets:
+            if type(record.body) is str:
+                record.body = self._mask_spans(record.body, _spans(record.body, secret), "field")
+            for name, value in record.attributes.items():
+                if type(value) is str:
+                    spans = _spans(value, secret)
+                    record.attributes[name] = self._mask_spans(value, spans, "field")
 
     def _is_clear(self, *values: AnyValue) -> bool:
         """Return whether ``values`` contain no secret.  Searches all their strings together."""
@@ -461,6 +479,35 @@ def _hidden(value: Any, masked: Any) -> Iterator[str]:
         yield repr(text)[1:-1]  # an error message may quote the repr() of the string
         if isinstance(masked, str):
             yield from set(_words(text)) - set(_words(masked))
+
+
+def _secret_values(value: Any, masked: Any, mask: str) -> Iterator[str]:
+    """Yield the strings and numbers in ``value`` that are ``mask`` in its copy ``masked``.
+
+    Yields no value of fewer than four characters, because it may be part of ordinary text.
+    """
+    kind = type(value)
+    if kind in {dict, list}:
+        items = value.values() if kind is dict else value
+        copies = masked.values() if type(masked) is dict else masked
+        whole = masked == mask
+        for item, copy in zip(items, [mask] * len(value) if whole else copies, strict=False):
+            yield from _secret_values(item, copy, mask)
+    elif masked == mask and value is not None and kind is not bool:
+        text = value.decode("latin-1") if kind is bytes else str(value)
+        if len(text) >= _SHORTEST and text != mask:
+            yield text
+
+
+def _spans(text: str, word: str) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each place where ``text`` contains ``word`` as a word."""
+    start = text.find(word)
+    while start >= 0:
+        end = start + len(word)
+        around = text[max(start - 1, 0) : start] + text[end : end + 1]
+        if not any(one.isalnum() or one == "_" for one in around):
+            yield start, end
+        start = text.find(word, end)
 
 
 def _is_names(name: str, value: Any) -> bool:

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fapilog import Runtime
 from fapilog.errors import ConfigurationError
 from fapilog.processors.redact import MASK, RedactProcessor, mask_record
 from fapilog.record import LogRecord, Resource, Scope
+from fapilog.sinks import MemorySink
 from fapilog.values import normalise
 from tests.support.redaction import JWT, redacted
 
@@ -449,3 +451,36 @@ def test_what_holds_no_secret_survives(attributes):
 def test_the_value_behind_a_command_line_option_is_masked(argv, masked):
     record = LogRecord(attributes={"argv": argv})
     assert RedactProcessor()(record).attributes == {"argv": masked}
+
+
+@pytest.mark.parametrize(
+    ("body", "attributes", "expected"),
+    [
+        ("login ada hunter2", {"password": "hunter2"}, "login ada [REDACTED]"),
+        ("pin 4711 ok", {"pin_code": 4711, "password": 4711}, "pin [REDACTED] ok"),
+        ("for tok-en!", {"request": {"headers": {"api_key": "tok-en!"}}}, "for [REDACTED]"),
+        ("key b'abcd1'", {"password": b"abcd1"}, "key b'[REDACTED]'"),
+        ("hunter22 xhunter2 hunter2_", {"password": "hunter2"}, "hunter22 xhunter2 hunter2_"),
+        ("a cat", {"password": "cat"}, "a cat"),  # too short: an ordinary word
+        ("is True and None", {"password": None, "secret": True}, "is True and None"),
+    ],
+)
+def test_the_value_of_a_secret_field_is_masked_in_the_message_too(body, attributes, expected):
+    assert RedactProcessor()(LogRecord(body=body, attributes=attributes)).body == expected
+
+
+def test_the_value_of_a_secret_field_is_masked_in_other_attributes_too():
+    record = LogRecord(
+        body="failed",
+        attributes={"password": "hunter2", "exception.message": "no user with hunter2"},
+    )
+    masked = RedactProcessor()(record)
+    assert masked.attributes["exception.message"] == "no user with [REDACTED]"
+
+
+def test_a_placeholder_that_names_a_secret_does_not_show_it():
+    sink = MemorySink()
+    with Runtime(sinks=[sink]) as runtime:
+        log = runtime.get_logger("a")
+        log.info("login {user} {password} {}", 1, user="ada", password="hunter2")
+    assert sink.records[0].body == "login ada [REDACTED] 1"
