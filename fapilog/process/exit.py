@@ -1,10 +1,11 @@
-"""Delivers the remaining records when the interpreter exits or SIGTERM arrives.
+"""Delivers the remaining records when the process ends.
 
 Each open ``Runtime`` is registered in this module.  A first hook delivers the records when the
 interpreter begins to shut down, because most versions of Python can still start threads at that
 time.  An ``atexit`` hook delivers the records that are logged later, after the application's own
 threads have ended.  If no thread can be started, the ``atexit`` hook delivers on the main thread.
-Both hooks share one time limit.
+Both hooks share one time limit.  ``sigterm.py`` delivers when SIGTERM arrives, and ``celery.py``
+delivers in child processes of Celery, which end without these hooks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from fapilog.native import monotonic
 from fapilog.process import fork
+from fapilog.process.celery import CeleryExit
 from fapilog.process.sigterm import Sigterm
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def register(runtime: Closable, *, handle_sigterm: bool) -> None:
     If ``handle_sigterm`` is True, also install fapilog's SIGTERM handler.
     """
     _open.add(runtime)
+    _celery.watch()
     if handle_sigterm:
         sigterm.install()
 
@@ -160,6 +163,8 @@ fork.register(
     in_parent=sigterm.after_fork_in_parent,
     in_child=sigterm.after_fork_in_child,
 )
+_celery: Final = CeleryExit(_deliver_and_close)
+fork.register("sigterm", in_child=_celery.watch)
 
 # Exit hooks run in the reverse order of their registration.  So hooks that the application
 # registers later run before _finish, and may still log.  A hook that is registered with the

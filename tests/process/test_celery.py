@@ -1,0 +1,211 @@
+"""Real Celery workers: each record of each process arrives exactly once, without extra code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Ids, environment, kill, numbered, otlp, receiving
+from tests.support.zero_code import INSTRUMENT
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Celery's pool of processes")
+pytest.importorskip("celery")
+
+#: The application of a user who has read nothing about Celery.
+APP = """
+import logging, os, signal, sys, time
+from celery import Celery
+import fapilog
+
+fapilog.configure()
+log = fapilog.get_logger("app")
+app = Celery("served", broker="filesystem://")
+folder = os.path.join(os.getcwd(), "broker")
+os.makedirs(folder, exist_ok=True)
+app.conf.update(
+    broker_transport_options={
+        "data_folder_in": folder, "data_folder_out": folder, "control_folder": folder},
+    task_ignore_result=True, broker_connection_retry_on_startup=True)
+
+@app.task
+def work(number):
+    for n in range(5):
+        log.info(f"{number}/{n}")
+"""
+
+
+@contextlib.contextmanager
+def worker(
+    directory: Path,
+    ids: Ids,
+    *options: str,
+    app: str = APP,
+    env: dict[str, str] | None = None,
+    run: Sequence[str] = (sys.executable, "-W", "ignore", "-m"),
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a worker of the module ``served``, and end it with SIGTERM."""
+    (directory / "served.py").write_text(textwrap.dedent(app))
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    command = [*run, "celery", "-A", "served", "worker", *quiet, *options]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=directory,
+        env=environment(**otlp(ids), PYTHONPATH=search_path(directory), **(env or {})),
+    ) as process:
+        try:
+            yield process
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=90)
+            assert "fapilog:" not in output, output
+        finally:
+            kill(process)
+
+
+def search_path(directory: Path) -> str:
+    return os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def call(directory: Path, code: str) -> None:
+    """Run ``code``, which sends tasks to the worker, in another process."""
+    subprocess.run(
+        [sys.executable, "-c", f"import served\n{code}"],
+        cwd=directory,
+        env=environment(PYTHONPATH=search_path(directory), FAPILOG_SINKS="none"),
+        check=True,
+        timeout=90,
+    )
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def sent(directory: Path) -> int:
+    """Return the number of messages that no worker has fetched."""
+    return sum(1 for _ in (directory / "broker").glob("*.celery.msg"))
+
+
+#: A record leaves the process only if the process delivers at its end.
+LATE = {"OTEL_BLRP_SCHEDULE_DELAY": "60000"}
+PREFORK = ["--pool", "prefork", "--concurrency", "2"]
+
+
+def test_a_worker_that_is_terminated_delivers_the_records_of_its_processes(tmp_path: Path):
+    with receiving() as ids:
+        with worker(tmp_path, ids, *PREFORK, env=LATE):
+            call(tmp_path, "for n in range(20): served.work.delay(n)")
+            until(lambda: sent(tmp_path) == 0)
+        ids.assert_each_once(f"{number}/{n}" for number in range(20) for n in range(5))
+        assert len(set(ids.pids.values())) <= 2
+
+
+@pytest.mark.slow
+def test_a_process_that_celery_recycles_after_one_task_delivers_its_records(tmp_path: Path):
+    with receiving() as ids:
+        with worker(tmp_path, ids, *PREFORK, "--max-tasks-per-child", "1", env=LATE):
+            call(tmp_path, "for n in range(8): served.work.delay(n)")
+            # Celery starts a new process for each task, and the last ones end with the worker.
+            until(lambda: len(ids.counts) >= 30)
+        ids.assert_each_once(f"{number}/{n}" for number in range(8) for n in range(5))
+        assert len(set(ids.pids.values())) == 8
+
+
+#: Configures fapilog with its first record, in the process of the task; another receiver logs.
+LAZY = (
+    APP.replace("fapilog.configure()", "")
+    + """
+from celery.signals import worker_process_init, worker_process_shutdown
+
+def say_goodbye(**_):
+    log.info(f"goodbye {os.getpid()}")
+
+@worker_process_init.connect
+def begin(**_):
+    worker_process_shutdown.connect(say_goodbye, weak=False)
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_record_that_another_receiver_logs_at_the_end_of_a_process_arrives(tmp_path: Path):
+    with receiving() as ids:
+        with worker(tmp_path, ids, "--pool", "prefork", "--concurrency", "1", app=LAZY, env=LATE):
+            call(tmp_path, "served.work.delay(0)")
+            until(lambda: sent(tmp_path) == 0)
+        pids = set(ids.pids.values())
+        ids.assert_each_once([*numbered("0/", 5), *(f"goodbye {pid}" for pid in pids)])
+        assert len(pids) == 1
+
+
+#: A task cannot start a process of multiprocessing, because its own process is daemonic.
+STARTS_PROCESS = (
+    APP
+    + """
+def child():
+    log.info("from the child")
+
+@app.task
+def start():
+    import billiard
+    process = billiard.Process(target=child)
+    process.start()
+    process.join()
+    log.info("from the task")
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_process_that_a_task_starts_delivers_its_records(tmp_path: Path):
+    with receiving() as ids:
+        with worker(tmp_path, ids, *PREFORK, app=STARTS_PROCESS, env=LATE):
+            call(tmp_path, "served.start.delay()")
+            until(lambda: "from the child" in ids.counts)
+        ids.assert_each_once(["from the child", "from the task"])
+
+
+@pytest.mark.slow
+def test_a_task_that_exceeds_its_time_limit_delivers_its_records(tmp_path: Path):
+    app = APP.replace("@app.task", "@app.task(time_limit=1)") + "    time.sleep(60)\n"
+    with receiving() as ids:
+        with worker(tmp_path, ids, *PREFORK, app=app, env=LATE):
+            call(tmp_path, "served.work.delay(0)")
+            until(lambda: len(ids.counts) == 5)
+        ids.assert_each_once(numbered("0/", 5))
+
+
+ZERO_CODE = {
+    "OTEL_PYTHON_DISTRO": "fapilog",
+    "OTEL_TRACES_EXPORTER": "none",
+    "OTEL_METRICS_EXPORTER": "none",
+    **LATE,
+}
+
+
+@pytest.mark.slow
+def test_zero_code_delivers_the_records_of_a_worker(tmp_path: Path):
+    pytest.importorskip("opentelemetry.instrumentation")
+    app = APP.replace("fapilog.configure()", "").replace("import fapilog\n", "")
+    app = app.replace("fapilog.get_logger", "logging.getLogger")
+    with receiving() as ids:
+        run = [str(Path(sys.executable).parent / INSTRUMENT), sys.executable, "-m"]
+        with worker(tmp_path, ids, *PREFORK, "--loglevel", "INFO", app=app, env=ZERO_CODE, run=run):
+            call(tmp_path, "for n in range(4): served.work.delay(n)")
+            until(lambda: sent(tmp_path) == 0)
+        expected = {f"{number}/{n}" for number in range(4) for n in range(5)}
+        assert {one: ids.counts[one] for one in expected} == dict.fromkeys(expected, 1)
