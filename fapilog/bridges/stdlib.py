@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current
 from opentelemetry.trace import get_current_span
 
-from fapilog.bridges import feeds, uvicorn
+from fapilog.bridges import celery, feeds, uvicorn
 from fapilog.bridges.corrected import CorrectedRecord
 from fapilog.bridges.event import from_traceback, record_of, stand_in, take_event_name
 from fapilog.bridges.event_dict import event_of
@@ -200,6 +200,8 @@ class Handler(logging.Handler):
         if attributes:
             event_name = take_event_name(attributes)
             _remove_useless(attributes, record.name)
+            if "data" in attributes and attributes["data"] is record.args:
+                celery.rename_data(record.name, attributes)
         body = _body(record, attributes)
         if "message" in vars(record) and vars(record)["message"] is record.msg:
             body = _unqueued(body, attributes)
@@ -543,6 +545,7 @@ def install(
             _everywhere.handler = made.handler
             _everywhere.apply()
             uvicorn.hide_doubles()
+            celery.hide_doubles()
 
 
 def uninstall(logger: logging.Logger | str | None = None) -> None:
@@ -559,6 +562,7 @@ def uninstall(logger: logging.Logger | str | None = None) -> None:
                 _everywhere.handler = None
                 _everywhere.undo()
                 uvicorn.show_doubles()
+                celery.show_doubles()
             found.removeHandler(made.handler)
             _restore_level(found, made)
 

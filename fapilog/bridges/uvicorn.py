@@ -1,32 +1,17 @@
-"""Keeps uvicorn from printing records that a console sink prints too.
-
-uvicorn's loggers have handlers that print records.  After ``install_stdlib()`` the records
-are also passed to a runtime.  If that runtime has a console sink, each record would be printed
-twice, so the filters in this module make uvicorn's handlers skip the record.
-"""
+"""Keeps uvicorn from printing the records that a console sink prints."""
 
 from __future__ import annotations
 
 import logging
 from typing import Final
 
-from fapilog.bridges.feeds import Taken
+from fapilog.bridges.doubles import NOT_SHOWN
 
 _LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
-class _NotShown(logging.Filter):
-    """A filter that rejects records that a runtime with a console sink prints."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        name = record.name
-        return type(name) is not Taken or not any(
-            getattr(target, "has_console", False) for target in name.by
-        )
-
-
 class _Placing(logging.Filter):
-    """A filter that passes every record, and first adds ``_NotShown`` to uvicorn's handlers.
+    """A filter that passes every record, and first adds ``NOT_SHOWN`` to uvicorn's handlers.
 
     uvicorn may replace its handlers at any time with ``dictConfig``, and then their filters
     are lost.  ``dictConfig`` does not remove the filters of loggers, so this filter is
@@ -37,7 +22,7 @@ class _Placing(logging.Filter):
         for name in _LOGGERS:
             for handler in logging.getLogger(name).handlers:
                 if _prints_for_uvicorn(handler):
-                    handler.addFilter(_not_shown)
+                    handler.addFilter(NOT_SHOWN)
         return True
 
 
@@ -51,7 +36,6 @@ def _prints_for_uvicorn(handler: logging.Handler) -> bool:
     return is_uvicorns or is_gunicorns
 
 
-_not_shown: Final = _NotShown()
 _placing: Final = _Placing()
 
 
