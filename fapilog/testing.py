@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 import threading
 from collections import deque
 from dataclasses import replace
@@ -278,9 +279,9 @@ def capture_logs(level: int | str | None = None) -> Iterator[CapturedLogs]:
     The sinks' options are not read, and records are not sent or written to disk.
 
     At the end of the block, the default runtime, its levels, and the installations of
-    ``install_stdlib`` and ``install_hooks`` are restored.  Runtimes that were created
-    before the block keep their sinks.  Blocks may be nested, but two threads must not
-    capture at the same time.
+    ``install_stdlib``, ``install_hooks`` and ``install_celery`` are restored.  Runtimes that
+    were created before the block keep their sinks.  Blocks may be nested, but two threads must
+    not capture at the same time.
 
     Args:
         level: the lowest enabled severity, until the application configures
@@ -378,6 +379,8 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
     with state.lock:
         before, made_from, levels = state.runtime, state.made_from, state.registry.levels
         floor, installed, hooked = holding.floor, stdlib.installed(), hooks.installed()
+        celery = sys.modules.get("fapilog.bridges.celery_worker")
+        has_celery = celery is not None and celery.installed()
         state.runtime, state.made_from = _like_default(level)
     stdlib.follow_levels()
     try:
@@ -398,6 +401,8 @@ def _default_replaced(level: int | str | None) -> Iterator[None]:
             hooks.uninstall_hooks()
             if any(hooked.values()):
                 hooks.install_hooks(**hooked)  # type: ignore[arg-type]  # loop is not among them
+        if has_celery:
+            default.install_celery()
         stdlib.follow_levels()
 
 

@@ -52,6 +52,7 @@ SIGNATURES: list[tuple[Callable[..., Any], str]] = [
     (fapilog.get_runtime, "()"),
     (fapilog.hold, "(level='DEBUG', *, records=1000, size=1048576, seconds=60.0)"),
     (fapilog.hold.release, "(self)"),
+    (fapilog.install_celery, "()"),
     (
         fapilog.install_hooks,
         "(*, warnings=True, uncaught=True, threads=True, asyncio=True, loop=None)",

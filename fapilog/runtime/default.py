@@ -364,6 +364,9 @@ def shutdown(timeout: float | None = None) -> None:
     hooks = sys.modules.get("fapilog.bridges.hooks")
     if hooks is not None:
         hooks.uninstall_hooks()
+    celery = sys.modules.get("fapilog.bridges.celery_worker")
+    if celery is not None:
+        celery.uninstall()
     with state.lock:
         runtime = state.runtime
     if runtime is not None:
@@ -446,6 +449,33 @@ def uninstall_stdlib() -> None:
     installed = sys.modules.get("fapilog.bridges.stdlib")
     if installed is not None:
         installed.uninstall_all()
+
+
+def install_celery() -> None:
+    """Log the workers and tasks of Celery with the default runtime.
+
+    Call it in the module of the Celery application, after :func:`configure`.  In a worker:
+
+    - Celery does not configure logging.  The records of all loggers of :mod:`logging` are sent as
+      after :func:`install_stdlib`.  If the worker has the option ``--loglevel``, it becomes the
+      level of fapilog.  ``--logfile`` has no effect.
+    - While a task runs, all records have its id (``messaging.message.id``), name
+      (``celery.task_name``), routing key (``messaging.destination.name``) and, after a retry, the
+      number of retries (``celery.retries``).  Fields that the task binds end with it.
+    - Celery's record about the end of a task also has ``celery.state`` and
+      ``messaging.process.duration``, in seconds.
+    - Lines that tasks print are records of the logger ``celery.redirected``, unless the option
+      ``worker_redirect_stdouts`` is off.
+
+    A second call has no effect, and :func:`shutdown` undoes this call.  Thread-safe; does not
+    block.
+
+    Raises:
+        ImportError: Celery is not installed.
+    """
+    from fapilog.bridges import celery_worker  # noqa: PLC0415 - needs Celery
+
+    celery_worker.install(set_level)
 
 
 def _configure_on_first_use(_core: LoggerCore | None = None) -> None:

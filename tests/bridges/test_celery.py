@@ -6,13 +6,15 @@ import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+import fapilog
 from fapilog import Runtime
 from fapilog.bridges.stdlib import Handler, install, uninstall
 from fapilog.sinks import ConsoleSink, MemorySink
+from fapilog.testing import capture_logs
 from tests.support.targets import Collector
 
 celery = pytest.importorskip("celery")
@@ -26,6 +28,9 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     loggers = [logging.getLogger(name) for name in ("", "celery", "celery.task")]
     loggers.append(logging.getLogger("multiprocessing"))
     states = [(one.handlers[:], one.level, one.propagate) for one in loggers]
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if name.startswith("celery") and isinstance(logger, logging.Logger):
+            monkeypatch.setattr(logger, "disabled", False)  # a dictConfig may have disabled it
     monkeypatch.setattr(Logging, "_setup", False)
     for name in ("CELERY_LOG_LEVEL", "CELERY_LOG_FILE", "_MP_FORK_LOGLEVEL_"):
         monkeypatch.setenv(name, "")
@@ -41,7 +46,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What Celery's handlers print."""
+    """Replace the terminal to which Celery's handlers print."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.__stderr__", stream)
     return stream
@@ -140,3 +145,166 @@ def test_data_of_another_logger_and_other_data_of_celery_stay() -> None:
         arguments = {"id": 7}
         logger.warning("%(id)s", arguments, extra={"data": arguments if name == "orders" else 7})
     assert [record.attributes for record in target.records] == [{"data": {"id": 7}}, {"data": 7}]
+
+
+@pytest.fixture
+def sink(app: Any) -> Iterator[MemorySink]:
+    """The sink of a default runtime that logs Celery's tasks."""
+    memory = MemorySink()
+    fapilog.configure(sinks=[memory])
+    fapilog.install_celery()
+    app.log.setup(loglevel=0)
+    yield memory
+    fapilog.shutdown()
+
+
+def attributes_by_body(memory: MemorySink) -> dict[str, dict[str, Any]]:
+    fapilog.flush(10)
+    return {str(one.body).split(" in ")[0]: dict(one.attributes) for one in memory.records}
+
+
+def test_records_of_a_task_have_its_name_and_id(app: Any, sink: MemorySink) -> None:
+    log = fapilog.get_logger("orders")
+
+    @app.task(name="pay")
+    def pay(amount: int) -> None:
+        fapilog.bind_context(amount=amount)
+        logging.getLogger("library").info("in the task")
+
+    log.info("before")
+    pay.apply((7,), task_id="a1")
+    log.info("after")
+    attributes = attributes_by_body(sink)
+    assert attributes["before"] == attributes["after"] == {}
+    fields = {"messaging.message.id": "a1", "celery.task_name": "pay"}
+    assert attributes["in the task"] == {**fields, "amount": 7}
+
+
+def test_a_task_that_another_task_calls_has_its_own_id(app: Any, sink: MemorySink) -> None:
+    log = fapilog.get_logger("orders")
+
+    @app.task(name="inner")
+    def inner() -> None:
+        log.info("inside")
+
+    @app.task(name="outer")
+    def outer() -> None:
+        inner.apply(task_id="i")
+        log.info("outside")
+
+    outer.apply(task_id="o")
+    attributes = attributes_by_body(sink)
+    assert attributes["inside"]["messaging.message.id"] == "i"
+    assert attributes["outside"]["messaging.message.id"] == "o"
+    assert attributes["Task inner[i] succeeded"]["messaging.message.id"] == "i"
+    assert attributes["Task outer[o] succeeded"]["messaging.message.id"] == "o"
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "severity"),
+    [
+        (None, "SUCCESS", "INFO"),
+        ("ValueError('no')", "FAILURE", "ERROR"),
+        ("KeyError('expected')", "FAILURE", "INFO"),
+        ("Ignore()", "IGNORED", "INFO"),
+        ("Reject('no')", "REJECTED", "WARNING"),
+    ],
+)
+def test_the_record_about_the_end_of_a_task_has_its_state_and_duration(
+    app: Any, sink: MemorySink, error: str | None, state: str, severity: str
+) -> None:
+    from celery import exceptions
+
+    @app.task(name="pay", throws=(KeyError,))
+    def pay() -> None:
+        if error:
+            raise eval(error, vars(exceptions))
+
+    pay.apply(task_id="a1")
+    fapilog.flush(10)
+    (record,) = [one for one in sink.records if one.scope.name == "celery.app.trace"]
+    assert record.severity_text == severity
+    assert record.attributes["celery.state"] == state
+    assert 0 <= cast("float", record.attributes["messaging.process.duration"]) < 60
+    assert ("exception.type" in record.attributes) == (severity in {"ERROR", "WARNING"})
+
+
+def test_a_retry_has_the_number_of_retries(app: Any, sink: MemorySink) -> None:
+    @app.task(name="pay", bind=True, max_retries=1)
+    def pay(self: Any) -> None:
+        fapilog.get_logger("orders").info("run %d", self.request.retries)
+        if not self.request.retries:
+            raise self.retry(exc=ValueError("no"), countdown=0)
+
+    pay.apply(task_id="a1")
+    attributes = attributes_by_body(sink)
+    assert "celery.retries" not in attributes["run 0"]
+    assert attributes["run 1"]["celery.retries"] == 1
+    states = [
+        one.attributes["celery.state"] for one in sink.records if "celery.state" in one.attributes
+    ]
+    assert sorted(map(str, states)) == ["RETRY", "SUCCESS"]
+
+
+def test_the_level_of_a_worker_becomes_the_level_of_fapilog(
+    app: Any, terminal: io.StringIO
+) -> None:
+    memory = MemorySink()
+    fapilog.configure(sinks=[memory])
+    fapilog.install_celery()
+    app.log.setup(loglevel="DEBUG")
+    fapilog.get_logger("orders").debug("of fapilog")
+    logging.getLogger("orders").debug("of logging")
+    fapilog.flush(10)
+    assert {"of fapilog", "of logging"} <= {one.body for one in memory.records}
+    assert terminal.getvalue() == ""  # Celery has not added a handler
+    fapilog.shutdown()
+
+
+def test_the_default_level_of_a_worker_changes_nothing(app: Any) -> None:
+    memory = MemorySink()
+    fapilog.configure(sinks=[memory])
+    fapilog.install_celery()
+    app.log.setup(loglevel="WARNING")
+    logging.getLogger("orders").info("of logging")
+    fapilog.flush(10)
+    assert "of logging" in {one.body for one in memory.records}
+    fapilog.shutdown()
+
+
+def test_the_log_file_that_is_not_used_is_named(app: Any, tmp_path: Path) -> None:
+    memory = MemorySink()
+    fapilog.configure(sinks=[memory])
+    fapilog.install_celery()
+    app.log.setup(loglevel="INFO", logfile=str(tmp_path / "worker.log"))
+    fapilog.flush(10)
+    assert any("FAPILOG_SINKS=console,file:" in str(one.body) for one in memory.records)
+    fapilog.shutdown()
+
+
+def test_shutdown_leaves_tasks_alone(app: Any) -> None:
+    fapilog.configure(sinks="none")
+    fapilog.install_celery()
+    fapilog.shutdown()
+    memory = MemorySink()
+    fapilog.configure(sinks=[memory])
+
+    @app.task(name="pay")
+    def pay() -> None:
+        fapilog.get_logger("orders").info("in the task")
+
+    pay.apply(task_id="a1")
+    assert attributes_by_body(memory)["in the task"] == {}
+    fapilog.shutdown()
+
+
+def test_a_capture_restores_the_installation(app: Any, sink: MemorySink) -> None:
+    with capture_logs():
+        fapilog.shutdown()
+
+    @app.task(name="pay")
+    def pay() -> None:
+        fapilog.get_logger("orders").info("in the task")
+
+    pay.apply(task_id="a1")
+    assert attributes_by_body(sink)["in the task"]["messaging.message.id"] == "a1"

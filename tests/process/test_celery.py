@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -52,7 +53,10 @@ def worker(
     env: dict[str, str] | None = None,
     run: Sequence[str] = (sys.executable, "-W", "ignore", "-m"),
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a worker of the module ``served``, and end it with SIGTERM."""
+    """Run a worker of the module ``served``, and end it with SIGTERM.
+
+    The file ``output`` contains what it has printed.
+    """
     (directory / "served.py").write_text(textwrap.dedent(app))
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     command = [*run, "celery", "-A", "served", "worker", *quiet, *options]
@@ -62,13 +66,14 @@ def worker(
         stderr=subprocess.STDOUT,
         text=True,
         cwd=directory,
-        env=environment(**otlp(ids), PYTHONPATH=search_path(directory), **(env or {})),
+        env=environment(**{**otlp(ids), "PYTHONPATH": search_path(directory), **(env or {})}),
     ) as process:
         try:
             yield process
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=90)
             assert "fapilog:" not in output, output
+            (directory / "output").write_text(output)
         finally:
             kill(process)
 
@@ -209,3 +214,42 @@ def test_zero_code_delivers_the_records_of_a_worker(tmp_path: Path):
             until(lambda: sent(tmp_path) == 0)
         expected = {f"{number}/{n}" for number in range(4) for n in range(5)}
         assert {one: ids.counts[one] for one in expected} == dict.fromkeys(expected, 1)
+
+
+INSTALLED = (
+    APP.replace("fapilog.configure()", "fapilog.configure(); fapilog.install_celery()")
+    + """
+@app.task(bind=True, max_retries=1, default_retry_delay=0)
+def flaky(self):
+    print("printed")
+    logging.getLogger("library").info("at work")
+    if not self.request.retries:
+        raise self.retry(exc=ValueError("no"))
+    raise RuntimeError("failed")
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
+def test_a_worker_with_the_bridge_prints_each_record_once(pool: str, tmp_path: Path):
+    with receiving() as ids:
+        env = {"FAPILOG_SINKS": f"console,otlp:{ids.url}"}
+        options = ["--pool", pool, "--concurrency", "1", "--loglevel", "INFO"]
+        with worker(tmp_path, ids, *options, app=INSTALLED, env=env):
+            call(tmp_path, "served.flaky.apply_async(task_id='a1')")
+            until(lambda: any("raised unexpected" in one for one in ids.counts))
+    lines = (tmp_path / "output").read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    of_task = [one for one in records if one["attributes"].get("messaging.destination.name")]
+    work = ["printed", "at work"]
+    ends = [one for one in of_task if one["scope"]["name"] == "celery.app.trace"]
+    assert [
+        one["body"] for one in of_task if one["scope"]["name"] in {"celery.redirected", "library"}
+    ] == work * 2
+    assert [one["attributes"]["celery.state"] for one in ends] == ["RETRY", "FAILURE"]
+    assert [one["attributes"].get("celery.retries", 0) for one in ends] == [0, 1]
+    assert {one["attributes"]["messaging.message.id"] for one in of_task} == {"a1"}
+    assert ["exception.type" in one["attributes"] for one in ends] == [False, True]
+    printed = [line for line in lines if not line.startswith("{")]
+    assert not any("at work" in line or "raised unexpected" in line for line in printed)

@@ -232,7 +232,7 @@ def test_the_public_names_are_what_they_are():
         "AsyncLogger", "ConfigurationError", "FapilogError", "Handler", "LogRecord", "Logger",
         "Runtime", "Settings", "Severity", "__version__", "bind", "bind_context",
         "clear_context", "collect", "configure", "flush", "get_async_logger", "get_logger",
-        "get_runtime", "hold", "install_hooks", "install_stdlib", "set_level", "shutdown",
+        "get_runtime", "hold", "install_celery", "install_hooks", "install_stdlib", "set_level", "shutdown",
         "stats", "unbind_context", "uninstall_hooks", "uninstall_stdlib",
     ]  # fmt: skip
     for name in fapilog.__all__:
