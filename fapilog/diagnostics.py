@@ -1,5 +1,8 @@
 """Writes fapilog's own messages to stderr, at most one line per subject every 30 seconds.
 
+The next line of a subject says how many lines were suppressed since the previous one, and the end
+of the process writes these numbers too.
+
 A logging library cannot log its own problems, such as lost records, so this module reports them.
 If standard error is a pipe that is full because another process, such as a supervisor, does not
 read it, messages are dropped, so that the application does not block.
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 INTERVAL: Final = 30.0
 _MAX_SUBJECTS: Final = 256
 _MAX_MESSAGE: Final = 1000
+#: The maximum number of lines that ``announce_suppressed()`` writes.
+_MAX_SUPPRESSED: Final = 20
 
 #: The maximum number of bytes in a line.  A write of this size to a pipe is atomic: Linux does
 #: not mix it with the writes of other processes.
@@ -41,6 +46,7 @@ _MAX_LINE: Final = 4096
 _lock = native.RLock()
 _last: dict[str, float] = {}
 _muted: dict[str, int] = {}
+_texts: dict[str, str] = {}  # the latest message of each subject
 _unwritten = 0
 
 
@@ -48,15 +54,15 @@ _unwritten = 0
 _thread: Final = threading.local()
 
 
-def announce(subject: str, message: str | Callable[[], str]) -> None:
+def announce(subject: str, message: str | Callable[[], str], count: int = 1) -> None:
     """Write ``fapilog: message`` to stderr, at most once per subject every 30 seconds.
 
     Never raises.  Thread-safe.  Does not block, unless ``sys.stderr`` is an
     object without a file descriptor whose ``write`` blocks.  If standard error
     cannot accept the line immediately, the line is dropped.  The next line reports how many
-    lines were dropped, and how many lines of the same subject were not written because less than
-    30 seconds had passed since the previous line.  In a notebook, the line also
-    appears below the running cell.
+    lines were dropped, and the sum of the counts of all messages of the same subject that were not
+    written because less than 30 seconds had passed since the previous line.  In a notebook, the
+    line also appears below the running cell.
 
     Args:
         subject: the topic of the message, a short constant.  At most one line per subject is
@@ -64,13 +70,14 @@ def announce(subject: str, message: str | Callable[[], str]) -> None:
         message: the text of one line; it is truncated to 1000 characters, and
             control characters are escaped.  A function that returns the text is
             called only if the line is written.
+        count: the number of records that the message is about, or 1.
     """
     global _unwritten
     try:
         now = monotonic()
         with _lock:
             if now - _last.get(subject, -INTERVAL) < INTERVAL:
-                _muted[subject] = _muted.get(subject, 0) + 1
+                _muted[subject] = _muted.get(subject, 0) + count
                 return
             if subject not in _last and len(_last) >= _MAX_SUBJECTS:
                 return
@@ -80,12 +87,35 @@ def announce(subject: str, message: str | Callable[[], str]) -> None:
         written = False
         try:
             text = message if isinstance(message, str) else message()
+            _texts[subject] = text[:_MAX_MESSAGE]
             written = _write(_line(text, held, missed))
         finally:
             if not written:
                 _keep_counts(subject, held, missed)
     except Exception:  # noqa: BLE001 - a closed stream, the application's stream, no memory
         return  # an error of this function itself cannot be reported
+
+
+def announce_suppressed() -> None:
+    """Write each message that has been suppressed since its last line, with its count.
+
+    Called at the end of the process, because no later line would contain the counts.  At most 20
+    lines are written, those with the highest counts.  Never raises, and blocks only if
+    :func:`announce` blocks.
+    """
+    global _unwritten
+    with _lock:
+        missed, counts = 0, sorted(_muted.items(), key=lambda item: -item[1])
+        _muted.clear()
+        if counts:
+            missed, _unwritten = _unwritten, 0
+    for subject, count in counts[:_MAX_SUPPRESSED]:
+        try:
+            if subject in _texts:
+                _write(_line(_texts[subject], count, missed))
+                missed = 0
+        except Exception:  # noqa: BLE001, PERF203 - as in announce()
+            return
 
 
 def _line(message: str, held: int, missed: int) -> str:
@@ -271,3 +301,4 @@ def reset() -> None:
     _unwritten = 0
     _last.clear()
     _muted.clear()
+    _texts.clear()

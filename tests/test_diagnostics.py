@@ -19,7 +19,7 @@ if sys.platform != "win32":
 import pytest
 
 from fapilog import diagnostics
-from fapilog.diagnostics import announce, describe
+from fapilog.diagnostics import announce, announce_suppressed, describe
 from tests.faults.processes import full_pipe
 from tests.support.ports import free_port
 from tests.support.processes import environment, receiving
@@ -391,3 +391,57 @@ def test_the_log_of_the_server_has_the_announcements_of_a_kernels_end(
         monkeypatch.setattr(sys, "stderr", stream)
         announce("subject", "records are lost")
     assert log.read_text() == "fapilog: records are lost\n"
+
+
+def test_the_end_of_the_process_writes_what_was_suppressed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in range(25):
+        announce(f"subject {number}", f"{number} records lost", count=7)
+        for _ in range(number):
+            announce(f"subject {number}", lambda: "is not called", count=2)
+    capsys.readouterr()
+    announce_suppressed()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 20
+    assert lines[0] == "fapilog: 24 records lost (48 more like this since)"
+    announce_suppressed()
+    assert capsys.readouterr().err == ""
+
+
+LOSES = """
+import sys, fapilog
+fapilog.configure(sinks="console")
+log = fapilog.get_logger("job")
+log.info("first")
+fapilog.flush(30)
+sys.stdin.readline()
+for n in range(50):
+    log.info("row", n=n)
+    fapilog.flush(30)
+print(fapilog.stats().rejected, file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX pipes")
+def test_a_program_whose_output_nobody_reads_says_how_many_records_are_lost() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOSES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        assert child.stderr
+        child.stdout.readline()
+        child.stdout.close()
+        child.stdin.write("\n")
+        child.stdin.close()
+        first, rejected, last = child.stderr.read().splitlines()
+        child.wait(60)
+    assert first.startswith("fapilog: console: 1 records lost: ")
+    assert last == f"{first} ({int(rejected) - 1} more like this since)"
+    assert int(rejected) == 50

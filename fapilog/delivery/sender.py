@@ -149,13 +149,16 @@ class Delivery(ABC):
         self.size = SendSize()
         self.lock = native.RLock()  # re-entrant: a signal handler may call shutdown()
 
-    def announce(self, kind: str, message: str) -> None:
-        """Write a message about the sink to stderr, at most once per ``kind`` every 30 seconds."""
-        announce(f"{kind} {self.name}", f"{self.name}: {message}")
+    def announce(self, kind: str, message: str, count: int = 1) -> None:
+        """Write a message about the sink to stderr, at most once per ``kind`` every 30 seconds.
+
+        ``count`` is the number of records that the message is about.
+        """
+        announce(f"{kind} {self.name}", f"{self.name}: {message}", count)
 
     def announce_lost(self, count: int, why: str) -> None:
         """Write a message that ``count`` records were lost for the reason ``why``."""
-        self.announce("rejected", f"{count} records lost: {why}")
+        self.announce("rejected", f"{count} records lost: {why}", count)
 
     def announce_outcome(self, outcome: Outcome) -> None:
         """Write a message about an accepted batch, unless ``outcome`` is empty.

@@ -177,7 +177,7 @@ class DeliveryState(Delivery):
         self._observe(batch)
         if is_kept:
             records = f"{len(part)} records refused for good"
-            self.announce("quarantine", f"{records} are in quarantine: {reason}")
+            self.announce("quarantine", f"{records} are in quarantine: {reason}", len(part))
         else:
             self.announce_lost(len(part), reason)
 

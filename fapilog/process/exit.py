@@ -16,6 +16,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fapilog.diagnostics import announce_suppressed
 from fapilog.native import monotonic
 from fapilog.process import fork
 from fapilog.process.celery import CeleryExit
@@ -124,6 +125,7 @@ def _deliver_and_close() -> None:
     for report in tuple(_reports):
         if (left := deadline - monotonic()) > 0:
             report(left)
+    announce_suppressed()
 
 
 def _begin() -> None:
@@ -153,6 +155,7 @@ def _finish() -> None:
                 runtime.shutdown(0.0)
     finally:
         sigterm.is_deferred = False
+    announce_suppressed()
     sigterm.die_if_told(deadline)
 
 

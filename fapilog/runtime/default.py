@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.bridges import feeds
-from fapilog.diagnostics import announce, describe
+from fapilog.diagnostics import announce, announce_suppressed, describe
 from fapilog.engine import holding
 from fapilog.engine import logger as loggers
 from fapilog.engine.logger import AsyncLogger, Logger, bound_fields
@@ -371,6 +371,7 @@ def shutdown(timeout: float | None = None) -> None:
         runtime = state.runtime
     if runtime is not None:
         runtime.shutdown(timeout)
+    announce_suppressed()
 
 
 def stats() -> Stats:
