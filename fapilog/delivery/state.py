@@ -380,5 +380,11 @@ class DeliveryState(Delivery):
                 self.backlog.release(batch)
             self.ledger.drops.add_all("shutdown", left)
         if left:
-            message = f"{len(left)} records were not delivered before the deadline"
-            self.announce("shutdown", message)
+            fix = "; the option spool.directory keeps such records on disk"
+            if self.spool is not None or as_durable(self.sink) is None:
+                fix = ""
+            self.announce(
+                "shutdown",
+                f"{len(left)} records were not delivered before the deadline{fix}",
+                len(left),
+            )
