@@ -141,7 +141,7 @@ def _warning(  # noqa: PLR0917 - Python's signature
         "code.file.path": filename,
         "code.line.number": lineno,
     }
-    event = Event("py.warnings", WARN, "WARNING", str(message), attributes)
+    event = Event("py.warnings", WARN, "WARN", str(message), attributes)
     return message, event, copy_context()
 
 
@@ -152,7 +152,7 @@ def _uncaught(
 ) -> _Report | None:
     if issubclass(kind, KeyboardInterrupt):
         return None
-    event = Event("sys", FATAL, "CRITICAL", "uncaught exception", {}, exception=value)
+    event = Event("sys", FATAL, "FATAL", "uncaught exception", {}, exception=value)
     return value, event, copy_context()
 
 

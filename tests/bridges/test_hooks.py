@@ -118,6 +118,18 @@ def test_installing_again_after_somebody_wrapped_a_hook_logs_all_once(
     ]
 
 
+def test_the_severity_text_is_the_name_that_fapilogs_own_loggers_use(sink: MemorySink) -> None:
+    fapilog.install_hooks()
+    warnings.warn("too old", stacklevel=1)
+    sys.excepthook(ValueError, ValueError("top"), None)
+    threading.excepthook(threading.ExceptHookArgs((ValueError, ValueError("thread"), None, None)))
+    log = fapilog.get_logger("orders")
+    for severity in ("WARN", "FATAL", "ERROR"):
+        log.log(severity, "of fapilog")
+    texts = [record.severity_text for record in logged(sink)]
+    assert texts[:3] == texts[3:] == ["WARN", "FATAL", "ERROR"]
+
+
 def test_installing_again_reports_where_somebody_has_replaced_a_hook(
     sink: MemorySink, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
