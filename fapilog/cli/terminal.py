@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -44,6 +45,8 @@ class Terminal:
 
     Attributes:
         width: the terminal's number of columns, but at least 80 and at most 160.
+        is_bounded: whether lines must not be longer than ``width``, because standard output is a
+            terminal, or because the variable ``COLUMNS`` is set.
     """
 
     def __init__(self) -> None:
@@ -53,11 +56,16 @@ class Terminal:
         self._plain = "├✓…".encode(encoding, "ignore").decode(encoding) != "├✓…"
         columns = shutil.get_terminal_size((_USUAL_WIDTH, 24)).columns
         self.width = min(max(columns, _MIN_WIDTH), _MAX_WIDTH)
+        self.is_bounded = self._stream.isatty() or bool(os.environ.get("COLUMNS"))
 
     def line(self, *pieces: Text | str) -> None:
         """Write the pieces as one line and flush standard output.  Escape control characters."""
         self._stream.write("".join(self._shown(piece) for piece in pieces).rstrip() + "\n")
         self._stream.flush()
+
+    def cut(self, text: str, width: int) -> str:
+        """Escape ``text``, and cut it as :func:`cut` does if lines are bounded."""
+        return cut(text, width) if self.is_bounded else printable(text)
 
     def heading(self, text: str, note: str = "") -> None:
         """Write an empty line, then ``text`` and ``note``, on two lines if they are too long."""

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from fapilog.cli.receiver import ReceivedSpan
-from fapilog.cli.terminal import BOLD, CYAN, DIM, GREEN, RED, YELLOW, Terminal, Text, cut
+from fapilog.cli.terminal import BOLD, CYAN, DIM, GREEN, RED, YELLOW, Terminal, Text
 from fapilog.severity import ERROR, INFO, WARN, range_name
 from fapilog.sinks.lines import json_text
 
@@ -113,9 +113,9 @@ class Timeline:
         name_width = self._name_width - len(branch)
         return [
             Text(self._time(begin), DIM),
-            Text(cut(_service(span), service - 1).ljust(service)),
+            Text(self._terminal.cut(_service(span), service - 1).ljust(service) if service else ""),
             Text(branch, DIM),
-            Text(cut(span.name, name_width - 1).ljust(name_width), BOLD),
+            Text(self._terminal.cut(span.name, name_width - 1).ljust(name_width), BOLD),
             Text((bar + "┤").ljust(room), RED if failed else CYAN),
             Text(f"{(end - begin) / 1e6:8.1f} ms"),
             Text(" ERROR" if failed else "", RED),
@@ -148,22 +148,22 @@ def draw_log(
     severity = range_name(log.severity_number)
     style = next((style for least, style in _STYLES if log.severity_number >= least), DIM)
     room = terminal.width - len(time) - len(margin) - _SEVERITY_WIDTH
-    text = cut(str(log.event_name if log.body is None else log.body), room - _SCOPE_WIDTH)
+    text = terminal.cut(str(log.event_name if log.body is None else log.body), room - _SCOPE_WIDTH)
     left = max(room - _SCOPE_WIDTH - len(text) - 2, 0)
     terminal.line(
         Text(time, DIM),
         Text(margin, DIM),
         Text(severity.ljust(_SEVERITY_WIDTH), style),
-        Text(cut(log.scope.name, _SCOPE_WIDTH - 1).ljust(_SCOPE_WIDTH), CYAN),
+        Text(terminal.cut(log.scope.name, _SCOPE_WIDTH - 1).ljust(_SCOPE_WIDTH), CYAN),
         text,
-        Text("  " + cut(_pairs(log.attributes, {*hidden, *_EXCEPTION}), left), DIM),
+        Text("  " + terminal.cut(_pairs(log.attributes, {*hidden, *_EXCEPTION}), left), DIM),
     )
     if "exception.type" in log.attributes:
         terminal.line(
             " " * len(time),
             Text(below, DIM),
             " " * _SEVERITY_WIDTH,
-            Text(cut(_exception(log.attributes), room), RED),
+            Text(terminal.cut(_exception(log.attributes), room), RED),
         )
 
 

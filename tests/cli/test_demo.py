@@ -324,6 +324,18 @@ def test_a_line_shows_short_values_before_ids(capsys, monkeypatch):
     assert "placed  item=piano request.id=rrr" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("columns", ["", "100"])
+def test_a_record_is_cut_for_a_terminal_and_not_in_a_file(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    scope = InstrumentationScope(name="shop.orders.payment")
+    log = ReceivedLog(received_log("paid " * 30, b"", 1_000_000, "r" * 60).record, {}, scope)
+    draw_log(Terminal(), log, "1.0  ")
+    out = capsys.readouterr().out
+    is_whole = "paid " * 30 in out and "r" * 60 in out and "shop.orders.payment" in out
+    assert is_whole == (columns == "")
+    assert (len(out) <= 101) == (columns == "100")
+
+
 @pytest.mark.parametrize(("columns", "width"), [("40", 80), ("132", 132), ("300", 160)])
 def test_a_terminals_width_is_used_within_limits(monkeypatch, columns, width):
     monkeypatch.setenv("COLUMNS", columns)
