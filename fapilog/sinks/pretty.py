@@ -3,14 +3,16 @@
 The console sink uses this module for its format ``pretty``, the default on a terminal.  A
 record starts at column 0, and each of its following lines begins with spaces and a vertical bar,
 so a value with line breaks cannot look like another record.  The logger's name, and attributes
-whose value has not changed since they were last shown, are dim and come last.
+whose value has not changed since they were last shown, are dim and come last.  Without colours,
+the attributes of a line that fits are in the order of the log call, and the logger's name is in
+brackets.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -118,13 +120,16 @@ class PrettyFormatter:
             message = [line] if _fits(line, columns // 2) else words_of(line)
         else:
             message = _summary_words(summary)
-        attributes, blocks = self._attributes(record, summary)
+        ordered, attributes, blocks = self._attributes(record, summary)
         left = [
             Span(_DIM, _local_time(record.timestamp or record.observed_timestamp)),
             Span("", "  "),
             Span(_SEVERITY.get(severity, _DIM), severity.ljust(5)),
             Span("", "  "),
         ]
+        whole = [*left, *chain.from_iterable([*message, *ordered])]
+        if not self._color and _fits(whole, columns - 1):
+            attributes = [[Span("", text) for _, text in pair] for pair in ordered]  # none is dim
         more_message = [[Span("", line)] for line in below]
         lines = self._laid_out(left, message, more_message, attributes, columns)
         lines += self._below(blocks, columns)
@@ -191,9 +196,10 @@ class PrettyFormatter:
 
     def _attributes(
         self, record: LogRecord, summary: Summary | None
-    ) -> tuple[list[list[Span]], list[list[Span]]]:
+    ) -> tuple[list[list[Span]], list[list[Span]], list[list[Span]]]:
         """Return the attributes to show after the message, and the lines to show below it.
 
+        The attributes are returned twice: in the order of the log call, and with the dim ones last.
         The lines below contain the exception, and the attributes whose values have several lines.
         """
         pairs: list[list[Span]] = []
@@ -219,9 +225,10 @@ class PrettyFormatter:
             ids.append(self._pair("trace", short_trace(record.trace_id)))
         bright = [pair for pair in [*pairs, *ids] if not _is_dim(pair)]
         dim = [pair for pair in [*ids, *pairs] if _is_dim(pair)]
+        place: list[list[Span]] = []
         if origin and summary is None:
-            dim.append([Span(_DIM, f" {safe(origin)}")])
-        return bright + dim, blocks + error
+            place = [[Span(_DIM, f" {safe(origin)}")]]
+        return [*pairs, *ids, *place], [*bright, *dim, *place], blocks + error
 
     def _origin(self, record: LogRecord) -> tuple[str, frozenset[str]]:
         """Return the place of the log call as text, and the names of the attributes in the text.
@@ -233,7 +240,8 @@ class PrettyFormatter:
         path, line = (record.attributes.get(name) for name in _CODE[:2])
         if isinstance(path, str) and isinstance(line, int):
             return f"{self._tracebacks.short_path(path)}:{line}", frozenset(_CODE)
-        return record.scope.name, frozenset()
+        name = record.scope.name
+        return f"[{name}]" if name and not self._color else name, frozenset()
 
     def _pair(self, name: str, value: Any) -> list[Span]:
         """Return an attribute, which is dim if ``name`` was last shown with the same text."""

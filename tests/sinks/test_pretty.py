@@ -46,11 +46,11 @@ def test_the_readable_format_at_a_glance(utc):
     fourth = record(None, 0, "shop")
     fourth.event_name = "tick"
     assert shown(first, second, third, fourth, record("plain", 21, scope="")) == (
-        "10:15:00.123  DEBUG  Query                             rows=3 took_ms=1.82 shop.db\n"
+        "10:15:00.123  DEBUG  Query                             rows=3 took_ms=1.82 [shop.db]\n"
         "10:15:00.123  ERROR  Payment failed                    "
-        'card="4111 1111" ok=false why=null trace=4bf92f35 shop.payments\n'
-        '10:15:00.123  WARN   {"left": 3, "raw": "AA=="}        event=stock.low shop\n'
-        "10:15:00.123  -      tick                              shop\n"
+        'card="4111 1111" ok=false why=null trace=4bf92f35 [shop.payments]\n'
+        '10:15:00.123  WARN   {"left": 3, "raw": "AA=="}        event=stock.low [shop]\n'
+        "10:15:00.123  -      tick                              [shop]\n"
         "10:15:00.123  FATAL  plain\n"
     )
 
@@ -58,7 +58,7 @@ def test_the_readable_format_at_a_glance(utc):
 def test_values_with_several_lines_stand_below_behind_a_gutter():
     text = shown(record("first\nsecond\r\n", sql="SELECT 1\n  FROM t\n", rows=1))
     head, *below = text.splitlines()
-    assert head.endswith("first                             rows=1 shop.orders")
+    assert head.endswith("first                             rows=1 [shop.orders]")
     assert below == [
         "    │ second",
         "    │ sql:",
@@ -106,7 +106,7 @@ def failed_with_cause():
 def test_a_stack_trace_is_indented_and_told_once():
     text = shown(failed_with_cause())
     head, *below = text.splitlines()
-    assert head.endswith("order=1234 shop.orders")
+    assert head.endswith("order=1234 [shop.orders]")
     assert below[0] == "    │ Traceback (most recent call last):"
     assert all(line.startswith("    │") for line in below)
     assert text.count("exception.") == 0
@@ -297,7 +297,7 @@ def test_the_place_of_the_log_call_replaces_the_loggers_name():
     assert origin("/srv/shop/app/orders.py") == ["app/orders.py:31"]
     assert origin("/srv/shop/.venv/lib/site-packages/uvicorn/server.py") == ["uvicorn/server.py:31"]
     assert origin("/opt/other.py") == ["/opt/other.py:31"]
-    assert origin("/srv/shop/app/orders.py", None)[-1] == "shop"
+    assert origin("/srv/shop/app/orders.py", None)[-1] == "[shop]"
 
 
 def test_the_memory_of_attributes_is_bounded():
@@ -348,7 +348,7 @@ def test_an_item_of_a_nested_value_that_is_wider_than_a_line_is_broken_at_spaces
 
 def test_the_attributes_do_not_interrupt_a_message_of_several_lines():
     one = record("first of three\nsecond", account="a" * 30)
-    assert within(60, one)[1:] == ["    │ second", f"    │ account={'a' * 30} shop.orders"]
+    assert within(60, one)[1:] == ["    │ second", f"    │ account={'a' * 30} [shop.orders]"]
     assert within(100, one)[1:] == ["    │ second"]
 
 
@@ -372,7 +372,18 @@ def test_what_repeats_takes_no_line_of_its_own():
     lines = within(60, first, second)
     assert "account" in lines[0] + lines[1]
     assert len(lines) == 3
-    assert lines[2].endswith("order placed  step=2 shop.orders")
+    assert lines[2].endswith("order placed  step=2 [shop.orders]")
+
+
+def test_without_colours_attributes_keep_the_order_of_the_log_call():
+    formatter = PrettyFormatter(color=False, columns=lambda: 100)
+    for step in (1, 2):
+        text = formatter.format(record(user="ann", step=step, job="j"))
+        assert text.rstrip().endswith(f" user=ann step={step} job=j [shop.orders]")
+    # With colours, what has not changed is dim and comes last.
+    formatter = PrettyFormatter(color=True, columns=lambda: 100)
+    texts = [formatter.format(record(user="ann", step=step)) for step in (1, 2)]
+    assert texts[1].rstrip().endswith("\x1b[2m user=ann shop.orders\x1b[0m")
 
 
 def test_wide_characters_take_two_columns():
