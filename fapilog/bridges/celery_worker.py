@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from contextvars import ContextVar
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _UID: Final = "fapilog worker"
+#: The maximum length, in characters, of an unfinished line that is kept.
+_MAX_LINE: Final = 8192
 _logger: Final = logging.getLogger("celery.app.trace")
 
 #: The states that belong to the messages of ``celery.app.trace``.  A failure has the same message
@@ -39,6 +42,43 @@ _STATES: Final = {
     trace.LOG_IGNORED.strip(): states.IGNORED,
     trace.LOG_REJECTED.strip(): states.REJECTED,
 }
+
+
+class _Lines(LoggingProxy):  # type: ignore[misc]  # Celery has no types
+    """A replacement for a standard stream that logs each line that a task prints.
+
+    Celery's own replacement logs each part that ``print`` writes, such as the space between two
+    arguments.
+    """
+
+    def __init__(self, logger: logging.Logger, level: int) -> None:
+        super().__init__(logger, level)
+        self._unfinished = threading.local()
+
+    def write(self, data: Any) -> int:
+        """Log the complete lines of the current thread, and keep the rest."""
+        *lines, rest = f"{self._rest()}{data}".split("\n")
+        if len(rest) > _MAX_LINE:
+            lines, rest = [*lines, rest], ""
+        self._unfinished.text = rest
+        for line in lines:
+            super().write(line)
+        return len(data)
+
+    def flush(self) -> None:
+        """Log the unfinished line of the current thread."""
+        rest, self._unfinished.text = self._rest(), ""
+        super().write(rest)
+
+    def _rest(self) -> str:
+        return getattr(self._unfinished, "text", "")
+
+
+def _redirect(app: Any, level: Any) -> None:
+    app.log.redirect_stdouts(level)
+    made: Any = sys.stdout
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _Lines(made.logger, made.loglevel))
 
 
 class _Run(NamedTuple):
@@ -96,12 +136,12 @@ class _Worker:
     def celeryd_after_setup(self, instance: Any, **_: object) -> None:
         # Celery itself does this only if setup_logging has no receivers.
         if instance.redirect_stdouts:
-            instance.app.log.redirect_stdouts(instance.redirect_stdouts_level)
+            _redirect(instance.app, instance.redirect_stdouts_level)
 
     def worker_process_init(self, **_: object) -> None:
-        # A process that was spawned instead of forked has its own standard streams.
-        if os.environ.get("CELERY_LOG_REDIRECT") and not isinstance(sys.stdout, LoggingProxy):
-            current_app.log.redirect_stdouts(os.environ.get("CELERY_LOG_REDIRECT_LEVEL"))
+        # Celery has replaced the streams again, or not yet, if it has spawned this process.
+        if os.environ.get("CELERY_LOG_REDIRECT") and not isinstance(sys.stdout, _Lines):
+            _redirect(current_app, os.environ.get("CELERY_LOG_REDIRECT_LEVEL"))
 
     def task_prerun(self, task: Any, task_id: str, **_: object) -> None:
         request = task.request
@@ -116,6 +156,9 @@ class _Worker:
         run.fields.__enter__()
 
     def task_postrun(self, task_id: str, **_: object) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, _Lines):
+                stream.flush()
         run = _current.get()
         if run is not None and run.task_id == task_id:
             run.fields.__exit__()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -308,3 +310,28 @@ def test_a_capture_restores_the_installation(app: Any, sink: MemorySink) -> None
 
     pay.apply(task_id="a1")
     assert attributes_by_body(sink)["in the task"]["messaging.message.id"] == "a1"
+
+
+def test_each_printed_line_is_one_record(
+    app: Any, sink: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CELERY_LOG_REDIRECT", "CELERY_LOG_REDIRECT_LEVEL"):
+        monkeypatch.setenv(name, "")
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # restored at the end
+
+    @app.task(name="pay")
+    def pay() -> None:
+        print("paid", 7)
+        print("one\ntwo\n\nthree", end="")
+        print("x" * 10_000, file=sys.stderr, end="")
+        print("end", end="")
+
+    instance = SimpleNamespace(app=app, redirect_stdouts=True, redirect_stdouts_level="ERROR")
+    celery.signals.celeryd_after_setup.send(sender=None, instance=instance, conf=app.conf)
+    pay.apply(task_id="a1")
+    fapilog.flush(10)
+    records = [one for one in sink.records if one.scope.name == "celery.redirected"]
+    assert [one.body for one in records] == ["paid 7", "one", "two", "x" * 10_000, "threeend"]
+    assert {one.severity_text for one in records} == {"ERROR"}
+    assert all(one.attributes["messaging.message.id"] == "a1" for one in records)

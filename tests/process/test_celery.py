@@ -221,7 +221,7 @@ INSTALLED = (
     + """
 @app.task(bind=True, max_retries=1, default_retry_delay=0)
 def flaky(self):
-    print("printed")
+    print("printed", self.request.retries, end="")
     logging.getLogger("library").info("at work")
     if not self.request.retries:
         raise self.retry(exc=ValueError("no"))
@@ -242,11 +242,11 @@ def test_a_worker_with_the_bridge_prints_each_record_once(pool: str, tmp_path: P
     lines = (tmp_path / "output").read_text().splitlines()
     records = [json.loads(line) for line in lines if line.startswith("{")]
     of_task = [one for one in records if one["attributes"].get("messaging.destination.name")]
-    work = ["printed", "at work"]
+    work = ["at work", "printed 0", "at work", "printed 1"]
     ends = [one for one in of_task if one["scope"]["name"] == "celery.app.trace"]
     assert [
         one["body"] for one in of_task if one["scope"]["name"] in {"celery.redirected", "library"}
-    ] == work * 2
+    ] == work
     assert [one["attributes"]["celery.state"] for one in ends] == ["RETRY", "FAILURE"]
     assert [one["attributes"].get("celery.retries", 0) for one in ends] == [0, 1]
     assert {one["attributes"]["messaging.message.id"] for one in of_task} == {"a1"}
