@@ -24,6 +24,7 @@ from opentelemetry.instrumentation.environment_variables import OTEL_PYTHON_CONF
 from opentelemetry.sdk import _configuration as sdk
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_SDK_DISABLED
 
+from fapilog.bridges.celery import hide_doubles
 from fapilog.diagnostics import announce, describe
 from fapilog.errors import ConfigurationError
 from fapilog.options.sources import FileSource
@@ -156,6 +157,8 @@ def _configure_logs() -> None:
         if wanted:
             default.install_stdlib()
             _spare_handler()
+            # The command ``celery`` is imported later.
+            wrapt.register_post_import_hook(lambda _module: hide_doubles(), "celery.signals")
             FapilogConfigurator.takes_stdlib = True
     except Exception as error:  # noqa: BLE001 - the application must start
         fix = "" if isinstance(error, ConfigurationError) else " (this is a defect of fapilog)"

@@ -15,8 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Ids, environment, kill, numbered, otlp, receiving
+from tests.support.processes import (
+    PATIENT,
+    Ids,
+    environment,
+    kill,
+    numbered,
+    otlp,
+    receiving,
+)
 from tests.support.zero_code import INSTRUMENT
+from tests.support.zero_code import receiving as receiving_all
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Celery's pool of processes")
 pytest.importorskip("celery")
@@ -47,7 +56,7 @@ def work(number):
 @contextlib.contextmanager
 def worker(
     directory: Path,
-    ids: Ids,
+    ids: Ids | None,
     *options: str,
     app: str = APP,
     env: dict[str, str] | None = None,
@@ -66,7 +75,13 @@ def worker(
         stderr=subprocess.STDOUT,
         text=True,
         cwd=directory,
-        env=environment(**{**otlp(ids), "PYTHONPATH": search_path(directory), **(env or {})}),
+        env=environment(
+            **{
+                **(otlp(ids) if ids else PATIENT),
+                "PYTHONPATH": search_path(directory),
+                **(env or {}),
+            }
+        ),
     ) as process:
         try:
             yield process
@@ -194,26 +209,42 @@ def test_a_task_that_exceeds_its_time_limit_delivers_its_records(tmp_path: Path)
         ids.assert_each_once(numbered("0/", 5))
 
 
-ZERO_CODE = {
-    "OTEL_PYTHON_DISTRO": "fapilog",
-    "OTEL_TRACES_EXPORTER": "none",
-    "OTEL_METRICS_EXPORTER": "none",
-    **LATE,
-}
+#: The application of a user who has not changed it for fapilog.
+UNCHANGED = (
+    APP.replace("fapilog.configure()", "from opentelemetry import trace")
+    .replace("import fapilog\n", "")
+    .replace("fapilog.get_logger", "logging.getLogger")
+    .replace(
+        "    for n",
+        "    with trace.get_tracer('t').start_as_current_span(f'span {number}'):\n     for n",
+    )
+)
 
 
 @pytest.mark.slow
-def test_zero_code_delivers_the_records_of_a_worker(tmp_path: Path):
+def test_zero_code_delivers_the_records_and_spans_of_a_worker_once(tmp_path: Path):
     pytest.importorskip("opentelemetry.instrumentation")
-    app = APP.replace("fapilog.configure()", "").replace("import fapilog\n", "")
-    app = app.replace("fapilog.get_logger", "logging.getLogger")
-    with receiving() as ids:
-        run = [str(Path(sys.executable).parent / INSTRUMENT), sys.executable, "-m"]
-        with worker(tmp_path, ids, *PREFORK, "--loglevel", "INFO", app=app, env=ZERO_CODE, run=run):
+    run = [str(Path(sys.executable).parent / INSTRUMENT), sys.executable, "-m"]
+    with receiving_all() as telemetry:
+        env = {
+            "OTEL_PYTHON_DISTRO": "fapilog",
+            "OTEL_METRICS_EXPORTER": "none",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": telemetry.receiver.http_endpoint,
+            "OTEL_BSP_SCHEDULE_DELAY": "60000",
+            "FAPILOG_SINKS": "console,otlp",
+            **LATE,
+        }
+        options = [*PREFORK, "--loglevel", "INFO"]
+        with worker(tmp_path, None, *options, app=UNCHANGED, env=env, run=run):
             call(tmp_path, "for n in range(4): served.work.delay(n)")
             until(lambda: sent(tmp_path) == 0)
-        expected = {f"{number}/{n}" for number in range(4) for n in range(5)}
-        assert {one: ids.counts[one] for one in expected} == dict.fromkeys(expected, 1)
+    expected = sorted(f"{number}/{n}" for number in range(4) for n in range(5))
+    assert sorted(one.record.body.string_value for one in telemetry.of_logger("app")) == expected
+    assert sorted(span.name for span in telemetry.spans) == numbered("span ", 4)
+    ids = {span.span_id for span in telemetry.spans}
+    assert {one.span_id for one in telemetry.of_logger("app")} == ids
+    lines = (tmp_path / "output").read_text().splitlines()
+    assert not [line for line in lines if "0/0" in line and not line.startswith("{")]
 
 
 INSTALLED = (
