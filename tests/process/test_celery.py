@@ -262,8 +262,10 @@ def flaky(self):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent"])
 def test_a_worker_with_the_bridge_prints_each_record_once(pool: str, tmp_path: Path):
+    if pool == "gevent":
+        pytest.importorskip("gevent")
     with receiving() as ids:
         env = {"FAPILOG_SINKS": f"console,otlp:{ids.url}"}
         options = ["--pool", pool, "--concurrency", "1", "--loglevel", "INFO"]
