@@ -199,16 +199,6 @@ def test_a_process_that_a_task_starts_delivers_its_records(tmp_path: Path):
         ids.assert_each_once(["from the child", "from the task"])
 
 
-@pytest.mark.slow
-def test_a_task_that_exceeds_its_time_limit_delivers_its_records(tmp_path: Path):
-    app = APP.replace("@app.task", "@app.task(time_limit=1)") + "    time.sleep(60)\n"
-    with receiving() as ids:
-        with worker(tmp_path, ids, *PREFORK, app=app, env=LATE):
-            call(tmp_path, "served.work.delay(0)")
-            until(lambda: len(ids.counts) == 5)
-        ids.assert_each_once(numbered("0/", 5))
-
-
 #: The application of a user who has not changed it for fapilog.
 UNCHANGED = (
     APP.replace("fapilog.configure()", "from opentelemetry import trace")
