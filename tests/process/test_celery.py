@@ -61,8 +61,9 @@ def worker(
     app: str = APP,
     env: dict[str, str] | None = None,
     run: Sequence[str] = (sys.executable, "-W", "ignore", "-m"),
+    end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a worker of the module ``served``, and end it with SIGTERM.
+    """Run a worker of the module ``served``, and end it with the signal ``end``.
 
     The file ``output`` contains what it has printed.
     """
@@ -85,7 +86,7 @@ def worker(
     ) as process:
         try:
             yield process
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(end)
             output, _ = process.communicate(timeout=90)
             assert "fapilog:" not in output, output
             (directory / "output").write_text(output)
@@ -132,6 +133,16 @@ def test_a_worker_that_is_terminated_delivers_the_records_of_its_processes(tmp_p
             until(lambda: sent(tmp_path) == 0)
         ids.assert_each_once(f"{number}/{n}" for number in range(20) for n in range(5))
         assert len(set(ids.pids.values())) <= 2
+
+
+@pytest.mark.slow
+def test_a_cold_shutdown_that_ends_a_running_task_delivers_its_records(tmp_path: Path):
+    app = f"{APP}    open('started', 'w').close()\n    time.sleep(90)\n"
+    with receiving() as ids:
+        with worker(tmp_path, ids, *PREFORK, app=app, env=LATE, end=signal.SIGQUIT):
+            call(tmp_path, "served.work.delay(0)")
+            until((tmp_path / "started").exists)
+        ids.assert_each_once(numbered("0/", 5))
 
 
 @pytest.mark.slow
