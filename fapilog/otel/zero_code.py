@@ -60,7 +60,7 @@ class FapilogDistro(BaseDistro):  # type: ignore[misc]  # its module is not type
         _default(OTEL_PYTHON_CONFIGURATOR, NAME)
         if os.environ[OTEL_PYTHON_CONFIGURATOR] == NAME:
             logging.getLogger(_LOADER).addFilter(_is_news)
-        _default(OTEL_TRACES_EXPORTER, "otlp")
+        _default(OTEL_TRACES_EXPORTER, "fapilog_otlp")
         _default(OTEL_METRICS_EXPORTER, "otlp")
         if not _sinks_in_file():
             _default(OTEL_LOGS_EXPORTER, "otlp")
