@@ -7,6 +7,7 @@ logs.  The extra ``fapilog[auto]`` installs the packages that this module needs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -160,6 +161,8 @@ def _configure_logs() -> None:
     except Exception as error:  # noqa: BLE001 - the application must start
         fix = "" if isinstance(error, ConfigurationError) else " (this is a defect of fapilog)"
         announce("auto logs", f"{describe(error)}{fix}; logs are not exported")
+        with contextlib.suppress(Exception):  # spans still need a runtime
+            default.fall_back()
 
 
 def _spare_handler() -> None:

@@ -223,7 +223,7 @@ def variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 DEFAULTS = {
     "OTEL_PYTHON_CONFIGURATOR": "fapilog",
-    "OTEL_TRACES_EXPORTER": "otlp",
+    "OTEL_TRACES_EXPORTER": "fapilog_otlp",
     "OTEL_METRICS_EXPORTER": "otlp",
     "OTEL_LOGS_EXPORTER": "otlp",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
