@@ -20,6 +20,7 @@ from fapilog.diagnostics import announce, describe, kind_of
 from fapilog.engine.pipeline import may_wait
 from fapilog.otel.convert import attributes_from, from_sdk_resource, from_sdk_scope
 from fapilog.process import exit as process_exit
+from fapilog.process.give_way import give_way
 from fapilog.processors.redact import RedactProcessor, mask_record
 from fapilog.record import LogRecord, Resource, Scope, span_hex, trace_hex
 from fapilog.runtime import default
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 #: The bounds of one span, and of each of its events and links.  The SDK has already applied its
 #: own limits on their numbers (OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and others).
 _LIMITS: Final = Limits(attributes=1 << 14)
+#: The number of spans that are converted and encoded without a pause for other threads.
+_SLICE: Final = 64
 _NO_LIST: Final[tuple[Any, ...]] = ()
 _SUCCESS: Final = sdk.SpanExportResult.SUCCESS
 _FAILURE: Final = sdk.SpanExportResult.FAILURE
@@ -77,21 +80,29 @@ class SpanExporter(sdk.SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> sdk.SpanExportResult:
         """Convert and redact spans, and put them into the runtime's queue.
 
-        Sends nothing itself.  Blocks while the backlog is full, for at most the runtime's
-        ``block_timeout``, and never in a thread that runs an event loop.
+        Sends nothing itself.  If the backlog is full, spans are dropped and counted.  With a
+        spool, or with ``sink_overflow="block"``, the call first waits for space, for at most
+        ``block_timeout`` and never in a thread that runs an event loop.
 
         Returns:
             SUCCESS if the runtime owns all spans, so that it delivers or counts each.  FAILURE
             if some spans were dropped, which the ledger counts.
         """
+        is_whole = True
         with suppressed():
-            try:
-                return self._export(spans)
-            except Exception as error:  # noqa: BLE001 - an SDK must not stop; announced
-                announce("spans", f"{len(spans)} spans are lost: {describe(error)}")
-                return _FAILURE
+            for start in range(0, len(spans), _SLICE):
+                if start:
+                    give_way()
+                part = spans[start : start + _SLICE]
+                try:
+                    is_whole &= self._export(part)
+                except Exception as error:  # noqa: BLE001 - an SDK must not stop; announced
+                    announce("spans", f"{len(part)} spans are lost: {describe(error)}")
+                    is_whole = False
+        return _SUCCESS if is_whole else _FAILURE
 
-    def _export(self, spans: Sequence[ReadableSpan]) -> sdk.SpanExportResult:
+    def _export(self, spans: Sequence[ReadableSpan]) -> bool:
+        """Put spans into the queue.  Return False if some spans were dropped."""
         runtime = self._target()
         while runtime is not None:
             queue = runtime.span_queue()
@@ -105,9 +116,8 @@ class SpanExporter(sdk.SpanExporter):
                 _refuse(queue, converted)
             if lost:
                 queue.refuse("internal_error", [INFO] * lost)
-            is_whole = queue.state.ledger.overflow.total == before
-            return _SUCCESS if is_whole else _FAILURE
-        return _FAILURE  # the runtime cannot be made, which has been announced
+            return queue.state.ledger.overflow.total == before
+        return False  # the runtime cannot be made, which has been announced
 
     def _converted(
         self, spans: Sequence[ReadableSpan], redactor: RedactProcessor | None

@@ -102,10 +102,7 @@ def make_span_queue(settings: Settings, taken: Container[str] = ()) -> DirectQue
     while name in taken:
         name, number = f"{sink.name}-{number}", number + 1
     sink.open()  # before the spool, because a later error would leave the spool open
-    options = delivery_options(settings, name, Route(sink))
-    if options.spool is None and settings.sink_overflow is None:
-        options = replace(options, overflow="block")  # delays only the thread that exports spans
-    return DirectQueue(sink, name=name, options=options)
+    return DirectQueue(sink, name=name, options=delivery_options(settings, name, Route(sink)))
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -221,7 +222,7 @@ def test_spans_wait_for_a_backend_that_is_down(monkeypatch):
     assert traces().delivered == traces().accepted == 300
 
 
-def test_a_spool_keeps_spans_until_the_next_start(monkeypatch, tmp_path):
+def test_a_spool_keeps_spans_until_the_next_start(monkeypatch, tmp_path, capsys):
     port = free_port()
     monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{port}/v1/traces")
     spool: Any = {"directory": tmp_path / "spool"}
@@ -235,6 +236,7 @@ def test_a_spool_keeps_spans_until_the_next_start(monkeypatch, tmp_path):
         SpanExporter()  # nothing is exported; the exporter's queue adopts the spans
         wait_for(lambda: fapilog.stats().sinks["traces"].delivered == 50)
         assert names(receiver) == numbered(50)
+    assert "fapilog spool adopt" not in capsys.readouterr().err
 
 
 def test_refused_spans_are_in_quarantine(monkeypatch, tmp_path, receiver):
@@ -259,7 +261,7 @@ def test_spans_that_the_backend_rejects_from_a_batch_are_counted(receiver):
 
 def test_spans_beyond_the_backlog_are_dropped_and_counted(monkeypatch):
     monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{free_port()}/v1/traces")
-    fapilog.configure(sinks=[], backlog_bytes=65_536, block_timeout=0.01, **QUICK)
+    fapilog.configure(sinks=[], backlog_bytes=65_536, **QUICK)
     exporter = SpanExporter()
     results = [exporter.export(ended(50)) for _ in range(10)]
     assert results[0] is SUCCESS
@@ -270,9 +272,32 @@ def test_spans_beyond_the_backlog_are_dropped_and_counted(monkeypatch):
     assert balanced(fapilog.stats())
 
 
+def test_an_export_waits_for_space_if_the_option_says_so(monkeypatch):
+    port = free_port()
+    monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{port}/v1/traces")
+    waits: Any = {"sink_overflow": "block", "block_timeout": 60, "backlog_bytes": 65_536}
+    fapilog.configure(sinks=[], **waits, **QUICK)
+    exporter = SpanExporter()
+    results: list[SpanExportResult] = []
+    spans = ended(500)
+
+    def export() -> None:
+        results.extend(exporter.export(spans[start : start + 50]) for start in range(0, 500, 50))
+
+    thread = threading.Thread(target=export)
+    thread.start()
+    wait_for(lambda: traces().accepted >= 100)
+    with Receiver(http_port=port, grpc_port=None) as receiver:
+        thread.join(60)
+        assert fapilog.flush(20)
+        assert names(receiver) == numbered(500)
+    assert results == [SUCCESS] * 10
+
+
 def test_an_event_loop_does_not_wait_for_space(monkeypatch):
     monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{free_port()}/v1/traces")
-    fapilog.configure(sinks=[], backlog_bytes=65_536, block_timeout=3600, **QUICK)
+    waits: Any = {"sink_overflow": "block", "block_timeout": 3600, "backlog_bytes": 65_536}
+    fapilog.configure(sinks=[], **waits, **QUICK)
     exporter = SpanExporter()
     spans = ended(500)
 
