@@ -433,7 +433,7 @@ def _ends() -> Iterator[Row]:
         yield Row(
             f"exit while down and bisecting, spool {mode}",
             GRPC_TOO,
-            lives=(Life((Step("bad", 14), Step("die"))),),
+            lives=(Life((Step("bad", 17), Step("die"))),),
             runs=EXITS,
             bad_every=100,
             good=("arrived", "spooled"),
