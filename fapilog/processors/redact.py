@@ -133,6 +133,8 @@ class RedactProcessor:
         """Return a redactor with the same options and its own counts, for other threads.
 
         If several threads use it at the same time, some masked values may not be counted.
+
+        :meta private:
         """
         other = copy.copy(self)
         other._reset()  # noqa: SLF001 - an object of this class

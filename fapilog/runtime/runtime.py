@@ -106,7 +106,7 @@ class Runtime:
         self._process = resources.process_attributes()
         # Redacted resources and scopes are cached, because an application has few of them.
         self._redacted = lru_cache(maxsize=1024)(self._redact)
-        #: The redactor of spans, which are redacted on the thread that exports them.
+        # The redactor of spans, which are redacted on the thread that exports them.
         self.span_redactor = self._redactor and self._redactor.separate()
         self._span_queue: DirectQueue | None = None
         self._making = native.RLock()
@@ -213,6 +213,8 @@ class Runtime:
 
     def span_queue(self) -> DirectQueue:
         """Return the queue of spans; the first call makes it, and opens its sink and its spool.
+
+        :meta private:
 
         Raises:
             ConfigurationError: an option, or a variable ``OTEL_EXPORTER_OTLP_*``, is wrong.
