@@ -8,6 +8,8 @@ without a queue or retries, so that it can print the result or the exact error.
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -20,15 +22,20 @@ from fapilog.runtime.runtime import Runtime
 from fapilog.settings import Settings
 from fapilog.severity import INFO
 from fapilog.sinks.console import ConsoleSink
-from fapilog.sinks.factory import make_sinks
+from fapilog.sinks.factory import make_sinks, span_sink
 from fapilog.sinks.loki.sink import LokiSink
 from fapilog.sinks.memory import MemorySink
+from fapilog.sinks.otlp.sink import OTLPSpanSink
+from fapilog.span import Span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
+
+#: The name of fapilog's exporter of spans.
+_EXPORTER: Final = "fapilog_otlp"
 
 # Each row contains parts of error messages, and advice for the user.  If the error message of a
 # sink contains one of the parts, ``fapilog check`` prints the advice.  If several rows match,
@@ -63,7 +70,7 @@ _OTLP_FIXES: Final = (
     ),
     (
         ("HTTP 404", "HTTP 405", "UNIMPLEMENTED"),
-        "this address accepts no OTLP logs; over HTTP the usual path is /v1/logs",
+        "this address accepts no OTLP {signal}; over HTTP the usual path is /v1/{signal}",
     ),
 )
 _LOKI_FIXES: Final = (
@@ -115,13 +122,20 @@ def check(
 ) -> None:
     """Send one record through every sink.
 
-    Checks the configured sinks, or the sinks in --sinks.  Shows whether each sink
+    Checks the configured sinks, or the sinks in --sinks.  If the variables of zero code let
+    spans go through fapilog, sends one span, too.  Shows whether each sink
     delivered the record, and if not, the reason and the fix.  Exits with 0 if every
     sink delivered the record, and with 1 otherwise.
     """
     settings = Settings() if not sinks else Settings(sinks=",".join(sinks))
     record = make_record(settings)
     opened = make_sinks(settings, resource=record.resource)
+    records = dict.fromkeys(opened, record)
+    if not sinks and exports_spans():
+        of_spans = span_sink(settings)
+        of_spans.open()
+        name = of_spans.name if of_spans.name not in opened else f"{of_spans.name}-2"
+        opened[name], records[name] = of_spans, make_span(record)
     terminal = Terminal()
     if not opened:
         terminal.line(Text("no sink is configured", RED), ": set FAPILOG_SINKS or use --sinks")
@@ -129,7 +143,7 @@ def check(
     verdicts = send_to_console(terminal, opened, record, timeout)
     width = max(map(len, opened))
     for name, sink in opened.items():
-        verdict = verdicts.get(name) or send_one(sink, record, timeout)
+        verdict = verdicts.get(name) or send_one(sink, records[name], timeout)
         verdicts[name] = verdict
         terminal.line(mark(passed=verdict.delivered), " ", name.ljust(width), "  ", verdict.text)
         if verdict.fix:
@@ -146,6 +160,27 @@ def make_record(settings: Settings) -> LogRecord:
     with Runtime(settings.model_copy(update=open_to_all), sinks=memory) as runtime:
         runtime.get_logger("fapilog.check").info("fapilog check: this record can be ignored")
     return memory.records[0]
+
+
+def exports_spans() -> bool:
+    """Whether the variables let zero code, or an SDK, export spans through fapilog."""
+    is_zero_code = os.environ.get("OTEL_PYTHON_DISTRO") == "fapilog"
+    default = _EXPORTER if is_zero_code else ""
+    exporters = os.environ.get("OTEL_TRACES_EXPORTER") or default
+    return _EXPORTER in [name.strip() for name in exporters.split(",")]
+
+
+def make_span(record: LogRecord) -> Span:
+    """Return a span with the resource and the scope of ``record``, and with new ids."""
+    return Span(
+        "fapilog check: this span can be ignored",
+        trace_id=secrets.token_hex(16),
+        span_id=secrets.token_hex(8),
+        start=record.timestamp,
+        end=record.timestamp,
+        scope=record.scope,
+        resource=record.resource,
+    )
 
 
 def send_to_console(
@@ -182,5 +217,7 @@ def send_one(sink: Sink[Any], record: LogRecord, timeout: float) -> Verdict:
 def _failed(sink: Sink[Any], result: str, answer: object) -> Verdict:
     text = str(answer) or type(answer).__name__
     known = _LOKI_FIXES if isinstance(sink, LokiSink) else _OTLP_FIXES
+    signal = "traces" if isinstance(sink, OTLPSpanSink) else "logs"
     fixes = (fix for words, fix in known if any(word in text for word in words))
-    return Verdict(delivered=False, text=f"{result}: {text}", fix=next(fixes, ""))
+    fix = next(fixes, "").replace("{signal}", signal)
+    return Verdict(delivered=False, text=f"{result}: {text}", fix=fix)

@@ -240,7 +240,7 @@ class Intake:
         deadline = began + min(seconds, self.patience)
         while not self.closed and monotonic() < deadline and self._state.makes_room:
             self._notice()  # the sink's threads may not know about new records yet
-            native.sleep(_POLL)
+            native.pause(_POLL)  # lets greenlets run if an application's thread exports spans
             if self._has_room(size, severity_number):
                 break
         self.patience -= monotonic() - began

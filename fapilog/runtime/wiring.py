@@ -102,7 +102,12 @@ def make_span_queue(settings: Settings, taken: Container[str] = ()) -> DirectQue
     while name in taken:
         name, number = f"{sink.name}-{number}", number + 1
     sink.open()  # before the spool, because a later error would leave the spool open
-    return DirectQueue(sink, name=name, options=delivery_options(settings, name, Route(sink)))
+    try:
+        options = delivery_options(settings, name, Route(sink))
+    except BaseException:
+        sink.close()
+        raise
+    return DirectQueue(sink, name=name, options=options)
 
 
 def _routes(settings: Settings, wanted: Iterable[object]) -> list[Route]:
