@@ -30,15 +30,14 @@ class DirectQueue(SendingQueue):
     Args:
         sink: the opened sink; with a spool or a quarantine, a ``DurableSink``.
         name: the sink's name in the ledger.
-        options: the options of the delivery.  ``block_timeout`` is the longest wait of one call
-            of :meth:`put`.
+        options: the options of the delivery; the caller of :meth:`put` decides how long it
+            waits, instead of ``block_timeout``.
 
     Attributes:
         accepted: the number of records that :meth:`put` and :meth:`refuse` have counted.
     """
 
     def __init__(self, sink: Sink[Any], *, name: str, options: DeliveryOptions) -> None:
-        self._patience = options.block_timeout
         # put() waits for space before it takes the lock, so the intake itself need not wait.
         super().__init__(sink, name=name, options=replace(options, block_timeout=0.0))
 
@@ -50,14 +49,15 @@ class DirectQueue(SendingQueue):
         self._holder = 0  # the ident of the thread that holds the lock
         self._arrived: deque[Sequence[LogRecord]] = deque()
 
-    def put(self, records: Sequence[LogRecord], *, may_wait: bool = True) -> bool:
+    def put(self, records: Sequence[LogRecord], patience: float = 0.0) -> bool:
         """Put records, whose ``size`` is set, into the backlog or the spool.  Never raises.
 
         Records for which there is no space are dropped and counted.
 
         Args:
             records: the records.
-            may_wait: whether the call may wait up to ``block_timeout`` for space.
+            patience: the longest time that the call may wait for space, in seconds.  The call
+                waits only if the overflow policy waits.
 
         Returns:
             False if the queue is closing, so that its threads may have ended.  The records are
@@ -65,10 +65,10 @@ class DirectQueue(SendingQueue):
         """
         if self.state.deadline is not None:
             return False
-        if may_wait:
+        if patience > 0:
             size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
             lowest = min([record.severity_number for record in records], default=0)
-            self.intake.wait_for_room(size, lowest, self._patience)
+            self.intake.wait_for_room(size, lowest, patience)
         self._arrived.append(records)
         # A signal handler or a finaliser may call this method while its thread holds the lock.
         # Then the interrupted call takes in the records.

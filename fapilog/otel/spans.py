@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import export as sdk
 from fapilog.context import suppressed
 from fapilog.diagnostics import announce, describe, kind_of
 from fapilog.engine.pipeline import may_wait
+from fapilog.native import monotonic
 from fapilog.otel.convert import attributes_from, from_sdk_resource, from_sdk_scope
 from fapilog.process import exit as process_exit
 from fapilog.process.give_way import give_way
@@ -88,27 +89,31 @@ class SpanExporter(sdk.SpanExporter):
             SUCCESS if the runtime owns all spans, so that it delivers or counts each.  FAILURE
             if some spans were dropped, which the ledger counts.
         """
-        is_whole = True
+        is_whole, began = True, monotonic()
         with suppressed():
             for start in range(0, len(spans), _SLICE):
                 if start:
                     give_way()
                 part = spans[start : start + _SLICE]
                 try:
-                    is_whole &= self._export(part)
+                    is_whole &= self._export(part, began)
                 except Exception as error:  # noqa: BLE001 - an SDK must not stop; announced
                     announce("spans", f"{len(part)} spans are lost: {describe(error)}")
                     is_whole = False
         return _SUCCESS if is_whole else _FAILURE
 
-    def _export(self, spans: Sequence[ReadableSpan]) -> bool:
-        """Put spans into the queue.  Return False if some spans were dropped."""
+    def _export(self, spans: Sequence[ReadableSpan], began: float) -> bool:
+        """Put spans into the queue.  Return False if some spans were dropped.
+
+        ``began`` is the ``monotonic()`` time when the export began to wait for space.
+        """
         runtime = self._target()
         while runtime is not None:
             queue = runtime.span_queue()
             before = queue.state.ledger.overflow.total
             converted, lost = self._converted(spans, runtime.span_redactor)
-            if self._is_shut_down or not queue.put(converted, may_wait=may_wait()):
+            left = runtime.settings.block_timeout - (monotonic() - began)
+            if self._is_shut_down or not queue.put(converted, left if may_wait() else 0.0):
                 following = self._target()
                 if not self._is_shut_down and following is not runtime:
                     runtime = following  # configure() has replaced the runtime

@@ -23,6 +23,7 @@ from fapilog import ConfigurationError, Runtime, Settings
 from fapilog.cli.receiver import Receiver
 from fapilog.delivery.ledger import Stats
 from fapilog.otel import SpanExporter
+from fapilog.processors import RedactProcessor
 from fapilog.runtime import wiring
 from fapilog.sinks import MemorySink
 from tests.support.ledger import balanced, wait_for
@@ -115,6 +116,29 @@ def test_no_part_of_a_span_carries_a_secret_out_of_the_process(receiver):
     assert receiver.spans[0].attributes["iban"] == "[REDACTED]"
     assert traces().redacted >= 8
     assert fapilog.stats().redacted == 0
+
+
+def test_the_applications_own_redactor_applies_to_spans(receiver):
+    own = RedactProcessor(patterns=[r"order-\d+"])
+    fapilog.configure(sinks=[], processors=[own], **QUICK)
+    assert SpanExporter().export(ended(1, number="order-42")) is SUCCESS
+    assert fapilog.flush(10)
+    assert receiver.spans[0].attributes == {"number": "[REDACTED]"}
+    assert own.redacted == 0
+    assert traces().redacted == 1
+
+
+def test_a_span_that_cannot_be_redacted_is_masked(receiver, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    fapilog.configure(sinks=[], **QUICK)
+    exporter = SpanExporter()
+    monkeypatch.setattr(RedactProcessor, "__call__", fail)
+    assert exporter.export(ended(1, number=SECRET)) is SUCCESS
+    assert fapilog.flush(10)
+    assert receiver.spans[0].attributes["number"] == "[REDACTED]"
+    assert "redaction raised ZeroDivisionError; record masked" in capsys.readouterr().err
 
 
 def test_values_that_no_encoder_can_send_are_bounded(receiver):
