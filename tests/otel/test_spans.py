@@ -26,6 +26,7 @@ from fapilog.otel import SpanExporter
 from fapilog.processors import RedactProcessor
 from fapilog.runtime import wiring
 from fapilog.sinks import MemorySink
+from fapilog.testing import capture_logs
 from tests.support.ledger import balanced, wait_for
 from tests.support.ports import free_port
 from tests.support.processes import run
@@ -407,6 +408,18 @@ def test_an_exporter_that_is_shut_down_refuses_spans_and_the_runtime_goes_on(rec
     assert other.export(ended(1)) is SUCCESS
     assert fapilog.flush(10)
     assert (traces().delivered, traces().dropped) == (1, 1)
+
+
+def test_spans_stay_in_the_process_while_a_test_captures_records(receiver):
+    fapilog.configure(sinks=[], **QUICK)
+    exporter = SpanExporter()
+    with capture_logs():
+        assert exporter.export(ended(3)) is SUCCESS
+        assert fapilog.flush(10)
+        assert traces().delivered == 3
+    assert exporter.export(ended(1)) is SUCCESS
+    assert fapilog.flush(10)
+    assert names(receiver) == ["work 0"]
 
 
 @pytest.mark.parametrize("configured", [True, False])
