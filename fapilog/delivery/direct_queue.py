@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fapilog import native
 from fapilog.delivery.backlog import ITEM_OVERHEAD
 from fapilog.delivery.ledger import Drops
 from fapilog.delivery.sending_queue import SendingQueue
+from fapilog.native import monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fapilog.delivery.ledger import Stats
     from fapilog.delivery.options import DeliveryOptions
     from fapilog.protocols import Sink
     from fapilog.record import LogRecord
+
+
+#: The least number of portions that fit in the backlog.
+_PORTIONS: Final = 8
 
 
 class DirectQueue(SendingQueue):
@@ -65,10 +70,31 @@ class DirectQueue(SendingQueue):
         """
         if self.state.deadline is not None:
             return False
-        if patience > 0:
-            size = sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
-            lowest = min([record.severity_number for record in records], default=0)
-            self.intake.wait_for_room(size, lowest, patience)
+        deadline = monotonic() + patience
+        for portion in self._portions(records):
+            if patience > 0:
+                lowest = min([record.severity_number for record in portion])
+                self.intake.wait_for_room(_size(portion), lowest, deadline - monotonic())
+            self._put(portion)
+        return True
+
+    def _portions(self, records: Sequence[LogRecord]) -> Iterator[Sequence[LogRecord]]:
+        """Divide records into portions that are small, compared with the backlog's capacity.
+
+        Batches in flight use up to half of the capacity.  While a small portion has no room,
+        the backlog therefore has records that can move to the spool, so waiting makes sense.
+        """
+        most = self.options.capacity // _PORTIONS
+        start = size = 0
+        for end, record in enumerate(records):
+            size += record.size + ITEM_OVERHEAD
+            if size > most and end > start:
+                yield records[start:end]
+                start, size = end, record.size + ITEM_OVERHEAD
+        if len(records) > start:
+            yield records[start:]
+
+    def _put(self, records: Sequence[LogRecord]) -> None:
         self._arrived.append(records)
         # A signal handler or a finaliser may call this method while its thread holds the lock.
         # Then the interrupted call takes in the records.
@@ -79,7 +105,6 @@ class DirectQueue(SendingQueue):
                     self._take_in()
                 finally:
                     self._holder = 0
-        return True
 
     def _take_in(self) -> None:
         while self._arrived:
@@ -100,3 +125,7 @@ class DirectQueue(SendingQueue):
     def stats(self) -> Stats:
         """Return a snapshot of the ledger.  Does not block."""
         return self.state.stats(lambda: self.accepted, Drops())
+
+
+def _size(records: Sequence[LogRecord]) -> int:
+    return sum([record.size for record in records]) + ITEM_OVERHEAD * len(records)
